@@ -1,0 +1,123 @@
+"""Text that came from anywhere, shown as text: escaping, invisible characters made visible, small HTML tables.
+
+Everything that a result object shows of itself in a notebook goes through here. The tables take their colours from the
+page around them (`currentColor`), so they are at home in light and in dark themes; they hold no script, and load nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+#: Characters that have a customary picture.
+_PICTURES = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
+#: Unicode categories without a picture of their own: control, format (bidi marks, joiners), surrogate, private, unassigned,
+#: line and paragraph separators.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+TABLE_STYLE = """
+.wb-table{border-collapse:collapse;font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums;color:inherit}
+.wb-table caption{text-align:left;padding:.25em .6em;font-weight:600}
+.wb-table th,.wb-table td{padding:.25em .6em;border:0;border-bottom:1px solid rgba(128,128,128,.35);text-align:left;vertical-align:top;background:none;color:inherit}
+.wb-table thead th{border-bottom:2px solid currentColor;font-weight:600}
+.wb-table .wb-number{text-align:right;white-space:nowrap}
+.wb-table .wb-text{max-width:36em;overflow-wrap:anywhere;white-space:pre-wrap}
+.wb-note{font:12px/1.45 system-ui,sans-serif;opacity:.75;margin:.3em .6em}
+""".strip()
+
+
+def visible(token: str, spaces: bool = True) -> str:
+    """The token with everything invisible made visible; still plain text, never markup.
+
+    Spaces become `·`, line ends `↵`, tabs `⇥`, other control characters their pictures (NUL `␀`), and what has none,
+    bidi marks, zero-width characters and lone surrogates among them, its code point as `⟨U+202E⟩`. The result is
+    always valid UTF-8. spaces=False leaves plain spaces and line ends as they are: for running text.
+    """
+    return "".join(_visible_character(character, spaces) for character in token)
+
+
+def escape(text: object) -> str:
+    """HTML text (element content or a quoted attribute) that shows `str(text)` and cannot be markup.
+
+    Invisible characters other than spaces and line ends are made visible first, see `visible`.
+    """
+    return html.escape(visible(str(text), spaces=False), quote=True)
+
+
+def shorten(text: str, limit: int = 400) -> str:
+    """At most `limit` characters; what is cut is counted: `abc… (+9,700 characters)`."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
+
+
+def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_characters: int = 400) -> str:
+    """A data frame as one escaped HTML table; numbers to four significant digits, missing values as a dash.
+
+    Rows beyond `max_rows` and characters beyond `max_characters` in a cell are cut, and the cut is said. The index is
+    not shown: what matters is a column.
+    """
+    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
+    head = "".join(f'<th scope="col"{_kind(number)}>{escape(name)}</th>' for name, number in zip(frame.columns, numeric))
+    rows = frame.head(max_rows).itertuples(index=False, name=None)
+    body = "".join(_row(row, numeric, max_characters) for row in rows)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    cut = len(frame) - max_rows
+    note = f'<p class="wb-note">{cut:,} more rows are not shown.</p>' if cut > 0 else ""
+    table = f'<table class="wb-table">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f"<style>{TABLE_STYLE}</style><div>{table}{note}</div>"
+
+
+def html_facts(facts: Mapping[str, object], caption: str = "") -> str:
+    """Name and value pairs as a small two-column table, for objects that are not tables."""
+    frame = pd.DataFrame({"": list(facts), "value": [number(value) for value in facts.values()]})
+    return html_table(frame, caption)
+
+
+def html_tokens(tokens: Iterable[str]) -> str:
+    """Tokens as separate, escaped `<code>` elements in a row, every space visible."""
+    return " ".join(f"<code>{html.escape(visible(token))}</code>" for token in tokens)
+
+
+def number(value: object) -> str:
+    """A value as a reader wants it: four significant digits, thousands apart, a dash for what is missing."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e9):
+        return f"{int(value):,}".replace("-", "−")
+    digits = f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return digits.replace("-", "−") if math.isfinite(value) else ("∞" if value > 0 else "−∞")
+
+
+def _visible_character(character: str, spaces: bool) -> str:
+    if not spaces and character in " \n":
+        return character
+    if character in _PICTURES:
+        return _PICTURES[character]
+    category = unicodedata.category(character)
+    if category == "Cc" and ord(character) < 0x20:
+        return chr(0x2400 + ord(character))
+    if category in _INVISIBLE:
+        return f"⟨U+{ord(character):04X}⟩"
+    return "⍽" if category == "Zs" and character != " " else character
+
+
+def _row(row: tuple[Any, ...], numeric: list[bool], max_characters: int) -> str:
+    return "<tr>" + "".join(_cell(value, is_number, max_characters) for value, is_number in zip(row, numeric)) + "</tr>"
+
+
+def _cell(value: Any, is_number: bool, max_characters: int) -> str:
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    text = shorten(number(plain), max_characters)
+    return f"<td{_kind(is_number)}>{escape(text)}</td>"
+
+
+def _kind(is_number: bool) -> str:
+    return ' class="wb-number"' if is_number else ' class="wb-text"'
