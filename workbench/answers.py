@@ -1,0 +1,147 @@
+"""Forced choice: which of two answers the model finds likelier, and by how much.
+
+1. Every context is run with the prompt in its slot (or bare), padded on the right, in batches of similar length.
+2. log p(answer | context) is read at the decision token; an answer of several tokens is teacher-forced, and its mean
+   log-probability per token is used, so that a shorter answer has no advantage.
+3. log-odds = log p(matching) - log p(not matching); the model chooses the matching answer where they are above 0.
+
+Published metrics for comparison: CAA (Rimsky et al. 2024) reports p(A)/(p(A)+p(B)), which is `p` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.contexts import Context, Contexts, encode_prompt
+from workbench.models import Layout, Runner, runner_for
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One entry a context, numpy float64. log_odds: log p(matching) - log p(not matching), nats, plus = shows the persona.
+    matching_first: the matching option stood first. group, item_id: what belongs together."""
+
+    log_odds: Float[np.ndarray, " context"]
+    matching_first: np.ndarray
+    group: tuple[str, ...]
+    item_id: tuple[str, ...]
+
+    @property
+    def p(self) -> Float[np.ndarray, " context"]:
+        """Probability of the matching answer among the two, 0 to 1."""
+        return 1 / (1 + np.exp(-self.log_odds))
+
+    @property
+    def chose_matching(self) -> np.ndarray:
+        """True where the matching answer is the likelier one."""
+        return self.log_odds > 0
+
+    @property
+    def rate(self) -> float:
+        """Share of contexts in which the matching answer is the likelier one (the paper's metric)."""
+        return float(self.chose_matching.mean())
+
+    @property
+    def letter_a_share(self) -> float:
+        """Share of contexts in which the option shown first is chosen; with both orders 0.5 means no letter bias."""
+        return float((self.chose_matching == self.matching_first).mean())
+
+    def frame(self) -> pd.DataFrame:
+        """One row a context: item, group, matching_first, log_odds, p."""
+        columns = {"item": self.item_id, "group": self.group, "matching_first": self.matching_first, "log_odds": self.log_odds, "p": self.p}
+        return pd.DataFrame(columns)
+
+
+def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192) -> Answers:
+    """Log-odds of the two answers in every context, with a prompt (text or ids) in the slot or, with None, without any.
+
+    batch_tokens: tokens run at a time. Hooks set by `Runner.edit` act, and find the batch's layout in `Runner.layout`.
+    """
+    runner = runner_for(model)
+    ids = encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt
+    log_odds = answer_each(runner, contexts, [None if ids is None else tuple(ids)] * len(contexts), batch_tokens)
+    return package(contexts, log_odds)
+
+
+def package(contexts: Contexts, log_odds: np.ndarray) -> Answers:
+    """Answers from log-odds that were computed elsewhere, in the order of the contexts."""
+    first = np.array([c.matching_first for c in contexts])
+    return Answers(np.asarray(log_odds, dtype=np.float64), first, contexts.groups, tuple(c.item.id for c in contexts))
+
+
+def answer_each(
+    model: Any, contexts: Sequence[Context], prompts: Sequence[tuple[int, ...] | None], batch_tokens: int = 8192
+) -> Float[np.ndarray, " context"]:
+    """Log-odds where every context has a prompt of its own (context i with prompts[i])."""
+    runner = runner_for(model)
+    rows = [row for i, (c, p) in enumerate(zip(contexts, prompts, strict=True)) for row in _rows(i, c, p)]
+    scores = np.zeros((len(contexts), 2))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    for batch in _batches([rows[i] for i in order], batch_tokens):
+        for row, values in zip(batch, _score(runner, batch), strict=True):
+            for side, value in zip(row.sides, values, strict=True):
+                scores[row.context, side] = value
+    return scores[:, 0] - scores[:, 1]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One sequence to run: up to the decision token, then all but the last token of an answer; `answers` are scored on it."""
+
+    context: int
+    ids: tuple[int, ...]
+    decision: int
+    prompt: tuple[int, int]
+    answers: tuple[tuple[int, ...], ...]
+    sides: tuple[int, ...]
+
+
+def _rows(index: int, context: Context, prompt_ids: tuple[int, ...] | None) -> list[_Row]:
+    ids = context.ids(prompt_ids)
+    start = len(context.prefix_ids)
+    span = (start, start + len(prompt_ids)) if prompt_ids is not None else (0, 0)
+    if all(len(a) == 1 for a in context.answers):
+        return [_Row(index, ids, len(ids) - 1, span, context.answers, (0, 1))]
+    return [_Row(index, (*ids, *a[:-1]), len(ids) - 1, span, (a,), (side,)) for side, a in enumerate(context.answers)]
+
+
+def _batches(rows: list[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
+    """Rows sorted by length, cut so that rows x longest stays within batch_tokens (one row at least)."""
+    batch: list[_Row] = []
+    for row in rows:
+        if batch and (len(batch) + 1) * len(row.ids) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _score(runner: Runner, batch: list[_Row]) -> list[list[float]]:
+    """Mean log-probability per token of every answer of every row."""
+    ids = pad_right([row.ids for row in batch]).to(runner.device)
+    as_tensor = lambda values: torch.tensor(values, device=runner.device)  # noqa: E731
+    decision = as_tensor([row.decision for row in batch])
+    layout = Layout(as_tensor([r.prompt[0] for r in batch]), as_tensor([r.prompt[1] for r in batch]), decision)
+    with runner.placed(layout):
+        resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+    spans = [max(len(a) for a in row.answers) for row in batch]
+    where = [(r, row.decision + k) for r, (row, n) in enumerate(zip(batch, spans, strict=True)) for k in range(n)]
+    log_probs = runner.logits(resid[[r for r, _ in where], [pos for _, pos in where]]).log_softmax(dim=-1)
+    starts = np.cumsum([0, *spans[:-1]])
+    return [[float(log_probs[range(s, s + len(a)), list(a)].mean()) for a in row.answers] for row, s in zip(batch, starts, strict=True)]
+
+
+def pad_right(sequences: Sequence[Sequence[int]], value: int = 0) -> Int[Tensor, "batch pos"]:
+    """Sequences of ids as one tensor, filled up on the right (a causal model never looks there)."""
+    longest = max(len(s) for s in sequences)
+    return torch.tensor([[*s, *([value] * (longest - len(s)))] for s in sequences])

@@ -1,0 +1,81 @@
+"""What a computation may cost, and what it did cost.
+
+Cost is counted in *token-layers* (tokens run x blocks run, forward and backward apart), in floating point operations and
+in seconds. A *model call* is one full-depth forward pass of one sequence, or its equal in token-layers.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, fields
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class Budget(BaseModel):
+    """Limits of a search; the first that is reached ends it. At least one must be given.
+
+    seconds: wall-clock. model_calls: full-depth forward passes of one sequence, or their equal in token-layers.
+    flops: floating point operations. steps: steps of the method.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: float | None = None
+    model_calls: float | None = None
+    flops: float | None = None
+    steps: int | None = None
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Budget:
+        limits = [self.seconds, self.model_calls, self.flops, self.steps]
+        if all(limit is None for limit in limits):
+            raise ValueError("a budget needs at least one of seconds, model_calls, flops, steps")
+        if any(limit is not None and limit <= 0 for limit in limits):
+            raise ValueError("every limit of a budget must be above 0")
+        return self
+
+    def used(self, cost: Cost, steps: int) -> float:
+        """Share of the tightest limit that is used up; 1 or more means: stop."""
+        pairs = [(cost.seconds, self.seconds), (cost.model_calls, self.model_calls), (cost.flops, self.flops), (steps, self.steps)]
+        return max(spent / limit for spent, limit in pairs if limit is not None)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was spent: token-layers forward and backward, positions unembedded, FLOPs, model calls, seconds. Costs add."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+    unembedded: float = 0.0
+    flops: float = 0.0
+    model_calls: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
+
+    def to_json(self) -> dict[str, float]:
+        """The entry `cost` of comparison.json: token_layers (forward + backward), flops, model_calls, seconds."""
+        entry = asdict(self)
+        return {"token_layers": entry["forward"] + entry["backward"], "flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}
+
+
+class Meter:
+    """Running counters of one model; a runner counts into its own. `cost(sequence_tokens)` reads them."""
+
+    def __init__(self) -> None:
+        self.forward = 0.0
+        self.backward = 0.0
+        self.unembedded = 0.0
+        self.flops = 0.0
+        self._began = time.perf_counter()
+
+    def cost(self, full_sequence: float) -> Cost:
+        """Everything counted since the meter began. full_sequence: token-layers of one model call (tokens x blocks)."""
+        seconds = time.perf_counter() - self._began
+        calls = (self.forward + self.backward) / full_sequence
+        return Cost(self.forward, self.backward, self.unembedded, self.flops, calls, seconds)

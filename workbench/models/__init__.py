@@ -1,0 +1,6 @@
+"""Loading models and running them: the only importer of transformer_lens."""
+
+from workbench.models.runner import KV, Layout, Runner, Shape, runner_for
+from workbench.models.sites import HOOKS, Site
+
+__all__ = ["HOOKS", "KV", "Layout", "Runner", "Shape", "Site", "runner_for"]

@@ -1,0 +1,274 @@
+"""The seam to TransformerLens: one small interface that search, activations and answers are written against.
+
+A `Runner` embeds ids, runs a stretch of blocks behind a key-value cache, and unembeds. Nothing else in the workbench
+knows whether the model is a `HookedTransformer` (here) or a `TransformerBridge` (bridge.py).
+
+Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal model never
+looks to the right), and rows that share a key-value cache have prefixes of equal length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.budget import Meter
+from workbench.errors import UserError
+from workbench.models.sites import Site
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model. block_parameters: weights of one block (mean over blocks)."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_vocab: int
+    n_ctx: int
+    block_parameters: int
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands where in the batch that is running, per row, for edits that act at some positions only.
+
+    prompt_start, prompt_stop: first and one-past-last position of the prompt (equal where there is none).
+    decision: position of the decision token.
+    """
+
+    prompt_start: Int[Tensor, " batch"]
+    prompt_stop: Int[Tensor, " batch"]
+    decision: Int[Tensor, " batch"]
+
+
+class KV(ABC):
+    """Keys and values (or what stands for them) of the positions to the left. Immutable: every operation gives a new one."""
+
+    length: int
+    batch: int
+
+    @abstractmethod
+    def fork(self, index: Int[Tensor, " new_batch"]) -> KV:
+        """Rows gathered by index; a cache of one row is expanded without a copy."""
+
+    @abstractmethod
+    def crop(self, length: int) -> KV:
+        """Only the first `length` positions."""
+
+
+class Runner(ABC):
+    """One model behind the seam. `meter` counts what is run; `layout` describes the running batch to position-wise edits."""
+
+    def __init__(self, model: Any, shape: Shape) -> None:
+        if model.tokenizer is None:
+            raise UserError("the model has no tokenizer: load one and attach it before use")
+        self.model = model
+        self.tokenizer = model.tokenizer
+        self.shape = shape
+        self.meter = Meter()
+        self.layout: Layout | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first block lives."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the residual stream."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when sizes or weights do (64 elements of each weight are read)."""
+        digest = hashlib.sha256(repr(self.shape).encode())
+        for name, weight in sorted(self.model.named_parameters()):
+            flat = weight.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)][:64]
+            digest.update(f"{name}{tuple(weight.shape)}".encode() + sample.float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, no special token added (rendered text holds its own)."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens shown, spaces untouched."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def render(self, messages: Sequence[dict[str, str]], opening: str = "") -> str:
+        """Chat text up to where the assistant's answer begins, followed by `opening`.
+
+        UserError when the template refuses the messages (Gemma's has no system role). Models without a template get
+        `Question: ... Answer:` behind their BOS token.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            parts = [m["content"] if m["role"] == "system" else f"Question: {m['content']}" for m in messages]
+            return (self.tokenizer.bos_token or "") + "\n\n".join([*parts, "Answer:"]) + opening
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise UserError(f"the chat template of this model cannot hold the roles {roles}: {error}") from error
+        return text + opening
+
+    @abstractmethod
+    def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
+        """Residual stream before block 0, at the model's own scale. offset: position of the first id in its sequence."""
+
+    @abstractmethod
+    def run(
+        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KV | None = None, keep: bool = False
+    ) -> tuple[Float[Tensor, "batch pos d_model"], KV | None]:
+        """Residual stream after blocks start..stop-1 for positions that follow `kv`'s; with keep, the longer cache too.
+
+        A cache made for blocks start..stop' serves every run start..stop with stop <= stop'. `kv` is never changed.
+        """
+
+    @abstractmethod
+    def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
+        """Float32 logits of residuals that left the last block: final norm, unembedding, soft-cap."""
+
+    @abstractmethod
+    def hook_names(self) -> set[str]:
+        """Names of all hook points of this model."""
+
+    @contextmanager
+    def edit(self, name: str, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """While the block runs, the activation at hook `name` is replaced by fn(activation); the hook always comes off.
+
+        Raises UserError for an unknown name, and when nothing ran through the hook although the block ended well.
+        """
+        if name not in self.hook_names():
+            raise UserError(f"unknown hook name {name!r} in this model")
+        fired = False
+
+        def hook(activation: Tensor, hook: Any) -> Tensor:
+            nonlocal fired
+            fired = True
+            return fn(activation)
+
+        with self.model.hooks(fwd_hooks=[(name, hook)]):
+            yield
+        if not fired:
+            raise UserError(f"the hook {name!r} never fired: the model was not run up to its layer")
+
+    @contextmanager
+    def placed(self, layout: Layout) -> Iterator[None]:
+        """Tells edits what stands where in the batch while it runs."""
+        before, self.layout = self.layout, layout
+        try:
+            yield
+        finally:
+            self.layout = before
+
+    def read(
+        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], positions: Int[Tensor, " batch"]
+    ) -> dict[Site, Float[Tensor, "batch d_model"]]:
+        """Float32 activations at one position a row, for each site; runs no block above the highest site, keeps no graph.
+
+        For `z` and `pattern` sites the trailing axes are kept. Raises UserError when a hook did not fire.
+        """
+        found: dict[Site, Tensor] = {}
+        rows = torch.arange(len(ids), device=self.device)
+        at = positions.to(self.device)
+
+        def keeper(site: Site) -> Callable[[Tensor, Any], None]:
+            def keep(activation: Tensor, hook: Any) -> None:
+                picked = activation[rows, :, at] if site.hook == "pattern" else activation[rows, at]
+                found[site] = picked.detach().float()
+
+            return keep
+
+        hooks = [(site.checked(self.shape.n_layers).name, keeper(site)) for site in sites]
+        with torch.no_grad(), self.model.hooks(fwd_hooks=hooks):
+            self.run(self.embed(ids.to(self.device)), 0, max(site.layer for site in sites) + 1)
+        missing = [site.name for site in sites if site not in found]
+        if missing:
+            raise UserError(f"hooks that never fired: {', '.join(missing)}")
+        return found
+
+    @torch.no_grad()
+    def generate(
+        self, ids: Int[Tensor, "batch pos"], max_new_tokens: int, temperature: float = 0.0, generator: torch.Generator | None = None,
+        banned: Tensor | None = None,
+    ) -> Int[Tensor, "batch new_pos"]:
+        """New tokens after ids (rows of equal length); greedy at temperature 0. banned: bool [d_vocab], never produced.
+        A row goes on after its end-of-sequence token: cut there by the caller."""
+        kv, new, step = None, [], ids.to(self.device)
+        for _ in range(max_new_tokens):
+            resid, kv = self.run(self.embed(step, offset=kv.length if kv else 0), 0, self.shape.n_layers, kv, keep=True)
+            logits = self.logits(resid[:, -1])
+            if banned is not None:
+                logits = logits.masked_fill(banned.to(logits.device), -torch.inf)
+            step = _sample(logits, temperature, generator)[:, None]
+            new.append(step)
+        return torch.cat(new, dim=1)
+
+    def _count(self, resid: Tensor, blocks: int, keys: int) -> None:
+        """Counts one run into the meter: weights and attention, and the backward pass when a graph is kept."""
+        batch, pos = resid.shape[0], resid.shape[1]
+        layers = batch * pos * blocks
+        flops = layers * (2 * self.shape.block_parameters + 4 * keys * self.shape.n_heads * self.shape.d_head)
+        self.meter.forward += layers
+        self.meter.flops += flops
+        if torch.is_grad_enabled() and resid.requires_grad:
+            self.meter.backward += layers
+            self.meter.flops += flops
+
+    def _count_unembedding(self, resid: Tensor) -> None:
+        positions = resid.numel() / resid.shape[-1]
+        self.meter.unembedded += positions
+        self.meter.flops += 2 * positions * self.shape.d_model * self.shape.d_vocab
+
+
+def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None) -> Int[Tensor, " batch"]:
+    if temperature == 0.0:
+        return logits.argmax(dim=-1)
+    weights = (logits / temperature).softmax(dim=-1).cpu()
+    return torch.multinomial(weights, 1, generator=generator)[:, 0].to(logits.device)
+
+
+_RUNNERS: weakref.WeakKeyDictionary[Any, Runner] = weakref.WeakKeyDictionary()
+
+
+def runner_for(model: Any) -> Runner:
+    """The runner of a TransformerLens model (made once per model); a runner is given back as it is.
+
+    Raises UserError for anything that is neither a HookedTransformer nor a TransformerBridge.
+    """
+    if isinstance(model, Runner):
+        return model
+    if model not in _RUNNERS:
+        _RUNNERS[model] = _make_runner(model)
+    return _RUNNERS[model]
+
+
+def _make_runner(model: Any) -> Runner:
+    from transformer_lens import HookedTransformer
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if isinstance(model, HookedTransformer):
+        from workbench.models.hooked import HookedRunner
+
+        return HookedRunner(model)
+    if isinstance(model, TransformerBridge):
+        from workbench.models.bridge import BridgeRunner
+
+        return BridgeRunner(model)
+    raise UserError(f"expected a HookedTransformer or a TransformerBridge, found {type(model).__name__}")

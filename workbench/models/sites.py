@@ -1,0 +1,54 @@
+"""Where in a model something is read: hook, layer and position rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.errors import UserError
+
+Position = Literal["decision", "answer", "response_mean"]
+
+#: Canonical hook names (TransformerLens's) by short name.
+HOOKS = {
+    "resid_pre": "blocks.{layer}.hook_resid_pre",
+    "resid_mid": "blocks.{layer}.hook_resid_mid",
+    "resid_post": "blocks.{layer}.hook_resid_post",
+    "attn_out": "blocks.{layer}.hook_attn_out",
+    "mlp_out": "blocks.{layer}.hook_mlp_out",
+    "z": "blocks.{layer}.attn.hook_z",
+    "pattern": "blocks.{layer}.attn.hook_pattern",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A place of reading. layer: block index from 0. hook: a key of HOOKS. position: which token of the sequence is read
+    (`decision`: the last token before the answer; `answer`: the first token of the answer; `response_mean`: mean over the answer)."""
+
+    layer: int
+    hook: str = "resid_post"
+    position: Position = "decision"
+
+    @property
+    def name(self) -> str:
+        """TransformerLens's hook name, as `blocks.5.hook_resid_post`."""
+        return HOOKS[self.hook].format(layer=self.layer)
+
+    def checked(self, n_layers: int) -> Site:
+        """The site itself; UserError when the model has no such layer or the hook is unknown."""
+        if self.hook not in HOOKS:
+            raise UserError(f"unknown hook {self.hook!r}: expected one of {', '.join(HOOKS)}")
+        if not 0 <= self.layer < n_layers:
+            raise UserError(f"layer {self.layer} does not exist: this model has layers 0-{n_layers - 1}")
+        return self
+
+    @classmethod
+    def parse(cls, name: str, position: Position = "decision") -> Site:
+        """The site of a TransformerLens hook name. UserError when the name is none of HOOKS."""
+        for hook, pattern in HOOKS.items():
+            head, tail = pattern.split("{layer}")
+            middle = name.removeprefix(head).removesuffix(tail)
+            if name.startswith(head) and name.endswith(tail) and middle.isdigit():
+                return cls(int(middle), hook, position)
+        raise UserError(f"unknown hook name {name!r}: expected a form like {HOOKS['resid_post'].format(layer=5)!r}")
