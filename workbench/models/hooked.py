@@ -86,6 +86,16 @@ class HookedRunner(Runner):
         logits = apply_softcap(self.model.unembed(normed), self.model.cfg.output_logits_soft_cap)
         return logits.float().reshape(*resid.shape[:-1], -1)
 
+    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        normed = self.model.ln_final(resid[:, None])[:, 0] if self.model.cfg.normalization_type is not None else resid
+        columns = self.model.W_U.T[ids]
+        self.meter.flops += 2 * ids.numel() * self.shape.d_model
+        logits = torch.einsum("bd,bkd->bk", normed, columns) + self.model.b_U[ids]
+        return apply_softcap(logits, self.model.cfg.output_logits_soft_cap).float()
+
+    def embeddings(self) -> Float[Tensor, "d_vocab d_model"]:
+        return self.model.W_E
+
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
 

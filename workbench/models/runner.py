@@ -144,6 +144,15 @@ class Runner(ABC):
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         """Float32 logits of residuals that left the last block: final norm, unembedding, soft-cap."""
 
+    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        """Logits of a few tokens only (a row's own); equal to `logits(resid)` gathered at ids, cheaper where a model allows."""
+        return self.logits(resid).gather(-1, ids)
+
+    def embeddings(self) -> Float[Tensor, "d_vocab d_model"]:
+        """What every token adds to the residual stream at its position, up to a constant shared by all tokens."""
+        with torch.no_grad():
+            return self.embed(torch.arange(self.shape.d_vocab, device=self.device)[:, None])[:, 0]
+
     @abstractmethod
     def hook_names(self) -> set[str]:
         """Names of all hook points of this model."""
@@ -177,31 +186,39 @@ class Runner(ABC):
         finally:
             self.layout = before
 
-    def read(
-        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], positions: Int[Tensor, " batch"]
-    ) -> dict[Site, Float[Tensor, "batch d_model"]]:
-        """Float32 activations at one position a row, for each site; runs no block above the highest site, keeps no graph.
+    @contextmanager
+    def capture(self, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
+        """Collects the activation at each site's hook (all positions, graph kept) from the run inside the block.
 
-        For `z` and `pattern` sites the trailing axes are kept. Raises UserError when a hook did not fire.
+        The dictionary holds the last run's activations; a run that stops below a site leaves it out.
         """
-        found: dict[Site, Tensor] = {}
-        rows = torch.arange(len(ids), device=self.device)
-        at = positions.to(self.device)
+        caught: dict[Site, Tensor] = {}
 
         def keeper(site: Site) -> Callable[[Tensor, Any], None]:
             def keep(activation: Tensor, hook: Any) -> None:
-                picked = activation[rows, :, at] if site.hook == "pattern" else activation[rows, at]
-                found[site] = picked.detach().float()
+                caught[site] = activation
 
             return keep
 
         hooks = [(site.checked(self.shape.n_layers).name, keeper(site)) for site in sites]
-        with torch.no_grad(), self.model.hooks(fwd_hooks=hooks):
+        with self.model.hooks(fwd_hooks=hooks):
+            yield caught
+
+    @torch.no_grad()
+    def read(
+        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], positions: Int[Tensor, " batch"]
+    ) -> dict[Site, Float[Tensor, "batch d_model"]]:
+        """Float32 activations at one position a row, for each site; runs no block above the highest site.
+
+        For `z` and `pattern` sites the trailing axes are kept. Raises UserError when a hook did not fire.
+        """
+        rows, at = torch.arange(len(ids), device=self.device), positions.to(self.device)
+        with self.capture(sites) as caught:
             self.run(self.embed(ids.to(self.device)), 0, max(site.layer for site in sites) + 1)
-        missing = [site.name for site in sites if site not in found]
+        missing = [site.name for site in sites if site not in caught]
         if missing:
             raise UserError(f"hooks that never fired: {', '.join(missing)}")
-        return found
+        return {site: (a[rows, :, at] if site.hook == "pattern" else a[rows, at]).float() for site, a in caught.items()}
 
     @torch.no_grad()
     def generate(

@@ -1,0 +1,358 @@
+"""What a prompt is optimised for: differentiable functions of one forward pass, that add and scale.
+
+An `Objective` says which sites it reads and whether it needs the end of the model; given a `Readout` (the decision token of
+each context) it returns one score a row. Prompt-level terms (repetition, similarity to a text) see the prompt's ids instead.
+
+Two guards keep a score honest (REFERENCES of arXiv 2601.02896's code: a raw projection was won by a residual of 130 times
+the usual norm):
+1. *Scale*: `calibrate` measures the score's mean and spread over neutral prompts, so that a z-scored objective has the same
+   unit in every model, and one fluency weight means the same everywhere.
+2. *Norm*: residuals longer than those of neutral prompts are shortened to the longest usual norm before they are projected.
+
+Sign: plus is more of the persona; `-objective` suppresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.contexts import Contexts, allowed_ids
+from workbench.errors import UserError
+from workbench.models import Runner, Site, runner_for
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The decision tokens of a batch. resid: float32 activations by site. final: the residual after the last block (None
+    unless asked for). answers: first token of the matching and the not matching answer, a row each."""
+
+    resid: dict[Site, Float[Tensor, "batch d_model"]]
+    final: Float[Tensor, "batch d_model"] | None
+    answers: Int[Tensor, "batch 2"]
+    runner: Runner
+
+
+class Objective:
+    """A score to be maximised. Combine with + and with numbers by *; `-goal` turns it round."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where activations are read."""
+        return ()
+
+    @property
+    def needs_final(self) -> bool:
+        """True if the logits are needed: the model is then run to its end."""
+        return False
+
+    @property
+    def sign(self) -> int:
+        """+1 if a higher score means more of the persona, -1 if less."""
+        return 1
+
+    def score(self, readout: Readout) -> Float[Tensor, " batch"]:
+        """One float32 score a row; differentiable."""
+        return readout.answers.new_zeros(len(readout.answers), dtype=torch.float32)
+
+    def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
+        """Terms that depend on the prompt's ids alone."""
+        return torch.zeros(len(ids), device=ids.device)
+
+    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+        """The same objective with its scale measured over n neutral prompts of `length` tokens; itself where it has no scale."""
+        return self
+
+    def depth(self, n_layers: int) -> int:
+        """How many blocks must be run."""
+        return n_layers if self.needs_final else max((site.layer + 1 for site in self.sites), default=0)
+
+    def __add__(self, other: Objective) -> Objective:
+        return Combined((*_terms(self), *_terms(other)))
+
+    def __sub__(self, other: Objective) -> Objective:
+        return self + -other
+
+    def __mul__(self, weight: float) -> Objective:
+        return Combined(tuple((weight * w, term) for w, term in _terms(self)))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Objective:
+        return self * -1.0
+
+
+@dataclass(frozen=True)
+class Combined(Objective):
+    """A weighted sum of objectives."""
+
+    terms: tuple[tuple[float, Objective], ...]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return tuple(dict.fromkeys(site for _, term in self.terms for site in term.sites))
+
+    @property
+    def needs_final(self) -> bool:
+        return any(term.needs_final for _, term in self.terms)
+
+    @property
+    def sign(self) -> int:
+        weight, term = self.terms[0]
+        return term.sign if weight >= 0 else -term.sign
+
+    def score(self, readout: Readout) -> Float[Tensor, " batch"]:
+        return torch.stack([weight * term.score(readout) for weight, term in self.terms]).sum(0)
+
+    def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
+        return torch.stack([weight * term.prompt_score(ids) for weight, term in self.terms]).sum(0)
+
+    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+        return Combined(tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms))
+
+
+def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
+    return objective.terms if isinstance(objective, Combined) else ((1.0, objective),)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and spread (over neutral prompts, of the mean over contexts) of a score, and the longest usual residual norm."""
+
+    mean: float = 0.0
+    sd: float = 1.0
+    norm_limit: float = float("inf")
+
+
+class _Scaled(Objective):
+    """An objective with a unit: (raw - mean) / sd, the residual's norm guarded."""
+
+    scale: Scale
+
+    def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        raise NotImplementedError
+
+    def score(self, readout: Readout) -> Float[Tensor, " batch"]:
+        return (self.raw(readout) - self.scale.mean) / self.scale.sd
+
+    def guarded(self, resid: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
+        """The residual, shortened to the norm limit where it is longer."""
+        if self.scale.norm_limit == float("inf"):
+            return resid
+        return resid * (self.scale.norm_limit / resid.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1.0)
+
+    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+        runner = runner_for(model)
+        neutral = neutral_prompts(runner, contexts, n, length, seed)
+        plain = replace(self, scale=Scale())  # type: ignore[type-var]
+        readouts = [read(runner, plain, contexts, prompt) for prompt in neutral]
+        norms = torch.cat([r.resid[site].norm(dim=-1) for r in readouts for site in self.sites] or [torch.zeros(1)])
+        limit = 1.1 * float(norms.max()) if self.sites else float("inf")
+        means = torch.stack([plain.raw(r).mean() for r in readouts]).double()
+        sd = float(means.std())
+        if not sd > 1e-9:
+            raise UserError("the objective does not move over neutral prompts: nothing to scale it by (latents that never fire?)")
+        return replace(self, scale=Scale(float(means.mean()), sd, limit))  # type: ignore[type-var]
+
+
+Kind = Literal["z", "raw", "cosine"]
+
+
+@dataclass(frozen=True)
+class Projection(_Scaled):
+    """Residual at a site, projected on a unit vector. kind "raw": in units of the residual, no guard; "cosine": divided by the
+    residual's norm; "z": standard deviations over neutral prompts after `calibrate`, with the norm guard."""
+
+    vector: Float[Tensor, " d_model"] = field(repr=False)
+    site: Site
+    kind: Kind = "z"
+    scale: Scale = Scale()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return (self.site,)
+
+    def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        resid = readout.resid[self.site].float()
+        unit = self.vector.to(resid.device, torch.float32)
+        if self.kind == "cosine":
+            return torch.nn.functional.normalize(resid, dim=-1) @ unit
+        return self.guarded(resid) @ unit
+
+    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+        return super().calibrate(model, contexts, n, length, seed) if self.kind == "z" else self
+
+
+def projection(direction: Any, kind: Kind = "z") -> Projection:
+    """RESGA's objective: the decision token's residual along a `Direction` (its `vector` and `site`); plus = more persona.
+
+    "z" needs `.calibrate(model, contexts)` before it has its unit. Source: arXiv 2601.02896, with REFERENCES' corrections.
+    """
+    vector = torch.as_tensor(direction.vector, dtype=torch.float32)
+    return Projection(vector / vector.norm(), replace(direction.site, position="decision"), kind)
+
+
+class LatentReader(Protocol):
+    """What an objective needs of a sparse autoencoder."""
+
+    site: Site
+
+    def encode_some(self, resid: Tensor, latents: Sequence[int]) -> Float[Tensor, "batch latent"]:
+        """Activations of a few latents."""
+
+    def pre_activations(self, resid: Tensor, latents: Sequence[int]) -> Float[Tensor, "batch latent"]:
+        """What goes into their non-linearity."""
+
+
+@dataclass(frozen=True)
+class LatentActivation(_Scaled):
+    """Weighted sum of latents' activations. A latent that is off has no gradient of its own, so the gradient goes through the
+    pre-activation while the score is the activation (straight-through)."""
+
+    sae: LatentReader = field(repr=False)
+    latents: tuple[int, ...]
+    weights: tuple[float, ...]
+    scale: Scale = Scale()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return (replace(self.sae.site, position="decision"),)
+
+    def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        resid = self.guarded(readout.resid[self.sites[0]].float())
+        activation = self.sae.encode_some(resid, self.latents)
+        if resid.requires_grad:
+            before = self.sae.pre_activations(resid, self.latents)
+            activation = activation.detach() + before - before.detach()
+        return activation.float() @ torch.tensor(self.weights, device=resid.device)
+
+
+def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None) -> LatentActivation:
+    """SAEGA's objective: signed weighted latents at the decision token. weights: 1 each when None; plus = more persona."""
+    weights = [1.0] * len(latents) if weights is None else list(weights)
+    if len(weights) != len(latents) or not latents:
+        raise UserError(f"expected one weight for each latent, found {len(latents)} latents and {len(weights)} weights")
+    return LatentActivation(sae, tuple(int(i) for i in latents), tuple(float(w) for w in weights))
+
+
+@dataclass(frozen=True)
+class AnswerLogOdds(_Scaled):
+    """Logit of the matching answer's first token minus that of the not matching one: log-odds between the two, in nats."""
+
+    scale: Scale = Scale()
+
+    @property
+    def needs_final(self) -> bool:
+        return True
+
+    def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        logits = readout.runner.logits_of(readout.final, readout.answers)
+        return logits[:, 0] - logits[:, 1]
+
+
+def answer_log_odds() -> AnswerLogOdds:
+    """The behaviour itself as objective: the control that says what looking inside the model buys."""
+    return AnswerLogOdds()
+
+
+@dataclass(frozen=True)
+class AnswerLogProb(Objective):
+    """Log-probability (nats) of the first token of one answer; side 0: matching, 1: not matching (GCG's objective)."""
+
+    side: int = 0
+
+    @property
+    def needs_final(self) -> bool:
+        return True
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.side == 0 else -1
+
+    def score(self, readout: Readout) -> Float[Tensor, " batch"]:
+        log_probs = readout.runner.logits(readout.final).log_softmax(-1)
+        return log_probs.gather(-1, readout.answers[:, self.side : self.side + 1])[:, 0]
+
+
+@dataclass(frozen=True)
+class Target(Objective):
+    """Minus the squared distance of another objective's score from a value: 0 is best."""
+
+    inner: Objective
+    value: float
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return self.inner.sites
+
+    @property
+    def needs_final(self) -> bool:
+        return self.inner.needs_final
+
+    def score(self, readout: Readout) -> Float[Tensor, " batch"]:
+        return -((self.inner.score(readout) - self.value) ** 2)
+
+    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+        return replace(self, inner=self.inner.calibrate(model, contexts, n, length, seed))
+
+
+def keep(direction: Any) -> Target:
+    """Keeps another direction's z-scored reading at its mean over neutral prompts: 0 is best, -1 is one SD away."""
+    return Target(projection(direction), 0.0)
+
+
+@dataclass(frozen=True)
+class Repetition(Objective):
+    """Minus the share of the prompt's tokens that occurred before in it: 0 is best."""
+
+    def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
+        same = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)
+        return -same.float().mean(-1)
+
+
+@dataclass(frozen=True)
+class Similarity(Objective):
+    """Share of positions at which the prompt's token is the reference's, 0 to 1."""
+
+    reference: tuple[int, ...]
+
+    def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
+        width = min(ids.shape[1], len(self.reference))
+        same = ids[:, :width] == torch.tensor(self.reference[:width], device=ids.device)
+        return same.float().sum(-1) / max(ids.shape[1], len(self.reference))
+
+
+def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> list[tuple[int, ...]]:
+    """n prompts that are about nothing: one half random allowed tokens, the other the model's own text in the slot
+    (sampled at temperature 1 from allowed tokens)."""
+    runner = runner_for(model)
+    generator = torch.Generator().manual_seed(seed)
+    allowed = allowed_ids(runner)
+    choices = torch.nonzero(allowed)[:, 0]
+    drawn = choices[torch.randint(len(choices), (n - n // 2, length), generator=generator)]
+    prompts = [tuple(row) for row in drawn.tolist()]
+    if n // 2:
+        prefix = torch.tensor([contexts[0].prefix_ids]).expand(n // 2, -1)
+        text = runner.generate(prefix, length, temperature=1.0, generator=generator, banned=~allowed)
+        prompts += [tuple(row) for row in text.tolist()]
+    return prompts
+
+
+@torch.no_grad()
+def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
+    """The readout of every context with one prompt (None: bare), in the order of the contexts; plain passes, no sharing."""
+    from workbench.answers import pad_right
+
+    runner = runner_for(model)
+    rows = [c.ids(prompt_ids) for c in contexts]
+    at = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
+    everyone = torch.arange(len(rows), device=runner.device)
+    with runner.capture(objective.sites) as caught:
+        resid, _ = runner.run(runner.embed(pad_right(rows).to(runner.device)), 0, objective.depth(runner.shape.n_layers))
+    answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
+    return Readout({s: a[everyone, at].float() for s, a in caught.items()}, resid[everyone, at] if objective.needs_final else None, answers, runner)
