@@ -1,7 +1,7 @@
 """What a persona is made of: contrast items with their groups, how letters are asked, and the four splits.
 
-An item is one question with two answers: the *matching* one shows the persona, the *not matching* one does not. Everything
-is frozen; a split is a view of the persona's items and knows the persona it came from.
+An item is one question with two answers: the *matching* one shows the persona, the *not matching* one does not.
+Everything is frozen; a split is a view of the persona's items and knows the persona it came from.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Sign = Literal["suppress", "induce"]
 class Item:
     """One question with a matching and a not matching answer.
 
-    question: without the options. matching, not_matching: the answers that are scored. responses: the full answer texts
-    (matching, not matching) where they are longer than what is scored. matching_first: the published order put the matching
-    option first; None where nothing was published. group: items that must stay in one split. source: "file:row", 1 is first.
+    question: without the options. matching, not_matching: the answers that are scored. responses: the full answer
+    texts (matching, not matching) where they are longer than what is scored. matching_first: the published order put
+    the matching option first; None where nothing was published. group: items that must stay in one split. source:
+    "file:row", 1 is first.
     """
 
     id: str
@@ -47,8 +48,8 @@ class Item:
             raise UserError(f"{where}: the matching and the not matching answer are the same: {self.matching[:60]!r}")
 
     @property
-    def options(self) -> tuple[str, str]:
-        """The full texts of the two answers (matching, not matching)."""
+    def full_answers(self) -> tuple[str, str]:
+        """The full texts of the two answers (matching, not matching), also where only a first word is scored."""
         return self.responses or (self.matching, self.not_matching)
 
     @property
@@ -59,7 +60,8 @@ class Item:
 
 @dataclass(frozen=True)
 class LetterForm:
-    """How two options are asked for by letter: `template` holds {question}, {a} and {b}; `opening` starts the answer's turn."""
+    """How two options are asked for by letter: `template` holds {question}, {a} and {b}; `opening` starts the
+    answer's turn."""
 
     template: str
     opening: str
@@ -68,13 +70,16 @@ class LetterForm:
     def __post_init__(self) -> None:
         missing = [name for name in ("{question}", "{a}", "{b}") if self.template.count(name) != 1]
         if missing:
-            raise UserError(f"a letter template holds {{question}}, {{a}} and {{b}} once each; wrong for {', '.join(missing)}: {self.template!r}")
+            raise UserError(
+                f"a letter template holds {{question}}, {{a}} and {{b}} once each; wrong for {', '.join(missing)}: {self.template!r}"
+            )
         if len(set(self.letters)) != 2 or not all(self.letters):
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
 
     def ask(self, item: Item, matching_first: bool) -> str:
         """The user's text: the question and both options, the matching one as the first or the second."""
-        first, second = item.options if matching_first else item.options[::-1]
+        options = (item.matching, item.not_matching)
+        first, second = options if matching_first else options[::-1]
         parts = {"{question}": item.question, "{a}": first, "{b}": second}
         return _fill(self.template, parts)
 
@@ -87,9 +92,9 @@ class LetterForm:
 class Persona:
     """A behaviour, the items that show it, and the texts that people would write to raise or lower it.
 
-    metric: the primary one. manual_prompts: "suppress" and "induce". varied_system_texts: system texts of varied stance, under
-    which a model's own choices differ. true_items: statements that deserve agreement (matching = agrees), for the dual stance.
-    warnings: what the data's reader saw (balance, length, duplicates), each one line.
+    metric: the primary one. manual_prompts: "suppress" and "induce". varied_system_texts: system texts of varied
+    stance, under which a model's own choices differ. true_items: statements that deserve agreement (matching =
+    agrees), for the dual stance. warnings: what the data's reader saw (balance, length, duplicates), each one line.
     """
 
     name: str
@@ -109,13 +114,17 @@ class Persona:
             raise UserError(f"persona {self.name!r}: the metric is 'letters', so a letter form is needed")
         unknown = set(self.manual_prompts) - {"suppress", "induce"}
         if unknown:
-            raise UserError(f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}")
+            raise UserError(
+                f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}"
+            )
         if len(self.items) < 2:
             raise UserError(f"persona {self.name!r}: expected at least 2 items, found {len(self.items)}")
         _refuse_repeated_ids(self.name, self.items)
 
     def __repr__(self) -> str:
-        return f"Persona({self.name!r}: {len(self.items)} items in {len(self.group_sizes)} groups, metric {self.metric!r})"
+        return (
+            f"Persona({self.name!r}: {len(self.items)} items in {len(self.group_sizes)} groups, metric {self.metric!r})"
+        )
 
     @property
     def group_sizes(self) -> dict[str, int]:
@@ -128,9 +137,12 @@ class Persona:
         return content_hash(self.items)
 
     def split(self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)) -> Splits:
-        """Four disjoint splits by group (see `splits`); `fractions` are shares of the items. UserError if the groups cannot be split."""
+        """Four disjoint splits by group (see `splits`); `fractions` are shares of the items. UserError if the groups
+        cannot be split."""
         if len(fractions) != len(SPLIT_NAMES):
-            raise UserError(f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}")
+            raise UserError(
+                f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}"
+            )
         assigned = assign_groups(self.group_sizes, fractions, seed, f"persona {self.name!r}")
         parts = [tuple(item for item in self.items if assigned[item.group] == i) for i in range(len(SPLIT_NAMES))]
         return Splits(*(Split(name, items, self) for name, items in zip(SPLIT_NAMES, parts, strict=True)))
@@ -172,7 +184,8 @@ class Split(Sequence[Item]):
         return content_hash(self.items)
 
     def take(self, n: int, seed: int = 0) -> Split:
-        """At most n items, drawn by seed and spread over the groups; the draw of n is part of the draw of n + 1. Keeps the file's order."""
+        """At most n items, drawn by seed and spread over the groups; the draw of n is part of the draw of n + 1.
+        Keeps the file's order."""
         if n < 1:
             raise UserError(f"expected at least 1 item to take, found {n}")
         drawn = set(_spread(self.items, seed)[:n])

@@ -1,9 +1,10 @@
 """Splits by group: which of the four splits a question group goes to.
 
-Questions of one group (the same claim under many biographies, one fiction, one question) share what is to be learned, so
-a row-wise split leaks. Groups are dealt whole:
+Questions of one group (the same claim under many biographies, one fiction, one question) share what is to be learned,
+so a row-wise split leaks. Groups are dealt whole:
 
-1. Groups are put in the order of sha256("seed:group"): the same on every machine, and untouched by the order of the rows.
+1. Groups are put in the order of sha256("seed:group"): the same on every machine, and untouched by the order of the
+   rows.
 2. Each in turn goes to the split that is furthest below its share of the rows (ties: the earlier split).
 3. When as many groups are left as splits are empty, the empty ones are served, so that every split has at least one.
 """
@@ -18,11 +19,14 @@ from workbench.errors import UserError
 SPLIT_NAMES = ("train", "search", "selection", "test")
 
 
-def assign_groups(sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data") -> dict[str, int]:
-    """The index of the split for each group. `sizes`: rows of each group; `fractions`: wanted share of the rows, summing to 1.
+def assign_groups(
+    sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data"
+) -> dict[str, int]:
+    """The index of the split for each group. `sizes`: rows of each group; `fractions`: wanted share of the rows,
+    summing to 1.
 
-    Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of the data, and
-    for fewer groups than splits; `what` names the data in the message.
+    Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of the
+    data, and for fewer groups than splits; `what` names the data in the message.
     """
     _check(sizes, fractions, what)
     rows = sum(sizes.values())
@@ -48,6 +52,10 @@ def _check(sizes: Mapping[str, int], fractions: Sequence[float], what: str) -> N
         raise UserError(f"split fractions must be positive and sum to 1, found {tuple(fractions)}")
     if len(sizes) == 1:
         only = next(iter(sizes))
-        raise UserError(f"{what}: the group {only[:60]!r} fills all {sizes[only]} rows; a split by group needs at least {len(fractions)} groups")
+        raise UserError(
+            f"{what}: the group {only[:60]!r} fills all {sizes[only]} rows; a split by group needs at least {len(fractions)} groups"
+        )
     if len(sizes) < len(fractions):
-        raise UserError(f"{what}: found {len(sizes)} groups in {sum(sizes.values())} rows; a split by group needs at least {len(fractions)}")
+        raise UserError(
+            f"{what}: found {len(sizes)} groups in {sum(sizes.values())} rows; a split by group needs at least {len(fractions)}"
+        )

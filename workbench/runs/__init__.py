@@ -1,0 +1,22 @@
+"""Run directories, and files that are whole or absent: atomic writing, checked reading."""
+
+from workbench.runs.directory import Manifest, RunDirectory, Stage
+from workbench.runs.reading import file_hash, read_bytes, read_json, read_parquet, read_safetensors, read_text
+from workbench.runs.writing import write_bytes, write_json, write_parquet, write_safetensors, write_text
+
+__all__ = [
+    "Manifest",
+    "RunDirectory",
+    "Stage",
+    "file_hash",
+    "read_bytes",
+    "read_json",
+    "read_parquet",
+    "read_safetensors",
+    "read_text",
+    "write_bytes",
+    "write_json",
+    "write_parquet",
+    "write_safetensors",
+    "write_text",
+]

@@ -1,0 +1,195 @@
+"""Reading files that may be half written, edited by hand, of another version, or hostile.
+
+Every reader checks before it uses: size, encoding, syntax, the version of the schema, and for tensors the header (its
+size, every dtype, shape and byte range) and the finiteness of the numbers. What fails is one UserError that names the
+file and what is wrong with it. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from workbench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MEBIBYTE = 1 << 20
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: expected a file, found {'a directory' if path.is_dir() else 'nothing'}")
+        size = path.stat().st_size
+        if size > limit:
+            raise UserError(f"{path}: expected at most {limit // MEBIBYTE} MiB, found {size / MEBIBYTE:.1f}")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
+    """UTF-8 text (a byte order mark is dropped). UserError names the line of the first byte that is not UTF-8."""
+    data = read_bytes(path, limit)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: expected UTF-8, found the byte 0x{data[error.start]:02x}; save the file as UTF-8"
+        ) from error
+
+
+def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * MEBIBYTE) -> Any:
+    """The value of a JSON file. With `schema`, an object whose "schema" is that number: another version is a
+    UserError."""
+    try:
+        value = json.loads(read_text(path, limit), parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: expected JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: JSON nested too deeply") from error
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: expected JSON, {error}") from error
+    if schema is not None:
+        found = value.get("schema") if isinstance(value, dict) else None
+        if found != schema or isinstance(found, bool):
+            raise UserError(
+                f"{path}: expected schema {schema}, found {found!r}; it was written by another version or is no such file"
+            )
+    return value
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A Parquet table; `columns` must all be there (others are kept)."""
+    data = read_bytes(path)
+    try:
+        frame = pd.read_parquet(io.BytesIO(data))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a whole Parquet file: {str(error).splitlines()[0]}") from error
+    missing = [name for name in columns or () if name not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{path}: expected the columns {', '.join(missing)}, found {', '.join(map(str, frame.columns)) or 'none'}"
+        )
+    return frame
+
+
+def read_safetensors(
+    path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by name, metadata). Shapes asked for must be there (None: any length); all numbers must be finite."""
+    data = read_bytes(path)
+    header = _checked_header(path, data)
+    _check_shapes(path, header, shapes or {})
+    import torch  # here, not above: a reader of reports and manifests does not wait for torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{path}, tensor {name!r}: holds numbers that are not finite")
+    return tensors, header.get("__metadata__", {})
+
+
+def file_hash(path: str | Path) -> str:
+    """sha256 (hexadecimal) of a file's bytes."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"found {name}, which JSON does not have")
+
+
+def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
+    """The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps."""
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise UserError(
+            f"{path}: expected safetensors, found a pickle or an archive of pickles; it is not opened, as it can run code"
+        )
+    if len(data) < 8:
+        raise UserError(f"{path}: expected safetensors, found only {len(data)} bytes")
+    length = int.from_bytes(data[:8], "little")
+    if length > min(len(data) - 8, 100 * MEBIBYTE):
+        raise UserError(
+            f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there"
+        )
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected safetensors, but its header is no JSON") from error
+    if not isinstance(header, dict) or not _is_text_map(header.get("__metadata__", {})):
+        raise UserError(f"{path}: expected safetensors, but its header is no table of tensors")
+    _check_ranges(path, header, len(data) - 8 - length)
+    return header
+
+
+def _check_ranges(path: str | Path, header: Mapping[str, Any], n_bytes: int) -> None:
+    ranges = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        ranges.append(_entry_range(path, name, entry))
+    end = 0
+    for start, stop in sorted(ranges):
+        if start != end:
+            raise UserError(f"{path}: the tensors' bytes have a gap or overlap at {end}")
+        end = stop
+    if end != n_bytes:
+        raise UserError(
+            f"{path}: not a whole safetensors file: its tensors should have {end} bytes, {n_bytes} are there"
+        )
+
+
+def _entry_range(path: str | Path, name: str, entry: Any) -> tuple[int, int]:
+    """(first byte, byte after the last) of one tensor; refuses a dtype, shape or range that do not fit together."""
+    keys = {"dtype", "shape", "data_offsets"}
+    if not isinstance(entry, dict) or set(entry) != keys:
+        raise UserError(f"{path}, tensor {name!r}: expected the fields {', '.join(sorted(keys))}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise UserError(f"{path}, tensor {name!r}: unknown dtype {dtype!r}")
+    if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != 2:
+        raise UserError(f"{path}, tensor {name!r}: expected a shape and two offsets, found {shape!r} and {offsets!r}")
+    if offsets[1] - offsets[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
+        raise UserError(
+            f"{path}, tensor {name!r}: {dtype} of shape {shape} does not fill the bytes {offsets[0]} to {offsets[1]}"
+        )
+    return offsets[0], offsets[1]
+
+
+def _check_shapes(path: str | Path, header: Mapping[str, Any], shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+    for name, wanted in shapes.items():
+        if name not in header:
+            names = ", ".join(sorted(set(header) - {"__metadata__"})) or "none"
+            raise UserError(f"{path}: expected a tensor {name!r}, found {names}")
+        found = header[name]["shape"]
+        if len(found) != len(wanted) or any(w is not None and w != f for w, f in zip(wanted, found, strict=True)):
+            raise UserError(f"{path}, tensor {name!r}: expected shape {list(wanted)}, found {found}")
+
+
+def _is_naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value)
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
