@@ -1,0 +1,151 @@
+"""Hugging Face model -> HookedTransformer whose logits are the same: no folding, no centring, nothing processed.
+
+TransformerLens guesses sizes from a model's *name* (Gemma, Llama) and caps or ignores fields of local configs (context
+length, head size, RoPE scaling). Here the config is read from the Hugging Face config alone:
+
+1. `hooked_config` maps the fields of the families that TransformerLens has weight converters for. A field that it cannot
+   express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the bridge takes over.
+2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face weights, so
+   that loading needs the model's memory once, tied weights stay tied, and the transposes that TransformerLens makes in
+   every forward pass (`W.T.contiguous()`) cost nothing because the memory already lies that way.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.pretrained.weight_conversions import (
+    convert_gemma_weights,
+    convert_gpt2_weights,
+    convert_llama_weights,
+    convert_mistral_weights,
+    convert_qwen2_weights,
+    convert_qwen3_weights,
+)
+from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
+from transformers import PreTrainedConfig, PreTrainedModel
+
+_CONVERTERS: dict[str, Callable[[Any, HookedTransformerConfig], dict[str, torch.Tensor]]] = {
+    "LlamaForCausalLM": convert_llama_weights,
+    "MistralForCausalLM": convert_mistral_weights,
+    "Qwen2ForCausalLM": convert_qwen2_weights,
+    "Qwen3ForCausalLM": convert_qwen3_weights,
+    "Gemma2ForCausalLM": convert_gemma_weights,
+    "Gemma3ForCausalLM": convert_gemma_weights,
+    "GPT2LMHeadModel": convert_gpt2_weights,
+}
+_GEMMA = ("Gemma2ForCausalLM", "Gemma3ForCausalLM")
+#: Parameters that a converter may leave out because TransformerLens's zeros are right.
+_OPTIONAL = {"unembed.b_U"}
+
+
+class NotExpressible(Exception):
+    """HookedTransformer has no conversion for this model; the text says which field is in the way."""
+
+
+def hooked_config(config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str) -> HookedTransformerConfig:
+    """The HookedTransformer config of a Hugging Face config. Raises NotExpressible when it cannot be exact."""
+    if architecture not in _CONVERTERS:
+        raise NotExpressible(f"TransformerLens has no weight converter for {architecture}")
+    fields = _gpt2_fields(config) if architecture == "GPT2LMHeadModel" else _rotary_fields(config, architecture)
+    if fields["act_fn"] not in SUPPORTED_ACTIVATIONS:
+        raise NotExpressible(f"activation function {fields['act_fn']!r}")
+    return HookedTransformerConfig(
+        **fields, d_vocab=config.vocab_size, original_architecture=architecture, dtype=dtype, device=device, init_weights=False,
+        default_prepend_bos=False,
+    )
+
+
+def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> HookedTransformer:
+    """A HookedTransformer without tokenizer that shares the weights' memory with `model` where the dtypes allow it."""
+    state = _CONVERTERS[config.original_architecture](model, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
+        hooked = HookedTransformer(config, move_to_device=False)
+    lacking = {name for name, _ in hooked.named_parameters()} - set(state) - _OPTIONAL
+    if lacking:
+        raise NotExpressible(f"the weight converter gives no {min(lacking)}")
+    state = {name: weight.detach().to(config.dtype) for name, weight in state.items()}
+    hooked.load_state_dict(state, strict=False, assign=True)
+    return hooked.to(config.device, print_details=False).eval().requires_grad_(False)
+
+
+def _gpt2_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "n_layers": config.n_layer, "d_model": config.n_embd, "n_heads": config.n_head, "d_head": config.n_embd // config.n_head,
+        "d_mlp": config.n_inner or 4 * config.n_embd, "n_ctx": config.n_positions, "eps": config.layer_norm_epsilon,
+        "act_fn": config.activation_function, "normalization_type": "LN", "use_attn_scale": config.scale_attn_weights,
+        "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
+    }
+
+
+def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]:
+    """Llama-like models: RMS norm, rotary positions, gated MLP, perhaps windows, soft-caps and norms on queries and keys."""
+    for field in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
+        if getattr(config, field, False):
+            raise NotExpressible(f"{field} is on")
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    grouped = kv_heads != heads or architecture not in ("LlamaForCausalLM", "Qwen3ForCausalLM")
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    fields = {
+        "n_layers": config.num_hidden_layers, "d_model": config.hidden_size, "n_heads": heads, "d_head": head,
+        "n_key_value_heads": kv_heads if grouped else None, "d_mlp": config.intermediate_size,
+        "n_ctx": config.max_position_embeddings, "eps": config.rms_norm_eps, "normalization_type": "RMS", "final_rms": True,
+        "gated_mlp": True, "positional_embedding_type": "rotary", "rotary_dim": head,
+        "act_fn": getattr(config, "hidden_activation", None) or config.hidden_act,
+        "use_qk_norm": architecture in ("Qwen3ForCausalLM", "Gemma3ForCausalLM"),
+    }
+    if architecture in _GEMMA:
+        fields |= _gemma_fields(config)
+    return fields | _window_fields(config) | _rope_fields(config)
+
+
+def _gemma_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    return {
+        "attn_scale": math.sqrt(config.query_pre_attn_scalar), "use_normalization_before_and_after": True,
+        "attn_scores_soft_cap": config.attn_logit_softcapping or -1.0, "output_logits_soft_cap": config.final_logit_softcapping or -1.0,
+    }
+
+
+def _window_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """Sliding windows, by layer. Mistral's config names no layer types: with a window, all its layers have it."""
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
+    known = {"sliding_attention": "local", "full_attention": "global"}
+    if set(types) - set(known):
+        raise NotExpressible(f"layer type {min(set(types) - set(known))!r}")
+    if "sliding_attention" not in types:
+        return {}
+    return {"use_local_attn": True, "window_size": window, "attn_types": [known[kind] for kind in types]}
+
+
+def _rope_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """Rotary base and scaling; Gemma 3 has one set for full and one for sliding layers."""
+    rope = dict(config.rope_parameters)
+    local: dict[str, Any] = {}
+    if "full_attention" in rope:
+        sliding = rope["sliding_attention"]
+        if sliding.get("rope_type", "default") != "default":
+            raise NotExpressible(f"RoPE scaling {sliding['rope_type']!r} in sliding layers")
+        local, rope = {"rotary_base_local": sliding["rope_theta"]}, rope["full_attention"]
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise NotExpressible("partial rotary embeddings")
+    kind = rope.get("rope_type", "default")
+    if kind not in ("default", "linear", "llama3"):
+        raise NotExpressible(f"RoPE scaling {kind!r}")
+    fields = {"rotary_base": rope["rope_theta"], **local}
+    if kind == "linear":
+        if "sliding_attention" in (getattr(config, "layer_types", None) or []) and not local:
+            raise NotExpressible("linear RoPE scaling in sliding layers")
+        fields["rotary_scaling_factor"] = rope["factor"]
+    if kind == "llama3":
+        fields |= {
+            "use_NTK_by_parts_rope": True, "NTK_by_parts_factor": rope["factor"], "NTK_by_parts_low_freq_factor": rope["low_freq_factor"],
+            "NTK_by_parts_high_freq_factor": rope["high_freq_factor"], "NTK_original_ctx_len": rope["original_max_position_embeddings"],
+        }
+    return fields

@@ -1,0 +1,114 @@
+"""One door to every model: a name or a directory in, a TransformerLens model out, whose logits are Hugging Face's."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformer_lens import HookedTransformer
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import PreTrainedModel
+
+from workbench.errors import UserError
+from workbench.models.checkpoint import Checkpoint, load_reference, load_tokenizer, open_checkpoint
+from workbench.models.convert import NotExpressible, hooked_config, to_hooked
+from workbench.models.sources import Source, find_source
+
+Backend = Literal["auto", "hooked", "bridge"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a loaded model came from: the source (name, directory, hub commit), its architecture, the backend that runs
+    it, and why it is not HookedTransformer where that was tried first."""
+
+    source: Source
+    architecture: str
+    backend: Literal["hooked", "bridge"]
+    reason: str | None = None
+
+
+_PROVENANCE: weakref.WeakKeyDictionary[Any, Provenance] = weakref.WeakKeyDictionary()
+
+
+def load_model(
+    name: str | Path, device: str = "cpu", dtype: str | torch.dtype = "float32", backend: Backend = "auto", revision: str | None = None
+) -> HookedTransformer | TransformerBridge:
+    """A model ready for `runner_for`: evaluation mode, gradients of its weights off, its directory's tokenizer attached.
+
+    name: `organism`, `smollm2-135m`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`, `gemma-3-4b-it`, a Hugging Face directory
+    (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part is taken. dtype: float32, bfloat16, float16 or
+    float64. backend: `hooked` (UserError where TransformerLens has no exact conversion), `bridge`, or `auto`: the first, else
+    the second. revision: of a hub repository.
+
+    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no code of
+    a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and the runner
+    encodes rendered text as it stands. Raises UserError for everything that the user can mend.
+    """
+    if backend not in ("auto", "hooked", "bridge"):
+        raise UserError(f"unknown backend {backend!r}: expected auto, hooked or bridge")
+    kind, place = _dtype(dtype), _device(device)
+    source = find_source(name, revision)
+    checkpoint = open_checkpoint(source.directory)
+    tokenizer = load_tokenizer(checkpoint)
+    reference = load_reference(checkpoint, kind, place)
+    model, used, reason = _wrap(reference, checkpoint, backend, kind, place)
+    model.tokenizer = tokenizer
+    model.cfg.default_prepend_bos = False
+    model.cfg.tokenizer_prepends_bos = len(tokenizer("")["input_ids"]) > 0
+    model.cfg.model_name = source.name
+    _PROVENANCE[model] = Provenance(source, checkpoint.architecture, used, reason)
+    return model
+
+
+def provenance(model: Any) -> Provenance | None:
+    """Where `load_model` got this model from; None for models made elsewhere."""
+    return _PROVENANCE.get(model)
+
+
+def _wrap(
+    reference: PreTrainedModel, checkpoint: Checkpoint, backend: Backend, dtype: torch.dtype, device: str
+) -> tuple[HookedTransformer | TransformerBridge, Literal["hooked", "bridge"], str | None]:
+    reason = None
+    if backend != "bridge":
+        try:
+            return to_hooked(reference, hooked_config(checkpoint.config, checkpoint.architecture, dtype, device)), "hooked", None
+        except NotExpressible as error:
+            reason = str(error)
+            if backend == "hooked":
+                raise UserError(f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge") from error
+    return _to_bridge(reference, checkpoint), "bridge", reason
+
+
+def _to_bridge(reference: PreTrainedModel, checkpoint: Checkpoint) -> TransformerBridge:
+    try:
+        return build_bridge_from_module(
+            reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture
+        ).eval()
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(f"TransformerLens knows no {checkpoint.architecture}: {error}") from error
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _device(device: str) -> str:
+    """The device's name when it is there; UserError otherwise."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UserError(f"unknown device {device!r}: expected cpu, cuda, cuda:0 or mps") from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(kind, False)
+    if not there:
+        raise UserError(f"device {device!r} is not available here")
+    return device

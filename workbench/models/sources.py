@@ -1,0 +1,89 @@
+"""From what the user writes to a directory: a name of ours, a path, or a repository of the hub (offline first)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+import workbench
+from workbench.errors import UserError
+from workbench.models.smollm import smollm_directory
+
+#: Short names of hub repositories: the paper's three models.
+REPOSITORIES = {
+    "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
+    "gemma-3-4b-it": "google/gemma-3-4b-it",
+}
+#: What is fetched of a repository: configs, tokenizers, templates, safetensors; no code, no pickles.
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from. revision: the hub's commit hash, None for directories."""
+
+    name: str
+    directory: Path
+    revision: str | None = None
+
+
+def find_source(name: str | Path, revision: str | None = None) -> Source:
+    """The directory of a model.
+
+    name: `organism`, `smollm2-135m`, a key of REPOSITORIES, a path, or `owner/repository`. revision: branch, tag or commit of
+    a repository; what it points to now is recorded as a commit hash. The local cache is asked first, the network only when the cache
+    lacks the model and HF_HUB_OFFLINE is not set. UserError when nothing is found.
+    """
+    text = str(name)
+    if text in _OWN:
+        return Source(text, _OWN[text]())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Source(text, path.resolve())
+    if not _REPOSITORY.fullmatch(text) or isinstance(name, Path):
+        raise UserError(f"no model directory at {name}")
+    return _from_hub(text, REPOSITORIES.get(text.lower(), text), revision)
+
+
+def model_names() -> list[str]:
+    """The names that `load_model` knows without a path."""
+    return [*_OWN, *REPOSITORIES]
+
+
+def _organism_directory() -> Path:
+    package = Path(workbench.__file__).parent
+    for root in (package.parent, package):
+        if (root / "data" / "organism" / "model" / "config.json").is_file():
+            return root / "data" / "organism" / "model"
+    raise UserError(f"the organism is not trained yet: no model in {package.parent / 'data' / 'organism' / 'model'}")
+
+
+_OWN: dict[str, Callable[[], Path]] = {"organism": _organism_directory, "smollm2-135m": smollm_directory}
+
+
+def _from_hub(name: str, repository: str, revision: str | None) -> Source:
+    try:
+        return _snapshot(name, repository, revision, local=True)
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise UserError(f"no model directory at {name}, and no such name on the hub") from error
+    try:
+        return _snapshot(name, repository, revision, local=False)
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        known = ", ".join(model_names())
+        raise UserError(
+            f"model {name!r} is no directory, not in the local cache, and the hub did not give it ({type(error).__name__}); names known here: {known}"
+        ) from error
+
+
+def _snapshot(name: str, repository: str, revision: str | None, local: bool) -> Source:
+    found = Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS, local_files_only=local))
+    return Source(name, found, revision=found.name)
