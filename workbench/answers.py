@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from workbench.contexts import Context, Contexts, encode_prompt
-from workbench.models import Layout, Runner, runner_for
+from workbench.models import Layout, Runner, pad_right, runner_for
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,3 @@ def _score(runner: Runner, batch: list[_Row]) -> list[list[float]]:
     starts = np.cumsum([0, *spans[:-1]])
     return [[float(log_probs[range(s, s + len(a)), list(a)].mean()) for a in row.answers] for row, s in zip(batch, starts, strict=True)]
 
-
-def pad_right(sequences: Sequence[Sequence[int]], value: int = 0) -> Int[Tensor, "batch pos"]:
-    """Sequences of ids as one tensor, filled up on the right (a causal model never looks there)."""
-    longest = max(len(s) for s in sequences)
-    return torch.tensor([[*s, *([value] * (longest - len(s)))] for s in sequences])

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from workbench.contexts import Contexts, allowed_ids
 from workbench.errors import UserError
-from workbench.models import Runner, Site, runner_for
+from workbench.models import Runner, Site, pad_right, runner_for
 
 
 @dataclass(frozen=True)
@@ -346,8 +346,6 @@ def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8
 @torch.no_grad()
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
     """The readout of every context with one prompt (None: bare), in the order of the contexts; plain passes, no sharing."""
-    from workbench.answers import pad_right
-
     runner = runner_for(model)
     rows = [c.ids(prompt_ids) for c in contexts]
     at = torch.tensor([len(row) - 1 for row in rows], device=runner.device)

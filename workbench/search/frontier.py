@@ -1,0 +1,97 @@
+"""What a search gives back: the prompts that no other one beats on both objective and fluency, and how they were found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.answers import answer
+from workbench.budget import Cost
+from workbench.contexts import Contexts, Metric, Slot, make_contexts
+from workbench.display import html_table
+from workbench.errors import UserError
+from workbench.personas import Split
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prompt with its scores, taken from its final text. objective: as maximised by the search (mean over its contexts);
+    fluency: mean cross-entropy of its tokens, nats (lower is more fluent); the rest after `Frontier.select`: share of matching
+    answers and mean log-odds on the selection split, and whether it was chosen there."""
+
+    ids: tuple[int, ...]
+    text: str
+    objective: float
+    fluency: float
+    selection_rate: float | None = None
+    selection_log_odds: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """candidates: most fluent first. history: one row a step (step, seconds, model_calls, best_objective, best_fluency,
+    candidates, population, frontier). sign: -1 if the objective suppresses the persona. interrupted: ended by hand."""
+
+    candidates: tuple[Candidate, ...]
+    history: pd.DataFrame
+    cost: Cost
+    method: str
+    seed: int
+    sign: int
+    slot: Slot
+    metric: Metric
+    interrupted: bool = False
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the highest objective."""
+        return max(self.candidates, key=lambda c: c.objective)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a candidate: prompt, objective, fluency, selection figures where there are any."""
+        columns = {"prompt": "text", "objective": "objective", "fluency": "fluency", "selection_rate": "selection_rate", "selection_log_odds": "selection_log_odds", "chosen": "chosen"}
+        return pd.DataFrame([{new: getattr(c, old) for new, old in columns.items()} for c in self.candidates])
+
+    def choose(self, model: Any, split: Split | Contexts, max_fluency: float | None = None) -> Frontier:
+        """The same frontier with every candidate measured on the selection split and the best one marked: the greatest mean
+        shift of the log-odds in the direction of the search's sign. max_fluency: only candidates at most so unlikely (nats)."""
+        contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
+        measured = [_measured(model, contexts, c) for c in self.candidates]
+        admitted = [i for i, c in enumerate(measured) if max_fluency is None or c.fluency <= max_fluency]
+        if not admitted:
+            raise UserError(f"no candidate has a fluency of at most {max_fluency} nats: the most fluent has {measured[0].fluency:.2f}")
+        best = max(admitted, key=lambda i: self.sign * measured[i].selection_log_odds)
+        return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
+
+    def select(self, model: Any, split: Split | Contexts, max_fluency: float | None = None) -> Candidate:
+        """The candidate that `choose` marks."""
+        return next(c for c in self.choose(model, split, max_fluency).candidates if c.chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of one search in search/frontier.json."""
+        candidates = [{**vars(c), "ids": list(c.ids)} for c in self.candidates]
+        return {
+            "schema": 1, "method": self.method, "slot": self.slot, "metric": self.metric, "seed": self.seed, "sign": self.sign,
+            "interrupted": self.interrupted, "candidates": candidates, "cost": self.cost.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any], history: pd.DataFrame) -> Frontier:
+        """The frontier that `to_json` wrote, with its history."""
+        candidates = tuple(Candidate(**{**c, "ids": tuple(c["ids"])}) for c in entry["candidates"])
+        cost = Cost(forward=entry["cost"]["token_layers"], flops=entry["cost"]["flops"], model_calls=entry["cost"]["model_calls"], seconds=entry["cost"]["seconds"])
+        fields = {k: entry[k] for k in ("method", "seed", "sign", "slot", "metric", "interrupted")}
+        return cls(candidates=candidates, history=history, cost=cost, **fields)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table, caption=f"{self.method}, seed {self.seed}: objective against fluency (nats a token; lower is more fluent)")
+
+
+def _measured(model: Any, contexts: Contexts, candidate: Candidate) -> Candidate:
+    found = answer(model, contexts, candidate.ids)
+    return replace(candidate, selection_rate=found.rate, selection_log_odds=float(np.mean(found.log_odds)))

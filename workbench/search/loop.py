@@ -1,0 +1,182 @@
+"""The one engine behind every search method.
+
+1. The objective is calibrated by the caller; contexts, tokens and chunk sizes are fixed here, once.
+2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children and parents
+   are scored on the same contexts in the same pass; the method says who lives on; the archive keeps the frontier of all.
+3. At the end every archived prompt is decoded to its string, encoded again inside its context, and scored in full: that is
+   what is reported.
+
+Same seed, machine and chunk size: same bits. Ctrl-C ends in order with what there is. A checkpoint after every
+`every` steps lets a killed search go on to the bits of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workbench.budget import Budget, Cost
+from workbench.contexts import Contexts, encode_prompt
+from workbench.errors import UserError
+from workbench.models import Runner, runner_for
+from workbench.objectives import Objective
+from workbench.search.bench import Bench
+from workbench.search.checkpoint import State, load_state, save_state, search_key
+from workbench.search.epo import EPO
+from workbench.search.frontier import Candidate, Frontier
+from workbench.search.method import Method
+from workbench.search.scorer import Ids, Savings, Scored, Scorer
+from workbench.search.selection import CanMatter, frontier
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running search stands, after each step. used: share of the budget, 0 to 1. candidates_per_second: since start."""
+
+    step: int
+    used: float
+    best_objective: float
+    best_fluency: float
+    candidates_per_second: float
+    seconds: float
+    frontier: Scored
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often the state of a search is saved; an existing file is resumed from."""
+
+    path: Path
+    every: int = 10
+
+
+def search(
+    model: Any, objective: Objective, contexts: Contexts, method: Method | None = None, budget: Budget | None = None, seed: int = 0,
+    *, savings: Savings | None = None, batch_tokens: int = 8192, lexicon: torch.Tensor | None = None,
+    on_step: Callable[[Progress], None] | None = None, checkpoint: Checkpoint | None = None,
+) -> Frontier:
+    """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
+
+    method: EPO() when None. budget: 60 s when None. lexicon: bool [d_vocab], further restricts the tokens. batch_tokens: tokens
+    run at a time (memory). on_step: called after each step. Raises UserError for a prompt that leaves no room in the model's
+    context, an empty token set, or a checkpoint of another search.
+    """
+    runner, method, budget = runner_for(model), method or EPO(), budget or Budget(seconds=60)
+    _check_room(runner, contexts, method.length)
+    before = _counters(runner)
+    began = time.perf_counter()
+    scorer = Scorer(runner, objective, contexts, savings, batch_tokens)
+    bench = Bench.make(scorer, seed, lexicon)
+    key = _key(runner, objective, contexts, method, seed, batch_tokens)
+    state = _first_state(bench, method, checkpoint, key)
+    already = Cost(**state.spent) if state.spent else Cost()
+    call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.length)
+
+    def spent() -> Cost:
+        now = _counters(runner)
+        used = {name: now[name] - before[name] for name in now}
+        calls = (used["forward"] + used["backward"]) / call
+        return already + Cost(**used, model_calls=calls, seconds=time.perf_counter() - began)
+
+    interrupted = False
+    try:
+        while budget.used(spent(), state.step) < 1:
+            _step(bench, method, state)
+            cost = spent()
+            state.spent = asdict(cost)
+            state.history.append(_row(state, cost))
+            if on_step:
+                on_step(_progress(state, cost, budget))
+            if checkpoint and state.step % checkpoint.every == 0:
+                save_state(checkpoint.path, key, state, bench.generator)
+    except KeyboardInterrupt:
+        interrupted = True
+    if state.archive is None:
+        raise UserError("the search ended before its first step was done: give it a larger budget")
+    candidates = finish(scorer, state.archive)
+    return Frontier(
+        candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric, interrupted
+    )
+
+
+def finish(scorer: Scorer, archive: Scored) -> tuple[Candidate, ...]:
+    """The archive as candidates, each scored again from its final string; strings whose ids changed are left out."""
+    runner, found = scorer.runner, []
+    for ids in archive.ids.tolist():
+        text = runner.decode(ids)
+        if encode_prompt(runner, scorer.contexts, text) == tuple(ids):
+            scored = scorer.score(torch.tensor([ids], device=runner.device))
+            found.append(Candidate(tuple(ids), text, float(scored.objective), float(scored.fluency)))
+    return tuple(sorted(found, key=lambda c: c.fluency))
+
+
+def _step(bench: Bench, method: Method, state: State) -> None:
+    """One step: prepare parents, propose, score both, choose who lives on, keep the frontier."""
+    prepared = bench.scorer.prepare(state.population)
+    proposals = method.propose(bench, prepared, state.step)
+    parents, children = bench.scorer.score_children(prepared, proposals, CanMatter(method.weights, state.archive))
+    pool = parents.join(children)
+    state.population = method.survivors(bench, pool, state.step).ids
+    state.archive = frontier(pool if state.archive is None else state.archive.join(pool))
+    state.step += 1
+
+
+def _first_state(bench: Bench, method: Method, checkpoint: Checkpoint | None, key: str) -> State:
+    if checkpoint and checkpoint.path.exists():
+        return load_state(checkpoint.path, key, bench.generator, bench.scorer.runner.device)
+    return State(method.start(bench), None)
+
+
+def _row(state: State, cost: Cost) -> dict[str, float]:
+    """One row of the history; the objective and fluency are those of the archive's strongest prompt."""
+    best = int(state.archive.objective.argmax())
+    distinct = len({tuple(row) for row in state.population.tolist()})
+    return {
+        "step": state.step, "seconds": cost.seconds, "model_calls": cost.model_calls, "forward": cost.forward, "backward": cost.backward,
+        "flops": cost.flops, "best_objective": float(state.archive.objective[best]), "best_fluency": float(state.archive.fluency[best]),
+        "population": distinct, "frontier": len(state.archive),
+    }
+
+
+def _progress(state: State, cost: Cost, budget: Budget) -> Progress:
+    row = state.history[-1]
+    rate = row["model_calls"] / max(cost.seconds, 1e-9)
+    used = min(1.0, budget.used(cost, state.step))
+    return Progress(state.step, used, row["best_objective"], row["best_fluency"], rate, cost.seconds, state.archive)
+
+
+def _counters(runner: Runner) -> dict[str, float]:
+    meter = runner.meter
+    return {"forward": meter.forward, "backward": meter.backward, "unembedded": meter.unembedded, "flops": meter.flops}
+
+
+def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
+    longest = max(len(c.ids(())) for c in contexts)
+    if longest + length > runner.shape.n_ctx:
+        raise UserError(f"a prompt of {length} tokens leaves no room: the longest context has {longest} tokens, the model holds {runner.shape.n_ctx}")
+
+
+def _key(runner: Runner, objective: Objective, contexts: Contexts, method: Method, seed: int, batch_tokens: int) -> str:
+    parts = {
+        "model": runner.fingerprint, "objective": _describe(objective), "contexts": [c.ids(()) for c in contexts],
+        "slot": contexts.slot, "method": [method.name, method.model_dump()], "seed": seed, "batch_tokens": batch_tokens,
+    }
+    return search_key(parts)
+
+
+def _describe(value: Any) -> Any:
+    """An objective as plain data: vectors as numbers, nested objectives in place."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, tuple):
+        return [_describe(v) for v in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return [type(value).__name__, *(_describe(getattr(value, f)) for f in value.__dataclass_fields__)]
+    return value if isinstance(value, (int, float, str, bool, type(None))) else type(value).__name__

@@ -1,0 +1,64 @@
+"""What a search method is: how it starts, which children it proposes, who lives on."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from workbench.search.bench import Bench
+from workbench.search.scorer import Ids, Prepared, Proposals, Scored
+from workbench.search.selection import elites, ladder
+
+
+class Method(BaseModel):
+    """A search method as a value. The defaults here are a population of elites along a ladder of fluency weights, started
+    from random prompts; a method must say what it proposes.
+
+    length: prompt tokens. population: rungs of the ladder = parents kept. children: proposals per parent and step.
+    fluency_low, fluency_high: ends of the ladder, in objective units per nat. start_text: a prompt to start from.
+    distinct: keep no prompt twice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int = Field(8, ge=1)
+    population: int = Field(8, ge=1)
+    children: int = Field(32, ge=1)
+    fluency_low: float = Field(0.02, gt=0)
+    fluency_high: float = Field(2.0, gt=0)
+    start_text: str | None = None
+    distinct: bool = True
+
+    @property
+    def name(self) -> str:
+        """Lower-case name, as in the table of methods."""
+        return type(self).__name__.lower()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The ladder of fluency weights, one for each member of the population."""
+        return ladder(self.fluency_low, self.fluency_high, self.population)
+
+    def start(self, bench: Bench) -> Ids:
+        """The first population: the start text (if any) beside random prompts."""
+        ids = bench.random_prompts(self.population, self.length)
+        if self.start_text is not None:
+            ids[0] = self._start_ids(bench)
+        return ids
+
+    def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+        """Children of the population for one step."""
+        raise NotImplementedError
+
+    def survivors(self, bench: Bench, pool: Scored, step: int) -> Scored:
+        """The next population out of parents and children."""
+        return elites(pool, self.weights, self.distinct)
+
+    def _start_ids(self, bench: Bench) -> torch.Tensor:
+        from workbench.contexts import encode_prompt
+        from workbench.errors import UserError
+
+        ids = encode_prompt(bench.scorer.runner, bench.scorer.contexts, self.start_text or "")
+        if len(ids) != self.length:
+            raise UserError(f"the start text has {len(ids)} tokens, the method's length is {self.length}")
+        return torch.tensor(ids, device=bench.scorer.runner.device)
