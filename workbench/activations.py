@@ -1,0 +1,201 @@
+"""Activations: what the model holds at chosen sites and positions, for many sequences, and a stream of them for training.
+
+1. Sequences are sorted by length and cut into batches of at most `batch_tokens` tokens, padded on the right; there is no
+   attention mask, because a causal model never looks to the right.
+2. Blocks are run up to the highest site and no further; only the positions asked for are kept, as float32 on the CPU.
+   Outputs of blocks (`resid_post`) need no hook; every other site is read through one that is checked to have fired.
+3. What a site reads is told by its position rule; `positions` says where that stands in each sequence: one token, or a
+   stretch of tokens whose mean is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import UserError
+from workbench.models import Runner, Site, pad_right, runner_for
+
+#: One token of a sequence (negative counts from its end), or [start, stop), over which the mean is taken.
+Where = int | tuple[int, int]
+Positions = Sequence[Where] | Mapping[str, Sequence[Where]] | None
+
+
+def collect(
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    positions: Positions = None,
+    batch_tokens: int = 8192,
+) -> dict[Site, Float[Tensor, "n d_model"]]:
+    """Activations [sequence, d_model] for each site, float32 on the CPU, in the order of the sequences.
+
+    positions: one entry a sequence, an index or a (start, stop) stretch whose mean is taken; a mapping from a site's position
+    rule ("decision", "answer", "response_mean") to such a list where the sites differ; None reads the last token. `z` sites
+    keep their head axis. Raises UserError for a site or position that does not exist and for a sequence that does not fit.
+    """
+    runner = runner_for(model)
+    sites = [site.checked(runner.shape.n_layers) for site in dict.fromkeys(sites)]
+    _check_sequences(runner, sequences)
+    spans = {site: _spans(site, positions, sequences) for site in sites}
+    kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
+    for batch in length_batches(sequences, batch_tokens):
+        states = read_all(runner, [sequences[i] for i in batch], sites)
+        for site in sites:
+            for row, i in enumerate(batch):
+                start, stop = spans[site][i]
+                kept[site][i] = states[site][row, start:stop].float().mean(dim=0).cpu()
+    return {site: torch.stack(rows) for site, rows in kept.items()}
+
+
+@torch.no_grad()
+def read_all(
+    runner: Runner, sequences: Sequence[Sequence[int]], sites: Sequence[Site]
+) -> dict[Site, Float[Tensor, "batch pos d_model"]]:
+    """Activations at all positions of one right-padded batch, in the model's dtype (padding positions hold nonsense)."""
+    ids = pad_right(sequences).to(runner.device)
+    found: dict[Site, Tensor] = {}
+    plain = [site for site in sites if site.hook == "resid_post"]
+    with ExitStack() as stack:
+        for site in sites:
+            if site.hook != "resid_post":
+                stack.enter_context(runner.edit(site.name, _keeper(found, site)))
+        resid, at = runner.embed(ids), 0
+        for layer in sorted({site.layer for site in sites}):
+            resid, _ = runner.run(resid, at, layer + 1)
+            at = layer + 1
+            found.update({site: resid for site in plain if site.layer == layer})
+    return found
+
+
+def length_batches(sequences: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of the sequences, shortest first, cut so that rows x longest row stays within batch_tokens (one row at least)."""
+    batch: list[int] = []
+    for i in sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i)):
+        if batch and (len(batch) + 1) * len(sequences[i]) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class ActivationStore:
+    """An endless, shuffled stream of activation vectors at one site, for training a sparse autoencoder.
+
+    The stream is cut into chunks of about `chunk_tokens` vectors; which sequences a chunk holds and the order of its vectors
+    depend on the seed and the chunk's number alone, so a resumed stream (`batches(start)`) goes on with the very same
+    vectors. Position 0 is left out: without a BOS token it is an attention sink hundreds of times as long as the rest.
+    """
+
+    model: Any
+    sequences: tuple[tuple[int, ...], ...]
+    site: Site
+    batch_size: int = 512
+    chunk_tokens: int = 65536
+    batch_tokens: int = 8192
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        runner = runner_for(self.model)
+        self.site.checked(runner.shape.n_layers)
+        _check_sequences(runner, self.sequences)
+        if self.tokens_per_epoch < self.batch_size:
+            raise UserError(
+                f"{self.tokens_per_epoch} tokens of text are fewer than one batch of {self.batch_size}: give more text"
+            )
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Vectors in one pass over the sequences."""
+        return sum(max(len(s) - 1, 0) for s in self.sequences)
+
+    def batches(self, start: int = 0) -> Iterator[Float[Tensor, "batch d_model"]]:
+        """Batches from number `start` on, without end; what is skipped is not computed."""
+        skip = start
+        for number, members in enumerate(self._chunks()):
+            n_batches = sum(len(self.sequences[i]) - 1 for i in members) // self.batch_size
+            if skip >= n_batches:
+                skip -= n_batches
+                continue
+            vectors = self._vectors(members, number)
+            yield from vectors[: n_batches * self.batch_size].split(self.batch_size)[skip:]
+            skip = 0
+
+    def _chunks(self) -> Iterator[list[int]]:
+        """Which sequences make up each chunk: epochs of all sequences in a new order each, cut by their number of tokens."""
+        usable = [i for i, s in enumerate(self.sequences) if len(s) > 1]
+        epoch, chunk, size = 0, [], 0
+        while True:
+            for i in np.random.default_rng([self.seed, epoch]).permutation(usable).tolist():
+                chunk.append(i)
+                size += len(self.sequences[i]) - 1
+                if size >= max(self.chunk_tokens, self.batch_size):
+                    yield chunk
+                    chunk, size = [], 0
+            epoch += 1
+
+    def _vectors(self, members: list[int], number: int) -> Float[Tensor, "n d_model"]:
+        runner, texts = runner_for(self.model), [self.sequences[i] for i in members]
+        parts = [
+            states[row, 1 : len(texts[i])]
+            for batch in length_batches(texts, self.batch_tokens)
+            for states in [read_all(runner, [texts[i] for i in batch], [self.site])[self.site].float().cpu().flatten(2)]
+            for row, i in enumerate(batch)
+        ]
+        vectors = torch.cat(parts)
+        return vectors[torch.from_numpy(np.random.default_rng([self.seed, 1, number]).permutation(len(vectors)))]
+
+
+def _keeper(found: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]:
+    def keep(activation: Tensor) -> Tensor:
+        found[site] = activation.detach().clone()
+        return activation
+
+    return keep
+
+
+def _check_sequences(runner: Runner, sequences: Sequence[Sequence[int]]) -> None:
+    if not sequences:
+        raise UserError("no sequences to read activations from")
+    lengths = [len(s) for s in sequences]
+    if min(lengths) == 0:
+        raise UserError(f"sequence {lengths.index(0)} is empty: expected at least one token")
+    if max(lengths) > runner.shape.n_ctx:
+        raise UserError(
+            f"sequence {lengths.index(max(lengths))} has {max(lengths)} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
+
+
+def _spans(site: Site, positions: Positions, sequences: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """(start, stop) for each sequence, checked to lie inside it."""
+    if isinstance(positions, Mapping):
+        if site.position not in positions:
+            raise UserError(
+                f"no positions given for the rule {site.position!r} of {site.name}: given are {', '.join(sorted(positions))}"
+            )
+        positions = positions[site.position]
+    if positions is None:
+        return [(len(s) - 1, len(s)) for s in sequences]
+    if len(positions) != len(sequences):
+        raise UserError(f"expected one position a sequence: {len(sequences)} sequences, {len(positions)} positions")
+    return [_span(where, len(s), i) for i, (where, s) in enumerate(zip(positions, sequences, strict=True))]
+
+
+def _span(where: Where, length: int, number: int) -> tuple[int, int]:
+    if isinstance(where, tuple):
+        start, stop = where
+    else:
+        start = int(where) + (length if where < 0 else 0)
+        stop = start + 1
+    if not 0 <= start < stop <= length:
+        raise UserError(f"position {where} lies outside sequence {number}, which has {length} tokens")
+    return start, stop

@@ -1,0 +1,122 @@
+"""A direction: a vector in the residual stream with its sign, its place, and where it came from; and random ones like it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import UserError
+from workbench.models import Site
+from workbench.models.sites import Position
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A persona's direction. A reading is the projection x . unit, in units of the residual stream, plus = more of the persona.
+
+    vector: float32 [d_model]; its length is the distance of the two sides' means along it. site: where it is *read* (the
+    decision token). fitted_at: the position rule of the data it was made from. auc: held-out, on that kind of data.
+    threshold, mean, sd: of readings at `site` over the train data: the middle between the two choices' means, the mean, the
+    standard deviation. source: what was done, in words.
+    """
+
+    vector: Float[Tensor, " d_model"]
+    site: Site
+    persona: str
+    method: str
+    auc: float = float("nan")
+    threshold: float = 0.0
+    source: str = ""
+    mean: float = 0.0
+    sd: float = 1.0
+    fitted_at: Position = "decision"
+
+    def __post_init__(self) -> None:
+        if self.vector.dim() != 1 or not bool(torch.isfinite(self.vector).all()):
+            raise UserError(f"a direction is one finite vector [d_model], found shape {tuple(self.vector.shape)}")
+        if float(self.vector.norm()) == 0:
+            raise UserError(f"the direction {self.name!r} has length 0")
+        object.__setattr__(self, "vector", self.vector.detach().to("cpu", torch.float32).clone())
+
+    @property
+    def name(self) -> str:
+        """As `sycophancy own_choice blocks.2.hook_resid_post`."""
+        return f"{self.persona} {self.method} {self.site.name}"
+
+    @property
+    def norm(self) -> float:
+        """Length of the vector, in units of the residual stream."""
+        return float(self.vector.norm())
+
+    @property
+    def unit(self) -> Float[Tensor, " d_model"]:
+        """The vector at length 1."""
+        return self.vector / self.vector.norm()
+
+    def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+        """x . unit in float32, on x's device; UserError if the widths differ."""
+        if x.shape[-1] != len(self.vector):
+            raise UserError(
+                f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}"
+            )
+        return x.float() @ self.unit.to(x.device)
+
+    def __neg__(self) -> Direction:
+        """The same axis with plus = less of the persona."""
+        return replace(
+            self,
+            vector=-self.vector,
+            method=f"-{self.method}",
+            auc=1 - self.auc,
+            threshold=-self.threshold,
+            mean=-self.mean,
+        )
+
+    def __repr__(self) -> str:
+        return f"Direction({self.name}, norm {self.norm:.3g}, held-out AUC {self.auc:.3f})"
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the vector, as JSON holds it."""
+        entry = {k: v for k, v in asdict(replace(self)).items() if k not in ("vector", "site")}
+        return {
+            **entry,
+            "norm": self.norm,
+            "layer": self.site.layer,
+            "hook": self.site.hook,
+            "position": self.site.position,
+        }
+
+
+def random_directions(
+    direction: Direction, activations: Float[Tensor, "n d_model"], n: int, seed: int = 0, both_signs: bool = True
+) -> tuple[Direction, ...]:
+    """n random vectors with the covariance of the activations, each as long as `direction`, at its site: controls.
+
+    An isotropic vector mostly points where the model never goes; g @ (x - mean) with Gaussian g has the activations' own
+    covariance. With both_signs every vector is followed by its negative, so 2n are given.
+    """
+    if n < 1:
+        raise UserError(f"expected at least 1 random direction, found {n}")
+    if activations.shape[-1] != len(direction.vector):
+        raise UserError(
+            f"activations of width {activations.shape[-1]} do not fit a direction of width {len(direction.vector)}"
+        )
+    centred = activations.double() - activations.double().mean(dim=0)
+    weights = torch.randn(n, len(centred), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    vectors = weights @ centred
+    lengths = vectors.norm(dim=1, keepdim=True)
+    if float(lengths.min()) == 0:
+        raise UserError("the activations do not vary: no covariance to draw random directions from")
+    vectors = (vectors / lengths * direction.norm).float()
+    made = []
+    for number, vector in enumerate(vectors):
+        source = f"random, covariance of {len(centred)} activations, seed {seed}"
+        plain = replace(
+            direction, vector=vector, method=f"random_{number}", auc=float("nan"), threshold=0.0, source=source
+        )
+        made.extend([plain, -plain] if both_signs else [plain])
+    return tuple(made)
