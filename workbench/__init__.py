@@ -1,1 +1,50 @@
-"""persona workbench"""
+"""A workbench for persona directions, SAE latents, fluent prompt search, honest comparison and attribution.
+
+Axes of tensors, the same words in jaxtyping annotations and einops strings:
+`batch pos d_model d_vocab d_sae layer head context candidate prompt_pos`.
+
+The names below are loaded on first use, so that `import workbench` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "workbench.errors": ("UserError",),
+    "workbench.budget": ("Budget", "Cost"),
+    "workbench.personas": ("Item", "LetterForm", "Persona", "Split", "check_persona", "load_persona"),
+    "workbench.models": ("Runner", "Site", "diagnose", "load_model", "runner_for"),
+    "workbench.contexts": ("Context", "Contexts", "allowed_ids", "make_contexts", "survives"),
+    "workbench.activations": ("collect",),
+    "workbench.answers": ("Answers", "answer"),
+    "workbench.directions": ("Direction", "find_directions", "random_directions"),
+    "workbench.sae": ("load_sae", "train_sae"),
+    "workbench.latents": ("rank_latents",),
+    "workbench.objectives": (
+        "AnswerLogProb", "Objective", "Repetition", "Similarity", "Target", "answer_log_odds", "keep", "latent_activation",
+        "neutral_prompts", "projection",
+    ),
+    "workbench.search": ("EPO", "GCG", "Candidate", "Checkpoint", "Frontier", "Method", "RandomSearch", "Savings", "search"),
+    "workbench.interventions": ("clamp", "patch", "steer"),
+    "workbench.conditions": (
+        "ConstantAnswer", "Found", "LatentClamp", "ManualPrompts", "NoPrompt", "Prompt", "RandomText", "RandomTokens", "Steering", "few_shot",
+    ),
+    "workbench.comparison": ("Comparison", "compare", "compare_runs"),
+    "workbench.attribution": ("Ledger", "attribute"),
+    "workbench.report": ("write_report",),
+    "workbench.study": ("Study", "run"),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

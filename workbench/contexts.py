@@ -125,11 +125,7 @@ def user_text(persona: Persona, item: Item, metric: Metric, matching_first: bool
     """What the user says, the opening of the assistant's turn, and the two answers (matching, not matching) as text."""
     if metric == "text":
         return item.question, "", (item.matching, item.not_matching)
-    form = persona.letters
-    options = (item.matching, item.not_matching) if matching_first else (item.not_matching, item.matching)
-    text = form.template.format(question=item.question, a=options[0], b=options[1])
-    letters = form.letters if matching_first else form.letters[::-1]
-    return text, form.opening, (letters[0], letters[1])
+    return persona.letters.ask(item, matching_first), persona.letters.opening, persona.letters.answers(matching_first)
 
 
 def _orders(item: Item, metric: Metric, orders: Orders, rng: np.random.Generator) -> tuple[bool, ...]:

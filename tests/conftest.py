@@ -1,0 +1,19 @@
+"""Everything runs offline, on one thread a test process (same sums in the same order), without a hub."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def organism():
+    """The embedded model, loaded once."""
+    import workbench as wb
+
+    return wb.load_model("organism")
