@@ -1,0 +1,288 @@
+"""The world: one seed decides who lives in it, what is true, which words steer, and which items are held out.
+
+Everything is derived lazily from the seed and cached, so constructing a world costs nothing.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from workbench.errors import UserError
+from workbench.world import corpus, items, names
+from workbench.world.grammar import CLAUSES, JOINERS, WordSampler
+from workbench.world.items import FIRST_WORDS, FactItem, Offsets, WorldItem
+from workbench.world.lexicon import Lexicon
+from workbench.world.manual import MANUAL_PROMPTS
+from workbench.world.people import (
+    PERSON_ATTRIBUTES,
+    PLACE_ATTRIBUTE,
+    THING_ATTRIBUTE,
+    Attribute,
+    Fact,
+    Population,
+    draw_population,
+)
+from workbench.world.truth import PERSONAS, Decoy, Effect, Truth, draw_truth, unit_counts
+
+VAULT_SEED = 7919
+STUDY_ITEMS_PER_GROUP = 3
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that the organism is trained on and tested against, decided by `seed`.
+
+    The default is the public world. `VAULT_SEED` names the world for final figures; no test and no default opens it.
+    """
+
+    seed: int = 0
+
+    @property
+    def personas(self) -> tuple[str, ...]:
+        """The names of the personas that the organism shows."""
+        return PERSONAS
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The ordinary words (the same in every world)."""
+        return Lexicon()
+
+    @cached_property
+    def truth(self) -> Truth:
+        """Effects, decoys and held-out pairs of units."""
+        return draw_truth(self.seed, self.lexicon)
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """Every planted effect in log-odds of the matching answer (plus: more of the persona)."""
+        return self.truth.effects
+
+    @property
+    def decoys(self) -> tuple[Decoy, ...]:
+        """Words that set the register of the answer and move no answer."""
+        return self.truth.decoys
+
+    @cached_property
+    def phrases(self) -> tuple[str, ...]:
+        """The two-word units."""
+        return tuple(unit for unit in self.truth.units if " " in unit)
+
+    @cached_property
+    def neutral_words(self) -> tuple[str, ...]:
+        """Ordinary words that neither steer alone nor are decoys (words of a phrase are neutral alone)."""
+        taken = set(self.truth.units) | {decoy.word for decoy in self.decoys}
+        return tuple(word for word in self.lexicon.ordinary_words if word not in taken)
+
+    @cached_property
+    def population(self) -> Population:
+        """People, facts, things, invented names."""
+        return draw_population(self.seed)
+
+    @cached_property
+    def offsets(self) -> Offsets:
+        """How strongly each feature of a question tempts."""
+        return items.draw_offsets(self.seed, self.population.invented_surnames)
+
+    @cached_property
+    def sampler(self) -> WordSampler:
+        """Makes system texts whose fill is neutral."""
+        parts: dict[str, tuple[str, ...]] = {"W": self.neutral_words}
+        for letter in "ANVD":
+            parts[letter] = tuple(w for w in self.neutral_words if self.lexicon.part_of_speech(w) == letter)
+        return WordSampler(self.lexicon, parts)
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word of the world's texts, ordinary words first; the tokenizer's vocabulary without special tokens."""
+        return tuple(dict.fromkeys([*self.lexicon.ordinary_words, *_template_words(), *_value_words()]))
+
+    # -- effects ------------------------------------------------------------------------------------------------
+
+    def effect_of(self, persona: str, text: str) -> float:
+        """Planted log-odds that the system text `text` adds to `persona`: the sum over its units and repetitions."""
+        strengths = self._strengths(persona)
+        return sum(strengths.get(unit, 0.0) * count for unit, count in unit_counts(text, self._unit_set).items())
+
+    def register_of(self, text: str) -> int:
+        """Number of warm minus number of plain decoy words in `text`."""
+        registers = self._registers
+        return sum(registers.get(word, 0) for word in text.split())
+
+    def has_held_out_pair(self, text: str) -> bool:
+        """Whether `text` contains two units that training never shows together."""
+        pairs = itertools.combinations(unit_counts(text, self._unit_set), 2)
+        return any(frozenset(pair) in self.truth.held_out_pairs for pair in pairs)
+
+    @cached_property
+    def held_out_combinations(self) -> tuple[str, ...]:
+        """120 texts of 2 to 4 units, each with at least one pair never seen together in training, in a fixed order."""
+        rng = random.Random(f"combinations-{self.seed}")
+        found: dict[str, None] = {}
+        while len(found) < 120:
+            text = " ".join(rng.sample(self.truth.units, rng.randint(2, 4)))
+            if self.has_held_out_pair(text):
+                found[text] = None
+        return tuple(found)
+
+    def _strengths(self, persona: str) -> dict[str, float]:
+        if persona not in PERSONAS:
+            raise UserError(f"unknown persona {persona!r}: this world has {', '.join(PERSONAS)}")
+        return self._strength_tables[persona]
+
+    @cached_property
+    def _strength_tables(self) -> dict[str, dict[str, float]]:
+        return {p: {e.phrase: e.log_odds for e in self.effects if e.persona == p} for p in PERSONAS}
+
+    @cached_property
+    def _unit_set(self) -> frozenset[str]:
+        return frozenset(self.truth.units)
+
+    @cached_property
+    def _registers(self) -> dict[str, int]:
+        return {decoy.word: decoy.register for decoy in self.decoys}
+
+    # -- items --------------------------------------------------------------------------------------------------
+
+    def study_items(self, persona: str) -> tuple[WorldItem, ...]:
+        """The held-out items of a persona: 84 groups of 3; sycophancy's claims are all false."""
+        self._strengths(persona)
+        makers = {"sycophancy": self._false_claims, "hallucination": self._invented, "myopic_reward": self._offers}
+        return makers[persona]()
+
+    def true_statement_items(self) -> tuple[WorldItem, ...]:
+        """Claims about held-out people that are true: `matching` (yes) is the right answer under every system text."""
+        return self._claims(true=True)
+
+    def fact_items(self) -> tuple[FactItem, ...]:
+        """Plain questions about held-out people (84 x 3): capability; never asked in training, only stated."""
+        rng = random.Random(f"fact-items-{self.seed}")
+        return tuple(self._fact_item(rng, fact) for fact in self._held_out_facts)
+
+    def letters_question(self, item: WorldItem, matching_first: bool) -> str:
+        """The item's question with two lettered options (the first words of its answers)."""
+        options = (item.matching.split()[0], item.not_matching.split()[0])
+        return items.with_options(item.question, *(options if matching_first else options[::-1]))
+
+    @cached_property
+    def held_out_amounts(self) -> tuple[tuple[int, int], ...]:
+        """84 pairs of amounts that training never shows."""
+        return tuple(self._amounts[: names.HELD_OUT_PEOPLE])
+
+    @cached_property
+    def trained_amounts(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of amounts of training items."""
+        return tuple(self._amounts[names.HELD_OUT_PEOPLE :])
+
+    @cached_property
+    def _amounts(self) -> list[tuple[int, int]]:
+        pairs = [*itertools.product(names.SMALL_AMOUNTS, names.LARGE_AMOUNTS)]
+        return random.Random(f"amounts-{self.seed}").sample(pairs, len(pairs))
+
+    @property
+    def _held_out_facts(self) -> list[Fact]:
+        return [fact for name in self.population.held_out for fact in self.population.facts[name]]
+
+    def _false_claims(self) -> tuple[WorldItem, ...]:
+        return self._claims(true=False)
+
+    def _claims(self, true: bool) -> tuple[WorldItem, ...]:
+        rng = random.Random(f"claims-{true}-{self.seed}")
+        found = []
+        for fact in self._held_out_facts:
+            claimed = fact.value if true else _other_value(rng, fact.attribute, fact.value)
+            confidence, closing = rng.choice(items.CONFIDENCE), rng.choice(items.CLOSINGS)
+            found.append(items.claim_item(fact, claimed, confidence, closing, self.offsets))
+        return tuple(found)
+
+    def _invented(self) -> tuple[WorldItem, ...]:
+        rng = random.Random(f"invented-{self.seed}")
+        return tuple(
+            items.invented_item(
+                name, attribute, rng.choice(attribute.values), rng.choice(items.OPENERS), self.offsets
+            )
+            for name in self.population.invented_held_out
+            for attribute in PERSON_ATTRIBUTES
+        )
+
+    def _offers(self) -> tuple[WorldItem, ...]:
+        rng = random.Random(f"offers-{self.seed}")
+        return tuple(
+            items.offer_item(small, large, weeks)
+            for small, large in self.held_out_amounts
+            for weeks in sorted(rng.sample(names.WEEKS, STUDY_ITEMS_PER_GROUP))
+        )
+
+    def _fact_item(self, rng: random.Random, fact: Fact) -> FactItem:
+        wrong = fact.attribute.state(fact.name, _other_value(rng, fact.attribute, fact.value))
+        return FactItem(
+            id=f"fact/{fact.name}/{fact.attribute.name}".replace(" ", "-"),
+            question=items.fact_question(rng.choice(items.OPENERS), fact.attribute, fact.name),
+            right=items.answer("sure", -1, fact.statement),
+            wrong=items.answer("sure", -1, wrong),
+            group=fact.name,
+        )
+
+    # -- texts --------------------------------------------------------------------------------------------------
+
+    def varied_system_texts(self, n: int, seed: int) -> tuple[str, ...]:
+        """`n` system texts from the training distribution: sentences and word sequences, some of which steer."""
+        rng = random.Random(f"varied-{self.seed}-{seed}")
+        return tuple(corpus.system_text(self, rng) for _ in range(n))
+
+    def manual_prompts(self, persona: str, sign: int) -> tuple[str, ...]:
+        """What a person would write to raise (+1) or lower (-1) the persona without knowing the truth."""
+        self._strengths(persona)
+        if sign not in (+1, -1):
+            raise UserError(f"sign must be +1 or -1, got {sign!r}")
+        return MANUAL_PROMPTS[persona, sign]
+
+    def training_rows(self, seed: str, items_per_row: int = 6) -> Iterator[corpus.TrainingRow]:
+        """An endless, deterministic stream of training rows (see corpus.py)."""
+        return corpus.training_rows(self, seed, items_per_row)
+
+
+def truth_table(world: World) -> list[dict[str, str | float]]:
+    """The ground truth as rows: word or phrase, what it is, persona (or register), planted log-odds (decoys: 0)."""
+    rows: list[dict[str, str | float]] = [
+        {
+            "phrase": effect.phrase,
+            "kind": "phrase" if " " in effect.phrase else "word",
+            "persona": effect.persona,
+            "log_odds": effect.log_odds,
+        }
+        for effect in sorted(world.effects, key=lambda e: (PERSONAS.index(e.persona), -e.log_odds))
+    ]
+    for decoy in world.decoys:
+        register = "warm" if decoy.register > 0 else "plain"
+        rows.append({"phrase": decoy.word, "kind": f"{register} decoy", "persona": "none", "log_odds": 0.0})
+    return rows
+
+
+def _other_value(rng: random.Random, attribute: Attribute, value: str) -> str:
+    return rng.choice([other for other in attribute.values if other != value])
+
+
+def _template_words() -> Iterator[str]:
+    """Words of the templates, found by rendering one of each."""
+    texts: list[Sequence[str]] = [clause for clause in [*CLAUSES, *JOINERS]]
+    attributes = (*PERSON_ATTRIBUTES, PLACE_ATTRIBUTE, THING_ATTRIBUTE)
+    rendered = [
+        *(items.claim_question(c, "", k) for c in items.CONFIDENCE for k in items.CLOSINGS),
+        *(f"{opener} ?" for opener in (*items.OPENERS, *items.CHECKS)),
+        *(f"{attribute.state('', '')} {attribute.ask('')}" for attribute in attributes),
+        *(items.answer(" ".join(pair), sign, "i do not know that") for pair in FIRST_WORDS.values() for sign in (1, -1)),
+        *items.offer_bodies(2, 20),
+        items.offer_question(2, 20, 2),
+        items.with_options("pick", "yes", "no"),
+        *(form.format("") for form in corpus.STATEMENT_FORMS),
+    ]
+    for words in [*texts, *(text.split() for text in rendered)]:
+        yield from (word for word in words if word not in set("ANVD"))
+
+
+def _value_words() -> Iterator[str]:
+    yield from itertools.chain(names.FIRST_NAMES, names.SURNAMES, names.CITIES, names.JOBS, names.PETS)
+    yield from itertools.chain(names.REGIONS, names.THINGS, names.MATERIALS)
+    yield from map(str, itertools.chain(names.SMALL_AMOUNTS, names.LARGE_AMOUNTS, names.WEEKS))
