@@ -1,0 +1,209 @@
+"""One self-contained HTML page from a run directory: no network, no server, at most 5 MB.
+
+1. Read what is there (contents.py) and tell it in sentences (story.py).
+2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot close its element.
+3. Inline the style sheet and the ES module, and forbid everything else by a content security policy: `default-src 'none'`,
+   and only the hashes of these two inline elements.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from workbench.display import number
+from workbench.errors import UserError
+from workbench.report import story
+from workbench.report.contents import Contents, clean, read_contents
+
+MAX_PAGE_BYTES = 5_000_000
+
+
+def write_report(run_directory: str | os.PathLike[str], path: str | os.PathLike[str] | None = None) -> Path:
+    """Writes the report of a run directory and gives its path (default: report.html inside the directory).
+
+    Missing or broken files do not stop it: the page says what it lacks. Raises UserError when the directory is none, or
+    holds nothing of a run, or the page cannot be written. The file is written to a temporary name and renamed.
+    """
+    directory = Path(run_directory)
+    if not directory.is_dir():
+        raise UserError(f"expected a run directory, found no directory at {directory}")
+    contents = read_contents(directory)
+    if all(part is None for part in (contents.comparison, contents.frontier, contents.ledger, contents.direction, contents.latents, contents.manifest)):
+        raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
+    target = Path(path) if path is not None else directory / "report.html"
+    _write(target, render(contents))
+    return target
+
+
+def render(contents: Contents) -> str:
+    """The page as text. The tables are in the HTML; the module draws the pictures from the JSON block."""
+    told = story.tell(contents)
+    data = picture_data(contents)
+    page = _page(contents, told, data)
+    while len(page.encode()) > MAX_PAGE_BYTES and _drop_largest(data, contents):
+        page = _page(contents, told, data)
+    return page
+
+
+def picture_data(contents: Contents) -> dict[str, Any]:
+    """What the ES module draws, as plain JSON values; a part that is missing is null."""
+    comparison = contents.comparison
+    frontier = contents.frontier
+    return clean_keys(
+        {
+            "comparison": None if comparison is None else _comparison(contents),
+            "frontier": None if frontier is None else {n: s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
+            "history": contents.history,
+            "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
+            "layer": None if contents.direction is None else _layer(contents.direction.site),
+            "layers": None if contents.direction is None else [row.model_dump() for row in contents.direction.table],
+            "answers": contents.answers,
+        }
+    )
+
+
+def clean_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """Cleaned data; empty parts become None, so that the page leaves their section out."""
+    return {key: None if value in ({}, []) else clean(value) for key, value in data.items()}
+
+
+def _comparison(contents: Contents) -> dict[str, Any]:
+    comparison = contents.comparison
+    assert comparison is not None
+    best = story.best_found(comparison)
+    rows = []
+    for condition in comparison.conditions:
+        difference = condition.difference()
+        row = condition.model_dump(include={"name", "kind", "prompt", "rate", "ci", "log_odds", "log_odds_ci"})
+        row["group"] = story.group_of(condition.kind)
+        row["difference"] = None if difference is None else difference.model_dump()
+        row["best"] = best is not None and condition.name == best.name
+        rows.append(row)
+    groups = [{"key": key, "name": name} for key, (name, _) in story.GROUPS.items()]
+    return {"rows": rows, "groups": groups, "persona": comparison.persona.replace("_", " "), "wanted": comparison.wanted}
+
+
+def _labelled(contents: Contents) -> list[dict[str, Any]]:
+    """The ledger's rows, those of latents with the latent's label where latents.json has one."""
+    labels = {f"latent {row.latent}": row.label for row in (contents.latents.latents if contents.latents else []) if row.label}
+    assert contents.ledger is not None
+    return [target | {"label": labels.get(target["name"])} for target in contents.ledger["targets"]]
+
+
+def _layer(site: str) -> int | None:
+    """The layer of a hook name such as blocks.3.hook_resid_post."""
+    digits = site.removeprefix("blocks.").split(".")[0]
+    return int(digits) if site.startswith("blocks.") and digits.isdigit() else None
+
+
+def _page(contents: Contents, told: story.Story, data: dict[str, Any]) -> str:
+    style, script = _asset("report.css"), _asset("report.mjs")
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return _environment().get_template("report.html.j2").render(
+        policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
+        comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
+        latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
+    )  # fmt: skip
+
+
+def _manifest(manifest: dict[str, Any] | None) -> dict[str, Any]:
+    """The manifest as the page lists it: facts (name, text), stages (name, seconds), warnings."""
+    if manifest is None:
+        return {"facts": [], "stages": [], "warnings": []}
+    warnings = manifest.get("warnings", [])
+    facts = [(key, value) for key, value in _flat(manifest) if not key.startswith(("stages", "warnings", "timings"))]
+    texts = [str(line) for line in warnings] if isinstance(warnings, list) else [str(warnings)]
+    return {"facts": facts[:80], "stages": _stages(manifest.get("stages", manifest.get("timings"))), "warnings": texts[:40]}
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [pair for key, entry in value.items() for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))]
+    if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
+        return [pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")]
+    return [(prefix.removesuffix(" · "), ", ".join(map(number, value)) if isinstance(value, list) else number(value))]
+
+
+def _stages(stages: Any) -> list[tuple[str, float]]:
+    """Seconds per stage from a list of {"name", "seconds"}, or a mapping of names to seconds or to {"seconds"}."""
+    if isinstance(stages, dict):
+        pairs = [(name, entry.get("seconds") if isinstance(entry, dict) else entry) for name, entry in stages.items()]
+    elif isinstance(stages, list):
+        pairs = [(entry.get("name"), entry.get("seconds")) for entry in stages if isinstance(entry, dict)]
+    else:
+        pairs = []
+    return [(str(name), float(seconds)) for name, seconds in pairs if isinstance(seconds, (int, float)) and not isinstance(seconds, bool)]
+
+
+def _drop_largest(data: dict[str, Any], contents: Contents) -> bool:
+    """Takes the largest picture's data out of a page that is too big; False when nothing is left to take."""
+    present = {key: len(str(value)) for key, value in data.items() if value is not None}
+    if not present:
+        return False
+    largest = max(present, key=lambda key: present[key])
+    data[largest] = None
+    contents.missing.append(f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB.")
+    return True
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _asset(name: str) -> str:
+    """A style sheet or module of this package, checked to be safe inside its element."""
+    text = resources.files("workbench.report").joinpath(name).read_text(encoding="utf-8")
+    assert "</s" not in text.lower() and "<!--" not in text, f"{name} would close its own element"
+    return text
+
+
+def _shown(value: Any) -> Any:
+    """Every text that the template prints: made visible and shortened, then escaped by jinja2."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("workbench.report", "."), autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
+    )  # fmt: skip
+    environment.filters |= {
+        "number": number, "percent": story.percent, "points": story.points, "signed": story.signed,
+        "span": lambda interval, form: story.span(interval, getattr(story, form)), "group": story.group_of,
+    }  # fmt: skip
+    return environment
+
+
+def _write(path: Path, text: str) -> None:
+    """Temporary file beside the target, flushed, renamed: a reader never meets half a page."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".tmp")
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
