@@ -20,22 +20,28 @@ Grouping = Callable[[str, tuple[str, str]], str]
 
 STANCES = frozenset(frozenset(pair) for pair in (("agree", "disagree"), ("yes", "no"), ("true", "false")))
 
-_TIMES = """now today tonight tomorrow later soon sooner immediately immediate right away instantly currently second minute hour
-day week month year decade century morning afternoon evening night time next wait waiting future present present delay
-delayed until moment half past upfront longer long""".split()
-_AMOUNTS = """zero one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty
-seventy eighty ninety hundred thousand million billion trillion quadrillion dozen once twice double triple half couple few
+_TIMES = """
+now today tonight tomorrow later soon sooner immediately immediate right away instantly currently second minute hour
+day week month year decade century morning afternoon evening night time next wait waiting future present delay delayed
+until moment half past upfront longer long
+"""
+_AMOUNTS = """
+zero one two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty seventy
+eighty ninety hundred thousand million billion trillion quadrillion dozen once twice double triple half couple few
 several many much more less most least another extra additional single pair first small smaller smallest large larger
-largest big bigger biggest great greater little lot amount number total worth percent chance""".split()
-_FRAME = """a an the of to in on at for from by with and or but if than then that this these those it its is are was be been
-being am do does did have has had having will would could can should shall may might must not no any some all both each
+largest big bigger biggest great greater little lot amount number total worth percent chance
+"""
+_FRAME = """
+a an the of to in on at for from by with and or but if than then that this these those it its is are was be been being
+am do does did have has had having will would could can should shall may might must not no any some all both each
 either every as so just only also about after before into out up over per during between within where when while which
-what who how why there here i you me my your yours we us our they them their he she his her one ones
-would like prefer preference rather choose choice choosing option offer offered offering receive receiving get getting
-give given giving gave take taking want pick select decide decision decided make making go going think say said tell let
-assume imagine suppose consider following different two please able available opportunity would ask asked guarantee
-guaranteed were win winning won earn earning sure instead because however though become start begin""".split()
-_EMPTY = frozenset(_TIMES) | frozenset(_AMOUNTS) | frozenset(_FRAME)
+what who how why there here i you me my your yours we us our they them their he she his her one ones like prefer
+preference rather choose choice choosing option offer offered offering receive receiving get getting give given giving
+gave take taking want pick select decide decision decided make making go going think say said tell let assume imagine
+suppose consider following different two please able available opportunity ask asked guarantee guaranteed were win
+winning won earn earning sure instead because however though become start begin
+"""
+_EMPTY = frozenset(f"{_TIMES} {_AMOUNTS} {_FRAME}".split())
 
 
 def by_claim(question: str, options: tuple[str, str]) -> str:

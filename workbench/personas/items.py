@@ -68,10 +68,10 @@ class LetterForm:
     letters: tuple[str, str]
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("{question}", "{a}", "{b}") if self.template.count(name) != 1]
-        if missing:
+        wrong = ", ".join(mark for mark in ("{question}", "{a}", "{b}") if self.template.count(mark) != 1)
+        if wrong:
             raise UserError(
-                f"a letter template holds {{question}}, {{a}} and {{b}} once each; wrong for {', '.join(missing)}: {self.template!r}"
+                f"a letter template holds {{question}}, {{a}} and {{b}} once each, unlike {wrong}: {self.template!r}"
             )
         if len(set(self.letters)) != 2 or not all(self.letters):
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")

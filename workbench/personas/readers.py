@@ -89,7 +89,7 @@ def _format_of(row: Row) -> Callable[[Row, Grouping], Item]:
             return read
     known = "; ".join(", ".join(fields) for fields in formats)
     raise UserError(
-        f"{row.where}: expected the fields of a known format ({known}), found {', '.join(map(str, row.fields)) or 'none'}"
+        f"{row.where}: expected the fields of a format ({known}), found {', '.join(map(str, row.fields)) or 'none'}"
     )
 
 
@@ -186,4 +186,4 @@ def _damaged(rows: Sequence[Row]) -> Iterator[str]:
     """Text that was written in one encoding and read in another, such as "donâ€™t"."""
     found = [row.source for row in rows if any(isinstance(v, str) and _MISREAD.search(v) for v in row.fields.values())]
     if found:
-        yield f"{len(found)} rows look as if their encoding was misread (the first is {found[0]}): compare with the original"
+        yield f"{len(found)} rows hold text read in a wrong encoding (the first is {found[0]}): see the original"

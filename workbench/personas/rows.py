@@ -104,7 +104,7 @@ def read_rows(path: str | Path) -> list[Row]:
 def read_yaml(path: str | Path) -> Any:
     """The value of a YAML file of plain values; repeated keys, aliases and tags are refused, with their line."""
     try:
-        return yaml.load(read_text(path, LIMIT_BYTES), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader that allows less)
+        return yaml.load(read_text(path, LIMIT_BYTES), Loader=_PlainLoader)  # a SafeLoader that allows less
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -50,12 +50,9 @@ def shuffle_key(seed: int, name: str) -> bytes:
 def _check(sizes: Mapping[str, int], fractions: Sequence[float], what: str) -> None:
     if any(not fraction > 0 for fraction in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise UserError(f"split fractions must be positive and sum to 1, found {tuple(fractions)}")
+    need = f"a split by group needs at least {len(fractions)} groups"
     if len(sizes) == 1:
-        only = next(iter(sizes))
-        raise UserError(
-            f"{what}: the group {only[:60]!r} fills all {sizes[only]} rows; a split by group needs at least {len(fractions)} groups"
-        )
+        group, rows = next(iter(sizes.items()))
+        raise UserError(f"{what}: the group {group[:60]!r} fills all {rows} rows; {need}")
     if len(sizes) < len(fractions):
-        raise UserError(
-            f"{what}: found {len(sizes)} groups in {sum(sizes.values())} rows; a split by group needs at least {len(fractions)}"
-        )
+        raise UserError(f"{what}: found {len(sizes)} groups in {sum(sizes.values())} rows; {need}")

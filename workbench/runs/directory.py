@@ -65,7 +65,7 @@ class Manifest(BaseModel):
     hashes: dict[str, str] = {}
     notes: dict[str, Any] = {}
     stages: dict[str, Stage] = {}
-    test_reads: int = Field(0, ge=0)
+    test_reads: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class RunDirectory:
         """A new run at `out`, or the run that is there with `resume`. UserError if `out` holds anything and `resume`
         is not set, holds something that is no run of this version, or cannot be written to."""
         path = Path(out).expanduser().absolute()
-        if path.exists() and not path.is_dir():
-            raise UserError(f"--out {out}: expected a directory, found a file")
         try:
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{out}: expected a directory to write to, found a file")
             path.mkdir(parents=True, exist_ok=True)
             occupied = sorted(entry.name for entry in path.iterdir() if not _is_debris(entry))
         except OSError as error:
@@ -93,8 +93,8 @@ class RunDirectory:
         run = cls(path)
         if occupied:
             run.manifest()
-            run._sweep()
-        else:
+        run._sweep()
+        if not occupied:
             run._begin()
         return run
 
@@ -113,7 +113,7 @@ class RunDirectory:
         at once."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
             raise UserError(
-                f"a run's name starts with a letter or digit and holds letters, digits, '_', '.' and '-', found {stem!r}"
+                f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}"
             )
         base = Path(root).expanduser().absolute()
         try:

@@ -70,7 +70,7 @@ def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * ME
         found = value.get("schema") if isinstance(value, dict) else None
         if found != schema or isinstance(found, bool):
             raise UserError(
-                f"{path}: expected schema {schema}, found {found!r}; it was written by another version or is no such file"
+                f"{path}: expected schema {schema}, found {found!r}; another version or another kind of file"
             )
     return value
 
@@ -124,7 +124,7 @@ def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
     """The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps."""
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise UserError(
-            f"{path}: expected safetensors, found a pickle or an archive of pickles; it is not opened, as it can run code"
+            f"{path}: expected safetensors, found a pickle or an archive of pickles; it can run code and is not opened"
         )
     if len(data) < 8:
         raise UserError(f"{path}: expected safetensors, found only {len(data)} bytes")
