@@ -1,0 +1,206 @@
+"""`run(study, out)`: the stages in order, each done once, saved, and loaded again when the run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.attribution import attribute
+from workbench.comparison import Comparison, compare
+from workbench.contexts import encode_prompt
+from workbench.directions import load_directions, save_directions
+from workbench.errors import UserError
+from workbench.latents import Latents
+from workbench.models import runner_for
+from workbench.objectives import answer_log_odds, latent_activation, projection
+from workbench.report import write_report
+from workbench.runs import RunDirectory, read_json, read_parquet, write_json, write_parquet, write_text
+from workbench.sae import Sae
+from workbench.search import Checkpoint, Frontier, Progress
+from workbench.study import stages
+from workbench.study.settings import Study
+from workbench.study.stages import ChosenDirections, Material
+
+#: Told after each bit of progress: the stage's name and how much of it is done, 0 to 1.
+Report = Callable[[str, float], None]
+
+
+def run(study: Study, out: str | Path | RunDirectory, resume: bool = False, report: Report | None = None, model: Any = None) -> RunDirectory:
+    """The whole study: directions, latents, searches, comparison on the test split, attribution, report.
+
+    out: a new directory (or the run in it, with resume). report: progress callback. model: a loaded model (sweeps load it
+    once). Raises UserError for what the user can mend; what was finished before stays and is not done again.
+    """
+    directory = out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
+    tell = report or (lambda stage, share: None)
+    with directory.lock():
+        _write_study(directory, study)
+        material = _stage_load(directory, study, model, tell)
+        directions = _directions(directory, material, tell)
+        sae = stages.sae_of(material)
+        latents = _latents(directory, material, sae, tell)
+        found = _searches(directory, material, directions, sae, latents, tell)
+        comparison, chosen = _comparison(directory, material, directions, sae, latents, found, tell)
+        _attribution(directory, material, directions, sae, latents, chosen, tell)
+        with directory.stage("report", ["report.html"]):
+            write_report(directory.path, directory.file("report.html"))
+        tell("report", 1.0)
+    return directory
+
+
+def _write_study(directory: RunDirectory, study: Study) -> None:
+    """study.yaml says what was asked; a resumed run must ask the same."""
+    path = directory.file("study.yaml")
+    if path.exists() and Study.load(path) != study:
+        raise UserError(f"{path} describes another study: resume with the same settings, or begin a new run")
+    write_text(path, study.to_yaml())
+
+
+def _stage_load(directory: RunDirectory, study: Study, model: Any, tell: Report) -> Material:
+    tell("load", 0.0)
+    material = Material.load(study, model)
+    runner = runner_for(material.model)
+    hashes = {"model": runner.fingerprint, "data": material.persona.hash, **{s.name: s.hash for s in stages.splits_of(material.splits)}}
+    directory.note(
+        device=str(runner.device), seeds={"study": study.seed, "split": study.data.split_seed}, hashes=hashes,
+        notes={"batch_tokens": study.search.batch_tokens, "warnings": list(material.persona.warnings)},
+    )
+    tell("load", 1.0)
+    return material
+
+
+def _directions(directory: RunDirectory, material: Material, tell: Report) -> ChosenDirections:
+    vectors, facts = directory.file("direction.safetensors"), directory.file("direction.json")
+    if not directory.done("directions"):
+        tell("directions", 0.0)
+        with directory.stage("directions", ["direction.safetensors", "direction.json"]):
+            scan = stages.scan(material)
+            save_directions([scan.best, *stages.controls(material.study, scan)], vectors)
+            write_json(facts, _direction_json(scan))
+    tell("directions", 1.0)
+    best, *randoms = load_directions(vectors)
+    entry = read_json(facts, schema=1)
+    return ChosenDirections(best, tuple(randoms), pd.DataFrame(entry["table"]), pd.DataFrame(entry["effects"]))
+
+
+def _direction_json(scan: Any) -> dict[str, Any]:
+    """direction.json: the chosen direction and the whole sweep."""
+    best, first = scan.best, scan.table.iloc[0]
+    return {
+        "schema": 1, "site": best.site.name, "position": best.site.position, "method": best.method, "norm": best.norm, "auc": _number(best.auc),
+        "predicts": _number(first["predicts"]), "source": best.source, "table": _records(scan.table), "effects": _records(scan.effects),
+    }
+
+
+def _latents(directory: RunDirectory, material: Material, sae: Sae | None, tell: Report) -> Latents | None:
+    if sae is None:
+        tell("latents", 1.0)
+        return None
+    path = directory.file("latents.json")
+    if not directory.done("latents"):
+        tell("latents", 0.0)
+        with directory.stage("latents", ["latents.json"]):
+            write_json(path, stages.latents(material, sae).to_json())
+    tell("latents", 1.0)
+    return Latents.from_json(read_json(path, schema=1))
+
+
+def _searches(
+    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None, tell: Report
+) -> dict[str, Frontier]:
+    """Every search of the study, one file a search, each resumed from its checkpoint."""
+    found = {}
+    for name, (objective, method) in stages.objectives(material.study, directions, sae, latents).items():
+        stem = name.replace(" ", "_")
+        files = [f"search/{stem}.json", f"search/{stem}.parquet"]
+        if not directory.done(f"search {name}"):
+            checkpoint = Checkpoint(directory.file(f"search/{stem}.checkpoint.safetensors"))
+            with directory.stage(f"search {name}", files):
+                frontier = stages.run_search(material, objective, method, checkpoint, _progress(f"search {name}", tell))
+                write_json(directory.file(files[0]), frontier.to_json())
+                write_parquet(directory.file(files[1]), frontier.history)
+            checkpoint.path.unlink(missing_ok=True)
+        tell(f"search {name}", 1.0)
+        found[name] = Frontier.from_json(read_json(directory.file(files[0]), schema=1), read_parquet(directory.file(files[1])))
+    return found
+
+
+def _progress(stage: str, tell: Report) -> Callable[[Progress], None]:
+    return lambda progress: tell(stage, min(progress.used, 0.999))
+
+
+def _comparison(
+    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None,
+    found: dict[str, Frontier], tell: Report,
+) -> tuple[Comparison | None, dict[str, Frontier]]:
+    """Choice on the selection split, then one reading of the test split."""
+    frontier, history = directory.file("search/frontier.json"), directory.file("search/history.parquet")
+    if directory.done("comparison"):
+        tell("comparison", 1.0)
+        entries = read_json(frontier, schema=1)["searches"]
+        return None, {name: Frontier.from_json(entries[name], found[name].history) for name in found}
+    tell("comparison", 0.0)
+    with directory.stage("comparison", ["evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"]):
+        chosen = stages.choose(material, found)
+        write_json(frontier, {"schema": 1, "searches": {name: f.to_json() for name, f in chosen.items()}})
+        write_parquet(history, _history(chosen))
+        conditions = stages.build_conditions(material, directions, sae, latents, chosen)
+        tell("comparison", 0.5)
+        directory.count_test_read()
+        comparison = _compare(material, conditions)
+        write_parquet(directory.file("evaluation.parquet"), comparison.rows)
+        write_json(directory.file("comparison.json"), comparison.to_json())
+    tell("comparison", 1.0)
+    return comparison, chosen
+
+
+def _compare(material: Material, conditions: list[Any]) -> Comparison:
+    study = material.study
+    names = {condition.name for condition in conditions}
+    return compare(
+        material.model, material.splits.test, conditions, slot=study.slot, primary=tuple(n for n in study.primary if n in names),
+        sign=study.sign, metric=study.metric, seed=study.seed, splits=stages.splits_of(material.splits), model_name=study.model.name,
+    )
+
+
+def _history(chosen: dict[str, Frontier]) -> pd.DataFrame:
+    """search/history.parquet: the searches' histories one below the other."""
+    parts = [frontier.history.assign(search=name) for name, frontier in chosen.items()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"search": [], "step": []})
+
+
+def _attribution(
+    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None,
+    chosen: dict[str, Frontier], tell: Report,
+) -> None:
+    """The ledger of the study's main prompt, on selection contexts (the test split is not read again)."""
+    name = stages.best_search(material.study, chosen)
+    if name is None or directory.done("attribution"):
+        tell("attribution", 1.0)
+        return
+    tell("attribution", 0.0)
+    settings = material.study.attribution
+    with directory.stage("attribution", ["attribution.parquet", "attribution.json"]):
+        contexts = material.selection_contexts.take(settings.contexts, material.study.seed)
+        text = next(c.text for c in chosen[name].candidates if c.chosen)
+        targets: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(directions.best, "raw")}
+        if sae is not None and latents is not None:
+            targets |= {f"latent {i}": latent_activation(sae, [i]) for i in latents.ids}
+        ids = encode_prompt(material.model, contexts, text)
+        ledger = attribute(material.model, ids, targets, contexts, settings.estimators, seed=material.study.seed)
+        write_parquet(directory.file("attribution.parquet"), ledger.table)
+        write_json(directory.file("attribution.json"), {"schema": 1, "search": name, **ledger.summary()})
+    tell("attribution", 1.0)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain JSON values; figures that are no numbers become null."""
+    return [{k: _number(v) if isinstance(v, float) else v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _number(value: Any) -> float | None:
+    value = float(value)
+    return value if value == value and abs(value) != float("inf") else None

@@ -1,0 +1,151 @@
+"""What a user writes: one frozen value, the same in Python and in YAML, that refuses keys it does not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from workbench.budget import Budget
+from workbench.errors import UserError
+
+Sign = Literal["suppress", "induce"]
+Slot = Literal["system", "before_question", "after_question", "answer_opening"]
+
+#: Conditions that a study can name, in the order of its table. "no prompt" always comes first.
+CONDITIONS = (
+    "constant_answer", "manual", "random_tokens", "random_text", "resga", "saega", "answer_objective", "random_direction",
+    "random_search", "gcg", "steering", "latent_clamp", "few_shot",
+)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(_Frozen):
+    """name: "organism", "smollm2-135m", a directory, or a hub name. backend: "auto", "hooked" or "bridge"."""
+
+    name: str = "organism"
+    device: str = "cpu"
+    dtype: str = "float32"
+    backend: Literal["auto", "hooked", "bridge"] = "auto"
+    revision: str | None = None
+
+
+class Data(_Frozen):
+    """path: a published or own contrast file (None: the organism's own items). split_seed, fractions: how groups are dealt to
+    train, search, selection, test. The counts limit the items that are used of each split (None: all)."""
+
+    path: str | None = None
+    split_seed: int = 0
+    fractions: tuple[float, float, float, float] = (0.3, 0.15, 0.15, 0.4)
+    train_items: int | None = Field(None, ge=2)
+    search_items: int | None = Field(None, ge=1)
+    selection_items: int | None = Field(None, ge=1)
+    test_items: int | None = Field(None, ge=1)
+
+
+class Directions(_Frozen):
+    """layers: None for all. methods: None for the default ones. rows: train rows a method; texts: system texts whose effect
+    must be predicted; contexts: search contexts under each of them."""
+
+    layers: tuple[int, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    rows: int = Field(384, ge=8)
+    texts: int = Field(24, ge=4)
+    contexts: int = Field(24, ge=2)
+
+
+class Search(_Frozen):
+    """method: name in the table of methods; options: its fields. contexts: search contexts that every prompt is scored on.
+    neutral: prompts that the objectives' scale is measured on. lexicon: "world" allows only the ordinary words of the organism's
+    world, "all" every token that may stand in a prompt; "auto" is "world" on the organism. max_fluency: no prompt less fluent
+    than this (nats a token) is chosen."""
+
+    method: str = "epo"
+    options: dict[str, Any] = {}
+    budget: Budget = Budget(steps=40)
+    contexts: int = Field(16, ge=1)
+    neutral: int = Field(24, ge=4)
+    batch_tokens: int = Field(8192, ge=64)
+    halving: float = Field(0.0, ge=0, lt=1)
+    max_fluency: float | None = Field(None, gt=0)
+    lexicon: Literal["auto", "all", "world"] = "auto"
+
+
+class Attribution(_Frozen):
+    """contexts: selection contexts that the ledger averages over. estimators: names of workbench.attribution."""
+
+    contexts: int = Field(24, ge=2)
+    estimators: tuple[str, ...] = ("removal", "gradient_x_input")
+
+
+class Study(_Frozen):
+    """One study, from contrast pairs to a report.
+
+    persona: the organism's "sycophancy", "hallucination" or "myopic_reward", a name for `data.path`, or a persona file.
+    sign: what is wanted of it. slot: where the prompt stands. sae: "auto" (the organism's own where the model is the
+    organism, otherwise none), "none", a release, or a directory. latents: how many SAEGA uses. random_directions: searches
+    along random directions. random_prompts: how many random prompts of each kind. primary: the conditions that the study is about (Holm's correction covers them).
+    """
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    name: str = "study"
+    persona: str = "sycophancy"
+    sign: Sign = "suppress"
+    slot: Slot = "system"
+    metric: Literal["letters", "text"] | None = None
+    seed: int = 0
+    model: Model = Model()
+    data: Data = Data()
+    sae: str = "auto"
+    latents: int = Field(10, ge=1)
+    directions: Directions = Directions()
+    search: Search = Search()
+    conditions: tuple[str, ...] = tuple(c for c in CONDITIONS if c not in ("gcg", "latent_clamp", "few_shot"))
+    random_directions: int = Field(2, ge=0)
+    random_prompts: int = Field(2, ge=1)
+    primary: tuple[str, ...] = ("resga", "saega")
+    attribution: Attribution = Attribution()
+
+    @field_validator("conditions")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in CONDITIONS]
+        if unknown:
+            raise ValueError(f"unknown condition {unknown[0]!r}: expected some of {', '.join(CONDITIONS)}")
+        return names
+
+    def to_yaml(self) -> str:
+        """Every setting, resolved, as it stands in study.yaml."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "study") -> Study:
+        """The study that a YAML text describes; UserError names the source and the field."""
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{source}: expected a mapping of settings, found {type(content).__name__}")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "study"
+            raise UserError(f"{source}, field {where}: {first['msg']} (found {first.get('input')!r})") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """The study in a YAML file; a relative data path is taken from the file's own directory."""
+        from workbench.runs import read_text
+
+        study = cls.from_yaml(read_text(path), str(path))
+        if study.data.path is None or Path(study.data.path).is_absolute():
+            return study
+        beside = (Path(path).parent / study.data.path).resolve()
+        return study.model_copy(update={"data": study.data.model_copy(update={"path": str(beside)})})

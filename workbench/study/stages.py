@@ -1,0 +1,234 @@
+"""The stages of a study: each a function of values, and each with its files. run.py puts them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from pydantic import ValidationError
+from torch import Tensor
+
+from workbench.conditions import Found, LatentClamp, ManualPrompts, NoPrompt, RandomText, RandomTokens, Steering, few_shot
+from workbench.conditions.constant_answer import constant_answers
+from workbench.contexts import Contexts, make_contexts
+from workbench.directions import DEFAULT_METHODS, Direction, Scan, find_directions, random_directions
+from workbench.errors import UserError
+from workbench.latents import Latents, rank_latents
+from workbench.models import load_model, runner_for
+from workbench.objectives import Objective, answer_log_odds, latent_activation, projection
+from workbench.personas import Persona, Split, Splits, load_persona
+from workbench.sae import Sae, load_sae
+from workbench.search import EPO, GCG, Checkpoint, Frontier, Method, Progress, RandomSearch, Savings, search
+from workbench.study.settings import Study
+from workbench.world import World
+
+#: The one table of names for YAML.
+METHODS: dict[str, type[Method]] = {"epo": EPO, "gcg": GCG, "random": RandomSearch}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a study works on: model, persona, limited splits, and (made on first use) its contexts."""
+
+    study: Study
+    model: Any
+    persona: Persona
+    splits: Splits
+
+    @classmethod
+    def load(cls, study: Study, model: Any = None) -> Material:
+        """Loads everything that the study names. A loaded model can be given (sweeps load it once)."""
+        persona = load_persona(study.persona, study.data.path)
+        splits = persona.split(study.data.split_seed, study.data.fractions)
+        limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
+        options = study.model
+        if model is None:
+            model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
+        return cls(study, model, persona, Splits(**limited))
+
+    @cached_property
+    def search_contexts(self) -> Contexts:
+        """The contexts that every prompt of every search is scored on: one a group, as many as the study asks for."""
+        every = self._contexts(self.splits.search)
+        n = self.study.search.contexts
+        chosen = every.per_group(n, self.study.seed)
+        return chosen if len(chosen) >= min(n, len(every)) else every.take(n, self.study.seed)
+
+    @cached_property
+    def selection_contexts(self) -> Contexts:
+        """All contexts of the selection split."""
+        return self._contexts(self.splits.selection)
+
+    def _contexts(self, split: Split) -> Contexts:
+        return make_contexts(self.model, split, self.study.slot, self.study.metric, seed=self.study.seed)
+
+
+def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
+    """train, search, selection, test."""
+    return splits.train, splits.search, splits.selection, splits.test
+
+
+def _limited(split: Split, n: int | None, seed: int) -> Split:
+    return split if n is None else split.take(n, seed)
+
+
+@dataclass(frozen=True)
+class ChosenDirections:
+    """The chosen direction, the random ones beside it, and the sweep's table."""
+
+    best: Direction
+    randoms: tuple[Direction, ...]
+    table: pd.DataFrame
+    effects: pd.DataFrame
+
+
+def scan(material: Material) -> Scan:
+    """Sweep of layers and methods on train and search data."""
+    study, s = material.study, material.study.directions
+    methods = s.methods or DEFAULT_METHODS
+    return find_directions(
+        material.model, material.splits.train, material.splits.search, s.layers, methods, n=s.rows, n_texts=s.texts,
+        n_contexts=s.contexts, slot=study.slot, seed=study.seed,
+    )
+
+
+def controls(study: Study, found: Scan) -> tuple[Direction, ...]:
+    """Random directions with the residuals' covariance, one sign each."""
+    if study.random_directions == 0:
+        return ()
+    return random_directions(found.best, found.activations, study.random_directions, study.seed, both_signs=False)
+
+
+def sae_of(material: Material) -> Sae | None:
+    """The study's sparse autoencoder, or None where it has none."""
+    name = material.study.sae
+    if name == "none" or (name == "auto" and material.study.model.name != "organism"):
+        return None
+    sae = load_sae("organism" if name == "auto" else name)
+    sae.check(runner_for(material.model))
+    return sae
+
+
+def latents(material: Material, sae: Sae) -> Latents:
+    """Latents ranked by how well they tell the model's own choices apart."""
+    return rank_latents(material.model, sae, material.splits.train, k=material.study.latents, slot=material.study.slot, seed=material.study.seed)
+
+
+def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: Latents | None) -> dict[str, tuple[Objective, str]]:
+    """Searches by name: the objective (plus = more of the persona, not yet calibrated) and the method's name."""
+    wanted = set(study.conditions)
+    resga, method = projection(directions.best), study.search.method
+    table: dict[str, tuple[Objective, str]] = {"resga": (resga, method)}
+    if sae is not None and ranked is not None:
+        table["saega"] = (latent_activation(sae, ranked.ids, ranked.weights), method)
+    table["answer_objective"] = (answer_log_odds(), method)
+    for number, direction in enumerate(directions.randoms, start=1):
+        table[f"random_direction {number}"] = (projection(direction), method)
+    table["random_search"] = (resga, "random")
+    table["gcg"] = (answer_log_odds(), "gcg")
+    return {name: entry for name, entry in table.items() if name.split()[0] in wanted}
+
+
+def make_method(study: Study, name: str) -> Method:
+    """The method of the study's table with the study's options (those that it has)."""
+    if name not in METHODS:
+        raise UserError(f"unknown search method {name!r}: expected one of {', '.join(METHODS)}")
+    kind, options = METHODS[name], study.search.options
+    if name != study.search.method:
+        options = {k: v for k, v in options.items() if k in kind.model_fields and k not in ("population", "children")} | _shared(kind, options)
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"search.options.{'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})") from error
+
+
+def _shared(kind: type[Method], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
+    if kind is GCG:
+        return {"children": options.get("population", 8) * options.get("children", 32)}
+    return {k: options[k] for k in ("population", "children") if k in options}
+
+
+def run_search(
+    material: Material, objective: Objective, method: str, checkpoint: Checkpoint | None, on_step: Callable[[Progress], None] | None
+) -> Frontier:
+    """One search in the study's sign, its objective calibrated on neutral prompts."""
+    study, s = material.study, material.study.search
+    contexts = material.search_contexts
+    scaled = objective.calibrate(material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed)
+    goal = scaled if study.sign == "induce" else -scaled
+    return search(
+        material.model, goal, contexts, make_method(study, method), s.budget, study.seed, savings=Savings(halving=s.halving),
+        batch_tokens=s.batch_tokens, lexicon=lexicon_of(material), on_step=on_step, checkpoint=checkpoint,
+    )
+
+
+def lexicon_of(material: Material) -> Bool[Tensor, " d_vocab"] | None:
+    """Tokens of the organism's ordinary words where the study asks for them ("auto" on the organism); None for all tokens."""
+    wanted = material.study.search.lexicon
+    if wanted == "all" or (wanted == "auto" and material.study.model.name != "organism"):
+        return None
+    runner = runner_for(material.model)
+    ids = runner.tokenizer.convert_tokens_to_ids(list(World(seed=0).lexicon.ordinary_words))
+    mask = torch.zeros(runner.shape.d_vocab, dtype=torch.bool)
+    mask[[i for i in ids if i is not None and i != runner.tokenizer.unk_token_id]] = True
+    return mask
+
+
+def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
+    """Every frontier measured on the selection split, its best prompt marked."""
+    limit = material.study.search.max_fluency
+    return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}
+
+
+def build_conditions(
+    material: Material, directions: ChosenDirections, sae: Sae | None, ranked: Latents | None, chosen: Mapping[str, Frontier]
+) -> list[Any]:
+    """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
+    study, model, contexts = material.study, material.model, material.selection_contexts
+    length, seeds = _typical_length(chosen), tuple(range(study.seed, study.seed + study.random_prompts))
+    made: dict[str, Callable[[], Sequence[Any]]] = {
+        "constant_answer": lambda: constant_answers(contexts),
+        "manual": lambda: [ManualPrompts(material.persona.manual_prompts[study.sign]).choose(model, contexts, study.sign)],
+        "random_tokens": lambda: RandomTokens(length, seeds).draw(model, contexts),
+        "random_text": lambda: RandomText(length, seeds).draw(model, contexts),
+        "steering": lambda: [Steering(directions.best).tune(model, contexts, study.sign)],
+        "few_shot": lambda: [few_shot(model, material.splits.train, contexts, sign=study.sign, seed=study.seed)],
+    }
+    if sae is not None and ranked is not None:
+        made["latent_clamp"] = lambda: [LatentClamp(sae, ranked.ids[0]).tune(model, contexts, study.sign)]
+    conditions: list[Any] = [NoPrompt()]
+    for name in study.conditions:
+        searched = [(key, frontier) for key, frontier in chosen.items() if key.split()[0] == name]
+        conditions += [_found(key, frontier) for key, frontier in searched]
+        if name in made:
+            conditions += list(made[name]())
+    return conditions
+
+
+def _found(name: str, frontier: Frontier) -> Any:
+    """The chosen prompt of a search as a condition."""
+    best = next(c for c in frontier.candidates if c.chosen)
+    kind = name.split()[0]
+    return Found(best.text, kind, frontier.method, best.fluency, frontier.cost, best.selection_rate, name)
+
+
+def _typical_length(chosen: Mapping[str, Frontier]) -> int:
+    lengths = [len(c.ids) for f in chosen.values() for c in f.candidates if c.chosen]
+    return int(np.median(lengths)) if lengths else 8
+
+
+def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
+    """The search whose prompt is attributed: the study's first primary one, else the best on selection."""
+    for name in study.primary:
+        if name in chosen:
+            return name
+    return next(iter(chosen), None)
+
