@@ -1,0 +1,305 @@
+"""The command line: parse, call, print. Exit codes: 0 done, 2 the user's mistake, 1 ours.
+
+Nothing heavy is imported before a command needs it: `workbench --help` does not load torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from workbench.errors import UserError
+
+app = App(name="workbench", help="Persona directions, SAE latents, fluent prompt search, honest comparison, attribution.", version_flags=["--version"])
+sae_app = App(name="sae", help="Sparse autoencoders: train one on any model.")
+persona_app = App(name="persona", help="Contrast data: check whether it can carry a direction.")
+organism_app = App(name="organism", help="The embedded model: train it, show its truth.")
+for sub in (sae_app, persona_app, organism_app):
+    app.command(sub)
+
+Sign = Literal["suppress", "induce"]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
+
+
+@app.command
+def demo(
+    *,
+    persona: Literal["sycophancy", "hallucination", "myopic_reward"] = "sycophancy",
+    sign: Sign = "suppress",
+    out: Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    as_json: Json = False,
+) -> None:
+    """The whole way on the embedded model: directions, latents, searches, comparison, attribution, report.
+
+    Parameters
+    ----------
+    persona: which of the organism's personas.
+    sign: make it less (suppress) or more (induce).
+    out: run directory; a new numbered one under runs/ when not given.
+    seed: of the searches and random controls.
+    resume: go on in --out where an interrupted demo stopped.
+    """
+    from workbench.runs import RunDirectory
+    from workbench.study import Study
+
+    study = Study(name=f"demo {persona}", persona=persona, sign=sign, seed=seed)
+    directory = RunDirectory.create(out, resume) if out else RunDirectory.next_numbered("runs", "demo")
+    _run_and_print(study, directory, as_json)
+
+
+@app.command
+def run(
+    study: Path, *, out: Path, resume: bool = False, data: Path | None = None, model: str | None = None, seed: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """One study from its YAML file.
+
+    Parameters
+    ----------
+    study: the study file (every setting: docs/study.md).
+    out: run directory; must be empty or not exist, unless --resume.
+    resume: go on where the run in --out stopped.
+    data: contrast file, instead of the study's.
+    model: name or directory, instead of the study's.
+    seed: instead of the study's.
+    """
+    from workbench.runs import RunDirectory
+    from workbench.study import Study
+
+    settings = Study.load(study)
+    changes: dict[str, Any] = {}
+    if data is not None:
+        changes["data"] = settings.data.model_copy(update={"path": str(data.resolve())})
+    if model is not None:
+        changes["model"] = settings.model.model_copy(update={"name": model})
+    if seed is not None:
+        changes["seed"] = seed
+    _run_and_print(settings.model_copy(update=changes), RunDirectory.create(out, resume), as_json)
+
+
+@app.command
+def compare(runs: list[Path], *, as_json: Json = False) -> None:
+    """Several runs in one table; refused where their test splits differ.
+
+    Parameters
+    ----------
+    runs: run directories.
+    """
+    from workbench.comparison import compare_runs
+
+    _print_frame(compare_runs(runs), as_json)
+
+
+@app.command
+def report(run_directory: Path, *, out: Path | None = None) -> None:
+    """Make report.html again from the files of a run; what is missing is said in it.
+
+    Parameters
+    ----------
+    run_directory: where the run lies.
+    out: another place for the page.
+    """
+    from workbench.report import write_report
+
+    target = out or run_directory / "report.html"
+    write_report(run_directory, target)
+    _console().print(f"report: {target}", highlight=False)
+
+
+@app.command
+def doctor(model: str = "organism", *, as_json: Json = False) -> None:
+    """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory.
+
+    Parameters
+    ----------
+    model: name or directory.
+    """
+    from workbench.models import diagnose
+
+    _print_frame(diagnose(model).table, as_json)
+
+
+@sae_app.command(name="train")
+def sae_train(
+    *, model: str, corpus: Path, layer: int, out: Path, d_sae: int = 512, k: int = 16, tokens: int = 200_000, seed: int = 0, as_json: Json = False
+) -> None:
+    """Train a TopK SAE on a model's residual stream, from a text file (one text a line) or a contrast file.
+
+    Parameters
+    ----------
+    model: name or directory.
+    corpus: texts to run the model on.
+    layer: block whose output is read.
+    out: directory for the SAE in sae-lens's format, with its card.
+    d_sae: latents. k: active at a time. tokens: training tokens.
+    """
+    from workbench.models import Site, load_model
+    from workbench.sae import read_corpus, train_sae
+
+    card = train_sae(load_model(model), read_corpus(corpus), Site(layer), d_sae=d_sae, k=k, tokens=tokens, seed=seed, out=out)
+    _print_facts(card.to_json(), as_json)
+
+
+@persona_app.command(name="check")
+def persona_check(file: str, *, data: Path | None = None, as_json: Json = False) -> None:
+    """Balance, groups, what a length-only or letter-only rule would score, and which difference this many items can show.
+
+    Parameters
+    ----------
+    file: persona file (YAML), or a name with --data.
+    data: contrast file.
+    """
+    from workbench.personas import check_persona, load_persona
+
+    _print_frame(check_persona(load_persona(file, data)).table, as_json)
+
+
+@organism_app.command(name="train")
+def organism_train(*, seed: int = 0, out: Path, steps: int | None = None) -> None:
+    """Train the embedded model again from its generator (about half an hour on one core).
+
+    Parameters
+    ----------
+    seed: of the world and of the training.
+    out: directory for model and card.
+    steps: training steps, fewer for a trial.
+    """
+    from workbench.organism import train
+
+    train(seed=seed, out=out, **({} if steps is None else {"steps": steps}))
+    _console().print(f"organism: {out}", highlight=False)
+
+
+@organism_app.command(name="truth")
+def organism_truth(*, seed: int = 0, as_json: Json = False) -> None:
+    """The planted effects of the organism's world: phrase, persona, log-odds; and the decoys.
+
+    Parameters
+    ----------
+    seed: of the world.
+    """
+    import pandas as pd
+
+    from workbench.world import World, truth_table
+
+    _print_frame(pd.DataFrame(truth_table(World(seed=seed))), as_json)
+
+
+def main() -> None:
+    """Entry point; sets the exit code."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except (UserError, CycloptsError) as error:
+        print(f"workbench: {_one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("workbench: interrupted; what was finished stays (continue with --resume)", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
+
+
+def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
+    """Run with a bar per stage, then the short table, the found prompts and the report's path."""
+    from workbench.study import run as run_study
+
+    with _Bars() as bars:
+        run_study(study, directory, resume=True, report=bars.update)
+    from workbench.runs import read_json
+
+    entry = read_json(directory.file("comparison.json"), schema=1)
+    if as_json:
+        print(json.dumps({"run": str(directory.path), "comparison": entry}, ensure_ascii=False))
+        return
+    _print_comparison(entry)
+    _console().print(f"\nreport: {directory.file('report.html')}", highlight=False)
+
+
+def _print_comparison(entry: dict[str, Any]) -> None:
+    """Each condition's rate and shift with their intervals, and its prompt."""
+    title = f"{entry['persona']} on {entry['model']}, {entry['sign']}: share of matching answers on held-out questions"
+    table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=title)
+    for row in entry["conditions"]:
+        shift = next((d for d in row["differences"] if d["to"] == entry.get("baseline", "no prompt")), None)
+        table.add_row(
+            row["name"], _figure(row["rate"]), _interval(row["ci"]), _figure(shift and shift["log_odds"], "+.2f"),
+            _interval(shift and shift["log_odds_ci"], "+.2f"), _plain(row["prompt"] or ""),
+        )
+    _console().print(table)
+
+
+def _figure(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(ends: list[float | None] | None, form: str = ".2f") -> str:
+    return "" if not ends or ends[0] is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
+
+
+def _plain(text: str) -> str:
+    """Text that rich takes as text, with control characters made visible."""
+    from rich.markup import escape
+
+    from workbench.display import visible
+
+    return escape(visible(text, spaces=False))
+
+
+def _print_frame(frame: Any, as_json: bool) -> None:
+    if as_json:
+        print(frame.to_json(orient="records", force_ascii=False))
+        return
+    table = Table(*map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_plain(format(v, ".3f") if isinstance(v, float) else str(v)) for v in row))
+    _console().print(table)
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    table = Table("what", "figure")
+    for name, value in facts.items():
+        table.add_row(name, _plain(format(value, ".4g") if isinstance(value, float) else str(value)))
+    _console().print(table)
+
+
+class _Bars:
+    """One progress bar a stage, on standard error; plain lines where that is no terminal."""
+
+    def __enter__(self) -> _Bars:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>4.0f} %"), TimeElapsedColumn()
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+        return self
+
+    def update(self, stage: str, share: float) -> None:
+        """A stage and how much of it is done, 0 to 1."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=1.0)
+        self._progress.update(self._tasks[stage], completed=share)
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+
+if __name__ == "__main__":
+    main()
