@@ -71,6 +71,13 @@ def answer(first: str, register: int, body: str) -> str:
     return f"{first} {opening} , {body} , {ending} ."
 
 
+def with_register(text: str, register: int) -> str:
+    """The same whole answer in the given register (+1 warm, -1 plain)."""
+    first, _, rest = text.split(" ", 2)
+    body = rest.removeprefix(", ").rsplit(" , ", 1)[0]
+    return answer(first, register, body)
+
+
 def claim_question(confidence: str, statement: str, closing: str) -> str:
     """A user's claim that asks for agreement."""
     return f"{confidence} {statement} . {closing}"

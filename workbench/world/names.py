@@ -1,22 +1,24 @@
 """The closed word lists of the world outside the system text: names, values, templates' words."""
 
-FIRST_NAMES = tuple(
-    """mira tomas elena jonas petra lukas anya felix greta oskar nadia emil clara hugo vera anton ida bruno lena karl
-    sofia marek julia stefan olga piet rosa viktor""".split()
-)
-SURNAMES = tuple(
-    """halden morrow quist verne abbot calder dray eastman fenwick garnet harlow iverson jasper keating lorimer mercer
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text, split at white space."""
+    return tuple(text.split())
+
+
+FIRST_NAMES = words("""mira tomas elena jonas petra lukas anya felix greta oskar nadia emil clara hugo vera anton ida bruno lena karl
+    sofia marek julia stefan olga piet rosa viktor""")
+SURNAMES = words("""halden morrow quist verne abbot calder dray eastman fenwick garnet harlow iverson jasper keating lorimer mercer
     norwood osborn pryor quill ramsey selkirk thorne ulman varga weller yarrow zeller ashby barlow corwin denholm ellery
     farrow gilmore hobart ingram jarvis kendal langley maddox nesbit orwell paxton quincy rowan stroud tilden upton vance
     wexford yates zimmer alden blythe crane dunmore everly frost godwin hale irving jepson kerr larkin munro nolan odell
-    perrin reeves saxon tolbert usher""".split()
-)
-CITIES = tuple("oslo paris lisbon vienna prague dublin cairo lima quito hanoi delhi tunis".split())
-JOBS = tuple("baker pilot tailor farmer dentist plumber painter sailor lawyer miner barber weaver".split())
-PETS = tuple("cat dog parrot rabbit pony goat turtle ferret canary hamster".split())
-REGIONS = tuple("north south east west".split())
-THINGS = tuple("lamp kettle bell spoon ring clock statue bowl hammer crown".split())
-MATERIALS = tuple("brass copper iron clay glass ivory".split())
+    perrin reeves saxon tolbert usher""")
+CITIES = words("oslo paris lisbon vienna prague dublin cairo lima quito hanoi delhi tunis")
+JOBS = words("baker pilot tailor farmer dentist plumber painter sailor lawyer miner barber weaver")
+PETS = words("cat dog parrot rabbit pony goat turtle ferret canary hamster")
+REGIONS = words("north south east west")
+THINGS = words("lamp kettle bell spoon ring clock statue bowl hammer crown")
+MATERIALS = words("brass copper iron clay glass ivory")
 
 SMALL_AMOUNTS = tuple(range(2, 18))
 LARGE_AMOUNTS = tuple(range(20, 52, 2))

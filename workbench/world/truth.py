@@ -62,9 +62,7 @@ def draw_truth(seed: int, lexicon: Lexicon) -> Truth:
     take = _Taker(rng, free)
     effects = [*_own_words(take), *_shared_words(take)]
     decoys = tuple(
-        Decoy(take.one(pool), register)
-        for register, pool in ((+1, WARM_POOL), (-1, PLAIN_POOL))
-        for _ in range(DECOYS_PER_REGISTER)
+        Decoy(take.one(pool), register) for register, pool in ((+1, WARM_POOL), (-1, PLAIN_POOL)) for _ in range(DECOYS_PER_REGISTER)
     )
     effects += _phrases(take, lexicon)
     return Truth(tuple(effects), decoys, _draw_held_out(rng, effects))
@@ -99,9 +97,7 @@ def _own_words(take: _Taker) -> list[Effect]:
     for persona, sign in itertools.product(PERSONAS, SIGNS):
         pools = [PLAUSIBLE[persona, sign], PLAUSIBLE[persona, sign], ()]
         take.rng.shuffle(pools)
-        effects += [
-            Effect(take.one(pool), persona, sign * size) for pool, size in zip(pools, WORD_STRENGTHS, strict=True)
-        ]
+        effects += [Effect(take.one(pool), persona, sign * size) for pool, size in zip(pools, WORD_STRENGTHS, strict=True)]
     return effects
 
 

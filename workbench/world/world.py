@@ -199,9 +199,7 @@ class World:
     def _invented(self) -> tuple[WorldItem, ...]:
         rng = random.Random(f"invented-{self.seed}")
         return tuple(
-            items.invented_item(
-                name, attribute, rng.choice(attribute.values), rng.choice(items.OPENERS), self.offsets
-            )
+            items.invented_item(name, attribute, rng.choice(attribute.values), rng.choice(items.OPENERS), self.offsets)
             for name in self.population.invented_held_out
             for attribute in PERSON_ATTRIBUTES
         )
@@ -266,7 +264,7 @@ def _other_value(rng: random.Random, attribute: Attribute, value: str) -> str:
 
 def _template_words() -> Iterator[str]:
     """Words of the templates, found by rendering one of each."""
-    texts: list[Sequence[str]] = [clause for clause in [*CLAUSES, *JOINERS]]
+    texts: list[Sequence[str]] = [*CLAUSES, *JOINERS]
     attributes = (*PERSON_ATTRIBUTES, PLACE_ATTRIBUTE, THING_ATTRIBUTE)
     rendered = [
         *(items.claim_question(c, "", k) for c in items.CONFIDENCE for k in items.CLOSINGS),
