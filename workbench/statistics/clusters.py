@@ -42,7 +42,9 @@ def clusters(groups: Sequence[Hashable]) -> Int[np.ndarray, " value"]:
     ids = list(groups)
     for index, identity in enumerate(ids):
         if _is_missing(identity):
-            raise UserError(f"value {index} has no group id (found {identity!r}): every value needs the id of its question group")
+            raise UserError(
+                f"value {index} has no group id (found {identity!r}): every value needs the id of its question group"
+            )
     return pd.factorize(pd.Series(ids, dtype=object))[0].astype(np.int64)
 
 
@@ -58,10 +60,18 @@ def moments(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) ->
     share = sizes / n
     sums = np.bincount(codes, residuals)
     variance = float((sums**2 / (1 - share)).sum()) / n**2
-    return Moments(mean, _clean_root(variance, numbers), _degrees_of_freedom(sizes, _within_correlation(residuals, sums, sizes)), n, n_groups)
+    return Moments(
+        mean,
+        _clean_root(variance, numbers),
+        _degrees_of_freedom(sizes, _within_correlation(residuals, sums, sizes)),
+        n,
+        n_groups,
+    )
 
 
-def checked(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[Float[np.ndarray, " value"], Int[np.ndarray, " value"]]:
+def checked(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
+) -> tuple[Float[np.ndarray, " value"], Int[np.ndarray, " value"]]:
     """Values as float64 and their cluster numbers. Raises UserError for an empty, ragged or non-finite input."""
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) == 0:
@@ -78,7 +88,12 @@ def checked(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) ->
 def _is_missing(identity: Hashable) -> bool:
     if isinstance(identity, str):
         return not identity.strip()
-    return identity is None or identity is pd.NA or identity is pd.NaT or (isinstance(identity, float) and math.isnan(identity))
+    return (
+        identity is None
+        or identity is pd.NA
+        or identity is pd.NaT
+        or (isinstance(identity, float) and math.isnan(identity))
+    )
 
 
 def _clean_root(variance: float, numbers: np.ndarray) -> float:

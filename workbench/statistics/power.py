@@ -58,7 +58,9 @@ def detectable_from_spread(spread: float, n_groups: int, power: float = 0.8, alp
     return _effect(n_groups, power, alpha) * spread
 
 
-def tost(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05) -> Equivalence:
+def tost(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05
+) -> Equivalence:
     """Is the mean of clustered values shown to lie between low and high? For a rate against 50 %: hits, 0.4, 0.6.
 
     Raises UserError when low is not below high.

@@ -1,0 +1,29 @@
+"""The things that are compared, one file each, all under one interface (`Condition`)."""
+
+from workbench.conditions.base import Condition, Kind, spending
+from workbench.conditions.constant_answer import ConstantAnswer, constant_answers
+from workbench.conditions.few_shot import few_shot
+from workbench.conditions.guard import Guard
+from workbench.conditions.latent_clamp import LatentClamp
+from workbench.conditions.prompts import Found, ManualPrompts, NoPrompt, Prompt
+from workbench.conditions.random_text import RandomText
+from workbench.conditions.random_tokens import RandomTokens
+from workbench.conditions.steering import Steering
+
+__all__ = [
+    "Condition",
+    "ConstantAnswer",
+    "Found",
+    "Guard",
+    "Kind",
+    "LatentClamp",
+    "ManualPrompts",
+    "NoPrompt",
+    "Prompt",
+    "RandomText",
+    "RandomTokens",
+    "Steering",
+    "constant_answers",
+    "few_shot",
+    "spending",
+]

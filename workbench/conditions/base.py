@@ -1,0 +1,80 @@
+"""What all conditions share: a name, a kind, a prompt if it has one, its cost, and answers on any contexts.
+
+A condition is a frozen value. Whatever is fitted or chosen (a prompt among several, a coefficient) is fitted or chosen by an
+explicit method that returns a new value; `answer` changes nothing and looks at nothing but the contexts it is given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from workbench.answers import Answers
+from workbench.budget import Cost
+from workbench.contexts import Contexts, Slot, make_contexts
+from workbench.errors import UserError
+from workbench.models import runner_for
+from workbench.personas import Sign, Split
+
+Kind = Literal[
+    "none", "constant_answer", "manual", "random_prompt", "random_text", "random_search", "random_direction", "random_updates",
+    "resga", "saega", "answer_objective", "gcg", "steering", "latent_clamp", "soft_prompt", "llm_proposed", "few_shot", "warm_start",
+]  # fmt: skip
+
+
+class Condition(ABC):
+    """One thing that is compared.
+
+    kind: a word of the comparison's contract. method: what was done, in words. prompt: its text, None where it has none.
+    fluency: mean cross-entropy of the prompt's tokens in nats, where known. selection_rate: the rate on the selection split
+    that it was chosen by, where it was. cost: of finding it.
+    """
+
+    name: str
+    kind: Kind
+    method: str
+    prompt: str | None = None
+    fluency: float | None = None
+    selection_rate: float | None = None
+    cost: Cost = Cost()
+
+    @abstractmethod
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """Log-odds of the matching answer in every context under this condition."""
+
+    #: Kinds that are not meant to work: what the others must beat.
+    CONTROLS: ClassVar[frozenset[str]] = frozenset(
+        {"none", "constant_answer", "random_prompt", "random_text", "random_direction", "random_updates"}
+    )
+
+
+class Receipt:
+    """Filled when its `spending` block ends."""
+
+    cost: Cost = Cost()
+
+
+@contextmanager
+def spending(model: Any, contexts: Contexts) -> Iterator[Receipt]:
+    """Measures what the block costs. A model call is one full-depth run of a context of mean length."""
+    runner = runner_for(model)
+    full = float(np.mean([len(c.bare_ids) for c in contexts])) * runner.shape.n_layers
+    before, receipt = runner.meter.cost(full), Receipt()
+    yield receipt
+    receipt.cost = runner.meter.cost(full) - before
+
+
+def as_contexts(model: Any, data: Split | Contexts, slot: Slot = "system") -> Contexts:
+    """Contexts as they are, or those of a split (both option orders)."""
+    return data if isinstance(data, Contexts) else make_contexts(model, data, slot)
+
+
+def signed(sign: Sign) -> int:
+    """+1 for "induce", -1 for "suppress"; UserError for anything else."""
+    if sign not in ("induce", "suppress"):
+        raise UserError(f"sign is 'suppress' or 'induce', found {sign!r}")
+    return 1 if sign == "induce" else -1

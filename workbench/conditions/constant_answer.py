@@ -1,0 +1,68 @@
+"""What a model that has collapsed would score: the same answer whatever is asked. No model is called.
+
+On balanced data a constant letter scores exactly 50 % on the paper's metric (arXiv 2601.02896), the figure that it reads as
+"neutral"; two of its published prompts contain a letter. With text answers that always begin with the same word (`yes` is
+the sycophantic one, always), a constant word scores 0 or 100 %: only statements that deserve the other answer tell it apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench.answers import Answers, package
+from workbench.conditions.base import Condition, Kind
+from workbench.contexts import Context, Contexts
+from workbench.errors import UserError
+
+#: Log-odds of a collapsed model: p = 0.993 for its one answer. Both orders of an item cancel.
+CERTAIN = 5.0
+
+
+@dataclass(frozen=True)
+class ConstantAnswer(Condition):
+    """Always the same answer. With letters: "A" is the option shown first, "B" the second. With text: a first word."""
+
+    constant: str
+    name: str = ""
+    kind: Kind = "constant_answer"
+    method: str = "no model"
+
+    def __post_init__(self) -> None:
+        if not self.constant.strip():
+            raise UserError("a constant answer needs a letter, A or B, or a first word")
+        if not self.name:
+            object.__setattr__(self, "name", f"always {self.constant}")
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """+5 where the constant is the matching answer, -5 where it is the other, 0 where it is neither (or both)."""
+        sides = [self._side(context, contexts.metric) for context in contexts]
+        return package(contexts, CERTAIN * np.array(sides, dtype=np.float64))
+
+    def _side(self, context: Context, metric: str) -> int:
+        if metric == "letters":
+            if self.constant not in ("A", "B"):
+                raise UserError(f"with letters a constant answer is A (shown first) or B, found {self.constant!r}")
+            return 1 if context.matching_first == (self.constant == "A") else -1
+        return int(_first_word(context.item.matching) == self.constant) - int(
+            _first_word(context.item.not_matching) == self.constant
+        )
+
+
+def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
+    """All constant answers that mean something here: A and B, or first words that begin an answer of every question (at most
+    four, the commonest first). Empty where text answers share no first word."""
+    if contexts.metric == "letters":
+        return ConstantAnswer("A"), ConstantAnswer("B")
+    words: dict[str, int] = {}
+    for context in contexts:
+        for word in {_first_word(context.item.matching), _first_word(context.item.not_matching)}:
+            words[word] = words.get(word, 0) + 1
+    everywhere = sorted(word for word, count in words.items() if count == len(contexts))
+    return tuple(ConstantAnswer(word) for word in everywhere[:4])
+
+
+def _first_word(text: str) -> str:
+    return text.split()[0].strip(".,;:!?")

@@ -1,0 +1,43 @@
+"""Few-shot examples: questions from *train* with the answer that is wanted, written into the slot (Brown et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.conditions.base import signed
+from workbench.conditions.prompts import Found, Prompt
+from workbench.contexts import Contexts, encode_prompt
+from workbench.errors import UserError
+from workbench.models import runner_for
+from workbench.personas import Item, Sign, Split
+
+
+def few_shot(
+    model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0
+) -> Prompt:
+    """n examples of `train`, one a group as far as they go, answered as the sign wants, as one prompt.
+
+    With letters the options stand in alternating order, so that no letter is taught. Raises UserError when the examples
+    do not fit the model's context beside the longest question.
+    """
+    items = list(train.take(n, seed))
+    answers_matching = signed(sign) > 0
+    shots = [
+        _shot(train, item, contexts.metric, answers_matching, matching_first=i % 2 == 0) for i, item in enumerate(items)
+    ]
+    text = "\n\n".join(shots)
+    runner = runner_for(model)
+    length = len(encode_prompt(runner, contexts, text)) + max(len(c.ids(())) for c in contexts)
+    if length > runner.shape.n_ctx:
+        raise UserError(
+            f"{len(shots)} examples and the longest question make {length} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
+    return Found(text, "few_shot", f"{len(shots)} examples of {train.name}, seed {seed}", name=f"{len(shots)} examples")
+
+
+def _shot(train: Split, item: Item, metric: str, answers_matching: bool, matching_first: bool) -> str:
+    if metric == "text" or train.persona.letters is None:
+        return f"{item.question}\n{item.matching if answers_matching else item.not_matching}"
+    form = train.persona.letters
+    answer = form.answers(matching_first)[0 if answers_matching else 1]
+    return f"{form.ask(item, matching_first)} {form.opening}{answer}"

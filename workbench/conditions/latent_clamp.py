@@ -1,0 +1,104 @@
+"""Latent clamping: SAE latents held at chosen activations while the model answers (Templeton et al. 2024).
+
+Suppressing holds them at 0; inducing at the best of a grid of values in units of each latent's largest activation seen,
+chosen on *selection* under the same guard as steering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.activations import collect
+from workbench.answers import Answers, answer
+from workbench.budget import Cost
+from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.guard import Guard
+from workbench.contexts import Contexts, Slot
+from workbench.errors import UserError
+from workbench.interventions import HasLatents, Positions, clamp
+from workbench.personas import Sign, Split
+
+#: Clamped to so many times the largest activation seen on the selection questions (0: off).
+GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentClamp(Condition):
+    """Latents held at `values` (one each, in the latents' unit). signs: +1 for a latent that goes with the persona, -1 for one
+    that goes against it; the tuning turns the latter down where the former are turned up."""
+
+    sae: HasLatents
+    latents: tuple[int, ...]
+    signs: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+    positions: Positions = "all"
+    name: str = "latent clamp"
+    kind: Kind = "latent_clamp"
+    method: str = "untuned"
+    selection_rate: float | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        for given, default in (("signs", 1), ("values", 0.0)):
+            if not getattr(self, given):
+                object.__setattr__(self, given, (default,) * len(self.latents))
+            if len(getattr(self, given)) != len(self.latents):
+                raise UserError(
+                    f"expected one of {given} for each of {len(self.latents)} latents, found {len(getattr(self, given))}"
+                )
+
+    def edit(self, model: Any) -> AbstractContextManager[None]:
+        """The intervention, to be held while anything is run."""
+        return clamp(model, self.sae, self.latents, self.values, self.positions)
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        with self.edit(model):
+            return answer(model, contexts)
+
+    def tune(
+        self,
+        model: Any,
+        selection: Split | Contexts,
+        sign: Sign = "suppress",
+        grid: Sequence[float] = GRID,
+        guard: Guard | None = None,
+        slot: Slot = "system",
+    ) -> LatentClamp:
+        """The same clamp at the best level of the grid on the selection data; latents that go the other way are held at 0.
+
+        Raises UserError when every level breaks the model.
+        """
+        contexts = as_contexts(model, selection, slot)
+        kept = []
+        with spending(model, contexts) as receipt:
+            peaks = largest_activations(model, self.sae, self.latents, contexts)
+            watch = (guard or Guard()).watching(model, contexts)
+            for level in grid:
+                values = tuple(
+                    level * peak if s == signed(sign) else 0.0 for s, peak in zip(self.signs, peaks, strict=True)
+                )
+                condition = replace(
+                    self, values=values, method=f"{len(values)} latents at {level:g} x their largest activation"
+                )
+                with condition.edit(model):
+                    if watch.holds(model, contexts):
+                        kept.append((condition, answer(model, contexts)))
+        if not kept:
+            raise UserError("every level of the grid breaks the model: give a weaker grid or guard")
+        best, answers = max(kept, key=lambda pair: signed(sign) * float(pair[1].log_odds.mean()))
+        return replace(
+            best,
+            method=f"{best.method}, best of {len(grid)} on selection",
+            selection_rate=answers.rate,
+            cost=receipt.cost,
+        )
+
+
+def largest_activations(model: Any, sae: HasLatents, latents: Sequence[int], contexts: Contexts) -> list[float]:
+    """Largest activation of each latent at the decision tokens of the bare questions; 1 where it never fires there."""
+    found = collect(model, [c.bare_ids for c in contexts], [sae.site])[sae.site]
+    peaks = sae.encode_some(found, list(latents)).amax(dim=0)
+    return [float(peak) if peak > 0 else 1.0 for peak in peaks]

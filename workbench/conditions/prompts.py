@@ -1,0 +1,108 @@
+"""Prompts as text: written by hand, or found by a search; and no prompt at all.
+
+The manual prompts that people would write are the baseline that beats most steering methods (AxBench, Wu et al. 2025): several
+are tried, and the best is chosen on *selection*, as a found prompt is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.answers import Answers, answer
+from workbench.budget import Cost
+from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
+from workbench.contexts import Contexts, Slot
+from workbench.errors import UserError
+from workbench.personas import Sign, Split
+
+
+@dataclass(frozen=True)
+class NoPrompt(Condition):
+    """The bare question, rendered without the slot: what everything is compared with."""
+
+    name: str = "no prompt"
+    kind: Kind = "none"
+    method: str = "none"
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        return answer(model, contexts)
+
+
+@dataclass(frozen=True)
+class Prompt(Condition):
+    """A text in the slot, by default one that a person wrote."""
+
+    text: str
+    name: str = ""
+    kind: Kind = "manual"
+    method: str = "as written"
+    fluency: float | None = None
+    selection_rate: float | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise UserError("an empty prompt: expected at least one token (use NoPrompt for none)")
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.kind}: {_short(self.text)}")
+
+    @property
+    def prompt(self) -> str:  # type: ignore[override]
+        """The text in the slot."""
+        return self.text
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        return answer(model, contexts, self.text)
+
+
+def Found(
+    text: str,
+    kind: Kind,
+    method: str,
+    fluency: float | None = None,
+    cost: Cost | None = None,
+    selection_rate: float | None = None,
+    name: str = "",
+) -> Prompt:
+    """A prompt that a search found, with what it cost and the rate it was chosen by on the selection split."""
+    return Prompt(text, name or f"{kind}: {_short(text)}", kind, method, fluency, selection_rate, cost or Cost())
+
+
+@dataclass(frozen=True)
+class ManualPrompts:
+    """Prompts that people would write against (or for) a persona."""
+
+    prompts: tuple[str, ...]
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        if isinstance(prompts, str) or not prompts:
+            raise UserError("expected a list of at least one manual prompt")
+        object.__setattr__(self, "prompts", tuple(prompts))
+
+    def choose(
+        self,
+        model: Any,
+        selection: Split | Contexts,
+        sign: Sign = "suppress",
+        slot: Slot = "system",
+        name: str = "manual",
+    ) -> Prompt:
+        """The one that moves the mean log-odds furthest in the sign's direction on the selection data (ties: the earlier)."""
+        contexts = as_contexts(model, selection, slot)
+        with spending(model, contexts) as receipt:
+            tried = [Prompt(text).answer(model, contexts) for text in self.prompts]
+        best = max(range(len(tried)), key=lambda i: (signed(sign) * float(tried[i].log_odds.mean()), -i))
+        method = f"best of {len(tried)} on selection"
+        return Prompt(self.prompts[best], name, "manual", method, selection_rate=tried[best].rate, cost=receipt.cost)
+
+
+def with_selection_rate(condition: Prompt, model: Any, selection: Split | Contexts, slot: Slot = "system") -> Prompt:
+    """The same prompt with its rate on the selection data written down."""
+    return replace(condition, selection_rate=condition.answer(model, as_contexts(model, selection, slot)).rate)
+
+
+def _short(text: str, limit: int = 40) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,52 @@
+"""Random fluent text: does any fluent text of this length do it? Sampled from the model itself, where the prompt would stand.
+
+The matched control for fluent prompts: same slot, same length, the model's own distribution (temperature 1), no objective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.conditions.prompts import Found, Prompt
+from workbench.contexts import Contexts, allowed_ids, survives
+from workbench.errors import UserError
+from workbench.models import runner_for
+
+_TRIES = 40
+_ROWS = 16
+
+
+@dataclass(frozen=True)
+class RandomText:
+    """A recipe for sampled prompts of `length` tokens, one for each seed."""
+
+    length: int = 8
+    seeds: tuple[int, ...] = (0, 1, 2)
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or not self.seeds or self.temperature <= 0:
+            raise UserError(
+                f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}"
+            )
+
+    def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
+        """One prompt a seed, sampled behind what stands left of the slot, surviving decode -> encode in these contexts."""
+        return tuple(self._draw(model, contexts, seed) for seed in self.seeds)
+
+    def _draw(self, model: Any, contexts: Contexts, seed: int) -> Prompt:
+        runner = runner_for(model)
+        banned = ~allowed_ids(runner)
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.tensor([contexts[0].prefix_ids]).expand(_ROWS, -1)
+        for _ in range(_TRIES):
+            for ids in runner.generate(rows, self.length, self.temperature, generator, banned).tolist():
+                if survives(runner, contexts, ids):
+                    method = f"{self.length} tokens sampled from the model, seed {seed}"
+                    return Found(runner.decode(ids).strip(), "random_text", method, name=f"random text {seed}")
+        raise UserError(
+            f"no sampled prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES * _ROWS} tries)"
+        )

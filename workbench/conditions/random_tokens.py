@@ -1,0 +1,49 @@
+"""Random prompts: does any string of this length do it? Tokens drawn alike from all that a prompt may hold.
+
+The paper's control (arXiv 2601.02896); several seeds, because one random prompt can move a rate by much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.conditions.prompts import Found, Prompt
+from workbench.contexts import Contexts, allowed_ids, survives
+from workbench.errors import UserError
+from workbench.models import runner_for
+
+_TRIES = 500
+
+
+@dataclass(frozen=True)
+class RandomTokens:
+    """A recipe for random prompts of `length` tokens, one for each seed."""
+
+    length: int = 8
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or not self.seeds:
+            raise UserError(
+                f"random prompts need a length of at least 1 and a seed, found {self.length} and {self.seeds}"
+            )
+
+    def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
+        """One prompt a seed, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
+        return tuple(self._draw(model, contexts, seed) for seed in self.seeds)
+
+    def _draw(self, model: Any, contexts: Contexts, seed: int) -> Prompt:
+        runner = runner_for(model)
+        allowed = torch.nonzero(allowed_ids(runner))[:, 0]
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(_TRIES):
+            ids = allowed[torch.randint(len(allowed), (self.length,), generator=generator)].tolist()
+            if survives(runner, contexts, ids):
+                method = f"{self.length} random tokens, seed {seed}"
+                return Found(runner.decode(ids).strip(), "random_prompt", method, name=f"random tokens {seed}")
+        raise UserError(
+            f"no random prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES} tries)"
+        )

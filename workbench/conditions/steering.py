@@ -1,0 +1,114 @@
+"""Activation steering: the residual stream moved along a direction while the model answers the bare question.
+
+CAA (Rimsky et al. 2024), persona vectors (Chen et al. 2025). Positions: everywhere, at the prompt's tokens, at the decision
+token, or from there on. Conditional steering (arXiv 2604.08169) moves only readings beyond a limit.
+
+How the strength is chosen, on *selection* only:
+1. The unit is the mean residual norm at the site over the selection contexts, so that one grid fits every model.
+2. Every strength of the grid answers the selection questions.
+3. A guard drops strengths that break the model: the two answers must keep half of the probability that they have without
+   steering, and text that it does not ask about (the questions themselves) must not become much less likely.
+4. Of the rest, the one that moves the mean log-odds furthest in the sign's direction; ties go to the weaker one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.activations import collect
+from workbench.answers import Answers, answer
+from workbench.budget import Cost
+from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.guard import Guard
+from workbench.contexts import Contexts, Slot
+from workbench.directions import Direction
+from workbench.errors import UserError
+from workbench.interventions import Positions, limit, steer
+from workbench.personas import Sign, Split
+
+#: Strengths tried, in mean residual norms.
+GRID = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Steering(Condition):
+    """coefficient x unit direction added at the direction's site; coefficient in units of the residual stream, plus = more of
+    the persona. conditional: coefficient is then a reading that none may pass (sign says from which side)."""
+
+    direction: Direction
+    coefficient: float = 0.0
+    positions: Positions = "all"
+    conditional: bool = False
+    side: int = -1
+    name: str = ""
+    kind: Kind = "steering"
+    method: str = ""
+    selection_rate: float | None = None
+    cost: Cost = field(default_factory=Cost)
+
+    def __post_init__(self) -> None:
+        label = "conditional steering" if self.conditional else "steering"
+        if not self.name:
+            object.__setattr__(self, "name", label if self.positions == "all" else f"{label} at {self.positions}")
+        if not self.method:
+            object.__setattr__(
+                self, "method", f"{self.direction.name}, coefficient {self.coefficient:.4g}, positions {self.positions}"
+            )
+
+    def edit(self, model: Any) -> AbstractContextManager[None]:
+        """The intervention, to be held while anything is run."""
+        if self.conditional:
+            return limit(model, self.direction, self.coefficient, self.side, self.positions)
+        return steer(model, self.direction, self.coefficient, self.positions)
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        with self.edit(model):
+            return answer(model, contexts)
+
+    def tune(
+        self,
+        model: Any,
+        selection: Split | Contexts,
+        sign: Sign = "suppress",
+        grid: Sequence[float] = GRID,
+        guard: Guard | None = None,
+        slot: Slot = "system",
+    ) -> Steering:
+        """The same steering at the best strength of the grid on the selection data (see the steps above).
+
+        grid: strengths in mean residual norms, all positive. guard: what counts as broken; the default one when None.
+        Raises UserError when every strength breaks the model.
+        """
+        contexts = as_contexts(model, selection, slot)
+        with spending(model, contexts) as receipt:
+            norm = residual_norm(model, self.direction, contexts)
+            watch = (guard or Guard()).watching(model, contexts)
+            tried = [self._at(strength * norm, sign) for strength in grid if strength > 0]
+            kept = []
+            for condition in tried:
+                with condition.edit(model):
+                    if watch.holds(model, contexts):
+                        kept.append((condition, answer(model, contexts)))
+        if not kept:
+            raise UserError(
+                f"every strength of the grid breaks the model (weakest {min(grid)} residual norms): give a weaker grid or guard"
+            )
+        best, answers = max(kept, key=lambda pair: signed(sign) * float(pair[1].log_odds.mean()))
+        dropped = len(tried) - len(kept)
+        method = f"{best.method}, best of {len(tried)} on selection, {dropped} dropped by the guard (residual norm {norm:.4g})"
+        return replace(best, method=method, selection_rate=answers.rate, cost=receipt.cost)
+
+    def _at(self, strength: float, sign: Sign) -> Steering:
+        if not self.conditional:
+            return replace(self, coefficient=signed(sign) * strength, method="")
+        threshold = self.direction.threshold + signed(sign) * strength
+        return replace(self, coefficient=threshold, side=signed(sign), method="")
+
+
+def residual_norm(model: Any, direction: Direction, contexts: Contexts) -> float:
+    """Mean length of the residual stream at the direction's site, at the decision tokens of the bare questions."""
+    site = direction.site
+    return float(collect(model, [c.bare_ids for c in contexts], [site])[site].norm(dim=-1).mean())
