@@ -3,16 +3,16 @@
 The Hugging Face model itself says how its blocks are to be called. Its layer list is swapped for stand-ins while one of
 its own forward passes runs:
 
-1. `embed`: the first stand-in catches what block 0 would get (scaled, with position embeddings where the model has them).
+1. `embed`: the first stand-in catches what block 0 would get: scaled, with position embeddings if the model has them.
 2. block arguments: stand-ins note what each block is handed for `length` positions behind `offset` others: causal and
    sliding masks, rotary tables of its layer type. They do not depend on the activations, so they are kept.
 3. `run`: the bridge's blocks, one after the other, with these arguments.
 4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the model's own.
 
-Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run that method is
-ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which transformers 5.24 renamed, and
-would silently attend to nothing behind.) Where an attention never asks, the cache holds residuals and the prefix is run
-again: slow, but right. Which of the two holds is measured when the runner is made, and so is that running in parts
+Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run that method
+is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which transformers 5.24 renamed,
+and would silently attend to nothing behind.) Where an attention never asks, the cache holds residuals and the prefix is
+run again: slow, but right. Which of the two holds is measured when the runner is made, and so is that running in parts
 gives the model's own logits.
 """
 
@@ -67,7 +67,7 @@ class BridgeKV(KV):
 
 @dataclass(frozen=True)
 class ResidualKV(KV):
-    """What stands for keys and values when they cannot be had: the residuals before block `start`, run again each time."""
+    """Stands for keys and values that cannot be had: the residuals before block `start`, run again each time."""
 
     start: int
     resid: Float[Tensor, "batch pos d_model"]
@@ -128,7 +128,11 @@ class BridgeRunner(Runner):
         self._count_unembedding(resid)
         rows = resid.reshape(-1, 1, resid.shape[-1])
         with self._stand_ins([_Giver(rows)]):
-            out = self._whole(inputs_embeds=rows, position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device), use_cache=False)
+            out = self._whole(
+                inputs_embeds=rows,
+                position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device),
+                use_cache=False,
+            )
         return out.logits.float().reshape(*resid.shape[:-1], -1)
 
     def hook_names(self) -> set[str]:
@@ -151,7 +155,7 @@ class BridgeRunner(Runner):
 
     @contextmanager
     def _joined(self, start: int, stop: int, kv: BridgeKV | None) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-        """While the blocks run, their attention's new keys and values are joined to the cache's; gives the joined ones by block."""
+        """While the blocks run, their new keys and values are joined to the cache's; gives the joined ones by block."""
         joined: dict[int, tuple[Tensor, Tensor]] = {}
 
         def joiner(layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -174,7 +178,7 @@ class BridgeRunner(Runner):
                 attention.__dict__.pop("_update_kv_cache", None)
 
     def _block_arguments(self, length: int, offset: int, like: Tensor) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What the model's own forward pass hands to each block beside the residuals (batch axis 1, which broadcasts)."""
+        """What the model's own pass hands to each block beside the residuals (its batch axis is 1 and broadcasts)."""
         key = (length, offset, like.dtype, like.device)
         if key not in self._arguments:
             while len(self._arguments) >= _KEPT_ARGUMENTS:
@@ -191,7 +195,9 @@ class BridgeRunner(Runner):
             cache.update(behind, behind, 0)
         named = "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
         with torch.no_grad(), self._stand_ins(notes):
-            self._decoder(inputs_embeds=empty, position_ids=self._positions(length, offset), use_cache=False, **{named: cache})
+            self._decoder(
+                inputs_embeds=empty, position_ids=self._positions(length, offset), use_cache=False, **{named: cache}
+            )
         return [note.without(cache) for note in notes]
 
     @contextmanager
@@ -209,7 +215,7 @@ class BridgeRunner(Runner):
 
     @torch.no_grad()
     def _probe(self) -> None:
-        """Parts against the model's own pass, and behind a cache against both; falls back to running the prefix again."""
+        """Parts, with and without a cache, against the model's own pass; falls back to running the prefix again."""
         ids = torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab
         whole = self._whole(input_ids=ids, use_cache=False).logits.float()
         if self.caches:
@@ -217,7 +223,9 @@ class BridgeRunner(Runner):
                 self._through(self.embed(ids), 0, self.shape.n_layers, 0)
             self.caches = len(joined) == self.shape.n_layers and self._in_parts_is_close(ids, whole)
         if not self.caches and not self._in_parts_is_close(ids, whole):
-            raise UserError(f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported")
+            raise UserError(
+                f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported"
+            )
 
     def _in_parts_is_close(self, ids: Tensor, whole: Tensor) -> bool:
         cut, middle, top = _PROBE_LENGTH // 2, max(1, self.shape.n_layers // 2), self.shape.n_layers
@@ -270,8 +278,12 @@ class _Noter(nn.Module):
         return tuple(None if a is cache else a for a in positional), {k: v for k, v in named.items() if v is not cache}
 
 
-def _columns(joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(joined[layer][1] for layer in range(start, stop))
+def _columns(
+    joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(
+        joined[layer][1] for layer in range(start, stop)
+    )
 
 
 def _shape(model: TransformerBridge) -> Shape:
@@ -281,6 +293,13 @@ def _shape(model: TransformerBridge) -> Shape:
     tied = embedding.weight.data_ptr() == head.weight.data_ptr()
     blocks = model.n_params_total - embedding.weight.numel() - (0 if tied else head.weight.numel())
     return Shape(
-        n_layers=cfg.n_layers, d_model=cfg.d_model, n_heads=cfg.n_heads, n_kv_heads=cfg.n_key_value_heads or cfg.n_heads, d_head=cfg.d_head,
-        d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx, block_parameters=blocks // cfg.n_layers, tied=tied,
+        n_layers=cfg.n_layers,
+        d_model=cfg.d_model,
+        n_heads=cfg.n_heads,
+        n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+        d_head=cfg.d_head,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+        block_parameters=blocks // cfg.n_layers,
+        tied=tied,
     )

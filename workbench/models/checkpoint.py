@@ -4,8 +4,8 @@
 2. Weights are safetensors or nothing; every file named by the index lies in the directory, opens whole, and holds the
    tensors that the index says it holds. Links may point elsewhere only within one repository of the hub's cache.
 3. The multimodal Gemma 3 layout is told apart, so that its text part can be taken out by name.
-4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a tokenizer whose
-   ids all fit the model's vocabulary.
+4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a tokenizer
+   whose ids all fit the model's vocabulary.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -29,7 +30,11 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
-_TEXT_PART = {r"^language_model\.model\.": "model.", r"^language_model\.lm_head\.": "lm_head.", r"^model\.language_model\.": "model."}
+_TEXT_PART = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Checkpoint:
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
-    """Checks a directory without loading weights. UserError, in one line, for whatever is missing, broken or refused."""
+    """Checks a directory without loading weights. UserError for whatever is missing, broken or refused."""
     if not directory.is_dir():
         raise UserError(f"no model directory at {directory}")
     _refuse_links_out(directory)
@@ -53,7 +58,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     raw = read_json(directory / "config.json")
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method", "unknown")
-        raise UserError(f"{directory / 'config.json'}: expected plain weights, found quantisation {method!r}; use the unquantised checkpoint")
+        raise UserError(f"{directory / 'config.json'}: expected plain weights, found quantisation {method!r}")
     config = _read_config(directory)
     multimodal = config.model_type == "gemma3"
     text = config.text_config if multimodal else config
@@ -72,15 +77,25 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cp
     with quiet_transformers():
         try:
             model, info = cls.from_pretrained(
-                checkpoint.directory, config=checkpoint.config, dtype=dtype, attn_implementation="eager", use_safetensors=True,
-                local_files_only=True, output_loading_info=True, key_mapping=_TEXT_PART if checkpoint.multimodal else None,
+                checkpoint.directory,
+                config=checkpoint.config,
+                dtype=dtype,
+                attn_implementation="eager",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                key_mapping=_TEXT_PART if checkpoint.multimodal else None,
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise UserError(f"{checkpoint.directory}: the weights do not fit the config: {_first_line(error)}") from error
+            raise UserError(
+                f"{checkpoint.directory}: the weights do not fit the config: {_one_line(error)}"
+            ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         if info.get(kind):
             names = sorted(str(name) for name in info[kind])
-            raise UserError(f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}")
+            raise UserError(
+                f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}"
+            )
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{checkpoint.directory}: weight {name} holds values that are not finite")
@@ -91,9 +106,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """The directory's tokenizer. UserError when there is none, or when it has ids beyond the model's vocabulary."""
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.directory, local_files_only=True, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{checkpoint.directory}: no usable tokenizer: {_first_line(error)}") from error
+        raise UserError(f"{checkpoint.directory}: no usable tokenizer: {_one_line(error)}") from error
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= checkpoint.config.vocab_size:
         raise UserError(
@@ -112,7 +129,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: no JSON: {_first_line(error)}") from error
+        raise UserError(f"{file}: no JSON: {_one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{file}: expected a JSON object, found a {type(value).__name__}")
     return value
@@ -162,8 +179,8 @@ def _read_config(directory: Path) -> PreTrainedConfig:
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory / 'config.json'}: not understood by transformers: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise UserError(f"{directory / 'config.json'}: not understood by transformers: {_one_line(error)}") from error
 
 
 def _shards(directory: Path) -> tuple[Path, ...]:
@@ -172,7 +189,11 @@ def _shards(directory: Path) -> tuple[Path, ...]:
         return _indexed_shards(directory)
     if not (directory / SINGLE).exists():
         pickles = sorted(f.name for f in directory.iterdir() if f.suffix in PICKLES)
-        found = f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)" if pickles else "no weights"
+        found = (
+            f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)"
+            if pickles
+            else "no weights"
+        )
         raise UserError(f"{directory}: expected {SINGLE} or {INDEX}, found {found}")
     _names(directory / SINGLE)
     return (directory / SINGLE,)
@@ -188,7 +209,9 @@ def _indexed_shards(directory: Path) -> tuple[Path, ...]:
         held.setdefault(name, set()).add(weight)
     for name, weights in held.items():
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory")
+            raise UserError(
+                f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory"
+            )
         if not (directory / name).is_file():
             raise UserError(f"{index}: file {name} is missing")
         lacking = weights - _names(directory / name)
@@ -203,8 +226,8 @@ def _names(shard: Path) -> set[str]:
         with safe_open(shard, framework="pt") as handle:
             return set(handle.keys())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{shard}: broken or cut short: {_first_line(error)}") from error
+        raise UserError(f"{shard}: broken or cut short: {_one_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

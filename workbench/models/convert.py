@@ -3,11 +3,11 @@
 TransformerLens guesses sizes from a model's *name* (Gemma, Llama) and caps or ignores fields of local configs (context
 length, head size, RoPE scaling). Here the config is read from the Hugging Face config alone:
 
-1. `hooked_config` maps the fields of the families that TransformerLens has weight converters for. A field that it cannot
-   express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the bridge takes over.
-2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face weights, so
-   that loading needs the model's memory once, tied weights stay tied, and the transposes that TransformerLens makes in
-   every forward pass (`W.T.contiguous()`) cost nothing because the memory already lies that way.
+1. `hooked_config` maps the fields of the families that TransformerLens has weight converters for. A field that it
+   cannot express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the bridge takes over.
+2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face weights,
+   so that loading needs the model's memory once, tied weights stay tied, and the transposes that TransformerLens makes
+   in every forward pass (`W.T.contiguous()`) cost nothing because the memory already lies that way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformer_lens.pretrained.weight_conversions import (
     convert_qwen2_weights,
     convert_qwen3_weights,
 )
-from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
+from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
 from transformers import PreTrainedConfig, PreTrainedModel
 
 _CONVERTERS: dict[str, Callable[[Any, HookedTransformerConfig], dict[str, torch.Tensor]]] = {
@@ -48,7 +48,9 @@ class NotExpressible(Exception):
     """HookedTransformer has no conversion for this model; the text says which field is in the way."""
 
 
-def hooked_config(config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str) -> HookedTransformerConfig:
+def hooked_config(
+    config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str
+) -> HookedTransformerConfig:
     """The HookedTransformer config of a Hugging Face config. Raises NotExpressible when it cannot be exact."""
     if architecture not in _CONVERTERS:
         raise NotExpressible(f"TransformerLens has no weight converter for {architecture}")
@@ -56,7 +58,12 @@ def hooked_config(config: PreTrainedConfig, architecture: str, dtype: torch.dtyp
     if fields["act_fn"] not in SUPPORTED_ACTIVATIONS:
         raise NotExpressible(f"activation function {fields['act_fn']!r}")
     return HookedTransformerConfig(
-        **fields, d_vocab=config.vocab_size, original_architecture=architecture, dtype=dtype, device=device, init_weights=False,
+        **fields,
+        d_vocab=config.vocab_size,
+        original_architecture=architecture,
+        dtype=dtype,
+        device=device,
+        init_weights=False,
         default_prepend_bos=False,
     )
 
@@ -77,15 +84,22 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
 
 def _gpt2_fields(config: PreTrainedConfig) -> dict[str, Any]:
     return {
-        "n_layers": config.n_layer, "d_model": config.n_embd, "n_heads": config.n_head, "d_head": config.n_embd // config.n_head,
-        "d_mlp": config.n_inner or 4 * config.n_embd, "n_ctx": config.n_positions, "eps": config.layer_norm_epsilon,
-        "act_fn": config.activation_function, "normalization_type": "LN", "use_attn_scale": config.scale_attn_weights,
+        "n_layers": config.n_layer,
+        "d_model": config.n_embd,
+        "n_heads": config.n_head,
+        "d_head": config.n_embd // config.n_head,
+        "d_mlp": config.n_inner or 4 * config.n_embd,
+        "n_ctx": config.n_positions,
+        "eps": config.layer_norm_epsilon,
+        "act_fn": config.activation_function,
+        "normalization_type": "LN",
+        "use_attn_scale": config.scale_attn_weights,
         "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
     }
 
 
 def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]:
-    """Llama-like models: RMS norm, rotary positions, gated MLP, perhaps windows, soft-caps and norms on queries and keys."""
+    """Llama-like models: RMS norm, rotary positions, gated MLP; perhaps windows, soft-caps, query and key norms."""
     for field in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         if getattr(config, field, False):
             raise NotExpressible(f"{field} is on")
@@ -93,29 +107,45 @@ def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any
     grouped = kv_heads != heads or architecture not in ("LlamaForCausalLM", "Qwen3ForCausalLM")
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     fields = {
-        "n_layers": config.num_hidden_layers, "d_model": config.hidden_size, "n_heads": heads, "d_head": head,
-        "n_key_value_heads": kv_heads if grouped else None, "d_mlp": config.intermediate_size,
-        "n_ctx": config.max_position_embeddings, "eps": config.rms_norm_eps, "normalization_type": "RMS", "final_rms": True,
-        "gated_mlp": True, "positional_embedding_type": "rotary", "rotary_dim": head,
+        "n_layers": config.num_hidden_layers,
+        "d_model": config.hidden_size,
+        "n_heads": heads,
+        "d_head": head,
+        "n_key_value_heads": kv_heads if grouped else None,
+        "d_mlp": config.intermediate_size,
+        "n_ctx": config.max_position_embeddings,
+        "eps": config.rms_norm_eps,
+        "normalization_type": "RMS",
+        "final_rms": True,
+        "gated_mlp": True,
+        "positional_embedding_type": "rotary",
+        "rotary_dim": head,
         "act_fn": getattr(config, "hidden_activation", None) or config.hidden_act,
         "use_qk_norm": architecture in ("Qwen3ForCausalLM", "Gemma3ForCausalLM"),
     }
     if architecture in _GEMMA:
-        fields |= _gemma_fields(config)
+        fields |= _gemma_fields(config, architecture)
     return fields | _window_fields(config) | _rope_fields(config)
 
 
-def _gemma_fields(config: PreTrainedConfig) -> dict[str, Any]:
+def _gemma_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]:
+    """Own attention scale, norms on both sides, soft-caps. Hugging Face's Gemma 3 reads no cap on attention scores."""
+    attention_cap = config.attn_logit_softcapping if architecture == "Gemma2ForCausalLM" else None
     return {
-        "attn_scale": math.sqrt(config.query_pre_attn_scalar), "use_normalization_before_and_after": True,
-        "attn_scores_soft_cap": config.attn_logit_softcapping or -1.0, "output_logits_soft_cap": config.final_logit_softcapping or -1.0,
+        "attn_scale": math.sqrt(config.query_pre_attn_scalar),
+        "use_normalization_before_and_after": True,
+        "attn_scores_soft_cap": attention_cap or SOFTCAP_DISABLED,
+        "output_logits_soft_cap": config.final_logit_softcapping or SOFTCAP_DISABLED,
     }
 
 
 def _window_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """Sliding windows, by layer. Mistral's config names no layer types: with a window, all its layers have it."""
     window = getattr(config, "sliding_window", None)
-    types = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
+    types = (
+        getattr(config, "layer_types", None)
+        or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
+    )
     known = {"sliding_attention": "local", "full_attention": "global"}
     if set(types) - set(known):
         raise NotExpressible(f"layer type {min(set(types) - set(known))!r}")
@@ -145,7 +175,10 @@ def _rope_fields(config: PreTrainedConfig) -> dict[str, Any]:
         fields["rotary_scaling_factor"] = rope["factor"]
     if kind == "llama3":
         fields |= {
-            "use_NTK_by_parts_rope": True, "NTK_by_parts_factor": rope["factor"], "NTK_by_parts_low_freq_factor": rope["low_freq_factor"],
-            "NTK_by_parts_high_freq_factor": rope["high_freq_factor"], "NTK_original_ctx_len": rope["original_max_position_embeddings"],
+            "use_NTK_by_parts_rope": True,
+            "NTK_by_parts_factor": rope["factor"],
+            "NTK_by_parts_low_freq_factor": rope["low_freq_factor"],
+            "NTK_by_parts_high_freq_factor": rope["high_freq_factor"],
+            "NTK_original_ctx_len": rope["original_max_position_embeddings"],
         }
     return fields

@@ -37,18 +37,23 @@ _PROVENANCE: weakref.WeakKeyDictionary[Any, Provenance] = weakref.WeakKeyDiction
 
 
 def load_model(
-    name: str | Path, device: str = "cpu", dtype: str | torch.dtype = "float32", backend: Backend = "auto", revision: str | None = None
+    name: str | Path,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+    backend: Backend = "auto",
+    revision: str | None = None,
 ) -> HookedTransformer | TransformerBridge:
-    """A model ready for `runner_for`: evaluation mode, gradients of its weights off, its directory's tokenizer attached.
+    """A model ready for `runner_for`: evaluation mode, gradients of its weights off, its directory's tokenizer
+    attached.
 
-    name: `organism`, `smollm2-135m`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`, `gemma-3-4b-it`, a Hugging Face directory
-    (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part is taken. dtype: float32, bfloat16, float16 or
-    float64. backend: `hooked` (UserError where TransformerLens has no exact conversion), `bridge`, or `auto`: the first, else
-    the second. revision: of a hub repository.
+    name: `organism`, `smollm2-135m`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`, `gemma-3-4b-it`, a Hugging Face
+    directory (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part is taken. dtype: float32,
+    bfloat16, float16 or float64. backend: `hooked` (UserError where TransformerLens has no exact conversion), `bridge`,
+    or `auto`: the first, else the second. revision: of a hub repository.
 
-    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no code of
-    a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and the runner
-    encodes rendered text as it stands. Raises UserError for everything that the user can mend.
+    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no
+    code of a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and
+    the runner encodes rendered text as it stands. Raises UserError for everything that the user can mend.
     """
     if backend not in ("auto", "hooked", "bridge"):
         raise UserError(f"unknown backend {backend!r}: expected auto, hooked or bridge")
@@ -77,11 +82,14 @@ def _wrap(
     reason = None
     if backend != "bridge":
         try:
-            return to_hooked(reference, hooked_config(checkpoint.config, checkpoint.architecture, dtype, device)), "hooked", None
+            config = hooked_config(checkpoint.config, checkpoint.architecture, dtype, device)
+            return to_hooked(reference, config), "hooked", None
         except NotExpressible as error:
             reason = str(error)
             if backend == "hooked":
-                raise UserError(f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge") from error
+                raise UserError(
+                    f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge"
+                ) from error
     return _to_bridge(reference, checkpoint), "bridge", reason
 
 

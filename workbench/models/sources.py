@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 import workbench
 from workbench.errors import UserError
-from workbench.models.smollm import smollm_directory
+from workbench.models.smollm import converted_directory, smollm_directory
 
 #: Short names of hub repositories: the paper's three models.
 REPOSITORIES = {
@@ -37,16 +37,19 @@ class Source:
 def find_source(name: str | Path, revision: str | None = None) -> Source:
     """The directory of a model.
 
-    name: `organism`, `smollm2-135m`, a key of REPOSITORIES, a path, or `owner/repository`. revision: branch, tag or commit of
-    a repository; what it points to now is recorded as a commit hash. The local cache is asked first, the network only when the cache
-    lacks the model and HF_HUB_OFFLINE is not set. UserError when nothing is found.
+    name: `organism`, `smollm2-135m`, a key of REPOSITORIES, a path (a Hugging Face directory, or one with a single GGUF
+    file of a Llama model), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
+    now is recorded as a commit hash. The local cache is asked first, the network only when the cache lacks the model
+    and HF_HUB_OFFLINE is not set. UserError when nothing is found.
     """
-    text = str(name)
+    text, path = str(name), Path(name).expanduser()
+    if revision is not None and (text in _OWN or path.is_dir()):
+        raise UserError(f"revision {revision!r} is for repositories of the hub; {text} is none")
     if text in _OWN:
         return Source(text, _OWN[text]())
-    path = Path(name).expanduser()
     if path.is_dir():
-        return Source(text, path.resolve())
+        only_gguf = not (path / "config.json").exists() and any(path.glob("*.gguf"))
+        return Source(text, converted_directory(path) if only_gguf else path.resolve())
     if not _REPOSITORY.fullmatch(text) or isinstance(name, Path):
         raise UserError(f"no model directory at {name}")
     return _from_hub(text, REPOSITORIES.get(text.lower(), text), revision)
@@ -78,9 +81,9 @@ def _from_hub(name: str, repository: str, revision: str | None) -> Source:
     try:
         return _snapshot(name, repository, revision, local=False)
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        known = ", ".join(model_names())
         raise UserError(
-            f"model {name!r} is no directory, not in the local cache, and the hub did not give it ({type(error).__name__}); names known here: {known}"
+            f"model {name!r} is no directory, not in the local cache, and the hub did not give it "
+            f"({type(error).__name__}); names known here: {', '.join(model_names())}"
         ) from error
 
 
