@@ -1,0 +1,170 @@
+"""Every saving is exact: scores equal Hugging Face's own hidden states and logits, whatever is switched on or off."""
+
+from __future__ import annotations
+
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.search.conftest import contexts_of_ids
+from workbench.models import Site
+from workbench.objectives import AnswerLogOdds, AnswerLogProb, Projection
+from workbench.search import Proposals, Savings, Scorer
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "mistral")
+PARENTS = torch.tensor([[10, 20, 30, 40, 50], [11, 21, 31, 41, 51]])
+CHILDREN = Proposals(
+    torch.tensor([[10, 20, 99, 40, 50], [11, 21, 31, 41, 98], [97, 21, 31, 41, 51], [11, 96, 31, 95, 51]]),
+    torch.tensor([0, 1, 1, 1]),
+    torch.tensor([2, 4, 0, 1]),
+)
+COMBINATIONS = [Savings(), *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency")), Savings(False, False, False, False)]
+
+
+def hugging_face_scores(reference, contexts, ids, layer, unit):
+    """(projection, log-odds, fluency) of each prompt from plain full passes of the Hugging Face model, no sharing at all."""
+    rows = []
+    for prompt in ids.tolist():
+        projections, odds, entropies = [], [], []
+        for context in contexts:
+            whole = torch.tensor([[*context.prefix_ids, *prompt, *context.suffix_ids]])
+            with torch.no_grad():
+                out = reference(input_ids=whole, output_hidden_states=True)
+            projections.append(out.hidden_states[layer + 1][0, -1].float() @ unit)
+            logits = out.logits[0].float()
+            odds.append(logits[-1, context.answers[0][0]] - logits[-1, context.answers[1][0]])
+            start = len(context.prefix_ids)
+            log_probs = logits.log_softmax(-1)
+            entropies.append(-sum(log_probs[start - 1 + i, token] for i, token in enumerate(prompt)) / len(prompt))
+        rows.append((torch.stack(projections).mean(), torch.stack(odds).mean(), torch.stack(entropies)[: len(contexts)].mean()))
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def objective(d_model: int, layer: int = 0) -> Projection:
+    return Projection(torch.nn.functional.normalize(torch.randn(d_model, generator=torch.Generator().manual_seed(1)), dim=0), Site(layer), "raw")
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_equal_hugging_face(bench, family, backend, contexts):
+    if backend == "hooked" and family in ("qwen3", "gemma3"):
+        pytest.importorskip("transformer_lens")
+    runner = bench.runner(family, backend, "float32")
+    goal = objective(runner.shape.d_model)
+    projections, odds, entropies = hugging_face_scores(bench.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector)
+    for aim, expected in ((goal, projections), (AnswerLogOdds(), odds), (goal + 0.5 * AnswerLogOdds(), projections + 0.5 * odds)):
+        scorer = Scorer(runner, aim, contexts, batch_tokens=48, fluency_groups=len(contexts))
+        _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
+        full = scorer.score(CHILDREN.ids)
+        tolerance = dict(rtol=2e-4, atol=2e-4)
+        torch.testing.assert_close(children.objective, expected, **tolerance)
+        torch.testing.assert_close(full.objective, expected, **tolerance)
+        torch.testing.assert_close(children.fluency, entropies, **tolerance)
+        torch.testing.assert_close(full.fluency, entropies, **tolerance)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_savings_change_nothing(bench, family, contexts):
+    runner = bench.runner(family, "hooked", "float32")
+    goal = objective(runner.shape.d_model) + 0.3 * AnswerLogProb(0)
+    results = []
+    for savings in COMBINATIONS:
+        scorer = Scorer(runner, goal, contexts, savings, batch_tokens=64, fluency_groups=len(contexts))
+        parents, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
+        results.append([parents.objective, parents.fluency, children.objective, children.fluency, scorer.gradients(PARENTS), scorer.fluency_gradients(PARENTS)])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_stays_near_float32(bench, contexts):
+    exact, coarse = (bench.runner("llama", "hooked", dtype) for dtype in ("float32", "bfloat16"))
+    goal = objective(exact.shape.d_model)
+    scores = []
+    for runner in (exact, coarse):
+        scorer = Scorer(runner, goal, contexts)
+        _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
+        scores.append(children)
+    assert scores[1].objective.dtype == torch.float32
+    torch.testing.assert_close(scores[0].objective, scores[1].objective, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(scores[0].fluency, scores[1].fluency, rtol=0.02, atol=0.05)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_children_score_as_alone(bench, data):
+    """Law: a child's scores do not depend on who is scored beside it, nor on the chunk size."""
+    runner = bench.runner("llama", "hooked", "float32")
+    contexts = contexts_of_ids(data.draw(st.booleans()), n=3)
+    token, where = st.integers(4, 329), st.integers(0, 4)
+    rows, positions, owners = [], [], []
+    for _ in range(data.draw(st.integers(1, 6))):
+        owner, position = data.draw(st.integers(0, 1)), data.draw(where)
+        row = PARENTS[owner].clone()
+        row[position] = data.draw(token)
+        rows.append(row), positions.append(position), owners.append(owner)
+    children = Proposals(torch.stack(rows), torch.tensor(owners), torch.tensor(positions))
+    scorer = Scorer(runner, objective(runner.shape.d_model), contexts, batch_tokens=data.draw(st.sampled_from([16, 64, 4096])))
+    _, together = scorer.score_children(scorer.prepare(PARENTS), children)
+    alone = scorer.score(children.ids)
+    torch.testing.assert_close(together.objective, alone.objective, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.fluency, alone.fluency, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_equal_finite_differences(bench, contexts):
+    """d objective / d embedding along random steps, central differences in float64."""
+    runner = bench.runner("llama", "hooked", "float64")
+    scorer = Scorer(runner, objective(runner.shape.d_model) + 0.2 * AnswerLogOdds(), contexts)
+    slope = scorer.gradients(PARENTS).double()
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(4):
+        step = torch.randn(slope.shape, dtype=torch.float64, generator=generator)
+        plus, minus = (_objective_at(scorer, PARENTS, sign * 1e-3 * step) for sign in (1, -1))
+        numeric = (plus - minus) / 2e-3
+        torch.testing.assert_close((slope * step).sum((1, 2)), numeric, rtol=5e-3, atol=1e-3)
+
+
+def _objective_at(scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Mean objective with the prompt's embeddings moved by `shift`."""
+    embed = scorer.runner.embed
+    moved = lambda tokens, offset=0: embed(tokens, offset) + (shift if tokens.shape == ids.shape else 0)  # noqa: E731
+    scorer.runner.embed = moved
+    try:
+        return scorer.score(ids).objective.double()
+    finally:
+        del scorer.runner.embed
+
+
+def test_lazy_fluency_drops_only_what_cannot_win(bench, contexts):
+    """The frontier and the elites with pruning are those without it."""
+    from workbench.search.selection import CanMatter, elites, frontier, ladder
+
+    runner = bench.runner("llama", "hooked", "float32")
+    scorer = Scorer(runner, objective(runner.shape.d_model), contexts)
+    generator = torch.Generator().manual_seed(5)
+    parents = torch.randint(4, 330, (3, 5), generator=generator)
+    owner = torch.randint(3, (60,), generator=generator)
+    position = torch.randint(5, (60,), generator=generator)
+    ids = parents[owner].clone()
+    ids[torch.arange(60), position] = torch.randint(4, 330, (60,), generator=generator)
+    children, prepared = Proposals(ids, owner, position), scorer.prepare(parents)
+    weights = ladder(0.01, 1.0, 3)
+    archive = frontier(scorer.score(torch.randint(4, 330, (20, 5), generator=generator)))
+    parents_all, every = scorer.score_children(prepared, children)
+    _, pruned = scorer.score_children(prepared, children, CanMatter(weights, archive))
+    assert torch.isinf(pruned.fluency).any(), "nothing was pruned: the test shows nothing"
+    for choose in (lambda pool: frontier(archive.join(pool)), lambda pool: elites(pool, weights)):
+        torch.testing.assert_close(choose(parents_all.join(every)).ids, choose(parents_all.join(pruned)).ids)
+
+
+def test_halving_scores_survivors_in_full(bench, contexts):
+    runner = bench.runner("llama", "hooked", "float32")
+    goal = objective(runner.shape.d_model)
+    full = Scorer(runner, goal, contexts)
+    halved = Scorer(runner, goal, contexts, Savings(halving=0.4))
+    _, children = halved.score_children(halved.prepare(PARENTS), CHILDREN)
+    alive = torch.isfinite(children.objective)
+    assert 0 < int(alive.sum()) < len(CHILDREN)
+    torch.testing.assert_close(children.objective[alive], full.score(CHILDREN.ids).objective[alive], rtol=1e-4, atol=1e-4)
