@@ -18,7 +18,8 @@ from workbench.errors import UserError
 from workbench.personas.groups import by_question, join_same_questions
 from workbench.personas.items import LetterForm, Metric, Persona
 from workbench.personas.readers import Reading, items_of, read_items
-from workbench.personas.rows import Row, read_yaml
+from workbench.personas.rows import Row
+from workbench.runs import read_yaml
 
 CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A", "B"))
 

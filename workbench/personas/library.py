@@ -12,10 +12,10 @@ from workbench.personas.files import CAA_LETTERS, persona_from_file
 from workbench.personas.groups import by_question
 from workbench.personas.items import Item, LetterForm, Persona
 from workbench.personas.readers import read_items
-from workbench.personas.rows import SUFFIXES, read_yaml
+from workbench.personas.rows import SUFFIXES
 from workbench.personas.texts import KNOWN
 from workbench.personas.traits import is_trait
-from workbench.runs import read_json
+from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))

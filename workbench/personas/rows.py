@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from workbench.errors import UserError
-from workbench.runs import read_json, read_text
+from workbench.runs import read_json, read_text, read_yaml
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".yaml", ".yml")
 LIMIT_BYTES = 64 << 20
@@ -101,26 +99,12 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-def read_yaml(path: str | Path) -> Any:
-    """The value of a YAML file of plain values; repeated keys, aliases and tags are refused, with their line."""
-    try:
-        return yaml.load(read_text(path, LIMIT_BYTES), Loader=_PlainLoader)  # a SafeLoader that allows less
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: expected YAML: {getattr(error, 'problem', None) or error}") from error
-    except (RecursionError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: expected YAML of plain values: {error}") from error
-
-
 def _json_rows(path: Path) -> Iterator[Row]:
     yield from _listed(path, read_json(path, limit=LIMIT_BYTES))
 
 
 def _yaml_rows(path: Path) -> Iterator[Row]:
-    yield from _listed(path, read_yaml(path))
+    yield from _listed(path, read_yaml(path, LIMIT_BYTES))
 
 
 def _listed(path: Path, value: Any) -> Iterator[Row]:
@@ -167,21 +151,3 @@ def _row(path: Path, fields: Any, number: int, place: str) -> Row:
     if not isinstance(fields, dict):
         raise UserError(f"{path}, {place}: expected fields with names, found {type(fields).__name__}")
     return Row(fields, path, number, place)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases (they can unfold without end) and without repeated keys (the first would be lost
-    silently)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and keys.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)

@@ -1,0 +1,44 @@
+"""YAML of plain values only: what a user writes in a study or persona file.
+
+No tags (only numbers, text, lists and tables are made), no aliases (a few lines of them unfold to gigabytes),
+no repeated keys (all but the last would be lost silently). An error names the file and the line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench.errors import UserError
+from workbench.runs.reading import MEBIBYTE, read_text
+
+
+def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
+    """The value of a YAML file of plain values; None for an empty one."""
+    text = read_text(path, limit)
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader that allows less
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{line}: expected YAML: {problem}") from error
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path}: expected YAML of plain values: {' '.join(str(error).split())}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
