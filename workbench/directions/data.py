@@ -29,7 +29,7 @@ from workbench.personas import Split
 class Labelled:
     """Activations with scores, one row a sequence. states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows
     the persona. lengths: tokens of the sequence (of the answer or response, where one was read). first_shown: the row's
-    answer is the option shown first."""
+    answer is the option shown first. texts: what was read, for people (prompt and question, or answer and question)."""
 
     states: dict[int, Float[Tensor, "n d_model"]]
     scores: Float[Tensor, " n"]
@@ -38,6 +38,7 @@ class Labelled:
     lengths: tuple[int, ...]
     first_shown: Bool[Tensor, " n"]
     position: Position
+    texts: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -57,6 +58,7 @@ def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> L
         lengths=tuple(len(c.answers[side]) for c, side in rows),
         first_shown=_first_shown([c for c, _ in rows], torch.tensor([side == 0 for _, side in rows])),
         position="answer",
+        texts=tuple(f"{c.item.question} [{c.item.matching if side == 0 else c.item.not_matching}]" for c, side in rows),
     )
 
 
@@ -80,6 +82,7 @@ def own_choices(
         lengths=tuple(len(s) for s in sequences),
         first_shown=_first_shown(contexts, scores > 0),
         position="decision",
+        texts=tuple(_shown_text(runner, c, p) for c, p in zip(contexts, prompts, strict=True)),
     )
 
 
@@ -107,7 +110,12 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> Labelled:
         lengths=tuple(stop - start for start, stop in spans),
         first_shown=torch.zeros(len(items), dtype=torch.bool),
         position="response_mean",
+        texts=tuple(f"{i.question} [{t}]" for i in split for t in i.responses or (i.matching, i.not_matching)),
     )
+
+
+def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None) -> str:
+    return context.item.question if prompt is None else f"{runner.decode(prompt).strip()} | {context.item.question}"
 
 
 def _first_shown(contexts: Sequence[Context], matching: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:

@@ -17,17 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.contexts import Slot, encode_prompt, make_contexts
+from workbench.contexts import Slot
 from workbench.directions import fit as fits
-from workbench.directions.data import Labelled, answer_pairs, own_choices, responses
+from workbench.directions.data import Labelled
 from workbench.directions.direction import Direction
+from workbench.directions.draw import TESTING_TEXTS, Draw, Labels, deal_texts
 from workbench.directions.quality import (
     angle_interval,
     auc,
@@ -39,10 +40,8 @@ from workbench.directions.quality import (
 )
 from workbench.display import html_table
 from workbench.errors import UserError
-from workbench.models import Runner, Site, runner_for
+from workbench.models import Site, runner_for
 from workbench.personas import Split
-
-Labels = Literal["answer", "choice", "choice_within", "response"]
 
 
 @dataclass(frozen=True)
@@ -132,192 +131,92 @@ class Scan:
 
 
 def find_directions(
-    model: Any,
-    train: Split,
-    search: Split,
-    layers: Sequence[int] | None = None,
-    methods: Sequence[str | Method] = DEFAULT_METHODS,
-    n: int = 384,
-    n_texts: int = 32,
-    n_contexts: int = 24,
-    slot: Slot = "system",
-    seed: int = 0,
-) -> Scan:
+    model: Any, train: Split, search: Split, layers: Sequence[int] | None = None, methods: Sequence[str | Method] = DEFAULT_METHODS,
+    n: int = 384, n_texts: int = TESTING_TEXTS, n_contexts: int = 24, slot: Slot = "system", seed: int = 0,
+) -> Scan:  # fmt: skip
     """Sweep layers (None: all) and methods; see the module's text. Signs: plus = more of the persona.
 
     n: rows of train data for each way of labelling. n_texts: testing texts. n_contexts: search contexts under each of them.
     Raises UserError for an unknown method or layer, and where too few varied system texts are left to test on.
     """
     runner = runner_for(model)
-    layers = (
-        list(range(runner.shape.n_layers))
-        if layers is None
-        else sorted({Site(k).checked(runner.shape.n_layers).layer for k in layers})
-    )
-    chosen = [_method(m) for m in methods]
+    wanted = range(runner.shape.n_layers) if layers is None else layers
+    layers, chosen = sorted({Site(k).checked(runner.shape.n_layers).layer for k in wanted}), [_method(m) for m in methods]
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
     fitting, testing = deal_texts(train.persona.varied_system_texts, n_texts, seed)
-    trained = _train_data(runner, train, layers, {m.labels for m in chosen} | {"choice"}, fitting, slot, n, seed)
-    tested = _search_data(runner, search, layers, {m.labels for m in chosen}, testing, slot, n_contexts, seed)
-    rows, directions = [], {}
-    for layer in layers:
-        for method in chosen:
-            row, direction = _judge(method, layer, trained, tested, train.persona.name, seed)
-            rows.append(row)
-            directions[layer, method.name] = direction
-    table = pd.DataFrame(rows)
+    draw, kinds = Draw(runner, layers, slot, seed), {m.labels for m in chosen}
+    trained = {kind: draw.labelled(train, kind, n, fitting) for kind in kinds | {"choice"}}
+    choices = draw.under_each(search, testing, n_contexts)
+    pairs = {kind: draw.labelled(search, kind, 256) for kind in kinds & {"answer", "response"}}
+    tested = _Tested(choices, {"choice": choices, "choice_within": choices, **pairs}, len(choices) // (len(testing) + 1))
+    found = {(layer, m.name): _judge(m, layer, trained, tested, train.persona.name, seed) for layer in layers for m in chosen}
+    table = pd.DataFrame([row for row, _ in found.values()])
     order = np.argsort(-table["predicts"].fillna(-np.inf).to_numpy(), kind="stable")
     table = table.iloc[order].reset_index(drop=True)
+    directions = {key: direction for key, (_, direction) in found.items()}
     best = directions[int(table["layer"][0]), str(table["method"][0])]
     effects = pd.DataFrame({"text": testing, "effect": tested.effects, "reading": tested.readings(best)})
     return Scan(table, directions, effects, trained["choice"].states[best.site.layer])
 
 
-def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[str], list[str]]:
-    """Distinct texts dealt by seed into (fitting, testing): at most half and at most n_testing go to testing."""
-    distinct = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
-    if len(distinct) < 8:
-        raise UserError(
-            f"the persona has {len(distinct)} varied system texts: at least 8 are needed, half to fit and half to test on"
-        )
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    n_testing = min(n_testing, len(distinct) // 2)
-    return [distinct[i] for i in order[n_testing:]], [distinct[i] for i in order[:n_testing]]
-
-
 @dataclass(frozen=True)
 class _Tested:
-    """Search data. choices: all testing texts over the same contexts, text by text, no prompt first; pairs: held-out data of
-    the other kinds."""
+    """Search data. choices: bare contexts, then the same under each testing text; held_out: data of each kind of labels."""
 
     choices: Labelled
-    pairs: dict[str, Labelled]
+    held_out: dict[str, Labelled]
     n_contexts: int
 
     @property
-    def effects(self) -> np.ndarray:
-        """Mean change of log-odds of each testing text."""
-        scores = self.choices.scores.double().numpy().reshape(-1, self.n_contexts)
-        return (scores[1:] - scores[0]).mean(axis=1)
+    def effects(self) -> Float[np.ndarray, " text"]:
+        """Mean change of log-odds of each testing text against no text."""
+        return self._mean_change(self.choices.scores)
 
-    def readings(self, direction: Direction) -> np.ndarray:
+    def readings(self, direction: Direction) -> Float[np.ndarray, " text"]:
         """Mean change of the direction's reading under each testing text."""
-        readings = (
-            direction.reading(self.choices.states[direction.site.layer]).double().numpy().reshape(-1, self.n_contexts)
-        )
-        return (readings[1:] - readings[0]).mean(axis=1)
+        return self._mean_change(direction.reading(self.choices.states[direction.site.layer]))
 
-
-def own_choice_data(
-    runner: Runner, split: Split, layers: Sequence[int], texts: Sequence[str], slot: Slot, n: int, seed: int
-) -> Labelled:
-    """About n rows: items of the split in turn, all option orders, each item under a text drawn by seed (or under none)."""
-    contexts = make_contexts(runner, split, slot=slot, seed=seed)
-    prompts = [None, *(encode_prompt(runner, contexts, text) for text in texts)]
-    rng = np.random.default_rng(seed)
-    by_item: dict[str, list[int]] = {}
-    for i, context in enumerate(contexts):
-        by_item.setdefault(context.item.id, []).append(i)
-    items, rows = list(by_item.values()), []
-    while len(rows) < n:
-        for k in rng.permutation(len(items)):
-            drawn = prompts[rng.integers(len(prompts))]
-            rows.extend((i, drawn) for i in items[k])
-    return own_choices(runner, [contexts[i] for i, _ in rows[:n]], [p for _, p in rows[:n]], layers)
-
-
-def _train_data(
-    runner: Runner,
-    train: Split,
-    layers: Sequence[int],
-    kinds: set[str],
-    texts: Sequence[str],
-    slot: Slot,
-    n: int,
-    seed: int,
-) -> dict[str, Labelled]:
-    data = {
-        "choice": own_choice_data(runner, train, layers, texts, slot, n, seed),
-        **_pairs(runner, train, layers, kinds, slot, n, seed),
-    }
-    if "choice_within" in kinds:
-        data["choice_within"] = _within(data["choice"])
-    return data
-
-
-def _search_data(
-    runner: Runner,
-    search: Split,
-    layers: Sequence[int],
-    kinds: set[str],
-    texts: Sequence[str],
-    slot: Slot,
-    n: int,
-    seed: int,
-) -> _Tested:
-    contexts = make_contexts(runner, search, slot=slot, n=max(1, n // 2), seed=seed)
-    prompts = [None, *(encode_prompt(runner, contexts, text) for text in texts)]
-    choices = own_choices(runner, [*contexts] * len(prompts), [p for p in prompts for _ in contexts], layers)
-    pairs = _pairs(runner, search, layers, kinds, slot, 256, seed)
-    return _Tested(choices, {"choice": choices, "choice_within": choices, **pairs}, len(contexts))
-
-
-def _pairs(
-    runner: Runner, split: Split, layers: Sequence[int], kinds: set[str], slot: Slot, n: int, seed: int
-) -> dict[str, Labelled]:
-    data = {}
-    if "answer" in kinds:
-        contexts = make_contexts(runner, split, slot=slot, n=max(1, n // 4), seed=seed)
-        data["answer"] = answer_pairs(runner, contexts, layers)
-    if "response" in kinds:
-        data["response"] = responses(runner, split.take(max(1, n // 2), seed), layers)
-    return data
-
-
-def _within(data: Labelled) -> Labelled:
-    """The same rows with each item's mean state and mean score taken off."""
-    states = {layer: fits.centred_by(x, data.item_ids) for layer, x in data.states.items()}
-    scores = fits.centred_by(data.scores[:, None], data.item_ids)[:, 0]
-    return Labelled(states, scores, data.groups, data.item_ids, data.lengths, data.first_shown, data.position)
+    def _mean_change(self, values: Float[Tensor, " n"]) -> Float[np.ndarray, " text"]:
+        by_text = values.double().numpy().reshape(-1, self.n_contexts)
+        return (by_text[1:] - by_text[0]).mean(axis=1)
 
 
 def _judge(
-    method: Method, layer: int, trained: dict[str, Labelled], tested: _Tested, persona: str, seed: int
+    method: Method, layer: int, trained: dict[Labels, Labelled], tested: _Tested, persona: str, seed: int
 ) -> tuple[dict[str, Any], Direction]:
     """One direction, and its row of the table."""
-    data, held_out = trained[method.labels], tested.pairs[method.labels]
+    data, held_out = trained[method.labels], tested.held_out[method.labels]
     x, y = data.states[layer], data.scores
-    vector = method.fit(x, y)
-    at_decision = trained["choice"].states[layer] @ (vector / vector.norm())
-    shown = fits.positive(trained["choice"].scores)
-    held_out_auc = auc(held_out.states[layer] @ vector, fits.positive(held_out.scores))
-    direction = Direction(
-        vector,
-        Site(layer),
-        persona,
-        method.name,
-        held_out_auc,
-        float(at_decision[shown].mean() + at_decision[~shown].mean()) / 2,
-        f"{method.says}; {len(data)} rows of {len(set(data.groups))} groups, seed {seed}",
-        float(at_decision.mean()),
-        float(at_decision.std()),
-        data.position,
-    )
+    direction = _direction(method, layer, data, held_out, trained["choice"], persona)
+    vector = direction.vector
     predicts, low, high = rank_correlation(tested.readings(direction), tested.effects, seed=seed)
-    angles = (
-        angle_interval(method.fit, x, y, data.groups, method.replicates, seed)
-        if method.replicates
-        else (float("nan"), float("nan"))
-    )
+    angles = (float("nan"), float("nan"))
+    if method.replicates:
+        angles = angle_interval(method.fit, x, y, data.groups, method.replicates, seed)
     row = {
-        "layer": layer, "method": method.name, "fitted_at": data.position, "predicts": predicts, "predicts_low": low, "predicts_high": high,
-        "auc": held_out_auc, "auc_choice": auc(tested.choices.states[layer] @ vector, fits.positive(tested.choices.scores)),
+        "layer": layer, "method": method.name, "fitted_at": data.position,
+        "predicts": predicts, "predicts_low": low, "predicts_high": high, "auc": direction.auc,
+        "auc_choice": auc(tested.choices.states[layer] @ vector, fits.positive(tested.choices.scores)),
         "norm": direction.norm, "angle_low": angles[0], "angle_high": angles[1],
         "split_cosine": split_cosine(method.fit, x, y, data.groups, seed),
-        "letter_cosine": cosine(vector, letter_direction(x, data.first_shown)), "length_correlation": length_correlation(x @ vector, data.lengths),
+        "letter_cosine": cosine(vector, letter_direction(x, data.first_shown)),
+        "length_correlation": length_correlation(x @ vector, data.lengths),
     }  # fmt: skip
     return row, direction
+
+
+def _direction(method: Method, layer: int, data: Labelled, held_out: Labelled, choices: Labelled, persona: str) -> Direction:
+    """The method's vector with its held-out AUC, and what it reads at the decision tokens of the train data."""
+    vector = method.fit(data.states[layer], data.scores)
+    readings, shown = choices.states[layer] @ (vector / vector.norm()), fits.positive(choices.scores)
+    source = f"{method.says}; {len(data)} rows of {len(set(data.groups))} groups, read at the {data.position} token"
+    return Direction(
+        vector, Site(layer), persona, method.name,
+        auc=auc(held_out.states[layer] @ vector, fits.positive(held_out.scores)),
+        threshold=float(readings[shown].mean() + readings[~shown].mean()) / 2,
+        source=source, mean=float(readings.mean()), sd=float(readings.std()), fitted_at=data.position,
+    )  # fmt: skip
 
 
 def _method(method: str | Method) -> Method:

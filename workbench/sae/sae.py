@@ -1,0 +1,183 @@
+"""A sparse autoencoder at a named site of a model: sae-lens's module behind a small, checked interface.
+
+- `encode`, `decode`, `reconstruct` are sae-lens's own.
+- `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated autoencoders; TopK
+  needs all pre-activations to know which win, so there all are computed and the few are picked.
+- A latent that is off has no gradient; `straight_through` has the value of the activation and the gradient of the
+  pre-activation, so that a search can switch a latent on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor
+
+from workbench.errors import UserError
+from workbench.models import Site, runner_for
+
+#: Architectures whose latents do not compete: a latent's activation depends on its own row alone.
+SEPARATE = ("standard", "jumprelu", "gated")
+COMPETING = ("topk", "abstopk")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sae:
+    """An autoencoder and the site it was trained at. module: sae-lens's SAE, frozen, in evaluation mode."""
+
+    name: str
+    site: Site
+    module: SAE[Any]
+
+    def __post_init__(self) -> None:
+        if self.architecture not in SEPARATE + COMPETING:
+            known = ", ".join(SEPARATE + COMPETING)
+            raise UserError(f"SAE {self.name!r}: architecture {self.architecture!r} is not supported, expected one of {known}")
+        self.module.eval().requires_grad_(False)
+
+    @property
+    def architecture(self) -> str:
+        """sae-lens's name: standard (ReLU), jumprelu, gated, topk, abstopk. BatchTopK is saved as jumprelu."""
+        return self.module.cfg.architecture()
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return self.module.cfg.d_sae
+
+    @property
+    def d_in(self) -> int:
+        """Width of what it reads."""
+        return self.module.cfg.d_in
+
+    @property
+    def W_dec(self) -> Float[Tensor, "d_sae d_model"]:
+        """Decoder rows: what one unit of a latent writes."""
+        return self.module.W_dec.detach()
+
+    @property
+    def W_enc(self) -> Float[Tensor, "d_model d_sae"]:
+        """Encoder columns: what a latent looks for."""
+        return self.module.W_enc.detach()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the file says about its making: model, hook, training."""
+        return self.module.cfg.metadata.to_dict()
+
+    def check(self, model: Any) -> Sae:
+        """Itself; UserError if the model has no such layer or hook, or another width there."""
+        runner = runner_for(model)
+        site, shape = self.site.checked(runner.shape.n_layers), runner.shape
+        width = shape.n_heads * shape.d_head if site.hook == "z" else shape.d_model
+        if site.name not in runner.hook_names():
+            raise UserError(f"SAE {self.name!r} reads {site.name}, a hook that this model does not have")
+        if width != self.d_in:
+            raise UserError(f"SAE {self.name!r} reads vectors of width {self.d_in}: this model has width {width} at {site.name}")
+        return self
+
+    def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
+        """Activations of all latents, 0 where they are off; differentiable, float32."""
+        return self.module.encode(x).float()
+
+    def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
+        """The vector that activations stand for. Autoencoders that normalise their input at run time need `reconstruct`."""
+        if self.module.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
+            raise UserError(f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)")
+        return self.module.decode(activations.to(self.module.dtype)).float()
+
+    @torch.no_grad()
+    def reconstruct(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """decode(encode(x)), float32, without a graph."""
+        return self.module.decode(self.module.encode(x)).float()
+
+    def encode_some(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+        """Activations of some latents, in the order given; equals encode(x)[..., latents]. Differentiable, float32."""
+        index = self._index(latents)
+        if self.architecture in COMPETING:
+            return self.encode(x)[..., index]
+        before = self.pre_activations(x, latents)
+        if self.architecture == "jumprelu":
+            return before.relu() * (before > self.module.threshold[index])
+        if self.architecture == "gated":
+            gate = self.module.process_sae_in(x) @ self.module.W_enc[:, index] + self.module.b_gate[index]
+            return before.relu() * (gate > 0)
+        return before.relu()
+
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int] | None = None
+    ) -> Float[Tensor, "*batch latent"]:
+        """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
+        module, index = self.module, slice(None) if latents is None else self._index(latents)
+        weights = module.W_enc[:, index]
+        if self.architecture == "gated":
+            return (module.process_sae_in(x) @ (weights * module.r_mag[index].exp()) + module.b_mag[index]).float()
+        before = module.process_sae_in(x) @ weights + module.b_enc[index]
+        if getattr(module.cfg, "rescale_acts_by_decoder_norm", False):
+            before = before * module.W_dec[index].norm(dim=-1)
+        return before.float()
+
+    def straight_through(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+        """The activations' values with the pre-activations' gradients."""
+        before = self.pre_activations(x, latents)
+        return self.encode_some(x, latents).detach() + before - before.detach()
+
+    def neuronpedia(self, latent: int) -> str | None:
+        """Address of the latent's page, where the SAE's card names one."""
+        (latent,) = self._index([latent]).tolist()
+        page = self.metadata.get("neuronpedia_id")
+        return f"https://www.neuronpedia.org/{page}/{latent}" if page else None
+
+    def rows(self, latents: Sequence[int]) -> LatentRows:
+        """Those latents alone, so that the rest can leave the memory. UserError for TopK, whose latents compete."""
+        if self.architecture in COMPETING:
+            raise UserError(f"SAE {self.name!r} is a {self.architecture}: its latents compete, so none can be read without the others")
+        index = self._index(latents)
+        cut = {"W_enc": (slice(None), index), "b_dec": (slice(None),)}
+        state = {name: value[cut.get(name, (index,))].clone() for name, value in self.module.state_dict().items()}
+        cfg = type(self.module.cfg).from_dict({**self.module.cfg.to_dict(), "d_sae": len(index)})
+        module = type(self.module)(cfg)
+        module.load_state_dict(state)
+        return LatentRows(replace(self, module=module), tuple(index.tolist()))
+
+    def __repr__(self) -> str:
+        return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in})"
+
+    def _index(self, latents: Sequence[int]) -> Tensor:
+        wrong = [i for i in latents if not 0 <= int(i) < self.d_sae]
+        if wrong or not len(latents):
+            found = f"latent {wrong[0]} does not exist" if wrong else "no latents given"
+            raise UserError(f"{found}: SAE {self.name!r} has latents 0-{self.d_sae - 1}")
+        return torch.as_tensor([int(i) for i in latents], device=self.module.W_enc.device)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentRows:
+    """A few latents of an autoencoder, addressed by the numbers they have in the whole of it."""
+
+    small: Sae
+    latents: tuple[int, ...]
+
+    @property
+    def site(self) -> Site:
+        """Where the autoencoder reads."""
+        return self.small.site
+
+    def encode_some(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+        """As `Sae.encode_some`."""
+        return self.small.encode_some(x, self._local(latents))
+
+    def pre_activations(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+        """As `Sae.pre_activations`."""
+        return self.small.pre_activations(x, self._local(latents))
+
+    def _local(self, latents: Sequence[int]) -> list[int]:
+        missing = [i for i in latents if i not in self.latents]
+        if missing:
+            raise UserError(f"latent {missing[0]} was not kept: the rows are those of {', '.join(map(str, self.latents))}")
+        return [self.latents.index(i) for i in latents]
