@@ -1,4 +1,5 @@
 """Anything shows as text, and says what is invisible in it. The oracle is Python's own HTML parser."""
+# ruff: noqa: RUF001  (typographic signs are meant)
 
 from html.parser import HTMLParser
 

@@ -3,6 +3,7 @@
 Everything that a result object shows of itself in a notebook goes through here. The tables take their colours from the
 page around them (`currentColor`), so they are at home in light and in dark themes; they hold no script, and load nothing.
 """
+# ruff: noqa: RUF001  (typographic signs are meant)
 
 from __future__ import annotations
 

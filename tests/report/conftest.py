@@ -92,7 +92,10 @@ def comparison(text: Callable[[str], str]) -> dict:
             entry["differences"] = [{"to": "no prompt", "value": rate - 0.842, "ci": [rate - 0.842 - half / 5, rate - 0.842 + half / 5],
                                      "p": 0.0001, "p_adjusted": 0.0008, "log_odds": shift, "log_odds_ci": [shift - half, shift + half]}]  # fmt: skip
         entries.append(entry)
-    splits = {name: {"n": n, "groups": n // 4, "hash": f"{n:08x}"} for name, n in (("train", 480), ("search", 240), ("selection", 240), ("test", 240))}
+    splits = {
+        name: {"n": n, "groups": n // 4, "hash": f"{n:08x}"}
+        for name, n in (("train", 480), ("search", 240), ("selection", 240), ("test", 240))
+    }
     return {"schema": 1, "persona": text("sycophancy"), "model": text("organism"), "sign": -1, "metric": "text", "seed": 0,
             "splits": splits, "conditions": entries}  # fmt: skip
 
@@ -100,7 +103,15 @@ def comparison(text: Callable[[str], str]) -> dict:
 def direction() -> dict:
     table = [{"layer": layer, "method": method, "auc": min(0.99, 0.55 + 0.1 * layer), "predicts": reads * layer / 5}
              for layer in range(6) for method, reads in (("own_choice", 0.95), ("mean_difference", -0.5))]  # fmt: skip
-    return {"schema": 1, "site": "blocks.3.hook_resid_post", "method": "own_choice", "norm": 4.31, "auc": 0.96, "predicts": 0.91, "table": table}
+    return {
+        "schema": 1,
+        "site": "blocks.3.hook_resid_post",
+        "method": "own_choice",
+        "norm": 4.31,
+        "auc": 0.96,
+        "predicts": 0.91,
+        "table": table,
+    }
 
 
 def manifest(text: Callable[[str], str]) -> dict:
@@ -153,7 +164,10 @@ def utf8(text: str) -> str:
 
 def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str]) -> tuple[pd.DataFrame, dict]:
     targets = ["answer log-odds", "direction", *latents]
-    strength = rng.normal(0, 0.15, (len(tokens), 1)) + np.where(np.arange(len(tokens)) % 8 == 1, -1.1, np.where(np.arange(len(tokens)) % 8 == 3, -0.7, 0))[:, None]
+    strength = (
+        rng.normal(0, 0.15, (len(tokens), 1))
+        + np.where(np.arange(len(tokens)) % 8 == 1, -1.1, np.where(np.arange(len(tokens)) % 8 == 3, -0.7, 0))[:, None]
+    )
     exact = strength * rng.choice([1.0, 0.8, -0.6, 0.3], len(targets)) + rng.normal(0, 0.07, (len(tokens), len(targets)))
     rows = []
     for estimator, noise in (("removal", 0.0), ("gradient_x_input", 0.25)):
@@ -164,7 +178,7 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
     summary = {
         "schema": 1, "prompt": "".join(tokens), "tokens": tokens, "n_contexts": 30, "estimators": ["removal", "gradient_x_input"],
         "targets": [{"name": name, "kind": "answer" if j == 0 else "direction" if j == 1 else "latent"} for j, name in enumerate(targets)],
-        "rank_correlation": {"gradient_x_input": {name: 0.86 for name in targets}},
+        "rank_correlation": {"gradient_x_input": dict.fromkeys(targets, 0.86)},
         "totals": [{"target": name, "mean": -2.4, "low": -2.9, "high": -1.9} for name in targets[:2]],
         "pairs": [{"target": "answer log-odds", "first": 1, "second": 3, "mean": 0.41, "low": 0.2, "high": 0.62}],
     }  # fmt: skip

@@ -1,4 +1,5 @@
 """The ledger as the page draws it: one grid of cells per estimator, from the long table attribution.parquet."""
+# ruff: noqa: RUF001  (typographic signs are meant)
 
 from __future__ import annotations
 
@@ -72,7 +73,9 @@ def _estimators(frame: pd.DataFrame, facts: parts.Attribution) -> list[str]:
     return list(dict.fromkeys(ordered))
 
 
-def _cut(positions: list[int], targets: list[dict[str, str]], estimators: int, missing: list[str]) -> tuple[list[int], list[dict[str, str]]]:
+def _cut(
+    positions: list[int], targets: list[dict[str, str]], estimators: int, missing: list[str]
+) -> tuple[list[int], list[dict[str, str]]]:
     kept_positions = positions[:MAX_TOKENS]
     room = max(4, MAX_CELLS // (len(kept_positions) * max(1, estimators)))
     kept_targets = targets[: min(MAX_TARGETS, room)]

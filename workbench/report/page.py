@@ -38,7 +38,10 @@ def write_report(run_directory: str | os.PathLike[str], path: str | os.PathLike[
     if not directory.is_dir():
         raise UserError(f"expected a run directory, found no directory at {directory}")
     contents = read_contents(directory)
-    if all(part is None for part in (contents.comparison, contents.frontier, contents.ledger, contents.direction, contents.latents, contents.manifest)):
+    if all(
+        part is None
+        for part in (contents.comparison, contents.frontier, contents.ledger, contents.direction, contents.latents, contents.manifest)
+    ):
         raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
     target = Path(path) if path is not None else directory / "report.html"
     _write(target, render(contents))
@@ -62,7 +65,9 @@ def picture_data(contents: Contents) -> dict[str, Any]:
     return clean_keys(
         {
             "comparison": None if comparison is None else _comparison(contents),
-            "frontier": None if frontier is None else {n: s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
+            "frontier": None
+            if frontier is None
+            else {n: s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
             "history": contents.history,
             "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
             "layer": None if contents.direction is None else _layer(contents.direction.site),
@@ -131,7 +136,11 @@ def _manifest(manifest: dict[str, Any] | None) -> dict[str, Any]:
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [pair for key, entry in value.items() for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))]
+        return [
+            pair
+            for key, entry in value.items()
+            for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))
+        ]
     if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
         return [pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")]
     return [(prefix.removesuffix(" · "), ", ".join(map(number, value)) if isinstance(value, list) else number(value))]
@@ -155,7 +164,9 @@ def _drop_largest(data: dict[str, Any], contents: Contents) -> bool:
         return False
     largest = max(present, key=lambda key: present[key])
     data[largest] = None
-    contents.missing.append(f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB.")
+    contents.missing.append(
+        f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB."
+    )
     return True
 
 

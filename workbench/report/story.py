@@ -4,6 +4,7 @@
 2. The verdict is read off the interval of the paired difference to no prompt.
 3. Caveats are computed: each names the figure that makes it one.
 """
+# ruff: noqa: RUF001  (typographic signs are meant)
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "answer": ("Prompts found by the answer alone", ("answer_objective", "gcg", "soft_prompt")),
     "written": ("Prompts written or proposed", ("manual", "few_shot", "llm_proposed")),
     "inside": ("Steering inside the model, no prompt", ("steering", "latent_clamp")),
-    "control": ("Controls", ("random_direction", "random_updates", "random_search", "random_prompt", "random_text", "constant_answer", "none")),
+    "control": (
+        "Controls",
+        ("random_direction", "random_updates", "random_search", "random_prompt", "random_text", "constant_answer", "none"),
+    ),
 }
 CONTROLS = {"random_direction", "random_updates", "random_search", "random_prompt", "random_text"}
 KINDS = {
@@ -115,7 +119,10 @@ def caveats(contents: Contents, best: Condition) -> list[str]:
 def _verdict(comparison: Comparison, best: Condition, difference: Difference) -> tuple[str, str]:
     low, high = _interval(difference)
     if low is None or high is None:
-        return "unclear", f"The prompt of {best.name} was compared with no prompt, but without an interval: how sure the change is, is not known."
+        return (
+            "unclear",
+            f"The prompt of {best.name} was compared with no prompt, but without an interval: how sure the change is, is not known.",
+        )
     wanted = comparison.wanted
     verb = "raises" if wanted > 0 else "lowers"
     persona = _words(comparison.persona)
@@ -173,7 +180,9 @@ def _rivals(comparison: Comparison, best: Condition) -> list[str]:
     inside = [c.name for c in beating if c.kind in (*GROUPS["answer"][1], *GROUPS["inside"][1])]
     if inside:
         found.append(f"Another way moves the answer at least as far: {_list(inside)}.")
-    nearest = max((c for c in comparison.conditions if c.kind in CONTROLS), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None)
+    nearest = max(
+        (c for c in comparison.conditions if c.kind in CONTROLS), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None
+    )
     share = (_effect(nearest, comparison.wanted) or 0.0) / own if nearest and own > 0 else 0.0
     if nearest and not controls and share >= 0.33:
         found.append(f"{nearest.name}, a control, already reaches {share:.0%} of the change.")
@@ -201,7 +210,9 @@ def _sample(best: Condition) -> list[str]:
         found.append(f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow.")
     if best.n is not None and best.ci[0] is not None and best.ci[1] is not None:
         half = 50 * (best.ci[1] - best.ci[0])
-        found.append(f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be told from chance here.")
+        found.append(
+            f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be told from chance here."
+        )
     return found
 
 
@@ -210,7 +221,9 @@ def _reading(comparison: Comparison, best: Condition) -> list[str]:
         return []
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
     beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
-    return [f"The prompt reads as it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."]
+    return [
+        f"The prompt reads as it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."
+    ]
 
 
 def _collateral(comparison: Comparison, best: Condition) -> list[str]:

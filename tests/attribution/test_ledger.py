@@ -1,0 +1,135 @@
+"""The ledger: its table against hand arithmetic and scipy, the judge, pairs, and mistakes told in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from planted import random_model
+from scipy import stats
+from toys import TEXT, autoencoder, axis, contexts, targets
+
+import workbench as wb
+from workbench.attribution import Estimate, Ledger, Removal, Target, attribute
+from workbench.attribution.pairs import interactions
+from workbench.attribution.problem import Problem
+from workbench.attribution.removal import drop
+from workbench.attribution.targets import as_targets
+from workbench.errors import UserError
+from workbench.models import Site, runner_for
+from workbench.objectives import answer_log_odds, latent_activation
+from workbench.report import ledger as drawn
+from workbench.report import parts
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    return attribute(random_model(), TEXT, targets(), contexts(n=100), ("gradient_x_input",))
+
+
+def test_a_cell_is_mean_spread_and_clustered_interval_over_contexts(ledger):
+    values = ledger.estimates["removal"].values
+    cell = ledger.cell(1, "axis")
+    assert cell["mean"] == pytest.approx(values[:, 1, 1].mean()) and cell["sd"] == pytest.approx(values[:, 1, 1].std(ddof=1))
+    means = [values[[g == group for g in ledger.groups], 1, 1].mean() for group in dict.fromkeys(ledger.groups)]
+    assert len({ledger.groups.count(g) for g in ledger.groups}) == 1, "equal groups, where the interval is the plain one of their means"
+    low, high = stats.t.interval(0.95, len(means) - 1, np.mean(means), stats.sem(means))
+    assert (cell["low"], cell["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert len(ledger.table) == len(ledger.tokens) * len(ledger.names) * 2
+
+
+def test_the_judge_is_always_there_and_agrees_with_itself(ledger):
+    assert set(ledger.estimates) == {"removal", "gradient_x_input"}
+    row = ledger.agreement[ledger.agreement["target"] == "axis"].iloc[0]
+    means = ledger.means("gradient_x_input"), ledger.means("removal")
+    assert row["rank_correlation"] == pytest.approx(stats.spearmanr(means[0][:, 1], means[1][:, 1]).statistic)
+    twin = replace(ledger, estimates={"removal": ledger.estimates["removal"], "twin": ledger.estimates["removal"]})
+    varying = [name for t, name in enumerate(ledger.names) if np.ptp(ledger.means()[:, t]) > 0]
+    alive = twin.agreement[twin.agreement["target"].isin(varying)]
+    assert len(alive) >= 3 and (alive["rank_correlation"] > 0.999).all() and (alive["top"] == 1).all()
+    assert twin.agreement.set_index("target")["rank_correlation"].isna()["latent 5"]
+
+
+def test_the_total_is_with_and_without_the_prompt():
+    model, found = random_model(), contexts(n=2, metric="letters")
+    ledger = attribute(model, TEXT, {}, found, (), pairs=0)
+    with_, without = (wb.answer(model, found, prompt).log_odds for prompt in (TEXT, None))
+    np.testing.assert_allclose(ledger.total[:, 0], with_ - without, atol=1e-5)
+
+
+def test_pairs_are_the_second_difference():
+    runner, found = runner_for(random_model()), contexts(n=3)
+    problem = Problem(runner, ledger_ids(runner, found), found, as_targets(targets()))
+    removal = Removal().estimate(problem).values
+    pair = interactions(problem, removal, top=3)[0]
+    i, j, t = pair.first, pair.second, [x.name for x in problem.targets.items].index(pair.target)
+    s = [
+        problem.scores([p])[0][:, t].mean()
+        for p in (problem.prompt, drop(problem.prompt, i), drop(problem.prompt, j), drop(problem.prompt, i, j))
+    ]
+    assert pair.mean == pytest.approx(s[0] - s[1] - s[2] + s[3], abs=1e-5) and pair.low <= pair.mean <= pair.high
+
+
+def ledger_ids(runner, found):
+    from workbench.contexts import encode_prompt
+
+    return encode_prompt(runner, found, TEXT)
+
+
+def test_the_summary_is_strict_json_and_the_report_draws_both_files(ledger, tmp_path):
+    summary = json.loads(json.dumps(ledger.summary(), allow_nan=False))
+    assert summary["tokens"] == list(ledger.tokens) and "".join(summary["tokens"]) == TEXT
+    missing: list[str] = []
+    view = drawn.view(ledger.table, parts.Attribution.model_validate(summary), missing)
+    assert not missing and view["tokens"][1] != "" and view["targets"][0]["name"] == "answer log-odds"
+    assert view["cells"]["removal"][1][2][0] == pytest.approx(ledger.means()[2, 1], rel=1e-3)
+    ledger.table.to_parquet(tmp_path / "attribution.parquet")
+
+
+def test_one_token_is_enough():
+    found = attribute(random_model(), "no", targets(), contexts(n=2), ("removal", "gradient_x_input", "shapley", "integrated_gradients"))
+    np.testing.assert_allclose(found.means("shapley"), found.means("removal"), atol=1e-5)
+    assert found.agreement["rank_correlation"].isna().all() and not found.pairs
+    json.dumps(found.summary(), allow_nan=False)
+
+
+def test_what_counts_as_a_target():
+    found = as_targets([axis(), latent_activation(autoencoder(), [3]), Target("mine", answer_log_odds())])
+    assert [(t.name, t.kind) for t in found.items] == [("axis", "direction"), ("latent 3", "latent"), ("mine", "answer")]
+    assert [t.name for t in as_targets([]).items] == ["answer log-odds"]
+    for wrong, words in (([3.5], "float"), ([axis(), axis()], "twice")):
+        with pytest.raises(UserError, match=words):
+            as_targets(wrong)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"prompt": ""}, "empty"), ({"prompt": ()}, "empty"), ({"prompt": (10**6,)}, "does not exist"), ({"estimators": ("magic",)}, "magic"),
+    ({"targets": {"deep": axis(site=Site(7))}}, "layer 7"), ({"prompt": (40,) * 300}, "holds 256"),
+])  # fmt: skip
+def test_mistakes_are_told_in_one_line(change, words):
+    given = {"prompt": TEXT, "targets": targets(), "estimators": ("removal",)} | change
+    with pytest.raises(UserError, match=words) as error:
+        attribute(random_model(), given["prompt"], given["targets"], contexts(n=2), given["estimators"])
+    assert "\n" not in str(error.value)
+
+
+def test_it_shows_itself_escaped(ledger):
+    hostile = replace(ledger, tokens=("</script><img onerror=1>", "\u202e", *ledger.tokens[2:]))
+    seen: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: seen.append(tag)
+    parser.feed(hostile._repr_html_())
+    assert (
+        set(seen) <= {"style", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p"} and "⟨U+202E⟩" in hostile._repr_html_()
+    )
+    assert "rank correlation" in hostile._repr_html_()
+
+
+def test_sampling_error_and_completeness_reach_the_summary(ledger):
+    shape = ledger.estimates["removal"].values.shape
+    made = Estimate(np.zeros(shape), np.full(shape[1:], 0.25), {"axis": -0.5})
+    summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).summary()
+    assert any("0.25" in line for line in summary["notes"]) and any("0.5" in line for line in summary["notes"])

@@ -1,0 +1,109 @@
+"""`attribute`: which token of a prompt does what to the direction, the latents and the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.attribution.estimate import Estimate, Estimator
+from workbench.attribution.gradient import GradientXInput
+from workbench.attribution.integrated import IntegratedGradients
+from workbench.attribution.ledger import JUDGE, Ledger
+from workbench.attribution.pairs import interactions
+from workbench.attribution.problem import Ids, Problem
+from workbench.attribution.removal import Removal
+from workbench.attribution.replacement import Replacement
+from workbench.attribution.shapley import Shapley
+from workbench.attribution.targets import as_targets
+from workbench.contexts import Contexts, encode_prompt
+from workbench.errors import UserError
+from workbench.models import runner_for
+
+#: Estimators by the names that study files use; a new one is its file and one line here.
+ESTIMATORS = {
+    "removal": Removal,
+    "replacement": Replacement,
+    "gradient_x_input": GradientXInput,
+    "integrated_gradients": IntegratedGradients,
+    "shapley": Shapley,
+}
+
+
+def attribute(
+    model: Any,
+    prompt: str | Sequence[int] | Any,
+    targets: Any,
+    contexts: Contexts,
+    estimators: Sequence[str | Estimator] = ("removal", "gradient_x_input"),
+    seed: int = 0,
+    pairs: int = 4,
+    batch_tokens: int = 8192,
+) -> Ledger:
+    """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
+
+    prompt: text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`). targets: directions,
+    objectives, or a mapping of names to them; the answer's log-odds always come first (read at the answers' first tokens,
+    also where an answer has several). estimators: names of ESTIMATORS or values such as `Shapley(pairs=20)`; exact removal is
+    always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
+    Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
+    or targets.
+    """
+    runner = runner_for(model)
+    ids = _prompt_ids(runner, prompt, contexts)
+    chosen = _estimators(estimators)
+    problem = Problem(runner, ids, contexts, as_targets(targets), seed, batch_tokens)
+    _check(problem)
+    estimates: dict[str, Estimate] = {}
+    seconds: dict[str, float] = {}
+    for estimator in chosen:
+        began = time.perf_counter()
+        estimates[estimator.name] = estimator.estimate(problem)
+        seconds[estimator.name] = round(time.perf_counter() - began, 3)
+    found = interactions(problem, estimates[JUDGE].values, top=pairs) if pairs >= 2 else ()
+    tokens = tuple(runner.decode([token]) for token in ids)
+    total = problem.with_prompt - problem.without_prompt
+    return Ledger(ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total, found, seconds, _caution(contexts))
+
+
+def _caution(contexts: Contexts) -> str:
+    longer = sum(any(len(answer) > 1 for answer in context.answers) for context in contexts)
+    if not longer:
+        return ""
+    return (
+        f"The answer's log-odds are read at the answers' first tokens; in {longer} of {len(contexts)} questions an answer goes on "
+        "after it, which the comparison counts and this table does not."
+    )
+
+
+def _prompt_ids(runner: Any, prompt: Any, contexts: Contexts) -> Ids:
+    if not len(contexts):
+        raise UserError("no contexts: expected at least one question to attribute on")
+    given = getattr(prompt, "ids", None) or getattr(prompt, "prompt", None) or prompt
+    ids = encode_prompt(runner, contexts, given) if isinstance(given, str) else tuple(int(i) for i in given)
+    if not ids:
+        raise UserError("an empty prompt has no tokens to attribute to: expected at least one")
+    outside = next((i for i in ids if not 0 <= i < runner.shape.d_vocab), None)
+    if outside is not None:
+        raise UserError(f"token id {outside} does not exist: this model's vocabulary has {runner.shape.d_vocab} tokens")
+    return ids
+
+
+def _estimators(given: Sequence[str | Estimator]) -> list[Estimator]:
+    given = [given] if isinstance(given, str) else list(given)
+    unknown = next((e for e in given if isinstance(e, str) and e not in ESTIMATORS), None)
+    if unknown is not None:
+        raise UserError(f"unknown estimator {unknown!r}: expected some of {', '.join(ESTIMATORS)}")
+    made: dict[str, Estimator] = {JUDGE: Removal()}
+    for estimator in given:
+        value = ESTIMATORS[estimator]() if isinstance(estimator, str) else estimator
+        made[value.name] = value
+    return list(made.values())
+
+
+def _check(problem: Problem) -> None:
+    longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
+    if longest > problem.runner.shape.n_ctx:
+        raise UserError(f"the prompt makes a question of {longest} tokens: this model's context holds {problem.runner.shape.n_ctx}")
+    for site in problem.targets.sites:
+        site.checked(problem.runner.shape.n_layers)

@@ -1,0 +1,180 @@
+"""The ledger: prompt token x target, by several estimators over many contexts, with exact removal as the judge.
+
+1. Every estimator gives an effect per context, token and target; a cell is its mean, standard deviation and interval over
+   contexts, clustered by question group.
+2. Each estimator is held against exact removal: the rank correlation of the tokens' mean effects, and how many of
+   removal's strongest tokens it names among its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from workbench.attribution.estimate import Estimate
+from workbench.attribution.show import ledger_html
+from workbench.attribution.targets import Targets
+from workbench.errors import UserError
+from workbench.statistics import cluster_interval
+
+JUDGE = "removal"
+#: How many of the strongest tokens `agreement` compares.
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two tokens together: what they do beyond the sum of what each does alone, in the target's unit, with its interval."""
+
+    target: str
+    first: int
+    second: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """prompt_ids, tokens: the prompt. targets: what was measured. estimates: by estimator. groups: question group of each
+    context. total: score with the prompt minus score of the bare question, [context target]. caution: what a reader must know
+    of the answer's row. Sign: plus means that the token raises the target."""
+
+    prompt_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    text: str
+    targets: Targets = field(repr=False)
+    estimates: Mapping[str, Estimate] = field(repr=False)
+    groups: tuple[str, ...] = field(repr=False)
+    total: Float[np.ndarray, "context target"] = field(repr=False)
+    pairs: tuple[Pair, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    caution: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return tuple(target.name for target in self.targets.items)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a cell: position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 %
+        interval of the mean), sampling_error (of estimators that draw at random), n (contexts)."""
+        return pd.DataFrame([row for name in self.estimates for row in self._rows(name)])
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """One row an estimator and target: rank_correlation with exact removal over tokens (nan where one is constant or there
+        are fewer than 3 tokens), and top: share of removal's 3 strongest tokens among the estimator's 3 strongest."""
+        judge = self.means(JUDGE)
+        rows = []
+        for name in self.estimates:
+            if name != JUDGE:
+                own = self.means(name)
+                rows += [
+                    {
+                        "estimator": name,
+                        "target": target,
+                        "rank_correlation": _spearman(own[:, t], judge[:, t]),
+                        "top": _top(own[:, t], judge[:, t]),
+                    }
+                    for t, target in enumerate(self.names)
+                ]
+        return pd.DataFrame(rows, columns=["estimator", "target", "rank_correlation", "top"])
+
+    def means(self, estimator: str = JUDGE) -> Float[np.ndarray, "prompt_pos target"]:
+        """Mean effects over contexts. UserError for an estimator that was not run."""
+        if estimator not in self.estimates:
+            raise UserError(f"no estimator {estimator!r} in this ledger: it has {', '.join(self.estimates)}")
+        return self.estimates[estimator].values.mean(axis=0)
+
+    def cell(self, position: int, target: str, estimator: str = JUDGE) -> dict[str, Any]:
+        """One row of the table."""
+        if target not in self.names or not 0 <= position < len(self.tokens):
+            raise UserError(
+                f"no cell for token {position} and target {target!r}: {len(self.tokens)} tokens, targets {', '.join(self.names)}"
+            )
+        chosen = self.table[
+            (self.table["position"] == position) & (self.table["target"] == target) & (self.table["estimator"] == estimator)
+        ]
+        if chosen.empty:
+            raise UserError(f"no estimator {estimator!r} in this ledger: it has {', '.join(self.estimates)}")
+        return chosen.iloc[0].to_dict()
+
+    def summary(self) -> dict[str, Any]:
+        """The content of attribution.json, without its schema number: plain values, what is no number is null."""
+        correlations = {
+            name: {row.target: _plain(row.rank_correlation) for row in part.itertuples()}
+            for name, part in self.agreement.groupby("estimator", sort=False)
+        }
+        top = {name: _plain(part["top"].mean()) for name, part in self.agreement.groupby("estimator", sort=False)}
+        return {
+            "prompt": self.text, "prompt_ids": list(self.prompt_ids), "tokens": list(self.tokens), "n_contexts": len(self.groups),
+            "n_groups": len(set(self.groups)), "targets": [_described(target) for target in self.targets.items],
+            "estimators": list(self.estimates), "rank_correlation": correlations, "top_agreement": top, "totals": self._totals(),
+            "pairs": [vars(p) | {"first_token": self.tokens[p.first], "second_token": self.tokens[p.second]} for p in self.pairs],
+            "missing": {name: e.missing for name, e in self.estimates.items() if e.missing}, "seconds": dict(self.seconds),
+            "notes": self._notes(),
+        }  # fmt: skip
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        estimate = self.estimates[name]
+        rows = []
+        for i, token in enumerate(self.tokens):
+            for t, target in enumerate(self.targets.items):
+                values = estimate.values[:, i, t]
+                interval = cluster_interval(values, self.groups)
+                error = float("nan") if estimate.sampling_error is None else float(estimate.sampling_error[i, t])
+                rows.append(
+                    {"position": i, "token_id": self.prompt_ids[i], "token": token, "target": target.name, "kind": target.kind}
+                    | {"estimator": name, "mean": interval.estimate, "sd": float(values.std(ddof=1)) if len(values) > 1 else float("nan")}
+                    | {"low": interval.low, "high": interval.high, "sampling_error": error, "n": interval.n}
+                )
+        return rows
+
+    def _totals(self) -> list[dict[str, Any]]:
+        intervals = [cluster_interval(self.total[:, t], self.groups) for t in range(len(self.names))]
+        return [
+            {"target": n, "mean": i.estimate, "low": _plain(i.low), "high": _plain(i.high)}
+            for n, i in zip(self.names, intervals, strict=True)
+        ]
+
+    def _notes(self) -> list[str]:
+        notes = [self.caution] if self.caution else []
+        for name, estimate in self.estimates.items():
+            if estimate.missing:
+                worst = max(abs(gap) for gap in estimate.missing.values())
+                notes.append(f"{name}: the tokens' effects add up to the whole change to within {worst:.2g} (the largest gap of any row).")
+            if estimate.sampling_error is not None:
+                notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
+        return notes
+
+    def _repr_html_(self) -> str:
+        return ledger_html(self)
+
+
+def _described(target: Any) -> dict[str, Any]:
+    return {"name": target.name, "kind": target.kind, "site": target.sites[0].name if target.sites else None}
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def _top(x: np.ndarray, y: np.ndarray) -> float:
+    k = min(TOP, len(x))
+    strongest = [set(np.argsort(-np.abs(v), kind="stable")[:k].tolist()) for v in (x, y)]
+    return len(strongest[0] & strongest[1]) / k
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

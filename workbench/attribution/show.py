@@ -1,0 +1,57 @@
+"""How a ledger shows itself in a notebook: a small matrix of coloured, signed figures, everything escaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workbench.display import TABLE_STYLE, escape, number, visible
+
+if TYPE_CHECKING:
+    from workbench.attribution.ledger import Ledger
+
+MAX_ROWS = 16
+MAX_TOKENS = 60
+#: Orange for plus, blue for minus: told apart by colour-blind readers; the sign stands in every cell besides.
+_PLUS, _MINUS = "230,110,20", "20,120,200"
+
+
+def ledger_html(ledger: Ledger) -> str:
+    """Targets by tokens, removal's means, each row shaded by its own largest value; the agreement of the estimates below."""
+    means = ledger.means()
+    tokens = [escape(visible(token)) for token in ledger.tokens[:MAX_TOKENS]]
+    head = "".join(f'<th scope="col">{token}</th>' for token in tokens)
+    body = "".join(_row(name, means[:MAX_TOKENS, t]) for t, name in enumerate(ledger.names[:MAX_ROWS]))
+    caption = f"Effect of each token by exact removal, mean over {len(ledger.groups)} contexts; plus raises the row's quantity"
+    cut = [f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in _limits(ledger) if len(all_) > limit]
+    notes = "".join(f'<p class="wb-note">{escape(line)}</p>' for line in [*_agreement(ledger), *cut])
+    table = f'<table class="wb-table"><caption>{caption}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<style>{TABLE_STYLE}</style><div style="overflow-x:auto">{table}{notes}</div>'
+
+
+def _limits(ledger: Ledger) -> list[tuple[tuple[str, ...], int, str]]:
+    return [(ledger.tokens, MAX_TOKENS, "tokens"), (ledger.names, MAX_ROWS, "rows")]
+
+
+def _row(name: str, values: np.ndarray) -> str:
+    most = max(float(np.abs(values).max(initial=0)), 1e-12)
+    return f'<tr><th scope="row">{escape(name)}</th>{"".join(_cell(float(value), most) for value in values)}</tr>'
+
+
+def _cell(value: float, most: float) -> str:
+    shade = 0.55 * (abs(value) / most) ** 0.8
+    colour = _PLUS if value > 0 else _MINUS
+    sign = "+" if value > 0 else ""
+    return f'<td class="wb-number" style="background:rgba({colour},{shade:.2f})">{sign}{number(float(f"{value:.2g}"))}</td>'
+
+
+def _agreement(ledger: Ledger) -> list[str]:
+    lines = []
+    for name, part in ledger.agreement.groupby("estimator", sort=False):
+        known = part["rank_correlation"].dropna()
+        if len(known):
+            lines.append(
+                f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows)."
+            )
+    return lines
