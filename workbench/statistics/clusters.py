@@ -40,12 +40,11 @@ def clusters(groups: Sequence[Hashable]) -> Int[np.ndarray, " value"]:
     counted as independent of the others.
     """
     ids = list(groups)
-    for index, identity in enumerate(ids):
-        if _is_missing(identity):
-            raise UserError(
-                f"value {index} has no group id (found {identity!r}): every value needs the id of its question group"
-            )
-    return pd.factorize(pd.Series(ids, dtype=object))[0].astype(np.int64)
+    missing = [identity for identity in dict.fromkeys(ids) if _is_missing(identity)]
+    if missing:
+        index = next(i for i, identity in enumerate(ids) if _is_missing(identity))
+        raise UserError(f"value {index} has no group id (found {ids[index]!r}): every value needs the id of its question group")
+    return pd.factorize(np.fromiter(ids, dtype=object, count=len(ids)))[0].astype(np.int64)
 
 
 def moments(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> Moments:

@@ -114,7 +114,7 @@ def holm(p: Sequence[float]) -> list[float]:
         return []
     if not all(0 <= value <= 1 for value in p):
         raise UserError(f"p values lie between 0 and 1, found {list(p)}")
-    return [float(value) for value in multipletests(list(p), method="holm")[1]]
+    return np.asarray(multipletests(list(p), method="holm")[1], dtype=np.float64).tolist()
 
 
 def _difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
