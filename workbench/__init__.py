@@ -24,7 +24,7 @@ _PUBLIC = {
         "AnswerLogProb", "Objective", "Repetition", "Similarity", "Target", "answer_log_odds", "keep", "latent_activation",
         "neutral_prompts", "projection",
     ),
-    "workbench.search": ("EPO", "GCG", "Candidate", "Checkpoint", "Frontier", "Method", "RandomSearch", "Savings", "search"),
+    "workbench.search": ("EPO", "GCG", "Candidate", "Checkpoint", "Frontier", "Guided", "Method", "RandomSearch", "Savings", "search"),
     "workbench.interventions": ("clamp", "patch", "steer"),
     "workbench.conditions": (
         "ConstantAnswer", "Found", "LatentClamp", "ManualPrompts", "NoPrompt", "Prompt", "RandomText", "RandomTokens", "Steering", "few_shot",

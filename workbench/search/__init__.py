@@ -4,6 +4,7 @@ from workbench.search.bench import Bench
 from workbench.search.epo import EPO
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.gcg import GCG
+from workbench.search.guided import Guided
 from workbench.search.loop import Checkpoint, Progress, search
 from workbench.search.method import Method
 from workbench.search.random_search import RandomSearch
@@ -11,6 +12,6 @@ from workbench.search.scorer import Proposals, Savings, Scored, Scorer
 from workbench.search.selection import elites, frontier, hypervolume, ladder
 
 __all__ = [
-    "EPO", "GCG", "Bench", "Candidate", "Checkpoint", "Frontier", "Method", "Progress", "Proposals", "RandomSearch", "Savings",
+    "EPO", "GCG", "Bench", "Candidate", "Checkpoint", "Frontier", "Guided", "Method", "Progress", "Proposals", "RandomSearch", "Savings",
     "Scored", "Scorer", "elites", "frontier", "hypervolume", "ladder", "search",
 ]

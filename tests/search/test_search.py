@@ -1,0 +1,162 @@
+"""The engine: determinism, checkpoints, kept diversity, frontier and hypervolume, methods as values."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.planted import random_model, toy_persona
+from workbench.budget import Budget, Cost
+from workbench.contexts import encode_prompt, make_contexts, survives
+from workbench.errors import UserError
+from workbench.models import Site
+from workbench.objectives import projection, read
+from workbench.search import EPO, GCG, Checkpoint, Guided, RandomSearch, Scored, elites, frontier, hypervolume, ladder, search
+
+SMALL = dict(length=4, population=3, children=6)
+METHODS = [EPO(**SMALL, top_k=16, restart_every=3), Guided(**SMALL), RandomSearch(**SMALL), GCG(length=4, children=12, top_k=16)]
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model = random_model()
+    contexts = make_contexts(model, toy_persona().split().search, n=2)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    return model, contexts, projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_every_method_finds_surviving_prompts_and_repeats_itself(setting, method):
+    model, contexts, goal = setting
+    runs = [search(model, goal, contexts, method, Budget(steps=5), seed=4) for _ in range(2)]
+    assert runs[0].candidates == runs[1].candidates
+    assert search(model, goal, contexts, method, Budget(steps=5), seed=5).candidates != runs[0].candidates
+    for candidate in runs[0].candidates:
+        assert survives(model, contexts, candidate.ids) and len(candidate.ids) == 4
+        assert encode_prompt(model, contexts, candidate.text) == candidate.ids
+        assert candidate.objective == pytest.approx(float(goal.score(read(model, goal, contexts, candidate.ids)).mean()), abs=1e-3)
+    objectives = [c.objective for c in runs[0].candidates]
+    assert objectives == sorted(objectives), "most fluent first means least objective first on a frontier"
+    assert (runs[0].history["best_objective"].diff().dropna() >= -1e-5).all()
+    assert runs[0].cost.model_calls > 0 and runs[0].cost.flops > 0
+
+
+def test_the_sign_turns_the_search_round(setting):
+    model, contexts, goal = setting
+    up = search(model, goal, contexts, METHODS[0], Budget(steps=6))
+    down = search(model, -goal, contexts, METHODS[0], Budget(steps=6))
+    assert (up.sign, down.sign) == (1, -1)
+    assert -down.best.objective < 0 < up.best.objective
+
+
+def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path):
+    model, contexts, goal = setting
+    method = METHODS[0]
+    whole = search(model, goal, contexts, method, Budget(steps=8), seed=1)
+    for stop in (1, 4, 7):
+        path = tmp_path / f"{stop}.safetensors"
+        search(model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=Checkpoint(path, every=1))
+        rest = search(model, goal, contexts, method, Budget(steps=8), seed=1, checkpoint=Checkpoint(path, every=1))
+        assert rest.candidates == whole.candidates
+        assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
+    with pytest.raises(UserError, match="checkpoint of another search"):
+        search(model, goal, contexts, method, Budget(steps=8), seed=2, checkpoint=Checkpoint(path))
+
+
+_KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.search.test_search import METHODS, Budget, Checkpoint, Site, SimpleNamespace, make_contexts, projection, random_model, search, torch, toy_persona
+model = random_model()
+contexts = make_contexts(model, toy_persona().split().search, n=2)
+goal = projection(SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=Site(1))).calibrate(model, contexts, n=8, length=4)
+kill_at = int(sys.argv[1])
+def on_step(progress):
+    if progress.step == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+found = search(model, goal, contexts, METHODS[0], Budget(steps=8), seed=1, on_step=on_step, checkpoint=Checkpoint(Path(sys.argv[2]), every=2))
+print([(c.ids, c.objective) for c in found.candidates])
+"""
+
+
+@pytest.mark.slow
+def test_kill_and_resume_gives_the_same_bits(tmp_path):
+    """A child killed with SIGKILL at several steps and started again prints what an undisturbed one prints."""
+    code = _KILLED.format(root=os.getcwd())
+
+    def child(kill_at: int, path) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(kill_at), str(path)], capture_output=True, text=True)
+
+    expected = child(-1, tmp_path / "whole").stdout
+    assert expected
+    path = tmp_path / "killed"
+    for kill_at in (1, 4, 7):
+        assert child(kill_at, path).returncode == -signal.SIGKILL
+    assert child(-1, path).stdout == expected
+
+
+def test_ctrl_c_ends_in_order(setting):
+    model, contexts, goal = setting
+
+    def stop(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    found = search(model, goal, contexts, METHODS[0], Budget(steps=50), on_step=stop)
+    assert found.interrupted and found.candidates and len(found.history) == 2
+
+
+def test_impossible_searches_are_refused(setting):
+    model, contexts, goal = setting
+    with pytest.raises(UserError, match="leaves no room"):
+        search(model, goal, contexts, EPO(length=250), Budget(steps=1))
+    with pytest.raises(UserError, match="no token is left"):
+        search(model, goal, contexts, EPO(**SMALL), Budget(steps=1), lexicon=torch.zeros(model.cfg.d_vocab, dtype=torch.bool))
+    with pytest.raises(ValueError):
+        EPO(length=0)
+
+
+def test_without_distinctness_the_population_collapses():
+    """One prompt that is best at every weight fills the whole population, unless each rung must take a new one."""
+    pool = Scored(torch.tensor([[1, 1], [2, 2], [3, 3], [1, 1]]), torch.tensor([9.0, 1.0, 0.5, 9.0]), torch.tensor([1.0, 2.0, 3.0, 1.0]))
+    weights = ladder(0.1, 1.0, 3)
+    assert {tuple(r) for r in elites(pool, weights, distinct=False).ids.tolist()} == {(1, 1)}
+    assert len({tuple(r) for r in elites(pool, weights).ids.tolist()}) == 3
+
+
+points = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 20)), min_size=1, max_size=12)
+
+
+@given(points)
+def test_frontier_is_what_nothing_beats(found):
+    pool = Scored(torch.arange(len(found))[:, None], torch.tensor([float(o) for o, _ in found]), torch.tensor([float(f) for _, f in found]))
+    kept = {(o, f) for o, f in zip(frontier(pool).objective.tolist(), frontier(pool).fluency.tolist(), strict=True)}
+    beaten = lambda a: any((o >= a[0] and f <= a[1]) and (o, f) != a for o, f in found)  # noqa: E731
+    assert kept == {(o, f) for o, f in found if not beaten((o, f))}
+
+
+@given(points)
+def test_hypervolume_counts_the_dominated_cells(found):
+    """Against counting unit cells of the grid under the reference (-20, 20)."""
+    o, f = np.array([p[0] for p in found], float), np.array([p[1] for p in found], float)
+    cells = sum(any(a >= x + 1 and b <= y for a, b in found) for x, y in itertools.product(range(-20, 20), range(0, 20)))
+    assert hypervolume(o, f, (-20.0, 20.0)) == pytest.approx(cells)
+
+
+def test_budget_arithmetic():
+    assert Budget(steps=4).used(Cost(), 2) == 0.5
+    assert Budget(steps=4, model_calls=10).used(Cost(model_calls=8), 2) == 0.8
+    with pytest.raises(ValueError, match="at least one"):
+        Budget()
+    assert (Cost(1, 2, 3, 4, 5, 6) + Cost(1, 1, 1, 1, 1, 1)).forward == 2

@@ -1,0 +1,129 @@
+"""Objectives by hand arithmetic, their scale, and the norm guard with the failure that it prevents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.planted import random_model, toy_persona
+from workbench.contexts import make_contexts
+from workbench.errors import UserError
+from workbench.models import Site, runner_for
+from workbench.objectives import (
+    AnswerLogOdds, AnswerLogProb, Readout, Repetition, Scale, Similarity, Target, answer_log_odds, keep, latent_activation, neutral_prompts,
+    projection, read,
+)  # fmt: skip
+
+SITE = Site(1)
+
+
+def readout(*rows: list[float]) -> Readout:
+    return Readout({SITE: torch.tensor(rows)}, None, torch.zeros(len(rows), 2, dtype=torch.long), None)
+
+
+def direction(*vector: float) -> SimpleNamespace:
+    return SimpleNamespace(vector=torch.tensor(vector), site=SITE)
+
+
+def test_projection_by_hand():
+    at = readout([3.0, 4.0], [0.0, 2.0])
+    assert projection(direction(2.0, 0.0), "raw").score(at).tolist() == [3.0, 0.0]  # the vector is made a unit vector
+    assert projection(direction(2.0, 0.0), "cosine").score(at).tolist() == pytest.approx([0.6, 0.0])
+    scaled = replace(projection(direction(1.0, 0.0)), scale=Scale(mean=1.0, sd=2.0))
+    assert scaled.score(at).tolist() == [1.0, -0.5]
+
+
+def test_sums_products_and_signs():
+    at = readout([3.0, 4.0])
+    x, y = projection(direction(1.0, 0.0), "raw"), projection(direction(0.0, 1.0), "raw")
+    assert (x + y).score(at).tolist() == [7.0]
+    assert (2 * x - y * 0.5).score(at).tolist() == [4.0]
+    assert (-x).sign == -1 and x.sign == 1 and (-(-x)).sign == 1 and (x - y).sign == 1
+    assert (x + y).sites == (SITE,) and not (x + y).needs_final and (x + answer_log_odds()).needs_final
+    assert x.depth(5) == 2 and answer_log_odds().depth(5) == 5
+    assert (2 * x + Repetition()).prompt_score(torch.tensor([[1, 1, 2, 1]])).tolist() == [-0.5]
+
+
+def test_prompt_terms_by_hand():
+    ids = torch.tensor([[5, 6, 5, 5], [1, 2, 3, 4]])
+    assert Repetition().prompt_score(ids).tolist() == [-0.5, 0.0]
+    assert Similarity((1, 2, 9, 4)).prompt_score(ids).tolist() == [0.0, 0.75]
+
+
+def test_target_is_best_at_its_value():
+    at = readout([3.0, 0.0], [1.0, 0.0])
+    assert Target(projection(direction(1.0, 0.0), "raw"), 2.0).score(at).tolist() == [-1.0, -1.0]
+
+
+class FakeSae:
+    """Two ReLU latents, [x0 - 1] and [x1 - 1]."""
+
+    site = SITE
+
+    def pre_activations(self, x, latents):
+        return x[..., list(latents)] - 1
+
+    def encode_some(self, x, latents):
+        return self.pre_activations(x, latents).relu()
+
+
+def test_latents_by_hand_and_gradient_of_one_that_is_off():
+    goal = latent_activation(FakeSae(), [0, 1], [2.0, -1.0])
+    assert goal.score(readout([3.0, 4.0], [0.0, 0.0])).tolist() == [1.0, 0.0]
+    x = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    score = goal.score(Readout({SITE: x}, None, torch.zeros(1, 2, dtype=torch.long), None))
+    assert score.detach().item() == 0.0  # the activation is what is scored
+    assert torch.autograd.grad(score.sum(), x)[0].tolist() == [[2.0, -1.0]]  # the pre-activation is what is differentiated
+    with pytest.raises(UserError, match="one weight for each latent"):
+        latent_activation(FakeSae(), [0, 1], [1.0])
+
+
+def test_a_long_residual_wins_the_raw_projection_but_not_the_guarded_one():
+    """The failure of the published code: an attention sink of many times the usual norm, hardly along the direction, scores best."""
+    usual, sink = [2.0, 1.0], [40.0, 400.0]
+    raw = projection(direction(1.0, 0.0), "raw").score(readout(usual, sink))
+    assert raw[1] > 10 * raw[0]
+    guarded = replace(projection(direction(1.0, 0.0)), scale=Scale(norm_limit=3.0)).score(readout(usual, sink))
+    assert guarded[1] < guarded[0]
+    cosine = projection(direction(1.0, 0.0), "cosine").score(readout(usual, sink))
+    assert cosine[1] < cosine[0]
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model = random_model()
+    return model, make_contexts(model, toy_persona().split().search, n=4)
+
+
+def test_calibration_makes_neutral_prompts_standard(setting):
+    """Over the very prompts it was calibrated on, a z-scored objective has mean 0 and standard deviation 1."""
+    model, contexts = setting
+    vector = SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=SITE)
+    for goal in (projection(vector), answer_log_odds()):
+        goal = goal.calibrate(model, contexts, n=10, length=4, seed=3)
+        scores = torch.stack([goal.score(read(model, goal, contexts, p)).mean() for p in neutral_prompts(model, contexts, 10, 4, 3)])
+        assert float(scores.mean()) == pytest.approx(0.0, abs=1e-3)
+        assert float(scores.std()) == pytest.approx(1.0, abs=1e-3)
+    kept = keep(vector).calibrate(model, contexts, n=10, length=4, seed=3)
+    assert kept.inner.scale == projection(vector).calibrate(model, contexts, n=10, length=4, seed=3).scale
+
+
+def test_an_objective_that_never_moves_is_refused(setting):
+    model, contexts = setting
+    dead = latent_activation(SimpleNamespace(site=SITE, encode_some=lambda x, i: x[..., :1] * 0, pre_activations=lambda x, i: x[..., :1]), [0])
+    with pytest.raises(UserError, match="does not move over neutral prompts"):
+        dead.calibrate(model, contexts, n=4, length=2)
+
+
+def test_answer_objectives_equal_the_logits(setting):
+    model, contexts = setting
+    runner = runner_for(model)
+    at = read(runner, AnswerLogOdds(), contexts, None)
+    for row, context in enumerate(contexts):
+        logits = model(torch.tensor([context.bare_ids]))[0, -1]
+        a, b = (ids[0] for ids in context.answers)
+        assert float(AnswerLogOdds().score(at)[row]) == pytest.approx(float(logits[a] - logits[b]), abs=1e-4)
+        assert float(AnswerLogProb(1).score(at)[row]) == pytest.approx(float(logits.log_softmax(-1)[b]), abs=1e-4)
