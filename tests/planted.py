@@ -33,8 +33,9 @@ def random_model(seed: int = 0, n_layers: int = 3, d_model: int = 32, weight: fl
     """Rotary, RMS-normed, untied, float32; weights large enough that attention and answers vary."""
     tokenizer = tiny_tokenizer()
     cfg = HookedTransformerConfig(
-        n_layers=n_layers, d_model=d_model, n_heads=4, d_head=d_model // 4, d_mlp=2 * d_model, n_ctx=256, d_vocab=len(tokenizer), act_fn="gelu",
-        normalization_type="RMS", positional_embedding_type="rotary", rotary_dim=d_model // 4, seed=seed,
+        n_layers=n_layers, d_model=d_model, n_heads=4, d_head=d_model // 4, d_mlp=2 * d_model, n_ctx=256,
+        d_vocab=len(tokenizer), act_fn="gelu", normalization_type="RMS", positional_embedding_type="rotary",
+        rotary_dim=d_model // 4, seed=seed,
     )  # fmt: skip
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as path:
         tokenizer.save_pretrained(path)  # TransformerLens wants a tokenizer that came from a directory

@@ -21,10 +21,19 @@ from workbench.activations import collect
 from workbench.answers import answer
 from workbench.contexts import make_contexts
 from workbench.directions import (
-    Direction, Method, find_directions, load_directions, random_directions, read_gguf, read_persona_vectors, save_directions, write_gguf,
+    Direction,
+    Method,
+    find_directions,
+    fit,
+    load_directions,
+    quality,
+    random_directions,
+    read_gguf,
+    read_persona_vectors,
+    save_directions,
+    write_gguf,
     write_persona_vectors,
 )  # fmt: skip
-from workbench.directions import fit, quality
 from workbench.directions.data import answer_pairs, own_choices, responses
 from workbench.directions.draw import deal_texts
 from workbench.errors import UserError
@@ -261,7 +270,9 @@ def test_effects_and_readings_are_those_of_answers_and_activations_computed_apar
 def test_the_same_seed_gives_the_same_scan(scan):
     splits = toy_persona("text").split()
     best = scan.best
-    again = find_directions(random_model(), splits.train, splits.search, [best.site.layer], [best.method], n=160, n_contexts=8)
+    again = find_directions(
+        random_model(), splits.train, splits.search, [best.site.layer], [best.method], n=160, n_contexts=8
+    )
     assert torch.equal(again.best.vector, best.vector)
     assert again.table.iloc[0].equals(scan.table.iloc[0])
     assert again.effects.equals(scan.effects)

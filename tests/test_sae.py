@@ -6,18 +6,41 @@ import numpy as np
 import pytest
 import torch
 from planted import random_model, toy_persona
-from safetensors.torch import load_file, save_file
 from sae_lens import (
-    SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, GatedSAE, GatedSAEConfig, JumpReLUSAE, JumpReLUSAEConfig, SAETrainer, StandardSAE,
-    StandardSAEConfig, TopKSAE, TopKSAEConfig,
+    SAE,
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    GatedSAE,
+    GatedSAEConfig,
+    JumpReLUSAE,
+    JumpReLUSAEConfig,
+    SAETrainer,
+    StandardSAE,
+    StandardSAEConfig,
+    TopKSAE,
+    TopKSAEConfig,
 )  # fmt: skip
 from sae_lens.saes.sae import SAEMetadata
+from safetensors.torch import load_file, save_file
 
 from workbench.activations import ActivationStore
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import Readout, latent_activation
-from workbench.sae import PRESETS, Probe, Sae, SaeCard, Splice, best_latent, check_sae, explained_variance, find_sae, load_sae, splice, train_sae
+from workbench.sae import (
+    PRESETS,
+    Probe,
+    Sae,
+    SaeCard,
+    Splice,
+    best_latent,
+    check_sae,
+    explained_variance,
+    find_sae,
+    load_sae,
+    splice,
+    train_sae,
+)
 from workbench.sae.train import split_texts, token_windows
 
 KINDS = {
@@ -94,8 +117,13 @@ def test_a_latent_that_is_off_still_pulls(kind):
     value.sum().backward()
     gradient, step = x.grad.clone(), 1e-2
     along = gradient / gradient.norm()
-    difference = sae.pre_activations(x.detach() + step * along, [off]) - sae.pre_activations(x.detach() - step * along, [off])
-    assert float(difference) / (2 * step) == pytest.approx(float(gradient.norm()), rel=1e-3) and float(gradient.norm()) > 0.1
+    difference = sae.pre_activations(x.detach() + step * along, [off]) - sae.pre_activations(
+        x.detach() - step * along, [off]
+    )
+    assert (
+        float(difference) / (2 * step) == pytest.approx(float(gradient.norm()), rel=1e-3)
+        and float(gradient.norm()) > 0.1
+    )
 
 
 def test_rows_alone_read_the_same_and_topk_refuses():
@@ -168,7 +196,7 @@ def test_the_site_is_the_files_or_given_but_never_another(tmp_path):
     own.save_model(tmp_path / "named")
     own.cfg.metadata = SAEMetadata()
     own.save_model(tmp_path / "unnamed")
-    with pytest.raises(UserError, match="trained at blocks.1.hook_resid_post, not at blocks.2.hook_resid_post"):
+    with pytest.raises(UserError, match=r"trained at blocks\.1\.hook_resid_post, not at blocks.2.hook_resid_post"):
         load_sae(tmp_path / "named", site=Site(2))
     with pytest.raises(UserError, match="does not say which hook"):
         load_sae(tmp_path / "unnamed")
@@ -184,7 +212,11 @@ def test_damaged_directories_are_refused(tmp_path):
     with pytest.raises(UserError, match="not a whole safetensors file"):
         load_sae(tmp_path)
     (tmp_path / "sae_weights.safetensors").write_bytes(weights)
-    for broken, says in [(cfg[:30], "expected JSON"), (cfg.replace('"standard"', '"magic"'), "cannot read"), (cfg.replace('"d_sae": 48', '"d_sae": 47'), "cannot read")]:
+    for broken, says in [
+        (cfg[:30], "expected JSON"),
+        (cfg.replace('"standard"', '"magic"'), "cannot read"),
+        (cfg.replace('"d_sae": 48', '"d_sae": 47'), "cannot read"),
+    ]:
         (tmp_path / "cfg.json").write_text(broken)
         with pytest.raises(UserError, match=says):
             load_sae(tmp_path)
@@ -283,7 +315,7 @@ def test_splicing_is_a_hook_that_replaces_and_cross_entropy_is_torchs(trained):
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
-    arguments = dict(d_sae=32, k=4, tokens=20_000, batch_size=100, checkpoints=3, seed=1)
+    arguments = {"d_sae": 32, "k": 4, "tokens": 20_000, "batch_size": 100, "checkpoints": 3, "seed": 1}
     train_sae(random_model(), texts(), Site(0), tmp_path / "straight", **arguments)
     real, calls = SAETrainer.step, []
 
@@ -308,7 +340,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypa
 
 
 def test_the_seed_decides(tmp_path):
-    arguments = dict(d_sae=32, k=4, tokens=3_000, batch_size=100)
+    arguments = {"d_sae": 32, "k": 4, "tokens": 3_000, "batch_size": 100}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train_sae(random_model(), texts(), Site(0), tmp_path / name, seed=seed, **arguments)
     a, b, c = (load_file(tmp_path / name / "sae_weights.safetensors")["W_enc"] for name in "abc")
@@ -317,7 +349,13 @@ def test_the_seed_decides(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [({"k": 0}, "k must lie"), ({"k": 50, "d_sae": 40}, "k must lie"), ({"site": Site(8)}, "layers 0-2"), ({"tokens": 3}, "fewer than one batch"), ({"texts": texts(3)}, "too little text")],
+    [
+        ({"k": 0}, "k must lie"),
+        ({"k": 50, "d_sae": 40}, "k must lie"),
+        ({"site": Site(8)}, "layers 0-2"),
+        ({"tokens": 3}, "fewer than one batch"),
+        ({"texts": texts(3)}, "too little text"),
+    ],
 )
 def test_training_refuses(arguments, says, tmp_path):
     given = {"texts": texts(), "site": Site(0), "d_sae": 32, "k": 4, "tokens": 1000, "batch_size": 100, **arguments}
@@ -346,7 +384,10 @@ def test_the_best_latent_is_chosen_on_one_half_and_judged_on_the_other():
 def test_text_is_cut_into_windows_and_held_out_text_is_not_trained_on():
     model = random_model()
     windows = token_windows(model, ["Be honest, be blunt." * 9, "no"], 16)
-    assert all(2 <= len(w) <= 16 for w in windows) and sum(map(len, windows)) >= len(runner_for(model).encode("Be honest, be blunt." * 9)) - 1
+    assert (
+        all(2 <= len(w) <= 16 for w in windows)
+        and sum(map(len, windows)) >= len(runner_for(model).encode("Be honest, be blunt." * 9)) - 1
+    )
     training, held_out = split_texts(texts(40) * 2, 0)
     assert len(training) + len(held_out) == 40 and not set(training) & set(held_out)
     assert toy_persona().items and ActivationStore(model, training, Site(0), 16).tokens_per_epoch > 100

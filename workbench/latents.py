@@ -64,7 +64,9 @@ class Latent:
     def objective(self) -> LatentActivation:
         """The latent's activation at the decision token as an objective. UserError if it was read from a file, without its SAE."""
         if self.sae is None:
-            raise UserError(f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])")
+            raise UserError(
+                f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])"
+            )
         return latent_activation(self.sae, [self.latent])
 
 
@@ -101,7 +103,10 @@ class Latents:
     @property
     def table(self) -> pd.DataFrame:
         """One row a latent."""
-        rows = [{k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""} for row in self.latents]
+        rows = [
+            {k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""}
+            for row in self.latents
+        ]
         return pd.DataFrame(rows)
 
     def objective(self, sae: Sae) -> LatentActivation:
@@ -117,10 +122,14 @@ class Latents:
     def from_json(cls, entry: dict[str, Any]) -> Latents:
         """Back from `to_json`. UserError names what is missing."""
         try:
-            rows = tuple(Latent(**{**row, "top": tuple((float(a), str(t)) for a, t in row["top"])}) for row in entry["latents"])
+            rows = tuple(
+                Latent(**{**row, "top": tuple((float(a), str(t)) for a, t in row["top"])}) for row in entry["latents"]
+            )
             return cls(*(str(entry[k]) for k in ("persona", "sae", "site", "labels", "rule")), rows)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"latents.json: not as the workbench writes it ({type(error).__name__}: {error})") from error
+            raise UserError(
+                f"latents.json: not as the workbench writes it ({type(error).__name__}: {error})"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Latents({len(self)} of {self.sae} for {self.persona}, by {self.labels}, {self.rule})"
@@ -130,8 +139,16 @@ class Latents:
 
 
 def rank_latents(
-    model: Any, sae: Sae, train: Split, k: int = 20, labels: Labels = "choice", rule: Rule = "effect", n: int = 384, least: float = 0.01,
-    slot: Slot = "system", seed: int = 0,
+    model: Any,
+    sae: Sae,
+    train: Split,
+    k: int = 20,
+    labels: Labels = "choice",
+    rule: Rule = "effect",
+    n: int = 384,
+    least: float = 0.01,
+    slot: Slot = "system",
+    seed: int = 0,
 ) -> Latents:
     """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest density considered.
 
@@ -154,12 +171,15 @@ def rank_latents(
     if not chosen:
         raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(data)} rows")
     rows = tuple(
-        _describe(runner, sae, i, float(difference[i]), float(sizes[1][i]), activations, data, second, shown) for i in chosen
+        _describe(runner, sae, i, float(difference[i]), float(sizes[1][i]), activations, data, second, shown)
+        for i in chosen
     )
     return Latents(train.persona.name, sae.name, sae.site.name, labels, rule, rows)
 
 
-def persona_probe(model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0) -> Probe:
+def persona_probe(
+    model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0
+) -> Probe:
     """Own-choice data at a layer from two splits, for the card of an SAE (best latent's held-out AUC)."""
     draw = Draw(runner_for(model), [layer], slot, seed)
     a, b = (draw.labelled(split, "choice", n) for split in (train, held_out))
@@ -201,13 +221,29 @@ def _above_percentile(difference: Tensor, percent: float = 99.0) -> list[int]:
 
 
 def _describe(
-    runner: Runner, sae: Sae, latent: int, weight: float, effect_size: float, activations: Tensor, data: Labelled, held_out: Tensor, shown: Tensor
+    runner: Runner,
+    sae: Sae,
+    latent: int,
+    weight: float,
+    effect_size: float,
+    activations: Tensor,
+    data: Labelled,
+    held_out: Tensor,
+    shown: Tensor,
 ) -> Latent:
     column = activations[:, latent]
     top = torch.argsort(column, descending=True, stable=True)[:3].tolist()
     return Latent(
-        latent, weight, effect_size, auc(column[held_out], shown[held_out]), float((column != 0).float().mean()), float(column.mean()),
-        float(column.max()), promoted(runner, sae, latent), tuple((float(column[i]), data.texts[i]) for i in top if column[i] != 0), sae,
+        latent,
+        weight,
+        effect_size,
+        auc(column[held_out], shown[held_out]),
+        float((column != 0).float().mean()),
+        float(column.mean()),
+        float(column.max()),
+        promoted(runner, sae, latent),
+        tuple((float(column[i]), data.texts[i]) for i in top if column[i] != 0),
+        sae,
     )
 
 

@@ -141,7 +141,10 @@ def find_directions(
     """
     runner = runner_for(model)
     wanted = range(runner.shape.n_layers) if layers is None else layers
-    layers, chosen = sorted({Site(k).checked(runner.shape.n_layers).layer for k in wanted}), [_method(m) for m in methods]
+    layers, chosen = (
+        sorted({Site(k).checked(runner.shape.n_layers).layer for k in wanted}),
+        [_method(m) for m in methods],
+    )
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
     fitting, testing = deal_texts(train.persona.varied_system_texts, n_texts, seed)
@@ -149,8 +152,12 @@ def find_directions(
     trained = {kind: draw.labelled(train, kind, n, fitting) for kind in kinds | {"choice"}}
     choices = draw.under_each(search, testing, n_contexts)
     pairs = {kind: draw.labelled(search, kind, 256) for kind in kinds & {"answer", "response"}}
-    tested = _Tested(choices, {"choice": choices, "choice_within": choices, **pairs}, len(choices) // (len(testing) + 1))
-    found = {(layer, m.name): _judge(m, layer, trained, tested, train.persona.name, seed) for layer in layers for m in chosen}
+    tested = _Tested(
+        choices, {"choice": choices, "choice_within": choices, **pairs}, len(choices) // (len(testing) + 1)
+    )
+    found = {
+        (layer, m.name): _judge(m, layer, trained, tested, train.persona.name, seed) for layer in layers for m in chosen
+    }
     table = pd.DataFrame([row for row, _ in found.values()])
     order = np.argsort(-table["predicts"].fillna(-np.inf).to_numpy(), kind="stable")
     table = table.iloc[order].reset_index(drop=True)
@@ -206,7 +213,9 @@ def _judge(
     return row, direction
 
 
-def _direction(method: Method, layer: int, data: Labelled, held_out: Labelled, choices: Labelled, persona: str) -> Direction:
+def _direction(
+    method: Method, layer: int, data: Labelled, held_out: Labelled, choices: Labelled, persona: str
+) -> Direction:
     """The method's vector with its held-out AUC, and what it reads at the decision tokens of the train data."""
     vector = method.fit(data.states[layer], data.scores)
     readings, shown = choices.states[layer] @ (vector / vector.norm()), fits.positive(choices.scores)

@@ -6,6 +6,6 @@ from workbench.sae.sae import LatentRows, Sae
 from workbench.sae.train import Probe, SaeCard, best_latent, make_card, train_sae
 
 __all__ = [
-    "PRESETS", "LatentRows", "Probe", "Sae", "SaeCard", "SaeCheck", "Splice", "best_latent", "check_sae", "explained_variance", "find_sae", "load_sae",
-    "make_card", "splice", "train_sae",
+    "PRESETS", "LatentRows", "Probe", "Sae", "SaeCard", "SaeCheck", "Splice", "best_latent", "check_sae", "explained_variance",
+    "find_sae", "load_sae", "make_card", "splice", "train_sae",
 ]  # fmt: skip

@@ -69,7 +69,9 @@ def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
     return float(1 - left / (x - x.mean(dim=0)).square().sum())
 
 
-def check_sae(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192) -> SaeCheck:
+def check_sae(
+    sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192
+) -> SaeCheck:
     """Runs the check on token sequences (a few thousand tokens suffice). UserError where SAE and model do not fit at all."""
     runner = runner_for(model)
     sae.check(runner)
@@ -78,9 +80,16 @@ def check_sae(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: f
     by_layer = {site.layer: explained_variance(sae, x) for site, x in states.items()}
     x = states[sae.site]
     with torch.no_grad():
-        fired = torch.cat([(sae.encode(rows) != 0).float().sum(dim=0, keepdim=True) for rows in x.split(4096)]).sum(dim=0)
+        fired = torch.cat([(sae.encode(rows) != 0).float().sum(dim=0, keepdim=True) for rows in x.split(4096)]).sum(
+            dim=0
+        )
     return SaeCheck(
-        by_layer[sae.site.layer], by_layer, float(fired.sum()) / len(x), fired / len(x), len(x), _warnings(sae, runner, by_layer, floor)
+        by_layer[sae.site.layer],
+        by_layer,
+        float(fired.sum()) / len(x),
+        fired / len(x),
+        len(x),
+        _warnings(sae, runner, by_layer, floor),
     )
 
 
@@ -107,26 +116,34 @@ def token_states(
     for batch in length_batches(usable, batch_tokens):
         states = read_all(runner, [usable[i] for i in batch], sites)
         for site in sites:
-            kept[site].extend(states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch))
+            kept[site].extend(
+                states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch)
+            )
     return {site: torch.cat(rows) for site, rows in kept.items()}
 
 
 def _warnings(sae: Sae, runner: Runner, by_layer: dict[int, float], floor: float) -> tuple[str, ...]:
-    found, layer = [], sae.site.layer
+    found, layer, name = [], sae.site.layer, f"SAE {sae.name!r}"
     if by_layer[layer] < floor:
-        found.append(f"SAE {sae.name!r} explains {by_layer[layer]:.2f} of the variance at {sae.site.name}, less than {floor:.2f}: another model, layer or scale?")
+        explains = f"{name} explains {by_layer[layer]:.2f} of the variance at {sae.site.name}"
+        found.append(f"{explains}, less than {floor:.2f}: another model, layer or scale?")
     best = max(by_layer, key=lambda k: by_layer[k])
     if best != layer and by_layer[best] > by_layer[layer] + 0.02:
-        found.append(f"SAE {sae.name!r} explains layer {best} better ({by_layer[best]:.2f}) than layer {layer} that its file names ({by_layer[layer]:.2f})")
+        explains = f"{name} explains layer {best} better ({by_layer[best]:.2f})"
+        found.append(f"{explains} than layer {layer} that its file names ({by_layer[layer]:.2f})")
     trained_on = sae.metadata.get("model_fingerprint")
     if trained_on is not None and trained_on != runner.fingerprint:
-        found.append(f"SAE {sae.name!r} was trained on a model with fingerprint {trained_on}, this one has {runner.fingerprint}")
+        found.append(f"{name} was trained on a model with fingerprint {trained_on}, this one has {runner.fingerprint}")
     return tuple(found)
 
 
 @torch.no_grad()
 def _cross_entropy(
-    runner: Runner, sequences: Sequence[Sequence[int]], site: Site, edit: Callable[[Tensor], Tensor] | None, batch_tokens: int
+    runner: Runner,
+    sequences: Sequence[Sequence[int]],
+    site: Site,
+    edit: Callable[[Tensor], Tensor] | None,
+    batch_tokens: int,
 ) -> float:
     total, count = 0.0, 0
     usable = [s for s in sequences if len(s) > 1]

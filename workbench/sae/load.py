@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from sae_lens import SAE
+from safetensors import SafetensorError
 
 import workbench
 from workbench.errors import UserError
@@ -18,8 +18,8 @@ from workbench.sae.sae import Sae
 
 #: Short names: model/layer for the paper's three models (release, id in sae-lens's registry).
 PRESETS: dict[str, tuple[str, str]] = {
-    **{f"llama-3.1-8b-instruct/{k}": ("llama-3.1-8b-instruct-andyrdt", f"resid_post_layer_{k}_trainer_1") for k in (3, 7, 11, 15, 19, 23, 27)},
-    **{f"qwen2.5-7b-instruct/{k}": ("qwen2.5-7b-instruct-andyrdt", f"resid_post_layer_{k}_trainer_1") for k in (3, 7, 11, 15, 19, 23, 27)},
+    **{f"{model}/{k}": (f"{model}-andyrdt", f"resid_post_layer_{k}_trainer_1")
+       for model in ("llama-3.1-8b-instruct", "qwen2.5-7b-instruct") for k in (3, 7, 11, 15, 19, 23, 27)},
     **{f"gemma-3-4b-it/{k}": ("gemma-scope-2-4b-it-res", f"layer_{k}_width_16k_l0_medium") for k in (9, 17, 22, 29)},
 }  # fmt: skip
 
@@ -62,7 +62,9 @@ def find_sae(name: str | Path) -> Where:
     if path.is_dir():
         return Where(path)
     if isinstance(name, Path) or "/" not in text.strip("/") or text.startswith((".", "/", "~")):
-        raise UserError(f"no SAE at {name}: expected 'organism', a directory, 'release/id' of sae-lens, or one of {', '.join(PRESETS)}")
+        raise UserError(
+            f"no SAE at {name}: expected 'organism', a directory, 'release/id' of sae-lens, or one of {', '.join(PRESETS)}"
+        )
     release, _, sae_id = text.partition("/")
     return Where(None, release, sae_id)
 
@@ -89,7 +91,9 @@ def _from_release(where: Where, device: str, dtype: str) -> SAE[Any]:
     except ValueError as error:
         raise UserError(f"SAE {name}: {str(error).splitlines()[0]}") from error
     except OSError as error:  # the hub's errors, offline mode among them, are OSErrors
-        raise UserError(f"SAE {name} is not in the local cache, and the hub did not give it ({type(error).__name__})") from error
+        raise UserError(
+            f"SAE {name} is not in the local cache, and the hub did not give it ({type(error).__name__})"
+        ) from error
 
 
 def _site(name: str, module: SAE[Any], given: Site | None) -> Site:

@@ -88,8 +88,19 @@ class SaeCard:
 
 
 def train_sae(
-    model: Any, texts: Sequence[str] | Sequence[Sequence[int]], site: Site, out: str | Path, d_sae: int = 512, k: int = 16, tokens: int = 1_000_000,
-    lr: float = 1e-3, batch_size: int = 512, context_size: int = 128, checkpoints: int = 0, seed: int = 0, probes: Mapping[str, Probe] | None = None,
+    model: Any,
+    texts: Sequence[str] | Sequence[Sequence[int]],
+    site: Site,
+    out: str | Path,
+    d_sae: int = 512,
+    k: int = 16,
+    tokens: int = 1_000_000,
+    lr: float = 1e-3,
+    batch_size: int = 512,
+    context_size: int = 128,
+    checkpoints: int = 0,
+    seed: int = 0,
+    probes: Mapping[str, Probe] | None = None,
 ) -> SaeCard:
     """Trains an SAE at `site` and saves it in `out` (cfg.json, sae_weights.safetensors, card.json); gives the card.
 
@@ -114,14 +125,17 @@ def train_sae(
     return card
 
 
-def make_card(sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: int, seed: int, probes: Mapping[str, Probe]) -> SaeCard:
+def make_card(
+    sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: int, seed: int, probes: Mapping[str, Probe]
+) -> SaeCard:
     """Measures an SAE on held-out text and on labelled activations."""
     runner = runner_for(model)
     check, loss = check_sae(sae, runner, held_out), splice(sae, runner, held_out)
     return SaeCard(
-        model=str(sae.metadata.get("model_name")), fingerprint=runner.fingerprint, site=sae.site.name, architecture=sae.architecture,
-        d_sae=sae.d_sae, k=int(getattr(sae.module.cfg, "k", 0)), tokens=tokens, seed=seed, explained_variance=check.explained_variance, l0=check.l0,
-        dead=check.silent, loss_clean=loss.clean, loss_spliced=loss.spliced, loss_ablated=loss.ablated, loss_recovered=loss.recovered,
+        model=str(sae.metadata.get("model_name")), fingerprint=runner.fingerprint, site=sae.site.name,
+        architecture=sae.architecture, d_sae=sae.d_sae, k=int(getattr(sae.module.cfg, "k", 0)), tokens=tokens, seed=seed,
+        explained_variance=check.explained_variance, l0=check.l0, dead=check.silent,
+        loss_clean=loss.clean, loss_spliced=loss.spliced, loss_ablated=loss.ablated, loss_recovered=loss.recovered,
         held_out_tokens=check.tokens, best_latents={name: best_latent(sae, probe) for name, probe in probes.items()},
     )  # fmt: skip
 
@@ -129,13 +143,19 @@ def make_card(sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: i
 def best_latent(sae: Sae, probe: Probe) -> dict[str, float]:
     """The latent that tells best on the first half, and its AUC on the second (below 0.5: it fires where the persona is absent)."""
     with torch.no_grad():
-        first, second = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
-    aucs = np.array([roc_auc_score(probe.shown, first[:, i]) if np.ptp(first[:, i]) else 0.5 for i in range(sae.d_sae)])
+        ranking, judging = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
+    aucs = np.array([roc_auc_score(probe.shown, ranking[:, i]) if np.ptp(ranking[:, i]) else 0.5 for i in range(sae.d_sae)])
     latent = int(np.argmax(np.abs(aucs - 0.5)))
-    return {"latent": latent, "auc": float(roc_auc_score(probe.held_out_shown, second[:, latent])), "train_auc": float(aucs[latent])}
+    return {
+        "latent": latent,
+        "auc": float(roc_auc_score(probe.held_out_shown, judging[:, latent])),
+        "train_auc": float(aucs[latent]),
+    }
 
 
-def token_windows(model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int) -> list[tuple[int, ...]]:
+def token_windows(
+    model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int
+) -> list[tuple[int, ...]]:
     """Texts as token sequences of at most context_size (long ones cut into several); those of one token are dropped."""
     runner = runner_for(model)
     size = min(context_size, runner.shape.n_ctx)
@@ -146,18 +166,30 @@ def token_windows(model: Any, texts: Sequence[str] | Sequence[Sequence[int]], co
     return [w for w in windows if len(w) > 1]
 
 
-def split_texts(windows: Sequence[tuple[int, ...]], seed: int, share: float = 0.05) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+def split_texts(
+    windows: Sequence[tuple[int, ...]], seed: int, share: float = 0.05
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
     """(training, held out): distinct windows, so that no held-out one is also trained on. UserError below 20 windows."""
     distinct = list(dict.fromkeys(windows))
     if len(distinct) < 20:
-        raise UserError(f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed")
+        raise UserError(
+            f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed"
+        )
     order = np.random.default_rng(seed).permutation(len(distinct))
     n = min(max(1, round(share * len(distinct))), 400)
     return tuple(distinct[i] for i in order[n:]), tuple(distinct[i] for i in order[:n])
 
 
 def _trainer(
-    runner: Runner, store: ActivationStore, out: Path, d_sae: int, k: int, tokens: int, lr: float, checkpoints: int, seed: int
+    runner: Runner,
+    store: ActivationStore,
+    out: Path,
+    d_sae: int,
+    k: int,
+    tokens: int,
+    lr: float,
+    checkpoints: int,
+    seed: int,
 ) -> tuple[SAETrainer[Any, Any], int]:
     """sae-lens's trainer, new or as the newest checkpoint left it, and how many vectors it has seen."""
     steps = tokens // store.batch_size
@@ -181,11 +213,16 @@ def _trainer(
 
 def _config(runner: Runner, store: ActivationStore, d_in: int, d_sae: int, k: int, seed: int) -> TopKTrainingSAEConfig:
     metadata = SAEMetadata(
-        model_name=str(getattr(runner.model.cfg, "model_name", "")), hook_name=store.site.name, prepend_bos=False, model_fingerprint=runner.fingerprint,
-        seed=seed, context_size=max(len(s) for s in store.sequences),
+        model_name=Path(str(getattr(runner.model.cfg, "model_name", ""))).name, hook_name=store.site.name, prepend_bos=False,
+        model_fingerprint=runner.fingerprint, seed=seed, context_size=max(len(s) for s in store.sequences),
     )  # fmt: skip
     return TopKTrainingSAEConfig(
-        d_in=d_in, d_sae=d_sae, k=k, device=str(runner.device), normalize_activations="expected_average_only_in", metadata=metadata
+        d_in=d_in,
+        d_sae=d_sae,
+        k=k,
+        device=str(runner.device),
+        normalize_activations="expected_average_only_in",
+        metadata=metadata,
     )
 
 
@@ -204,7 +241,9 @@ def _resume(trainer: SAETrainer[Any, Any], checkpoints: Path) -> int:
     wanted = trainer.sae.cfg
     for name in ("d_in", "d_sae", "k"):
         if saved.get(name) != getattr(wanted, name):
-            raise UserError(f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, asked for is {getattr(wanted, name)}")
+            raise UserError(
+                f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, asked for is {getattr(wanted, name)}"
+            )
     trainer.sae.load_weights_from_checkpoint(newest)
     trainer.load_trainer_state(newest)
     trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t > trainer.n_training_samples]
