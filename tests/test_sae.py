@@ -35,9 +35,11 @@ from workbench.sae import (
     Splice,
     best_latent,
     check_sae,
+    context_texts,
     explained_variance,
     find_sae,
     load_sae,
+    read_corpus,
     splice,
     train_sae,
 )
@@ -391,3 +393,34 @@ def test_text_is_cut_into_windows_and_held_out_text_is_not_trained_on():
     training, held_out = split_texts(texts(40) * 2, 0)
     assert len(training) + len(held_out) == 40 and not set(training) & set(held_out)
     assert toy_persona().items and ActivationStore(model, training, Site(0), 16).tokens_per_epoch > 100
+
+
+def test_a_corpus_is_read_from_lines_json_csv_and_contrast_files(tmp_path):
+    files = {
+        "a.txt": ("one\n\n two \n", ["one", "two"]),
+        "a.jsonl": ('{"text": "one"}\n{"question": "q", "answer": "a", "n": 3}\n', ["one", "q\na"]),
+        "a.json": ('["one", {"text": "two"}, 5]', ["one", "two"]),
+        "a.csv": ('text,other\n"one, two",x\n', ["one, two"]),
+    }
+    for name, (content, expected) in files.items():
+        (tmp_path / name).write_text(content)
+        assert read_corpus(tmp_path / name) == expected
+    assert read_corpus(tmp_path / "a.txt", limit=1) == ["one"]
+    for name, content, says in [
+        ("b.jsonl", '{"text": "x"}\n{', "line 2: expected JSON"),
+        ("b.json", "{}", "found dict"),
+        ("b.txt", "\n", "no text"),
+    ]:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=says):
+            read_corpus(tmp_path / name)
+
+
+def test_context_texts_are_contexts_with_an_answer_under_varied_system_texts():
+    model, split = random_model(), toy_persona().split().train
+    made = context_texts(model, split, n=50)
+    texts = [model.tokenizer.decode(ids) for ids in made]
+    assert len(made) == 50 and all(text.endswith(("(A", "(B")) for text in texts)
+    with_system = sum("system" in text for text in texts)
+    assert 25 < with_system <= 50 and len(set(made)) > 40
+    assert made == context_texts(model, split, n=50) != context_texts(model, split, n=50, seed=1)

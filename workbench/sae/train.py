@@ -73,9 +73,13 @@ class SaeCard:
     held_out_tokens: int
     best_latents: dict[str, dict[str, float]] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as card.json holds them."""
+        return asdict(self)
+
     def save(self, directory: str | Path) -> None:
         """Writes card.json into the SAE's directory."""
-        write_json(Path(directory) / "card.json", asdict(self))
+        write_json(Path(directory) / "card.json", self.to_json())
 
     @classmethod
     def load(cls, directory: str | Path) -> SaeCard:

@@ -1,0 +1,85 @@
+"""Text to train and check a sparse autoencoder on: a corpus file, or a persona's own contexts as the model sees them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.contexts import Slot, encode_prompt, make_contexts
+from workbench.errors import UserError
+from workbench.models import runner_for
+from workbench.personas import Split
+from workbench.runs import read_json, read_text
+
+
+def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
+    """The texts of a file, in order: .jsonl, .json (a list) and .csv give one a row, everything else one a line.
+
+    A row that is an object gives its field `text`, or all its text fields one after the other (so contrast files serve too).
+    limit: at most so many. UserError names file and line of what cannot be read, and a file without any text.
+    """
+    path = Path(path)
+    rows = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}.get(path.suffix.lower(), _lines)(path)
+    texts = [text for text in (_text_of(row) for row in rows) if text]
+    if not texts:
+        raise UserError(f"{path}: no text in this file")
+    return texts if limit is None else texts[:limit]
+
+
+def context_texts(
+    model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0
+) -> list[tuple[int, ...]]:
+    """About n token sequences as the model meets them in a study: the split's contexts, in turn, bare or under a varied system
+    text drawn by seed, each followed by one of its two answers."""
+    runner = runner_for(model)
+    contexts = make_contexts(runner, split, slot=slot, seed=seed)
+    prompts = [None, *(encode_prompt(runner, contexts, text) for text in split.persona.varied_system_texts)]
+    rng = np.random.default_rng(seed)
+    made: list[tuple[int, ...]] = []
+    while len(made) < n:
+        for i in rng.permutation(len(contexts)):
+            prompt, side = prompts[rng.integers(len(prompts))], rng.integers(2)
+            made.append((*contexts[int(i)].ids(prompt), *contexts[int(i)].answers[int(side)]))
+    return made[:n]
+
+
+def _lines(path: Path) -> Iterable[Any]:
+    return read_text(path).splitlines()
+
+
+def _json_list(path: Path) -> Iterable[Any]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: expected a JSON list of texts or objects, found {type(rows).__name__}")
+    return rows
+
+
+def _json_lines(path: Path) -> Iterable[Any]:
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: expected JSON: {error.msg}") from error
+    return rows
+
+
+def _csv_rows(path: Path) -> Iterable[Any]:
+    return csv.DictReader(io.StringIO(read_text(path)))
+
+
+def _text_of(row: Any) -> str:
+    if isinstance(row, str):
+        return row.strip()
+    if not isinstance(row, dict):
+        return ""
+    if isinstance(row.get("text"), str):
+        return row["text"].strip()
+    return "\n".join(value.strip() for value in row.values() if isinstance(value, str) and value.strip())
