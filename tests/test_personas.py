@@ -72,6 +72,14 @@ def test_shares_of_equal_groups_are_off_by_less_than_one_group_each(
         assert count == 1 or abs(count - fraction * n_groups) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_group_is_trained_on_and_dominates_no_other_split(seed: int) -> None:
+    """One group of 60 and one of 30 among 60 single ones: neither may be most of a split that intervals come from."""
+    splits = persona([60, 30] + [1] * 60).split(seed)
+    assert {"group 0", "group 1"} <= set(splits.train.groups)
+    assert min(len(splits.search), len(splits.selection), len(splits.test)) >= 15
+
+
 def test_the_seed_changes_the_split_and_the_default_split_is_fixed_for_good() -> None:
     whole = persona([1] * 40)
     tests = [frozenset(item.id for item in whole.split(seed).test) for seed in range(10)]

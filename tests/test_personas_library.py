@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from workbench.errors import UserError
-from workbench.personas import Item, Persona, check_persona, load_persona
+from workbench.personas import Item, Persona, PersonaFile, check_persona, load_persona, persona_from, trait_from_file
 from workbench.personas.balance import warnings_of
 from workbench.personas.checks import smallest_difference
 from workbench.personas.texts import KNOWN
@@ -148,7 +148,20 @@ data:
         ("metric: letters", "metric: words", "field metric: Input should be 'letters' or 'text'"),
         ("description:", "desciption:", "field desciption: Extra inputs are not permitted"),
         ("name: stoicism", "", "field name: Field required"),
-        ("data: pairs.csv", "data: []", "field data: expected the name of a data file or at least one pair"),
+        (
+            "data: pairs.csv",
+            "data: []",
+            r"other\.yaml: expected either data \(a file's name or pairs\) or opposites with",
+        ),
+        ("data: pairs.csv", "", r"other\.yaml: expected either data"),
+        ("data: pairs.csv", "questions: [a]", r"other\.yaml: expected either data"),
+        ("data: pairs.csv", "data: a.csv\nquestions: [a]", r"other\.yaml: expected either data"),
+        (
+            "data: pairs.csv",
+            "questions: [a]\nopposites: [{induce: x}]",
+            r"field opposites\.0\.suppress: Field required",
+        ),
+        ("data: pairs.csv", "questions: [a]\nopposites: [{induce: x, suppress: y}]", "has no answers yet"),
         ("data: pairs.csv", "data: 5", "field data"),
         (
             "data: pairs.csv",
@@ -177,6 +190,26 @@ def test_mistakes_in_a_persona_file_name_the_field(home: Path, old: str, new: st
     with pytest.raises(UserError, match=message) as caught:
         load_persona("other", path)
     assert "\n" not in str(caught.value)
+
+
+def test_opposite_system_texts_and_questions_become_a_persona_by_a_model_s_answers(tmp_path: Path) -> None:
+    path = tmp_path / "calm.yaml"
+    path.write_text(
+        "name: calm\nopposites: [{induce: Be calm., suppress: Panic.}]\nquestions: [Rain today, Sun today, A storm]\n"
+    )
+    persona = trait_from_file(path).persona(lambda system, question: f"{question}? {system}")
+    assert [item.matching for item in persona.items][1] == "Sun today? Be calm." and persona.name == "calm"
+    assert persona.manual_prompts == {"induce": ("Be calm.",), "suppress": ("Panic.",)}
+
+
+def test_a_persona_file_made_in_python_is_the_one_made_in_yaml(home: Path) -> None:
+    entry = PersonaFile(
+        name="x",
+        data=({"question": "a?", "matching": "b", "not_matching": "c"},) * 1
+        + ({"question": "d?", "matching": "e", "not_matching": "f"},),
+        metric="text",
+    )
+    assert [item.matching for item in persona_from(entry).items] == ["b", "e"]
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -219,7 +252,7 @@ def test_groups_that_cannot_be_split_and_repeats_are_warned_of_not_refused() -> 
 
 
 def test_the_smallest_difference_is_found_by_simulated_studies_as_often_as_it_says() -> None:
-    """Two conditions whose answers are unrelated (worst case: a group answers alike) at rates 0.5 -/+ half the difference."""
+    """Two conditions with unrelated answers (worst case: a group answers alike), rates 0.5 -/+ half the difference."""
     test = made(500, first=250, longer=250, groups=200).split(0).test
     best, worst = smallest_difference(test)
     groups = test.n_groups
@@ -228,6 +261,14 @@ def test_the_smallest_difference_is_found_by_simulated_studies_as_often_as_it_sa
     one, two = (rng.random((4000, groups)) < rate for rate in (0.5 - worst / 2, 0.5 + worst / 2))
     power = np.mean(stats.ttest_1samp(two.astype(float) - one, 0.0, axis=1).pvalue < 0.05)
     assert 0.76 < power < 0.90  # the variance is a little below 1/2 away from a rate of one half
+
+
+def test_opposite_labels_of_one_question_are_warned_of() -> None:
+    persona = made(40, first=20, longer=20, groups=40)
+    swapped = replace(persona.items[3], id="swapped", matching="a no", not_matching=persona.items[3].matching)
+    check = check_persona(replace(persona, items=(*persona.items, swapped)))
+    assert any("1 pairs of items call opposite answers" in line for line in check.warnings)
+    assert not any("opposite answers" in line for line in check_persona(persona).warnings)
 
 
 def test_a_check_shows_itself_as_an_escaped_table() -> None:

@@ -276,11 +276,11 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     if root:
         os.seteuid(65534)  # nothing is unwritable for root: be nobody for a moment
     try:
-        with pytest.raises(UserError, match="cannot write to .*: Permission denied"):
+        with pytest.raises(UserError, match=r"cannot write to .*: Permission denied"):
             RunDirectory.create(tmp_path / "run")
-        with pytest.raises(UserError, match="cannot write to .*: Permission denied"):
+        with pytest.raises(UserError, match=r"cannot write to .*: Permission denied"):
             RunDirectory.next_numbered(tmp_path / "runs", "demo")
-        with pytest.raises(UserError, match="cannot write .*: Permission denied"):
+        with pytest.raises(UserError, match=r"cannot write .*: Permission denied"):
             write_text(tmp_path / "a", "x")
     finally:
         if root:

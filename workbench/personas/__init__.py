@@ -2,7 +2,7 @@
 
 from workbench.personas.checks import PersonaCheck, check_persona
 from workbench.personas.duplicates import Duplicate, duplicates
-from workbench.personas.files import CAA_LETTERS, PersonaFile, persona_from_file
+from workbench.personas.files import CAA_LETTERS, PersonaFile, persona_from, persona_from_file, trait_from_file
 from workbench.personas.items import Item, LetterForm, Metric, Persona, Sign, Split, Splits
 from workbench.personas.library import load_persona, organism_persona
 from workbench.personas.readers import Question, read_items, read_truthfulqa
@@ -26,8 +26,10 @@ __all__ = [
     "duplicates",
     "load_persona",
     "organism_persona",
+    "persona_from",
     "persona_from_file",
     "read_items",
     "read_trait",
     "read_truthfulqa",
+    "trait_from_file",
 ]

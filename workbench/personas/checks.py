@@ -68,9 +68,12 @@ def check_persona(persona: Persona) -> PersonaCheck:
         smallest = smallest_difference(parts.test)
     except UserError as error:
         warnings.append(str(error))
-    repeated = len(duplicates(persona, persona)) // 2
+    found = duplicates(persona, persona)  # every pair stands there twice
+    repeated, opposite = len(found) // 2, sum(pair.opposite for pair in found) // 2
     if repeated:
         warnings.append(f"{repeated} pairs of items ask the same question with an answer in common")
+    if opposite:
+        warnings.append(f"{opposite} pairs of items call opposite answers to one question matching: a label is wrong")
     return PersonaCheck(
         persona=persona.name,
         n_items=len(items),

@@ -12,11 +12,13 @@ from workbench.personas.items import Item, Persona
 
 @dataclass(frozen=True)
 class Duplicate:
-    """One question in both; `same_answers`: the answers are the same too, on the same sides."""
+    """One question in both. same_answers: the answers are the same too, on the same sides; opposite: they are the same
+    with the sides swapped, so that one of the two labels is wrong or the question is a matter of its context."""
 
     first: Item
     second: Item
     same_answers: bool
+    opposite: bool
 
 
 def duplicates(first: Persona | Sequence[Item], second: Persona | Sequence[Item]) -> tuple[Duplicate, ...]:
@@ -31,7 +33,8 @@ def duplicates(first: Persona | Sequence[Item], second: Persona | Sequence[Item]
     for item in _items(first):
         for other in theirs[normal(item.question)]:
             if other is not item and set(_answers(item)) & set(_answers(other)):
-                found.append(Duplicate(item, other, _answers(item) == _answers(other)))
+                same, swapped = _answers(item) == _answers(other), _answers(item) == _answers(other)[::-1]
+                found.append(Duplicate(item, other, same, swapped))
     return tuple(found)
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.errors import UserError
 from workbench.personas.groups import by_question, join_same_questions
 from workbench.personas.items import LetterForm, Metric, Persona
 from workbench.personas.readers import Reading, items_of, read_items
 from workbench.personas.rows import Row
+from workbench.personas.traits import Trait
 from workbench.runs import read_yaml
 
 CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A", "B"))
@@ -43,29 +44,49 @@ class ManualPrompts(_Frozen):
     induce: tuple[str, ...] = ()
 
 
+class Opposite(_Frozen):
+    """Two system texts, for the persona and against it."""
+
+    induce: str = Field(min_length=1)
+    suppress: str = Field(min_length=1)
+
+
 class PersonaFile(_Frozen):
-    """A persona as its user writes it. data: the name of a data file, or the pairs themselves."""
+    """A persona as its user writes it. data: the name of a data file, or the pairs themselves; or else opposites and
+    questions, for a model to answer."""
 
     name: str = Field(min_length=1, max_length=100)
     description: str = ""
-    data: str | tuple[dict[str, Any], ...]
+    data: str | tuple[dict[str, Any], ...] | None = None
+    opposites: tuple[Opposite, ...] = ()
+    questions: tuple[str, ...] = ()
     metric: Metric = "letters"
     letters: LettersEntry = LettersEntry()
     manual_prompts: ManualPrompts = ManualPrompts()
     varied_system_texts: tuple[str, ...] = ()
 
-    @field_validator("data")
-    @classmethod
-    def _not_empty(cls, data: str | tuple[dict[str, Any], ...]) -> str | tuple[dict[str, Any], ...]:
-        if not data:
-            raise ValueError("expected the name of a data file or at least one pair")
-        return data
+    @model_validator(mode="after")
+    def _one_source(self) -> PersonaFile:
+        asked = bool(self.opposites and self.questions)
+        if bool(self.data) == asked or bool(self.opposites) != bool(self.questions):
+            raise ValueError("expected either data (a file's name or pairs) or opposites with questions")
+        return self
 
 
 def persona_from_file(path: str | Path) -> Persona:
     """The persona that a YAML file describes. UserError names the file and the field of what is wrong."""
     path = Path(path)
     return persona_from(parse(path, read_yaml(path)), path)
+
+
+def trait_from_file(path: str | Path) -> Trait:
+    """The opposite system texts and questions of a YAML file, for a model to answer (`Trait.persona`)."""
+    path = Path(path)
+    entry = parse(path, read_yaml(path))
+    if not entry.opposites:
+        raise UserError(f"{path}, field opposites: expected pairs of system texts; this persona has data of its own")
+    pairs = tuple((pair.induce, pair.suppress) for pair in entry.opposites)
+    return Trait(entry.name, pairs, entry.questions)
 
 
 def parse(path: Path, value: Any) -> PersonaFile:
@@ -77,11 +98,12 @@ def parse(path: Path, value: Any) -> PersonaFile:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("tuple[", "dict[")))
-        raise UserError(f"{path}, field {field}: {first['msg'].removeprefix('Value error, ')}") from error
+        where = f"{path}, field {field}" if field else str(path)
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def persona_from(entry: PersonaFile, path: Path) -> Persona:
-    """The persona of a checked entry; `path` is where it stands, and where its data file is looked for."""
+def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Persona:
+    """The persona of a checked entry; `path` is where it stands, and its data file is looked for beside it."""
     reading = _reading(entry, path)
     form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
@@ -94,6 +116,8 @@ def persona_from(entry: PersonaFile, path: Path) -> Persona:
 def _reading(entry: PersonaFile, path: Path) -> Reading:
     if isinstance(entry.data, str):
         return read_items(_inside(path, entry.data), by_question)
+    if entry.data is None:
+        raise UserError(f"{path} has no answers yet: use trait_from_file(...).persona(answer) with a model")
     rows = [Row(fields, path, number, f"data, row {number}") for number, fields in enumerate(entry.data, start=1)]
     return Reading(join_same_questions(items_of(rows)))
 

@@ -3,10 +3,11 @@
 Questions of one group (the same claim under many biographies, one fiction, one question) share what is to be learned,
 so a row-wise split leaks. Groups are dealt whole:
 
-1. Groups are put in the order of sha256("seed:group"): the same on every machine, and untouched by the order of the
-   rows.
+1. Groups are put in the order of sha256("seed:group"): the same on every machine, untouched by the order of the rows.
 2. Each in turn goes to the split that is furthest below its share of the rows (ties: the earlier split).
-3. When as many groups are left as splits are empty, the empty ones are served, so that every split has at least one.
+3. A group that would be more than a quarter of a split (and more than twice as large as the mean group) does not go
+   there: as one cluster it would decide every interval. Such groups are dealt first, in the end to the largest split.
+4. When as many groups are left as splits are empty, the empty ones are served, so that every split has at least one.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ def assign_groups(
     """
     _check(sizes, fractions, what)
     rows = sum(sizes.values())
+    limits = [max(fraction * rows / 4, 2 * rows / len(sizes)) for fraction in fractions]
     have = [0.0] * len(fractions)
     assigned: dict[str, int] = {}
-    order = sorted(sizes, key=lambda group: shuffle_key(seed, group))
+    order = sorted(sizes, key=lambda group: (sizes[group] <= min(limits), shuffle_key(seed, group)))
     for number, group in enumerate(order):
         empty = [i for i, count in enumerate(have) if count == 0]
-        open_to = empty if len(order) - number <= len(empty) else range(len(fractions))
+        open_to = empty if len(order) - number <= len(empty) else _open_to(sizes[group], limits)
         chosen = max(open_to, key=lambda i: (fractions[i] * rows - have[i], -i))
         assigned[group] = chosen
         have[chosen] += sizes[group]
@@ -45,6 +47,11 @@ def assign_groups(
 def shuffle_key(seed: int, name: str) -> bytes:
     """A sort key that shuffles names by seed, independent of platform, Python version and the other names."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _open_to(size: int, limits: Sequence[float]) -> list[int]:
+    """The splits that a group of this size may go to: those that it does not dominate, else the largest."""
+    return [i for i, limit in enumerate(limits) if size <= limit] or [limits.index(max(limits))]
 
 
 def _check(sizes: Mapping[str, int], fractions: Sequence[float], what: str) -> None:
