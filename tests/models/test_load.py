@@ -199,7 +199,7 @@ def test_a_repository_in_the_hubs_cache_opens_offline(
 def test_what_cannot_be_found_is_told() -> None:
     assert {"organism", "smollm2-135m", "gemma-3-4b-it"} <= set(model_names())
     for name in ("no/such-model", "../etc/passwd", Path("/nowhere/at/all"), "two words"):
-        with pytest.raises(UserError, match="no directory|no model directory"):
+        with pytest.raises(UserError, match=r"no directory|no model directory"):
             load_model(name)
 
 

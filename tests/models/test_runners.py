@@ -221,6 +221,24 @@ def test_hooks_come_off_after_a_failing_hook(bench: Bench, ids: Tensor, family: 
     assert torch.equal(_logits(runner, ids), plain)
 
 
+@two_families
+def test_runs_leave_the_bridge_as_it_was(bench: Bench, ids: Tensor, family: str) -> None:
+    """Layer list and cache method are the bridge's own again, after runs that end well and runs that do not."""
+    runner = bench.runner(family, "bridge", "float32")
+    before = runner.model(ids)
+    _, kv = _prefix(runner, ids[:, :9])
+    _behind(runner, kv, ids[:, 9:])
+    with pytest.raises(IndexError):
+        runner.run(runner.embed(ids), 0, runner.shape.n_layers + 1, kv)
+    with pytest.raises((IndexError, RuntimeError)):
+        runner.embed(ids + runner.shape.d_vocab)
+    with pytest.raises(RuntimeError):
+        runner.logits(torch.zeros(2, runner.shape.d_model + 1))
+    assert torch.equal(runner.model(ids), before)
+    assert "_update_kv_cache" not in runner.model.blocks[0].attn.__dict__
+    assert len(runner.model.hook_dict) > 0 and _left_hooks(runner) == []
+
+
 def _left_hooks(runner: Runner) -> list[str]:
     points = {id(point): (name, point) for name, point in runner.model.hook_dict.items()}
     return [name for name, point in points.values() if point.fwd_hooks or point.bwd_hooks]

@@ -11,7 +11,7 @@ import torch
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import UserError
 from workbench.models.checkpoint import Checkpoint, load_reference, load_tokenizer, open_checkpoint
@@ -57,16 +57,13 @@ def load_model(
     """
     if backend not in ("auto", "hooked", "bridge"):
         raise UserError(f"unknown backend {backend!r}: expected auto, hooked or bridge")
-    kind, place = _dtype(dtype), _device(device)
+    kind, place = choose_dtype(dtype), choose_device(device)
     source = find_source(name, revision)
     checkpoint = open_checkpoint(source.directory)
     tokenizer = load_tokenizer(checkpoint)
     reference = load_reference(checkpoint, kind, place)
-    model, used, reason = _wrap(reference, checkpoint, backend, kind, place)
-    model.tokenizer = tokenizer
-    model.cfg.default_prepend_bos = False
-    model.cfg.tokenizer_prepends_bos = len(tokenizer("")["input_ids"]) > 0
-    model.cfg.model_name = source.name
+    model, used, reason = wrap(reference, checkpoint, backend, kind, place)
+    attach(model, tokenizer, source.name)
     _PROVENANCE[model] = Provenance(source, checkpoint.architecture, used, reason)
     return model
 
@@ -76,9 +73,18 @@ def provenance(model: Any) -> Provenance | None:
     return _PROVENANCE.get(model)
 
 
-def _wrap(
+def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Gives a model its tokenizer untouched (TransformerLens's own way would reload it and change its BOS) and its name."""
+    model.tokenizer = tokenizer
+    model.cfg.default_prepend_bos = False
+    model.cfg.tokenizer_prepends_bos = len(tokenizer("")["input_ids"]) > 0
+    model.cfg.model_name = name
+
+
+def wrap(
     reference: PreTrainedModel, checkpoint: Checkpoint, backend: Backend, dtype: torch.dtype, device: str
 ) -> tuple[HookedTransformer | TransformerBridge, Literal["hooked", "bridge"], str | None]:
+    """The model behind a backend, which one it is, and why it is not the HookedTransformer that was tried first."""
     reason = None
     if backend != "bridge":
         try:
@@ -102,7 +108,8 @@ def _to_bridge(reference: PreTrainedModel, checkpoint: Checkpoint) -> Transforme
         raise UserError(f"TransformerLens knows no {checkpoint.architecture}: {error}") from error
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name; UserError for an unknown one."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in DTYPES:
@@ -110,7 +117,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _device(device: str) -> str:
+def choose_device(device: str) -> str:
     """The device's name when it is there; UserError otherwise."""
     try:
         kind = torch.device(device).type

@@ -1,0 +1,219 @@
+"""What is right and what is wrong with a model, in words: the checks behind `workbench doctor`.
+
+1. files: the directory passes `open_checkpoint`, its weights load, its tokenizer fits.
+2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours.
+3. parts: a pass behind a cached prefix against the whole pass.
+4. hooks: every canonical hook fires at the lowest and the highest block.
+5. template, system role, BOS: what a chat text of this model looks like, and how often BOS stands in it.
+6. tokens: which share of the vocabulary survives decode -> encode alone; the rest can never be part of a prompt.
+7. memory: the arithmetic of memory.py, for the dtype asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from workbench.display import html_table
+from workbench.errors import UserError
+from workbench.models.checkpoint import load_reference, load_tokenizer, open_checkpoint
+from workbench.models.load import Backend, attach, choose_device, choose_dtype, wrap
+from workbench.models.memory import memory_needed
+from workbench.models.runner import Runner, runner_for
+from workbench.models.sites import HOOKS, Site
+from workbench.models.sources import find_source
+
+#: Largest difference of logits, relative to the largest logit, that counts as the same.
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+_LENGTH = 24
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check. ok: True, False, or None for a fact that is neither right nor wrong."""
+
+    check: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings about a model, in the order of the checks; what could not be checked after a failure is left out."""
+
+    model: str
+    rows: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """No check failed."""
+        return all(row.ok is not False for row in self.rows)
+
+    def frame(self) -> pd.DataFrame:
+        """Columns check, ok (yes, NO or empty), detail."""
+        words = {True: "yes", False: "NO", None: ""}
+        return pd.DataFrame([{**asdict(row), "ok": words[row.ok]} for row in self.rows], columns=["check", "ok", "detail"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Model, overall verdict and the rows."""
+        return {"model": self.model, "ok": self.ok, "rows": [asdict(row) for row in self.rows]}
+
+    def __str__(self) -> str:
+        return "\n".join(f"{row['ok'] or '-':>4}  {row['check']}: {row['detail']}" for _, row in self.frame().iterrows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self.frame(), caption=f"{self.model}: {'sound' if self.ok else 'something is wrong'}")
+
+
+def diagnose(
+    name: str | Path, device: str = "cpu", dtype: str = "float32", backend: Backend = "auto", revision: str | None = None
+) -> Diagnosis:
+    """Loads a model as `load_model` would and checks it; nothing that is wrong with the model raises, it becomes a row.
+
+    Arguments as `load_model`'s. Takes a few passes over 24 tokens and one decode and encode of every token.
+    UserError only for arguments that make no sense.
+    """
+    kind, place = choose_dtype(dtype), choose_device(device)
+    rows: list[Finding] = []
+    try:
+        for finding in _findings(name, kind, place, backend, revision):
+            rows.append(finding)
+    except UserError as error:
+        rows.append(Finding("files", False, str(error)))
+    return Diagnosis(str(name), tuple(rows))
+
+
+def _findings(name: str | Path, dtype: torch.dtype, device: str, backend: Backend, revision: str | None) -> Iterator[Finding]:
+    source = find_source(name, revision)
+    checkpoint = open_checkpoint(source.directory)
+    tokenizer = load_tokenizer(checkpoint)
+    reference = load_reference(checkpoint, dtype, device)
+    parameters = reference.num_parameters()
+    weights = f"{len(checkpoint.shards)} weight file{'s' * (len(checkpoint.shards) > 1)}, {parameters / 1e6:,.1f}M parameters"
+    part = "text part of a multimodal checkpoint, " if checkpoint.multimodal else ""
+    yield Finding("files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite")
+    ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        wanted = reference(input_ids=ids, use_cache=False).logits.float()
+    model, used, reason = wrap(reference, checkpoint, backend, dtype, device)
+    attach(model, tokenizer, source.name)
+    runner = runner_for(model)
+    yield Finding("backend", None, _backend_words(runner, used, reason))
+    yield _logits(runner, ids, wanted)
+    yield _parts(runner, ids)
+    yield _hooks(runner, ids)
+    yield from _template(runner)
+    yield _bos(runner)
+    yield from _tokens(runner)
+    for stage, needed in memory_needed(runner.shape, parameters, dtype.itemsize).rows().items():
+        yield Finding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
+
+
+def _backend_words(runner: Runner, used: str, reason: str | None) -> str:
+    if used == "hooked":
+        return "HookedTransformer, weights neither folded nor centred"
+    caches = "with key-value caches" if getattr(runner, "caches", True) else "without caches: prefixes are run again"
+    return f"TransformerBridge, {caches}" + (f" (no HookedTransformer: {reason})" if reason else "")
+
+
+@torch.no_grad()
+def _whole(runner: Runner, ids: Tensor) -> Tensor:
+    return runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0])
+
+
+def _logits(runner: Runner, ids: Tensor, wanted: Tensor) -> Finding:
+    return _compared("logits against Hugging Face", _whole(runner, ids), wanted, runner.dtype)
+
+
+@torch.no_grad()
+def _parts(runner: Runner, ids: Tensor) -> Finding:
+    top, cut = runner.shape.n_layers, _LENGTH // 2
+    _, kv = runner.run(runner.embed(ids[:, :cut]), 0, top, keep=True)
+    resid, _ = runner.run(runner.embed(ids[:, cut:], offset=cut), 0, top, kv)
+    return _compared("logits behind a cached prefix", runner.logits(resid), _whole(runner, ids)[:, cut:], runner.dtype)
+
+
+def _compared(check: str, found: Tensor, wanted: Tensor, dtype: torch.dtype) -> Finding:
+    difference, scale = float((found - wanted).abs().max()), float(wanted.abs().max())
+    bound = TOLERANCE.get(dtype, 1e-4) * scale
+    return Finding(check, difference <= bound, f"largest difference {difference:.1e} (largest logit {scale:.1f}, allowed {bound:.1e})")
+
+
+def _hooks(runner: Runner, ids: Tensor) -> Finding:
+    layers = sorted({0, runner.shape.n_layers - 1})
+    silent = [site.name for hook in HOOKS for layer in layers if not _fires(runner, ids, site := Site(layer, hook))]
+    if silent:
+        return Finding("hooks", False, f"do not fire: {', '.join(silent)}")
+    return Finding("hooks", True, f"{', '.join(HOOKS)} fire at layers {' and '.join(map(str, layers))}")
+
+
+def _fires(runner: Runner, ids: Tensor, site: Site) -> bool:
+    try:
+        return bool(runner.read(ids, [site], torch.full((len(ids),), _LENGTH - 1)))
+    except UserError:
+        return False
+
+
+def _template(runner: Runner) -> Iterator[Finding]:
+    if not getattr(runner.tokenizer, "chat_template", None):
+        yield Finding("chat template", None, "none: questions are asked as 'Question: ... Answer:' behind BOS")
+        return
+    user = {"role": "user", "content": "Hello"}
+    try:
+        text = runner.render([user])
+    except UserError as error:
+        yield Finding("chat template", False, str(error))
+        return
+    yield Finding("chat template", True, f"a question begins {text[:60]!r} and ends {text[-40:]!r}")
+    yield _system_role(runner, user, text)
+
+
+def _system_role(runner: Runner, user: dict[str, str], plain: str) -> Finding:
+    mark = "Be brief."
+    try:
+        text = runner.render([{"role": "system", "content": mark}, user])
+    except UserError:
+        return Finding("system role", None, "none: use the slots before_question, after_question or answer_opening")
+    if mark not in text:
+        return Finding("system role", False, "the template takes a system text and drops it")
+    own = len(plain) > len(text) - len(mark) + 4
+    return Finding("system role", True, "yes; without one the template puts in a text of its own" if own else "yes")
+
+
+def _bos(runner: Runner) -> Finding:
+    bos = runner.tokenizer.bos_token_id
+    if bos is None:
+        return Finding("BOS", None, "this tokenizer has none")
+    text = runner.render([{"role": "user", "content": "Hello"}])
+    here, added = runner.encode(text), runner.tokenizer(text)["input_ids"]
+    doubled = added[:2] == [bos, bos]
+    words = f"{runner.tokenizer.bos_token!r} stands {'first' if here[:1] == [bos] else 'not first'} in a chat text"
+    if doubled:
+        words += "; the tokenizer would put a second one before it, which the workbench does not let it do"
+    return Finding("BOS", here[:2] != [bos, bos], words)
+
+
+def _tokens(runner: Runner) -> Iterator[Finding]:
+    text = runner.render([{"role": "user", "content": "Zażółć 日本語 🙂 <b>x</b>\n\ttab"}])
+    same = runner.decode(runner.encode(text)) == text
+    yield Finding("text round trip", same, "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text")
+    lost = lost_tokens(runner.tokenizer)
+    held, total = len(runner.tokenizer) - len(lost), len(runner.tokenizer)
+    spare = runner.shape.d_vocab - total
+    detail = f"{held / total:.1%} of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
+    yield Finding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))
+
+
+def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids whose text alone encodes to something else: bytes of a character, merged words, normalised spaces."""
+    ids = sorted(tokenizer.get_vocab().values())
+    texts = tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    again = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [i for i, back in zip(ids, again, strict=True) if list(back) != [i]]
