@@ -88,7 +88,7 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cp
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise UserError(
-                f"{checkpoint.directory}: the weights do not fit the config: {_one_line(error)}"
+                f"{checkpoint.directory}: the weights do not fit the config: {one_line(error)}"
             ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         if info.get(kind):
@@ -110,7 +110,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
                 checkpoint.directory, local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{checkpoint.directory}: no usable tokenizer: {_one_line(error)}") from error
+        raise UserError(f"{checkpoint.directory}: no usable tokenizer: {one_line(error)}") from error
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= checkpoint.config.vocab_size:
         raise UserError(
@@ -129,7 +129,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: no JSON: {_one_line(error)}") from error
+        raise UserError(f"{file}: no JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{file}: expected a JSON object, found a {type(value).__name__}")
     return value
@@ -147,6 +147,11 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text in one line of at most 300 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def _refuse_links_out(directory: Path) -> None:
@@ -180,7 +185,7 @@ def _read_config(directory: Path) -> PreTrainedConfig:
         with quiet_transformers():
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise UserError(f"{directory / 'config.json'}: not understood by transformers: {_one_line(error)}") from error
+        raise UserError(f"{directory / 'config.json'}: not understood by transformers: {one_line(error)}") from error
 
 
 def _shards(directory: Path) -> tuple[Path, ...]:
@@ -226,8 +231,4 @@ def _names(shard: Path) -> set[str]:
         with safe_open(shard, framework="pt") as handle:
             return set(handle.keys())
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{shard}: broken or cut short: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+        raise UserError(f"{shard}: broken or cut short: {one_line(error)}") from error

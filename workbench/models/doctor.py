@@ -183,6 +183,8 @@ def _system_role(runner: Runner, user: dict[str, str], plain: str) -> Finding:
         return Finding("system role", None, "none: use the slots before_question, after_question or answer_opening")
     if mark not in text:
         return Finding("system role", False, "the template takes a system text and drops it")
+    if text == runner.render([{**user, "content": f"{mark}\n\n{user['content']}"}]):
+        return Finding("system role", True, "yes, written into the user's turn")
     own = len(plain) > len(text) - len(mark) + 4
     return Finding("system role", True, "yes; without one the template puts in a text of its own" if own else "yes")
 
@@ -201,14 +203,21 @@ def _bos(runner: Runner) -> Finding:
 
 
 def _tokens(runner: Runner) -> Iterator[Finding]:
-    text = runner.render([{"role": "user", "content": "Zażółć 日本語 🙂 <b>x</b>\n\ttab"}])
-    same = runner.decode(runner.encode(text)) == text
-    yield Finding("text round trip", same, "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text")
+    yield _text(runner)
     lost = lost_tokens(runner.tokenizer)
     held, total = len(runner.tokenizer) - len(lost), len(runner.tokenizer)
     spare = runner.shape.d_vocab - total
     detail = f"{held / total:.1%} of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
     yield Finding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))
+
+
+def _text(runner: Runner) -> Finding:
+    text = runner.render([{"role": "user", "content": "Zażółć 日本語 🙂 <b>x</b>\n\ttab"}])
+    ids, unknown = runner.encode(text), runner.tokenizer.unk_token_id
+    if unknown is not None and unknown in ids:
+        return Finding("text round trip", None, f"closed vocabulary: what is not in it becomes {runner.tokenizer.unk_token!r}")
+    same = runner.decode(ids) == text
+    return Finding("text round trip", same, "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text")
 
 
 def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

