@@ -1,0 +1,140 @@
+"""How good are the found prompts, where the truth is known? Search against the best planted combination.
+
+For every persona, sign and seed, on the organism's test split:
+1. fit the direction and the latents on train and search data (as a study does);
+2. search with RESGA, SAEGA, the answer objective, random search (equal token-layers) and random directions;
+3. choose on selection, read the chosen prompt's mean log-odds on test;
+4. the yardstick: a beam (width 8) over combinations of planted phrases of the right sign, at most as many tokens, judged by
+   the trained model on the search contexts; its best combination is read on test too.
+
+`share` is the found shift over the yardstick's shift, both in mean log-odds against no prompt on test.
+
+    python -m benchmarks.organism --seeds 5 --out benchmarks/latest/organism.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workbench.answers import answer
+from workbench.contexts import Contexts, make_contexts
+from workbench.directions import random_directions
+from workbench.objectives import Objective, answer_log_odds, latent_activation, projection
+from workbench.runs import write_json
+from workbench.study import Study
+from workbench.study.stages import Material, latents, run_search, sae_of, scan
+from workbench.world import World
+
+PERSONAS = ("sycophancy", "hallucination", "myopic_reward")
+
+
+def beam(material: Material, contexts: Contexts, sign: int, length: int, width: int = 8) -> tuple[str, float]:
+    """The best combination of planted phrases of one sign, at most `length` words, by mean log-odds on the contexts."""
+    phrases = [e.phrase for e in World(seed=0).effects if e.persona == material.persona.name and e.log_odds * sign > 0]
+    beams: list[tuple[float, tuple[str, ...]]] = [(-np.inf, ())]
+    best = beams[0]
+    while True:
+        grown = {tuple(sorted((*chosen, p))): (*chosen, p) for _, chosen in beams for p in phrases if p not in chosen}
+        fitting = [c for c in grown.values() if len(" ".join(c).split()) <= length]
+        if not fitting:
+            return " ".join(best[1]), best[0]
+        scored = [(sign * float(answer(material.model, contexts, " ".join(c)).log_odds.mean()), c) for c in fitting]
+        beams = sorted(scored, reverse=True)[:width]
+        best = max(best, beams[0])
+
+
+def searches(material: Material, n_random: int, seed: int) -> dict[str, tuple[Objective, str]]:
+    """Objectives by name, not yet calibrated, with the method that climbs them."""
+    found, sae = scan(material), sae_of(material)
+    method = material.study.search.method
+    table: dict[str, tuple[Objective, str]] = {"resga": (projection(found.best), method), "answer_objective": (answer_log_odds(), method)}
+    if sae is not None:
+        ranked = latents(material, sae)
+        table["saega"] = (latent_activation(sae, ranked.ids, ranked.weights), method)
+    table["random_search"] = (projection(found.best), "random")
+    if n_random:
+        for number, direction in enumerate(random_directions(found.best, found.activations, n_random, seed, both_signs=False)):
+            table[f"random_direction {number}"] = (projection(direction), method)
+    return table
+
+
+def one(study: Study, model: Any, n_random: int) -> list[dict[str, Any]]:
+    """All searches of one persona, sign and seed: one row each, the yardstick's and no prompt's figures beside it."""
+    material = Material.load(study, model)
+    sign = 1 if study.sign == "induce" else -1
+    test = make_contexts(model, material.splits.test, study.slot)
+    bare = float(answer(model, test).log_odds.mean())
+    length = study.search.options.get("length", 8)
+    planted, _ = beam(material, material.search_contexts, sign, length)
+    best = float(answer(model, test, planted).log_odds.mean())
+    rows = []
+    for name, (objective, method) in searches(material, n_random, study.seed).items():
+        began = time.perf_counter()
+        frontier = run_search(material, objective, method, None, None)
+        chosen = frontier.select(model, material.selection_contexts)
+        measured = answer(model, test, chosen.ids)
+        rows.append(
+            {
+                "persona": study.persona, "sign": study.sign, "seed": study.seed, "search": name, "prompt": chosen.text,
+                "fluency": chosen.fluency, "rate": measured.rate, "shift": float(measured.log_odds.mean()) - bare, "best_shift": best - bare,
+                "share": (float(measured.log_odds.mean()) - bare) / (best - bare), "planted": planted, "no_prompt": bare,
+                "precision": precision(study, chosen.text, sign), "model_calls": frontier.cost.model_calls, "seconds": time.perf_counter() - began,
+                "history": frontier.history[["step", "model_calls", "best_objective"]].to_dict("list"),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def precision(study: Study, text: str, sign: int) -> float:
+    """Share of the prompt's words that belong to a planted phrase of the right sign standing in it."""
+    words = text.split()
+    good = {e.phrase for e in World(seed=0).effects if e.persona == study.persona and e.log_odds * sign > 0}
+    inside = [w in good or any(f"{a} {w}" in good for a in words[:i][-1:]) or any(f"{w} {b}" in good for b in words[i + 1 :][:1]) for i, w in enumerate(words)]
+    return float(np.mean(inside))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean share of the best planted shift over seeds, its range, and mean precision, by persona, sign and search."""
+    grouped = table.assign(search=table["search"].str.split(" ").str[0]).groupby(["persona", "sign", "search"], sort=False)
+    return grouped.agg(share=("share", "mean"), least=("share", "min"), most=("share", "max"), precision=("precision", "mean"),
+                       shift=("shift", "mean"), best_shift=("best_shift", "mean"), calls=("model_calls", "mean"), n=("share", "size")).reset_index()  # fmt: skip
+
+
+def main() -> None:
+    """Run, print the summary, write the rows as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--random-directions", type=int, default=0)
+    parser.add_argument("--personas", nargs="+", default=list(PERSONAS))
+    parser.add_argument("--signs", nargs="+", default=["suppress", "induce"])
+    parser.add_argument("--method", default="epo")
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/organism.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    from workbench.models import load_model
+
+    model, rows = load_model("organism"), []
+    for persona in arguments.personas:
+        for sign in arguments.signs:
+            for seed in range(arguments.seeds):
+                study = Study(persona=persona, sign=sign, seed=seed)
+                changes: dict[str, Any] = {"method": arguments.method}
+                if arguments.steps:
+                    changes["budget"] = study.search.budget.model_copy(update={"steps": arguments.steps})
+                study = study.model_copy(update={"search": study.search.model_copy(update=changes)})
+                rows += one(study, model, arguments.random_directions)
+                print(pd.DataFrame(rows[-8:])[["persona", "sign", "seed", "search", "share", "precision", "prompt"]].to_string(index=False), flush=True)
+                write_json(arguments.out, {"schema": 1, "rows": rows})
+    print(summary(pd.DataFrame(rows)).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
