@@ -63,7 +63,7 @@ def test_visible_text_has_no_invisible_character_left(text):
 
 def test_what_invisible_characters_look_like():
     assert visible(" yes\n\t") == "·yes↵⇥"
-    assert visible("\x00\x1b") == "␀␛"
+    assert visible("\x00\x1b\r") == "⟨U+0000⟩⟨U+001B⟩⟨U+000D⟩"
     assert visible("\u202e\u200b\ud800") == "⟨U+202E⟩⟨U+200B⟩⟨U+D800⟩"
     assert visible("two words\n", spaces=False) == "two words\n"
     assert escape('<b>"&') == "&lt;b&gt;&quot;&amp;"

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 #: Characters that have a customary picture.
-_PICTURES = {" ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
+_PICTURES = {" ": "·", "\n": "↵", "\t": "⇥"}
 #: Unicode categories without a picture of their own: control, format (bidi marks, joiners), surrogate, private, unassigned,
 #: line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -35,9 +35,8 @@ TABLE_STYLE = """
 def visible(token: str, spaces: bool = True) -> str:
     """The token with everything invisible made visible; still plain text, never markup.
 
-    Spaces become `·`, line ends `↵`, tabs `⇥`, other control characters their pictures (NUL `␀`), and what has none,
-    bidi marks, zero-width characters and lone surrogates among them, its code point as `⟨U+202E⟩`. The result is
-    always valid UTF-8. spaces=False leaves plain spaces and line ends as they are: for running text.
+    Spaces become `·`, line ends `↵`, tabs `⇥`; what has no picture (NUL and other control characters, bidi marks, zero-width
+    characters, lone surrogates) becomes its code point as `⟨U+202E⟩`. The result is always valid UTF-8. spaces=False leaves plain spaces and line ends as they are: for running text.
     """
     return "".join(_visible_character(character, spaces) for character in token)
 
@@ -103,8 +102,6 @@ def _visible_character(character: str, spaces: bool) -> str:
     if character in _PICTURES:
         return _PICTURES[character]
     category = unicodedata.category(character)
-    if category == "Cc" and ord(character) < 0x20:
-        return chr(0x2400 + ord(character))
     if category in _INVISIBLE:
         return f"⟨U+{ord(character):04X}⟩"
     return "⍽" if category == "Zs" and character != " " else character

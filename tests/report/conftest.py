@@ -58,7 +58,7 @@ def write_example_run(directory: Path, hostile: bool = False, n_tokens: int = 8,
     labels = ["criticism, plain speech", "agreement", "first person opinion", "negation", "list of reasons", "politeness", "", "full stop"]
     rows = [{"latent": 17 + 31 * i, "weight": round(float(rng.normal(0, 1)), 4), "auc": float(rng.uniform(0.55, 0.99)),
              "effect_size": float(rng.normal(0, 1.2)), "density": float(rng.uniform(0.001, 0.4)), "label": text(labels[i % 8]),
-             "max_activation": float(rng.uniform(1, 9))} for i in range(n_latents)]  # fmt: skip
+             "max_activation": float(rng.uniform(1, 9)), "top": [[7.5, text("I think that it is so. Do you agree?")]]} for i in range(n_latents)]  # fmt: skip
     tokens = [HOSTILE[i % len(HOSTILE)] if hostile else TOKENS[i % len(TOKENS)] for i in range(n_tokens)]
     dump(directory / "latents.json", {"schema": 1, "site": "blocks.3.hook_resid_post", "sae": "organism", "latents": rows})
     dump(directory / "comparison.json", comparison(text))
@@ -115,12 +115,13 @@ def direction() -> dict:
 
 
 def manifest(text: Callable[[str], str]) -> dict:
+    stages = {"directions": 21.3, "search resga": 121.7, "comparison": 40.2, "attribution": 18.8}
     return {
-        "versions": {"workbench": "0.1.0", "torch": "2.13.0", "transformer-lens": "3.9.0", "python": "3.11.9"}, "device": "cpu",
-        "seed": 0, "model": {"name": "organism", "fingerprint": "9f86d081884c7d65"}, "git": "8b905cf", "command": "workbench demo --seed 0",
-        "stages": [{"name": "directions", "seconds": 21.3}, {"name": "search", "seconds": 121.7}, {"name": "comparison", "seconds": 40.2},
-                   {"name": "attribution", "seconds": 18.8}],
-        "test_reads": 1, "warnings": [text("12 items have no group of their own; each counts as one.")],
+        "schema": 1, "created": "2026-11-24T16:00:00+00:00", "versions": {"persona-workbench": "0.1.0", "torch": "2.13.0", "python": "3.11.9"},
+        "git": "8b905cf", "device": "cpu", "seeds": {"study": 0, "split": 0}, "hashes": {"model": "9f86d081884c7d65", "data": "60303ae22b99"},
+        "notes": {"batch_tokens": 8192, "warnings": [text("12 items have no group of their own; each counts as one.")]},
+        "stages": {name: {"seconds": s, "finished": "2026-11-24T16:10:00+00:00", "files": {"a.json": "00ff"}} for name, s in stages.items()},
+        "test_reads": 1,
     }  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
         rng.normal(0, 0.15, (len(tokens), 1))
         + np.where(np.arange(len(tokens)) % 8 == 1, -1.1, np.where(np.arange(len(tokens)) % 8 == 3, -0.7, 0))[:, None]
     )
-    exact = strength * rng.choice([1.0, 0.8, -0.6, 0.3], len(targets)) + rng.normal(0, 0.07, (len(tokens), len(targets)))
+    exact = strength * np.array([1.0, 0.8, *rng.choice([0.9, 0.5, -0.6, 0.3], len(targets) - 2)]) + rng.normal(0, 0.07, (len(tokens), len(targets)))
     rows = []
     for estimator, noise in (("removal", 0.0), ("gradient_x_input", 0.25)):
         values = exact + rng.normal(0, noise, exact.shape) if noise else exact

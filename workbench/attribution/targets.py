@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import UserError
+from workbench.latents import Latent
 from workbench.models import Site
 from workbench.objectives import AnswerLogOdds, LatentActivation, Objective, Projection, Readout, Scale, answer_log_odds, projection
 
@@ -88,8 +89,8 @@ class Targets:
 
 
 def as_targets(given: Any) -> Targets:
-    """Targets from what a user has: a mapping of names to objectives or directions, or a sequence of `Target`s, directions
-    and objectives. The answer's log-odds are put first where they are missing. UserError for anything else, and for a name
+    """Targets from what a user has: a mapping of names to objectives or directions, or a sequence of `Target`s, directions,
+    ranked latents and objectives. The answer's log-odds are put first where they are missing. UserError for anything else, and for a name
     that occurs twice."""
     pairs = list(given.items()) if isinstance(given, Mapping) else [(None, item) for item in _sequence(given)]
     items = [_target(name, item, number) for number, (name, item) in enumerate(pairs)]
@@ -113,10 +114,12 @@ def _target(name: str | None, item: Any, number: int) -> Target:
         return item
     if isinstance(item, AnswerLogOdds):
         return Target(name or ANSWER, item)
+    if isinstance(item, Latent):
+        return Target(name or item.name, item.objective())
     if isinstance(item, LatentActivation) and len(item.latents) == 1:
         return Target(name or f"latent {item.latents[0]}", item)
     if isinstance(item, Objective):
         return Target(name or f"objective {number}", item)
     if hasattr(item, "vector") and hasattr(item, "site"):
         return Target(name or getattr(item, "name", f"direction {number}"), projection(item, "raw"))
-    raise UserError(f"target {number}: expected a direction or an objective, found {type(item).__name__}")
+    raise UserError(f"target {number}: expected a direction, a latent or an objective, found {type(item).__name__}")

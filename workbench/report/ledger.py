@@ -46,6 +46,7 @@ def view(frame: pd.DataFrame, summary: parts.Attribution | None, missing: list[s
         "rank_correlation": facts.rank_correlation,
         "n_contexts": facts.n_contexts,
         "prompt": facts.prompt,
+        "search": facts.search,
         "totals": facts.totals,
         "pairs": facts.pairs[:60],
         "mediation": facts.mediation[:40],

@@ -128,10 +128,11 @@ def _manifest(manifest: dict[str, Any] | None) -> dict[str, Any]:
     """The manifest as the page lists it: facts (name, text), stages (name, seconds), warnings."""
     if manifest is None:
         return {"facts": [], "stages": [], "warnings": []}
-    warnings = manifest.get("warnings", [])
-    facts = [(key, value) for key, value in _flat(manifest) if not key.startswith(("stages", "warnings", "timings"))]
+    notes = manifest.get("notes")
+    warnings = manifest.get("warnings", notes.get("warnings", []) if isinstance(notes, dict) else [])
+    facts = [(key, value) for key, value in _flat(manifest) if not key.startswith(("schema", "stages", "warnings", "notes · warnings"))]
     texts = [str(line) for line in warnings] if isinstance(warnings, list) else [str(warnings)]
-    return {"facts": facts[:80], "stages": _stages(manifest.get("stages", manifest.get("timings"))), "warnings": texts[:40]}
+    return {"facts": facts[:80], "stages": _stages(manifest.get("stages")), "warnings": texts[:40]}
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -182,6 +183,11 @@ def _asset(name: str) -> str:
     return text
 
 
+def _short(value: float | None) -> str:
+    """Three significant digits."""
+    return number(value if value is None else float(f"{value:.3g}"))
+
+
 def _shown(value: Any) -> Any:
     """Every text that the template prints: made visible and shortened, then escaped by jinja2."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value)
@@ -194,7 +200,8 @@ def _environment() -> Environment:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     environment.filters |= {
-        "number": number, "percent": story.percent, "points": story.points, "signed": story.signed,
+        "number": number, "percent": story.percent,
+        "pvalue": story.p_value, "short": _short, "points": story.points, "signed": story.signed,
         "span": lambda interval, form: story.span(interval, getattr(story, form)), "group": story.group_of,
     }  # fmt: skip
     return environment

@@ -36,6 +36,14 @@ class Difference(Part):
     p_adjusted: Number = None
     log_odds: Number = None
     log_odds_ci: Interval = (None, None)
+    log_odds_p: Number = None
+    log_odds_p_adjusted: Number = None
+    detectable_log_odds: Number = None
+
+    @property
+    def corrected_p(self) -> float | None:
+        """Of the log-odds, in which effects are judged; of the rates where that is missing."""
+        return self.log_odds_p_adjusted if self.log_odds_p_adjusted is not None else self.p_adjusted
 
 
 class Condition(Part):
@@ -79,6 +87,9 @@ class Comparison(Part):
     sign: float | str = -1
     metric: str = "letters"
     seed: int | None = None
+    slot: str = ""
+    baseline: str = "no prompt"
+    warnings: list[str] = Field(default_factory=list)
     splits: dict[str, SplitFacts] = Field(default_factory=dict)
     conditions: list[Condition]
 
@@ -148,6 +159,7 @@ class Latent(Part):
     density: Number = None
     label: str | None = ""
     max_activation: Number = None
+    top: list[tuple[Number, str]] = Field(default_factory=list)
 
 
 class Latents(Part):
@@ -168,6 +180,7 @@ class Target(Part):
 class Attribution(Part):
     """attribution.json: what the ledger's long table does not say."""
 
+    search: str = ""
     prompt: str | None = None
     tokens: list[str] | None = None
     n_contexts: int | None = None

@@ -25,6 +25,9 @@ export function figure(value, digits = 2) {
   const text = size !== 0 && (size < 0.01 || size >= 10000) ? value.toPrecision(2) : value.toFixed(size >= 100 ? 0 : digits);
   return text.replace("-", MINUS);
 }
+/** Decimals for figures of which the largest is `peak`: all of one row are written alike. */
+const decimals = (peak) => (peak >= 100 ? 0 : peak >= 10 ? 1 : peak >= 0.1 || peak < 1e-6 ? 2 : Math.min(6, 1 - Math.floor(Math.log10(peak))));
+const alike = (value, peak) => (value > 0 ? "+" : "") + value.toFixed(decimals(peak)).replace("-", MINUS);
 const signed = (value, digits = 2) => (value > 0 ? "+" : "") + figure(value, digits);
 const range = (pair, form) => (pair && pair[0] !== null && pair[1] !== null ? `${form(pair[0])} to ${form(pair[1])}` : "no interval");
 
@@ -207,7 +210,8 @@ export function scatter(host, searches, state, hover, pin) {
 }
 
 function lines(host, series, labels) {
-  const width = Math.max(260, host.clientWidth), height = Math.round(Math.min(340, Math.max(240, width * 0.45))), right = width < 560 ? 12 : 150;
+  const width = Math.max(260, host.clientWidth), height = Math.round(Math.min(340, Math.max(240, width * 0.45)));
+  const widest = Math.max(...series.map((s) => s.name.length)) * 7 + 16, right = width < 560 ? 12 : Math.min(widest, 240);
   const key = width < 560 ? 18 * series.length + 4 : 0, points = series.flatMap((s) => s.points);
   const [x0, x1] = extent(points.map((p) => p[0]), 0.02), [y0, y1] = labels.y01 ?? extent(points.map((p) => p[1]));
   const x = linear(x0, x1, 52, width - right), y = linear(y0, y1, height - 48, 14 + key);
@@ -287,7 +291,7 @@ export function linked(hosts, data, state, changed) {
     [...hosts.strip.children].forEach((button, i) => {
       const c = cell(target, i);
       tint(button, c?.[0] ?? null, most);
-      button.lastChild.textContent = c ? signed(c[0]) : "–";
+      button.lastChild.textContent = c ? alike(c[0], most) : "–";
       button.setAttribute("aria-pressed", String(state.token === i));
       button.classList.toggle("over", view.token === i);
     });
@@ -298,7 +302,7 @@ export function linked(hosts, data, state, changed) {
     const head = element("tr", { role: "row" }, element("th", { scope: "col", role: "columnheader", text: "quantity \\ token" }), ...data.tokens.map((t, i) => element("th", { scope: "col", role: "columnheader", title: t, "data-column": i, text: t || "∅" })));
     rows = data.targets.slice(0, shown).map((target, r) => {
       const most = peak(r), cells = data.tokens.map((_, i) => {
-        const c = cell(r, i), td = element("td", { role: "gridcell", tabindex: -1, "data-r": r, "data-c": i, text: c ? signed(c[0]) : "–" });
+        const c = cell(r, i), td = element("td", { role: "gridcell", tabindex: -1, "data-r": r, "data-c": i, text: c ? alike(c[0], most) : "–" });
         if (c) { tint(td, c[0], most); td.classList.add(sure(c) ? "sure" : "unsure"); }
         return td;
       });
@@ -408,7 +412,7 @@ function matrixPicture(data, state) {
       if (!c) return;
       const unsure = !(c[1] !== null && c[2] !== null && (c[1] > 0 || c[2] < 0));
       node.append(shape("rect", { x: left + w * i + 1, y: top + h * r + 1, width: w - 2, height: h - 2, rx: 3, class: c[0] > 0 ? "plus-fill" : "minus-fill", "fill-opacity": (0.62 * (Math.abs(c[0]) / most) ** 0.8).toFixed(3) }));
-      node.append(write(left + w * (i + 0.5), top + h * r + 16, signed(c[0]), { "text-anchor": "middle", "font-size": 12, "font-weight": unsure ? 400 : 600, "font-style": unsure ? "italic" : "normal" }));
+      node.append(write(left + w * (i + 0.5), top + h * r + 16, alike(c[0], most), { "text-anchor": "middle", "font-size": 12, "font-weight": unsure ? 400 : 600, "font-style": unsure ? "italic" : "normal" }));
     });
   });
   return node;

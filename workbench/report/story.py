@@ -66,6 +66,11 @@ class Story:
     figures: tuple[tuple[str, str, str], ...] = ()
     caveats: list[str] = field(default_factory=list)
 
+    @property
+    def p(self) -> float | None:
+        """Corrected p of the headline's difference."""
+        return self.difference.corrected_p if self.difference else None
+
 
 def group_of(kind: str) -> str:
     """The group of GROUPS that a kind belongs to; unknown kinds stand with the controls."""
@@ -112,6 +117,7 @@ def caveats(contents: Contents, best: Condition) -> list[str]:
         *_reading(comparison, best),
         *_collateral(comparison, best),
         *_test_reads(contents),
+        *(f"{line[:1].upper()}{line[1:]}." for line in comparison.warnings),
     ]
     return found
 
@@ -185,7 +191,7 @@ def _rivals(comparison: Comparison, best: Condition) -> list[str]:
     )
     share = (_effect(nearest, comparison.wanted) or 0.0) / own if nearest and own > 0 else 0.0
     if nearest and not controls and share >= 0.33:
-        found.append(f"{nearest.name}, a control, already reaches {share:.0%} of the change.")
+        found.append(f"The control {nearest.name} alone already reaches {percent(share)} of the change.")
     return found
 
 
@@ -222,7 +228,7 @@ def _reading(comparison: Comparison, best: Condition) -> list[str]:
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
     beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
     return [
-        f"The prompt reads as it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."
+        f"How naturally it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."
     ]
 
 
@@ -242,6 +248,11 @@ def _test_reads(contents: Contents) -> list[str]:
     if isinstance(count, int) and count > 1:
         return [f"The test questions were read {count} times; choices made after the first reading are no longer blind."]
     return []
+
+
+def p_value(value: float) -> str:
+    """`p = 0.012`, and below a thousandth `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
 def percent(value: float) -> str:
