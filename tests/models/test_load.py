@@ -175,6 +175,13 @@ def test_a_model_is_freed_with_its_last_name(bench: Bench, backend: str) -> None
     assert watch() is None
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub, whatever the environment says."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_repository_in_the_hubs_cache_opens_offline(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +203,7 @@ def test_a_repository_in_the_hubs_cache_opens_offline(
         load_model("acme/tiny", revision="another")
 
 
+@pytest.mark.usefixtures("offline")
 def test_what_cannot_be_found_is_told() -> None:
     assert {"organism", "smollm2-135m", "gemma-3-4b-it"} <= set(model_names())
     for name in ("no/such-model", "../etc/passwd", Path("/nowhere/at/all"), "two words"):

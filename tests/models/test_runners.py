@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.models.conftest import Bench
 from tests.tiny import FAMILIES
 from workbench.errors import UserError
-from workbench.models import HOOKS, KV, Runner, Site, runner_for
+from workbench.models import HOOKS, KV, Runner, Site, bridge, runner_for
 from workbench.models.load import load_model
 
 BACKENDS = ("hooked", "bridge")
@@ -126,6 +126,28 @@ def test_fork_and_crop(bench: Bench, ids: Tensor, family: str, backend: str) -> 
 def _behind(runner: Runner, kv: KV, ids: Int[Tensor, "batch pos"]) -> Tensor:
     resid, _ = runner.run(runner.embed(ids, offset=kv.length), 0, runner.shape.n_layers, kv)
     return runner.logits(resid)
+
+
+@pytest.mark.parametrize("family", ("llama", "gemma3", "gpt2"))
+def test_without_caches_the_prefix_is_run_again(
+    bench: Bench, ids: Tensor, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attention that never hands over its keys: the runner notices and stays right, and its meter counts the prefix."""
+
+    class Unknown:
+        pass
+
+    monkeypatch.setattr(bridge, "AttentionBridge", Unknown)
+    runner = bridge.BridgeRunner(bench.runner(family, "bridge", "float32").model)
+    assert not runner.caches
+    whole = _logits(runner, ids)
+    _, kv = _prefix(runner, ids[:, :13])
+    before = runner.meter.forward
+    torch.testing.assert_close(_behind(runner, kv, ids[:, 13:]), whole[:, 13:], atol=2e-5, rtol=2e-5)
+    assert runner.meter.forward - before == 3 * 20 * runner.shape.n_layers
+    index = torch.tensor([2, 0, 2])
+    torch.testing.assert_close(_behind(runner, kv.fork(index), ids[index, 13:]), whole[index, 13:], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(_behind(runner, kv.crop(8), ids[:, 8:]), whole[:, 8:], atol=2e-5, rtol=2e-5)
 
 
 @every_model

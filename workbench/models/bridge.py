@@ -94,7 +94,10 @@ class BridgeRunner(Runner):
 
     def __init__(self, model: TransformerBridge) -> None:
         self._whole = model.original_model
-        parent, _, self._list_name = model.adapter.component_mapping["blocks"].name.rpartition(".")
+        blocks = (model.adapter.component_mapping or {}).get("blocks")
+        if blocks is None or not blocks.name:
+            raise UserError(f"{type(self._whole).__name__} has no list of blocks that TransformerLens knows: not supported")
+        parent, _, self._list_name = blocks.name.rpartition(".")
         self._decoder = self._whole.get_submodule(parent)
         self._blocks = list(getattr(self._decoder, self._list_name))
         self._attentions = [[m for m in block.modules() if isinstance(m, AttentionBridge)] for block in self._blocks]
