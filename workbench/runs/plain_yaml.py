@@ -17,16 +17,20 @@ from workbench.runs.reading import MEBIBYTE, read_text
 
 def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
     """The value of a YAML file of plain values; None for an empty one."""
-    text = read_text(path, limit)
+    return parse_yaml(read_text(path, limit), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of YAML text; `where` names its place in an error."""
     try:
         return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader that allows less
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{path}{line}: expected YAML: {problem}") from error
+        raise UserError(f"{where}{line}: expected YAML: {problem}") from error
     except (RecursionError, ValueError) as error:
-        raise UserError(f"{path}: expected YAML of plain values: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: expected YAML of plain values: {' '.join(str(error).split())}") from error
 
 
 class _PlainLoader(yaml.SafeLoader):
