@@ -168,7 +168,11 @@ data:
             "data: [{question: a, matching: b, not_matching: b}]",
             r"other\.yaml:1: the matching and the not matching answer are the same",
         ),
-        ("data: pairs.csv", "data: [{question: a, matching: b}]", "data, row 1: expected the fields"),
+        (
+            "data: pairs.csv",
+            "data: [{question: a, matching: b}]",
+            "data, row 1: the field not_matching is missing of question, matching",
+        ),
         (
             "data: pairs.csv",
             "data: ../pairs.csv",

@@ -147,6 +147,11 @@ def changed(row: dict, **fields: object) -> list[dict]:
         ("a.json", changed(OWN[0], matching="x\ufffd"), r"row 2, field matching: holds the character U\+FFFD"),
         ("a.json", changed(OWN[0], matching="x\u0000"), r"row 2, field matching: holds the character U\+0000"),
         ("a.json", [{"text": "x"}], r"row 1: expected the fields of a format \(question, .*\), found text"),
+        (
+            "a.csv",
+            "question,matching\nx,y\n",
+            r"a\.csv, row 1 \(line 2\): the field not_matching is missing of question,",
+        ),
         ("a.json", [{}], r"row 1: expected the fields of a format \(.*\), found none"),
         ("a.json", [], "expected at least one row, found none"),
         ("a.json", {"question": "x"}, "expected a list of rows, found dict"),

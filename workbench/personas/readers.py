@@ -87,10 +87,13 @@ def _format_of(row: Row) -> Callable[[Row, Grouping], Item]:
     for fields, read in formats.items():
         if set(fields) <= set(row.fields):
             return read
+    nearest = max(formats, key=lambda fields: len(set(fields) & set(row.fields)))
+    found = ", ".join(map(str, row.fields)) or "none"
+    if len(set(nearest) & set(row.fields)) >= 2:
+        missing = ", ".join(name for name in nearest if name not in row.fields)
+        raise UserError(f"{row.where}: the field {missing} is missing of {', '.join(nearest)}; found {found}")
     known = "; ".join(", ".join(fields) for fields in formats)
-    raise UserError(
-        f"{row.where}: expected the fields of a format ({known}), found {', '.join(map(str, row.fields)) or 'none'}"
-    )
+    raise UserError(f"{row.where}: expected the fields of a format ({known}), found {found}")
 
 
 def _behaviour_item(row: Row, grouping: Grouping) -> Item:
