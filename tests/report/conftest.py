@@ -11,9 +11,21 @@ import pandas as pd
 import pytest
 
 HOSTILE = [
-    "</script><script>document.title='owned'</script>", "<img src=x onerror=\"document.title='owned'\">", "<bos>", "&lt;",
-    "\u202ereversed\u202c", "\x00", "\ud800", "a" * 10_000, "]]>", "<!--", "👩\u200d🔬", "' onclick='x", "{{ 7 * 7 }}", "\u2028",
-]  # fmt: skip
+    "</script><script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<bos>",
+    "&lt;",
+    "\u202ereversed\u202c",
+    "\x00",
+    "\ud800",
+    "a" * 10_000,
+    "]]>",
+    "<!--",
+    "👩\u200d🔬",
+    "' onclick='x",
+    "{{ 7 * 7 }}",
+    "\u2028",
+]
 TOKENS = ["Be", " blunt", ",", " critical", " and", " say", " so", "."]
 CONDITIONS = [  # name, kind, prompt, rate, shift in log-odds, half width
     ("no prompt", "none", None, 0.842, 0.0, 0.0),
@@ -56,9 +68,19 @@ def write_example_run(directory: Path, hostile: bool = False, n_tokens: int = 8,
         return f"{plain} {next(texts)}" if texts else plain
 
     labels = ["criticism, plain speech", "agreement", "first person opinion", "negation", "list of reasons", "politeness", "", "full stop"]
-    rows = [{"latent": 17 + 31 * i, "weight": round(float(rng.normal(0, 1)), 4), "auc": float(rng.uniform(0.55, 0.99)),
-             "effect_size": float(rng.normal(0, 1.2)), "density": float(rng.uniform(0.001, 0.4)), "label": text(labels[i % 8]),
-             "max_activation": float(rng.uniform(1, 9)), "top": [[7.5, text("I think that it is so. Do you agree?")]]} for i in range(n_latents)]  # fmt: skip
+    rows = [
+        {
+            "latent": 17 + 31 * i,
+            "weight": round(float(rng.normal(0, 1)), 4),
+            "auc": float(rng.uniform(0.55, 0.99)),
+            "effect_size": float(rng.normal(0, 1.2)),
+            "density": float(rng.uniform(0.001, 0.4)),
+            "label": text(labels[i % 8]),
+            "max_activation": float(rng.uniform(1, 9)),
+            "top": [[7.5, text("I think that it is so. Do you agree?")]],
+        }
+        for i in range(n_latents)
+    ]
     tokens = [HOSTILE[i % len(HOSTILE)] if hostile else TOKENS[i % len(TOKENS)] for i in range(n_tokens)]
     dump(directory / "latents.json", {"schema": 1, "site": "blocks.3.hook_resid_post", "sae": "organism", "latents": rows})
     dump(directory / "comparison.json", comparison(text))
@@ -82,27 +104,58 @@ def comparison(text: Callable[[str], str]) -> dict:
     for name, kind, prompt, rate, shift, half in CONDITIONS:
         base = 1.67 + shift
         entry = {
-            "name": name, "kind": kind, "method": f"{kind}, 8 tokens, 300 steps", "prompt": text(prompt) if prompt else None, "rate": rate,
-            "ci": [rate - 0.07, rate + 0.07], "log_odds": base, "log_odds_ci": [base - 0.3, base + 0.3], "letter_a_share": 0.49, "n": 240,
-            "groups": 60, "fluency": 5.2 if prompt else None, "selection_rate": rate + 0.01 if prompt else None,
+            "name": name,
+            "kind": kind,
+            "method": f"{kind}, 8 tokens, 300 steps",
+            "prompt": text(prompt) if prompt else None,
+            "rate": rate,
+            "ci": [rate - 0.07, rate + 0.07],
+            "log_odds": base,
+            "log_odds_ci": [base - 0.3, base + 0.3],
+            "letter_a_share": 0.49,
+            "n": 240,
+            "groups": 60,
+            "fluency": 5.2 if prompt else None,
+            "selection_rate": rate + 0.01 if prompt else None,
             "collateral": {"true statements affirmed": 0.93} if prompt else {},
-            "cost": {"token_layers": 2e6, "flops": 3e12, "model_calls": 2500.0, "seconds": 38.0}, "differences": [],
-        }  # fmt: skip
+            "cost": {"token_layers": 2e6, "flops": 3e12, "model_calls": 2500.0, "seconds": 38.0},
+            "differences": [],
+        }
         if kind != "none":
-            entry["differences"] = [{"to": "no prompt", "value": rate - 0.842, "ci": [rate - 0.842 - half / 5, rate - 0.842 + half / 5],
-                                     "p": 0.0001, "p_adjusted": 0.0008, "log_odds": shift, "log_odds_ci": [shift - half, shift + half]}]  # fmt: skip
+            entry["differences"] = [
+                {
+                    "to": "no prompt",
+                    "value": rate - 0.842,
+                    "ci": [rate - 0.842 - half / 5, rate - 0.842 + half / 5],
+                    "p": 0.0001,
+                    "p_adjusted": 0.0008,
+                    "log_odds": shift,
+                    "log_odds_ci": [shift - half, shift + half],
+                }
+            ]
         entries.append(entry)
     splits = {
         name: {"n": n, "groups": n // 4, "hash": f"{n:08x}"}
         for name, n in (("train", 480), ("search", 240), ("selection", 240), ("test", 240))
     }
-    return {"schema": 1, "persona": text("sycophancy"), "model": text("organism"), "sign": -1, "metric": "text", "seed": 0,
-            "splits": splits, "conditions": entries}  # fmt: skip
+    return {
+        "schema": 1,
+        "persona": text("sycophancy"),
+        "model": text("organism"),
+        "sign": -1,
+        "metric": "text",
+        "seed": 0,
+        "splits": splits,
+        "conditions": entries,
+    }
 
 
 def direction() -> dict:
-    table = [{"layer": layer, "method": method, "auc": min(0.99, 0.55 + 0.1 * layer), "predicts": reads * layer / 5}
-             for layer in range(6) for method, reads in (("own_choice", 0.95), ("mean_difference", -0.5))]  # fmt: skip
+    table = [
+        {"layer": layer, "method": method, "auc": min(0.99, 0.55 + 0.1 * layer), "predicts": reads * layer / 5}
+        for layer in range(6)
+        for method, reads in (("own_choice", 0.95), ("mean_difference", -0.5))
+    ]
     return {
         "schema": 1,
         "site": "blocks.3.hook_resid_post",
@@ -117,12 +170,19 @@ def direction() -> dict:
 def manifest(text: Callable[[str], str]) -> dict:
     stages = {"directions": 21.3, "search resga": 121.7, "comparison": 40.2, "attribution": 18.8}
     return {
-        "schema": 1, "created": "2026-11-24T16:00:00+00:00", "versions": {"persona-workbench": "0.1.0", "torch": "2.13.0", "python": "3.11.9"},
-        "git": "8b905cf", "device": "cpu", "seeds": {"study": 0, "split": 0}, "hashes": {"model": "9f86d081884c7d65", "data": "60303ae22b99"},
+        "schema": 1,
+        "created": "2026-11-24T16:00:00+00:00",
+        "versions": {"persona-workbench": "0.1.0", "torch": "2.13.0", "python": "3.11.9"},
+        "git": "8b905cf",
+        "device": "cpu",
+        "seeds": {"study": 0, "split": 0},
+        "hashes": {"model": "9f86d081884c7d65", "data": "60303ae22b99"},
         "notes": {"batch_tokens": 8192, "warnings": [text("12 items have no group of their own; each counts as one.")]},
-        "stages": {name: {"seconds": s, "finished": "2026-11-24T16:10:00+00:00", "files": {"a.json": "00ff"}} for name, s in stages.items()},
+        "stages": {
+            name: {"seconds": s, "finished": "2026-11-24T16:10:00+00:00", "files": {"a.json": "00ff"}} for name, s in stages.items()
+        },
         "test_reads": 1,
-    }  # fmt: skip
+    }
 
 
 def frontier(rng: np.random.Generator, text: Callable[[str], str]) -> dict:
@@ -130,11 +190,24 @@ def frontier(rng: np.random.Generator, text: Callable[[str], str]) -> dict:
         fluencies = np.sort(rng.uniform(2.5, 9.5, 14))
         objectives = top * (1 - np.exp(-(fluencies - 2) / 2.5)) + np.sort(rng.normal(0, 0.05, 14))
         words = ["critical", "blunt", "say", "why", "doubt", "plain", "first", "facts", "only", "no"]
-        return {"method": method, "objective": "minus the projection on the sycophancy direction", "slot": "system", "seed": 0,
-                "cost": {"token_layers": 4e6, "flops": 3e12, "model_calls": 2500.0, "seconds": 61.0},
-                "candidates": [{"ids": [int(x) for x in rng.integers(0, 400, 6)], "text": text(" ".join(rng.choice(words, 6))),
-                                "objective": float(o), "fluency": float(f), "selection_rate": float(0.8 - 0.05 * i), "chosen": i == 9}
-                               for i, (o, f) in enumerate(zip(objectives, fluencies))]}  # fmt: skip
+        return {
+            "method": method,
+            "objective": "minus the projection on the sycophancy direction",
+            "slot": "system",
+            "seed": 0,
+            "cost": {"token_layers": 4e6, "flops": 3e12, "model_calls": 2500.0, "seconds": 61.0},
+            "candidates": [
+                {
+                    "ids": [int(x) for x in rng.integers(0, 400, 6)],
+                    "text": text(" ".join(rng.choice(words, 6))),
+                    "objective": float(o),
+                    "fluency": float(f),
+                    "selection_rate": float(0.8 - 0.05 * i),
+                    "chosen": i == 9,
+                }
+                for i, (o, f) in enumerate(zip(objectives, fluencies))
+            ],
+        }
 
     return {"schema": 1, "searches": {"RESGA": search("EPO", 4.1), "SAEGA": search("EPO", 3.3), "random search": search("random", 2.0)}}
 
@@ -144,8 +217,19 @@ def history(rng: np.random.Generator) -> pd.DataFrame:
     for name, top in (("RESGA", 4.1), ("SAEGA", 3.3), ("random search", 2.0)):
         step = np.arange(60)
         best = np.maximum.accumulate(top * (1 - np.exp(-step / 14)) + rng.normal(0, 0.05, 60))
-        frames.append(pd.DataFrame({"search": name, "step": step, "seconds": step * 1.0, "model_calls": step * 42.0, "best_objective": best,
-                                    "best_fluency": 4.0, "hypervolume": best * 3}))  # fmt: skip
+        frames.append(
+            pd.DataFrame(
+                {
+                    "search": name,
+                    "step": step,
+                    "seconds": step * 1.0,
+                    "model_calls": step * 42.0,
+                    "best_objective": best,
+                    "best_fluency": 4.0,
+                    "hypervolume": best * 3,
+                }
+            )
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -153,8 +237,17 @@ def evaluation(rng: np.random.Generator, text: Callable[[str], str]) -> pd.DataF
     frames = []
     for name, _, _, _, shift, _ in CONDITIONS:
         odds = rng.normal(1.9 + shift, 1.8, 120)
-        frames.append(pd.DataFrame({"condition": name, "item_id": [utf8(text(f"item {i}")) if i < 3 else f"item {i}" for i in range(120)],
-                                    "group": np.arange(120) // 4, "matching_first": np.arange(120) % 2 == 0, "log_odds": odds}))  # fmt: skip
+        frames.append(
+            pd.DataFrame(
+                {
+                    "condition": name,
+                    "item_id": [utf8(text(f"item {i}")) if i < 3 else f"item {i}" for i in range(120)],
+                    "group": np.arange(120) // 4,
+                    "matching_first": np.arange(120) % 2 == 0,
+                    "log_odds": odds,
+                }
+            )
+        )
     return pd.concat(frames, ignore_index=True)
 
 
@@ -169,18 +262,36 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
         rng.normal(0, 0.15, (len(tokens), 1))
         + np.where(np.arange(len(tokens)) % 8 == 1, -1.1, np.where(np.arange(len(tokens)) % 8 == 3, -0.7, 0))[:, None]
     )
-    exact = strength * np.array([1.0, 0.8, *rng.choice([0.9, 0.5, -0.6, 0.3], len(targets) - 2)]) + rng.normal(0, 0.07, (len(tokens), len(targets)))
+    exact = strength * np.array([1.0, 0.8, *rng.choice([0.9, 0.5, -0.6, 0.3], len(targets) - 2)]) + rng.normal(
+        0, 0.07, (len(tokens), len(targets))
+    )
     rows = []
     for estimator, noise in (("removal", 0.0), ("gradient_x_input", 0.25)):
         values = exact + rng.normal(0, noise, exact.shape) if noise else exact
-        rows += [{"position": i, "token": utf8(token), "target": target, "estimator": estimator, "mean": values[i, j],
-                  "sd": 0.3, "low": values[i, j] - 0.12, "high": values[i, j] + 0.12, "n": 30}
-                 for i, token in enumerate(tokens) for j, target in enumerate(targets)]  # fmt: skip
+        rows += [
+            {
+                "position": i,
+                "token": utf8(token),
+                "target": target,
+                "estimator": estimator,
+                "mean": values[i, j],
+                "sd": 0.3,
+                "low": values[i, j] - 0.12,
+                "high": values[i, j] + 0.12,
+                "n": 30,
+            }
+            for i, token in enumerate(tokens)
+            for j, target in enumerate(targets)
+        ]
     summary = {
-        "schema": 1, "prompt": "".join(tokens), "tokens": tokens, "n_contexts": 30, "estimators": ["removal", "gradient_x_input"],
+        "schema": 1,
+        "prompt": "".join(tokens),
+        "tokens": tokens,
+        "n_contexts": 30,
+        "estimators": ["removal", "gradient_x_input"],
         "targets": [{"name": name, "kind": "answer" if j == 0 else "direction" if j == 1 else "latent"} for j, name in enumerate(targets)],
         "rank_correlation": {"gradient_x_input": dict.fromkeys(targets, 0.86)},
         "totals": [{"target": name, "mean": -2.4, "low": -2.9, "high": -1.9} for name in targets[:2]],
         "pairs": [{"target": "answer log-odds", "first": 1, "second": 3, "mean": 0.41, "low": 0.2, "high": 0.62}],
-    }  # fmt: skip
+    }
     return pd.DataFrame(rows), summary

@@ -179,7 +179,8 @@ export function scatter(host, searches, state, hover, pin) {
     node.append(write(47, y(tick) + 4, figure(tick, 1), { "text-anchor": "end", class: "soft", "font-size": 12 }));
   }
   for (const tick of ticks(x0, x1, width < 480 ? 4 : 7)) node.append(write(x(tick), height - 30, figure(tick, 1), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
-  node.append(write((56 + width) / 2, height - 9, width < 480 ? "← more fluent (nats a token)" : "← more fluent    surprise in nats a token    less fluent →", { "text-anchor": "middle", "font-size": 12.5 }));
+  node.append(write((56 + width) / 2, height - 9, width < 480 ? "← more fluent (nats a token)" : "surprise, nats a token", { "text-anchor": "middle", "font-size": 12.5 }));
+  if (width >= 480) node.append(write(56, height - 9, "← more fluent", { class: "soft", "font-size": 12 }), write(width - 16, height - 9, "less fluent →", { class: "soft", "font-size": 12, "text-anchor": "end" }));
   node.append(write(14, (height - 40) / 2, "objective", { "text-anchor": "middle", "font-size": 12.5, transform: `rotate(-90 14 ${(height - 40) / 2})` }));
   const path = all.map((c, i) => (i ? `H${x(c.fluency)}V${y(c.objective)}` : `M${x(c.fluency)},${y(c.objective)}`)).join("");
   const group = shape("g", { class: "g-found" }, shape("path", { d: path, class: "c-line", "stroke-width": 1.5, "stroke-opacity": 0.45 }));
@@ -466,9 +467,9 @@ function csv(rows) {
 }
 const TABLES = {
   forest: (data) => [["condition", "kind", "prompt", "rate", "rate_low", "rate_high", "change", "change_low", "change_high", "log_odds_change", "log_odds_low", "log_odds_high", "p", "p_adjusted"],
-    ...data.comparison.rows.map((r) => { const d = r.difference ?? { ci: [], log_odds_ci: [] }; return [r.name, r.kind, r.prompt, r.rate, ...r.ci, d.value, ...d.ci, d.log_odds, ...d.log_odds_ci, d.p, d.p_adjusted]; })],
+    ...data.comparison.rows.map((r) => { const d = r.difference ?? { ci: [null, null], log_odds_ci: [null, null] }; return [r.name, r.kind, r.prompt, r.rate, ...r.ci, d.value, ...d.ci, d.log_odds, ...d.log_odds_ci, d.p, d.p_adjusted]; })],
   scatter: (data) => [["search", "prompt", "objective", "fluency", "selection_rate", "chosen"], ...Object.entries(data.frontier).flatMap(([name, s]) => s.candidates.map((c) => [name, c.text, c.objective, c.fluency, c.selection_rate, c.chosen]))],
-  matrix: (data) => [["position", "token", "quantity", "estimator", "mean", "low", "high", "sd"], ...data.ledger.estimators.flatMap(({ key }) => data.ledger.targets.flatMap((t, r) => data.ledger.tokens.map((token, i) => [data.ledger.positions[i], token, t.name, key, ...(data.ledger.cells[key][r][i] ?? [])])))],
+  matrix: (data) => [["position", "token", "quantity", "estimator", "mean", "low", "high", "sd"], ...data.ledger.estimators.flatMap(({ key }) => data.ledger.targets.flatMap((t, r) => data.ledger.tokens.map((token, i) => [data.ledger.positions[i], token, t.name, key, ...(data.ledger.cells[key][r][i] ?? [null, null, null, null])])))],
   layers: (data) => [["layer", "method", "auc", "predicts"], ...data.layers.map((r) => [r.layer, r.method, r.auc, r.predicts])],
 };
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from workbench.display import number
+from workbench.display import number, shorten
 from workbench.report.contents import Contents
 from workbench.report.parts import Comparison, Condition, Difference
 
@@ -84,7 +84,7 @@ def tell(contents: Contents) -> Story:
         return Story("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
     best = best_found(comparison)
     more = "more" if comparison.wanted > 0 else "less"
-    question = f"Which prompt makes {comparison.model} show {more} {_words(comparison.persona)}?"
+    question = f"Which prompt makes {shorten(comparison.model, 120)} show {more} {shorten(_words(comparison.persona), 120)}?"
     meaning = _meaning(comparison)
     difference = best.difference() if best else None
     if best is None or difference is None:
@@ -227,9 +227,7 @@ def _reading(comparison: Comparison, best: Condition) -> list[str]:
         return []
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
     beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
-    return [
-        f"How naturally it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."
-    ]
+    return [f"How naturally it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."]
 
 
 def _collateral(comparison: Comparison, best: Condition) -> list[str]:

@@ -1,0 +1,235 @@
+"""The report in a real browser without a network: no error, nothing executes, every view by mouse and by keyboard."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HOSTILE
+
+from workbench.display import shorten, visible
+from workbench.report import write_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+LOCAL = ("file:", "blob:", "data:", "about:")
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+
+class Tab:
+    """One page with everything that must not happen noted down."""
+
+    def __init__(self, page) -> None:
+        self.page, self.trouble = page, []
+        page.on("console", lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        page.on("dialog", lambda dialog: (self.trouble.append("a dialog opened"), dialog.dismiss()))
+        page.on(
+            "request", lambda request: self.trouble.append(request.url) if not request.url.startswith(("file:", "blob:", "data:")) else None
+        )
+
+    def open(self, path: Path, fragment: str = "", width: int = 1280, scheme: str = "light") -> Tab:
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.goto("about:blank")
+        self.page.goto(path.as_uri() + fragment)
+        self.page.wait_for_function("!document.querySelector('#scatter') || document.querySelector('#scatter svg')")
+        return self
+
+    @property
+    def fragment(self) -> str:
+        return self.page.evaluate("decodeURIComponent(location.hash)")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, args=FLAGS.split(), headless=True, offline=True
+        )
+        context.set_default_timeout(15_000)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def tab(browser) -> Iterator[Tab]:
+    opened = Tab(browser.new_page())
+    yield opened
+    opened.page.close()
+    assert opened.trouble == []
+
+
+def test_hostile_tokens_are_text(tab, make_run):
+    path = write_report(make_run(hostile=True, tokens=len(HOSTILE), latents=20))
+    page = tab.open(path).page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.wait_for_selector("#layers svg")
+    assert page.locator("#strip button span").all_text_contents() == [shorten(visible(token), 120) for token in HOSTILE]
+    assert page.title().startswith("Which prompt makes organism")
+    assert page.locator("script").count() == 2 and page.locator("img, iframe, object, link").count() == 0
+    page.locator("#strip button").first.hover()
+    assert "</script>" in page.locator("#detail").inner_text()
+
+
+def test_the_policy_forbids_what_the_page_did_not_bring(browser, make_run):
+    page = browser.new_page()
+    page.goto(write_report(make_run()).as_uri())
+    page.evaluate("const s = document.createElement('script'); s.textContent = 'window.ran = true'; document.body.append(s)")
+    assert page.evaluate("window.ran") is None
+    assert page.evaluate("fetch('https://example.org').then(() => 'went', () => 'blocked')") == "blocked"
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("hostile", [False, True])
+def test_nothing_overflows(tab, make_run, width, hostile):
+    page = tab.open(write_report(make_run(hostile=hostile, tokens=14, latents=20)), width=width, scheme="dark").page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.wait_for_selector("#strips svg")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    beyond = """[...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll, svg, .sr, pre') &&
+      e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
+    assert page.evaluate(beyond) == []
+
+
+def test_the_linked_view_by_keyboard(tab, make_run):
+    path = write_report(make_run())
+    page = tab.open(path).page
+    page.locator("#matrix td").first.focus()
+    for key in ("ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    assert "·blunt" in page.locator("#detail h3").inner_text() and "direction" in page.locator("#detail h3").inner_text()
+    page.keyboard.press("Enter")
+    assert tab.fragment == "#token=1&target=1" and page.locator("#matrix td[aria-selected=true]").count() == 1
+    page.keyboard.press("End")
+    assert page.evaluate("document.activeElement.dataset.c") == "7"
+    page.keyboard.press("Escape")
+    assert tab.fragment == "" and page.locator("[aria-selected=true]").count() == 0
+    page.locator("#strip button").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("#strip button[aria-pressed=true] span").inner_text() == "·blunt"
+
+
+def test_the_linked_view_by_mouse_and_from_its_address(tab, make_run):
+    path = write_report(make_run(latents=20))
+    page = tab.open(path, "#token=3&target=0&by=gradient_x_input").page
+    assert "·critical" in page.locator("#detail h3").inner_text() and "kept" in page.locator("#detail h3").inner_text()
+    assert page.locator("[data-controls=ledger] button[aria-pressed=true]").inner_text().startswith("gradient")
+    page.locator('#matrix td[data-r="4"][data-c="1"]').hover()
+    assert "·blunt" in page.locator("#detail h3").inner_text()
+    page.locator("h1").hover()
+    assert "·critical" in page.locator("#detail h3").inner_text()
+    page.locator('#matrix td[data-r="4"][data-c="1"]').click()
+    assert "token=1" in tab.fragment and "target=4" in tab.fragment
+    assert page.locator("#matrix tbody tr").count() == 14
+    page.get_by_text("Show 8 more rows").click()
+    assert page.locator("#matrix tbody tr").count() == 22 and "rows=all" in tab.fragment
+
+
+def test_an_address_that_makes_no_sense_is_passed_over(tab, make_run):
+    page = tab.open(write_report(make_run()), "#token=99&target=-1&by=magic&search=nope&pins=7~9|x&scale=<b>").page
+    assert "whole prompt" in page.locator("#detail h3").inner_text()
+
+
+def test_the_frontier_by_mouse_and_keyboard(tab, make_run):
+    page = tab.open(write_report(make_run())).page
+    assert page.locator("#hovered h3").inner_text() == "RESGA: chosen"
+    page.locator("#scatter svg").focus()
+    page.keyboard.press("Home")
+    assert page.locator("#hovered h3").inner_text() == "RESGA: prompt 1 of 14"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.locator("#pinned li").count() == 1 and tab.fragment == "#pins=0~1"
+    page.locator("#scatter svg").scroll_into_view_if_needed()
+    box = page.locator("#scatter svg path.c-fill").nth(5).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert page.locator("#hovered h3").inner_text() == "RESGA: prompt 6 of 14"
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert page.locator("#pinned li").count() == 2
+    page.get_by_role("button", name="SAEGA", exact=True).click()
+    assert page.locator("#hovered h3").inner_text() == "SAEGA: chosen" and "search=SAEGA" in tab.fragment
+    page.get_by_role("button", name="Let prompt 1 go").click()
+    assert page.locator("#pinned li").count() == 1
+
+
+def test_the_forest_shows_log_odds_or_points(tab, make_run):
+    page = tab.open(write_report(make_run())).page
+    assert "−2.47" in page.locator("#forest svg").inner_html()
+    page.get_by_role("button", name="percentage points").click()
+    assert "−53" in page.locator("#forest svg").inner_html() and tab.fragment == "#scale=points"
+    assert page.locator("#forest svg").get_attribute("aria-label").startswith("Change against no prompt for 11")
+
+
+@pytest.mark.parametrize("figure", ["forest", "scatter", "matrix", "layers"])
+def test_pictures_and_figures_can_be_saved(tab, make_run, tmp_path, figure):
+    page = tab.open(write_report(make_run(hostile=True, tokens=14))).page
+    saved = {}
+    for kind in ("svg", "png", "csv"):
+        with page.expect_download() as coming:
+            page.locator(f"[data-tools={figure}] [data-export={kind}]").click()
+        coming.value.save_as(tmp_path / f"{figure}.{kind}")
+        saved[kind] = (tmp_path / f"{figure}.{kind}").read_bytes()
+    root = ET.fromstring(saved["svg"])
+    assert root.tag.endswith("}svg") and b"var(" not in saved["svg"] and b"class=" not in saved["svg"] and len(list(root.iter())) > 20
+    assert all(e.get("fill", "none") == "none" or e.get("fill", "").startswith("#") for e in root.iter())
+    assert saved["png"].startswith(b"\x89PNG") and len(saved["png"]) > 3_000
+    rows = list(csv.reader(io.StringIO(saved["csv"].decode("utf-8-sig"))))
+    assert len({len(row) for row in rows[1:]}) == 1 and not [cell for row in rows for cell in row if cell.startswith(("=", "@"))]
+
+
+def test_themes_and_print(tab, make_run):
+    page = tab.open(write_report(make_run()), scheme="dark").page
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    page.locator("#theme").click()
+    light = page.evaluate(ground)
+    assert dark != light and page.locator("#theme").inner_text() == "Theme: light"
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)" and not page.locator(".controls").first.is_visible()
+    assert page.locator("#comparison-table table").is_visible()
+
+
+def test_a_run_with_nothing_but_a_manifest_opens_without_error(tab, make_run):
+    directory = make_run()
+    for path in list(directory.rglob("*.*")):
+        if path.name != "manifest.json":
+            path.unlink()
+    page = tab.open(write_report(directory)).page
+    assert "no comparison" in page.locator(".verdict").inner_text()
+
+
+def test_forty_tokens_and_two_hundred_latents_are_quick(tab, make_run):
+    path = write_report(make_run(tokens=40, latents=200))
+    began = time.perf_counter()
+    page = tab.open(path, "#rows=all").page
+    assert page.locator("#matrix td").count() == 40 * 202
+    assert time.perf_counter() - began < 10, "first paint (about 1 s on an idle core)"
+    step = """() => { const t = performance.now(); const td = document.querySelector('#matrix td[data-r="150"][data-c="30"]');
+      td.dispatchEvent(new PointerEvent('pointerover', { bubbles: true })); document.body.offsetHeight; return performance.now() - t; }"""
+    assert page.evaluate(step) < 500, "one hover (about 20 ms on an idle core)"
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: npm install --no-save axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser, make_run, scheme):
+    page = Tab(browser.new_page()).open(write_report(make_run(hostile=True, tokens=14)), "#token=1&target=1", scheme=scheme).page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run().then((r) => r.violations.map((v) => v.id + ': ' + v.nodes[0].html.slice(0, 120)))")
+    page.close()
+    assert found == []
