@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,9 @@ def test_latents_are_clamped_up_with_the_persona_and_off_against_it() -> None:
     up, down = (clampable.tune(MODEL, TEXT, sign, grid=(0.0, 4.0), guard=free) for sign in ("induce", "suppress"))
     assert up.values[0] > 0 and up.values[1] == 0.0 and down.values[0] == 0.0 and down.values[1] > 0
     assert down.answer(MODEL, TEXT).log_odds.mean() < answer(MODEL, TEXT).log_odds.mean() < up.answer(MODEL, TEXT).log_odds.mean()
+    ranked = SimpleNamespace(ids=[1, 0, 2], weights=[-0.7, 0.5, 0.1])
+    assert (LatentClamp.of(sae, ranked, 2).latents, LatentClamp.of(sae, ranked, 2).signs) == ((1, 0), (-1, 1))
+    assert LatentClamp(sae, 2).latents == (2,)
     with pytest.raises(UserError, match="one of signs for each of 2"):
         LatentClamp(sae, (0, 1), signs=(1,))
 

@@ -8,6 +8,7 @@ from workbench.conditions.latent_clamp import LatentClamp
 from workbench.conditions.prompts import Found, ManualPrompts, NoPrompt, Prompt
 from workbench.conditions.random_text import RandomText
 from workbench.conditions.random_tokens import RandomTokens
+from workbench.conditions.soft_prompt import SoftPrompt
 from workbench.conditions.steering import Steering
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Prompt",
     "RandomText",
     "RandomTokens",
+    "SoftPrompt",
     "Steering",
     "constant_answers",
     "few_shot",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from workbench.activations import collect
 from workbench.answers import Answers, answer
@@ -25,13 +25,23 @@ from workbench.personas import Sign, Split
 GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
+class Ranked(Protocol):
+    """What `LatentClamp.of` needs of ranked latents: their numbers and signed weights, the most telling first."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+    @property
+    def weights(self) -> Sequence[float]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class LatentClamp(Condition):
     """Latents held at `values` (one each, in the latents' unit). signs: +1 for a latent that goes with the persona, -1 for one
     that goes against it; the tuning turns the latter down where the former are turned up."""
 
     sae: HasLatents
-    latents: tuple[int, ...]
+    latents: tuple[int, ...]  # one number alone is one latent
     signs: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
     positions: Positions = "all"
@@ -41,7 +51,15 @@ class LatentClamp(Condition):
     selection_rate: float | None = None
     cost: Cost = field(default_factory=Cost)
 
+    @classmethod
+    def of(cls, sae: HasLatents, ranked: Ranked, k: int = 1) -> LatentClamp:
+        """A clamp of the k most telling of some ranked latents, each with the sign of its weight."""
+        signs = tuple(1 if weight >= 0 else -1 for weight in ranked.weights[:k])
+        return cls(sae, tuple(ranked.ids[:k]), signs)
+
     def __post_init__(self) -> None:
+        if isinstance(self.latents, int):
+            object.__setattr__(self, "latents", (self.latents,))
         for given, default in (("signs", 1), ("values", 0.0)):
             if not getattr(self, given):
                 object.__setattr__(self, given, (default,) * len(self.latents))

@@ -1,0 +1,143 @@
+"""Soft prompt: free vectors in place of a prompt's tokens, trained on the answers (prompt tuning, Lester et al. 2021).
+
+What a prompt of this length could do if it did not have to be made of words: an upper bound that no text can be held to.
+1. Vectors stand where the prompt's tokens would, in the residual stream before the first block; they begin as the embeddings of
+   random allowed tokens.
+2. Adam lowers the mean of -log sigmoid(sign x log-odds) of the answers' first tokens over random batches of the search contexts.
+3. The token nearest to each vector (cosine among the embeddings of all tokens that a prompt may hold) is named: what it would be
+   as text, with the cosine that says how little that means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.answers import Answers, answer
+from workbench.budget import Cost
+from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
+from workbench.contexts import Context, Contexts, Slot, allowed_ids
+from workbench.errors import UserError
+from workbench.models import Runner, Site, pad_right, runner_for
+from workbench.personas import Sign, Split
+
+
+@dataclass(frozen=True, eq=False)
+class SoftPrompt(Condition):
+    """vectors: float32 [prompt_pos d_model], in the residual stream before block 0. nearest: the nearest token of each, with its
+    cosine. Made by `SoftPrompt.fit`."""
+
+    vectors: Float[Tensor, "prompt_pos d_model"]
+    nearest: tuple[tuple[str, float], ...] = ()
+    name: str = "soft prompt"
+    kind: Kind = "soft_prompt"
+    method: str = "prompt tuning"
+    cost: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def fit(
+        cls,
+        model: Any,
+        search: Split | Contexts,
+        sign: Sign = "suppress",
+        length: int = 8,
+        steps: int = 100,
+        batch: int = 16,
+        rate: float = 0.02,
+        seed: int = 0,
+        slot: Slot = "system",
+    ) -> SoftPrompt:
+        """Trained on the search data. rate: Adam's learning rate in units of the embeddings' mean length. Same seed, same bits.
+
+        Raises UserError for a length, number of steps or batch below 1.
+        """
+        if min(length, steps, batch) < 1 or rate <= 0:
+            raise UserError(f"a soft prompt needs length, steps, batch and rate above 0, found {length}, {steps}, {batch}, {rate}")
+        runner, contexts = runner_for(model), as_contexts(model, search, slot)
+        generator = torch.Generator().manual_seed(seed)
+        vectors = _start(runner, length, generator).requires_grad_()
+        optimizer = torch.optim.Adam([vectors], lr=rate * float(vectors.detach().norm(dim=-1).mean()))
+        with spending(runner, contexts) as receipt:
+            for _ in range(steps):
+                chosen = torch.randperm(len(contexts), generator=generator)[:batch].tolist()
+                log_odds = _log_odds(runner, [contexts[i] for i in chosen], vectors)
+                loss = -torch.nn.functional.logsigmoid(signed(sign) * log_odds).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        found = vectors.detach().clone()
+        method = f"prompt tuning, {length} vectors, {steps} steps of {batch} contexts, seed {seed}"
+        return cls(found, nearest_tokens(runner, found), method=method, cost=receipt.cost)
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        runner = runner_for(model)
+        placeholder = _placeholder(runner, len(self.vectors))
+        with _standing_in(runner, self.vectors):
+            return answer(runner, contexts, placeholder)
+
+
+def nearest_tokens(model: Any, vectors: Float[Tensor, "prompt_pos d_model"]) -> tuple[tuple[str, float], ...]:
+    """The allowed token whose embedding is nearest to each vector, with the cosine, -1 to 1."""
+    runner = runner_for(model)
+    allowed = torch.nonzero(allowed_ids(runner))[:, 0]
+    table = torch.nn.functional.normalize(_embeddings(runner, allowed), dim=-1)
+    cosines = torch.nn.functional.normalize(vectors.to(table.device), dim=-1) @ table.T
+    best = cosines.max(dim=-1)
+    return tuple((runner.decode([int(allowed[i])]), float(c)) for i, c in zip(best.indices, best.values, strict=True))
+
+
+def _start(runner: Runner, length: int, generator: torch.Generator) -> Float[Tensor, "prompt_pos d_model"]:
+    allowed = torch.nonzero(allowed_ids(runner))[:, 0]
+    ids = allowed[torch.randint(len(allowed), (length,), generator=generator)]
+    return _embeddings(runner, ids).clone()
+
+
+@torch.no_grad()
+def _embeddings(runner: Runner, ids: Tensor) -> Float[Tensor, "token d_model"]:
+    """The residual stream before block 0 of each token alone (one a row), float32."""
+    return runner.embed(ids[:, None].to(runner.device))[:, 0].float()
+
+
+def _placeholder(runner: Runner, length: int) -> tuple[int, ...]:
+    return (int(torch.nonzero(allowed_ids(runner))[0, 0]),) * length
+
+
+@contextmanager
+def _standing_in(runner: Runner, vectors: Float[Tensor, "prompt_pos d_model"]) -> Iterator[None]:
+    """While the block runs, the prompt's positions hold the vectors."""
+
+    def replaced(x: Tensor) -> Tensor:
+        if runner.layout is None:
+            raise UserError("a soft prompt needs a run that says where its prompt stands")
+        return _put_in(x, vectors, runner.layout.prompt_start)
+
+    with runner.edit(Site(0, "resid_pre").name, replaced):
+        yield
+
+
+def _put_in(
+    x: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "prompt_pos d_model"], start: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """x with the vectors at each row's positions from `start` on."""
+    at = torch.arange(x.shape[1], device=x.device)[None] - start.to(x.device)[:, None]
+    mine = vectors.to(x.device, x.dtype)[at.clamp(0, len(vectors) - 1)]
+    return torch.where(((at >= 0) & (at < len(vectors)))[..., None], mine, x)
+
+
+def _log_odds(runner: Runner, contexts: list[Context], vectors: Float[Tensor, "prompt_pos d_model"]) -> Float[Tensor, " context"]:
+    """Log-odds of the answers' first tokens at the decision token, differentiable in the vectors."""
+    rows = [context.ids(_placeholder(runner, len(vectors))) for context in contexts]
+    decision = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
+    start = torch.tensor([len(context.prefix_ids) for context in contexts], device=runner.device)
+    embedded = runner.embed(pad_right(rows).to(runner.device)).detach()
+    resid, _ = runner.run(_put_in(embedded, vectors, start), 0, runner.shape.n_layers)
+    logits = runner.logits(resid[torch.arange(len(rows), device=runner.device), decision])
+    first = torch.tensor([[a[0] for a in context.answers] for context in contexts], device=runner.device)
+    matching, other = logits.gather(-1, first).unbind(-1)
+    return matching - other
