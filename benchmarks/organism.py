@@ -29,6 +29,7 @@ from workbench.directions import random_directions
 from workbench.objectives import Objective, answer_log_odds, latent_activation, projection
 from workbench.runs import write_json
 from workbench.study import Study
+from workbench.study.presets import demo_study
 from workbench.study.stages import Material, latents, run_search, sae_of, scan
 from workbench.world import World
 
@@ -125,7 +126,7 @@ def main() -> None:
     for persona in arguments.personas:
         for sign in arguments.signs:
             for seed in range(arguments.seeds):
-                study = Study(persona=persona, sign=sign, seed=seed)
+                study = demo_study(persona, sign, seed)
                 changes: dict[str, Any] = {"method": arguments.method}
                 if arguments.steps:
                     changes["budget"] = study.search.budget.model_copy(update={"steps": arguments.steps})

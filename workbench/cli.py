@@ -48,9 +48,9 @@ def demo(
     resume: go on in --out where an interrupted demo stopped.
     """
     from workbench.runs import RunDirectory
-    from workbench.study import Study
+    from workbench.study.presets import demo_study
 
-    study = Study(name=f"demo {persona}", persona=persona, sign=sign, seed=seed)
+    study = demo_study(persona, sign, seed)
     directory = RunDirectory.create(out, resume) if out else RunDirectory.next_numbered("runs", "demo")
     _run_and_print(study, directory, as_json)
 
