@@ -24,7 +24,8 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 TABLE_STYLE = """
 .wb-table{border-collapse:collapse;font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums;color:inherit}
 .wb-table caption{text-align:left;padding:.25em .6em;font-weight:600}
-.wb-table th,.wb-table td{padding:.25em .6em;border:0;border-bottom:1px solid rgba(128,128,128,.35);text-align:left;vertical-align:top;background:none;color:inherit}
+.wb-table th,.wb-table td{padding:.25em .6em;border:0;border-bottom:1px solid rgba(128,128,128,.35);text-align:left;vertical-align:top}
+.wb-table th,.wb-table td{background:none;color:inherit}
 .wb-table thead th{border-bottom:2px solid currentColor;font-weight:600}
 .wb-table .wb-number{text-align:right;white-space:nowrap}
 .wb-table .wb-text{max-width:36em;overflow-wrap:anywhere;white-space:pre-wrap}
@@ -36,7 +37,8 @@ def visible(token: str, spaces: bool = True) -> str:
     """The token with everything invisible made visible; still plain text, never markup.
 
     Spaces become `·`, line ends `↵`, tabs `⇥`; what has no picture (NUL and other control characters, bidi marks, zero-width
-    characters, lone surrogates) becomes its code point as `⟨U+202E⟩`. The result is always valid UTF-8. spaces=False leaves plain spaces and line ends as they are: for running text.
+    characters, lone surrogates) becomes its code point as `⟨U+202E⟩`. The result is always valid UTF-8.
+    spaces=False leaves plain spaces and line ends as they are: for running text.
     """
     return "".join(_visible_character(character, spaces) for character in token)
 

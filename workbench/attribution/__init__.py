@@ -5,6 +5,7 @@ from workbench.attribution.estimate import Estimate, Estimator
 from workbench.attribution.gradient import GradientXInput
 from workbench.attribution.integrated import IntegratedGradients
 from workbench.attribution.ledger import Ledger, Pair
+from workbench.attribution.mediation import Mediated, Mediator, as_mediator, mediate
 from workbench.attribution.problem import Problem
 from workbench.attribution.removal import Removal
 from workbench.attribution.replacement import Replacement
@@ -12,6 +13,6 @@ from workbench.attribution.shapley import Shapley
 from workbench.attribution.targets import Target, Targets
 
 __all__ = [
-    "ESTIMATORS", "Estimate", "Estimator", "GradientXInput", "IntegratedGradients", "Ledger", "Pair", "Problem", "Removal", "Replacement",
-    "Shapley", "Target", "Targets", "attribute",
+    "ESTIMATORS", "Estimate", "Estimator", "GradientXInput", "IntegratedGradients", "Ledger", "Mediated", "Mediator", "Pair", "Problem", "Removal", "Replacement",
+    "Shapley", "Target", "Targets", "as_mediator", "attribute", "mediate",
 ]  # fmt: skip

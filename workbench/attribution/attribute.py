@@ -10,6 +10,7 @@ from workbench.attribution.estimate import Estimate, Estimator
 from workbench.attribution.gradient import GradientXInput
 from workbench.attribution.integrated import IntegratedGradients
 from workbench.attribution.ledger import JUDGE, Ledger
+from workbench.attribution.mediation import mediate, mediators
 from workbench.attribution.pairs import interactions
 from workbench.attribution.problem import Ids, Problem
 from workbench.attribution.removal import Removal
@@ -38,6 +39,7 @@ def attribute(
     estimators: Sequence[str | Estimator] = ("removal", "gradient_x_input"),
     seed: int = 0,
     pairs: int = 4,
+    mediation: bool = True,
     batch_tokens: int = 8192,
 ) -> Ledger:
     """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
@@ -46,6 +48,8 @@ def attribute(
     objectives, or a mapping of names to them; the answer's log-odds always come first (read at the answers' first tokens,
     also where an answer has several). estimators: names of ESTIMATORS or values such as `Shapley(pairs=20)`; exact removal is
     always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
+    mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
+    and beside them.
     Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
     or targets.
     """
@@ -61,9 +65,12 @@ def attribute(
         estimates[estimator.name] = estimator.estimate(problem)
         seconds[estimator.name] = round(time.perf_counter() - began, 3)
     found = interactions(problem, estimates[JUDGE].values, top=pairs) if pairs >= 2 else ()
+    split = mediate(problem, mediators(problem.targets)) if mediation else ()
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
-    return Ledger(ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total, found, seconds, _caution(contexts))
+    return Ledger(
+        ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total, found, seconds, _caution(contexts), split
+    )
 
 
 def _caution(contexts: Contexts) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from workbench.attribution.estimate import Estimate
+from workbench.attribution.mediation import Mediated
 from workbench.attribution.show import ledger_html
 from workbench.attribution.targets import Targets
 from workbench.errors import UserError
@@ -45,7 +46,7 @@ class Pair:
 class Ledger:
     """prompt_ids, tokens: the prompt. targets: what was measured. estimates: by estimator. groups: question group of each
     context. total: score with the prompt minus score of the bare question, [context target]. caution: what a reader must know
-    of the answer's row. Sign: plus means that the token raises the target."""
+    of the answer's row. mediation: what goes through directions and latents. Sign: plus means that the token raises the target."""
 
     prompt_ids: tuple[int, ...]
     tokens: tuple[str, ...]
@@ -57,6 +58,7 @@ class Ledger:
     pairs: tuple[Pair, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     caution: str = ""
+    mediation: tuple[Mediated, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,7 +123,7 @@ class Ledger:
             "estimators": list(self.estimates), "rank_correlation": correlations, "top_agreement": top, "totals": self._totals(),
             "pairs": [vars(p) | {"first_token": self.tokens[p.first], "second_token": self.tokens[p.second]} for p in self.pairs],
             "missing": {name: e.missing for name, e in self.estimates.items() if e.missing}, "seconds": dict(self.seconds),
-            "notes": self._notes(),
+            "mediation": [entry.to_json() for entry in self.mediation], "notes": self._notes(),
         }  # fmt: skip
 
     def _rows(self, name: str) -> list[dict[str, Any]]:

@@ -1,0 +1,191 @@
+"""Mediation: how much of the prompt's effect on the answer goes through a direction, or through some latents.
+
+1. Run every context with the prompt and bare; keep the residual stream at the mediator's site.
+2. The mediator's component of a residual: its projection on the direction, or what the latents' activations decode to.
+3. *Into*: run bare, but with the prompted run's component at the read positions. What the answer then gains is mediated.
+4. *Out of*: run with the prompt, but with the bare run's component. What the answer then loses is mediated, the other way round.
+5. mediated = mean of both ways; direct = total - mediated, what goes beside the mediator.
+
+Natural direct and indirect effects (Pearl 2001; in language models Vig et al. 2020), by interchange interventions on a subspace
+(Geiger et al. 2021). Positions: the decision token alone, or all tokens behind the slot, aligned from the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.attribution.problem import Problem, Rows
+from workbench.attribution.targets import ANSWER, Target, Targets
+from workbench.errors import UserError
+from workbench.models import Site
+from workbench.objectives import LatentActivation, Projection, answer_log_odds, projection
+from workbench.statistics import Interval, cluster_interval
+
+Positions = Literal["decision", "question"]
+Component = Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_model"]]
+
+
+@dataclass(frozen=True)
+class Mediator:
+    """A part of the residual stream at a site. component: that part of a residual, in the residual stream's units."""
+
+    name: str
+    site: Site
+    component: Component
+
+
+@dataclass(frozen=True)
+class Mediated:
+    """One mediator's share, in log-odds, means over contexts with intervals. moved: length of the mean change of the component
+    at the decision token between bare and prompted runs, in units of the residual stream. into, out_of: the two ways."""
+
+    name: str
+    total: Interval
+    mediated: Interval
+    direct: Interval
+    into: float
+    out_of: float
+    moved: float
+
+    @property
+    def share(self) -> float | None:
+        """mediated / total; None where the total's interval holds zero, so that there is nothing to share."""
+        if self.total.low <= 0 <= self.total.high:
+            return None
+        return self.mediated.estimate / self.total.estimate
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that the figures support."""
+        if self.share is None:
+            return f"The prompt's effect on the answer may be zero ({self.total}), so nothing can be said to go through the {self.name}."
+        return (
+            f"The prompt moves the {self.name} by {self.moved:.3g}, which explains {self.share:.0%} of its change of the answer: "
+            f"{self.mediated} of {self.total} in log-odds go through it, {self.direct} beside it."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of attribution.json's `mediation`."""
+        low, high = self.mediated.to_json()
+        return {
+            "target": self.name, "total": self.total.estimate, "mediated": self.mediated.estimate, "mediated_low": low, "mediated_high": high,
+            "direct": self.direct.estimate, "into": self.into, "out_of": self.out_of, "share": self.share, "moved": self.moved,
+            "verdict": self.verdict,
+        }  # fmt: skip
+
+
+def mediate(problem: Problem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[Mediated, ...]:
+    """Each mediator's share of the prompt's effect on the answer's log-odds (first tokens). Four forward passes a context and
+    mediator. Raises UserError for unknown positions."""
+    if positions not in ("decision", "question"):
+        raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
+    answer = replace(problem, targets=Targets((Target(ANSWER, answer_log_odds()),)))
+    return tuple(_mediate(answer, mediator, positions) for mediator in through)
+
+
+def mediators(targets: Targets) -> tuple[Mediator, ...]:
+    """One for each direction among the targets, and one for all single latents of an autoencoder together."""
+    found = [as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"]
+    latents: dict[int, list[LatentActivation]] = {}
+    for target in targets.items:
+        if isinstance(target.objective, LatentActivation):
+            latents.setdefault(id(target.objective.sae), []).append(target.objective)
+    for members in latents.values():
+        together = sorted({latent for objective in members for latent in objective.latents})
+        joint = replace(members[0], latents=tuple(together), weights=(1.0,) * len(together))
+        found.append(as_mediator(f"{len(together)} latents", joint))
+    return tuple(found)
+
+
+def as_mediator(name: str, given: Any) -> Mediator:
+    """The mediator of a direction, a projection or a latent objective. UserError for anything else."""
+    objective = projection(given, "raw") if hasattr(given, "vector") and not isinstance(given, Projection) else given
+    if isinstance(objective, Projection):
+        unit = objective.vector
+        return Mediator(name, objective.site, lambda x: (x @ unit.to(x.device))[..., None] * unit.to(x.device))
+    if isinstance(objective, LatentActivation):
+        sae, latents = objective.sae, list(objective.latents)
+        rows = sae.W_dec[latents].detach().float()  # type: ignore[attr-defined]
+        return Mediator(name, objective.sites[0], lambda x: sae.encode_some(x, latents).float() @ rows.to(x.device))
+    raise UserError(f"nothing to mediate through in {name!r}: expected a direction or latents, found {type(given).__name__}")
+
+
+def _mediate(problem: Problem, mediator: Mediator, positions: Positions) -> Mediated:
+    names = ("prompt", "bare", "into", "out_of")
+    scores = {name: np.zeros(len(problem.contexts)) for name in names}
+    moved = []
+    for members in problem.context_batches(copies=2):
+        contexts = [problem.contexts[i] for i in members]
+        rows = {"prompt": problem.rows(contexts, [problem.prompt] * len(members)), "bare": problem.rows(contexts, [None] * len(members))}
+        states = {name: _state(problem, mediator.site, rows[name]) for name in ("prompt", "bare")}
+        width = _shared(rows, 1 if positions == "decision" else max(len(c.suffix_ids) for c in contexts))
+        parts = {name: mediator.component(_aligned(states[name][0], rows[name], width)) for name in states}
+        moved.append((parts["prompt"] - parts["bare"])[:, 0])
+        into = _swapped(problem, mediator.site, rows["bare"], parts["prompt"] - parts["bare"], width)
+        out_of = _swapped(problem, mediator.site, rows["prompt"], parts["bare"] - parts["prompt"], width)
+        for name, values in (("prompt", states["prompt"][1]), ("bare", states["bare"][1]), ("into", into), ("out_of", out_of)):
+            scores[name][members] = values.double().cpu().numpy()
+    return _summed(problem, mediator.name, scores, float(torch.cat(moved).mean(dim=0).norm()))
+
+
+@torch.no_grad()
+def _state(problem: Problem, site: Site, rows: Rows) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
+    """The residual stream at the site, and the answer's log-odds."""
+    with problem.runner.capture([site]) as caught:
+        scores = problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
+    return caught[site].float(), scores
+
+
+@torch.no_grad()
+def _swapped(
+    problem: Problem, site: Site, rows: Rows, change: Float[Tensor, "batch back d_model"], width: Bool[Tensor, "batch back"]
+) -> Float[Tensor, " batch"]:
+    """The answer's log-odds with `change` added at the aligned positions."""
+    batch, places = _places(rows, width)
+
+    def edit(activation: Tensor) -> Tensor:
+        return activation.index_put((batch, places), (change * width[..., None]).to(activation.dtype), accumulate=True)
+
+    with problem.runner.edit(site.name, edit):
+        return problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
+
+
+def _shared(rows: Mapping[str, Rows], most: int) -> Bool[Tensor, "batch back"]:
+    """Which positions, counted back from the decision token, hold the same tokens in both runs; at most `most`."""
+    both = [
+        _gather(rows[name].ids, *_places(rows[name], torch.ones(len(rows[name].ids), most, dtype=torch.bool)))
+        for name in ("prompt", "bare")
+    ]
+    inside = torch.stack([torch.arange(most, device=r.ids.device) <= r.layout.decision[:, None] for r in rows.values()]).all(dim=0)
+    return ((both[0] == both[1]) & inside).cumprod(dim=1).bool() | (torch.arange(most, device=inside.device) == 0)
+
+
+def _places(rows: Rows, width: Bool[Tensor, "batch back"]) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch back"]]:
+    back = torch.arange(width.shape[1], device=rows.ids.device)
+    places = (rows.layout.decision[:, None] - back).clamp(min=0)
+    return torch.arange(len(rows.ids), device=rows.ids.device)[:, None], places
+
+
+def _gather(values: Tensor, batch: Tensor, places: Tensor) -> Tensor:
+    return values[batch, places]
+
+
+def _aligned(
+    state: Float[Tensor, "batch pos d_model"], rows: Rows, width: Bool[Tensor, "batch back"]
+) -> Float[Tensor, "batch back d_model"]:
+    return _gather(state, *_places(rows, width))
+
+
+def _summed(problem: Problem, name: str, scores: Mapping[str, np.ndarray], moved: float) -> Mediated:
+    total = scores["prompt"] - scores["bare"]
+    into, out_of = scores["into"] - scores["bare"], scores["prompt"] - scores["out_of"]
+    mediated = (into + out_of) / 2
+    intervals = [cluster_interval(values, problem.contexts.groups) for values in (total, mediated, total - mediated)]
+    return Mediated(name, *intervals, into=float(into.mean()), out_of=float(out_of.mean()), moved=moved)
