@@ -35,7 +35,7 @@ from workbench.directions import (
     write_persona_vectors,
 )  # fmt: skip
 from workbench.directions.data import answer_pairs, own_choices, responses
-from workbench.directions.draw import deal_texts
+from workbench.directions.draw import Draw, deal_texts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 
@@ -183,6 +183,10 @@ def test_rank_correlation_is_scipys_and_its_interval_holds_it():
     b = a + rng.normal(size=30)
     value, low, high = quality.rank_correlation(a, b)
     assert value == pytest.approx(spearmanr(a, b).statistic) and low < value < high
+    theirs = np.percentile(
+        [spearmanr(a[i], b[i]).statistic for i in np.random.default_rng(0).integers(30, size=(200, 30))], [2.5, 97.5]
+    )
+    assert [low, high] == pytest.approx(theirs.tolist())
     assert np.isnan(quality.rank_correlation(np.zeros(5), np.arange(5.0))[0])
     with pytest.raises(UserError, match="at least 3 prompts"):
         quality.rank_correlation(a[:2], b[:2])
@@ -223,6 +227,22 @@ def test_responses_are_averaged_over_their_own_tokens_only():
         data.states[1][1], cache["blocks.1.hook_resid_post"][0, start:].mean(0), atol=1e-5, rtol=1e-5
     )
     assert data.lengths[1] == len(runner.encode(text + "no")) - start
+
+
+def test_items_stand_under_several_texts_in_both_orders_and_centring_leaves_no_context_mean():
+    draw = Draw(runner_for(random_model()), [1])
+    plain, within = (draw.labelled(toy_persona().split().train, kind, 36) for kind in ("choice", "choice_within"))
+    counts = {name: plain.context_ids.count(name) for name in set(plain.context_ids)}
+    assert len(plain) == 36 and len(counts) == 12 and set(counts.values()) == {3}
+    assert len({text.split(" | ")[0] for text in plain.texts}) > 3
+    for name in counts:
+        rows = torch.tensor([i == name for i in within.context_ids])
+        assert within.states[1][rows].mean(0).abs().max() < 1e-5 and abs(float(within.scores[rows].mean())) < 1e-5
+    centred = plain.states[1] - within.states[1]
+    assert all(
+        torch.allclose(centred[i], centred[plain.context_ids.index(name)], atol=1e-5)
+        for i, name in enumerate(plain.context_ids)
+    )
 
 
 # ---- the sweep

@@ -50,7 +50,7 @@ def planted_sae(d_sae=40, latent=5, seed=0):
 
 @pytest.fixture(scope="module")
 def ranked():
-    return rank_latents(random_model(), planted_sae(), splits().train, k=6, n=200)
+    return rank_latents(random_model(), planted_sae(), splits().train, k=6, labels="choice", n=200)
 
 
 def test_effect_sizes_by_hand_and_by_scipys_t():
@@ -76,7 +76,7 @@ def test_planted_latents_come_first_with_their_signs_and_one_that_turns_round_is
     x = torch.randn(200, 32, generator=g) + 3 * score.sign()[:, None] * axes[0] + 3 * turning.sign()[:, None] * axes[1]
     data = Labelled({1: x}, score, groups, groups, (1,) * 200, score > 0, "decision", tuple(map(str, range(200))))
     monkeypatch.setattr(Draw, "labelled", lambda *_: data)
-    found = rank_latents(random_model(), sae, splits().train, k=4)
+    found = rank_latents(random_model(), sae, splits().train, k=4, labels="choice")
     assert set(found.ids[:2]) == {5, 6} and not {7, 9} & set(found.ids)
     by_id = {row.latent: row for row in found}
     assert by_id[5].weight > 0 > by_id[6].weight and by_id[5].effect_size > 1 and by_id[6].effect_size < -1
@@ -92,6 +92,24 @@ def test_statistics_and_weights_are_those_of_the_encoded_rows(ranked):
     assert ranked[2].mean == pytest.approx(float(column.mean()), abs=1e-5)
     assert ranked[2].max_activation == ranked[2].top[0][0] == pytest.approx(float(column.max()), abs=1e-5)
     assert ranked[2].top[0][1] == data.texts[int(column.argmax())]
+
+
+def test_within_contexts_a_latent_that_reads_the_question_is_nothing_and_one_that_reads_the_text_is_all(monkeypatch):
+    """Made-up rows: y = what the question does (large) + what the text does; latent 5 has the first, latent 7 the second."""
+    sae, g = planted_sae(), torch.Generator().manual_seed(0)
+    question = torch.randn(50, generator=g).repeat_interleave(4) * 3
+    text = torch.randn(200, generator=g)
+    axes = [torch.nn.functional.normalize(sae.W_enc[:, i], dim=0) for i in (5, 7)]
+    x = 0.3 * torch.randn(200, 32, generator=g) + question[:, None] * axes[0] + text[:, None] * axes[1]
+    ids = tuple(f"c{i // 4}" for i in range(200))
+    data = Labelled({1: x}, question + text, ids, ids, (1,) * 200, text > 0, "decision", ids)
+    monkeypatch.setattr(Draw, "labelled", lambda *_: data)
+    between, within = (
+        rank_latents(random_model(), sae, splits().train, k=40, labels=k) for k in ("choice", "choice_within")
+    )
+    size = lambda found, latent: abs(next((row.effect_size for row in found if row.latent == latent), 0.0))  # noqa: E731
+    assert size(between, 5) > 1 > size(between, 7)
+    assert size(within, 7) > 1 > 0.5 > size(within, 5)
 
 
 def test_the_published_rule_keeps_what_lies_above_the_99th_percentile():

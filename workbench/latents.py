@@ -1,8 +1,9 @@
 """Which latents of a sparse autoencoder carry a persona: ranked by effect size, judged on groups that did not rank them.
 
 1. Train contexts are labelled like a direction's data (directions/data.py): by the model's own choice under varied system
-   texts at the decision token ("choice", the default), or by matching against not matching answer at the answer token
-   ("answer", as published). The SAE encodes the activations.
+   texts at the decision token, compared within contexts ("choice_within", the default: each context's mean is taken off,
+   so that only what the texts do is left) or between them ("choice"); or by matching against not matching answer at the
+   answer token ("answer", as published). The SAE encodes the activations.
 2. The question groups are cut into two halves. On the first, each latent's effect size is Cohen's d: difference of its
    mean activation between the two sides over their pooled standard deviation. Latents that fire in fewer than `least`
    of the rows are passed over.
@@ -25,9 +26,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.contexts import Slot
-from workbench.directions.data import Labelled
 from workbench.directions.draw import Draw, Labels
-from workbench.directions.fit import positive
+from workbench.directions.fit import centred_by, positive
 from workbench.directions.quality import auc
 from workbench.display import html_table
 from workbench.errors import UserError
@@ -143,7 +143,7 @@ def rank_latents(
     sae: Sae,
     train: Split,
     k: int = 20,
-    labels: Labels = "choice",
+    labels: Labels = "choice_within",
     rule: Rule = "effect",
     n: int = 384,
     least: float = 0.01,
@@ -160,21 +160,12 @@ def rank_latents(
     sae.check(runner)
     if sae.site.hook != "resid_post":
         raise UserError(f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}")
-    data = Draw(runner, [sae.site.layer], slot, seed).labelled(train, labels, n)
-    with torch.no_grad():
-        activations = sae.encode(data.states[sae.site.layer])
-    shown = positive(data.scores)
-    difference = activations[shown].mean(dim=0) - activations[~shown].mean(dim=0)
-    first, second = group_halves(data.groups, seed)
-    sizes = [effect_sizes(activations[half], shown[half]) for half in (first, second)]
-    chosen = _above_percentile(difference) if rule == "percentile" else _largest(sizes, activations, least, k)
+    rows = _encode(Draw(runner, [sae.site.layer], slot, seed), sae, train, labels, n)
+    chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, least, k)
     if not chosen:
-        raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(data)} rows")
-    rows = tuple(
-        _describe(runner, sae, i, float(difference[i]), float(sizes[1][i]), activations, data, second, shown)
-        for i in chosen
-    )
-    return Latents(train.persona.name, sae.name, sae.site.name, labels, rule, rows)
+        raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(rows.shown)} rows")
+    described = tuple(_describe(runner, sae, i, rows) for i in chosen)
+    return Latents(train.persona.name, sae.name, sae.site.name, labels, rule, described)
 
 
 def persona_probe(
@@ -206,10 +197,40 @@ def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], 
     return first, ~first
 
 
-def _largest(sizes: list[Tensor], activations: Tensor, least: float, k: int) -> list[int]:
-    dense = (activations != 0).float().mean(dim=0) >= least
-    agreeing = dense & (sizes[0] * sizes[1] > 0)
-    strength = torch.where(agreeing, sizes[0].abs(), torch.zeros_like(sizes[0]))
+@dataclass(frozen=True)
+class _Rows:
+    """Encoded train rows. raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off).
+    sizes: effect sizes on the ranking half and on the held-out half."""
+
+    raw: Float[Tensor, "n d_sae"]
+    compared: Float[Tensor, "n d_sae"]
+    shown: Bool[Tensor, " n"]
+    held_out: Bool[Tensor, " n"]
+    difference: Float[Tensor, " d_sae"]
+    sizes: tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]
+    texts: tuple[str, ...]
+
+
+def _encode(draw: Draw, sae: Sae, train: Split, labels: Labels, n: int) -> _Rows:
+    if labels not in ("choice", "choice_within", "answer"):
+        raise UserError(f"unknown labels {labels!r}: expected choice, choice_within or answer")
+    data = draw.labelled(train, "answer" if labels == "answer" else "choice", n)
+    with torch.no_grad():
+        raw = sae.encode(data.states[sae.site.layer])
+    compared, scores = raw, data.scores
+    if labels == "choice_within":
+        compared, scores = centred_by(raw, data.context_ids), centred_by(scores[:, None], data.context_ids)[:, 0]
+    shown = positive(scores)
+    first, second = group_halves(data.groups, draw.seed)
+    sizes = (effect_sizes(compared[first], shown[first]), effect_sizes(compared[second], shown[second]))
+    difference = compared[shown].mean(dim=0) - compared[~shown].mean(dim=0)
+    return _Rows(raw, compared, shown, second, difference, sizes, data.texts)
+
+
+def _largest(rows: _Rows, least: float, k: int) -> list[int]:
+    ranking, held_out = rows.sizes
+    agreeing = ((rows.raw != 0).float().mean(dim=0) >= least) & (ranking * held_out > 0)
+    strength = torch.where(agreeing, ranking.abs(), torch.zeros_like(ranking))
     order = torch.argsort(strength, descending=True, stable=True)[:k].tolist()
     return [i for i in order if strength[i] > 0]
 
@@ -220,30 +241,20 @@ def _above_percentile(difference: Tensor, percent: float = 99.0) -> list[int]:
     return [i for i in torch.argsort(size, descending=True, stable=True).tolist() if kept[i]]
 
 
-def _describe(
-    runner: Runner,
-    sae: Sae,
-    latent: int,
-    weight: float,
-    effect_size: float,
-    activations: Tensor,
-    data: Labelled,
-    held_out: Tensor,
-    shown: Tensor,
-) -> Latent:
-    column = activations[:, latent]
-    top = torch.argsort(column, descending=True, stable=True)[:3].tolist()
+def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows) -> Latent:
+    column = rows.raw[:, latent]
+    top = [i for i in torch.argsort(column, descending=True, stable=True)[:3].tolist() if column[i] != 0]
     return Latent(
         latent,
-        weight,
-        effect_size,
-        auc(column[held_out], shown[held_out]),
-        float((column != 0).float().mean()),
-        float(column.mean()),
-        float(column.max()),
-        promoted(runner, sae, latent),
-        tuple((float(column[i]), data.texts[i]) for i in top if column[i] != 0),
-        sae,
+        weight=float(rows.difference[latent]),
+        effect_size=float(rows.sizes[1][latent]),
+        auc=auc(rows.compared[rows.held_out, latent], rows.shown[rows.held_out]),
+        density=float((column != 0).float().mean()),
+        mean=float(column.mean()),
+        max_activation=float(column.max()),
+        label=promoted(runner, sae, latent),
+        top=tuple((float(column[i]), rows.texts[i]) for i in top),
+        sae=sae,
     )
 
 

@@ -28,13 +28,14 @@ from workbench.personas import Split
 @dataclass(frozen=True)
 class Labelled:
     """Activations with scores, one row a sequence. states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows
-    the persona. lengths: tokens of the sequence (of the answer or response, where one was read). first_shown: the row's
-    answer is the option shown first. texts: what was read, for people (prompt and question, or answer and question)."""
+    the persona. context_ids: the item and its option order. lengths: tokens of the sequence (of the answer or response, where
+    one was read). first_shown: the row's answer is the option shown first. texts: what was read, for people (prompt and
+    question, or question and answer)."""
 
     states: dict[int, Float[Tensor, "n d_model"]]
     scores: Float[Tensor, " n"]
     groups: tuple[str, ...]
-    item_ids: tuple[str, ...]
+    context_ids: tuple[str, ...]
     lengths: tuple[int, ...]
     first_shown: Bool[Tensor, " n"]
     position: Position
@@ -54,7 +55,7 @@ def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> L
         states={layer: found[site] for layer, site in sites.items()},
         scores=torch.tensor([1.0 if side == 0 else -1.0 for _, side in rows]),
         groups=tuple(c.item.group for c, _ in rows),
-        item_ids=tuple(c.item.id for c, _ in rows),
+        context_ids=tuple(_id(c) for c, _ in rows),
         lengths=tuple(len(c.answers[side]) for c, side in rows),
         first_shown=_first_shown([c for c, _ in rows], torch.tensor([side == 0 for _, side in rows])),
         position="answer",
@@ -78,7 +79,7 @@ def own_choices(
         states={site.layer: found[site] for site in sites},
         scores=scores,
         groups=tuple(c.item.group for c in contexts),
-        item_ids=tuple(c.item.id for c in contexts),
+        context_ids=tuple(_id(c) for c in contexts),
         lengths=tuple(len(s) for s in sequences),
         first_shown=_first_shown(contexts, scores > 0),
         position="decision",
@@ -106,12 +107,16 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> Labelled:
         states={layer: found[site] for layer, site in sites.items()},
         scores=torch.tensor([1.0, -1.0]).repeat(len(items) // 2),
         groups=tuple(item.group for item in items),
-        item_ids=tuple(item.id for item in items),
+        context_ids=tuple(item.id for item in items),
         lengths=tuple(stop - start for start, stop in spans),
         first_shown=torch.zeros(len(items), dtype=torch.bool),
         position="response_mean",
         texts=tuple(f"{i.question} [{t}]" for i in split for t in i.responses or (i.matching, i.not_matching)),
     )
+
+
+def _id(context: Context) -> str:
+    return f"{context.item.id} {'first' if context.matching_first else 'second'}"
 
 
 def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None) -> str:

@@ -15,10 +15,12 @@ from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.personas import Split
 
-#: How activations are labelled (data.py). `choice_within`: own choices, each item's mean state and score taken off.
+#: How activations are labelled (data.py). `choice_within`: own choices, each context's mean state and score taken off.
 Labels = Literal["choice", "choice_within", "answer", "response"]
 #: Varied system texts that are kept back for testing, so that no direction or latent is made from them.
 TESTING_TEXTS = 32
+#: Under how many texts an item should stand at least in own-choice data, so that the texts' effect shows beside the item's.
+TEXTS_PER_ITEM = 3
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,24 @@ class Draw:
         if texts is None:
             texts, _ = deal_texts(split.persona.varied_system_texts, TESTING_TEXTS, self.seed)
         data = self._own_choices(split, texts, n)
-        return data if labels == "choice" else within_items(data)
+        return data if labels == "choice" else within_contexts(data)
 
     def under_each(self, split: Split, texts: Sequence[str], n_contexts: int) -> Labelled:
         """The same contexts bare and under each text: rows text by text, the bare ones first."""
-        n_items = max(1, n_contexts // (1 if split.persona.metric == "text" else 2))
+        n_items = max(1, n_contexts // self._orders(split))
         contexts = make_contexts(self.runner, split, slot=self.slot, n=n_items, seed=self.seed)
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rows = [p for p in prompts for _ in contexts]
         return own_choices(self.runner, [*contexts] * len(prompts), rows, self.layers)
 
+    def _orders(self, split: Split) -> int:
+        return 1 if split.persona.metric == "text" else 2
+
     def _own_choices(self, split: Split, texts: Sequence[str], n: int) -> Labelled:
-        """Items in turn, in all option orders, each item under a text drawn by seed (or under none)."""
-        contexts = make_contexts(self.runner, split, slot=self.slot, seed=self.seed)
+        """Items in turn, in all option orders, each item under a text drawn by seed (or under none); no more items than can
+        each stand under several texts."""
+        n_items = max(2, n // (TEXTS_PER_ITEM * self._orders(split)))
+        contexts = make_contexts(self.runner, split, slot=self.slot, n=n_items, seed=self.seed)
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rng = np.random.default_rng(self.seed)
         by_item: dict[str, list[int]] = {}
@@ -80,7 +87,7 @@ def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[st
     return [distinct[i] for i in order[n_testing:]], [distinct[i] for i in order[:n_testing]]
 
 
-def within_items(data: Labelled) -> Labelled:
-    """The same rows with each item's mean state and mean score taken off: what is left is the texts' doing."""
-    states = {layer: centred_by(x, data.item_ids) for layer, x in data.states.items()}
-    return replace(data, states=states, scores=centred_by(data.scores[:, None], data.item_ids)[:, 0])
+def within_contexts(data: Labelled) -> Labelled:
+    """The same rows with the mean state and mean score of each context taken off: what is left is the texts' doing."""
+    states = {layer: centred_by(x, data.context_ids) for layer, x in data.states.items()}
+    return replace(data, states=states, scores=centred_by(data.scores[:, None], data.context_ids)[:, 0])

@@ -82,10 +82,11 @@ def rank_correlation(
         raise UserError(
             f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects"
         )
-    rng = np.random.default_rng(seed)
-    draws = [_spearman(readings[i], effects[i]) for i in rng.integers(len(readings), size=(replicates, len(readings)))]
+    rows = np.random.default_rng(seed).integers(len(readings), size=(replicates, len(readings)))
+    draws = _row_spearman(readings[rows], effects[rows])
+    draws = draws[np.isfinite(draws)]
     tail = 50 * (1 - level)
-    low, high = np.nanpercentile(draws, [tail, 100 - tail]) if not np.all(np.isnan(draws)) else (np.nan, np.nan)
+    low, high = np.percentile(draws, [tail, 100 - tail]) if len(draws) else (np.nan, np.nan)
     return _spearman(readings, effects), float(low), float(high)
 
 
@@ -105,6 +106,15 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(spearmanr(a, b).statistic)
+
+
+def _row_spearman(
+    a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]
+) -> Float[np.ndarray, " replicate"]:
+    """Spearman's correlation of each row of a with the same row of b; nan where one does not vary."""
+    ranks = [rankdata(m, axis=1) - (m.shape[1] + 1) / 2 for m in (a, b)]
+    spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    return np.divide((ranks[0] * ranks[1]).sum(axis=1), spread, out=np.full(len(spread), np.nan), where=spread > 0)
 
 
 def _members(groups: Sequence[str]) -> list[np.ndarray]:

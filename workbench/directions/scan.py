@@ -46,7 +46,7 @@ from workbench.personas import Split
 
 @dataclass(frozen=True)
 class Method:
-    """A way to make a direction. labels: which data (`choice_within`: own choices, each item's mean taken off).
+    """A way to make a direction. labels: which data (`choice_within`: own choices, each context's mean taken off).
     replicates: bootstrap replicates of its angle that the sweep can afford."""
 
     name: str
@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {
             "own_choice_within",
             "choice_within",
             fits.weighted_difference,
-            "own choice weighted by log-odds, within items",
+            "own choice weighted by log-odds, within contexts",
         ),
         Method("logistic", "choice", fits.logistic_probe, "logistic probe of the model's own choice", 0),
         Method("whitened", "choice", fits.whitened_difference, "whitened mean difference of the model's own choice", 0),
@@ -87,7 +87,9 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
-DEFAULT_METHODS = ("mean_difference", "own_choice", "own_choice_within", "logistic", "whitened")
+#: What a sweep tries unless told otherwise. Whitening is left out: with a few hundred rows it separates choices as well as the
+#: others (AUC 0.97 on the organism) but its directions hardly repeat between halves, and predict prompts far worse.
+DEFAULT_METHODS = ("mean_difference", "own_choice", "own_choice_within", "logistic")
 
 
 @dataclass(frozen=True, repr=False)
