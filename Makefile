@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
