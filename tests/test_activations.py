@@ -106,8 +106,11 @@ def test_the_store_gives_each_vector_once_an_epoch_without_position_zero():
     assert not torch.allclose(first, expected)
 
 
-def test_a_resumed_stream_goes_on_with_the_same_batches():
-    store = ActivationStore(random_model(), tuple(sequences(20)), Site(0), batch_size=16, chunk_tokens=64, seed=1)
+@pytest.mark.parametrize("keep_bytes", [0, 2**30])
+def test_a_resumed_stream_goes_on_with_the_same_batches(keep_bytes):
+    store = ActivationStore(
+        random_model(), tuple(sequences(20)), Site(0), 16, chunk_tokens=64, seed=1, keep_bytes=keep_bytes
+    )
     stream = store.batches()
     straight = [next(stream) for _ in range(40)]
     for start in (0, 7, 23):
@@ -116,6 +119,18 @@ def test_a_resumed_stream_goes_on_with_the_same_batches():
     assert not torch.equal(
         straight[0], next(ActivationStore(random_model(), tuple(sequences(20)), Site(0), 16, 64, seed=2).batches())
     )
+
+
+def test_text_that_fits_is_run_once_and_gives_the_same_vectors_as_text_that_does_not():
+    model, texts, ran = random_model(), tuple(sequences(20)), []
+    streams = [ActivationStore(model, texts, Site(1), 64, 64, keep_bytes=size).batches() for size in (2**30, 0)]
+    with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda a, hook: ran.append(len(a)))]):
+        kept = [next(streams[0]) for _ in range(20)]
+        once = sum(ran)
+        again = [next(streams[1]) for _ in range(20)]
+    assert once == len(texts) and sum(ran) - once > 3 * len(texts)
+    for a, b in zip(kept, again, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_too_little_text_for_one_batch_is_refused():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,8 @@ class ActivationStore:
 
     The stream is cut into chunks of about `chunk_tokens` vectors; which sequences a chunk holds and the order of its vectors
     depend on the seed and the chunk's number alone, so a resumed stream (`batches(start)`) goes on with the very same
-    vectors. Position 0 is left out: without a BOS token it is an attention sink hundreds of times as long as the rest.
+    vectors. If all vectors fit into `keep_bytes`, the text is run once and they are kept. Position 0 is left out: without a
+    BOS token it is an attention sink hundreds of times as long as the rest.
     """
 
     model: Any
@@ -103,6 +105,7 @@ class ActivationStore:
     chunk_tokens: int = 65536
     batch_tokens: int = 8192
     seed: int = 0
+    keep_bytes: int = 2**30
 
     def __post_init__(self) -> None:
         runner = runner_for(self.model)
@@ -144,15 +147,27 @@ class ActivationStore:
             epoch += 1
 
     def _vectors(self, members: list[int], number: int) -> Float[Tensor, "n d_model"]:
-        runner, texts = runner_for(self.model), [self.sequences[i] for i in members]
-        parts = [
-            states[row, 1 : len(texts[i])]
-            for batch in length_batches(texts, self.batch_tokens)
-            for states in [read_all(runner, [texts[i] for i in batch], [self.site])[self.site].float().cpu().flatten(2)]
-            for row, i in enumerate(batch)
-        ]
-        vectors = torch.cat(parts)
+        vectors = torch.cat([self._kept[i] for i in members] if self._fits else self._run(members))
         return vectors[torch.from_numpy(np.random.default_rng([self.seed, 1, number]).permutation(len(vectors)))]
+
+    @property
+    def _fits(self) -> bool:
+        """Whether all vectors of the text may be kept, so that it is run only once."""
+        return self.tokens_per_epoch * runner_for(self.model).shape.d_model * 4 <= self.keep_bytes
+
+    @cached_property
+    def _kept(self) -> list[Float[Tensor, "n d_model"]]:
+        return self._run(range(len(self.sequences)))
+
+    def _run(self, members: Sequence[int]) -> list[Float[Tensor, "n d_model"]]:
+        """Vectors of some sequences, one entry each, in the order given."""
+        runner, texts = runner_for(self.model), [self.sequences[i] for i in members]
+        made: list[Tensor] = [torch.empty(0)] * len(texts)
+        for batch in length_batches(texts, self.batch_tokens):
+            states = read_all(runner, [texts[i] for i in batch], [self.site])[self.site].float().cpu().flatten(2)
+            for row, i in enumerate(batch):
+                made[i] = states[row, 1 : len(texts[i])].clone()
+        return made
 
 
 def _keeper(found: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]:
