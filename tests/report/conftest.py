@@ -292,6 +292,19 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
         "targets": [{"name": name, "kind": "answer" if j == 0 else "direction" if j == 1 else "latent"} for j, name in enumerate(targets)],
         "rank_correlation": {"gradient_x_input": dict.fromkeys(targets, 0.86)},
         "totals": [{"target": name, "mean": -2.4, "low": -2.9, "high": -1.9} for name in targets[:2]],
+        "mediation": [
+            {
+                "target": name,
+                "total": -2.4,
+                "mediated": m,
+                "mediated_low": m - 0.3,
+                "mediated_high": m + 0.3,
+                "direct": -2.4 - m,
+                "share": m / -2.4,
+                "verdict": f"The prompt moves the {name} by 1.9, which explains {m / -2.4:.0%} of its change of the answer.",
+            }
+            for name, m in (("direction", -1.5), ("8 latents", -0.7))
+        ],
         "pairs": [{"target": "answer log-odds", "first": 1, "second": 3, "mean": 0.41, "low": 0.2, "high": 0.62}],
     }
     return pd.DataFrame(rows), summary

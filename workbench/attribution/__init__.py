@@ -13,6 +13,6 @@ from workbench.attribution.shapley import Shapley
 from workbench.attribution.targets import Target, Targets
 
 __all__ = [
-    "ESTIMATORS", "Estimate", "Estimator", "GradientXInput", "IntegratedGradients", "Ledger", "Mediated", "Mediator", "Pair", "Problem", "Removal", "Replacement",
-    "Shapley", "Target", "Targets", "as_mediator", "attribute", "mediate",
+    "ESTIMATORS", "Estimate", "Estimator", "GradientXInput", "IntegratedGradients", "Ledger", "Mediated", "Mediator", "Pair", "Problem",
+    "Removal", "Replacement", "Shapley", "Target", "Targets", "as_mediator", "attribute", "mediate",
 ]  # fmt: skip

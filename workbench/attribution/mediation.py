@@ -75,7 +75,8 @@ class Mediated:
         """One entry of attribution.json's `mediation`."""
         low, high = self.mediated.to_json()
         return {
-            "target": self.name, "total": self.total.estimate, "mediated": self.mediated.estimate, "mediated_low": low, "mediated_high": high,
+            "target": self.name, "total": self.total.estimate,
+            "mediated": self.mediated.estimate, "mediated_low": low, "mediated_high": high,
             "direct": self.direct.estimate, "into": self.into, "out_of": self.out_of, "share": self.share, "moved": self.moved,
             "verdict": self.verdict,
         }  # fmt: skip
@@ -159,10 +160,8 @@ def _swapped(
 
 def _shared(rows: Mapping[str, Rows], most: int) -> Bool[Tensor, "batch back"]:
     """Which positions, counted back from the decision token, hold the same tokens in both runs; at most `most`."""
-    both = [
-        _gather(rows[name].ids, *_places(rows[name], torch.ones(len(rows[name].ids), most, dtype=torch.bool)))
-        for name in ("prompt", "bare")
-    ]
+    everywhere = torch.ones(len(rows["bare"].ids), most, dtype=torch.bool)
+    both = [_gather(part.ids, *_places(part, everywhere)) for part in rows.values()]
     inside = torch.stack([torch.arange(most, device=r.ids.device) <= r.layout.decision[:, None] for r in rows.values()]).all(dim=0)
     return ((both[0] == both[1]) & inside).cumprod(dim=1).bool() | (torch.arange(most, device=inside.device) == 0)
 

@@ -183,9 +183,9 @@ def _asset(name: str) -> str:
     return text
 
 
-def _short(value: float | None) -> str:
-    """Three significant digits."""
-    return number(value if value is None else float(f"{value:.3g}"))
+def _short(value: Any) -> str:
+    """Three significant digits; what is no number, as it is."""
+    return number(float(f"{value:.3g}") if isinstance(value, (int, float)) and not isinstance(value, bool) else value)
 
 
 def _shown(value: Any) -> Any:
