@@ -123,9 +123,9 @@ def doctor(model: str = "organism", *, as_json: Json = False) -> None:
     ----------
     model: name or directory.
     """
-    from workbench.models import diagnose
+    from workbench.models.doctor import diagnose
 
-    _print_frame(diagnose(model).table, as_json)
+    _print_frame(diagnose(model).frame(), as_json)
 
 
 @sae_app.command(name="train")
@@ -160,7 +160,10 @@ def persona_check(file: str, *, data: Path | None = None, as_json: Json = False)
     """
     from workbench.personas import check_persona, load_persona
 
-    _print_frame(check_persona(load_persona(file, data)).table, as_json)
+    persona = load_persona(file, data)
+    _print_frame(check_persona(persona).table, as_json)
+    for line in () if as_json else persona.warnings:
+        _console().print(f"note: {_plain(line)}")
 
 
 @organism_app.command(name="train")

@@ -219,6 +219,17 @@ def allowed_ids(model: Any) -> Bool[Tensor, " d_vocab"]:
     return _ALLOWED[runner].clone()
 
 
+def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
+    """The tokens that are one of the words as a whole, to restrict a search to. UserError when no word is a token."""
+    runner = runner_for(model)
+    ids = [runner.encode(word) for word in words]
+    mask = torch.zeros(runner.shape.d_vocab, dtype=torch.bool)
+    mask[[i[0] for i in ids if len(i) == 1 and i[0] != runner.tokenizer.unk_token_id]] = True
+    if not mask.any():
+        raise UserError(f"none of the {len(words)} words is a single token of this model")
+    return mask
+
+
 _ALLOWED: weakref.WeakKeyDictionary[Runner, Tensor] = weakref.WeakKeyDictionary()
 
 

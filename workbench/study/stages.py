@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
 from workbench.conditions import Found, LatentClamp, ManualPrompts, NoPrompt, RandomText, RandomTokens, Steering, few_shot
 from workbench.conditions.constant_answer import constant_answers
-from workbench.contexts import Contexts, make_contexts
+from workbench.contexts import Contexts, lexicon, make_contexts
 from workbench.directions import DEFAULT_METHODS, Direction, Scan, find_directions, random_directions
 from workbench.errors import UserError
 from workbench.latents import Latents, rank_latents
@@ -175,11 +174,7 @@ def lexicon_of(material: Material) -> Bool[Tensor, " d_vocab"] | None:
     wanted = material.study.search.lexicon
     if wanted == "all" or (wanted == "auto" and material.study.model.name != "organism"):
         return None
-    runner = runner_for(material.model)
-    ids = runner.tokenizer.convert_tokens_to_ids(list(World(seed=0).lexicon.ordinary_words))
-    mask = torch.zeros(runner.shape.d_vocab, dtype=torch.bool)
-    mask[[i for i in ids if i is not None and i != runner.tokenizer.unk_token_id]] = True
-    return mask
+    return lexicon(material.model, World(seed=0).lexicon.ordinary_words)
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
