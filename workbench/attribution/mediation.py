@@ -34,17 +34,20 @@ Component = Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_model"
 
 @dataclass(frozen=True)
 class Mediator:
-    """A part of the residual stream at a site. component: that part of a residual, in the residual stream's units."""
+    """A part of the residual stream at a site. component: that part of a residual, in the residual stream's units. unit: the
+    axis of a part that has but one."""
 
     name: str
     site: Site
     component: Component
+    unit: Float[Tensor, " d_model"] | None = None
 
 
 @dataclass(frozen=True)
 class Mediated:
-    """One mediator's share, in log-odds, means over contexts with intervals. moved: length of the mean change of the component
-    at the decision token between bare and prompted runs, in units of the residual stream. into, out_of: the two ways."""
+    """One mediator's share, in log-odds, means over contexts with intervals. moved: mean change of the component at
+    the decision token from the bare to the prompted run, in units of the residual stream: along a direction with its sign, else
+    its length. into, out_of: the two ways."""
 
     name: str
     total: Interval
@@ -67,7 +70,7 @@ class Mediated:
         if self.share is None:
             return f"The prompt's effect on the answer may be zero ({self.total}), so nothing can be said to go through the {self.name}."
         return (
-            f"The prompt moves the {self.name} by {self.moved:.3g}, which explains {self.share:.0%} of its change of the answer: "
+            f"The prompt moves the {self.name} by {self.moved:+.3g}, which explains {self.share:.0%} of its change of the answer: "
             f"{self.mediated} of {self.total} in log-odds go through it, {self.direct} beside it."
         )
 
@@ -110,7 +113,7 @@ def as_mediator(name: str, given: Any) -> Mediator:
     objective = projection(given, "raw") if hasattr(given, "vector") and not isinstance(given, Projection) else given
     if isinstance(objective, Projection):
         unit = objective.vector
-        return Mediator(name, objective.site, lambda x: (x @ unit.to(x.device))[..., None] * unit.to(x.device))
+        return Mediator(name, objective.site, lambda x: (x @ unit.to(x.device))[..., None] * unit.to(x.device), unit)
     if isinstance(objective, LatentActivation):
         sae, latents = objective.sae, list(objective.latents)
         rows = sae.W_dec[latents].detach().float()  # type: ignore[attr-defined]
@@ -133,7 +136,9 @@ def _mediate(problem: Problem, mediator: Mediator, positions: Positions) -> Medi
         out_of = _swapped(problem, mediator.site, rows["prompt"], parts["bare"] - parts["prompt"], width)
         for name, values in (("prompt", states["prompt"][1]), ("bare", states["bare"][1]), ("into", into), ("out_of", out_of)):
             scores[name][members] = values.double().cpu().numpy()
-    return _summed(problem, mediator.name, scores, float(torch.cat(moved).mean(dim=0).norm()))
+    change = torch.cat(moved).mean(dim=0)
+    length = change.norm() if mediator.unit is None else change @ mediator.unit.to(change.device)
+    return _summed(problem, mediator.name, scores, float(length))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from workbench.errors import UserError
 from workbench.report.story import GROUPS, group_of
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
-_SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "stroke"}
+_SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross"}
 _COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY}
 
 
@@ -31,6 +31,8 @@ def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.Lay
     rows = [_forest_row(c, content.get("baseline", "no prompt"), unit) for c in content.get("conditions", [])]
     frame = _filled(pd.DataFrame([row for row in rows if row]), "no condition of this comparison has a difference to the baseline")
     title = "change of the mean log-odds" if unit == "log_odds" else "change of the rate, percentage points"
+    groups = [GROUPS[key][0] for key in GROUPS]
+    frame = frame.sort_values("group", key=lambda column: column.map(groups.index), kind="stable")
     order = list(frame["condition"])
     y = alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
     shared = alt.Chart(frame).encode(y=y, color=_by_group("color", _COLOURS), tooltip=["condition", "prompt", "change", "low", "high"])
@@ -73,7 +75,7 @@ def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.Laye
     base = alt.Chart(frame[["token", "target", "mean", "low", "high", "share", "shown"]]).encode(
         x=alt.X("token:N", sort=order, title=None, axis=alt.Axis(labelAngle=-45, orient="top")), y=alt.Y("target:N", sort=kept, title=None)
     )
-    scale = alt.Scale(domain=[-1, 0, 1], range=[BLUE, "#ffffff", ORANGE])
+    scale = alt.Scale(domain=[-1, 0, 1], range=[BLUE, "#ffffff", ORANGE], interpolate="rgb")
     cells = base.mark_rect().encode(
         color=alt.Color("share:Q", scale=scale, title="share of the row's largest"), tooltip=["token", "target", "mean", "low", "high"]
     )

@@ -260,7 +260,7 @@ export function mediation(host, rows) {
     const y = 10 + i * step + (narrow ? 18 : 0), bar = (value, at, thick, name) => value === null || value === undefined ? null : shape("rect", { x: Math.min(x(0), x(value)), width: Math.abs(x(value) - x(0)), y: at, height: thick, rx: 2, class: name });
     node.append(write(12, narrow ? y - 4 : y + 19, fit(String(row.target), narrow ? width - 24 : left - 20)));
     node.append(...[bar(row.total, y, 28, "band"), bar(row.mediated, y + 7, 14, row.mediated < 0 ? "minus-fill" : "plus-fill")].filter(Boolean));
-    if (Number.isFinite(row.mediated_low) && Number.isFinite(row.mediated_high)) node.append(shape("line", { x1: x(row.mediated_low), x2: x(row.mediated_high), y1: y + 14, y2: y + 14, class: "frame", "stroke-width": 2 }));
+    if (Number.isFinite(row.mediated_low) && Number.isFinite(row.mediated_high)) node.append(shape("line", { x1: x(row.mediated_low), x2: x(row.mediated_high), y1: y + 14, y2: y + 14, class: "ring" }));
   });
   node.append(shape("line", { x1: x(0), x2: x(0), y1: 4, y2: height - 50, class: "zero" }));
   node.append(write((left + width) / 2, height - 10, narrow ? "log-odds; broad: whole, narrow: through it" : "change of the log-odds (broad bar: the whole effect; narrow bar: the part through it)", { "text-anchor": "middle", "font-size": 12.5 }));
