@@ -97,7 +97,10 @@ def precision(study: Study, text: str, sign: int) -> float:
     """Share of the prompt's words that belong to a planted phrase of the right sign standing in it."""
     words = text.split()
     good = {e.phrase for e in World(seed=0).effects if e.persona == study.persona and e.log_odds * sign > 0}
-    inside = [w in good or any(f"{a} {w}" in good for a in words[:i][-1:]) or any(f"{w} {b}" in good for b in words[i + 1 :][:1]) for i, w in enumerate(words)]
+    inside = [
+        w in good or any(f"{a} {w}" in good for a in words[:i][-1:]) or any(f"{w} {b}" in good for b in words[i + 1 :][:1])
+        for i, w in enumerate(words)
+    ]
     return float(np.mean(inside))
 
 
@@ -105,7 +108,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean share of the best planted shift over seeds, its range, and mean precision, by persona, sign and search."""
     grouped = table.assign(search=table["search"].str.split(" ").str[0]).groupby(["persona", "sign", "search"], sort=False)
     return grouped.agg(share=("share", "mean"), least=("share", "min"), most=("share", "max"), precision=("precision", "mean"),
-                       shift=("shift", "mean"), best_shift=("best_shift", "mean"), calls=("model_calls", "mean"), n=("share", "size")).reset_index()  # fmt: skip
+                       shift=("shift", "mean"), best_shift=("best_shift", "mean"), calls=("model_calls", "mean"),
+                       n=("share", "size")).reset_index()  # fmt: skip
 
 
 def main() -> None:
@@ -132,7 +136,9 @@ def main() -> None:
                     changes["budget"] = study.search.budget.model_copy(update={"steps": arguments.steps})
                 study = study.model_copy(update={"search": study.search.model_copy(update=changes)})
                 rows += one(study, model, arguments.random_directions)
-                print(pd.DataFrame(rows[-8:])[["persona", "sign", "seed", "search", "share", "precision", "prompt"]].to_string(index=False), flush=True)
+                print(
+                    pd.DataFrame(rows[-8:])[["persona", "sign", "seed", "search", "share", "precision", "prompt"]].to_string(index=False), flush=True
+                )
                 write_json(arguments.out, {"schema": 1, "rows": rows})
     print(summary(pd.DataFrame(rows)).to_string(index=False))
 

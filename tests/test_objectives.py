@@ -13,8 +13,19 @@ from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import (
-    AnswerLogOdds, AnswerLogProb, Readout, Repetition, Scale, Similarity, Target, answer_log_odds, keep, latent_activation, neutral_prompts,
-    projection, read,
+    AnswerLogOdds,
+    AnswerLogProb,
+    Readout,
+    Repetition,
+    Scale,
+    Similarity,
+    Target,
+    answer_log_odds,
+    keep,
+    latent_activation,
+    neutral_prompts,
+    projection,
+    read,
 )  # fmt: skip
 
 SITE = Site(1)
@@ -41,7 +52,7 @@ def test_sums_products_and_signs():
     x, y = projection(direction(1.0, 0.0), "raw"), projection(direction(0.0, 1.0), "raw")
     assert (x + y).score(at).tolist() == [7.0]
     assert (2 * x - y * 0.5).score(at).tolist() == [4.0]
-    assert (-x).sign == -1 and x.sign == 1 and (-(-x)).sign == 1 and (x - y).sign == 1
+    assert (-x).sign == -1 and x.sign == 1 and (-1 * -x).sign == 1 and (x - y).sign == 1
     assert (x + y).sites == (SITE,) and not (x + y).needs_final and (x + answer_log_odds()).needs_final
     assert x.depth(5) == 2 and answer_log_odds().depth(5) == 5
     assert (2 * x + Repetition()).prompt_score(torch.tensor([[1, 1, 2, 1]])).tolist() == [-0.5]

@@ -138,4 +138,3 @@ def _score(runner: Runner, batch: list[_Row]) -> list[list[float]]:
     log_probs = runner.logits(resid[[r for r, _ in where], [pos for _, pos in where]]).log_softmax(dim=-1)
     starts = np.cumsum([0, *spans[:-1]])
     return [[float(log_probs[range(s, s + len(a)), list(a)].mean()) for a in row.answers] for row, s in zip(batch, starts, strict=True)]
-

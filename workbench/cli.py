@@ -17,7 +17,9 @@ from rich.table import Table
 
 from workbench.errors import UserError
 
-app = App(name="workbench", help="Persona directions, SAE latents, fluent prompt search, honest comparison, attribution.", version_flags=["--version"])
+app = App(
+    name="workbench", help="Persona directions, SAE latents, fluent prompt search, honest comparison, attribution.", version_flags=["--version"]
+)
 sae_app = App(name="sae", help="Sparse autoencoders: train one on any model.")
 persona_app = App(name="persona", help="Contrast data: check whether it can carry a direction.")
 organism_app = App(name="organism", help="The embedded model: train it, show its truth.")
@@ -58,7 +60,13 @@ def demo(
 
 @app.command
 def run(
-    study: Path, *, out: Path, resume: bool = False, data: Path | None = None, model: str | None = None, seed: int | None = None,
+    study: Path,
+    *,
+    out: Path,
+    resume: bool = False,
+    data: Path | None = None,
+    model: str | None = None,
+    seed: int | None = None,
     as_json: Json = False,
 ) -> None:
     """One study from its YAML file.
@@ -243,8 +251,12 @@ def _print_comparison(entry: dict[str, Any]) -> None:
     for row in entry["conditions"]:
         shift = next((d for d in row["differences"] if d["to"] == entry.get("baseline", "no prompt")), None)
         table.add_row(
-            row["name"], _figure(row["rate"]), _interval(row["ci"]), _figure(shift and shift["log_odds"], "+.2f"),
-            _interval(shift and shift["log_odds_ci"], "+.2f"), _plain(row["prompt"] or ""),
+            row["name"],
+            _figure(row["rate"]),
+            _interval(row["ci"]),
+            _figure(shift and shift["log_odds"], "+.2f"),
+            _interval(shift and shift["log_odds_ci"], "+.2f"),
+            _plain(row["prompt"] or ""),
         )
     _console().print(table)
 

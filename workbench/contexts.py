@@ -204,10 +204,15 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _probes(runner: Runner, n: int = 32) -> list[int]:
-    """A few ordinary tokens, spread over the vocabulary, letters first."""
-    ids = torch.nonzero(allowed_ids(runner))[:, 0].tolist()
-    words = [i for i in ids if runner.decode([i]).isalpha()] or ids
-    return words[:: max(1, len(words) // n)][:n]
+    """A few ordinary tokens, spread over the vocabulary, letters first (found once per runner)."""
+    if runner not in _PROBES:
+        ids = torch.nonzero(allowed_ids(runner))[:, 0].tolist()
+        words = [i for i in ids if runner.decode([i]).isalpha()] or ids
+        _PROBES[runner] = words[:: max(1, len(words) // n)][:n]
+    return _PROBES[runner]
+
+
+_PROBES: weakref.WeakKeyDictionary[Runner, list[int]] = weakref.WeakKeyDictionary()
 
 
 def allowed_ids(model: Any) -> Bool[Tensor, " d_vocab"]:

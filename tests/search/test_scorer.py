@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +19,11 @@ CHILDREN = Proposals(
     torch.tensor([0, 1, 1, 1]),
     torch.tensor([2, 4, 0, 1]),
 )
-COMBINATIONS = [Savings(), *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency")), Savings(False, False, False, False)]
+COMBINATIONS = [
+    Savings(),
+    *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency")),
+    Savings(False, False, False, False),
+]
 
 
 def hugging_face_scores(reference, contexts, ids, layer, unit):
@@ -58,7 +61,7 @@ def test_scores_equal_hugging_face(bench, family, backend, contexts):
         scorer = Scorer(runner, aim, contexts, batch_tokens=48, fluency_groups=len(contexts))
         _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
         full = scorer.score(CHILDREN.ids)
-        tolerance = dict(rtol=2e-4, atol=2e-4)
+        tolerance = {"rtol": 2e-4, "atol": 2e-4}
         torch.testing.assert_close(children.objective, expected, **tolerance)
         torch.testing.assert_close(full.objective, expected, **tolerance)
         torch.testing.assert_close(children.fluency, entropies, **tolerance)
@@ -73,7 +76,9 @@ def test_savings_change_nothing(bench, family, contexts):
     for savings in COMBINATIONS:
         scorer = Scorer(runner, goal, contexts, savings, batch_tokens=64, fluency_groups=len(contexts))
         parents, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
-        results.append([parents.objective, parents.fluency, children.objective, children.fluency, scorer.gradients(PARENTS), scorer.fluency_gradients(PARENTS)])
+        results.append(
+            [parents.objective, parents.fluency, children.objective, children.fluency, scorer.gradients(PARENTS), scorer.fluency_gradients(PARENTS)]
+        )
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)

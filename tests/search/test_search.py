@@ -23,7 +23,7 @@ from workbench.models import Site
 from workbench.objectives import projection, read
 from workbench.search import EPO, GCG, Checkpoint, Guided, RandomSearch, Scored, elites, frontier, hypervolume, ladder, search
 
-SMALL = dict(length=4, population=3, children=6)
+SMALL = {"length": 4, "population": 3, "children": 6}
 METHODS = [EPO(**SMALL, top_k=16, restart_every=3), Guided(**SMALL), RandomSearch(**SMALL), GCG(length=4, children=12, top_k=16)]
 
 

@@ -54,8 +54,15 @@ class HookedRunner(Runner):
         blocks = sum(p.numel() for p in model.blocks.parameters())
         tied = model.W_E.shape[0] == model.W_U.shape[1] and model.W_E.data_ptr() == model.W_U.data_ptr()
         shape = Shape(
-            n_layers=cfg.n_layers, d_model=cfg.d_model, n_heads=cfg.n_heads, n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
-            d_head=cfg.d_head, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx, block_parameters=blocks // cfg.n_layers, tied=tied,
+            n_layers=cfg.n_layers,
+            d_model=cfg.d_model,
+            n_heads=cfg.n_heads,
+            n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+            d_head=cfg.d_head,
+            d_vocab=cfg.d_vocab,
+            n_ctx=cfg.n_ctx,
+            block_parameters=blocks // cfg.n_layers,
+            tied=tied,
         )
         super().__init__(model, shape)
 

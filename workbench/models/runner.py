@@ -221,7 +221,11 @@ class Runner(ABC):
 
     @torch.no_grad()
     def generate(
-        self, ids: Int[Tensor, "batch pos"], max_new_tokens: int, temperature: float = 0.0, generator: torch.Generator | None = None,
+        self,
+        ids: Int[Tensor, "batch pos"],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
         banned: Tensor | None = None,
     ) -> Int[Tensor, "batch new_pos"]:
         """New tokens after ids (rows of equal length); greedy at temperature 0. banned: bool [d_vocab], never produced.

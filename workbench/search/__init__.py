@@ -12,6 +12,23 @@ from workbench.search.scorer import Proposals, Savings, Scored, Scorer
 from workbench.search.selection import elites, frontier, hypervolume, ladder
 
 __all__ = [
-    "EPO", "GCG", "Bench", "Candidate", "Checkpoint", "Frontier", "Guided", "Method", "Progress", "Proposals", "RandomSearch", "Savings",
-    "Scored", "Scorer", "elites", "frontier", "hypervolume", "ladder", "search",
+    "EPO",
+    "GCG",
+    "Bench",
+    "Candidate",
+    "Checkpoint",
+    "Frontier",
+    "Guided",
+    "Method",
+    "Progress",
+    "Proposals",
+    "RandomSearch",
+    "Savings",
+    "Scored",
+    "Scorer",
+    "elites",
+    "frontier",
+    "hypervolume",
+    "ladder",
+    "search",
 ]

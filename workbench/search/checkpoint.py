@@ -49,7 +49,10 @@ def load_state(path: Path, key: str, generator: torch.Generator, device: torch.d
     tensors, metadata = read_safetensors(path)
     rest = json.loads(metadata.get("search", "{}"))
     if rest.get("key") != key:
-        raise UserError(f"{path}: a checkpoint of another search ({rest.get('key', 'unnamed')}), expected {key}: model, objective, contexts, method and seed must be the same")
+        raise UserError(
+            f"{path}: a checkpoint of another search ({rest.get('key', 'unnamed')}), expected {key}: "
+            "model, objective, contexts, method and seed must be the same"
+        )
     generator.set_state(tensors["generator"])
     archive = _scored("archive", tensors, device) if "archive.ids" in tensors else None
     return State(tensors["population"].to(device), archive, rest["step"], rest["spent"], rest["history"])

@@ -54,7 +54,14 @@ class Frontier:
     @property
     def table(self) -> pd.DataFrame:
         """One row a candidate: prompt, objective, fluency, selection figures where there are any."""
-        columns = {"prompt": "text", "objective": "objective", "fluency": "fluency", "selection_rate": "selection_rate", "selection_log_odds": "selection_log_odds", "chosen": "chosen"}
+        columns = {
+            "prompt": "text",
+            "objective": "objective",
+            "fluency": "fluency",
+            "selection_rate": "selection_rate",
+            "selection_log_odds": "selection_log_odds",
+            "chosen": "chosen",
+        }
         return pd.DataFrame([{new: getattr(c, old) for new, old in columns.items()} for c in self.candidates])
 
     def choose(self, model: Any, split: Split | Contexts, max_fluency: float | None = None) -> Frontier:
@@ -76,15 +83,27 @@ class Frontier:
         """The entry of one search in search/frontier.json."""
         candidates = [{**vars(c), "ids": list(c.ids)} for c in self.candidates]
         return {
-            "schema": 1, "method": self.method, "slot": self.slot, "metric": self.metric, "seed": self.seed, "sign": self.sign,
-            "interrupted": self.interrupted, "candidates": candidates, "cost": self.cost.to_json(),
+            "schema": 1,
+            "method": self.method,
+            "slot": self.slot,
+            "metric": self.metric,
+            "seed": self.seed,
+            "sign": self.sign,
+            "interrupted": self.interrupted,
+            "candidates": candidates,
+            "cost": self.cost.to_json(),
         }
 
     @classmethod
     def from_json(cls, entry: dict[str, Any], history: pd.DataFrame) -> Frontier:
         """The frontier that `to_json` wrote, with its history."""
         candidates = tuple(Candidate(**{**c, "ids": tuple(c["ids"])}) for c in entry["candidates"])
-        cost = Cost(forward=entry["cost"]["token_layers"], flops=entry["cost"]["flops"], model_calls=entry["cost"]["model_calls"], seconds=entry["cost"]["seconds"])
+        cost = Cost(
+            forward=entry["cost"]["token_layers"],
+            flops=entry["cost"]["flops"],
+            model_calls=entry["cost"]["model_calls"],
+            seconds=entry["cost"]["seconds"],
+        )
         fields = {k: entry[k] for k in ("method", "seed", "sign", "slot", "metric", "interrupted")}
         return cls(candidates=candidates, history=history, cost=cost, **fields)
 

@@ -61,7 +61,7 @@ class Guided(Method):
 
     def _draw(self, bench: Bench, predicted: Tensor, ids: Ids, n: int, swaps: int) -> list[tuple[int, tuple[int, ...]]]:
         """n children whose swaps have the greatest prediction plus noise; the same number for each parent."""
-        parents, length, vocabulary = predicted.shape
+        parents, _, vocabulary = predicted.shape
         each = -(-n // parents) if n > 0 else 0
         flat = predicted.reshape(parents, -1)
         best, where = flat.topk(min(flat.shape[1], max(64, 8 * each * swaps)), dim=1)

@@ -32,7 +32,7 @@ from workbench.search.checkpoint import State, load_state, save_state, search_ke
 from workbench.search.epo import EPO
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.method import Method
-from workbench.search.scorer import Ids, Savings, Scored, Scorer
+from workbench.search.scorer import Savings, Scored, Scorer
 from workbench.search.selection import CanMatter, frontier
 
 
@@ -58,9 +58,18 @@ class Checkpoint:
 
 
 def search(
-    model: Any, objective: Objective, contexts: Contexts, method: Method | None = None, budget: Budget | None = None, seed: int = 0,
-    *, savings: Savings | None = None, batch_tokens: int = 8192, lexicon: torch.Tensor | None = None,
-    on_step: Callable[[Progress], None] | None = None, checkpoint: Checkpoint | None = None,
+    model: Any,
+    objective: Objective,
+    contexts: Contexts,
+    method: Method | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    *,
+    savings: Savings | None = None,
+    batch_tokens: int = 8192,
+    lexicon: torch.Tensor | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Frontier:
     """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
 
@@ -101,9 +110,7 @@ def search(
     if state.archive is None:
         raise UserError("the search ended before its first step was done: give it a larger budget")
     candidates = finish(scorer, state.archive)
-    return Frontier(
-        candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric, interrupted
-    )
+    return Frontier(candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric, interrupted)
 
 
 def finish(scorer: Scorer, archive: Scored) -> tuple[Candidate, ...]:
@@ -139,9 +146,16 @@ def _row(state: State, cost: Cost) -> dict[str, float]:
     best = int(state.archive.objective.argmax())
     distinct = len({tuple(row) for row in state.population.tolist()})
     return {
-        "step": state.step, "seconds": cost.seconds, "model_calls": cost.model_calls, "forward": cost.forward, "backward": cost.backward,
-        "flops": cost.flops, "best_objective": float(state.archive.objective[best]), "best_fluency": float(state.archive.fluency[best]),
-        "population": distinct, "frontier": len(state.archive),
+        "step": state.step,
+        "seconds": cost.seconds,
+        "model_calls": cost.model_calls,
+        "forward": cost.forward,
+        "backward": cost.backward,
+        "flops": cost.flops,
+        "best_objective": float(state.archive.objective[best]),
+        "best_fluency": float(state.archive.fluency[best]),
+        "population": distinct,
+        "frontier": len(state.archive),
     }
 
 
@@ -165,8 +179,13 @@ def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
 
 def _key(runner: Runner, objective: Objective, contexts: Contexts, method: Method, seed: int, batch_tokens: int) -> str:
     parts = {
-        "model": runner.fingerprint, "objective": _describe(objective), "contexts": [c.ids(()) for c in contexts],
-        "slot": contexts.slot, "method": [method.name, method.model_dump()], "seed": seed, "batch_tokens": batch_tokens,
+        "model": runner.fingerprint,
+        "objective": _describe(objective),
+        "contexts": [c.ids(()) for c in contexts],
+        "slot": contexts.slot,
+        "method": [method.name, method.model_dump()],
+        "seed": seed,
+        "batch_tokens": batch_tokens,
     }
     return search_key(parts)
 

@@ -119,8 +119,13 @@ class Scorer:
     """Scores prompts for one objective on fixed contexts. batch_tokens: tokens that are run at a time."""
 
     def __init__(
-        self, runner: Runner, objective: Objective, contexts: Contexts, savings: Savings | None = None,
-        batch_tokens: int = 8192, fluency_groups: int = 4,
+        self,
+        runner: Runner,
+        objective: Objective,
+        contexts: Contexts,
+        savings: Savings | None = None,
+        batch_tokens: int = 8192,
+        fluency_groups: int = 4,
     ) -> None:
         self.runner, self.objective, self.contexts = runner, objective, contexts
         self.savings = savings or Savings()
@@ -252,9 +257,7 @@ class Scorer:
             members = [m for m in group.members if m in active]
             if not members:
                 continue
-            scores, _, cache = self._forward(
-                group, self._embed(group, parents, 0), 0, self._fork(group.low, len(parents)), members, keep=True
-            )
+            scores, _, cache = self._forward(group, self._embed(group, parents, 0), 0, self._fork(group.low, len(parents)), members, keep=True)
             parent_sum += scores.sum(1)
             for position, chunk in self._child_chunks(children, rows, len(members)):
                 kv = self._parent_cache(group, cache, children.parent[chunk], position)

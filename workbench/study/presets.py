@@ -11,7 +11,10 @@ def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int =
     seconds, so that the same seed gives the same prompts on a busy machine too."""
     options = {"length": 8, "population": 6, "children": 12, "top_k": 48, "restart_every": 0, "gradient_contexts": 4}
     return Study(
-        name=f"demo {persona}", persona=persona, sign=sign, seed=seed,
+        name=f"demo {persona}",
+        persona=persona,
+        sign=sign,
+        seed=seed,
         directions=Directions(rows=256, texts=20, contexts=16),
         search=Search(method="epo", options=options, budget=Budget(steps=24), contexts=8),
     )

@@ -43,7 +43,7 @@ def run(study: Study, out: str | Path | RunDirectory, resume: bool = False, repo
         sae = stages.sae_of(material)
         latents = _latents(directory, material, sae, tell)
         found = _searches(directory, material, directions, sae, latents, tell)
-        comparison, chosen = _comparison(directory, material, directions, sae, latents, found, tell)
+        chosen = _comparison(directory, material, directions, sae, latents, found, tell)
         _attribution(directory, material, directions, sae, latents, chosen, tell)
         with directory.stage("report", ["report.html"]):
             write_report(directory.path, directory.file("report.html"))
@@ -65,7 +65,9 @@ def _stage_load(directory: RunDirectory, study: Study, model: Any, tell: Report)
     runner = runner_for(material.model)
     hashes = {"model": runner.fingerprint, "data": material.persona.hash, **{s.name: s.hash for s in stages.splits_of(material.splits)}}
     directory.note(
-        device=str(runner.device), seeds={"study": study.seed, "split": study.data.split_seed}, hashes=hashes,
+        device=str(runner.device),
+        seeds={"study": study.seed, "split": study.data.split_seed},
+        hashes=hashes,
         notes={"batch_tokens": study.search.batch_tokens, "warnings": list(material.persona.warnings)},
     )
     tell("load", 1.0)
@@ -90,8 +92,16 @@ def _direction_json(scan: Any) -> dict[str, Any]:
     """direction.json: the chosen direction and the whole sweep."""
     best, first = scan.best, scan.table.iloc[0]
     return {
-        "schema": 1, "site": best.site.name, "position": best.site.position, "method": best.method, "norm": best.norm, "auc": _number(best.auc),
-        "predicts": _number(first["predicts"]), "source": best.source, "table": _records(scan.table), "effects": _records(scan.effects),
+        "schema": 1,
+        "site": best.site.name,
+        "position": best.site.position,
+        "method": best.method,
+        "norm": best.norm,
+        "auc": _number(best.auc),
+        "predicts": _number(first["predicts"]),
+        "source": best.source,
+        "table": _records(scan.table),
+        "effects": _records(scan.effects),
     }
 
 
@@ -133,15 +143,20 @@ def _progress(stage: str, tell: Report) -> Callable[[Progress], None]:
 
 
 def _comparison(
-    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None,
-    found: dict[str, Frontier], tell: Report,
-) -> tuple[Comparison | None, dict[str, Frontier]]:
+    directory: RunDirectory,
+    material: Material,
+    directions: ChosenDirections,
+    sae: Sae | None,
+    latents: Latents | None,
+    found: dict[str, Frontier],
+    tell: Report,
+) -> dict[str, Frontier]:
     """Choice on the selection split, then one reading of the test split."""
     frontier, history = directory.file("search/frontier.json"), directory.file("search/history.parquet")
     if directory.done("comparison"):
         tell("comparison", 1.0)
         entries = read_json(frontier, schema=1)["searches"]
-        return None, {name: Frontier.from_json(entries[name], found[name].history) for name in found}
+        return {name: Frontier.from_json(entries[name], found[name].history) for name in found}
     tell("comparison", 0.0)
     with directory.stage("comparison", ["evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"]):
         chosen = stages.choose(material, found)
@@ -154,15 +169,23 @@ def _comparison(
         write_parquet(directory.file("evaluation.parquet"), comparison.rows)
         write_json(directory.file("comparison.json"), comparison.to_json())
     tell("comparison", 1.0)
-    return comparison, chosen
+    return chosen
 
 
 def _compare(material: Material, conditions: list[Any]) -> Comparison:
     study = material.study
     names = {condition.name for condition in conditions}
     return compare(
-        material.model, material.splits.test, conditions, slot=study.slot, primary=tuple(n for n in study.primary if n in names),
-        sign=study.sign, metric=study.metric, seed=study.seed, splits=stages.splits_of(material.splits), model_name=study.model.name,
+        material.model,
+        material.splits.test,
+        conditions,
+        slot=study.slot,
+        primary=tuple(n for n in study.primary if n in names),
+        sign=study.sign,
+        metric=study.metric,
+        seed=study.seed,
+        splits=stages.splits_of(material.splits),
+        model_name=study.model.name,
     )
 
 
@@ -173,8 +196,13 @@ def _history(chosen: dict[str, Frontier]) -> pd.DataFrame:
 
 
 def _attribution(
-    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None,
-    chosen: dict[str, Frontier], tell: Report,
+    directory: RunDirectory,
+    material: Material,
+    directions: ChosenDirections,
+    sae: Sae | None,
+    latents: Latents | None,
+    chosen: dict[str, Frontier],
+    tell: Report,
 ) -> None:
     """The ledger of the study's main prompt, on selection contexts (the test split is not read again)."""
     name = stages.best_search(material.study, chosen)

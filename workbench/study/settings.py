@@ -16,8 +16,19 @@ Slot = Literal["system", "before_question", "after_question", "answer_opening"]
 
 #: Conditions that a study can name, in the order of its table. "no prompt" always comes first.
 CONDITIONS = (
-    "constant_answer", "manual", "random_tokens", "random_text", "resga", "saega", "answer_objective", "random_direction",
-    "random_search", "gcg", "steering", "latent_clamp", "few_shot",
+    "constant_answer",
+    "manual",
+    "random_tokens",
+    "random_text",
+    "resga",
+    "saega",
+    "answer_objective",
+    "random_direction",
+    "random_search",
+    "gcg",
+    "steering",
+    "latent_clamp",
+    "few_shot",
 )
 
 
@@ -89,7 +100,8 @@ class Study(_Frozen):
     persona: the organism's "sycophancy", "hallucination" or "myopic_reward", a name for `data.path`, or a persona file.
     sign: what is wanted of it. slot: where the prompt stands. sae: "auto" (the organism's own where the model is the
     organism, otherwise none), "none", a release, or a directory. latents: how many SAEGA uses. random_directions: searches
-    along random directions. random_prompts: how many random prompts of each kind. primary: the conditions that the study is about (Holm's correction covers them).
+    along random directions. random_prompts: how many random prompts of each kind. primary: the conditions
+    that the study is about (Holm's correction covers them).
     """
 
     schema_: Literal[1] = Field(1, alias="schema")

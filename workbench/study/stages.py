@@ -92,8 +92,16 @@ def scan(material: Material) -> Scan:
     study, s = material.study, material.study.directions
     methods = s.methods or DEFAULT_METHODS
     return find_directions(
-        material.model, material.splits.train, material.splits.search, s.layers, methods, n=s.rows, n_texts=s.texts,
-        n_contexts=s.contexts, slot=study.slot, seed=study.seed,
+        material.model,
+        material.splits.train,
+        material.splits.search,
+        s.layers,
+        methods,
+        n=s.rows,
+        n_texts=s.texts,
+        n_contexts=s.contexts,
+        slot=study.slot,
+        seed=study.seed,
     )
 
 
@@ -164,8 +172,17 @@ def run_search(
     scaled = objective.calibrate(material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed)
     goal = scaled if study.sign == "induce" else -scaled
     return search(
-        material.model, goal, contexts, make_method(study, method), s.budget, study.seed, savings=Savings(halving=s.halving),
-        batch_tokens=s.batch_tokens, lexicon=lexicon_of(material), on_step=on_step, checkpoint=checkpoint,
+        material.model,
+        goal,
+        contexts,
+        make_method(study, method),
+        s.budget,
+        study.seed,
+        savings=Savings(halving=s.halving),
+        batch_tokens=s.batch_tokens,
+        lexicon=lexicon_of(material),
+        on_step=on_step,
+        checkpoint=checkpoint,
     )
 
 
@@ -226,4 +243,3 @@ def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
         if name in chosen:
             return name
     return next(iter(chosen), None)
-
