@@ -77,10 +77,11 @@ _KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tests.search.test_search import METHODS, Budget, Checkpoint, Site, SimpleNamespace, make_contexts, projection, random_model, search, torch, toy_persona
+from tests.search.test_search import *
 model = random_model()
 contexts = make_contexts(model, toy_persona().split().search, n=2)
-goal = projection(SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=Site(1))).calibrate(model, contexts, n=8, length=4)
+vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+goal = projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4)
 kill_at = int(sys.argv[1])
 def on_step(progress):
     if progress.step == kill_at:
