@@ -66,10 +66,7 @@ def test_pairs_are_the_second_difference():
     removal = Removal().estimate(problem).values
     pair = interactions(problem, removal, top=3)[0]
     i, j, t = pair.first, pair.second, [x.name for x in problem.targets.items].index(pair.target)
-    s = [
-        problem.scores([p])[0][:, t].mean()
-        for p in (problem.prompt, drop(problem.prompt, i), drop(problem.prompt, j), drop(problem.prompt, i, j))
-    ]
+    s = [problem.scores([p])[0][:, t].mean() for p in (problem.prompt, drop(problem.prompt, i), drop(problem.prompt, j), drop(problem.prompt, i, j))]
     assert pair.mean == pytest.approx(s[0] - s[1] - s[2] + s[3], abs=1e-5) and pair.low <= pair.mean <= pair.high
 
 
@@ -122,14 +119,13 @@ def test_it_shows_itself_escaped(ledger):
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: seen.append(tag)
     parser.feed(hostile._repr_html_())
-    assert (
-        set(seen) <= {"style", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p"} and "⟨U+202E⟩" in hostile._repr_html_()
-    )
+    assert set(seen) <= {"style", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p"} and "⟨U+202E⟩" in hostile._repr_html_()
     assert "rank correlation" in hostile._repr_html_()
 
 
 def test_sampling_error_and_completeness_reach_the_summary(ledger):
     shape = ledger.estimates["removal"].values.shape
-    made = Estimate(np.zeros(shape), np.full(shape[1:], 0.25), {"axis": -0.5})
+    made = Estimate(np.full(shape, 0.15), np.full(shape[1:], 0.25), dict.fromkeys(ledger.names, 0.5))
     summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).summary()
-    assert any("0.25" in line for line in summary["notes"]) and any("0.5" in line for line in summary["notes"])
+    lacking = 0.5 / (0.5 + 0.15 * shape[1])
+    assert any("is 0.25" in line for line in summary["notes"]) and any(f"lack {lacking:.0%}" in line for line in summary["notes"])

@@ -68,9 +68,7 @@ def attribute(
     split = mediate(problem, mediators(problem.targets)) if mediation else ()
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
-    return Ledger(
-        ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total, found, seconds, _caution(contexts), split
-    )
+    return Ledger(ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total, found, seconds, _caution(contexts), split)
 
 
 def _caution(contexts: Contexts) -> str:

@@ -100,12 +100,8 @@ class Ledger:
     def cell(self, position: int, target: str, estimator: str = JUDGE) -> dict[str, Any]:
         """One row of the table."""
         if target not in self.names or not 0 <= position < len(self.tokens):
-            raise UserError(
-                f"no cell for token {position} and target {target!r}: {len(self.tokens)} tokens, targets {', '.join(self.names)}"
-            )
-        chosen = self.table[
-            (self.table["position"] == position) & (self.table["target"] == target) & (self.table["estimator"] == estimator)
-        ]
+            raise UserError(f"no cell for token {position} and target {target!r}: {len(self.tokens)} tokens, targets {', '.join(self.names)}")
+        chosen = self.table[(self.table["position"] == position) & (self.table["target"] == target) & (self.table["estimator"] == estimator)]
         if chosen.empty:
             raise UserError(f"no estimator {estimator!r} in this ledger: it has {', '.join(self.estimates)}")
         return chosen.iloc[0].to_dict()
@@ -143,20 +139,23 @@ class Ledger:
 
     def _totals(self) -> list[dict[str, Any]]:
         intervals = [cluster_interval(self.total[:, t], self.groups) for t in range(len(self.names))]
-        return [
-            {"target": n, "mean": i.estimate, "low": _plain(i.low), "high": _plain(i.high)}
-            for n, i in zip(self.names, intervals, strict=True)
-        ]
+        return [{"target": n, "mean": i.estimate, "low": _plain(i.low), "high": _plain(i.high)} for n, i in zip(self.names, intervals, strict=True)]
 
     def _notes(self) -> list[str]:
         notes = [self.caution] if self.caution else []
         for name, estimate in self.estimates.items():
             if estimate.missing:
-                worst = max(abs(gap) for gap in estimate.missing.values())
-                notes.append(f"{name}: the tokens' effects add up to the whole change to within {worst:.2g} (the largest gap of any row).")
+                shares = [self._short_of(estimate, t) for t in range(len(self.names))]
+                notes.append(f"{name}: of the whole change, the tokens' effects added up lack {max(shares):.0%} in the worst row.")
             if estimate.sampling_error is not None:
                 notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
         return notes
+
+    def _short_of(self, estimate: Estimate, target: int) -> float:
+        """What is missing from the sum of the tokens' effects, as a share of what they should add up to."""
+        gap = estimate.missing[self.names[target]]
+        whole = float(estimate.values[:, :, target].sum(axis=1).mean()) + gap
+        return abs(gap / whole) if whole else 0.0
 
     def _repr_html_(self) -> str:
         return ledger_html(self)

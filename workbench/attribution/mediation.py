@@ -70,9 +70,16 @@ class Mediated:
         if self.share is None:
             return f"The prompt's effect on the answer may be zero ({self.total}), so nothing can be said to go through the {self.name}."
         return (
-            f"The prompt moves the {self.name} by {self.moved:+.3g}, which explains {self.share:.0%} of its change of the answer: "
+            f"The prompt moves the {self.name} by {self.moved:+.3g}, which {self._explains}: "
             f"{self.mediated} of {self.total} in log-odds go through it, {self.direct} beside it."
         )
+
+    @property
+    def _explains(self) -> str:
+        share = self.share or 0.0
+        if share < 0:
+            return "works against its change of the answer"
+        return "more than explains its change of the answer" if share > 1 else f"explains {share:.0%} of its change of the answer"
 
     def to_json(self) -> dict[str, Any]:
         """One entry of attribution.json's `mediation`."""
@@ -181,9 +188,7 @@ def _gather(values: Tensor, batch: Tensor, places: Tensor) -> Tensor:
     return values[batch, places]
 
 
-def _aligned(
-    state: Float[Tensor, "batch pos d_model"], rows: Rows, width: Bool[Tensor, "batch back"]
-) -> Float[Tensor, "batch back d_model"]:
+def _aligned(state: Float[Tensor, "batch pos d_model"], rows: Rows, width: Bool[Tensor, "batch back"]) -> Float[Tensor, "batch back d_model"]:
     return _gather(state, *_places(rows, width))
 
 

@@ -19,7 +19,7 @@ from workbench.statistics import cluster_interval
 
 
 def interactions(problem: Problem, removal: np.ndarray, kinds: Sequence[str] = ("answer", "direction"), top: int = 4) -> tuple[Pair, ...]:
-    """Interactions among the `top` tokens of each target of these kinds, strongest first. removal: effects of exact removal,
+    """Interactions among the `top` tokens of each target of these kinds, by target and then strongest first. removal: effects of exact removal,
     [context prompt_pos target]. Costs at most top x (top - 1) / 2 forward passes a target and context."""
     wanted: dict[tuple[int, int], list[int]] = {}
     for t, target in enumerate(problem.targets.items):
@@ -30,10 +30,9 @@ def interactions(problem: Problem, removal: np.ndarray, kinds: Sequence[str] = (
     if not wanted:
         return ()
     without = problem.scores([drop(problem.prompt, i, j) for i, j in wanted])
-    found = [
-        pair for (key, targets), both in zip(wanted.items(), without, strict=True) for pair in _pairs(problem, removal, key, targets, both)
-    ]
-    return tuple(sorted(found, key=lambda pair: -abs(pair.mean)))
+    found = [pair for (key, targets), both in zip(wanted.items(), without, strict=True) for pair in _pairs(problem, removal, key, targets, both)]
+    order = [target.name for target in problem.targets.items]
+    return tuple(sorted(found, key=lambda pair: (order.index(pair.target), -abs(pair.mean))))
 
 
 def _pairs(problem: Problem, removal: np.ndarray, key: tuple[int, int], targets: list[int], both: np.ndarray) -> list[Pair]:

@@ -51,7 +51,5 @@ def _agreement(ledger: Ledger) -> list[str]:
     for name, part in ledger.agreement.groupby("estimator", sort=False):
         known = part["rank_correlation"].dropna()
         if len(known):
-            lines.append(
-                f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows)."
-            )
+            lines.append(f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows).")
     return lines
