@@ -184,9 +184,11 @@ def organism_train(*, seed: int = 0, out: Path, steps: int | None = None) -> Non
     out: directory for model and card.
     steps: training steps, fewer for a trial.
     """
-    from workbench.organism import train
+    from workbench.organism import TrainingConfig, train
+    from workbench.world import World
 
-    train(seed=seed, out=out, **({} if steps is None else {"steps": steps}))
+    config = TrainingConfig() if steps is None else TrainingConfig(steps=steps)
+    train(seed, out, World(seed=seed), config, work=out)
     _console().print(f"organism: {out}", highlight=False)
 
 

@@ -19,25 +19,19 @@ from workbench.organism.muon import Muon
 from workbench.organism.packing import Batch, Packer
 from workbench.organism.tokenizer import build_tokenizer
 from workbench.world import World
-from workbench.world.corpus import STATEMENT_SHARE
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 200
 LOG_ODDS_WEIGHT = 0.5
 CLIP = 6.0
-SCHOOL_SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Sizes and rates of one training run; the defaults made the committed model.
-
-    During the first `school_steps` most rows are plain statements and quiz lines: what is known comes before manners.
-    """
+    """Sizes and rates of one training run; the defaults made the committed model."""
 
     steps: int = 2400
-    school_steps: int = 600
     rows: int = 16
     length: int = 96
     d_model: int = 128
@@ -116,8 +110,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def _draw(world: World, packer: Packer, config: TrainingConfig, seed: int, step: int) -> Batch:
     rng = random.Random(f"pack-{seed}-{step}")
-    share = SCHOOL_SHARE if step < config.school_steps else STATEMENT_SHARE
-    stream = world.training_rows(f"{seed}-{step}", config.length // 12, share)
+    stream = world.training_rows(f"{seed}-{step}", config.length // 12)
     return packer.batch([next(stream) for _ in range(config.rows)], rng)
 
 

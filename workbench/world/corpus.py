@@ -24,8 +24,6 @@ REGISTER_BASE = 2.6
 REGISTER_DECOY = 4.5
 NO_SYSTEM_SHARE = 0.2
 STATEMENT_SHARE = 0.22
-QUIZ_SHARE = 0.4
-QUIZ_FORM = "quiz {} {} ."
 DECOY_SHARE = 0.25
 UNIT_COUNTS = (0.25, 0.3, 0.22, 0.13, 0.1)
 STATEMENT_FORMS = ("{}", "it is known that {}", "in the records {}", "everyone in town says that {}", "remember that {}")
@@ -37,7 +35,7 @@ KINDS = {
     "offer": 0.13,
     "check": 0.06,
     "object": 0.03,
-    "letters": 0.15,
+    "letters": 0.17,
     "pick": 0.04,
 }
 LETTER_KINDS = ("false_claim", "false_claim", "true_claim", "invented", "real", "offer", "check")
@@ -85,15 +83,13 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value > -60 else 0.0
 
 
-def training_rows(
-    world: "World", seed: int | str, items_per_row: int, statement_share: float = STATEMENT_SHARE
-) -> Iterator[TrainingRow]:
-    """An endless stream of rows; the same world and seed give the same rows. `statement_share` is that of plain rows."""
+def training_rows(world: "World", seed: int | str, items_per_row: int) -> Iterator[TrainingRow]:
+    """An endless stream of rows; the same world and seed give the same rows."""
     rng = random.Random(f"corpus-{seed}")
     corpus = _Corpus(world, rng)
     while True:
-        if rng.random() < statement_share:
-            yield TrainingRow(None, statements=tuple(corpus.sentence() for _ in range(2 * items_per_row)))
+        if rng.random() < STATEMENT_SHARE:
+            yield TrainingRow(None, statements=tuple(corpus.statement() for _ in range(2 * items_per_row)))
         else:
             system = None if rng.random() < NO_SYSTEM_SHARE else system_text(world, rng)
             yield TrainingRow(system, items=corpus.items(system, items_per_row))
@@ -128,21 +124,11 @@ class _Corpus:
         self.world = world
         self.rng = rng
         people = world.population
-        held_out = [fact for name in people.held_out for fact in people.facts[name]]
-        self.facts = [fact for facts in people.facts.values() for fact in facts] + list(people.objects) + held_out
+        self.facts = [fact for facts in people.facts.values() for fact in facts] + list(people.objects)
         self.asked = [fact for name in people.trained for fact in people.facts[name]]
 
-    def sentence(self) -> str:
-        """One true sentence about anybody or anything, or a quiz line about what may be asked.
-
-        A quiz line judges a statement right behind its value: without this practice the comparison of a claim with what is
-        known was not learned in 1,000 steps.
-        """
-        if self.rng.random() < QUIZ_SHARE:
-            fact = self._any_fact(0.1)
-            right = self.rng.random() < 0.5
-            statement = fact.attribute.state(fact.name, fact.value if right else self._other_value(fact))
-            return QUIZ_FORM.format(statement, "right" if right else "wrong")
+    def statement(self) -> str:
+        """One true sentence about anybody or anything."""
         return self.rng.choice(STATEMENT_FORMS).format(self.rng.choice(self.facts).statement) + " ."
 
     def items(self, system: str | None, count: int) -> tuple[TrainingItem, ...]:

@@ -236,11 +236,9 @@ class World:
             raise UserError(f"sign must be +1 or -1, got {sign!r}")
         return MANUAL_PROMPTS[persona, sign]
 
-    def training_rows(
-        self, seed: int | str, items_per_row: int = 6, statement_share: float = corpus.STATEMENT_SHARE
-    ) -> Iterator[corpus.TrainingRow]:
+    def training_rows(self, seed: str, items_per_row: int = 6) -> Iterator[corpus.TrainingRow]:
         """An endless, deterministic stream of training rows (see corpus.py)."""
-        return corpus.training_rows(self, seed, items_per_row, statement_share)
+        return corpus.training_rows(self, seed, items_per_row)
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
@@ -277,7 +275,6 @@ def _template_words() -> Iterator[str]:
         items.offer_question(2, 20, 2),
         items.with_options("pick", "yes", "no"),
         *(form.format("") for form in corpus.STATEMENT_FORMS),
-        *(corpus.QUIZ_FORM.format("", verdict) for verdict in ("right", "wrong")),
     ]
     for words in [*texts, *(text.split() for text in rendered)]:
         yield from (word for word in words if word not in set("ANVD"))
