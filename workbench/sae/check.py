@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class SaeCheck:
     explained_variance: float
     by_layer: dict[int, float]
     l0: float
-    density: Float[Tensor, " d_sae"]
+    density: Float[Tensor, " d_sae"] = field(repr=False)
     tokens: int
     warnings: tuple[str, ...] = ()
 
