@@ -7,6 +7,7 @@ functions of a model and a condition; `compare(..., collateral={"truth": lambda 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,10 +16,10 @@ from typing import Any
 import torch
 
 from workbench.answers import Answers
-from workbench.conditions import Condition
+from workbench.conditions import Condition, SoftPrompt
 from workbench.contexts import Orders, Slot, make_contexts
 from workbench.errors import UserError
-from workbench.models import runner_for
+from workbench.models import Layout, runner_for
 from workbench.personas import Split
 
 
@@ -44,10 +45,13 @@ def other_persona_rates(
 @torch.no_grad()
 def text_cross_entropy(model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system") -> float:
     """Mean cross-entropy, nats a token, of texts that have nothing to do with the persona, as the user's words under the
-    condition: behind its prompt in the system slot or left of them, and under its intervention. Lower is more usual."""
+    condition: behind its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for
+    a soft prompt, which is no text to stand before another."""
     runner = runner_for(model)
     if not texts:
         raise UserError("expected at least one text to measure")
+    if isinstance(condition, SoftPrompt):
+        return math.nan
     with condition.edit(model) if hasattr(condition, "edit") else nullcontext():
         losses = [_text_losses(runner, condition.prompt, text, slot) for text in texts]
     return float(torch.cat(losses).mean())
@@ -59,7 +63,9 @@ def _text_losses(runner: Any, prompt: str | None, text: str, slot: Slot) -> torc
     before, behind = runner.render([*system, user]).rsplit(text, 1)
     ids = torch.tensor([runner.encode(before + text + behind)], device=runner.device)
     start, stop = len(runner.encode(before)), ids.shape[1] - len(runner.encode(behind))
-    resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+    nowhere, last = torch.zeros(1, dtype=torch.long), torch.tensor([ids.shape[1] - 1])
+    with runner.placed(Layout(nowhere, nowhere, last)):
+        resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
     at = torch.arange(max(start, 1) - 1, stop - 1, device=runner.device)
     log_probs = runner.logits(resid[0, at]).log_softmax(-1)
     return -log_probs.gather(-1, ids[0, at + 1, None])[:, 0].cpu()

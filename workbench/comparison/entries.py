@@ -112,7 +112,7 @@ class Entry:
             "prompt_tokens": self.prompt_tokens,
             "selection_rate": condition.selection_rate,
             "differences": [difference.to_json() for difference in self.differences],
-            "collateral": dict(self.collateral),
+            "collateral": {name: _finite(value) for name, value in self.collateral.items()},
             "cost": condition.cost.to_json(),
         }
 
