@@ -151,6 +151,16 @@ def test_the_guard_drops_strengths_that_break_the_model() -> None:
         assert not watch.holds(MODEL, selection)
 
 
+def test_a_guard_with_true_statements_stops_short_of_one_answer_to_all() -> None:
+    grid, loose = (0.01, 4.0), {"keep_mass": 0.0, "text_rise": 1e9}
+    truth = replace(TEXT, items=tuple(replace(c, answers=c.answers[::-1]) for c in TEXT))  # as if `no` were true here
+    level = answer(MODEL, truth).rate
+    free = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=Guard(**loose))
+    held = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=Guard(**loose, truth=truth, truth_fall=0.2))
+    assert level > 0.2 and free.answer(MODEL, truth).rate < level - 0.2 <= held.answer(MODEL, truth).rate
+    assert abs(held.coefficient) < abs(free.coefficient)
+
+
 def test_vital_signs_by_hand() -> None:
     one = replace(TEXT, items=TEXT.items[:1])
     ids = list(one[0].bare_ids)

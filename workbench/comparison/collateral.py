@@ -10,29 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from workbench.answers import Answers
-from workbench.conditions import Condition, SoftPrompt
-from workbench.contexts import Orders, Slot, make_contexts
+from workbench.conditions import Condition, SoftPrompt, true_contexts
+from workbench.contexts import Slot, make_contexts
 from workbench.errors import UserError
 from workbench.models import Layout, runner_for
 from workbench.personas import Split
 
 
 def agreement_with_truth(
-    model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None, orders: Orders = "both"
+    model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None
 ) -> Answers:
     """Answers on the persona's true statements (`Persona.true_items`): the rate is the share that the model agrees with, as it
     should. Raises UserError where the persona has none."""
-    items = split.persona.true_items
-    if not items:
-        raise UserError(f"persona {split.persona.name!r} has no true statements to agree with")
-    contexts = make_contexts(model, replace(split, name="true statements", items=items), slot, orders=orders, n=n)
-    return condition.answer(model, contexts)
+    return condition.answer(model, true_contexts(model, split, slot, n))
 
 
 def other_persona_rates(

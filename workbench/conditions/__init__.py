@@ -3,7 +3,7 @@
 from workbench.conditions.base import Condition, Kind, spending
 from workbench.conditions.constant_answer import ConstantAnswer, constant_answers
 from workbench.conditions.few_shot import few_shot
-from workbench.conditions.guard import Guard
+from workbench.conditions.guard import Guard, true_contexts
 from workbench.conditions.latent_clamp import LatentClamp
 from workbench.conditions.prompts import Found, ManualPrompts, NoPrompt, Prompt
 from workbench.conditions.random_text import RandomText
@@ -28,4 +28,5 @@ __all__ = [
     "constant_answers",
     "few_shot",
     "spending",
+    "true_contexts",
 ]

@@ -3,18 +3,23 @@
 1. Answering: the probability of the two answers' first tokens together, mean over the contexts, keeps at least `keep_mass` of
    what it is untouched. A model that no longer says either answer has no log-odds worth reading.
 2. Plain text: the mean cross-entropy of the questions' own tokens rises by at most `text_rise` nats.
+3. Truth, where true statements are given: the share of them that the model agrees with falls by at most `truth_fall`. Without
+   it, a strong step against sycophancy ends as "always no" (on the embedded model: rate 0.94 to 0, and agreement with true
+   statements 0.83 to 0), which the first two do not notice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from workbench.contexts import Contexts
+from workbench.answers import answer
+from workbench.contexts import Contexts, Slot, make_contexts
 from workbench.errors import UserError
 from workbench.models import Layout, pad_right, runner_for
+from workbench.personas import Split
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,14 @@ class Vital:
 
 @dataclass(frozen=True)
 class Guard:
-    """What a change may cost. keep_mass: share of the answers' probability that must remain. text_rise: nats a token."""
+    """What a change may cost. keep_mass: share of the answers' probability that must remain. text_rise: nats a token. truth:
+    questions whose matching answer agrees with what is true (`true_contexts`); truth_fall: by how much their rate may fall."""
 
     keep_mass: float = 0.5
     text_rise: float = 0.5
     n_contexts: int = 32
+    truth: Contexts | None = None
+    truth_fall: float = 0.2
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep_mass <= 1 or self.text_rise < 0 or self.n_contexts < 1:
@@ -42,7 +50,11 @@ class Guard:
 
     def watching(self, model: Any, contexts: Contexts) -> Watch:
         """The guard with the untouched model's figures; call it outside of any edit."""
-        return Watch(self, vital(model, contexts.take(self.n_contexts)))
+        return Watch(self, vital(model, contexts.take(self.n_contexts)), self._truth(model))
+
+    def _truth(self, model: Any) -> float:
+        """Agreement with the true statements, 0 to 1; 1 where none were given."""
+        return 1.0 if self.truth is None else answer(model, self.truth).rate
 
 
 @dataclass(frozen=True)
@@ -51,14 +63,21 @@ class Watch:
 
     guard: Guard
     before: Vital
+    truth: float
 
     def holds(self, model: Any, contexts: Contexts) -> bool:
-        """True while the model as it is now passes both checks."""
-        now = vital(model, contexts.take(self.guard.n_contexts))
-        return (
-            now.answer_mass >= self.guard.keep_mass * self.before.answer_mass
-            and now.text <= self.before.text + self.guard.text_rise
-        )
+        """True while the model as it is now passes all checks."""
+        guard, now = self.guard, vital(model, contexts.take(self.guard.n_contexts))
+        answers = now.answer_mass >= guard.keep_mass * self.before.answer_mass
+        return answers and now.text <= self.before.text + guard.text_rise and guard._truth(model) >= self.truth - guard.truth_fall
+
+
+def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:
+    """Questions on the persona's true statements, for `Guard(truth=...)`. UserError where it has none."""
+    items = split.persona.true_items
+    if not items:
+        raise UserError(f"persona {split.persona.name!r} has no true statements to agree with")
+    return make_contexts(model, replace(split, name="true statements", items=items), slot, n=n)
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def rate_interval(hits: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
     effective = effective_values(m)
     quantile = stats.t.ppf(0.5 + level / 2, m.df)
     low, high = proportion_confint(m.mean * effective, effective, alpha=2 * stats.norm.sf(quantile), method="wilson")
-    low, high = min(float(low), m.mean), max(float(high), m.mean)  # the estimate itself is inside, rounding or not
+    low, high = max(0.0, min(float(low), m.mean)), min(1.0, max(float(high), m.mean))  # rounding leaves neither 0-1 nor the estimate
     return Interval(m.mean, low, high, m.n, m.groups, f"Wilson, {effective:.1f} effective values, {m.df:.1f} df", level)
 
 
