@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lab docs bench bench-gpu lint clean
+.PHONY: demo test test-slow lab docs bench lint types clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +27,8 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+types: $(STAMP)
 	$(BIN)/pyright workbench
 
 lab: $(STAMP)
@@ -37,9 +39,6 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.quick
-
-bench-gpu: $(STAMP)
-	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf .venv site
