@@ -55,7 +55,7 @@ def test_the_judge_is_always_there_and_agrees_with_itself(ledger):
 
 def test_the_total_is_with_and_without_the_prompt():
     model, found = random_model(), contexts(n=2, metric="letters")
-    ledger = attribute(model, TEXT, {}, found, (), pairs=0)
+    ledger = attribute(model, TEXT, {}, found, (), pairs=0, nodes=0)
     with_, without = (wb.answer(model, found, prompt).log_odds for prompt in (TEXT, None))
     np.testing.assert_allclose(ledger.total[:, 0], with_ - without, atol=1e-5)
 
@@ -87,7 +87,7 @@ def test_the_summary_is_strict_json_and_the_report_draws_both_files(ledger, tmp_
 
 
 def test_one_token_is_enough():
-    found = attribute(random_model(), "no", targets(), contexts(n=2), ("removal", "gradient_x_input", "shapley", "integrated_gradients"))
+    found = attribute(random_model(), "no", targets(), contexts(n=2), ("removal", "gradient_x_input", "shapley", "integrated_gradients"), nodes=0)
     np.testing.assert_allclose(found.means("shapley"), found.means("removal"), atol=1e-5)
     assert found.agreement["rank_correlation"].isna().all() and not found.pairs
     json.dumps(found.summary(), allow_nan=False)

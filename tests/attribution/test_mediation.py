@@ -113,12 +113,12 @@ def test_hooks_come_off_and_chunks_change_nothing():
 
 
 def test_the_ledger_carries_it_and_says_it():
-    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), ())
+    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), (), nodes=0)
     assert [m.name for m in ledger.mediation] == ["axis", "3 latents"]
     entry = ledger.summary()["mediation"][0]
     assert entry["total"] == pytest.approx(ledger.total[:, 0].mean(), abs=1e-5)
     assert entry["mediated"] + entry["direct"] == pytest.approx(entry["total"], abs=1e-9) and "axis" in entry["verdict"]
-    assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), mediation=False).mediation
+    assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), mediation=False, nodes=0).mediation
 
 
 def test_mistakes():

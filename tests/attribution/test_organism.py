@@ -24,7 +24,8 @@ def ledgers(organism):
         for _ in range(2):
             words = rng.sample(planted, 2) + [(word, 0.0) for word in rng.sample(neutral, 6)]
             rng.shuffle(words)
-            ledger = attribute(organism, " ".join(word for word, _ in words), {}, contexts, ("gradient_x_input", "shapley"), pairs=0)
+            text, estimators = " ".join(word for word, _ in words), ("gradient_x_input", "shapley")
+            ledger = attribute(organism, text, {}, contexts, estimators, pairs=0, mediation=False, nodes=0)
             assert len(ledger.tokens) == 8
             found.append((ledger, np.array([effect for _, effect in words])))
     return found

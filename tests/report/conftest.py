@@ -135,8 +135,7 @@ def comparison(text: Callable[[str], str]) -> dict:
             ]
         entries.append(entry)
     splits = {
-        name: {"n": n, "groups": n // 4, "hash": f"{n:08x}"}
-        for name, n in (("train", 480), ("search", 240), ("selection", 240), ("test", 240))
+        name: {"n": n, "groups": n // 4, "hash": f"{n:08x}"} for name, n in (("train", 480), ("search", 240), ("selection", 240), ("test", 240))
     }
     return {
         "schema": 1,
@@ -178,9 +177,7 @@ def manifest(text: Callable[[str], str]) -> dict:
         "seeds": {"study": 0, "split": 0},
         "hashes": {"model": "9f86d081884c7d65", "data": "60303ae22b99"},
         "notes": {"batch_tokens": 8192, "warnings": [text("12 items have no group of their own; each counts as one.")]},
-        "stages": {
-            name: {"seconds": s, "finished": "2026-11-24T16:10:00+00:00", "files": {"a.json": "00ff"}} for name, s in stages.items()
-        },
+        "stages": {name: {"seconds": s, "finished": "2026-11-24T16:10:00+00:00", "files": {"a.json": "00ff"}} for name, s in stages.items()},
         "test_reads": 1,
     }
 
@@ -262,9 +259,7 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
         rng.normal(0, 0.15, (len(tokens), 1))
         + np.where(np.arange(len(tokens)) % 8 == 1, -1.1, np.where(np.arange(len(tokens)) % 8 == 3, -0.7, 0))[:, None]
     )
-    exact = strength * np.array([1.0, 0.8, *rng.choice([0.9, 0.5, -0.6, 0.3], len(targets) - 2)]) + rng.normal(
-        0, 0.07, (len(tokens), len(targets))
-    )
+    exact = strength * np.array([1.0, 0.8, *rng.choice([0.9, 0.5, -0.6, 0.3], len(targets) - 2)]) + rng.normal(0, 0.07, (len(tokens), len(targets)))
     rows = []
     for estimator, noise in (("removal", 0.0), ("gradient_x_input", 0.25)):
         values = exact + rng.normal(0, noise, exact.shape) if noise else exact
@@ -305,6 +300,8 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
             }
             for name, m in (("direction", -1.5), ("8 latents", -0.7))
         ],
+        "nodes": [{"node": "head 3 of layer 2", "token": tokens[1], "estimate": -0.61, "exact": -0.55}],
+        "nodes_agreement": 0.9,
         "pairs": [{"target": "answer log-odds", "first": 1, "second": 3, "mean": 0.41, "low": 0.2, "high": 0.62}],
     }
     return pd.DataFrame(rows), summary

@@ -20,8 +20,7 @@ from workbench.report import write_report
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 )
 LOCAL = ("file:", "blob:", "data:", "about:")
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
@@ -36,9 +35,7 @@ class Tab:
         page.on("console", lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
         page.on("dialog", lambda dialog: (self.trouble.append("a dialog opened"), dialog.dismiss()))
-        page.on(
-            "request", lambda request: self.trouble.append(request.url) if not request.url.startswith(("file:", "blob:", "data:")) else None
-        )
+        page.on("request", lambda request: self.trouble.append(request.url) if not request.url.startswith(("file:", "blob:", "data:")) else None)
 
     def open(self, path: Path, fragment: str = "", width: int = 1280, scheme: str = "light") -> Tab:
         self.page.set_viewport_size({"width": width, "height": 900})

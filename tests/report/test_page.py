@@ -23,8 +23,7 @@ from workbench.report.contents import FILES, Contents, clean, read_contents
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["conditions", "name", "kind", "ci", "latents", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["conditions", "name", "kind", "ci", "latents", "x"]), inner, max_size=3)
     ),
     max_leaves=12,
 )
@@ -164,9 +163,7 @@ def test_a_run_of_little_more_than_a_comparison_stands(make_run):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(
-        ["comparison.json", "latents.json", "direction.json", "attribution.json", "manifest.json", "search/frontier.json"]
-    ),
+    name=st.sampled_from(["comparison.json", "latents.json", "direction.json", "attribution.json", "manifest.json", "search/frontier.json"]),
     value=json_values,
 )
 def test_any_json_in_any_place_gives_a_page(tmp_path_factory, name, value):
@@ -228,9 +225,7 @@ def test_the_prompt_is_chosen_on_selection_and_never_on_the_test(make_run):
     assert told.best.name == "RESGA" and "more" in told.question and told.tone == "no"
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "sign", "tone"), [(-3, -1, -1, "yes"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "yes")]
-)
+@pytest.mark.parametrize(("low", "high", "sign", "tone"), [(-3, -1, -1, "yes"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "yes")])
 def test_the_verdict_is_read_off_the_interval(low, high, sign, tone):
     assert tell_of(low, high, sign).tone == tone
 

@@ -6,6 +6,7 @@ from workbench.attribution.gradient import GradientXInput
 from workbench.attribution.integrated import IntegratedGradients
 from workbench.attribution.ledger import Ledger, Pair
 from workbench.attribution.mediation import Mediated, Mediator, as_mediator, mediate
+from workbench.attribution.nodes import Node, Path, path
 from workbench.attribution.problem import Problem
 from workbench.attribution.removal import Removal
 from workbench.attribution.replacement import Replacement
@@ -13,6 +14,6 @@ from workbench.attribution.shapley import Shapley
 from workbench.attribution.targets import Target, Targets
 
 __all__ = [
-    "ESTIMATORS", "Estimate", "Estimator", "GradientXInput", "IntegratedGradients", "Ledger", "Mediated", "Mediator", "Pair", "Problem",
-    "Removal", "Replacement", "Shapley", "Target", "Targets", "as_mediator", "attribute", "mediate",
+    "ESTIMATORS", "Estimate", "Estimator", "GradientXInput", "IntegratedGradients", "Ledger", "Mediated", "Mediator", "Node", "Pair",
+    "Path", "Problem", "Removal", "Replacement", "Shapley", "Target", "Targets", "as_mediator", "attribute", "mediate", "path",
 ]  # fmt: skip

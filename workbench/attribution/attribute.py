@@ -11,6 +11,7 @@ from workbench.attribution.gradient import GradientXInput
 from workbench.attribution.integrated import IntegratedGradients
 from workbench.attribution.ledger import JUDGE, Ledger
 from workbench.attribution.mediation import mediate, mediators
+from workbench.attribution.nodes import path
 from workbench.attribution.pairs import interactions
 from workbench.attribution.problem import Ids, Problem
 from workbench.attribution.removal import Removal
@@ -40,6 +41,7 @@ def attribute(
     seed: int = 0,
     pairs: int = 4,
     mediation: bool = True,
+    nodes: int = 6,
     batch_tokens: int = 8192,
 ) -> Ledger:
     """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
@@ -49,7 +51,7 @@ def attribute(
     also where an answer has several). estimators: names of ESTIMATORS or values such as `Shapley(pairs=20)`; exact removal is
     always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
     mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
-    and beside them.
+    and beside them. nodes: the so many heads and MLPs that carry the effect, patched exactly (0: none).
     Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
     or targets.
     """
@@ -66,9 +68,13 @@ def attribute(
         seconds[estimator.name] = round(time.perf_counter() - began, 3)
     found = interactions(problem, estimates[JUDGE].values, top=pairs) if pairs >= 2 else ()
     split = mediate(problem, mediators(problem.targets)) if mediation else ()
+    carriers = path(problem, nodes) if nodes else None
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
-    return Ledger(ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total, found, seconds, _caution(contexts), split)
+    return Ledger(
+        ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total,
+        pairs=found, seconds=seconds, caution=_caution(contexts), mediation=split, path=carriers,
+    )  # fmt: skip
 
 
 def _caution(contexts: Contexts) -> str:

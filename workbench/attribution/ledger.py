@@ -20,6 +20,7 @@ from scipy import stats
 
 from workbench.attribution.estimate import Estimate
 from workbench.attribution.mediation import Mediated
+from workbench.attribution.nodes import Path
 from workbench.attribution.show import ledger_html
 from workbench.attribution.targets import Targets
 from workbench.errors import UserError
@@ -46,7 +47,8 @@ class Pair:
 class Ledger:
     """prompt_ids, tokens: the prompt. targets: what was measured. estimates: by estimator. groups: question group of each
     context. total: score with the prompt minus score of the bare question, [context target]. caution: what a reader must know
-    of the answer's row. mediation: what goes through directions and latents. Sign: plus means that the token raises the target."""
+    of the answer's row. mediation: what goes through directions and latents. path:
+    the heads and MLPs that carry the effect. Sign: plus means that the token raises the target."""
 
     prompt_ids: tuple[int, ...]
     tokens: tuple[str, ...]
@@ -59,6 +61,7 @@ class Ledger:
     seconds: Mapping[str, float] = field(default_factory=dict)
     caution: str = ""
     mediation: tuple[Mediated, ...] = ()
+    path: Path | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -119,7 +122,8 @@ class Ledger:
             "estimators": list(self.estimates), "rank_correlation": correlations, "top_agreement": top, "totals": self._totals(),
             "pairs": [vars(p) | {"first_token": self.tokens[p.first], "second_token": self.tokens[p.second]} for p in self.pairs],
             "missing": {name: e.missing for name, e in self.estimates.items() if e.missing}, "seconds": dict(self.seconds),
-            "mediation": [entry.to_json() for entry in self.mediation], "notes": self._notes(),
+            "mediation": [entry.to_json() for entry in self.mediation],
+            "nodes": self.path.to_json() if self.path else [], "nodes_agreement": self.path.agreement if self.path else None, "notes": self._notes(),
         }  # fmt: skip
 
     def _rows(self, name: str) -> list[dict[str, Any]]:

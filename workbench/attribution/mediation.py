@@ -47,7 +47,7 @@ class Mediator:
 class Mediated:
     """One mediator's share, in log-odds, means over contexts with intervals. moved: mean change of the component at
     the decision token from the bare to the prompted run, in units of the residual stream: along a direction with its sign, else
-    its length. into, out_of: the two ways."""
+    (along is False) its length. into, out_of: the two ways."""
 
     name: str
     total: Interval
@@ -56,6 +56,7 @@ class Mediated:
     into: float
     out_of: float
     moved: float
+    along: bool = True
 
     @property
     def share(self) -> float | None:
@@ -70,9 +71,13 @@ class Mediated:
         if self.share is None:
             return f"The prompt's effect on the answer may be zero ({self.total}), so nothing can be said to go through the {self.name}."
         return (
-            f"The prompt moves the {self.name} by {self.moved:+.3g}, which {self._explains}: "
+            f"The prompt moves {self._by}, which {self._explains}: "
             f"{self.mediated} of {self.total} in log-odds go through it, {self.direct} beside it."
         )
+
+    @property
+    def _by(self) -> str:
+        return f"the {self.name} by {self.moved:+.3g}" if self.along else f"what the {self.name} stand for by a length of {self.moved:.3g}"
 
     @property
     def _explains(self) -> str:
@@ -145,7 +150,7 @@ def _mediate(problem: Problem, mediator: Mediator, positions: Positions) -> Medi
             scores[name][members] = values.double().cpu().numpy()
     change = torch.cat(moved).mean(dim=0)
     length = change.norm() if mediator.unit is None else change @ mediator.unit.to(change.device)
-    return _summed(problem, mediator.name, scores, float(length))
+    return _summed(problem, mediator, scores, float(length))
 
 
 @torch.no_grad()
@@ -192,9 +197,10 @@ def _aligned(state: Float[Tensor, "batch pos d_model"], rows: Rows, width: Bool[
     return _gather(state, *_places(rows, width))
 
 
-def _summed(problem: Problem, name: str, scores: Mapping[str, np.ndarray], moved: float) -> Mediated:
+def _summed(problem: Problem, mediator: Mediator, scores: Mapping[str, np.ndarray], moved: float) -> Mediated:
     total = scores["prompt"] - scores["bare"]
     into, out_of = scores["into"] - scores["bare"], scores["prompt"] - scores["out_of"]
     mediated = (into + out_of) / 2
     intervals = [cluster_interval(values, problem.contexts.groups) for values in (total, mediated, total - mediated)]
-    return Mediated(name, *intervals, into=float(into.mean()), out_of=float(out_of.mean()), moved=moved)
+    ways = {"into": float(into.mean()), "out_of": float(out_of.mean())}
+    return Mediated(mediator.name, *intervals, **ways, moved=moved, along=mediator.unit is not None)

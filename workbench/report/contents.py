@@ -64,9 +64,7 @@ def read_contents(directory: Path) -> Contents:
     found = Contents()
     reader = _Reader(directory, found.missing)
     found.comparison = reader.read("comparison.json", lambda path: parts.Comparison.model_validate(_json(path)))
-    found.frontier = reader.read(
-        "search/frontier.json", lambda path: _cut_frontier(parts.Frontier.model_validate(_json(path)), found.missing)
-    )
+    found.frontier = reader.read("search/frontier.json", lambda path: _cut_frontier(parts.Frontier.model_validate(_json(path)), found.missing))
     found.history = reader.read("search/history.parquet", lambda path: _history(pd.read_parquet(path)))
     found.direction = reader.read("direction.json", lambda path: parts.Direction.model_validate(_json(path)))
     found.latents = reader.read("latents.json", lambda path: _cut_latents(parts.Latents.model_validate(_json(path)), found.missing))

@@ -46,10 +46,7 @@ def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart:
     """Objective against fluency of a search's prompts; the chosen one is ringed. found: a `Frontier` or one search of
     search/frontier.json. Fluency is surprise in nats a token: left reads better."""
     candidates = found["candidates"] if isinstance(found, Mapping) else [vars(c) for c in found.candidates]
-    rows = [
-        {"prompt": _text(c["text"]), "objective": c["objective"], "fluency": c["fluency"], "chosen": bool(c.get("chosen"))}
-        for c in candidates
-    ]
+    rows = [{"prompt": _text(c["text"]), "objective": c["objective"], "fluency": c["fluency"], "chosen": bool(c.get("chosen"))} for c in candidates]
     frame = _filled(pd.DataFrame(rows), "this search kept no prompt").sort_values("fluency")
     base = alt.Chart(frame).encode(
         x=alt.X("fluency:Q", title="surprise, nats a token (left: more fluent)", scale=alt.Scale(zero=False)),
@@ -79,9 +76,7 @@ def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.Laye
     cells = base.mark_rect().encode(
         color=alt.Color("share:Q", scale=scale, title="share of the row's largest"), tooltip=["token", "target", "mean", "low", "high"]
     )
-    texts = base.mark_text(fontSize=10).encode(
-        text="shown:N", color=alt.condition("abs(datum.share) > 0.75", alt.value("white"), alt.value("black"))
-    )
+    texts = base.mark_text(fontSize=10).encode(text="shown:N", color=alt.condition("abs(datum.share) > 0.75", alt.value("white"), alt.value("black")))
     return alt.layer(cells, texts).properties(width=max(160, 52 * len(order)), height=22 * len(kept))
 
 
@@ -99,9 +94,7 @@ def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart:
         color=alt.Color("method:N", scale=alt.Scale(range=[BLUE, ORANGE, GREEN, PURPLE, GREY]), title=None),
     )
     lines = base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("measure:N", title=None, sort=list(names.values())))
-    points = base.mark_point(filled=True, size=40).encode(
-        shape=alt.Shape("method:N", title=None), tooltip=["layer", "method", "measure", "value"]
-    )
+    points = base.mark_point(filled=True, size=40).encode(shape=alt.Shape("method:N", title=None), tooltip=["layer", "method", "measure", "value"])
     return alt.layer(lines, points).properties(width=width, height=height)
 
 

@@ -51,6 +51,7 @@ def view(frame: pd.DataFrame, summary: parts.Attribution | None, missing: list[s
         "pairs": facts.pairs[:60],
         "mediation": facts.mediation[:40],
         "nodes": facts.nodes[:60],
+        "nodes_agreement": facts.nodes_agreement,
         "notes": facts.notes[:20],
     }
 
@@ -74,9 +75,7 @@ def _estimators(frame: pd.DataFrame, facts: parts.Attribution) -> list[str]:
     return list(dict.fromkeys(ordered))
 
 
-def _cut(
-    positions: list[int], targets: list[dict[str, str]], estimators: int, missing: list[str]
-) -> tuple[list[int], list[dict[str, str]]]:
+def _cut(positions: list[int], targets: list[dict[str, str]], estimators: int, missing: list[str]) -> tuple[list[int], list[dict[str, str]]]:
     kept_positions = positions[:MAX_TOKENS]
     room = max(4, MAX_CELLS // (len(kept_positions) * max(1, estimators)))
     kept_targets = targets[: min(MAX_TARGETS, room)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import tempfile
 from functools import cache
 from importlib import resources
@@ -20,7 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from workbench.display import number
+from workbench.display import number, shorten
 from workbench.errors import UserError
 from workbench.report import story
 from workbench.report.contents import Contents, clean, read_contents
@@ -39,8 +40,7 @@ def write_report(run_directory: str | os.PathLike[str], path: str | os.PathLike[
         raise UserError(f"expected a run directory, found no directory at {directory}")
     contents = read_contents(directory)
     if all(
-        part is None
-        for part in (contents.comparison, contents.frontier, contents.ledger, contents.direction, contents.latents, contents.manifest)
+        part is None for part in (contents.comparison, contents.frontier, contents.ledger, contents.direction, contents.latents, contents.manifest)
     ):
         raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
     target = Path(path) if path is not None else directory / "report.html"
@@ -67,14 +67,18 @@ def picture_data(contents: Contents) -> dict[str, Any]:
             "comparison": None if comparison is None else _comparison(contents),
             "frontier": None
             if frontier is None
-            else {n: s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
-            "history": contents.history,
+            else {story.label(n): s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
+            "history": _named(contents.history),
             "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
             "layer": None if contents.direction is None else _layer(contents.direction.site),
             "layers": None if contents.direction is None else [row.model_dump() for row in contents.direction.table],
-            "answers": contents.answers,
+            "answers": _named(contents.answers),
         }
     )
+
+
+def _named(lines: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if lines is None else {story.label(name): values for name, values in lines.items()}
 
 
 def clean_keys(data: dict[str, Any]) -> dict[str, Any]:
@@ -88,10 +92,11 @@ def _comparison(contents: Contents) -> dict[str, Any]:
     best = story.best_found(comparison)
     rows = []
     for condition in comparison.conditions:
-        difference = condition.difference()
-        row = condition.model_dump(include={"name", "kind", "prompt", "rate", "ci", "log_odds", "log_odds_ci"})
+        difference = condition.difference(comparison.baseline)
+        row = condition.model_dump(include={"kind", "prompt", "rate", "ci", "log_odds", "log_odds_ci"})
+        row["name"] = story.label(condition.name)
         row["group"] = story.group_of(condition.kind)
-        row["difference"] = None if difference is None else difference.model_dump()
+        row["difference"] = None if difference is None or condition.name == comparison.baseline else difference.model_dump()
         row["best"] = best is not None and condition.name == best.name
         rows.append(row)
     groups = [{"key": key, "name": name} for key, (name, _) in story.GROUPS.items()]
@@ -113,10 +118,7 @@ def _layer(site: str) -> int | None:
 
 def _page(contents: Contents, told: story.Story, data: dict[str, Any]) -> str:
     style, script = _asset("report.css"), _asset("report.mjs")
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     return _environment().get_template("report.html.j2").render(
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
@@ -137,11 +139,7 @@ def _manifest(manifest: dict[str, Any] | None) -> dict[str, Any]:
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [
-            pair
-            for key, entry in value.items()
-            for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))
-        ]
+        return [pair for key, entry in value.items() for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))]
     if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
         return [pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")]
     return [(prefix.removesuffix(" · "), ", ".join(map(number, value)) if isinstance(value, list) else number(value))]
@@ -165,9 +163,7 @@ def _drop_largest(data: dict[str, Any], contents: Contents) -> bool:
         return False
     largest = max(present, key=lambda key: present[key])
     data[largest] = None
-    contents.missing.append(
-        f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB."
-    )
+    contents.missing.append(f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB.")
     return True
 
 
@@ -181,6 +177,20 @@ def _asset(name: str) -> str:
     text = resources.files("workbench.report").joinpath(name).read_text(encoding="utf-8")
     assert "</s" not in text.lower() and "<!--" not in text, f"{name} would close its own element"
     return text
+
+
+def _filters() -> dict[str, Any]:
+    """What the template may call: figures and names as a reader sees them."""
+    return {
+        "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
+        "percent": story.percent, "points": story.points, "signed": story.signed, "pvalue": story.p_value,
+        "span": lambda interval, form: story.span(interval, getattr(story, form)),
+    }  # fmt: skip
+
+
+def _minus(text: str) -> str:
+    """Hyphens that stand before a digit, as minus signs."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def _short(value: Any) -> str:
@@ -199,11 +209,7 @@ def _environment() -> Environment:
         loader=PackageLoader("workbench.report", "."), autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
-    environment.filters |= {
-        "number": number, "percent": story.percent,
-        "pvalue": story.p_value, "short": _short, "points": story.points, "signed": story.signed,
-        "span": lambda interval, form: story.span(interval, getattr(story, form)), "group": story.group_of,
-    }  # fmt: skip
+    environment.filters |= _filters()
     return environment
 
 

@@ -191,6 +191,7 @@ class Attribution(Part):
     pairs: list[dict[str, Any]] = Field(default_factory=list)
     mediation: list[dict[str, Any]] = Field(default_factory=list)
     nodes: list[dict[str, Any]] = Field(default_factory=list)
+    nodes_agreement: Number = None
     notes: list[str] = Field(default_factory=list)
 
 

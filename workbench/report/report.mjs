@@ -353,7 +353,7 @@ export function linked(hosts, data, state, changed) {
   function agreement() {
     const parts = data.estimators.filter(({ key }) => data.rank_correlation[key]).map(({ key, name }) => {
       const known = Object.values(data.rank_correlation[key]).filter((v) => v !== null).sort((a, b) => a - b);
-      return known.length ? `${name} ranks the tokens as exact removal does with a rank correlation of ${figure(known[known.length >> 1])} (median of ${known.length} rows; 1 is the same order)` : null;
+      return known.length ? `${name} ranks the tokens as exact removal does with a rank correlation of ${figure(known[known.length >> 1])} (median of ${known.length} rows; 1 is the same order)${known[known.length >> 1] < 0.5 ? ", too little to rely on" : ""}` : null;
     }).filter(Boolean);
     hosts.agreement.textContent = parts.length ? `How far the estimates can be trusted: ${parts.join("; ")}.` : "";
   }

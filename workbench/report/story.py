@@ -72,6 +72,12 @@ class Story:
         return self.difference.corrected_p if self.difference else None
 
 
+def label(name: str) -> str:
+    """A condition's or search's name as a reader sees it: no underscores, the methods' names in capitals."""
+    words = name.replace("_", " ").split(" ")
+    return " ".join(word.upper() if word in ("resga", "saega", "gcg", "epo") else word for word in words)
+
+
 def group_of(kind: str) -> str:
     """The group of GROUPS that a kind belongs to; unknown kinds stand with the controls."""
     return next((key for key, (_, kinds) in GROUPS.items() if kind in kinds), "control")
@@ -88,7 +94,7 @@ def tell(contents: Contents) -> Story:
     meaning = _meaning(comparison)
     difference = best.difference() if best else None
     if best is None or difference is None:
-        what = "No found prompt" if best is None else f"The prompt of {best.name}"
+        what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
         return Story(question, f"{what} was compared with no prompt in this run, so the question is still open.", "missing", meaning)
     tone, verdict = _verdict(comparison, best, difference)
     return Story(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best))
@@ -127,7 +133,7 @@ def _verdict(comparison: Comparison, best: Condition, difference: Difference) ->
     if low is None or high is None:
         return (
             "unclear",
-            f"The prompt of {best.name} was compared with no prompt, but without an interval: how sure the change is, is not known.",
+            f"The prompt of {label(best.name)} was compared with no prompt, but without an interval: how sure the change is, is not known.",
         )
     wanted = comparison.wanted
     verb = "raises" if wanted > 0 else "lowers"
@@ -176,22 +182,20 @@ def _rivals(comparison: Comparison, best: Condition) -> list[str]:
     if own is None:
         return []
     found = []
-    beating = [c for c in comparison.conditions if c.name != best.name and (_effect(c, comparison.wanted) or -1e9) >= own]
-    controls = [c.name for c in beating if c.kind in CONTROLS]
+    beating = [c for c in comparison.conditions if c.name not in (best.name, comparison.baseline) and (_effect(c, comparison.wanted) or -1e9) >= own]
+    controls = [label(c.name) for c in beating if c.kind in CONTROLS]
     if controls:
         found.append(f"A control reaches as far: {_list(controls)}. What was found inside the model may not be what moves the answer.")
-    written = [c.name for c in beating if c.kind in GROUPS["written"][1]]
+    written = [label(c.name) for c in beating if c.kind in GROUPS["written"][1]]
     if written:
         found.append(f"A prompt that needs no search does as well: {_list(written)}.")
-    inside = [c.name for c in beating if c.kind in (*GROUPS["answer"][1], *GROUPS["inside"][1])]
+    inside = [label(c.name) for c in beating if c.kind in (*GROUPS["answer"][1], *GROUPS["inside"][1])]
     if inside:
         found.append(f"Another way moves the answer at least as far: {_list(inside)}.")
-    nearest = max(
-        (c for c in comparison.conditions if c.kind in CONTROLS), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None
-    )
+    nearest = max((c for c in comparison.conditions if c.kind in CONTROLS), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None)
     share = (_effect(nearest, comparison.wanted) or 0.0) / own if nearest and own > 0 else 0.0
     if nearest and not controls and share >= 0.33:
-        found.append(f"The control {nearest.name} alone already reaches {percent(share)} of the change.")
+        found.append(f"The control {label(nearest.name)} alone already reaches {percent(share)} of the change.")
     return found
 
 
@@ -216,9 +220,7 @@ def _sample(best: Condition) -> list[str]:
         found.append(f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow.")
     if best.n is not None and best.ci[0] is not None and best.ci[1] is not None:
         half = 50 * (best.ci[1] - best.ci[0])
-        found.append(
-            f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be told from chance here."
-        )
+        found.append(f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be told from chance here.")
     return found
 
 
