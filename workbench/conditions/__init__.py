@@ -5,6 +5,7 @@ from workbench.conditions.constant_answer import ConstantAnswer, constant_answer
 from workbench.conditions.few_shot import few_shot
 from workbench.conditions.guard import Guard, true_contexts
 from workbench.conditions.latent_clamp import LatentClamp
+from workbench.conditions.llm_proposed import LLMProposed
 from workbench.conditions.prompts import Found, ManualPrompts, NoPrompt, Prompt
 from workbench.conditions.random_text import RandomText
 from workbench.conditions.random_tokens import RandomTokens
@@ -17,6 +18,7 @@ __all__ = [
     "Found",
     "Guard",
     "Kind",
+    "LLMProposed",
     "LatentClamp",
     "ManualPrompts",
     "NoPrompt",

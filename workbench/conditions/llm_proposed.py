@@ -1,0 +1,111 @@
+"""Prompts that a language model proposes, in a loop that shows it what went wrong (ProTeGi, Pryzant et al. 2023).
+
+1. Start from the given prompts; each is scored on the same search contexts (mean log-odds in the sign's direction).
+2. In each round the proposer sees the best prompts with their rates, and the questions on which the very best still fails; it is
+   asked for new prompts, one a line.
+3. Lines that do not keep their tokens in the slot, or were tried before, are dropped and counted; the rest is scored, and the best
+   `beam` of old and new go on.
+4. The best of the last beam is chosen on *selection*; its rate there is written down.
+A reply that does not come costs its round and is listed in the method, not taken for a result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from workbench.answers import Answers, answer
+from workbench.conditions.base import as_contexts, signed, spending
+from workbench.conditions.prompts import Found, Prompt
+from workbench.conditions.proposers import Missing, Proposer
+from workbench.contexts import Contexts, Slot, encode_prompt
+from workbench.errors import UserError
+from workbench.models import runner_for
+from workbench.personas import Sign, Split
+
+_MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
+
+
+@dataclass(frozen=True)
+class LLMProposed:
+    """The loop. proposer: who is asked. rounds: requests. per_round: prompts asked for in each. beam: prompts that go on.
+    failures: questions shown. longest: tokens that a prompt may have."""
+
+    proposer: Proposer
+    rounds: int = 4
+    per_round: int = 8
+    beam: int = 4
+    failures: int = 3
+    longest: int = 40
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.per_round, self.beam, self.longest) < 1:
+            raise UserError(f"rounds, per_round, beam and longest are at least 1, found {self}")
+
+    def run(
+        self, model: Any, search: Split | Contexts, selection: Split | Contexts, start: Sequence[str], description: str,
+        sign: Sign = "suppress", slot: Slot = "system",
+    ) -> Prompt:
+        """The chosen prompt, of kind "llm_proposed", with its selection rate and the cost of scoring (not of the proposer, if
+        that is another model). start: prompts to begin with, at least one; description: the persona in words."""
+        contexts, chooser, side = as_contexts(model, search, slot), as_contexts(model, selection, slot), signed(sign)
+        if not start:
+            raise UserError("expected at least one prompt to start from")
+        missing: list[str] = []
+        with spending(model, contexts) as receipt:
+            scored = self._scored(model, contexts, start, {})
+            if not scored:
+                raise UserError("none of the prompts to start from keeps its tokens in the slot")
+            for _ in range(self.rounds):
+                best = self._best(scored, side)
+                try:
+                    reply = self.proposer(self._request(contexts, best, scored, description, side))
+                except Missing as problem:
+                    missing.append(str(problem))
+                    continue
+                scored |= self._scored(model, contexts, proposals(reply)[: self.per_round], scored)
+            finalists = {text: answer(model, chooser, text) for text in self._best(scored, side)}
+        chosen = self._best(finalists, side)[0]
+        method = f"{len(scored)} prompts in {self.rounds} rounds, best of {len(finalists)} on selection"
+        method += f", {len(missing)} replies missing ({missing[0]})" if missing else ""
+        return replace(
+            Found(chosen, "llm_proposed", method, cost=receipt.cost, name="llm proposed"), selection_rate=finalists[chosen].rate
+        )
+
+    def _scored(self, model: Any, contexts: Contexts, texts: Sequence[str], known: dict[str, Answers]) -> dict[str, Answers]:
+        """Answers under each new prompt that fits the slot."""
+        new = [text for text in dict.fromkeys(texts) if text not in known and self._fits(model, contexts, text)]
+        return {text: answer(model, contexts, text) for text in new}
+
+    def _fits(self, model: Any, contexts: Contexts, text: str) -> bool:
+        if len(runner_for(model).encode(text)) > self.longest:
+            return False
+        try:
+            return len(encode_prompt(model, contexts, text)) <= self.longest
+        except UserError:
+            return False
+
+    def _best(self, scored: dict[str, Answers], side: int) -> list[str]:
+        """The beam: prompts by their mean log-odds in the sign's direction, ties by age."""
+        return sorted(scored, key=lambda text: -side * float(scored[text].log_odds.mean()))[: self.beam]
+
+    def _request(self, contexts: Contexts, best: Sequence[str], scored: dict[str, Answers], description: str, side: int) -> str:
+        worst = np.argsort(side * scored[best[0]].log_odds, kind="stable")[: self.failures]
+        failing = "\n".join(f"- {contexts[int(i)].item.question}" for i in worst)
+        tried = "\n".join(f"- {100 * scored[text].rate:.0f} %: {text}" for text in best)
+        aim = "rarely" if side < 0 else "often"
+        return (
+            f"A language model shows this behaviour: {description}\nWe look for an instruction under which it shows it as {aim} as "
+            f"possible. Share of questions on which it shows it, by instruction:\n{tried}\n\nThe first one still fails on:\n{failing}\n\n"
+            f"Say in your mind why, then write {self.per_round} better instructions, one on each line, and nothing else."
+        )
+
+
+def proposals(reply: str) -> list[str]:
+    """The prompts in a reply: its lines without list marks, quotes and surrounding space; empty lines are no prompts."""
+    lines = (_MARKS.sub("", line).strip().strip("\"'`“”").strip() for line in reply.splitlines())
+    return [line for line in lines if line]
