@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from planted import random_model
+from tiny import tiny_checkpoint
 
 from workbench.activations import ActivationStore, collect, length_batches
 from workbench.errors import UserError
-from workbench.models import Site
+from workbench.models import Site, load_model
 
 
 def sequences(n=9, longest=30, seed=0):
@@ -68,6 +69,14 @@ def test_no_block_above_the_highest_site_is_run():
     ):
         collect(model, sequences(2), [Site(1), Site(0, "attn_out")])
     assert set(ran) == {"blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre"}
+
+
+def test_both_backends_read_the_same(tmp_path):
+    path, texts = tiny_checkpoint("llama", tmp_path / "tiny"), sequences(5)
+    sites = [Site(0), Site(2), Site(1, "mlp_out"), Site(2, "attn_out"), Site(3, "resid_pre")]
+    hooked, bridge = (collect(load_model(path, backend=name), texts, sites) for name in ("hooked", "bridge"))
+    for site in sites:
+        torch.testing.assert_close(hooked[site], bridge[site], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

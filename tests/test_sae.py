@@ -142,6 +142,19 @@ def test_rows_alone_read_the_same_and_topk_refuses():
         wrapped("topk").rows(some)
 
 
+def test_heads_are_read_as_sae_lens_reads_them_and_spliced_in_their_own_shape():
+    about = SAEMetadata(hook_name="blocks.1.attn.hook_z")
+    make = lambda: StandardSAE(StandardSAEConfig(d_in=32, d_sae=48, reshape_activations="hook_z", metadata=about))  # noqa: E731
+    theirs, own = make(), make()
+    own.load_state_dict(theirs.state_dict())
+    sae, x = Sae("z", Site(1, "z"), own).check(random_model()), torch.randn(3, 5, 4, 8)
+    torch.testing.assert_close(sae.encode(x), theirs.encode(x).detach())
+    torch.testing.assert_close(sae.encode_some(x, [3, 4]), theirs.encode(x)[..., [3, 4]].detach())
+    torch.testing.assert_close(sae.reconstruct(x), theirs(x).detach())
+    torch.testing.assert_close(sae.encode(x.flatten(-2)), sae.encode(x))
+    assert check_sae(sae, random_model(), texts(3)).tokens > 20 and splice(sae, random_model(), texts(3)).clean > 0
+
+
 def test_the_objective_reads_an_sae_as_it_reads_itself():
     sae, x = wrapped("jumprelu"), torch.randn(4, 32)
     goal = latent_activation(sae, [3, 17], [1.0, -2.0])

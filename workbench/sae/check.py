@@ -101,7 +101,7 @@ def splice(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_token
     def keeping_first(new: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: torch.cat([x[:, :1], new(x[:, 1:]).to(x.dtype)], dim=1)
 
-    edits = (None, keeping_first(sae.reconstruct), keeping_first(lambda x: mean.to(x.device).expand(x.shape)))
+    edits = (None, keeping_first(sae.reconstruct), keeping_first(lambda x: mean.to(x.device).reshape(x.shape[2:]).expand(x.shape)))
     return Splice(*(_cross_entropy(runner, sequences, sae.site, edit, batch_tokens) for edit in edits))
 
 

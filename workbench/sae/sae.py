@@ -41,6 +41,7 @@ class Sae:
                 f"SAE {self.name!r}: architecture {self.architecture!r} is not supported, expected one of {known}"
             )
         self.module.eval().requires_grad_(False)
+        self.module.turn_off_forward_pass_hook_z_reshaping()  # heads are flattened here, so that both forms can be read
 
     @property
     def architecture(self) -> str:
@@ -87,7 +88,7 @@ class Sae:
 
     def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
         """Activations of all latents, 0 where they are off; differentiable, float32."""
-        return self.module.encode(x).float()
+        return self.module.encode(self._flat(x)).float()
 
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
         """The vector that activations stand for. Autoencoders that normalise their input at run time need `reconstruct`."""
@@ -99,8 +100,8 @@ class Sae:
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """decode(encode(x)), float32, without a graph."""
-        return self.module.decode(self.module.encode(x)).float()
+        """decode(encode(x)), float32, in the shape of x, without a graph."""
+        return self.module.decode(self.module.encode(self._flat(x))).float().reshape(x.shape)
 
     def encode_some(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
         """Activations of some latents, in the order given; equals encode(x)[..., latents]. Differentiable, float32."""
@@ -111,7 +112,7 @@ class Sae:
         if self.architecture == "jumprelu":
             return before.relu() * (before > self.module.threshold[index])
         if self.architecture == "gated":
-            gate = self.module.process_sae_in(x) @ self.module.W_enc[:, index] + self.module.b_gate[index]
+            gate = self.module.process_sae_in(self._flat(x)) @ self.module.W_enc[:, index] + self.module.b_gate[index]
             return before.relu() * (gate > 0)
         return before.relu()
 
@@ -120,7 +121,7 @@ class Sae:
     ) -> Float[Tensor, "*batch latent"]:
         """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
         module, index = self.module, slice(None) if latents is None else self._index(latents)
-        weights = module.W_enc[:, index]
+        weights, x = module.W_enc[:, index], self._flat(x)
         if self.architecture == "gated":
             return (module.process_sae_in(x) @ (weights * module.r_mag[index].exp()) + module.b_mag[index]).float()
         before = module.process_sae_in(x) @ weights + module.b_enc[index]
@@ -157,6 +158,10 @@ class Sae:
 
     def __repr__(self) -> str:
         return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in})"
+
+    def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
+        """Activations of an attention's heads [..., head, d_head] as one vector; others as they are."""
+        return x.flatten(-2) if self.site.hook == "z" and x.shape[-1] != self.d_in else x
 
     def _index(self, latents: Sequence[int]) -> Tensor:
         wrong = [i for i in latents if not 0 <= int(i) < self.d_sae]
