@@ -28,7 +28,8 @@ _PUBLIC = {
     "workbench.search": ("EPO", "GCG", "Candidate", "Checkpoint", "Frontier", "Guided", "Method", "RandomSearch", "Savings", "search"),
     "workbench.interventions": ("clamp", "patch", "steer"),
     "workbench.conditions": (
-        "ConstantAnswer", "Found", "LatentClamp", "ManualPrompts", "NoPrompt", "Prompt", "RandomText", "RandomTokens", "Steering", "few_shot",
+        "ConstantAnswer", "Found", "Guard", "LatentClamp", "ManualPrompts", "NoPrompt", "Prompt", "RandomText",
+        "RandomTokens", "SoftPrompt", "Steering", "few_shot",
     ),
     "workbench.comparison": ("Comparison", "compare", "compare_runs"),
     "workbench.attribution": ("Ledger", "attribute"),

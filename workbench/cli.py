@@ -104,7 +104,7 @@ def compare(runs: list[Path], *, as_json: Json = False) -> None:
     """
     from workbench.comparison import compare_runs
 
-    _print_frame(compare_runs(runs), as_json)
+    _print_frame(compare_runs(runs).table, as_json)
 
 
 @app.command

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.attribution import attribute
-from workbench.comparison import Comparison, compare
+from workbench.comparison import Comparison, agreement_with_truth, compare
 from workbench.contexts import encode_prompt
 from workbench.directions import load_directions, save_directions
 from workbench.errors import UserError
@@ -175,9 +175,11 @@ def _comparison(
 def _compare(material: Material, conditions: list[Any]) -> Comparison:
     study = material.study
     names = {condition.name for condition in conditions}
+    test = material.splits.test
+    truth = {"agreement_with_true_statements": lambda model, c: agreement_with_truth(model, c, test, study.slot, n=40).rate}
     return compare(
         material.model,
-        material.splits.test,
+        test,
         conditions,
         slot=study.slot,
         primary=tuple(n for n in study.primary if n in names),
@@ -186,6 +188,7 @@ def _compare(material: Material, conditions: list[Any]) -> Comparison:
         seed=study.seed,
         splits=stages.splits_of(material.splits),
         model_name=study.model.name,
+        collateral=truth if material.persona.true_items else None,
     )
 
 

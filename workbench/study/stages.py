@@ -215,7 +215,7 @@ def build_conditions(
         "few_shot": lambda: [few_shot(model, material.splits.train, contexts, sign=study.sign, seed=study.seed)],
     }
     if sae is not None and ranked is not None:
-        made["latent_clamp"] = lambda: [LatentClamp(sae, ranked.ids[0]).tune(model, contexts, study.sign)]
+        made["latent_clamp"] = lambda: [LatentClamp.of(sae, ranked).tune(model, contexts, study.sign)]
     conditions: list[Any] = [NoPrompt()]
     for name in study.conditions:
         searched = [(key, frontier) for key, frontier in chosen.items() if key.split()[0] == name]
