@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from planted import random_model
-from toys import TEXT, averaging_model, contexts
+from tiny import tiny_checkpoint
+from toys import TEXT, averaging_model, axis, contexts
 
+import workbench as wb
 from workbench.attribution import Problem
+from workbench.attribution.mediation import as_mediator, mediate
 from workbench.attribution.nodes import path
 from workbench.attribution.targets import as_targets
 from workbench.contexts import encode_prompt
@@ -71,3 +74,18 @@ def test_chunks_change_nothing_and_the_json_names_places():
         assert (a.name, a.place) == (b.name, b.place) and a.exact == pytest.approx(b.exact, abs=1e-5)
     entry = large.to_json()[0]
     assert set(entry) == {"node", "token", "estimate", "exact"} and "layer" in entry["node"]
+
+
+def test_a_bridge_finds_the_same_path(tmp_path):
+    """Both backends of one checkpoint, whose hooks differ, and the same mediated share."""
+    directory = tiny_checkpoint("llama", tmp_path / "llama")
+    found = []
+    for backend in ("hooked", "bridge"):
+        problem = problem_of(wb.load_model(directory, backend=backend))
+        found.append((path(problem, top=6, corrupted=1), mediate(problem, [as_mediator("axis", axis())])[0]))
+    (hooked, one), (bridge, other) = found
+    assert {n.head for n in hooked.nodes} != {None}, "heads too"
+    for a, b in zip(hooked.nodes, bridge.nodes, strict=True):
+        assert (a.name, a.place) == (b.name, b.place)
+        assert (a.estimate, a.exact) == (pytest.approx(b.estimate, abs=2e-4), pytest.approx(b.exact, abs=2e-4))
+    assert one.mediated.estimate == pytest.approx(other.mediated.estimate, abs=2e-4) != 0

@@ -11,7 +11,8 @@ Effects of nodes do not add up to the whole: nodes stand in each other's way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -132,14 +133,24 @@ def _batches(problem: Problem, other: Ids) -> Iterator[tuple[Rows, Rows]]:
 
 
 def _clean(problem: Problem, rows: Rows) -> tuple[Activations, Activations]:
-    """Activations of every site and the gradient of the answer's log-odds with respect to them."""
-    with torch.enable_grad(), problem.runner.capture(_sites(problem)) as caught:
-        embedded = problem.runner.embed(rows.ids).detach().requires_grad_(True)
-        score = problem.run(rows, embedded).sum()
-        gradients = torch.autograd.grad(score, list(caught.values()), allow_unused=True)
-    filled = [torch.zeros_like(a) if g is None else g for a, g in zip(caught.values(), gradients, strict=True)]
-    split = {site: _split(problem, site, a.detach().float()) for site, a in caught.items()}
-    return split, {site: _split(problem, site, g.float()) for site, g in zip(caught, filled, strict=True)}
+    """Activations of every site, and the gradient of the answer's log-odds with respect to them: of a zero that is added there,
+    because a bridge hands its heads to the hook as a copy that does not lie on the way to the answer."""
+    activations = _run(problem, rows)
+    added: dict[Site, Tensor] = {}
+
+    def adds_zero(site: Site) -> Callable[[Tensor], Tensor]:
+        def edit(activation: Tensor) -> Tensor:
+            added[site] = torch.zeros_like(activation, requires_grad=True)
+            return activation + added[site]
+
+        return edit
+
+    with torch.enable_grad(), ExitStack() as edits:
+        for site in activations:
+            edits.enter_context(problem.runner.edit(site.name, adds_zero(site)))
+        score = problem.run(rows, problem.runner.embed(rows.ids).detach()).sum()
+        gradients = torch.autograd.grad(score, list(added.values()))
+    return activations, {site: _split(problem, site, g.float()) for site, g in zip(added, gradients, strict=True)}
 
 
 @torch.no_grad()
