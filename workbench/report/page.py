@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -29,23 +30,39 @@ from workbench.report.contents import Contents, clean, read_contents
 MAX_PAGE_BYTES = 5_000_000
 
 
-def write_report(run_directory: str | os.PathLike[str], path: str | os.PathLike[str] | None = None) -> Path:
-    """Writes the report of a run directory and gives its path (default: report.html inside the directory).
+def write_report(source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None) -> Path:
+    """Writes the report of a run directory, or of results from a notebook (a comparison, a ledger, frontiers, latents, a scan:
+    one or a list), and gives its path. path: report.html inside the run directory where it is not given.
 
-    Missing or broken files do not stop it: the page says what it lacks. Raises UserError when the directory is none, or
-    holds nothing of a run, or the page cannot be written. The file is written to a temporary name and renamed.
+    Missing or broken files do not stop it: the page says what it lacks. Raises UserError when there is no such directory, or
+    nothing of a run in it, or the page cannot be written. The file is written to a temporary name and renamed.
     """
-    directory = Path(run_directory)
+    if not isinstance(source, (str, os.PathLike)):
+        return _write_results(source, path)
+    directory = Path(source)
     if not directory.is_dir():
         raise UserError(f"expected a run directory, found no directory at {directory}")
     contents = read_contents(directory)
-    if all(
-        part is None for part in (contents.comparison, contents.frontier, contents.ledger, contents.direction, contents.latents, contents.manifest)
-    ):
+    if all(getattr(contents, name) is None for name in ("comparison", "frontier", "ledger", "direction", "latents", "manifest")):
         raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
     target = Path(path) if path is not None else directory / "report.html"
     _write(target, render(contents))
     return target
+
+
+def _write_results(results: Any, path: str | os.PathLike[str] | None) -> Path:
+    from workbench.report.results import save_results  # needs torch, which a report of files does not
+
+    given = list(results) if isinstance(results, (list, tuple)) else [results]
+    if path is None or not given:
+        raise UserError("a report of results needs at least one result, and a path to be written to")
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "search").mkdir()
+        save_results(given, Path(place))
+        contents = read_contents(Path(place))
+    contents.missing[:] = [line for line in contents.missing if "is not there" not in line]
+    _write(Path(path), render(contents))
+    return Path(path)
 
 
 def render(contents: Contents) -> str:
