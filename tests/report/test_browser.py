@@ -100,6 +100,10 @@ def test_nothing_overflows(tab, make_run, width, hostile):
     beyond = """[...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll, svg, .sr, pre') &&
       e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
     assert page.evaluate(beyond) == []
+    spilling = (
+        "[...document.querySelectorAll('.figures dd, .figures b, .card, button')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)"
+    )
+    assert page.evaluate(f"{spilling}.map((e) => e.outerHTML.slice(0, 80))") == []
 
 
 def test_the_linked_view_by_keyboard(tab, make_run):

@@ -158,7 +158,7 @@ def _figures(comparison: Comparison, best: Condition, difference: Difference) ->
     if best.rate is not None:
         rows.append(("with this prompt", percent(best.rate), span(best.ci, percent)))
     if difference.value is not None:
-        rows.append(("change", f"{points(difference.value)} points", span(difference.ci, points)))
+        rows.append(("change, percentage points", points(difference.value), span(difference.ci, points)))
     if difference.log_odds is not None:
         rows.append(("change in log-odds", signed(difference.log_odds), span(difference.log_odds_ci, signed)))
     return tuple(rows)
