@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from workbench.directions import DEFAULT_METHODS, Scan, find_directions
 from workbench.latents import persona_probe
 from workbench.models import Runner, Site, load_model, runner_for
@@ -47,7 +49,7 @@ def train_organism_sae(
 def best_layer(scans: Mapping[str, Scan]) -> int:
     """The inner layer whose best direction predicts prompts best, averaged over personas (ties: the lower one)."""
     best = [scan.table.groupby("layer")["predicts"].max() for scan in scans.values()]
-    mean = sum(best[1:], start=best[0]) / len(best)
+    mean = pd.concat(best, axis=1).mean(axis=1)
     inner = mean.iloc[1:-1] if len(mean) > 2 else mean
     return int(inner.idxmax())
 

@@ -86,8 +86,8 @@ class Sae:
             )
         return self
 
-    def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
-        """Activations of all latents, 0 where they are off; differentiable, float32."""
+    def encode(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_sae"]:
+        """Activations of all latents, 0 where they are off; differentiable, float32. x: [..., d_model], for heads also [..., head, d_head]."""
         return self.module.encode(self._flat(x)).float()
 
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
@@ -99,11 +99,11 @@ class Sae:
         return self.module.decode(activations.to(self.module.dtype)).float()
 
     @torch.no_grad()
-    def reconstruct(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    def reconstruct(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """decode(encode(x)), float32, in the shape of x, without a graph."""
         return self.module.decode(self.module.encode(self._flat(x))).float().reshape(x.shape)
 
-    def encode_some(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+    def encode_some(self, x: Float[Tensor, "*shape"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
         """Activations of some latents, in the order given; equals encode(x)[..., latents]. Differentiable, float32."""
         index = self._index(latents)
         if self.architecture in COMPETING:
@@ -117,7 +117,7 @@ class Sae:
         return before.relu()
 
     def pre_activations(
-        self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int] | None = None
+        self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None
     ) -> Float[Tensor, "*batch latent"]:
         """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
         module, index = self.module, slice(None) if latents is None else self._index(latents)
@@ -130,7 +130,7 @@ class Sae:
         return before.float()
 
     def straight_through(
-        self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]
+        self, x: Float[Tensor, "*shape"], latents: Sequence[int]
     ) -> Float[Tensor, "*batch latent"]:
         """The activations' values with the pre-activations' gradients."""
         before = self.pre_activations(x, latents)

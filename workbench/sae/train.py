@@ -71,7 +71,7 @@ class SaeCard:
     loss_ablated: float
     loss_recovered: float | None
     held_out_tokens: int
-    best_latents: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_latents: dict[str, dict[str, float | int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All fields, as card.json holds them."""
@@ -144,7 +144,7 @@ def make_card(
     )  # fmt: skip
 
 
-def best_latent(sae: Sae, probe: Probe) -> dict[str, float]:
+def best_latent(sae: Sae, probe: Probe) -> dict[str, float | int]:
     """The latent that tells best on the first half, and its AUC on the second (below 0.5: it fires where the persona is absent)."""
     with torch.no_grad():
         ranking, judging = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
