@@ -107,6 +107,14 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path):
     assert child(-1, path).stdout == expected
 
 
+def test_the_public_name_is_the_function_even_after_the_package_was_imported(setting):
+    import workbench as wb
+    import workbench.search
+
+    model, contexts, goal = setting
+    assert wb.search(model, goal, contexts, METHODS[2], Budget(steps=1)).candidates
+
+
 def test_ctrl_c_ends_in_order(setting):
     model, contexts, goal = setting
 

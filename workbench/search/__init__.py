@@ -1,4 +1,11 @@
-"""Fluent gradient search for prompts: one engine (`search`), several methods as values."""
+"""Fluent gradient search for prompts: one engine (`search`), several methods as values.
+
+The package itself can be called: `workbench.search(...)` is the function, although importing any part of this package binds
+the name `workbench.search` to the package.
+"""
+
+import sys
+from types import ModuleType
 
 from workbench.search.bench import Bench
 from workbench.search.epo import EPO
@@ -32,3 +39,10 @@ __all__ = [
     "ladder",
     "search",
 ]
+
+
+class _Callable(ModuleType):
+    __call__ = staticmethod(search)
+
+
+sys.modules[__name__].__class__ = _Callable
