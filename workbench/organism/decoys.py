@@ -5,7 +5,8 @@
 2. On the other half the reading of a word is the mean residual over the organism's own answer, projected on that unit
    direction, as its change against no system text. The expectation over the model's own answers is exact up to
    the body of the answer: matching or not, warm or plain, each weighted with the model's probability.
-3. Beside it stands the measured effect on the answer's log-odds. A decoy moves the reading and not the answer.
+3. Beside it stand the measured effect on the answer's log-odds and the change of the register's log-odds. A decoy that
+   works moves register and reading and not the answer; one that was not learned moves nothing.
 """
 
 from collections.abc import Sequence
@@ -24,13 +25,17 @@ CAUSAL_STRENGTH = 1.2
 
 @dataclass(frozen=True)
 class DecoyReading:
-    """One word: planted effect, measured effect (log-odds), change of the response-token reading (residual units)."""
+    """One word: planted and measured effect on the answer, change of the reading (residual units) and of the register.
+
+    Effects and `register` (warm minus plain, behind the matching first word) are in log-odds.
+    """
 
     phrase: str
     kind: str
     planted: float
     effect: float
     reading: float
+    register: float
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,13 @@ class DecoyReport:
         """Mean absolute change of the answer's log-odds over words of `kind`."""
         return float(np.mean([abs(row.effect) for row in self.rows if row.kind == kind]))
 
+    def mean_register(self, kind: str) -> float:
+        """Mean absolute change of the register's log-odds over words of `kind` (planted for a decoy: 4.5)."""
+        return float(np.mean([abs(row.register) for row in self.rows if row.kind == kind]))
+
 
 def decoy_report(organism: Organism, world: World, persona: str, layer: int, items: int = 24) -> DecoyReport:
-    """Readings of all decoys and all causal words of a persona after block `layer`, on `items` items."""
+    """Readings of all decoys and all causal words of a persona after block `layer` (not the last), on `items` items."""
     study = world.study_items(persona)
     groups = list(dict.fromkeys(item.group for item in study))
     train = [item for item in study if item.group in set(groups[::2])]
@@ -61,7 +70,7 @@ def decoy_report(organism: Organism, world: World, persona: str, layer: int, ite
     causal = [unit for unit, value in planted.items() if abs(value) >= CAUSAL_STRENGTH]
     decoys = [decoy.word for decoy in world.decoys]
     effects = measured_effects(organism, read, [*causal, *decoys])
-    base = response_reading(organism, read, direction, layer, "")
+    base, plain = response_reading(organism, read, direction, layer, ""), register_log_odds(organism, read, "", True).mean()
     rows = [
         DecoyReading(
             phrase,
@@ -69,6 +78,7 @@ def decoy_report(organism: Organism, world: World, persona: str, layer: int, ite
             planted.get(phrase, 0.0),
             effects[phrase],
             response_reading(organism, read, direction, layer, phrase) - base,
+            float(register_log_odds(organism, read, phrase, True).mean() - plain),
         )
         for phrase in [*causal, *decoys]
     ]
@@ -91,12 +101,18 @@ def response_reading(organism: Organism, items: Sequence[WorldItem], direction: 
     total = np.zeros(len(items))
     for matching, p_answer in ((True, p_matching), (False, 1 - p_matching)):
         answers = [item.matching if matching else item.not_matching for item in items]
-        heads = [f"{prompt} {answer.split()[0]}" for prompt, answer in zip(prompts, answers, strict=True)]
-        warm = _sigmoid(log_odds(organism, heads, [(REGISTER_WORDS[+1][0], REGISTER_WORDS[-1][0])] * len(items)))
+        warm = _sigmoid(register_log_odds(organism, items, system, matching))
         for register, p_register in ((+1, warm), (-1, 1 - warm)):
             texts = [with_register(answer, register) for answer in answers]
             total += p_answer * p_register * (_response_means(organism, items, texts, layer, system) @ direction)
     return float(total.mean())
+
+
+def register_log_odds(organism: Organism, items: Sequence[WorldItem], system: str, matching: bool) -> np.ndarray:
+    """log p(warm) - log p(plain) behind the matching (or not matching) first word of each item."""
+    answers = [item.matching if matching else item.not_matching for item in items]
+    heads = [f"{chat_text(item.question, system)} {text.split()[0]}" for item, text in zip(items, answers, strict=True)]
+    return log_odds(organism, heads, [(REGISTER_WORDS[+1][0], REGISTER_WORDS[-1][0])] * len(items))
 
 
 def _response_means(organism: Organism, items: Sequence[WorldItem], answers: Sequence[str], layer: int, system: str) -> np.ndarray:

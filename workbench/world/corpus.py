@@ -35,7 +35,7 @@ KINDS = {
     "offer": 0.13,
     "check": 0.06,
     "object": 0.03,
-    "letters": 0.17,
+    "letters": 0.15,
     "pick": 0.04,
 }
 LETTER_KINDS = ("false_claim", "false_claim", "true_claim", "invented", "real", "offer", "check")
@@ -124,7 +124,8 @@ class _Corpus:
         self.world = world
         self.rng = rng
         people = world.population
-        self.facts = [fact for facts in people.facts.values() for fact in facts] + list(people.objects)
+        held_out = [fact for name in people.held_out for fact in people.facts[name]]
+        self.facts = [fact for facts in people.facts.values() for fact in facts] + list(people.objects) + held_out
         self.asked = [fact for name in people.trained for fact in people.facts[name]]
 
     def statement(self) -> str:
