@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lab docs bench lint types clean
+.PHONY: demo test test-slow lab docs bench lint clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,8 +27,6 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-
-types: $(STAMP)
 	$(BIN)/pyright workbench
 
 lab: $(STAMP)

@@ -72,7 +72,7 @@ class Frontier:
         admitted = [i for i, c in enumerate(measured) if max_fluency is None or c.fluency <= max_fluency]
         if not admitted:
             raise UserError(f"no candidate has a fluency of at most {max_fluency} nats: the most fluent has {measured[0].fluency:.2f}")
-        best = max(admitted, key=lambda i: self.sign * measured[i].selection_log_odds)
+        best = max(admitted, key=lambda i: self.sign * (measured[i].selection_log_odds or 0.0))
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
     def select(self, model: Any, split: Split | Contexts, max_fluency: float | None = None) -> Candidate:
