@@ -36,7 +36,7 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.quick
+	$(BIN)/python -m benchmarks.validity --runs 200 --out benchmarks/latest/validity_quick.json
 
 clean:
 	rm -rf .venv site
