@@ -42,7 +42,8 @@ class Tab:
         self.page.emulate_media(color_scheme=scheme)
         self.page.goto("about:blank")
         self.page.goto(path.as_uri() + fragment)
-        self.page.wait_for_function("!document.querySelector('#scatter') || document.querySelector('#scatter svg')")
+        # polled by the clock: animation frames may stand still in a page that a loaded machine does not draw
+        self.page.wait_for_function("!document.querySelector('#scatter') || document.querySelector('#scatter svg')", polling=100)
         return self
 
     @property
@@ -56,7 +57,7 @@ def browser(tmp_path_factory) -> Iterator:
         context = playwright.chromium.launch_persistent_context(
             str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, args=FLAGS.split(), headless=True, offline=True
         )
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         yield context
         context.close()
 
