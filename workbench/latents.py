@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.contexts import Slot
+from workbench.contexts import Orders, Slot
 from workbench.directions.draw import Draw, Labels
 from workbench.directions.fit import centred_by, positive
 from workbench.directions.quality import auc
@@ -149,8 +149,9 @@ def rank_latents(
     least: float = 0.01,
     slot: Slot = "system",
     seed: int = 0,
+    orders: Orders = "both",
 ) -> Latents:
-    """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest density considered.
+    """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest density considered. orders: of the options.
 
     UserError where SAE and model do not fit, for an unknown rule, k below 1, or when no latent tells anything.
     """
@@ -160,7 +161,7 @@ def rank_latents(
     sae.check(runner)
     if sae.site.hook != "resid_post":
         raise UserError(f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}")
-    rows = _encode(Draw(runner, [sae.site.layer], slot, seed), sae, train, labels, n)
+    rows = _encode(Draw(runner, [sae.site.layer], slot, seed, orders), sae, train, labels, n)
     chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, least, k)
     if not chosen:
         raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(rows.shown)} rows")

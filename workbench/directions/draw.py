@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from workbench.contexts import Slot, encode_prompt, make_contexts
+from workbench.contexts import Contexts, Orders, Slot, encode_prompt, make_contexts
 from workbench.directions.data import Labelled, answer_pairs, own_choices, responses
 from workbench.directions.fit import centred_by
 from workbench.errors import UserError
@@ -25,17 +25,19 @@ TEXTS_PER_ITEM = 3
 
 @dataclass(frozen=True)
 class Draw:
-    """What all drawings of one analysis share: the model, the layers that are read, the slot of the system texts, the seed."""
+    """What all drawings of one analysis share: the model, the layers that are read, the slot of the system texts, the seed, and the
+    orders in which options are shown ("both", so that the letter cancels, or "original", as published)."""
 
     runner: Runner
     layers: Sequence[int]
     slot: Slot = "system"
     seed: int = 0
+    orders: Orders = "both"
 
     def labelled(self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None) -> Labelled:
         """About n rows of a split. texts: system texts for own choices; the persona's fitting texts when None."""
         if labels == "answer":
-            contexts = make_contexts(self.runner, split, slot=self.slot, n=max(2, n // 4), seed=self.seed)
+            contexts = self._contexts(split, max(2, n // (4 if self.orders == "both" else 2)))
             return answer_pairs(self.runner, contexts, self.layers)
         if labels == "response":
             return responses(self.runner, split.take(max(2, n // 2), self.seed), self.layers)
@@ -48,20 +50,21 @@ class Draw:
 
     def under_each(self, split: Split, texts: Sequence[str], n_contexts: int) -> Labelled:
         """The same contexts bare and under each text: rows text by text, the bare ones first."""
-        n_items = max(1, n_contexts // self._orders(split))
-        contexts = make_contexts(self.runner, split, slot=self.slot, n=n_items, seed=self.seed)
+        contexts = self._contexts(split, max(1, n_contexts // self._orders(split)))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rows = [p for p in prompts for _ in contexts]
         return own_choices(self.runner, [*contexts] * len(prompts), rows, self.layers)
 
+    def _contexts(self, split: Split, n_items: int) -> Contexts:
+        return make_contexts(self.runner, split, self.slot, None, self.orders, n_items, self.seed)
+
     def _orders(self, split: Split) -> int:
-        return 1 if split.persona.metric == "text" else 2
+        return 1 if split.persona.metric == "text" or self.orders != "both" else 2
 
     def _own_choices(self, split: Split, texts: Sequence[str], n: int) -> Labelled:
         """Items in turn, in all option orders, each item under a text drawn by seed (or under none); no more items than can
         each stand under several texts."""
-        n_items = max(2, n // (TEXTS_PER_ITEM * self._orders(split)))
-        contexts = make_contexts(self.runner, split, slot=self.slot, n=n_items, seed=self.seed)
+        contexts = self._contexts(split, max(2, n // (TEXTS_PER_ITEM * self._orders(split))))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rng = np.random.default_rng(self.seed)
         by_item: dict[str, list[int]] = {}

@@ -24,7 +24,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.contexts import Slot
+from workbench.contexts import Orders, Slot
 from workbench.directions import fit as fits
 from workbench.directions.data import Labelled
 from workbench.directions.direction import Direction
@@ -135,10 +135,12 @@ class Scan:
 def find_directions(
     model: Any, train: Split, search: Split, layers: Sequence[int] | None = None, methods: Sequence[str | Method] = DEFAULT_METHODS,
     n: int = 384, n_texts: int = TESTING_TEXTS, n_contexts: int = 24, slot: Slot = "system", seed: int = 0,
+    orders: Orders = "both",
 ) -> Scan:  # fmt: skip
     """Sweep layers (None: all) and methods; see the module's text. Signs: plus = more of the persona.
 
     n: rows of train data for each way of labelling. n_texts: testing texts. n_contexts: search contexts under each of them.
+    orders: in which options are shown; with "original" the letter does not cancel.
     Raises UserError for an unknown method or layer, and where too few varied system texts are left to test on.
     """
     runner = runner_for(model)
@@ -150,7 +152,7 @@ def find_directions(
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
     fitting, testing = deal_texts(train.persona.varied_system_texts, n_texts, seed)
-    draw, kinds = Draw(runner, layers, slot, seed), {m.labels for m in chosen}
+    draw, kinds = Draw(runner, layers, slot, seed, orders), {m.labels for m in chosen}
     trained = {kind: draw.labelled(train, kind, n, fitting) for kind in kinds | {"choice"}}
     choices = draw.under_each(search, testing, n_contexts)
     pairs = {kind: draw.labelled(search, kind, 256) for kind in kinds & {"answer", "response"}}

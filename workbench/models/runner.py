@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -125,6 +125,17 @@ class Runner(ABC):
             roles = ", ".join(m["role"] for m in messages)
             raise UserError(f"the chat template of this model cannot hold the roles {roles}: {error}") from error
         return text + opening
+
+    @contextmanager
+    def rendering(self, template: Literal["chat", "none"]) -> Iterator[None]:
+        """While the block runs, `render` uses the chat template, or ("none") does as if the model had none."""
+        own = getattr(self.tokenizer, "chat_template", None)
+        if template == "none":
+            self.tokenizer.chat_template = None
+        try:
+            yield
+        finally:
+            self.tokenizer.chat_template = own
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
