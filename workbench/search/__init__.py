@@ -14,8 +14,10 @@ from workbench.search.gcg import GCG
 from workbench.search.guided import Guided
 from workbench.search.loop import Checkpoint, Progress, search
 from workbench.search.method import Method
+from workbench.search.prefixes import Savings
 from workbench.search.random_search import RandomSearch
-from workbench.search.scorer import Proposals, Savings, Scored, Scorer
+from workbench.search.scored import Proposals, Scored
+from workbench.search.scorer import Scorer
 from workbench.search.selection import elites, frontier, hypervolume, ladder
 
 __all__ = [

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from workbench.contexts import all_survive, allowed_ids
 from workbench.errors import UserError
-from workbench.search.scorer import Ids, Prepared, Proposals, Scorer
+from workbench.search.fluency import Prepared
+from workbench.search.scored import Ids, Proposals
+from workbench.search.scorer import Scorer
 
 Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 

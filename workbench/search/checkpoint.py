@@ -16,7 +16,7 @@ import torch
 
 from workbench.errors import UserError
 from workbench.runs import read_safetensors, write_safetensors
-from workbench.search.scorer import Ids, Scored
+from workbench.search.scored import Ids, Scored
 
 
 @dataclass

@@ -17,8 +17,9 @@ import torch
 from pydantic import Field
 
 from workbench.search.bench import Bench
+from workbench.search.fluency import Prepared
 from workbench.search.method import Method
-from workbench.search.scorer import Prepared, Proposals, Scored
+from workbench.search.scored import Proposals, Scored
 
 
 class EPO(Method):

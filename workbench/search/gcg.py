@@ -13,8 +13,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from workbench.search.bench import Bench
+from workbench.search.fluency import Prepared
 from workbench.search.method import Method
-from workbench.search.scorer import Prepared, Proposals
+from workbench.search.scored import Proposals
 
 
 class GCG(Method):

@@ -19,8 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from workbench.search.bench import Bench
+from workbench.search.fluency import Prepared
 from workbench.search.method import Method
-from workbench.search.scorer import Ids, Prepared, Proposals
+from workbench.search.scored import Ids, Proposals
 
 
 class Guided(Method):

@@ -32,7 +32,9 @@ from workbench.search.checkpoint import State, load_state, save_state, search_ke
 from workbench.search.epo import EPO
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.method import Method
-from workbench.search.scorer import Savings, Scored, Scorer
+from workbench.search.prefixes import Savings
+from workbench.search.scored import Scored
+from workbench.search.scorer import Scorer
 from workbench.search.selection import CanMatter, frontier
 
 

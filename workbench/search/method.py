@@ -6,7 +6,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.search.bench import Bench
-from workbench.search.scorer import Ids, Prepared, Proposals, Scored
+from workbench.search.fluency import Prepared
+from workbench.search.scored import Ids, Proposals, Scored
 from workbench.search.selection import elites, ladder
 
 

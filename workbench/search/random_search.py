@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from workbench.search.bench import Bench
+from workbench.search.fluency import Prepared
 from workbench.search.method import Method
-from workbench.search.scorer import Prepared, Proposals
+from workbench.search.scored import Proposals
 
 
 class RandomSearch(Method):

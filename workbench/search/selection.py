@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.search.scorer import Scored
+from workbench.search.scored import Scored
 
 
 def ladder(low: float, high: float, rungs: int) -> tuple[float, ...]:

@@ -1,0 +1,138 @@
+"""Fluency: mean cross-entropy (nats a token) of a prompt's tokens given what really stands to their left.
+
+1. Parents are run to their end once (`prepare`); their logits give log p(token | left) for the whole vocabulary.
+2. A child's tokens left of its change have the parent's log-probabilities, and the changed token has its own from the
+   parent's logits: both are known without running the child (`bound`).
+3. The tokens behind the change go on from the child's residuals at the read-out depth (`children`), for those that can win.
+
+In the system slot fluency does not depend on the question; behind a question it is the mean over some groups of contexts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.models import KV
+from workbench.search.prefixes import Group, Prefixes
+from workbench.search.scored import Ids, Proposals
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Parents, run once to the end in the fluency groups.
+
+    log_probs: log p(token | left) for the whole vocabulary at every prompt position, mean over the groups.
+    own: cross-entropy of every token of every parent, by group. high: caches above the read-out depth, by group.
+    """
+
+    ids: Ids
+    fluency: Float[Tensor, " candidate"]
+    log_probs: Float[Tensor, "candidate prompt_pos d_vocab"]
+    own: list[Float[Tensor, "candidate prompt_pos"]]
+    by_group: list[Float[Tensor, "candidate prompt_pos d_vocab"]]
+    high: list[KV | None]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Residuals at the read-out depth of some children, from `position` on, in one fluency group (by its number)."""
+
+    number: int
+    position: int
+    rows: Int[Tensor, " row"]
+    resid: Float[Tensor, "row tail d_model"]
+
+
+class Fluency:
+    """Fluency of prompts and children in the fluent groups of some prefixes."""
+
+    def __init__(self, prefixes: Prefixes) -> None:
+        self.prefixes, self.runner = prefixes, prefixes.runner
+
+    def of(self, ids: Ids) -> Float[Tensor, " candidate"]:
+        """Fluency of any prompts of equal length."""
+        return torch.stack([self._entropies(group, ids) for group in self.prefixes.fluent]).mean((0, 2))
+
+    def prepare(self, parents: Ids) -> Prepared:
+        """Fluency of parents, with the log-probabilities and caches that their children need."""
+        own, by_group, high = [], [], []
+        for group in self.prefixes.fluent:
+            top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
+            first = group.next_log_probs.expand(len(parents), 1, -1)
+            log_probs = torch.cat([first, self.runner.logits(top[:, :-1]).log_softmax(-1)], dim=1)
+            own.append(-log_probs.gather(-1, parents[..., None])[..., 0])
+            by_group.append(log_probs)
+            high.append(cache)
+        mean = torch.stack(by_group).mean(0) if len(by_group) > 1 else by_group[0]
+        return Prepared(parents, torch.stack(own).mean((0, 2)), mean, own, by_group, high)
+
+    def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
+        """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
+        out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
+        if parents.shape[1] < 2:
+            return out
+        for group in self.prefixes.fluent:
+            embedded = self.prefixes.leaf(group, parents)
+            top, _ = self._top(group, self.prefixes.lead(group, embedded))
+            loss = self._cross_entropy(top[:, :-1], parents[:, 1:]).sum() / parents.shape[1] / len(self.prefixes.fluent)
+            out += torch.autograd.grad(loss, embedded)[0].float()
+        return out
+
+    def bound(self, prepared: Prepared, children: Proposals) -> Float[Tensor, " candidate"]:
+        """The least fluency that a child can have: its known tokens' cross-entropy over n, the others counted as certain."""
+        known = [self._known(prepared, k, children) for k in range(len(prepared.own))]
+        return torch.stack(known).mean(0) / children.ids.shape[1]
+
+    def children(self, prepared: Prepared, children: Proposals, tails: list[Tail], wanted: Bool[Tensor, " candidate"]) -> Float[Tensor, " candidate"]:
+        """Fluency of the wanted children; +inf for the others."""
+        totals = torch.stack([self._known(prepared, k, children) for k in range(len(prepared.own))])
+        for tail in tails:
+            keep = wanted[tail.rows]
+            rows, resid = tail.rows[keep], tail.resid[keep]
+            if len(rows):
+                totals[tail.number, rows] += self._behind(prepared, children, tail, rows, resid)
+        return (totals.mean(0) / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
+
+    def _top(self, group: Group, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KV | None]:
+        """Prompts run to the last block behind the prefix: residuals at their own positions, cache above the read-out depth."""
+        rows = len(embedded)
+        resid, _ = self.runner.run(embedded, 0, self.prefixes.depth, self.prefixes.fork(group.low, rows))
+        top, cache = self.prefixes.to_top(resid, self.prefixes.fork(group.high, rows), keep)
+        return self.prefixes.own(group, top), cache
+
+    def _entropies(self, group: Group, ids: Ids) -> Float[Tensor, "candidate prompt_pos"]:
+        """Cross-entropy of every token; only the tokens' own logits are kept."""
+        top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
+        first = -group.next_log_probs.expand(len(ids), 1, -1)[:, 0].gather(-1, ids[:, :1])
+        return torch.cat([first, self._cross_entropy(top[:, :-1], ids[:, 1:])], dim=1)
+
+    def _known(self, prepared: Prepared, k: int, children: Proposals) -> Float[Tensor, " candidate"]:
+        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, in fluency group k."""
+        rows = torch.arange(len(children), device=self.runner.device)
+        left = torch.cat([prepared.own[k].new_zeros(len(prepared.ids), 1), prepared.own[k].cumsum(1)], dim=1)
+        changed = prepared.by_group[k][children.parent, children.position, children.ids[rows, children.position]]
+        return left[children.parent, children.position] - changed
+
+    def _behind(self, prepared: Prepared, children: Proposals, tail: Tail, rows: Tensor, resid: Tensor) -> Float[Tensor, " row"]:
+        """Cross-entropy (sum) of the tokens behind the changed one, from the residuals at the read-out depth."""
+        group = self.prefixes.fluent[tail.number]
+        high = self.prefixes.left_of(group.high, group, prepared.high[tail.number], children.parent[rows], tail.position)
+        top = self.prefixes.own(group, self.prefixes.to_top(resid, high)[0])
+        entropies = self._cross_entropy(top[:, :-1], children.ids[rows, tail.position + 1 :])
+        behind = torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None] > children.position[rows][:, None]
+        return (entropies * behind).sum(1)
+
+    def _cross_entropy(self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos"]:
+        """Negative log-probability of each target; rows are chunked so that the logits stay small."""
+        if targets.shape[1] == 0:
+            return top.new_zeros(targets.shape, dtype=torch.float32)
+        size = max(1, 2**26 // (targets.shape[1] * self.runner.shape.d_vocab))
+        parts = []
+        for start in range(0, len(top), size):
+            logits = self.runner.logits(top[start : start + size])
+            parts.append(logits.logsumexp(-1) - logits.gather(-1, targets[start : start + size, :, None])[..., 0])
+        return torch.cat(parts)
