@@ -73,8 +73,10 @@ class Watch:
 
 
 def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:
-    """Questions on the persona's true statements, for `Guard(truth=...)`. UserError where it has none."""
-    items = split.persona.true_items
+    """Questions on the persona's true statements, for `Guard(truth=...)`: those of the split's own groups where there are any
+    (then selection and test never share one), otherwise all. UserError where the persona has none."""
+    own = set(split.groups)
+    items = tuple(item for item in split.persona.true_items if item.group in own) or split.persona.true_items
     if not items:
         raise UserError(f"persona {split.persona.name!r} has no true statements to agree with")
     return make_contexts(model, replace(split, name="true statements", items=items), slot, n=n)

@@ -30,7 +30,7 @@ from workbench.interventions import Positions, limit, steer
 from workbench.personas import Sign, Split
 
 #: Strengths tried, in mean residual norms.
-GRID = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
