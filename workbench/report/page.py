@@ -2,7 +2,7 @@
 
 1. Read what is there (contents.py) and tell it in sentences (story.py).
 2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot close its element.
-3. Inline the style sheet and the ES module, and forbid everything else by a content security policy: `default-src 'none'`,
+3. Inline the style sheets and the ES modules (assets.py), and forbid everything else by a content security policy: `default-src 'none'`,
    and only the hashes of these two inline elements.
 """
 
@@ -15,7 +15,6 @@ import re
 import tempfile
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from markupsafe import Markup
 from workbench.display import number, shorten
 from workbench.errors import UserError
 from workbench.report import story
+from workbench.report.assets import SHARED_MODULES, bundle, styles
 from workbench.report.contents import Contents, clean, read_contents
 
 MAX_PAGE_BYTES = 5_000_000
@@ -134,9 +134,9 @@ def _layer(site: str) -> int | None:
 
 
 def _page(contents: Contents, told: story.Story, data: dict[str, Any]) -> str:
-    style, script = _asset("report.css"), _asset("report.mjs")
-    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    return _environment().get_template("report.html.j2").render(
+    style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "saving.mjs", "report.mjs")
+    policy = f"default-src 'none'; script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    return environment().get_template("report.html.j2").render(
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
         latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
@@ -184,16 +184,9 @@ def _drop_largest(data: dict[str, Any], contents: Contents) -> bool:
     return True
 
 
-def _hash(text: str) -> str:
+def inline_hash(text: str) -> str:
+    """What a content security policy calls an inline element of this content."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-@cache
-def _asset(name: str) -> str:
-    """A style sheet or module of this package, checked to be safe inside its element."""
-    text = resources.files("workbench.report").joinpath(name).read_text(encoding="utf-8")
-    assert "</s" not in text.lower() and "<!--" not in text, f"{name} would close its own element"
-    return text
 
 
 def _filters() -> dict[str, Any]:
@@ -221,7 +214,8 @@ def _shown(value: Any) -> Any:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this package: everything escaped, unknown names an error, texts made visible."""
     environment = Environment(
         loader=PackageLoader("workbench.report", "."), autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
