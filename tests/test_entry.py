@@ -1,0 +1,30 @@
+"""The overview of commands: complete, and without loading what the commands need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from workbench.entry import overview
+
+
+def test_the_overview_names_every_command_with_its_first_line():
+    from workbench.cli import app
+
+    shown = overview()
+    listed = [name for name in app if not name.startswith("-")]
+    assert len(listed) > 4
+    for name in listed:
+        command = app[name]
+        below = [f"{name} {sub}" for sub in command if not sub.startswith("-")] or [name]
+        for full in below:
+            assert f"\n  {full} " in shown
+    assert "whole way on the embedded model" in shown
+
+
+def test_help_and_import_load_no_heavy_module():
+    code = "import sys; sys.argv = ['workbench', '--help']; import workbench; from workbench.entry import main; main(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert not loaded & {"torch", "transformer_lens", "transformers", "cyclopts", "rich", "pandas", "numpy"}
+    assert "Usage: workbench COMMAND" in done.stdout
