@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from workbench.attribution import attribute
-from workbench.comparison import Comparison, agreement_with_truth, compare
+from workbench.comparison import Comparison, agreement_with_truth, compare, other_persona_rates
 from workbench.contexts import encode_prompt
-from workbench.directions import load_directions, save_directions
+from workbench.directions import Direction, load_directions, save_directions
 from workbench.errors import UserError
 from workbench.latents import Latents
 from workbench.models import runner_for
@@ -123,7 +123,9 @@ def _searches(
 ) -> dict[str, Frontier]:
     """Every search of the study, one file a search, each resumed from its checkpoint."""
     found = {}
-    for name, (objective, method) in stages.objectives(material.study, directions, sae, latents).items():
+    others = _beside(directory, material)
+    for name, (plain, method) in stages.objectives(material.study, directions, sae, latents).items():
+        objective = stages.with_besides(material.study, plain, others)
         stem = name.replace(" ", "_")
         files = [f"search/{stem}.json", f"search/{stem}.parquet"]
         if not directory.done(f"search {name}"):
@@ -136,6 +138,17 @@ def _searches(
         tell(f"search {name}", 1.0)
         found[name] = Frontier.from_json(read_json(directory.file(files[0]), schema=1), read_parquet(directory.file(files[1])))
     return found
+
+
+def _beside(directory: RunDirectory, material: Material) -> tuple[Direction, ...]:
+    """Directions of the personas beside the study's own (none, and no file, where it names none)."""
+    if not material.study.beside:
+        return ()
+    path = directory.file("direction_beside.safetensors")
+    if not directory.done("directions beside"):
+        with directory.stage("directions beside", [path.name]):
+            save_directions(stages.beside_directions(material), path)
+    return tuple(load_directions(path))
 
 
 def _progress(stage: str, tell: Report) -> Callable[[Progress], None]:
@@ -188,8 +201,16 @@ def _compare(material: Material, conditions: list[Any]) -> Comparison:
         seed=study.seed,
         splits=stages.splits_of(material.splits),
         model_name=study.model.name,
-        collateral=truth if material.persona.true_items else None,
+        collateral=(truth if material.persona.true_items else {}) | {
+            f"{other.persona.name}_log_odds": _log_odds_of(other) for other in stages.besides(material)
+        },
     )
+
+
+def _log_odds_of(other: Material) -> Callable[[Any, Any], float]:
+    """What a condition does to another persona: mean log-odds on that persona's test questions."""
+    split, slot = other.splits.test, other.study.slot
+    return lambda model, condition: float(other_persona_rates(model, condition, {"": split}, slot)[""].log_odds.mean())
 
 
 def _history(chosen: dict[str, Frontier]) -> pd.DataFrame:

@@ -74,7 +74,8 @@ class Search(_Frozen):
     """method: name in the table of methods; options: its fields. contexts: search contexts that every prompt is scored on.
     neutral: prompts that the objectives' scale is measured on. lexicon: "world" allows only the ordinary words of the organism's
     world, "all" every token that may stand in a prompt; "auto" is "world" on the organism. max_fluency: no prompt less fluent
-    than this (nats a token) is chosen."""
+    than this (nats a token) is chosen. start: "random", or "manual": one prompt of the first population is the persona's first
+    manual prompt, repeated or cut to the search's length."""
 
     method: str = "epo"
     options: dict[str, Any] = {}
@@ -85,6 +86,7 @@ class Search(_Frozen):
     halving: float = Field(0.0, ge=0, lt=1)
     max_fluency: float | None = Field(None, gt=0)
     lexicon: Literal["auto", "all", "world"] = "auto"
+    start: Literal["random", "manual"] = "random"
 
 
 class Attribution(_Frozen):
@@ -101,7 +103,8 @@ class Study(_Frozen):
     sign: what is wanted of it. slot: where the prompt stands. sae: "auto" (the organism's own where the model is the
     organism, otherwise none), "none", a release, or a directory. latents: how many SAEGA uses. random_directions: searches
     along random directions. random_prompts: how many random prompts of each kind. primary: the conditions
-    that the study is about (Holm's correction covers them).
+    that the study is about (Holm's correction covers them). beside: other personas that the searches must suppress, induce or hold
+    where they are, each weighted `beside_weight` against the study's own; what happened to them stands in the collateral.
     """
 
     schema_: Literal[1] = Field(1, alias="schema")
@@ -121,6 +124,8 @@ class Study(_Frozen):
     random_directions: int = Field(2, ge=0)
     random_prompts: int = Field(2, ge=1)
     primary: tuple[str, ...] = ("resga", "saega")
+    beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
+    beside_weight: float = Field(1.0, gt=0)
     attribution: Attribution = Attribution()
 
     @field_validator("conditions")

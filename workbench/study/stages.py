@@ -15,12 +15,12 @@ from torch import Tensor
 
 from workbench.conditions import Found, LatentClamp, ManualPrompts, NoPrompt, RandomText, RandomTokens, Steering, few_shot
 from workbench.conditions.constant_answer import constant_answers
-from workbench.contexts import Contexts, lexicon, make_contexts
+from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
 from workbench.directions import DEFAULT_METHODS, Direction, Scan, find_directions, random_directions
 from workbench.errors import UserError
 from workbench.latents import Latents, rank_latents
 from workbench.models import load_model, runner_for
-from workbench.objectives import Objective, answer_log_odds, latent_activation, projection
+from workbench.objectives import Objective, answer_log_odds, keep, latent_activation, projection
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.sae import Sae, load_sae
 from workbench.search import EPO, GCG, Checkpoint, Frontier, Guided, Method, Progress, RandomSearch, Savings, search
@@ -175,7 +175,7 @@ def run_search(
         material.model,
         goal,
         contexts,
-        make_method(study, method),
+        started(material, contexts, make_method(study, method)),
         s.budget,
         study.seed,
         savings=Savings(halving=s.halving),
@@ -184,6 +184,39 @@ def run_search(
         on_step=on_step,
         checkpoint=checkpoint,
     )
+
+
+def started(material: Material, contexts: Contexts, method: Method) -> Method:
+    """The method, begun from the persona's first manual prompt where the study asks for it, repeated or cut to the method's length."""
+    if material.study.search.start == "random":
+        return method
+    prompts = material.persona.manual_prompts.get(material.study.sign, ())
+    if not prompts:
+        raise UserError(f"persona {material.persona.name!r} has no manual prompt to {material.study.sign} that a search could start from")
+    ids = encode_prompt(material.model, contexts, prompts[0])
+    filled = (ids * -(-method.length // len(ids)))[: method.length]
+    return method.model_copy(update={"start_text": runner_for(material.model).decode(filled)})
+
+
+def beside_directions(material: Material) -> tuple[Direction, ...]:
+    """The direction of every persona that the study names beside its own, found on that persona's data as the study's own was."""
+    return tuple(scan(other).best for other in besides(material))
+
+
+def besides(material: Material) -> list[Material]:
+    """The material of the personas beside the study's own: same model, same settings, their own data."""
+    studies = [material.study.model_copy(update={"persona": name, "beside": {}}) for name in material.study.beside]
+    return [Material.load(study, material.model) for study in studies]
+
+
+def with_besides(study: Study, objective: Objective, others: Sequence[Direction]) -> Objective:
+    """The objective and, for each other persona, what is wanted of its direction's z-scored reading; `run_search` turns the whole by
+    the study's sign, so the others' terms are turned against it here."""
+    turn = study.beside_weight if study.sign == "induce" else -study.beside_weight
+    for wanted, direction in zip(study.beside.values(), others, strict=True):
+        term = keep(direction) if wanted == "hold" else projection(direction) * (1.0 if wanted == "induce" else -1.0)
+        objective = objective + turn * term
+    return objective
 
 
 def lexicon_of(material: Material) -> Bool[Tensor, " d_vocab"] | None:
