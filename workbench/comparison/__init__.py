@@ -1,6 +1,6 @@
 """Conditions x questions: rates, paired differences, intervals, and the table of several runs."""
 
-from workbench.comparison.across import RunsTable, compare_runs
+from workbench.comparison.across import RunsTable, compare_runs, run_rows
 from workbench.comparison.collateral import agreement_with_truth, other_persona_rates, text_cross_entropy
 from workbench.comparison.compare import Collateral, Comparison, compare, split_facts
 from workbench.comparison.entries import Difference, Entry
@@ -15,6 +15,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "other_persona_rates",
+    "run_rows",
     "split_facts",
     "text_cross_entropy",
 ]

@@ -58,6 +58,14 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
     return RunsTable(pd.DataFrame([_row(path, run, entry) for path, run in runs for entry in run["conditions"]]))
 
 
+def run_rows(path: str | Path) -> list[dict[str, Any]]:
+    """One row a condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on. Rows of several
+    runs may be compared only where it is the same."""
+    run = _read(Path(path))
+    questions = run["splits"][_split(run)]["hash"]
+    return [_row(str(path), run, entry) | {"questions": questions} for entry in run["conditions"]]
+
+
 def _read(path: Path) -> dict[str, Any]:
     file = path / "comparison.json" if path.is_dir() else path
     run = read_json(file, schema=1)
