@@ -33,8 +33,9 @@ _PUBLIC = {
     ),
     "workbench.comparison": ("Comparison", "compare", "compare_runs"),
     "workbench.attribution": ("Ledger", "attribute"),
-    "workbench.report": ("write_report",),
+    "workbench.report": ("OverviewRun", "write_overview", "write_report"),
     "workbench.study": ("Study", "run"),
+    "workbench.sweep": ("Sweep", "SweepResult", "Transfer", "ablation_sweep", "sweep", "transfer"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 

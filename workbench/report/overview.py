@@ -131,9 +131,10 @@ def _groups(read: Iterable[_Read]) -> list[Group]:
 def _group(key: tuple[str, ...], members: Sequence[_Read]) -> Group:
     persona, wanted, model, metric, _ = key
     lines = sorted(_lines(members), key=lambda line: (list(story.GROUPS).index(story.group_of(line.kind)), int(wanted) * -line.shift))
-    ends = [abs(x) for line in lines for x in (line.shift, line.low, line.high) if x is not None]
+    drawn = tuple(line for line in lines if line.kind != "constant_answer")[:MAX_LINES]  # a constant's log-odds are arbitrary
+    ends = [abs(x) for line in drawn for x in (line.shift, line.low, line.high) if x is not None]
     title = f"{'less' if wanted == '-1' else 'more'} {persona.replace('_', ' ')} on {model} ({metric})"
-    return Group(title, tuple(lines), max([*ends, 0.1]), tuple(lines[:MAX_LINES]))
+    return Group(title, tuple(lines), max([*ends, 0.1]), drawn)
 
 
 def _lines(members: Sequence[_Read]) -> Iterator[Line]:

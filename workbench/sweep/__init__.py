@@ -9,10 +9,10 @@ from types import ModuleType
 
 from workbench.sweep.ablations import ABLATIONS
 from workbench.sweep.run import SweepResult, sweep
-from workbench.sweep.settings import Sweep
+from workbench.sweep.settings import Sweep, ablation_sweep
 from workbench.sweep.transfer import Transfer, transfer
 
-__all__ = ["ABLATIONS", "Sweep", "SweepResult", "Transfer", "sweep", "transfer"]
+__all__ = ["ABLATIONS", "Sweep", "SweepResult", "Transfer", "ablation_sweep", "sweep", "transfer"]
 
 
 class _Callable(ModuleType):

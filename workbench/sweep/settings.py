@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workbench.errors import UserError
 from workbench.runs import parse_yaml, read_text
 from workbench.study import Study
+from workbench.study.presets import demo_study
+from workbench.study.settings import Sign
 from workbench.sweep.ablations import ABLATIONS
 
 #: Short names of the settings that sweeps vary most.
@@ -103,6 +105,23 @@ class Sweep(BaseModel):
             raise UserError(f"unknown ablation {unknown[0]!r}: expected some of {', '.join(ABLATIONS)}")
         study = _study(self.name, 0, shared, {})
         return [change for name in self.ablations for change in ABLATIONS[name](study)]
+
+
+def ablation_sweep(
+    names: Sequence[str],
+    study: str | Path | None = None,
+    personas: Sequence[str] = ("sycophancy",),
+    seeds: Sequence[int] = (0,),
+    sign: Sign = "suppress",
+    flops: float | None = None,
+) -> Sweep:
+    """The named ablations of a study (its file, or the demo's when None) for each persona and seed: the study as it is, and one study
+    for each changed value. flops: the budget of every search, in floating point operations, in place of the study's."""
+    base = demo_study().model_dump(mode="json", by_alias=True, exclude={"name", "persona", "seed"}) if study is None else {}
+    base |= {"sign": sign} | ({"search.budget": {"flops": flops}} if flops is not None else {})
+    grid = {"persona": tuple(personas), "seed": tuple(seeds)}
+    where = None if study is None else str(Path(study).resolve())
+    return Sweep(name="-".join(names), study=where, base=base, ablations=tuple(names), grid=grid)
 
 
 @dataclass(frozen=True)
