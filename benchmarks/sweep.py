@@ -1,0 +1,229 @@
+"""Sweeps of small studies of the organism: what the sweep costs beside the studies, what a second worker gives, what a lost one costs.
+
+1. `one`: all studies by `workbench.study.run`, and all by a sweep with one worker in the same process, in turns, `repeats` times.
+   Overhead: processor seconds of the one over those of the other, less one (processor time, because other work runs beside).
+2. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to the last one's end, one
+   worker's over two's.
+3. `killed`: the same, while three times a random worker is killed (SIGKILL) in the middle of its study. Every study must be there once
+   with the results of the undisturbed run; repeated: seconds of stages that a kill cut off, over the seconds of all stages.
+4. `cluster`: two nodes of one CPU each (Ray's local test cluster); one is taken away while it works.
+
+    python -m benchmarks.sweep --out benchmarks/latest/sweep.json [--studies 8] [--repeats 2] [--phases two killed cluster]
+
+Ratios only: seconds depend on what else the machine does. Nothing listens on anything but loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workbench.models import load_model
+from workbench.runs import RunDirectory, write_json
+from workbench.study import run
+from workbench.sweep import Sweep, sweep
+from workbench.sweep.resolve import plan
+from workbench.sweep.store import look
+
+KILLS = 3
+SMALL = {
+    "data": {"train_items": 24, "search_items": 6, "selection_items": 6, "test_items": 12},
+    "directions": {"layers": [1], "methods": ["mean_difference"], "rows": 16, "texts": 4, "contexts": 2},
+    "search": {"options": {"length": 4, "population": 3, "children": 6, "top_k": 32}, "budget": {"steps": 8}, "contexts": 3, "neutral": 4},
+    "conditions": ["resga"],
+    "primary": ["resga"],
+    "sae": "none",
+    "random_directions": 0,
+    "attribution": {"contexts": 2, "estimators": ["gradient_x_input"]},
+}
+SAME = ["study", "condition", "rate", "log_odds", "shift", "shift_low", "shift_high", "prompt"]
+
+
+def studies(n: int) -> Sweep:
+    """n studies: three personas, both signs, as many seeds as it takes."""
+    grid = {"persona": ("sycophancy", "hallucination", "myopic_reward"), "sign": ("suppress", "induce"), "seed": tuple(range(-(-n // 6)))}
+    listed = [dict(v.varied) for v in Sweep(base=SMALL, grid=grid).expand()]
+    return Sweep(name="bench", base=SMALL, studies=tuple(sorted(listed, key=lambda s: s["seed"])[:n]))
+
+
+def one_worker(asked: Sweep, place: Path, repeats: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    """All studies alone, then all by a sweep of one worker in this process (or the other way round), in processor seconds, the loading
+    of the model counted in neither; and the undisturbed results."""
+    torch.set_num_threads(1)
+    begun = time.process_time()
+    model = load_model("organism")
+    loading = time.process_time() - begun
+    planned, spent, expected = plan(asked.expand()), [], pd.DataFrame()
+    for repeat in range(repeats):
+        ways: list[tuple[str, Callable[[Path], Any]]] = [
+            ("alone", lambda to: [run(p.study, to / p.key, model=model) for p in planned]),
+            ("swept", lambda to: sweep(asked, to, threads=1)),
+        ]
+        used = {}
+        for name, way in ways[:: 1 if repeat % 2 else -1]:
+            begun = time.process_time()
+            found = way(place / f"{name} {repeat}")
+            used[name] = time.process_time() - begun
+            if name == "swept":
+                expected = _figures(found.results)
+        spent.append((used["swept"] - loading, used["alone"]))
+    ratios = [swept / alone - 1 for swept, alone in spent]
+    extra = [(swept - alone) / len(planned) for swept, alone in spent]
+    facts = {"span": _span(place / "swept 0"), "repeats": repeats, "cpu_seconds_a_study_alone": spent[0][1] / len(planned)}
+    return facts | {"overhead": _spread(ratios), "overhead_cpu_seconds_a_study": _spread(extra)}, expected
+
+
+def workers(asked: Sweep, place: Path, kill: bool, seed: int = 0) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Two workers; with `kill`, three are killed at random moments."""
+    with _killer(place, seed) if kill else _nothing() as killed:
+        found = sweep(asked, place, workers=2, threads=1)
+    facts = {"span": _span(place), "states": found.counts, "killed": len(killed), **_repeated(place)}
+    return facts, _figures(found.results)
+
+
+def cluster(asked: Sweep, place: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Two nodes on this machine; the second is removed as soon as it has begun a study."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    here = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **here})
+    try:
+        second = made.add_node(num_cpus=1, **here)
+        remover = threading.Thread(target=_when_two_begun, args=(place, lambda: made.remove_node(second, allow_graceful=False)), daemon=True)
+        remover.start()
+        found = sweep(asked, place, workers=2, address=made.address, threads=1)
+        remover.join(1)
+    finally:
+        ray.shutdown()
+        made.shutdown()
+    return {"states": found.counts, **_repeated(place)}, _figures(found.results)
+
+
+def _when_two_begun(place: Path, then: Callable[[], Any]) -> None:
+    while len(_running(place)) < 2:
+        time.sleep(0.2)
+    time.sleep(1.0)
+    then()
+
+
+@contextmanager
+def _killer(place: Path, seed: int) -> Iterator[list[int]]:
+    """Kills a worker in the middle of a study, three times; gives the list of pids killed."""
+    killed, over, chance = [], threading.Event(), random.Random(seed)
+
+    def work() -> None:
+        while len(killed) < KILLS and not over.wait(chance.uniform(0.5, 4.0)):
+            candidates = [pid for pid in _running(place).values() if pid not in killed]
+            if candidates:
+                killed.append(chance.choice(candidates))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def _nothing() -> Iterator[list[int]]:
+    yield []
+
+
+def _running(place: Path) -> dict[str, int]:
+    """Studies at work and the process of each."""
+    found = {}
+    for path in (place / "runs").glob("*/log.jsonl"):
+        if look(place, path.parent.name).state == "busy":
+            pids = [entry["pid"] for entry in RunDirectory(path.parent).read_log() if entry["event"] == "worker"]
+            if pids:
+                found[path.parent.name] = pids[-1]
+    return found
+
+
+def _repeated(place: Path) -> dict[str, Any]:
+    """Attempts beyond the first, and the seconds of stages that were begun and cut off as a share of all stages' seconds (an upper
+    bound: a search goes on from its checkpoint)."""
+    attempts, lost, done = 0, 0.0, 0.0
+    for path in (place / "runs").glob("*"):
+        log = RunDirectory(path).read_log()
+        begins = [i for i, entry in enumerate(log) if entry["event"] == "worker"]
+        attempts += len(begins) - 1
+        for first, after in itertools.pairwise(begins):
+            events = log[first:after]
+            if events[-1]["event"] == "begin":  # cut off somewhere before the next attempt
+                lost += _seconds(events[-1]["time"], log[after]["time"])
+        done += sum(entry.get("seconds", 0.0) for entry in log if entry["event"] == "done")
+    return {"attempts_repeated": attempts, "repeated_share_at_most": lost / (lost + done) if done else None}
+
+
+def _span(place: Path) -> float:
+    """Seconds from the first study's begin to the last one's end."""
+    times = [entry["time"] for path in (place / "runs").glob("*") for entry in RunDirectory(path).read_log()]
+    return _seconds(min(times), max(times))
+
+
+def _seconds(begin: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+
+
+def _figures(results: pd.DataFrame) -> pd.DataFrame:
+    return results[SAME].sort_values(["study", "condition"], ignore_index=True)
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return {"median": round(float(middle), 4), "q25": round(float(low), 4), "q75": round(float(high), 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--studies", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--phases", nargs="*", default=["two", "killed", "cluster"])
+    asked = parser.parse_args()
+    many, place = studies(asked.studies), Path(tempfile.mkdtemp(prefix="sweep-bench-"))
+    found: dict[str, Any] = {"schema": 1, "studies": asked.studies, "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    try:
+        found["one"], expected = one_worker(many, place / "one", asked.repeats)
+        write_json(asked.out, found)
+        ways: dict[str, Callable[[Path], tuple[dict[str, Any], pd.DataFrame]]] = {
+            "two": lambda to: workers(many, to, kill=False),
+            "killed": lambda to: workers(many, to, kill=True),
+            "cluster": lambda to: cluster(many, to),
+        }
+        for phase in asked.phases:
+            print(phase, flush=True)
+            facts, figures = ways[phase](place / phase)
+            found[phase] = facts | {"same_results": figures.equals(expected)}
+            if phase == "two":
+                found[phase]["speed_up"] = found["one"]["span"] / facts["span"]
+            write_json(asked.out, found)
+        print(json.dumps(found, indent=2))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
