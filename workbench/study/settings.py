@@ -149,6 +149,11 @@ class Study(_Frozen):
             raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise UserError(f"{source}: expected a mapping of settings, found {type(content).__name__}")
+        return cls.of(content, source)
+
+    @classmethod
+    def of(cls, content: dict[str, Any], source: str = "study") -> Study:
+        """The study of these settings; UserError names the source and the field."""
         try:
             return cls.model_validate(content)
         except ValidationError as error:

@@ -145,7 +145,7 @@ def _study(sweep: str, number: int, shared: dict[str, Any], varied: Mapping[str,
     for name, value in varied.items():
         _put(content, name, value)
     where = f"sweep {sweep!r}" + (f", study {number} ({_changes(varied)})" if varied else "")
-    return Study.from_yaml(yaml.safe_dump(content), where)
+    return Study.of(content, where)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
