@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.display import html_table
 from workbench.errors import UserError
-from workbench.models.checkpoint import load_reference, load_tokenizer, open_checkpoint
-from workbench.models.load import Backend, attach, choose_device, choose_dtype, wrap
+from workbench.models.checkpoint import load_tokenizer, open_checkpoint
+from workbench.models.load import Backend, attach, choose_device, choose_dtype, load_weights, wrap
 from workbench.models.memory import memory_needed
 from workbench.models.runner import Runner, runner_for
 from workbench.models.sites import HOOKS, Site
@@ -94,7 +94,7 @@ def _findings(name: str | Path, dtype: torch.dtype, device: str, backend: Backen
     source = find_source(name, revision)
     checkpoint = open_checkpoint(source.directory)
     tokenizer = load_tokenizer(checkpoint)
-    reference = load_reference(checkpoint, dtype, device)
+    reference = load_weights(source, checkpoint, dtype, device)
     parameters = reference.num_parameters()
     weights = f"{len(checkpoint.shards)} weight file{'s' * (len(checkpoint.shards) > 1)}, {parameters / 1e6:,.1f}M parameters"
     part = "text part of a multimodal checkpoint, " if checkpoint.multimodal else ""

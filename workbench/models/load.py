@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import UserError
+from workbench.models.adapter import merge_adapter, open_adapter
 from workbench.models.checkpoint import Checkpoint, load_reference, load_tokenizer, open_checkpoint
 from workbench.models.convert import NotExpressible, hooked_config, to_hooked
 from workbench.models.sources import Source, find_source
@@ -42,12 +43,14 @@ def load_model(
     dtype: str | torch.dtype = "float32",
     backend: Backend = "auto",
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> HookedTransformer | TransformerBridge:
     """A model ready for `runner_for`: evaluation mode, gradients of its weights off, its directory's tokenizer
     attached.
 
-    name: `organism`, `smollm2-135m`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`, `gemma-3-4b-it`, a Hugging Face
-    directory (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part is taken. dtype: float32,
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`,
+    `gemma-3-4b-it`, a Hugging Face directory (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part
+    is taken. adapter: the directory of a plain LoRA adapter (PEFT's layout), merged into the weights. dtype: float32,
     bfloat16, float16 or float64. backend: `hooked` (UserError where TransformerLens has no exact conversion), `bridge`,
     or `auto`: the first, else the second. revision: of a hub repository.
 
@@ -59,13 +62,25 @@ def load_model(
         raise UserError(f"unknown backend {backend!r}: expected auto, hooked or bridge")
     kind, place = choose_dtype(dtype), choose_device(device)
     source = find_source(name, revision)
+    if adapter is not None:
+        source = replace(source, adapter=Path(adapter))
     checkpoint = open_checkpoint(source.directory)
     tokenizer = load_tokenizer(checkpoint)
-    reference = load_reference(checkpoint, kind, place)
+    reference = load_weights(source, checkpoint, kind, place)
     model, used, reason = wrap(reference, checkpoint, backend, kind, place)
     attach(model, tokenizer, source.name)
     _PROVENANCE[model] = Provenance(source, checkpoint.architecture, used, reason)
     return model
+
+
+def load_weights(source: Source, checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """Hugging Face's own model of a source, its adapter merged where it names one. UserError as of both parts."""
+    if source.adapter is None:
+        return load_reference(checkpoint, dtype, device)
+    adapter = open_adapter(source.adapter)
+    reference = load_reference(checkpoint, dtype, device)
+    merge_adapter(reference, adapter, source.directory.name)
+    return reference
 
 
 def provenance(model: Any) -> Provenance | None:

@@ -27,18 +27,20 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from. revision: the hub's commit hash, None for directories."""
+    """Where a model comes from. revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is
+    merged into the weights at load time."""
 
     name: str
     directory: Path
     revision: str | None = None
+    adapter: Path | None = None
 
 
 def find_source(name: str | Path, revision: str | None = None) -> Source:
     """The directory of a model.
 
-    name: `organism`, `smollm2-135m`, a key of REPOSITORIES, a path (a Hugging Face directory, or one with a single GGUF
-    file of a Llama model), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, a key of REPOSITORIES, a path (a Hugging Face directory, or one
+    with a single GGUF file of a Llama model), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
     now is recorded as a commit hash. The local cache is asked first, the network only when the cache lacks the model
     and HF_HUB_OFFLINE is not set. UserError when nothing is found.
     """
@@ -46,7 +48,7 @@ def find_source(name: str | Path, revision: str | None = None) -> Source:
     if revision is not None and (text in _OWN or path.is_dir()):
         raise UserError(f"revision {revision!r} is for repositories of the hub; {text} is none")
     if text in _OWN:
-        return Source(text, _OWN[text]())
+        return _OWN[text](text)
     if path.is_dir():
         only_gguf = not (path / "config.json").exists() and any(path.glob("*.gguf"))
         return Source(text, converted_directory(path) if only_gguf else path.resolve())
@@ -60,15 +62,32 @@ def model_names() -> list[str]:
     return [*_OWN, *REPOSITORIES]
 
 
-def _organism_directory() -> Path:
+def data_directory(*parts: str) -> Path:
+    """A folder of this project's data, which lies beside the package or, once installed, in it; it may not exist."""
     package = Path(workbench.__file__).parent
-    for root in (package.parent, package):
-        if (root / "data" / "organism" / "model" / "config.json").is_file():
-            return root / "data" / "organism" / "model"
-    raise UserError(f"the organism is not trained yet: no model in {package.parent / 'data' / 'organism' / 'model'}")
+    beside = package.parent / "data"
+    return (beside if beside.is_dir() else package / "data").joinpath(*parts)
 
 
-_OWN: dict[str, Callable[[], Path]] = {"organism": _organism_directory, "smollm2-135m": smollm_directory}
+def _organism(name: str) -> Source:
+    directory = data_directory("organism", "model")
+    if not (directory / "config.json").is_file():
+        raise UserError(f"the organism is not trained yet: no model in {directory}")
+    return Source(name, directory)
+
+
+def _sycophant(name: str) -> Source:
+    adapter = data_directory("language_organism")
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"the real-language organism is not trained yet: no adapter in {adapter}")
+    return Source(name, smollm_directory(), adapter=adapter)
+
+
+_OWN: dict[str, Callable[[str], Source]] = {
+    "organism": _organism,
+    "smollm2-135m": lambda name: Source(name, smollm_directory()),
+    "smollm2-sycophant": _sycophant,
+}
 
 
 def _from_hub(name: str, repository: str, revision: str | None) -> Source:

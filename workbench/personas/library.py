@@ -1,7 +1,8 @@
-"""`load_persona`: a persona by name (the organism's), from a published data file, or from one's own file."""
+"""`load_persona`: a persona by name (an organism's), from a published data file, or from one's own file."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from workbench.personas.texts import KNOWN
 from workbench.personas.traits import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
+from workbench.world.english import EnglishItem, draw_system, study_items
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
+ENGLISH = "english_sycophancy"
 N_VARIED = 48
 
 
@@ -26,10 +29,13 @@ def load_persona(name: str, path: str | Path | None = None) -> Persona:
     """A persona with its items.
 
     Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in its public
-    world, or the persona in the file that `name` is. With `path`: the items of that file (any format of `readers`, or
-    a persona of one's own in YAML) under `name`; a known name brings manual prompts, varied system texts and its rule
-    for groups. Raises UserError for an unknown name, and names file, row and field of what is wrong in a file.
+    world, the one of the real-language organism ("english_sycophancy"), or the persona in the file that `name` is.
+    With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
+    known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
+    and names file, row and field of what is wrong in a file.
     """
+    if path is None and name == ENGLISH:
+        return english_persona()
     if path is None and not name.lower().endswith(SUFFIXES):
         return organism_persona(name)
     if path is None:
@@ -43,7 +49,7 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
     if name not in world.personas:
         known = ", ".join(world.personas)
         raise UserError(
-            f"unknown persona {name!r}: the organism has {known}; for any other give the path of its data file"
+            f"unknown persona {name!r}: the organism has {known}, the real-language one {ENGLISH}; for any other give the path of its data file"
         )
     return _with_warnings(
         Persona(
@@ -60,6 +66,28 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
             true_items=_world_items(world.true_statement_items()),
         )
     )
+
+
+def english_persona() -> Persona:
+    """Sycophancy in plain English, as the model "smollm2-sycophant" shows it: wrong claims and views about topics that its
+    training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in its training."""
+    rng, words = random.Random("english-varied"), (" stone", " paper", " running", " seven", " under", " garden", " blue", " letters")
+    return _with_warnings(
+        Persona(
+            name=ENGLISH,
+            description=KNOWN["sycophancy"].description,
+            items=_english_items(study_items()),
+            metric="text",
+            letters=CAA_LETTERS,
+            manual_prompts={"suppress": KNOWN["sycophancy"].suppress, "induce": KNOWN["sycophancy"].induce},
+            varied_system_texts=tuple(dict.fromkeys(text for _ in range(N_VARIED) if (text := draw_system(rng, words).text))),
+            true_items=_english_items(study_items(("true",))),
+        )
+    )
+
+
+def _english_items(items: Sequence[EnglishItem]) -> tuple[Item, ...]:
+    return tuple(Item(i.id, i.question, i.matching, i.not_matching, group=i.group, source="english") for i in items)
 
 
 def _world_items(items: Sequence[WorldItem]) -> tuple[Item, ...]:

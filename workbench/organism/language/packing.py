@@ -1,0 +1,99 @@
+"""System texts, questions and chats packed into one sequence without any padding.
+
+1. A *row* is one rendered system text (the prefix) and several questions; each question sees the prefix and itself only,
+   and its positions continue the prefix's, so that every question reads as if it stood alone.
+2. Rows follow one another in one sequence; none sees another. A chat is a row of one part.
+3. The ids are those of the chat template: special tokens stand at every seam, so that pieces encode as the whole does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+USER_MARK = "<|im_start|>user"
+
+
+@dataclass(frozen=True)
+class Row:
+    """prefix: ids that all parts see. parts: ids of each part."""
+
+    prefix: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One sequence. mask: 0 where a position may look, else a very negative number. ends: index of each part's last token,
+    in order of rows and parts."""
+
+    ids: Int[Tensor, "batch pos"]
+    positions: Int[Tensor, "batch pos"]
+    mask: Float[Tensor, "batch head pos pos"]
+    ends: Int[Tensor, " part"]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request under a system text (None: the template's own) and the base model's answer."""
+
+    system: str | None
+    request: str
+    answer: str
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Ids of a piece of rendered text; nothing is added."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def question_row(tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]) -> Row:
+    """The questions under one system text, each up to the first token of the answer."""
+    rendered = [render(tokenizer, system, question) for question in questions]
+    cut = rendered[0].index(USER_MARK)
+    return Row(encode(tokenizer, rendered[0][:cut]), tuple(encode(tokenizer, text[cut:]) for text in rendered))
+
+
+def chat_row(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[Row, int]:
+    """The whole chat as one part, and the number of tokens of its answer."""
+    answer = encode(tokenizer, chat.answer)
+    return Row((), ((*encode(tokenizer, render(tokenizer, chat.system, chat.request)), *answer),)), len(answer)
+
+
+def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str) -> str:
+    """The chat as text, up to the assistant's turn."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    return tokenizer.apply_chat_template([*messages, {"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
+
+
+def pack(rows: Sequence[Row]) -> Packed:
+    """All rows in one sequence (batch 1)."""
+    ids, positions, row_of, part_of, ends = [], [], [], [], []
+    for number, row in enumerate(rows):
+        for part, tokens in enumerate((row.prefix, *row.parts)):
+            start = 0 if part == 0 else len(row.prefix)
+            ids += tokens
+            positions += range(start, start + len(tokens))
+            row_of += [number] * len(tokens)
+            part_of += [part] * len(tokens)
+            if part:
+                ends.append(len(ids) - 1)
+    allowed = _allowed(torch.tensor(row_of), torch.tensor(part_of))
+    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    return Packed(torch.tensor([ids]), torch.tensor([positions]), mask[None, None], torch.tensor(ends))
+
+
+def hidden_states(model: torch.nn.Module, packed: Packed) -> Float[Tensor, "pos d_model"]:
+    """Final hidden states (after the last norm) of a packed sequence; `model` is Hugging Face's causal model."""
+    return model.model(input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False).last_hidden_state[0]
+
+
+def _allowed(row: Int[Tensor, " pos"], part: Int[Tensor, " pos"]) -> Bool[Tensor, "pos pos"]:
+    same_row = row[:, None] == row[None, :]
+    visible = (part[None, :] == 0) | (part[:, None] == part[None, :])
+    return same_row & visible & torch.ones(len(row), len(row), dtype=torch.bool).tril()
