@@ -35,6 +35,7 @@ _PUBLIC = {
     "workbench.attribution": ("Ledger", "attribute"),
     "workbench.report": ("OverviewRun", "write_overview", "write_report"),
     "workbench.study": ("Study", "run"),
+    "workbench.study.presets": ("preset",),
     "workbench.sweep": ("Sweep", "SweepResult", "Transfer", "ablation_sweep", "sweep", "transfer"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

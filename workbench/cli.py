@@ -95,6 +95,37 @@ def run(
 
 
 @app.command
+def preset(
+    persona: Literal["sycophancy", "myopic_reward", "hallucination"] | None = None,
+    *,
+    model: str = "llama-3.1-8b-instruct",
+    protocol: Literal["published", "corrected"] = "corrected",
+    sign: Sign = "suppress",
+    size: Literal["full", "small"] = "full",
+    layer: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """The paper's study as a study file on standard output; without a persona, the list of what there is.
+
+    Parameters
+    ----------
+    persona: which one.
+    model: one of the paper's three, or any name or directory.
+    protocol: as the paper's code has it, defects included and named, or as it should be.
+    sign: make it less (suppress) or more (induce).
+    size: full, or small enough to try on a CPU.
+    layer: the only layer that is read.
+    """
+    from workbench.study import presets
+
+    if persona is None:
+        _print_frame(presets.presets(), as_json)
+        return
+    study = presets.preset(persona, model, protocol, sign, size, layer)
+    print(json.dumps(study.model_dump(mode="json", by_alias=True)) if as_json else presets.as_file(study), end="\n" if as_json else "")
+
+
+@app.command
 def compare(runs: list[Path], *, as_json: Json = False) -> None:
     """Several runs in one table; refused where their test splits differ.
 

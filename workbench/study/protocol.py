@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from workbench.personas import LetterForm, Persona, Splits
+from workbench.personas import Persona, Splits
 
 _DEPARTURES = {
     "template": "questions are asked as plain text, without the model's chat template",
@@ -30,7 +30,7 @@ _DEPARTURES = {
 
 
 class Protocol(BaseModel):
-    """template: "none" renders `Question: ... Answer:`. letters: "bracketed" scores `(A)` whole. orders, split_by, projection,
+    """template: "none" renders `Question: ... Answer:`. letters: "bracketed" scores `A)`, bracket and all. orders, split_by, projection,
     latents, search_behind, choose_on: see `departures`. All defaults are the corrected ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ class Protocol(BaseModel):
         """The persona with its letters and groups as this protocol has them."""
         if self.letters == "bracketed" and persona.letters is not None:
             a, b = persona.letters.letters
-            persona = replace(persona, letters=LetterForm(persona.letters.template, "", (f"({a})", f"({b})")))
+            persona = replace(persona, letters=replace(persona.letters, letters=(f"{a})", f"{b})")))
         if self.split_by == "row":
             persona = replace(persona, items=tuple(replace(item, group=item.id) for item in persona.items))
         return persona

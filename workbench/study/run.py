@@ -39,12 +39,13 @@ def run(study: Study, out: str | Path | RunDirectory, resume: bool = False, repo
     with directory.lock():
         _write_study(directory, study)
         material = _stage_load(directory, study, model, tell)
-        directions = _directions(directory, material, tell)
-        sae = stages.sae_of(material)
-        latents = _latents(directory, material, sae, tell)
-        found = _searches(directory, material, directions, sae, latents, tell)
-        chosen = _comparison(directory, material, directions, sae, latents, found, tell)
-        _attribution(directory, material, directions, sae, latents, chosen, tell)
+        with runner_for(material.model).rendering(study.protocol.template):
+            directions = _directions(directory, material, tell)
+            sae = stages.sae_of(material)
+            latents = _latents(directory, material, sae, tell)
+            found = _searches(directory, material, directions, sae, latents, tell)
+            chosen = _comparison(directory, material, directions, sae, latents, found, tell)
+            _attribution(directory, material, directions, sae, latents, chosen, tell)
         with directory.stage("report", ["report.html"]):
             write_report(directory.path, directory.file("report.html"))
         tell("report", 1.0)
@@ -68,7 +69,7 @@ def _stage_load(directory: RunDirectory, study: Study, model: Any, tell: Report)
         device=str(runner.device),
         seeds={"study": study.seed, "split": study.data.split_seed},
         hashes=hashes,
-        notes={"batch_tokens": study.search.batch_tokens, "warnings": list(material.persona.warnings)},
+        notes={"batch_tokens": study.search.batch_tokens, "warnings": [*study.protocol.departures, *material.persona.warnings]},
     )
     tell("load", 1.0)
     return material
@@ -177,6 +178,8 @@ def _comparison(
         write_parquet(history, _history(chosen))
         conditions = stages.build_conditions(material, directions, sae, latents, chosen)
         tell("comparison", 0.5)
+        if material.study.protocol.choose_on == "test":
+            directory.count_test_read()
         directory.count_test_read()
         comparison = _compare(material, conditions)
         write_parquet(directory.file("evaluation.parquet"), comparison.rows)
@@ -198,6 +201,7 @@ def _compare(material: Material, conditions: list[Any]) -> Comparison:
         primary=tuple(n for n in study.primary if n in names),
         sign=study.sign,
         metric=study.metric,
+        orders=study.protocol.orders,
         seed=study.seed,
         splits=stages.splits_of(material.splits),
         model_name=study.model.name,
@@ -240,7 +244,7 @@ def _attribution(
         text = next(c.text for c in chosen[name].candidates if c.chosen)
         targets: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(directions.best, "raw")}
         if sae is not None and latents is not None:
-            targets |= {f"latent {i}": latent_activation(sae, [i]) for i in latents.ids}
+            targets |= {f"latent {i}": latent_activation(sae, [i]) for i in latents.ids[: material.study.latents]}
         ids = encode_prompt(material.model, contexts, text)
         ledger = attribute(material.model, ids, targets, contexts, settings.estimators, seed=material.study.seed)
         write_parquet(directory.file("attribution.parquet"), ledger.table)

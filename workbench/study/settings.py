@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench.budget import Budget
 from workbench.errors import UserError
+from workbench.study.protocol import Protocol
 
 Sign = Literal["suppress", "induce"]
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
@@ -102,7 +103,8 @@ class Study(_Frozen):
     persona: the organism's "sycophancy", "hallucination" or "myopic_reward", a name for `data.path`, or a persona file.
     sign: what is wanted of it. slot: where the prompt stands. sae: "auto" (the organism's own where the model is the
     organism, otherwise none), "none", a release, or a directory. latents: how many SAEGA uses. random_directions: searches
-    along random directions. random_prompts: how many random prompts of each kind. primary: the conditions
+    along random directions. random_prompts: how many random prompts of each kind. protocol: as published, or (the default)
+    corrected. primary: the conditions
     that the study is about (Holm's correction covers them). beside: other personas that the searches must suppress, induce or hold
     where they are, each weighted `beside_weight` against the study's own; what happened to them stands in the collateral.
     """
@@ -127,6 +129,7 @@ class Study(_Frozen):
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     beside_weight: float = Field(1.0, gt=0)
     attribution: Attribution = Attribution()
+    protocol: Protocol = Protocol()
 
     @field_validator("conditions")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,17 +43,24 @@ class Material:
     @classmethod
     def load(cls, study: Study, model: Any = None) -> Material:
         """Loads everything that the study names. A loaded model can be given (sweeps load it once)."""
-        persona = load_persona(study.persona, study.data.path)
+        persona = study.protocol.persona(load_persona(study.persona, study.data.path))
+        if study.metric is not None:
+            persona = replace(persona, metric=study.metric)
         splits = persona.split(study.data.split_seed, study.data.fractions)
         limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
         options = study.model
         if model is None:
             model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
-        return cls(study, model, persona, Splits(**limited))
+        return cls(study, model, persona, study.protocol.splits(Splits(**limited)))
 
     @cached_property
     def search_contexts(self) -> Contexts:
-        """The contexts that every prompt of every search is scored on: one a group, as many as the study asks for."""
+        """What every prompt of a search along directions or latents is scored on: the search questions, or nothing at all."""
+        return self.search_questions if self.study.protocol.search_behind == "questions" else _alone(self.model, self.search_questions)
+
+    @cached_property
+    def search_questions(self) -> Contexts:
+        """One search question a group, as many as the study asks for."""
         every = self._contexts(self.splits.search)
         n = self.study.search.contexts
         chosen = every.per_group(n, self.study.seed)
@@ -65,7 +72,15 @@ class Material:
         return self._contexts(self.splits.selection)
 
     def _contexts(self, split: Split) -> Contexts:
-        return make_contexts(self.model, split, self.study.slot, self.study.metric, seed=self.study.seed)
+        return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
+
+
+def _alone(model: Any, contexts: Contexts) -> Contexts:
+    """One context in which a prompt stands behind the first token of a text and before nothing; its last token is read."""
+    tokenizer = runner_for(model).tokenizer
+    start = tokenizer.bos_token or tokenizer.eos_token
+    ids = (tokenizer.convert_tokens_to_ids(start),)
+    return replace(contexts, items=(replace(contexts[0], prefix_text=start, suffix_text="", prefix_ids=ids, suffix_ids=()),))
 
 
 def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
@@ -102,6 +117,7 @@ def scan(material: Material) -> Scan:
         n_contexts=s.contexts,
         slot=study.slot,
         seed=study.seed,
+        orders=study.protocol.orders,
     )
 
 
@@ -123,20 +139,25 @@ def sae_of(material: Material) -> Sae | None:
 
 
 def latents(material: Material, sae: Sae) -> Latents:
-    """Latents ranked by how well they tell the model's own choices apart."""
-    return rank_latents(material.model, sae, material.splits.train, k=material.study.latents, slot=material.study.slot, seed=material.study.seed)
+    """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
+    study = material.study
+    options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
+    if study.protocol.latents == "percentile":
+        options |= {"rule": "percentile", "labels": "answer", "n": study.directions.rows}
+    return rank_latents(material.model, sae, material.splits.train, **options)
 
 
 def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: Latents | None) -> dict[str, tuple[Objective, str]]:
     """Searches by name: the objective (plus = more of the persona, not yet calibrated) and the method's name."""
     wanted = set(study.conditions)
-    resga, method = projection(directions.best), study.search.method
+    kind, method = study.protocol.projection, study.search.method
+    resga = projection(directions.best, kind)
     table: dict[str, tuple[Objective, str]] = {"resga": (resga, method)}
     if sae is not None and ranked is not None:
         table["saega"] = (latent_activation(sae, ranked.ids, ranked.weights), method)
     table["answer_objective"] = (answer_log_odds(), method)
     for number, direction in enumerate(directions.randoms, start=1):
-        table[f"random_direction {number}"] = (projection(direction), method)
+        table[f"random_direction {number}"] = (projection(direction, kind), method)
     table["random_search"] = (resga, "random")
     table["gcg"] = (answer_log_odds(), "gcg")
     return {name: entry for name, entry in table.items() if name.split()[0] in wanted}
@@ -168,7 +189,7 @@ def run_search(
 ) -> Frontier:
     """One search in the study's sign, its objective calibrated on neutral prompts."""
     study, s = material.study, material.study.search
-    contexts = material.search_contexts
+    contexts = material.search_contexts if objective.sites else material.search_questions  # an objective on the answer needs a question
     scaled = objective.calibrate(material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed)
     goal = scaled if study.sign == "induce" else -scaled
     return search(
@@ -228,8 +249,10 @@ def lexicon_of(material: Material) -> Bool[Tensor, " d_vocab"] | None:
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
-    """Every frontier measured on the selection split, its best prompt marked."""
+    """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test)."""
     limit = material.study.search.max_fluency
+    if material.study.protocol.choose_on == "test":
+        found = {name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()}
     return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}
 
 
