@@ -48,7 +48,7 @@ def test_a_linear_model_splits_as_on_paper():
     through = (change @ unit) * (weight @ unit)
     assert found.total.estimate == pytest.approx((change * weight).sum(1).mean(), abs=1e-5)
     assert found.mediated.estimate == pytest.approx(through.mean(), abs=1e-5)
-    assert found.into == pytest.approx(found.out_of, abs=1e-5), "in a linear model both ways are one"
+    assert found.into.estimate == pytest.approx(found.out_of.estimate, abs=1e-5), "in a linear model both ways are one"
     assert found.direct.estimate == pytest.approx(found.total.estimate - through.mean(), abs=1e-5)
     assert found.moved == pytest.approx((change @ unit).mean(), abs=1e-5)
 
@@ -85,8 +85,8 @@ def test_both_ways_are_what_patching_does(kind):
             mixed = states[here][i] + parts[other][i] - parts[here][i]
             with patch(model, Site(1), mixed):
                 found_in.append(wb.answer(model, problem.contexts[i : i + 1], here).log_odds[0] - plain[here][i])
-    assert found.into == pytest.approx(np.mean(into), abs=1e-5) and found.out_of == pytest.approx(-np.mean(out_of), abs=1e-5)
-    assert abs(found.into) > 2e-4 and found.into != pytest.approx(found.out_of, abs=1e-6)
+    assert found.into.estimate == pytest.approx(np.mean(into), abs=1e-5) and found.out_of.estimate == pytest.approx(-np.mean(out_of), abs=1e-5)
+    assert abs(found.into.estimate) > 2e-4 and found.into.estimate != pytest.approx(found.out_of.estimate, abs=1e-6)
 
 
 def test_patching_every_direction_at_every_shared_position_carries_more_than_one_token():

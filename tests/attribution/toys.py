@@ -76,11 +76,11 @@ def contexts(model=None, slot: str = "system", n: int = 3, metric: str = "text")
 
 
 @cache
-def averaging_model(d_model: int = 32) -> HookedTransformer:
-    """One layer of even attention that copies what it sees; see the module's docstring."""
+def averaging_model(d_model: int = 32, n_layers: int = 1) -> HookedTransformer:
+    """Layers of even attention that copy what they see; see the module's docstring (for one layer)."""
     tokenizer = tiny_tokenizer()
     cfg = HookedTransformerConfig(
-        n_layers=1, d_model=d_model, n_heads=1, d_head=d_model, n_ctx=256, d_vocab=len(tokenizer), attn_only=True, normalization_type=None,
+        n_layers=n_layers, d_model=d_model, n_heads=1, d_head=d_model, n_ctx=256, d_vocab=len(tokenizer), attn_only=True, normalization_type=None,
         positional_embedding_type="rotary", rotary_dim=d_model,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as path:
@@ -92,6 +92,7 @@ def averaging_model(d_model: int = 32) -> HookedTransformer:
             parameter.zero_()
         model.W_E.copy_(torch.randn(model.W_E.shape, generator=generator))
         model.W_U.copy_(torch.randn(model.W_U.shape, generator=generator))
-        model.blocks[0].attn.W_V.copy_(torch.eye(d_model)[None])
-        model.blocks[0].attn.W_O.copy_(torch.eye(d_model)[None])
+        for block in model.blocks:
+            block.attn.W_V.copy_(torch.eye(d_model)[None])
+            block.attn.W_O.copy_(torch.eye(d_model)[None])
     return model.eval().requires_grad_(False)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from workbench.attribution.circuit import circuit as find_circuit
+from workbench.attribution.dose import dose_response
 from workbench.attribution.estimate import Estimate, Estimator
 from workbench.attribution.gradient import GradientXInput
 from workbench.attribution.integrated import IntegratedGradients
@@ -14,6 +17,7 @@ from workbench.attribution.mediation import mediate, mediators
 from workbench.attribution.nodes import path
 from workbench.attribution.pairs import interactions
 from workbench.attribution.problem import Ids, Problem
+from workbench.attribution.relevance import Relevance
 from workbench.attribution.removal import Removal
 from workbench.attribution.replacement import Replacement
 from workbench.attribution.shapley import Shapley
@@ -22,11 +26,14 @@ from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.models import runner_for
 
+#: The circuit's many patches are made on so many contexts at most.
+CIRCUIT_CONTEXTS = 8
 #: Estimators by the names that study files use; a new one is its file and one line here.
 ESTIMATORS = {
     "removal": Removal,
     "replacement": Replacement,
     "gradient_x_input": GradientXInput,
+    "relevance": Relevance,
     "integrated_gradients": IntegratedGradients,
     "shapley": Shapley,
 }
@@ -42,6 +49,7 @@ def attribute(
     pairs: int = 4,
     mediation: bool = True,
     nodes: int = 6,
+    circuit: int = 0,
     batch_tokens: int = 8192,
 ) -> Ledger:
     """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
@@ -51,7 +59,9 @@ def attribute(
     also where an answer has several). estimators: names of ESTIMATORS or values such as `Shapley(pairs=20)`; exact removal is
     always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
     mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
-    and beside them. nodes: the so many heads and MLPs that carry the effect, patched exactly (0: none).
+    and beside them, and hold the prompt's doses against those of steering along the first direction. nodes: the so many heads
+    and MLPs that carry the effect, patched exactly (0: none). circuit: instead, the graph of so many of them with its proof
+    (0: none), on at most CIRCUIT_CONTEXTS contexts.
     Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
     or targets.
     """
@@ -68,12 +78,15 @@ def attribute(
         seconds[estimator.name] = round(time.perf_counter() - began, 3)
     found = interactions(problem, estimates[JUDGE].values, top=pairs) if pairs >= 2 else ()
     split = mediate(problem, mediators(problem.targets)) if mediation else ()
-    carriers = path(problem, nodes) if nodes else None
+    first = next((t for t in problem.targets.items if t.kind == "direction"), None)
+    doses = dose_response(problem, first) if mediation and first is not None else ()
+    graph = find_circuit(replace(problem, contexts=contexts.take(CIRCUIT_CONTEXTS, seed)), circuit) if circuit else None
+    carriers = graph.path if graph else path(problem, nodes) if nodes else None
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
     return Ledger(
         ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total,
-        pairs=found, seconds=seconds, caution=_caution(contexts), mediation=split, path=carriers,
+        pairs=found, seconds=seconds, caution=_caution(contexts), mediation=split, path=carriers, circuit=graph, dose=doses,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from workbench.attribution.circuit import Circuit
+from workbench.attribution.dose import Dose, dose_verdict
 from workbench.attribution.estimate import Estimate
 from workbench.attribution.mediation import Mediated
 from workbench.attribution.nodes import Path
@@ -47,8 +49,8 @@ class Pair:
 class Ledger:
     """prompt_ids, tokens: the prompt. targets: what was measured. estimates: by estimator. groups: question group of each
     context. total: score with the prompt minus score of the bare question, [context target]. caution: what a reader must know
-    of the answer's row. mediation: what goes through directions and latents. path:
-    the heads and MLPs that carry the effect. Sign: plus means that the token raises the target."""
+    of the answer's row. mediation: what goes through directions and latents. path: the heads and MLPs that carry the effect.
+    circuit: their graph. dose: of the prompt and of steering. Sign: plus means that the token raises the target."""
 
     prompt_ids: tuple[int, ...]
     tokens: tuple[str, ...]
@@ -62,6 +64,8 @@ class Ledger:
     caution: str = ""
     mediation: tuple[Mediated, ...] = ()
     path: Path | None = None
+    circuit: Circuit | None = None
+    dose: tuple[Dose, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,7 +127,9 @@ class Ledger:
             "pairs": [vars(p) | {"first_token": self.tokens[p.first], "second_token": self.tokens[p.second]} for p in self.pairs],
             "missing": {name: e.missing for name, e in self.estimates.items() if e.missing}, "seconds": dict(self.seconds),
             "mediation": [entry.to_json() for entry in self.mediation],
-            "nodes": self.path.to_json() if self.path else [], "nodes_agreement": self.path.agreement if self.path else None, "notes": self._notes(),
+            "nodes": self.path.to_json() if self.path else [], "nodes_agreement": self.path.agreement if self.path else None,
+            "circuit": self.circuit.to_json() if self.circuit else None, "dose": [dose.to_json() for dose in self.dose],
+            "notes": self._notes(),
         }  # fmt: skip
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
@@ -153,7 +159,8 @@ class Ledger:
                 notes.append(f"{name}: of the whole change, the tokens' effects added up lack {max(shares):.0%} in the worst row.")
             if estimate.sampling_error is not None:
                 notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
-        return notes
+        same = dose_verdict(self.dose)
+        return [*notes, same] if same else notes
 
     def _short_of(self, estimate: Estimate, target: int) -> float:
         """What is missing from the sum of the tokens' effects, as a share of what they should add up to."""

@@ -53,8 +53,8 @@ class Mediated:
     total: Interval
     mediated: Interval
     direct: Interval
-    into: float
-    out_of: float
+    into: Interval
+    out_of: Interval
     moved: float
     along: bool = True
 
@@ -88,12 +88,12 @@ class Mediated:
 
     def to_json(self) -> dict[str, Any]:
         """One entry of attribution.json's `mediation`."""
-        low, high = self.mediated.to_json()
+        ends = {name: getattr(self, name).to_json() for name in ("mediated", "direct", "into", "out_of")}
+        intervals = {f"{name}_{side}": pair[k] for name, pair in ends.items() for k, side in enumerate(("low", "high"))}
         return {
             "target": self.name, "total": self.total.estimate,
-            "mediated": self.mediated.estimate, "mediated_low": low, "mediated_high": high,
-            "direct": self.direct.estimate, "into": self.into, "out_of": self.out_of, "share": self.share, "moved": self.moved,
-            "verdict": self.verdict,
+            "mediated": self.mediated.estimate, "direct": self.direct.estimate, "into": self.into.estimate, "out_of": self.out_of.estimate,
+            **intervals, "share": self.share, "moved": self.moved, "verdict": self.verdict,
         }  # fmt: skip
 
 
@@ -201,6 +201,6 @@ def _summed(problem: Problem, mediator: Mediator, scores: Mapping[str, np.ndarra
     total = scores["prompt"] - scores["bare"]
     into, out_of = scores["into"] - scores["bare"], scores["prompt"] - scores["out_of"]
     mediated = (into + out_of) / 2
-    intervals = [cluster_interval(values, problem.contexts.groups) for values in (total, mediated, total - mediated)]
-    ways = {"into": float(into.mean()), "out_of": float(out_of.mean())}
-    return Mediated(mediator.name, *intervals, **ways, moved=moved, along=mediator.unit is not None)
+    values = (total, mediated, total - mediated, into, out_of)
+    intervals = [cluster_interval(v, problem.contexts.groups) for v in values]
+    return Mediated(mediator.name, *intervals, moved=moved, along=mediator.unit is not None)

@@ -11,6 +11,7 @@ Effects of nodes do not add up to the whole: nodes stand in each other's way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,11 +66,8 @@ def path(problem: Problem, top: int = 8, corrupted: int = 2) -> Path:
     keys = strongest(estimates, top)
     exact = np.mean([exact_effects(answer, other, keys) for other in neutral], axis=0).tolist()
     nodes = [make_node(answer, key, float(estimates[key]), value) for key, value in zip(keys, exact, strict=True)]
-    agreement = None
-    if len(nodes) >= 3 and np.ptp(exact) > 0:
-        agreement = float(stats.spearmanr([n.estimate for n in nodes], exact).statistic)
     tokens = tuple(problem.runner.decode([token]) for token in problem.prompt)
-    return Path(tuple(sorted(nodes, key=lambda node: -abs(node.exact or 0.0))), tokens, agreement)
+    return Path(tuple(sorted(nodes, key=lambda node: -abs(node.exact or 0.0))), tokens, agreement_of(nodes))
 
 
 def about_answer(problem: Problem) -> Problem:
@@ -108,6 +106,14 @@ def exact_effects(problem: Problem, other: Ids, keys: list[Key]) -> list[float]:
         for k, key in enumerate(keys):
             lost[k] += float((plain - units.patched(problem, pair, donors, units.only(problem, key)))[:, 0].sum())
     return (lost / len(problem.contexts)).tolist()
+
+
+def agreement_of(nodes: Sequence[Node]) -> float | None:
+    """Rank correlation of estimated and exact effects; None with fewer than 3 nodes, or where one of them does not vary."""
+    estimates, exact = [n.estimate for n in nodes], [n.exact or 0.0 for n in nodes]
+    if len(nodes) < 3 or np.ptp(exact) == 0 or np.ptp(estimates) == 0:
+        return None
+    return float(stats.spearmanr(estimates, exact).statistic)
 
 
 def make_node(problem: Problem, key: Key, estimated: float, exact: float | None = None) -> Node:

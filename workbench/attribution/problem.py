@@ -78,11 +78,12 @@ class Problem:
         places = rows.layout.prompt_start[:, None] + torch.arange(len(self.prompt), device=resid.device)
         return self.run(rows, resid.index_put((batch, places), embeddings.to(resid.dtype)))
 
-    def run(self, rows: Rows, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch target"]:
-        """Scores of rows that start from these residuals; edits that are set act and find the layout."""
+    def run(self, rows: Rows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
+        """Scores of rows that start from these residuals before block `start`, behind which all targets must be read; edits that are
+        set act and find the layout."""
         everyone = torch.arange(len(resid), device=resid.device)
         with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
-            last, _ = self.runner.run(resid, 0, self.targets.depth(self.runner.shape.n_layers))
+            last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))
         at = rows.layout.decision
         read = {site: activation[everyone, at].float() for site, activation in caught.items()}
         return self.targets.score(Readout(read, last[everyone, at] if self.targets.needs_final else None, rows.answers, self.runner))

@@ -1,0 +1,269 @@
+"""The circuit: a small graph from the prompt's tokens through heads and MLPs to latents, direction and answer, and its proof.
+
+1. Nodes: the strongest by attribution patching against neutral prompts of the same length (nodes.py), each then patched exactly.
+2. Edges: the strongest between tokens and nodes by path patching, direct effects of nodes on direction, latents and answer, and what
+   direction and latents do to the answer (edges.py).
+3. Proof by intervention, as shares of the whole effect (with the prompt minus with the neutral prompt):
+   *faithfulness*: keep only the circuit, all other nodes as in the neutral run; 1 where the circuit is enough.
+   *completeness*: take only the circuit out; 1 where nothing that carries the effect lies outside it.
+   (Wang et al. 2022, arXiv 2211.00593; Marks et al. 2024, arXiv 2403.19647.)
+4. Control: random graphs with as many nodes at each place of the text as the circuit has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from workbench.attribution import edges, nodes, units
+from workbench.attribution.nodes import Node, Path
+from workbench.attribution.problem import Ids, Problem
+from workbench.attribution.targets import Target, Targets
+from workbench.attribution.units import Key, Nodes
+from workbench.display import escape
+from workbench.drawing import circuit_svg
+from workbench.models import Site
+from workbench.objectives import neutral_prompts
+from workbench.statistics import Interval, cluster_interval
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+#: Latents that are drawn: those through which most of the effect goes.
+MOST_LATENTS = 5
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One way from `source` to `target` (ids as in `Circuit.to_json`). effect: what the receiver loses without it: the answer's log-odds
+    for kinds "path" (into a node) and "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect
+    over the whole change of that quantity, None where that may be zero. estimate: of path edges, before they were patched."""
+
+    source: str
+    target: str
+    kind: str
+    effect: float
+    share: float | None
+    estimate: float | None = None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """faithfulness, completeness: shares of the whole effect with intervals over contexts. random_*: mean, least and most over the
+    `graphs` random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes."""
+
+    faithfulness: Interval
+    completeness: Interval
+    random_faithfulness: tuple[float, float, float]
+    random_completeness: tuple[float, float, float]
+    graphs: int
+    curve: tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """nodes: with estimated and exact effect. total: effect of the prompt against neutral prompts of its length, in log-odds. proof: None
+    where that effect may be zero. targets: directions and latents drawn: (name, kind, change). attention: of each head in the
+    circuit, where it looks from its place (mean weights: before the prompt, each token, the question, the decision token)."""
+
+    tokens: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    targets: tuple[tuple[str, str, float], ...]
+    total: Interval
+    proof: Proof | None
+    agreement: float | None
+    attention: dict[str, tuple[float, ...]]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that the figures support."""
+        if self.proof is None:
+            return f"Against neutral prompts of the same length the prompt may do nothing ({self.total} log-odds): there is no circuit to show."
+        p = self.proof
+        least = [f"{mean:.0%} (at most {most:.0%})" for mean, _, most in (p.random_faithfulness, p.random_completeness)]
+        return (
+            f"{len(self.nodes)} heads and MLPs, kept alone, reproduce {_percent(p.faithfulness)} of the prompt's effect ({self.total} in log-odds "
+            f"against neutral prompts); without them {_percent(p.completeness)} of it is gone. Random graphs of the same size and places, "
+            f"{p.graphs} of them: {least[0]} and {least[1]}."
+        )
+
+    @property
+    def path(self) -> Path:
+        """The nodes alone, the strongest first."""
+        return Path(tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement)
+
+    def to_json(self) -> dict[str, Any]:
+        """The `circuit` of attribution.json: plain values."""
+        listed = [{"id": _node_id(n), "name": n.name, "layer": n.site.layer, "head": n.head, "place": n.place,
+                   "estimate": n.estimate, "exact": n.exact} for n in self.nodes]  # fmt: skip
+        proof = None
+        if self.proof is not None:
+            proof = asdict(self.proof) | {
+                name: {"mean": i.estimate, "low": i.to_json()[0], "high": i.to_json()[1]}
+                for name, i in (("faithfulness", self.proof.faithfulness), ("completeness", self.proof.completeness))
+            }
+        low, high = self.total.to_json()
+        return {
+            "tokens": list(self.tokens), "nodes": listed, "edges": [asdict(edge) for edge in self.edges],
+            "targets": [{"id": f"target:{name}", "name": name, "kind": kind, "change": change} for name, kind, change in self.targets],
+            "total": {"mean": self.total.estimate, "low": low, "high": high}, "proof": proof, "agreement": self.agreement,
+            "attention": {name: list(weights) for name, weights in self.attention.items()}, "verdict": self.verdict,
+        }  # fmt: skip
+
+    def svg(self) -> str:
+        """The graph as a picture of its own, for light and dark pages."""
+        return circuit_svg(self.to_json())
+
+    def _repr_html_(self) -> str:
+        style = "<style>.wb-circuit .paper{fill:var(--jp-layout-color0,transparent)}</style>"
+        return f'{style}<div class="wb-circuit" style="overflow-x:auto">{self.svg()}<p>{escape(self.verdict)}</p></div>'
+
+
+def circuit(problem: Problem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2) -> Circuit:
+    """The circuit of `size` nodes. n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
+    graphs beside it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20)
+    forward passes a context."""
+    answer = nodes.about_answer(problem)
+    neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)
+    ends = np.mean([[_scores(answer, other, everything) for everything in (_none(answer), ~_none(answer))] for other in neutral], axis=0)
+    total = cluster_interval(ends[0] - ends[1], problem.contexts.groups)
+    estimates = np.mean([nodes.estimate(answer, other) for other in neutral], axis=0)
+    keys = nodes.strongest(estimates, size)
+    exact = np.mean([nodes.exact_effects(answer, other, keys) for other in neutral], axis=0) if keys else np.zeros(0)
+    made = tuple(nodes.make_node(answer, key, float(estimates[key]), float(value)) for key, value in zip(keys, exact, strict=True))
+    tokens = tuple(problem.runner.decode([token]) for token in problem.prompt)
+    nothing = total.low <= 0 <= total.high
+    found, targets = _edges(problem, answer, neutral, keys, n_edges, None if nothing else total.estimate)
+    proof = None if nothing or not keys else _proof(answer, neutral, estimates, keys, ends, graphs)
+    looks = _attention(problem, [node for node in made if node.head is not None])
+    return Circuit(tokens, made, found, targets, total, proof, nodes.agreement_of(made), looks)
+
+
+def _scores(answer: Problem, other: Ids, taken_out: Nodes) -> Float[np.ndarray, " context"]:
+    """The answer's log-odds of the prompt with these nodes as in the neutral run."""
+    return _many_scores(answer, other, [taken_out])[0]
+
+
+def _many_scores(answer: Problem, other: Ids, sets: list[Nodes]) -> Float[np.ndarray, "set context"]:
+    found = np.zeros((len(sets), len(answer.contexts)))
+    for pair in units.pairs(answer, other):
+        donors = units.activations(answer, pair.corrupted)
+        for i, nodes_ in enumerate(sets):
+            found[i, pair.members] = units.patched(answer, pair, donors, nodes_)[:, 0].double().cpu().numpy()
+    return found
+
+
+def _none(answer: Problem) -> Nodes:
+    return units.only(answer)
+
+
+def _proof(answer: Problem, neutral: list[Ids], estimates: np.ndarray, keys: list[Key], ends: np.ndarray, graphs: int) -> Proof:
+    sizes = [n for n in SIZES if n <= np.count_nonzero(estimates)]
+    strongest = [units.only(answer, *nodes.strongest(estimates, n)) for n in sizes]
+    rng = np.random.default_rng(answer.seed)
+    drawn = [_random_graph(answer, keys, rng) for _ in range(graphs)]
+    sets = [units.only(answer, *keys), *drawn, *strongest]
+    kept = np.mean([_many_scores(answer, other, [~nodes_ for nodes_ in sets]) for other in neutral], axis=0) - ends[1]
+    lost = ends[0] - np.mean([_many_scores(answer, other, sets) for other in neutral], axis=0)
+    whole, groups = ends[0] - ends[1], answer.contexts.groups
+    shares = [part.mean(axis=1) / whole.mean() for part in (kept, lost)]
+    spread = [(float(s[1 : 1 + graphs].mean()), float(s[1 : 1 + graphs].min()), float(s[1 : 1 + graphs].max())) for s in shares]
+    curve = tuple((n, float(shares[0][1 + graphs + i]), float(shares[1][1 + graphs + i])) for i, n in enumerate(sizes))
+    return Proof(share_interval(kept[0], whole, groups), share_interval(lost[0], whole, groups), spread[0], spread[1], graphs, curve)
+
+
+def _random_graph(answer: Problem, keys: list[Key], rng: np.random.Generator) -> Nodes:
+    """As many nodes as the circuit has at each place, of any layer and unit."""
+    found = _none(answer)
+    layers, width, _ = units.grid_shape(answer)
+    for place in sorted({key[2] for key in keys}):
+        count = sum(key[2] == place for key in keys)
+        flat = rng.choice(layers * width, count, replace=False)
+        found[flat // width, flat % width, place] = True
+    return found
+
+
+def share_interval(part: Float[np.ndarray, " context"], whole: Float[np.ndarray, " context"], groups: tuple[str, ...]) -> Interval:
+    """mean(part) / mean(whole) with its interval, by linearising the ratio (delta method)."""
+    share = part.mean() / whole.mean()
+    return cluster_interval(share + (part - share * whole) / whole.mean(), groups)
+
+
+def _edges(
+    problem: Problem, answer: Problem, neutral: list[Ids], keys: list[Key], n_edges: int, total: float | None
+) -> tuple[tuple[Edge, ...], tuple[tuple[str, str, float], ...]]:
+    """All edges, and the directions and latents that they lead to with their change."""
+    read = Targets(tuple(t for t in problem.targets.items if t.kind != "objective" and all(s.hook == "resid_post" for s in t.sites)))
+    grounds = [edges.ground(answer, pair) for other in neutral for pair in units.pairs(answer, other)]
+    n, decision = len(answer.contexts) * len(neutral), len(answer.prompt) + 1
+    carriers = {t.name: [edges.through(g, t) for g in grounds] for t in read.items if t.kind != "answer"}
+    carried = {name: sum(float(effect.sum()) for effect, _ in parts) / n for name, parts in carriers.items()}
+    change = np.mean([problem.with_prompt - problem.scores([other])[0] for other in neutral], axis=0).mean(axis=0)
+    changes = {t.name: float(value) for t, value in zip(problem.targets.items, change, strict=True)}
+    latents = sorted((t.name for t in read.items if t.kind == "latent" and changes[t.name]), key=lambda name: -abs(carried[name]))[:MOST_LATENTS]
+    drawn = Targets(tuple(t for t in read.items if t.kind != "latent" or t.name in latents))
+    found = [Edge(_sender_id(answer, s), _key_id(answer, k), "path", exact, _share(exact, total), guess)
+             for s, k, guess, exact in edges.strongest_paths(answer, grounds, keys, n_edges)]  # fmt: skip
+    for key in (key for key in keys if key[2] == decision):
+        effect = torch.cat([edges.direct_effects(g, drawn, key, edges.change_of(g, key)) for g in grounds]).mean(dim=0).tolist()
+        found += [Edge(_key_id(answer, key), f"target:{t.name}", "direct", value, _share(value, changes[t.name]))
+                  for t, value in zip(drawn.items, effect, strict=True) if value]  # fmt: skip
+    name = next(t.name for t in problem.targets.items if t.kind == "answer")
+    for target in (t for t in drawn.items if t.kind != "answer"):
+        found.append(Edge(f"target:{target.name}", f"target:{name}", "through", carried[target.name], _share(carried[target.name], total)))
+        found += _into_directions(target, drawn, carriers, changes, n)
+    return tuple(found), tuple((t.name, t.kind, changes[t.name]) for t in drawn.items)
+
+
+def _into_directions(latent: Target, drawn: Targets, carriers: dict[str, list], changes: dict[str, float], n: int) -> list[Edge]:
+    """What a latent's change adds to the reading of each direction that is read at its layer or behind it."""
+    if latent.kind != "latent":
+        return []
+    behind = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]
+    moved = torch.cat([change for _, change in carriers[latent.name]])
+    effects = {t.name: -float((moved @ t.objective.vector.to(moved.device)).sum()) / n for t in behind}  # type: ignore[attr-defined]
+    return [Edge(f"target:{latent.name}", f"target:{name}", "direct", value, _share(value, changes[name])) for name, value in effects.items()]
+
+
+def _attention(problem: Problem, heads: list[Node]) -> dict[str, tuple[float, ...]]:
+    """Mean attention of each head from its place to everything before the prompt, each token, the question, the decision token."""
+    sites = sorted({Site(node.site.layer, "pattern") for node in heads})
+    if not sites or any(site.name not in problem.runner.hook_names() for site in sites):
+        return {}
+    sums = {_node_id(node): np.zeros(len(problem.prompt) + 3) for node in heads}
+    for pair in units.pairs(problem, problem.prompt):
+        with torch.no_grad(), problem.runner.capture(sites) as caught:
+            problem.run(pair.clean, problem.runner.embed(pair.clean.ids))
+        before = torch.arange(pair.clean.ids.shape[1], device=pair.places.device) < pair.clean.layout.prompt_start[:, None]
+        keys = torch.cat([before[None], pair.places]).float()
+        for node in heads:
+            queries = pair.places[node.place].float()
+            weights = caught[Site(node.site.layer, "pattern")][:, node.head].float()
+            looks = torch.einsum("bq,bqk,pbk->bp", queries / queries.sum(dim=1, keepdim=True).clamp(min=1), weights, keys)
+            sums[_node_id(node)] += looks.sum(dim=0).double().cpu().numpy()
+    return {name: tuple((total / len(problem.contexts)).tolist()) for name, total in sums.items()}
+
+
+def _share(effect: float, total: float | None) -> float | None:
+    return effect / total if total else None
+
+
+def _sender_id(problem: Problem, sender: edges.Sender) -> str:
+    return f"token:{sender}" if isinstance(sender, int) else _key_id(problem, sender)
+
+
+def _key_id(problem: Problem, key: Key) -> str:
+    return _node_id(nodes.make_node(problem, key, 0.0))
+
+
+def _node_id(node: Node) -> str:
+    return f"node:{node.site.layer}:{'mlp' if node.head is None else node.head}:{node.place}"
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.estimate:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+
+
