@@ -83,6 +83,7 @@ def write_example_run(directory: Path, hostile: bool = False, n_tokens: int = 8,
     ]
     tokens = [HOSTILE[i % len(HOSTILE)] if hostile else TOKENS[i % len(TOKENS)] for i in range(n_tokens)]
     dump(directory / "latents.json", {"schema": 1, "site": "blocks.3.hook_resid_post", "sae": "organism", "latents": rows})
+    dump(directory / "cards.json", latent_cards(tokens, rows, text))
     dump(directory / "comparison.json", comparison(text))
     dump(directory / "direction.json", direction())
     dump(directory / "manifest.json", manifest(text))
@@ -97,6 +98,51 @@ def write_example_run(directory: Path, hostile: bool = False, n_tokens: int = 8,
 
 def dump(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def latent_cards(tokens: list[str], rows: list[dict], text: Callable[[str], str]) -> dict:
+    """Cards of the first three latents; the third never fires."""
+    cards = [
+        {"latent": row["latent"], "density": 0.1 if i < 2 else 0.0, "n_tokens": 4000, "edges": [0.0, 1.0, 2.0], "counts": [9, 4],
+         "examples": [{"activation": 2.0, "peak": 1, "tokens": tokens[:9], "activations": [0.1 * k for k in range(min(9, len(tokens)))]}],
+         "promotes": [[text("no"), 1.2]], "suppresses": [[text("yes"), -0.8]], "directions": [["direction", 0.7]], "latents": [["latent 3", -0.2]],
+         "label": text("plain speech") if i == 0 else "", "label_source": "the user", "neuronpedia": text("https://www.neuronpedia.org/toy/1/17")}
+        for i, row in enumerate(rows[:3])
+    ]  # fmt: skip
+    return {"schema": 1, "sae": "organism", "site": "blocks.3.hook_resid_post", "corpus": text("200 texts"), "cards": cards}
+
+
+def circuit(tokens: list[str], latents: list[str]) -> dict:
+    """A small graph: one token, two heads, an MLP, a latent, the direction and the answer."""
+    units = [(0, 1, 1, -1.1), (1, None, -2, -0.6), (2, 0, -1, 0.3)]
+    nodes = [{"id": f"node:{layer}:{head}:{place}", "name": f"{'MLP' if head is None else f'head {head}'} of layer {layer}", "layer": layer,
+              "head": head, "place": place, "estimate": effect, "exact": effect} for layer, head, place, effect in units]  # fmt: skip
+    ends = [("answer log-odds", "answer", -2.4), ("direction", "direction", -3.0), (latents[0], "latent", 1.5)]
+    pairs = [("token:1", nodes[0]["id"]), (nodes[0]["id"], nodes[1]["id"]), (nodes[1]["id"], nodes[2]["id"]), (nodes[2]["id"], "target:direction"),
+             (nodes[2]["id"], f"target:{latents[0]}"), (f"target:{latents[0]}", "target:direction"),
+             ("target:direction", "target:answer log-odds")]  # fmt: skip
+    share = {"mean": 0.87, "low": 0.8, "high": 0.94}
+    return {
+        "tokens": tokens[:80], "nodes": nodes, "agreement": 0.93, "total": {"mean": -2.4, "low": -2.9, "high": -1.9},
+        "verdict": "3 parts reproduce 87%.",
+        "edges": [{"source": a, "target": b, "kind": "path", "effect": -0.5, "share": 0.2, "estimate": -0.4} for a, b in pairs],
+        "targets": [{"id": f"target:{name}", "name": name, "kind": kind, "change": change} for name, kind, change in ends],
+        "proof": {"faithfulness": share, "completeness": share, "random_faithfulness": [0.1, 0.0, 0.3], "random_completeness": [0.2, 0.1, 0.4],
+                  "graphs": 8, "curve": [[1, 0.2, 0.5], [4, 0.8, 0.9]]},
+        "attention": {nodes[0]["id"]: [0.1, *[0.0] * min(80, len(tokens)), 0.5, 0.4]},
+    }  # fmt: skip
+
+
+def side_effects() -> dict:
+    moved = {"latent": 44, "before": 0.2, "change": 1.1, "low": 0.9, "high": 1.3, "manual": 0.4, "size": 1.1}
+    active = {name: {"mean": 16.0, "low": 15.0, "high": 17.0} for name in ("no prompt", "prompt", "manual prompt")}
+    lists = {"beside": [moved], "inside": [moved | {"latent": 17}]}
+    return {"manual": "Be honest.", "aimed": 0.2, "verdict": "Active latents: 16.", "active": active, **lists}
+
+
+def doses() -> list[dict]:
+    return [{"kind": kind, "amount": k, "moved": -1.5 * k, "answer": -0.8 * k, "low": -0.9 * k, "high": -0.7 * k}
+            for kind in ("prompt", "steering") for k in (1, 2)]  # fmt: skip
 
 
 def comparison(text: Callable[[str], str]) -> dict:
@@ -302,6 +348,9 @@ def attribution(rng: np.random.Generator, tokens: list[str], latents: list[str])
         ],
         "nodes": [{"node": "head 3 of layer 2", "token": tokens[1], "estimate": -0.61, "exact": -0.55}],
         "nodes_agreement": 0.9,
+        "circuit": circuit(tokens, latents),
+        "side_effects": side_effects(),
+        "dose": doses(),
         "pairs": [{"target": "answer log-odds", "first": 1, "second": 3, "mean": 0.41, "low": 0.2, "high": 0.62}],
     }
     return pd.DataFrame(rows), summary

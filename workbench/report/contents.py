@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.display import shorten, visible
-from workbench.report import ledger, parts
+from workbench.report import inside, ledger, parts
 
 #: Files of a run directory, with what a reader loses when one is missing.
 FILES = {
@@ -31,6 +31,7 @@ FILES = {
     "attribution.json": "the summary of the token by token explanation",
     "direction.json": "the direction inside the model and how it was chosen",
     "latents.json": "the latents of the sparse autoencoder",
+    "cards.json": "what each latent fires on",
     "evaluation.parquet": "the answer to each single question",
     "manifest.json": "versions, seeds and timings",
     "study.yaml": "what was asked",
@@ -53,6 +54,8 @@ class Contents:
     ledger: dict[str, Any] | None = None
     direction: parts.Direction | None = None
     latents: parts.Latents | None = None
+    inside: inside.Inside = field(default_factory=inside.Inside)
+    cards: inside.Cards | None = None
     answers: dict[str, list[float]] | None = None
     manifest: dict[str, Any] | None = None
     study: str | None = None
@@ -68,8 +71,10 @@ def read_contents(directory: Path) -> Contents:
     found.history = reader.read("search/history.parquet", lambda path: _history(pd.read_parquet(path)))
     found.direction = reader.read("direction.json", lambda path: parts.Direction.model_validate(_json(path)))
     found.latents = reader.read("latents.json", lambda path: _cut_latents(parts.Latents.model_validate(_json(path)), found.missing))
+    found.cards = reader.read("cards.json", lambda path: inside.cut_cards(inside.Cards.model_validate(_json(path)), found.missing))
     summary = reader.read("attribution.json", lambda path: parts.Attribution.model_validate(_json(path)))
     found.ledger = reader.read("attribution.parquet", lambda path: ledger.view(pd.read_parquet(path), summary, found.missing))
+    found.inside = inside.view(summary, found.missing)
     found.answers = reader.read("evaluation.parquet", lambda path: _answers(pd.read_parquet(path)))
     found.manifest = reader.read("manifest.json", lambda path: parts.mapping(_json(path)))
     found.study = reader.read("study.yaml", lambda path: _study(path))

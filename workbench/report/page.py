@@ -140,6 +140,7 @@ def _page(contents: Contents, told: story.Story, data: dict[str, Any]) -> str:
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
         latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
+        inside=contents.inside, cards=contents.cards,
     )  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def _filters() -> dict[str, Any]:
     """What the template may call: figures and names as a reader sees them."""
     return {
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
-        "percent": story.percent, "points": story.points, "signed": story.signed, "pvalue": story.p_value,
+        "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value,
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
     }  # fmt: skip
 
@@ -201,6 +202,11 @@ def _filters() -> dict[str, Any]:
 def _minus(text: str) -> str:
     """Hyphens that stand before a digit, as minus signs."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def _share(value: Any) -> str:
+    """A share as a percentage; a dash where it is missing."""
+    return story.percent(value) if isinstance(value, (int, float)) else number(None)
 
 
 def _short(value: Any) -> str:

@@ -192,6 +192,9 @@ class Attribution(Part):
     mediation: list[dict[str, Any]] = Field(default_factory=list)
     nodes: list[dict[str, Any]] = Field(default_factory=list)
     nodes_agreement: Number = None
+    circuit: Any = None
+    dose: Any = None
+    side_effects: Any = None
     notes: list[str] = Field(default_factory=list)
 
 

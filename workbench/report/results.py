@@ -13,7 +13,7 @@ from workbench.attribution import Ledger
 from workbench.comparison import Comparison
 from workbench.directions import Scan
 from workbench.errors import UserError
-from workbench.latents import Latents
+from workbench.latents import Cards, Latents
 from workbench.runs import write_json, write_parquet
 from workbench.search import Frontier
 
@@ -54,10 +54,16 @@ def _latents(directory: Path, result: Latents) -> None:
     write_json(directory / "latents.json", result.to_json())
 
 
+def _cards(directory: Path, result: Cards) -> None:
+    write_json(directory / "cards.json", result.to_json())
+
+
 def _scan(directory: Path, result: Scan) -> None:
     best, table = result.best, json.loads(result.table.to_json(orient="records"))
     facts = {"site": best.site.name, "method": best.method, "norm": best.norm, "auc": best.auc, "predicts": table[0].get("predicts")}
     (directory / "direction.json").write_text(json.dumps({"schema": 1, **facts, "table": table}), encoding="utf-8")
 
 
-SAVERS: dict[type, Callable[[Path, Any], None]] = {Comparison: _comparison, Ledger: _ledger, Frontier: _frontiers, Latents: _latents, Scan: _scan}
+SAVERS: dict[type, Callable[[Path, Any], None]] = {
+    Comparison: _comparison, Ledger: _ledger, Frontier: _frontiers, Latents: _latents, Cards: _cards, Scan: _scan,
+}  # fmt: skip
