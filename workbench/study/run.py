@@ -8,19 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.attribution import attribute
 from workbench.comparison import Comparison, agreement_with_truth, compare, other_persona_rates
-from workbench.contexts import encode_prompt
 from workbench.directions import Direction, load_directions, save_directions
 from workbench.errors import UserError
 from workbench.latents import Latents
 from workbench.models import runner_for
-from workbench.objectives import answer_log_odds, latent_activation, projection
 from workbench.report import write_report
 from workbench.runs import RunDirectory, read_json, read_parquet, write_json, write_parquet, write_text
 from workbench.sae import Sae
 from workbench.search import Checkpoint, Frontier, Progress
 from workbench.study import stages
+from workbench.study.explain import explain
 from workbench.study.settings import Study
 from workbench.study.stages import ChosenDirections, Material
 
@@ -238,17 +236,12 @@ def _attribution(
         tell("attribution", 1.0)
         return
     tell("attribution", 0.0)
-    settings = material.study.attribution
-    with directory.stage("attribution", ["attribution.parquet", "attribution.json"]):
-        contexts = material.selection_contexts.take(settings.contexts, material.study.seed)
+    files = ["attribution.parquet", "attribution.json"]
+    if sae is not None and material.study.attribution.cards:
+        files += ["cards.json", "cards.parquet"]
+    with directory.stage("attribution", files):
         text = next(c.text for c in chosen[name].candidates if c.chosen)
-        targets: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(directions.best, "raw")}
-        if sae is not None and latents is not None:
-            targets |= {f"latent {i}": latent_activation(sae, [i]) for i in latents.ids[: material.study.latents]}
-        ids = encode_prompt(material.model, contexts, text)
-        ledger = attribute(material.model, ids, targets, contexts, settings.estimators, seed=material.study.seed)
-        write_parquet(directory.file("attribution.parquet"), ledger.table)
-        write_json(directory.file("attribution.json"), {"schema": 1, "search": name, **ledger.summary()})
+        explain(directory, material, directions.best, sae, latents, name, text)
     tell("attribution", 1.0)
 
 

@@ -91,10 +91,16 @@ class Search(_Frozen):
 
 
 class Attribution(_Frozen):
-    """contexts: selection contexts that the ledger averages over. estimators: names of workbench.attribution."""
+    """contexts: selection contexts that the ledger averages over. estimators: names of workbench.attribution. circuit: heads and MLPs in
+    the circuit (0: none). cards: latents that get a card (0: none), read on `texts` texts of the file `corpus` (None: the train
+    questions as the model sees them)."""
 
     contexts: int = Field(24, ge=2)
     estimators: tuple[str, ...] = ("removal", "gradient_x_input")
+    circuit: int = Field(12, ge=0)
+    cards: int = Field(12, ge=0)
+    corpus: str | None = None
+    texts: int = Field(200, ge=1)
 
 
 class Study(_Frozen):
