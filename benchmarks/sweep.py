@@ -100,6 +100,7 @@ def workers(asked: Sweep, place: Path, kill: bool, seed: int = 0) -> tuple[dict[
 
 def cluster(asked: Sweep, place: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Two nodes on this machine; the second is removed as soon as it has begun a study."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only
     import ray
     from ray.cluster_utils import Cluster
 

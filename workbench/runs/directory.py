@@ -225,14 +225,19 @@ class RunDirectory:
         return entries
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for this process. UserError if another one holds it; the lock goes with the process, however
-        it ends."""
+    def lock(self, patience: float = 1.0) -> Iterator[None]:
+        """Hold the run for this process. UserError if another one holds it for longer than `patience` seconds (a look whether it
+        is free holds it for a moment); the lock goes with the process, however it ends."""
+        end = time.monotonic() + patience
         with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"{self.path} is in use: another process writes to this run") from error
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if time.monotonic() >= end:
+                        raise UserError(f"{self.path} is in use: another process writes to this run") from error
+                    time.sleep(0.05)
             yield
 
     def _begin(self) -> None:

@@ -225,8 +225,9 @@ def beside_directions(material: Material) -> tuple[Direction, ...]:
 
 
 def besides(material: Material) -> list[Material]:
-    """The material of the personas beside the study's own: same model, same settings, their own data."""
-    studies = [material.study.model_copy(update={"persona": name, "beside": {}}) for name in material.study.beside]
+    """The material of the personas beside the study's own (the organism's by name, others by their files): same model, same settings."""
+    data = material.study.data.model_copy(update={"path": None})
+    studies = [material.study.model_copy(update={"persona": name, "data": data, "beside": {}}) for name in material.study.beside]
     return [Material.load(study, material.model) for study in studies]
 
 

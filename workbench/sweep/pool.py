@@ -159,6 +159,8 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
     loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
     try:
         import ray
     except ImportError as error:
@@ -172,7 +174,8 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
             ray.init(address, **quiet)
         else:
             ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=OBJECT_STORE, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare Exceptions where a node does not come up
+        ray.shutdown()
         raise UserError(f"no Ray {f'cluster at {address}' if address else 'here'}: {' '.join(str(error).split())}") from error
     try:
         yield ray

@@ -75,8 +75,8 @@ class Resolver:
         """The key of a study; UserError where it names what is not there."""
         persona = self._persona(study.persona, study.data.path)
         self._split(study.persona, study.data.path, study.data.split_seed, study.data.fractions)
-        if "manual" in study.conditions and study.sign not in persona.manual_prompts:
-            raise UserError(f"persona {persona.name!r} has no manual prompts to {study.sign}: leave the condition 'manual' out")
+        if study.sign not in persona.manual_prompts and ("manual" in study.conditions or study.search.start == "manual"):
+            raise UserError(f"persona {persona.name!r} has no manual prompts to {study.sign}: neither a condition nor a start can be one")
         layers, weights = self._weights(study.model.name, study.model.revision)
         unknown = [layer for layer in study.directions.layers or () if not 0 <= layer < layers]
         if unknown:
@@ -85,7 +85,8 @@ class Resolver:
             self._device(study.model.device)
         content = study.model_dump(mode="json", by_alias=True, exclude={"name": True, "data": {"path"}})
         content["search"]["options"] = make_method(study, study.search.method).model_dump(mode="json")
-        content |= {"persona": [persona.name, persona.hash], "weights": weights, "sae": self._sae(_sae_name(study))}
+        others = {name: self._persona(name, None).hash for name in study.beside}
+        content |= {"persona": [persona.name, persona.hash], "others": others, "weights": weights, "sae": self._sae(_sae_name(study))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -67,7 +67,7 @@ def look(out: Path, key: str) -> Outcome:
 def is_free(run: RunDirectory) -> bool:
     """Does nobody hold the run's lock?"""
     try:
-        with run.lock():
+        with run.lock(patience=0.0):
             return True
     except UserError:
         return False
