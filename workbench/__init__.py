@@ -20,7 +20,7 @@ _PUBLIC = {
     "workbench.answers": ("Answers", "answer"),
     "workbench.directions": ("Direction", "find_directions", "random_directions"),
     "workbench.sae": ("load_sae", "train_sae"),
-    "workbench.latents": ("rank_latents",),
+    "workbench.latents": ("describe_latents", "rank_latents"),
     "workbench.objectives": (
         "AnswerLogProb", "Objective", "Repetition", "Similarity", "Target", "answer_log_odds", "keep", "latent_activation",
         "neutral_prompts", "projection",
@@ -32,7 +32,7 @@ _PUBLIC = {
         "RandomTokens", "SoftPrompt", "Steering", "few_shot",
     ),
     "workbench.comparison": ("Comparison", "compare", "compare_runs"),
-    "workbench.attribution": ("Ledger", "attribute"),
+    "workbench.attribution": ("Ledger", "attribute", "side_effects"),
     "workbench.report": ("OverviewRun", "write_overview", "write_report"),
     "workbench.study": ("Study", "run"),
     "workbench.study.presets": ("preset",),
