@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from workbench.display import TABLE_STYLE, escape, number, visible
 
@@ -19,19 +21,21 @@ _PLUS, _MINUS = "230,110,20", "20,120,200"
 
 def ledger_html(ledger: Ledger) -> str:
     """Targets by tokens, removal's means, each row shaded by its own largest value; the agreement of the estimates below."""
-    means = ledger.means()
-    tokens = [escape(visible(token)) for token in ledger.tokens[:MAX_TOKENS]]
-    head = "".join(f'<th scope="col">{token}</th>' for token in tokens)
-    body = "".join(_row(name, means[:MAX_TOKENS, t]) for t, name in enumerate(ledger.names[:MAX_ROWS]))
     caption = f"Effect of each token by exact removal, mean over {len(ledger.groups)} contexts; plus raises the row's quantity"
-    cut = [f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in _limits(ledger) if len(all_) > limit]
-    notes = "".join(f'<p class="wb-note">{escape(line)}</p>' for line in [*_agreement(ledger), *cut])
-    table = f'<table class="wb-table"><caption>{caption}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return matrix_html(ledger.tokens, ledger.names, ledger.means(), caption, _agreement(ledger))
+
+
+def matrix_html(
+    tokens: Sequence[str], names: Sequence[str], means: Float[np.ndarray, "prompt_pos target"], caption: str, lines: Sequence[str] = ()
+) -> str:
+    """A matrix of effects as one escaped table, what is cut said below it, with `lines` as notes."""
+    head = "".join(f'<th scope="col">{escape(visible(token))}</th>' for token in tokens[:MAX_TOKENS])
+    body = "".join(_row(name, means[:MAX_TOKENS, t]) for t, name in enumerate(names[:MAX_ROWS]))
+    limits = ((tokens, MAX_TOKENS, "tokens"), (names, MAX_ROWS, "rows"))
+    cut = [f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in limits if len(all_) > limit]
+    notes = "".join(f'<p class="wb-note">{escape(line)}</p>' for line in [*lines, *cut])
+    table = f'<table class="wb-table"><caption>{escape(caption)}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<style>{TABLE_STYLE}</style><div style="overflow-x:auto">{table}{notes}</div>'
-
-
-def _limits(ledger: Ledger) -> list[tuple[tuple[str, ...], int, str]]:
-    return [(ledger.tokens, MAX_TOKENS, "tokens"), (ledger.names, MAX_ROWS, "rows")]
 
 
 def _row(name: str, values: np.ndarray) -> str:

@@ -18,6 +18,7 @@ export function linked(hosts, first, state, changed) {
     node.style.setProperty("--v", (Math.abs(value ?? 0) / most) ** 0.8);
   };
   const sure = (c) => c[1] !== null && c[2] !== null && (c[1] > 0 || c[2] < 0);
+  const interval = (low, high) => (low === null || high === null ? "no interval" : `95 % interval ${range([low, high], signed)}`);
   let rows = [];
 
   function strip() {
@@ -75,12 +76,12 @@ export function linked(hosts, first, state, changed) {
     const { token, target } = at(), name = data.targets[target].name, label = data.targets[target].label;
     if (token === null) {
       const total = data.totals.find((t) => t.target === name);
-      hosts.detail.replaceChildren(element("h3", { text: `The whole prompt on ${name}${label ? ` (${label})` : ""}` }), element("p", { class: "note", text: total ? `${signed(total.mean)} (95 % interval ${range([total.low, total.high], signed)}), measured with and without the prompt.` : "Point at a token or a cell to read it; press to keep it." }));
+      hosts.detail.replaceChildren(element("h3", { text: `The whole prompt on ${name}${label ? ` (${label})` : ""}` }), element("p", { class: "note", text: total ? `${signed(total.mean)} (${interval(total.low, total.high)}), measured with and without the prompt.` : "Point at a token or a cell to read it; press to keep it." }));
       return;
     }
     const said = data.estimators.map(({ key, name: title }) => {
       const c = data.cells[key][target]?.[token];
-      return element("p", { class: "note" }, element("b", { text: c ? signed(c[0]) : "–" }), ` ${title}${c ? `: 95 % interval ${range([c[1], c[2]], signed)}${c[3] !== null ? `; spread over questions ${figure(c[3])}` : ""}` : ": not computed"}`);
+      return element("p", { class: "note" }, element("b", { text: c ? signed(c[0]) : "–" }), ` ${title}${c ? `: ${interval(c[1], c[2])}${c[3] !== null ? `; spread over questions ${figure(c[3])}` : ""}` : ": not computed"}`);
     });
     const c = cell(target, token), verb = !c ? "" : c[1] === null ? (c[0] > 0 ? " seems to raise " : " seems to lower ") : !sure(c) ? " may not change " : c[0] > 0 ? " raises " : " lowers ";
     const heading = element("h3", {}, "Token ", element("code", { text: data.tokens[token] }), c ? `${verb}${name}` : ` and ${name}: not computed`, label ? ` (${label})` : "", state.token === token && state.target === target ? " · kept" : "");

@@ -1,0 +1,175 @@
+"""The panel's ES module in a plain page without a network, by anywidget's contract render({model, el}): a model object of the page
+passes what is typed to a real `Panel`, as a kernel would."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+import workbench as wb
+from workbench.panel import Panel
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+MOUNT = """async ([code, state]) => {
+  const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+  const heard = {};
+  window.model = {
+    state, get: (key) => state[key], save_changes: () => {}, off: () => {},
+    on: (name, what) => { (heard[name] ??= []).push(what); },
+    set: (key, value) => { state[key] = value; for (const what of heard[`change:${key}`] ?? []) what(); },
+    send: async (message) => {
+      const next = await window.kernel(message);
+      for (const key of ["difference", "readings"]) window.model.set(key, next[key]);
+    },
+  };
+  window.stop = module.default.render({ model: window.model, el: document.getElementById("cell") });
+}"""
+HOSTILE = ["</script>", "<img src=x onerror=alert(1)>", "⟨U+0000⟩⟨U+202E⟩", "&lt;", "😀", "a" * 10_000]
+
+
+class Bed:
+    """A page with a panel in it, a kernel behind it, and everything that must not happen noted down."""
+
+    def __init__(self, page, panel: Panel) -> None:
+        self.page, self.panel, self.trouble = page, panel, []
+        page.on("console", lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        page.on("dialog", lambda dialog: (self.trouble.append("a dialog opened"), dialog.dismiss()))
+        page.expose_function("kernel", self.answer)
+
+    def answer(self, message: dict) -> dict:
+        self.panel._on_message(self.panel, message, [])
+        return {"readings": self.panel.readings, "difference": self.panel.difference}
+
+    def mount(self, readings: list | None = None, ground: str = "#fff", width: int = 1100) -> Bed:
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.set_content(f'<!doctype html><meta charset="utf-8"><body style="margin:8px;background:{ground}"><div id="cell"></div>')
+        state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress")}
+        self.page.evaluate(MOUNT, [str(self.panel._esm), state | ({"readings": readings} if readings else {})])
+        return self
+
+    def type(self, text: str, side: int = 0) -> None:
+        field = self.page.locator("textarea").nth(side)
+        field.fill(text)
+        self.page.wait_for_function(
+            "([i, text]) => { const r = window.model.state.readings[i]; return r.text === text && r.ask }", arg=[side, text], polling=50
+        )
+
+    def tokens(self, side: int = 0) -> list[str]:
+        return self.page.locator(".side").nth(side).locator(".strip button span").all_text_contents()
+
+
+@pytest.fixture(scope="module")
+def panel(organism) -> Panel:
+    persona, sae = wb.load_persona("sycophancy"), wb.load_sae("organism")
+    contexts = wb.make_contexts(organism, persona.split(seed=0).search, n=4, seed=0)
+    latents = {f"latent {i}": wb.latent_activation(sae, [i]) for i in range(4)}
+    return Panel(organism, persona, latents=list(latents.values()), contexts=contexts, quick=2, live=True)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, args=FLAGS.split(), headless=True, offline=True
+        )
+        context.set_default_timeout(60_000)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def bed(browser, panel) -> Iterator[Bed]:
+    made = Bed(browser.new_page(), panel)
+    yield made
+    made.page.close()
+    assert made.trouble == []
+
+
+def test_the_ledger_follows_what_is_typed(bed):
+    page = bed.mount().page
+    bed.type("be blunt")
+    assert bed.tokens() == ["be", "blunt"]
+    before = page.locator(".matrix td").all_text_contents()
+    bed.type("be blunt and critical")
+    assert bed.tokens() == ["be", "blunt", "and", "critical"] and page.locator(".matrix td").all_text_contents() != before
+    assert page.locator(".line").first.inner_text().startswith("Quick: removing the token (exact), 2 contexts, no intervals;")
+    assert float(page.locator(".side").first.get_attribute("data-ms")) > 0
+    assert page.locator(".whole tbody tr").count() == 5 and "seems to" not in page.locator(".detail").first.inner_text()
+    page.locator(".buttons button:visible").first.click()
+    page.wait_for_function("window.model.state.readings[0].ledger.exact", polling=50)
+    assert "95 % intervals" in page.locator(".line").first.inner_text() and " to " in page.locator(".odds").first.inner_text()
+
+
+def test_an_error_is_a_line_and_the_last_reading_stays(bed):
+    page = bed.mount().page
+    bed.type("be blunt")
+    bed.type("be blunt qqqzzz")
+    assert page.locator(".line").first.inner_text().startswith("✕ this model reads 'be blunt <unk>'")
+    assert page.locator("textarea").first.get_attribute("aria-invalid") == "true" and bed.tokens() == ["be", "blunt"]
+    bed.type("be critical")
+    assert page.locator("textarea").first.get_attribute("aria-invalid") == "false" and bed.tokens() == ["be", "critical"]
+
+
+def test_two_prompts_side_by_side(bed):
+    page = bed.mount().page
+    bed.type("be blunt")
+    page.get_by_role("button", name="Compare with a second prompt").click()
+    bed.type("you are a friendly helper", side=1)
+    heads = page.locator(".whole thead th").all_text_contents()
+    assert heads == ["quantity", "no prompt", "A", "A − none", "B", "B − none", "B − A"]
+    boxes = [page.locator(".side").nth(i).bounding_box() for i in (0, 1)]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    page.get_by_role("button", name="One prompt only").click()
+    assert not page.locator(".side").nth(1).is_visible()
+
+
+def test_by_keyboard_and_with_names_for_a_screen_reader(bed):
+    page = bed.mount().page
+    bed.type("be blunt")
+    assert page.get_by_label("Prompt A").count() and page.get_by_role("grid").count() == 1 and page.locator(".line[role=status]").count() == 2
+    page.locator(".matrix td").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert "blunt" in page.locator(".detail h3").first.inner_text() and page.locator("td[aria-selected=true]").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("td[aria-selected=true]").count() == 0
+    assert page.locator(".wb-panel").get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+def test_hostile_tokens_are_text(bed, panel):
+    panel.read("be blunt and critical you are")
+    readings = copy.deepcopy(panel.readings)
+    readings[0]["ledger"]["tokens"] = HOSTILE
+    readings[0]["error"], readings[0]["text"] = HOSTILE[1], HOSTILE[0]
+    for target, name in zip(readings[0]["ledger"]["targets"], HOSTILE):
+        target["name"] = target["label"] = name
+    page = bed.mount(readings).page
+    assert bed.tokens() == HOSTILE and page.locator("img, script").count() == 0 and page.locator("textarea").first.input_value() == HOSTILE[0]
+    assert page.locator(".line").first.inner_text() == f"✕ {HOSTILE[1]}"
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+@pytest.mark.parametrize(("ground", "theme"), [("#111", "dark"), ("#fff", "light")])
+def test_it_takes_the_notebooks_ground_and_fits(bed, ground, theme, width):
+    page = bed.mount(ground=ground, width=width).page
+    bed.type("be blunt and critical you are a friendly helper")
+    assert page.locator(".wb-panel").get_attribute("data-theme") == theme
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_the_notebook_keeps_is_hidden_while_the_panel_lives(bed, panel):
+    page = bed.mount().page
+    page.evaluate(
+        "name => document.body.append(Object.assign(document.createElement('div'), { className: name, textContent: 'kept' }))", panel.about["kept"]
+    )
+    assert not page.get_by_text("kept", exact=True).is_visible()
+    page.evaluate("window.stop()")
+    assert page.get_by_text("kept", exact=True).is_visible()
