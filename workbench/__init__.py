@@ -18,6 +18,7 @@ _PUBLIC = {
     "workbench.contexts": ("Context", "Contexts", "allowed_ids", "lexicon", "make_contexts", "survives"),
     "workbench.activations": ("collect",),
     "workbench.answers": ("Answers", "answer"),
+    "workbench.evaluation": ("AskedJudge", "Extras", "PatternJudge", "evaluate", "judge_all", "open_answers", "truthfulqa"),
     "workbench.directions": ("Direction", "find_directions", "random_directions"),
     "workbench.sae": ("load_sae", "train_sae"),
     "workbench.latents": ("describe_latents", "rank_latents"),

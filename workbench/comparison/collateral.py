@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import torch
-
 from workbench.answers import Answers
 from workbench.conditions import Condition, SoftPrompt, true_contexts
 from workbench.contexts import Slot, make_contexts
 from workbench.errors import UserError
-from workbench.models import Layout, runner_for
+from workbench.evaluation import text_cross_entropies
 from workbench.personas import Split
 
 
@@ -37,30 +35,14 @@ def other_persona_rates(
     return {name: condition.answer(model, make_contexts(model, split, slot, n=n)) for name, split in others.items()}
 
 
-@torch.no_grad()
 def text_cross_entropy(model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system") -> float:
     """Mean cross-entropy, nats a token, of texts that have nothing to do with the persona, as the user's words under the
     condition: behind its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for
     a soft prompt, which is no text to stand before another."""
-    runner = runner_for(model)
     if not texts:
         raise UserError("expected at least one text to measure")
     if isinstance(condition, SoftPrompt):
         return math.nan
     with condition.edit(model) if hasattr(condition, "edit") else nullcontext():
-        losses = [_text_losses(runner, condition.prompt, text, slot) for text in texts]
-    return float(torch.cat(losses).mean())
-
-
-def _text_losses(runner: Any, prompt: str | None, text: str, slot: Slot) -> torch.Tensor:
-    user = {"role": "user", "content": text if prompt is None or slot == "system" else f"{prompt}\n{text}"}
-    system = [{"role": "system", "content": prompt}] if prompt is not None and slot == "system" else []
-    before, behind = runner.render([*system, user]).rsplit(text, 1)
-    ids = torch.tensor([runner.encode(before + text + behind)], device=runner.device)
-    start, stop = len(runner.encode(before)), ids.shape[1] - len(runner.encode(behind))
-    nowhere, last = torch.zeros(1, dtype=torch.long), torch.tensor([ids.shape[1] - 1])
-    with runner.placed(Layout(nowhere, nowhere, last)):
-        resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
-    at = torch.arange(max(start, 1) - 1, stop - 1, device=runner.device)
-    log_probs = runner.logits(resid[0, at]).log_softmax(-1)
-    return -log_probs.gather(-1, ids[0, at + 1, None])[:, 0].cpu()
+        losses = text_cross_entropies(model, texts, condition.prompt, slot)
+    return sum(loss * n for loss, n in losses) / sum(n for _, n in losses)

@@ -1,0 +1,52 @@
+"""Answers in the model's own words, with the prompt in its slot, for judges and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.contexts import Slot
+from workbench.evaluation.asking import ask
+from workbench.models import Layout, runner_for
+from workbench.personas import Item
+
+
+@dataclass(frozen=True)
+class OpenAnswer:
+    """question: what the user said. rendered: what the model saw. text: its answer, without special tokens. finished: it ended by
+    itself within the limit. matching, not_matching: the item's two options, for a judge. sample: number of the sample."""
+
+    item_id: str
+    group: str
+    question: str
+    rendered: str
+    text: str
+    finished: bool
+    matching: str
+    not_matching: str
+    sample: int = 0
+
+
+def open_answers(
+    model: Any, items: Sequence[Item], prompt: str | None = None, slot: Slot = "system", max_new_tokens: int = 100,
+    temperature: float = 0.0, samples: int = 1, seed: int = 0,
+) -> list[OpenAnswer]:  # fmt: skip
+    """`samples` answers to each item's question, greedy at temperature 0. Each is drawn with a seed of its own, so that an answer does
+    not depend on what else is asked. Edits that are on act (also at the decision token of the question)."""
+    runner, found = runner_for(model), []
+    end = {runner.tokenizer.eos_token_id, *runner.encode(runner.tokenizer.eos_token or "")[:1]}
+    for number, item in enumerate(items):
+        text = ask(runner, item.question, prompt, slot)
+        ids = torch.tensor([runner.encode(text)])
+        zero, last = torch.zeros(1, dtype=torch.long), torch.tensor([ids.shape[1] - 1])
+        for sample in range(samples):
+            generator = torch.Generator().manual_seed(seed + 1000 * number + sample)
+            with runner.placed(Layout(zero, zero, last)):
+                new = runner.generate(ids, max_new_tokens, temperature, generator)[0].tolist()
+            stop = next((i for i, token in enumerate(new) if token in end), None)
+            said = runner.tokenizer.decode(new[:stop], skip_special_tokens=True).strip()
+            found.append(OpenAnswer(item.id, item.group, item.question, text, said, stop is not None, item.matching, item.not_matching, sample))
+    return found

@@ -1,0 +1,83 @@
+"""All metrics of one model under one prompt on one table: the persona by letters, by text and in the model's own words, and what else moved.
+
+A prompt may be good by one metric and nothing by another (letters of a small model are blind while the share of A swings from 0.03 to
+1); and less of a persona may be less of everything. So they stand together, each with its chance level and its n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workbench.answers import answer
+from workbench.contexts import Metric as Kind
+from workbench.contexts import Slot, make_contexts
+from workbench.evaluation.judges import REFUSAL, Judge, judge_all
+from workbench.evaluation.metric import Metric, Scorecard
+from workbench.evaluation.open_answers import open_answers
+from workbench.evaluation.text import perplexity
+from workbench.evaluation.truthful import truthfulqa
+from workbench.personas import Question, Split
+from workbench.statistics import rate_interval
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is measured beside the forced choices; what is empty is left out. capability: a split whose matching options are the correct
+    ones (CAA's MMLU). texts: unrelated ones. truthful: TruthfulQA questions. judge: of open answers to `n_open` of the questions."""
+
+    capability: Split | None = None
+    texts: Sequence[str] = ()
+    truthful: Sequence[Question] = ()
+    judge: Judge | None = None
+    n_open: int = 0
+    max_new_tokens: int = 60
+
+
+def evaluate(
+    model: Any, split: Split, prompt: str | None = None, slot: Slot = "system", extras: Extras | None = None, n: int | None = None, seed: int = 0
+) -> Scorecard:
+    """The scorecard of a model on a split (at most n items), under a prompt or none. Edits that are on (`condition.edit(model)`) act."""
+    extras, found = extras or Extras(), []
+    if split.persona.letters is not None:
+        found += _letters(model, split, prompt, slot, n, seed)
+    found.append(_choice(model, split, "text", prompt, slot, n, seed, "text", "persona's answer likelier, mean over its tokens"))
+    if split.persona.true_items:
+        true = replace(split, name="true statements", items=split.persona.true_items)
+        found.append(_choice(model, true, None, prompt, slot, n, seed, "true statements", "agrees with statements that are true, as it should"))
+    if extras.capability is not None:
+        found.append(_choice(model, extras.capability, "letters", prompt, slot, n, seed, "capability", "correct option, both orders"))
+    if extras.texts:
+        found.append(perplexity(model, extras.texts, prompt, slot))
+    if extras.truthful:
+        found += truthfulqa(model, extras.truthful, prompt, slot)
+    if extras.n_open:
+        found += _open(model, split.take(extras.n_open, seed), prompt, slot, extras)
+    return Scorecard(tuple(found), f"{split.persona.name}, {split.name}: {prompt or 'no prompt'}")
+
+
+def _letters(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[Metric]:
+    """The persona by letter, and how far the model leans on the first one."""
+    answers = answer(model, make_contexts(model, split, slot, "letters", "both", n, seed), prompt)
+    first = answers.chose_matching == answers.matching_first
+    return [
+        Metric("letters", rate_interval(answers.chose_matching, answers.group), 0.5, "persona's option chosen by letter, both orders of every item"),
+        Metric("first option", rate_interval(first, answers.group), 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
+    ]
+
+
+def _choice(
+    model: Any, split: Split, kind: Kind | None, prompt: str | None, slot: Slot, n: int | None, seed: int, name: str, meaning: str
+) -> Metric:
+    answers = answer(model, make_contexts(model, split, slot, kind, "both", n, seed), prompt)
+    return Metric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
+
+
+def _open(model: Any, split: Split, prompt: str | None, slot: Slot, extras: Extras) -> list[Metric]:
+    """Refusals, and the judge's verdicts where there is one, on the same greedy answers."""
+    answers = open_answers(model, split.items, prompt, slot, extras.max_new_tokens)
+    found = [judge_all(answers, REFUSAL).metric("refusals", "open answers that decline, by pattern")]
+    if extras.judge is not None:
+        found.append(judge_all(answers, extras.judge).metric("open answers", "judge's score, 0 to 1"))
+    return found
