@@ -34,6 +34,7 @@ _PUBLIC = {
     ),
     "workbench.comparison": ("Comparison", "compare", "compare_runs"),
     "workbench.attribution": ("Ledger", "attribute", "side_effects"),
+    "workbench.panel": ("Panel",),
     "workbench.report": ("OverviewRun", "write_overview", "write_report"),
     "workbench.study": ("Study", "run"),
     "workbench.study.presets": ("preset",),
