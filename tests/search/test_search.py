@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,10 +24,25 @@ from workbench.contexts import encode_prompt, make_contexts, survives
 from workbench.errors import UserError
 from workbench.models import Site
 from workbench.objectives import projection, read
-from workbench.search import EPO, GCG, Checkpoint, Guided, RandomSearch, Scored, elites, frontier, hypervolume, ladder, search
+from workbench.search import (
+    EPO,
+    GCG,
+    Beam,
+    Checkpoint,
+    Frontier,
+    Guided,
+    RandomSearch,
+    Savings,
+    Scored,
+    elites,
+    frontier,
+    hypervolume,
+    ladder,
+    search,
+)
 
 SMALL = {"length": 4, "population": 3, "children": 6}
-METHODS = [EPO(**SMALL, top_k=16, restart_every=3), Guided(**SMALL), RandomSearch(**SMALL), GCG(length=4, children=12, top_k=16)]
+METHODS = [EPO(**SMALL, top_k=16, restart_every=3), Guided(**SMALL), RandomSearch(**SMALL), GCG(length=4, children=12, top_k=16), Beam(**SMALL)]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +77,9 @@ def test_the_sign_turns_the_search_round(setting):
     assert -down.best.objective < 0 < up.best.objective
 
 
-def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path):
+@pytest.mark.parametrize("method", METHODS[:2], ids=lambda m: m.name)
+def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path, method):
     model, contexts, goal = setting
-    method = METHODS[0]
     whole = search(model, goal, contexts, method, Budget(steps=8), seed=1)
     for stop in (1, 4, 7):
         path = tmp_path / f"{stop}.safetensors"
@@ -69,12 +87,25 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
         rest = search(model, goal, contexts, method, Budget(steps=8), seed=1, checkpoint=Checkpoint(path, every=1))
         assert rest.candidates == whole.candidates
         assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
-    with pytest.raises(UserError, match="checkpoint of another search"):
-        search(model, goal, contexts, method, Budget(steps=8), seed=2, checkpoint=Checkpoint(path))
+        assert rest.history["candidates"].tolist() == whole.history["candidates"].tolist()
+    words = torch.zeros(model.cfg.d_vocab, dtype=torch.bool)
+    words[list(whole.best.ids)] = True
+    for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "savings": Savings(halving=0.5)}):
+        with pytest.raises(UserError, match="checkpoint of another search"):
+            search(model, goal, contexts, method, Budget(steps=8), checkpoint=Checkpoint(path), **other)
+
+
+def test_a_frontier_comes_back_from_its_file_with_what_it_maximised(setting):
+    model, contexts, goal = setting
+    found = search(model, -goal, contexts, METHODS[2], Budget(steps=2))
+    again = Frontier.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)), found.history)
+    assert again.candidates == found.candidates and again.to_json() == found.to_json()
+    (weight, term), *_ = again.objective["terms"]
+    assert (weight, term["kind"], term["site"]["layer"]) == (-1.0, "Projection", 1)
 
 
 _KILLED = """
-import os, signal, sys
+import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from tests.search.test_search import *
@@ -82,29 +113,27 @@ model = random_model()
 contexts = make_contexts(model, toy_persona().split().search, n=2)
 vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
 goal = projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4)
-kill_at = int(sys.argv[1])
-def on_step(progress):
-    if progress.step == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-found = search(model, goal, contexts, METHODS[0], Budget(steps=8), seed=1, on_step=on_step, checkpoint=Checkpoint(Path(sys.argv[2]), every=2))
+method = METHODS[int(sys.argv[1])]
+told = lambda progress: print("step", flush=True)
+found = search(model, goal, contexts, method, Budget(steps=12), seed=1, on_step=told, checkpoint=Checkpoint(Path(sys.argv[2]), every=2))
 print([(c.ids, c.objective) for c in found.candidates])
 """
 
 
 @pytest.mark.slow
-def test_kill_and_resume_gives_the_same_bits(tmp_path):
-    """A child killed with SIGKILL at several steps and started again prints what an undisturbed one prints."""
-    code = _KILLED.format(root=os.getcwd())
-
-    def child(kill_at: int, path) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(kill_at), str(path)], capture_output=True, text=True)
-
-    expected = child(-1, tmp_path / "whole").stdout
-    assert expected
-    path = tmp_path / "killed"
-    for kill_at in (1, 4, 7):
-        assert child(kill_at, path).returncode == -signal.SIGKILL
-    assert child(-1, path).stdout == expected
+@pytest.mark.parametrize("number", [0, 1], ids=["epo", "guided"])
+def test_kill_and_resume_gives_the_same_bits(tmp_path, number):
+    """A child killed with SIGKILL at random moments, in and between steps and while it writes, ends as an undisturbed one does."""
+    command = [sys.executable, "-W", "ignore", "-c", _KILLED.format(root=os.getcwd()), str(number)]
+    whole = subprocess.run([*command, str(tmp_path / "whole")], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    rng, path = random.Random(number), tmp_path / "killed"
+    for _ in range(4):
+        with subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True) as child:
+            for _ in range(rng.randint(1, 4)):
+                child.stdout.readline()
+            time.sleep(rng.uniform(0, 0.2))
+            child.send_signal(signal.SIGKILL)
+    assert subprocess.run([*command, str(path)], capture_output=True, text=True, check=True).stdout.splitlines()[-1] == whole
 
 
 def test_the_public_name_is_the_function_even_after_the_package_was_imported(setting):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
 
 from workbench.contexts import Contexts
 from workbench.errors import UserError
@@ -18,18 +19,26 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: Scored) -> None:
         bad = ~scored.objective.isfinite() | scored.fluency.isnan()
         if bad.any():
             ids = scored.ids[int(bad.nonzero()[0, 0])].tolist()
-            raise UserError(f"the prompt {runner.decode(ids)!r} has a score that is no finite number: {_where(runner, contexts, ids)}")
+            found = (first_bad(runner, context.ids(ids)) for context in contexts)
+            where = next((place for place in found if place), "the objective itself, for the model's own values are finite")
+            raise UserError(f"the prompt {runner.decode(ids)!r} has a score that is no finite number: {where}")
 
 
-def _where(runner: Runner, contexts: Contexts, ids: list[int]) -> str:
-    """The first block whose residuals are not finite, over all contexts."""
-    for context in contexts:
-        resid = runner.embed(torch.tensor([context.ids(ids)], device=runner.device))
-        stages: list[tuple[str, Tensor]] = [("the embedding", resid)]
-        for block in range(runner.shape.n_layers):
-            resid, _ = runner.run(resid, block, block + 1)
-            stages.append((f"block {block}", resid))
-        for name, values in [*stages, ("the logits", runner.logits(resid[:, -1]))]:
-            if not values.isfinite().all():
-                return f"{name} of the model ({runner.dtype}) is the first whose values are not finite; check its dtype and weights"
-    return "the model's values are finite, so the objective's own numbers are not"
+def check_prefix(runner: Runner, ids: Sequence[int]) -> None:
+    """UserError where the model's values are not finite on the text that stands left of every prompt."""
+    where = first_bad(runner, ids)
+    if where:
+        raise UserError(f"the text left of the prompt already has values that are not finite: {where}")
+
+
+@torch.no_grad()
+def first_bad(runner: Runner, ids: Sequence[int]) -> str | None:
+    """The first place on the way up whose values are not finite: the embedding, a block, the logits; None if all are."""
+    resid = runner.embed(torch.tensor([list(ids)], device=runner.device))
+    name = "the embedding"
+    for block in range(runner.shape.n_layers + 1):
+        if not resid.isfinite().all():
+            return f"{name} ({runner.dtype}) is the first that is not; check the model's dtype and weights"
+        if block < runner.shape.n_layers:
+            name, resid = f"block {block}", runner.run(resid, block, block + 1)[0]
+    return None if runner.logits(resid).isfinite().all() else f"the logits ({runner.dtype}) are the first; check the unembedding"

@@ -34,7 +34,8 @@ class Candidate:
 @dataclass(frozen=True)
 class Frontier:
     """candidates: most fluent first. history: one row a step (step, seconds, model_calls, best_objective, best_fluency,
-    candidates, population, frontier). sign: -1 if the objective suppresses the persona. interrupted: ended by hand."""
+    candidates, population, frontier). sign: -1 if the objective suppresses the persona. interrupted: ended by hand. objective: what
+    was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash)."""
 
     candidates: tuple[Candidate, ...]
     history: pd.DataFrame
@@ -45,6 +46,7 @@ class Frontier:
     slot: Slot
     metric: Metric
     interrupted: bool = False
+    objective: Any = None
 
     @property
     def best(self) -> Candidate:
@@ -90,6 +92,7 @@ class Frontier:
             "seed": self.seed,
             "sign": self.sign,
             "interrupted": self.interrupted,
+            "objective": self.objective,
             "candidates": candidates,
             "cost": self.cost.to_json(),
         }
@@ -104,7 +107,7 @@ class Frontier:
             model_calls=entry["cost"]["model_calls"],
             seconds=entry["cost"]["seconds"],
         )
-        fields = {k: entry[k] for k in ("method", "seed", "sign", "slot", "metric", "interrupted")}
+        fields = {k: entry[k] for k in ("method", "seed", "sign", "slot", "metric", "interrupted", "objective")}
         return cls(candidates=candidates, history=history, cost=cost, **fields)
 
     def _repr_html_(self) -> str:

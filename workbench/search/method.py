@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from workbench.contexts import encode_prompt
+from workbench.errors import UserError
 from workbench.search.bench import Bench
 from workbench.search.fluency import Prepared
 from workbench.search.scored import Ids, Proposals, Scored
@@ -42,24 +44,24 @@ class Method(BaseModel):
 
     def start(self, bench: Bench) -> Ids:
         """The first population: the start text (if any) beside random prompts."""
-        ids = bench.random_prompts(self.population, self.length)
-        if self.start_text is not None:
-            ids[0] = self._start_ids(bench)
-        return ids
+        return self.with_start_text(bench, bench.random_prompts(self.population, self.length))
 
     def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
         """Children of the population for one step."""
         raise NotImplementedError
 
+    def learn(self, bench: Bench, prepared: Prepared, proposals: Proposals, parents: Scored, children: Scored) -> None:
+        """Told every step's scores; what is kept for later steps goes into `bench.memory`."""
+
     def survivors(self, bench: Bench, pool: Scored, step: int) -> Scored:
         """The next population out of parents and children."""
         return elites(pool, self.weights, self.distinct)
 
-    def _start_ids(self, bench: Bench) -> torch.Tensor:
-        from workbench.contexts import encode_prompt
-        from workbench.errors import UserError
-
-        ids = encode_prompt(bench.scorer.runner, bench.scorer.contexts, self.start_text or "")
-        if len(ids) != self.length:
-            raise UserError(f"the start text has {len(ids)} tokens, the method's length is {self.length}")
-        return torch.tensor(ids, device=bench.scorer.runner.device)
+    def with_start_text(self, bench: Bench, ids: Ids) -> Ids:
+        """The prompts with the start text (if any) in the first place. UserError if it has another length."""
+        if self.start_text is None:
+            return ids
+        start = encode_prompt(bench.scorer.runner, bench.scorer.contexts, self.start_text)
+        if len(start) != self.length:
+            raise UserError(f"the start text has {len(start)} tokens, the method's length is {self.length}")
+        return torch.cat([torch.tensor([start], device=ids.device), ids[1:]])

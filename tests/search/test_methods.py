@@ -1,0 +1,160 @@
+"""What each method proposes and learns, against hand arithmetic and planted additive effects."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.planted import random_model, toy_persona
+from workbench.budget import Budget
+from workbench.contexts import allowed_ids, make_contexts
+from workbench.errors import UserError
+from workbench.models import Site, runner_for
+from workbench.objectives import AnswerLogOdds, projection
+from workbench.search import Beam, Guided, Proposals, Scored, Scorer, search
+from workbench.search.bench import Bench
+
+LENGTH = 5
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    model = random_model()
+    contexts = make_contexts(model, toy_persona().split().search, n=2)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    goal = projection(SimpleNamespace(vector=vector, site=Site(1)), "raw")
+    return Bench.make(Scorer(runner_for(model), goal, contexts), seed=0)
+
+
+def test_beam_changes_one_position_after_the_other_without_drawing_twice(bench):
+    method = Beam(length=LENGTH, population=3, children=6)
+    ids = method.start(bench)
+    prepared = bench.scorer.prepare(ids)
+    for step in (0, 3, LENGTH + 1):
+        children = method.propose(bench, prepared, step)
+        differs = children.ids != ids[children.parent]
+        assert differs.nonzero()[:, 1].unique().tolist() == [step % LENGTH]
+        assert len({tuple(row) for row in children.ids.tolist()}) == len(children)
+
+
+def test_guided_learns_one_swap_by_hand(bench):
+    """A gain g of one swap between two unknown tokens: each takes g / (2 + noise), and is known better by as much."""
+    bench.memory.clear()
+    parents = bench.random_prompts(1, LENGTH)
+    old = int(parents[0, 2])
+    new = next(t for t in torch.nonzero(bench.allowed)[:, 0].tolist() if t not in parents[0].tolist())
+    child = parents.clone()
+    child[0, 2] = new
+    _learn(bench, parents, child, torch.tensor([1.5]))
+    assert bench.memory["effect"][[new, old]].tolist() == pytest.approx([1.5 / 2.3, -1.5 / 2.3])
+    assert bench.memory["variance"][[new, old]].tolist() == pytest.approx([1 - 1 / 2.3] * 2)
+    assert int((bench.memory["variance"] < 1).sum()) == 2
+
+
+def test_guided_finds_planted_additive_effects(bench):
+    """Gains that are sums of the tokens' effects and noise: the measured effects come to agree with the planted ones."""
+    bench.memory.clear()
+    rng = np.random.default_rng(0)
+    tokens = torch.nonzero(bench.allowed)[:40, 0]
+    effect = torch.zeros(len(bench.allowed))
+    effect[tokens] = torch.tensor(rng.normal(size=40), dtype=torch.float32)
+    for _ in range(30):
+        parents = tokens[torch.tensor(rng.integers(40, size=(1, LENGTH)))]
+        children = parents.repeat(24, 1)
+        for row in range(24):
+            for place in rng.choice(LENGTH, size=1 + row % 2, replace=False):
+                children[row, place] = tokens[int(rng.integers(40))]
+        gains = effect[children].sum(1) - effect[parents].sum(1) + torch.tensor(rng.normal(scale=0.1, size=24), dtype=torch.float32)
+        _learn(bench, parents, children, gains)
+    assert np.corrcoef(bench.memory["effect"][tokens], effect[tokens])[0, 1] > 0.95
+
+
+def test_guided_ranks_by_what_it_measured(bench):
+    """A token that was measured to help is drawn; without measured effects the gradient alone decides."""
+    bench.memory.clear()
+    ids = bench.random_prompts(2, LENGTH)
+    prepared = bench.scorer.prepare(ids)
+    helpful = next(t for t in torch.nonzero(bench.allowed)[:, 0].tolist() if t not in ids.flatten().tolist())
+    effect, variance = torch.zeros(len(bench.allowed)), torch.ones(len(bench.allowed))
+    effect[helpful], variance[helpful] = 1e3, 0.0
+    bench.memory.update(effect=effect, variance=variance)
+    method = Guided(length=LENGTH, population=2, children=4, temperature=0.0, swaps=(1.0,), crossovers=0.0)
+    assert (method.propose(bench, prepared, 0).ids == helpful).any(1).all()
+    ignoring = method.model_copy(update={"measured": 0.0})
+    assert not (ignoring.propose(bench, prepared, 0).ids == helpful).any(1).all()
+    bench.memory.clear()
+
+
+def test_guided_scores_nothing_twice(bench):
+    bench.memory.clear()
+    ids = bench.random_prompts(2, LENGTH)
+    prepared = bench.scorer.prepare(ids)
+    method = Guided(length=LENGTH, population=2, children=6, temperature=0.0)
+    first = method.propose(bench, prepared, 0)
+    parents, children = bench.scorer.score_children(prepared, first)
+    method.learn(bench, prepared, first, parents, children)
+    again = method.propose(bench, prepared, 0)
+    assert not {tuple(r) for r in first.ids.tolist()} & {tuple(r) for r in again.ids.tolist()}
+    bench.memory.clear()
+
+
+def test_start_texts_must_have_the_methods_length(bench):
+    text = bench.scorer.runner.decode(bench.random_prompts(1, LENGTH)[0].tolist())
+    for kind in (Beam, Guided):
+        started = kind(length=LENGTH, population=2, start_text=text).start(bench)
+        assert bench.scorer.runner.decode(started[0].tolist()) == text and started.shape == (2, LENGTH)
+        with pytest.raises(UserError, match=f"the start text has {LENGTH} tokens, the method's length is 3"):
+            kind(length=3, population=2, start_text=text).start(bench)
+
+
+def _learn(bench: Bench, parents: torch.Tensor, children: torch.Tensor, gains: torch.Tensor) -> None:
+    nowhere = torch.zeros(len(children), dtype=torch.long)
+    Guided(length=LENGTH).learn(
+        bench,
+        SimpleNamespace(ids=parents),
+        Proposals(children, nowhere, nowhere),
+        Scored(parents, torch.zeros(1), torch.zeros(1)),
+        Scored(children, gains, torch.zeros(len(children))),
+    )
+
+
+@pytest.fixture
+def poisoned():
+    """Sets one number of a weight to NaN; put back afterwards."""
+    kept = []
+
+    def poison(weight: torch.Tensor, row: int) -> None:
+        kept.append((weight, weight.data.clone()))
+        weight.data[row] = float("nan")
+
+    yield poison
+    for weight, before in kept:
+        weight.data.copy_(before)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_score_that_is_no_number_names_the_prompt_and_the_block(poisoned, block):
+    model = random_model(seed=1)
+    contexts = make_contexts(model, toy_persona().split().search, n=2)
+    scorer = Scorer(runner_for(model), AnswerLogOdds(), contexts)
+    ids = torch.nonzero(allowed_ids(model))[:3].T
+    poisoned(model.blocks[block].mlp.W_out, 0)
+    with pytest.raises(UserError, match=re.escape(repr(scorer.runner.decode(ids[0].tolist()))) + f".* no finite number: block {block} "):
+        scorer.score(ids)
+    with pytest.raises(UserError, match=f"left of the prompt already has values that are not finite: block {block} "):
+        search(model, AnswerLogOdds(), contexts, Beam(length=3, population=2, children=2), Budget(steps=1))
+
+
+def test_one_bad_token_is_named_by_its_prompt(poisoned):
+    model = random_model(seed=1)
+    contexts = make_contexts(model, toy_persona().split().search, n=2)
+    scorer = Scorer(runner_for(model), AnswerLogOdds(), contexts)
+    good, bad = torch.nonzero(allowed_ids(model))[:6, 0].view(2, 3)
+    poisoned(model.embed.W_E, int(bad[1]))
+    assert scorer.score(good[None]).objective.isfinite().all()
+    with pytest.raises(UserError, match=re.escape(repr(scorer.runner.decode(bad.tolist()))) + ".*the embedding "):
+        scorer.score(torch.stack([good, bad]))
