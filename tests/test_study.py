@@ -26,7 +26,7 @@ TINY = Study(
 )  # fmt: skip
 FILES = [
     "study.yaml", "manifest.json", "direction.safetensors", "direction.json", "latents.json", "search/frontier.json", "search/history.parquet",
-    "evaluation.parquet", "comparison.json", "attribution.parquet", "attribution.json", "report.html", "log.jsonl",
+    "evaluation.parquet", "comparison.json", "attribution.parquet", "attribution.json", "cards.json", "cards.parquet", "report.html", "log.jsonl",
 ]  # fmt: skip
 
 
@@ -49,8 +49,17 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert finished.manifest().test_reads == 1
 
 
+def test_the_explanation_has_its_circuit_side_effects_and_cards(finished):
+    entry = json.loads((finished.path / "attribution.json").read_text())
+    assert 0 < len(entry["circuit"]["nodes"]) <= 12 and entry["circuit"]["verdict"] and {d["kind"] for d in entry["dose"]} == {"prompt", "steering"}
+    aimed = {row["latent"] for row in json.loads((finished.path / "latents.json").read_text())["latents"]}
+    assert {m["latent"] for m in entry["side_effects"]["inside"]} == aimed and entry["side_effects"]["manual"]
+    cards = json.loads((finished.path / "cards.json").read_text())["cards"]
+    assert aimed <= {card["latent"] for card in cards} and len(cards) == 12
+
+
 def test_resume_does_nothing_twice(finished, organism):
-    before = {name: (finished.path / name).read_bytes() for name in FILES[2:11]}
+    before = {name: (finished.path / name).read_bytes() for name in FILES[2:13]}
     run(TINY, finished.path, resume=True, model=organism)
     assert {name: (finished.path / name).read_bytes() for name in before} == before
     assert finished.manifest().test_reads == 1

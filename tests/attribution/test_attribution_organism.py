@@ -41,3 +41,16 @@ def test_the_planted_words_are_among_the_strongest(ledgers, estimator, least):
 def test_removal_has_the_planted_sign(ledgers):
     signs = [np.sign(ledger.means()[i, 0]) == np.sign(truth[i]) for ledger, truth in ledgers for i in np.flatnonzero(truth)]
     assert np.mean(signs) >= 0.8
+
+
+def test_a_small_circuit_carries_the_effect_far_beyond_random_ones(organism):
+    """The two strongest planted words that lower sycophancy among six neutral ones."""
+    world = World(0)
+    planted = sorted((e for e in world.effects if e.persona == "sycophancy" and " " not in e.phrase), key=lambda e: e.log_odds)[:2]
+    words = [e.phrase for e in planted] + [word for word in world.neutral_words if " " not in word][:6]
+    contexts = wb.make_contexts(organism, wb.load_persona("sycophancy").split(seed=0).selection, n=6)
+    found = attribute(organism, " ".join(words), {}, contexts, (), pairs=0, mediation=False, circuit=12).circuit
+    proof = found.proof
+    assert found.total.high < 0 and proof.faithfulness.estimate > 0.5 and proof.completeness.estimate > 0.8
+    assert proof.faithfulness.estimate > proof.random_faithfulness[2] and proof.completeness.estimate > proof.random_completeness[0]
+    assert found.agreement > 0.7
