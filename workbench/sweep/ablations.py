@@ -12,6 +12,7 @@ from typing import Any
 
 from workbench.models.checkpoint import open_checkpoint
 from workbench.models.sources import find_source
+from workbench.search import RandomSearch
 from workbench.study import Study
 
 Change = dict[str, Any]
@@ -40,6 +41,12 @@ def _random_direction(study: Study) -> list[Change]:
     return [{"conditions": conditions, "random_directions": 4}]
 
 
+def _random_updates(study: Study) -> list[Change]:
+    """The same population, ladder and scoring with swaps drawn evenly; options that only the gradient's methods have are left out."""
+    kept = {name: value for name, value in study.search.options.items() if name in RandomSearch.model_fields}
+    return [{"search.method": "random", "search.options": kept}]
+
+
 def _fluency(study: Study) -> list[Change]:
     """Loose, medium and strict ladders of fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
     low, high = (float(study.search.options.get(name, usual)) for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0)))
@@ -54,7 +61,7 @@ ABLATIONS: dict[str, Callable[[Study], list[Change]]] = {
     "latents": _each("latents", 1, 3, 10, 30, 100),
     "fluency": _fluency,
     "random_direction": _random_direction,
-    "random_updates": _each("search.method", "random"),
+    "random_updates": _random_updates,
     "warm_start": _each("search.start", "random", "manual"),
     "population": _each("search.options.population", 1, 4, 8, 16),
     "contexts": _each("search.contexts", 1, 4, 16, 64),

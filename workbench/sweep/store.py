@@ -90,13 +90,12 @@ def results(out: Path, planned: Sequence[Planned], outcomes: Sequence[Outcome]) 
     (rates, shifts in log-odds with their intervals, cost, prompt). Rows may be compared where `questions` is the same."""
     done = {outcome.key for outcome in outcomes if outcome.state == "done"}
     names = list(dict.fromkeys(name for p in planned for name in p.variant.varied))
-    parts = []
+    rows = []
     for p in planned:
         if p.key in done:
             settings = {name: _plain(p.variant.varied.get(name)) for name in names}
-            rows = pd.DataFrame(run_rows(run_path(out, p.key))).assign(run=p.key)
-            parts.append(pd.DataFrame([{"study": p.variant.number, **settings}] * len(rows)).join(rows, rsuffix="_of_run"))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"study": [], "condition": []})
+            rows += [{"study": p.variant.number, **settings, **row, "run": p.key} for row in run_rows(run_path(out, p.key))]
+    return pd.DataFrame(rows or {"study": [], "condition": []})
 
 
 def _plain(value: Any) -> Any:
