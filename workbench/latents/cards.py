@@ -157,7 +157,7 @@ def _cached(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[A
     key = digest.hexdigest()
     if Path(cache).is_file():
         frame = read_parquet(cache, ["key", "latent", "n_tokens", "fired", "edges", "counts", "examples"])
-        if len(frame) and (frame["key"] == key).all():
+        if set(frame["key"]) == {key}:
             return frame
     frame = _read(runner, sae, latents, corpus, top)
     write_parquet(cache, frame.assign(key=key))
