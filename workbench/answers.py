@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 
 from workbench.contexts import Context, Contexts, encode_prompt
+from workbench.display import html_table
 from workbench.models import Layout, Runner, pad_right, runner_for
 
 
@@ -57,6 +58,10 @@ class Answers:
         """One row a context: item, group, matching_first, log_odds, p."""
         columns = {"item": self.item_id, "group": self.group, "matching_first": self.matching_first, "log_odds": self.log_odds, "p": self.p}
         return pd.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        caption = f"{len(self.group)} contexts in {len(set(self.group))} groups: rate {self.rate:.0%}, mean log-odds {self.log_odds.mean():+.2f}"
+        return html_table(self.frame(), caption, max_rows=8)
 
 
 def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192) -> Answers:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
@@ -22,6 +23,7 @@ from workbench.attribution import units
 from workbench.attribution.problem import Ids, Problem
 from workbench.attribution.targets import ANSWER, Target, Targets
 from workbench.attribution.units import Key
+from workbench.display import html_table
 from workbench.models import Site
 from workbench.objectives import answer_log_odds, neutral_prompts
 
@@ -55,6 +57,10 @@ class Path:
         """The entries of attribution.json's `nodes`."""
         places = {-2: "the question", -1: "the decision token"}
         return [{"node": n.name, "token": places.get(n.place) or self.tokens[n.place], "estimate": n.estimate, "exact": n.exact} for n in self.nodes]
+
+    def _repr_html_(self) -> str:
+        agreement = "" if self.agreement is None else f"; estimate and exact effect agree with a rank correlation of {self.agreement:.2f}"
+        return html_table(pd.DataFrame(self.to_json()), caption=f"Heads and MLPs that carry the effect on the answer's log-odds{agreement}")
 
 
 def path(problem: Problem, top: int = 8, corrupted: int = 2) -> Path:

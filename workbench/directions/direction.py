@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.display import html_facts
 from workbench.errors import UserError
 from workbench.models import Site
 from workbench.models.sites import Position
@@ -78,6 +79,10 @@ class Direction:
 
     def __repr__(self) -> str:
         return f"Direction({self.name}, norm {self.norm:.3g}, held-out AUC {self.auc:.3f})"
+
+    def _repr_html_(self) -> str:
+        facts = {"site": self.site.name, "method": self.method, "length": self.norm, "held-out AUC": self.auc, "threshold": self.threshold}
+        return html_facts(facts | {"source": self.source or "not said"}, caption=f"Direction of {self.persona}; plus = more of it")
 
     def to_json(self) -> dict[str, Any]:
         """All but the vector, as JSON holds it."""

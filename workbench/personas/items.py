@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import pandas as pd
+
+from workbench.display import html_facts, html_table
 from workbench.errors import UserError
 from workbench.personas.splits import SPLIT_NAMES, assign_groups, shuffle_key
 
@@ -147,6 +150,10 @@ class Persona:
         parts = [tuple(item for item in self.items if assigned[item.group] == i) for i in range(len(SPLIT_NAMES))]
         return Splits(*(Split(name, items, self) for name, items in zip(SPLIT_NAMES, parts, strict=True)))
 
+    def _repr_html_(self) -> str:
+        facts = {"description": self.description, "items": len(self.items), "groups": len(self.group_sizes), "metric": self.metric}
+        return html_facts(facts | {"warnings": "\n".join(self.warnings) or "none"}, caption=self.name)
+
 
 @dataclass(frozen=True, repr=False)
 class Split(Sequence[Item]):
@@ -191,6 +198,12 @@ class Split(Sequence[Item]):
         drawn = set(_spread(self.items, seed)[:n])
         return replace(self, items=tuple(item for item in self.items if item.id in drawn))
 
+    def _repr_html_(self) -> str:
+        columns = ("id", "group", "question", "matching", "not_matching")
+        rows = pd.DataFrame([{name: getattr(item, name) for name in columns} for item in self.items], columns=list(columns))
+        caption = f"{self.name} of {self.persona.name}: {len(self)} items in {self.n_groups} groups"
+        return html_table(rows, caption, max_rows=8, max_characters=160)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -203,6 +216,10 @@ class Splits:
 
     def __iter__(self) -> Iterator[Split]:
         return iter((self.train, self.search, self.selection, self.test))
+
+    def _repr_html_(self) -> str:
+        rows = [{"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]} for part in self]
+        return html_table(pd.DataFrame(rows), caption=f"Splits of {self.train.persona.name}, by group")
 
 
 def content_hash(items: Sequence[Item]) -> str:

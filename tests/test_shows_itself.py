@@ -1,0 +1,46 @@
+"""What a notebook gets back shows itself as an escaped table: the objects that are no tables of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.answers import Answers
+from workbench.attribution import Node, Path
+from workbench.directions import Direction
+from workbench.models import Site
+from workbench.personas import Item, Persona
+
+HOSTILE = "<img src=x onerror=alert(1)></script>\u202e"
+SITE = Site(2)
+
+
+def persona() -> Persona:
+    items = tuple(Item(f"i{n}", f"question {HOSTILE}", HOSTILE, "no", f"g{n}") for n in range(12))
+    return Persona(HOSTILE, HOSTILE, items, "text", None, {}, (), warnings=(HOSTILE,))
+
+
+OBJECTS = {
+    "persona": (persona, ["12"]),
+    "split": (lambda: persona().split().train, ["train of", "i1"]),
+    "splits": (lambda: persona().split(), ["selection", "test"]),
+    "direction": (lambda: Direction(torch.tensor([3.0, 4.0]), SITE, HOSTILE, "own_choice", auc=0.875), ["blocks.2.hook_resid_post", "0.875", "5"]),
+    "answers": (lambda: Answers(np.array([1.0, -3.0]), np.array([True, False]), (HOSTILE, "b"), ("x", "y")), ["rate 50%", "-1.00"]),
+    "path": (lambda: Path((node(),), (HOSTILE,), 0.5), ["MLP of layer 2", "0.50"]),
+}
+
+
+def node() -> Node:
+    given = {"site": SITE, "head": None, "place": 0, "estimate": 0.25, "exact": 0.5}
+    return Node(**{f.name: given[f.name] for f in dataclasses.fields(Node)})
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_it_shows_itself_escaped(name):
+    make, figures = OBJECTS[name]
+    html = make()._repr_html_()
+    assert "<table" in html and all(figure in html for figure in figures)
+    assert "<img" not in html and "</script" not in html and "\u202e" not in html
