@@ -1,11 +1,13 @@
-"""The seam for `HookedTransformer`: its own blocks, one after the other, with its own key-value cache entries.
+"""The seam for `HookedTransformer`: its own blocks, one after the other, with all their hooks.
 
-TransformerLens caches keys before their rotation and rotates all of them at each call, so a cropped or forked cache is
-exact: positions are counted from the left edge, which is the same for all rows.
+Keys are cached before their rotation, as TransformerLens does, so a cropped or forked cache is exact: positions are counted
+from the left edge, which is the same for all rows. Most blocks run by `hooked_block.py`, whose attention does not copy
+what rows share; the others by TransformerLens's own code with its own cache entries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,35 +17,62 @@ from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.utilities import apply_softcap
 
+from workbench.models.hooked_block import Pair, is_plain, run_block
 from workbench.models.runner import KV, Runner, Shape
 
 
 @dataclass(frozen=True)
 class HookedKV(KV):
-    """Per block: keys and values [batch pos kv_head d_head]. start: the first block it holds."""
+    """Keys (not yet turned) and values, in pieces from left to right; a piece has one row that all share, or a row each.
+
+    start: the first block it holds. pieces: for each piece, a pair [row_or_1 pos kv_head d_head] a block. rows: how many.
+    """
 
     start: int
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    pieces: tuple[tuple[Pair, ...], ...]
+    rows: int
 
     @property
     def length(self) -> int:  # type: ignore[override]
-        return self.keys[0].shape[1]
+        return sum(piece[0][0].shape[1] for piece in self.pieces)
 
     @property
     def batch(self) -> int:  # type: ignore[override]
-        return self.keys[0].shape[0]
+        return self.rows
 
     def fork(self, index: Int[Tensor, " new_batch"]) -> HookedKV:
-        if self.batch == 1:
-            return self._each(lambda t: t.expand(len(index), -1, -1, -1))
-        return self._each(lambda t: t[index.to(t.device)])
+        pieces = tuple(piece if len(piece[0][0]) == 1 else _each(piece, lambda t: t[index.to(t.device)]) for piece in self.pieces)
+        return HookedKV(self.start, pieces, len(index))
 
     def crop(self, length: int) -> HookedKV:
-        return self._each(lambda t: t[:, :length])
+        pieces, room = [], length
+        for piece in self.pieces:
+            if room > 0:
+                pieces.append(_each(piece, lambda t, room=room: t[:, :room]))
+            room -= piece[0][0].shape[1]
+        return HookedKV(self.start, tuple(pieces), self.rows)
 
-    def _each(self, fn) -> HookedKV:
-        return HookedKV(self.start, tuple(map(fn, self.keys)), tuple(map(fn, self.values)))
+    def left_of(self, layer: int) -> list[Pair]:
+        """One block's pieces."""
+        return [piece[layer - self.start] for piece in self.pieces]
+
+    def joined(self, layer: int) -> Pair:
+        """One block's keys and values as a whole, every row with its own copy."""
+        pairs = [tuple(t.expand(self.rows, -1, -1, -1) for t in pair) for pair in self.left_of(layer)]
+        keys, values = zip(*pairs, strict=True)
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def longer(self, new: list[Pair]) -> HookedKV:
+        """Behind it the new positions of each block; joined to the last piece where both have a row each."""
+        piece, pieces = tuple(new), self.pieces
+        if len(pieces[-1][0][0]) == len(piece[0][0]):
+            both = zip(pieces[-1], piece, strict=True)
+            piece, pieces = tuple((torch.cat([k, kk], dim=1), torch.cat([v, vv], dim=1)) for (k, v), (kk, vv) in both), pieces[:-1]
+        return HookedKV(self.start, (*pieces, piece), self.rows)
+
+
+def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[Pair, ...]:
+    return tuple((change(keys), change(values)) for keys, values in piece)
 
 
 class HookedRunner(Runner):
@@ -77,14 +106,21 @@ class HookedRunner(Runner):
     ) -> tuple[Float[Tensor, "batch pos d_model"], KV | None]:
         assert kv is None or (isinstance(kv, HookedKV) and kv.start == start), "the cache begins at another block"
         self._count(resid, stop - start, resid.shape[1] + (kv.length if kv else 0))
-        keys, values = [], []
+        new: list[Pair] = []
         for layer in range(start, stop):
-            entry = self._entry(kv, layer, resid) if kv is not None or keep else None
-            resid = self.model.blocks[layer](resid, past_kv_cache_entry=entry)
+            block = self.model.blocks[layer]
+            if is_plain(block):
+                resid, pair = run_block(block, resid, kv.left_of(layer) if kv else ())
+            else:
+                entry = self._entry(kv, layer, resid)
+                resid = block(resid, past_kv_cache_entry=entry)
+                offset = kv.length if kv else 0
+                pair = entry.past_keys[:, offset:], entry.past_values[:, offset:]
             if keep:
-                keys.append(entry.past_keys)
-                values.append(entry.past_values)
-        return resid, HookedKV(start, tuple(keys), tuple(values)) if keep else None
+                new.append(pair)
+        if not keep:
+            return resid, None
+        return resid, kv.longer(new) if kv else HookedKV(start, (tuple(new),), len(resid))
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)
@@ -100,8 +136,8 @@ class HookedRunner(Runner):
         logits = torch.einsum("bd,bkd->bk", normed, columns) + self.model.b_U[ids]
         return apply_softcap(logits, self.model.cfg.output_logits_soft_cap).float()
 
-    def embeddings(self) -> Float[Tensor, "d_vocab d_model"]:
-        return self.model.W_E
+    def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
+        return self.model.W_E[start:stop]
 
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
@@ -109,7 +145,6 @@ class HookedRunner(Runner):
     def _entry(self, kv: HookedKV | None, layer: int, resid: Tensor) -> TransformerLensKeyValueCacheEntry:
         """TransformerLens's cache entry for one block; appending to it makes new tensors, so `kv` stays as it is."""
         if kv is not None:
-            index = layer - kv.start
-            return TransformerLensKeyValueCacheEntry(kv.keys[index], kv.values[index])
+            return TransformerLensKeyValueCacheEntry(*kv.joined(layer))
         empty = torch.empty(len(resid), 0, self.shape.n_kv_heads, self.shape.d_head, device=resid.device, dtype=resid.dtype)
         return TransformerLensKeyValueCacheEntry(empty, empty)

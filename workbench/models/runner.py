@@ -158,10 +158,12 @@ class Runner(ABC):
         """Logits of a few tokens only (a row's own); equal to `logits(resid)` gathered at ids, cheaper where a model allows."""
         return self.logits(resid).gather(-1, ids)
 
-    def embeddings(self) -> Float[Tensor, "d_vocab d_model"]:
-        """What every token adds to the residual stream at its position, up to a constant shared by all tokens."""
+    def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
+        """What the tokens start..stop-1 (all of them by default) add to the residual stream at their position, up to a constant
+        shared by all tokens."""
+        ids = torch.arange(start, self.shape.d_vocab if stop is None else stop, device=self.device)
         with torch.no_grad():
-            return self.embed(torch.arange(self.shape.d_vocab, device=self.device)[:, None])[:, 0]
+            return self.embed(ids[:, None])[:, 0]
 
     @abstractmethod
     def hook_names(self) -> set[str]:

@@ -6,7 +6,7 @@ the method gives, keep the child only if its text gives its ids back inside the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,16 +18,21 @@ from workbench.search.fluency import Prepared
 from workbench.search.scored import Ids, Proposals
 from workbench.search.scorer import Scorer
 
+#: Tokens whose embeddings are looked up and multiplied at a time: a vocabulary of 262k is never held a second time.
+VOCABULARY_CHUNK = 16384
+
 Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """scorer, allowed tokens (bool [d_vocab]), and the one generator of the whole search."""
+    """scorer, allowed tokens (bool [d_vocab]), the one generator of the whole search, and what the method has learned so far
+    (tensors by name; a checkpoint holds them)."""
 
     scorer: Scorer
     allowed: Bool[Tensor, " d_vocab"]
     generator: torch.Generator
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def make(cls, scorer: Scorer, seed: int, lexicon: Bool[Tensor, " d_vocab"] | None = None) -> Bench:
@@ -65,12 +70,21 @@ class Bench:
 
     def gains(self, prepared: Prepared, gradients: Float[Tensor, "candidate prompt_pos d_model"]) -> Table:
         """First-order change of the differentiated score for every swap: gradient . (new embedding - old embedding)."""
-        table = (gradients.to(self.scorer.runner.dtype) @ self.scorer.runner.embeddings().T).float()
-        return table - table.gather(-1, prepared.ids[..., None])
+        runner, slope = self.scorer.runner, gradients.to(self.scorer.runner.dtype)
+        table = torch.empty(*slope.shape[:2], runner.shape.d_vocab, device=slope.device)
+        for start in range(0, runner.shape.d_vocab, VOCABULARY_CHUNK):
+            stop = min(start + VOCABULARY_CHUNK, runner.shape.d_vocab)
+            table[..., start:stop] = slope @ runner.embeddings(start, stop).T
+        return table.sub_(table.gather(-1, prepared.ids[..., None]))
 
     def log_prob_gains(self, prepared: Prepared) -> Table:
         """log p(new token | left) - log p(old token | left), nats, for every swap."""
         return prepared.log_probs - prepared.log_probs.gather(-1, prepared.ids[..., None])
+
+    def gumbel(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard Gumbel noise: adding it to log-weights and taking the greatest draws without putting back."""
+        uniform = torch.rand(shape, generator=self.generator).clamp(1e-9, 1 - 1e-9)
+        return -torch.log(-torch.log(uniform)).to(self.scorer.runner.device)
 
     def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
         """The k allowed tokens of the greatest table entries at every position, the present token left out."""

@@ -21,13 +21,18 @@ from workbench.search.scored import Ids, Scored
 
 @dataclass
 class State:
-    """Where a search stands after `step` steps. The population's scores are not kept: parents are scored again each step."""
+    """Where a search stands after `step` steps and `candidates` scored children. memory: what the method has learned, tensors by
+    name (`Bench.memory`). chunk: tokens run at a time, without and with gradients (None before the first step). The population's
+    scores are not kept: parents are scored again each step."""
 
     population: Ids
     archive: Scored | None
     step: int = 0
+    candidates: int = 0
     spent: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
+    chunk: tuple[int, int] | None = None
 
 
 def search_key(parts: dict[str, Any]) -> str:
@@ -38,9 +43,11 @@ def search_key(parts: dict[str, Any]) -> str:
 def save_state(path: Path, key: str, state: State, generator: torch.Generator) -> None:
     """Writes the state, whole or not at all."""
     tensors = {"generator": generator.get_state(), "population": state.population.cpu()}
+    tensors |= {f"memory.{name}": value.cpu().contiguous() for name, value in state.memory.items()}
     if state.archive is not None:
         tensors |= _parts("archive", state.archive)
-    rest = {"key": key, "step": state.step, "spent": state.spent, "history": state.history}
+    rest = {"key": key, "step": state.step, "candidates": state.candidates, "spent": state.spent, "history": state.history}
+    rest["chunk"] = state.chunk
     write_safetensors(path, tensors, metadata={"search": json.dumps(rest)})
 
 
@@ -55,7 +62,9 @@ def load_state(path: Path, key: str, generator: torch.Generator, device: torch.d
         )
     generator.set_state(tensors["generator"])
     archive = _scored("archive", tensors, device) if "archive.ids" in tensors else None
-    return State(tensors["population"].to(device), archive, rest["step"], rest["spent"], rest["history"])
+    memory = {name.removeprefix("memory."): value for name, value in tensors.items() if name.startswith("memory.")}
+    population, chunk = tensors["population"].to(device), tuple(rest["chunk"])
+    return State(population, archive, rest["step"], rest["candidates"], rest["spent"], rest["history"], memory, chunk)
 
 
 def _parts(name: str, scored: Scored) -> dict[str, torch.Tensor]:

@@ -14,7 +14,9 @@ parents are distinct (`distinct=False` is as published); all prompts are scored 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Int
 from pydantic import Field
+from torch import Tensor
 
 from workbench.search.bench import Bench
 from workbench.search.fluency import Prepared
@@ -34,8 +36,13 @@ class EPO(Method):
         weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         slope = slope - weights * bench.scorer.fluency_gradients(prepared.ids)
-        gain = bench.gains(prepared, slope) + weights / self.length * bench.log_prob_gains(prepared)
-        return bench.swap(prepared.ids, bench.top_tokens(gain, prepared.ids, self.top_k), self.children)
+        best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weights[i]) for i in range(len(prepared.ids))]
+        return bench.swap(prepared.ids, torch.cat(best), self.children)
+
+    def _best(self, bench: Bench, parent: Prepared, slope: Tensor, weight: Tensor) -> Int[Tensor, "1 prompt_pos k"]:
+        """The k tokens of the greatest derivative at each position of one parent (its vocabulary's table alone is in memory)."""
+        gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=float(weight) / self.length)
+        return bench.top_tokens(gain, parent.ids, self.top_k)
 
     def survivors(self, bench: Bench, pool: Scored, step: int) -> Scored:
         kept = super().survivors(bench, pool, step)

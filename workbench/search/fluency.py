@@ -10,6 +10,7 @@ In the system slot fluency does not depend on the question; behind a question it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.models import KV
+from workbench.search.planner import LOGITS_PER_TOKEN, Chunk
 from workbench.search.prefixes import Group, Prefixes
 from workbench.search.scored import Ids, Proposals
 
@@ -25,16 +27,20 @@ from workbench.search.scored import Ids, Proposals
 class Prepared:
     """Parents, run once to the end in the fluency groups.
 
-    log_probs: log p(token | left) for the whole vocabulary at every prompt position, mean over the groups.
-    own: cross-entropy of every token of every parent, by group. high: caches above the read-out depth, by group.
+    log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of every token of every
+    parent. Both are means over the groups. high: caches above the read-out depth, by group.
     """
 
     ids: Ids
     fluency: Float[Tensor, " candidate"]
     log_probs: Float[Tensor, "candidate prompt_pos d_vocab"]
-    own: list[Float[Tensor, "candidate prompt_pos"]]
-    by_group: list[Float[Tensor, "candidate prompt_pos d_vocab"]]
+    own: Float[Tensor, "candidate prompt_pos"]
     high: list[KV | None]
+
+    def parent(self, row: int) -> Prepared:
+        """One parent alone (without its caches), for tables that are made parent by parent."""
+        one = slice(row, row + 1)
+        return Prepared(self.ids[one], self.fluency[one], self.log_probs[one], self.own[one], [])
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class Tail:
 class Fluency:
     """Fluency of prompts and children in the fluent groups of some prefixes."""
 
-    def __init__(self, prefixes: Prefixes) -> None:
-        self.prefixes, self.runner = prefixes, prefixes.runner
+    def __init__(self, prefixes: Prefixes, chunk: Chunk) -> None:
+        self.prefixes, self.runner, self.chunk = prefixes, prefixes.runner, chunk
 
     def of(self, ids: Ids) -> Float[Tensor, " candidate"]:
         """Fluency of any prompts of equal length."""
@@ -59,16 +65,17 @@ class Fluency:
 
     def prepare(self, parents: Ids) -> Prepared:
         """Fluency of parents, with the log-probabilities and caches that their children need."""
-        own, by_group, high = [], [], []
+        table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
+        high = []
         for group in self.prefixes.fluent:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
-            first = group.next_log_probs.expand(len(parents), 1, -1)
-            log_probs = torch.cat([first, self.runner.logits(top[:, :-1]).log_softmax(-1)], dim=1)
-            own.append(-log_probs.gather(-1, parents[..., None])[..., 0])
-            by_group.append(log_probs)
             high.append(cache)
-        mean = torch.stack(by_group).mean(0) if len(by_group) > 1 else by_group[0]
-        return Prepared(parents, torch.stack(own).mean((0, 2)), mean, own, by_group, high)
+            table[:, 0] += group.next_log_probs[0, 0]
+            for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
+                table[rows, 1:] += self.runner.logits(top[rows, :-1]).log_softmax(-1)
+        table /= len(self.prefixes.fluent)
+        own = -table.gather(-1, parents[..., None])[..., 0]
+        return Prepared(parents, own.mean(1), table, own, high)
 
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
@@ -76,26 +83,26 @@ class Fluency:
         if parents.shape[1] < 2:
             return out
         for group in self.prefixes.fluent:
-            embedded = self.prefixes.leaf(group, parents)
-            top, _ = self._top(group, self.prefixes.lead(group, embedded))
-            loss = self._cross_entropy(top[:, :-1], parents[:, 1:]).sum() / parents.shape[1] / len(self.prefixes.fluent)
-            out += torch.autograd.grad(loss, embedded)[0].float()
+            for rows in self._logit_rows(len(parents), parents.shape[1], self.chunk.gradient_tokens):
+                embedded = self.prefixes.leaf(group, parents[rows])
+                top, _ = self._top(group, self.prefixes.lead(group, embedded))
+                loss = self._cross_entropy(top[:, :-1], parents[rows, 1:]).sum() / parents.shape[1] / len(self.prefixes.fluent)
+                out[rows] += torch.autograd.grad(loss, embedded)[0].float()
         return out
 
     def bound(self, prepared: Prepared, children: Proposals) -> Float[Tensor, " candidate"]:
         """The least fluency that a child can have: its known tokens' cross-entropy over n, the others counted as certain."""
-        known = [self._known(prepared, k, children) for k in range(len(prepared.own))]
-        return torch.stack(known).mean(0) / children.ids.shape[1]
+        return self._known(prepared, children) / children.ids.shape[1]
 
     def children(self, prepared: Prepared, children: Proposals, tails: list[Tail], wanted: Bool[Tensor, " candidate"]) -> Float[Tensor, " candidate"]:
         """Fluency of the wanted children; +inf for the others."""
-        totals = torch.stack([self._known(prepared, k, children) for k in range(len(prepared.own))])
+        totals = self._known(prepared, children)
         for tail in tails:
             keep = wanted[tail.rows]
             rows, resid = tail.rows[keep], tail.resid[keep]
             if len(rows):
-                totals[tail.number, rows] += self._behind(prepared, children, tail, rows, resid)
-        return (totals.mean(0) / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
+                totals[rows] += self._behind(prepared, children, tail, rows, resid) / len(self.prefixes.fluent)
+        return (totals / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
 
     def _top(self, group: Group, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KV | None]:
         """Prompts run to the last block behind the prefix: residuals at their own positions, cache above the read-out depth."""
@@ -110,11 +117,11 @@ class Fluency:
         first = -group.next_log_probs.expand(len(ids), 1, -1)[:, 0].gather(-1, ids[:, :1])
         return torch.cat([first, self._cross_entropy(top[:, :-1], ids[:, 1:])], dim=1)
 
-    def _known(self, prepared: Prepared, k: int, children: Proposals) -> Float[Tensor, " candidate"]:
-        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, in fluency group k."""
+    def _known(self, prepared: Prepared, children: Proposals) -> Float[Tensor, " candidate"]:
+        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the groups."""
         rows = torch.arange(len(children), device=self.runner.device)
-        left = torch.cat([prepared.own[k].new_zeros(len(prepared.ids), 1), prepared.own[k].cumsum(1)], dim=1)
-        changed = prepared.by_group[k][children.parent, children.position, children.ids[rows, children.position]]
+        left = torch.cat([prepared.own.new_zeros(len(prepared.ids), 1), prepared.own.cumsum(1)], dim=1)
+        changed = prepared.log_probs[children.parent, children.position, children.ids[rows, children.position]]
         return left[children.parent, children.position] - changed
 
     def _behind(self, prepared: Prepared, children: Proposals, tail: Tail, rows: Tensor, resid: Tensor) -> Float[Tensor, " row"]:
@@ -130,9 +137,13 @@ class Fluency:
         """Negative log-probability of each target; rows are chunked so that the logits stay small."""
         if targets.shape[1] == 0:
             return top.new_zeros(targets.shape, dtype=torch.float32)
-        size = max(1, 2**26 // (targets.shape[1] * self.runner.shape.d_vocab))
         parts = []
-        for start in range(0, len(top), size):
-            logits = self.runner.logits(top[start : start + size])
-            parts.append(logits.logsumexp(-1) - logits.gather(-1, targets[start : start + size, :, None])[..., 0])
+        for rows in self._logit_rows(*targets.shape, self.chunk.tokens):
+            logits = self.runner.logits(top[rows])
+            parts.append(logits.logsumexp(-1) - logits.gather(-1, targets[rows][..., None])[..., 0])
         return torch.cat(parts)
+
+    def _logit_rows(self, rows: int, positions: int, tokens: int) -> Iterator[slice]:
+        """Slices of the rows such that their logits are no more numbers than a batch of `tokens` tokens may make."""
+        size = max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
+        return (slice(start, start + size) for start in range(0, rows, size))

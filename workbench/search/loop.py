@@ -29,26 +29,16 @@ from workbench.models import Runner, runner_for
 from workbench.objectives import Objective
 from workbench.search.bench import Bench
 from workbench.search.checkpoint import State, load_state, save_state, search_key
+from workbench.search.describe import describe
 from workbench.search.epo import EPO
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.method import Method
+from workbench.search.planner import CEILING, is_roomy
 from workbench.search.prefixes import Savings
+from workbench.search.progress import Progress, history_row, progress_of
 from workbench.search.scored import Scored
 from workbench.search.scorer import Scorer
 from workbench.search.selection import CanMatter, frontier
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a running search stands, after each step. used: share of the budget, 0 to 1. candidates_per_second: since start."""
-
-    step: int
-    used: float
-    best_objective: float
-    best_fluency: float
-    candidates_per_second: float
-    seconds: float
-    frontier: Scored
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ def search(
     seed: int = 0,
     *,
     savings: Savings | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     lexicon: torch.Tensor | None = None,
     on_step: Callable[[Progress], None] | None = None,
     checkpoint: Checkpoint | None = None,
@@ -76,17 +66,22 @@ def search(
     """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
 
     method: EPO() when None. budget: 60 s when None. lexicon: bool [d_vocab], further restricts the tokens. batch_tokens: tokens
-    run at a time (memory). on_step: called after each step. Raises UserError for a prompt that leaves no room in the model's
-    context, an empty token set, or a checkpoint of another search.
+    run at a time; None: as many as fit into the free memory (`planner.py`). on_step: called after each step. Raises UserError for
+    a prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
     """
     runner, method, budget = runner_for(model), method or EPO(), budget or Budget(seconds=60)
     _check_room(runner, contexts, method.length)
     before = _counters(runner)
     began = time.perf_counter()
-    scorer = Scorer(runner, objective, contexts, savings, batch_tokens)
+    scorer = Scorer(runner, objective, contexts, savings, batch_tokens or CEILING[runner.device.type])
     bench = Bench.make(scorer, seed, lexicon)
-    key = _key(runner, objective, contexts, method, seed, batch_tokens)
+    key = _key(bench, objective, contexts, method, seed, batch_tokens)
     state = _first_state(bench, method, checkpoint, key)
+    bench.memory.update(state.memory)
+    if state.chunk:
+        scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
+    elif batch_tokens is None and not is_roomy(runner, contexts, method.length, scorer.chunk):
+        scorer.plan(method.length, method.population)
     already = Cost(**state.spent) if state.spent else Cost()
     call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.length)
 
@@ -102,9 +97,9 @@ def search(
             _step(bench, method, state)
             cost = spent()
             state.spent = asdict(cost)
-            state.history.append(_row(state, cost))
+            state.history.append(history_row(state, cost))
             if on_step:
-                on_step(_progress(state, cost, budget))
+                on_step(progress_of(state, cost, budget))
             if checkpoint and state.step % checkpoint.every == 0:
                 save_state(checkpoint.path, key, state, bench.generator)
     except KeyboardInterrupt:
@@ -112,7 +107,10 @@ def search(
     if state.archive is None:
         raise UserError("the search ended before its first step was done: give it a larger budget")
     candidates = finish(scorer, state.archive)
-    return Frontier(candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric, interrupted)
+    return Frontier(
+        candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric,
+        interrupted, describe(objective),
+    )  # fmt: skip
 
 
 def finish(scorer: Scorer, archive: Scored) -> tuple[Candidate, ...]:
@@ -131,9 +129,13 @@ def _step(bench: Bench, method: Method, state: State) -> None:
     prepared = bench.scorer.prepare(state.population)
     proposals = method.propose(bench, prepared, state.step)
     parents, children = bench.scorer.score_children(prepared, proposals, CanMatter(method.weights, state.archive))
+    method.learn(bench, prepared, proposals, parents, children)
     pool = parents.join(children)
     state.population = method.survivors(bench, pool, state.step).ids
     state.archive = frontier(pool if state.archive is None else state.archive.join(pool))
+    state.memory = bench.memory
+    state.chunk = (bench.scorer.chunk.tokens, bench.scorer.chunk.gradient_tokens)
+    state.candidates += len(proposals)
     state.step += 1
 
 
@@ -141,31 +143,6 @@ def _first_state(bench: Bench, method: Method, checkpoint: Checkpoint | None, ke
     if checkpoint and checkpoint.path.exists():
         return load_state(checkpoint.path, key, bench.generator, bench.scorer.runner.device)
     return State(method.start(bench), None)
-
-
-def _row(state: State, cost: Cost) -> dict[str, float]:
-    """One row of the history; the objective and fluency are those of the archive's strongest prompt."""
-    best = int(state.archive.objective.argmax())
-    distinct = len({tuple(row) for row in state.population.tolist()})
-    return {
-        "step": state.step,
-        "seconds": cost.seconds,
-        "model_calls": cost.model_calls,
-        "forward": cost.forward,
-        "backward": cost.backward,
-        "flops": cost.flops,
-        "best_objective": float(state.archive.objective[best]),
-        "best_fluency": float(state.archive.fluency[best]),
-        "population": distinct,
-        "frontier": len(state.archive),
-    }
-
-
-def _progress(state: State, cost: Cost, budget: Budget) -> Progress:
-    row = state.history[-1]
-    rate = row["model_calls"] / max(cost.seconds, 1e-9)
-    used = min(1.0, budget.used(cost, state.step))
-    return Progress(state.step, used, row["best_objective"], row["best_fluency"], rate, cost.seconds, state.archive)
 
 
 def _counters(runner: Runner) -> dict[str, float]:
@@ -179,25 +156,16 @@ def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
         raise UserError(f"a prompt of {length} tokens leaves no room: the longest context has {longest} tokens, the model holds {runner.shape.n_ctx}")
 
 
-def _key(runner: Runner, objective: Objective, contexts: Contexts, method: Method, seed: int, batch_tokens: int) -> str:
+def _key(bench: Bench, objective: Objective, contexts: Contexts, method: Method, seed: int, batch_tokens: int | None) -> str:
     parts = {
-        "model": runner.fingerprint,
-        "objective": _describe(objective),
+        "model": bench.scorer.runner.fingerprint,
+        "objective": describe(objective),
         "contexts": [c.ids(()) for c in contexts],
         "slot": contexts.slot,
         "method": [method.name, method.model_dump()],
+        "allowed": describe(bench.allowed),
+        "savings": describe(bench.scorer.savings),
         "seed": seed,
         "batch_tokens": batch_tokens,
     }
     return search_key(parts)
-
-
-def _describe(value: Any) -> Any:
-    """An objective as plain data: vectors as numbers, nested objectives in place."""
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, tuple):
-        return [_describe(v) for v in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return [type(value).__name__, *(_describe(getattr(value, f)) for f in value.__dataclass_fields__)]
-    return value if isinstance(value, (int, float, str, bool, type(None))) else type(value).__name__

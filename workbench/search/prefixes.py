@@ -17,13 +17,15 @@ from torch import Tensor
 
 from workbench.contexts import Context, Contexts
 from workbench.models import KV, Runner
+from workbench.search.finite import check_prefix
 from workbench.search.scored import Ids
 
 
 @dataclass(frozen=True)
 class Savings:
-    """Which exact savings are used; all by default. `halving`: share of the contexts on which all children are scored before
-    the worse half is dropped (0: off; an approximation in who survives, never in a survivor's score)."""
+    """Which exact savings are used; all by default. `halving`: share of the contexts on which all children are scored first; the
+    better half goes on to as many contexts again, and so on (0: off; an approximation in who survives, never in a survivor's
+    score, which is over all contexts)."""
 
     prefix_kv: bool = True
     shared_prompt: bool = True
@@ -104,6 +106,8 @@ class Prefixes:
             top, high = self.to_top(resid, None, keep=True)
             group.high = high if self.cached else None
             group.next_log_probs = self.runner.logits(top[:, -1:]).log_softmax(-1)
+            if group.next_log_probs.isnan().any():
+                check_prefix(self.runner, group.prefix)
 
 
 def _grouped(contexts: Contexts, shared: bool) -> list[Group]:

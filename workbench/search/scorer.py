@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,6 +30,7 @@ from workbench.models import KV, Runner, pad_right
 from workbench.objectives import Objective, Readout
 from workbench.search.finite import check_finite
 from workbench.search.fluency import Fluency, Prepared, Tail
+from workbench.search.planner import SMALLEST, Chunk, Plan, plan_chunk, smaller_when_full
 from workbench.search.prefixes import Group, Prefixes, Savings
 from workbench.search.scored import Ids, Proposals, Scored
 
@@ -36,8 +38,8 @@ Advantage = Callable[[Scored, Float[Tensor, " candidate"], Float[Tensor, " candi
 
 
 class Scorer:
-    """Scores prompts for one objective on fixed contexts. batch_tokens: tokens that are run at a time. fluency_groups: groups
-    of contexts (with different text left of the slot) that fluency is averaged over."""
+    """Scores prompts for one objective on fixed contexts. batch_tokens: tokens that are run at a time (`plan` finds how many fit).
+    fluency_groups: groups of contexts (with different text left of the slot) that fluency is averaged over."""
 
     def __init__(
         self,
@@ -50,57 +52,97 @@ class Scorer:
     ) -> None:
         self.runner, self.objective, self.contexts = runner, objective, contexts
         self.savings = savings or Savings()
-        self.batch_tokens = batch_tokens
+        self.chunk = Chunk(batch_tokens, max(SMALLEST, batch_tokens // 4))
         self.depth = max(1, objective.depth(runner.shape.n_layers))
         self.answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
-        self.first_round = self._first_round()
-        self.prefixes = Prefixes(runner, contexts, self.depth, self.savings, min(fluency_groups, self.first_round))
+        self.rounds = self._rounds()
+        self.prefixes = Prefixes(runner, contexts, self.depth, self.savings, min(fluency_groups, len(self.rounds[0])))
         self.groups = self.prefixes.groups
-        self.fluency = Fluency(self.prefixes)
+        self.fluency = Fluency(self.prefixes, self.chunk)
 
+    def plan(self, length: int, population: int = 1) -> Plan | None:
+        """Measures what a step of `population` parents of `length` tokens needs and takes on the chunk that fits into the free
+        memory. None, and nothing changed, on a device whose memory cannot be read."""
+        longest = sorted(self.contexts, key=lambda c: len(c.ids(())), reverse=True)
+        unit = length + max(len(c.suffix_ids) for c in longest)
+
+        def few(tokens: int) -> tuple[Scorer, Ids]:
+            shared = max(len(group.members) for group in self.groups) > 1
+            some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
+            scorer = Scorer(self.runner, self.objective, some, replace(self.savings, halving=0.0), tokens, fluency_groups=1)
+            scorer.chunk.gradient_tokens = tokens
+            n, device = tokens // unit, self.runner.device
+            return scorer, torch.arange(n * length, device=device).reshape(n, length) % self.runner.shape.d_vocab
+
+        def forward(tokens: int) -> Callable[[], object]:
+            scorer, ids = few(tokens)
+            parents = ids[:1].clone()
+            position = min(1, length - 1)
+            ids[:, :position] = parents[0, :position]
+            rows = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+            return lambda: scorer.score_children(scorer.prepare(parents), Proposals(ids, rows, rows + position))
+
+        def gradient(tokens: int) -> Callable[[], object]:
+            scorer, ids = few(tokens)
+            return lambda: (scorer.gradients(ids), scorer.fluency_gradients(ids))
+
+        counted = dict(vars(self.runner.meter))
+        table = 4 * length * self.runner.shape.d_vocab * (population - 1)
+        plan = plan_chunk(forward, gradient, (2 * unit, 5 * unit), self.runner.device, population * unit, table)
+        vars(self.runner.meter).update(counted)
+        if plan is not None:
+            self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
+        return plan
+
+    @smaller_when_full
     @torch.no_grad()
     def score(self, ids: Ids) -> Scored:
         """Objective (mean over all contexts) and fluency of any prompts of equal length, in full."""
-        objective = torch.zeros(len(ids), device=self.runner.device)
-        for rows in self._row_chunks(len(ids), ids.shape[1]):
+        objective, fluency = torch.zeros(2, len(ids), device=self.runner.device)
+        for rows in self._row_chunks(len(ids), ids.shape[1], self.chunk.tokens):
             for group in self.groups:
                 scores, _, _ = self._parents(group, self.prefixes.embed(group, ids[rows], 0), group.members)
                 objective[rows] += scores.sum(1) / len(self.contexts)
-        scored = Scored(ids, objective + self.objective.prompt_score(ids), self.fluency.of(ids))
+            fluency[rows] = self.fluency.of(ids[rows])
+        scored = Scored(ids, objective + self.objective.prompt_score(ids), fluency)
         check_finite(self.runner, self.contexts, scored)
         return scored
 
+    @smaller_when_full
     @torch.no_grad()
     def prepare(self, parents: Ids) -> Prepared:
         """Fluency of parents, and what their children will need: log-probabilities and caches."""
         return self.fluency.prepare(parents)
 
+    @smaller_when_full
     def gradients(self, parents: Ids, n_contexts: int | None = None, first: int = 0) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale), over n contexts counted
         from `first` round the list (all when None)."""
         total = len(self.contexts)
         active = {(first + i) % total for i in range(min(n_contexts or total, total))}
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
-        for rows in self._row_chunks(len(parents), parents.shape[1], share=4):
+        tokens = self.chunk.gradient_tokens
+        for rows in self._row_chunks(len(parents), parents.shape[1], tokens):
             for group in self.groups:
-                members = [m for m in group.members if m in active]
-                if members:
+                for members in self._context_chunks([m for m in group.members if m in active], len(rows), tokens):
                     embedded = self.prefixes.leaf(group, parents[rows])
                     scores, _, _ = self._parents(group, self.prefixes.lead(group, embedded), members)
                     out[rows] += torch.autograd.grad(scores.sum(), embedded)[0].float() / len(active)
         return out
 
+    @smaller_when_full
     def fluency_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency (mean cross-entropy) with respect to the prompt's embeddings, tokens as targets held fixed."""
         return self.fluency.gradients(parents)
 
+    @smaller_when_full
     @torch.no_grad()
     def score_children(self, prepared: Prepared, children: Proposals, advantage: Advantage | None = None) -> tuple[Scored, Scored]:
         """(parents, children) on the same contexts in the same pass.
 
         advantage(parents scored, objectives, lower bounds of fluency) -> Float[candidate]: how far a child is from being of
-        use; below 0 it cannot be, and gets no fluency (+inf). With halving, the half with the least advantage after the first
-        contexts is dropped (objective -inf).
+        use; below 0 it cannot be, and gets no fluency (+inf). With halving, the half with the least advantage after each
+        round of contexts is dropped (objective -inf).
         """
         parent_sum, child_sum, tails, dropped = self._objective_sums(prepared, children, advantage)
         parents = Scored(prepared.ids, parent_sum / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.fluency)
@@ -114,27 +156,28 @@ class Scorer:
 
     # ---- rounds of contexts -----------------------------------------------------------------------------------------
 
-    def _first_round(self) -> int:
-        """How many contexts all children are scored on before halving; all of them without it."""
+    def _rounds(self) -> list[range]:
+        """Contexts of each round: all at once, or with halving a share, then as many again, and so on."""
         total, halving = len(self.contexts), self.savings.halving
-        return max(1, round(total * halving)) if 0 < halving < 1 else total
+        ends = [0, max(1, round(total * halving)) if 0 < halving < 1 else total]
+        while ends[-1] < total:
+            ends.append(min(total, 2 * ends[-1]))
+        return [range(start, end) for start, end in pairwise(ends)]
 
     def _objective_sums(
         self, prepared: Prepared, children: Proposals, advantage: Advantage | None
     ) -> tuple[Tensor, Tensor, list[Tail], Bool[Tensor, " candidate"]]:
-        """Sums over contexts for parents and children; with halving in two rounds of contexts."""
-        total, first = len(self.contexts), self.first_round
-        everyone = torch.arange(len(children), device=self.runner.device)
-        parent_sum, child_sum, tails = self._round(prepared.ids, children, everyone, set(range(first)), True)
-        dropped = torch.zeros(len(children), dtype=torch.bool, device=self.runner.device)
-        if first < total:
-            parents = Scored(prepared.ids, parent_sum / first, prepared.fluency)
-            bound = self.fluency.bound(prepared, children)
-            rank = child_sum / first if advantage is None else advantage(parents, child_sum / first, bound)
-            rest = rank.argsort(descending=True, stable=True)[: max(1, len(rank) // 2)].sort().values
-            dropped = dropped.index_fill(0, rest, True).logical_not()
-            more_parent, more_child, _ = self._round(prepared.ids, children, rest, set(range(first, total)), False)
-            parent_sum, child_sum = parent_sum + more_parent, child_sum + more_child
+        """Sums over contexts for parents and children; after each round but the last the better half goes on."""
+        parent_sum, child_sum = torch.zeros(len(prepared.ids), device=self.runner.device), torch.zeros(len(children), device=self.runner.device)
+        alive, tails = torch.arange(len(children), device=self.runner.device), []
+        for number, contexts in enumerate(self.rounds):
+            if number:
+                parents, seen = Scored(prepared.ids, parent_sum / contexts.start, prepared.fluency), child_sum[alive] / contexts.start
+                rank = seen if advantage is None else advantage(parents, seen, self.fluency.bound(prepared, children)[alive])
+                alive = alive[rank.argsort(descending=True, stable=True)[: max(1, len(rank) // 2)]].sort().values
+            more_parent, more_child, new_tails = self._round(prepared.ids, children, alive, set(contexts), number == 0)
+            parent_sum, child_sum, tails = parent_sum + more_parent, child_sum + more_child, tails + new_tails
+        dropped = torch.ones(len(children), dtype=torch.bool, device=self.runner.device).index_fill(0, alive, False)
         return parent_sum, child_sum, tails, dropped
 
     def _round(
@@ -174,7 +217,7 @@ class Scorer:
         if len(group.members) == 1:
             return self._forward_one(group, embedded, position, kv, members[0], keep)
         resid, cache = self.runner.run(embedded, 0, self.depth, kv, keep=True)
-        chunks = self._context_chunks(members, len(embedded))
+        chunks = self._context_chunks(members, len(embedded), self.chunk.tokens)
         return torch.cat([self._suffixes(cache, chunk, len(embedded)) for chunk in chunks], dim=1), resid, cache
 
     def _forward_one(self, group: Group, embedded: Tensor, position: int, kv: KV | None, member: int, keep: bool) -> tuple[Tensor, Tensor, KV | None]:
@@ -206,35 +249,34 @@ class Scorer:
     # ---- chunks -----------------------------------------------------------------------------------------------------
 
     def _child_chunks(self, children: Proposals, rows: Tensor, n_contexts: int) -> Iterator[tuple[int, Tensor]]:
-        """(position, row indices) such that the rows of a chunk fit into batch_tokens."""
-        length = children.ids.shape[1]
+        """(position, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever they
+        change, since what stands left of the change is in memory too."""
         positions = children.position[rows] if self.savings.parent_kv and self.savings.prefix_kv else torch.zeros_like(rows)
+        size = self._rows_at_once(children.ids.shape[1], n_contexts, self.chunk.tokens)
         for position in sorted(set(positions.tolist())):
-            mine = rows[positions == position]
-            size = max(1, self.batch_tokens // (length - position + self._suffix_tokens(n_contexts)))
-            for start in range(0, len(mine), size):
-                yield position, mine[start : start + size]
+            for chunk in rows[positions == position].split(size):
+                yield position, chunk
 
-    def _suffix_tokens(self, n_contexts: int) -> int:
-        """Tokens a prompt adds behind itself in one batch: contexts are chunked too, so never more than a quarter of it."""
-        longest = max(len(c.suffix_ids) for c in self.contexts)
-        return min(longest * n_contexts, max(longest, self.batch_tokens // 4))
+    def _row_chunks(self, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
+        size = self._rows_at_once(length, max(len(g.members) for g in self.groups), tokens)
+        yield from torch.arange(rows, device=self.runner.device).split(size)
 
-    def _row_chunks(self, rows: int, length: int, share: int = 1) -> Iterator[Tensor]:
-        widest = max(len(g.members) for g in self.groups)
+    def _rows_at_once(self, length: int, n_contexts: int, tokens: int) -> int:
+        """Prompts that fit into `tokens` with their suffixes. Contexts are chunked too: suffixes take no more than a quarter, or
+        one suffix, so that prompts are not run one by one."""
         lead = 0 if self.savings.prefix_kv else max(len(g.prefix) for g in self.groups)
-        size = max(1, self.batch_tokens // share // (length + lead + self._suffix_tokens(widest)))
-        for start in range(0, rows, size):
-            yield torch.arange(start, min(start + size, rows), device=self.runner.device)
+        longest = max(len(c.suffix_ids) for c in self.contexts)
+        return max(1, tokens // (lead + length + min(longest * n_contexts, max(longest, tokens // 4))))
 
-    def _context_chunks(self, members: Sequence[int], rows: int) -> list[list[int]]:
-        """Contexts in their order, cut so that rows x contexts x longest suffix fits into batch_tokens."""
-        chunks: list[list[int]] = [[]]
+    def _context_chunks(self, members: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
+        """Contexts in their order, cut so that rows x contexts x longest suffix fits into `tokens`; none of none."""
+        chunks: list[list[int]] = []
         longest = 1
         for member in members:
-            longest = max(longest, len(self.contexts[member].suffix_ids))
-            if chunks[-1] and rows * (len(chunks[-1]) + 1) * longest > self.batch_tokens:
+            suffix = len(self.contexts[member].suffix_ids)
+            longest = max(longest, suffix)
+            if not chunks or rows * (len(chunks[-1]) + 1) * longest > tokens:
                 chunks.append([])
-                longest = len(self.contexts[member].suffix_ids)
+                longest = max(1, suffix)
             chunks[-1].append(member)
         return chunks

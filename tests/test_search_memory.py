@@ -1,0 +1,169 @@
+"""Memory of a search: the plan holds, the peak does not grow with candidates and contexts, running out halves the chunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.planted import random_model, toy_persona
+from workbench.budget import Budget
+from workbench.contexts import make_contexts
+from workbench.errors import UserError
+from workbench.models import Site, runner_for
+from workbench.models.device_memory import is_out_of_memory, peak_memory
+from workbench.objectives import projection
+from workbench.search import EPO, Checkpoint, Proposals, Scorer, search
+from workbench.search import bench as bench_module
+from workbench.search.bench import Bench
+from workbench.search.planner import SMALLEST, Chunk, Line, Plan
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model = random_model()
+    split = toy_persona().split().search
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    goal = projection(SimpleNamespace(vector=vector, site=Site(1)), "raw")
+    return runner_for(model), goal, {slot: make_contexts(model, split, slot) for slot in ("system", "after_question")}
+
+
+def children_of(parents: torch.Tensor, n: int, position: int = 1) -> Proposals:
+    generator = torch.Generator().manual_seed(n)
+    owner = torch.arange(n) % len(parents)
+    ids = parents[owner].clone()
+    ids[:, position:] = torch.randint(10, 300, (n, parents.shape[1] - position), generator=generator)
+    return Proposals(ids, owner, torch.full((n,), position))
+
+
+def step_peak(scorer: Scorer, parents: torch.Tensor, n: int) -> int:
+    """Bytes at the peak of gradients, preparation and the scores of n children."""
+
+    def step() -> None:
+        scorer.gradients(parents)
+        scorer.fluency_gradients(parents)
+        scorer.score_children(scorer.prepare(parents), children_of(parents, n))
+
+    step()
+    with peak_memory(CPU) as peak:
+        step()
+    return peak.bytes
+
+
+def test_the_peak_is_that_of_the_allocator():
+    with peak_memory(CPU) as peak:
+        first = torch.zeros(1000, 250)  # 1 MB
+        second = first + 1
+        del first
+        (second * 2).sum()
+    assert 2_000_000 <= peak.bytes < 2_010_000
+
+
+@pytest.mark.parametrize("slot, n", [("system", 16), ("after_question", 100)])
+def test_measured_peak_is_within_15_per_cent_of_the_plan(setting, slot, n):
+    runner, goal, contexts = setting
+    scorer = Scorer(runner, goal, contexts[slot].take(4))
+    plan = replace(scorer.plan(length=6, population=2), ceiling=512)
+    scorer.chunk.tokens, scorer.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
+    parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
+    assert step_peak(scorer, parents, n) == pytest.approx(plan.peak, rel=0.15)
+
+
+@pytest.mark.parametrize("slot, few, many", [("system", 8, 32), ("after_question", 50, 200)])
+def test_the_peak_does_not_grow_with_candidates_and_contexts(setting, slot, few, many):
+    runner, goal, contexts = setting
+    parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
+    peaks = {
+        (n, m): step_peak(Scorer(runner, goal, contexts[slot].take(m), batch_tokens=256, fluency_groups=1), parents, n)
+        for n, m in ((few, 4), (many, 4), (few, 8))
+    }
+    assert peaks[many, 4] < 1.2 * peaks[few, 4]
+    assert peaks[few, 8] < 1.2 * peaks[few, 4]
+
+
+def test_less_free_memory_gives_a_smaller_chunk():
+    plan = Plan(Line(1000, 10), Line(0, 40), room=1000 + 10 * 300, ceiling=8192)
+    assert plan.chunk == Chunk(256, 64) and plan.peak == 1000 + 10 * 256
+    assert replace(plan, room=1e9).chunk == Chunk(8192, 2048)
+    assert replace(plan, room=0).chunk == Chunk(SMALLEST, SMALLEST)
+    assert Line.through((100, 1500), (300, 3500)) == Line(500, 10)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
+def test_out_of_memory_halves_the_chunk_and_gives_the_scores_of_the_smaller_one(setting, error, monkeypatch):
+    runner, goal, contexts = setting
+    parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
+    scorer, small = (Scorer(runner, goal, contexts["after_question"], batch_tokens=n) for n in (2048, 512))
+    expected = small.score_children(small.prepare(parents), children_of(parents, 60))
+    run, tokens = runner.run, []
+
+    def limited(resid, *rest, **named):
+        tokens.append(resid.shape[0] * resid.shape[1])
+        if tokens[-1] > 520:
+            raise error
+        return run(resid, *rest, **named)
+
+    monkeypatch.setattr(runner, "run", limited)
+    found = scorer.score_children(scorer.prepare(parents), children_of(parents, 60))
+    assert max(tokens) > 520 and scorer.chunk == Chunk(512, 128)
+    for one, two in zip(found, expected, strict=True):
+        assert torch.equal(one.objective, two.objective) and torch.equal(one.fluency, two.fluency)
+
+
+def test_when_nothing_is_left_to_halve_it_is_said_and_other_errors_pass(setting, monkeypatch):
+    runner, goal, contexts = setting
+    scorer = Scorer(runner, goal, contexts["system"], batch_tokens=64)
+    parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
+
+    def fail(text):
+        def run(*rest, **named):
+            raise RuntimeError(text)
+
+        return run
+
+    monkeypatch.setattr(runner, "run", fail("CUDA out of memory. Tried to allocate 20 GB"))
+    with pytest.raises(UserError, match="out of memory with batches of 16 tokens"):
+        scorer.score(parents)
+    monkeypatch.setattr(runner, "run", fail("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        scorer.score(parents)
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_a_resumed_search_keeps_the_halved_chunk_and_the_bits(setting, tmp_path, monkeypatch):
+    runner, goal, contexts = setting
+    method = EPO(length=4, population=3, children=8, top_k=16)
+    run = runner.run
+
+    def limited(resid, *rest, **named):
+        if resid.shape[0] * resid.shape[1] > 60:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(resid, *rest, **named)
+
+    go = lambda steps, **named: search(runner, goal, contexts["after_question"][:2], method, Budget(steps=steps), **named)  # noqa: E731
+    checkpoint = Checkpoint(tmp_path / "state.safetensors", every=1)
+    monkeypatch.setattr(runner, "run", limited)
+    whole = go(4)
+    go(2, checkpoint=checkpoint)
+    monkeypatch.setattr(runner, "run", run)  # memory is free again: the chunk is kept all the same
+    resumed = go(4, checkpoint=checkpoint)
+    assert resumed.candidates == whole.candidates
+    from workbench.runs import read_safetensors
+
+    _, metadata = read_safetensors(checkpoint.path)
+    assert '"chunk": [64, ' in metadata["search"]
+
+
+def test_gains_in_parts_of_the_vocabulary_are_the_whole_product(setting, monkeypatch):
+    runner, goal, contexts = setting
+    bench = Bench.make(Scorer(runner, goal, contexts["system"]), seed=0)
+    parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
+    slope = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(1))
+    whole = slope @ runner.model.W_E.T
+    monkeypatch.setattr(bench_module, "VOCABULARY_CHUNK", 100)
+    found = bench.gains(bench.scorer.prepare(parents), slope)
+    torch.testing.assert_close(found, whole - whole.gather(-1, parents[..., None]), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,103 @@
+"""A TransformerLens block whose attention does not copy what its rows share.
+
+TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Behind
+a prefix of 128 tokens that costs more than the block's products. Here the keys to the left stay in pieces: one that all rows share
+is multiplied once with the queries of all rows (a single large product), those of each row with the row's own queries. The scores are
+joined, one softmax is taken, and the values are mixed piece by piece: the same numbers to rounding.
+
+The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
+switches for split inputs and results, gets TransformerLens's own block: `is_plain` says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Pair = tuple[Float[Tensor, "row_or_1 pos kv_head d_head"], Float[Tensor, "row_or_1 pos kv_head d_head"]]
+
+
+def is_plain(block: Any) -> bool:
+    """True if this block's attention is what `run_block` computes and nobody looks inside it."""
+    cfg, attn = block.cfg, block.attn
+    switches = ("use_attn_in", "use_split_qkv_input", "use_attn_result", "use_hook_mlp_in", "attn_only", "parallel_attn_mlp", "load_in_4bit")
+    other = ("use_attention_sinks", "use_logn_attn", "ungroup_grouped_query_attention", "clip_qkv", "use_dynamic_ntk_rope")
+    inside = [attn.hook_attn_scores, attn.hook_pattern, *(getattr(attn, name) for name in ("hook_rot_q", "hook_rot_k") if hasattr(attn, name))]
+    return (
+        not any(getattr(cfg, name, None) for name in switches + other)
+        and cfg.positional_embedding_type in ("rotary", "standard")
+        and cfg.attention_dir == "causal"
+        and attn.attn_type == "global"
+        and (cfg.attn_scores_soft_cap or 0) <= 0
+        and not (cfg.original_architecture or "").startswith("Olmo")
+        and not any(point.fwd_hooks or point.bwd_hooks for point in inside)
+    )
+
+
+def run_block(block: Any, resid: Float[Tensor, "row pos d_model"], left: Sequence[Pair]) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
+    """The block behind the pieces `left` (in order): its output, and the new keys and values (keys not yet turned)."""
+    resid = block.hook_resid_pre(resid)
+    attended, new = _attend(block.attn, block.ln1(resid), left)
+    if block.cfg.use_normalization_before_and_after:
+        attended = block.ln1_post(attended)
+    middle = block.hook_resid_mid(resid + block.hook_attn_out(attended))
+    return block.hook_resid_post(middle + block.apply_mlp(block.ln2(middle))), new
+
+
+def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+    q, k, v = attn.calculate_qkv_matrices(normed, normed, normed)
+    z = _mixed_here(attn, q, k, v) if not left else _mixed_behind(attn, q, [*left, (k, v)])
+    return attn.hook_z(z).flatten(2) @ attn.W_O.flatten(0, 1) + attn.b_O, (k, v)
+
+
+def _mixed_here(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "row pos head d_head"]:
+    """Nothing to the left: torch's own attention."""
+    turned = (_turned(attn, q, 0).transpose(1, 2), _turned(attn, k, 0).transpose(1, 2), v.transpose(1, 2))
+    scale = 1 / float(attn.attn_scale)
+    return torch.nn.functional.scaled_dot_product_attention(*turned, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2)
+
+
+def _mixed_behind(attn: Any, q: Tensor, pieces: Sequence[Pair]) -> Float[Tensor, "row pos head d_head"]:
+    """The last piece holds the queries' own positions."""
+    (rows, pos), kv_heads = q.shape[:2], pieces[0][0].shape[2]
+    starts = [sum(piece[0].shape[1] for piece in pieces[:i]) for i in range(len(pieces))]
+    q = _by_kv_head(_turned(attn, q, starts[-1]), kv_heads) / attn.attn_scale
+    scores = [_scores(q, _turned(attn, keys, start)) for (keys, _), start in zip(pieces, starts, strict=True)]
+    scores[-1] = scores[-1].masked_fill(_future(pos, scores[-1]), -torch.inf)
+    pattern = torch.cat(scores, dim=-1).softmax(-1).split([piece[0].shape[1] for piece in pieces], dim=-1)
+    z = sum(_mixed(part, values) for part, (_, values) in zip(pattern, pieces, strict=True))
+    return z.reshape(rows, kv_heads, -1, pos, z.shape[-1]).permute(0, 3, 1, 2, 4).reshape(rows, pos, -1, z.shape[-1])
+
+
+def _turned(attn: Any, x: Tensor, start: int) -> Tensor:
+    return attn.apply_rotary(x, start) if attn.cfg.positional_embedding_type == "rotary" else x
+
+
+def _by_kv_head(q: Float[Tensor, "row pos head d_head"], kv_heads: int) -> Float[Tensor, "row kv_head query d_head"]:
+    """Queries of all heads that share a key head, one after the other."""
+    rows, pos, heads, size = q.shape
+    return q.view(rows, pos, kv_heads, heads // kv_heads, size).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, size)
+
+
+def _scores(q: Float[Tensor, "row kv_head query d_head"], keys: Tensor) -> Float[Tensor, "row kv_head query key"]:
+    if len(keys) == 1 < len(q):
+        flat = q.transpose(0, 1).flatten(1, 2) @ keys[0].permute(1, 2, 0)
+        return flat.unflatten(1, (q.shape[0], q.shape[2])).transpose(0, 1)
+    return q @ keys.permute(0, 2, 3, 1)
+
+
+def _mixed(pattern: Float[Tensor, "row kv_head query key"], values: Tensor) -> Float[Tensor, "row kv_head query d_head"]:
+    if len(values) == 1 < len(pattern):
+        flat = pattern.transpose(0, 1).flatten(1, 2) @ values[0].transpose(0, 1)
+        return flat.unflatten(1, (pattern.shape[0], pattern.shape[2])).transpose(0, 1)
+    return pattern @ values.transpose(1, 2)
+
+
+def _future(pos: int, scores: Float[Tensor, "row kv_head query pos"]) -> Tensor:
+    """True where a query (heads of a group one after the other) would look to its right."""
+    mask = torch.ones(pos, pos, dtype=torch.bool, device=scores.device).triu(1)
+    return mask.repeat(scores.shape[2] // pos, 1)
