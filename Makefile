@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lab docs bench lint clean
+.PHONY: demo test test-slow lab docs bench bench-gpu lint clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -37,6 +37,10 @@ docs: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.validity --runs 200 --out benchmarks/latest/validity_quick.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search_cost --models llama --contexts 1 8 --out benchmarks/latest/search_cost_quick.json
+
+bench-gpu: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf .venv site

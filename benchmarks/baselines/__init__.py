@@ -1,0 +1,1 @@
+"""Published searches in plain torch and Hugging Face, as yardsticks: what a step costs the way others do it."""
