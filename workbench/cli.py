@@ -125,6 +125,37 @@ def preset(
     print(json.dumps(study.model_dump(mode="json", by_alias=True)) if as_json else presets.as_file(study), end="\n" if as_json else "")
 
 
+@app.command(name="plan")
+def plan_command(study: Path, *, model: str | None = None, as_json: Json = False) -> None:
+    """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
+
+    Parameters
+    ----------
+    study: the study file.
+    model: name or directory, instead of the study's.
+    """
+    from workbench.study import Study
+    from workbench.study.plan import plan
+
+    settings = Study.load(study)
+    if model is not None:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"name": model})})
+    found = plan(settings)
+    _print_frame(found.table, as_json)
+    for line in () if as_json else found.notes:
+        _console().print(f"note: {_plain(line)}")
+
+
+@app.command
+def models(*, as_json: Json = False) -> None:
+    """Which models can be loaded here, where they lie, their architectures, and the named SAEs that fit them."""
+    from workbench.models.inventory import inventory
+    from workbench.sae import saes_for
+
+    table = inventory()
+    _print_frame(table.assign(saes=[", ".join(saes_for(name)[0]) for name in table["name"]]), as_json)
+
+
 @app.command
 def compare(runs: list[Path], *, as_json: Json = False) -> None:
     """Several runs in one table; refused where their test splits differ.
@@ -225,15 +256,21 @@ def transfer(runs: list[Path], *, model: list[str], out: Path | None = None, as_
 
 @app.command
 def doctor(model: str = "organism", *, as_json: Json = False) -> None:
-    """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory.
+    """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory, SAEs made for it.
 
     Parameters
     ----------
     model: name or directory.
     """
     from workbench.models.doctor import diagnose
+    from workbench.sae import saes_for
 
-    _print_frame(diagnose(model).frame(), as_json)
+    named, releases = saes_for(model)
+    words = "; ".join(filter(None, [", ".join(named), "sae-lens releases: " + ", ".join(releases) if releases else ""]))
+    fitting = {"check": "SAEs of this model", "ok": "", "detail": words or "none known: RESGA needs none, `workbench sae train` makes one"}
+    table = diagnose(model).frame()
+    table.loc[len(table)] = fitting
+    _print_frame(table, as_json)
 
 
 @sae_app.command(name="train")
@@ -258,19 +295,32 @@ def sae_train(
 
 
 @persona_app.command(name="check")
-def persona_check(file: str, *, data: Path | None = None, as_json: Json = False) -> None:
-    """Balance, groups, what a length-only or letter-only rule would score, and which difference this many items can show.
+def persona_check(
+    file: str, *, data: Path | None = None, model: str | None = None, layer: int | None = None, difference: float = 0.1, as_json: Json = False
+) -> None:
+    """Can this data carry a direction? Balance, groups, what a length-only or letter-only rule scores, how many groups show a difference;
+    with a model also the held-out AUC of its direction against permuted labels.
 
     Parameters
     ----------
     file: persona file (YAML), or a name with --data.
     data: contrast file.
+    model: name or directory, for the permutation test.
+    layer: that is read; the middle one when not given.
+    difference: of two rates, that the study wants to show.
     """
     from workbench.personas import check_persona, load_persona
 
     persona = load_persona(file, data)
-    _print_frame(check_persona(persona).table, as_json)
-    for line in () if as_json else persona.warnings:
+    table, notes = check_persona(persona, difference).table, list(persona.warnings)
+    if model is not None:
+        from workbench.directions import carries
+        from workbench.models import load_model
+
+        found = carries(load_model(model), persona, layer)
+        table, notes = found.added_to(table), [*notes, found.verdict]
+    _print_frame(table, as_json)
+    for line in () if as_json else notes:
         _console().print(f"note: {_plain(line)}")
 
 

@@ -44,6 +44,11 @@ _GEMMA = ("Gemma2ForCausalLM", "Gemma3ForCausalLM")
 _OPTIONAL = {"unembed.b_U"}
 
 
+def families() -> list[str]:
+    """The Hugging Face architectures that `hooked_config` knows."""
+    return list(_CONVERTERS)
+
+
 class NotExpressible(Exception):
     """HookedTransformer has no conversion for this model; the text says which field is in the way."""
 

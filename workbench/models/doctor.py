@@ -1,6 +1,6 @@
 """What is right and what is wrong with a model, in words: the checks behind `workbench doctor`.
 
-1. files: the directory passes `open_checkpoint`, its weights load, its tokenizer fits.
+1. files: the directory passes `open_checkpoint`, its weights load, its tokenizer fits; which revision they are.
 2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours.
 3. parts: a pass behind a cached prefix against the whole pass.
 4. hooks: every canonical hook fires at the lowest and the highest block.
@@ -105,6 +105,7 @@ def _findings(name: str | Path, dtype: torch.dtype, device: str, backend: Backen
     model, used, reason = wrap(reference, checkpoint, backend, dtype, device)
     attach(model, tokenizer, source.name)
     runner = runner_for(model)
+    yield Finding("revision", None, f"commit {source.revision}" if source.revision else f"a directory, no commit; weights {runner.fingerprint}")
     yield Finding("backend", None, _backend_words(runner, used, reason))
     yield _logits(runner, ids, wanted)
     yield _parts(runner, ids)
@@ -208,6 +209,8 @@ def _tokens(runner: Runner) -> Iterator[Finding]:
     held, total = len(runner.tokenizer) - len(lost), len(runner.tokenizer)
     spare = runner.shape.d_vocab - total
     detail = f"{held / total:.1%} of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
+    if lost:
+        detail += f" (such as {', '.join(repr(runner.tokenizer.convert_ids_to_tokens(i)) for i in lost[:: max(1, len(lost) // 3)][:3])})"
     yield Finding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))
 
 

@@ -29,7 +29,8 @@ from workbench.statistics import detectable_from_spread
 class PersonaCheck:
     """Figures of a persona's data. Shares and rules lie in 0..1; first_share and letter_rule are None where no order
     of the options was published. splits: (items, groups) of each. smallest_difference: of rates on the test split, in
-    the best and in the worst case of the module's docstring; None where the groups cannot be split. repeated: pairs
+    the best and in the worst case of the module's docstring; None where the groups cannot be split. groups_for_it: test groups that show
+    a difference of `difference` in the worst case (every group answers as one). repeated: pairs
     of items that ask the same. warnings: one line each, the reader's and these."""
 
     persona: str
@@ -43,6 +44,8 @@ class PersonaCheck:
     repeated: int
     splits: dict[str, tuple[int, int]]
     smallest_difference: tuple[float, float] | None
+    difference: float
+    groups_for_it: int
     warnings: tuple[str, ...]
 
     @property
@@ -56,9 +59,9 @@ class PersonaCheck:
         return html_table(self.table, title) + (html_table(notes) if self.warnings else "")
 
 
-def check_persona(persona: Persona) -> PersonaCheck:
+def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
     """The check of a persona's data. No model is needed, nothing is written, and groups that cannot be split are a
-    warning."""
+    warning. difference: of two rates, that one wants to be able to show, above 0 and at most 1."""
     items, sizes = persona.items, persona.group_sizes
     warnings = [*persona.warnings, *(line for line in warnings_of(items) if line not in persona.warnings)]
     splits, smallest = {}, None
@@ -86,6 +89,8 @@ def check_persona(persona: Persona) -> PersonaCheck:
         repeated=repeated,
         splits=splits,
         smallest_difference=smallest,
+        difference=difference,
+        groups_for_it=groups_needed_for(difference),
         warnings=tuple(warnings),
     )
 
@@ -97,6 +102,19 @@ def smallest_difference(split: Split) -> tuple[float, float] | None:
         return None
     best = detectable_from_spread(math.sqrt(0.5 * split.n_groups / len(split)), split.n_groups)
     return min(best, 1.0), min(detectable_from_spread(math.sqrt(0.5), split.n_groups), 1.0)
+
+
+def groups_needed_for(difference: float) -> int:
+    """The least number of groups whose answers, each group answering as one, show a difference of two rates (80 % power at 5 %)."""
+    if not 0 < difference <= 1:
+        raise UserError(f"a difference of two rates lies above 0 and is at most 1, found {difference}")
+    low, high = 2, 4
+    while detectable_from_spread(math.sqrt(0.5), high) > difference:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if detectable_from_spread(math.sqrt(0.5), middle) <= difference else (middle + 1, high)
+    return high
 
 
 def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
@@ -119,7 +137,9 @@ def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
         ("repeated questions", str(check.repeated), "pairs of items"),
     ]
     rows += [(f"{name} split", f"{n} items, {groups} groups", "seed 0") for name, (n, groups) in check.splits.items()]
-    return [*rows, ("smallest difference", smallest, "of two rates on the test split (80 % power): best to worst case")]
+    needed = f"test groups that show a difference of {check.difference:.0%} (80 % power), if each answers as one"
+    shown = ("smallest difference", smallest, "of two rates on the test split (80 % power): best to worst case")
+    return [*rows, shown, ("groups needed", str(check.groups_for_it), needed)]
 
 
 def _percent(share: float | None) -> str:

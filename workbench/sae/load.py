@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from sae_lens import SAE
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from safetensors import SafetensorError
 
 import workbench
 from workbench.errors import UserError
 from workbench.models import Site
+from workbench.models.sources import REPOSITORIES
 from workbench.sae.sae import Sae
 
 #: Short names: model/layer for the paper's three models (release, id in sae-lens's registry).
@@ -49,6 +51,17 @@ def load_sae(
     if bad:
         raise UserError(f"SAE {name!s}: the weights {bad[0]!r} hold values that are not finite")
     return sae if model is None else sae.check(model)
+
+
+def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(named presets, "release (n)" of sae-lens's registry) that were trained on this very model, by its name here or on the hub. Nothing is
+    loaded; whether one fits is told by `check_sae` on the model's own text."""
+    repository = REPOSITORIES.get(name.lower(), name)
+    short = next((key for key, value in REPOSITORIES.items() if value == repository), name)
+    registry = get_pretrained_saes_directory().values()
+    releases = [f"{entry.release} ({len(entry.saes_map)})" for entry in registry if entry.model == repository]
+    own = ("organism",) if name == "organism" else ()
+    return own + tuple(key for key in PRESETS if key.split("/")[0] == short), tuple(sorted(releases))
 
 
 def find_sae(name: str | Path) -> Where:

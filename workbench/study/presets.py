@@ -4,8 +4,8 @@
 the report): one layer, the mean difference of 256 pairs (TruthfulQA 200) at the answer's last token, prompts of 8 tokens by EPO
 (population 16, 32 children, 512 tokens a position, 300 steps, fluency weights 0.5 to 4, restarts every 50), alone for sycophancy
 and behind 16 and 32 training questions for myopic reward and hallucination, put after the question, chosen and judged on test.
-*corrected*: the same persona, data and search size, everything else as the workbench holds right: chat template and system slot,
-splits by claim, both option orders, a layer chosen by what it predicts, z-scored objectives, selection apart from test, controls.
+*corrected*: the same persona, data, search size and place of the prompt, everything else as the workbench holds right: chat template, splits
+by claim, both option orders, a layer chosen by what it predicts, z-scored objectives, selection apart from test, controls.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ..
 def _corrected(about: _Persona, layers: tuple[int, ...] | None, known: tuple[int, ...] | None) -> Study:
     options = {"length": 8, "population": 16, "children": 32, "top_k": 512, "restart_every": 50, "gradient_contexts": 8}
     return Study(
-        slot="system",
+        slot="after_question",
         metric=about.metric,
         data=Data(fractions=(0.3, 0.15, 0.15, 0.4)),
         latents=20,
@@ -165,6 +165,6 @@ def _small(study: Study) -> Study:
             "random_directions": 0,
             "random_prompts": 1,
             "latents": 5,
-            "attribution": Attribution(contexts=4),
+            "attribution": Attribution(contexts=4, circuit=0, cards=0),
         }
     )
