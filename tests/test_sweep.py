@@ -64,6 +64,8 @@ class Toy:
             directory.file("study.yaml").write_text(study.to_yaml())
             report("search", 0.5)
             self.behave(study, directory)
+            if directory.done("comparison"):
+                return directory
             with directory.stage("comparison", ["comparison.json"]):
                 write_json(directory.file("comparison.json"), toy_comparison(study))
             with directory.stage("report", ["report.html"]):
@@ -310,6 +312,10 @@ def test_the_overview_means_over_seeds_and_never_over_questions(tmp_path):
         write_overview([tmp_path / "nowhere"], tmp_path / "page.html")
 
 
+called = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+
+
+@called
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -331,6 +337,7 @@ def test_the_command_line_says_mistakes_in_one_line(arguments, says, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
+@called
 def test_the_command_line_runs_a_sweep_and_an_overview_of_its_runs(toy, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("two.yaml").write_text(seeds(2).to_yaml())
