@@ -39,7 +39,7 @@ from workbench.latents import rank_latents
 from workbench.models import load_model, runner_for
 from workbench.objectives import latent_activation, neutral_prompts
 from workbench.personas import Splits, load_persona
-from workbench.runs import write_json
+from workbench.runs import read_json, write_json
 from workbench.sae import load_sae
 from workbench.statistics import cluster_interval
 from workbench.world import World
@@ -165,9 +165,9 @@ def cost(model: Any, splits: Splits, text: str) -> list[dict[str, float]]:
     return rows
 
 
-def organism(options: argparse.Namespace) -> dict[str, Any]:
-    """All figures of the embedded model."""
-    model, world, figures = load_model("organism"), World(), {}
+def organism(options: argparse.Namespace, asked: dict[str, Any]) -> None:
+    """All figures of the embedded model, written after each persona."""
+    model, world = load_model("organism"), World()
     for persona in options.personas:
         splits = load_persona(persona).split(seed=0)
         contexts = make_contexts(model, splits.selection, n=options.contexts)
@@ -175,24 +175,31 @@ def organism(options: argparse.Namespace) -> dict[str, Any]:
         settings: dict[str, Any] = {"pairs": 0, "mediation": False, "nodes": 0}
         ledgers = [(attribute(model, text, {}, contexts, ESTIMATORS, **settings), truth) for text, truth in prompts]
         strong = [text for text, truth in sorted(prompts, key=lambda pair: -abs(pair[1].sum()))[: options.circuits]]
-        figures[persona] = {
-            "estimators": judge(ledgers), "circuits": circuits(model, contexts, strong), "mediated": mediated(model, splits, contexts, strong),
-            "patching": patching(model, contexts, strong[0]),
-        }  # fmt: skip
-        if persona == options.personas[0]:
-            figures[persona]["cost"] = cost(model, splits, strong[0])
-        print(persona, figures[persona], flush=True)
-    return {"model": runner_for(model).fingerprint, "personas": figures}
+        figures: dict[str, Any] = {"estimators": judge(ledgers)}
+        if strong:
+            figures["circuits"], figures["mediated"] = circuits(model, contexts, strong), mediated(model, splits, contexts, strong)
+            figures["patching"] = patching(model, contexts, strong[0])
+        if options.cost:
+            figures["cost"] = cost(model, splits, prompts[0][0])
+        save(options.out, asked | {"fingerprint": runner_for(model).fingerprint}, {persona: figures})
 
 
-def real(options: argparse.Namespace) -> dict[str, Any]:
+def save(path: Path, asked: dict[str, Any], personas: dict[str, Any]) -> None:
+    """Figures join those that are there already from the same model and settings; others are replaced."""
+    before = read_json(path) if path.is_file() else {}
+    kept = before.get("personas", {}) if before.get("asked") == asked else {}
+    write_json(path, {"schema": 1, "benchmark": "attribution", "asked": asked, "personas": kept | personas})
+
+
+def real(options: argparse.Namespace, asked: dict[str, Any]) -> None:
     """The same on a real model, where removal is the only judge."""
     model, persona = load_model(options.model), load_persona("sycophancy", options.data)
     contexts = make_contexts(model, persona.split(seed=0).selection, n=options.contexts)
     texts = [text for side in persona.manual_prompts.values() for text in side][: options.prompts]
     settings: dict[str, Any] = {"pairs": 0, "mediation": False, "nodes": 0}
     ledgers = [(attribute(model, text, {}, contexts, ESTIMATORS[:3], **settings), np.zeros(1)) for text in texts]
-    return {"model": runner_for(model).fingerprint, "estimators": judge(ledgers), "circuits": circuits(model, contexts, texts[: options.circuits])}
+    figures = {"estimators": judge(ledgers), "circuits": circuits(model, contexts, texts[: options.circuits])}
+    save(options.out, asked | {"fingerprint": runner_for(model).fingerprint}, {persona.name: figures})
 
 
 def main() -> None:
@@ -205,11 +212,11 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--contexts", type=int, default=8)
     parser.add_argument("--circuits", type=int, default=2)
+    parser.add_argument("--cost", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    figures = organism(options) if options.model == "organism" else real(options)
-    asked = {k: v for k, v in vars(options).items() if k not in ("out", "data")}
-    write_json(options.out, {"schema": 1, "benchmark": "attribution", "asked": asked, **figures})
+    asked = {key: getattr(options, key) for key in ("model", "prompts", "contexts", "circuits")}
+    (organism if options.model == "organism" else real)(options, asked)
 
 
 if __name__ == "__main__":
