@@ -26,7 +26,9 @@ _PUBLIC = {
         "AnswerLogProb", "Objective", "Repetition", "Similarity", "Target", "answer_log_odds", "keep", "latent_activation",
         "neutral_prompts", "projection",
     ),
-    "workbench.search": ("EPO", "GCG", "Candidate", "Checkpoint", "Frontier", "Guided", "Method", "RandomSearch", "Savings", "search"),
+    "workbench.search": (
+        "EPO", "GCG", "Beam", "Candidate", "Checkpoint", "Frontier", "Guided", "LiveFrontier", "Method", "RandomSearch", "Savings", "search",
+    ),
     "workbench.interventions": ("clamp", "patch", "steer"),
     "workbench.conditions": (
         "ConstantAnswer", "Found", "Guard", "LatentClamp", "ManualPrompts", "NoPrompt", "Prompt", "RandomText",

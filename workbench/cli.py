@@ -385,7 +385,7 @@ def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
     from workbench.study import run as run_study
 
     with _Bars() as bars:
-        run_study(study, directory, resume=True, report=bars.update)
+        run_study(study, directory, resume=True, report=bars.update, watch=bars.note)
     from workbench.runs import read_json
 
     entry = read_json(directory.file("comparison.json"), schema=1)
@@ -456,7 +456,8 @@ class _Bars:
     def __enter__(self) -> _Bars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>4.0f} %"), TimeElapsedColumn()
+        share, note = TextColumn("{task.percentage:>4.0f} %"), TextColumn("{task.fields[note]}")
+        columns = TextColumn("{task.description:<24}"), BarColumn(), share, TimeElapsedColumn(), note
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._tasks: dict[str, Any] = {}
         self._progress.start()
@@ -465,8 +466,14 @@ class _Bars:
     def update(self, stage: str, share: float) -> None:
         """A stage and how much of it is done, 0 to 1."""
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=1.0)
+            self._tasks[stage] = self._progress.add_task(stage, total=1.0, note="")
         self._progress.update(self._tasks[stage], completed=share)
+
+    def note(self, stage: str, progress: Any) -> None:
+        """Best objective, fluency, speed and time left of the stage's search."""
+        from workbench.search.live import line
+
+        self._progress.update(self._tasks[stage], note=line(progress))
 
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()

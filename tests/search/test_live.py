@@ -81,6 +81,6 @@ def test_a_description_is_json_and_tells_vectors_apart():
     assert describe(one) != describe(two)
     goal = -2.0 * one + AnswerLogOdds()
     content = json.loads(json.dumps(describe(goal), allow_nan=False))
-    weights = [(weight, term["kind"]) for weight, term in content["terms"]]
-    assert weights == [[-2.0, "Projection"], [1.0, "AnswerLogOdds"]] or weights == [(-2.0, "Projection"), (1.0, "AnswerLogOdds")]
+    weights = [(weight, term["type"]) for weight, term in content["terms"]]
+    assert weights == [(-2.0, "Projection"), (1.0, "AnswerLogOdds")]
     assert content["terms"][0][1]["site"]["layer"] == 1

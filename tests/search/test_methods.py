@@ -80,20 +80,36 @@ def test_guided_ranks_by_what_it_measured(bench):
     prepared = bench.scorer.prepare(ids)
     helpful = next(t for t in torch.nonzero(bench.allowed)[:, 0].tolist() if t not in ids.flatten().tolist())
     effect, variance = torch.zeros(len(bench.allowed)), torch.ones(len(bench.allowed))
-    effect[helpful], variance[helpful] = 1e3, 0.0
+    effect[helpful], variance[helpful] = 1e6, 0.0
     bench.memory.update(effect=effect, variance=variance)
-    method = Guided(length=LENGTH, population=2, children=4, temperature=0.0, swaps=(1.0,), crossovers=0.0)
+    method = Guided(length=LENGTH, population=2, children=4, explore=0.0, swaps=(1.0,), crossovers=0.0)
     assert (method.propose(bench, prepared, 0).ids == helpful).any(1).all()
     ignoring = method.model_copy(update={"measured": 0.0})
     assert not (ignoring.propose(bench, prepared, 0).ids == helpful).any(1).all()
     bench.memory.clear()
 
 
-def test_guided_scores_nothing_twice(bench):
+def test_guided_believes_gradients_as_far_as_they_came_true(bench):
+    """Gains that are 0.2 of the first-order ones: belief goes from `trust` to near 0.2; gains that are unrelated: to near 0."""
+    generator = torch.Generator().manual_seed(0)
+    for truth in (0.2, 0.0):
+        bench.memory.clear()
+        method = Guided(length=LENGTH, trust=1.0)
+        assert method._believed(bench) == 1.0
+        for _ in range(20):
+            parents, children = bench.random_prompts(1, LENGTH), bench.random_prompts(12, LENGTH)
+            slope = torch.randn(1, LENGTH, bench.scorer.runner.shape.d_model, generator=generator)
+            moved = bench.scorer.runner.embed(children) - bench.scorer.runner.embed(parents)
+            _learn(bench, parents, children, truth * (slope * moved).sum((1, 2)), slope)
+        assert method._believed(bench) == pytest.approx(truth, abs=0.08)
+    bench.memory.clear()
+
+
+def test_guided_scores_no_child_twice(bench):
     bench.memory.clear()
     ids = bench.random_prompts(2, LENGTH)
     prepared = bench.scorer.prepare(ids)
-    method = Guided(length=LENGTH, population=2, children=6, temperature=0.0)
+    method = Guided(length=LENGTH, population=2, children=6, explore=0.0)
     first = method.propose(bench, prepared, 0)
     parents, children = bench.scorer.score_children(prepared, first)
     method.learn(bench, prepared, first, parents, children)
@@ -111,8 +127,9 @@ def test_start_texts_must_have_the_methods_length(bench):
             kind(length=3, population=2, start_text=text).start(bench)
 
 
-def _learn(bench: Bench, parents: torch.Tensor, children: torch.Tensor, gains: torch.Tensor) -> None:
+def _learn(bench: Bench, parents: torch.Tensor, children: torch.Tensor, gains: torch.Tensor, slope: torch.Tensor | None = None) -> None:
     nowhere = torch.zeros(len(children), dtype=torch.long)
+    bench.memory["slope"] = torch.zeros(1, LENGTH, bench.scorer.runner.shape.d_model) if slope is None else slope
     Guided(length=LENGTH).learn(
         bench,
         SimpleNamespace(ids=parents),

@@ -101,7 +101,7 @@ def test_a_frontier_comes_back_from_its_file_with_what_it_maximised(setting):
     again = Frontier.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)), found.history)
     assert again.candidates == found.candidates and again.to_json() == found.to_json()
     (weight, term), *_ = again.objective["terms"]
-    assert (weight, term["kind"], term["site"]["layer"]) == (-1.0, "Projection", 1)
+    assert (weight, term["type"], term["site"]["layer"]) == (-1.0, "Projection", 1)
 
 
 _KILLED = """

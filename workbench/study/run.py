@@ -24,13 +24,18 @@ from workbench.study.stages import ChosenDirections, Material
 
 #: Told after each bit of progress: the stage's name and how much of it is done, 0 to 1.
 Report = Callable[[str, float], None]
+#: Told after each step of a search: the stage's name and where the search stands.
+Watch = Callable[[str, Progress], None]
 
 
-def run(study: Study, out: str | Path | RunDirectory, resume: bool = False, report: Report | None = None, model: Any = None) -> RunDirectory:
+def run(
+    study: Study, out: str | Path | RunDirectory, resume: bool = False, report: Report | None = None, model: Any = None, watch: Watch | None = None
+) -> RunDirectory:
     """The whole study: directions, latents, searches, comparison on the test split, attribution, report.
 
     out: a new directory (or the run in it, with resume). report: progress callback. model: a loaded model (sweeps load it
-    once). Raises UserError for what the user can mend; what was finished before stays and is not done again.
+    once). watch: callback of the searches' steps. Raises UserError for what the user can mend; what was finished before stays and is
+    not done again.
     """
     directory = out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
     tell = report or (lambda stage, share: None)
@@ -41,7 +46,7 @@ def run(study: Study, out: str | Path | RunDirectory, resume: bool = False, repo
             directions = _directions(directory, material, tell)
             sae = stages.sae_of(material)
             latents = _latents(directory, material, sae, tell)
-            found = _searches(directory, material, directions, sae, latents, tell)
+            found = _searches(directory, material, directions, sae, latents, tell, watch)
             chosen = _comparison(directory, material, directions, sae, latents, found, tell)
             _attribution(directory, material, directions, sae, latents, chosen, tell)
         with directory.stage("report", ["report.html"]):
@@ -118,8 +123,9 @@ def _latents(directory: RunDirectory, material: Material, sae: Sae | None, tell:
 
 
 def _searches(
-    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None, tell: Report
-) -> dict[str, Frontier]:
+    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None, tell: Report,
+    watch: Watch | None,
+) -> dict[str, Frontier]:  # fmt: skip
     """Every search of the study, one file a search, each resumed from its checkpoint."""
     found = {}
     others = _beside(directory, material)
@@ -130,7 +136,7 @@ def _searches(
         if not directory.done(f"search {name}"):
             checkpoint = Checkpoint(directory.file(f"search/{stem}.checkpoint.safetensors"))
             with directory.stage(f"search {name}", files):
-                frontier = stages.run_search(material, objective, method, checkpoint, _progress(f"search {name}", tell))
+                frontier = stages.run_search(material, objective, method, checkpoint, _progress(f"search {name}", tell, watch))
                 write_json(directory.file(files[0]), frontier.to_json())
                 write_parquet(directory.file(files[1]), frontier.history)
             checkpoint.path.unlink(missing_ok=True)
@@ -150,8 +156,13 @@ def _beside(directory: RunDirectory, material: Material) -> tuple[Direction, ...
     return tuple(load_directions(path))
 
 
-def _progress(stage: str, tell: Report) -> Callable[[Progress], None]:
-    return lambda progress: tell(stage, min(progress.used, 0.999))
+def _progress(stage: str, tell: Report, watch: Watch | None) -> Callable[[Progress], None]:
+    def on_step(progress: Progress) -> None:
+        tell(stage, min(progress.used, 0.999))
+        if watch:
+            watch(stage, progress)
+
+    return on_step
 
 
 def _comparison(

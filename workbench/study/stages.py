@@ -23,12 +23,12 @@ from workbench.models import load_model, runner_for
 from workbench.objectives import Objective, answer_log_odds, keep, latent_activation, projection
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.sae import Sae, load_sae
-from workbench.search import EPO, GCG, Checkpoint, Frontier, Guided, Method, Progress, RandomSearch, Savings, search
+from workbench.search import EPO, GCG, Beam, Checkpoint, Frontier, Guided, Method, Progress, RandomSearch, Savings, search
 from workbench.study.settings import Study
 from workbench.world import World
 
 #: The one table of names for YAML.
-METHODS: dict[str, type[Method]] = {"epo": EPO, "guided": Guided, "gcg": GCG, "random": RandomSearch}
+METHODS: dict[str, type[Method]] = {"epo": EPO, "guided": Guided, "gcg": GCG, "beam": Beam, "random": RandomSearch}
 
 
 @dataclass(frozen=True)
