@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lab docs bench bench-gpu lint clean
+.PHONY: demo test test-slow lab docs bench bench-sweep bench-gpu lint clean
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -41,6 +41,9 @@ bench: $(STAMP)
 
 bench-gpu: $(STAMP)
 	$(BIN)/python -m benchmarks.gpu
+
+bench-sweep: $(STAMP)
+	$(BIN)/python -m benchmarks.sweep --out benchmarks/latest/sweep.json
 
 clean:
 	rm -rf .venv site
