@@ -83,6 +83,8 @@ def test_typing_in_jupyterlab_changes_the_ledger(lab, tmp_path):
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
         page.goto(address)
+        # a cell that is run before its kernel is there is passed over without a word
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         page.locator(".jp-CodeCell .cm-content").first.click()
         page.keyboard.press("Shift+Enter")
         field = page.locator(".wb-panel textarea").first
