@@ -76,6 +76,17 @@ def test_a_notebook_gets_one_plot_that_is_drawn_again(monkeypatch):
     assert "<svg" in shown[0].data and "step 3" in updates[-1].data
 
 
+def test_the_bar_of_a_study_shows_the_search_beside_it(monkeypatch, capsys):
+    from workbench.cli import _Bars
+
+    monkeypatch.setenv("COLUMNS", "200")
+    with _Bars() as bars:
+        bars.update("search resga", 0.25)
+        bars.note("search resga", progress())
+    shown = capsys.readouterr().err
+    assert "25 %" in shown and line(progress()) in shown
+
+
 def test_a_description_is_json_and_tells_vectors_apart():
     one, two = (Projection(torch.full((4,), value), Site(1)) for value in (0.5, -0.5))
     assert describe(one) != describe(two)
