@@ -121,6 +121,20 @@ def test_the_ledger_carries_it_and_says_it():
     assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), mediation=False, nodes=0).mediation
 
 
+def test_random_directions_stand_beside_as_controls():
+    """Two controls: mediated like any direction, marked, and said in a sentence that holds their shares."""
+    randoms = [axis(7), axis(8)]
+    ledger = attribute(random_model(), TEXT, {"axis": axis()}, contexts(n=100), (), pairs=0, nodes=0, controls=randoms)
+    found = {m.name: m for m in ledger.mediation}
+    assert [m.control for m in found.values()] == [False, True, True]
+    (alone,) = mediate(problem_of(random_model(), n=100), [as_mediator("x", randoms[1])])
+    assert found["random direction 2"].mediated.estimate == pytest.approx(alone.mediated.estimate, abs=1e-6)
+    shares = [m.share for m in found.values() if m.control and m.share is not None]
+    line = next((line for line in ledger.summary()["notes"] if line.startswith("Control:")), "")
+    assert (f"{min(shares):.0%} to {max(shares):.0%}" in line) if shares else line == ""
+    assert abs(ledger.total[:, 0].mean()) > 0.01
+
+
 def test_mistakes():
     with pytest.raises(UserError, match="nothing to mediate"):
         as_mediator("x", answer_log_odds())

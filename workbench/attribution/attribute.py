@@ -13,7 +13,7 @@ from workbench.attribution.estimate import Estimate, Estimator
 from workbench.attribution.gradient import GradientXInput
 from workbench.attribution.integrated import IntegratedGradients
 from workbench.attribution.ledger import JUDGE, Ledger
-from workbench.attribution.mediation import mediate, mediators
+from workbench.attribution.mediation import as_mediator, mediate, mediators
 from workbench.attribution.nodes import path
 from workbench.attribution.pairs import interactions
 from workbench.attribution.problem import Ids, Problem
@@ -50,6 +50,7 @@ def attribute(
     mediation: bool = True,
     nodes: int = 6,
     circuit: int = 0,
+    controls: Sequence[Any] = (),
     batch_tokens: int = 8192,
 ) -> Ledger:
     """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
@@ -61,7 +62,8 @@ def attribute(
     mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
     and beside them, and hold the prompt's doses against those of steering along the first direction. nodes: the so many heads
     and MLPs that carry the effect, patched exactly (0: none). circuit: instead, the graph of so many of them with its proof
-    (0: none), on at most CIRCUIT_CONTEXTS contexts.
+    (0: none), on at most CIRCUIT_CONTEXTS contexts. controls: random directions that are mediated through as well, since in a small
+    model much goes through any axis of large spread.
     Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
     or targets.
     """
@@ -77,7 +79,8 @@ def attribute(
         estimates[estimator.name] = estimator.estimate(problem)
         seconds[estimator.name] = round(time.perf_counter() - began, 3)
     found = interactions(problem, estimates[JUDGE].values, top=pairs) if pairs >= 2 else ()
-    split = mediate(problem, mediators(problem.targets)) if mediation else ()
+    chance = [replace(as_mediator(f"random direction {i}", control), control=True) for i, control in enumerate(controls, start=1)]
+    split = mediate(problem, [*mediators(problem.targets), *chance]) if mediation else ()
     first = next((t for t in problem.targets.items if t.kind == "direction"), None)
     doses = dose_response(problem, first) if mediation and first is not None else ()
     graph = find_circuit(replace(problem, contexts=contexts.take(CIRCUIT_CONTEXTS, seed)), circuit) if circuit else None

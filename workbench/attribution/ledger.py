@@ -21,7 +21,7 @@ from scipy import stats
 from workbench.attribution.circuit import Circuit
 from workbench.attribution.dose import Dose, dose_verdict
 from workbench.attribution.estimate import Estimate
-from workbench.attribution.mediation import Mediated
+from workbench.attribution.mediation import Mediated, controls_verdict
 from workbench.attribution.nodes import Path
 from workbench.attribution.show import ledger_html
 from workbench.attribution.targets import Targets
@@ -159,8 +159,7 @@ class Ledger:
                 notes.append(f"{name}: of the whole change, the tokens' effects added up lack {max(shares):.0%} in the worst row.")
             if estimate.sampling_error is not None:
                 notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
-        same = dose_verdict(self.dose)
-        return [*notes, same] if same else notes
+        return [*notes, *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line)]
 
     def _short_of(self, estimate: Estimate, target: int) -> float:
         """What is missing from the sum of the tokens' effects, as a share of what they should add up to."""

@@ -35,19 +35,20 @@ Component = Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_model"
 @dataclass(frozen=True)
 class Mediator:
     """A part of the residual stream at a site. component: that part of a residual, in the residual stream's units. unit: the
-    axis of a part that has but one."""
+    axis of a part that has but one. control: a part without a meaning, to hold the others against."""
 
     name: str
     site: Site
     component: Component
     unit: Float[Tensor, " d_model"] | None = None
+    control: bool = False
 
 
 @dataclass(frozen=True)
 class Mediated:
     """One mediator's share, in log-odds, means over contexts with intervals. moved: mean change of the component at
     the decision token from the bare to the prompted run, in units of the residual stream: along a direction with its sign, else
-    (along is False) its length. into, out_of: the two ways."""
+    (along is False) its length. into, out_of: the two ways. control: of a random direction."""
 
     name: str
     total: Interval
@@ -57,6 +58,7 @@ class Mediated:
     out_of: Interval
     moved: float
     along: bool = True
+    control: bool = False
 
     @property
     def share(self) -> float | None:
@@ -93,7 +95,7 @@ class Mediated:
         return {
             "target": self.name, "total": self.total.estimate,
             "mediated": self.mediated.estimate, "direct": self.direct.estimate, "into": self.into.estimate, "out_of": self.out_of.estimate,
-            **intervals, "share": self.share, "moved": self.moved, "verdict": self.verdict,
+            **intervals, "share": self.share, "moved": self.moved, "control": self.control, "verdict": self.verdict,
         }  # fmt: skip
 
 
@@ -118,6 +120,17 @@ def mediators(targets: Targets) -> tuple[Mediator, ...]:
         joint = replace(members[0], latents=tuple(together), weights=(1.0,) * len(together))
         found.append(as_mediator(f"{len(together)} latents", joint))
     return tuple(found)
+
+
+def controls_verdict(found: Sequence[Mediated]) -> str:
+    """What the random directions carry, in a sentence; empty without them or without an effect to share."""
+    shares = [m.share for m in found if m.control and m.share is not None]
+    if not shares:
+        return ""
+    return (
+        f"Control: {len(shares)} random directions with the spread of the model's own activations carry {min(shares):.0%} to {max(shares):.0%} of "
+        "the effect on the answer; what a direction carries speaks for it only as far as it exceeds theirs."
+    )
 
 
 def as_mediator(name: str, given: Any) -> Mediator:
@@ -203,4 +216,4 @@ def _summed(problem: Problem, mediator: Mediator, scores: Mapping[str, np.ndarra
     mediated = (into + out_of) / 2
     values = (total, mediated, total - mediated, into, out_of)
     intervals = [cluster_interval(v, problem.contexts.groups) for v in values]
-    return Mediated(mediator.name, *intervals, moved=moved, along=mediator.unit is not None)
+    return Mediated(mediator.name, *intervals, moved=moved, along=mediator.unit is not None, control=mediator.control)

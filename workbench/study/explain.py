@@ -11,22 +11,24 @@ from workbench.latents import Latents, describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
 from workbench.runs import RunDirectory, write_json, write_parquet
 from workbench.sae import Sae, context_texts, read_corpus
-from workbench.study.stages import Material
+from workbench.study.stages import ChosenDirections, Material
 
 
 def explain(
-    directory: RunDirectory, material: Material, direction: Direction, sae: Sae | None, latents: Latents | None, search: str, text: str
+    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: Latents | None, search: str, text: str
 ) -> None:
     """Writes attribution.parquet, attribution.json and, where there is an autoencoder, cards.json and cards.parquet. search, text: the prompt
     and where it came from."""
     study, settings = material.study, material.study.attribution
     contexts = material.selection_contexts.take(settings.contexts, study.seed)
-    targets: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(direction, "raw")}
+    targets: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(directions.best, "raw")}
     aimed = latents.ids[: study.latents] if latents is not None else []
     if sae is not None:
         targets |= {f"latent {i}": latent_activation(sae, [i]) for i in aimed}
     ids = encode_prompt(material.model, contexts, text)
-    ledger = attribute(material.model, ids, targets, contexts, settings.estimators, seed=study.seed, circuit=settings.circuit)
+    ledger = attribute(
+        material.model, ids, targets, contexts, settings.estimators, seed=study.seed, circuit=settings.circuit, controls=directions.randoms
+    )
     write_parquet(directory.file("attribution.parquet"), ledger.table)
     entry = {"schema": 1, "search": search, **ledger.summary()}
     if sae is not None:
@@ -35,7 +37,7 @@ def explain(
         entry["side_effects"] = effects.to_json()
         if settings.cards:
             moved = [m.latent for m in effects.beside]
-            _cards(directory, material, sae, [*aimed, *moved][: settings.cards], direction)
+            _cards(directory, material, sae, [*aimed, *moved][: settings.cards], directions.best)
     write_json(directory.file("attribution.json"), entry)
 
 

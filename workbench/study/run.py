@@ -252,7 +252,7 @@ def _attribution(
         files += ["cards.json", "cards.parquet"]
     with directory.stage("attribution", files):
         text = next(c.text for c in chosen[name].candidates if c.chosen)
-        explain(directory, material, directions.best, sae, latents, name, text)
+        explain(directory, material, directions, sae, latents, name, text)
     tell("attribution", 1.0)
 
 
