@@ -35,6 +35,7 @@ def main() -> None:
         path = write_report(run(Path(place) / "run"))
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
+        page.set_default_timeout(300_000)
         page.goto(path.as_uri() + "#rows=all")
         page.wait_for_selector(f"#matrix tbody tr:nth-child({LATENTS + 2})", state="attached")
         paint, hover = page.evaluate(PAINT), page.evaluate(HOVER)
