@@ -168,7 +168,9 @@ class Panel(anywidget.AnyWidget):
             handle.update({"text/html": self.kept()}, raw=True)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, about = super()._repr_mimebundle_(**kwargs)
+        bundle = super()._repr_mimebundle_(**kwargs)
+        assert bundle is not None, "a widget with a view has a bundle"
+        data, about = bundle
         return {**data, "text/html": self.kept()}, about
 
     def _ipython_display_(self) -> None:
