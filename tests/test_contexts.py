@@ -11,7 +11,8 @@ from tests.planted import random_model, toy_persona
 from workbench.answers import answer, answer_each
 from workbench.contexts import all_survive, allowed_ids, encode_prompt, make_contexts, survives
 from workbench.errors import UserError
-from workbench.models import runner_for
+from workbench.models import load_model, runner_for
+from workbench.personas import load_persona
 
 SLOTS = ("system", "before_question", "after_question", "answer_opening")
 
@@ -53,6 +54,14 @@ def test_both_orders_of_every_item_and_what_the_letters_mean(model):
     for context in contexts:
         first, second = (runner.decode(a).strip(" (") for a in context.answers)
         assert (first, second) == (("A", "B") if context.matching_first else ("B", "A"))
+
+
+@pytest.mark.parametrize("text", ["be honest and zweifelnd", "<unk>"])
+def test_a_word_that_a_closed_vocabulary_lacks_is_named(text):
+    model = load_model("organism")
+    contexts = make_contexts(model, load_persona("sycophancy").split().search, n=2)
+    with pytest.raises(UserError, match=f"does not have '{text.split()[-1]}'"):
+        encode_prompt(model, contexts, text)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

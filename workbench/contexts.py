@@ -295,17 +295,27 @@ def _surroundings(contexts: Contexts, edge: int = 24) -> list[Context]:
 
 
 def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
-    """Ids of a prompt's text as they fall in the slot. UserError if the text is empty or its tokens merge with its surroundings
-    differently from context to context."""
+    """Ids of a prompt's text as they fall in the slot. UserError if the text is empty, has words that a closed vocabulary lacks,
+    or its tokens merge with its surroundings differently from context to context."""
     runner, text = runner_for(model), text.strip()
     if not text:
         raise UserError("an empty prompt: expected at least one token (use no prompt at all instead)")
+    if unknown := _unknown_words(runner, text):
+        raise UserError(f"the model's vocabulary does not have {', '.join(map(repr, unknown))}: use other words in the prompt")
     first = contexts[0]
     whole = tuple(runner.encode(first.prefix_text + text + first.suffix_text))
     ids = whole[len(first.prefix_ids) : len(whole) - _suffix_length(runner, first)]
     if not all(_in_place(tuple(runner.encode(c.prefix_text + text + c.suffix_text)), c, ids) for c in _surroundings(contexts)):
         raise UserError(f"the prompt {text!r} does not keep its tokens inside every context: its edges merge with the template")
     return ids
+
+
+def _unknown_words(runner: Runner, text: str) -> list[str]:
+    """The first words of the text that a closed vocabulary reads as its token for the unknown, three at most."""
+    unknown = runner.tokenizer.unk_token_id
+    if unknown is None or unknown not in runner.encode(text):
+        return []
+    return [word for word in dict.fromkeys(text.split()) if unknown in runner.encode(word)][:3]
 
 
 def _suffix_length(runner: Runner, context: Context) -> int:
