@@ -75,6 +75,7 @@ def test_unknown_parts_are_named():
     assert other.sae == "none" and other.model.device == "cpu" and other.directions.layers is None
 
 
+@pytest.mark.timeout(1200)  # 6 s of processor time; on a crowded machine many times that
 @pytest.mark.parametrize("protocol", ["published", "corrected"])
 def test_the_whole_way_on_a_tiny_checkpoint(tiny, data, tmp_path, protocol):
     study = preset("sycophancy", str(tiny), protocol, size="small", layer=1, data=str(data))
