@@ -70,7 +70,7 @@ class Fluency:
         for group in self.prefixes.fluent:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
-            table[:, 0] += group.next_log_probs[0, 0]
+            table[:, 0] += group.next_log_probs.flatten()
             for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
                 table[rows, 1:] += self.runner.logits(top[rows, :-1]).log_softmax(-1)
         table /= len(self.prefixes.fluent)
