@@ -53,9 +53,9 @@ class Loaded:
         if self.name == "organism":
             split = load_persona("sycophancy").split().search
             return make_contexts(self.runner, split, slot)[:n]
-        items = [Item(str(i), self._question(slot, i, tokens), "yes", "no", str(i)) for i in range(n)]
+        items = [Item(str(i), self._question(slot, i, tokens), "yes", "no", str(i)) for i in range(max(2, n))]
         persona = Persona("cost", "questions of equal length", tuple(items), "text", None, {"suppress": (), "induce": ()}, ())
-        return make_contexts(self.runner, Split("cost", persona.items, persona), slot)
+        return make_contexts(self.runner, Split("cost", persona.items[:n], persona), slot)
 
     def _question(self, slot: str, number: int, tokens: int) -> str:
         """A question such that the longer side of the slot has `tokens` tokens."""

@@ -65,7 +65,7 @@ def ways(setting: Setting, size: Size, repeats: int) -> list[dict[str, object]]:
 def memory(setting: Setting, size: Size) -> dict[str, float]:
     """Planned and measured bytes of a step beside weights and prefix caches."""
     scorer = Scorer(setting.runner, setting.objective, setting.contexts)
-    plan = scorer.plan(size.length, size.parents)
+    plan = scorer.plan(size.length, size.parents, size.candidates)
     step = our_step(setting, size, Savings(), batch_tokens=scorer.chunk.tokens)
     step()
     with peak_memory(setting.runner.device) as peak:

@@ -67,8 +67,9 @@ def our_steps(directory: Path, candidates: int, steps: int) -> dict[str, float]:
     from workbench.search.bench import Bench
 
     runner = runner_for(load_model(directory))
-    persona = Persona("cost", "one question", (Item("0", QUESTION, "yes", "no", "0"),), "text", None, {"suppress": (), "induce": ()}, ())
-    contexts = make_contexts(runner, Split("cost", persona.items, persona), "after_question")
+    items = tuple(Item(name, QUESTION, "yes", "no", name) for name in "ab")
+    persona = Persona("cost", "one question, twice", items, "text", None, {"suppress": (), "induce": ()}, ())
+    contexts = make_contexts(runner, Split("cost", persona.items[:1], persona), "after_question")
     vector = torch.nn.functional.normalize(torch.randn(runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
     found = {"context tokens": float(len(contexts[0].prefix_ids))}
     for name, goal in (("step", AnswerLogProb(0)), ("step, half depth", Projection(vector, Site(runner.shape.n_layers // 2 - 1), "raw"))):

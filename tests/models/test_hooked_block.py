@@ -32,13 +32,13 @@ def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor
 
 @pytest.mark.parametrize("family", PLAIN)
 def test_outputs_and_gradients_are_those_of_transformer_lens(bench: Bench, ids: Tensor, family: str, monkeypatch) -> None:
-    runner = bench.runner(family, "hooked", "float32")
+    runner = bench.runner(family, "hooked", "float64")
     assert all(is_plain(block) for block in runner.model.blocks)
     ours = _behind_a_shared_prefix(runner, ids)
     monkeypatch.setattr(hooked, "is_plain", lambda block: False)
     theirs = _behind_a_shared_prefix(runner, ids)
     for one, two in zip(ours[:3], theirs[:3], strict=True):
-        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one, two, atol=1e-8, rtol=1e-8)
 
 
 def test_a_shared_prefix_stays_one_row(bench: Bench, ids: Tensor) -> None:

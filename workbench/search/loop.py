@@ -81,7 +81,7 @@ def search(
     if state.chunk:
         scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
     elif batch_tokens is None and not is_roomy(runner, contexts, method.length, scorer.chunk):
-        scorer.plan(method.length, method.population)
+        scorer.plan(method.length, method.population, method.population * method.children)
     already = Cost(**state.spent) if state.spent else Cost()
     call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.length)
 

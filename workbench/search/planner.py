@@ -130,8 +130,8 @@ def is_roomy(runner: Runner, contexts: Contexts, length: int, chunk: Chunk, shar
 
 
 def plan_chunk(
-    forward: Callable[[int], Callable[[], object]],
-    gradient: Callable[[int], Callable[[], object]],
+    forward: Callable[[int], tuple[int, Callable[[], object]]],
+    gradient: Callable[[int], tuple[int, Callable[[], object]]],
     sizes: tuple[int, int],
     device: torch.device,
     least: int,
@@ -140,13 +140,14 @@ def plan_chunk(
 ) -> Plan | None:
     """A plan from two stages; None where memory cannot be read.
 
-    forward(tokens), gradient(tokens): make ready what runs one batch of so many tokens. sizes: the two that are tried. least: tokens
-    that all parents take. at_rest: bytes of what the stages were tried without (the other parents' tables). share: of the free
-    memory, how much may be used.
+    forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has, and what runs it. sizes:
+    the two that are tried. least: tokens that all parents take. at_rest: bytes of what the stages were tried without (the other
+    parents' tables, children's residuals). share: of the free memory, how much may be used.
     """
     free, lines = free_memory(device), []
     for stage in (forward, gradient):
-        points = [(tokens, _peak(stage(tokens), device)) for tokens in sizes]
+        batches = [stage(tokens) for tokens in sizes]
+        points = [(tokens, _peak(run, device)) for tokens, run in batches]
         if free is None or points[0][1] is None:
             return None
         lines.append(Line.through(*points))

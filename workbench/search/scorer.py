@@ -60,35 +60,39 @@ class Scorer:
         self.groups = self.prefixes.groups
         self.fluency = Fluency(self.prefixes, self.chunk)
 
-    def plan(self, length: int, population: int = 1) -> Plan | None:
+    def plan(self, length: int, population: int = 1, children: int = 0) -> Plan | None:
         """Measures what a step of `population` parents of `length` tokens needs and takes on the chunk that fits into the free
-        memory. None, and nothing changed, on a device whose memory cannot be read."""
+        memory. None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept."""
         longest = sorted(self.contexts, key=lambda c: len(c.ids(())), reverse=True)
-        unit = length + max(len(c.suffix_ids) for c in longest)
+        suffix = max(len(c.suffix_ids) for c in longest)
+        unit, shared = length + suffix, max(len(group.members) for group in self.groups) > 1
 
-        def few(tokens: int) -> tuple[Scorer, Ids]:
-            shared = max(len(group.members) for group in self.groups) > 1
+        def few(tokens: int) -> tuple[Scorer, Ids, int]:
+            """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
             some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
             scorer = Scorer(self.runner, self.objective, some, replace(self.savings, halving=0.0), tokens, fluency_groups=1)
             scorer.chunk.gradient_tokens = tokens
-            n, device = tokens // unit, self.runner.device
-            return scorer, torch.arange(n * length, device=device).reshape(n, length) % self.runner.shape.d_vocab
+            n = scorer._rows_at_once(length, len(some), tokens)
+            ids = torch.arange(n * length, device=self.runner.device).reshape(n, length) % self.runner.shape.d_vocab
+            together = scorer._context_chunks(range(len(some)), n, tokens)[0]
+            return scorer, ids, n * len(together) * suffix if shared else n * unit
 
-        def forward(tokens: int) -> Callable[[], object]:
-            scorer, ids = few(tokens)
-            parents = ids[:1].clone()
-            position = min(1, length - 1)
+        def forward(tokens: int) -> tuple[int, Callable[[], object]]:
+            scorer, ids, run = few(tokens)
+            parents, position = ids[:1].clone(), min(1, length - 1)
             ids[:, :position] = parents[0, :position]
             rows = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-            return lambda: scorer.score_children(scorer.prepare(parents), Proposals(ids, rows, rows + position))
+            return run, lambda: scorer.score_children(scorer.prepare(parents), Proposals(ids, rows, rows + position))
 
-        def gradient(tokens: int) -> Callable[[], object]:
-            scorer, ids = few(tokens)
-            return lambda: (scorer.gradients(ids), scorer.fluency_gradients(ids))
+        def gradient(tokens: int) -> tuple[int, Callable[[], object]]:
+            scorer, ids, run = few(tokens)
+            return run, lambda: (scorer.gradients(ids), scorer.fluency_gradients(ids))
 
         counted = dict(vars(self.runner.meter))
-        table = 4 * length * self.runner.shape.d_vocab * (population - 1)
-        plan = plan_chunk(forward, gradient, (2 * unit, 5 * unit), self.runner.device, population * unit, table)
+        number = torch.finfo(self.runner.dtype).bits // 8
+        tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * len(self.prefixes.fluent)
+        kept = 4 * length * self.runner.shape.d_vocab * (population - 1) + tails
+        plan = plan_chunk(forward, gradient, (2 * unit, 6 * unit), self.runner.device, population * unit, kept)
         vars(self.runner.meter).update(counted)
         if plan is not None:
             self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
@@ -199,7 +203,7 @@ class Scorer:
                 scores, resid, _ = self._forward(group, embedded, position, kv, members)
                 child_sum[chunk] += scores.sum(1)
                 if want_tails and number < len(self.prefixes.fluent):
-                    tails.append(Tail(number, position, chunk, resid))
+                    tails.append(Tail(number, position, chunk, resid.clone()))
         return parent_sum, child_sum, tails
 
     # ---- one batch --------------------------------------------------------------------------------------------------
