@@ -34,6 +34,7 @@ _PUBLIC = {
         "ConstantAnswer", "Found", "Guard", "LatentClamp", "ManualPrompts", "NoPrompt", "Prompt", "RandomText",
         "RandomTokens", "SoftPrompt", "Steering", "few_shot",
     ),
+    "workbench.audit": ("Audit", "audit"),
     "workbench.comparison": ("Comparison", "compare", "compare_runs"),
     "workbench.attribution": ("Ledger", "attribute", "side_effects"),
     "workbench.panel": ("Panel",),

@@ -1,0 +1,217 @@
+"""`audit`: which words of one's own prompt cause the persona, through what, and the smallest edit that takes it away.
+
+The prompt's *effect* is the change of the answer's log-odds against no prompt (the bare question without the slot); plus is more of
+the persona. Word effects and the mend's effect are read on *test* questions; a direction, where one is fitted, comes from train and
+search, the mend from search and selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from workbench.attribution import Mediated, Targets, mediate
+from workbench.attribution.mediation import mediators
+from workbench.attribution.targets import as_targets
+from workbench.audit.effects import Effects, WordProblem, word_effects
+from workbench.audit.mend import Mend, Watched, find_mend
+from workbench.audit.words import Words
+from workbench.conditions.base import signed
+from workbench.contexts import Contexts, Slot, make_contexts
+from workbench.directions import find_directions
+from workbench.errors import UserError
+from workbench.latents import rank_latents
+from workbench.models import Runner, runner_for
+from workbench.personas import Item, Persona, Sign, Split, Splits, load_persona
+from workbench.personas.splits import shuffle_key
+from workbench.sae import Sae
+from workbench.statistics import Interval, cluster_interval, tost
+from workbench.world import World
+
+Need = Literal["mend", "none", "helps", "unclear"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The answer to "what do my words do?".
+
+    effects: of the whole prompt and of each word, on test questions. need: "mend" where the prompt moves the persona the unwanted
+    way on selection questions; "none" where its effect is shown to lie within +-tolerance; "helps" where it moves it the wanted
+    way; "unclear" where the interval holds zero but is too wide for "none". mend: None unless needed and found. mediation: what
+    of the whole effect goes through the direction and the latents. notes: what a reader must know, one line each.
+    """
+
+    prompt: str
+    persona: str
+    model: str
+    sign: Sign
+    slot: Slot
+    tolerance: float
+    max_edits: int
+    seed: int
+    questions: int
+    groups: int
+    words: Words
+    effects: Effects
+    need: Need
+    mend: Mend | None
+    mediation: tuple[Mediated, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The words that have an effect, the strongest first, as they stand in the prompt."""
+        return tuple(self.effects.words[i].word for i in self.effects.named)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a word: word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each
+        direction and latent."""
+        rows = []
+        for word in self.effects.words:
+            row = {"word": word.word, "effect": word.interval.estimate, "low": word.interval.low, "high": word.interval.high}
+            rows.append(row | {"p": word.p, "named": word.named} | {t.name: t.interval.estimate for t in word.through})
+        return pd.DataFrame(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: schema, what was asked, whole, words, phrases, mend, mediation, notes."""
+        from workbench.audit.export import to_json
+
+        return to_json(self)
+
+    def save_html(self, path: Any) -> None:
+        """One self-contained page that opens without a network; written whole or not at all."""
+        from workbench.audit.page import write_page
+
+        write_page(self, path)
+
+    def _repr_html_(self) -> str:
+        from workbench.audit.page import notebook_html
+
+        return notebook_html(self)
+
+
+def audit(
+    model: Any,
+    prompt: str,
+    persona: Persona | str,
+    max_edits: int = 2,
+    sign: Sign = "suppress",
+    targets: Any = (),
+    others: Sequence[Persona] | None = None,
+    slot: Slot = "system",
+    questions: int = 16,
+    tolerance: float = 0.5,
+    seed: int = 0,
+) -> Audit:
+    """Which words of `prompt` cause the persona, and the smallest fluent edit that takes the effect away.
+
+    max_edits: words that may be deleted or exchanged (0: no mend is sought). sign: what is wanted of the persona: "suppress" makes a
+    prompt that raises it the fault, "induce" one that lowers it. targets: directions, ranked latents or objectives whose change by each
+    word is wanted (see `inside`). others: personas that the mend must leave alone; for a persona of the organism its other ones
+    unless given. questions: items of each split that are asked. tolerance: log-odds within which a prompt's effect counts as none;
+    a word needs half of it to be named. seed: of the splits, the questions and the sampled orders.
+    Raises UserError for an empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is not positive.
+    """
+    signed(sign)
+    if max_edits < 0 or not tolerance > 0 or questions < 2:
+        raise UserError(f"expected max_edits >= 0, tolerance > 0 and questions >= 2, found {max_edits}, {tolerance} and {questions}")
+    runner, words = runner_for(model), Words.of(prompt)
+    persona = load_persona(persona) if isinstance(persona, str) else persona
+    splits, wanted = persona.split(seed), _targets(targets)
+    search, selection, test = (
+        _problem(runner, words, make_contexts(runner, split, slot, n=questions, seed=seed), wanted if split.name == "test" else as_targets([]), seed)
+        for split in (splits.search, splits.selection, splits.test)
+    )
+    effects = word_effects(test, least=tolerance / 2)
+    need = _need(selection, sign, tolerance)
+    watched = _watched(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
+    mend = find_mend(search, selection, test, watched, max_edits, tolerance) if need == "mend" and max_edits else None
+    through = mediate(test.plain, mediators(wanted)) if len(wanted.items) > 1 else ()
+    return Audit(
+        words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
+        len(set(test.contexts.groups)), words, effects, need, mend, through, _notes(wanted, watched[0], effects),
+    )  # fmt: skip
+
+
+def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0) -> dict[str, Any]:
+    """Targets for `audit`: the direction that predicts prompts best (from train and search), and the k latents of an SAE that tell the
+    persona (from train). Errors as `find_directions` and `rank_latents`."""
+    best = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed).best
+    found: dict[str, Any] = {f"direction at layer {best.site.layer}": best}
+    if sae is not None:
+        found |= {latent.name: latent for latent in rank_latents(model, sae, splits.train, k=k, slot=slot, seed=seed)}
+    return found
+
+
+def _targets(given: Any) -> Targets:
+    """Targets with the answer first."""
+    items = as_targets(given).items
+    return Targets(tuple(sorted(items, key=lambda target: target.kind != "answer")))
+
+
+def _problem(runner: Runner, words: Words, contexts: Contexts, targets: Targets, seed: int) -> WordProblem:
+    problem = WordProblem.of(runner, words, contexts, targets, seed)
+    longest = max(len(context.ids(problem.plain.prompt)) for context in contexts)
+    if longest > runner.shape.n_ctx:
+        raise UserError(f"the prompt makes a question of {longest} tokens: this model's context holds {runner.shape.n_ctx}")
+    return problem
+
+
+def _need(selection: WordProblem, sign: Sign, tolerance: float) -> Need:
+    effect = (selection.with_prompt - selection.without_prompt)[:, 0]
+    groups = selection.contexts.groups
+    if tost(effect, groups, -tolerance, tolerance).equivalent:
+        return "none"
+    interval: Interval = cluster_interval(effect, groups)
+    if interval.low <= 0 <= interval.high:
+        return "unclear"
+    return "helps" if interval.estimate * signed(sign) > 0 else "mend"
+
+
+def _watched(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[Watched, Watched]:
+    """For selection and for test: halves of the true statements by group, and the other personas' own splits."""
+    ask = lambda split: make_contexts(runner, split, slot, n=questions, seed=seed)  # noqa: E731
+    made = []
+    for name, half in zip(("selection", "test"), _halves(persona.true_items, seed), strict=True):
+        truth = ask(Split(f"true statements, {name}", half, persona)) if half else None
+        made.append(Watched(truth, {other.name: ask(getattr(other.split(seed), name)) for other in others}))
+    return made[0], made[1]
+
+
+def _halves(items: Sequence[Item], seed: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    groups = sorted({item.group for item in items}, key=lambda group: shuffle_key(seed, group))
+    first = set(groups[::2])
+    return tuple(i for i in items if i.group in first), tuple(i for i in items if i.group not in first)
+
+
+def _others(persona: Persona) -> list[Persona]:
+    """The organism's other personas where this is one of its own."""
+    if any(item.source != "world" for item in persona.items):
+        return []
+    return [load_persona(name) for name in World().personas if name != persona.name]
+
+
+def _model_name(runner: Runner) -> str:
+    return str(getattr(runner.model.cfg, "model_name", None) or type(runner.model).__name__)
+
+
+def _notes(targets: Targets, watched: Watched, effects: Effects) -> tuple[str, ...]:
+    kinds = {target.kind for target in targets.items}
+    notes = []
+    if "direction" not in kinds and "latent" not in kinds:
+        notes.append("No direction and no latents were given: what the words move inside the model is not shown.")
+    elif "latent" not in kinds:
+        notes.append("No sparse autoencoder was given: words are followed to the direction, not to latents.")
+    if watched.truth is None:
+        notes.append("This persona has no true statements: whether an edit harms agreement with what is true was not checked.")
+    if not watched.others:
+        notes.append("No other persona was given: side effects on others were not checked.")
+    if effects.estimator == "removal":
+        notes.append("A long prompt: a word's effect is that of leaving it out, which misses words that do each other's work.")
+    if effects.whole.few:
+        notes.append(f"Only {effects.whole.groups} groups of test questions: read the intervals as a rough guide.")
+    return tuple(notes)

@@ -1,0 +1,268 @@
+"""The smallest fluent edit that takes a prompt's effect away and harms nothing else.
+
+1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest behind the text on
+   its left. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE` nats a token are passed over. The
+   `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to max_edits.
+2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown
+   to lie within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
+   below that without a prompt, and no other persona is further from no prompt than the old prompt had it, by more than the tolerance.
+3. The most fluent edit of the first size at which one passes is the mend. If none passes, the harmless edit that leaves least
+   is given, and `suffices` is False.
+4. *Test* questions are read once, for that edit alone: an edit chosen among many looks a little better on selection than it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from workbench.answers import answer
+from workbench.audit.effects import WordProblem
+from workbench.audit.words import Piece, Words
+from workbench.conditions.fluency import prompt_fluency
+from workbench.contexts import Contexts, allowed_ids, encode_prompt
+from workbench.errors import UserError
+from workbench.models import Runner, pad_right
+from workbench.statistics import Equivalence, Interval, cluster_interval, rate_interval, tost
+
+Edits = tuple[tuple[int, str | None], ...]
+BEAM = 4
+#: Words at which an exchange is tried (those whose deletion leaves least), likeliest words tried there, edits of a size that selection sees.
+PLACES, SWAPS, FINALISTS = 6, 10, 6
+TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """What the prompt does besides: a share of true statements agreed with (kind "truth"), or another persona's effect in log-odds
+    (kind "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows."""
+
+    name: str
+    kind: str
+    bare: float
+    before: Interval
+    after: Interval
+    harmed: bool
+
+
+@dataclass(frozen=True)
+class Mend:
+    """An edit with its effect on test questions. changes: (word index, new core or None for deleted). remaining: effect of the mended
+    prompt against no prompt. change: mended minus old, paired. suffices: it passed the rule on selection; equivalence: the same
+    test on test questions. fluency: nats a token, before and after. tried: edits scored."""
+
+    changes: Edits
+    text: str
+    pieces: tuple[Piece, ...]
+    remaining: Interval
+    change: Interval
+    equivalence: Equivalence
+    suffices: bool
+    fluency: tuple[float, float]
+    collateral: tuple[Collateral, ...]
+    tried: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Questions on which harm is looked for: true statements, and other personas by name."""
+
+    truth: Contexts | None = None
+    others: Mapping[str, Contexts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    changes: Edits
+    ids: tuple[int, ...]
+    text: str
+    remaining: float = 0.0
+    fluency: float = 0.0
+
+
+def find_mend(
+    search: WordProblem,
+    selection: WordProblem,
+    test: WordProblem,
+    watched: tuple[Watched, Watched],
+    max_edits: int,
+    tolerance: float,
+) -> Mend | None:
+    """The mend of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
+    where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
+    sizes, tried = _sizes(search, max_edits)
+    rule = _Rule(selection, watched[0], tolerance)
+    chosen, suffices = _choose(rule, sizes)
+    if chosen is None:
+        return None
+    bare, before, after = test.of_ids([None, test.plain.prompt, chosen.ids])[:, :, 0]
+    groups = test.contexts.groups
+    fluency = (prompt_fluency(search.runner, search.contexts, search.words.only(search.prompt), 2), chosen.fluency)
+    return Mend(
+        chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
+        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, fluency,
+        _Rule(test, watched[1], tolerance).collateral(chosen.ids), tried,
+    )  # fmt: skip
+
+
+def _sizes(search: WordProblem, max_edits: int) -> tuple[list[list[_Candidate]], int]:
+    """Scored edits by their number of words, those that leave least first; and how many were scored."""
+    worst = prompt_fluency(search.runner, search.contexts, search.words.only(search.prompt), 2) + FLUENCY_RISE
+    bare = search.without_prompt[:, 0].mean()
+    sizes: list[list[_Candidate]] = []
+    beam: list[Edits] = [()]
+    tried = 0
+    for _ in range(min(max_edits, len(search.words))):
+        proposed = _score(search, bare, {edits for start in beam for edits in _deletions(search.words, start)})
+        tried += len(proposed)
+        places = list(dict.fromkeys(_last(c, start) for c in proposed for start in beam if _extends(c.changes, start)))[:PLACES]
+        if len(search.words) == 1:
+            places = [0]
+        swapped = _score(search, bare, set(_exchanges(search, beam, places)))
+        tried += len(swapped)
+        scored = [_with_fluency(search, c) for c in sorted([*proposed, *swapped], key=_left)]
+        sizes.append([c for c in scored if c.fluency <= worst])
+        beam = _beam(sizes[-1])
+    return sizes, tried
+
+
+def _beam(candidates: Sequence[_Candidate]) -> list[Edits]:
+    """The first BEAM candidates that change different sets of words."""
+    distinct: dict[frozenset[int], Edits] = {}
+    for candidate in candidates:
+        distinct.setdefault(frozenset(i for i, _ in candidate.changes), candidate.changes)
+    return list(distinct.values())[:BEAM]
+
+
+def _left(candidate: _Candidate) -> tuple[float, Edits]:
+    return abs(candidate.remaining), tuple((i, word or "") for i, word in candidate.changes)
+
+
+def _extends(changes: Edits, start: Edits) -> bool:
+    return len(changes) == len(start) + 1 and set(start) <= set(changes)
+
+
+def _last(candidate: _Candidate, start: Edits) -> int:
+    return next(i for i, _ in candidate.changes if i not in dict(start))
+
+
+def _deletions(words: Words, start: Edits) -> Iterator[Edits]:
+    taken = dict(start)
+    for i in range(len(words)):
+        if i not in taken and sum(change is None for change in taken.values()) + 1 < len(words):
+            yield tuple(sorted([*start, (i, None)], key=lambda change: change[0]))
+
+
+def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]) -> Iterator[Edits]:
+    wanted = [(start, i) for start in beam for i in places if i not in dict(start)]
+    for (start, i), cores in zip(wanted, likely_words(search, [(dict(start), i) for start, i in wanted]), strict=True):
+        for core in cores:
+            yield tuple(sorted([*start, (i, core)], key=lambda change: change[0]))
+
+
+@torch.no_grad()
+def likely_words(search: WordProblem, wanted: Sequence[tuple[dict[int, str | None], int]]) -> list[list[str]]:
+    """For each (changes, word index) the SWAPS words that the model finds likeliest there, given the edited text on the left: single
+    tokens that begin a word, in letters, capitalised as the old word is, and not that word."""
+    if not wanted:
+        return []
+    runner, words = search.runner, search.words
+    lefts = [words.left_of(i, changes) for changes, i in wanted]
+    rows = [runner.encode(search.contexts[0].prefix_text + left.rstrip()) for left in lefts]
+    ids = pad_right([tuple(row) for row in rows]).to(runner.device)
+    resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+    last = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
+    logits = runner.logits(resid[torch.arange(len(rows), device=last.device), last]).cpu()
+    order = logits.masked_fill(~allowed_ids(runner).cpu(), -torch.inf).topk(min(20 * SWAPS, logits.shape[-1]), dim=-1).indices.tolist()
+    return [_fitting(runner, row, tokens, left, words.items[i].core) for row, tokens, left, (_, i) in zip(rows, order, lefts, wanted, strict=True)]
+
+
+def _fitting(runner: Runner, row: Sequence[int], tokens: Sequence[int], left: str, old: str) -> list[str]:
+    found: list[str] = []
+    base = runner.decode(row[-1:])
+    spaced = bool(left) and left[-1:].isspace()
+    for token in tokens:
+        text = runner.decode([*row[-1:], token]).removeprefix(base)
+        core = text.strip()
+        begins = text[:1].isspace() or not spaced
+        same_case = core[:1].isupper() == old[:1].isupper() and (len(core) == 1 or not core[1:].isupper() or old.isupper())
+        if begins and core.isalpha() and same_case and core.casefold() != old.casefold() and core not in found:
+            found.append(core)
+        if len(found) == SWAPS:
+            break
+    return found
+
+
+def _score(search: WordProblem, bare: float, edits: set[Edits]) -> list[_Candidate]:
+    """The edits that survive in place, with what they leave of the effect on the search questions; least first."""
+    candidates = [c for one in sorted(edits, key=str) if (c := _candidate(search, one)) is not None]
+    if not candidates:
+        return []
+    left = search.of_ids([c.ids for c in candidates])[:, :, 0].mean(axis=1) - bare
+    scored = [_Candidate(c.changes, c.ids, c.text, float(value)) for c, value in zip(candidates, left, strict=True)]
+    return sorted(scored, key=_left)
+
+
+def _candidate(search: WordProblem, edits: Edits) -> _Candidate | None:
+    text = search.words.edited(dict(edits))
+    try:
+        return _Candidate(edits, encode_prompt(search.runner, search.contexts, text), text)
+    except UserError:  # its tokens would merge with the template, or nothing is left
+        return None
+
+
+def _with_fluency(search: WordProblem, c: _Candidate) -> _Candidate:
+    return _Candidate(c.changes, c.ids, c.text, c.remaining, prompt_fluency(search.runner, search.contexts, c.text, 2))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a mend must keep, on one split's questions."""
+
+    problem: WordProblem
+    watched: Watched
+    tolerance: float
+
+    def within(self, candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, Equivalence]]:
+        """Each with the test of its remaining effect against +-tolerance."""
+        scores = self.problem.of_ids([c.ids for c in candidates])[:, :, 0] - self.problem.without_prompt[:, 0]
+        groups = self.problem.contexts.groups
+        return [(c, tost(left, groups, -self.tolerance, self.tolerance)) for c, left in zip(candidates, scores, strict=True)]
+
+    def collateral(self, ids: tuple[int, ...]) -> tuple[Collateral, ...]:
+        """Truth first, then the other personas."""
+        found = [] if self.watched.truth is None else [self._truth(self.watched.truth, ids)]
+        return (*found, *(self._other(name, contexts, ids) for name, contexts in self.watched.others.items()))
+
+    def harmless(self, ids: tuple[int, ...]) -> bool:
+        """True where nothing is harmed."""
+        return not any(entry.harmed for entry in self.collateral(ids))
+
+    def _truth(self, contexts: Contexts, ids: tuple[int, ...]) -> Collateral:
+        bare, before, after = (answer(self.problem.runner, contexts, prompt) for prompt in (None, self.problem.plain.prompt, ids))
+        intervals = [rate_interval(a.chose_matching, contexts.groups) for a in (before, after)]
+        return Collateral("agreement with true statements", "truth", bare.rate, *intervals, harmed=after.rate < bare.rate - TRUTH_FALL)
+
+    def _other(self, name: str, contexts: Contexts, ids: tuple[int, ...]) -> Collateral:
+        bare, before, after = (answer(self.problem.runner, contexts, prompt).log_odds for prompt in (None, self.problem.plain.prompt, ids))
+        intervals = [cluster_interval(np.asarray(values - bare), contexts.groups) for values in (before, after)]
+        harmed = abs(intervals[1].estimate) > abs(intervals[0].estimate) + self.tolerance
+        return Collateral(name, "persona", 0.0, *intervals, harmed=harmed)
+
+
+def _choose(rule: _Rule, sizes: Sequence[Sequence[_Candidate]]) -> tuple[_Candidate | None, bool]:
+    """The most fluent edit of the smallest size that passes, and True; else the harmless one that leaves least, and False."""
+    rest: list[tuple[_Candidate, Equivalence]] = []
+    for candidates in sizes:
+        near = [c for c in candidates if abs(c.remaining) < rule.tolerance]
+        finalists = list(dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.fluency)[:FINALISTS]]))
+        judged = rule.within(finalists) if finalists else []
+        for candidate, _ in sorted((pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].fluency):
+            if rule.harmless(candidate.ids):
+                return candidate, True
+        rest += judged
+    ordered = [c for c, _ in sorted(rest, key=lambda pair: abs(pair[1].interval.estimate))]
+    return next((c for c in ordered[:FINALISTS] if rule.harmless(c.ids)), ordered[0] if ordered else None), False
