@@ -1,7 +1,6 @@
 """A TransformerLens block whose attention does not copy what its rows share.
 
-TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Behind
-a prefix of 128 tokens that costs more than the block's products. Here the keys to the left stay in pieces: one that all rows share
+TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the keys to the left stay in pieces: one that all rows share
 is multiplied once with the queries of all rows (a single large product), those of each row with the row's own queries. The scores are
 joined, one softmax is taken, and the values are mixed piece by piece: the same numbers to rounding.
 
