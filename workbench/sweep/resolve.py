@@ -97,9 +97,11 @@ def _sae_name(study: Study) -> str:
 
 
 def _model_facts(name: str, revision: str | None) -> tuple[int, str]:
-    """(blocks, digest of config and weights)."""
-    checkpoint = open_checkpoint(find_source(name, revision).directory)
-    return checkpoint.config.num_hidden_layers, digest([checkpoint.directory / "config.json", *checkpoint.shards])
+    """(blocks, digest of config and weights, those of an adapter too)."""
+    source = find_source(name, revision)
+    checkpoint = open_checkpoint(source.directory)
+    adapter = sorted(source.adapter.glob("adapter_*")) if source.adapter else []
+    return checkpoint.config.num_hidden_layers, digest([checkpoint.directory / "config.json", *checkpoint.shards, *adapter])
 
 
 def _sae_facts(name: str) -> str:
