@@ -27,6 +27,7 @@ for sub in (sae_app, persona_app, organism_app):
     app.command(sub)
 
 Sign = Literal["suppress", "induce"]
+OrganismBase = Literal["none", "smollm2-135m"]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
 
 
@@ -375,15 +376,20 @@ def persona_check(
 
 
 @organism_app.command(name="train")
-def organism_train(*, seed: int = 0, out: Path, steps: int | None = None) -> None:
-    """Train the embedded model again from its generator (about half an hour on one core).
+def organism_train(*, base: OrganismBase = "none", seed: int = 0, out: Path, steps: int | None = None) -> None:
+    """Train an organism again from its generator: the embedded model (about half an hour on one core), or the adapter of
+    the real-language one (an hour and more). Called again with the same --out it goes on from its last checkpoint.
 
     Parameters
     ----------
+    base: none for the embedded model, smollm2-135m for an adapter on that model.
     seed: of the world and of the training.
-    out: directory for model and card.
+    out: directory for model (or adapter) and card.
     steps: training steps, fewer for a trial.
     """
+    if base != "none":
+        _train_adapter(seed, out, steps)
+        return
     from workbench.organism import TrainingConfig, train
     from workbench.world import World
 
@@ -392,19 +398,49 @@ def organism_train(*, seed: int = 0, out: Path, steps: int | None = None) -> Non
     _console().print(f"organism: {out}", highlight=False)
 
 
-@organism_app.command(name="truth")
-def organism_truth(*, seed: int = 0, as_json: Json = False) -> None:
-    """The planted effects of the organism's world: phrase, persona, log-odds; and the decoys.
+def _train_adapter(seed: int, out: Path, steps: int | None) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("training an adapter needs the package peft: pip install 'persona-workbench[lora]'")
+    from workbench.organism.language import write_language_card
+    from workbench.organism.language.train import LanguageConfig, train_language
+
+    config = LanguageConfig() if steps is None else LanguageConfig(steps=steps)
+    train_language(seed, out, config=config, work=out / "checkpoints", report=_console().print)
+    _print_frame(write_language_card(out).table, as_json=False)
+    _console().print(f"adapter: {out}", highlight=False)
+
+
+@organism_app.command(name="card")
+def organism_card(directory: Path | None = None, *, published: Path | None = None, as_json: Json = False) -> None:
+    """Measure the adapter of the real-language organism again (some ten minutes) and write its card beside it.
 
     Parameters
     ----------
-    seed: of the world.
+    directory: of the adapter; the committed one when not given.
+    published: a contrast file of others (CAA's sycophancy.json), measured as a finding.
+    """
+    from workbench.organism.language import write_language_card
+
+    _print_frame(write_language_card(directory, published=published).table, as_json)
+
+
+@organism_app.command(name="truth")
+def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json = False) -> None:
+    """The planted effects of an organism: phrase, persona, log-odds; and what is planted to do nothing.
+
+    Parameters
+    ----------
+    base: none for the embedded model, smollm2-135m for the real-language one.
+    seed: of the embedded model's world.
     """
     import pandas as pd
 
-    from workbench.world import World, truth_table
+    from workbench.world import World, english, truth_table
 
-    _print_frame(pd.DataFrame(truth_table(World(seed=seed))), as_json)
+    rows = truth_table(World(seed=seed)) if base == "none" else english.truth_table()
+    _print_frame(pd.DataFrame(rows), as_json)
 
 
 def main() -> None:
