@@ -541,9 +541,10 @@ class _Bars:
 
     def __enter__(self) -> _Bars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
-        share, note = TextColumn("{task.percentage:>4.0f} %"), TextColumn("{task.fields[note]}")
-        columns = TextColumn("{task.description:<24}"), BarColumn(), share, TimeElapsedColumn(), note
+        share, note = TextColumn("{task.percentage:>4.0f} %"), TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True))
+        columns = TextColumn("{task.description:<24}"), BarColumn(bar_width=16), share, TimeElapsedColumn(), note
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._tasks: dict[str, Any] = {}
         self._progress.start()
