@@ -1,8 +1,9 @@
 """A TransformerLens block whose attention does not copy what its rows share.
 
-TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the keys to the left stay in pieces: one that all rows share
-is multiplied once with the queries of all rows (a single large product), those of each row with the row's own queries. The scores are
-joined, one softmax is taken, and the values are mixed piece by piece: the same numbers to rounding.
+TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the
+keys to the left stay in pieces: one that all rows share is multiplied once with the queries of all rows (a single large product),
+those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
+the same numbers to rounding.
 
 The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
 switches for split inputs and results, gets TransformerLens's own block: `is_plain` says when.
