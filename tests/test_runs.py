@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import signal
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from workbench.errors import UserError
 from workbench.runs import (
     RunDirectory,
+    finite,
     read_json,
     read_parquet,
     read_safetensors,
@@ -384,3 +386,11 @@ with RunDirectory.open(sys.argv[1]).lock():
     child.stdout.close()
     with run.lock():
         pass
+
+
+@given(st.recursive(st.one_of(st.floats(), st.integers(), st.text(max_size=3), st.none()), lambda inner: st.lists(inner, max_size=3)))
+def test_finite_values_are_json_and_keep_every_number_that_json_has(value) -> None:
+    kept = finite({"a": value})
+    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    if not isinstance(value, (float, list)) or (isinstance(value, float) and math.isfinite(value)):
+        assert kept == {"a": value}

@@ -26,6 +26,7 @@ from workbench.attribution.nodes import Path
 from workbench.attribution.show import ledger_html
 from workbench.attribution.targets import Targets
 from workbench.errors import UserError
+from workbench.runs import finite
 from workbench.statistics import cluster_interval
 
 JUDGE = "removal"
@@ -116,11 +117,11 @@ class Ledger:
     def summary(self) -> dict[str, Any]:
         """The content of attribution.json, without its schema number: plain values, what is no number is null."""
         correlations = {
-            name: {row.target: _plain(row.rank_correlation) for row in part.itertuples()}
+            name: {row.target: row.rank_correlation for row in part.itertuples()}
             for name, part in self.agreement.groupby("estimator", sort=False)
         }
-        top = {name: _plain(part["top"].mean()) for name, part in self.agreement.groupby("estimator", sort=False)}
-        return {
+        top = {name: part["top"].mean() for name, part in self.agreement.groupby("estimator", sort=False)}
+        return finite({
             "prompt": self.text, "prompt_ids": list(self.prompt_ids), "tokens": list(self.tokens), "n_contexts": len(self.groups),
             "n_groups": len(set(self.groups)), "targets": [_described(target) for target in self.targets.items],
             "estimators": list(self.estimates), "rank_correlation": correlations, "top_agreement": top, "totals": self._totals(),
@@ -130,7 +131,7 @@ class Ledger:
             "nodes": self.path.to_json() if self.path else [], "nodes_agreement": self.path.agreement if self.path else None,
             "circuit": self.circuit.to_json() if self.circuit else None, "dose": [dose.to_json() for dose in self.dose],
             "notes": self._notes(),
-        }  # fmt: skip
+        })  # fmt: skip
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         estimate = self.estimates[name]
@@ -149,7 +150,7 @@ class Ledger:
 
     def _totals(self) -> list[dict[str, Any]]:
         intervals = [cluster_interval(self.total[:, t], self.groups) for t in range(len(self.names))]
-        return [{"target": n, "mean": i.estimate, "low": _plain(i.low), "high": _plain(i.high)} for n, i in zip(self.names, intervals, strict=True)]
+        return [{"target": n, "mean": i.estimate, "low": i.low, "high": i.high} for n, i in zip(self.names, intervals, strict=True)]
 
     def _notes(self) -> list[str]:
         notes = [self.caution] if self.caution else []
@@ -185,7 +186,3 @@ def _top(x: np.ndarray, y: np.ndarray) -> float:
     k = min(TOP, len(x))
     strongest = [set(np.argsort(-np.abs(v), kind="stable")[:k].tolist()) for v in (x, y)]
     return len(strongest[0] & strongest[1]) / k
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

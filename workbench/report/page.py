@@ -135,7 +135,8 @@ def _layer(site: str) -> int | None:
 
 def _page(contents: Contents, told: story.Story, data: dict[str, Any]) -> str:
     style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "saving.mjs", "report.mjs")
-    policy = f"default-src 'none'; script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    sources = f"script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     return environment().get_template("report.html.j2").render(
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -60,6 +61,17 @@ def write_json(path: str | Path, value: Any) -> None:
     """JSON with a stable layout (indented, in the order given). numpy numbers become plain ones; NaN and infinity,
     which JSON does not have, raise ValueError: write None for a missing figure."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same nested lists and mappings with None for every number that JSON does not have (NaN, infinities)."""
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
 
 
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:

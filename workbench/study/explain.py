@@ -9,7 +9,7 @@ from workbench.contexts import encode_prompt
 from workbench.directions import Direction
 from workbench.latents import Latents, describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
-from workbench.runs import RunDirectory, write_json, write_parquet
+from workbench.runs import RunDirectory, finite, write_json, write_parquet
 from workbench.sae import Sae, context_texts, read_corpus
 from workbench.study.stages import ChosenDirections, Material
 
@@ -38,7 +38,7 @@ def explain(
         if settings.cards:
             moved = [m.latent for m in effects.beside]
             _cards(directory, material, sae, [*aimed, *moved][: settings.cards], directions.best)
-    write_json(directory.file("attribution.json"), entry)
+    write_json(directory.file("attribution.json"), finite(entry))
 
 
 def _cards(directory: RunDirectory, material: Material, sae: Sae, latents: list[int], direction: Direction) -> None:
@@ -51,4 +51,4 @@ def _cards(directory: RunDirectory, material: Material, sae: Sae, latents: list[
         about = f"{len(corpus)} of the train questions, bare or under a varied system text, with one of their answers"
     cache = directory.file("cards.parquet")
     found = describe_latents(material.model, sae, latents, corpus, {"direction": direction}, cache=cache, about=about)
-    write_json(directory.file("cards.json"), found.to_json())
+    write_json(directory.file("cards.json"), finite(found.to_json()))

@@ -14,7 +14,7 @@ from workbench.errors import UserError
 from workbench.latents import Latents
 from workbench.models import runner_for
 from workbench.report import write_report
-from workbench.runs import RunDirectory, read_json, read_parquet, write_json, write_parquet, write_text
+from workbench.runs import RunDirectory, finite, read_json, read_parquet, write_json, write_parquet, write_text
 from workbench.sae import Sae
 from workbench.search import Checkpoint, Frontier, Progress
 from workbench.study import stages
@@ -85,7 +85,7 @@ def _directions(directory: RunDirectory, material: Material, tell: Report) -> Ch
         with directory.stage("directions", ["direction.safetensors", "direction.json"]):
             scan = stages.scan(material)
             save_directions([scan.best, *stages.controls(material.study, scan)], vectors)
-            write_json(facts, _direction_json(scan))
+            write_json(facts, finite(_direction_json(scan)))
     tell("directions", 1.0)
     best, *randoms = load_directions(vectors)
     entry = read_json(facts, schema=1)
@@ -101,11 +101,11 @@ def _direction_json(scan: Any) -> dict[str, Any]:
         "position": best.site.position,
         "method": best.method,
         "norm": best.norm,
-        "auc": _number(best.auc),
-        "predicts": _number(first["predicts"]),
+        "auc": best.auc,
+        "predicts": first["predicts"],
         "source": best.source,
-        "table": _records(scan.table),
-        "effects": _records(scan.effects),
+        "table": scan.table.to_dict("records"),
+        "effects": scan.effects.to_dict("records"),
     }
 
 
@@ -254,13 +254,3 @@ def _attribution(
         text = next(c.text for c in chosen[name].candidates if c.chosen)
         explain(directory, material, directions, sae, latents, name, text)
     tell("attribution", 1.0)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain JSON values; figures that are no numbers become null."""
-    return [{k: _number(v) if isinstance(v, float) else v for k, v in row.items()} for row in frame.to_dict("records")]
-
-
-def _number(value: Any) -> float | None:
-    value = float(value)
-    return value if value == value and abs(value) != float("inf") else None
