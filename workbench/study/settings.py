@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from workbench.budget import Budget
 from workbench.errors import UserError
+from workbench.runs import parse_yaml, read_text
 from workbench.study.protocol import Protocol
 
 Sign = Literal["suppress", "induce"]
@@ -28,8 +29,26 @@ CONDITIONS = (
     "random_search",
     "gcg",
     "steering",
+    "steering_prompt",
+    "steering_decision",
+    "conditional_steering",
     "latent_clamp",
     "few_shot",
+    "soft_prompt",
+)
+
+#: Conditions of a study that names none: what every comparison needs and what costs little.
+USUAL = (
+    "constant_answer",
+    "manual",
+    "random_tokens",
+    "random_text",
+    "resga",
+    "saega",
+    "answer_objective",
+    "random_direction",
+    "random_search",
+    "steering",
 )
 
 
@@ -128,7 +147,7 @@ class Study(_Frozen):
     latents: int = Field(10, ge=1)
     directions: Directions = Directions()
     search: Search = Search()
-    conditions: tuple[str, ...] = tuple(c for c in CONDITIONS if c not in ("gcg", "latent_clamp", "few_shot"))
+    conditions: tuple[str, ...] = USUAL
     random_directions: int = Field(2, ge=0)
     random_prompts: int = Field(2, ge=1)
     primary: tuple[str, ...] = ("resga", "saega")
@@ -152,10 +171,7 @@ class Study(_Frozen):
     @classmethod
     def from_yaml(cls, text: str, source: str = "study") -> Study:
         """The study that a YAML text describes; UserError names the source and the field."""
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text, source)
         if not isinstance(content, dict):
             raise UserError(f"{source}: expected a mapping of settings, found {type(content).__name__}")
         return cls.of(content, source)
@@ -173,8 +189,6 @@ class Study(_Frozen):
     @classmethod
     def load(cls, path: str | Path) -> Study:
         """The study in a YAML file; a relative data path is taken from the file's own directory."""
-        from workbench.runs import read_text
-
         study = cls.from_yaml(read_text(path), str(path))
         if study.data.path is None or Path(study.data.path).is_absolute():
             return study

@@ -13,11 +13,24 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
-from workbench.conditions import Found, LatentClamp, ManualPrompts, NoPrompt, RandomText, RandomTokens, Steering, few_shot
+from workbench.conditions import (
+    Found,
+    Guard,
+    LatentClamp,
+    ManualPrompts,
+    NoPrompt,
+    RandomText,
+    RandomTokens,
+    SoftPrompt,
+    Steering,
+    few_shot,
+    true_contexts,
+)
 from workbench.conditions.constant_answer import constant_answers
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
 from workbench.directions import DEFAULT_METHODS, Direction, Scan, find_directions, random_directions
 from workbench.errors import UserError
+from workbench.interventions import Positions
 from workbench.latents import Latents, rank_latents
 from workbench.models import load_model, runner_for
 from workbench.objectives import Objective, answer_log_odds, keep, latent_activation, projection
@@ -70,6 +83,12 @@ class Material:
     def selection_contexts(self) -> Contexts:
         """All contexts of the selection split."""
         return self._contexts(self.splits.selection)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """What steering may cost on selection data; agreement with true statements counts where the persona has any."""
+        split = self.splits.selection
+        return Guard(truth=true_contexts(self.model, split, self.study.slot)) if self.persona.true_items else Guard()
 
     def _contexts(self, split: Split) -> Contexts:
         return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
@@ -263,16 +282,25 @@ def build_conditions(
     """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
     study, model, contexts = material.study, material.model, material.selection_contexts
     length, seeds = _typical_length(chosen), tuple(range(study.seed, study.seed + study.random_prompts))
+
+    def steered(positions: Positions, conditional: bool = False) -> Steering:
+        untuned = Steering(directions.best, positions=positions, conditional=conditional)
+        return untuned.tune(model, contexts, study.sign, guard=material.guard)
+
     made: dict[str, Callable[[], Sequence[Any]]] = {
         "constant_answer": lambda: constant_answers(contexts),
         "manual": lambda: [ManualPrompts(material.persona.manual_prompts[study.sign]).choose(model, contexts, study.sign)],
         "random_tokens": lambda: RandomTokens(length, seeds).draw(model, contexts),
         "random_text": lambda: RandomText(length, seeds).draw(model, contexts),
-        "steering": lambda: [Steering(directions.best).tune(model, contexts, study.sign)],
+        "steering": lambda: [steered("all")],
+        "steering_prompt": lambda: [steered("prompt")],
+        "steering_decision": lambda: [steered("decision")],
+        "conditional_steering": lambda: [steered("all", conditional=True)],
+        "soft_prompt": lambda: [SoftPrompt.fit(model, material.splits.search, study.sign, length, seed=study.seed, slot=study.slot)],
         "few_shot": lambda: [few_shot(model, material.splits.train, contexts, sign=study.sign, seed=study.seed)],
     }
     if sae is not None and ranked is not None:
-        made["latent_clamp"] = lambda: [LatentClamp.of(sae, ranked).tune(model, contexts, study.sign)]
+        made["latent_clamp"] = lambda: [LatentClamp.of(sae, ranked).tune(model, contexts, study.sign, guard=material.guard)]
     conditions: list[Any] = [NoPrompt()]
     for name in study.conditions:
         searched = [(key, frontier) for key, frontier in chosen.items() if key.split()[0] == name]
