@@ -67,6 +67,7 @@ def run(
     resume: bool = False,
     data: Path | None = None,
     model: str | None = None,
+    sae: str | None = None,
     seed: int | None = None,
     as_json: Json = False,
 ) -> None:
@@ -79,6 +80,7 @@ def run(
     resume: go on where the run in --out stopped.
     data: contrast file, instead of the study's.
     model: name or directory, instead of the study's.
+    sae: directory or release, instead of the study's.
     seed: instead of the study's.
     """
     from workbench.runs import RunDirectory
@@ -90,6 +92,8 @@ def run(
         changes["data"] = settings.data.model_copy(update={"path": str(data.resolve())})
     if model is not None:
         changes["model"] = settings.model.model_copy(update={"name": model})
+    if sae is not None:
+        changes["sae"] = sae
     if seed is not None:
         changes["seed"] = seed
     _run_and_print(settings.model_copy(update=changes), RunDirectory.create(out, resume), as_json)
