@@ -12,6 +12,8 @@ from typing import Any
 _PUBLIC = {
     "workbench.errors": ("UserError",),
     "workbench.budget": ("Budget", "Cost"),
+    "workbench.world": ("World",),
+    "workbench.statistics": ("Interval", "cluster_interval", "rank_correlation"),
     "workbench.personas": ("Item", "LetterForm", "Persona", "Split", "check_persona", "load_persona"),
     "workbench.models": ("Runner", "Site", "load_model", "runner_for"),
     "workbench.models.doctor": ("diagnose",),
@@ -19,7 +21,7 @@ _PUBLIC = {
     "workbench.activations": ("collect",),
     "workbench.answers": ("Answers", "answer"),
     "workbench.evaluation": ("AskedJudge", "Extras", "PatternJudge", "evaluate", "judge_all", "open_answers", "truthfulqa"),
-    "workbench.directions": ("Direction", "find_directions", "random_directions"),
+    "workbench.directions": ("Direction", "carries", "find_directions", "random_directions"),
     "workbench.sae": ("load_sae", "train_sae"),
     "workbench.latents": ("describe_latents", "rank_latents"),
     "workbench.objectives": (
@@ -40,16 +42,19 @@ _PUBLIC = {
     "workbench.panel": ("Panel",),
     "workbench.report": ("OverviewRun", "write_overview", "write_report"),
     "workbench.study": ("Study", "run"),
-    "workbench.study.presets": ("preset",),
     "workbench.sweep": ("Sweep", "SweepResult", "Transfer", "ablation_sweep", "sweep", "transfer"),
+    "workbench.study.presets": ("preset",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+_MODULES = {"figures": "workbench.report.figures"}
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME)
+__all__ = sorted({*_HOME, *_MODULES})
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOME:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
