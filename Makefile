@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
+export NO_MKDOCS_2_WARNING ?= 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -28,6 +29,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright workbench
+	$(BIN)/mkdocs build --strict --quiet
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
