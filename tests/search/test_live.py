@@ -77,10 +77,10 @@ def test_a_notebook_gets_one_plot_that_is_drawn_again(monkeypatch):
 
 
 def test_the_bar_of_a_study_shows_the_search_beside_it(monkeypatch, capsys):
-    from workbench.cli import _Bars
+    from workbench.cli.bars import Bars
 
     monkeypatch.setenv("COLUMNS", "200")
-    with _Bars() as bars:
+    with Bars() as bars:
         bars.update("search resga", 0.25)
         bars.note("search resga", progress())
     shown = capsys.readouterr().err
