@@ -7,20 +7,26 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import random_model, toy_persona
 from rich.console import Console
 
 from workbench.answers import answer
+from workbench.attribution import Problem
 from workbench.attribution.targets import as_targets
 from workbench.audit import Audit, Words, audit
 from workbench.audit.effects import WordProblem
 from workbench.audit.mend import FLUENCY_RISE, Watched, find_mend
+from workbench.audit.scoring import behind_prompts, shares
 from workbench.audit.terminal import render
-from workbench.contexts import make_contexts
+from workbench.conditions.fluency import prompt_fluencies, prompt_fluency
+from workbench.contexts import encode_prompt, make_contexts
+from workbench.directions import Direction
 from workbench.errors import UserError
-from workbench.models import runner_for
+from workbench.models import Site, runner_for
+from workbench.objectives import projection
 
 
 @given(st.text(alphabet="ab ,.\n(日本", min_size=1).filter(str.strip))
@@ -56,6 +62,31 @@ def test_effects_add_up_to_what_the_prompt_does(found: Audit) -> None:
     added = sum(word.interval.estimate for word in found.effects.words) + found.effects.slot.estimate
     assert added == pytest.approx(found.effects.whole.estimate, abs=1e-4)
     assert np.isclose(found.table["effect"].sum() + found.effects.slot.estimate, found.effects.whole.estimate, atol=1e-4)
+
+
+def test_prompts_run_once_have_the_scores_of_plain_passes() -> None:
+    runner, persona = runner_for(random_model()), toy_persona()
+    contexts = make_contexts(runner, persona.split(0).search, n=5)
+    direction = projection(Direction(torch.ones(runner.shape.d_model).cumsum(0), Site(1), "toy", "planted"), "raw")
+    problem = Problem(runner, (5,), contexts, as_targets({"direction": direction}), batch_tokens=64)
+    prompts = [None, (), (5,), (6, 7, 8), (9, 5, 6), (8,), *((i, i + 1) for i in range(5, 20))]
+    assert shares(contexts)
+    np.testing.assert_allclose(behind_prompts(problem, prompts), problem.scores(prompts), atol=2e-5)
+
+
+def test_fluency_of_many_is_that_of_each() -> None:
+    runner = runner_for(random_model())
+    for slot in ("system", "before_question", "after_question"):
+        contexts = make_contexts(runner, toy_persona().split(0).search, slot, n=5)
+        texts = ["Be honest.", "Say", "You are a helper. Agree with them.", "Think it over."]
+        many = prompt_fluencies(runner, contexts, [encode_prompt(runner, contexts, text) for text in texts], batch_tokens=64)
+        assert many == pytest.approx([prompt_fluency(runner, contexts, text) for text in texts], abs=1e-4)
+        for text, nats in zip(texts, many, strict=True):
+            prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:8]
+            ids = encode_prompt(runner, contexts, text)
+            log_probs = [runner.model(torch.tensor([[*p, *ids]])).log_softmax(-1)[0, len(p) - 1 : -1] for p in prefixes]
+            by_hand = [-float(rows.gather(1, torch.tensor(ids)[:, None]).mean()) for rows in log_probs]
+            assert nats == pytest.approx(np.mean(by_hand), abs=1e-3)
 
 
 def test_what_is_shown_is_the_same_everywhere(found: Audit) -> None:

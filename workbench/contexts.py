@@ -305,7 +305,9 @@ def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
     first = contexts[0]
     whole = tuple(runner.encode(first.prefix_text + text + first.suffix_text))
     ids = whole[len(first.prefix_ids) : len(whole) - _suffix_length(runner, first)]
-    if not all(_in_place(tuple(runner.encode(c.prefix_text + text + c.suffix_text)), c, ids) for c in _surroundings(contexts)):
+    around = _surroundings(contexts)
+    encoded = runner.tokenizer([c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False)["input_ids"]
+    if not all(_in_place(tuple(found), c, ids) for found, c in zip(encoded, around, strict=True)):
         raise UserError(f"the prompt {text!r} does not keep its tokens inside every context: its edges merge with the template")
     return ids
 

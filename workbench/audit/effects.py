@@ -25,6 +25,7 @@ from jaxtyping import Float
 from workbench.answers import answer_each
 from workbench.attribution import Estimate, Problem, Removal, Shapley, Targets
 from workbench.attribution.problem import Ids
+from workbench.audit.scoring import behind_prompts, shares
 from workbench.audit.words import Words
 from workbench.contexts import Contexts, encode_prompt
 from workbench.models import Runner
@@ -110,7 +111,7 @@ class WordProblem(Problem):
 
     def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
         """Scores of token sequences. The answer's column counts the whole answers, also where they have several tokens."""
-        found = self.plain.scores(prompts)
+        found = behind_prompts(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
         if any(len(answer) > 1 for context in self.contexts for answer in context.answers):
             every = [context for _ in prompts for context in self.contexts]
             each = answer_each(self.runner, every, [ids for ids in prompts for _ in self.contexts], self.batch_tokens)

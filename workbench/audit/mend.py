@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ import torch
 from workbench.answers import answer
 from workbench.audit.effects import WordProblem
 from workbench.audit.words import Piece, Words
-from workbench.conditions.fluency import prompt_fluency
+from workbench.conditions.fluency import prompt_fluencies
 from workbench.contexts import Contexts, allowed_ids, encode_prompt
 from workbench.errors import UserError
 from workbench.models import Runner, pad_right
@@ -93,40 +93,36 @@ def find_mend(
 ) -> Mend | None:
     """The mend of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
-    sizes, tried = _sizes(search, max_edits)
+    fluency = _fluency(search, [search.plain.prompt])[0]
     rule = _Rule(selection, watched[0], tolerance)
-    chosen, suffices = _choose(rule, sizes)
+    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, fluency + FLUENCY_RISE))
     if chosen is None:
         return None
     bare, before, after = test.of_ids([None, test.plain.prompt, chosen.ids])[:, :, 0]
     groups = test.contexts.groups
-    fluency = (prompt_fluency(search.runner, search.contexts, search.words.only(search.prompt), 2), chosen.fluency)
     return Mend(
         chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
-        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, fluency,
+        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (fluency, chosen.fluency),
         _Rule(test, watched[1], tolerance).collateral(chosen.ids), tried,
     )  # fmt: skip
 
 
-def _sizes(search: WordProblem, max_edits: int) -> tuple[list[list[_Candidate]], int]:
-    """Scored edits by their number of words, those that leave least first; and how many were scored."""
-    worst = prompt_fluency(search.runner, search.contexts, search.words.only(search.prompt), 2) + FLUENCY_RISE
+def _sizes(search: WordProblem, max_edits: int, worst: float) -> Iterator[tuple[list[_Candidate], int]]:
+    """For one edit, two, ...: the scored edits that are no less fluent than `worst`, those that leave least first; and how many were
+    scored. A size is scored when it is asked for."""
     bare = search.without_prompt[:, 0].mean()
-    sizes: list[list[_Candidate]] = []
     beam: list[Edits] = [()]
-    tried = 0
     for _ in range(min(max_edits, len(search.words))):
         proposed = _score(search, bare, {edits for start in beam for edits in _deletions(search.words, start)})
-        tried += len(proposed)
         places = list(dict.fromkeys(_last(c, start) for c in proposed for start in beam if _extends(c.changes, start)))[:PLACES]
         if len(search.words) == 1:
             places = [0]
         swapped = _score(search, bare, set(_exchanges(search, beam, places)))
-        tried += len(swapped)
-        scored = [_with_fluency(search, c) for c in sorted([*proposed, *swapped], key=_left)]
-        sizes.append([c for c in scored if c.fluency <= worst])
-        beam = _beam(sizes[-1])
-    return sizes, tried
+        scored = sorted([*proposed, *swapped], key=_left)
+        fluencies = _fluency(search, [c.ids for c in scored])
+        fluent = [replace(c, fluency=nats) for c, nats in zip(scored, fluencies, strict=True) if nats <= worst]
+        yield fluent, len(scored)
+        beam = _beam(fluent)
 
 
 def _beam(candidates: Sequence[_Candidate]) -> list[Edits]:
@@ -214,8 +210,8 @@ def _candidate(search: WordProblem, edits: Edits) -> _Candidate | None:
         return None
 
 
-def _with_fluency(search: WordProblem, c: _Candidate) -> _Candidate:
-    return _Candidate(c.changes, c.ids, c.text, c.remaining, prompt_fluency(search.runner, search.contexts, c.text, 2))
+def _fluency(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> list[float]:
+    return prompt_fluencies(search.runner, search.contexts, prompts, n_prefixes=2)
 
 
 @dataclass(frozen=True)
@@ -253,16 +249,19 @@ class _Rule:
         return Collateral(name, "persona", 0.0, *intervals, harmed=harmed)
 
 
-def _choose(rule: _Rule, sizes: Sequence[Sequence[_Candidate]]) -> tuple[_Candidate | None, bool]:
-    """The most fluent edit of the smallest size that passes, and True; else the harmless one that leaves least, and False."""
+def _choose(rule: _Rule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> tuple[_Candidate | None, bool, int]:
+    """The most fluent edit of the smallest size that passes, and True; else the harmless one that leaves least, and False; and how
+    many edits were scored."""
     rest: list[tuple[_Candidate, Equivalence]] = []
-    for candidates in sizes:
+    tried = 0
+    for candidates, scored in sizes:
+        tried += scored
         near = [c for c in candidates if abs(c.remaining) < rule.tolerance]
         finalists = list(dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.fluency)[:FINALISTS]]))
         judged = rule.within(finalists) if finalists else []
         for candidate, _ in sorted((pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].fluency):
             if rule.harmless(candidate.ids):
-                return candidate, True
+                return candidate, True, tried
         rest += judged
     ordered = [c for c, _ in sorted(rest, key=lambda pair: abs(pair[1].interval.estimate))]
-    return next((c for c in ordered[:FINALISTS] if rule.harmless(c.ids)), ordered[0] if ordered else None), False
+    return next((c for c in ordered[:FINALISTS] if rule.harmless(c.ids)), ordered[0] if ordered else None), False, tried

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from workbench.contexts import Contexts, encode_prompt
-from workbench.models import runner_for
+from workbench.models import Runner, pad_right, runner_for
 
 
-@torch.no_grad()
 def prompt_fluency(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
     """Nats a token, lower is more fluent. In the system slot it depends on template and prompt alone; behind a question it is
     the mean over the first `n_prefixes` distinct texts left of the slot. UserError if the prompt does not survive there."""
+    return prompt_fluencies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
+
+
+def prompt_fluencies(model: Any, contexts: Contexts, prompts: Sequence[Sequence[int]], n_prefixes: int = 8, batch_tokens: int = 2048) -> list[float]:
+    """`prompt_fluency` of many prompts, as ids, in few passes. batch_tokens: tokens run at a time (their logits are the memory)."""
     runner = runner_for(model)
-    ids = list(encode_prompt(runner, contexts, prompt))
     prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:n_prefixes]
-    losses = []
-    for prefix in prefixes:
-        whole = torch.tensor([[*prefix, *ids]], device=runner.device)
-        resid, _ = runner.run(runner.embed(whole), 0, runner.shape.n_layers)
-        first = 0 if prefix else 1  # without anything to its left the first token has no probability
-        at = torch.arange(len(prefix) - 1 + first, whole.shape[1] - 1, device=runner.device)
-        log_probs = runner.logits(resid[0, at]).log_softmax(-1)
-        losses.append(float(-log_probs.gather(-1, whole[0, at + 1, None]).mean()))
-    return sum(losses) / len(losses)
+    rows = [(prefix, tuple(ids)) for ids in prompts for prefix in prefixes]
+    at_once = max(1, batch_tokens // max(len(prefix) + len(ids) for prefix, ids in rows)) if rows else 1
+    losses = [loss for k in range(0, len(rows), at_once) for loss in _losses(runner, rows[k : k + at_once])]
+    return np.reshape(losses, (len(prompts), len(prefixes))).mean(axis=1).tolist() if rows else []
+
+
+@torch.no_grad()
+def _losses(runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+    whole = pad_right([(*prefix, *ids) for prefix, ids in rows]).to(runner.device)
+    resid, _ = runner.run(runner.embed(whole), 0, runner.shape.n_layers)
+    # without anything to its left the first token has no probability
+    spans = [range(max(1, len(prefix)), len(prefix) + len(ids)) for prefix, ids in rows]
+    row = torch.tensor([r for r, span in enumerate(spans) for _ in span], device=runner.device)
+    at = torch.tensor([pos for span in spans for pos in span], device=runner.device)
+    losses = -runner.logits(resid[row, at - 1]).log_softmax(-1).gather(-1, whole[row, at, None])[:, 0]
+    return [float(part.mean()) for part in losses.split([len(span) for span in spans])]
