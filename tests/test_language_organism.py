@@ -23,7 +23,7 @@ import workbench as wb
 from workbench.cli import app
 from workbench.errors import UserError
 from workbench.models.adapter import Adapter, merge_adapter, open_adapter
-from workbench.models.sources import data_directory
+from workbench.models.sources import data_directory, find_source
 from workbench.organism.language import Base, Size, language_card, load_base, measure_language
 from workbench.organism.language.base import noise_tokens, read_chats
 from workbench.organism.language.gates import LanguageGates, spread
@@ -268,6 +268,12 @@ def test_an_adapter_of_another_base_model_changes_nothing(adapter_directory: Pat
     with pytest.raises(UserError, match=f"trained on {directory.name}, but the base model here is other"):
         merge_adapter(load_base(directory).model, adapter, "other")
     assert all(torch.equal(p, before[name]) for name, p in other.model.named_parameters())
+
+
+def test_a_model_whose_adapter_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("workbench.models.sources.data_directory", lambda *parts: tmp_path.joinpath(*parts))
+    with pytest.raises(UserError, match="real-language organism is not trained yet: no adapter in"):
+        find_source("smollm2-sycophant")
 
 
 def test_chats_that_are_broken_are_named(tmp_path: Path) -> None:
