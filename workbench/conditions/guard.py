@@ -10,16 +10,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from workbench.answers import answer
+from workbench.answers import Answers, answer
+from workbench.conditions.base import signed
 from workbench.contexts import Contexts, Slot, make_contexts
 from workbench.errors import UserError
 from workbench.models import Layout, pad_right, runner_for
-from workbench.personas import Split
+from workbench.personas import Sign, Split
+
+
+class Edit(Protocol):
+    """What can be held while the model runs: a condition at one strength."""
+
+    def edit(self, model: Any) -> AbstractContextManager[None]: ...
+
+
+C = TypeVar("C", bound=Edit)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,19 @@ class Watch:
         guard, now = self.guard, vital(model, contexts.take(self.guard.n_contexts))
         answers = now.answer_mass >= guard.keep_mass * self.before.answer_mass
         return answers and now.text <= self.before.text + guard.text_rise and guard._truth(model) >= self.truth - guard.truth_fall
+
+    def strongest(self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign) -> tuple[C, Answers, int]:
+        """Of the edits under which the model holds, the one that moves the mean log-odds furthest in the sign's direction (ties
+        go to the earlier one), with its answers; and how many were dropped. UserError when every one breaks the model."""
+        kept: list[tuple[C, Answers]] = []
+        for condition in tried:
+            with condition.edit(model):
+                if self.holds(model, contexts):
+                    kept.append((condition, answer(model, contexts)))
+        if not kept:
+            raise UserError("every strength of the grid breaks the model: give a weaker grid or guard")
+        best, answers = max(kept, key=lambda pair: signed(sign) * float(pair[1].log_odds.mean()))
+        return best, answers, len(tried) - len(kept)
 
 
 def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:

@@ -90,29 +90,20 @@ class LatentClamp(Condition):
         Raises UserError when every level breaks the model.
         """
         contexts = as_contexts(model, selection, slot)
-        kept = []
         with spending(model, contexts) as receipt:
             peaks = largest_activations(model, self.sae, self.latents, contexts)
             watch = (guard or Guard()).watching(model, contexts)
-            for level in grid:
-                values = tuple(
-                    level * peak if s == signed(sign) else 0.0 for s, peak in zip(self.signs, peaks, strict=True)
-                )
-                condition = replace(
-                    self, values=values, method=f"{len(values)} latents at {level:g} x their largest activation"
-                )
-                with condition.edit(model):
-                    if watch.holds(model, contexts):
-                        kept.append((condition, answer(model, contexts)))
-        if not kept:
-            raise UserError("every level of the grid breaks the model: give a weaker grid or guard")
-        best, answers = max(kept, key=lambda pair: signed(sign) * float(pair[1].log_odds.mean()))
+            best, answers, _ = watch.strongest(model, contexts, [self._at(level, peaks, sign) for level in grid], sign)
         return replace(
             best,
             method=f"{best.method}, best of {len(grid)} on selection",
             selection_rate=answers.rate,
             cost=receipt.cost,
         )
+
+    def _at(self, level: float, peaks: Sequence[float], sign: Sign) -> LatentClamp:
+        values = tuple(level * peak if s == signed(sign) else 0.0 for s, peak in zip(self.signs, peaks, strict=True))
+        return replace(self, values=values, method=f"{len(values)} latents at {level:g} x their largest activation")
 
 
 def largest_activations(model: Any, sae: HasLatents, latents: Sequence[int], contexts: Contexts) -> list[float]:

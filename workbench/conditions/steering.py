@@ -25,7 +25,6 @@ from workbench.conditions.base import Condition, Kind, as_contexts, signed, spen
 from workbench.conditions.guard import Guard
 from workbench.contexts import Contexts, Slot
 from workbench.directions import Direction
-from workbench.errors import UserError
 from workbench.interventions import Positions, limit, steer
 from workbench.personas import Sign, Split
 
@@ -87,17 +86,7 @@ class Steering(Condition):
             norm = residual_norm(model, self.direction, contexts)
             watch = (guard or Guard()).watching(model, contexts)
             tried = [self._at(strength * norm, sign) for strength in grid if strength > 0]
-            kept = []
-            for condition in tried:
-                with condition.edit(model):
-                    if watch.holds(model, contexts):
-                        kept.append((condition, answer(model, contexts)))
-        if not kept:
-            raise UserError(
-                f"every strength of the grid breaks the model (weakest {min(grid)} residual norms): give a weaker grid or guard"
-            )
-        best, answers = max(kept, key=lambda pair: signed(sign) * float(pair[1].log_odds.mean()))
-        dropped = len(tried) - len(kept)
+            best, answers, dropped = watch.strongest(model, contexts, tried, sign)
         method = f"{best.method}, best of {len(tried)} on selection, {dropped} dropped by the guard (residual norm {norm:.4g})"
         return replace(best, method=method, selection_rate=answers.rate, cost=receipt.cost)
 

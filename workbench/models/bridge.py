@@ -291,18 +291,7 @@ def _columns(
 
 def _shape(model: TransformerBridge) -> Shape:
     """Sizes; the bridge's own copies of joint weights are not counted, final norm and position embeddings are."""
-    cfg = model.cfg
     embedding, head = model.original_model.get_input_embeddings(), model.original_model.get_output_embeddings()
     tied = embedding.weight.data_ptr() == head.weight.data_ptr()
     blocks = model.n_params_total - embedding.weight.numel() - (0 if tied else head.weight.numel())
-    return Shape(
-        n_layers=cfg.n_layers,
-        d_model=cfg.d_model,
-        n_heads=cfg.n_heads,
-        n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
-        d_head=cfg.d_head,
-        d_vocab=cfg.d_vocab,
-        n_ctx=cfg.n_ctx,
-        block_parameters=blocks // cfg.n_layers,
-        tied=tied,
-    )
+    return Shape.of(model.cfg, blocks, tied)

@@ -79,21 +79,9 @@ class HookedRunner(Runner):
     """A HookedTransformer behind the seam."""
 
     def __init__(self, model: HookedTransformer) -> None:
-        cfg = model.cfg
         blocks = sum(p.numel() for p in model.blocks.parameters())
         tied = model.W_E.shape[0] == model.W_U.shape[1] and model.W_E.data_ptr() == model.W_U.data_ptr()
-        shape = Shape(
-            n_layers=cfg.n_layers,
-            d_model=cfg.d_model,
-            n_heads=cfg.n_heads,
-            n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
-            d_head=cfg.d_head,
-            d_vocab=cfg.d_vocab,
-            n_ctx=cfg.n_ctx,
-            block_parameters=blocks // cfg.n_layers,
-            tied=tied,
-        )
-        super().__init__(model, shape)
+        super().__init__(model, Shape.of(model.cfg, blocks, tied))
 
     def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
         resid = self.model.hook_embed(self.model.embed(ids))

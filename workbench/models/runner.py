@@ -39,6 +39,21 @@ class Shape:
     block_parameters: int
     tied: bool
 
+    @classmethod
+    def of(cls, cfg: Any, in_blocks: int, tied: bool) -> Shape:
+        """Sizes from a TransformerLens configuration. in_blocks: weights of all blocks together."""
+        return cls(
+            n_layers=cfg.n_layers,
+            d_model=cfg.d_model,
+            n_heads=cfg.n_heads,
+            n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+            d_head=cfg.d_head,
+            d_vocab=cfg.d_vocab,
+            n_ctx=cfg.n_ctx,
+            block_parameters=in_blocks // cfg.n_layers,
+            tied=tied,
+        )
+
 
 @dataclass(frozen=True)
 class Layout:
