@@ -29,25 +29,31 @@ Positions = Literal["all", "prompt", "decision", "answer"]
 
 
 class HasDirection(Protocol):
-    """What steering needs of a direction."""
+    """What steering needs of a direction: its vector at length 1, and the site that it is added at."""
 
     @property
-    def unit(self) -> Float[Tensor, " d_model"]: ...
+    def unit(self) -> Float[Tensor, " d_model"]:
+        """The vector at length 1; plus = more of the persona."""
+        ...
 
     @property
     def site(self) -> Site: ...
 
 
 class HasLatents(Protocol):
-    """What clamping needs of a sparse autoencoder."""
+    """What clamping needs of a sparse autoencoder, and the site that it reads."""
 
     @property
     def site(self) -> Site: ...
 
     @property
-    def W_dec(self) -> Float[Tensor, "d_sae d_model"]: ...
+    def W_dec(self) -> Float[Tensor, "d_sae d_model"]:
+        """What one unit of each latent adds to the residual stream."""
+        ...
 
-    def encode_some(self, x: Float[Tensor, "... d_model"], latents: Sequence[int]) -> Float[Tensor, "... latent"]: ...
+    def encode_some(self, x: Float[Tensor, "... d_model"], latents: Sequence[int]) -> Float[Tensor, "... latent"]:
+        """Activations of a few latents, 0 where they are off."""
+        ...
 
 
 @contextmanager

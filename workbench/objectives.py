@@ -178,6 +178,7 @@ class Projection(_Scaled):
         return (self.site,)
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        """Along the unit vector, in units of the residual stream; as a cosine, -1 to 1, for that kind."""
         resid = readout.resid[self.site].float()
         unit = self.vector.to(resid.device, torch.float32)
         if self.kind == "cosine":
@@ -224,6 +225,7 @@ class LatentActivation(_Scaled):
         return (replace(self.sae.site, position="decision"),)
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        """Weighted sum of activations, in the latents' unit."""
         resid = self.guarded(readout.resid[self.sites[0]].float())
         activation = self.sae.encode_some(resid, self.latents)
         if resid.requires_grad:
@@ -251,6 +253,7 @@ class AnswerLogOdds(_Scaled):
         return True
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
+        """Matching minus not matching logit, nats."""
         logits = readout.runner.logits_of(readout.final, readout.answers)
         return logits[:, 0] - logits[:, 1]
 

@@ -26,9 +26,11 @@ class Beam(Method):
     temperature: float = Field(1.0, gt=0)
 
     def start(self, bench: Bench) -> Ids:
+        """The start text (if any) beside prompts sampled from the model."""
         return self.with_start_text(bench, bench.sampled_prompts(self.population, self.length))
 
     def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+        """Every prompt with one position (they take turns) drawn again from the model's distribution there."""
         position = step % self.length
         scores = prepared.log_probs[:, position] / self.temperature + bench.gumbel(prepared.log_probs[:, position].shape)
         tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[:, 0]

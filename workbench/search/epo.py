@@ -33,6 +33,7 @@ class EPO(Method):
     gradient_contexts: int = Field(8, ge=1)
 
     def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+        """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""
         weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         slope = slope - weights * bench.scorer.fluency_gradients(prepared.ids)
@@ -45,6 +46,7 @@ class EPO(Method):
         return bench.top_tokens(gain, parent.ids, self.top_k)
 
     def survivors(self, bench: Bench, pool: Scored, step: int) -> Scored:
+        """The elites; at a restart one of them alone, drawn at random."""
         kept = super().survivors(bench, pool, step)
         if self.restart_every and (step + 1) % self.restart_every == 0:
             rung = int(torch.randint(len(kept), (1,), generator=bench.generator))

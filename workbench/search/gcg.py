@@ -29,5 +29,6 @@ class GCG(Method):
     gradient_contexts: int = Field(8, ge=1)
 
     def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+        """Swaps among the top tokens by the gradient of the objective alone."""
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         return bench.swap(prepared.ids, bench.top_tokens(bench.gains(prepared, slope), prepared.ids, self.top_k), self.children)

@@ -54,6 +54,7 @@ class Guided(Method):
     gradient_contexts: int = Field(8, ge=1)
 
     def start(self, bench: Bench) -> Ids:
+        """Random prompts and, in the share `fluent_start`, prompts sampled from the model."""
         fluent = round(self.population * self.fluent_start)
         ids = bench.random_prompts(self.population, self.length)
         if fluent:
@@ -61,6 +62,7 @@ class Guided(Method):
         return self.with_start_text(bench, ids)
 
     def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+        """Crossovers, and swaps of one to three tokens drawn by their predicted gain; none that was scored before."""
         seen = set(bench.memory["seen"].tolist()) if "seen" in bench.memory else set()
         total = self.children * len(prepared.ids)
         children = [c for c in self._crossovers(bench, prepared.ids, round(total * self.crossovers)) if hash(c[1]) not in seen]
@@ -73,6 +75,7 @@ class Guided(Method):
         return bench.from_list(children, prepared.ids)
 
     def learn(self, bench: Bench, prepared: Prepared, proposals: Proposals, parents: Scored, children: Scored) -> None:
+        """Word effects, and how far the gradient's predictions held, out of the children's measured gains."""
         alive = children.objective.isfinite()
         before, after = prepared.ids[proposals.parent][alive], children.ids[alive]
         gains = (children.objective - parents.objective[proposals.parent])[alive]

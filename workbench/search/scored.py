@@ -24,9 +24,11 @@ class Scored:
         return len(self.ids)
 
     def pick(self, index: Tensor) -> Scored:
+        """Some of the prompts, in the order of the index (or where a mask is true)."""
         return Scored(self.ids[index], self.objective[index], self.fluency[index])
 
     def join(self, other: Scored) -> Scored:
+        """These prompts and behind them the other ones; both have one length."""
         return Scored(*(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("ids", "objective", "fluency")))
 
 
