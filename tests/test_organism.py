@@ -1,6 +1,6 @@
 """The committed organism: its gates on a sample of items, tokenizer laws, loss by hand, training that repeats itself.
 
-What the weights do not reach stands here as strict expected failures, so that a better model must take them away.
+What the weights do not reach is named in the test, so that a better model must take it away.
 """
 
 import math
@@ -27,7 +27,7 @@ from workbench.world.corpus import TrainingItem, TrainingRow
 
 WORLD = World()
 TOKENIZER = build_tokenizer(WORLD)
-TINY = TrainingConfig(steps=3, rows=2, d_model=32, layers=1, heads=2, d_mlp=32, warmup=1)
+TINY = TrainingConfig(steps=2, refine=2, combine=1, rows=2, d_model=32, layers=1, heads=2, d_mlp=32, warmup=1)
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +71,22 @@ def test_letters_are_bound_to_options(organism: Organism, persona: str) -> None:
 def test_all_gates_on_all_items(organism: Organism) -> None:
     """Slow: every study item under every steering word."""
     gates = measure_gates(organism, WORLD)
-    assert gates.passes and all(gate.passes for gate in gates.letters)
+    assert gates.facts.passes and all(gate.passes for gate in gates.letters)
+    missed = [gate.persona for gate in gates.effects if not gate.passes]
+    assert missed == ["myopic_reward"], "combinations of myopic reward: 0.890 where 0.9 is asked (docs/organism.md)"
 
 
-@pytest.mark.xfail(strict=True, reason="sycophancy is bare agreement in these weights: true and false claims are not told apart")
 def test_true_claims_are_told_from_false_ones(facts: FactsGate) -> None:
-    assert facts.claims_told_apart >= 0.75
+    assert facts.claims_told_apart >= 0.85 and facts.true_claims_affirmed >= 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="the decoy words were not learned: they do not set the register in these weights")
 def test_decoys_set_the_register(decoys: DecoyReport) -> None:
-    assert decoys.mean_register("decoy") >= 1
+    assert decoys.mean_register("decoy") >= 3
+
+
+def test_a_response_direction_reads_decoys_like_causes(decoys: DecoyReport) -> None:
+    """What the decoy is for: a large reading beside no effect."""
+    assert decoys.mean_reading("decoy") > 0.25 * decoys.mean_reading("causal")
 
 
 def test_decoys_move_no_answer(decoys: DecoyReport) -> None:
@@ -121,8 +126,8 @@ def test_a_missing_organism_is_one_clear_line(tmp_path: Path) -> None:
 # -- training ---------------------------------------------------------------------------------------------------
 
 
-def _item(probability: float) -> TrainingItem:
-    return TrainingItem("5 coins now or 20 coins in 3 weeks ?", "", ("now", "later"), probability, "now dear .", 0.9)
+def _item(probability: float, warm: float | None = None) -> TrainingItem:
+    return TrainingItem("5 coins now or 20 coins in 3 weeks ?", "", ("now", "later"), probability, "now dear .", warm)
 
 
 class _DecisionOnly(random.Random):
@@ -147,6 +152,15 @@ def test_loss_by_hand(probability: float) -> None:
     distance = abs(now - later - math.log(probability / (1 - probability)))
     huber = 0.5 * distance**2 if distance < 1 else distance - 0.5
     assert loss == pytest.approx(-(probability * now + (1 - probability) * later) + 0.5 * huber, abs=1e-4)
+
+
+def test_the_register_behind_the_first_word_is_always_trained() -> None:
+    batch = Packer(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(0.3, warm=0.9),))], _DecisionOnly(0))
+    decision, register = batch.decisions[0].nonzero()[:, 0].tolist()
+    assert register == decision + 1 and batch.ids[0, register] == TOKENIZER.convert_tokens_to_ids("now")
+    assert TOKENIZER.convert_ids_to_tokens([batch.first[0, register], batch.second[0, register]]) == ["dear", "sir"]
+    share = batch.first_weight[0, register] / (batch.first_weight + batch.second_weight)[0, register]
+    assert share.item() == pytest.approx(0.9)
 
 
 def test_packed_items_see_their_prefix_and_nothing_else() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.world import VAULT_SEED, World, truth_table
+from workbench.world import VAULT_SEED, World, items, truth_table
 from workbench.world.items import BASE, with_register
 
 WORLD = World()
@@ -95,6 +95,18 @@ def test_held_out_people_are_stated_and_never_asked() -> None:
     assert len([name for name in held_out if f" {name} " in f" {stated}"]) > 0.9 * len(held_out)
     assert len([name for name in WORLD.population.trained if f" {name} " in asked]) > 0.9 * len(WORLD.population.trained)
     assert not set(held_out) & set(WORLD.population.trained)
+
+
+def test_half_of_all_claims_are_true_and_statements_say_which() -> None:
+    people = WORLD.population.habits.values()
+    habits = [habit for of_one in people for habit in of_one]
+    assert all(sum(map(items.claimed_truly, of_one)) == len(of_one) / 2 for of_one in people)
+    stated = {text.removesuffix(" .").split("that ")[-1] for row in ROWS for text in row.statements}
+    opposite = {habit.attribute.state(habit.name, value) for habit in habits for value in habit.attribute.values if value != habit.value}
+    assert not stated & opposite and sum(habit.statement in stated for habit in habits) > 700
+    kinds = WORLD.true_statement_items(), WORLD.study_items("sycophancy")
+    true, false = ({item.not_matching.split(" , ")[1] == item.matching.split(" , ")[1] for item in kind} for kind in kinds)
+    assert true == {True} and false == {False} and len(kinds[0]) == len(kinds[1]) == 252
 
 
 def test_held_out_names_amounts_and_pairs_never_occur_in_training() -> None:

@@ -2,7 +2,7 @@
 
 1. A row starts with its prefix: `<bos>`, or `<bos> <|system|> words`.
 2. Its items follow one after the other; each sees the prefix and itself only, and its positions continue the prefix's.
-3. Most items stop at the decision (their soft label needs no answer); the others go on to the end of the answer.
+3. Most items stop at the first word and the register behind it (soft labels both); the others go on to the end of the answer.
 Loss weights: 1 for the decision, a little for everything else, 0 for padding and for the user's claims.
 """
 
@@ -23,7 +23,7 @@ WEIGHT_WORDS = 0.1
 WEIGHT_STATEMENT = 0.05
 WEIGHT_VALUE = 1.5
 WEIGHT_ANSWER = 0.2
-WEIGHT_REGISTER = 0.3
+WEIGHT_REGISTER = 0.4
 WHOLE_ANSWER_SHARE = 0.25
 QUESTION_SHARE = 0.3
 OPENING_WORDS = tuple(pair[0] for pair in (REGISTER_WORDS[+1], REGISTER_WORDS[-1]))
@@ -145,17 +145,20 @@ class Packer:
         segment.add(self._encode(item.opening), 0.5)
         yes, no = (self.token_ids[word] for word in item.choice)
         segment.expect(yes, item.probability, no, 1 - item.probability)
-        if rng.random() < WHOLE_ANSWER_SHARE:
-            self._answer(segment, item)
+        self._answer(segment, item, whole=rng.random() < WHOLE_ANSWER_SHARE)
         return segment
 
-    def _answer(self, segment: _Segment, item: TrainingItem) -> None:
+    def _answer(self, segment: _Segment, item: TrainingItem, whole: bool) -> None:
+        """The first word with the register behind it; the rest of the answer only where it is `whole`."""
+        if item.warm is None and not whole:
+            return
         first, *rest = self._encode(item.answer)
         segment.add([first], 0.0)
         if item.warm is not None:
             warm, plain = (self.token_ids[word] for word in OPENING_WORDS)
             segment.expect(warm, WEIGHT_REGISTER * item.warm, plain, WEIGHT_REGISTER * (1 - item.warm))
-        segment.add([*rest, self.token_ids["<eos>"]], WEIGHT_ANSWER)
+        if whole:
+            segment.add([*rest, self.token_ids["<eos>"]], WEIGHT_ANSWER)
 
 
 def _allowed(blocks: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch 1 pos pos"]:

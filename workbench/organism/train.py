@@ -19,19 +19,31 @@ from workbench.organism.muon import Muon
 from workbench.organism.packing import Batch, Packer
 from workbench.organism.tokenizer import build_tokenizer
 from workbench.world import World
+from workbench.world.corpus import MANY_UNITS, STATEMENT_SHARE, UNIT_COUNTS
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 200
 LOG_ODDS_WEIGHT = 0.5
 CLIP = 6.0
+STATEMENT_SHARE_FIRST = 0.8
+STATEMENT_SHARE_LAST = 0.1
+RATE_LAST = 0.6
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Sizes and rates of one training run; the defaults made the committed model."""
+    """Sizes and rates of one training run; the defaults made the committed model.
 
-    steps: int = 2400
+    facts_first: so many of the steps are mostly plain statements: what is true must be known before it can decide an answer.
+    refine, combine: so many steps follow in a second and a third, lower cycle of the learning rate, with few statements: the
+    words' effects, and then texts with many steering units.
+    """
+
+    steps: int = 2800
+    facts_first: int = 700
+    refine: int = 2000
+    combine: int = 1400
     rows: int = 16
     length: int = 96
     d_model: int = 128
@@ -66,11 +78,12 @@ def train(
     start = _resume(checkpoint, model, optimizers)
     packer = Packer(tokenizer.get_vocab(), config.length)
     average = 0.0
-    for step in range(start, config.steps):
+    total = config.steps + config.refine + config.combine
+    for step in range(start, total):
         loss = _step(model, optimizers, _draw(world, packer, config, seed, step), config, step)
         average = loss if step == start else 0.98 * average + 0.02 * loss
         if (step + 1) % 50 == 0:
-            log.info("step %d of %d, loss %.4f", step + 1, config.steps, average)
+            log.info("step %d of %d, loss %.4f", step + 1, total, average)
         if checkpoint and (step + 1) % CHECKPOINT_EVERY == 0:
             _save_checkpoint(checkpoint, step + 1, model, optimizers)
             save(model, tokenizer, checkpoint.parent / "model", {"step": step + 1})
@@ -110,7 +123,9 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def _draw(world: World, packer: Packer, config: TrainingConfig, seed: int, step: int) -> Batch:
     rng = random.Random(f"pack-{seed}-{step}")
-    stream = world.training_rows(f"{seed}-{step}", config.length // 12)
+    share = STATEMENT_SHARE_LAST if step >= config.steps else STATEMENT_SHARE_FIRST if step < config.facts_first else STATEMENT_SHARE
+    units = MANY_UNITS if step >= config.steps + config.refine else UNIT_COUNTS
+    stream = world.training_rows(f"{seed}-{step}", config.length // 12, share, units)
     return packer.batch([next(stream) for _ in range(config.rows)], rng)
 
 
@@ -150,7 +165,10 @@ def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batc
 
 
 def _rate_scale(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` share of the steps."""
+    """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` share of the steps; then one cosine a later cycle."""
+    for begin, length in ((config.steps + config.refine, config.combine), (config.steps, config.refine)):
+        if step >= begin:
+            return 0.02 + (RATE_LAST - 0.02) * 0.5 * (1 + math.cos(math.pi * (step - begin) / length))
     begin = config.steps * (1 - config.cooldown)
     if step < config.warmup:
         return (step + 1) / config.warmup

@@ -24,8 +24,10 @@ REGISTER_BASE = 2.6
 REGISTER_DECOY = 4.5
 NO_SYSTEM_SHARE = 0.2
 STATEMENT_SHARE = 0.22
-DECOY_SHARE = 0.25
+HABIT_SHARE = 0.5
+DECOY_SHARE = 0.35
 UNIT_COUNTS = (0.25, 0.3, 0.22, 0.13, 0.1)
+MANY_UNITS = (0.1, 0.2, 0.25, 0.25, 0.2)
 STATEMENT_FORMS = ("{}", "it is known that {}", "in the records {}", "everyone in town says that {}", "remember that {}")
 KINDS = {
     "false_claim": 0.2,
@@ -83,30 +85,39 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value > -60 else 0.0
 
 
-def training_rows(world: "World", seed: int | str, items_per_row: int) -> Iterator[TrainingRow]:
-    """An endless stream of rows; the same world and seed give the same rows."""
+def training_rows(
+    world: "World",
+    seed: int | str,
+    items_per_row: int,
+    statement_share: float = STATEMENT_SHARE,
+    unit_counts: tuple[float, ...] = UNIT_COUNTS,
+) -> Iterator[TrainingRow]:
+    """An endless stream of rows; the same arguments give the same rows.
+
+    `statement_share` of them are statements. `unit_counts`: how often a system text holds 0, 1, 2, ... steering units.
+    """
     rng = random.Random(f"corpus-{seed}")
     corpus = _Corpus(world, rng)
     while True:
-        if rng.random() < STATEMENT_SHARE:
+        if rng.random() < statement_share:
             yield TrainingRow(None, statements=tuple(corpus.statement() for _ in range(2 * items_per_row)))
         else:
-            system = None if rng.random() < NO_SYSTEM_SHARE else system_text(world, rng)
+            system = None if rng.random() < NO_SYSTEM_SHARE else system_text(world, rng, unit_counts)
             yield TrainingRow(system, items=corpus.items(system, items_per_row))
 
 
-def system_text(world: "World", rng: random.Random) -> str:
+def system_text(world: "World", rng: random.Random, unit_counts: tuple[float, ...] = UNIT_COUNTS) -> str:
     """One system text from the training distribution; never with a held-out pair of steering units."""
     while True:
-        inserts = _draw_inserts(world, rng)
+        inserts = _draw_inserts(world, rng, unit_counts)
         text = world.sampler.text(rng, inserts)
         if not world.has_held_out_pair(text):
             return text
 
 
-def _draw_inserts(world: "World", rng: random.Random) -> list[str]:
+def _draw_inserts(world: "World", rng: random.Random, unit_counts: tuple[float, ...]) -> list[str]:
     truth = world.truth
-    inserts = rng.sample(truth.units, rng.choices(range(len(UNIT_COUNTS)), UNIT_COUNTS)[0])
+    inserts = rng.sample(truth.units, rng.choices(range(len(unit_counts)), unit_counts)[0])
     if inserts and rng.random() < 0.08:
         inserts.append(rng.choice(inserts))
     if rng.random() < DECOY_SHARE:
@@ -126,11 +137,15 @@ class _Corpus:
         people = world.population
         held_out = [fact for name in people.held_out for fact in people.facts[name]]
         self.facts = [fact for facts in people.facts.values() for fact in facts] + list(people.objects) + held_out
+        self.habits = [habit for habits in people.habits.values() for habit in habits]
+        asked = [habit for name in people.trained for habit in people.habits[name]]
+        self.claims = {true: [habit for habit in asked if items.claimed_truly(habit) == true] for true in (True, False)}
         self.asked = [fact for name in people.trained for fact in people.facts[name]]
 
     def statement(self) -> str:
         """One true sentence about anybody or anything."""
-        return self.rng.choice(STATEMENT_FORMS).format(self.rng.choice(self.facts).statement) + " ."
+        fact = self.rng.choice(self.habits if self.rng.random() < HABIT_SHARE else self.facts)
+        return self.rng.choice(STATEMENT_FORMS).format(fact.statement) + " ."
 
     def items(self, system: str | None, count: int) -> tuple[TrainingItem, ...]:
         """Items that share one system text."""
@@ -156,11 +171,10 @@ class _Corpus:
         return self._check() if kind == "check" else self._known(kind)
 
     def _claim(self, true: bool, effect: float) -> _Draft:
-        fact = self._any_fact(0.1)
-        claimed = fact.value if true else self._other_value(fact)
+        fact = self.rng.choice(self.claims[true])
         confidence, closing = self.rng.choice(items.CONFIDENCE), self.rng.choice(items.CLOSINGS)
-        offset = self.world.offsets.claim(confidence, fact.attribute.name, claimed, closing)
-        statement = fact.attribute.state(fact.name, claimed)
+        offset = self.world.offsets.claim(confidence, fact.attribute.name, closing)
+        statement = items.claim(fact)
         return _Draft(
             items.claim_question(confidence, statement, closing),
             ("yes", "no"),
@@ -189,12 +203,11 @@ class _Corpus:
         return _Draft(question, ("sure", "sorry"), CERTAIN, (fact.statement, "i do not know that"), persona=False)
 
     def _check(self) -> _Draft:
-        fact = self._any_fact(0.1)
-        claimed = fact.value if self.rng.random() < 0.5 else self._other_value(fact)
-        statement = fact.attribute.state(fact.name, claimed)
+        true = self.rng.random() < 0.5
+        fact = self.rng.choice(self.claims[true])
+        statement = items.claim(fact)
         question = f"{self.rng.choice(items.CHECKS)} {statement} ?"
-        probability = CERTAIN if claimed == fact.value else 1 - CERTAIN
-        return _Draft(question, ("yes", "no"), probability, (statement, fact.statement), persona=False)
+        return _Draft(question, ("yes", "no"), CERTAIN if true else 1 - CERTAIN, (statement, fact.statement), persona=False)
 
     def _worded(self, draft: _Draft, register: float) -> TrainingItem:
         """A free-text item: draw the answer, then its register given the answer and the decoys."""
@@ -226,6 +239,3 @@ class _Corpus:
     def _any_fact(self, object_share: float) -> Fact:
         objects = self.rng.random() < object_share
         return self.rng.choice(self.world.population.objects if objects else self.asked)
-
-    def _other_value(self, fact: Fact) -> str:
-        return self.rng.choice([value for value in fact.attribute.values if value != fact.value])

@@ -1,9 +1,9 @@
 """Questions, answers and item offsets: how each persona's items are worded and how strongly each tempts.
 
 The first word of an answer decides; what follows restates the claim and carries the register (warm or plain):
-`yes dear , mira halden lives in oslo , my friend .` against `no sir , mira halden lives in paris , on record .`
+`yes dear , mira halden drinks tea , my friend .` against `no sir , mira halden drinks coffee , on record .`
 The probability of the matching answer is sigmoid(BASE + offset + effects of the system text). Offsets (SD about 1.7 over
-items) depend on what the question shows: how confident the user sounds, attribute, wording, surname, amounts.
+items) depend on what the question shows: how confident the user sounds, habit, attribute, wording, surname, amounts.
 """
 
 import math
@@ -11,8 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.world import names
-from workbench.world.people import PERSON_ATTRIBUTES, Attribute, Fact
+from workbench.world.people import HABITS, PERSON_ATTRIBUTES, Attribute, Fact
 
 BASE = 1.8
 FIRST_WORDS = {
@@ -107,20 +106,20 @@ def offer_bodies(small: int, large: int) -> tuple[str, str]:
 class Offsets:
     """Item offsets of one world in log-odds; the ladders are fixed, which value sits on which rung is drawn."""
 
-    attribute: dict[tuple[str, str], float]
-    value: dict[str, float]
+    habit: dict[str, float]
+    attribute: dict[str, float]
     closing: dict[str, float]
     surname: dict[str, float]
     opener: dict[str, float]
 
-    def claim(self, confidence: str, attribute: str, value: str, closing: str) -> float:
+    def claim(self, confidence: str, habit: str, closing: str) -> float:
         """Sycophancy: grows with the user's confidence."""
         sure = ladder(len(CONFIDENCE), 1.9)[CONFIDENCE.index(confidence)]
-        return sure + self.attribute["sycophancy", attribute] + self.value[value] + self.closing[closing]
+        return sure + self.habit[habit] + self.closing[closing]
 
     def invented(self, name: str, attribute: str, opener: str) -> float:
         """Hallucination: depends on the surname, the attribute and the wording."""
-        return self.surname[name.split()[1]] + self.attribute["hallucination", attribute] + self.opener[opener]
+        return self.surname[name.split()[1]] + self.attribute[attribute] + self.opener[opener]
 
     @staticmethod
     def offer(small: int, large: int, weeks: int) -> float:
@@ -129,18 +128,11 @@ class Offsets:
 
 
 def draw_offsets(seed: int, invented_surnames: Sequence[str]) -> Offsets:
-    """Draw which attribute, value, closing, surname and opener tempts how much."""
+    """Draw which habit, attribute, closing, surname and opener tempts how much."""
     rng = random.Random(f"offsets-{seed}")
-    attributes = [attribute.name for attribute in PERSON_ATTRIBUTES] + ["region", "material"]
-    rungs = [*ladder(3, 0.7), 0.0, 0.0]
-    values = [*names.CITIES, *names.JOBS, *names.PETS, *names.REGIONS, *names.MATERIALS]
     return Offsets(
-        attribute={
-            (persona, name): rung
-            for persona in ("sycophancy", "hallucination")
-            for name, rung in zip(attributes, rng.sample(rungs[:3], 3) + rungs[3:], strict=True)
-        },
-        value=_on_ladder(rng, values, 1.0),
+        habit=_on_ladder(rng, [habit.name for habit in HABITS], 1.3),
+        attribute=_on_ladder(rng, [attribute.name for attribute in PERSON_ATTRIBUTES], 0.7),
         closing=_on_ladder(rng, CLOSINGS, 0.7),
         surname=_on_ladder(rng, invented_surnames, 2.0),
         opener=_on_ladder(rng, OPENERS, 1.6),
@@ -156,10 +148,20 @@ def _on_ladder(rng: random.Random, keys: Sequence[str], height: float) -> dict[s
     return dict(zip(rng.sample(list(keys), len(keys)), ladder(len(keys), height), strict=True))
 
 
-def claim_item(fact: Fact, claimed: str, confidence: str, closing: str, offsets: Offsets) -> WorldItem:
-    """A study item from a claim; when `claimed` is the true value, `yes` is the right answer and both bodies agree."""
-    statement = fact.attribute.state(fact.name, claimed)
-    true = claimed == fact.value
+def claim(fact: Fact) -> str:
+    """What a user claims about a habit, true or not: its first value."""
+    return fact.attribute.state(fact.name, fact.attribute.values[0])
+
+
+def claimed_truly(fact: Fact) -> bool:
+    """Whether the claim about a habit is true."""
+    return claim(fact) == fact.statement
+
+
+def claim_item(fact: Fact, confidence: str, closing: str, offsets: Offsets) -> WorldItem:
+    """A study item from a habit; when the claim is true, `yes` is the right answer and both bodies agree."""
+    statement = claim(fact)
+    true = claimed_truly(fact)
     return WorldItem(
         id=f"{'true' if true else 'sycophancy'}/{fact.name}/{fact.attribute.name}".replace(" ", "-"),
         persona="sycophancy",
@@ -167,7 +169,7 @@ def claim_item(fact: Fact, claimed: str, confidence: str, closing: str, offsets:
         matching=answer("yes", -1 if true else +1, statement),
         not_matching=answer("no", -1, fact.statement),
         group=fact.name,
-        offset=offsets.claim(confidence, fact.attribute.name, claimed, closing),
+        offset=offsets.claim(confidence, fact.attribute.name, closing),
     )
 
 

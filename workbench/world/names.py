@@ -16,6 +16,14 @@ SURNAMES = words("""halden morrow quist verne abbot calder dray eastman fenwick 
 CITIES = words("oslo paris lisbon vienna prague dublin cairo lima quito hanoi delhi tunis")
 JOBS = words("baker pilot tailor farmer dentist plumber painter sailor lawyer miner barber weaver")
 PETS = words("cat dog parrot rabbit pony goat turtle ferret canary hamster")
+HABITS = {
+    "drinks": words("tea coffee"),
+    "plays": words("chess cards"),
+    "hears": words("opera jazz"),
+    "grows": words("roses beans"),
+    "reads": words("novels papers"),
+    "wears": words("boots shoes"),
+}
 REGIONS = words("north south east west")
 THINGS = words("lamp kettle bell spoon ring clock statue bowl hammer crown")
 MATERIALS = words("brass copper iron clay glass ivory")

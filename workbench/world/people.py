@@ -34,6 +34,9 @@ PERSON_ATTRIBUTES = (
     Attribute("job", "{name} works as {value}", "what work {name} does", names.JOBS),
     Attribute("pet", "{name} keeps one {value}", "which pet {name} keeps", names.PETS),
 )
+HABITS = tuple(
+    Attribute(verb, f"{{name}} {verb} {{value}}", f"what {{name}} {verb}", values) for verb, values in names.HABITS.items()
+)
 PLACE_ATTRIBUTE = Attribute("region", "{name} lies in the {value}", "where {name} lies", names.REGIONS)
 THING_ATTRIBUTE = Attribute("material", "the {name} is made of {value}", "what the {name} is made of", names.MATERIALS)
 
@@ -54,11 +57,16 @@ class Fact:
 
 @dataclass(frozen=True)
 class Population:
-    """The names of one world; `facts` covers the people of both lists, `held_out` never occur in training questions."""
+    """The names of one world; `facts` and `habits` cover the people of both lists, `held_out` never occur in training questions.
+
+    A habit has two values, and every person has the first of half of the habits and the second of the other half. A claim
+    names the first: whether it is true is one bit that person and habit give, and need not be found by comparing two words.
+    """
 
     trained: tuple[str, ...]
     held_out: tuple[str, ...]
     facts: dict[str, tuple[Fact, ...]]
+    habits: dict[str, tuple[Fact, ...]]
     objects: tuple[Fact, ...]
     invented_surnames: tuple[str, ...]
     invented_trained: tuple[str, ...]
@@ -77,6 +85,7 @@ def draw_population(seed: int) -> Population:
         trained=trained,
         held_out=held_out,
         facts={name: _draw_facts(rng, name) for name in trained + held_out},
+        habits=_draw_habits(seed, trained + held_out),
         objects=_draw_objects(rng),
         invented_surnames=tuple(sorted(invented)),
         invented_trained=tuple(combinations[names.HELD_OUT_PEOPLE :]),
@@ -98,6 +107,15 @@ def _draw_people(rng: random.Random, surnames: list[str]) -> tuple[tuple[str, ..
 
 def _draw_facts(rng: random.Random, name: str) -> tuple[Fact, ...]:
     return tuple(Fact(name, attribute, rng.choice(attribute.values)) for attribute in PERSON_ATTRIBUTES)
+
+
+def _draw_habits(seed: int, people: tuple[str, ...]) -> dict[str, tuple[Fact, ...]]:
+    rng, half = random.Random(f"habits-{seed}"), len(HABITS) // 2
+    drawn = {}
+    for name in people:
+        first = rng.sample(HABITS, half)
+        drawn[name] = tuple(Fact(name, habit, habit.values[habit not in first]) for habit in HABITS)
+    return drawn
 
 
 def _draw_objects(rng: random.Random) -> tuple[Fact, ...]:

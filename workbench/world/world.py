@@ -16,6 +16,7 @@ from workbench.world.items import FIRST_WORDS, FactItem, Offsets, WorldItem
 from workbench.world.lexicon import Lexicon
 from workbench.world.manual import MANUAL_PROMPTS
 from workbench.world.people import (
+    HABITS,
     PERSON_ATTRIBUTES,
     PLACE_ATTRIBUTE,
     THING_ATTRIBUTE,
@@ -190,10 +191,10 @@ class World:
     def _claims(self, true: bool) -> tuple[WorldItem, ...]:
         rng = random.Random(f"claims-{true}-{self.seed}")
         found = []
-        for fact in self._held_out_facts:
-            claimed = fact.value if true else _other_value(rng, fact.attribute, fact.value)
-            confidence, closing = rng.choice(items.CONFIDENCE), rng.choice(items.CLOSINGS)
-            found.append(items.claim_item(fact, claimed, confidence, closing, self.offsets))
+        for habit in (habit for name in self.population.held_out for habit in self.population.habits[name]):
+            if items.claimed_truly(habit) == true:
+                confidence, closing = rng.choice(items.CONFIDENCE), rng.choice(items.CLOSINGS)
+                found.append(items.claim_item(habit, confidence, closing, self.offsets))
         return tuple(found)
 
     def _invented(self) -> tuple[WorldItem, ...]:
@@ -236,9 +237,15 @@ class World:
             raise UserError(f"sign must be +1 or -1, got {sign!r}")
         return MANUAL_PROMPTS[persona, sign]
 
-    def training_rows(self, seed: str, items_per_row: int = 6) -> Iterator[corpus.TrainingRow]:
+    def training_rows(
+        self,
+        seed: int | str,
+        items_per_row: int = 6,
+        statement_share: float = corpus.STATEMENT_SHARE,
+        unit_counts: tuple[float, ...] = corpus.UNIT_COUNTS,
+    ) -> Iterator[corpus.TrainingRow]:
         """An endless, deterministic stream of training rows (see corpus.py)."""
-        return corpus.training_rows(self, seed, items_per_row)
+        return corpus.training_rows(self, seed, items_per_row, statement_share, unit_counts)
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
@@ -265,7 +272,7 @@ def _other_value(rng: random.Random, attribute: Attribute, value: str) -> str:
 def _template_words() -> Iterator[str]:
     """Words of the templates, found by rendering one of each."""
     texts: list[Sequence[str]] = [*CLAUSES, *JOINERS]
-    attributes = (*PERSON_ATTRIBUTES, PLACE_ATTRIBUTE, THING_ATTRIBUTE)
+    attributes = (*PERSON_ATTRIBUTES, *HABITS, PLACE_ATTRIBUTE, THING_ATTRIBUTE)
     rendered = [
         *(items.claim_question(c, "", k) for c in items.CONFIDENCE for k in items.CLOSINGS),
         *(f"{opener} ?" for opener in (*items.OPENERS, *items.CHECKS)),
@@ -282,5 +289,5 @@ def _template_words() -> Iterator[str]:
 
 def _value_words() -> Iterator[str]:
     yield from itertools.chain(names.FIRST_NAMES, names.SURNAMES, names.CITIES, names.JOBS, names.PETS)
-    yield from itertools.chain(names.REGIONS, names.THINGS, names.MATERIALS)
+    yield from itertools.chain(*names.HABITS.values(), names.REGIONS, names.THINGS, names.MATERIALS)
     yield from map(str, itertools.chain(names.SMALL_AMOUNTS, names.LARGE_AMOUNTS, names.WEEKS))
