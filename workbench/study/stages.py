@@ -162,8 +162,8 @@ def latents(material: Material, sae: Sae) -> Latents:
     study = material.study
     options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
     if study.protocol.latents == "percentile":
-        options |= {"rule": "percentile", "labels": "answer", "n": study.directions.rows}
-    return rank_latents(material.model, sae, material.splits.train, n=material.study.directions.rows, **options)
+        options |= {"rule": "percentile", "labels": "answer"}
+    return rank_latents(material.model, sae, material.splits.train, n=study.directions.rows, **options)
 
 
 def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: Latents | None) -> dict[str, tuple[Objective, str]]:
