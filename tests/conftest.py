@@ -18,3 +18,13 @@ def organism():
     import workbench as wb
 
     return wb.load_model("organism")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser without a network, one a file."""
+    from browsing import open_browser
+
+    with open_browser(tmp_path_factory.mktemp("profile")) as context:
+        context.set_default_timeout(60_000)
+        yield context

@@ -93,7 +93,7 @@ def test_a_quick_reading_has_no_intervals_and_an_exact_one_has_them(panel):
 
 
 REFUSED = {
-    "": "empty prompt", "   \n": "empty prompt", "be qqqzzz": "this model reads", "</script>": "this model reads",
+    "": "empty prompt", "   \n": "empty prompt", "be qqqzzz": "does not have 'qqqzzz'", "</script>": "does not have '</script>'",
     "\ud800": "this model reads", "be " * 300: "context holds", "x" * 30_000: "characters",
 }  # fmt: skip
 

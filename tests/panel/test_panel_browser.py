@@ -5,18 +5,15 @@ passes what is typed to a real `Panel`, as a kernel would."""
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Iterator
 
 import pytest
+from browsing import needs_chromium, trouble_of
 
 import workbench as wb
 from workbench.panel import Panel
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 MOUNT = """async ([code, state]) => {
   const module = await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   const heard = {};
@@ -38,10 +35,7 @@ class Bed:
     """A page with a panel in it, a kernel behind it, and everything that must not happen noted down."""
 
     def __init__(self, page, panel: Panel) -> None:
-        self.page, self.panel, self.trouble = page, panel, []
-        page.on("console", lambda message: self.trouble.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        page.on("dialog", lambda dialog: (self.trouble.append("a dialog opened"), dialog.dismiss()))
+        self.page, self.panel, self.trouble = page, panel, trouble_of(page)
         page.expose_function("kernel", self.answer)
 
     def answer(self, message: dict) -> dict:
@@ -74,17 +68,6 @@ def panel(organism) -> Panel:
     return Panel(organism, persona, latents=list(latents.values()), contexts=contexts, quick=2, live=True)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, args=FLAGS.split(), headless=True, offline=True
-        )
-        context.set_default_timeout(60_000)
-        yield context
-        context.close()
-
-
 @pytest.fixture
 def bed(browser, panel) -> Iterator[Bed]:
     made = Bed(browser.new_page(), panel)
@@ -112,7 +95,7 @@ def test_an_error_is_a_line_and_the_last_reading_stays(bed):
     page = bed.mount().page
     bed.type("be blunt")
     bed.type("be blunt qqqzzz")
-    assert page.locator(".line").first.inner_text().startswith("✕ this model reads 'be blunt <unk>'")
+    assert page.locator(".line").first.inner_text().startswith("✕ the model's vocabulary does not have 'qqqzzz'")
     assert page.locator("textarea").first.get_attribute("aria-invalid") == "true" and bed.tokens() == ["be", "blunt"]
     bed.type("be critical")
     assert page.locator("textarea").first.get_attribute("aria-invalid") == "false" and bed.tokens() == ["be", "critical"]

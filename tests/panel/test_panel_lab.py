@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,15 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsing import needs_chromium, open_browser, trouble_of
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    needs_chromium,
 ]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CELL = """import workbench as wb
 model, persona = wb.load_model("organism"), wb.load_persona("sycophancy")
 sae = wb.load_sae("organism")
@@ -70,18 +67,10 @@ def _wait_for(address: str, server: subprocess.Popen, seconds: float = 240) -> N
 
 def test_typing_in_jupyterlab_changes_the_ledger(lab, tmp_path):
     address, root = lab
-    trouble: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"),
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-            headless=True,
-        )
+    with open_browser(tmp_path / "profile", offline=False) as browser:
         browser.set_default_timeout(300_000)
         page = browser.new_page()
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+        trouble = trouble_of(page, warnings=False)
         page.goto(address)
         # a cell that is run before its kernel is there is passed over without a word
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
@@ -108,7 +97,6 @@ def test_typing_in_jupyterlab_changes_the_ledger(lab, tmp_path):
         end = time.monotonic() + 120
         while "be blunt and critical" not in (root / "panel.ipynb").read_text() and time.monotonic() < end:
             page.wait_for_timeout(500)
-        browser.close()
     outputs = json.loads((root / "panel.ipynb").read_text())["cells"][0]["outputs"]
     kept = ["".join(output["data"].get("text/html", "")) for output in outputs if "data" in output]
     assert any("Prompt: be blunt and critical" in html for html in kept)

@@ -10,8 +10,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import needs_chromium
 from conftest import CONDITIONS, HOSTILE
-from test_browser import CHROMIUM, Tab, browser  # noqa: F401
+from test_browser import Tab
 
 from workbench.display import shorten, visible
 from workbench.errors import UserError
@@ -71,8 +72,8 @@ def test_nothing_to_draw_is_said():
             draw()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-def test_circuitsvis_shows_hostile_tokens_as_text(browser, tmp_path):  # noqa: F811
+@needs_chromium
+def test_circuitsvis_shows_hostile_tokens_as_text(browser, tmp_path):
     values = np.linspace(-1, 1, len(HOSTILE) * 2).reshape(len(HOSTILE), 2)
     view = token_view(HOSTILE, values, ["answer <b>", "axis"])._repr_html_()
     path = tmp_path / "view.html"
