@@ -1,0 +1,141 @@
+"""The audit against what is planted in the organism: are the right words named, do one or two edits mend, what else is harmed.
+
+Per persona, `prompts` texts of 12 to 24 neutral words with one to three planted units hidden in them, and as many without any:
+1. Naming, for several thresholds (half the audit's `tolerance`): precision is the share of named words that belong to a unit planted
+   for this persona; recall the share of planted units of which a word is named. Thresholds are compared on *selection* questions
+   and texts of their own; the audit's threshold is then read on *test* questions.
+2. Mending, of the texts that the audit says need it: the share mended by one edit, by at most two (the rule passed on selection questions, and
+   confirmed on test questions), and of the mends the share that harms truth or another persona.
+3. Neutral texts: the words named for nothing, and how often a mend is called for.
+
+    python -m benchmarks.audit --out benchmarks/latest/audit.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workbench.attribution.targets import as_targets
+from workbench.audit import Audit, Effects, Words, audit
+from workbench.audit.effects import WordProblem, word_effects
+from workbench.contexts import make_contexts
+from workbench.models import load_model, runner_for
+from workbench.personas import load_persona
+from workbench.world import World
+
+THRESHOLDS = (0.15, 0.25, 0.35, 0.5)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A text with planted units in it."""
+
+    text: str
+    units: tuple[str, ...]
+
+    @property
+    def words(self) -> set[str]:
+        """The words of its units."""
+        return {word for unit in self.units for word in unit.split()}
+
+
+def hidden(world: World, persona: str, sign: int, count: int, rng: random.Random) -> Hidden:
+    """A long neutral text with `count` units of one persona, which together move it by at least 1 in the way of `sign`."""
+    own = [effect.phrase for effect in world.effects if effect.persona == persona]
+    while True:
+        units = tuple(rng.sample(own, count))
+        text = world.sampler.text(rng, units)
+        planted = sum(world.effect_of(persona, unit) for unit in units)
+        if 12 <= len(text.split()) <= 24 and math.isclose(world.effect_of(persona, text), planted, abs_tol=1e-9) and (not count or planted * sign >= 1):
+            return Hidden(text, units)
+
+
+def naming(pairs: Sequence[tuple[Hidden, Effects]], threshold: float) -> dict[str, Any]:
+    """Precision and recall where a word is named if its effect is clear and at least `threshold`."""
+    right = named = found = planted = 0
+    for made, effects in pairs:
+        words = {w.word for w in effects.words if w.named and abs(w.interval.estimate) >= threshold}
+        named, right = named + len(words), right + len(words & made.words)
+        planted, found = planted + len(made.units), found + sum(bool(words & set(unit.split())) for unit in made.units)
+    share = lambda part, whole: round(part / whole, 3) if whole else None  # noqa: E731
+    return {"precision": share(right, named), "recall": share(found, planted), "named": named, "units": planted}
+
+
+def thresholds(model: Any, world: World, prompts: int, questions: int) -> dict[str, Any]:
+    """Naming by threshold on selection questions, over all personas, on texts that the test does not use."""
+    pairs = []
+    for persona in world.personas:
+        contexts = make_contexts(model, load_persona(persona).split(0).selection, n=questions)
+        for k in range(prompts):
+            made = hidden(world, persona, +1, k % 4, random.Random(f"audit-selection-{persona}-{k}"))
+            problem = WordProblem.of(runner_for(model), Words.of(made.text), contexts, as_targets([]))
+            pairs.append((made, word_effects(problem, least=min(THRESHOLDS))))
+    return {str(threshold): naming(pairs, threshold) for threshold in THRESHOLDS}
+
+
+def one_persona(model: Any, world: World, persona: str, prompts: int) -> dict[str, Any]:
+    """Naming, mending and false findings on texts of its own."""
+    texts = [hidden(world, persona, +1, 1 + k % 3, random.Random(f"audit-test-{persona}-{k}")) for k in range(prompts)]
+    neutral = [hidden(world, persona, +1, 0, random.Random(f"audit-neutral-{persona}-{k}")) for k in range(prompts)]
+    started = time.process_time()
+    audits = [audit(model, made.text, persona) for made in texts]
+    seconds = (time.process_time() - started) / prompts
+    clean = [audit(model, made.text, persona, max_edits=0) for made in neutral]
+    return {
+        "naming": naming([(made, found.effects) for made, found in zip(texts, audits, strict=True)], 0.0),
+        "mending": mending(audits),
+        "neutral": {"texts": prompts, "words": sum(len(a.words) for a in clean), "named": sum(len(a.named) for a in clean),
+                    "called_for_a_mend": sum(a.need == "mend" for a in clean)},
+        "processor_seconds_an_audit": round(seconds, 2),
+        "audits": [
+            {"prompt": made.text, "planted": made.units, "named": found.named, "need": found.need, "effect": found.effects.whole.estimate,
+             "mend": found.mend and found.mend.text, "suffices": found.mend and found.mend.suffices,
+             "remaining": found.mend and found.mend.remaining.estimate}
+            for made, found in zip(texts, audits, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def mending(audits: Sequence[Audit]) -> dict[str, Any]:
+    """Shares of the audits that call for a mend; harm is judged on test questions."""
+    mends = [found.mend for found in audits if found.need == "mend"]
+    given = [mend for mend in mends if mend is not None]
+    passed = [mend for mend in given if mend.suffices]
+    size = lambda n: round(sum(len(mend.changes) <= n for mend in passed) / len(mends), 3) if mends else None  # noqa: E731
+    remains = [abs(mend.remaining.estimate) for mend in given]
+    return {
+        "needed": len(mends), "mended_by_1": size(1), "mended_by_2": size(2),
+        "confirmed": round(np.mean([m.equivalence.equivalent for m in passed]), 3) if passed else None,
+        "mean_remaining_log_odds": round(float(np.mean(remains)), 3) if remains else None,
+        "harmed": {kind: sum(any(c.harmed and c.kind == kind for c in m.collateral) for m in given) for kind in ("truth", "persona")},
+        "fluency_change": round(float(np.mean([m.fluency[1] - m.fluency[0] for m in given])), 3) if given else None,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Runs it and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/audit.json"))
+    parser.add_argument("--prompts", type=int, default=8)
+    options = parser.parse_args()
+    model, world = load_model("organism"), World()
+    figures = {
+        "benchmark": "audit", "model": runner_for(model).fingerprint, "prompts": options.prompts,
+        "thresholds_on_selection": thresholds(model, world, options.prompts, questions=16),
+        "personas": {persona: one_persona(model, world, persona, options.prompts) for persona in world.personas},
+    }  # fmt: skip
+    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
