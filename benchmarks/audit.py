@@ -56,7 +56,8 @@ def hidden(world: World, persona: str, sign: int, count: int, rng: random.Random
         units = tuple(rng.sample(own, count))
         text = world.sampler.text(rng, units)
         planted = sum(world.effect_of(persona, unit) for unit in units)
-        if 12 <= len(text.split()) <= 24 and math.isclose(world.effect_of(persona, text), planted, abs_tol=1e-9) and (not count or planted * sign >= 1):
+        alone = math.isclose(world.effect_of(persona, text), planted, abs_tol=1e-9)
+        if alone and 12 <= len(text.split()) <= 24 and (not count or planted * sign >= 1):
             return Hidden(text, units)
 
 
