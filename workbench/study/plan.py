@@ -152,7 +152,8 @@ def _tokens(study: Study, texts: list[str], notes: list[str]) -> float:
         notes.append("the model's tokenizer is not here: 4 characters a token assumed, and 40 tokens for the template")
         return sum(map(len, texts)) / len(texts) / 4 + 40
     if getattr(tokenizer, "chat_template", None):
-        texts = [tokenizer.apply_chat_template([{"role": "user", "content": t}], tokenize=False, add_generation_prompt=True) for t in texts]
+        chats = ([{"role": "user", "content": text}] for text in texts)
+        texts = [str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats]
     return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]) / len(texts)
 
 
