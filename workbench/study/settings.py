@@ -37,19 +37,11 @@ CONDITIONS = (
     "soft_prompt",
 )
 
+#: Conditions that must be asked for: dearer, or a second form of one that is there.
+ON_REQUEST = ("gcg", "steering_prompt", "steering_decision", "conditional_steering", "latent_clamp", "few_shot", "soft_prompt")
+
 #: Conditions of a study that names none: what every comparison needs and what costs little.
-USUAL = (
-    "constant_answer",
-    "manual",
-    "random_tokens",
-    "random_text",
-    "resga",
-    "saega",
-    "answer_objective",
-    "random_direction",
-    "random_search",
-    "steering",
-)
+USUAL = tuple(name for name in CONDITIONS if name not in ON_REQUEST)
 
 
 class _Frozen(BaseModel):
