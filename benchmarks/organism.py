@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ import torch
 
 from workbench.answers import answer
 from workbench.contexts import Contexts, make_contexts
-from workbench.directions import random_directions
-from workbench.objectives import Objective, answer_log_odds, latent_activation, projection
+from workbench.directions import Direction, Scan, random_directions
+from workbench.objectives import Objective, Projection, answer_log_odds, latent_activation, projection
 from workbench.runs import write_json
 from workbench.study import Study
 from workbench.study.presets import demo_study
@@ -51,9 +52,9 @@ def beam(material: Material, contexts: Contexts, sign: int, length: int, width: 
         best = max(best, beams[0])
 
 
-def searches(material: Material, n_random: int, seed: int) -> dict[str, tuple[Objective, str]]:
+def searches(material: Material, found: Scan, n_random: int, seed: int) -> dict[str, tuple[Objective, str]]:
     """Objectives by name, not yet calibrated, with the method that climbs them."""
-    found, sae = scan(material), sae_of(material)
+    sae = sae_of(material)
     method = material.study.search.method
     table: dict[str, tuple[Objective, str]] = {"resga": (projection(found.best), method), "answer_objective": (answer_log_odds(), method)}
     if sae is not None:
@@ -63,7 +64,28 @@ def searches(material: Material, n_random: int, seed: int) -> dict[str, tuple[Ob
     if n_random:
         for number, direction in enumerate(random_directions(found.best, found.activations, n_random, seed, both_signs=False)):
             table[f"random_direction {number}"] = (projection(direction), method)
+        for number, direction in enumerate(random_directions(found.best, found.activations, -(-n_random // 4), seed + 1000, both_signs=False)):
+            table[f"uncorrelated_direction {number}"] = (projection(uncorrelated(direction, found.best, found.activations)), method)
     return table
+
+
+def uncorrelated(direction: Direction, other: Direction, activations: torch.Tensor) -> Direction:
+    """`direction` less its part along `other`, so that the two readings do not correlate over the activations; as long as before.
+
+    What remains of a random direction's effect when it no longer reads the persona: the experiment that tells why random directions
+    drawn with the residuals' covariance steer."""
+    centred = (activations - activations.mean(0)).double()
+    read, aside = centred @ direction.vector.double(), centred @ other.vector.double()
+    vector = direction.vector.double() - (read @ aside) / (aside @ aside) * other.vector.double()
+    return replace(direction, vector=(vector / vector.norm() * direction.norm).float())
+
+
+def reading_correlation(objective: Objective, found: Scan) -> float:
+    """Correlation over the activations of what the objective's direction and the chosen one read; nan for other objectives."""
+    if not isinstance(objective, Projection):
+        return float("nan")
+    readings = [found.activations.double() @ vector.double() for vector in (objective.vector, found.best.vector)]
+    return float(torch.corrcoef(torch.stack(readings))[0, 1])
 
 
 def one(study: Study, model: Any, n_random: int) -> list[dict[str, Any]]:
@@ -75,8 +97,8 @@ def one(study: Study, model: Any, n_random: int) -> list[dict[str, Any]]:
     length = study.search.options.get("length", 8)
     planted, _ = beam(material, material.search_contexts, sign, length)
     best = float(answer(model, test, planted).log_odds.mean())
-    rows = []
-    for name, (objective, method) in searches(material, n_random, study.seed).items():
+    rows, found = [], scan(material)
+    for name, (objective, method) in searches(material, found, n_random, study.seed).items():
         began = time.perf_counter()
         frontier = run_search(material, objective, method, None, None)
         chosen = frontier.select(model, material.selection_contexts)
@@ -84,7 +106,8 @@ def one(study: Study, model: Any, n_random: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "persona": study.persona, "sign": study.sign, "seed": study.seed, "search": name, "prompt": chosen.text,
-                "fluency": chosen.fluency, "rate": measured.rate, "shift": float(measured.log_odds.mean()) - bare, "best_shift": best - bare,
+                "reading_correlation": reading_correlation(objective, found), "fluency": chosen.fluency,
+                "rate": measured.rate, "shift": float(measured.log_odds.mean()) - bare, "best_shift": best - bare,
                 "share": (float(measured.log_odds.mean()) - bare) / (best - bare), "planted": planted, "no_prompt": bare,
                 "precision": precision(study, chosen.text, sign), "model_calls": frontier.cost.model_calls, "seconds": time.perf_counter() - began,
                 "history": frontier.history[["step", "model_calls", "best_objective"]].to_dict("list"),
@@ -102,6 +125,22 @@ def precision(study: Study, text: str, sign: int) -> float:
         for i, w in enumerate(words)
     ]
     return float(np.mean(inside))
+
+
+def control_table(table: pd.DataFrame) -> pd.DataFrame:
+    """RESGA's shift beside those of the random directions of the same persona, sign and seed: how many it exceeds (1: all)."""
+    rows = []
+    for (persona, sign, seed), group in table.groupby(["persona", "sign", "seed"], sort=False):
+        way = 1 if sign == "induce" else -1
+        own = way * group.loc[group["search"] == "resga", "shift"].iloc[0]
+        for kind in ("random_direction", "uncorrelated_direction"):
+            some = group[group["search"].str.startswith(kind)]
+            if len(some):
+                shifts = way * some["shift"]
+                rows.append({"persona": persona, "sign": sign, "seed": seed, "control": kind, "n": len(some), "resga": way * own,
+                             "median": way * shifts.median(), "strongest": way * shifts.max(), "exceeds": float((own > shifts).mean()),
+                             "shift_by_correlation": some["reading_correlation"].corr(shifts, method="spearman")})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +179,10 @@ def main() -> None:
                     pd.DataFrame(rows[-8:])[["persona", "sign", "seed", "search", "share", "precision", "prompt"]].to_string(index=False), flush=True
                 )
                 write_json(arguments.out, {"schema": 1, "rows": rows})
-    print(summary(pd.DataFrame(rows)).to_string(index=False))
+    table = pd.DataFrame(rows)
+    print(summary(table).to_string(index=False))
+    if arguments.random_directions:
+        print(control_table(table).to_string(index=False))
 
 
 if __name__ == "__main__":

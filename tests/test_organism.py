@@ -27,7 +27,7 @@ from workbench.world.corpus import TrainingItem, TrainingRow
 
 WORLD = World()
 TOKENIZER = build_tokenizer(WORLD)
-TINY = TrainingConfig(steps=2, refine=2, combine=1, rows=2, d_model=32, layers=1, heads=2, d_mlp=32, warmup=1)
+TINY = TrainingConfig(steps=2, refine=2, combine=1, settle=1, rows=2, d_model=32, layers=1, heads=2, d_mlp=32, warmup=1)
 
 
 @pytest.fixture(scope="module")

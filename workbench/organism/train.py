@@ -4,6 +4,7 @@ The same world, seed, steps and one thread give the same weights. Every step dra
 run can go on from its last checkpoint.
 """
 
+import itertools
 import logging
 import math
 import random
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 200
 LOG_ODDS_WEIGHT = 0.5
-CLIP = 6.0
+CLIP = 9.0
 STATEMENT_SHARE_FIRST = 0.8
 STATEMENT_SHARE_LAST = 0.1
 RATE_LAST = 0.6
@@ -36,14 +37,15 @@ class TrainingConfig:
     """Sizes and rates of one training run; the defaults made the committed model.
 
     facts_first: so many of the steps are mostly plain statements: what is true must be known before it can decide an answer.
-    refine, combine: so many steps follow in a second and a third, lower cycle of the learning rate, with few statements: the
-    words' effects, and then texts with many steering units.
+    refine, combine, settle: so many steps follow in three further, lower cycles of the learning rate, with few statements: the
+    words' effects, and then, twice, texts with many steering units.
     """
 
     steps: int = 2800
     facts_first: int = 700
     refine: int = 2000
     combine: int = 1400
+    settle: int = 1200
     rows: int = 16
     length: int = 96
     d_model: int = 128
@@ -54,6 +56,12 @@ class TrainingConfig:
     vector_rate: float = 0.004
     warmup: int = 100
     cooldown: float = 0.6
+
+    @property
+    def cycles(self) -> tuple[tuple[int, int], ...]:
+        """(first step, length) of the first cycle and of those that follow it."""
+        lengths = (self.steps, self.refine, self.combine, self.settle)
+        return tuple(zip(itertools.accumulate(lengths[:-1], initial=0), lengths, strict=True))
 
 
 def train(
@@ -78,7 +86,7 @@ def train(
     start = _resume(checkpoint, model, optimizers)
     packer = Packer(tokenizer.get_vocab(), config.length)
     average = 0.0
-    total = config.steps + config.refine + config.combine
+    total = sum(config.cycles[-1])
     for step in range(start, total):
         loss = _step(model, optimizers, _draw(world, packer, config, seed, step), config, step)
         average = loss if step == start else 0.98 * average + 0.02 * loss
@@ -166,7 +174,7 @@ def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batc
 
 def _rate_scale(config: TrainingConfig, step: int) -> float:
     """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` share of the steps; then one cosine a later cycle."""
-    for begin, length in ((config.steps + config.refine, config.combine), (config.steps, config.refine)):
+    for begin, length in reversed(config.cycles[1:]):
         if step >= begin:
             return 0.02 + (RATE_LAST - 0.02) * 0.5 * (1 + math.cos(math.pi * (step - begin) / length))
     begin = config.steps * (1 - config.cooldown)

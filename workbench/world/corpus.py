@@ -34,7 +34,7 @@ KINDS = {
     "true_claim": 0.07,
     "invented": 0.16,
     "real": 0.14,
-    "offer": 0.13,
+    "offer": 0.2,
     "check": 0.06,
     "object": 0.03,
     "letters": 0.15,
