@@ -102,7 +102,7 @@ class BridgeRunner(Runner):
         self._blocks = list(getattr(self._decoder, self._list_name))
         self._attentions = [[m for m in block.modules() if isinstance(m, AttentionBridge)] for block in self._blocks]
         self._arguments: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
-        super().__init__(model, _shape(model))
+        super().__init__(model, _shape(model, blocks.name))
         self.caches = all(len(found) == 1 for found in self._attentions)
         self._probe()
 
@@ -122,9 +122,9 @@ class BridgeRunner(Runner):
             return self._run_again(resid, start, stop, kv, keep)
         assert kv is None or (isinstance(kv, BridgeKV) and kv.start == start), "the cache begins at another block"
         offset = kv.length if kv is not None else 0
-        self._count(resid, stop - start, resid.shape[1] + offset)
         with self._joined(start, stop, kv) as joined:
             resid = self._through(resid, start, stop, offset)
+        self._count(resid, stop - start, resid.shape[1] + offset)
         return resid, BridgeKV(start, *_columns(joined, start, stop)) if keep else None
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
@@ -144,9 +144,9 @@ class BridgeRunner(Runner):
     def _run_again(self, resid: Tensor, start: int, stop: int, kv: KV | None, keep: bool) -> tuple[Tensor, KV | None]:
         assert kv is None or (isinstance(kv, ResidualKV) and kv.start == start), "the cache begins at another block"
         whole = resid if kv is None else torch.cat([kv.resid, resid], dim=1)
-        self._count(whole, stop - start, whole.shape[1])
-        out = self._through(whole, start, stop, 0)[:, whole.shape[1] - resid.shape[1] :]
-        return out, ResidualKV(start, whole) if keep else None
+        out = self._through(whole, start, stop, 0)
+        self._count(out, stop - start, whole.shape[1])
+        return out[:, whole.shape[1] - resid.shape[1] :], ResidualKV(start, whole) if keep else None
 
     def _through(self, resid: Tensor, start: int, stop: int, offset: int) -> Tensor:
         arguments = self._block_arguments(resid.shape[1], offset, resid)
@@ -289,9 +289,10 @@ def _columns(
     )
 
 
-def _shape(model: TransformerBridge) -> Shape:
-    """Sizes; the bridge's own copies of joint weights are not counted, final norm and position embeddings are."""
-    embedding, head = model.original_model.get_input_embeddings(), model.original_model.get_output_embeddings()
+def _shape(model: TransformerBridge, blocks: str) -> Shape:
+    """Sizes. blocks: where the list of blocks lies in the wrapped model. The bridge's own copies of joint weights are not counted."""
+    whole = model.original_model
+    embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
     tied = embedding.weight.data_ptr() == head.weight.data_ptr()
-    blocks = model.n_params_total - embedding.weight.numel() - (0 if tied else head.weight.numel())
-    return Shape.of(model.cfg, blocks, tied)
+    outside = sum(p.numel() for name, p in whole.named_parameters() if not name.startswith(f"{blocks}."))
+    return Shape.of(model.cfg, model.n_params_total - outside, tied)

@@ -93,7 +93,6 @@ class HookedRunner(Runner):
         self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KV | None = None, keep: bool = False
     ) -> tuple[Float[Tensor, "batch pos d_model"], KV | None]:
         assert kv is None or (isinstance(kv, HookedKV) and kv.start == start), "the cache begins at another block"
-        self._count(resid, stop - start, resid.shape[1] + (kv.length if kv else 0))
         new: list[Pair] = []
         for layer in range(start, stop):
             block = self.model.blocks[layer]
@@ -106,6 +105,7 @@ class HookedRunner(Runner):
                 pair = entry.past_keys[:, offset:], entry.past_values[:, offset:]
             if keep:
                 new.append(pair)
+        self._count(resid, stop - start, resid.shape[1] + (kv.length if kv else 0))
         if not keep:
             return resid, None
         return resid, kv.longer(new) if kv else HookedKV(start, (tuple(new),), len(resid))
@@ -120,7 +120,7 @@ class HookedRunner(Runner):
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
         normed = self.model.ln_final(resid[:, None])[:, 0] if self.model.cfg.normalization_type is not None else resid
         columns = self.model.W_U.T[ids]
-        self.meter.flops += 2 * ids.numel() * self.shape.d_model
+        self._count_products(ids.numel(), resid)
         logits = torch.einsum("bd,bkd->bk", normed, columns) + self.model.b_U[ids]
         return apply_softcap(logits, self.model.cfg.output_logits_soft_cap).float()
 

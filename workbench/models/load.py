@@ -116,9 +116,10 @@ def wrap(
 
 def _to_bridge(reference: PreTrainedModel, checkpoint: Checkpoint) -> TransformerBridge:
     try:
-        return build_bridge_from_module(
+        bridge = build_bridge_from_module(
             reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture
-        ).eval()
+        )
+        return bridge.eval().requires_grad_(False)  # its own copies of joint weights are new parameters
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"TransformerLens knows no {checkpoint.architecture}: {error}") from error
 

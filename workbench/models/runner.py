@@ -268,21 +268,30 @@ class Runner(ABC):
             new.append(step)
         return torch.cat(new, dim=1)
 
-    def _count(self, resid: Tensor, blocks: int, keys: int) -> None:
-        """Counts one run into the meter: weights and attention, and the backward pass when a graph is kept."""
-        batch, pos = resid.shape[0], resid.shape[1]
+    def _count(self, out: Tensor, blocks: int, keys: int) -> None:
+        """Counts one run into the meter by what it gave: two operations a weight and token, four a token, key and dimension of a head.
+
+        Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their products has one product
+        behind it; queries, keys, pattern and values all vary, so each of attention's has two.
+        """
+        batch, pos = out.shape[0], out.shape[1]
         layers = batch * pos * blocks
-        flops = layers * (2 * self.shape.block_parameters + 4 * keys * self.shape.n_heads * self.shape.d_head)
+        weights, attention = 2 * layers * self.shape.block_parameters, 4 * layers * keys * self.shape.n_heads * self.shape.d_head
         self.meter.forward += layers
-        self.meter.flops += flops
-        if torch.is_grad_enabled() and resid.requires_grad:
+        self.meter.flops += weights + attention
+        if out.requires_grad:
             self.meter.backward += layers
-            self.meter.flops += flops
+            self.meter.flops += weights + 2 * attention
 
     def _count_unembedding(self, resid: Tensor) -> None:
         positions = resid.numel() / resid.shape[-1]
         self.meter.unembedded += positions
-        self.meter.flops += 2 * positions * self.shape.d_model * self.shape.d_vocab
+        self._count_products(positions * self.shape.d_vocab, resid)
+
+    def _count_products(self, logits: float, resid: Tensor) -> None:
+        """Scalar products of residuals with the unembedding, and those of the way back where a graph hangs on the residuals."""
+        passes = 2 if torch.is_grad_enabled() and resid.requires_grad else 1
+        self.meter.flops += 2 * passes * logits * self.shape.d_model
 
 
 def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None) -> Int[Tensor, " batch"]:

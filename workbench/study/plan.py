@@ -135,7 +135,7 @@ class _Data:
             notes.append(f"{path} is not here: {items} questions of {characters} characters assumed, as published")
             tokens, metric = characters / 4 + 40, study.metric or "letters"
         else:
-            persona = load_persona(study.persona, path)
+            persona = load_persona(study.persona, path, study.data.world)
             items, metric = len(persona.items), study.metric or persona.metric
             sample = [i.question + (f" (A) {i.matching} (B) {i.not_matching}" if metric == "letters" else "") for i in persona.items[::7]]
             tokens = _tokens(study, sample, notes)
@@ -179,9 +179,10 @@ class _Counts:
         return [*found, self._comparison(len(found)), self._attribution()]
 
     def _cost(self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False) -> tuple[float, float]:
+        """Token-layers and FLOPs, as the runner's meter counts them."""
         shape, times = self.facts.shape, 2 if backward else 1
-        block = 2 * shape.block_parameters + 4 * keys * shape.n_heads * shape.d_head
-        return times * tokens * layers, times * tokens * layers * block + 2 * unembedded * shape.d_model * shape.d_vocab
+        block = times * 2 * shape.block_parameters + (2 * times - 1) * 4 * keys * shape.n_heads * shape.d_head
+        return times * tokens * layers, tokens * layers * block + times * 2 * unembedded * shape.d_model * shape.d_vocab
 
     def _run(self, name: str, rows: float, tokens: float, layers: float, memory: str) -> Stage:
         return Stage(name, *self._cost(rows * tokens, layers, tokens, rows), memory)
@@ -214,7 +215,7 @@ class _Counts:
         if kind != "random_search":
             active = min(contexts, getattr(method, "gradient_contexts", contexts))
             parts.append(self._cost(parents * (n + active * t if forked else active * (n + t)), depth, keys, backward=True))
-            parts.append(self._cost(parents * n, shape.n_layers, keys, 2 * parents * n, backward=True))
+            parts.append(self._cost(parents * n, shape.n_layers, keys, parents * n, backward=True))
         steps = s.budget.steps or self._steps(sum(p[1] for p in parts))
         whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
