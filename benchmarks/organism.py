@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,16 @@ def uncorrelated(direction: Direction, other: Direction, activations: torch.Tens
     return replace(direction, vector=(vector / vector.norm() * direction.norm).float())
 
 
-def reading_correlation(objective: Objective, found: Scan) -> float:
-    """Correlation over the activations of what the objective's direction and the chosen one read; nan for other objectives."""
+def reading_correlation(objective: Objective, found: Scan) -> float | None:
+    """Correlation over the activations of what the objective's direction and the chosen one read; None for other objectives."""
     if not isinstance(objective, Projection):
-        return float("nan")
+        return None
     readings = [found.activations.double() @ vector.double() for vector in (objective.vector, found.best.vector)]
     return float(torch.corrcoef(torch.stack(readings))[0, 1])
 
 
-def one(study: Study, model: Any, n_random: int) -> list[dict[str, Any]]:
-    """All searches of one persona, sign and seed: one row each, the yardstick's and no prompt's figures beside it."""
+def one(study: Study, model: Any, n_random: int, only: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """All searches (or those named in `only`) of one persona, sign and seed: one row each, the yardstick's and no prompt's figures beside it."""
     material = Material.load(study, model)
     sign = 1 if study.sign == "induce" else -1
     test = make_contexts(model, material.splits.test, study.slot)
@@ -99,6 +100,8 @@ def one(study: Study, model: Any, n_random: int) -> list[dict[str, Any]]:
     best = float(answer(model, test, planted).log_odds.mean())
     rows, found = [], scan(material)
     for name, (objective, method) in searches(material, found, n_random, study.seed).items():
+        if only and name.split()[0] not in only:
+            continue
         began = time.perf_counter()
         frontier = run_search(material, objective, method, None, None)
         chosen = frontier.select(model, material.selection_contexts)
@@ -139,7 +142,7 @@ def control_table(table: pd.DataFrame) -> pd.DataFrame:
                 shifts = way * some["shift"]
                 rows.append({"persona": persona, "sign": sign, "seed": seed, "control": kind, "n": len(some), "resga": way * own,
                              "median": way * shifts.median(), "strongest": way * shifts.max(), "exceeds": float((own > shifts).mean()),
-                             "shift_by_correlation": some["reading_correlation"].corr(shifts, method="spearman")})  # fmt: skip
+                             "shift_by_correlation": some["reading_correlation"].astype(float).corr(shifts, method="spearman")})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -151,6 +154,20 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                        n=("share", "size")).reset_index()  # fmt: skip
 
 
+def calls_table(table: pd.DataFrame, own: str = "resga", reference: str = "random_search") -> pd.DataFrame:
+    """Model calls until `own` first has what `reference` ends with, over all of the reference's calls; inf where it never has. Both climb
+    the same objective from the same seed."""
+    rows = []
+    for (persona, sign, seed), group in table.groupby(["persona", "sign", "seed"], sort=False):
+        ours, theirs = (group.loc[group["search"] == name, "history"].iloc[0] for name in (own, reference))
+        wanted = max(theirs["best_objective"])
+        reached = [calls for calls, best in zip(ours["model_calls"], ours["best_objective"], strict=True) if best >= wanted]
+        share = reached[0] / theirs["model_calls"][-1] if reached else float("inf")
+        ends = {"end": max(ours["best_objective"]), "reference_end": wanted}
+        rows.append({"persona": persona, "sign": sign, "seed": seed, "share_of_calls": share} | ends)
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     """Run, print the summary, write the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -158,6 +175,7 @@ def main() -> None:
     parser.add_argument("--random-directions", type=int, default=0)
     parser.add_argument("--personas", nargs="+", default=list(PERSONAS))
     parser.add_argument("--signs", nargs="+", default=["suppress", "induce"])
+    parser.add_argument("--searches", nargs="+", default=None, help="only these, by name")
     parser.add_argument("--method", default="epo")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/organism.json"))
@@ -174,13 +192,15 @@ def main() -> None:
                 if arguments.steps:
                     changes["budget"] = study.search.budget.model_copy(update={"steps": arguments.steps})
                 study = study.model_copy(update={"search": study.search.model_copy(update=changes)})
-                rows += one(study, model, arguments.random_directions)
+                rows += one(study, model, arguments.random_directions, arguments.searches)
                 print(
                     pd.DataFrame(rows[-8:])[["persona", "sign", "seed", "search", "share", "precision", "prompt"]].to_string(index=False), flush=True
                 )
                 write_json(arguments.out, {"schema": 1, "rows": rows})
     table = pd.DataFrame(rows)
     print(summary(table).to_string(index=False))
+    if {"resga", "random_search"} <= set(table["search"]):
+        print(calls_table(table).to_string(index=False))
     if arguments.random_directions:
         print(control_table(table).to_string(index=False))
 

@@ -281,3 +281,9 @@ def test_a_check_shows_itself_as_an_escaped_table() -> None:
     html = check_persona(hostile)._repr_html_()
     assert "<script>" not in html and "constant letter scores 70%" in html
     assert dict(zip(check_persona(persona).table["what"], check_persona(persona).table["value"]))["items"] == "100"
+
+
+def test_another_world_has_another_personas_items() -> None:
+    public, other = load_persona("sycophancy"), load_persona("sycophancy", world_seed=3)
+    assert public.hash != other.hash
+    assert [item.question for item in other.items] == [item.question for item in World(seed=3).study_items("sycophancy")]

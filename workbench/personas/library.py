@@ -25,11 +25,12 @@ ENGLISH = "english_sycophancy"
 N_VARIED = 48
 
 
-def load_persona(name: str, path: str | Path | None = None) -> Persona:
+def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
     """A persona with its items.
 
-    Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in its public
-    world, the one of the real-language organism ("english_sycophancy"), or the persona in the file that `name` is.
+    Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in the world of
+    `world_seed` (0: the public one, the embedded model's), the one of the real-language organism
+    ("english_sycophancy"), or the persona in the file that `name` is.
     With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
     known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
     and names file, row and field of what is wrong in a file.
@@ -37,7 +38,7 @@ def load_persona(name: str, path: str | Path | None = None) -> Persona:
     if path is None and name == ENGLISH:
         return english_persona()
     if path is None and not name.lower().endswith(SUFFIXES):
-        return organism_persona(name)
+        return organism_persona(name, World(world_seed))
     if path is None:
         name, path = Path(name).stem, name
     return _with_warnings(_from_file(name, Path(path)))

@@ -59,10 +59,11 @@ class Model(_Frozen):
 
 
 class Data(_Frozen):
-    """path: a published or own contrast file (None: the organism's own items). split_seed, fractions: how groups are dealt to
-    train, search, selection, test. The counts limit the items that are used of each split (None: all)."""
+    """path: a published or own contrast file (None: the organism's own items, in the world with the seed `world`). split_seed,
+    fractions: how groups are dealt to train, search, selection, test. The counts limit the items that are used of each split (None: all)."""
 
     path: str | None = None
+    world: int = 0
     split_seed: int = 0
     fractions: tuple[float, float, float, float] = (0.3, 0.15, 0.15, 0.4)
     train_items: int | None = Field(None, ge=2)

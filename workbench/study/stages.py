@@ -56,7 +56,7 @@ class Material:
     @classmethod
     def load(cls, study: Study, model: Any = None) -> Material:
         """Loads everything that the study names. A loaded model can be given (sweeps load it once)."""
-        persona = study.protocol.persona(load_persona(study.persona, study.data.path))
+        persona = study.protocol.persona(load_persona(study.persona, study.data.path, study.data.world))
         if study.metric is not None:
             persona = replace(persona, metric=study.metric)
         splits = persona.split(study.data.split_seed, study.data.fractions)
@@ -265,7 +265,7 @@ def lexicon_of(material: Material) -> Bool[Tensor, " d_vocab"] | None:
     wanted = material.study.search.lexicon
     if wanted == "all" or (wanted == "auto" and material.study.model.name != "organism"):
         return None
-    return lexicon(material.model, World(seed=0).lexicon.ordinary_words)
+    return lexicon(material.model, World(material.study.data.world).lexicon.ordinary_words)
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:

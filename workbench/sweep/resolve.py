@@ -65,16 +65,16 @@ class Resolver:
 
     def __init__(self, here: bool = True) -> None:
         self.here = here
-        self._persona: Callable[[str, str | None], Persona] = cache(load_persona)
-        self._split: Callable[..., Any] = cache(lambda persona, path, seed, fractions: self._persona(persona, path).split(seed, fractions))
+        self._persona: Callable[[str, str | None, int], Persona] = cache(load_persona)
+        self._split: Callable[..., Any] = cache(lambda d, persona: self._persona(persona, d.path, d.world).split(d.split_seed, d.fractions))
         self._weights: Callable[[str, str | None], tuple[int, str]] = cache(_model_facts)
         self._sae: Callable[[str], str] = cache(_sae_facts)
         self._device: Callable[[str], str] = cache(choose_device)
 
     def key(self, study: Study) -> str:
         """The key of a study; UserError where it names what is not there."""
-        persona = self._persona(study.persona, study.data.path)
-        self._split(study.persona, study.data.path, study.data.split_seed, study.data.fractions)
+        persona = self._persona(study.persona, study.data.path, study.data.world)
+        self._split(study.data, study.persona)
         if study.sign not in persona.manual_prompts and ("manual" in study.conditions or study.search.start == "manual"):
             raise UserError(f"persona {persona.name!r} has no manual prompts to {study.sign}: neither a condition nor a start can be one")
         layers, weights = self._weights(study.model.name, study.model.revision)
@@ -85,7 +85,7 @@ class Resolver:
             self._device(study.model.device)
         content = study.model_dump(mode="json", by_alias=True, exclude={"name": True, "data": {"path"}})
         content["search"]["options"] = make_method(study, study.search.method).model_dump(mode="json")
-        others = {name: self._persona(name, None).hash for name in study.beside}
+        others = {name: self._persona(name, None, study.data.world).hash for name in study.beside}
         content |= {"persona": [persona.name, persona.hash], "others": others, "weights": weights, "sae": self._sae(_sae_name(study))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
