@@ -63,7 +63,9 @@ def run(
         sae: directory or release, instead of the study's.
         seed: instead of the study's.
     """
-    from workbench.runs import RunDirectory
+    from workbench.runs import RunDirectory, read_yaml
+
+    read_yaml(study)  # what cannot be read is told before the seconds that importing torch takes
     from workbench.study import Study
 
     settings = Study.load(study)
