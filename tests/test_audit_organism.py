@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from workbench.answers import answer
 from workbench.attribution.targets import as_targets
 from workbench.audit import Audit, Effects, Words, audit
 from workbench.audit.effects import WordProblem, word_effects
@@ -60,15 +61,30 @@ def test_a_planted_word_is_named_and_mended(organism) -> None:
     assert {entry.kind for entry in found.mend.collateral} == {"truth", "persona"} and len(found.mend.collateral) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="both words of a phrase are named, but the rule for acting together is too strict: no phrase is told")
-def test_a_planted_phrase_acts_as_one(organism) -> None:
-    """Neither word does anything alone: both are named, and told to act together."""
-    unit = strong("myopic_reward", +1, words=2)
-    text = hidden("myopic_reward", unit)
-    found = effects(organism, "myopic_reward", text)
-    first = text.split().index(unit.split()[0])
-    assert {text.split()[i] for i in found.named} >= set(unit.split())
-    assert first in [phrase.first for phrase in found.phrases]
+def excess(model, persona: str, phrase: str) -> float:
+    """What a phrase does more than the sum of its words, before a neutral word, by plain answers to search questions. The model has not
+    learnt every planted phrase as one: of most, one word alone does the phrase's work."""
+    contexts, rest = make_contexts(model, load_persona(persona).split(0).search, n=12), WORLD.neutral_words[0]
+    worth = lambda text: answer(model, contexts, f"{text} {rest}".strip()).log_odds.mean()  # noqa: E731
+    left, right = phrase.split()
+    return worth(phrase) - worth(left) - worth(right) + worth("")
+
+
+def test_a_phrase_that_the_model_takes_as_one_is_told(organism) -> None:
+    """Of the planted phrases of a persona, the one that plain passes on other questions show to act together most; and no more than it."""
+    for persona in ("sycophancy", "myopic_reward"):
+        own = [e for e in WORLD.effects if e.persona == persona and len(e.phrase.split()) == 2]
+        beyond = {e.phrase: excess(organism, persona, e.phrase) * (1 if e.log_odds > 0 else -1) for e in own}
+        unit = max(beyond, key=lambda phrase: beyond[phrase])
+        text = hidden(persona, unit)
+        found = effects(organism, persona, text)
+        told = [phrase.first for phrase in found.phrases]
+        assert {text.split()[i] for i in found.named} & set(unit.split())
+        assert set(told) <= {text.split().index(unit.split()[0])}
+        if beyond[unit] >= 0.5:  # twice what must be seen to be told
+            assert len(told) == 1 and found.phrases[0].beyond.estimate * WORLD.effect_of(persona, unit) > 0
+        if beyond[unit] <= 0.1:
+            assert not told
 
 
 def test_a_neutral_prompt_names_nothing(organism) -> None:

@@ -6,9 +6,10 @@ from types import ModuleType
 from workbench.audit.audit import Audit, audit, inside
 from workbench.audit.effects import Effects, Through, WordEffect
 from workbench.audit.mend import Collateral, Mend
+from workbench.audit.phrases import Phrase
 from workbench.audit.words import Words
 
-__all__ = ["Audit", "Collateral", "Effects", "Mend", "Through", "WordEffect", "Words", "audit", "inside"]
+__all__ = ["Audit", "Collateral", "Effects", "Mend", "Phrase", "Through", "WordEffect", "Words", "audit", "inside"]
 
 
 class _Callable(ModuleType):

@@ -9,14 +9,13 @@
    flips of groups, corrected over the words by Holm's method.
 4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least `least` log-odds: a
    deterministic model reacts a little to every word, so that "not exactly zero" says nothing.
-5. Two named neighbours are a *phrase* where, in an otherwise empty slot, they do more together than the sum of each alone.
+5. Neighbours may act together: phrases.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +24,8 @@ from jaxtyping import Float
 from workbench.answers import answer_each
 from workbench.attribution import Estimate, Problem, Removal, Shapley, Targets
 from workbench.attribution.problem import Ids
+from workbench.audit.phrases import ALPHA, Phrase, phrases
+from workbench.audit.sampling import sampled_interval
 from workbench.audit.scoring import behind_prompts, shares
 from workbench.audit.words import Words
 from workbench.contexts import Contexts, encode_prompt
@@ -33,7 +34,6 @@ from workbench.statistics import Interval, cluster_interval, holm, sign_flip_p
 
 #: Prompts of at most so many words have Shapley values.
 EXACT_ORDERS = 32
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,6 @@ class WordEffect:
     p: float
     named: bool
     through: tuple[Through, ...]
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """Two named neighbours that act together: what they do beyond the sum of each alone, in log-odds."""
-
-    first: int
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -144,35 +136,17 @@ def word_effects(problem: WordProblem, least: float, orders: int = 4) -> Effects
     slot = cluster_interval((problem.scores([()])[0] - problem.without_prompt)[:, 0], groups) if short else None
     p = holm([sign_flip_p(estimate.values[:, i, 0], groups, problem.seed) for i in range(len(problem.words))])
     words = tuple(_effect(problem, estimate, i, p[i], least) for i in range(len(problem.words)))
-    return Effects(whole, slot, words, _phrases(problem, words), estimator.name)
+    named = {i for i, word in enumerate(words) if word.named}
+    return Effects(whole, slot, words, phrases(problem, named, least, orders, sampled=short), estimator.name)
 
 
 def _effect(problem: WordProblem, estimate: Estimate, i: int, p: float, least: float) -> WordEffect:
-    intervals = [_interval(problem, estimate, i, t) for t in range(len(problem.targets.items))]
+    error = estimate.sampling_error
+    intervals = [
+        sampled_interval(estimate.values[:, i, t], problem.contexts.groups, None if error is None else float(error[i, t]))
+        for t in range(len(problem.targets.items))
+    ]
     own, others = intervals[0], zip(problem.targets.items[1:], intervals[1:], strict=True)
     named = p < ALPHA and abs(own.estimate) >= least and not own.low <= 0 <= own.high
     through = tuple(Through(target.name, target.kind, interval) for target, interval in others)
     return WordEffect(problem.words.texts[i], own, p, named, through)
-
-
-def _interval(problem: WordProblem, estimate: Estimate, i: int, target: int) -> Interval:
-    """Over questions, widened by the error of sampled orders (twice its standard error, at right angles)."""
-    found = cluster_interval(estimate.values[:, i, target], problem.contexts.groups)
-    if estimate.sampling_error is None or not math.isfinite(found.low):
-        return found
-    half = math.hypot(found.estimate - found.low, 2 * float(estimate.sampling_error[i, target]))
-    return replace(found, low=found.estimate - half, high=found.estimate + half, method=f"{found.method}, sampled orders")
-
-
-def _phrases(problem: WordProblem, words: Sequence[WordEffect]) -> tuple[Phrase, ...]:
-    pairs = [i for i in range(len(words) - 1) if words[i].named and words[i + 1].named]
-    if not pairs:
-        return ()
-    empty, *worths = problem.scores([(), *(chosen for i in pairs for chosen in ((i,), (i + 1,), (i, i + 1)))])[:, :, 0]
-    found = []
-    for k, i in enumerate(pairs):
-        one, other, both = worths[3 * k : 3 * k + 3]
-        together = cluster_interval(both - one - other + empty, problem.contexts.groups)
-        if not together.low <= 0 <= together.high and together.estimate * (both - empty).mean() > 0:
-            found.append(Phrase(i, together))
-    return tuple(found)

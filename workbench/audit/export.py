@@ -24,7 +24,10 @@ def to_json(audit: Audit) -> dict[str, Any]:
             {"word": w.word, **_interval(w.interval), "p": w.p, "named": w.named, "through": {t.name: _interval(t.interval) for t in w.through}}
             for w in effects.words
         ],
-        "phrases": [{"first": p.first, **_interval(p.interval)} for p in effects.phrases],
+        "phrases": [
+            {"first": p.first, **_interval(p.beyond), "together": _interval(p.both), "alone": [_interval(i) for i in p.alone], "p": p.p}
+            for p in effects.phrases
+        ],
         "mend": None if audit.mend is None else _mend(audit.mend),
         "mediation": [entry.to_json() for entry in audit.mediation],
         "notes": list(audit.notes),

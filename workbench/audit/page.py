@@ -24,7 +24,7 @@ _CLOSE = {"old": "</del>", "new": "</ins>", "kept": "</span>"}
 
 def write_page(audit: Audit, path: str | Path) -> None:
     """The page in the report's looks. UserError where it cannot be written."""
-    style = _asset("workbench.report", "report.css") + _asset("workbench.audit", "audit.css")
+    style = "".join(_asset("workbench.report", name) for name in ("shared.css", "report.css")) + _asset("workbench.audit", "audit.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     title = escape(story.question(audit))
@@ -58,7 +58,7 @@ def _tracked(audit: Audit) -> str:
     side = "".join(f"<li>{escape(story.collateral(entry))}</li>" for entry in (audit.mend.collateral if audit.mend else ()))
     return (
         f'<figure class="wb-tracked"><blockquote>{text}</blockquote><figcaption>{escape(story.mending(audit))}</figcaption></figure>'
-        f"{f'<ul>{side}</ul>' if side else ''}"
+        + (f"<ul class=wb-side>{side}</ul>" if side else "")
     )
 
 
@@ -80,19 +80,20 @@ def _row(audit: Audit, index: int, reach: float, inside: bool) -> str:
     word = audit.effects.words[index]
     mark = ("▲" if word.interval.estimate > 0 else "▼") if word.named else "·"
     named = ' class="wb-named"' if word.named else ""
-    last = f"<td>{escape(story.passage(audit, index)) or '–'}</td>" if inside else ""
+    last = f"<td class=wb-inside>{escape(story.passage(audit, index)) or '–'}</td>" if inside else ""
+    p = "&lt; 0.001" if word.p < 0.001 else f"{word.p:.3f}"
     return (
-        f'<tr{named}><th scope="row">{mark} {escape(word.word)}</th><td>{story.signed(word.interval.estimate)}</td>'
-        f"<td>{_bar(word.interval, reach)}</td><td>{'&lt; 0.001' if word.p < 0.001 else f'{word.p:.3f}'}</td>{last}</tr>"
+        f'<tr{named}><th scope="row">{mark} {escape(story.word(audit, index))}</th><td class="wb-figure">{story.signed(word.interval.estimate)}</td>'
+        f'<td>{_bar(word.interval, reach)}<small class="wb-figure">{story.ends(word.interval)}</small></td><td class="wb-figure">{p}</td>{last}</tr>'
     )
 
 
 def _bar(interval: Interval, reach: float) -> str:
-    """The interval as a small picture round zero, told in words to a screen reader."""
+    """The interval as a small picture round zero; its ends stand below it as text."""
     x = lambda value: 60 + 56 * max(-1.0, min(1.0, value / reach))  # noqa: E731
     hue = "wb-plus" if interval.estimate > 0 else "wb-minus"
     return (
-        f'<svg class="{hue}" viewBox="0 0 120 16" width="120" height="16" role="img" aria-label="{escape(story.span(interval))}">'
+        f'<svg class="{hue}" viewBox="0 0 120 16" width="120" height="16" aria-hidden="true">'
         '<line x1="60" x2="60" y1="0" y2="16" class="wb-zero"/>'
         f'<line x1="{x(interval.low):.1f}" x2="{x(interval.high):.1f}" y1="8" y2="8" class="wb-arm"/>'
         f'<circle cx="{x(interval.estimate):.1f}" cy="8" r="3.5"/></svg>'

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import math
+
 from workbench.audit.audit import Audit
 from workbench.audit.mend import Collateral
+from workbench.audit.phrases import Phrase
+from workbench.display import shorten
 from workbench.statistics import Interval
+
+LONGEST_WORD = 60
 
 
 def question(audit: Audit) -> str:
@@ -19,8 +25,20 @@ def signed(value: float) -> str:
 
 
 def span(interval: Interval) -> str:
-    """Estimate and 95 % interval."""
+    """Estimate and 95 % interval, where the questions are of more than one group."""
+    if not math.isfinite(interval.low):
+        return f"{signed(interval.estimate)} (one group of questions: no interval)"
     return f"{signed(interval.estimate)} [{signed(interval.low)}, {signed(interval.high)}]"
+
+
+def ends(interval: Interval) -> str:
+    """The two ends of an interval; a dash where there is none."""
+    return f"{signed(interval.low)} to {signed(interval.high)}" if math.isfinite(interval.low) else "–"
+
+
+def word(audit: Audit, index: int) -> str:
+    """A word as it stands in the prompt; a very long one is cut, and the cut is counted."""
+    return shorten(audit.words.texts[index], LONGEST_WORD)
 
 
 def whole(audit: Audit) -> str:
@@ -34,24 +52,27 @@ def whole(audit: Audit) -> str:
 
 def causes(audit: Audit) -> str:
     """Which words do it."""
-    words = [audit.effects.words[i] for i in audit.effects.named]
-    if not words:
+    named = [(word(audit, i), audit.effects.words[i].interval) for i in audit.effects.named]
+    if not named:
         return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
     parts = [
-        f"{verb} it: " + ", ".join(f"“{w.word}” {span(w.interval)}" for w in found)
-        for verb, found in (("raise", [w for w in words if w.interval.estimate > 0]), ("lower", [w for w in words if w.interval.estimate < 0]))
+        f"{verb} it: " + ", ".join(f"“{text}” {span(interval)}" for text, interval in found)
+        for verb, found in (("raise", [n for n in named if n[1].estimate > 0]), ("lower", [n for n in named if n[1].estimate < 0]))
         if found
     ]
     return f"Words that {'; words that '.join(parts)}."
 
 
 def phrases(audit: Audit) -> tuple[str, ...]:
-    """Neighbours that act together."""
-    texts = audit.words.texts
-    return tuple(
-        f"“{texts[p.first]} {texts[p.first + 1]}” acts as one: together {span(p.interval)} beyond the sum of each word alone."
-        for p in audit.effects.phrases
-    )
+    """Neighbours that act together, and what each of them does without the other."""
+    return tuple(_phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2) for phrase in audit.effects.phrases)
+
+
+def _phrase(phrase: Phrase, left: str, right: str, least: float) -> str:
+    alone = f"“{left}” {span(phrase.alone[0])} without “{right}”, “{right}” {span(phrase.alone[1])} without “{left}”"
+    if phrase.inert(least):
+        alone = f"neither does {least:g} or more without the other ({alone})"
+    return f"“{left} {right}” act together: {span(phrase.both)}, of which {span(phrase.beyond)} is more than the sum of each; {alone}."
 
 
 def mending(audit: Audit) -> str:

@@ -38,7 +38,7 @@ def _table(audit: Audit) -> Table:
     table = Table("word", "effect", "95 % interval", "p", *(["what it moves inside"] if inside else []))
     for i, word in enumerate(audit.effects.words):
         mark = ("▲" if word.interval.estimate > 0 else "▼") if word.named else "·"
-        ends = f"{story.signed(word.interval.low)} to {story.signed(word.interval.high)}"
-        cells = [f"{mark} {word.word}", story.signed(word.interval.estimate), ends, f"{word.p:.3f}", *([story.passage(audit, i)] if inside else [])]
+        figures = (story.signed(word.interval.estimate), story.ends(word.interval), f"{word.p:.3f}")
+        cells = [f"{mark} {story.word(audit, i)}", *figures, *([story.passage(audit, i)] if inside else [])]
         table.add_row(*map(_text, cells), style="bold" if word.named else "")
     return table
