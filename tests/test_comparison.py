@@ -17,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 from workbench.answers import Answers, answer, package
 from workbench.comparison import agreement_with_truth, compare, compare_runs, other_persona_rates, text_cross_entropy
-from workbench.conditions import Condition, ConstantAnswer, NoPrompt, Prompt
+from workbench.conditions import Condition, ConstantAnswer, Found, NoPrompt, Prompt
 from workbench.conditions.base import Kind
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
@@ -145,6 +145,23 @@ def test_the_json_is_the_contract() -> None:
     assert [c["fluency"] for c in entry["conditions"] if c["kind"] == "resga"] == [4.0]
 
 
+def test_one_line_a_condition_is_printed() -> None:
+    comparison = by_hand()
+    lines = repr(comparison).splitlines()
+    assert lines[0] == "Comparison(four on " + comparison.model + ": 8 contexts in 4 groups of test)"
+    assert lines[1].startswith("  no prompt: rate 0.75 [") and "shift" not in lines[1]
+    assert lines[2].startswith("  scripted: rate 0.25 [") and ", shift -2.25 [" in lines[2]  # -2, -4, -2, -1
+    assert lines[3].startswith("  note: 4 question groups") and len(repr(comparison)) < 600
+
+
+def test_the_optimism_of_choosing_stands_beside_the_test_rate() -> None:
+    found = Found("Be blunt.", "resga", "EPO", selection_rate=0.3, name="found", search_rate=0.1)
+    comparison = compare(MODEL, SPLITS.test, [found])
+    row = comparison.table.set_index("condition").loc["found"]
+    assert (row["search_rate"], row["selection_rate"], row["rate"]) == (0.1, 0.3, comparison["found"].rate.estimate)
+    assert comparison.to_json()["conditions"][1]["search_rate"] == 0.1
+
+
 def test_text_answers_have_no_letters() -> None:
     comparison = compare(MODEL, SPLITS.test, ["Be blunt."], metric="text")
     assert comparison.metric == "text" and comparison["no prompt"].rate.n == len(SPLITS.test)
@@ -229,6 +246,23 @@ def test_runs_of_several_seeds_become_one_table_with_their_spread(tmp_path: Path
     assert (spread["runs"], spread["shift"], spread["shift_sd"]) == (3, -2.0, 1.0)
     assert (spread["shift_smallest"], spread["shift_largest"]) == (-3.0, -1.0)
     assert json.dumps(runs.to_json(), allow_nan=False)
+
+
+def test_effect_against_budget_is_the_mean_over_runs_of_equal_budget(tmp_path: Path) -> None:
+    """Two budgets, two seeds each; the second seed of each costs a little more, as searches do that stop at whole steps."""
+    shifts, spent = (-1.0, -2.0, -3.0, -5.0), (100.0, 104.0, 400.0, 410.0)
+    paths = []
+    for k, (shift, calls) in enumerate(zip(shifts, spent, strict=True)):
+        paths.append(write_run(tmp_path / str(k), SPLITS.test, k % 2, shift))
+        file = paths[-1] / "comparison.json"
+        entry = json.loads(file.read_text())
+        entry["conditions"][1]["cost"]["model_calls"] = calls
+        file.write_text(json.dumps(entry))
+    curve = compare_runs(paths).against_budget("model_calls")
+    assert curve["budget"].tolist() == [102.0, 405.0] and curve["shift"].tolist() == [-1.5, -4.0] and curve["runs"].tolist() == [2, 2]
+    assert set(curve["condition"]) == {"scripted"}, "what costs nothing has no curve"
+    with pytest.raises(UserError, match="expected one of model_calls, token_layers, flops, seconds"):
+        compare_runs(paths).against_budget("money")
 
 
 def test_runs_on_different_questions_are_refused_and_both_named(tmp_path: Path) -> None:

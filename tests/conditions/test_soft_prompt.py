@@ -52,6 +52,7 @@ def test_training_moves_the_answers_its_way_and_is_seeded(sign: str, side: int) 
     trained = fit()
     assert side * trained.answer(MODEL, contexts).log_odds.mean() > side * answer(MODEL, contexts).log_odds.mean() + 0.3
     assert trained.cost.backward > 0 and trained.prompt is None
+    assert len(trained.nearest) == 4 and all(f"({cosine:.2f})" in trained.method for _, cosine in trained.nearest)
     assert torch.equal(trained.vectors, fit().vectors)
 
 

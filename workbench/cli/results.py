@@ -10,15 +10,18 @@ from workbench.errors import UserError
 
 
 @app.command
-def compare(runs: list[Path], *, as_json: Json = False) -> None:
+def compare(runs: list[Path], *, over_seeds: bool = False, against: str | None = None, as_json: Json = False) -> None:
     """Several runs in one table; refused where their test splits differ.
 
     Args:
         runs: run directories.
+        over_seeds: one row a condition in place of one a run: mean shift over the runs, its interval and spread.
+        against: the same for each budget spent, the curve of effect against it: model_calls, token_layers, flops or seconds.
     """
     from workbench.comparison import compare_runs
 
-    print_frame(compare_runs(runs).table, as_json)
+    table = compare_runs(runs)
+    print_frame(table.against_budget(against) if against else table.by_condition if over_seeds else table.table, as_json)
 
 
 @app.command

@@ -21,6 +21,7 @@ from workbench.errors import UserError
 from workbench.runs import read_json
 from workbench.statistics import over_seeds
 
+_COSTS = ("model_calls", "token_layers", "flops", "seconds")
 _FIELDS = ("persona", "model", "sign", "metric", "seed", "splits", "conditions")
 
 
@@ -38,6 +39,20 @@ class RunsTable:
         return pd.DataFrame(
             [dict(zip(keys, key, strict=True)) | _spread(part) for key, part in self.table.groupby(keys, sort=False)]
         )
+
+    def against_budget(self, unit: str = "flops") -> pd.DataFrame:
+        """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean shift over the
+        runs and its spread, as in `by_condition`. Runs whose costs lie within a fifth of each other had one budget (searches end at
+        whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing is left out."""
+        if unit not in _COSTS:
+            raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(_COSTS)}")
+        keys = ["persona", "model", "sign", "kind", "condition"]
+        bought = self.table[pd.to_numeric(self.table[unit]) > 0].sort_values(unit)
+        rows = []
+        for key, part in bought.groupby(keys, sort=False):
+            budget = (part[unit] > 1.2 * part[unit].shift()).cumsum()
+            rows += [dict(zip(keys, key, strict=True)) | {"budget": runs[unit].mean()} | _spread(runs) for _, runs in part.groupby(budget)]
+        return pd.DataFrame(rows)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The rows, as plain values; what is missing is null."""
@@ -119,8 +134,8 @@ def _row(path: str, run: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any
         "condition": entry["name"], "kind": entry["kind"], "rate": entry["rate"], "rate_low": low, "rate_high": high,
         "log_odds": entry.get("log_odds"), "shift": shift.get("log_odds"), "shift_low": shift_low, "shift_high": shift_high,
         "p": shift.get("p"), "letter_a": entry.get("letter_a_share"), "fluency": entry.get("fluency"),
-        "selection_rate": entry.get("selection_rate"), "model_calls": (entry.get("cost") or {}).get("model_calls"),
-        "prompt": entry.get("prompt"),
+        "search_rate": entry.get("search_rate"), "selection_rate": entry.get("selection_rate"),
+        **{name: (entry.get("cost") or {}).get(name) for name in _COSTS}, "prompt": entry.get("prompt"),
     }  # fmt: skip
 
 

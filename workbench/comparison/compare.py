@@ -37,7 +37,7 @@ _SHOWN = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Conditions on one split. entries: in the order given, the baseline first. primary: names that Holm's correction covers.
     splits: of the study, as {name: {n, groups, hash}}."""
@@ -63,8 +63,9 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, what it
-        cost and its prompt. shift: in log-odds, nats, plus = more of the persona."""
+        """One row a condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, its rates on
+        the questions it was found and chosen with (beside `rate`: the optimism of choosing), what it cost (token-layers, operations,
+        model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona."""
         return pd.DataFrame([_row(entry, self.baseline) for entry in self.entries])
 
     @property
@@ -120,12 +121,20 @@ class Comparison:
             "conditions": [entry.to_json() for entry in self.entries],
         }
 
-    def _repr_html_(self) -> str:
+    @property
+    def caption(self) -> str:
+        """What was asked of which model, in one line."""
         rate = self.entries[0].rate
-        caption = f"{self.persona} on {self.model}: {rate.n} contexts in {rate.groups} groups of {self.split}"
+        return f"{self.persona} on {self.model}: {rate.n} contexts in {rate.groups} groups of {self.split}"
+
+    def __repr__(self) -> str:
+        lines = [_line(entry, self.baseline) for entry in self.entries]
+        return "\n".join([f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
         shown = self.table[[column for column in _SHOWN if column in self.table]]
         notes = "".join(f'<p class="wb-note">{display.escape(line)}</p>' for line in self.warnings)
-        return display.html_table(shown, caption) + notes
+        return display.html_table(shown, self.caption) + notes
 
 
 def compare(
@@ -212,7 +221,7 @@ def _as_condition(given: Any) -> Condition:
     if isinstance(given, str):
         return Prompt(given)
     if isinstance(given, Candidate):
-        found = {"fluency": given.fluency, "selection_rate": given.selection_rate}
+        found: dict[str, Any] = {"fluency": given.fluency, "selection_rate": given.selection_rate}
         return Prompt(given.text, "found prompt", "resga", "found by search", **found)
     raise UserError(f"expected a condition, a prompt or a text, found {type(given).__name__}")
 
@@ -237,6 +246,16 @@ def _model_name(model: Any) -> str:
     return str(getattr(runner.model.cfg, "model_name", None) or type(runner.model).__name__)
 
 
+def _line(entry: Entry, baseline: str) -> str:
+    """Rate and shift with their intervals, as plain text."""
+    rate, shift = entry.rate, entry.difference(baseline)
+    line = f"  {display.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    if shift is None or entry.name == baseline:
+        return line
+    moved = shift.log_odds.interval
+    return f"{line}, shift {moved.estimate:+.2f} [{moved.low:+.2f}, {moved.high:+.2f}] nats, p {shift.log_odds.p:.2g}"
+
+
 def _row(entry: Entry, baseline: str) -> dict[str, Any]:
     condition, shift = entry.condition, entry.difference(baseline)
     row: dict[str, Any] = {"condition": entry.name, "kind": condition.kind}
@@ -245,8 +264,8 @@ def _row(entry: Entry, baseline: str) -> dict[str, Any]:
         row |= _with_ends("shift", shift.log_odds.interval)
         row |= {"p": shift.log_odds.p, "p_adjusted": shift.log_odds_p_adjusted, "rate_difference": shift.rate.value}
     row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "fluency": entry.fluency}
-    row |= {"tokens": entry.prompt_tokens, "selection_rate": condition.selection_rate}
-    row |= {"model_calls": condition.cost.model_calls}
+    row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
+    row |= condition.cost.to_json()
     row |= {f"collateral_{name}": value for name, value in entry.collateral.items()}
     return row | {"prompt": condition.prompt}
 

@@ -110,6 +110,7 @@ class Entry:
             "groups": self.rate.groups,
             "fluency": self.fluency,
             "prompt_tokens": self.prompt_tokens,
+            "search_rate": condition.search_rate,
             "selection_rate": condition.selection_rate,
             "differences": [difference.to_json() for difference in self.differences],
             "collateral": {name: _finite(value) for name, value in self.collateral.items()},

@@ -3,6 +3,7 @@
 from workbench.conditions.base import Condition, Kind, spending
 from workbench.conditions.constant_answer import ConstantAnswer, constant_answers
 from workbench.conditions.few_shot import few_shot
+from workbench.conditions.gepa_proposed import GEPAProposed
 from workbench.conditions.guard import Guard, true_contexts
 from workbench.conditions.latent_clamp import LatentClamp
 from workbench.conditions.llm_proposed import LLMProposed
@@ -16,6 +17,7 @@ __all__ = [
     "Condition",
     "ConstantAnswer",
     "Found",
+    "GEPAProposed",
     "Guard",
     "Kind",
     "LLMProposed",

@@ -7,7 +7,7 @@ explicit method that returns a new value; `answer` changes nothing and looks at 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -30,8 +30,9 @@ class Condition(ABC):
     """One thing that is compared.
 
     kind: a word of the comparison's contract. method: what was done, in words. prompt: its text, None where it has none.
-    fluency: mean cross-entropy of the prompt's tokens in nats, where known. selection_rate: the rate on the selection split
-    that it was chosen by, where it was. cost: of finding it.
+    fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate, selection_rate: the rates on the questions
+    that it was fitted to and on those that it was chosen by, where it was: beside the test rate they show the optimism of choosing.
+    cost: of finding it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Condition(ABC):
     method: str
     prompt: str | None = None
     fluency: float | None = None
+    search_rate: float | None = None
     selection_rate: float | None = None
     cost: Cost = Cost()
 
@@ -53,19 +55,32 @@ class Condition(ABC):
 
 
 class Receipt:
-    """Filled when its `spending` block ends."""
+    """What a `spending` block has cost: so far while it runs, in all once it has ended."""
 
-    cost: Cost = Cost()
+    def __init__(self, read: Callable[[], Cost]) -> None:
+        self._read, self._before = read, read()
+        self._all: Cost | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens, operations, model calls and seconds since the block began."""
+        return self._all or self._read() - self._before
+
+    def close(self) -> None:
+        """The cost stays as it is now."""
+        self._all = self.cost
 
 
 @contextmanager
-def spending(model: Any, contexts: Contexts) -> Iterator[Receipt]:
-    """Measures what the block costs. A model call is one full-depth run of a context of mean length."""
+def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[Receipt]:
+    """Measures what the block costs. A model call is one full-depth run of a context of mean length. helpers: other models that run in
+    it, whose operations count too (their tokens do not: they are not this model's)."""
     runner = runner_for(model)
+    others = {id(r): r for r in map(runner_for, helpers) if r is not runner}.values()
     full = float(np.mean([len(c.bare_ids) for c in contexts])) * runner.shape.n_layers
-    before, receipt = runner.meter.cost(full), Receipt()
+    receipt = Receipt(lambda: runner.meter.cost(full) + Cost(flops=sum(r.meter.flops for r in others)))
     yield receipt
-    receipt.cost = runner.meter.cost(full) - before
+    receipt.close()
 
 
 def as_contexts(model: Any, data: Split | Contexts, slot: Slot = "system") -> Contexts:

@@ -28,7 +28,9 @@ from workbench.personas import Sign, Split
 class Edit(Protocol):
     """What can be held while the model runs: a condition at one strength."""
 
-    def edit(self, model: Any) -> AbstractContextManager[None]: ...
+    def edit(self, model: Any) -> AbstractContextManager[None]:
+        """The change at this strength, in force while the manager is open."""
+        ...
 
 
 C = TypeVar("C", bound=Edit)

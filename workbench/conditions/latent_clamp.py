@@ -29,10 +29,14 @@ class Ranked(Protocol):
     """What `LatentClamp.of` needs of ranked latents: their numbers and signed weights, the most telling first."""
 
     @property
-    def ids(self) -> Sequence[int]: ...
+    def ids(self) -> Sequence[int]:
+        """Numbers of the latents in the autoencoder."""
+        ...
 
     @property
-    def weights(self) -> Sequence[float]: ...
+    def weights(self) -> Sequence[float]:
+        """How much each tells, in the order of `ids`; above 0: it goes with the persona."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +77,7 @@ class LatentClamp(Condition):
         return clamp(model, self.sae, self.latents, self.values, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The answers to the bare questions while the latents are held."""
         with self.edit(model):
             return answer(model, contexts)
 

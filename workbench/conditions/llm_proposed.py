@@ -21,10 +21,9 @@ import numpy as np
 from workbench.answers import Answers, answer
 from workbench.conditions.base import as_contexts, signed, spending
 from workbench.conditions.prompts import Found, Prompt
-from workbench.conditions.proposers import Missing, Proposer
-from workbench.contexts import Contexts, Slot, encode_prompt
+from workbench.conditions.proposers import Missing, Proposer, fits, models_behind
+from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
-from workbench.models import runner_for
 from workbench.personas import Sign, Split
 
 _MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
@@ -50,13 +49,13 @@ class LLMProposed:
         self, model: Any, search: Split | Contexts, selection: Split | Contexts, start: Sequence[str], description: str,
         sign: Sign = "suppress", slot: Slot = "system",
     ) -> Prompt:
-        """The chosen prompt, of kind "llm_proposed", with its selection rate and the cost of scoring (not of the proposer, if
-        that is another model). start: prompts to begin with, at least one; description: the persona in words."""
+        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost (of a proposer behind
+        an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona in words."""
         contexts, chooser, side = as_contexts(model, search, slot), as_contexts(model, selection, slot), signed(sign)
         if not start:
             raise UserError("expected at least one prompt to start from")
         missing: list[str] = []
-        with spending(model, contexts) as receipt:
+        with spending(model, contexts, *models_behind(self.proposer)) as receipt:
             scored = self._scored(model, contexts, start, {})
             if not scored:
                 raise UserError("none of the prompts to start from keeps its tokens in the slot")
@@ -72,22 +71,13 @@ class LLMProposed:
         chosen = self._best(finalists, side)[0]
         method = f"{len(scored)} prompts in {self.rounds} rounds, best of {len(finalists)} on selection"
         method += f", {len(missing)} replies missing ({missing[0]})" if missing else ""
-        return replace(
-            Found(chosen, "llm_proposed", method, cost=receipt.cost, name="llm proposed"), selection_rate=finalists[chosen].rate
-        )
+        found = Found(chosen, "llm_proposed", method, cost=receipt.cost, selection_rate=finalists[chosen].rate, name="llm proposed")
+        return replace(found, search_rate=scored[chosen].rate)
 
     def _scored(self, model: Any, contexts: Contexts, texts: Sequence[str], known: dict[str, Answers]) -> dict[str, Answers]:
         """Answers under each new prompt that fits the slot."""
-        new = [text for text in dict.fromkeys(texts) if text not in known and self._fits(model, contexts, text)]
+        new = [text for text in dict.fromkeys(texts) if text not in known and fits(model, contexts, text, self.longest)]
         return {text: answer(model, contexts, text) for text in new}
-
-    def _fits(self, model: Any, contexts: Contexts, text: str) -> bool:
-        if len(runner_for(model).encode(text)) > self.longest:
-            return False
-        try:
-            return len(encode_prompt(model, contexts, text)) <= self.longest
-        except UserError:
-            return False
 
     def _best(self, scored: dict[str, Answers], side: int) -> list[str]:
         """The beam: prompts by their mean log-odds in the sign's direction, ties by age."""

@@ -27,6 +27,7 @@ class NoPrompt(Condition):
     method: str = "none"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The model's answers to the bare questions (`Context.bare_ids`)."""
         return answer(model, contexts)
 
 
@@ -41,6 +42,7 @@ class Prompt(Condition):
     fluency: float | None = None
     selection_rate: float | None = None
     cost: Cost = field(default_factory=Cost)
+    search_rate: float | None = None
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -54,6 +56,7 @@ class Prompt(Condition):
         return self.text
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The answers with the text in the contexts' slot; UserError where its tokens do not survive there."""
         return answer(model, contexts, self.text)
 
 
@@ -65,9 +68,10 @@ def Found(
     cost: Cost | None = None,
     selection_rate: float | None = None,
     name: str = "",
+    search_rate: float | None = None,
 ) -> Prompt:
-    """A prompt that a search found, with what it cost and the rate it was chosen by on the selection split."""
-    return Prompt(text, name or f"{kind}: {_short(text)}", kind, method, fluency, selection_rate, cost or Cost())
+    """A prompt that a search found, with what it cost, its rate on the questions searched with and the one it was chosen by."""
+    return Prompt(text, name or f"{kind}: {_short(text)}", kind, method, fluency, selection_rate, cost or Cost(), search_rate)
 
 
 @dataclass(frozen=True)

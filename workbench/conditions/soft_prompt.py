@@ -23,6 +23,7 @@ from workbench.answers import Answers, answer
 from workbench.budget import Cost
 from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
 from workbench.contexts import Context, Contexts, Slot, allowed_ids
+from workbench.display import visible
 from workbench.errors import UserError
 from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.personas import Sign, Split
@@ -72,10 +73,13 @@ class SoftPrompt(Condition):
                 loss.backward()
                 optimizer.step()
         found = vectors.detach().clone()
-        method = f"prompt tuning, {length} vectors, {steps} steps of {batch} contexts, seed {seed}"
-        return cls(found, nearest_tokens(runner, found), method=method, cost=receipt.cost)
+        nearest = nearest_tokens(runner, found)
+        method = f"prompt tuning, {length} vectors, {steps} steps of {batch} contexts, seed {seed}; nearest tokens (cosine): "
+        method += " ".join(f"{visible(token)} ({cosine:.2f})" for token, cosine in nearest)
+        return cls(found, nearest, method=method, cost=receipt.cost)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The answers with the vectors standing where a prompt's tokens would."""
         runner = runner_for(model)
         placeholder = _placeholder(runner, len(self.vectors))
         with _standing_in(runner, self.vectors):

@@ -64,6 +64,7 @@ class Steering(Condition):
         return steer(model, self.direction, self.coefficient, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The answers to the bare questions while the direction is added."""
         with self.edit(model):
             return answer(model, contexts)
 
