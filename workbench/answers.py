@@ -136,10 +136,14 @@ def _score(runner: Runner, batch: list[_Row]) -> list[list[float]]:
     as_tensor = lambda values: torch.tensor(values, device=runner.device)  # noqa: E731
     decision = as_tensor([row.decision for row in batch])
     layout = Layout(as_tensor([r.prompt[0] for r in batch]), as_tensor([r.prompt[1] for r in batch]), decision)
-    with runner.placed(layout):
-        resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
     spans = [max(len(a) for a in row.answers) for row in batch]
-    where = [(r, row.decision + k) for r, (row, n) in enumerate(zip(batch, spans, strict=True)) for k in range(n)]
-    log_probs = runner.logits(resid[[r for r, _ in where], [pos for _, pos in where]]).log_softmax(dim=-1)
+    with runner.placed(layout):
+        if max(spans) == 1:
+            wanted = runner.run_at(runner.embed(ids), 0, runner.shape.n_layers, decision)[:, 0]
+        else:
+            resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+            where = [(r, row.decision + k) for r, (row, n) in enumerate(zip(batch, spans, strict=True)) for k in range(n)]
+            wanted = resid[[r for r, _ in where], [pos for _, pos in where]]
+    log_probs = runner.logits(wanted).log_softmax(dim=-1)
     starts = np.cumsum([0, *spans[:-1]])
     return [[float(log_probs[range(s, s + len(a)), list(a)].mean()) for a in row.answers] for row, s in zip(batch, starts, strict=True)]

@@ -48,7 +48,11 @@ def test_forward_with_and_without_a_prefix_cache(bench: Bench, ids: Tensor, fami
     def unembedded() -> None:
         runner.logits(runner.embed(ids))
 
-    for work in (whole, behind_a_cache, unembedded):
+    @torch.no_grad()
+    def one_position() -> None:
+        runner.run_at(runner.embed(ids), 0, depth, torch.tensor([19, 3, 11]))
+
+    for work in (whole, behind_a_cache, unembedded, one_position):
         assert BELOW < ratio(runner, work) < ABOVE, work.__name__
 
 

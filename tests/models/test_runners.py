@@ -284,3 +284,39 @@ def test_the_fingerprint_follows_the_weights(bench: Bench, backend: str) -> None
     assert again.fingerprint == bench.runner("qwen3", backend, "float32").fingerprint
     next(weight for name, weight in again.model.named_parameters() if "q_norm" in name).data.mul_(1.01)
     assert again.fingerprint != bench.runner("qwen3", backend, "float32").fingerprint
+
+
+@every_model
+@pytest.mark.parametrize("cached", (False, True))
+def test_one_position_of_the_last_block_is_that_of_the_whole(bench: Bench, ids: Tensor, family: str, backend: str, cached: bool) -> None:
+    """Rows of padded length, behind a shared prefix or none; what is captured in the last block and the gradients are the same too."""
+    runner = bench.runner(family, backend, "float64")
+    positions, sites, start = torch.tensor([10, 3, 6]), [Site(3), Site(3, "resid_pre"), Site(1)], 9 if cached else 0
+    kv = _prefix(runner, ids[:1, :9])[1].fork(torch.zeros(3, dtype=torch.long)) if cached else None
+    found = []
+    for narrow in (True, False):
+        leaf = runner.embed(ids[:, 9:], offset=start).detach().requires_grad_(True)
+        with runner.capture(sites) as caught:
+            if narrow:
+                out = runner.run_at(leaf, 0, 4, positions, kv, sites)[:, 0]
+            else:
+                out = runner.run(leaf, 0, 4, kv)[0][torch.arange(3), positions]
+        at = [a[:, 0] if a.shape[1] == 1 else a[torch.arange(3), positions] for a in caught.values()]
+        found.append([out, *at, torch.autograd.grad(out.square().sum(), leaf)[0]])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-8, rtol=1e-8)
+
+
+@either_backend
+def test_an_edit_in_the_last_block_finds_all_positions(bench: Bench, ids: Tensor, backend: str) -> None:
+    runner, shapes = bench.runner("llama", backend, "float32"), []
+
+    def zero_first(activation: Tensor) -> Tensor:
+        shapes.append(activation.shape[1])
+        return activation.index_fill(1, torch.tensor([0]), 0.0)
+
+    with torch.no_grad(), runner.edit(Site(3, "mlp_out").name, zero_first):
+        edited = runner.run_at(runner.embed(ids), 0, 4, torch.zeros(3, dtype=torch.long))
+        whole, _ = runner.run(runner.embed(ids), 0, 4)
+    assert shapes == [ids.shape[1]] * 2
+    torch.testing.assert_close(edited[:, 0], whole[:, 0])

@@ -21,8 +21,8 @@ CHILDREN = Proposals(
 )
 COMBINATIONS = [
     Savings(),
-    *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency")),
-    Savings(False, False, False, False),
+    *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency", "last_position")),
+    Savings(False, False, False, False, False),
 ]
 
 

@@ -7,18 +7,21 @@ what rows share; the others by TransformerLens's own code with its own cache ent
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import apply_softcap
 
-from workbench.models.hooked_block import Pair, is_plain, run_block
+from workbench.models.hooked_block import Pair, is_plain, run_block, run_block_at
 from workbench.models.runner import KV, Runner, Shape
+from workbench.models.sites import Site
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[
     return tuple((change(keys), change(values)) for keys, values in piece)
 
 
+def _only_read(block: Any, names: Sequence[str]) -> bool:
+    """Whether no hook is set in the block but one for each of the names (a name that stands twice: two)."""
+    points = (module for module in block.modules() if isinstance(module, HookPoint))
+    return all(len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points)
+
+
 class HookedRunner(Runner):
     """A HookedTransformer behind the seam."""
 
@@ -109,6 +118,27 @@ class HookedRunner(Runner):
         if not keep:
             return resid, None
         return resid, kv.longer(new) if kv else HookedKV(start, (tuple(new),), len(resid))
+
+    def run_at(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        start: int,
+        stop: int,
+        positions: Int[Tensor, " batch"],
+        kv: KV | None = None,
+        sites: Sequence[Site] = (),
+    ) -> Float[Tensor, "batch 1 d_model"]:
+        block = self.model.blocks[stop - 1] if stop > start else None
+        if block is None or not is_plain(block) or not _only_read(block, [site.name for site in sites]):
+            return super().run_at(resid, start, stop, positions, kv, sites)
+        assert kv is None or (isinstance(kv, HookedKV) and kv.start == start), "the cache begins at another block"
+        resid, _ = self.run(resid, start, stop - 1, kv)
+        out = run_block_at(block, resid, positions, kv.left_of(stop - 1) if kv else ())
+        made = sum(weight.numel() for name, weight in block.attn.named_parameters() if name.lstrip("_") in ("W_Q", "W_K", "W_V"))
+        share = made / self.shape.block_parameters
+        keys = resid.shape[1] + (kv.length if kv else 0)
+        self._count_layers(out, len(resid) * (resid.shape[1] * share + 1 - share), len(resid) * keys)
+        return out
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Pair = tuple[Float[Tensor, "row_or_1 pos kv_head d_head"], Float[Tensor, "row_or_1 pos kv_head d_head"]]
@@ -42,16 +42,40 @@ def run_block(block: Any, resid: Float[Tensor, "row pos d_model"], left: Sequenc
     """The block behind the pieces `left` (in order): its output, and the new keys and values (keys not yet turned)."""
     resid = block.hook_resid_pre(resid)
     attended, new = _attend(block.attn, block.ln1(resid), left)
+    return _behind_attention(block, resid, attended), new
+
+
+def run_block_at(
+    block: Any, resid: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " row"], left: Sequence[Pair]
+) -> Float[Tensor, "row 1 d_model"]:
+    """What leaves the block at one position a row: of the others only keys and values are made (and queries, which TransformerLens
+    makes together with them). Hooks behind the queries see that position only."""
+    resid, rows = block.hook_resid_pre(resid), torch.arange(len(positions), device=resid.device)
+    q, k, v = _qkv(block.attn, block.ln1(resid))
+    attended = _out(block.attn, _mixed_behind(block.attn, q, [*left, (k, v)], positions))
+    return _behind_attention(block, resid[rows, positions][:, None], attended)
+
+
+def _behind_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
+    """Attention's output joined to the residual stream, and the MLP."""
     if block.cfg.use_normalization_before_and_after:
         attended = block.ln1_post(attended)
     middle = block.hook_resid_mid(resid + block.hook_attn_out(attended))
-    return block.hook_resid_post(middle + block.apply_mlp(block.ln2(middle))), new
+    return block.hook_resid_post(middle + block.apply_mlp(block.ln2(middle)))
 
 
 def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair]) -> tuple[Tensor, Pair]:
-    q, k, v = attn.calculate_qkv_matrices(normed, normed, normed)
+    q, k, v = _qkv(attn, normed)
     z = _mixed_here(attn, q, k, v) if not left else _mixed_behind(attn, q, [*left, (k, v)])
-    return attn.hook_z(z).flatten(2) @ attn.W_O.flatten(0, 1) + attn.b_O, (k, v)
+    return _out(attn, z), (k, v)
+
+
+def _qkv(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return attn.calculate_qkv_matrices(normed, normed, normed)
+
+
+def _out(attn: Any, z: Float[Tensor, "row pos head d_head"]) -> Float[Tensor, "row pos d_model"]:
+    return attn.hook_z(z).flatten(2) @ attn.W_O.flatten(0, 1) + attn.b_O
 
 
 def _mixed_here(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "row pos head d_head"]:
@@ -61,13 +85,19 @@ def _mixed_here(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "ro
     return torch.nn.functional.scaled_dot_product_attention(*turned, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2)
 
 
-def _mixed_behind(attn: Any, q: Tensor, pieces: Sequence[Pair]) -> Float[Tensor, "row pos head d_head"]:
-    """The last piece holds the queries' own positions."""
-    (rows, pos), kv_heads = q.shape[:2], pieces[0][0].shape[2]
+def _mixed_behind(
+    attn: Any, q: Tensor, pieces: Sequence[Pair], positions: Int[Tensor, " row"] | None = None
+) -> Float[Tensor, "row pos head d_head"]:
+    """The last piece holds the queries' own positions. positions: of each row only the query that stands there."""
     starts = [sum(piece[0].shape[1] for piece in pieces[:i]) for i in range(len(pieces))]
-    q = _by_kv_head(_turned(attn, q, starts[-1]), kv_heads) / attn.attn_scale
+    q, kv_heads = _turned(attn, q, starts[-1]), pieces[0][0].shape[2]
+    if positions is not None:
+        q = q[torch.arange(len(q), device=q.device), positions][:, None]
+    rows, pos = q.shape[:2]
+    q = _by_kv_head(q, kv_heads) / attn.attn_scale
     scores = [_scores(q, _turned(attn, keys, start)) for (keys, _), start in zip(pieces, starts, strict=True)]
-    scores[-1] = scores[-1].masked_fill(_future(pos, scores[-1]), -torch.inf)
+    future = _future(pos, scores[-1]) if positions is None else _right_of(positions, scores[-1])
+    scores[-1] = scores[-1].masked_fill(future, -torch.inf)
     pattern = torch.cat(scores, dim=-1).softmax(-1).split([piece[0].shape[1] for piece in pieces], dim=-1)
     z = sum(_mixed(part, values) for part, (_, values) in zip(pattern, pieces, strict=True))
     return z.reshape(rows, kv_heads, -1, pos, z.shape[-1]).permute(0, 3, 1, 2, 4).reshape(rows, pos, -1, z.shape[-1])
@@ -101,3 +131,8 @@ def _future(pos: int, scores: Float[Tensor, "row kv_head query pos"]) -> Tensor:
     """True where a query (heads of a group one after the other) would look to its right."""
     mask = torch.ones(pos, pos, dtype=torch.bool, device=scores.device).triu(1)
     return mask.repeat(scores.shape[2] // pos, 1)
+
+
+def _right_of(positions: Int[Tensor, " row"], scores: Float[Tensor, "row kv_head query pos"]) -> Tensor:
+    """True where a key stands to the right of the row's own position."""
+    return (torch.arange(scores.shape[-1], device=scores.device) > positions[:, None])[:, None, None]

@@ -165,6 +165,23 @@ class Runner(ABC):
         A cache made for blocks start..stop' serves every run start..stop with stop <= stop'. `kv` is never changed.
         """
 
+    def run_at(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        start: int,
+        stop: int,
+        positions: Int[Tensor, " batch"],
+        kv: KV | None = None,
+        sites: Sequence[Site] = (),
+    ) -> Float[Tensor, "batch 1 d_model"]:
+        """`run`, of which only one position a row is wanted: the same numbers to rounding.
+
+        A model may leave out of the last block what no one asks for. It does so only where no hook is set in that block, but
+        those of `sites`: what the caller captures there itself has then one position a row.
+        """
+        out, _ = self.run(resid, start, stop, kv)
+        return out[torch.arange(len(out), device=out.device), positions][:, None]
+
     @abstractmethod
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         """Float32 logits of residuals that left the last block: final norm, unembedding, soft-cap."""
@@ -274,9 +291,12 @@ class Runner(ABC):
         Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their products has one product
         behind it; queries, keys, pattern and values all vary, so each of attention's has two.
         """
-        batch, pos = out.shape[0], out.shape[1]
-        layers = batch * pos * blocks
-        weights, attention = 2 * layers * self.shape.block_parameters, 4 * layers * keys * self.shape.n_heads * self.shape.d_head
+        layers = out.shape[0] * out.shape[1] * blocks
+        self._count_layers(out, layers, layers * keys)
+
+    def _count_layers(self, out: Tensor, layers: float, pairs: float) -> None:
+        """`layers`: tokens x blocks (a part of a block counts by its weights); `pairs`: of a query and a key, over all blocks."""
+        weights, attention = 2 * layers * self.shape.block_parameters, 4 * pairs * self.shape.n_heads * self.shape.d_head
         self.meter.forward += layers
         self.meter.flops += weights + attention
         if out.requires_grad:

@@ -31,6 +31,7 @@ class Savings:
     shared_prompt: bool = True
     parent_kv: bool = True
     lazy_fluency: bool = True
+    last_position: bool = True
     halving: float = 0.0
 
 

@@ -7,7 +7,8 @@ For prompts of n tokens, contexts with q tokens left of the slot and t right of 
    values left of p: only n - p tokens are run. No published code does this.
 3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run.
    In a group of one (prompt behind the question) prompt and suffix are run together.
-4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them.
+4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of block L itself, where
+   suffixes are run alone, only the decision token is run to its end; of the others its keys and values suffice.
 5. Fluency continues from the residual at L, and only for children that can still win (`fluency.py`).
 6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
 
@@ -239,15 +240,23 @@ class Scorer:
         ids = pad_right([c.suffix_ids for c in contexts]).to(self.runner.device)
         embedded = self.runner.embed(ids, cache.length).repeat(rows, 1, 1)
         fork = torch.arange(rows, device=self.runner.device).repeat_interleave(len(members))
-        with self.runner.capture(self.objective.sites) as caught:
-            resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
         last = torch.tensor([len(c.suffix_ids) - 1 for c in contexts], device=self.runner.device).repeat(rows)
+        with self.runner.capture(self.objective.sites) as caught:
+            if self.savings.last_position:
+                resid = self.runner.run_at(embedded, 0, self.depth, last, cache.fork(fork), self.objective.sites)
+            else:
+                resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
         return self._read(caught, resid, last, members * rows).view(rows, len(members))
 
     def _read(self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]) -> Float[Tensor, " row"]:
+        """The objective of rows whose decision token stands at `last`, or is all that is there."""
         rows = torch.arange(len(resid), device=resid.device)
-        read = {site: activation[rows, last].float() for site, activation in caught.items()}
-        final = resid[rows, last] if self.objective.needs_final else None
+
+        def at_decision(activation: Tensor) -> Tensor:
+            return activation[:, 0] if activation.shape[1] == 1 else activation[rows, last]
+
+        read = {site: at_decision(activation).float() for site, activation in caught.items()}
+        final = at_decision(resid) if self.objective.needs_final else None
         return self.objective.score(Readout(read, final, self.answers[list(members)], self.runner)).float()
 
     # ---- chunks -----------------------------------------------------------------------------------------------------
