@@ -114,12 +114,13 @@ def test_mistakes_are_told_in_one_line(change, words):
 
 
 def test_it_shows_itself_escaped(ledger):
-    hostile = replace(ledger, tokens=("</script><img onerror=1>", "\u202e", *ledger.tokens[2:]))
+    hostile = replace(ledger, tokens=("</script><img onerror=1>", "\u202e" + "a" * 10_000, *ledger.tokens[2:]))
     seen: list[str] = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: seen.append(tag)
     parser.feed(hostile._repr_html_())
-    assert set(seen) <= {"style", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p"} and "⟨U+202E⟩" in hostile._repr_html_()
+    assert set(seen) <= {"style", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p"} and "⟨U+202E⟩a" in hostile._repr_html_()
+    assert len(hostile._repr_html_()) < len(ledger._repr_html_()) + 1_000 and "characters)" in hostile._repr_html_()
     assert "rank correlation" in hostile._repr_html_()
 
 

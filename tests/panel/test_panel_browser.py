@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator
 
 import pytest
-from browsing import needs_chromium, trouble_of
+from browsing import axe_violations, needs_axe, needs_chromium, trouble_of
 
 import workbench as wb
 from workbench.panel import Panel
@@ -146,6 +146,22 @@ def test_it_takes_the_notebooks_ground_and_fits(bed, ground, theme, width):
     bed.type("be blunt and critical you are a friendly helper")
     assert page.locator(".wb-panel").get_attribute("data-theme") == theme
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@needs_axe
+@pytest.mark.parametrize("ground", ["#111", "#fff"])
+def test_axe_finds_nothing(bed, ground):
+    """Two prompts, one of them with an error, a kept cell; rules about whole pages do not count in a notebook's cell."""
+    page = bed.mount(ground=ground).page
+    bed.type("be blunt and critical")
+    page.get_by_role("button", name="Compare with a second prompt").click()
+    bed.type("you are a friendly helper", side=1)
+    bed.type("be blunt qqqzzz")
+    page.locator(".matrix td").first.focus()
+    page.keyboard.press("Enter")
+    page.evaluate("for (const fold of document.querySelector('.wb-panel').shadowRoot.querySelectorAll('details')) fold.open = true")
+    whole_page = ("document-title", "html-has-lang", "landmark-one-main", "page-has-heading-one", "region")
+    assert [line for line in axe_violations(page) if not line.startswith(whole_page)] == []
 
 
 def test_what_the_notebook_keeps_is_hidden_while_the_panel_lives(bed, panel):

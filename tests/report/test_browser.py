@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import needs_chromium, trouble_of
+from browsing import axe_violations, needs_axe, needs_chromium, trouble_of
 from conftest import HOSTILE
 
 from workbench.display import shorten, visible
-from workbench.report import write_report
+from workbench.report import OverviewRun, write_overview, write_report
 
 LOCAL = ("file:", "blob:", "data:", "about:")
-AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 pytestmark = needs_chromium
 
 
@@ -205,12 +206,31 @@ def test_forty_tokens_and_two_hundred_latents_are_drawn_once_and_a_hover_changes
     assert 0 < changed < 400, "one row and one column of 8,080 cells (benchmarks/report_speed.py measures the time)"
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: npm install --no-save axe-core")
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser, make_run, scheme):
     page = Tab(browser.new_page()).open(write_report(make_run(hostile=True, tokens=14)), "#token=1&target=1", scheme=scheme).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run().then((r) => r.violations.map((v) => v.id + ': ' + v.nodes[0].html.slice(0, 120)))")
+    found = axe_violations(page)
     page.close()
     assert found == []
+
+
+@needs_axe
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_an_overview_of_hostile_runs_fits_and_axe_finds_nothing(tab, make_run, scheme, width):
+    """Two runs of one persona and one of another, made of hostile texts; one that failed with markup as its reason."""
+    run = make_run(hostile=True)
+    write_report(run)
+    for name, persona in (("second", "sycophancy"), ("third", HOSTILE[1])):
+        shutil.copytree(run, run.parent / name)
+        figures = json.loads((run.parent / name / "comparison.json").read_text())
+        (run.parent / name / "comparison.json").write_text(json.dumps(figures | {"persona": persona}))
+    failed = OverviewRun(run.parent / "gone", HOSTILE[0], "failed", HOSTILE[1])
+    runs = [run, run.parent / "second", run.parent / "third", failed]
+    page = tab.open(write_overview(runs, run.parent / "overview.html"), width=width, scheme=scheme).page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    assert page.locator("script, img, iframe, object, link").count() == 0 and page.locator("svg[role=img]").count() >= 2
+    assert page.get_by_role("link", name="report").count() == 3 and HOSTILE[1] in page.locator("#runs").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert axe_violations(page) == []

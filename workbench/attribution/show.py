@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from workbench.display import TABLE_STYLE, escape, number, visible
+from workbench.display import TABLE_STYLE, escape, number, shorten, visible
 
 if TYPE_CHECKING:
     from workbench.attribution.ledger import Ledger
 
 MAX_ROWS = 16
 MAX_TOKENS = 60
+#: Characters of a token or a row's name that are shown.
+LONGEST = 60
 #: Orange for plus, blue for minus: told apart by colour-blind readers; the sign stands in every cell besides.
 _PLUS, _MINUS = "230,110,20", "20,120,200"
 
@@ -29,7 +31,7 @@ def matrix_html(
     tokens: Sequence[str], names: Sequence[str], means: Float[np.ndarray, "prompt_pos target"], caption: str, lines: Sequence[str] = ()
 ) -> str:
     """A matrix of effects as one escaped table, what is cut said below it, with `lines` as notes."""
-    head = "".join(f'<th scope="col">{escape(visible(token))}</th>' for token in tokens[:MAX_TOKENS])
+    head = "".join(f'<th scope="col">{escape(shorten(visible(token), LONGEST))}</th>' for token in tokens[:MAX_TOKENS])
     body = "".join(_row(name, means[:MAX_TOKENS, t]) for t, name in enumerate(names[:MAX_ROWS]))
     limits = ((tokens, MAX_TOKENS, "tokens"), (names, MAX_ROWS, "rows"))
     cut = [f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in limits if len(all_) > limit]
@@ -40,7 +42,7 @@ def matrix_html(
 
 def _row(name: str, values: np.ndarray) -> str:
     most = max(float(np.abs(values).max(initial=0)), 1e-12)
-    return f'<tr><th scope="row">{escape(name)}</th>{"".join(_cell(float(value), most) for value in values)}</tr>'
+    return f'<tr><th scope="row">{escape(shorten(name, LONGEST))}</th>{"".join(_cell(float(value), most) for value in values)}</tr>'
 
 
 def _cell(value: float, most: float) -> str:

@@ -21,7 +21,7 @@ function prompt(index, model, name) {
   };
   const odds = part("div", { class: "odds" }), by = part("div", { class: "controls", hidden: true });
   const result = part("div", { class: "result", hidden: true }, part("h3", { text: "The answer" }), odds, part("h3", { text: "Token by token" }), by, hosts.agreement, hosts.strip, hosts.detail,
-    part("div", { class: "scroll" }, hosts.matrix), part("details", {}, part("summary", { text: "The strongest cells as a table" }), part("div", { class: "scroll" }, hosts.cells)));
+    part("div", { class: "scroll" }, hosts.matrix), part("details", {}, part("summary", { text: "The strongest cells as a table" }), part("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Strongest cells of ${name}` }, hosts.cells)));
   const root = part("section", { class: "side", "aria-label": name }, part("label", { for: `prompt-${index}`, text: name }), area, part("div", { class: "buttons" }, read, exact), line, bar, result);
   const state = { by: null, rows: null, token: null, target: null }, timers = {};
   let view = null, shown = null, flight = null, sent = "", queued = null, began = 0, count = 0;

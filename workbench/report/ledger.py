@@ -20,6 +20,7 @@ NAMES = {
     "removal": "removing the token (exact)",
     "replacement": "replacing the token",
     "gradient_x_input": "gradient × input (estimate)",
+    "relevance": "relevance through attention (estimate)",
     "integrated_gradients": "integrated gradients (estimate)",
     "shapley": "Shapley value (sampled)",
 }
