@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.planted import random_model, toy_persona
-from workbench.answers import answer, answer_each
+from workbench.answers import answer, answer_each, answer_prompts
 from workbench.contexts import all_survive, allowed_ids, encode_prompt, make_contexts, survives
 from workbench.errors import UserError
 from workbench.models import load_model, runner_for
@@ -127,6 +127,17 @@ def test_padding_and_batching_change_nothing(model):
     alone = [float(answer_each(model, [c], [ids])[0]) for c in contexts[:5]]
     assert together[:5] == pytest.approx(alone, abs=1e-4)
     assert answer(model, contexts, "Be kind.", batch_tokens=1).log_odds == pytest.approx(together, abs=1e-4)
+
+
+@pytest.mark.parametrize("slot", ["system", "before_question", "after_question"])
+def test_several_prompts_at_once_answer_as_alone(model, slot):
+    contexts = make_contexts(model, toy_persona().split().search, slot, n=4)
+    prompts = ["Be kind.", encode_prompt(model, contexts, "Never lie to anybody"), "Ok"]
+    for batch_tokens in (8192, 16):
+        for found, prompt in zip(answer_prompts(model, contexts, prompts, batch_tokens), prompts, strict=True):
+            alone = answer(model, contexts, prompt)
+            assert found.log_odds == pytest.approx(alone.log_odds, abs=1e-4)
+            assert (found.group, found.item_id) == (alone.group, alone.item_id)
 
 
 def test_user_mistakes_are_told_in_one_line(model):

@@ -75,6 +75,39 @@ def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = 
     return package(contexts, log_odds)
 
 
+def answer_prompts(model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], batch_tokens: int = 8192) -> list[Answers]:
+    """`answer` for each of several prompts, to rounding.
+
+    Where contexts differ left of the slot (a prompt behind the question) and answers are single tokens, what stands there is run once
+    for all prompts. Hooks then see prompts and suffixes apart from what stands left of them.
+    """
+    runner = runner_for(model)
+    ids = [tuple(encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt) for prompt in prompts]
+    if contexts.shared_prefix or len(ids) < 2 or any(len(a) > 1 for context in contexts for a in context.answers):
+        return [answer(runner, contexts, each, batch_tokens) for each in ids]
+    columns = np.stack([_behind(runner, context, ids, batch_tokens) for context in contexts])
+    return [package(contexts, column) for column in columns.T]
+
+
+@torch.no_grad()
+def _behind(runner: Runner, context: Context, prompts: Sequence[tuple[int, ...]], batch_tokens: int) -> Float[np.ndarray, " prompt"]:
+    """Log-odds of a context's single-token answers with each prompt, behind the one run of what stands left of the slot."""
+    top, kv, found = runner.shape.n_layers, None, []
+    if context.prefix_ids:
+        _, kv = runner.run(runner.embed(torch.tensor([context.prefix_ids], device=runner.device)), 0, top, keep=True)
+    tails = [(*prompt, *context.suffix_ids) for prompt in prompts]
+    answers = torch.tensor([[a[0] for a in context.answers]], device=runner.device)
+    at_once = max(1, batch_tokens // max(map(len, tails)))
+    for start in range(0, len(tails), at_once):
+        some = tails[start : start + at_once]
+        last = torch.tensor([len(tail) - 1 for tail in some], device=runner.device)
+        forked = kv.fork(torch.zeros_like(last)) if kv is not None else None
+        resid = runner.run_at(runner.embed(pad_right(some).to(runner.device), len(context.prefix_ids)), 0, top, last, forked)
+        logits = runner.logits_of(resid[:, 0], answers.expand(len(some), -1))
+        found.append((logits[:, 0] - logits[:, 1]).double().cpu().numpy())
+    return np.concatenate(found)
+
+
 def package(contexts: Contexts, log_odds: np.ndarray) -> Answers:
     """Answers from log-odds that were computed elsewhere, in the order of the contexts."""
     first = np.array([c.matching_first for c in contexts])

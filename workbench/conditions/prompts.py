@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.answers import Answers, answer
+from workbench.answers import Answers, answer, answer_prompts
 from workbench.budget import Cost
 from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
 from workbench.contexts import Contexts, Slot
@@ -96,7 +96,7 @@ class ManualPrompts:
         """The one that moves the mean log-odds furthest in the sign's direction on the selection data (ties: the earlier)."""
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
-            tried = [Prompt(text).answer(model, contexts) for text in self.prompts]
+            tried = answer_prompts(model, contexts, self.prompts)
         best = max(range(len(tried)), key=lambda i: (signed(sign) * float(tried[i].log_odds.mean()), -i))
         method = f"best of {len(tried)} on selection"
         return Prompt(self.prompts[best], name, "manual", method, selection_rate=tried[best].rate, cost=receipt.cost)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.answers import answer
+from workbench.answers import answer_prompts
 from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
 from workbench.display import html_table
@@ -70,7 +70,11 @@ class Frontier:
         """The same frontier with every candidate measured on the selection split and the best one marked: the greatest mean
         shift of the log-odds in the direction of the search's sign. max_fluency: only candidates at most so unlikely (nats)."""
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
-        measured = [_measured(model, contexts, c) for c in self.candidates]
+        answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
+        measured = [
+            replace(c, selection_rate=found.rate, selection_log_odds=float(np.mean(found.log_odds)))
+            for c, found in zip(self.candidates, answers, strict=True)
+        ]
         admitted = [i for i, c in enumerate(measured) if max_fluency is None or c.fluency <= max_fluency]
         if not admitted:
             raise UserError(f"no candidate has a fluency of at most {max_fluency} nats: the most fluent has {measured[0].fluency:.2f}")
@@ -112,8 +116,3 @@ class Frontier:
 
     def _repr_html_(self) -> str:
         return html_table(self.table, caption=f"{self.method}, seed {self.seed}: objective against fluency (nats a token; lower is more fluent)")
-
-
-def _measured(model: Any, contexts: Contexts, candidate: Candidate) -> Candidate:
-    found = answer(model, contexts, candidate.ids)
-    return replace(candidate, selection_rate=found.rate, selection_log_odds=float(np.mean(found.log_odds)))
