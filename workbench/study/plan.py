@@ -14,11 +14,13 @@ The plan is an estimate: `tests/test_plan.py` holds its FLOPs against the meter'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import TemplateError
 
 from workbench.directions.scan import DEFAULT_METHODS, METHODS
 from workbench.display import html_table
@@ -134,27 +136,42 @@ class _Data:
             items, characters = _PUBLISHED[Path(path).name]
             notes.append(f"{path} is not here: {items} questions of {characters} characters assumed, as published")
             tokens, metric = characters / 4 + 40, study.metric or "letters"
+            after_system = tokens - 8
         else:
             persona = load_persona(study.persona, path, study.data.world)
             items, metric = len(persona.items), study.metric or persona.metric
             sample = [i.question + (f" (A) {i.matching} (B) {i.not_matching}" if metric == "letters" else "") for i in persona.items[::7]]
-            tokens = _tokens(study, sample, notes)
-        behind = 6.0 if study.slot != "system" else tokens - 8
+            tokens, after_system = _tokens(study, sample, notes)
+        behind = 6.0 if study.slot != "system" else after_system
         orders = 2 if metric == "letters" and study.protocol.orders == "both" else 1
         return cls(items, tokens, behind, orders, tuple(notes))
 
 
-def _tokens(study: Study, texts: list[str], notes: list[str]) -> float:
-    """Mean tokens of a question with its template."""
+def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float]:
+    """Mean tokens of a question with its template, and of what the template puts behind a system prompt."""
     try:
         tokenizer = tokenizer_of(study.model.name)
     except UserError:
         notes.append("the model's tokenizer is not here: 4 characters a token assumed, and 40 tokens for the template")
-        return sum(map(len, texts)) / len(texts) / 4 + 40
+        tokens = sum(map(len, texts)) / len(texts) / 4 + 40
+        return tokens, tokens - 8
     if getattr(tokenizer, "chat_template", None):
         chats = ([{"role": "user", "content": text}] for text in texts)
         texts = [str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats]
-    return sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]) / len(texts)
+    tokens = sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]) / len(texts)
+    return tokens, tokens - _before_system(tokenizer)
+
+
+def _before_system(tokenizer: Any) -> int:
+    """Tokens of a bare question that do not stand behind a system prompt: all but the end that both renderings share."""
+    user = [{"role": "user", "content": "x"}]
+    try:
+        both = (tokenizer.apply_chat_template(chat, add_generation_prompt=True) for chat in (user, [{"role": "system", "content": "y"}, *user]))
+        bare, prompted = (chat["input_ids"] if isinstance(chat, Mapping) else chat for chat in both)
+    except (TemplateError, ValueError):
+        return 8  # no template, or none with a system role
+    shared = next((i for i, (a, b) in enumerate(zip(bare[::-1], prompted[::-1], strict=False)) if a != b), min(len(bare), len(prompted)))
+    return len(bare) - shared
 
 
 @dataclass(frozen=True)

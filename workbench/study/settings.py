@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.budget import Budget
 from workbench.errors import UserError
@@ -32,13 +32,20 @@ CONDITIONS = (
     "steering_prompt",
     "steering_decision",
     "conditional_steering",
+    "steering_caa",
+    "steering_persona_vector",
     "latent_clamp",
     "few_shot",
     "soft_prompt",
+    "llm_proposed",
+    "gepa",
 )
 
 #: Conditions that must be asked for: dearer, or a second form of one that is there.
-ON_REQUEST = ("gcg", "steering_prompt", "steering_decision", "conditional_steering", "latent_clamp", "few_shot", "soft_prompt")
+ON_REQUEST = (
+    *("gcg", "steering_prompt", "steering_decision", "conditional_steering", "steering_caa", "steering_persona_vector", "latent_clamp"),
+    *("few_shot", "soft_prompt", "llm_proposed", "gepa"),
+)
 
 #: Conditions of a study that names none: what every comparison needs and what costs little.
 USUAL = tuple(name for name in CONDITIONS if name not in ON_REQUEST)
@@ -102,6 +109,21 @@ class Search(_Frozen):
     start: Literal["random", "manual"] = "random"
 
 
+class Proposer(_Frozen):
+    """Who writes prompts for the conditions llm_proposed and gepa. model: as in `model.name`; None: the studied model itself. With
+    base_url (.../v1) it is the name of a model at an OpenAI-compatible endpoint; key_variable: the environment variable of its key."""
+
+    model: str | None = None
+    base_url: str | None = None
+    key_variable: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> Proposer:
+        if self.base_url is not None and self.model is None:
+            raise ValueError("an endpoint needs the name of its model in proposer.model")
+        return self
+
+
 class Attribution(_Frozen):
     """contexts: selection contexts that the ledger averages over. estimators: names of workbench.attribution. circuit: heads and MLPs in
     the circuit (0: none). cards: latents that get a card (0: none), read on `texts` texts of the file `corpus` (None: the train
@@ -146,6 +168,7 @@ class Study(_Frozen):
     primary: tuple[str, ...] = ("resga", "saega")
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     beside_weight: float = Field(1.0, gt=0)
+    proposer: Proposer = Proposer()
     attribution: Attribution = Attribution()
     protocol: Protocol = Protocol()
 

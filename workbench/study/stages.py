@@ -13,10 +13,13 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
+from workbench.answers import answer
 from workbench.conditions import (
     Found,
+    GEPAProposed,
     Guard,
     LatentClamp,
+    LLMProposed,
     ManualPrompts,
     NoPrompt,
     RandomText,
@@ -27,6 +30,7 @@ from workbench.conditions import (
     true_contexts,
 )
 from workbench.conditions.constant_answer import constant_answers
+from workbench.conditions.proposers import Endpoint, LocalModel, Proposer
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
 from workbench.directions import DEFAULT_METHODS, Direction, Scan, find_directions, random_directions
 from workbench.errors import UserError
@@ -287,6 +291,11 @@ def build_conditions(
         untuned = Steering(directions.best, positions=positions, conditional=conditional)
         return untuned.tune(model, contexts, study.sign, guard=material.guard)
 
+    def published(method: str, name: str) -> Steering:
+        untuned = Steering(published_direction(material, method, directions.best.site.layer), name=name)
+        return untuned.tune(model, contexts, study.sign, guard=material.guard)
+
+    manual = material.persona.manual_prompts.get(study.sign, ())
     made: dict[str, Callable[[], Sequence[Any]]] = {
         "constant_answer": lambda: constant_answers(contexts),
         "manual": lambda: [ManualPrompts(material.persona.manual_prompts[study.sign]).choose(model, contexts, study.sign)],
@@ -296,6 +305,18 @@ def build_conditions(
         "steering_prompt": lambda: [steered("prompt")],
         "steering_decision": lambda: [steered("decision")],
         "conditional_steering": lambda: [steered("all", conditional=True)],
+        "steering_caa": lambda: [published("mean_difference", "CAA steering")],
+        "steering_persona_vector": lambda: [published("response_mean", "persona vector steering")],
+        "llm_proposed": lambda: [
+            LLMProposed(proposer_of(material)).run(
+                model, material.search_questions, contexts, manual, material.persona.description, study.sign, study.slot
+            )
+        ],
+        "gepa": lambda: [
+            GEPAProposed(proposer_of(material), study.search.budget, seed=study.seed).run(
+                model, material.search_questions, contexts, next(iter(manual), ""), study.sign, study.slot
+            )
+        ],
         "soft_prompt": lambda: [SoftPrompt.fit(model, material.splits.search, study.sign, length, seed=study.seed, slot=study.slot)],
         "few_shot": lambda: [few_shot(model, material.splits.train, contexts, sign=study.sign, seed=study.seed)],
     }
@@ -304,17 +325,35 @@ def build_conditions(
     conditions: list[Any] = [NoPrompt()]
     for name in study.conditions:
         searched = [(key, frontier) for key, frontier in chosen.items() if key.split()[0] == name]
-        conditions += [_found(key, frontier) for key, frontier in searched]
+        conditions += [_found(material, key, frontier) for key, frontier in searched]
         if name in made:
             conditions += list(made[name]())
     return conditions
 
 
-def _found(name: str, frontier: Frontier) -> Any:
-    """The chosen prompt of a search as a condition."""
+def published_direction(material: Material, method: str, layer: int) -> Direction:
+    """The direction of one published method at the layer of the study's own: what steering is usually done with."""
+    study, splits = material.study, material.splits
+    s, orders = study.directions, study.protocol.orders
+    texts = (s.rows, s.texts, s.contexts, study.slot, study.seed, orders)
+    return find_directions(material.model, splits.train, splits.search, (layer,), (method,), *texts).best
+
+
+def proposer_of(material: Material) -> Proposer:
+    """Who writes prompts: the studied model, another one of the workbench, or a model at an endpoint."""
+    who, own = material.study.proposer, material.study.model
+    if who.base_url is not None:
+        return Endpoint(who.base_url, str(who.model), who.key_variable)
+    model = material.model if who.model is None else load_model(who.model, own.device, own.dtype)
+    return LocalModel(model, seed=material.study.seed)
+
+
+def _found(material: Material, name: str, frontier: Frontier) -> Any:
+    """The chosen prompt of a search as a condition, its rate on the questions of the search beside the one it was chosen by."""
     best = next(c for c in frontier.candidates if c.chosen)
     kind = name.split()[0]
-    return Found(best.text, kind, frontier.method, best.fluency, frontier.cost, best.selection_rate, name)
+    searched = answer(material.model, material.search_questions, best.ids).rate
+    return Found(best.text, kind, frontier.method, best.fluency, frontier.cost, best.selection_rate, name, searched)
 
 
 def _typical_length(chosen: Mapping[str, Frontier]) -> int:
