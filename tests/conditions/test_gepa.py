@@ -15,6 +15,7 @@ from workbench.conditions.proposers import LocalModel, Scripted
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
+from workbench.personas import Sign
 
 MODEL = random_model()
 SPLITS = toy_persona("text").split()
@@ -27,14 +28,14 @@ def written(text: str) -> str:
     return f"The answers were too eager.\n```\n{text}\n```"
 
 
-def run(proposer, sign: wb.personas.Sign = "suppress", **settings) -> Prompt:
+def run(proposer, sign: Sign = "suppress", **settings) -> Prompt:
     pytest.importorskip("gepa")
     settings = {"budget": Budget(steps=len(TEXTS)), "minibatch": len(SEARCH), "finalists": 1} | settings
     return GEPAProposed(proposer, **settings).run(MODEL, SEARCH, SELECTION, START, sign)
 
 
 @pytest.mark.parametrize(("sign", "side"), [("suppress", -1), ("induce", 1)])
-def test_the_best_of_all_that_was_written_is_kept(sign: wb.personas.Sign, side: int) -> None:
+def test_the_best_of_all_that_was_written_is_kept(sign: Sign, side: int) -> None:
     """With every context in the minibatch a prompt that beats all before it beats its parent, whichever that was."""
     found = run(Scripted([written(text) for text in TEXTS]), sign)
     assert found.prompt == max((START, *TEXTS), key=lambda text: side * answer(MODEL, SEARCH, text).p.mean())
@@ -73,9 +74,14 @@ def test_what_does_not_fit_costs_nothing_and_a_missing_reply_is_listed() -> None
 
 def test_the_cost_is_all_that_ran_the_proposers_too_and_ends_near_the_budget() -> None:
     """All but the reading of the chosen prompt on the search questions, which finds and chooses nothing."""
+
+    class Hurried(LocalModel):
+        def __call__(self, request: str) -> str:
+            return super().__call__(request[-40:])  # the whole of it has no room in a tiny model's context
+
     own, helper = runner_for(MODEL).meter, runner_for(random_model(1)).meter
     before = own.flops + helper.flops
-    found = run(LocalModel(random_model(1), max_new_tokens=2), budget=Budget(model_calls=60), minibatch=2)
+    found = run(Hurried(random_model(1), max_new_tokens=2), budget=Budget(model_calls=60), minibatch=2)
     spent, before = own.flops + helper.flops - before, own.flops
     answer(MODEL, SEARCH, found.prompt)
     assert found.cost.flops == spent - (own.flops - before) and helper.flops > 0
