@@ -47,7 +47,7 @@ class RunsTable:
         if unit not in _COSTS:
             raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(_COSTS)}")
         keys = ["persona", "model", "sign", "kind", "condition"]
-        bought = self.table[pd.to_numeric(self.table[unit]) > 0].sort_values(unit)
+        bought = self.table[self.table[unit].astype(float) > 0].sort_values(unit)
         rows = []
         for key, part in bought.groupby(keys, sort=False):
             budget = (part[unit] > 1.2 * part[unit].shift()).cumsum()
