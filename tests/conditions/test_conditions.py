@@ -82,7 +82,7 @@ def test_the_manual_prompt_is_the_best_on_selection_for_each_sign() -> None:
     assert low.prompt == min(means, key=means.get) and high.prompt == max(means, key=means.get)
     assert low.selection_rate == answer(MODEL, selection, low.prompt).rate
     tokens = sum(len(c.ids(encode_prompt(MODEL, selection, text))) for text in texts for c in selection)
-    assert 3 * tokens <= low.cost.forward < 1.1 * 3 * tokens  # three blocks; padding is run too, and counted
+    assert 2 * tokens <= low.cost.forward < 1.1 * 3 * tokens  # two whole blocks, of the third keys and values; padding is counted too
     with pytest.raises(UserError, match="a list of at least one"):
         ManualPrompts("Be blunt.")
     with pytest.raises(UserError, match="'suppress' or 'induce'"):
@@ -206,5 +206,5 @@ def test_latents_are_clamped_up_with_the_persona_and_off_against_it() -> None:
 def test_spending_counts_what_the_block_ran() -> None:
     with spending(MODEL, LETTERS) as receipt:
         answer(MODEL, LETTERS)
-    assert receipt.cost.model_calls == pytest.approx(len(LETTERS), rel=0.1)
+    assert 2 / 3 * len(LETTERS) < receipt.cost.model_calls < len(LETTERS)  # of the last of three blocks little more than keys and values
     assert receipt.cost.flops > 0 and receipt.cost.backward == 0
