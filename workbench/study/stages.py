@@ -92,7 +92,9 @@ class Material:
     def guard(self) -> Guard:
         """What steering may cost on selection data; agreement with true statements counts where the persona has any."""
         split = self.splits.selection
-        return Guard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60)) if self.persona.true_items else Guard()
+        if not self.persona.true_items:
+            return Guard()
+        return Guard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60))
 
     def _contexts(self, split: Split) -> Contexts:
         return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
