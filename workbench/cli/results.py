@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from workbench.cli.app import Json, app
 from workbench.cli.printing import console, print_frame
@@ -10,18 +11,33 @@ from workbench.errors import UserError
 
 
 @app.command
-def compare(runs: list[Path], *, over_seeds: bool = False, against: str | None = None, as_json: Json = False) -> None:
+def compare(
+    runs: list[Path], *, over_seeds: bool = False, against: str | None = None, figure: Path | None = None, as_json: Json = False
+) -> None:
     """Several runs in one table; refused where their test splits differ.
 
     Args:
         runs: run directories.
         over_seeds: one row a condition in place of one a run: mean shift over the runs, its interval and spread.
         against: the same for each budget spent, the curve of effect against it: model_calls, token_layers, flops or seconds.
+        figure: also draw the shifts into this file (.svg, .png, .html): each condition over the runs, or against what `against` names.
     """
     from workbench.comparison import compare_runs
 
     table = compare_runs(runs)
+    if figure is not None:
+        _draw(table, against, figure)
     print_frame(table.against_budget(against) if against else table.by_condition if over_seeds else table.table, as_json)
+
+
+def _draw(table: Any, against: str | None, target: Path) -> None:
+    from workbench.report import figures
+
+    if target.suffix not in (".svg", ".png", ".html"):
+        raise UserError(f"cannot draw into {target}: expected a name that ends in .svg, .png or .html")
+    if not target.parent.is_dir():
+        raise UserError(f"cannot draw into {target}: {target.parent} is no directory")
+    (figures.against(table, against) if against else figures.seeds(table)).save(str(target))
 
 
 @app.command

@@ -17,11 +17,11 @@ from typing import Any
 import pandas as pd
 
 from workbench import display
+from workbench.budget import COSTS
 from workbench.errors import UserError
 from workbench.runs import read_json
 from workbench.statistics import over_seeds
 
-_COSTS = ("model_calls", "token_layers", "flops", "seconds")
 _FIELDS = ("persona", "model", "sign", "metric", "seed", "splits", "conditions")
 
 
@@ -44,8 +44,8 @@ class RunsTable:
         """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean shift over the
         runs and its spread, as in `by_condition`. Runs whose costs lie within a fifth of each other had one budget (searches end at
         whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing is left out."""
-        if unit not in _COSTS:
-            raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(_COSTS)}")
+        if unit not in COSTS:
+            raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
         keys = ["persona", "model", "sign", "kind", "condition"]
         bought = self.table[self.table[unit].astype(float) > 0].sort_values(unit)
         rows = []
@@ -135,7 +135,7 @@ def _row(path: str, run: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any
         "log_odds": entry.get("log_odds"), "shift": shift.get("log_odds"), "shift_low": shift_low, "shift_high": shift_high,
         "p": shift.get("p"), "letter_a": entry.get("letter_a_share"), "fluency": entry.get("fluency"),
         "search_rate": entry.get("search_rate"), "selection_rate": entry.get("selection_rate"),
-        **{name: (entry.get("cost") or {}).get(name) for name in _COSTS}, "prompt": entry.get("prompt"),
+        **{name: (entry.get("cost") or {}).get(name) for name in COSTS}, "prompt": entry.get("prompt"),
     }  # fmt: skip
 
 

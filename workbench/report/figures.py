@@ -13,9 +13,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from workbench.budget import COSTS
 from workbench.display import shorten, visible
 from workbench.errors import UserError
-from workbench.report.story import GROUPS, group_of
+from workbench.report.story import GROUPS, group_of, label
+from workbench.statistics import over_seeds
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
 _SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross"}
@@ -40,6 +42,53 @@ def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.Lay
     marks = shared.mark_point(filled=True, size=90, opacity=1).encode(x="change:Q", shape=_by_group("shape", _SHAPES))
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="x:Q")
     return alt.layer(zero, bars, marks).properties(width=width, height=22 * len(frame))
+
+
+def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
+    """Change against no prompt for each condition over runs that differ in their seed: the mean with a t interval over runs, and a tick for
+    each run; one panel a persona and sign. runs: a `RunsTable`, a `SweepResult`, or the table of either (results.parquet)."""
+    frame = _each_run(runs)
+    keys = ["persona", "sign", "shown"]
+    spread = {key: over_seeds(list(part)) if len(part) > 1 else None for key, part in frame.groupby(keys)["shift"]}
+    means = frame.groupby(keys)["shift"].transform("mean")
+    found = [spread[key] for key in frame[keys].itertuples(index=False, name=None)]
+    frame = frame.assign(mean=means, low=[s and s.interval.low for s in found], high=[s and s.interval.high for s in found])
+    order = list(dict.fromkeys(frame["shown"]))
+    base = alt.Chart().encode(
+        y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=240)),
+        color=_by_group("color", _COLOURS), tooltip=["shown", "prompt", "shift", "mean", "low", "high"],
+    )  # fmt: skip
+    title = "change of the mean log-odds"
+    runs_ticks = base.mark_tick(thickness=1, size=12, opacity=0.7).encode(x=alt.X("shift:Q", title=title))
+    bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=_by_group("shape", _SHAPES))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.datum(0.0))
+    panel = alt.layer(zero, runs_ticks, bars, marks).properties(width=width, height=16 * len(order))
+    return panel.facet(row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame)
+
+
+def against(runs: Any, what: str = "fluency", width: int = 260, height: int = 180) -> alt.FacetChart:
+    """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign. what: "fluency" (surprise of
+    the prompt, nats a token), or a cost of finding it on a logarithmic scale: "model_calls", "token_layers", "flops", "seconds".
+    runs: as for `seeds`. Conditions without that figure (steering has no prompt, a written prompt no cost) are left out."""
+    titles = {"fluency": "surprise, nats a token (left: more fluent)"} | {name: f"{name.replace('_', ' ')} spent" for name in COSTS}
+    if what not in titles:
+        raise UserError(f"unknown quantity {what!r}: expected one of {', '.join(titles)}")
+    frame = _each_run(runs)
+    has = frame[what].notna() & (frame[what].astype(float) > 0)
+    frame = _filled(frame[has], f"no condition of these runs has a figure for {what}")
+    scale = alt.Scale(zero=False) if what == "fluency" else alt.Scale(type="log", nice=False)
+    kinds = list(dict.fromkeys(frame["shown"]))
+    colours = alt.Scale(domain=kinds, range=[BLUE, GREEN, PURPLE, ORANGE, "#E69F00", "#56B4E9", "#000000", GREY])
+    legend = alt.Legend(orient="bottom", columns=3, labelLimit=260)
+    base = alt.Chart().encode(
+        x=alt.X(f"{what}:Q", title=titles[what], scale=scale), y=alt.Y("shift:Q", title="change of the mean log-odds"),
+        color=alt.Color("shown:N", scale=colours, title=None, legend=legend), shape=alt.Shape("shown:N", scale=alt.Scale(domain=kinds), title=None),
+        tooltip=["shown", "prompt", "shift", what],
+    )  # fmt: skip
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=GREY).encode(y=alt.datum(0.0))
+    panel = alt.layer(zero, base.mark_point(filled=True, size=50, opacity=0.8)).properties(width=width, height=height)
+    return panel.facet(row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame)
 
 
 def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart:
@@ -107,6 +156,19 @@ def _forest_row(condition: Mapping[str, Any], baseline: str, unit: str) -> dict[
     group = GROUPS[group_of(condition["kind"])][0]
     shown = {"condition": _text(condition["name"]), "prompt": _text(condition.get("prompt") or ""), "group": group}
     return shown | {"change": scale * difference[key], "low": low, "high": high}
+
+
+def _each_run(runs: Any) -> pd.DataFrame:
+    """A row a run and condition that changed something by its words or its steering: constants' log-odds are arbitrary."""
+    table = runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table
+    frame = table[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
+    frame = _filled(frame, "no condition of these runs has a difference to the baseline")
+    shown = [label(kind if ":" in name else name) for kind, name in zip(frame["kind"], frame["condition"])]
+    columns = ["persona", "sign", "kind", "shift", "fluency", *COSTS]
+    groups = [GROUPS[group_of(kind)][0] for kind in frame["kind"]]
+    prompts = [_text(text if isinstance(text, str) else "") for text in frame["prompt"]]
+    named = frame[columns].assign(shown=[_text(name) for name in shown], group=groups, prompt=prompts)
+    return named.sort_values("kind", key=lambda kinds: kinds.map(lambda kind: list(GROUPS).index(group_of(kind))), kind="stable")
 
 
 def _by_group(channel: str, values: Mapping[str, str]) -> Any:
