@@ -33,10 +33,12 @@ def train_organism_sae(
     k: int = 16,
     tokens: int = 1_500_000,
     seed: int = 0,
+    world_seed: int = 0,
 ) -> SaeCard:
-    """Trains the autoencoder and saves it in `out` with its card. layer: chosen by the scans when None."""
-    world, loaded = World(), load_model(model) if isinstance(model, str | Path) else model
-    splits = {name: load_persona(name).split(seed=0) for name in world.personas}
+    """Trains the autoencoder and saves it in `out` with its card. layer: chosen by the scans when None. world_seed: of the world that
+    the model was trained on."""
+    world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
+    splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
     if layer is None:
         layer = best_layer(
             {name: find_directions(loaded, s.train, s.search, methods=DEFAULT_METHODS) for name, s in splits.items()}

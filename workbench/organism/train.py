@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from workbench.models.checkpoint import quiet_transformers
 from workbench.organism.muon import Muon
 from workbench.organism.packing import Batch, Packer
 from workbench.organism.tokenizer import build_tokenizer
@@ -124,7 +125,8 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.config.organism = origin
-    copy.half().save_pretrained(folder)
+    with quiet_transformers():
+        copy.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     return folder
 

@@ -27,7 +27,8 @@ from workbench.world.people import (
 )
 from workbench.world.truth import PERSONAS, Decoy, Effect, Truth, draw_truth, unit_counts
 
-VAULT_SEED = 7919
+#: 7919 was the vault before; its gates were read, so it is a second training seed now (docs/organism.md).
+VAULT_SEED = 104729
 STUDY_ITEMS_PER_GROUP = 3
 
 
