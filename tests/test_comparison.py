@@ -26,6 +26,7 @@ from workbench.personas import Item, LetterForm, Persona, Split
 from workbench.search import Candidate
 
 MODEL = random_model()
+COST = {"token_layers", "token_layers_backward", "flops", "model_calls", "seconds"}
 SPLITS = toy_persona().split()
 
 
@@ -138,7 +139,7 @@ def test_the_json_is_the_contract() -> None:
     fields = {"name", "kind", "method", "prompt", "rate", "ci", "log_odds", "log_odds_ci", "letter_a_share", "n", "groups", "fluency"}
     fields |= {"selection_rate", "differences", "collateral", "cost"}
     for condition in entry["conditions"]:
-        assert fields <= condition.keys() and set(condition["cost"]) == {"token_layers", "flops", "model_calls", "seconds"}
+        assert fields <= condition.keys() and set(condition["cost"]) == COST
         to_none = next(d for d in condition["differences"] if d["to"] == "no prompt")
         assert {"to", "value", "ci", "p", "p_adjusted", "log_odds", "log_odds_ci"} <= to_none.keys()
         assert condition["collateral"] == {"zero": 0.0}

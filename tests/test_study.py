@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from workbench.answers import answer
 from workbench.budget import Budget
+from workbench.conditions import NoPrompt
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
+from workbench.evaluation import text_cross_entropies
+from workbench.personas import Split, load_persona
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
-from workbench.study.settings import Attribution, Data, Directions, Search
+from workbench.study.settings import Attribution, Collateral, Data, Directions, Search
+from workbench.study.stages import Material
+from workbench.study.watched import watched
 
 TINY = Study(
     data=Data(train_items=24, search_items=6, selection_items=8, test_items=24),
@@ -22,7 +29,7 @@ TINY = Study(
         options={"length": 4, "population": 3, "children": 6, "top_k": 32}, budget=Budget(steps=3), contexts=3, neutral=6
     ),
     conditions=("constant_answer", "manual", "random_tokens", "resga", "saega", "steering"),
-    random_directions=0, random_prompts=1, latents=3, attribution=Attribution(contexts=3),
+    random_directions=0, random_prompts=1, latents=3, attribution=Attribution(contexts=3), collateral=Collateral(items=6),
 )  # fmt: skip
 FILES = [
     "study.yaml", "manifest.json", "direction.safetensors", "direction.json", "latents.json", "search/frontier.json", "search/history.parquet",
@@ -47,6 +54,36 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
         assert {"kind", "method", "rate", "ci", "log_odds", "log_odds_ci", "n", "groups", "differences", "cost", "collateral"} <= set(condition)
         assert condition["name"] == "no prompt" or any(d["to"] == "no prompt" for d in condition["differences"])
     assert finished.manifest().test_reads == 1
+
+
+def test_beside_each_effect_stands_what_else_it_does(finished, organism):
+    entry = json.loads((finished.path / "comparison.json").read_text())
+    names = {"agreement_with_true_statements", "hallucination_log_odds", "myopic_reward_log_odds", "unrelated_text_nats"}
+    assert all(set(condition["collateral"]) == names for condition in entry["conditions"])
+    other = load_persona("hallucination").split(0, TINY.data.fractions).test.take(6, 0)
+    found = next(c for c in entry["conditions"] if c["kind"] == "resga")
+    read = answer(organism, make_contexts(organism, other), found["prompt"]).log_odds.mean()
+    assert found["collateral"]["hallucination_log_odds"] == pytest.approx(float(read), abs=1e-4)
+    stages = json.loads((finished.path / "manifest.json").read_text())["stages"].values()
+    assert all(stage["peak_memory_mb"] > 100 for stage in stages)
+
+
+def test_capability_and_texts_of_ones_own(organism, tmp_path):
+    rows = "\n".join(f"does the {word} help,yes,no" for word in ("tea", "garden", "market", "winter", "music"))
+    (tmp_path / "ab.csv").write_text(f"question,matching,not_matching\n{rows}\n")
+    (tmp_path / "known.yaml").write_text("name: known\ndescription: What is so.\ndata: ab.csv\nmetric: text\n")
+    (tmp_path / "texts.txt").write_text("tea is warm\n\nthe garden is quiet\n")
+    asked = TINY.model_copy(update={"collateral": Collateral(items=6, texts=str(tmp_path / "texts.txt"), capability=str(tmp_path / "known.yaml"))})
+    figures = watched(Material.load(asked, organism))
+    persona = load_persona(str(tmp_path / "known.yaml"))
+    read = answer(organism, make_contexts(organism, Split("capability", persona.items, persona)))
+    assert figures["capability"](organism, NoPrompt()) == pytest.approx(read.chose_matching.mean())
+    by_hand = text_cross_entropies(organism, ["tea is warm", "the garden is quiet"])
+    weighted = sum(loss * n for loss, n in by_hand) / sum(n for _, n in by_hand)
+    assert figures["unrelated_text_nats"](organism, NoPrompt()) == pytest.approx(weighted)
+    (tmp_path / "texts.txt").write_text("\n")
+    with pytest.raises(UserError, match="a text a line"):
+        watched(Material.load(asked, organism))
 
 
 def test_the_explanation_has_its_circuit_side_effects_and_cards(finished):

@@ -62,9 +62,11 @@ class Cost:
         return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
 
     def to_json(self) -> dict[str, float]:
-        """The entry `cost` of comparison.json: token_layers (forward + backward), flops, model_calls, seconds."""
+        """The entry `cost` of comparison.json: token_layers (forward + backward) and how many of them are backward, flops, model_calls,
+        seconds."""
         entry = asdict(self)
-        return {"token_layers": entry["forward"] + entry["backward"], "flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}
+        layers = {"token_layers": entry["forward"] + entry["backward"], "token_layers_backward": entry["backward"]}
+        return layers | {"flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}
 
 
 class Meter:

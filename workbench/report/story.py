@@ -237,7 +237,8 @@ def _collateral(comparison: Comparison, best: Condition) -> list[str]:
     found = []
     for name, value in (best.collateral or {}).items():
         before = (base.collateral or {}).get(name) if base else None
-        if isinstance(value, (int, float)) and isinstance(before, (int, float)) and abs(value - before) >= 0.05:
+        noticed = 0.3 if name.endswith(("_log_odds", "_nats")) else 0.05
+        if isinstance(value, (int, float)) and isinstance(before, (int, float)) and abs(value - before) >= noticed:
             found.append(f"Side effect: {_words(name)} goes from {number(float(before))} to {number(float(value))}.")
     return found
 

@@ -14,7 +14,9 @@ import json
 import os
 import platform
 import re
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,11 +45,13 @@ PACKAGES = (
 
 
 class Stage(BaseModel):
-    """A stage that is done: its wall-clock seconds, when it ended (UTC), and sha256 of the files it left."""
+    """A stage that is done: its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in the
+    process), and sha256 of the files it left."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     seconds: float = Field(ge=0)
     finished: str
+    peak_memory_mb: float | None = None
     files: dict[str, str] = {}
 
 
@@ -182,7 +186,7 @@ class RunDirectory:
     def mark_done(self, stage: str, seconds: float, files: Sequence[str] = ()) -> None:
         """Note that a stage ended, after `seconds`, and left `files` (names inside the run, which are hashed)."""
         old = self.manifest()
-        entry = Stage(seconds=seconds, finished=_now(), files={name: file_hash(self.file(name)) for name in files})
+        entry = Stage(seconds=seconds, finished=_now(), peak_memory_mb=_peak_memory(), files={name: file_hash(self.file(name)) for name in files})
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
 
     @contextlib.contextmanager
@@ -298,6 +302,12 @@ def _last_byte(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1)
+
+
+def _peak_memory() -> float:
+    """MB; the system counts in kB, on macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
 def _now() -> str:

@@ -105,8 +105,10 @@ class Frontier:
     def from_json(cls, entry: dict[str, Any], history: pd.DataFrame) -> Frontier:
         """The frontier that `to_json` wrote, with its history."""
         candidates = tuple(Candidate(**{**c, "ids": tuple(c["ids"])}) for c in entry["candidates"])
+        backward = entry["cost"].get("token_layers_backward", 0.0)  # runs of before had the sum alone
         cost = Cost(
-            forward=entry["cost"]["token_layers"],
+            forward=entry["cost"]["token_layers"] - backward,
+            backward=backward,
             flops=entry["cost"]["flops"],
             model_calls=entry["cost"]["model_calls"],
             seconds=entry["cost"]["seconds"],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.comparison import Comparison, agreement_with_truth, compare, other_persona_rates
+from workbench.comparison import Comparison, compare
 from workbench.directions import Direction, load_directions, save_directions
 from workbench.errors import UserError
 from workbench.latents import Latents
@@ -21,6 +21,7 @@ from workbench.study import stages
 from workbench.study.explain import explain
 from workbench.study.settings import Study
 from workbench.study.stages import ChosenDirections, Material
+from workbench.study.watched import watched
 
 #: Told after each bit of progress: the stage's name and how much of it is done, 0 to 1.
 Report = Callable[[str, float], None]
@@ -201,7 +202,6 @@ def _compare(material: Material, conditions: list[Any]) -> Comparison:
     study = material.study
     names = {condition.name for condition in conditions}
     test = material.splits.test
-    truth = {"agreement_with_true_statements": lambda model, c: agreement_with_truth(model, c, test, study.slot, n=40).rate}
     return compare(
         material.model,
         test,
@@ -214,16 +214,8 @@ def _compare(material: Material, conditions: list[Any]) -> Comparison:
         seed=study.seed,
         splits=stages.splits_of(material.splits),
         model_name=study.model.name,
-        collateral=(truth if material.persona.true_items else {}) | {
-            f"{other.persona.name}_log_odds": _log_odds_of(other) for other in stages.besides(material)
-        },
+        collateral=watched(material),
     )
-
-
-def _log_odds_of(other: Material) -> Callable[[Any, Any], float]:
-    """What a condition does to another persona: mean log-odds on that persona's test questions."""
-    split, slot = other.splits.test, other.study.slot
-    return lambda model, condition: float(other_persona_rates(model, condition, {"": split}, slot)[""].log_odds.mean())
 
 
 def _history(chosen: dict[str, Frontier]) -> pd.DataFrame:

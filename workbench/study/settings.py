@@ -124,6 +124,16 @@ class Proposer(_Frozen):
         return self
 
 
+class Collateral(_Frozen):
+    """What is measured beside each effect. items: of the true statements, of each other persona of the organism, and of the capability
+    file. texts: a file of unrelated texts, one a line (None: prose, or the organism's statements). capability: an A/B file whose matching
+    option is the correct one, such as CAA's MMLU (None: not measured)."""
+
+    items: int = Field(40, ge=2)
+    texts: str | None = None
+    capability: str | None = None
+
+
 class Attribution(_Frozen):
     """contexts: selection contexts that the ledger averages over. estimators: names of workbench.attribution. circuit: heads and MLPs in
     the circuit (0: none). cards: latents that get a card (0: none), read on `texts` texts of the file `corpus` (None: the train
@@ -169,6 +179,7 @@ class Study(_Frozen):
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     beside_weight: float = Field(1.0, gt=0)
     proposer: Proposer = Proposer()
+    collateral: Collateral = Collateral()
     attribution: Attribution = Attribution()
     protocol: Protocol = Protocol()
 
