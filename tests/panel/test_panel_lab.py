@@ -73,7 +73,7 @@ def test_typing_in_jupyterlab_changes_the_ledger(lab, tmp_path):
         trouble = trouble_of(page, warnings=False)
         page.goto(address)
         # a cell that is run before its kernel is there is passed over without a word
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the notebook's own indicator says idle without a kernel too
         page.locator(".jp-CodeCell .cm-content").first.click()
         page.keyboard.press("Shift+Enter")
         field = page.locator(".wb-panel textarea").first
