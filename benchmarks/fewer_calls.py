@@ -108,7 +108,8 @@ def cell(model: Any, persona: str, sign: Any, seed: int) -> list[dict[str, Any]]
     reference = climb(RandomSearch(population=6, children=12), s.budget)
     wanted, total = float(reference.history["best_objective"].max()), float(reference.history["model_calls"].iloc[-1])
     rows = []
-    for name, found in {"random": reference} | {name: climb(method, Budget(model_calls=total / 2)) for name, method in ways().items()}.items():
+    half = Budget(model_calls=total / 2)
+    for name, found in [("random", reference), *((name, climb(method, half)) for name, method in ways().items())]:
         history = found.history
         row = {"persona": persona, "sign": sign, "seed": seed, "way": name, "end": float(history["best_objective"].max()), "wanted": wanted}
         for level in LEVELS:
