@@ -1,7 +1,7 @@
 """Ways to have random search's final objective for a quarter of its model calls, on the organism with RESGA's objective.
 
 For every persona, sign and seed: random search to the demo's 24 steps; then each way from the same seed with half of its calls. Kept:
-the share of random search's calls after which a way had all, 99 % and 95 % of random search's final objective (inf: not within half).
+the share of random search's calls after which a way had all, 99 % and 95 % of random search's final objective (null: not within half).
 
 Ways: EPO as in the demo; `Guided` (what scored children say of words); `MeanGradient` (EPO, but the gradient is averaged over places,
 parents and past steps, since a word's effect hardly depends on its place); `Screened` (first prompts that together hold every word, then
@@ -114,7 +114,7 @@ def cell(model: Any, persona: str, sign: Any, seed: int) -> list[dict[str, Any]]
         row = {"persona": persona, "sign": sign, "seed": seed, "way": name, "end": float(history["best_objective"].max()), "wanted": wanted}
         for level in LEVELS:
             there = history.loc[history["best_objective"] >= level * wanted, "model_calls"]
-            row[f"share_{level:.2f}"] = float(there.iloc[0]) / total if len(there) else float("inf")
+            row[f"share_{level:.2f}"] = float(there.iloc[0]) / total if len(there) else None
         area = hypervolume(np.array([c.objective for c in found.candidates]), np.array([c.fluency for c in found.candidates]), (0.0, 7.0))
         rows.append(row | {"hypervolume": area})
     return rows
@@ -126,7 +126,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for way, part in table.groupby("way", sort=False):
         row: dict[str, Any] = {"way": way, "cells": len(part)}
         for level in LEVELS:
-            shares = part[f"share_{level:.2f}"]
+            shares = part[f"share_{level:.2f}"].astype(float).fillna(float("inf"))
             row |= {f"{level:.0%} in a quarter": int((shares <= 0.25).sum()), f"{level:.0%} median share": round(float(shares.median()), 2)}
         rows.append(row | {"hypervolume": round(float(part["hypervolume"].mean()), 2)})
     return pd.DataFrame(rows)
