@@ -95,6 +95,16 @@ def test_it_fits_and_its_text_is_text(opened, prompt: str, width: int, scheme: s
     assert (paper, ink) == (("rgb(251, 250, 247)", "rgb(29, 31, 34)") if scheme == "light" else ("rgb(21, 23, 26)", "rgb(233, 231, 226)"))
 
 
+@needs_chromium
+def test_on_a_narrow_screen_nothing_needs_scrolling_and_the_inside_stands_below(opened) -> None:
+    narrow, wide = opened(made(), 390), opened(made(), 1280)
+    scrolls = "(() => { const e = document.querySelector('.wb-scroll'); return e.scrollWidth > e.clientWidth; })()"
+    for page, below in ((narrow, True), (wide, False)):
+        assert not page.evaluate(scrolls)
+        assert page.locator(".wb-below").first.is_visible() is below and page.locator("td.wb-inside").first.is_visible() is not below
+    assert narrow.locator(".wb-below").first.text_content() == narrow.locator("td.wb-inside").first.text_content()
+
+
 @needs_axe
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])

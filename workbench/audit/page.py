@@ -66,7 +66,7 @@ def _table(audit: Audit) -> str:
     words = audit.effects.words
     reach = max((max(abs(w.interval.low), abs(w.interval.high)) for w in words if w.interval.groups > 1), default=1.0) or 1.0
     inside = any(w.through for w in words)
-    last = '<th scope="col">what it moves inside</th>' if inside else ""
+    last = '<th scope="col" class=wb-inside>what it moves inside</th>' if inside else ""
     rows = "".join(_row(audit, i, reach, inside) for i in range(len(words)))
     caption = f"Effect of each word on the answer, log-odds, with its 95 % interval; ▲ raises, ▼ lowers, · below {audit.tolerance / 2:g} or not clear"
     head = f'<tr><th scope="col">word</th><th scope="col">effect</th><th scope="col">interval</th><th scope="col">p</th>{last}</tr>'
@@ -80,11 +80,13 @@ def _row(audit: Audit, index: int, reach: float, inside: bool) -> str:
     word = audit.effects.words[index]
     mark = ("▲" if word.interval.estimate > 0 else "▼") if word.named else "·"
     named = ' class="wb-named"' if word.named else ""
-    last = f"<td class=wb-inside>{escape(story.passage(audit, index)) or '–'}</td>" if inside else ""
+    moved = escape(story.passage(audit, index)) if inside else ""
+    last = f"<td class=wb-inside>{moved or '–'}</td>" if inside else ""
+    below = f"<small class=wb-below>{moved}</small>" if moved else ""  # in place of the last column where the screen is narrow
     p = "&lt; 0.001" if word.p < 0.001 else f"{word.p:.3f}"
     return (
         f'<tr{named}><th scope="row">{mark} {escape(story.word(audit, index))}</th><td class="wb-figure">{story.signed(word.interval.estimate)}</td>'
-        f'<td>{_bar(word.interval, reach)}<small class="wb-figure">{story.ends(word.interval)}</small></td><td class="wb-figure">{p}</td>{last}</tr>'
+        f'<td>{_bar(word.interval, reach)}<small class="wb-figure">{story.ends(word.interval)}</small>{below}</td><td class="wb-figure">{p}</td>{last}</tr>'
     )
 
 
