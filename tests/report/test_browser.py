@@ -123,6 +123,24 @@ def test_the_linked_view_by_mouse_and_from_its_address(tab, make_run):
     assert page.locator("#matrix tbody tr").count() == 22 and "rows=all" in tab.fragment
 
 
+def test_the_ticks_of_a_small_effect_are_told_apart(tab, make_run):
+    """Effects of some thousandths once had an axis of -0.0, -0.0, 0.0, +0.0, and figures that touched their intervals."""
+    run = make_run()
+    content = json.loads((run / "comparison.json").read_text())
+    for difference in (d for c in content["conditions"] for d in c["differences"]):
+        difference["log_odds"], difference["log_odds_ci"] = difference["log_odds"] / 100, [end / 100 for end in difference["log_odds_ci"]]
+    (run / "comparison.json").write_text(json.dumps(content))
+    page = tab.open(write_report(run)).page
+    labels = page.evaluate("[...document.querySelectorAll('#forest svg > text[text-anchor=middle]')].map((e) => e.textContent)")
+    ticks = [text for text in labels if text[:1] in "+−0"]
+    assert len(ticks) >= 3 and len(set(ticks)) == len(ticks)
+    pairs = (
+        "[...document.querySelectorAll('#forest svg g')].map((g) => [...g.querySelectorAll('text')].slice(-2).map((e) => e.getBoundingClientRect()))"
+    )
+    boxes = page.evaluate(pairs + ".map((two) => two.map((r) => [r.left, r.right]))")
+    assert all(value[1] < interval[0] for value, interval in (b for b in boxes if len(b) == 2))
+
+
 def test_an_address_that_makes_no_sense_is_passed_over(tab, make_run):
     page = tab.open(write_report(make_run()), "#token=99&target=-1&by=magic&search=nope&pins=7~9|x&scale=<b>").page
     assert "whole prompt" in page.locator("#detail h3").inner_text()

@@ -84,9 +84,10 @@ def _row(audit: Audit, index: int, reach: float, inside: bool) -> str:
     last = f"<td class=wb-inside>{moved or '–'}</td>" if inside else ""
     below = f"<small class=wb-below>{moved}</small>" if moved else ""  # in place of the last column where the screen is narrow
     p = "&lt; 0.001" if word.p < 0.001 else f"{word.p:.3f}"
+    seen = f'{_bar(word.interval, reach)}<small class="wb-figure">{story.ends(word.interval)}</small>{below}'
     return (
         f'<tr{named}><th scope="row">{mark} {escape(story.word(audit, index))}</th><td class="wb-figure">{story.signed(word.interval.estimate)}</td>'
-        f'<td>{_bar(word.interval, reach)}<small class="wb-figure">{story.ends(word.interval)}</small>{below}</td><td class="wb-figure">{p}</td>{last}</tr>'
+        f'<td>{seen}</td><td class="wb-figure">{p}</td>{last}</tr>'
     )
 
 

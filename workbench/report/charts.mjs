@@ -1,6 +1,6 @@
 // The charts of a report. Each is a function (host, data, state) that can be called again at another width.
 
-import { canvas, DASHES, extent, figure, fit, linear, mark, MARKS, range, shape, signed, ticks, write } from "./tools.mjs";
+import { alike, canvas, DASHES, extent, figure, fit, linear, mark, MARKS, range, shape, signed, ticked, ticks, write } from "./tools.mjs";
 
 // ---------------------------------------------------------------- the comparison
 
@@ -13,7 +13,7 @@ export function forest(host, data, state) {
     return value === null ? null : { value: value * k, low: ci[0] === null ? null : ci[0] * k, high: ci[1] === null ? null : ci[1] * k };
   };
   const width = Math.max(280, host.clientWidth), narrow = width < 620;
-  const left = narrow ? 12 : Math.min(250, width * 0.27), right = narrow ? 12 : 175;
+  const left = narrow ? 12 : Math.min(250, width * 0.27), right = narrow ? 12 : 195;
   const rows = [];
   for (const group of data.groups) {
     const members = data.rows.filter((row) => row.group === group.key && read(row)).sort((a, b) => data.wanted * (read(b).value - read(a).value));
@@ -25,15 +25,16 @@ export function forest(host, data, state) {
   const [low, high] = extent(values), x = linear(low, high, left + 10, width - right - 10);
   const node = canvas(host, width, height, `Change against no prompt for ${rows.filter((row) => !row.title).length} conditions; the same figures are in the table below.`);
   const bottom = height - 46;
-  for (const tick of ticks(low, high, narrow ? 4 : 7)) {
+  const marks = ticks(low, high, narrow ? 4 : 7), label = ticked(marks, signed), peak = Math.max(...values.filter(Number.isFinite).map(Math.abs));
+  for (const tick of marks) {
     node.append(shape("line", { x1: x(tick), x2: x(tick), y1: top, y2: bottom, class: "axis" }));
-    node.append(write(x(tick), bottom + 17, points ? signed(tick, 0) : signed(tick, 1), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
+    node.append(write(x(tick), bottom + 17, label(tick), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
   }
   let y = top;
   for (const row of rows) {
     if (row.title) {
       node.append(write(12, y + 23, fit(row.title, width - 24, 12.5, 600), { "font-weight": 600, "font-size": 12.5, class: "soft" }));
-    } else node.append(forestRow(row, read(row), { x, y, width, left, right, narrow, height: line(row), points }));
+    } else node.append(forestRow(row, read(row), { x, y, width, left, right, narrow, height: line(row), points, peak }));
     y += line(row);
   }
   node.append(shape("line", { x1: x(0), x2: x(0), y1: top - 6, y2: bottom, class: "zero" }));
@@ -47,7 +48,7 @@ export function forest(host, data, state) {
 }
 
 function forestRow(row, value, at) {
-  const middle = at.narrow ? at.y + 30 : at.y + at.height / 2, form = (v) => signed(v, at.points ? 0 : 2);
+  const middle = at.narrow ? at.y + 30 : at.y + at.height / 2, form = (v) => (at.points ? signed(v, 0) : alike(v, at.peak));
   const group = shape("g", { class: `g-${row.group}` }, shape("title", { text: `${row.name}: ${form(value.value)} (${range([value.low, value.high], form)})${row.prompt ? `\n${row.prompt}` : ""}` }));
   if (row.best) group.append(shape("rect", { x: 4, width: at.width - 8, y: at.y + 1, height: at.height - 2, rx: 6, class: "hot" }));
   const label = (row.best ? "★ " : "") + row.name, weight = row.best ? 650 : 400;
@@ -57,7 +58,7 @@ function forestRow(row, value, at) {
   }
   group.append(mark(row.group, at.x(value.value), middle, 6));
   if (!at.narrow) {
-    group.append(write(at.width - at.right + 52, middle + 4.5, form(value.value), { "text-anchor": "end", "font-weight": weight }));
+    group.append(write(at.width - at.right + 58, middle + 4.5, form(value.value), { "text-anchor": "end", "font-weight": weight }));
     const interval = value.low === null ? "" : `${form(value.low)} to ${form(value.high)}`;
     group.append(write(at.width - 14, middle + 4.5, interval, { "text-anchor": "end", class: "soft", "font-size": 12 }));
   }
@@ -80,7 +81,8 @@ export function strips(host, answers, data) {
     node.append(group);
   });
   node.append(shape("line", { x1: x(0), x2: x(0), y1: 4, y2: height - 36, class: "zero" }));
-  for (const tick of ticks(-bound, bound, 5)) node.append(write(x(tick), height - 22, signed(tick, 0), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
+  const marks = ticks(-bound, bound, 5), label = ticked(marks, signed);
+  for (const tick of marks) node.append(write(x(tick), height - 22, label(tick), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
   node.append(write((left + width) / 2, height - 5, "log-odds of the answer that shows the persona", { "text-anchor": "middle", "font-size": 12.5 }));
 }
 
@@ -93,11 +95,12 @@ export function scatter(host, searches, state, hover, pin) {
   const x = linear(x0, x1, 56, width - 16), y = linear(y0, y1, height - 48, 16);
   const node = canvas(host, width, height, `${all.length} prompts of ${state.search}. Left and right arrows go from prompt to prompt, Enter keeps one, Escape lets go.`, "application");
   node.setAttribute("tabindex", "0");
-  for (const tick of ticks(y0, y1, 5)) {
+  const across = ticks(x0, x1, width < 480 ? 4 : 7), up = ticks(y0, y1, 5);
+  for (const tick of up) {
     node.append(shape("line", { x1: 52, x2: width - 12, y1: y(tick), y2: y(tick), class: "axis" }));
-    node.append(write(47, y(tick) + 4, figure(tick, 1), { "text-anchor": "end", class: "soft", "font-size": 12 }));
+    node.append(write(47, y(tick) + 4, ticked(up)(tick), { "text-anchor": "end", class: "soft", "font-size": 12 }));
   }
-  for (const tick of ticks(x0, x1, width < 480 ? 4 : 7)) node.append(write(x(tick), height - 30, figure(tick, 1), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
+  for (const tick of across) node.append(write(x(tick), height - 30, ticked(across)(tick), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
   node.append(write((56 + width) / 2, height - 9, width < 480 ? "← more fluent (nats a token)" : "surprise, nats a token", { "text-anchor": "middle", "font-size": 12.5 }));
   if (width >= 480) node.append(write(56, height - 9, "← more fluent", { class: "soft", "font-size": 12 }), write(width - 16, height - 9, "less fluent →", { class: "soft", "font-size": 12, "text-anchor": "end" }));
   node.append(write(14, (height - 40) / 2, "objective", { "text-anchor": "middle", "font-size": 12.5, transform: `rotate(-90 14 ${(height - 40) / 2})` }));
@@ -136,9 +139,10 @@ function lines(host, series, labels) {
   const [x0, x1] = extent(points.map((p) => p[0]), 0.02), [y0, y1] = labels.y01 ?? extent(points.map((p) => p[1]));
   const x = linear(x0, x1, 52, width - right), y = linear(y0, y1, height - 48, 14 + key);
   const node = canvas(host, width, height, labels.title);
-  for (const tick of ticks(y0, y1, 5)) {
+  const up = ticks(y0, y1, 5);
+  for (const tick of up) {
     node.append(shape("line", { x1: 50, x2: width - right, y1: y(tick), y2: y(tick), class: tick === 0 ? "zero" : "axis" }));
-    node.append(write(44, y(tick) + 4, figure(tick, 1), { "text-anchor": "end", class: "soft", "font-size": 12 }));
+    node.append(write(44, y(tick) + 4, ticked(up)(tick), { "text-anchor": "end", class: "soft", "font-size": 12 }));
   }
   const xs = labels.whole ? [...new Set(points.map((p) => p[0]))].filter((v, i, a) => i % Math.ceil(a.length / 14) === 0) : ticks(x0, x1, width < 480 ? 3 : 6);
   for (const tick of xs) node.append(write(x(tick), height - 28, tick >= 1000 ? tick.toLocaleString("en") : figure(tick, 0), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
@@ -174,7 +178,8 @@ export function mediation(host, rows) {
   const width = Math.max(260, host.clientWidth), narrow = width < 560, left = narrow ? 12 : 190, step = narrow ? 62 : 46, height = rows.length * step + 58;
   const [low, high] = extent(rows.flatMap((r) => [0, r.total, r.mediated, r.direct, r.mediated_low, r.mediated_high]));
   const x = linear(low, high, left + 8, width - 16), node = canvas(host, width, height, "Whole effect of the prompt and the part that goes through each named part of the model; figures in the table below.");
-  for (const tick of ticks(low, high, narrow ? 4 : 7)) node.append(shape("line", { x1: x(tick), x2: x(tick), y1: 6, y2: height - 50, class: "axis" }), write(x(tick), height - 34, signed(tick, 1), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
+  const marks = ticks(low, high, narrow ? 4 : 7), label = ticked(marks, signed);
+  for (const tick of marks) node.append(shape("line", { x1: x(tick), x2: x(tick), y1: 6, y2: height - 50, class: "axis" }), write(x(tick), height - 34, label(tick), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
   rows.forEach((row, i) => {
     const y = 10 + i * step + (narrow ? 18 : 0), bar = (value, at, thick, name) => value === null || value === undefined ? null : shape("rect", { x: Math.min(x(0), x(value)), width: Math.abs(x(value) - x(0)), y: at, height: thick, rx: 2, class: name });
     node.append(write(12, narrow ? y - 4 : y + 19, fit(String(row.target), narrow ? width - 24 : left - 20)));

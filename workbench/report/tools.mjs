@@ -45,6 +45,11 @@ export function ticks(low, high, count) {
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(+(i * step).toPrecision(12));
   return found;
 }
+/** How an axis writes its ticks: with the decimals that their step needs. */
+export function ticked(marks, form = figure) {
+  const step = marks.length > 1 ? marks[1] - marks[0] : 1, places = Math.min(6, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+  return (tick) => (places < 2 ? form(tick, places) : (form === signed && tick > 0 ? "+" : "") + tick.toFixed(places).replace("-", MINUS));
+}
 export const linear = (low, high, from, to) => (value) => from + ((value - low) / (high - low || 1)) * (to - from);
 export function extent(values, pad = 0.06) {
   const known = values.filter((value) => Number.isFinite(value));
