@@ -7,6 +7,7 @@ function takes a result object or the table that it is made of, and gives a char
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,11 +160,12 @@ def _forest_row(condition: Mapping[str, Any], baseline: str, unit: str) -> dict[
 
 
 def _each_run(runs: Any) -> pd.DataFrame:
-    """A row a run and condition that changed something by its words or its steering: constants' log-odds are arbitrary."""
+    """A row a run and condition that changed something by its words or its steering: constants' log-odds are arbitrary. Numbered conditions of
+    one kind (random directions) have one name."""
     table = runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table
     frame = table[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
     frame = _filled(frame, "no condition of these runs has a difference to the baseline")
-    shown = [label(kind if ":" in name else name) for kind, name in zip(frame["kind"], frame["condition"])]
+    shown = [label(kind if ":" in name else re.sub(r" \d+$", "", name)) for kind, name in zip(frame["kind"], frame["condition"])]
     columns = ["persona", "sign", "kind", "shift", "fluency", *COSTS]
     groups = [GROUPS[group_of(kind)][0] for kind in frame["kind"]]
     prompts = [_text(text if isinstance(text, str) else "") for text in frame["prompt"]]

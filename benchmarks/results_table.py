@@ -1,0 +1,69 @@
+"""The table and the pictures of docs/results.md out of a sweep's results: every condition over seeds, never a best run.
+
+    python -m benchmarks.results_table runs/vault/results.parquet --figures docs/images/vault
+
+Shifts are mean log-odds against no prompt; intervals are t intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.report import figures
+from workbench.report.story import label
+from workbench.statistics import over_seeds
+
+#: Kinds in the order of the table; a constant answer's log-odds are arbitrary.
+KINDS = ("manual", "resga", "saega", "answer_objective", "random_search", "random_direction", "random_prompt", "random_text", "steering")
+
+
+def shifts(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a persona, sign and kind of condition: runs, mean rate, mean shift with its t interval over seeds, least and largest. Where a run
+    has several conditions of one kind (random directions), their mean is the run's value."""
+    rows = []
+    for (persona, sign), part in table.groupby(["persona", "sign"], sort=False):
+        bare = part[part["kind"] == "none"]["rate"].mean()
+        for kind in KINDS:
+            runs = part[part["kind"] == kind].groupby("seed")[["rate", "shift"]].mean()
+            if len(runs):
+                row: dict[str, Any] = {"persona": persona, "sign": sign, "condition": label(kind), "runs": len(runs)}
+                row |= {"no_prompt": bare, "rate": runs["rate"].mean()}
+                spread = over_seeds(list(runs["shift"])) if len(runs) > 1 else None
+                mean = float(runs["shift"].mean())
+                ends = (spread.interval.low, spread.interval.high) if spread else (None, None)
+                rows.append(row | {"shift": mean, "low": ends[0], "high": ends[1], "least": runs["shift"].min(), "most": runs["shift"].max()})
+    return pd.DataFrame(rows)
+
+
+def markdown(found: pd.DataFrame) -> str:
+    """Conditions by persona and sign: rate, mean shift and its interval over seeds."""
+    cells = {(r.persona, r.sign): f"{r.persona.replace('_', ' ')}, {r.sign} ({r.no_prompt:.2f})" for r in found.itertuples()}
+    lines = ["| condition | " + " | ".join(cells.values()) + " |", "|---" * (len(cells) + 1) + "|"]
+    for condition in dict.fromkeys(found["condition"]):
+        own = found[found["condition"] == condition].set_index(["persona", "sign"])
+        found_rows = [own.loc[key] if key in own.index else None for key in cells]
+        texts = ["" if r is None else f"{r['rate']:.2f}, {r['shift']:+.2f} ({r['low']:+.2f} to {r['high']:+.2f})" for r in found_rows]
+        lines.append(f"| {condition} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the Markdown, draw the shifts over seeds and against fluency."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--figures", type=Path, default=None, help="beginning of the pictures' names")
+    parser.add_argument("--against", default="fluency")
+    arguments = parser.parse_args()
+    table = pd.read_parquet(arguments.results)
+    print(markdown(shifts(table)))
+    if arguments.figures is not None:
+        figures.seeds(table).save(f"{arguments.figures}_seeds.svg")
+        figures.against(table, arguments.against).save(f"{arguments.figures}_{arguments.against}.svg")
+
+
+if __name__ == "__main__":
+    main()
