@@ -34,7 +34,7 @@ lint: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # The committed outputs, made again: after new weights of the organism. (06 needs a published file.)
 notebooks: $(STAMP)
