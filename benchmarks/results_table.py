@@ -61,8 +61,8 @@ def main() -> None:
     table = pd.read_parquet(arguments.results)
     print(markdown(shifts(table)))
     if arguments.figures is not None:
-        figures.seeds(table).save(f"{arguments.figures}_seeds.svg")
-        figures.against(table, arguments.against).save(f"{arguments.figures}_{arguments.against}.svg")
+        figures.seeds(table).save(f"{arguments.figures}_seeds.png", scale_factor=1.5)
+        figures.against(table, arguments.against).save(f"{arguments.figures}_{arguments.against}.png", scale_factor=1.5)
 
 
 if __name__ == "__main__":
