@@ -57,9 +57,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--personas", nargs="+", default=list(FILES))
     parser.add_argument("--runs", type=Path, nargs="*", default=[])
+    parser.add_argument("--go-on", action="store_true", help="keep the rows of --out (other personas of the same model)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/metrics.json"))
     arguments = parser.parse_args()
-    model, rows = load_model(arguments.model), []
+    model = load_model(arguments.model)
+    rows = read_json(arguments.out, schema=1)["rows"] if arguments.go_on and arguments.out.exists() else []
     known = load_persona(str(arguments.data / "caa/mmlu_ab.json"))
     capability = Split("capability", known.items, known).take(arguments.items, 0)
     questions = read_truthfulqa(arguments.data / "truthfulqa/TruthfulQA.csv")[: arguments.items]
