@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -143,6 +144,14 @@ def test_the_scorecard_has_a_chance_level_and_a_count_for_every_metric():
     table = beside(cards)
     assert list(table.columns) == ["metric", "chance", "none", "blunt"] and len(table) == len(card.table)
     assert "<table" in card._repr_html_()
+
+
+def test_options_that_begin_alike_are_missing_from_the_text_metric_not_an_error():
+    """Published myopic-reward rows hold "Option A" and "Option B": the whole scorecard once failed for them."""
+    alike = replace(SPLIT.items[0], id="alike", matching="yes indeed", not_matching="yes never")
+    both = evaluate(MODEL, replace(SPLIT, items=(*SPLIT.items[:3], alike)))
+    assert both["text"].missing == 1 and both["text"].value.n == 3 and both["letters"].value.n == 8
+    assert "text" not in set(evaluate(MODEL, replace(SPLIT, items=(alike, replace(alike, id="second")))).table["metric"])
 
 
 def test_refusals_by_hand():

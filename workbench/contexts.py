@@ -32,6 +32,10 @@ Orders = Literal["both", "original", "random"]
 _MARK = "@@slot@@"
 
 
+class AlikeAnswers(UserError):
+    """Two answers that begin with the same token: the model's choice between them cannot be read at the first one."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One question with everything around it. The ids of the whole are prefix_ids + prompt ids + suffix_ids; the last one
@@ -191,7 +195,7 @@ def _encode_answers(
         matching, other = joined[0][end:], joined[1][end:]
         if matching and other and matching[0] != other[0] and end >= len(left):
             return left, plain[len(left) : end], (matching, other)
-    raise UserError(f"the answers {answers[0]!r} and {answers[1]!r} do not differ in their first token: they cannot be compared here")
+    raise AlikeAnswers(f"the answers {answers[0]!r} and {answers[1]!r} do not differ in their first token: they cannot be compared here")
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

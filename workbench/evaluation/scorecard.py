@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.answers import answer
+from workbench.contexts import AlikeAnswers, Slot, make_contexts
 from workbench.contexts import Metric as Kind
-from workbench.contexts import Slot, make_contexts
 from workbench.evaluation.judges import REFUSAL, Judge, judge_all
 from workbench.evaluation.metric import Metric, Scorecard
 from workbench.evaluation.open_answers import open_answers
 from workbench.evaluation.text import perplexity
 from workbench.evaluation.truthful import truthfulqa
-from workbench.personas import Question, Split
+from workbench.personas import Item, Question, Split
 from workbench.statistics import rate_interval
 
 
@@ -42,7 +42,7 @@ def evaluate(
     extras, found = extras or Extras(), []
     if split.persona.letters is not None:
         found += _letters(model, split, prompt, slot, n, seed)
-    found.append(_choice(model, split, "text", prompt, slot, n, seed, "text", "persona's answer likelier, mean over its tokens"))
+    found += _text(model, split, prompt, slot, n, seed)
     if split.persona.true_items:
         true = replace(split, name="true statements", items=split.persona.true_items)
         found.append(_choice(model, true, None, prompt, slot, n, seed, "true statements", "agrees with statements that are true, as it should"))
@@ -65,6 +65,25 @@ def _letters(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | 
         Metric("letters", rate_interval(answers.chose_matching, answers.group), 0.5, "persona's option chosen by letter, both orders of every item"),
         Metric("first option", rate_interval(first, answers.group), 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
     ]
+
+
+def _text(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[Metric]:
+    """The choice by the options' texts. Items whose options begin with the same token ("Option A", "Option B") cannot be told apart there: they
+    are counted as missing; where that is all of them, there is no such metric."""
+    asked = split if n is None else split.take(n, seed)
+    told = replace(asked, items=tuple(item for item in asked.items if _comparable(model, asked, item, slot)))
+    if not told.items:
+        return []
+    found = _choice(model, told, "text", prompt, slot, None, seed, "text", "persona's answer likelier, mean over its tokens")
+    return [replace(found, missing=len(asked.items) - len(told.items))]
+
+
+def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
+    try:
+        make_contexts(model, replace(split, items=(item,)), slot, "text", "original")
+    except AlikeAnswers:
+        return False
+    return True
 
 
 def _choice(
