@@ -2,7 +2,7 @@
 
 For every persona, sign and seed, on the organism's test split:
 1. fit the direction and the latents on train and search data (as a study does);
-2. search with RESGA, SAEGA, the answer objective, random search (equal token-layers) and random directions;
+2. search with RESGA, SAEGA, the answer objective, random search (equal token-layers) and random directions (also uncorrelated and isotropic ones);
 3. choose on selection, read the chosen prompt's mean log-odds on test;
 4. the yardstick: a beam (width 8) over combinations of planted phrases of the right sign, at most as many tokens, judged by
    the trained model on the search contexts; its best combination is read on test too.
@@ -67,6 +67,8 @@ def searches(material: Material, found: Scan, n_random: int, seed: int) -> dict[
             table[f"random_direction {number}"] = (projection(direction), method)
         for number, direction in enumerate(random_directions(found.best, found.activations, -(-n_random // 4), seed + 1000, both_signs=False)):
             table[f"uncorrelated_direction {number}"] = (projection(uncorrelated(direction, found.best, found.activations)), method)
+        for number, direction in enumerate(isotropic(found.best, n_random, seed + 2000)):
+            table[f"isotropic_direction {number}"] = (projection(direction), method)
     return table
 
 
@@ -79,6 +81,12 @@ def uncorrelated(direction: Direction, other: Direction, activations: torch.Tens
     read, aside = centred @ direction.vector.double(), centred @ other.vector.double()
     vector = direction.vector.double() - (read @ aside) / (aside @ aside) * other.vector.double()
     return replace(direction, vector=(vector / vector.norm() * direction.norm).float())
+
+
+def isotropic(direction: Direction, n: int, seed: int) -> list[Direction]:
+    """n directions of even distribution over all angles, as long as `direction`: mostly where the model never goes."""
+    drawn = torch.randn(n, len(direction.vector), generator=torch.Generator().manual_seed(seed))
+    return [replace(direction, vector=row / row.norm() * direction.norm) for row in drawn]
 
 
 def reading_correlation(objective: Objective, found: Scan) -> float | None:
@@ -136,7 +144,7 @@ def control_table(table: pd.DataFrame) -> pd.DataFrame:
     for (persona, sign, seed), group in table.groupby(["persona", "sign", "seed"], sort=False):
         way = 1 if sign == "induce" else -1
         own = way * group.loc[group["search"] == "resga", "shift"].iloc[0]
-        for kind in ("random_direction", "uncorrelated_direction"):
+        for kind in ("random_direction", "uncorrelated_direction", "isotropic_direction"):
             some = group[group["search"].str.startswith(kind)]
             if len(some):
                 shifts = way * some["shift"]
