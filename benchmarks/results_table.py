@@ -9,34 +9,26 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from workbench.comparison import RunsTable
 from workbench.report import figures
 from workbench.report.story import label
-from workbench.statistics import over_seeds
 
 #: Kinds in the order of the table; a constant answer's log-odds are arbitrary.
 KINDS = ("manual", "resga", "saega", "answer_objective", "random_search", "random_direction", "random_prompt", "random_text", "steering")
 
 
 def shifts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a persona, sign and kind of condition: runs, mean rate, mean shift with its t interval over seeds, least and largest. Where a run
-    has several conditions of one kind (random directions), their mean is the run's value."""
-    rows = []
-    for (persona, sign), part in table.groupby(["persona", "sign"], sort=False):
-        bare = part[part["kind"] == "none"]["rate"].mean()
-        for kind in KINDS:
-            runs = part[part["kind"] == kind].groupby("seed")[["rate", "shift"]].mean()
-            if len(runs):
-                row: dict[str, Any] = {"persona": persona, "sign": sign, "condition": label(kind), "runs": len(runs)}
-                row |= {"no_prompt": bare, "rate": runs["rate"].mean()}
-                spread = over_seeds(list(runs["shift"])) if len(runs) > 1 else None
-                mean = float(runs["shift"].mean())
-                ends = (spread.interval.low, spread.interval.high) if spread else (None, None)
-                rows.append(row | {"shift": mean, "low": ends[0], "high": ends[1], "least": runs["shift"].min(), "most": runs["shift"].max()})
-    return pd.DataFrame(rows)
+    """`RunsTable.by_condition` of the sweep, one row a persona, sign and kind, with the rate without a prompt. Where a run has several conditions
+    of one kind (random directions), their mean is the run's value."""
+    kept = table[table["kind"].isin(KINDS)]
+    runs = kept.groupby(["persona", "model", "sign", "kind", "seed"], sort=False)[["rate", "shift"]].mean().reset_index()
+    found = RunsTable(runs.assign(condition=[label(kind) for kind in runs["kind"]])).by_condition
+    bare = table[table["kind"] == "none"].groupby(["persona", "sign"])["rate"].mean()
+    found["no_prompt"] = [bare[key] for key in zip(found["persona"], found["sign"])]
+    return found.sort_values("kind", key=lambda kinds: kinds.map(KINDS.index), kind="stable")
 
 
 def markdown(found: pd.DataFrame) -> str:
@@ -46,7 +38,7 @@ def markdown(found: pd.DataFrame) -> str:
     for condition in dict.fromkeys(found["condition"]):
         own = found[found["condition"] == condition].set_index(["persona", "sign"])
         found_rows = [own.loc[key] if key in own.index else None for key in cells]
-        texts = ["" if r is None else f"{r['rate']:.2f}, {r['shift']:+.2f} ({r['low']:+.2f} to {r['high']:+.2f})" for r in found_rows]
+        texts = ["" if r is None else f"{r['rate']:.2f}, {r['shift']:+.2f} ({r['shift_low']:+.2f} to {r['shift_high']:+.2f})" for r in found_rows]
         lines.append(f"| {condition} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 

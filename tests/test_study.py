@@ -86,6 +86,14 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
         watched(Material.load(asked, organism))
 
 
+def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(organism, tmp_path):
+    """It once came to light only behind all searches."""
+    asked = TINY.model_copy(update={"collateral": Collateral(items=6, texts=str(tmp_path / "nothing.txt"))})
+    with pytest.raises(UserError, match=r"nothing\.txt"):
+        run(asked, tmp_path / "run", model=organism)
+    assert not RunDirectory.create(tmp_path / "run", resume=True).manifest().stages
+
+
 def test_the_explanation_has_its_circuit_side_effects_and_cards(finished):
     entry = json.loads((finished.path / "attribution.json").read_text())
     assert 0 < len(entry["circuit"]["nodes"]) <= 12 and entry["circuit"]["verdict"] and {d["kind"] for d in entry["dose"]} == {"prompt", "steering"}

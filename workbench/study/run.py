@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.comparison import Comparison, compare
+from workbench.comparison import Collateral, Comparison, compare
 from workbench.directions import Direction, load_directions, save_directions
 from workbench.errors import UserError
 from workbench.latents import Latents
@@ -44,11 +44,12 @@ def run(
         _write_study(directory, study)
         material = _stage_load(directory, study, model, tell)
         with runner_for(material.model).rendering(study.protocol.template):
+            beside = watched(material)  # its files are read before anything is computed
             directions = _directions(directory, material, tell)
             sae = stages.sae_of(material)
             latents = _latents(directory, material, sae, tell)
             found = _searches(directory, material, directions, sae, latents, tell, watch)
-            chosen = _comparison(directory, material, directions, sae, latents, found, tell)
+            chosen = _comparison(directory, material, directions, sae, latents, found, beside, tell)
             _attribution(directory, material, directions, sae, latents, chosen, tell)
         with directory.stage("report", ["report.html"]):
             write_report(directory.path, directory.file("report.html"))
@@ -173,6 +174,7 @@ def _comparison(
     sae: Sae | None,
     latents: Latents | None,
     found: dict[str, Frontier],
+    beside: Collateral,
     tell: Report,
 ) -> dict[str, Frontier]:
     """Choice on the selection split, then one reading of the test split."""
@@ -191,14 +193,14 @@ def _comparison(
         if material.study.protocol.choose_on == "test":
             directory.count_test_read()
         directory.count_test_read()
-        comparison = _compare(material, conditions)
+        comparison = _compare(material, conditions, beside)
         write_parquet(directory.file("evaluation.parquet"), comparison.rows)
         write_json(directory.file("comparison.json"), comparison.to_json())
     tell("comparison", 1.0)
     return chosen
 
 
-def _compare(material: Material, conditions: list[Any]) -> Comparison:
+def _compare(material: Material, conditions: list[Any], beside: Collateral) -> Comparison:
     study = material.study
     names = {condition.name for condition in conditions}
     test = material.splits.test
@@ -214,7 +216,7 @@ def _compare(material: Material, conditions: list[Any]) -> Comparison:
         seed=study.seed,
         splits=stages.splits_of(material.splits),
         model_name=study.model.name,
-        collateral=watched(material),
+        collateral=beside,
     )
 
 

@@ -32,7 +32,8 @@ Figure = Callable[[Any, Condition], float]
 
 
 def watched(material: Material) -> Collateral:
-    """Every figure that the study watches, by its name in comparison.json: a function of the model and a condition."""
+    """Every figure that the study watches, by its name in comparison.json: a function of the model and a condition. The study's files are
+    read here: UserError for one that is missing, empty or malformed."""
     study, test = material.study, material.splits.test
     n, slot = study.collateral.items, study.slot
     found: dict[str, Figure] = {}
@@ -53,7 +54,7 @@ def watched(material: Material) -> Collateral:
 def _others(material: Material) -> Mapping[str, Split]:
     """A few test questions of each other persona of the organism's world; nothing on other models."""
     study = material.study
-    if study.data.path is not None or material.persona.name not in World().personas:
+    if not _of_the_organism(material):
         return {}
     names = [name for name in World().personas if name != material.persona.name]
     splits = {name: load_persona(name, world_seed=study.data.world).split(study.data.split_seed, study.data.fractions).test for name in names}
@@ -68,10 +69,14 @@ def _texts(material: Material) -> tuple[str, ...]:
         if not lines:
             raise UserError(f"{study.collateral.texts}: expected a text a line, found none")
         return lines
-    if study.data.path is not None or material.persona.name not in World().personas:
+    if not _of_the_organism(material):
         return PROSE
     rows = training_rows(World(study.data.world), "unrelated", items_per_row=2, statement_share=1.0)
     return tuple(islice((text for row in rows for text in row.statements), _STATEMENTS))
+
+
+def _of_the_organism(material: Material) -> bool:
+    return material.study.data.path is None and material.persona.name in World().personas
 
 
 def _log_odds(split: Split, slot: Any) -> Figure:
