@@ -36,7 +36,7 @@ STUDY_ITEMS_PER_GROUP = 3
 class World:
     """Everything that the organism is trained on and tested against, decided by `seed`.
 
-    The default is the public world. `VAULT_SEED` names the world for final figures; no test and no default opens it.
+    The default is the public world. `VAULT_SEED` names the world of the final table (docs/results.md); no test and no default opens it.
     """
 
     seed: int = 0
