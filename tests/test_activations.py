@@ -8,7 +8,7 @@ from tiny import tiny_checkpoint
 
 from workbench.activations import ActivationStore, collect, length_batches
 from workbench.errors import UserError
-from workbench.models import Site, load_model
+from workbench.models import Site, load_model, runner_for
 
 
 def sequences(n=9, longest=30, seed=0):
@@ -48,6 +48,21 @@ def test_every_site_and_rule_equals_the_cache_of_a_lone_sequence(batch_tokens):
             }[site.position]
             expected = cache[site.name][0, start:stop].mean(dim=0)
             torch.testing.assert_close(found[site][i], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("where", [-1, 1])
+def test_one_token_of_the_top_block_equals_the_cache_and_runs_less(where):
+    model, texts = random_model(), sequences()
+    runner = runner_for(model)
+    before = runner.meter.forward
+    found = collect(model, texts, [Site(0), Site(2)], [where] * len(texts), batch_tokens=60)
+    used = runner.meter.forward - before
+    for i, ids in enumerate(texts):
+        cache = own_cache(model, ids)
+        for site in (Site(0), Site(2)):
+            torch.testing.assert_close(found[site][i], cache[site.name][0, where], atol=1e-5, rtol=1e-5)
+    collect(model, texts, [Site(0), Site(2)], [(0, len(t)) for t in texts], batch_tokens=60)
+    assert used < runner.meter.forward - before - used
 
 
 def test_z_keeps_its_heads_and_half_precision_comes_out_as_float32():

@@ -47,20 +47,25 @@ def collect(
     _check_sequences(runner, sequences)
     spans = {site: _spans(site, positions, sequences) for site in sites}
     kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
+    last = _single(spans, max(site.layer for site in sites))
     for batch in length_batches(sequences, batch_tokens):
-        states = read_all(runner, [sequences[i] for i in batch], sites)
+        states = read_all(runner, [sequences[i] for i in batch], sites, [last[i] for i in batch] if last else None)
         for site in sites:
             for row, i in enumerate(batch):
-                start, stop = spans[site][i]
+                start, stop = spans[site][i] if states[site].shape[1] > 1 else (0, 1)
                 kept[site][i] = states[site][row, start:stop].float().mean(dim=0).cpu()
     return {site: torch.stack(rows) for site, rows in kept.items()}
 
 
 @torch.no_grad()
 def read_all(
-    runner: Runner, sequences: Sequence[Sequence[int]], sites: Sequence[Site]
+    runner: Runner, sequences: Sequence[Sequence[int]], sites: Sequence[Site], last: Sequence[int] | None = None
 ) -> dict[Site, Float[Tensor, "batch pos d_model"]]:
-    """Activations at all positions of one right-padded batch, in the model's dtype (padding positions hold nonsense)."""
+    """Activations at all positions of one right-padded batch, in the model's dtype (padding positions hold nonsense).
+
+    last: the one position a row that is wanted of the last block's output; that site then has one position, and the block's
+    output projection and MLP need not run on the others.
+    """
     ids = pad_right(sequences).to(runner.device)
     found: dict[Site, Tensor] = {}
     plain = [site for site in sites if site.hook == "resid_post"]
@@ -70,7 +75,10 @@ def read_all(
                 stack.enter_context(runner.edit(site.name, _keeper(found, site)))
         resid, at = runner.embed(ids), 0
         for layer in sorted({site.layer for site in sites}):
-            resid, _ = runner.run(resid, at, layer + 1)
+            if last is not None and layer == max(site.layer for site in sites):
+                resid = runner.run_at(resid, at, layer + 1, torch.tensor(last, device=resid.device))
+            else:
+                resid, _ = runner.run(resid, at, layer + 1)
             at = layer + 1
             found.update({site: resid for site in plain if site.layer == layer})
     return found
@@ -176,6 +184,14 @@ def _keeper(found: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]
         return activation
 
     return keep
+
+
+def _single(spans: Mapping[Site, Sequence[tuple[int, int]]], layer: int) -> list[int] | None:
+    """The position in each sequence, where the only site of this layer is its output, read at one token."""
+    top = [site for site in spans if site.layer == layer]
+    if len(top) > 1 or top[0].hook != "resid_post" or any(stop - start > 1 for start, stop in spans[top[0]]):
+        return None
+    return [start for start, _ in spans[top[0]]]
 
 
 def _check_sequences(runner: Runner, sequences: Sequence[Sequence[int]]) -> None:

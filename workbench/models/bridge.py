@@ -8,6 +8,8 @@ its own forward passes runs:
    sliding masks, rotary tables of its layer type. They do not depend on the activations, so they are kept.
 3. `run`: the bridge's blocks, one after the other, with these arguments.
 4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the model's own.
+5. Under a device map each block is given what it needs on its own device, and its keys and values stay there; residuals
+   and logits come back to the device of the embedding, so that nothing outside knows of the others.
 
 Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run that method
 is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which transformers 5.24 renamed,
@@ -100,6 +102,7 @@ class BridgeRunner(Runner):
         parent, _, self._list_name = blocks.name.rpartition(".")
         self._decoder = self._whole.get_submodule(parent)
         self._blocks = list(getattr(self._decoder, self._list_name))
+        self._places = [next(block.parameters()).device for block in self._blocks]
         self._attentions = [[m for m in block.modules() if isinstance(m, AttentionBridge)] for block in self._blocks]
         self._arguments: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         super().__init__(model, _shape(model, blocks.name))
@@ -130,13 +133,13 @@ class BridgeRunner(Runner):
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)
         rows = resid.reshape(-1, 1, resid.shape[-1])
-        with self._stand_ins([_Giver(rows)]):
+        with self._stand_ins([_Giver(rows.to(self._places[-1]))]):
             out = self._whole(
                 inputs_embeds=rows,
                 position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device),
                 use_cache=False,
             )
-        return out.logits.float().reshape(*resid.shape[:-1], -1)
+        return out.logits.float().to(self.device).reshape(*resid.shape[:-1], -1)
 
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
@@ -152,9 +155,9 @@ class BridgeRunner(Runner):
         arguments = self._block_arguments(resid.shape[1], offset, resid)
         for layer in range(start, stop):
             positional, named = arguments[layer]
-            out = self._blocks[layer](resid, *positional, **named)
+            out = self._blocks[layer](resid.to(self._places[layer]), *positional, **named)
             resid = out[0] if isinstance(out, tuple) else out
-        return resid
+        return resid.to(self.device)
 
     @contextmanager
     def _joined(self, start: int, stop: int, kv: BridgeKV | None) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
@@ -201,7 +204,7 @@ class BridgeRunner(Runner):
             self._decoder(
                 inputs_embeds=empty, position_ids=self._positions(length, offset), use_cache=False, **{named: cache}
             )
-        return [note.without(cache) for note in notes]
+        return [note.without(cache, place) for note, place in zip(notes, self._places, strict=True)]
 
     @contextmanager
     def _stand_ins(self, modules: list[nn.Module]) -> Iterator[None]:
@@ -276,9 +279,19 @@ class _Noter(nn.Module):
         self.noted = (positional, named)
         return hidden_states
 
-    def without(self, cache: DynamicCache) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def without(self, cache: DynamicCache, place: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, without the cache, on the device of the block that they are for."""
         positional, named = self.noted
-        return tuple(None if a is cache else a for a in positional), {k: v for k, v in named.items() if v is not cache}
+        return (
+            tuple(None if a is cache else _placed(a, place) for a in positional),
+            {name: _placed(a, place) for name, a in named.items() if a is not cache},
+        )
+
+
+def _placed(argument: Any, place: torch.device) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(_placed(part, place) for part in argument)
+    return argument.to(place) if isinstance(argument, Tensor) else argument
 
 
 def _columns(

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ from workbench.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+#: One device, or a Hugging Face device map: a way to spread a model over all CUDA devices, or a device for each module.
+Place = str | Mapping[str, str | int]
+SPREADS = ("balanced", "sequential")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
 _TEXT_PART = {
@@ -68,10 +71,16 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     return Checkpoint(directory, text, architecture, _shards(directory), multimodal)
 
 
-def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
+def spreads(device: Place) -> bool:
+    """Whether this is a device map instead of one device."""
+    return isinstance(device, Mapping) or device in SPREADS
+
+
+def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: Place = "cpu") -> PreTrainedModel:
     """Hugging Face's own model, eager attention, evaluation mode, gradients of weights off.
 
-    UserError when a weight is missing, has another shape, or is not finite.
+    UserError when a weight is missing, has another shape, or is not finite, and when a device map leaves some on a CPU or a
+    disk behind GPUs.
     """
     cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(checkpoint.config)]
     with quiet_transformers():
@@ -85,6 +94,7 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cp
                 local_files_only=True,
                 output_loading_info=True,
                 key_mapping=_TEXT_PART if checkpoint.multimodal else None,
+                device_map=device if spreads(device) else None,
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise UserError(
@@ -99,7 +109,10 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cp
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{checkpoint.directory}: weight {name} holds values that are not finite")
-    return model.to(device).eval().requires_grad_(False)
+    if not spreads(device):
+        model = model.to(device)
+    _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))
+    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -152,6 +165,13 @@ def quiet_transformers() -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """An error's text in one line of at most 300 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+def _refuse_offloaded(checkpoint: Checkpoint, placed: Mapping[str, Any]) -> None:
+    """Weights behind GPUs come by hooks that TransformerBridge's components go round."""
+    outside = [name for name, place in placed.items() if str(place) in ("cpu", "disk", "meta")]
+    if outside and len(set(map(str, placed.values()))) > 1:
+        raise UserError(f"{checkpoint.directory} does not fit into the GPUs: {len(outside)} modules are left out, the first is {outside[0]}")
 
 
 def _refuse_links_out(directory: Path) -> None:

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.display import html_table
 from workbench.errors import UserError
-from workbench.models.checkpoint import load_tokenizer, open_checkpoint
+from workbench.models.checkpoint import Place, load_tokenizer, open_checkpoint
 from workbench.models.load import Backend, attach, choose_device, choose_dtype, load_weights, wrap
 from workbench.models.memory import memory_needed
 from workbench.models.runner import Runner, runner_for
@@ -73,7 +73,7 @@ class Diagnosis:
 
 
 def diagnose(
-    name: str | Path, device: str = "cpu", dtype: str = "float32", backend: Backend = "auto", revision: str | None = None
+    name: str | Path, device: Place = "cpu", dtype: str = "float32", backend: Backend = "auto", revision: str | None = None
 ) -> Diagnosis:
     """Loads a model as `load_model` would and checks it; nothing that is wrong with the model raises, it becomes a row.
 
@@ -90,7 +90,7 @@ def diagnose(
     return Diagnosis(str(name), tuple(rows))
 
 
-def _findings(name: str | Path, dtype: torch.dtype, device: str, backend: Backend, revision: str | None) -> Iterator[Finding]:
+def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Backend, revision: str | None) -> Iterator[Finding]:
     source = find_source(name, revision)
     checkpoint = open_checkpoint(source.directory)
     tokenizer = load_tokenizer(checkpoint)
@@ -99,7 +99,7 @@ def _findings(name: str | Path, dtype: torch.dtype, device: str, backend: Backen
     weights = f"{len(checkpoint.shards)} weight file{'s' * (len(checkpoint.shards) > 1)}, {parameters / 1e6:,.1f}M parameters"
     part = "text part of a multimodal checkpoint, " if checkpoint.multimodal else ""
     yield Finding("files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite")
-    ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(device)
+    ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(reference.device)
     with torch.no_grad():
         wanted = reference(input_ids=ids, use_cache=False).logits.float()
     model, used, reason = wrap(reference, checkpoint, backend, dtype, device)

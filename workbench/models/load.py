@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import UserError
 from workbench.models.adapter import merge_adapter, open_adapter
-from workbench.models.checkpoint import Checkpoint, load_reference, load_tokenizer, open_checkpoint
+from workbench.models.checkpoint import Checkpoint, Place, load_reference, load_tokenizer, open_checkpoint, spreads
 from workbench.models.convert import NotExpressible, hooked_config, to_hooked
 from workbench.models.sources import Source, find_source
 
@@ -39,7 +40,7 @@ _PROVENANCE: weakref.WeakKeyDictionary[Any, Provenance] = weakref.WeakKeyDiction
 
 def load_model(
     name: str | Path,
-    device: str = "cpu",
+    device: Place = "cpu",
     dtype: str | torch.dtype = "float32",
     backend: Backend = "auto",
     revision: str | None = None,
@@ -52,7 +53,9 @@ def load_model(
     `gemma-3-4b-it`, a Hugging Face directory (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part
     is taken. adapter: the directory of a plain LoRA adapter (PEFT's layout), merged into the weights. dtype: float32,
     bfloat16, float16 or float64. backend: `hooked` (UserError where TransformerLens has no exact conversion), `bridge`,
-    or `auto`: the first, else the second. revision: of a hub repository.
+    or `auto`: the first, else the second. revision: of a hub repository. device: cpu, cuda, cuda:1, mps; or, for a model larger
+    than one GPU, a Hugging Face device map: `balanced` or `sequential` over all CUDA devices, or a mapping from module names to
+    devices. It needs the bridge; residuals, logits and what hooks see come back to the device of the embedding.
 
     Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no
     code of a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and
@@ -73,7 +76,7 @@ def load_model(
     return model
 
 
-def load_weights(source: Source, checkpoint: Checkpoint, dtype: torch.dtype, device: str) -> PreTrainedModel:
+def load_weights(source: Source, checkpoint: Checkpoint, dtype: torch.dtype, device: Place) -> PreTrainedModel:
     """Hugging Face's own model of a source, its adapter merged where it names one. UserError as of both parts."""
     if source.adapter is None:
         return load_reference(checkpoint, dtype, device)
@@ -97,13 +100,15 @@ def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTo
 
 
 def wrap(
-    reference: PreTrainedModel, checkpoint: Checkpoint, backend: Backend, dtype: torch.dtype, device: str
+    reference: PreTrainedModel, checkpoint: Checkpoint, backend: Backend, dtype: torch.dtype, device: Place
 ) -> tuple[HookedTransformer | TransformerBridge, Literal["hooked", "bridge"], str | None]:
     """The model behind a backend, which one it is, and why it is not the HookedTransformer that was tried first."""
     reason = None
     if backend != "bridge":
         try:
-            config = hooked_config(checkpoint.config, checkpoint.architecture, dtype, device)
+            if spreads(device):
+                raise NotExpressible("its weights lie where a device map puts them")
+            config = hooked_config(checkpoint.config, checkpoint.architecture, dtype, str(device))
             return to_hooked(reference, config), "hooked", None
         except NotExpressible as error:
             reason = str(error)
@@ -133,8 +138,14 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def choose_device(device: str) -> str:
-    """The device's name when it is there; UserError otherwise."""
+def choose_device(device: Place) -> Place:
+    """The device's name, or the device map, when it is there; UserError otherwise."""
+    if isinstance(device, Mapping):
+        return {name: choose_device(_name(place)) for name, place in device.items()}
+    if spreads(device):
+        if not torch.cuda.is_available():
+            raise UserError(f"device {device!r} spreads a model over CUDA devices: none is available here")
+        return device
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
@@ -143,3 +154,8 @@ def choose_device(device: str) -> str:
     if not there:
         raise UserError(f"device {device!r} is not available here")
     return device
+
+
+def _name(place: str | int) -> str:
+    """Accelerate's device maps number the CUDA devices."""
+    return f"cuda:{place}" if isinstance(place, int) else place

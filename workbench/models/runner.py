@@ -97,7 +97,7 @@ class Runner(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the first block lives."""
+        """Where the embedding lives: residuals, logits and what hooks see come back to it when blocks live elsewhere."""
         return next(self.model.parameters()).device
 
     @property
@@ -214,7 +214,7 @@ class Runner(ABC):
         def hook(activation: Tensor, hook: Any) -> Tensor:
             nonlocal fired
             fired = True
-            return fn(activation)
+            return fn(activation.to(self.device)).to(activation.device)
 
         with self.model.hooks(fwd_hooks=[(name, hook)]):
             yield
@@ -240,7 +240,7 @@ class Runner(ABC):
 
         def keeper(site: Site) -> Callable[[Tensor, Any], None]:
             def keep(activation: Tensor, hook: Any) -> None:
-                caught[site] = activation
+                caught[site] = activation.to(self.device)
 
             return keep
 

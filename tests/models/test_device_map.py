@@ -1,0 +1,50 @@
+"""A model whose blocks lie on several devices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_checkpoint
+
+from workbench.errors import UserError
+from workbench.models import checkpoint as checkpoints
+from workbench.models import load_model, runner_for
+
+PROGRAM = Path(__file__).parents[1] / "pretend_devices.py"
+
+
+@pytest.mark.parametrize(("family", "tied"), [("llama", False), ("qwen2", True), ("gemma2", True), ("gemma3", True)])
+def test_no_operation_meets_tensors_of_two_devices(family, tied, tmp_path):
+    path = tiny_checkpoint(family, tmp_path / family, tie_word_embeddings=tied)
+    ran = subprocess.run([sys.executable, PROGRAM, path, "tied" if tied else "untied"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    found = json.loads(ran.stdout)
+    assert found["blocks"] == ["pretend:0", *["pretend:1"] * (len(found["blocks"]) - 1)]
+    assert found["out"] == ["pretend:0"] * 3, "residuals, logits and what hooks see come back to the embedding"
+    assert found["kept"] == found["blocks"], "keys stay with their block"
+
+
+def test_a_map_onto_one_device_gives_the_same_logits_through_accelerates_hooks(tmp_path):
+    path = tiny_checkpoint("llama", tmp_path / "tiny")
+    ids = torch.tensor([[3, 8, 21, 5]])
+    whole = []
+    for device in ("cpu", {"": "cpu"}):
+        runner = runner_for(load_model(path, device=device, backend="bridge"))
+        whole.append(runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]))
+    torch.testing.assert_close(*whole)
+
+
+def test_what_cannot_be_spread_is_told_in_one_line(tmp_path):
+    path = tiny_checkpoint("llama", tmp_path / "tiny")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="'balanced' spreads a model over CUDA devices: none"):
+            load_model(path, device="balanced")
+        with pytest.raises(UserError, match="device 'cuda:7' is not available"):
+            load_model(path, device={"": 7})
+    with pytest.raises(UserError, match=r"cannot hold .* exactly .*device map"):
+        load_model(path, device={"": "cpu"}, backend="hooked")
+    with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
+        checkpoints._refuse_offloaded(checkpoints.open_checkpoint(path), {"model": 0, "lm_head": "cpu"})
