@@ -34,12 +34,14 @@ from workbench.search.selection import CanMatter, frontier
 
 @dataclass(frozen=True)
 class Size:
-    """parents and candidates of a step; the baselines are timed on `few` candidates."""
+    """parents and candidates of a step; the baselines are timed on `few` candidates. halving: share of the contexts on which all
+    children are scored first, in the halved step."""
 
     parents: int = 8
     candidates: int = 64
     few: int = 4
     length: int = 8
+    halving: float = 0.25
 
 
 def our_step(setting: Setting, size: Size, savings: Savings, batch_tokens: int = 8192) -> Callable[[], None]:
@@ -88,7 +90,7 @@ def cached_step(setting: Setting, size: Size) -> Callable[[], float]:
 
 def measure(setting: Setting, size: Size, repeats: int) -> dict[str, object]:
     """One row of the table: every contestant in turn, after one unmeasured step of ours."""
-    ours, halved = our_step(setting, size, Savings()), our_step(setting, size, Savings(halving=0.25))
+    ours, halved = our_step(setting, size, Savings()), our_step(setting, size, Savings(halving=size.halving))
     plain, cached = plain_step(setting, size), cached_step(setting, size)
     flops = {}
     for name, step in (("ours", ours), ("halved", halved)):
@@ -178,10 +180,11 @@ def main() -> None:
     parser.add_argument("--contexts", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--few", type=int, default=4)
+    parser.add_argument("--halving", type=float, default=0.25)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "search_cost.json")
     arguments = parser.parse_args()
-    size = Size(candidates=arguments.candidates, few=arguments.few)
+    size = Size(candidates=arguments.candidates, few=arguments.few, halving=arguments.halving)
     rows = []
     for name in arguments.models:
         loaded = load(name)

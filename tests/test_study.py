@@ -64,8 +64,9 @@ def test_beside_each_effect_stands_what_else_it_does(finished, organism):
     found = next(c for c in entry["conditions"] if c["kind"] == "resga")
     read = answer(organism, make_contexts(organism, other), found["prompt"]).log_odds.mean()
     assert found["collateral"]["hallucination_log_odds"] == pytest.approx(float(read), abs=1e-4)
-    stages = json.loads((finished.path / "manifest.json").read_text())["stages"].values()
-    assert all(stage["peak_memory_mb"] > 100 for stage in stages)
+    stages = json.loads((finished.path / "manifest.json").read_text())["stages"]
+    assert all(stage["peak_memory_mb"] > 100 for stage in stages.values())
+    assert all(stage["flops"] > 0 for name, stage in stages.items() if name != "report")
 
 
 def test_capability_and_texts_of_ones_own(organism, tmp_path):

@@ -69,16 +69,8 @@ def run(
     from workbench.study import Study
 
     settings = Study.load(study)
-    changes: dict[str, Any] = {}
-    if data is not None:
-        changes["data"] = settings.data.model_copy(update={"path": str(data.resolve())})
-    if model is not None:
-        changes["model"] = settings.model.model_copy(update={"name": model})
-    if sae is not None:
-        changes["sae"] = sae
-    if seed is not None:
-        changes["seed"] = seed
-    _run_and_print(settings.model_copy(update=changes), RunDirectory.create(out, resume), as_json)
+    changed = _instead(settings, data, model, sae, seed)
+    _run_and_print(changed, RunDirectory.create(out, resume), as_json)
 
 
 @app.command
@@ -112,22 +104,37 @@ def preset(
 
 
 @app.command(name="plan")
-def plan_command(study: Path, *, model: str | None = None, as_json: Json = False) -> None:
+def plan_command(
+    study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, as_json: Json = False
+) -> None:
     """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
 
     Args:
         study: the study file.
+        data: contrast file, instead of the study's.
         model: name or directory, instead of the study's.
+        sae: directory or release, instead of the study's.
     """
     from workbench.study import Study
     from workbench.study.plan import plan
 
-    settings = Study.load(study)
-    if model is not None:
-        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"name": model})})
-    found = plan(settings)
-    print_frame(found.table, as_json)
+    found = plan(_instead(Study.load(study), data, model, sae))
+    print_frame(found.table if as_json else found.short, as_json)
     print_notes(found.notes, as_json)
+
+
+def _instead(study: Study, data: Path | None = None, model: str | None = None, sae: str | None = None, seed: int | None = None) -> Study:
+    """The study with what the command line gives instead of its own."""
+    changes: dict[str, Any] = {}
+    if data is not None:
+        changes["data"] = study.data.model_copy(update={"path": str(data.resolve())})
+    if model is not None:
+        changes["model"] = study.model.model_copy(update={"name": model})
+    if sae is not None:
+        changes["sae"] = sae
+    if seed is not None:
+        changes["seed"] = seed
+    return study.model_copy(update=changes)
 
 
 def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:

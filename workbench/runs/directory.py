@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -46,12 +46,13 @@ PACKAGES = (
 
 class Stage(BaseModel):
     """A stage that is done: its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in the
-    process), and sha256 of the files it left."""
+    process), the model's FLOPs as its runner counted them, and sha256 of the files it left."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     seconds: float = Field(ge=0)
     finished: str
     peak_memory_mb: float | None = None
+    flops: float | None = Field(default=None, ge=0)
     files: dict[str, str] = {}
 
 
@@ -183,20 +184,23 @@ class RunDirectory:
                 raise UserError(f"{path}: changed since stage {stage!r} wrote it; remove the run, or begin a new one")
         return entry is not None
 
-    def mark_done(self, stage: str, seconds: float, files: Sequence[str] = ()) -> None:
-        """Note that a stage ended, after `seconds`, and left `files` (names inside the run, which are hashed)."""
-        old = self.manifest()
-        entry = Stage(seconds=seconds, finished=_now(), peak_memory_mb=_peak_memory(), files={name: file_hash(self.file(name)) for name in files})
+    def mark_done(self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None) -> None:
+        """Note that a stage ended, after `seconds` and `flops`, and left `files` (names inside the run, which are hashed)."""
+        old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
+        entry = Stage(seconds=seconds, finished=_now(), peak_memory_mb=_peak_memory(), flops=flops, files=hashes)
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
 
     @contextlib.contextmanager
-    def stage(self, name: str, files: Sequence[str] = ()) -> Iterator[None]:
-        """Time what stands inside; at its end the stage is marked done and logged. An error inside leaves no mark."""
+    def stage(self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None) -> Iterator[None]:
+        """Time what stands inside; at its end the stage is marked done and logged. An error inside leaves no mark.
+
+        counted: a running count of FLOPs; what it grows by inside is noted.
+        """
         self.log("begin", {"stage": name})
-        start = time.perf_counter()
+        start, before = time.perf_counter(), counted() if counted else 0.0
         yield
         seconds = time.perf_counter() - start
-        self.mark_done(name, seconds, files)
+        self.mark_done(name, seconds, files, counted() - before if counted else None)
         self.log("done", {"stage": name, "seconds": round(seconds, 3)})
 
     def count_test_read(self) -> int:

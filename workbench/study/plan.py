@@ -97,6 +97,16 @@ class Plan:
         rows = [self._row(stage.name, stage.token_layers, stage.flops, [stage]) for stage in self.stages]
         return pd.DataFrame([*rows, self._row("all", sum(s.token_layers for s in self.stages), self.flops, list(self.stages))])
 
+    @property
+    def short(self) -> pd.DataFrame:
+        """The table as text for a narrow screen: TFLOPs, and for each machine time and memory in one column."""
+        table = self.table
+        found = pd.DataFrame({"stage": table["stage"], "TFLOPs": table["tflops"].map("{:,.4g}".format)})
+        for machine in MACHINES:
+            times = table[f"{machine.name} s"].map(lambda s: "does not fit" if pd.isna(s) else _duration(s))
+            found[machine.name] = times + "\n" + table[f"{machine.name} GB"].map("{:.1f} GB".format)
+        return found
+
     def _row(self, name: str, token_layers: float, flops: float, stages: list[Stage]) -> dict[str, Any]:
         row: dict[str, Any] = {"stage": name, "token_layers": token_layers, "tflops": flops / 1e12}
         for machine in MACHINES:
@@ -107,6 +117,10 @@ class Plan:
 
     def _repr_html_(self) -> str:
         return html_table(self.table, f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def plan(study: Study) -> Plan:
@@ -185,7 +199,7 @@ class _Counts:
     def stages(self) -> list[Stage]:
         """In the order in which they run; loading has no FLOPs worth counting."""
         found = [self._directions()]
-        if self.study.sae != "none" and not (self.study.sae == "auto" and self.study.model.name != "organism"):
+        if self._latents:
             found.append(self._run("latents", 384, self.data.tokens, self.facts.shape.n_layers, "collect activations"))
         searches = [c for c in self.study.conditions if c in ("resga", "saega", "answer_objective", "gcg", "random_search")]
         if len(found) == 1:
@@ -194,6 +208,11 @@ class _Counts:
         if "random_direction" in self.study.conditions:
             found += [self._search(f"random_direction {i + 1}") for i in range(self.study.random_directions)]
         return [*found, self._comparison(len(found)), self._attribution()]
+
+    @property
+    def _latents(self) -> bool:
+        """Whether there is an autoencoder, as far as the study says."""
+        return self.study.sae != "none" and not (self.study.sae == "auto" and self.study.model.name != "organism")
 
     def _cost(self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False) -> tuple[float, float]:
         """Token-layers and FLOPs, as the runner's meter counts them."""
@@ -261,9 +280,13 @@ class _Counts:
         return self.data.orders * (items if limit is None else min(items, limit))
 
     def _attribution(self) -> Stage:
-        """Every token removed once and a gradient for each target; the circuit and the cards are not counted."""
+        """Every token removed once, a gradient for each target; the circuit (passes as `attribution.circuit` says); cards from texts."""
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
         tokens, layers = self.data.tokens + n, self.facts.shape.n_layers
         removal = self._cost(a.contexts * (n + 2) * tokens, layers, tokens, a.contexts * (n + 2))
-        gradient = self._cost(a.contexts * tokens * (2 + self.study.latents), layers, tokens, backward=True)
-        return Stage("attribution", removal[0] + gradient[0], removal[1] + gradient[1], "gradient of an objective")
+        gradient = self._cost(a.contexts * tokens * (2 + self.study.latents * self._latents), layers, tokens, backward=True)
+        passes = 2 * (a.circuit + 66) if a.circuit else 0
+        circuit = self._cost(a.contexts * passes * tokens, layers, tokens, a.contexts * passes)
+        cards = self._cost(a.texts * tokens if self._latents and a.cards else 0, layers, tokens)
+        parts = removal, gradient, circuit, cards
+        return Stage("attribution", sum(p[0] for p in parts), sum(p[1] for p in parts), "gradient of an objective")

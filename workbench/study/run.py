@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,17 @@ def _stage_load(directory: RunDirectory, study: Study, model: Any, tell: Report)
     return material
 
 
+def _stage(directory: RunDirectory, material: Material, name: str, files: Sequence[str]) -> AbstractContextManager[None]:
+    """A stage of the run, with the model's FLOPs."""
+    meter = runner_for(material.model).meter
+    return directory.stage(name, files, lambda: meter.flops)
+
+
 def _directions(directory: RunDirectory, material: Material, tell: Report) -> ChosenDirections:
     vectors, facts = directory.file("direction.safetensors"), directory.file("direction.json")
     if not directory.done("directions"):
         tell("directions", 0.0)
-        with directory.stage("directions", ["direction.safetensors", "direction.json"]):
+        with _stage(directory, material, "directions", ["direction.safetensors", "direction.json"]):
             scan = stages.scan(material)
             save_directions([scan.best, *stages.controls(material.study, scan)], vectors)
             write_json(facts, finite(_direction_json(scan)))
@@ -118,7 +125,7 @@ def _latents(directory: RunDirectory, material: Material, sae: Sae | None, tell:
     path = directory.file("latents.json")
     if not directory.done("latents"):
         tell("latents", 0.0)
-        with directory.stage("latents", ["latents.json"]):
+        with _stage(directory, material, "latents", ["latents.json"]):
             write_json(path, stages.latents(material, sae).to_json())
     tell("latents", 1.0)
     return Latents.from_json(read_json(path, schema=1))
@@ -137,7 +144,7 @@ def _searches(
         files = [f"search/{stem}.json", f"search/{stem}.parquet"]
         if not directory.done(f"search {name}"):
             checkpoint = Checkpoint(directory.file(f"search/{stem}.checkpoint.safetensors"))
-            with directory.stage(f"search {name}", files):
+            with _stage(directory, material, f"search {name}", files):
                 frontier = stages.run_search(material, objective, method, checkpoint, _progress(f"search {name}", tell, watch))
                 write_json(directory.file(files[0]), frontier.to_json())
                 write_parquet(directory.file(files[1]), frontier.history)
@@ -153,7 +160,7 @@ def _beside(directory: RunDirectory, material: Material) -> tuple[Direction, ...
         return ()
     path = directory.file("direction_beside.safetensors")
     if not directory.done("directions beside"):
-        with directory.stage("directions beside", [path.name]):
+        with _stage(directory, material, "directions beside", [path.name]):
             save_directions(stages.beside_directions(material), path)
     return tuple(load_directions(path))
 
@@ -184,7 +191,7 @@ def _comparison(
         entries = read_json(frontier, schema=1)["searches"]
         return {name: Frontier.from_json(entries[name], found[name].history) for name in found}
     tell("comparison", 0.0)
-    with directory.stage("comparison", ["evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"]):
+    with _stage(directory, material, "comparison", ["evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"]):
         chosen = stages.choose(material, found)
         write_json(frontier, {"schema": 1, "searches": {name: f.to_json() for name, f in chosen.items()}})
         write_parquet(history, _history(chosen))
@@ -244,7 +251,7 @@ def _attribution(
     files = ["attribution.parquet", "attribution.json"]
     if sae is not None and material.study.attribution.cards:
         files += ["cards.json", "cards.parquet"]
-    with directory.stage("attribution", files):
+    with _stage(directory, material, "attribution", files):
         text = next(c.text for c in chosen[name].candidates if c.chosen)
         explain(directory, material, directions, sae, latents, name, text)
     tell("attribution", 1.0)
