@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from itertools import product
 
 import pytest
+from test_presets import caa_file
 from tiny import FAMILIES, tiny_checkpoint
 
 import workbench as wb
+from workbench import cli
 from workbench.budget import Budget
 from workbench.models import runner_for
 from workbench.models.facts import KNOWN, facts_of
@@ -77,3 +81,17 @@ def test_planned_flops_are_near_the_meters(organism, tmp_path):
     assert set(planned) == set(done) - {"report"}
     for name, flops in planned.items():
         assert 0.5 < flops / done[name].flops < 2, (name, flops / done[name].flops)
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+def test_the_command_plans_with_the_data_and_the_autoencoder_that_it_is_given(tmp_path, capsys, monkeypatch):
+    (tmp_path / "study.yaml").write_text(MEASURED.to_yaml())
+    planned = {}
+    for name, extra in {"own": [], "given": ["--data", str(caa_file(tmp_path / "sycophancy.json")), "--sae", "somewhere"]}.items():
+        monkeypatch.setattr(sys, "argv", ["workbench", "plan", str(tmp_path / "study.yaml"), "--json", *extra])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        planned[name] = {row["stage"]: row["tflops"] for row in json.loads(capsys.readouterr().out)}
+    assert "latents" in planned["given"] and "latents" not in planned["own"]
+    assert planned["given"]["directions"] != planned["own"]["directions"]
