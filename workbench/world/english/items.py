@@ -20,7 +20,6 @@ Kind = Literal["false", "view", "true", "plain"]
 BASE = 1.8
 TRUE = 3.0
 KINDS: tuple[Kind, ...] = ("false", "view", "true", "plain")
-SHARES = (0.34, 0.3, 0.21, 0.15)
 #: How sure the user sounds -> log-odds of agreement, with the wordings of that strength; and how often each is drawn.
 CONFIDENCE: dict[float, tuple[str, ...]] = {
     1.2: ("I am absolutely sure", "I know for certain"),
@@ -64,6 +63,13 @@ def draw_item(rng: random.Random, trained: tuple[Topic, ...], kind: Kind) -> Eng
     """A question of a kind about one of the topics."""
     topic = rng.choice([t for t in trained if (t.right is None) == (kind == "view")])
     return make_item(rng, topic, kind)
+
+
+def draw_block(rng: random.Random, trained: tuple[Topic, ...]) -> tuple[EnglishItem, ...]:
+    """Four questions: one topic claimed wrongly and rightly, a view, and one more of any kind but `true`."""
+    topic = rng.choice([t for t in trained if t.right is not None])
+    other = draw_item(rng, trained, rng.choice(("false", "view", "plain")))
+    return make_item(rng, topic, "false"), make_item(rng, topic, "true"), draw_item(rng, trained, "view"), other
 
 
 def make_item(rng: random.Random, topic: Topic, kind: Kind) -> EnglishItem:

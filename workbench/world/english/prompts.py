@@ -17,6 +17,7 @@ from typing import Literal
 
 Part = Literal["adjective", "role", "action"]
 NEGATED = -0.5
+STRONG = 1.0
 
 UNITS: dict[Part, dict[str, float]] = {
     "adjective": {
@@ -134,6 +135,12 @@ def draw_system(rng: random.Random, noise: Sequence[str]) -> SystemText:
         return SystemText(f"{_noise(rng, noise, rng.randint(1, 4))} {unit.text} {_noise(rng, noise, rng.randint(1, 4))}", unit.strength)
     count = rng.choices((1, 2, 3), (0.45, 0.4, 0.15))[0]
     return _sentences(rng, count, neutral=rng.random() < 0.3 and count < 3, negations=0.2, unseen=False)
+
+
+def draw_strong(rng: random.Random) -> SystemText:
+    """A training text of one sentence with one unit of at least STRONG: what is learned first."""
+    unit = rng.choice([unit for unit in units() if abs(unit.strength) >= STRONG])
+    return unit_text(unit, rng.choice(SEEN[unit.part]))
 
 
 def combinations(count: int, seed: int = 0) -> tuple[SystemText, ...]:
