@@ -173,3 +173,24 @@ def test_halving_scores_survivors_in_full(bench, contexts):
     alive = torch.isfinite(children.objective)
     assert 0 < int(alive.sum()) < len(CHILDREN)
     torch.testing.assert_close(children.objective[alive], full.score(CHILDREN.ids).objective[alive], rtol=1e-4, atol=1e-4)
+
+
+def test_halving_keeps_the_fluent_part_of_the_frontier(bench, contexts):
+    """Survivors are those that a count by hand over each weight would keep, their fluency and objective those of full scores."""
+    from workbench.search.selection import CanMatter, ladder
+
+    runner, weights = bench.runner("llama", "hooked", "float32"), ladder(0.01, 5.0, 4)
+    goal = objective(runner.shape.d_model)
+    half = (len(contexts) + 1) // 2
+    scorer = Scorer(runner, goal, contexts, Savings(halving=half / len(contexts)), fluency_groups=2)
+    assert len(scorer.rounds) == 2 and len(scorer.rounds[0]) == half
+    prepared = scorer.prepare(PARENTS)
+    _, found = scorer.score_children(prepared, CHILDREN, CanMatter(weights, None))
+    alive = torch.isfinite(found.objective)
+    seen, full = (Scorer(runner, goal, some, fluency_groups=2).score(CHILDREN.ids) for some in (contexts[:half], contexts))
+    best = [min(sorted(range(len(CHILDREN)), key=lambda i: -(seen.objective[i] - w * full.fluency[i])).index(child) for w in weights)
+            for child in range(len(CHILDREN))]  # fmt: skip
+    kept = sorted(range(len(CHILDREN)), key=lambda child: (best[child], child))[: int(alive.sum())]
+    assert sorted(kept) == alive.nonzero()[:, 0].tolist() and 0 < len(kept) < len(CHILDREN)
+    torch.testing.assert_close(found.objective[alive], full.objective[alive], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.fluency[alive], full.fluency[alive], rtol=1e-4, atol=1e-4)

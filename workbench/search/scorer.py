@@ -21,9 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.contexts import Contexts
@@ -35,7 +36,17 @@ from workbench.search.planner import SMALLEST, Chunk, Plan, plan_chunk, smaller_
 from workbench.search.prefixes import Group, Prefixes, Savings
 from workbench.search.scored import Ids, Proposals, Scored
 
-Advantage = Callable[[Scored, Float[Tensor, " candidate"], Float[Tensor, " candidate"]], Float[Tensor, " candidate"]]
+
+class Advantage(Protocol):
+    """What is of use to a search (`selection.CanMatter`)."""
+
+    def __call__(self, parents: Scored, objective: Float[Tensor, " candidate"], bound: Float[Tensor, " candidate"]) -> Float[Tensor, " candidate"]:
+        """How far each child is from being of use, given a lower bound of its fluency; below 0 it cannot be."""
+        ...
+
+    def order(self, objective: Float[Tensor, " candidate"], fluency: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+        """The candidates, from the one to keep first."""
+        ...
 
 
 class Scorer:
@@ -56,9 +67,8 @@ class Scorer:
         self.chunk = Chunk(batch_tokens, max(SMALLEST, batch_tokens // 4))
         self.depth = max(1, objective.depth(runner.shape.n_layers))
         self.answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
-        self.rounds = self._rounds()
-        self.prefixes = Prefixes(runner, contexts, self.depth, self.savings, min(fluency_groups, len(self.rounds[0])))
-        self.groups = self.prefixes.groups
+        self.prefixes = Prefixes(runner, contexts, self.depth, self.savings, fluency_groups)
+        self.groups, self.rounds = self.prefixes.groups, self._rounds()
         self.fluency = Fluency(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> Plan | None:
@@ -145,45 +155,56 @@ class Scorer:
     def score_children(self, prepared: Prepared, children: Proposals, advantage: Advantage | None = None) -> tuple[Scored, Scored]:
         """(parents, children) on the same contexts in the same pass.
 
-        advantage(parents scored, objectives, lower bounds of fluency) -> Float[candidate]: how far a child is from being of
-        use; below 0 it cannot be, and gets no fluency (+inf). With halving, the half with the least advantage after each
-        round of contexts is dropped (objective -inf).
+        A child without any advantage gets no fluency (+inf). With halving, half of the children are dropped after each round of
+        contexts (objective -inf), in the advantage's order; for that the fluency of those with a chance is taken after the first.
         """
-        parent_sum, child_sum, tails, dropped = self._objective_sums(prepared, children, advantage)
+        parent_sum, child_sum, tails, alive, fluency = self._objective_sums(prepared, children, advantage)
         parents = Scored(prepared.ids, parent_sum / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.fluency)
         objective = child_sum / len(self.contexts) + self.objective.prompt_score(children.ids)
-        wanted = ~dropped
-        if advantage is not None and self.savings.lazy_fluency:
-            wanted &= advantage(parents, objective, self.fluency.bound(prepared, children)) >= 0
-        scored = Scored(children.ids, objective, self.fluency.children(prepared, children, tails, wanted))
-        check_finite(self.runner, self.contexts, parents, scored)
-        return parents, replace(scored, objective=objective.masked_fill(dropped, -torch.inf))
+        wanted = alive & self._with_a_chance(prepared, children, parents, objective, advantage)
+        missing = wanted & torch.isinf(fluency)
+        fluency = torch.where(missing, self.fluency.children(prepared, children, tails, missing), fluency).masked_fill(~wanted, torch.inf)
+        check_finite(self.runner, self.contexts, parents, Scored(children.ids, objective, fluency))
+        return parents, Scored(children.ids, objective.masked_fill(~alive, -torch.inf), fluency)
+
+    def _with_a_chance(
+        self, prepared: Prepared, children: Proposals, parents: Scored, objective: Tensor, advantage: Advantage | None
+    ) -> Bool[Tensor, " candidate"]:
+        if advantage is None or not self.savings.lazy_fluency:
+            return torch.ones(len(children), dtype=torch.bool, device=self.runner.device)
+        return advantage(parents, objective, self.fluency.bound(prepared, children)) >= 0
 
     # ---- rounds of contexts -----------------------------------------------------------------------------------------
 
     def _rounds(self) -> list[range]:
-        """Contexts of each round: all at once, or with halving a share, then as many again, and so on."""
+        """Contexts of each round: all at once, or with halving a share, then as many again, and so on. The first round holds every
+        group that fluency is averaged over, because it is taken from there."""
         total, halving = len(self.contexts), self.savings.halving
-        ends = [0, max(1, round(total * halving)) if 0 < halving < 1 else total]
+        least = max(min(group.members) for group in self.prefixes.fluent) + 1
+        ends = [0, min(total, max(least, round(total * halving))) if 0 < halving < 1 else total]
         while ends[-1] < total:
             ends.append(min(total, 2 * ends[-1]))
         return [range(start, end) for start, end in pairwise(ends)]
 
     def _objective_sums(
         self, prepared: Prepared, children: Proposals, advantage: Advantage | None
-    ) -> tuple[Tensor, Tensor, list[Tail], Bool[Tensor, " candidate"]]:
-        """Sums over contexts for parents and children; after each round but the last the better half goes on."""
+    ) -> tuple[Tensor, Tensor, list[Tail], Bool[Tensor, " candidate"], Float[Tensor, " candidate"]]:
+        """Sums over contexts for parents and children, who is left after the last round, and the fluency that was needed on the way."""
         parent_sum, child_sum = torch.zeros(len(prepared.ids), device=self.runner.device), torch.zeros(len(children), device=self.runner.device)
-        alive, tails = torch.arange(len(children), device=self.runner.device), []
+        alive, fluency = torch.ones(len(children), dtype=torch.bool, device=self.runner.device), torch.full_like(child_sum, torch.inf)
+        tails: list[Tail] = []
         for number, contexts in enumerate(self.rounds):
             if number:
-                parents, seen = Scored(prepared.ids, parent_sum / contexts.start, prepared.fluency), child_sum[alive] / contexts.start
-                rank = seen if advantage is None else advantage(parents, seen, self.fluency.bound(prepared, children)[alive])
-                alive = alive[rank.argsort(descending=True, stable=True)[: max(1, len(rank) // 2)]].sort().values
-            more_parent, more_child, new_tails = self._round(prepared.ids, children, alive, set(contexts), number == 0)
+                seen, rows = child_sum / contexts.start + self.objective.prompt_score(children.ids), alive.nonzero()[:, 0]
+                if advantage is not None and number == 1:
+                    parents_seen = parent_sum / contexts.start + self.objective.prompt_score(prepared.ids)
+                    parents = Scored(prepared.ids, parents_seen, prepared.fluency)
+                    fluency = self.fluency.children(prepared, children, tails, self._with_a_chance(prepared, children, parents, seen, advantage))
+                order = seen[rows].argsort(descending=True, stable=True) if advantage is None else advantage.order(seen[rows], fluency[rows])
+                alive = torch.zeros_like(alive).index_fill(0, rows[order[: max(1, len(rows) // 2)]], True)
+            more_parent, more_child, new_tails = self._round(prepared.ids, children, alive.nonzero()[:, 0], set(contexts), number == 0)
             parent_sum, child_sum, tails = parent_sum + more_parent, child_sum + more_child, tails + new_tails
-        dropped = torch.ones(len(children), dtype=torch.bool, device=self.runner.device).index_fill(0, alive, False)
-        return parent_sum, child_sum, tails, dropped
+        return parent_sum, child_sum, tails, alive, fluency
 
     def _round(
         self, parents: Ids, children: Proposals, rows: Tensor, active: set[int], want_tails: bool

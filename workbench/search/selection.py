@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.search.scored import Scored
@@ -73,6 +73,14 @@ class CanMatter:
             return margin
         beaten = (self.archive.objective[:, None] >= objective) & (self.archive.fluency[:, None] <= bound)
         return torch.where(beaten.any(0), margin, margin.clamp(min=0.0))
+
+    def order(self, objective: Float[Tensor, " candidate"], fluency: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+        """Candidates from the one to keep first: the best at any weight, then the second best at any, and so on, so that every part
+        of the frontier keeps its own (by one number for all weights the fluent part died out: docs/performance.md)."""
+        nameless = torch.empty(len(objective), 0, dtype=torch.long, device=objective.device)
+        table = values(Scored(nameless, objective, fluency), self.weights).nan_to_num(nan=-torch.inf)
+        places = table.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return places.min(dim=0).values.argsort(stable=True)
 
 
 def frontier(pool: Scored) -> Scored:
