@@ -51,10 +51,11 @@ class Carries:
 
     def added_to(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a persona's check, with these behind them."""
+        length = "equally long" if np.isnan(self.length) else f"{self.length:+.2f}"
         rows = [
             ("held-out AUC", f"{self.auc:.3f}", f"of the mean difference at layer {self.layer}, {self.n_held_out} items of unseen groups"),
             ("permutation p", f"{self.p:.4f}", f"{len(self.null)} times with the answers of each item exchanged at random"),
-            ("reading and length", f"{self.length:+.2f}", "rank correlation with the answer's tokens; near 1 or -1: it reads length"),
+            ("reading and length", length, "rank correlation with the answer's tokens; near 1 or -1: it reads length"),
         ]
         return pd.concat([table, pd.DataFrame(rows, columns=table.columns)], ignore_index=True)
 

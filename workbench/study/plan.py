@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import TemplateError
 
+from workbench.attribution.attribute import CIRCUIT_CONTEXTS
 from workbench.directions.scan import DEFAULT_METHODS, METHODS
 from workbench.display import html_table
 from workbench.errors import UserError
@@ -31,6 +32,8 @@ from workbench.personas import load_persona
 from workbench.study.settings import Study
 from workbench.study.stages import make_method
 
+#: Forward passes a context of the ledger beside removal.
+LEDGER = 45
 _BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 #: Rows of published files and mean characters of their questions, for plans made where the files are not.
 _PUBLISHED = {"sycophancy.json": (1000, 730), "hallucination.json": (1000, 420), "myopic-reward.jsonl": (1000, 170), "TruthfulQA.csv": (817, 60)}
@@ -280,13 +283,15 @@ class _Counts:
         return self.data.orders * (items if limit is None else min(items, limit))
 
     def _attribution(self) -> Stage:
-        """Every token removed once, a gradient for each target; the circuit (passes as `attribution.circuit` says); cards from texts."""
+        """Every token removed once, a gradient for each target, pairs, mediation and doses (LEDGER passes, counted on real runs); the circuit
+        (passes as `attribution.circuit` says); cards from texts."""
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
         tokens, layers = self.data.tokens + n, self.facts.shape.n_layers
-        removal = self._cost(a.contexts * (n + 2) * tokens, layers, tokens, a.contexts * (n + 2))
+        removal = self._cost(a.contexts * (n + 2 + LEDGER) * tokens, layers, tokens, a.contexts * (n + 2 + LEDGER))
         gradient = self._cost(a.contexts * tokens * (2 + self.study.latents * self._latents), layers, tokens, backward=True)
         passes = 2 * (a.circuit + 66) if a.circuit else 0
-        circuit = self._cost(a.contexts * passes * tokens, layers, tokens, a.contexts * passes)
+        some = min(a.contexts, CIRCUIT_CONTEXTS)
+        circuit = self._cost(some * passes * tokens, layers, tokens, some * passes)
         cards = self._cost(a.texts * tokens if self._latents and a.cards else 0, layers, tokens)
         parts = removal, gradient, circuit, cards
         return Stage("attribution", sum(p[0] for p in parts), sum(p[1] for p in parts), "gradient of an objective")
