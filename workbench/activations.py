@@ -63,7 +63,7 @@ def read_all(
 ) -> dict[Site, Float[Tensor, "batch pos d_model"]]:
     """Activations at all positions of one right-padded batch, in the model's dtype (padding positions hold nonsense).
 
-    last: the one position a row that is wanted of the last block's output; that site then has one position, and the block's
+    last: the one position a row that is wanted of the highest site, a block's output; it then has one position, and that block's
     output projection and MLP need not run on the others.
     """
     ids = pad_right(sequences).to(runner.device)
@@ -73,9 +73,9 @@ def read_all(
         for site in sites:
             if site.hook != "resid_post":
                 stack.enter_context(runner.edit(site.name, _keeper(found, site)))
-        resid, at = runner.embed(ids), 0
+        resid, at, top = runner.embed(ids), 0, max(site.layer for site in sites)
         for layer in sorted({site.layer for site in sites}):
-            if last is not None and layer == max(site.layer for site in sites):
+            if last is not None and layer == top:
                 resid = runner.run_at(resid, at, layer + 1, torch.tensor(last, device=resid.device))
             else:
                 resid, _ = runner.run(resid, at, layer + 1)
