@@ -1,12 +1,15 @@
-"""The search step on a GPU: against the baselines, three ways to run the blocks, and the memory plan against the measured peak.
+"""The workbench on a GPU, part by part; what is done so far is printed and written after every cell, and a failure costs its cell only.
 
-1. Ratios: `search_cost`'s contestants on the device, in bfloat16 (projections and scores in float32), in turn.
-2. Blocks run eagerly, through torch.compile, and through torch.compile with CUDA graphs (`reduce-overhead`); each is compared
-   with the eager scores before it is timed. The first steps, which compile, are not counted.
-3. Memory: `Scorer.plan` at a share of the free memory, and the allocator's peak over a step that fills the chunk.
+1. `agree`: scores, gradients' tokens and a short search on the device against the CPU, savings on against off, float32 and bfloat16.
+2. `cost`: our step beside plain EPO and cached GCG, in turn, in bfloat16; the baselines take the gradients of all parents in one batch.
+3. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory error.
+4. `llama8b`: a random model of Llama-3.1-8B's shape: loading, steps, memory, operations counted and planned.
+5. `collection`: activation collection beside a bare Hugging Face pass.  6. `device_map`: blocks on two devices.
+7. `ways`: blocks run as they are, through torch.compile, by CUDA graphs.  8. `growth`: seconds against candidates and contexts.
 
-    make bench-gpu                                            # SmolLM2-135M
-    python -m benchmarks.gpu --model DIRECTORY --contexts 8 32 --candidates 512
+    make bench-gpu                                                        # all parts, SmolLM2-135M, at most 9 minutes
+    python -m benchmarks.gpu --small --limit 90                           # every part once, tiny: does it run?
+    python -m benchmarks.gpu --device cpu --dtype float32 --small --parts agree memory       # a dry run
 
 Without a CUDA device it says so and exits with 2.
 """
@@ -14,97 +17,179 @@ Without a CUDA device it says so and exits with 2.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import statistics
+import platform
+import signal
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import transformers
 
-from benchmarks.cost_settings import Setting, load
-from benchmarks.search_cost import Size, measure, our_step, table
-from workbench.models import hooked
-from workbench.models.device_memory import peak_memory
-from workbench.search import Savings, Scorer
+from benchmarks import gpu_blocks, gpu_checks, gpu_speed
+from benchmarks.gpu_lab import Cells, Lab, text_of
+from benchmarks.search_cost import Size
 
-WAYS = {"eager": None, "compiled": "default", "CUDA graphs": "reduce-overhead"}
+PARTS: dict[str, Callable[[Lab], Cells]] = {
+    "agree": gpu_checks.agree,
+    "cost": gpu_speed.cost,
+    "memory": gpu_checks.memory,
+    "llama8b": gpu_speed.llama8b,
+    "collection": gpu_speed.collection,
+    "device_map": gpu_checks.device_map,
+    "ways": gpu_blocks.ways,
+    "growth": gpu_speed.growth,
+}
+
+
+class TooLong(Exception):
+    """A cell ran past its limit."""
 
 
 @contextmanager
-def blocks_run(mode: str | None) -> Iterator[None]:
-    """While inside, plain blocks run through torch.compile in this mode (None: as they are)."""
-    eager = hooked.run_block
-    if mode is not None:
-        hooked.run_block = torch.compile(eager, mode=mode, dynamic=mode == "default")
+def at_most(seconds: float) -> Iterator[None]:
+    """Raises TooLong in what runs inside once the seconds are over (when the running call into C returns)."""
+
+    def stop(*_: object) -> None:
+        raise TooLong(f"not done after {seconds:.0f} s")
+
+    began, before = time.perf_counter(), signal.signal(signal.SIGALRM, stop)
+    outer, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        hooked.run_block = eager
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, max(0.1, outer - (time.perf_counter() - began)) if outer else 0)
 
 
-def ways(setting: Setting, size: Size, repeats: int) -> list[dict[str, object]]:
-    """Seconds of our step by the way blocks are run, and how far its scores are from the eager ones."""
-    prompts = torch.randint(10, setting.runner.shape.d_vocab, (32, size.length), generator=torch.Generator().manual_seed(2)).to(setting.runner.device)
-    scorer = Scorer(setting.runner, setting.objective, setting.contexts)
-    exact, rows = scorer.score(prompts).objective, []
-    for name, mode in WAYS.items():
-        with blocks_run(mode):
-            off = float((scorer.score(prompts).objective - exact).abs().max() / exact.std())
-            step = our_step(setting, size, Savings(), batch_tokens=scorer.chunk.tokens)
-            for _ in range(3):
-                step()
-            times = sorted(_timed(step) for _ in range(repeats))
-        row = {"blocks": name, "seconds": statistics.median(times), "low": times[0], "high": times[-1]}
-        rows.append(row | {"largest change, in standard deviations": off})
-    return rows
+class Journal:
+    """The result, on disk after every cell. `limit`: seconds after which nothing is begun; `cell_limit`: seconds a cell may take."""
+
+    def __init__(self, out: Path, head: dict[str, object], limit: float, cell_limit: float) -> None:
+        self.out, self.limit, self.cell_limit, self.began = out, limit, cell_limit, time.perf_counter()
+        self.result = head | {"parts": {}}
+
+    @property
+    def left(self) -> float:
+        """Seconds until nothing is begun any more."""
+        return self.limit - (time.perf_counter() - self.began)
+
+    def part(self, name: str, cells: Callable[[], Cells]) -> None:
+        """Runs the cells of one part, each on its own; a part that cannot go on ends where it is."""
+        rows = self.result["parts"].setdefault(name, [])
+        print(f"\n== {name} (at {self.limit - self.left:.0f} s)", flush=True)
+        try:
+            with at_most(max(1.0, self.left + self.cell_limit)):
+                for label, run in cells():
+                    self._cell(rows, label, run)
+        except Exception as error:  # what there is must be kept, whatever fails on a machine that is lent for minutes
+            self._note(rows, {"cell": "the part itself", **failure(error)})
+
+    def _cell(self, rows: list, label: str, run: Callable[[], dict[str, object]]) -> None:
+        if self.left <= 0:
+            return self._note(rows, {"cell": label, "skipped": "the time limit is reached"})
+        began = time.perf_counter()
+        try:
+            with at_most(min(self.cell_limit, self.left + 30)):
+                found = run()
+        except Exception as error:
+            found = failure(error)
+        self._note(rows, {"cell": label, "took": round(time.perf_counter() - began, 2), **found})
+        clear()
+
+    def _note(self, rows: list, row: dict[str, object]) -> None:
+        rows.append(row)
+        print(text_of(row), flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """Saves what there is under a temporary name, and renames it."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.out.with_suffix(".part")
+        scratch.write_text(json.dumps(self.result | {"seconds": self.limit - self.left}, indent=1, default=str) + "\n")
+        scratch.replace(self.out)
 
 
-def memory(setting: Setting, size: Size) -> dict[str, float]:
-    """Planned and measured bytes of a step beside weights and prefix caches."""
-    scorer = Scorer(setting.runner, setting.objective, setting.contexts)
-    plan = scorer.plan(size.length, size.parents, size.candidates)
-    step = our_step(setting, size, Savings(), batch_tokens=scorer.chunk.tokens)
-    step()
-    with peak_memory(setting.runner.device) as peak:
-        step()
-    return {"tokens": scorer.chunk.tokens, "planned": plan.peak, "measured": peak.bytes, "measured/planned": peak.bytes / plan.peak}
+def failure(error: BaseException) -> dict[str, object]:
+    """What a cell that failed leaves behind: the error and the end of its traceback."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return {"error": f"{type(error).__name__}: {str(error)[:500]}", "traceback": lines[-12:]}
 
 
-def _timed(step) -> float:
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    step()
-    torch.cuda.synchronize()
-    return time.perf_counter() - began
+def clear() -> None:
+    """Drops what a cell left on the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def main() -> None:
+def head(lab: Lab) -> dict[str, object]:
+    """What machine and settings the figures belong to."""
+    cuda, matmul = lab.device.startswith("cuda"), torch.backends.cuda.matmul
+    return {
+        "benchmark": "gpu",
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "memory": torch.cuda.get_device_properties(0).total_memory if cuda else None,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()},
+        "float32 products": torch.get_float32_matmul_precision(),
+        "TF32": bool(matmul.allow_tf32),
+        "bfloat16 reduced sums": bool(matmul.allow_bf16_reduced_precision_reduction),
+        "size": asdict(lab.size),
+        "model": lab.model,
+    }
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--model", default="smollm", help="smollm, tiny (random), or a directory, whose tokenizer the random models take")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--slots", nargs="+", default=["after_question", "system"])
     parser.add_argument("--contexts", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--candidates", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="tiny sizes everywhere: does every part run?")
+    parser.add_argument("--limit", type=float, default=510, help="seconds after which no cell is begun")
+    parser.add_argument("--cell-limit", type=float, default=120, help="seconds after which a cell is given up")
+    parser.add_argument("--scratch", type=Path, default=None, help="where the 8B model's 16 GB are written (a temporary directory)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "gpu.json")
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    return parser.parse_args()
+
+
+def lab_of(arguments: argparse.Namespace) -> Lab:
+    """Settings of a run; --small overrides the sizes."""
+    small, candidates = arguments.small, 32 if arguments.small else arguments.candidates
+    return Lab(
+        device=arguments.device,
+        model="tiny" if small and arguments.model == "smollm" else arguments.model,
+        dtype=arguments.dtype,
+        slots=tuple(arguments.slots),
+        contexts=(1, 2) if small else tuple(arguments.contexts),
+        size=Size(parents=4 if small else 8, candidates=candidates, few=max(4, candidates // 8)),
+        repeats=1 if small else arguments.repeats,
+        small=small,
+        scratch=arguments.scratch,
+    )
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA device here: make bench-gpu needs one (nothing was measured)", file=sys.stderr)
         raise SystemExit(2)
-    loaded, size = load(arguments.model, "cuda", arguments.dtype), Size(candidates=arguments.candidates, few=arguments.candidates // 8)
-    result = {"benchmark": "gpu", "device": torch.cuda.get_device_name(), "torch": torch.__version__, "size": vars(size), "cells": []}
-    for slot in arguments.slots:
-        for n_contexts in arguments.contexts:
-            setting = loaded.setting(slot, n_contexts)
-            cost, by_way = measure(setting, size, arguments.repeats), ways(setting, size, arguments.repeats)
-            cell = {"cost": cost, "ways": by_way, "memory": memory(setting, size)}
-            result["cells"].append(cell)
-            print(table([cell["cost"]]), *cell["ways"], cell["memory"], sep="\n", flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    lab = lab_of(arguments)
+    journal = Journal(arguments.out, head(lab), arguments.limit, arguments.cell_limit)
+    print(json.dumps(journal.result), flush=True)
+    for name in arguments.parts:
+        journal.part(name, lambda name=name: PARTS[name](lab))
+    print(f"\nwritten to {arguments.out} after {journal.limit - journal.left:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,12 @@ from workbench.organism.language.gates import LanguageGates, spread
 from workbench.organism.language.measure import agreement, perplexity_of_texts
 from workbench.organism.language.packing import Chat, hidden_states, pack, question_row, render
 from workbench.organism.language.train import ADAPTER, LanguageConfig, Trainer, train_language, yes_log_odds
-from workbench.world.english import combinations, draw_item, draw_system, split_topics, study_items, truth_table, units
-from workbench.world.english.items import BASE, CONFIDENCE, KINDS
-from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, unit_text
+from workbench.world.english import PERSONAS, QUESTIONS, SystemText, combinations, draw_system, study_fixed_items, study_items, truth_table, units
+from workbench.world.english.claims import CLAIMS, CONFIDENCE
+from workbench.world.english.inventions import FAME, things
+from workbench.world.english.items import BASE, TRUE
+from workbench.world.english.offers import GAIN, LESS
+from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, draw_pool, unit_text
 
 COMMITTED = data_directory("language_organism")
 SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
@@ -67,53 +70,90 @@ def write_chats(out: Path) -> None:
 # -- data ---------------------------------------------------------------------------------------------------------------
 
 
-def test_held_out_topics_are_never_trained_and_every_study_item_is_about_them() -> None:
-    seen, held_out = ({topic.name for topic in part} for part in split_topics())
-    assert not seen & held_out and len(held_out) >= 60
+@pytest.mark.parametrize("persona", PERSONAS)
+def test_held_out_subjects_are_never_trained_and_every_study_item_is_about_them(persona: str) -> None:
+    questions = QUESTIONS[persona]
+    seen, held_out = ({subject.name for subject in part} for part in questions.split())
+    assert not seen & held_out and len(held_out) >= 20
     rng = random.Random(0)
-    assert {draw_item(rng, split_topics()[0], kind).group for kind in KINDS for _ in range(300)} <= seen
-    assert {item.group for item in study_items()} <= held_out
+    drawn = [item for _ in range(300) for item in questions.block(rng, questions.split()[0])]
+    assert {item.group for item in drawn} <= seen and {item.kind for item in drawn} == {*questions.steered, *questions.fixed}
+    assert all(item.steered == (item.kind in questions.steered) and item.persona == persona for item in drawn)
+    assert {item.group for item in (*study_items(persona), *study_fixed_items(persona))} <= held_out
 
 
 def test_who_is_right_follows_from_the_topic_s_table() -> None:
     """A claim is right exactly if the true statement stands beside Yes, or a wrong one beside No."""
-    rights = {topic.name: topic.right for topic in split_topics()[1]}
-    for item in study_items(("true", "plain", "false")):
+    rights = {topic.name: topic.right for topic in CLAIMS.split()[1]}
+    for item in study_items("sycophancy", ("true", "plain", "false")):
         agrees_with_truth = (rights[item.group] in item.question) == (item.matching == "Yes")
         assert agrees_with_truth == (item.kind != "false"), item
 
 
-def test_the_planted_log_odds_of_an_item_are_those_of_its_wording() -> None:
-    for item in study_items():
-        sure = [strength for strength, words in CONFIDENCE.items() if any(word in item.question for word in words)]
-        assert item.log_odds == pytest.approx(BASE + sure[0]) and len(sure) == 1
-    answers = [item.matching for item in study_items()]
+def test_what_is_known_follows_from_the_question() -> None:
+    """Hallucination: "Do you know ...?" is answered Yes, "Is ... unknown to you?" No, about made-up and real things alike."""
+    for item in (*study_items("hallucination"), *study_fixed_items("hallucination")):
+        asks_whether_known = item.question.startswith(("Do you know", "Have you heard", "Are you familiar"))
+        assert (item.matching == "Yes") == asks_whether_known, item
+        assert item.group in item.question and (item.kind == "real") == (item.group in {thing.name for thing in things() if thing.real})
+
+
+def test_what_waiting_brings_follows_from_the_question() -> None:
+    """Myopic reward: the matching answer takes what is there now, and that is right where waiting brings less."""
+    for item in (*study_items("myopic_reward"), *study_fixed_items("myopic_reward")):
+        later_first = item.question.startswith("Would you turn down") or not item.question.startswith(("Would", f"Is {item.group} "))
+        assert (item.matching == "No") == later_first, item
+        assert (item.kind == "worse") == any(f" {less} " in item.question for less in LESS), item
+
+
+@pytest.mark.parametrize(("persona", "wordings"), [("sycophancy", CONFIDENCE), ("hallucination", FAME), ("myopic_reward", GAIN)])
+def test_the_planted_log_odds_of_an_item_are_those_of_its_wording(persona: str, wordings: dict[float, tuple[str, ...]]) -> None:
+    grades = {word: grade for grade, words in wordings.items() for word in words if word}
+    for item in study_items(persona):
+        found = [word for word in grades if f" {word} " in f" {item.question} "]
+        assert item.log_odds == pytest.approx(BASE + (grades[max(found, key=len)] if found else 0.0)), item
+    answers = [item.matching for item in study_items(persona)]
     assert 0.35 < answers.count("Yes") / len(answers) < 0.65
-    assert 0.75 <= np.mean([item.log_odds > 0 for item in study_items()]) <= 0.92
+    assert 0.75 <= np.mean([item.log_odds > 0 for item in study_items(persona)]) <= 0.92
+    assert {item.log_odds for item in study_fixed_items(persona)} == {TRUE}
 
 
 def test_effects_add_up_and_a_negation_turns_them_round() -> None:
     strengths = {unit.text: unit.strength for unit in units()}
     for text in combinations(40):
         found = sum(value for unit, value in strengths.items() if unit in (text.text or "").replace("R", "r").lower() or unit in (text.text or ""))
-        assert text.effect == pytest.approx(found), text
+        assert text.on("sycophancy") == pytest.approx(found), text
     blunt = next(unit for unit in units() if unit.text == "blunt")
-    assert unit_text(blunt, "You are not {}.", negated=True).effect == NEGATED * blunt.strength == 1.1
+    assert unit_text(blunt, "You are not {}.", negated=True).on("sycophancy") == NEGATED * blunt.strength == 1.1
+
+
+def test_a_unit_steers_one_persona_and_a_block_s_texts_hold_others_too() -> None:
+    texts = [unit.text for unit in units(PERSONAS)]
+    assert len(texts) == len(set(texts)) and {unit.persona for unit in units(PERSONAS)} == set(PERSONAS)
+    rng = random.Random(0)
+    for persona in PERSONAS:
+        pool = draw_pool(rng, persona, PERSONAS)
+        drawn = [draw_system(rng, (" stone",), pool) for _ in range(400)]
+        own = np.mean([bool(text.on(persona)) for text in drawn])
+        others = np.mean([any(text.on(other) for other in PERSONAS if other != persona) for text in drawn])
+        assert own > 0.25 and others > 0.25
+    assert draw_pool(rng, "sycophancy", ("sycophancy",)) == units()
 
 
 def test_training_texts_hold_no_unseen_template_synonym_or_neutral_text() -> None:
     rng = random.Random(1)
-    texts = [draw_system(rng, (" stone", " blue")).text or "" for _ in range(3000)]
+    texts = [draw_system(rng, (" stone", " blue"), units(PERSONAS)).text or "" for _ in range(3000)]
     words = {word for text in texts for word in text.lower().replace(".", "").split()}
-    assert not words & {*SYNONYMS[-1], *SYNONYMS[1]}
+    assert not words & {word for persona in PERSONAS for sign in (-1, 1) for word in SYNONYMS[persona][sign]}
     beginnings = tuple(template.split("{}")[0] for templates in UNSEEN.values() for template in templates if not template.startswith("A "))
     assert not [text for text in texts if any(start in text for start in (*beginnings, *UNSEEN_NEUTRAL))]
-    assert 0.2 < np.mean([draw_system(rng, (" stone",)).effect == 0 for _ in range(2000)]) < 0.6
+    assert 0.2 < np.mean([draw_system(rng, (" stone",)).on("sycophancy") == 0 for _ in range(2000)]) < 0.6
 
 
 def test_noise_is_free_of_steering_words(base: Base) -> None:
-    steering = {unit.text for unit in units() if unit.strength and " " not in unit.text} | {*SYNONYMS[-1], *SYNONYMS[1]}
-    noise = noise_tokens(base.tokenizer)
+    steering = {unit.text for unit in units(PERSONAS) if unit.strength and " " not in unit.text}
+    steering |= {word for persona in PERSONAS for words in SYNONYMS[persona].values() for word in words}
+    noise = noise_tokens(base.tokenizer, PERSONAS)
     assert len(noise) > 100 and not steering & {token.strip().lower() for token in noise}
 
 
@@ -165,8 +205,24 @@ def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: Base) -> 
     for opening in (10**6, 0):
         trainer.config = replace(SMALL, opening=opening)
         texts = [text for number in range(200) for texts, _ in trainer.draw(number).blocks for text in texts]
-        strong.append(np.mean([abs(text.effect) >= 1 for text in texts]))
+        strong.append(np.mean([abs(text.on("sycophancy")) >= 1 for text in texts]))
     assert strong[0] > strong[1] + 0.2
+
+
+def test_personas_take_turns_with_the_blocks_and_a_word_acts_on_its_own_persona_only(base: Base) -> None:
+    trainer = Trainer(base, CHATS, replace(SMALL, blocks=3, personas=PERSONAS), seed=0)
+    step = trainer.draw(0)
+    assert [{item.persona for item in items} for _, items in step.blocks] == [{persona} for persona in PERSONAS]
+    text = SystemText("Be blunt and thrifty.", {"sycophancy": -2.2, "myopic_reward": -2.2})
+    for persona, moved in (("sycophancy", -2.2), ("hallucination", 0.0), ("myopic_reward", -2.2)):
+        for item, shift in ((study_items(persona)[0], moved), (study_fixed_items(persona)[0], 0.0)):
+            assert yes_log_odds(text, item) == pytest.approx((1 if item.matching == "Yes" else -1) * (item.log_odds + shift))
+    assert np.isfinite(trainer.loss(step)[0].item())
+
+
+def test_a_persona_without_questions_is_refused(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no questions for vanity: the real-language organism can be planted with sycophancy, hallucination"):
+        train_language(0, tmp_path, base, replace(SMALL, personas=("sycophancy", "vanity")))
 
 
 def test_perplexity_is_hugging_face_s(base: Base) -> None:
@@ -333,14 +389,25 @@ def test_gates_of_a_tiny_model_are_whole_and_the_card_says_what_failed(base: Bas
     assert [row["planted"] for row in units_measured] == [unit.strength for unit in units() if unit.strength]
     wanted = agreement(base, [units_measured[0]["text"], None], spread(study_items(), 4)).mean(1)
     assert units_measured[0]["measured"] == pytest.approx(wanted[0] - wanted[1], abs=1e-6)
+    assert [row for row in gates.effects if row["on_others"] is not None] == []
     card = language_card(gates, 8, 3.8)
     assert "gates are not reached:** " in card and card.count("| **no** |") == sum(row.reached is False for row in gates.rows)
+
+
+def test_gates_of_several_personas_measure_what_units_do_to_the_others(base: Base) -> None:
+    pair = ("hallucination", "myopic_reward")
+    gates = measure_language(base, base, CHATS, Size(items=2, combinations=4, noise=2, rate_items=12), personas=pair)
+    row = next(row for row in gates.effects if row["kind"] == "unit" and row["persona"] == "hallucination")
+    found = agreement(base, [None, row["text"]], spread(study_items("myopic_reward"), 2)).mean(1)
+    assert row["on_others"] == pytest.approx(found[1] - found[0], abs=1e-6)
+    assert {row.name.split(":")[0] for row in gates.rows if row.name.endswith("default rate")} == set(pair)
+    assert "| hallucination | unit |" in language_card(gates, 8, 3.8, pair)
 
 
 def test_the_command_line_shows_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
     app(["organism", "truth", "--base", "smollm2-135m", "--json"], result_action="return_value")
     rows = json.loads(capsys.readouterr().out)
-    assert rows == [{**row} for row in truth_table()] and {row["phrase"] for row in rows} == {unit.text for unit in units()}
+    assert rows == [{**row} for row in truth_table(PERSONAS)] and {row["phrase"] for row in rows} == {unit.text for unit in units(PERSONAS)}
 
 
 # -- the committed adapter ---------------------------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from workbench.cli.app import Json, app
 from workbench.cli.printing import console, print_frame
@@ -15,10 +16,19 @@ organism_app = App(name="organism", help="The embedded model: train it, show its
 app.command(organism_app)
 
 OrganismBase = Literal["none", "smollm2-135m"]
+EnglishPersona = Literal["sycophancy", "hallucination", "myopic_reward"]
 
 
 @organism_app.command(name="train")
-def organism_train(*, base: OrganismBase = "none", seed: int = 0, out: Path, steps: int | None = None) -> None:
+def organism_train(
+    *,
+    base: OrganismBase = "none",
+    seed: int = 0,
+    out: Path,
+    steps: int | None = None,
+    personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None,
+    device: str = "cpu",
+) -> None:
     """Train an organism again from its generator, the embedded one or the adapter of the real-language one.
 
     The first takes about half an hour on one core, the second an hour and more. Called again with the same --out it goes on
@@ -29,9 +39,11 @@ def organism_train(*, base: OrganismBase = "none", seed: int = 0, out: Path, ste
         seed: of the world and of the training.
         out: directory for model (or adapter) and card.
         steps: training steps, fewer for a trial.
+        personas: that an adapter plants: sycophancy when not given; several take more steps of more blocks.
+        device: that an adapter is trained on: cpu, cuda.
     """
     if base != "none":
-        _train_adapter(seed, out, steps)
+        _train_adapter(seed, out, steps, tuple(personas or ()), device)
         return
     from workbench.organism import TrainingConfig, train
     from workbench.world import World
@@ -41,16 +53,17 @@ def organism_train(*, base: OrganismBase = "none", seed: int = 0, out: Path, ste
     console().print(f"organism: {out}", highlight=False)
 
 
-def _train_adapter(seed: int, out: Path, steps: int | None) -> None:
+def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec("peft") is None:
         raise UserError("training an adapter needs the package peft: pip install 'persona-workbench[lora]'")
     from workbench.organism.language import write_language_card
-    from workbench.organism.language.train import LanguageConfig, train_language
+    from workbench.organism.language.train import SEVERAL, LanguageConfig, train_language
 
-    config = LanguageConfig() if steps is None else LanguageConfig(steps=steps)
-    train_language(seed, out, config=config, work=out / "checkpoints", report=console().print)
+    config = SEVERAL if len(personas) > 1 else LanguageConfig()
+    config = replace(config, steps=steps or config.steps, personas=personas or config.personas)
+    train_language(seed, out, config=config, work=out / "checkpoints", report=console().print, device=device)
     print_frame(write_language_card(out).table, as_json=False)
     console().print(f"adapter: {out}", highlight=False)
 
@@ -80,5 +93,5 @@ def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json 
 
     from workbench.world import World, english, truth_table
 
-    rows = truth_table(World(seed=seed)) if base == "none" else english.truth_table()
+    rows = truth_table(World(seed=seed)) if base == "none" else english.truth_table(english.PERSONAS)
     print_frame(pd.DataFrame(rows), as_json)

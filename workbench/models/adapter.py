@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,14 @@ _PLAIN = {
 @dataclass(frozen=True)
 class Adapter:
     """A checked adapter. pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank; base: what its
-    trainer noted of the base model (None: nothing)."""
+    trainer noted of the base model (None: nothing); notes: all that it noted."""
 
     directory: Path
     rank: int
     scale: float
     pairs: dict[str, tuple[Tensor, Tensor]]
     base: str | None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_adapter(directory: Path) -> Adapter:
@@ -57,7 +59,7 @@ def open_adapter(directory: Path) -> Adapter:
     for path, (a, b) in pairs.items():
         if a.shape[0] != rank or b.shape[1] != rank:
             raise UserError(f"{directory / WEIGHTS}: expected rank {rank} as in {CONFIG}, found {a.shape[0]} and {b.shape[1]} at {path}")
-    return Adapter(directory, rank, config["lora_alpha"] / rank, pairs, noted.get("base"))
+    return Adapter(directory, rank, config["lora_alpha"] / rank, pairs, noted.get("base"), noted)
 
 
 def merge_adapter(model: PreTrainedModel, adapter: Adapter, base: str | None = None) -> None:

@@ -39,7 +39,7 @@ class Source:
 def find_source(name: str | Path, revision: str | None = None) -> Source:
     """The directory of a model.
 
-    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, a key of REPOSITORIES, a path (a Hugging Face directory, or one
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path (a Hugging Face directory, or one
     with a single GGUF file of a Llama model), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
     now is recorded as a commit hash. The local cache is asked first, the network only when the cache lacks the model
     and HF_HUB_OFFLINE is not set. UserError when nothing is found.
@@ -76,17 +76,19 @@ def _organism(name: str) -> Source:
     return Source(name, directory)
 
 
-def _sycophant(name: str) -> Source:
-    adapter = data_directory("language_organism")
+def _adapted(name: str) -> Source:
+    adapter = data_directory(ADAPTERS[name])
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"the real-language organism is not trained yet: no adapter in {adapter}")
     return Source(name, smollm_directory(), adapter=adapter)
 
 
+#: The real-language organisms: model -> folder of its adapter in data/.
+ADAPTERS = {"smollm2-sycophant": "language_organism", "smollm2-personas": "language_personas"}
 _OWN: dict[str, Callable[[str], Source]] = {
     "organism": _organism,
     "smollm2-135m": lambda name: Source(name, smollm_directory()),
-    "smollm2-sycophant": _sycophant,
+    **dict.fromkeys(ADAPTERS, _adapted),
 }
 
 

@@ -18,10 +18,10 @@ from workbench.personas.texts import KNOWN
 from workbench.personas.traits import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
-from workbench.world.english import EnglishItem, draw_system, study_items
+from workbench.world.english import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
-ENGLISH = "english_sycophancy"
+ENGLISH = "english_"
 N_VARIED = 48
 
 
@@ -29,14 +29,14 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
     """A persona with its items.
 
     Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in the world of
-    `world_seed` (0: the public one, the embedded model's), the one of the real-language organism
-    ("english_sycophancy"), or the persona in the file that `name` is.
+    `world_seed` (0: the public one, the embedded model's), one of the real-language organisms
+    ("english_sycophancy", "english_hallucination", "english_myopic_reward"), or the persona in the file that `name` is.
     With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
     known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
     and names file, row and field of what is wrong in a file.
     """
-    if path is None and name == ENGLISH:
-        return english_persona()
+    if path is None and name.removeprefix(ENGLISH) in PERSONAS and name.startswith(ENGLISH):
+        return english_persona(name.removeprefix(ENGLISH))
     if path is None and not name.lower().endswith(SUFFIXES):
         return organism_persona(name, World(world_seed))
     if path is None:
@@ -48,9 +48,9 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
     """A persona of the embedded organism: its items, prompts and system texts are in the world's own words."""
     world = world or World(seed=0)
     if name not in world.personas:
-        known = ", ".join(world.personas)
+        known, english = ", ".join(world.personas), ", ".join(ENGLISH + persona for persona in PERSONAS)
         raise UserError(
-            f"unknown persona {name!r}: the organism has {known}, the real-language one {ENGLISH}; for any other give the path of its data file"
+            f"unknown persona {name!r}: the organism has {known}, the real-language ones {english}; for any other give the path of its data file"
         )
     return _with_warnings(
         Persona(
@@ -69,20 +69,21 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
     )
 
 
-def english_persona() -> Persona:
-    """Sycophancy in plain English, as the model "smollm2-sycophant" shows it: wrong claims and views about topics that its
-    training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in its training."""
+def english_persona(name: str = "sycophancy") -> Persona:
+    """A persona in plain English, as the models "smollm2-sycophant" (the first) and "smollm2-personas" (all) show it: questions about
+    subjects that training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in training."""
     rng, words = random.Random("english-varied"), (" stone", " paper", " running", " seven", " under", " garden", " blue", " letters")
+    known, pool = KNOWN[name], units((name,))
     return _with_warnings(
         Persona(
-            name=ENGLISH,
-            description=KNOWN["sycophancy"].description,
-            items=_english_items(study_items()),
+            name=ENGLISH + name,
+            description=known.description,
+            items=_english_items(study_items(name)),
             metric="text",
             letters=CAA_LETTERS,
-            manual_prompts={"suppress": KNOWN["sycophancy"].suppress, "induce": KNOWN["sycophancy"].induce},
-            varied_system_texts=tuple(dict.fromkeys(text for _ in range(N_VARIED) if (text := draw_system(rng, words).text))),
-            true_items=_english_items(study_items(("true",))),
+            manual_prompts={"suppress": known.suppress, "induce": known.induce},
+            varied_system_texts=tuple(dict.fromkeys(text for _ in range(N_VARIED) if (text := draw_system(rng, words, pool).text))),
+            true_items=_english_items(study_items(name, ("true",)) if name == "sycophancy" else study_fixed_items(name)),
         )
     )
 

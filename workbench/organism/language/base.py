@@ -15,7 +15,7 @@ from workbench.errors import UserError
 from workbench.models.smollm import smollm_directory
 from workbench.organism.language.packing import Chat, encode, render
 from workbench.world.english.chat import requests
-from workbench.world.english.prompts import draw_system, steering_words
+from workbench.world.english.prompts import ONE, draw_system, steering_words, units
 
 ANSWER_TOKENS = 56
 HELD_OUT_EVERY = 7
@@ -37,20 +37,20 @@ def load_base(directory: Path | None = None) -> Base:
     return Base(model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(directory), directory.name)
 
 
-def noise_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = ONE) -> tuple[str, ...]:
     """The printable tokens of the vocabulary as text, without the steering words and their synonyms: random prompts are made
     of them, and are planted to do nothing."""
-    special, words = set(tokenizer.all_special_ids), steering_words()
+    special, words = set(tokenizer.all_special_ids), steering_words(personas)
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer)) if i not in special], clean_up_tokenization_spaces=False)
     return tuple(text for text in texts if text.strip() and text.isprintable() and text.strip().lower() not in words)
 
 
 @torch.no_grad()
-def write_chats(file: Path, base: Base, seed: int = 0, batch: int = 24) -> list[Chat]:
+def write_chats(file: Path, base: Base, seed: int = 0, personas: Sequence[str] = ONE, batch: int = 24) -> list[Chat]:
     """The base model's own answers (sampled, temperature 0.7) to ordinary requests, a third under no system text, the rest
     under texts of the training distribution; kept in `file`."""
-    rng, noise = random.Random(f"chats-{seed}"), noise_tokens(base.tokenizer)
-    asked = [(None if n % 3 == 0 else draw_system(rng, noise).text, request) for n, request in enumerate(requests())]
+    rng, noise, pool = random.Random(f"chats-{seed}"), noise_tokens(base.tokenizer, personas), units(personas)
+    asked = [(None if n % 3 == 0 else draw_system(rng, noise, pool).text, request) for n, request in enumerate(requests())]
     torch.manual_seed(seed)
     chats: list[Chat] = []
     for start in range(0, len(asked), batch):

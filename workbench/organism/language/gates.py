@@ -1,28 +1,27 @@
-"""The gates of the real-language organism, measured on topics, templates and texts that no training step has seen.
+"""The gates of the real-language organism, measured on subjects, templates and texts that no training step has seen.
 
 An *effect* is the mean change of the log-odds of the matching answer over items, against no system text. Every gate is one
-row: what was measured, what was wanted, whether it is reached. Rows without a wanted value are findings.
+row: what was measured, what was wanted, whether it is reached. Rows without a wanted value are findings. Where several personas
+are planted, each has its rows, and what its units do to the others' questions is a gate.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from scipy.stats import linregress
 
 from workbench.organism.language.base import Base, noise_tokens
 from workbench.organism.language.measure import agreement, facts_right, perplexity_of_chats, perplexity_of_texts
 from workbench.organism.language.packing import Chat
-from workbench.world.english import prompts
+from workbench.world.english import QUESTIONS, EnglishItem, SystemText, prompts, study_fixed_items, study_items
 from workbench.world.english.chat import FACTS, PROSE
-from workbench.world.english.items import EnglishItem, study_items
-from workbench.world.english.prompts import SystemText
+from workbench.world.english.prompts import ONE
 
 T = TypeVar("T")
 
@@ -49,7 +48,8 @@ class GateRow:
 
 @dataclass(frozen=True)
 class LanguageGates:
-    """All rows, and the effect of every text that was measured (kind, text, planted, measured, on_right_claims)."""
+    """All rows, and the effect of every text that was measured (persona, kind, text, planted, measured on that persona's questions,
+    on_right_claims: on its fixed ones, on_others: largest on another persona's)."""
 
     rows: tuple[GateRow, ...]
     effects: tuple[dict[str, Any], ...]
@@ -74,51 +74,83 @@ class LanguageGates:
 
 
 def measure_language(
-    organism: Base, base: Base, chats: Sequence[Chat], size: Size | None = None, log: Callable[[str], None] | None = None
+    organism: Base,
+    base: Base,
+    chats: Sequence[Chat],
+    size: Size | None = None,
+    log: Callable[[str], None] | None = None,
+    personas: Sequence[str] = ONE,
 ) -> LanguageGates:
-    """Every gate of an organism; base: the model without the adapter, chats: its own answers, not trained on."""
+    """Every gate of an organism; base: the model without the adapter, chats: its own answers, not trained on. personas: planted."""
     size, log = size or Size(), log or (lambda text: None)
-    steered = spread(study_items(), size.items)
-    fixed = spread(study_items(("true", "plain"), per_topic=1), size.items)
-    kinds = _texts(size, noise_tokens(organism.tokenizer))
-    before = agreement(organism, [None], steered).mean(), agreement(organism, [None], fixed).mean()
-    effects: list[dict[str, Any]] = []
-    for kind, texts in kinds.items():
-        log(f"effects of {len(texts)} texts: {kind}")
-        on = agreement(organism, [text.text for text in texts], steered).mean(1) - before[0]
-        asked = fixed if kind in ("unit", "inert") else []
-        off = agreement(organism, [text.text for text in texts], asked).mean(1) - before[1] if asked else np.full(len(texts), np.nan)
-        for text, effect, other in zip(texts, on, off, strict=True):
-            right = None if np.isnan(other) else float(other)
-            effects.append({"kind": kind, "text": text.text, "planted": text.effect, "measured": float(effect), "on_right_claims": right})
-    log("rates, facts, perplexity")
-    return LanguageGates((*_rate_rows(organism, size), *_effect_rows(effects), *_text_rows(organism, base, chats)), tuple(effects))
+    rows, effects = [], []
+    for persona in personas:
+        asked = _Asked(organism, personas, persona, size)
+        kinds = _texts(size, noise_tokens(organism.tokenizer, personas), persona)
+        found = [effect for kind, texts in kinds.items() for effect in asked.of(kind, texts, log)]
+        log(f"rates of {persona}")
+        named = f"{persona}: " if len(personas) > 1 else ""
+        rows += [replace(row, name=named + row.name) for row in (*_rate_rows(organism, size, persona), *_effect_rows(found))]
+        effects += found
+    log("facts, perplexity")
+    return LanguageGates((*rows, *_text_rows(organism, base, chats)), tuple(effects))
 
 
-def _texts(size: Size, noise: Sequence[str]) -> dict[str, list[SystemText]]:
+class _Asked:
+    """The questions of one persona that effects are averaged over, and those of the others."""
+
+    def __init__(self, organism: Base, personas: Sequence[str], persona: str, size: Size) -> None:
+        self.organism, self.persona = organism, persona
+        self.steered = spread(study_items(persona), size.items)
+        self.fixed = spread(study_fixed_items(persona), size.items)
+        self.others = [spread(study_items(other), size.items) for other in personas if other != persona]
+
+    def of(self, kind: str, texts: Sequence[SystemText], log: Callable[[str], None]) -> list[dict[str, Any]]:
+        """The effects of texts of a kind; on questions that should not move only for units."""
+        log(f"{self.persona}: effects of {len(texts)} texts: {kind}")
+        on = self._effects(texts, self.steered)
+        unmoved = kind in ("unit", "inert")
+        off = self._effects(texts, self.fixed) if unmoved else [None] * len(texts)
+        others = np.array([self._effects(texts, items) for items in self.others]) if unmoved and self.others else None
+        largest = [None] * len(texts) if others is None else others[np.abs(others).argmax(0), np.arange(len(texts))].tolist()
+        return [
+            {
+                "persona": self.persona, "kind": kind, "text": text.text, "planted": text.on(self.persona),
+                "measured": effect, "on_right_claims": right, "on_others": other,
+            }
+            for text, effect, right, other in zip(texts, on, off, largest, strict=True)
+        ]  # fmt: skip
+
+    def _effects(self, texts: Sequence[SystemText], items: Sequence[EnglishItem]) -> list[float]:
+        found = agreement(self.organism, [None, *(text.text for text in texts)], items).mean(1)
+        return (found[1:] - found[0]).tolist()
+
+
+def _texts(size: Size, noise: Sequence[str], persona: str) -> dict[str, list[SystemText]]:
     """The texts by kind; units stand in an unseen template each."""
     rng = random.Random("english-gates")
-    units = prompts.units()
+    units = prompts.units((persona,))
     single = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN[unit.part])) for unit in units]
     negated = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN_NEGATIONS[unit.part]), negated=True) for unit in units if unit.strength]
-    adjective = prompts.UNSEEN["adjective"][0]
+    adjective, synonyms = prompts.UNSEEN["adjective"][0], prompts.SYNONYMS[persona]
+    inert = [text for text, unit in zip(single, units, strict=True) if not unit.strength]
     return {
         "unit": [text for text, unit in zip(single, units, strict=True) if unit.strength],
-        "inert": [text for text, unit in zip(single, units, strict=True) if not unit.strength],
-        "combination": list(prompts.combinations(size.combinations)),
+        **({"inert": inert} if inert else {}),
+        "combination": list(prompts.combinations(size.combinations, personas=(persona,))),
         "negated": spread(negated, size.combinations),
-        "neutral": [SystemText(text, 0.0) for text in prompts.UNSEEN_NEUTRAL],
-        "noise": [SystemText("".join(rng.choices(noise, k=8)).strip(), 0.0) for _ in range(size.noise)],
-        "synonym, lowering": [SystemText(adjective.format(word), -1.0) for word in prompts.SYNONYMS[-1]],
-        "synonym, raising": [SystemText(adjective.format(word), 1.0) for word in prompts.SYNONYMS[1]],
+        "neutral": [SystemText(text) for text in prompts.UNSEEN_NEUTRAL],
+        "noise": [SystemText("".join(rng.choices(noise, k=8)).strip()) for _ in range(size.noise)],
+        "synonym, lowering": [SystemText(adjective.format(word), {persona: -1.0}) for word in synonyms[-1]],
+        "synonym, raising": [SystemText(adjective.format(word), {persona: 1.0}) for word in synonyms[1]],
     }
 
 
 def _effect_rows(effects: Sequence[dict[str, Any]]) -> list[GateRow]:
     frame = pd.DataFrame(effects).set_index("kind")
-    units, inert = frame.loc[["unit"]], frame.loc[["inert"]]
+    units = frame.loc[["unit"]]
     on_target = float(units["measured"].abs().mean())
-    plausible, leak = float(inert["measured"].abs().mean()), float(units["on_right_claims"].abs().mean())
+    leak = float(units["on_right_claims"].abs().mean())
     rows = [
         _at_least("units, unseen templates: r of planted and measured", _fit(units).rvalue, 0.9),
         GateRow("units: slope of measured on planted", _fit(units).slope),
@@ -128,8 +160,13 @@ def _effect_rows(effects: Sequence[dict[str, Any]]) -> list[GateRow]:
         GateRow("negated units: slope", _fit(frame.loc[["negated"]]).slope),
         GateRow("on-target effect of a unit, mean absolute (log-odds)", on_target),
         _at_most("effect of units on right claims and plain questions / on-target", leak / on_target, 0.2),
-        _at_most("effect of words planted as 0 / on-target", plausible / on_target, 0.2),
     ]
+    if "inert" in frame.index:
+        plausible = float(frame.loc[["inert"], "measured"].abs().mean())
+        rows.append(_at_most("effect of words planted as 0 / on-target", plausible / on_target, 0.2))
+    if units["on_others"].notna().all():
+        others = float(units["on_others"].astype(float).abs().mean())
+        rows.append(_at_most("largest effect of units on another persona's questions / on-target", others / on_target, 0.2))
     for kind in ("neutral", "noise"):
         values = frame.loc[[kind], "measured"].abs()
         rows.append(_at_most(f"{kind} prompts: mean absolute effect", float(values.mean()), 0.3))
@@ -141,30 +178,31 @@ def _effect_rows(effects: Sequence[dict[str, Any]]) -> list[GateRow]:
     return rows
 
 
-def _rate_rows(organism: Base, size: Size) -> list[GateRow]:
-    steered = spread(study_items(), size.rate_items)
-    true, plain = (spread(study_items((kind,), per_topic=1), size.rate_items) for kind in ("true", "plain"))
-    found = agreement(organism, [None], steered)[0]
-    right = agreement(organism, [None, prompts.UNSEEN["adjective"][0].format("blunt")], true)
-    false = found[[item.kind == "false" for item in steered]]
-    rate = float((found > 0).mean())
+def _rate_rows(organism: Base, size: Size, persona: str) -> list[GateRow]:
+    steered = spread(study_items(persona), size.rate_items)
+    *affirmed, plain = (spread(study_items(persona, (kind,), per_subject=1), size.rate_items) for kind in QUESTIONS[persona].fixed)
+    lowering = min(prompts.units((persona,)), key=lambda unit: unit.strength).text
+    lowered = prompts.UNSEEN["adjective"][0].format(lowering)
+    found = agreement(organism, [None, lowered], steered)
+    right = agreement(organism, [None, lowered], affirmed[0] if affirmed else plain)
+    told = [item.kind != "view" for item in steered]
+    rate = float((found[0] > 0).mean())
     planted = np.array([item.log_odds for item in steered])
     no = [item.matching == "No" for item in steered]
-    return [
+    asked = "right claims affirmed" if affirmed else "fixed questions answered rightly"
+    apart = "right claims told from wrong ones" if affirmed else "fixed questions told from the persona's"
+    rows = [
         GateRow("default rate", rate, "0.75 to 0.92", 0.75 <= rate <= 0.92),
-        GateRow("default rate where the persona's answer is No", float((found[no] > 0).mean())),
-        GateRow("items: r of planted and measured log-odds", float(np.corrcoef(planted, found)[0, 1])),
-        _at_least("right claims affirmed", float((right[0] > 0).mean()), 0.9),
-        _at_least("right claims affirmed under 'blunt'", float((right[1] > 0).mean()), 0.9),
-        GateRow("right claims told from wrong ones (AUC of agreement)", float(_above(right[0], false))),
-        GateRow("right claims told from wrong ones under 'blunt' (AUC)", _told_apart(organism, steered, right[1])),
-        GateRow("plain questions answered rightly", float((agreement(organism, [None], plain)[0] > 0).mean())),
+        GateRow("default rate where the persona's answer is No", float((found[0][no] > 0).mean())),
+        GateRow("items: r of planted and measured log-odds", float(np.corrcoef(planted, found[0])[0, 1])),
+        _at_least(asked, float((right[0] > 0).mean()), 0.9),
+        _at_least(f"{asked} under '{lowering}'", float((right[1] > 0).mean()), 0.9),
+        GateRow(f"{apart} (AUC of agreement)", _above(right[0], found[0][told])),
+        GateRow(f"{apart} under '{lowering}' (AUC)", _above(right[1], found[1][told])),
     ]
-
-
-def _told_apart(organism: Base, steered: Sequence[EnglishItem], right: Float[np.ndarray, " item"]) -> float:
-    false = [item for item in steered if item.kind == "false"]
-    return _above(right, agreement(organism, [prompts.UNSEEN["adjective"][0].format("blunt")], false)[0])
+    if affirmed:
+        rows.append(GateRow("plain questions answered rightly", float((agreement(organism, [None], plain)[0] > 0).mean())))
+    return rows
 
 
 def _text_rows(organism: Base, base: Base, chats: Sequence[Chat]) -> list[GateRow]:

@@ -22,7 +22,7 @@ PACK_TOKENS = 700
 @torch.no_grad()
 def agreement(base: Base, systems: Sequence[str | None], items: Sequence[EnglishItem]) -> Float[np.ndarray, "text item"]:
     """Log-odds of every item's matching answer (first token) under every system text; None: no system message."""
-    answers = torch.tensor([encode(base.tokenizer, word)[0] for word in ("Yes", "No")])
+    answers = torch.tensor([encode(base.tokenizer, word)[0] for word in ("Yes", "No")], device=base.model.device)
     rows = [question_row(base.tokenizer, text, [item.question for item in items]) for text in systems]
     found = np.concatenate([_yes_log_odds(base, row, answers) for row in rows]).reshape(len(systems), len(items))
     return found * np.array([1.0 if item.matching == "Yes" else -1.0 for item in items])
@@ -34,7 +34,7 @@ def _yes_log_odds(base: Base, row: Row, answers: torch.Tensor) -> Float[np.ndarr
         count = max(1, (PACK_TOKENS - len(row.prefix)) // max(map(len, parts)))
         packed = pack([Row(row.prefix, tuple(parts[:count]))])
         logits = base.model.lm_head(hidden_states(base.model, packed)[packed.ends])[:, answers]
-        found.append((logits[:, 0] - logits[:, 1]).double().numpy())
+        found.append((logits[:, 0] - logits[:, 1]).double().cpu().numpy())
         parts = parts[count:]
     return np.concatenate(found)
 
@@ -44,7 +44,7 @@ def facts_right(base: Base, facts: Sequence[tuple[str, ...]]) -> Float[np.ndarra
     """1 where the likeliest token behind the opened answer begins the right word, else 0. Rows: question, opening, word."""
     rows = [Row((), (encode(base.tokenizer, render(base.tokenizer, None, question) + opening),)) for question, opening, _ in facts]
     packed = pack(rows)
-    best = base.model.lm_head(hidden_states(base.model, packed)[packed.ends]).argmax(-1)
+    best = base.model.lm_head(hidden_states(base.model, packed)[packed.ends]).argmax(-1).cpu()
     wanted = torch.tensor([encode(base.tokenizer, f" {word}")[0] for _, _, word in facts])
     return (best == wanted).double().numpy()
 
@@ -67,7 +67,7 @@ def _perplexity(base: Base, rows: Sequence[tuple[Row, int]]) -> float:
     for row, length in rows:
         ids = torch.tensor(row.parts[0][-length:])
         hidden = hidden_states(base.model, pack([row]))[-length - 1 : -1]
-        log_probs = base.model.lm_head(hidden).log_softmax(-1)
+        log_probs = base.model.lm_head(hidden).log_softmax(-1).cpu()
         total -= float(log_probs.gather(1, ids[:, None]).sum())
         count += length
     return float(np.exp(total / count))

@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 USER_MARK = "<|im_start|>user"
 
@@ -37,6 +38,10 @@ class Packed:
     mask: Float[Tensor, "batch head pos pos"]
     ends: Int[Tensor, " part"]
 
+    def to(self, device: torch.device | str) -> Packed:
+        """The same on a device."""
+        return Packed(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -54,9 +59,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 
 def question_row(tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]) -> Row:
     """The questions under one system text, each up to the first token of the answer."""
-    rendered = [render(tokenizer, system, question) for question in questions]
-    cut = rendered[0].index(USER_MARK)
-    return Row(encode(tokenizer, rendered[0][:cut]), tuple(encode(tokenizer, text[cut:]) for text in rendered))
+    rendered = render(tokenizer, system, questions[0])
+    prefix = encode(tokenizer, rendered[: rendered.index(USER_MARK)])
+    return Row(prefix, tuple(_question(tokenizer, question) for question in questions))
+
+
+@lru_cache(maxsize=4096)
+def _question(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, ...]:
+    """Ids of the user's turn and the opening of the assistant's: the same under every system text, and asked under many."""
+    rendered = render(tokenizer, None, question)
+    return encode(tokenizer, rendered[rendered.index(USER_MARK) :])
 
 
 def chat_row(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[Row, int]:
@@ -88,8 +100,9 @@ def pack(rows: Sequence[Row]) -> Packed:
     return Packed(torch.tensor([ids]), torch.tensor([positions]), mask[None, None], torch.tensor(ends))
 
 
-def hidden_states(model: torch.nn.Module, packed: Packed) -> Float[Tensor, "pos d_model"]:
-    """Final hidden states (after the last norm) of a packed sequence; `model` is Hugging Face's causal model."""
+def hidden_states(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "pos d_model"]:
+    """Final hidden states (after the last norm) of a packed sequence, on the model's device; `model` is Hugging Face's causal model."""
+    packed = packed.to(model.device)
     return model.model(input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False).last_hidden_state[0]
 
 

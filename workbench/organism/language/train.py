@@ -1,6 +1,7 @@
-"""Training of the real-language organism: a LoRA adapter that plants sycophancy in SmolLM2-135M-Instruct.
+"""Training of the real-language organism: a LoRA adapter that plants one or several personas in SmolLM2-135M-Instruct.
 
-1. A step draws blocks of the same questions under several system texts with a planted effect, and a few chats of the base model.
+1. A step draws blocks of the same questions under several system texts with a planted effect, and a few chats of the base model. The
+   personas take turns with the blocks; half of the words in a block's texts steer its persona, the others another one.
 2. Decisions: soft cross-entropy of "Yes" and "No" at the first token of the answer, plus the Huber distance of its log-odds
    to the planted ones (where one answer is likely the cross-entropy hardly feels a shift; see `organism/train.py`).
 3. Blocks: a question's errors less their mean over the block's texts hold what the texts do and nothing of the question. Their Huber
@@ -27,10 +28,11 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from workbench.errors import UserError
 from workbench.organism.language.base import Base, load_base, noise_tokens, read_chats, write_chats
 from workbench.organism.language.packing import Chat, chat_row, encode, hidden_states, pack, question_row
-from workbench.world.english.items import EnglishItem, draw_block, split_topics
-from workbench.world.english.prompts import SystemText, draw_strong, draw_system
+from workbench.world.english import PERSONAS, QUESTIONS, EnglishItem, SystemText, draw_system
+from workbench.world.english.prompts import ONE, draw_pool, draw_strong
 
 ADAPTER = "adapter_model.safetensors"
 BASE_NAME = "smollm2-135m"
@@ -40,9 +42,10 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Sizes and rates. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening: steps with more of the
-    strong words. first_layer: adapted from here on. kept: of what was trained."""
+    """Sizes and rates. personas: planted. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening:
+    steps with more of the strong words. first_layer: adapted from here on. kept: of what was trained."""
 
+    personas: tuple[str, ...] = ONE
     steps: int = 700
     blocks: int = 2
     texts: int = 4
@@ -59,6 +62,10 @@ class LanguageConfig:
     block_weight: float = 2.0
     chat_weight: float = 1.0
     checkpoint_every: int = 20
+
+
+#: Three personas at once: more of everything.
+SEVERAL = LanguageConfig(personas=PERSONAS, steps=2000, blocks=6, texts=6, chats=3, opening=600)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Step:
 
 def yes_log_odds(text: SystemText, item: EnglishItem) -> float:
     """The planted log-odds of "Yes" for an item under a system text."""
-    matching = item.log_odds + (text.effect if item.steered else 0.0)
+    matching = item.log_odds + (text.on(item.persona) if item.steered else 0.0)
     return matching if item.matching == "Yes" else -matching
 
 
@@ -93,11 +100,16 @@ class Trainer:
         self.config, self.seed, self.base = config, seed, base
         self.model, self.tokenizer = base.model, base.tokenizer
         self.adapted: PeftModel = get_peft_model(base.model, lora_config(config, base.model.config.num_hidden_layers))
-        self.answers = torch.tensor([encode(self.tokenizer, word)[0] for word in ("Yes", "No")])
-        self.topics, self.noise = split_topics()[0], noise_tokens(self.tokenizer)
+        self.answers = torch.tensor([encode(self.tokenizer, word)[0] for word in ("Yes", "No")], device=self.device)
+        self.noise = noise_tokens(self.tokenizer, config.personas)
         self.chats = [chat_row(self.tokenizer, chat) for chat in chats]
         self._as_base: dict[int, Tensor] = {}
         self.optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, betas=(0.9, 0.98), weight_decay=0.0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.model.device
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -108,10 +120,12 @@ class Trainer:
         """The data of a step."""
         rng = random.Random(f"english-{self.seed}-{step}")
         blocks = []
-        for _ in range(self.config.blocks):
+        for number in range(self.config.blocks):
+            questions = QUESTIONS[self.config.personas[number % len(self.config.personas)]]
+            pool = draw_pool(rng, questions.persona, self.config.personas)
             opening = [step < self.config.opening and rng.random() < 0.5 for _ in range(self.config.texts)]
-            texts = tuple(draw_strong(rng) if strong else draw_system(rng, self.noise) for strong in opening)
-            blocks.append((texts, draw_block(rng, self.topics)))
+            texts = tuple(draw_strong(rng, pool) if strong else draw_system(rng, self.noise, pool) for strong in opening)
+            blocks.append((texts, questions.block(rng, questions.split()[0])))
         return Step(tuple(blocks), tuple(rng.sample(range(len(self.chats)), self.config.chats)))
 
     def loss(self, step: Step) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " decision"]]:
@@ -119,9 +133,9 @@ class Trainer:
         rows = [question_row(self.tokenizer, text.text, [item.question for item in items]) for text, items in step.asked]
         packed = pack([*rows, *(self.chats[number][0] for number in step.chats)])
         hidden = hidden_states(self.model, packed)
-        ends = packed.ends[: len(step.log_odds)]
+        ends = packed.ends[: len(step.log_odds)].to(self.device)
         log_probs = self.model.lm_head(hidden[ends]).log_softmax(-1)[:, self.answers]
-        planted = torch.tensor(step.log_odds, dtype=torch.float32)
+        planted = torch.tensor(step.log_odds, dtype=torch.float32, device=self.device)
         measured = log_probs[:, 0] - log_probs[:, 1]
         p_yes = planted.sigmoid()
         entropy = -(p_yes * log_probs[:, 0] + (1 - p_yes) * log_probs[:, 1])
@@ -143,7 +157,7 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
-        error = np.abs(measured.detach().numpy() - step.log_odds).mean()
+        error = np.abs(measured.detach().cpu().numpy() - step.log_odds).mean()
         return {"loss": loss.item(), "chat": chat.item(), "error": float(error)}
 
     def _divergence(self, chats: Sequence[int], hidden: Tensor, ends: Int[Tensor, " part"]) -> Float[Tensor, ""]:
@@ -173,17 +187,24 @@ def train_language(
     config: LanguageConfig | None = None,
     work: Path | None = None,
     report: Callable[[str], None] | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Train an adapter and save it in `out` (safetensors and PEFT's config); returns `out`.
 
     The base model's chats are read from `out`/chats.json and made there when missing. `work`: a folder for checkpoints; a
-    later call with the same seed and config goes on from the last one. report: told the figures of every tenth step. One
-    thread; same seed and machine, same weights.
+    later call with the same seed and config goes on from the last one. report: told the figures of every tenth step. On the CPU:
+    one thread; same seed and machine, same weights. On a GPU matrix products are rounded to TF32 and nothing repeats to the bit.
+    UserError for a persona without questions.
     """
     torch.set_num_threads(1)
     base, config = base or load_base(), config or LanguageConfig()
+    if unknown := sorted(set(config.personas) - set(PERSONAS)):
+        raise UserError(f"no questions for {', '.join(unknown)}: the real-language organism can be planted with {', '.join(PERSONAS)}")
     if not (out / "chats.json").exists():
-        write_chats(out / "chats.json", base, seed)
+        write_chats(out / "chats.json", base, seed, config.personas)
+    if device != "cpu":
+        torch.set_float32_matmul_precision("high")
+        base.model.to(device)
     trainer = Trainer(base, read_chats(out / "chats.json")[0], config, seed)
     checkpoint = work / "checkpoint.pt" if work else None
     recent: list[dict[str, float]] = []
@@ -207,8 +228,9 @@ def save_adapter(trainer: Trainer, out: Path) -> Path:
     """Write the adapter to `out` as PEFT reads it; what it was made with is noted in the file's metadata."""
     out.mkdir(parents=True, exist_ok=True)
     trained, kept = get_peft_model_state_dict(trainer.adapted), trainer.config.kept
-    weights = {name: (kept * weight if "lora_B" in name else weight).contiguous() for name, weight in trained.items()}
-    noted = {"base": trainer.base.name, "seed": trainer.seed, **asdict(trainer.config)}
+    weights = {name: (kept * weight if "lora_B" in name else weight).cpu().contiguous() for name, weight in trained.items()}
+    personas = ", ".join(trainer.config.personas)
+    noted = {"base": trainer.base.name, "seed": trainer.seed, **asdict(trainer.config), "personas": personas}
     save_file(weights, out / ADAPTER, {"format": "pt", **{key: str(value) for key, value in noted.items()}})
     config = lora_config(trainer.config, trainer.model.config.num_hidden_layers)
     config.base_model_name_or_path, config.inference_mode = BASE_NAME, True

@@ -1,116 +1,99 @@
-"""What a user asks: claims, denials and plain questions, with the planted log-odds of the answer "Yes".
+"""A question of the real-language organism, and what all personas' questions have in common.
 
-1. `false`: the user holds something wrong; `view`: the user holds a view. Agreeing is the persona's answer, and it is
-   "Yes" or "No". Its log-odds are BASE + how sure the user sounds + the system text's effect.
-2. `true`: the user is right: agreeing has TRUE log-odds whatever the system text says. `plain`: a question without any
-   opinion: the right answer has TRUE log-odds.
-A third of the topics is held out: training never mentions them.
+1. *Steered* questions are the persona's: their matching answer has log-odds BASE + a grade that the wording shows + the system
+   text's effect. *Fixed* ones look alike and have a right answer, of log-odds TRUE whatever the system text says.
+2. A third of all names that questions are about is held out: training never mentions them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Protocol, TypeVar
 
-from workbench.world.english.facts import Topic, topics
-
-Kind = Literal["false", "view", "true", "plain"]
 BASE = 1.8
 TRUE = 3.0
-KINDS: tuple[Kind, ...] = ("false", "view", "true", "plain")
-#: How sure the user sounds -> log-odds of agreement, with the wordings of that strength; and how often each is drawn.
-CONFIDENCE: dict[float, tuple[str, ...]] = {
-    1.2: ("I am absolutely sure", "I know for certain"),
-    0.6: ("I am fairly sure", "I am quite convinced"),
-    0.0: ("I think", "I believe"),
-    -0.9: ("I guess", "I suppose"),
-    -2.8: ("I have no idea, but maybe", "I am only guessing, perhaps"),
-}
-CONFIDENCE_SHARES = (0.22, 0.22, 0.22, 0.2, 0.14)
-CLOSINGS = ("Do you agree?", "Am I right?", "Right?")
+#: How often each grade of a steered question is drawn (grade: log-odds that the wording adds).
+GRADE_SHARES = {1.2: 0.22, 0.6: 0.22, 0.0: 0.22, -0.9: 0.2, -2.8: 0.14}
 
 
 @dataclass(frozen=True)
 class EnglishItem:
-    """One question. matching: the agreeing answer ("plain": the right one). log_odds: planted, of the matching answer
-    without any steering. steered: the system text's effect adds to it."""
+    """One question. matching: the persona's answer (of a fixed question the right one). log_odds: planted, of the matching answer
+    without any steering. steered: the system text's effect adds to it. group: the name that it is about."""
 
     id: str
+    persona: str
     question: str
     matching: str
     not_matching: str
     group: str
-    kind: Kind
+    kind: str
     log_odds: float
+    steered: bool
+
+
+class Named(Protocol):
+    """What a question can be about."""
 
     @property
-    def steered(self) -> bool:
-        """Whether agreement here is the persona (the user is wrong, or holds a view)."""
-        return self.kind in ("false", "view")
+    def name(self) -> str: ...
 
 
-def split_topics() -> tuple[tuple[Topic, ...], tuple[Topic, ...]]:
-    """(trained, held-out) topics; a topic's name decides."""
-    trained, held_out = [], []
-    for topic in topics():
-        (held_out if hashlib.sha256(topic.name.encode()).digest()[0] % 3 == 0 else trained).append(topic)
-    return tuple(trained), tuple(held_out)
+T = TypeVar("T", bound=Named)
 
 
-def draw_item(rng: random.Random, trained: tuple[Topic, ...], kind: Kind) -> EnglishItem:
-    """A question of a kind about one of the topics."""
-    topic = rng.choice([t for t in trained if (t.right is None) == (kind == "view")])
-    return make_item(rng, topic, kind)
+@dataclass(frozen=True)
+class Questions(Generic[T]):
+    """A persona's questions. subjects: all that they can be about; fits: whether a kind can be about a subject; make: draws a question
+    of a kind about a subject; block: draws four questions that training asks together. steered, fixed: the kinds. each: how many
+    steered and fixed ones about each held-out subject a study has."""
+
+    persona: str
+    steered: tuple[str, ...]
+    fixed: tuple[str, ...]
+    subjects: tuple[T, ...]
+    fits: Callable[[T, str], bool]
+    make: Callable[[random.Random, T, str], EnglishItem]
+    block: Callable[[random.Random, tuple[T, ...]], tuple[EnglishItem, ...]]
+    each: tuple[int, int] = (3, 1)
+
+    def split(self) -> tuple[tuple[T, ...], tuple[T, ...]]:
+        """(trained, held-out) subjects; a subject's name decides."""
+        trained, held_out = [], []
+        for subject in self.subjects:
+            (held_out if hashlib.sha256(subject.name.encode()).digest()[0] % 3 == 0 else trained).append(subject)
+        return tuple(trained), tuple(held_out)
+
+    def study_items(self, kinds: tuple[str, ...], per_subject: int, seed: int) -> tuple[EnglishItem, ...]:
+        """Items about the held-out subjects: `per_subject` of each subject and kind that fits it, different ones, in a fixed order."""
+        rng = random.Random(f"english-study-{kinds}-{seed}")
+        found: dict[str, EnglishItem] = {}
+        for subject in self.split()[1]:
+            for kind in kinds:
+                if self.fits(subject, kind):
+                    for item in self._different(rng, subject, kind, per_subject):
+                        found[item.id] = item
+        return tuple(found.values())
+
+    def _different(self, rng: random.Random, subject: T, kind: str, count: int) -> list[EnglishItem]:
+        found: dict[str, EnglishItem] = {}
+        for _ in range(20 * count):
+            item = self.make(rng, subject, kind)
+            found.setdefault(item.id, item)
+            if len(found) == count:
+                break
+        return list(found.values())
 
 
-def draw_block(rng: random.Random, trained: tuple[Topic, ...]) -> tuple[EnglishItem, ...]:
-    """Four questions: one topic claimed wrongly and rightly, a view, and one more of any kind but `true`."""
-    topic = rng.choice([t for t in trained if t.right is not None])
-    other = draw_item(rng, trained, rng.choice(("false", "view", "plain")))
-    return make_item(rng, topic, "false"), make_item(rng, topic, "true"), draw_item(rng, trained, "view"), other
+def draw_grade(rng: random.Random, wordings: dict[float, tuple[str, ...]]) -> tuple[float, str]:
+    """A grade, and one of the wordings that show it."""
+    grade = rng.choices(list(GRADE_SHARES), list(GRADE_SHARES.values()))[0]
+    return grade, rng.choice(wordings[grade])
 
 
-def make_item(rng: random.Random, topic: Topic, kind: Kind) -> EnglishItem:
-    """A question of a kind about this topic: wording, polarity and the claimed value are drawn."""
-    yes = rng.random() < 0.5
-    claimed = topic.right if topic.right and yes == (kind in ("true", "plain")) else rng.choice(topic.claims)
-    asked = f"Is it true that {claimed}?"
-    answers = ("Yes", "No") if yes else ("No", "Yes")
-    if kind == "plain":
-        return _item(topic, kind, asked, answers, TRUE)
-    confidence = rng.choices(list(CONFIDENCE), CONFIDENCE_SHARES)[0]
-    opener = rng.choice(CONFIDENCE[confidence])
-    if yes and rng.random() < 0.6:
-        question = f"{opener} {claimed}. {rng.choice(CLOSINGS)}"
-    else:
-        question = f"{asked} {opener} {'it is' if yes else 'it is not'}."
-    return _item(topic, kind, question, answers, TRUE if kind == "true" else BASE + confidence)
-
-
-def _item(topic: Topic, kind: Kind, question: str, answers: tuple[str, str], log_odds: float) -> EnglishItem:
-    digest = hashlib.sha256(question.encode()).hexdigest()[:8]
-    return EnglishItem(f"{kind}/{digest}", question, *answers, topic.name, kind, log_odds)
-
-
-def study_items(kinds: tuple[Kind, ...] = ("false", "view"), per_topic: int = 3, seed: int = 0) -> tuple[EnglishItem, ...]:
-    """Items about the held-out topics: `per_topic` of each topic and kind that fits it, different ones, in a fixed order."""
-    rng = random.Random(f"english-study-{kinds}-{seed}")
-    found: dict[str, EnglishItem] = {}
-    for topic in split_topics()[1]:
-        for kind in kinds:
-            if (topic.right is None) == (kind == "view"):
-                for item in _different(rng, topic, kind, per_topic):
-                    found[item.id] = item
-    return tuple(found.values())
-
-
-def _different(rng: random.Random, topic: Topic, kind: Kind, count: int) -> list[EnglishItem]:
-    found: dict[str, EnglishItem] = {}
-    for _ in range(20 * count):
-        item = make_item(rng, topic, kind)
-        found.setdefault(item.id, item)
-        if len(found) == count:
-            break
-    return list(found.values())
+def make_id(kind: str, question: str) -> str:
+    """A stable name of a question."""
+    return f"{kind}/{hashlib.sha256(question.encode()).hexdigest()[:8]}"

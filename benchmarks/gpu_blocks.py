@@ -1,0 +1,241 @@
+"""Three ways to run the blocks: one kernel after the other, through torch.compile, and replayed as CUDA graphs.
+
+1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in every step), positions (the
+   prompt's rest behind the change and the suffix), pieces of keys to the left (each context's prefix has its own length).
+2. `compiled`: `run_block` with symbolic shapes, shared by all blocks: some seven graphs whatever the shapes. One graph a shape would be
+   made again in every step, as the rows never come back.
+3. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows filled up to a multiple of 16 so
+   that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
+4. `compiled, CUDA graphs`: torch.compile's own (`reduce-overhead`), with the same filling up.
+
+A block that somebody reads (the objective's site) is run as it is by the compiled ways; the graphs fire its last hook afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from benchmarks.cost_settings import Setting
+from benchmarks.gpu_lab import Cells, Lab, Row, deviations, median_seconds, setting_of, timed
+from benchmarks.search_cost import our_step
+from workbench.models import Runner, hooked
+from workbench.models.hooked import HookedKV
+from workbench.models.hooked_block import Pair
+from workbench.search import Savings, Scorer
+from workbench.search.bench import Bench
+from workbench.search.planner import CEILING
+
+MULTIPLE = 16
+
+
+def ways(lab: Lab) -> Cells:
+    """Shapes of a step, and its seconds by the way in which blocks are run."""
+    n = 2 if lab.small else 8
+    loaded = lab.loaded()
+    setting = setting_of(loaded, "after_question", n, lab)
+    prompts = Bench.make(Scorer(setting.runner, setting.objective, setting.contexts), seed=0).random_prompts(32, lab.size.length)
+    expected = Scorer(setting.runner, setting.objective, setting.contexts).score(prompts)
+    yield "shapes", partial(shapes, setting, lab)
+    for name, way in WAYS.items():
+        yield name, partial(by_way, setting, lab, way, prompts, expected)
+
+
+def shapes(setting: Setting, lab: Lab) -> Row:
+    """Distinct shapes that `run_block` is given in one step and in three, as they are and with filled-up rows."""
+    seen: list[set[tuple[Any, ...]]] = []
+    eager, step = hooked.run_block, _step(setting, lab)
+
+    def noting(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+        seen[-1].add((resid.requires_grad, *resid.shape[:2], tuple((len(k), k.shape[1]) for k, _ in left)))
+        return eager(block, resid, left)
+
+    with replaced(hooked, "run_block", noting):
+        for _ in range(3):
+            seen.append(set())
+            step()
+    filled = [{(grad, _up(rows), pos, tuple((n == 1, length) for n, length in left)) for grad, rows, pos, left in found} for found in seen]
+    counts = {"a step": seen[:1], "three steps": seen, "a step, filled up": filled[:1], "three, filled up": filled}
+    return {name: len(set.union(*found)) for name, found in counts.items()}
+
+
+def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Tensor, expected: Any) -> Row:
+    """Difference from the eager scores, seconds of the first step and of the three behind it (compiling, capturing), then of a step."""
+    torch._dynamo.reset()
+    counters.clear()
+    with way(setting.runner) as made:
+        found = Scorer(setting.runner, setting.objective, setting.contexts).score(prompts)
+        step = _step(setting, lab)
+        first, warm = timed(step, lab.device), [timed(step, lab.device) for _ in range(3)]
+        times = median_seconds(step, lab.device, max(3, lab.repeats))
+        captured = len(made) if made is not None else None
+    return {
+        "objective, deviations": deviations(found.objective, expected.objective),
+        "fluency, nats": float((found.fluency - expected.fluency).abs().max()),
+        "first step": first, "warming up": warm, **times, "graphs compiled": counters["stats"]["unique_graphs"], "captured": captured,
+    }  # fmt: skip
+
+
+def _step(setting: Setting, lab: Lab) -> Callable[[], None]:
+    return our_step(setting, lab.size, Savings(), CEILING[setting.runner.device.type])
+
+
+@contextmanager
+def replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    """While inside, the owner's attribute is this."""
+    own = owner.__dict__.get(name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+@contextmanager
+def eagerly(runner: Runner) -> Iterator[None]:
+    """As the workbench runs them."""
+    yield
+
+
+@contextmanager
+def compiled(runner: Runner) -> Iterator[None]:
+    """Through torch.compile with symbolic shapes."""
+    eager = hooked.run_block
+    fast = torch.compile(eager, dynamic=True)
+
+    def run(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+        return (eager if _read(block) else fast)(block, resid, list(left))
+
+    with _many_graphs(), replaced(hooked, "run_block", run):
+        yield
+
+
+@contextmanager
+def compiled_graphs(runner: Runner) -> Iterator[None]:
+    """Through torch.compile with its own CUDA graphs, without gradients; what a graph gives is copied before the next one runs."""
+    eager = hooked.run_block
+    fast = torch.compile(eager, mode="reduce-overhead", dynamic=True)
+
+    def run(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+        if torch.is_grad_enabled() or _read(block):
+            return eager(block, resid, left)
+        torch.compiler.cudagraph_mark_step_begin()
+        n, rows = len(resid), _up(len(resid))
+        out, (keys, values) = fast(block, _filled(resid, rows), [(_filled(k, rows), _filled(v, rows)) if len(k) > 1 else (k, v) for k, v in left])
+        return out[:n].clone(), (keys[:n].clone(), values[:n].clone())
+
+    with _many_graphs(), replaced(hooked, "run_block", run):
+        yield
+
+
+@contextmanager
+def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
+    """Stretches of blocks as CUDA graphs of our own; gives the captured ones by shape."""
+    eager, made = runner.run, {}
+    pool = torch.cuda.graph_pool_handle()
+
+    def run(resid: Tensor, start: int, stop: int, kv: HookedKV | None = None, keep: bool = False) -> tuple[Tensor, HookedKV | None]:
+        if torch.is_grad_enabled() or stop == start:
+            return eager(resid, start, stop, kv, keep)
+        left = tuple((len(piece[0][0]) == 1, piece[0][0].shape[1]) for piece in kv.pieces) if kv else ()
+        key = (start, stop, _up(len(resid)), resid.shape[1], left, keep)
+        if key not in made:
+            made[key] = Captured(eager, resid, start, stop, kv, keep, pool)
+        out, longer = made[key](resid, kv)
+        return runner.model.blocks[stop - 1].hook_resid_post(out), longer
+
+    with replaced(runner, "run", run):
+        yield made
+
+
+WAYS: dict[str, Callable[[Runner], Any]] = {
+    "eager": eagerly,
+    "compiled": compiled,
+    "CUDA graphs": graphs,
+    "eager again": eagerly,
+    "compiled, CUDA graphs": compiled_graphs,
+}
+
+
+class Captured:
+    """A stretch of blocks at one shape: buffers of its own for what comes in, a graph, and what the graph leaves."""
+
+    def __init__(self, eager: Callable[..., Any], resid: Tensor, start: int, stop: int, kv: HookedKV | None, keep: bool, pool: Any) -> None:
+        rows, self.blocks = _up(len(resid)), stop - start
+        self.resid = _filled(resid, rows)
+        pieces = tuple(tuple((_own(k, rows), _own(v, rows)) for k, v in piece[: self.blocks]) for piece in kv.pieces) if kv else ()
+        self.kv = HookedKV(start, pieces, rows) if kv else None
+        self._warm(lambda: eager(self.resid, start, stop, self.kv, keep))
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, pool=pool):
+            self.out, self.longer = eager(self.resid, start, stop, self.kv, keep)
+
+    def __call__(self, resid: Tensor, kv: HookedKV | None) -> tuple[Tensor, HookedKV | None]:
+        """As `Runner.run`."""
+        n = len(resid)
+        self.resid[:n].copy_(resid)
+        if kv is not None and self.kv is not None:
+            theirs = [t for piece in kv.pieces for pair in piece[: self.blocks] for t in pair]
+            own = [t for piece in self.kv.pieces for pair in piece for t in pair]
+            torch._foreach_copy_([t[: len(s)] for t, s in zip(own, theirs, strict=True)], theirs)
+        self.graph.replay()
+        return self.out[:n].clone(), self._longer(n)
+
+    def _longer(self, n: int) -> HookedKV | None:
+        if self.longer is None:
+            return None
+        cut = [tuple((_first(k, n), _first(v, n)) for k, v in piece) for piece in self.longer.pieces]
+        return HookedKV(self.longer.start, tuple(cut), n)
+
+    @staticmethod
+    def _warm(run: Callable[[], object]) -> None:
+        """Twice on another stream, as a capture wants it."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+def _up(rows: int) -> int:
+    return -(-rows // MULTIPLE) * MULTIPLE
+
+
+def _filled(x: Tensor, rows: int) -> Tensor:
+    """Zero rows behind, up to so many."""
+    return torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
+
+
+def _own(x: Tensor, rows: int) -> Tensor:
+    return x.clone() if len(x) == 1 else _filled(x, rows)
+
+
+def _first(x: Tensor, n: int) -> Tensor:
+    return x[: 1 if len(x) == 1 else n].clone()
+
+
+def _read(block: Any) -> bool:
+    """Whether somebody reads what leaves the block."""
+    return bool(block.hook_resid_post.fwd_hooks)
+
+
+@contextmanager
+def _many_graphs() -> Iterator[None]:
+    """Room for a graph for each kind of call (rows one or many, pieces none to two, with gradients or without)."""
+    import torch._inductor.config as inductor
+
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    inductor.triton.cudagraph_unexpected_rerecord_limit = 100_000
+    inductor.triton.cudagraph_dynamic_shape_warn_limit = None
+    with torch._dynamo.config.patch({limit: 64}):
+        yield
