@@ -2,13 +2,13 @@
 
 1. `agree`: scores, gradients' tokens and a short search on the device against the CPU, savings on against off, float32 and bfloat16.
 2. `cost`: our step beside plain EPO and cached GCG, in turn, in bfloat16; the baselines take the gradients of all parents in one batch.
-3. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory error.
-4. `llama8b`: a random model of Llama-3.1-8B's shape: loading, steps, memory, operations counted and planned.
+3. `llama8b`: a random model of Llama-3.1-8B's shape: loading, steps, memory, operations counted and planned.
+4. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory error.
 5. `collection`: activation collection beside a bare Hugging Face pass.  6. `device_map`: blocks on two devices.
-7. `ways`: blocks run as they are, through torch.compile, by CUDA graphs.  8. `growth`: seconds against candidates and contexts.
+7. `growth`: seconds against candidates and contexts.  8. `ways`: blocks run as they are, through torch.compile, by CUDA graphs.
 
     make bench-gpu                                                        # all parts, SmolLM2-135M, at most 9 minutes
-    python -m benchmarks.gpu --small --limit 90                           # every part once, tiny: does it run?
+    python -m benchmarks.gpu --small --limit 90 --cell-limit 40           # every part once, tiny: does it run?
     python -m benchmarks.gpu --device cpu --dtype float32 --small --parts agree memory       # a dry run
 
 Without a CUDA device it says so and exits with 2.
@@ -39,12 +39,12 @@ from benchmarks.search_cost import Size
 PARTS: dict[str, Callable[[Lab], Cells]] = {
     "agree": gpu_checks.agree,
     "cost": gpu_speed.cost,
-    "memory": gpu_checks.memory,
     "llama8b": gpu_speed.llama8b,
+    "memory": gpu_checks.memory,
     "collection": gpu_speed.collection,
     "device_map": gpu_checks.device_map,
-    "ways": gpu_blocks.ways,
     "growth": gpu_speed.growth,
+    "ways": gpu_blocks.ways,
 }
 
 
@@ -90,6 +90,7 @@ class Journal:
                     self._cell(rows, label, run)
         except Exception as error:  # what there is must be kept, whatever fails on a machine that is lent for minutes
             self._note(rows, {"cell": "the part itself", **failure(error)})
+        clear()
 
     def _cell(self, rows: list, label: str, run: Callable[[], dict[str, object]]) -> None:
         if self.left <= 0:
@@ -157,7 +158,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="tiny sizes everywhere: does every part run?")
     parser.add_argument("--limit", type=float, default=510, help="seconds after which no cell is begun")
-    parser.add_argument("--cell-limit", type=float, default=120, help="seconds after which a cell is given up")
+    parser.add_argument("--cell-limit", type=float, default=150, help="seconds after which a cell is given up")
     parser.add_argument("--scratch", type=Path, default=None, help="where the 8B model's 16 GB are written (a temporary directory)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "gpu.json")
     return parser.parse_args()

@@ -2,13 +2,13 @@
 
 1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in every step), positions (the
    prompt's rest behind the change and the suffix), pieces of keys to the left (each context's prefix has its own length).
-2. `compiled`: `run_block` with symbolic shapes, shared by all blocks: some seven graphs whatever the shapes. One graph a shape would be
-   made again in every step, as the rows never come back.
-3. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows filled up to a multiple of 16 so
+2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows filled up to a multiple of 16 so
    that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
+3. `compiled`: `run_block` with symbolic shapes, shared by all blocks: a few graphs whatever the shapes. One graph a shape would be
+   made again in every step, as the rows never come back. Gradients are taken as they are (four more graphs, slow to make).
 4. `compiled, CUDA graphs`: torch.compile's own (`reduce-overhead`), with the same filling up.
 
-A block that somebody reads (the objective's site) is run as it is by the compiled ways; the graphs fire its last hook afterwards.
+A block that somebody reads (the objective's site) is run as it is by the compiled ways; our graphs fire its last hook afterwards.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def eagerly(runner: Runner) -> Iterator[None]:
 def compiled(runner: Runner) -> Iterator[None]:
     """Through torch.compile with symbolic shapes."""
     eager = hooked.run_block
-    fast = torch.compile(eager, dynamic=True)
+    fast = torch.compile(eager)
 
     def run(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
-        return (eager if _read(block) else fast)(block, resid, list(left))
+        return (eager if _as_it_is(block, left) else fast)(block, *_marked(resid, left))
 
     with _many_graphs(), replaced(hooked, "run_block", run):
         yield
@@ -123,14 +123,15 @@ def compiled(runner: Runner) -> Iterator[None]:
 def compiled_graphs(runner: Runner) -> Iterator[None]:
     """Through torch.compile with its own CUDA graphs, without gradients; what a graph gives is copied before the next one runs."""
     eager = hooked.run_block
-    fast = torch.compile(eager, mode="reduce-overhead", dynamic=True)
+    fast = torch.compile(eager, mode="reduce-overhead")
 
     def run(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
-        if torch.is_grad_enabled() or _read(block):
+        if _as_it_is(block, left):
             return eager(block, resid, left)
         torch.compiler.cudagraph_mark_step_begin()
         n, rows = len(resid), _up(len(resid))
-        out, (keys, values) = fast(block, _filled(resid, rows), [(_filled(k, rows), _filled(v, rows)) if len(k) > 1 else (k, v) for k, v in left])
+        filled = [(_filled(k, rows), _filled(v, rows)) if len(k) > 1 else (k, v) for k, v in left]
+        out, (keys, values) = fast(block, *_marked(_filled(resid, rows), filled))
         return out[:n].clone(), (keys[:n].clone(), values[:n].clone())
 
     with _many_graphs(), replaced(hooked, "run_block", run):
@@ -159,9 +160,9 @@ def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
 
 WAYS: dict[str, Callable[[Runner], Any]] = {
     "eager": eagerly,
-    "compiled": compiled,
     "CUDA graphs": graphs,
     "eager again": eagerly,
+    "compiled": compiled,
     "compiled, CUDA graphs": compiled_graphs,
 }
 
@@ -174,10 +175,7 @@ class Captured:
         self.resid = _filled(resid, rows)
         pieces = tuple(tuple((_own(k, rows), _own(v, rows)) for k, v in piece[: self.blocks]) for piece in kv.pieces) if kv else ()
         self.kv = HookedKV(start, pieces, rows) if kv else None
-        self._warm(lambda: eager(self.resid, start, stop, self.kv, keep))
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
-            self.out, self.longer = eager(self.resid, start, stop, self.kv, keep)
+        self.replay, (self.out, self.longer) = capture(lambda: eager(self.resid, start, stop, self.kv, keep), pool)
 
     def __call__(self, resid: Tensor, kv: HookedKV | None) -> tuple[Tensor, HookedKV | None]:
         """As `Runner.run`."""
@@ -187,7 +185,7 @@ class Captured:
             theirs = [t for piece in kv.pieces for pair in piece[: self.blocks] for t in pair]
             own = [t for piece in self.kv.pieces for pair in piece for t in pair]
             torch._foreach_copy_([t[: len(s)] for t, s in zip(own, theirs, strict=True)], theirs)
-        self.graph.replay()
+        self.replay()
         return self.out[:n].clone(), self._longer(n)
 
     def _longer(self, n: int) -> HookedKV | None:
@@ -196,15 +194,18 @@ class Captured:
         cut = [tuple((_first(k, n), _first(v, n)) for k, v in piece) for piece in self.longer.pieces]
         return HookedKV(self.longer.start, tuple(cut), n)
 
-    @staticmethod
-    def _warm(run: Callable[[], object]) -> None:
-        """Twice on another stream, as a capture wants it."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                run()
-        torch.cuda.current_stream().wait_stream(stream)
+
+def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
+    """What replays the run, and what it gave: the same tensors after every replay. It is run twice on another stream first, as CUDA wants it."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph, pool=pool):
+        out = run()
+    return graph.replay, out
 
 
 def _up(rows: int) -> int:
@@ -224,14 +225,22 @@ def _first(x: Tensor, n: int) -> Tensor:
     return x[: 1 if len(x) == 1 else n].clone()
 
 
-def _read(block: Any) -> bool:
-    """Whether somebody reads what leaves the block."""
-    return bool(block.hook_resid_post.fwd_hooks)
+def _marked(resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, list[Pair]]:
+    """Rows and positions marked as what varies (with `dynamic=True` heads and their size would be symbols too, and compiling takes minutes)."""
+    for x in (resid, *(t for pair in left for t in pair)):
+        for axis in (0, 1) if len(x) > 1 else (1,):
+            torch._dynamo.maybe_mark_dynamic(x, axis)
+    return resid, list(left)
+
+
+def _as_it_is(block: Any, left: Sequence[Pair]) -> bool:
+    """Whether compiling is left out: with gradients, for a prefix (run once), and where somebody reads what leaves the block."""
+    return torch.is_grad_enabled() or not left or bool(block.hook_resid_post.fwd_hooks)
 
 
 @contextmanager
 def _many_graphs() -> Iterator[None]:
-    """Room for a graph for each kind of call (rows one or many, pieces none to two, with gradients or without)."""
+    """Room for a graph for each kind of call (rows one or many, pieces one or two), and for a recording of each shape and block."""
     import torch._inductor.config as inductor
 
     limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"

@@ -197,8 +197,9 @@ def short_of_memory(runner: Runner, device: str, room: int, tokens: int) -> Iter
     if device.startswith("cuda"):
         gc.collect()
         torch.cuda.empty_cache()
-        total = torch.cuda.get_device_properties(runner.device).total_memory
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(runner.device) + room) / total, runner.device)
+        total, held = torch.cuda.get_device_properties(runner.device).total_memory, torch.cuda.memory_reserved(runner.device)
+        limit = max(held, torch.cuda.memory_allocated(runner.device) + room)
+        torch.cuda.set_per_process_memory_fraction(limit / total, runner.device)
         try:
             yield errors
         finally:
@@ -276,7 +277,7 @@ def _residuals_and_logits(runner: Runner, ids: torch.Tensor) -> tuple[torch.Tens
 
 def refused(lab: Lab) -> Row:
     """The one line that a user gets who leaves blocks on the CPU."""
-    places = {name: lab.device for name in ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")} | {"model.layers": "cpu"}
+    places = dict.fromkeys(("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), lab.device) | {"model.layers": "cpu"}
     try:
         load_model(lab.source, places, "float32")
     except UserError as error:

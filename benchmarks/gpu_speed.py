@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks import collection as collecting
 from benchmarks.baselines import cached_gcg, plain_epo
@@ -137,7 +138,7 @@ def llama8b(lab: Lab) -> Cells:
     lab.forget()
     kept: dict[str, Loaded] = {}
     sizes, length = (SMALL | {"d_vocab": 60_000, "tied": False}, 8) if lab.small else (LLAMA8B, 16)
-    size = replace(lab.size, length=length, few=max(4, lab.size.few // 8))
+    size, lab = replace(lab.size, length=length, few=max(4, lab.size.few // 8)), replace(lab, repeats=min(2, lab.repeats))
     yield "made, saved and loaded", lambda: _load(lab, sizes, kept)
     if "model" not in kept:
         return
@@ -186,19 +187,36 @@ def _step(setting: Setting, size: Size, lab: Lab) -> Row:
     step()
     with peak_memory(setting.runner.device) as peak:
         step()
-    least = plan.forward.at(size.parents * (size.length + max(len(c.suffix_ids) for c in setting.contexts))) if plan else None
-    found: Row = {"planned for a full chunk": plan.peak if plan else None, "planned for the parents": least, "measured": peak.bytes}
+    rows, unit = max(size.parents, size.candidates // size.length), size.length + max(len(c.suffix_ids) for c in setting.contexts)
+    batch = plan.forward.at(min(tokens, rows * unit)) if plan else None  # behind the question a batch is the children of one position
+    found: Row = {"planned for a full chunk": plan.peak if plan else None, "planned for these batches": batch, "measured": peak.bytes}
     return found | contest(setting, size, lab, tokens) | {"stages": stages(setting, size, lab, tokens)}
 
 
 def operations(setting: Setting, size: Size) -> Row:
     """Operations of one step: counted by torch as they run, by the runner's meter, and as `workbench plan` has them."""
     step = our_step(setting, size, Savings())
-    with FlopCounterMode(display=False) as counter:
+    with Operations() as counter:
         metered = _counted(setting, step)
-    counted = counter.get_total_flops()
+    counted = counter.total
     planned = planned_operations(setting, size)
     return {"counted": counted, "metered": metered, "planned": planned, "metered/counted": metered / counted, "planned/counted": planned / counted}
+
+
+class Operations(TorchDispatchMode):
+    """Counts by torch's own formulas what is run inside, forward and backward (its FlopCounterMode, which also watches modules, refuses
+    gradients with respect to a leaf)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def planned_operations(setting: Setting, size: Size) -> float:

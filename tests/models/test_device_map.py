@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import tiny_checkpoint
+from transformers import LlamaForCausalLM
 
 from workbench.errors import UserError
 from workbench.models import checkpoint as checkpoints
@@ -48,3 +49,20 @@ def test_what_cannot_be_spread_is_told_in_one_line(tmp_path):
         load_model(path, device={"": "cpu"}, backend="hooked")
     with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
         checkpoints._refuse_offloaded(checkpoints.open_checkpoint(path), {"model": 0, "lm_head": "cpu"})
+
+
+def test_weights_left_outside_the_gpus_are_told_before_their_values_are_looked_at(tmp_path, monkeypatch):
+    """Accelerate keeps them on the meta device, where nothing can be asked."""
+    path = tiny_checkpoint("llama", tmp_path / "tiny", tie_word_embeddings=False)
+    checkpoint = checkpoints.open_checkpoint(path)
+    own = LlamaForCausalLM.from_pretrained
+
+    def offloaded(*args, device_map, **named):
+        model, info = own(*args, **named)
+        model.lm_head.to("meta")
+        model.hf_device_map = {"model": 0, "lm_head": "cpu"}
+        return model, info
+
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", offloaded)
+    with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
+        checkpoints.load_reference(checkpoint, torch.float32, "balanced")

@@ -106,12 +106,12 @@ def load_reference(checkpoint: Checkpoint, dtype: torch.dtype, device: Place = "
             raise UserError(
                 f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}"
             )
+    _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))  # first: what is left out has no values to look at
+    if not spreads(device):
+        model = model.to(device)
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UserError(f"{checkpoint.directory}: weight {name} holds values that are not finite")
-    if not spreads(device):
-        model = model.to(device)
-    _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))
     return model.eval().requires_grad_(False)
 
 

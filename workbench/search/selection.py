@@ -85,12 +85,12 @@ class CanMatter:
 
 def frontier(pool: Scored) -> Scored:
     """The candidates that no other one beats on both objective and fluency, most fluent first; copies once."""
-    order = np.lexsort((-pool.objective.cpu().numpy(), pool.fluency.cpu().numpy()))
+    objectives, fluencies = pool.objective.cpu().numpy(), pool.fluency.cpu().numpy()
     best, kept, seen = -np.inf, [], set()
     rows = pool.ids.tolist()
-    for index in order:
-        objective, ids = float(pool.objective[index]), tuple(rows[index])
-        if objective > best and np.isfinite(float(pool.fluency[index])) and ids not in seen:
+    for index in np.lexsort((-objectives, fluencies)):
+        objective, ids = float(objectives[index]), tuple(rows[index])
+        if objective > best and np.isfinite(fluencies[index]) and ids not in seen:
             best = objective
             kept.append(int(index))
             seen.add(ids)
