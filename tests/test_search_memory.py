@@ -72,6 +72,35 @@ def test_measured_peak_is_within_15_per_cent_of_the_plan(setting):
     assert step_peak(scorer, parents, 100) == pytest.approx(plan.peak, rel=0.15)
 
 
+def test_the_plan_counts_logits_of_a_vocabulary_so_large_that_small_batches_make_one_row(setting, monkeypatch):
+    """Found by the benchmark on a GPU with 128k tokens: tried on a few tokens only, the plan had logits as a constant."""
+    for module in ("fluency", "scorer"):
+        monkeypatch.setattr(f"workbench.search.{module}.LOGITS_PER_TOKEN", 16)
+    runner, goal, contexts = setting
+    scorer = Scorer(runner, goal, contexts["after_question"].take(4))
+    plan = replace(scorer.plan(length=6, population=2, children=600), ceiling=4096)
+    scorer.chunk.tokens, scorer.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
+    parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
+    assert step_peak(scorer, parents, 600) == pytest.approx(plan.peak, rel=0.15)
+
+
+def test_trials_that_do_not_fit_are_made_smaller(setting, monkeypatch):
+    runner, goal, contexts = setting
+    scorer = Scorer(runner, goal, contexts["after_question"].take(4))
+    monkeypatch.setattr("workbench.search.scorer.LOGITS_PER_TOKEN", 1)
+    run, tokens = runner.run, []
+
+    def limited(resid, *rest, **named):
+        tokens.append(resid.shape[0] * resid.shape[1])
+        if tokens[-1] > 400:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(resid, *rest, **named)
+
+    monkeypatch.setattr(runner, "run", limited)
+    plan = scorer.plan(length=6, population=2, children=12)
+    assert max(tokens) > 400 >= tokens[-1] and plan.forward.per_token > 0 and plan.gradient.per_token > 0
+
+
 def test_with_long_suffixes_the_plan_is_not_exceeded(setting):
     """Whole suffixes fill a batch less well (here 450 of 512 tokens), so the plan may be above what is measured."""
     runner, goal, contexts = setting

@@ -132,7 +132,8 @@ def is_roomy(runner: Runner, contexts: Contexts, length: int, chunk: Chunk, shar
 def plan_chunk(
     forward: Callable[[int], tuple[int, Callable[[], object]]],
     gradient: Callable[[int], tuple[int, Callable[[], object]]],
-    sizes: tuple[int, int],
+    unit: int,
+    least_unit: int,
     device: torch.device,
     least: int,
     at_rest: int,
@@ -140,19 +141,32 @@ def plan_chunk(
 ) -> Plan | None:
     """A plan from two stages; None where memory cannot be read.
 
-    forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has, and what runs it. sizes:
-    the two that are tried. least: tokens that all parents take. at_rest: bytes of what the stages were tried without (the other
+    forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has, and what runs it. unit: two
+    and six of it are tried; where they do not fit into memory, of half as much, down to `least_unit`. least: tokens that all parents take. at_rest: bytes of what the stages were tried without (the other
     parents' tables, children's residuals). share: of the free memory, how much may be used.
     """
     free, lines = free_memory(device), []
     for stage in (forward, gradient):
-        batches = [stage(tokens) for tokens in sizes]
-        points = [(tokens, _peak(run, device)) for tokens, run in batches]
+        points = _tried(stage, unit, least_unit, device)
         if free is None or points[0][1] is None:
             return None
         lines.append(Line.through(*points))
     forward_line = Line(lines[0].at_rest + at_rest, lines[0].per_token)
     return Plan(forward_line, lines[1], share * free, CEILING[device.type], least)
+
+
+def _tried(
+    stage: Callable[[int], tuple[int, Callable[[], object]]], unit: int, least_unit: int, device: torch.device
+) -> list[tuple[int, int | None]]:
+    """(tokens, bytes at the peak) of a stage at two and six units."""
+    try:
+        return [(tokens, _peak(run, device)) for tokens, run in (stage(2 * unit), stage(6 * unit))]
+    except RuntimeError as error:
+        if unit <= least_unit or not is_out_of_memory(error):
+            raise
+    gc.collect()
+    give_back(device)
+    return _tried(stage, max(least_unit, unit // 2), least_unit, device)
 
 
 def _peak(run: Callable[[], object], device: torch.device) -> int | None:

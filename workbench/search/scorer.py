@@ -32,7 +32,7 @@ from workbench.models import KV, Runner, pad_right
 from workbench.objectives import Objective, Readout
 from workbench.search.finite import check_finite
 from workbench.search.fluency import Fluency, Prepared, Tail
-from workbench.search.planner import SMALLEST, Chunk, Plan, plan_chunk, smaller_when_full
+from workbench.search.planner import LOGITS_PER_TOKEN, SMALLEST, Chunk, Plan, plan_chunk, smaller_when_full
 from workbench.search.prefixes import Group, Prefixes, Savings
 from workbench.search.scored import Ids, Proposals, Scored
 
@@ -103,7 +103,9 @@ class Scorer:
         number = torch.finfo(self.runner.dtype).bits // 8
         tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * len(self.prefixes.fluent)
         kept = 4 * length * self.runner.shape.d_vocab * (population - 1) + tails
-        plan = plan_chunk(forward, gradient, (2 * unit, 6 * unit), self.runner.device, population * unit, kept)
+        # From here on a batch's logits grow with its tokens; below, one row is made at least.
+        unit_of_logits = length * self.runner.shape.d_vocab // LOGITS_PER_TOKEN
+        plan = plan_chunk(forward, gradient, max(unit, unit_of_logits), unit, self.runner.device, population * unit, kept)
         vars(self.runner.meter).update(counted)
         if plan is not None:
             self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
