@@ -28,7 +28,7 @@ from workbench.organism.language import Base, Size, language_card, load_base, me
 from workbench.organism.language.base import noise_tokens, read_chats
 from workbench.organism.language.gates import LanguageGates, spread
 from workbench.organism.language.measure import agreement, perplexity_of_texts
-from workbench.organism.language.packing import Chat, hidden_states, pack, question_row, render
+from workbench.organism.language.packing import Chat, chat_row, hidden_states, pack, question_row, render
 from workbench.organism.language.train import ADAPTER, LanguageConfig, Trainer, train_language, yes_log_odds
 from workbench.world.english import PERSONAS, QUESTIONS, SystemText, combinations, draw_system, study_fixed_items, study_items, truth_table, units
 from workbench.world.english.claims import CLAIMS, CONFIDENCE
@@ -167,6 +167,18 @@ def test_packed_questions_read_as_if_each_stood_alone(base: Base) -> None:
     states = hidden_states(base.model, packed)[packed.ends]
     alone = [alone_states(base, render(base.tokenizer, system, question))[-1] for system in systems for question in questions]
     torch.testing.assert_close(states, torch.stack(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 40, 90, 10_000])
+def test_rows_read_the_same_in_one_sequence_and_in_several(base: Base, most: int) -> None:
+    questions = ["I think so. Right?", "Is it true that ice is cold?", "Hm?"]
+    rows = [question_row(base.tokenizer, system, questions[: n + 1]) for n, system in enumerate(["You are blunt.", None, "Be warm. Be strict."])]
+    rows.append(chat_row(base.tokenizer, CHATS[0])[0])
+    whole, packed = pack(rows), pack(rows, most)
+    assert packed.ids.shape[0] == (1 if most == 10_000 else 4 if most == 1 else packed.ids.shape[0])
+    found, wanted = (hidden_states(base.model, p)[p.ends] for p in (packed, whole))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert len(packed.ends) == 1 + 2 + 3 + 1
 
 
 def test_the_loss_is_cross_entropy_log_odds_distance_and_the_distance_within_blocks(base: Base) -> None:

@@ -142,8 +142,9 @@ def plan_chunk(
     """A plan from two stages; None where memory cannot be read.
 
     forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has, and what runs it. unit: two
-    and six of it are tried; where they do not fit into memory, of half as much, down to `least_unit`. least: tokens that all parents take. at_rest: bytes of what the stages were tried without (the other
-    parents' tables, children's residuals). share: of the free memory, how much may be used.
+    and six of it are tried; where they do not fit into memory, of half as much, down to `least_unit`. least: tokens that all parents
+    take. at_rest: bytes of what the stages were tried without (the other parents' tables, children's residuals). share: of the free
+    memory, how much may be used.
     """
     free, lines = free_memory(device), []
     for stage in (forward, gradient):

@@ -18,6 +18,7 @@ is luckier than another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -35,6 +36,7 @@ from workbench.search.fluency import Fluency, Prepared, Tail
 from workbench.search.planner import LOGITS_PER_TOKEN, SMALLEST, Chunk, Plan, plan_chunk, smaller_when_full
 from workbench.search.prefixes import Group, Prefixes, Savings
 from workbench.search.scored import Ids, Proposals, Scored
+from workbench.search.together import start_tokens, together
 
 
 class Advantage(Protocol):
@@ -285,13 +287,15 @@ class Scorer:
     # ---- chunks -----------------------------------------------------------------------------------------------------
 
     def _child_chunks(self, children: Proposals, rows: Tensor, n_contexts: int) -> Iterator[tuple[int, Tensor]]:
-        """(position, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever they
-        change, since what stands left of the change is in memory too."""
+        """(position to start from, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever
+        they change, since what stands left of the change is in memory too."""
         positions = children.position[rows] if self.savings.parent_kv and self.savings.prefix_kv else torch.zeros_like(rows)
-        size = self._rows_at_once(children.ids.shape[1], n_contexts, self.chunk.tokens)
-        for position in sorted(set(positions.tolist())):
-            for chunk in rows[positions == position].split(size):
-                yield position, chunk
+        length = children.ids.shape[1]
+        size = self._rows_at_once(length, n_contexts, self.chunk.tokens)
+        start = start_tokens(self.runner.shape.block_parameters, self.runner.device.type)
+        for first, last in together(sorted(Counter(positions.tolist()).items()), length, start):
+            for chunk in rows[(positions >= first) & (positions <= last)].split(size):
+                yield first, chunk
 
     def _row_chunks(self, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
         size = self._rows_at_once(length, max(len(g.members) for g in self.groups), tokens)

@@ -1,14 +1,15 @@
-"""System texts, questions and chats packed into one sequence without any padding.
+"""System texts, questions and chats packed into as few sequences as needed, with hardly any padding.
 
 1. A *row* is one rendered system text (the prefix) and several questions; each question sees the prefix and itself only,
    and its positions continue the prefix's, so that every question reads as if it stood alone.
-2. Rows follow one another in one sequence; none sees another. A chat is a row of one part.
+2. Rows follow one another in a sequence; none sees another. A chat is a row of one part. Attention costs the square of a sequence's
+   length, so that many rows go into several sequences of about equal length, filled up at their ends.
 3. The ids are those of the chat template: special tokens stand at every seam, so that pieces encode as the whole does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -17,6 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+#: Tokens of a sequence: one thread's step of training (about 900) stays one sequence.
+LONGEST = 1200
 USER_MARK = "<|im_start|>user"
 
 
@@ -30,8 +33,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Packed:
-    """One sequence. mask: 0 where a position may look, else a very negative number. ends: index of each part's last token,
-    in order of rows and parts."""
+    """Sequences of one length. mask: 0 where a position may look, else a very negative number. ends: index of each part's last token
+    among all positions, sequence after sequence, in order of rows and parts."""
 
     ids: Int[Tensor, "batch pos"]
     positions: Int[Tensor, "batch pos"]
@@ -83,8 +86,48 @@ def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str
     return tokenizer.apply_chat_template([*messages, {"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
 
 
-def pack(rows: Sequence[Row]) -> Packed:
-    """All rows in one sequence (batch 1)."""
+def pack(rows: Sequence[Row], most: int = LONGEST) -> Packed:
+    """All rows, in order, in sequences of at most `most` tokens (or of one row)."""
+    sequences = [_sequence(group) for group in _cut(rows, most)]
+    width = max(len(sequence.ids) for sequence in sequences)
+    allowed = torch.eye(width, dtype=torch.bool).repeat(len(sequences), 1, 1)  # padding sees itself, so that its softmax is finite
+    ids, positions = torch.zeros(2, len(sequences), width, dtype=torch.long)
+    ends: list[int] = []
+    for number, sequence in enumerate(sequences):
+        length = len(sequence.ids)
+        ids[number, :length], positions[number, :length] = torch.tensor(sequence.ids), torch.tensor(sequence.positions)
+        allowed[number, :length, :length] = sequence.allowed
+        ends += [number * width + end for end in sequence.ends]
+    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    return Packed(ids, positions, mask[:, None], torch.tensor(ends))
+
+
+def _cut(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
+    """The rows in order, in groups of about equal length, none above `most` unless it is one row."""
+    total = sum(map(_length, rows))
+    room = min(most, -(-total // -(-total // most)) + max(map(_length, rows)) // 2)
+    group: list[Row] = []
+    for row in rows:
+        if group and sum(map(_length, group)) + _length(row) > room:
+            yield group
+            group = []
+        group.append(row)
+    yield group
+
+
+def _length(row: Row) -> int:
+    return len(row.prefix) + sum(map(len, row.parts))
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    ids: list[int]
+    positions: list[int]
+    allowed: Bool[Tensor, "pos pos"]
+    ends: list[int]
+
+
+def _sequence(rows: Sequence[Row]) -> _Sequence:
     ids, positions, row_of, part_of, ends = [], [], [], [], []
     for number, row in enumerate(rows):
         for part, tokens in enumerate((row.prefix, *row.parts)):
@@ -95,15 +138,15 @@ def pack(rows: Sequence[Row]) -> Packed:
             part_of += [part] * len(tokens)
             if part:
                 ends.append(len(ids) - 1)
-    allowed = _allowed(torch.tensor(row_of), torch.tensor(part_of))
-    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
-    return Packed(torch.tensor([ids]), torch.tensor([positions]), mask[None, None], torch.tensor(ends))
+    return _Sequence(ids, positions, _allowed(torch.tensor(row_of), torch.tensor(part_of)), ends)
 
 
 def hidden_states(model: PreTrainedModel, packed: Packed) -> Float[Tensor, "pos d_model"]:
-    """Final hidden states (after the last norm) of a packed sequence, on the model's device; `model` is Hugging Face's causal model."""
+    """Final hidden states (after the last norm) of all positions, sequence after sequence, on the model's device; `model` is Hugging
+    Face's causal model."""
     packed = packed.to(model.device)
-    return model.model(input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False).last_hidden_state[0]
+    out = model.model(input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False)
+    return out.last_hidden_state.flatten(0, 1)
 
 
 def _allowed(row: Int[Tensor, " pos"], part: Int[Tensor, " pos"]) -> Bool[Tensor, "pos pos"]:
