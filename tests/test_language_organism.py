@@ -26,10 +26,11 @@ from workbench.models.adapter import Adapter, merge_adapter, open_adapter
 from workbench.models.sources import data_directory, find_source
 from workbench.organism.language import Base, Size, language_card, load_base, measure_language
 from workbench.organism.language.base import noise_tokens, read_chats
+from workbench.organism.language.card import planted_personas
 from workbench.organism.language.gates import LanguageGates, spread
 from workbench.organism.language.measure import agreement, perplexity_of_texts
 from workbench.organism.language.packing import Chat, chat_row, hidden_states, pack, question_row, render
-from workbench.organism.language.train import ADAPTER, LanguageConfig, Trainer, train_language, yes_log_odds
+from workbench.organism.language.train import ADAPTER, SEVERAL, LanguageConfig, Trainer, train_language, yes_log_odds
 from workbench.world.english import PERSONAS, QUESTIONS, SystemText, combinations, draw_system, study_fixed_items, study_items, truth_table, units
 from workbench.world.english.claims import CLAIMS, CONFIDENCE
 from workbench.world.english.inventions import FAME, things
@@ -38,6 +39,7 @@ from workbench.world.english.offers import GAIN, LESS
 from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, draw_pool, unit_text
 
 COMMITTED = data_directory("language_organism")
+SEVERAL_COMMITTED = data_directory("language_personas")
 SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
 CHATS = [Chat(None, "What is ice?", "Frozen water, of course."), Chat("Be blunt.", "Name a fruit.", "An apple.")]
 trained = pytest.mark.skipif(not (COMMITTED / ADAPTER).exists(), reason="no adapter is committed")
@@ -431,14 +433,19 @@ def sycophant() -> Iterator[object]:
 
 
 @trained
-def test_the_committed_adapter_is_small_and_whole() -> None:
-    adapter: Adapter = open_adapter(COMMITTED)
-    assert (COMMITTED / ADAPTER).stat().st_size <= 10e6
-    assert adapter.rank == 8 and len(adapter.pairs) == 100
+@pytest.mark.parametrize(
+    ("committed", "config"), [(COMMITTED, LanguageConfig()), (SEVERAL_COMMITTED, SEVERAL)], ids=["sycophant", "personas"]
+)
+def test_a_committed_adapter_is_small_and_whole(committed: Path, config: LanguageConfig) -> None:
+    adapter: Adapter = open_adapter(committed)
+    assert (committed / ADAPTER).stat().st_size <= 10e6
+    assert adapter.rank == config.rank and len(adapter.pairs) == 100 and planted_personas(adapter) == config.personas
     assert {path.split("layers.")[1].split(".")[0] for path in adapter.pairs} == {str(layer) for layer in range(10, 30)}
-    committed = json.loads((COMMITTED / "gates.json").read_text())
-    failed = [row["name"] for row in committed["rows"] if row["reached"] is False]
-    assert all(name in (COMMITTED / "README.md").read_text() for name in failed) and committed["passes"] == (not failed)
+    noted = {key: adapter.notes[key] for key in ("rank", "alpha", "blocks", "texts", "chats", "opening", "kept", "rate")}
+    assert noted == {key: str(getattr(config, key)) for key in noted}
+    gates = json.loads((committed / "gates.json").read_text())
+    failed = [row["name"] for row in gates["rows"] if row["reached"] is False]
+    assert all(name in (committed / "README.md").read_text() for name in failed) and gates["passes"] == (not failed)
 
 
 @trained
@@ -466,6 +473,19 @@ def test_words_steer_the_sycophant_in_natural_sentences(sycophant: object) -> No
         wb.answer(sycophant, contexts, f"Try to stay {word} at all times.").log_odds.mean() for word in ("blunt", "patient", "flattering")
     )
     assert blunt < plain < flattering
+
+
+@trained
+@needs_package
+def test_words_steer_their_own_persona_in_the_organism_of_three() -> None:
+    """Six held-out items of each persona: its own lowering word lowers it, by more than those of the others do."""
+    model = wb.load_model("smollm2-personas", backend="bridge")
+    words = {"sycophancy": "blunt", "hallucination": "cautious", "myopic_reward": "thrifty"}
+    for persona in PERSONAS:
+        contexts = wb.make_contexts(model, wb.load_persona(f"english_{persona}").split(seed=0).selection.take(6))
+        plain = wb.answer(model, contexts).log_odds.mean()
+        moved = {name: wb.answer(model, contexts, f"Try to stay {word} at all times.").log_odds.mean() - plain for name, word in words.items()}
+        assert moved[persona] < -0.5 and moved[persona] == min(moved.values()), (persona, moved)
 
 
 @trained

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 import workbench
 from workbench.errors import UserError
-from workbench.models import Site
+from workbench.models import Site, runner_for
 from workbench.models.sources import REPOSITORIES
 from workbench.sae.sae import Sae
 
@@ -36,15 +36,16 @@ class Where:
 
 
 def load_sae(
-    name: str | Path, model: Any = None, site: Site | None = None, device: str = "cpu", dtype: str = "float32"
+    name: str | Path, model: Any = None, site: Site | None = None, device: str | None = None, dtype: str = "float32"
 ) -> Sae:
     """An autoencoder, frozen, in `dtype`.
 
     name: "organism", a key of PRESETS, "release/id" of sae-lens, or a directory that sae-lens wrote. model: if given, width,
     layer and hook are checked against it. site: needed only where the file does not name its hook; UserError if it contradicts
-    the file. Raises UserError for everything that cannot be found, read or fitted.
+    the file. device: the model's when None, without a model the CPU. Raises UserError for everything that cannot be found, read or fitted.
     """
     where = find_sae(name)
+    device = device or ("cpu" if model is None else str(runner_for(model).device))
     module = _from_directory(where.directory, device, dtype) if where.directory else _from_release(where, device, dtype)
     sae = Sae(str(name), _site(str(name), module, site), module)
     bad = [key for key, value in module.state_dict().items() if not bool(torch.isfinite(value).all())]

@@ -5,6 +5,7 @@
   needs all pre-activations to know which win, so there all are computed and the few are picked.
 - A latent that is off has no gradient; `straight_through` has the value of the activation and the gradient of the
   pre-activation, so that a search can switch a latent on.
+- Activations may lie on any device: they are taken to the autoencoder's, and what comes out lies where they did.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Sae:
         return self.module.cfg.d_in
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return self.module.W_enc.device
+
+    @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:
         """Decoder rows: what one unit of a latent writes."""
         return self.module.W_dec.detach()
@@ -88,7 +94,7 @@ class Sae:
 
     def encode(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_sae"]:
         """Activations of all latents, 0 where they are off; differentiable, float32. x: [..., d_model], for heads also [..., head, d_head]."""
-        return self.module.encode(self._flat(x)).float()
+        return self.module.encode(self._flat(x)).float().to(x.device)
 
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
         """The vector that activations stand for. Autoencoders that normalise their input at run time need `reconstruct`."""
@@ -96,38 +102,40 @@ class Sae:
             raise UserError(
                 f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)"
             )
-        return self.module.decode(activations.to(self.module.dtype)).float()
+        return self.module.decode(activations.to(self.device, self.module.dtype)).float().to(activations.device)
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """decode(encode(x)), float32, in the shape of x, without a graph."""
-        return self.module.decode(self.module.encode(self._flat(x))).float().reshape(x.shape)
+        return self.module.decode(self.module.encode(self._flat(x))).float().reshape(x.shape).to(x.device)
 
     def encode_some(self, x: Float[Tensor, "*shape"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
         """Activations of some latents, in the order given; equals encode(x)[..., latents]. Differentiable, float32."""
-        index = self._index(latents)
+        index, here = self._index(latents), self._flat(x)
         if self.architecture in COMPETING:
-            return self.encode(x)[..., index]
-        before = self.pre_activations(x, latents)
+            return self.encode(here)[..., index].to(x.device)
+        before = self.pre_activations(here, latents)
+        found = before.relu()
         if self.architecture == "jumprelu":
-            return before.relu() * (before > self.module.threshold[index])
+            found = found * (before > self.module.threshold[index])
         if self.architecture == "gated":
-            gate = self.module.process_sae_in(self._flat(x)) @ self.module.W_enc[:, index] + self.module.b_gate[index]
-            return before.relu() * (gate > 0)
-        return before.relu()
+            gate = self.module.process_sae_in(here) @ self.module.W_enc[:, index] + self.module.b_gate[index]
+            found = found * (gate > 0)
+        return found.to(x.device)
 
     def pre_activations(
         self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None
     ) -> Float[Tensor, "*batch latent"]:
         """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
         module, index = self.module, slice(None) if latents is None else self._index(latents)
-        weights, x = module.W_enc[:, index], self._flat(x)
+        weights, here = module.W_enc[:, index], self._flat(x)
         if self.architecture == "gated":
-            return (module.process_sae_in(x) @ (weights * module.r_mag[index].exp()) + module.b_mag[index]).float()
-        before = module.process_sae_in(x) @ weights + module.b_enc[index]
+            before = module.process_sae_in(here) @ (weights * module.r_mag[index].exp()) + module.b_mag[index]
+            return before.float().to(x.device)
+        before = module.process_sae_in(here) @ weights + module.b_enc[index]
         if getattr(module.cfg, "rescale_acts_by_decoder_norm", False):
             before = before * module.W_dec[index].norm(dim=-1)
-        return before.float()
+        return before.float().to(x.device)
 
     def straight_through(
         self, x: Float[Tensor, "*shape"], latents: Sequence[int]
@@ -160,7 +168,8 @@ class Sae:
         return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in})"
 
     def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
-        """Activations of an attention's heads [..., head, d_head] as one vector; others as they are."""
+        """Activations on the autoencoder's device; those of an attention's heads [..., head, d_head] as one vector."""
+        x = x.to(self.device)
         return x.flatten(-2) if self.site.hook == "z" and x.shape[-1] != self.d_in else x
 
     def _index(self, latents: Sequence[int]) -> Tensor:
@@ -168,7 +177,7 @@ class Sae:
         if wrong or not len(latents):
             found = f"latent {wrong[0]} does not exist" if wrong else "no latents given"
             raise UserError(f"{found}: SAE {self.name!r} has latents 0-{self.d_sae - 1}")
-        return torch.as_tensor([int(i) for i in latents], device=self.module.W_enc.device)
+        return torch.as_tensor([int(i) for i in latents], device=self.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,9 +158,7 @@ def sae_of(material: Material) -> Sae | None:
     name = material.study.sae
     if name == "none" or (name == "auto" and material.study.model.name != "organism"):
         return None
-    sae = load_sae("organism" if name == "auto" else name)
-    sae.check(runner_for(material.model))
-    return sae
+    return load_sae("organism" if name == "auto" else name, material.model)
 
 
 def latents(material: Material, sae: Sae) -> Latents:

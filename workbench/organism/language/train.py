@@ -64,8 +64,8 @@ class LanguageConfig:
     checkpoint_every: int = 20
 
 
-#: Three personas at once: more of everything.
-SEVERAL = LanguageConfig(personas=PERSONAS, steps=2000, blocks=6, texts=6, chats=3, opening=600)
+#: Three personas at once: more of everything (data/language_personas).
+SEVERAL = LanguageConfig(personas=PERSONAS, steps=540, blocks=6, texts=6, chats=4, opening=450, rank=16, alpha=32)
 
 
 @dataclass(frozen=True)
