@@ -108,8 +108,14 @@ def indices(key: Any) -> Any:
 
 
 def made_here(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`torch.tensor` and its like: made on the CPU, then taken to the device."""
-    return lambda data, dtype=None, device=None: make(data, dtype=dtype) if device is None else make(data, dtype=dtype).to(device)
+    """`torch.tensor` and its like: for the device made on the CPU, then taken there; for any other as ever (a default device may be set)."""
+
+    def made(data: Any, dtype: torch.dtype | None = None, device: Any = None) -> torch.Tensor:
+        if device is not None and torch.device(device).type == "strict":
+            return make(data, dtype=dtype, device="cpu").to(device)
+        return make(data, dtype=dtype, device=device)
+
+    return made
 
 
 def move(module: torch.nn.Module, device: Any = "strict:0") -> Any:
