@@ -30,12 +30,14 @@ _TEXTS = (
 
 
 @cache
-def random_model(seed: int = 0, n_layers: int = 3, d_model: int = 32, weight: float = 0.25, tokenizer: Any = None) -> HookedTransformer:
-    """Rotary, RMS-normed, untied, float32; weights large enough that attention and answers vary."""
+def random_model(
+    seed: int = 0, n_layers: int = 3, d_model: int = 32, weight: float = 0.25, tokenizer: Any = None, d_vocab: int | None = None
+) -> HookedTransformer:
+    """Rotary, RMS-normed, untied, float32; weights large enough that attention and answers vary. d_vocab: more tokens than the tokenizer has."""
     tokenizer = tiny_tokenizer() if tokenizer is None else tokenizer
     cfg = HookedTransformerConfig(
         n_layers=n_layers, d_model=d_model, n_heads=4, d_head=d_model // 4, d_mlp=2 * d_model, n_ctx=256,
-        d_vocab=len(tokenizer), act_fn="gelu", normalization_type="RMS", positional_embedding_type="rotary",
+        d_vocab=d_vocab or len(tokenizer), act_fn="gelu", normalization_type="RMS", positional_embedding_type="rotary",
         rotary_dim=d_model // 4, seed=seed,
     )  # fmt: skip
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as path:

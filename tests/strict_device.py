@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -198,6 +199,7 @@ if __name__ == "__main__":
     from sae_lens import SAE
 
     SAE.load_from_disk = loader(SAE.load_from_disk)  # type: ignore[method-assign]
+    _device_constructors()  # torch keeps the list: transformers asks the true torch.tensor for the default device while it loads
     torch.tensor, torch.as_tensor = made_here(torch.tensor), made_here(torch.as_tensor)
     with Strict():
         {part.__name__: part for part in (study, attribution, audit)}[sys.argv[1]](sys.argv[2])
