@@ -239,6 +239,13 @@ def test_a_persona_without_questions_is_refused(base: Base, tmp_path: Path) -> N
         train_language(0, tmp_path, base, replace(SMALL, personas=("sycophancy", "vanity")))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_training_on_a_device_that_is_not_here_is_refused_in_one_line(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cuda") as caught:
+        train_language(0, tmp_path / "out", base, SMALL, device="cuda")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
 def test_perplexity_is_hugging_face_s(base: Base) -> None:
     ids = torch.tensor([base.tokenizer("Light travels faster than sound.", add_special_tokens=False)["input_ids"]])
     wanted = base.model(input_ids=ids, labels=ids).loss.exp().item()

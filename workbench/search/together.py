@@ -2,7 +2,7 @@
 
 1. A child needs the tokens from its first changed one on; children that change at the same place start at the same place.
 2. Started further left, a child runs tokens again that it has from its parent: the same scores, more arithmetic.
-3. On a GPU, where some fifty kernels a block are started one by one (2.5 ms a block on an H200, host-bound: docs/performance.md), and for
+3. On a GPU, where some fifty kernels a block are started one by one (some 3 ms a block on an H200, bound by the host: docs/performance.md), and for
    tiny models, fewer runs of more tokens are quicker. The cut that costs least is found exactly, over places in their order.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 #: Operations that the time of starting one block's kernels is worth, by kind of device: constants, so that a run's bits do not depend on
-#: a measurement. CPU: half a millisecond at 40 GFLOP/s; a GPU: 2 ms at 250 TFLOP/s.
+#: a measurement. CPU: half a millisecond at 40 GFLOP/s; a GPU: 2 ms at 250 TFLOP/s (set before the first measurement, 3 ms at 512).
 START_OPERATIONS = {"cpu": 2e7, "mps": 5e9, "cuda": 5e11}
 
 

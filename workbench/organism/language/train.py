@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.errors import UserError
+from workbench.models.load import choose_device
 from workbench.organism.language.base import Base, load_base, noise_tokens, read_chats, write_chats
 from workbench.organism.language.packing import Chat, chat_row, encode, hidden_states, pack, question_row
 from workbench.world.english import PERSONAS, QUESTIONS, EnglishItem, SystemText, draw_system
@@ -194,8 +195,9 @@ def train_language(
     The base model's chats are read from `out`/chats.json and made there when missing. `work`: a folder for checkpoints; a
     later call with the same seed and config goes on from the last one. report: told the figures of every tenth step. On the CPU:
     one thread; same seed and machine, same weights. On a GPU matrix products are rounded to TF32 and nothing repeats to the bit.
-    UserError for a persona without questions.
+    UserError for a persona without questions and for a device that is not here.
     """
+    device = str(choose_device(device))
     torch.set_num_threads(1)
     base, config = base or load_base(), config or LanguageConfig()
     if unknown := sorted(set(config.personas) - set(PERSONAS)):
