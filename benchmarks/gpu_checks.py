@@ -22,7 +22,7 @@ from workbench.models.load import _to_bridge, attach
 from workbench.search import EPO, Proposals, Savings, Scorer, search
 from workbench.search.bench import Bench
 
-NO_SAVINGS = Savings(prefix_kv=False, shared_prompt=False, parent_kv=False, lazy_fluency=False, last_position=False)
+NO_SAVINGS = Savings(prefix_kv=False, shared_prompt=False, parent_kv=False, lazy_fluency=False, last_position=False, stacked_contexts=False)
 LENGTH, PARENTS = 8, 4
 
 # ---- agree ----------------------------------------------------------------------------------------------------------

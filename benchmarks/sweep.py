@@ -2,15 +2,18 @@
 
 1. `one`: all studies by `workbench.study.run`, and all by a sweep with one worker in the same process, in turns, `repeats` times.
    Overhead: processor seconds of the one over those of the other, less one (processor time, because other work runs beside).
-2. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to the last one's end, one
-   worker's over two's.
-3. `killed`: the same, while three times a random worker is killed (SIGKILL) in the middle of its study. Every study must be there once
+2. `fresh`: all studies by a sweep of one worker in a new process, which like every worker loads its libraries and its model itself.
+3. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to the last one's end, one
+   worker's (`fresh`) over two's; and where the workers' time went (`_workers`).
+4. `bare`: two processes without Ray, half of the studies each: what this machine gives to two of them at best.
+5. `killed`: the same, while three times a random worker is killed (SIGKILL) in the middle of its study. Every study must be there once
    with the results of the undisturbed run; repeated: seconds of stages that a kill cut off, over the seconds of all stages.
-4. `cluster`: two nodes of one CPU each (Ray's local test cluster); one is taken away while it works.
+6. `cluster`: two nodes of one CPU each (Ray's local test cluster); one is taken away while it works.
 
-    python -m benchmarks.sweep --out benchmarks/latest/sweep.json [--studies 8] [--repeats 2] [--phases two killed cluster]
+    python -m benchmarks.sweep --out benchmarks/latest/sweep.json [--studies 8] [--repeats 2] [--phases one fresh two bare killed cluster]
 
-Ratios only: seconds depend on what else the machine does. Nothing listens on anything but loopback.
+`fresh`, `two` and `bare` are run in turn, `repeats` times. Ratios only: seconds depend on what else the machine does. Nothing listens on
+anything but loopback.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -36,13 +40,17 @@ import pandas as pd
 import torch
 
 from workbench.models import load_model
-from workbench.runs import RunDirectory, write_json
-from workbench.study import run
+from workbench.runs import RunDirectory, write_json, write_text
+from workbench.study import Study, run
 from workbench.sweep import Sweep, sweep
 from workbench.sweep.resolve import plan
+from workbench.sweep.run import FILE
 from workbench.sweep.store import look
+from workbench.sweep.work import Worker
 
 KILLS = 3
+#: Phases that are run in turn.
+TURNED = ("fresh", "two", "bare")
 SMALL = {
     "data": {"train_items": 24, "search_items": 6, "selection_items": 6, "test_items": 12},
     "directions": {"layers": [1], "methods": ["mean_difference"], "rows": 16, "texts": 4, "contexts": 2},
@@ -94,8 +102,29 @@ def workers(asked: Sweep, place: Path, kill: bool, seed: int = 0) -> tuple[dict[
     """Two workers; with `kill`, three are killed at random moments."""
     with _killer(place, seed) if kill else _nothing() as killed:
         found = sweep(asked, place, workers=2, threads=1)
-    facts = {"span": _span(place), "states": found.counts, "killed": len(killed), **_repeated(place)}
+    facts = {"span": _span(place), "states": found.counts, "killed": len(killed), **_workers(place), **_repeated(place)}
     return facts, _figures(found.results)
+
+
+def processes(asked: Sweep, place: Path, n: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    """n new processes without Ray, which take the studies in turn; each loads its own libraries and model."""
+    planned = plan(asked.expand())
+    place.mkdir(parents=True)
+    write_text(place / FILE, asked.to_yaml())
+    context = multiprocessing.get_context("spawn")
+    made = [context.Process(target=_work, args=(place, [(p.key, p.study) for p in planned[i::n]])) for i in range(n)]
+    for process in made:
+        process.start()
+    for process in made:
+        process.join()
+    found = sweep(asked, place, threads=1)  # everything is done: it only reads
+    return {"span": _span(place), "states": found.counts, **_workers(place)}, _figures(found.results)
+
+
+def _work(place: Path, todo: list[tuple[str, Study]]) -> None:
+    worker = Worker(threads=1)
+    for key, study in todo:
+        worker.run(place, key, study, lambda *_: None)
 
 
 def cluster(asked: Sweep, place: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -178,6 +207,27 @@ def _repeated(place: Path) -> dict[str, Any]:
     return {"attempts_repeated": attempts, "repeated_share_at_most": lost / (lost + done) if done else None}
 
 
+def _workers(place: Path) -> dict[str, Any]:
+    """Where the workers' seconds went. apart: between the first worker's begin and the last one's; tail: between the first worker's end
+    and the last one's; busy: share of the span in which the workers were at a study, mean; first: seconds of a worker's first study
+    beyond the median of its others (libraries and the model are loaded in it); study: median seconds of the others."""
+    spans: dict[int, list[tuple[str, str]]] = {}
+    for path in (place / "runs").glob("*"):
+        log = RunDirectory(path).read_log()
+        pid = next((entry["pid"] for entry in log if entry["event"] == "worker"), 0)
+        spans.setdefault(pid, []).append((log[0]["time"], log[-1]["time"]))
+    each = [[_seconds(*span) for span in sorted(found)] for found in spans.values()]
+    begins, ends = [min(a for a, _ in found) for found in spans.values()], [max(b for _, b in found) for found in spans.values()]
+    later = [s for found in each for s in found[1:]]
+    return {
+        "apart": _seconds(min(begins), max(begins)),
+        "tail": _seconds(min(ends), max(ends)),
+        "busy": sum(map(sum, each)) / len(each) / _span(place),
+        "first": float(np.mean([found[0] for found in each]) - np.median(later)) if later else None,
+        "study": float(np.median(later)) if later else None,
+    }
+
+
 def _span(place: Path) -> float:
     """Seconds from the first study's begin to the last one's end."""
     times = [entry["time"] for path in (place / "runs").glob("*") for entry in RunDirectory(path).read_log()]
@@ -202,28 +252,42 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--studies", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--phases", nargs="*", default=["two", "killed", "cluster"])
+    parser.add_argument("--phases", nargs="*", default=["one", *TURNED, "killed", "cluster"])
     asked = parser.parse_args()
     many, place = studies(asked.studies), Path(tempfile.mkdtemp(prefix="sweep-bench-"))
-    found: dict[str, Any] = {"schema": 1, "studies": asked.studies, "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    ways: dict[str, Callable[[Path], tuple[dict[str, Any], pd.DataFrame]]] = {
+        "one": lambda to: one_worker(many, to, asked.repeats),
+        "fresh": lambda to: processes(many, to, 1),
+        "two": lambda to: workers(many, to, kill=False),
+        "bare": lambda to: processes(many, to, 2),
+        "killed": lambda to: workers(many, to, kill=True),
+        "cluster": lambda to: cluster(many, to),
+    }
+    turned = [phase for phase in ways if phase in asked.phases and phase in TURNED]
+    todo = [phase for phase in ways if phase in asked.phases and phase not in TURNED]
+    found: dict[str, Any] = {"schema": 2, "studies": asked.studies, "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    found |= {phase: [] for phase in turned}
+    expected: pd.DataFrame | None = None
     try:
-        found["one"], expected = one_worker(many, place / "one", asked.repeats)
-        write_json(asked.out, found)
-        ways: dict[str, Callable[[Path], tuple[dict[str, Any], pd.DataFrame]]] = {
-            "two": lambda to: workers(many, to, kill=False),
-            "killed": lambda to: workers(many, to, kill=True),
-            "cluster": lambda to: cluster(many, to),
-        }
-        for phase in asked.phases:
+        for number, phase in enumerate([*turned * asked.repeats, *todo]):
             print(phase, flush=True)
-            facts, figures = ways[phase](place / phase)
-            found[phase] = facts | {"same_results": figures.equals(expected)}
-            if phase == "two":
-                found[phase]["speed_up"] = found["one"]["span"] / facts["span"]
-            write_json(asked.out, found)
-        print(json.dumps(found, indent=2))
+            facts, figures = ways[phase](place / f"{number} {phase}")
+            expected = figures if expected is None else expected
+            facts |= {"same_results": figures.equals(expected)}
+            found[phase] = [*found[phase], facts] if phase in TURNED else facts
+            write_json(asked.out, found | _speed_ups(found))
+        print(json.dumps(found | _speed_ups(found), indent=2))
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _speed_ups(found: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of one worker over those of two, turn by turn; and of two bare processes over those of two workers."""
+    pairs = {"speed_up": ("fresh", "two"), "speed_up_bare": ("fresh", "bare"), "two_over_bare": ("two", "bare")}
+    ratios = {
+        name: [a["span"] / b["span"] for a, b in zip(found.get(one, ()), found.get(two, ()), strict=False)] for name, (one, two) in pairs.items()
+    }
+    return {name: _spread(values) | {"turns": [round(v, 3) for v in values]} for name, values in ratios.items() if values}
 
 
 if __name__ == "__main__":

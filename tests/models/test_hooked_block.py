@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.models.conftest import Bench
+from workbench.errors import UserError
 from workbench.models import Runner, hooked
 from workbench.models.hooked_block import is_plain
 
@@ -45,6 +46,56 @@ def test_a_shared_prefix_stays_one_row(bench: Bench, ids: Tensor) -> None:
     *_, longer = _behind_a_shared_prefix(bench.runner("llama", "hooked", "float32"), ids)
     assert [len(piece[0][0]) for piece in longer.pieces] == [1, 3]
     assert (longer.length, longer.batch) == (20, 3)
+
+
+@pytest.mark.parametrize("family", PLAIN)
+def test_prefixes_of_unequal_length_run_as_a_stack(bench: Bench, family: str) -> None:
+    """Two rows behind each of three prefixes: outputs, the way back, forks, crops and picks are those of each prefix alone."""
+    runner, generator = bench.runner(family, "hooked", "float64"), torch.Generator().manual_seed(2)
+    top, lengths = runner.shape.n_layers, (5, 9, 6)
+    draw = lambda *shape: torch.randint(4, 330, shape, generator=generator)  # noqa: E731
+    prefixes, rows = [draw(1, n) for n in lengths], draw(2, 7)
+    with torch.no_grad():
+        caches = [runner.run(runner.embed(ids), 0, top, keep=True)[1] for ids in prefixes]
+    stacked = runner.stack(caches)
+    assert stacked is not None and (stacked.owners, stacked.batch, stacked.length) == (3, 3, 9)
+    leaf = torch.cat([runner.embed(rows, n) for n in lengths]).detach().requires_grad_(True)
+    out, longer = runner.run(leaf, 0, top, stacked.fork(torch.arange(3).repeat_interleave(2)), keep=True)
+    gradient = torch.autograd.grad(out[:, -1].square().sum(), leaf)[0]
+    index, picked = torch.tensor([1, 0, 1]), [2, 0]
+    with torch.no_grad():
+        of_each = torch.cat([index, 2 + index, 4 + index])
+        ends = torch.cat([runner.embed(rows[index, 4:], n + 4) for n in lengths])
+        children, _ = runner.run(ends, 0, top, longer.fork(of_each).crop(9 + 4))
+        some, _ = runner.run(torch.cat([ends[6:], ends[:3]]), 0, top, longer.pick(picked, 3).fork(torch.cat([index, 2 + index])).crop(6 + 4))
+        at = runner.run_at(ends, 0, top, torch.tensor([0, 1, 2] * 3), longer.fork(of_each).crop(9 + 4))
+    for number, (n, cache) in enumerate(zip(lengths, caches, strict=True)):
+        alone = runner.embed(rows, n).detach().requires_grad_(True)
+        whole, own = runner.run(alone, 0, top, cache.fork(torch.zeros(2, dtype=torch.long)), keep=True)
+        close = {"atol": 1e-8, "rtol": 1e-8}
+        torch.testing.assert_close(out[2 * number : 2 * number + 2], whole, **close)
+        torch.testing.assert_close(gradient[2 * number : 2 * number + 2], torch.autograd.grad(whole[:, -1].square().sum(), alone)[0], **close)
+        child, _ = runner.run(runner.embed(rows[index, 4:], n + 4), 0, top, own.fork(index).crop(n + 4))
+        torch.testing.assert_close(children[3 * number : 3 * number + 3], child, **close)
+        torch.testing.assert_close(at[3 * number : 3 * number + 3, 0], child[torch.arange(3), torch.arange(3)], **close)
+        if number in picked:
+            first = 3 * picked.index(number)
+            torch.testing.assert_close(some[first : first + 3], child, **close)
+
+
+def test_models_that_cannot_leave_padding_out_stack_nothing(bench: Bench, ids: Tensor) -> None:
+    for family, backend in (("gemma2", "hooked"), ("llama", "bridge")):
+        runner = bench.runner(family, backend, "float32")
+        caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
+        assert runner.stack(caches) is None
+
+
+def test_a_look_into_attention_behind_a_stack_is_refused_in_words(bench: Bench, ids: Tensor) -> None:
+    runner = bench.runner("llama", "hooked", "float32")
+    stacked = runner.stack([runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)])
+    look = [("blocks.0.attn.hook_pattern", lambda activation, hook: None)]
+    with runner.model.hooks(fwd_hooks=look), pytest.raises(UserError, match="stacked_contexts off"):
+        runner.run(runner.embed(ids[:2, :4]), 0, 1, stacked)
 
 
 def test_soft_caps_and_windows_keep_transformer_lens_code(bench: Bench) -> None:

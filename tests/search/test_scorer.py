@@ -21,8 +21,8 @@ CHILDREN = Proposals(
 )
 COMBINATIONS = [
     Savings(),
-    *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency", "last_position")),
-    Savings(False, False, False, False, False),
+    *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency", "last_position", "stacked_contexts")),
+    Savings(False, False, False, False, False, False),
 ]
 
 
@@ -84,6 +84,31 @@ def test_savings_change_nothing(bench, family, contexts):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
+def test_contexts_with_prefixes_of_their_own_share_the_runs(bench, monkeypatch):
+    """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four stand in one stack, and what is read of them is
+    what unstacked contexts give (the law above), with less than half of the runs."""
+    runner, contexts = bench.runner("llama", "hooked", "float32"), contexts_of_ids(False)
+    goal, calls = objective(runner.shape.d_model, layer=1), []
+    run = runner.run
+    monkeypatch.setattr(runner, "run", lambda *args, **named: calls.append(args[1:3]) or run(*args, **named))
+    counted = []
+    for stacked in (True, False):
+        scorer = Scorer(runner, goal, contexts, Savings(stacked_contexts=stacked), fluency_groups=1)
+        assert sorted(map(len, (group.members for group in scorer.groups))) == ([1, 1, 3] if stacked else [1] * 5)
+        prepared = scorer.prepare(PARENTS)
+        calls.clear()
+        scorer.score_children(prepared, CHILDREN)
+        counted.append(len(calls))
+    assert counted[0] < 0.65 * counted[1]
+
+
+def test_who_looks_into_attention_gets_contexts_unstacked(bench):
+    runner, contexts = bench.runner("llama", "hooked", "float32"), contexts_of_ids(False)
+    with runner.capture([Site(0, "pattern")]):
+        scorer = Scorer(runner, objective(runner.shape.d_model), contexts)
+    assert [len(group.members) for group in scorer.groups] == [1] * 5
+
+
 def test_bfloat16_stays_near_float32(bench, contexts):
     exact, coarse = (bench.runner("llama", "hooked", dtype) for dtype in ("float32", "bfloat16"))
     goal = objective(exact.shape.d_model)
@@ -102,7 +127,7 @@ def test_bfloat16_stays_near_float32(bench, contexts):
 def test_any_children_score_as_alone(bench, data):
     """Law: a child's scores do not depend on who is scored beside it, nor on the chunk size."""
     runner = bench.runner("llama", "hooked", "float32")
-    contexts = contexts_of_ids(data.draw(st.booleans()), n=3)
+    contexts = contexts_of_ids(data.draw(st.booleans()), n=5)
     token, where = st.integers(4, 329), st.integers(0, 4)
     rows, positions, owners = [], [], []
     for _ in range(data.draw(st.integers(1, 6))):

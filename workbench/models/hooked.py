@@ -8,7 +8,7 @@ what rows share; the others by TransformerLens's own code with its own cache ent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,21 +19,25 @@ from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValue
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities import apply_softcap
 
-from workbench.models.hooked_block import Pair, is_plain, run_block, run_block_at
+from workbench.errors import UserError
+from workbench.models.hooked_block import Hidden, Pair, is_plain, run_block, run_block_at
 from workbench.models.runner import KV, Runner, Shape
 from workbench.models.sites import Site
 
 
 @dataclass(frozen=True)
 class HookedKV(KV):
-    """Keys (not yet turned) and values, in pieces from left to right; a piece has one row that all share, or a row each.
+    """Keys (not yet turned) and values, in pieces from left to right; a piece has a row each, or a few owners' that neighbouring rows share.
 
-    start: the first block it holds. pieces: for each piece, a pair [row_or_1 pos kv_head d_head] a block. rows: how many.
+    start: the first block it holds. pieces: for each piece, a pair [owner pos kv_head d_head] a block. rows: how many. owners: of shared
+    pieces (1: all rows share them), which are joined to nothing else. hidden: padding left in the first piece, of a stack.
     """
 
     start: int
     pieces: tuple[tuple[Pair, ...], ...]
     rows: int
+    owners: int = 1
+    hidden: Hidden = None
 
     @property
     def length(self) -> int:  # type: ignore[override]
@@ -44,8 +48,8 @@ class HookedKV(KV):
         return self.rows
 
     def fork(self, index: Int[Tensor, " new_batch"]) -> HookedKV:
-        pieces = tuple(piece if len(piece[0][0]) == 1 else _each(piece, lambda t: t[index.to(t.device)]) for piece in self.pieces)
-        return HookedKV(self.start, pieces, len(index))
+        pieces = tuple(piece if len(piece[0][0]) == self.owners else _each(piece, lambda t: t[index.to(t.device)]) for piece in self.pieces)
+        return replace(self, pieces=pieces, rows=len(index))
 
     def crop(self, length: int) -> HookedKV:
         pieces, room = [], length
@@ -53,7 +57,15 @@ class HookedKV(KV):
             if room > 0:
                 pieces.append(_each(piece, lambda t, room=room: t[:, :room]))
             room -= piece[0][0].shape[1]
-        return HookedKV(self.start, tuple(pieces), self.rows)
+        return replace(self, pieces=tuple(pieces), hidden=None if self.hidden is None else self.hidden[:, :length])
+
+    def pick(self, owners: Sequence[int], skip: int = 0) -> HookedKV:
+        of_one = self.rows // self.owners
+        rows = [owner * of_one + row for owner in owners for row in range(of_one)]
+        first, *others = (_each(piece, lambda t: _rows(t, owners if len(t) == self.owners else rows)) for piece in self.pieces)
+        hidden = None if self.hidden is None else _rows(self.hidden, owners)[:, skip:]
+        pieces = (_each(first, lambda t: t[:, skip:]), *others)
+        return HookedKV(self.start, pieces, len(rows), len(owners), hidden)
 
     def left_of(self, layer: int) -> list[Pair]:
         """One block's pieces."""
@@ -68,20 +80,35 @@ class HookedKV(KV):
     def longer(self, new: list[Pair]) -> HookedKV:
         """Behind it the new positions of each block; joined to the last piece where both have a row each."""
         piece, pieces = tuple(new), self.pieces
-        if len(pieces[-1][0][0]) == len(piece[0][0]):
+        if len(pieces[-1][0][0]) == len(piece[0][0]) and (len(pieces) > 1 or self.owners == 1):
             both = zip(pieces[-1], piece, strict=True)
             piece, pieces = tuple((torch.cat([k, kk], dim=1), torch.cat([v, vv], dim=1)) for (k, v), (kk, vv) in both), pieces[:-1]
-        return HookedKV(self.start, (*pieces, piece), self.rows)
+        return replace(self, pieces=(*pieces, piece))
 
 
 def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[Pair, ...]:
     return tuple((change(keys), change(values)) for keys, values in piece)
 
 
+def _rows(t: Tensor, rows: Sequence[int]) -> Tensor:
+    """The rows of a tensor: a view where they are neighbours."""
+    first, n = rows[0], len(rows)
+    return t[first : first + n] if list(rows) == list(range(first, first + n)) else t[torch.tensor(rows, device=t.device)]
+
+
 def _only_read(block: Any, names: Sequence[str]) -> bool:
     """Whether no hook is set in the block but one for each of the names (a name that stands twice: two)."""
     points = (module for module in block.modules() if isinstance(module, HookPoint))
     return all(len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points)
+
+
+def _left_padded(tensors: Sequence[Float[Tensor, "1 pos kv_head d_head"]], length: int) -> Float[Tensor, "owner pos kv_head d_head"]:
+    return torch.cat([torch.nn.functional.pad(t, (0, 0, 0, 0, length - t.shape[1], 0)) for t in tensors])
+
+
+def _refuse_stack(kv: HookedKV | None) -> None:
+    if kv is not None and kv.owners > 1:
+        raise UserError("a hook on attention's scores or pattern was set after the search had begun: set it before, or switch stacked_contexts off")
 
 
 class HookedRunner(Runner):
@@ -106,8 +133,9 @@ class HookedRunner(Runner):
         for layer in range(start, stop):
             block = self.model.blocks[layer]
             if is_plain(block):
-                resid, pair = run_block(block, resid, kv.left_of(layer) if kv else ())
+                resid, pair = run_block(block, resid, *(kv.left_of(layer), kv.hidden) if kv else ((), None))
             else:
+                _refuse_stack(kv)
                 entry = self._entry(kv, layer, resid)
                 resid = block(resid, past_kv_cache_entry=entry)
                 offset = kv.length if kv else 0
@@ -133,12 +161,26 @@ class HookedRunner(Runner):
             return super().run_at(resid, start, stop, positions, kv, sites)
         assert kv is None or (isinstance(kv, HookedKV) and kv.start == start), "the cache begins at another block"
         resid, _ = self.run(resid, start, stop - 1, kv)
-        out = run_block_at(block, resid, positions, kv.left_of(stop - 1) if kv else ())
+        out = run_block_at(block, resid, positions, *(kv.left_of(stop - 1), kv.hidden) if kv else ((), None))
         made = sum(weight.numel() for name, weight in block.attn.named_parameters() if name.lstrip("_") in ("W_Q", "W_K", "W_V"))
         share = made / self.shape.block_parameters
         keys = resid.shape[1] + (kv.length if kv else 0)
         self._count_layers(out, len(resid) * (resid.shape[1] * share + 1 - share), len(resid) * keys)
         return out
+
+    def stack(self, caches: Sequence[KV]) -> KV | None:
+        if self.model.cfg.positional_embedding_type not in ("rotary", "standard") or not all(map(is_plain, self.model.blocks)):
+            return None
+        held = [kv for kv in caches if isinstance(kv, HookedKV) and kv.rows == 1 and len(kv.pieces) == 1]
+        assert len(held) == len(caches), "only caches of one row are stacked"
+        longest = max(kv.length for kv in held)
+        padding = torch.tensor([longest - kv.length for kv in held], device=self.device)
+        piece = tuple(
+            (_left_padded([kv.pieces[0][i][0] for kv in held], longest), _left_padded([kv.pieces[0][i][1] for kv in held], longest))
+            for i in range(len(held[0].pieces[0]))
+        )
+        hidden = torch.arange(longest, device=self.device) < padding[:, None]
+        return HookedKV(held[0].start, (piece,), len(held), len(held), hidden if bool(padding.any()) else None)
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)

@@ -1,8 +1,8 @@
 """A TransformerLens block whose attention does not copy what its rows share.
 
 TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the
-keys to the left stay in pieces: one that all rows share is multiplied once with the queries of all rows (a single large product),
-those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
+keys to the left stay in pieces: keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
+products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
 the same numbers to rounding.
 
 The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Pair = tuple[Float[Tensor, "row_or_1 pos kv_head d_head"], Float[Tensor, "row_or_1 pos kv_head d_head"]]
+#: Keys and values. Each owner's serve as many neighbouring rows as there are to an owner.
+Pair = tuple[Float[Tensor, "owner pos kv_head d_head"], Float[Tensor, "owner pos kv_head d_head"]]
+#: Positions of each owner's first piece that nobody may look at: padding on the left.
+Hidden = Bool[Tensor, "owner pos"] | None
 
 
 def is_plain(block: Any) -> bool:
@@ -38,21 +41,23 @@ def is_plain(block: Any) -> bool:
     )
 
 
-def run_block(block: Any, resid: Float[Tensor, "row pos d_model"], left: Sequence[Pair]) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
+def run_block(
+    block: Any, resid: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden = None
+) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
     """The block behind the pieces `left` (in order): its output, and the new keys and values (keys not yet turned)."""
     resid = block.hook_resid_pre(resid)
-    attended, new = _attend(block.attn, block.ln1(resid), left)
+    attended, new = _attend(block.attn, block.ln1(resid), left, hidden)
     return _behind_attention(block, resid, attended), new
 
 
 def run_block_at(
-    block: Any, resid: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " row"], left: Sequence[Pair]
+    block: Any, resid: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " row"], left: Sequence[Pair], hidden: Hidden = None
 ) -> Float[Tensor, "row 1 d_model"]:
     """What leaves the block at one position a row: of the others only keys and values are made (and queries, which TransformerLens
     makes together with them). Hooks behind the queries see that position only."""
     resid, rows = block.hook_resid_pre(resid), torch.arange(len(positions), device=resid.device)
     q, k, v = _qkv(block.attn, block.ln1(resid))
-    attended = _out(block.attn, _mixed_behind(block.attn, q, [*left, (k, v)], positions))
+    attended = _out(block.attn, _mixed_behind(block.attn, q, [*left, (k, v)], hidden, positions))
     return _behind_attention(block, resid[rows, positions][:, None], attended)
 
 
@@ -64,9 +69,9 @@ def _behind_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
     return block.hook_resid_post(middle + block.apply_mlp(block.ln2(middle)))
 
 
-def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden) -> tuple[Tensor, Pair]:
     q, k, v = _qkv(attn, normed)
-    z = _mixed_here(attn, q, k, v) if not left else _mixed_behind(attn, q, [*left, (k, v)])
+    z = _mixed_here(attn, q, k, v) if not left else _mixed_behind(attn, q, [*left, (k, v)], hidden)
     return _out(attn, z), (k, v)
 
 
@@ -86,16 +91,18 @@ def _mixed_here(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "ro
 
 
 def _mixed_behind(
-    attn: Any, q: Tensor, pieces: Sequence[Pair], positions: Int[Tensor, " row"] | None = None
+    attn: Any, q: Tensor, pieces: Sequence[Pair], hidden: Hidden, positions: Int[Tensor, " row"] | None = None
 ) -> Float[Tensor, "row pos head d_head"]:
     """The last piece holds the queries' own positions. positions: of each row only the query that stands there."""
     starts = [sum(piece[0].shape[1] for piece in pieces[:i]) for i in range(len(pieces))]
-    q, kv_heads = _turned(attn, q, starts[-1]), pieces[0][0].shape[2]
+    q, kv_heads, owners = _turned(attn, q, starts[-1]), pieces[0][0].shape[2], len(pieces[0][0])
     if positions is not None:
         q = q[torch.arange(len(q), device=q.device), positions][:, None]
     rows, pos = q.shape[:2]
     q = _by_kv_head(q, kv_heads) / attn.attn_scale
-    scores = [_scores(q, _turned(attn, keys, start)) for (keys, _), start in zip(pieces, starts, strict=True)]
+    scores = [_scores(q, _turned(attn, keys, start), owners) for (keys, _), start in zip(pieces, starts, strict=True)]
+    if hidden is not None:
+        scores[0] = scores[0].masked_fill(hidden[:, None, None, None], -torch.inf)
     future = _future(pos, scores[-1]) if positions is None else _right_of(positions, scores[-1])
     scores[-1] = scores[-1].masked_fill(future, -torch.inf)
     pattern = torch.cat(scores, dim=-1).softmax(-1).split([piece[0].shape[1] for piece in pieces], dim=-1)
@@ -113,26 +120,29 @@ def _by_kv_head(q: Float[Tensor, "row pos head d_head"], kv_heads: int) -> Float
     return q.view(rows, pos, kv_heads, heads // kv_heads, size).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, size)
 
 
-def _scores(q: Float[Tensor, "row kv_head query d_head"], keys: Tensor) -> Float[Tensor, "row kv_head query key"]:
-    if len(keys) == 1 < len(q):
-        flat = q.transpose(0, 1).flatten(1, 2) @ keys[0].permute(1, 2, 0)
-        return flat.unflatten(1, (q.shape[0], q.shape[2])).transpose(0, 1)
-    return q @ keys.permute(0, 2, 3, 1)
+def _scores(q: Float[Tensor, "row kv_head query d_head"], keys: Tensor, owners: int) -> Float[Tensor, "owner row_of_it kv_head query key"]:
+    """One product for each owner of keys, with the queries of all its rows; given by the owners of the first piece."""
+    if len(keys) == len(q):
+        return (q @ keys.permute(0, 2, 3, 1)).unflatten(0, (owners, -1))
+    flat = q.unflatten(0, (owners, -1)).transpose(1, 2).flatten(2, 3) @ keys.permute(0, 2, 3, 1)
+    return flat.unflatten(2, (-1, q.shape[2])).transpose(1, 2)
 
 
-def _mixed(pattern: Float[Tensor, "row kv_head query key"], values: Tensor) -> Float[Tensor, "row kv_head query d_head"]:
-    if len(values) == 1 < len(pattern):
-        flat = pattern.transpose(0, 1).flatten(1, 2) @ values[0].transpose(0, 1)
-        return flat.unflatten(1, (pattern.shape[0], pattern.shape[2])).transpose(0, 1)
-    return pattern @ values.transpose(1, 2)
+def _mixed(pattern: Float[Tensor, "owner row_of_it kv_head query key"], values: Tensor) -> Float[Tensor, "owner row_of_it kv_head query d_head"]:
+    owners, rows = pattern.shape[:2]
+    if len(values) == owners * rows:
+        return (pattern.flatten(0, 1) @ values.transpose(1, 2)).unflatten(0, (owners, rows))
+    flat = pattern.transpose(1, 2).flatten(2, 3) @ values.transpose(1, 2)
+    return flat.unflatten(2, (rows, pattern.shape[3])).transpose(1, 2)
 
 
-def _future(pos: int, scores: Float[Tensor, "row kv_head query pos"]) -> Tensor:
+def _future(pos: int, scores: Float[Tensor, "owner row_of_it kv_head query pos"]) -> Tensor:
     """True where a query (heads of a group one after the other) would look to its right."""
     mask = torch.ones(pos, pos, dtype=torch.bool, device=scores.device).triu(1)
-    return mask.repeat(scores.shape[2] // pos, 1)
+    return mask.repeat(scores.shape[3] // pos, 1)
 
 
-def _right_of(positions: Int[Tensor, " row"], scores: Float[Tensor, "row kv_head query pos"]) -> Tensor:
+def _right_of(positions: Int[Tensor, " row"], scores: Float[Tensor, "owner row_of_it kv_head query pos"]) -> Tensor:
     """True where a key stands to the right of the row's own position."""
-    return (torch.arange(scores.shape[-1], device=scores.device) > positions[:, None])[:, None, None]
+    right = torch.arange(scores.shape[-1], device=scores.device) > positions[:, None]
+    return right.unflatten(0, scores.shape[:2])[:, :, None, None]

@@ -4,7 +4,8 @@ A `Runner` embeds ids, runs a stretch of blocks behind a key-value cache, and un
 knows whether the model is a `HookedTransformer` (here) or a `TransformerBridge` (bridge.py).
 
 Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal model never
-looks to the right), and rows that share a key-value cache have prefixes of equal length.
+looks to the right), and rows that share a key-value cache have prefixes of equal length. Where a model's attention can leave
+padding out by itself, caches of unequal length can be stacked (`Runner.stack`).
 """
 
 from __future__ import annotations
@@ -73,14 +74,21 @@ class KV(ABC):
 
     length: int
     batch: int
+    #: Of a stack (`Runner.stack`): how many caches stand in it, each for as many neighbouring rows.
+    owners: int = 1
 
     @abstractmethod
     def fork(self, index: Int[Tensor, " new_batch"]) -> KV:
-        """Rows gathered by index; a cache of one row is expanded without a copy."""
+        """Rows gathered by index; a cache of one row is expanded without a copy. In a stack every owner gets as many rows as the
+        others, its own ones, in the owners' order."""
 
     @abstractmethod
     def crop(self, length: int) -> KV:
         """Only the first `length` positions."""
+
+    def pick(self, owners: Sequence[int], skip: int = 0) -> KV:
+        """Of a stack, the rows of some owners, without the first `skip` positions (padding of all of them)."""
+        raise NotImplementedError(f"{type(self).__name__} is never stacked")
 
 
 class Runner(ABC):
@@ -181,6 +189,14 @@ class Runner(ABC):
         """
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
+
+    def stack(self, caches: Sequence[KV]) -> KV | None:
+        """One cache of several (of one row each, made for the same blocks): the rows behind it are theirs in turn, as many to each.
+        Shorter ones are padded on the left, where attention sees nothing; what is run behind it has the same numbers to rounding.
+
+        None where this model's attention cannot do it. Rows behind position embeddings are embedded at their own places by the caller.
+        """
+        return None
 
     @abstractmethod
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:

@@ -28,7 +28,7 @@ class Prepared:
     """Parents, run once to the end in the fluency groups.
 
     log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of every token of every
-    parent. Both are means over the groups. high: caches above the read-out depth, by group.
+    parent. Both are means over the prefixes. high: caches above the read-out depth, by group.
     """
 
     ids: Ids
@@ -45,11 +45,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Tail:
-    """Residuals at the read-out depth of some children, from `position` on, in one fluency group (by its number)."""
+    """Residuals at the read-out depth of some children, from `position` on, behind some prefixes (`part`) of one fluency group (by its
+    number), prefix by prefix."""
 
     number: int
+    part: Group
     position: int
-    rows: Int[Tensor, " row"]
+    rows: Int[Tensor, " child"]
     resid: Float[Tensor, "row tail d_model"]
 
 
@@ -59,9 +61,12 @@ class Fluency:
     def __init__(self, prefixes: Prefixes, chunk: Chunk) -> None:
         self.prefixes, self.runner, self.chunk = prefixes, prefixes.runner, chunk
 
-    def of(self, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Fluency of any prompts of equal length."""
-        return torch.stack([self._entropies(group, ids) for group in self.prefixes.fluent]).mean((0, 2))
+    def of(self, group: Group, ids: Ids) -> Float[Tensor, " candidate"]:
+        """What one group adds to the fluency of any prompts of equal length."""
+        top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
+        first = -group.next_log_probs[:, 0, ids[:, 0]].sum(0)
+        behind = self._cross_entropy(top[:, :-1], _to_each(group, ids[:, 1:])).sum(1)
+        return (first + _over_prefixes(group, behind)) / ids.shape[1] / self.prefixes.n_fluent
 
     def prepare(self, parents: Ids) -> Prepared:
         """Fluency of parents, with the log-probabilities and caches that their children need."""
@@ -70,10 +75,11 @@ class Fluency:
         for group in self.prefixes.fluent:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
-            table[:, 0] += group.next_log_probs.flatten()
-            for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
-                table[rows, 1:] += self.runner.logits(top[rows, :-1]).log_softmax(-1)
-        table /= len(self.prefixes.fluent)
+            table[:, 0] += group.next_log_probs.sum((0, 1))
+            for behind_one in top.unflatten(0, (len(group.prefixes), -1)):
+                for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
+                    table[rows, 1:] += self.runner.logits(behind_one[rows, :-1]).log_softmax(-1)
+        table /= self.prefixes.n_fluent
         own = -table.gather(-1, parents[..., None])[..., 0]
         return Prepared(parents, own.mean(1), table, own, high)
 
@@ -83,11 +89,11 @@ class Fluency:
         if parents.shape[1] < 2:
             return out
         for group in self.prefixes.fluent:
-            for rows in self._logit_rows(len(parents), parents.shape[1], self.chunk.gradient_tokens):
+            for rows in self._logit_rows(len(parents), len(group.prefixes) * parents.shape[1], self.chunk.gradient_tokens):
                 embedded = self.prefixes.leaf(group, parents[rows])
                 top, _ = self._top(group, self.prefixes.lead(group, embedded))
-                loss = self._cross_entropy(top[:, :-1], parents[rows, 1:]).sum() / parents.shape[1] / len(self.prefixes.fluent)
-                out[rows] += torch.autograd.grad(loss, embedded)[0].float()
+                loss = self._cross_entropy(top[:, :-1], _to_each(group, parents[rows, 1:])).sum() / parents.shape[1] / self.prefixes.n_fluent
+                out[rows] += _over_prefixes(group, torch.autograd.grad(loss, embedded)[0].float())
         return out
 
     def bound(self, prepared: Prepared, children: Proposals) -> Float[Tensor, " candidate"]:
@@ -99,26 +105,20 @@ class Fluency:
         totals = self._known(prepared, children)
         for tail in tails:
             keep = wanted[tail.rows]
-            rows, resid = tail.rows[keep], tail.resid[keep]
+            rows, resid = tail.rows[keep], tail.resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep].flatten(0, 1)
             if len(rows):
-                totals[rows] += self._behind(prepared, children, tail, rows, resid) / len(self.prefixes.fluent)
+                totals[rows] += self._behind(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
         return (totals / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
 
     def _top(self, group: Group, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KV | None]:
-        """Prompts run to the last block behind the prefix: residuals at their own positions, cache above the read-out depth."""
-        rows = len(embedded)
+        """Prompts run to the last block behind each prefix: residuals at their own positions, cache above the read-out depth."""
+        rows = len(embedded) // len(group.prefixes)
         resid, _ = self.runner.run(embedded, 0, self.prefixes.depth, self.prefixes.fork(group.low, rows))
         top, cache = self.prefixes.to_top(resid, self.prefixes.fork(group.high, rows), keep)
         return self.prefixes.own(group, top), cache
 
-    def _entropies(self, group: Group, ids: Ids) -> Float[Tensor, "candidate prompt_pos"]:
-        """Cross-entropy of every token; only the tokens' own logits are kept."""
-        top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
-        first = -group.next_log_probs.expand(len(ids), 1, -1)[:, 0].gather(-1, ids[:, :1])
-        return torch.cat([first, self._cross_entropy(top[:, :-1], ids[:, 1:])], dim=1)
-
     def _known(self, prepared: Prepared, children: Proposals) -> Float[Tensor, " candidate"]:
-        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the groups."""
+        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the prefixes."""
         rows = torch.arange(len(children), device=self.runner.device)
         left = torch.cat([prepared.own.new_zeros(len(prepared.ids), 1), prepared.own.cumsum(1)], dim=1)
         changed = prepared.log_probs[children.parent, children.position, children.ids[rows, children.position]]
@@ -126,12 +126,15 @@ class Fluency:
 
     def _behind(self, prepared: Prepared, children: Proposals, tail: Tail, rows: Tensor, resid: Tensor) -> Float[Tensor, " row"]:
         """Cross-entropy (sum) of the tokens behind the changed one, from the residuals at the read-out depth."""
-        group = self.prefixes.fluent[tail.number]
-        high = self.prefixes.left_of(group.high, group, prepared.high[tail.number], children.parent[rows], tail.position)
-        top = self.prefixes.own(group, self.prefixes.to_top(resid, high)[0])
-        entropies = self._cross_entropy(top[:, :-1], children.ids[rows, tail.position + 1 :])
+        group, part, cache = self.prefixes.fluent[tail.number], tail.part, prepared.high[tail.number]
+        if cache is not None and len(part.members) < len(group.members) and group.joined:
+            at = [group.members.index(member) for member in part.members]
+            cache = cache.pick(at, group.length - part.length)
+        high = self.prefixes.left_of(part.high, part, cache, children.parent[rows], tail.position)
+        top = self.prefixes.own(part, self.prefixes.to_top(resid, high)[0])
+        entropies = self._cross_entropy(top[:, :-1], _to_each(part, children.ids[rows, tail.position + 1 :]))
         behind = torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None] > children.position[rows][:, None]
-        return (entropies * behind).sum(1)
+        return (_over_prefixes(part, entropies) * behind).sum(1)
 
     def _cross_entropy(self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos"]:
         """Negative log-probability of each target; rows are chunked so that the logits stay small."""
@@ -147,3 +150,13 @@ class Fluency:
         """Slices of the rows such that their logits are no more numbers than a batch of `tokens` tokens may make."""
         size = max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
         return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _to_each(group: Group, ids: Ids) -> Ids:
+    """The same ids for each prefix, prefix by prefix."""
+    return ids.repeat(len(group.prefixes), 1)
+
+
+def _over_prefixes(group: Group, values: Tensor) -> Tensor:
+    """The sum over the prefixes of what came prefix by prefix."""
+    return values.unflatten(0, (len(group.prefixes), -1)).sum(0)

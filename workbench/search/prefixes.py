@@ -1,22 +1,27 @@
 """What stands left of the prompt: run once, its keys and values kept and forked to the prompts and children behind it.
 
-1. Contexts with the same ids left of the slot form one `Group`.
-2. Its prefix is run once: keys and values below the read-out depth for the objective, and above it for fluency.
-3. Every prompt forks them; a child forks its parent's, cropped to what both share.
+1. Contexts with the same ids left of the slot form one `Group` with one prefix.
+2. A prefix is run once: keys and values below the read-out depth for the objective, and above it for fluency.
+3. Contexts whose prefixes are their own (prompt behind the question) are stacked into groups of many prefixes, so that one run of the
+   blocks serves them all; their order follows the prefixes' lengths, because shorter ones are padded.
+4. Every prompt forks its prefix's cache; a child forks its parent's, cropped to what both share.
 
-Without `Savings.prefix_kv` nothing is kept and the prefix is run again in front of every prompt.
+Rows of a group with several prefixes come prefix by prefix. Without `Savings.prefix_kv` nothing is kept and the prefix is run again in
+front of every prompt.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.contexts import Context, Contexts
-from workbench.models import KV, Runner
+from workbench.contexts import Contexts
+from workbench.models import KV, Runner, Site, pad_right
 from workbench.search.finite import check_prefix
 from workbench.search.scored import Ids
 
@@ -32,88 +37,175 @@ class Savings:
     parent_kv: bool = True
     lazy_fluency: bool = True
     last_position: bool = True
+    stacked_contexts: bool = True
     halving: float = 0.0
 
 
-@dataclass
-class Group:
-    """Contexts (by index) that share what stands left of the slot, with its cache below and above the read-out depth, and
-    log p(first prompt token)."""
+#: A stack's longest prefix and suffix are at most this many times its shortest (or a few tokens longer).
+STRETCH, FEW = 1.25, (8, 1)
 
-    prefix: tuple[int, ...]
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Contexts (by index) that are run together, with their prefixes' caches below and above the read-out depth, and
+    log p(first prompt token).
+
+    prefixes: one that all members share, or one for each. joined: prompt and suffix are run together (every member has its own prefix);
+    else the prompt is run once and forked to the members.
+    """
+
+    prefixes: tuple[tuple[int, ...], ...]
     members: list[int]
+    joined: bool
     low: KV | None = None
     high: KV | None = None
-    next_log_probs: Float[Tensor, "1 1 d_vocab"] | None = None
+    next_log_probs: Float[Tensor, "prefix 1 d_vocab"] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions left of the prompt, padding counted."""
+        return max(map(len, self.prefixes))
+
+    def part(self, members: Sequence[int]) -> Group:
+        """The group with some of its members only."""
+        if not self.joined or len(members) == len(self.members):
+            return replace(self, members=list(members))
+        at = [self.members.index(member) for member in members]
+        prefixes = tuple(self.prefixes[i] for i in at)
+        skip = self.length - max(map(len, prefixes))
+        low, high = (None if kv is None else kv.pick(at, skip) for kv in (self.low, self.high))
+        chances = None if self.next_log_probs is None else self.next_log_probs[at]
+        return Group(prefixes, list(members), True, low, high, chances)
 
 
 class Prefixes:
-    """The groups of some contexts for objectives that read at `depth` blocks. The first `fluent` groups measure fluency."""
+    """The groups of some contexts for objectives that read at `depth` blocks. The first `fluent` prefixes measure fluency: their
+    groups come first, the `fluent` ones."""
 
-    def __init__(self, runner: Runner, contexts: Contexts, depth: int, savings: Savings, fluent: int) -> None:
-        self.runner, self.depth, self.cached = runner, depth, savings.prefix_kv
-        self.groups = _grouped(contexts, savings.shared_prompt)
-        self.fluent = self.groups[:fluent]
+    def __init__(self, runner: Runner, contexts: Contexts, depth: int, savings: Savings, fluent: int, sites: Sequence[Site] = ()) -> None:
+        self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, savings.prefix_kv
+        alone = _grouped(contexts, savings.shared_prompt)
+        #: Contexts of each round: all at once, or with halving a share, then as many again, and so on. The first round holds every
+        #: prefix that fluency is averaged over, because it is taken from there.
+        self.rounds = _rounds(len(contexts), savings.halving, max(min(group.members) for group in alone[:fluent]) + 1)
         with torch.no_grad():
-            for number, group in enumerate(self.groups):
-                self._run(group, number < fluent)
+            made = [self._run(group, number < fluent) for number, group in enumerate(alone)]
+            with runner.capture(sites):  # who looks inside attention gets it unstacked
+                stacked = savings.stacked_contexts and self.cached
+                both = [self._stacked(some) if stacked else some for some in (made[:fluent], made[fluent:])]
+        self.fluent, self.groups = both[0], both[0] + both[1]
+        self.n_fluent = sum(len(group.prefixes) for group in self.fluent)
 
     def fork(self, kv: KV | None, rows: int) -> KV | None:
-        """A prefix's one cache for so many rows."""
-        return None if kv is None else kv.fork(torch.zeros(rows, dtype=torch.long, device=self.runner.device))
+        """Each prefix's one cache for so many rows."""
+        return None if kv is None else kv.fork(torch.arange(kv.owners, device=self.runner.device).repeat_interleave(rows))
 
     def left_of(self, start: KV | None, group: Group, cache: KV | None, parent: Tensor, position: int) -> KV | None:
-        """What stands left of the changed position: the prefix's cache `start`, or the parents' cropped to what is shared."""
+        """What stands left of the changed position for the children of each prefix: the prefix's cache `start`, or the parents' cropped
+        to what is shared."""
         if position == 0 or not self.cached or cache is None:
             return self.fork(start, len(parent))
-        return cache.fork(parent).crop(len(group.prefix) + position)
+        parents = cache.batch // len(group.prefixes)
+        rows = torch.arange(len(group.prefixes), device=parent.device)[:, None] * parents + parent
+        return cache.fork(rows.flatten()).crop(group.length + position)
 
-    def embed(self, group: Group, ids: Ids, position: int) -> Float[Tensor, "candidate pos d_model"]:
-        """Embedded prompt tokens at their places; without prefix caches the prefix is embedded with them."""
-        return self.lead(group, self.runner.embed(ids, len(group.prefix) + position))
+    def embed(self, group: Group, ids: Ids, position: int) -> Float[Tensor, "row pos d_model"]:
+        """Embedded prompt tokens at their places behind each prefix; without prefix caches the prefix is embedded with them."""
+        return self.lead(group, self._at_places(group, ids, position))
 
     def lead(self, group: Group, embedded: Tensor) -> Tensor:
         """The embedded prefix in front, where it has no cache."""
         if self.cached:
             return embedded
-        prefix = torch.tensor([group.prefix], device=self.runner.device).expand(len(embedded), -1)
+        prefix = torch.tensor(group.prefixes, device=self.runner.device).expand(len(embedded), -1)
         return torch.cat([self.runner.embed(prefix), embedded], dim=1)
 
-    def leaf(self, group: Group, ids: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """The prompt's embeddings as something to differentiate with respect to."""
-        return self.runner.embed(ids, len(group.prefix)).detach().requires_grad_(True)
+    def leaf(self, group: Group, ids: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
+        """The prompt's embeddings behind each prefix as something to differentiate with respect to."""
+        return self._at_places(group, ids, 0).detach().requires_grad_(True)
+
+    def _at_places(self, group: Group, ids: Ids, position: int) -> Tensor:
+        at = {length: self.runner.embed(ids, length + position) for length in {len(prefix) for prefix in group.prefixes}}
+        return torch.cat([at[len(prefix)] for prefix in group.prefixes])
 
     def own(self, group: Group, resid: Tensor) -> Tensor:
         """The prompt's own positions (without prefix caches the prefix was run with them)."""
-        return resid if self.cached else resid[:, len(group.prefix) :]
+        return resid if self.cached else resid[:, group.length :]
 
-    def suffix(self, group: Group, context: Context, embedded: Tensor, position: int) -> Tensor:
-        """A context's embedded suffix behind prompts that were embedded from `position` on."""
-        lead = 0 if self.cached else -len(group.prefix)
-        offset = len(group.prefix) + position + embedded.shape[1] + lead
-        ids = torch.tensor([context.suffix_ids], dtype=torch.long, device=self.runner.device).reshape(1, -1)
-        return self.runner.embed(ids, offset).expand(len(embedded), -1, -1)
+    def suffixes(self, group: Group, n: int) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
+        """Of a joined group: each member's embedded suffix behind prompts of n tokens, and the position of its last token in it. One
+        row a member."""
+        suffixes = [self.contexts[member].suffix_ids for member in group.members]
+        ids = pad_right(suffixes).to(self.runner.device)
+        last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=self.runner.device)
+        rows = zip(group.prefixes, ids.split(1), strict=True)
+        return torch.cat([self.runner.embed(row, len(prefix) + n) for prefix, row in rows]), last
 
     def to_top(self, resid: Tensor, high: KV | None, keep: bool = False) -> tuple[Tensor, KV | None]:
         """From the read-out depth to the end, behind the rows' cache `high`."""
         n_layers = self.runner.shape.n_layers
         return (resid, None) if self.depth == n_layers else self.runner.run(resid, self.depth, n_layers, high, keep=keep)
 
-    def _run(self, group: Group, fluent: bool) -> None:
-        ids = torch.tensor([group.prefix], device=self.runner.device)
+    def _run(self, group: Group, fluent: bool) -> Group:
+        """The group with its one prefix's caches."""
+        ids = torch.tensor(group.prefixes, device=self.runner.device)
         resid, low = self.runner.run(self.runner.embed(ids), 0, self.depth, keep=True)
-        group.low = low if self.cached else None
+        high = chances = None
         if fluent:
             top, high = self.to_top(resid, None, keep=True)
-            group.high = high if self.cached else None
-            group.next_log_probs = self.runner.logits(top[:, -1:]).log_softmax(-1)
-            if group.next_log_probs.isnan().any():
-                check_prefix(self.runner, group.prefix)
+            chances = self.runner.logits(top[:, -1:]).log_softmax(-1)
+            if chances.isnan().any():
+                check_prefix(self.runner, group.prefixes[0])
+        return replace(group, low=low if self.cached else None, high=high if self.cached else None, next_log_probs=chances)
+
+    def _stacked(self, groups: Sequence[Group]) -> list[Group]:
+        """Groups of one prefix each, those with prefixes of their own stacked where the model can: round by round, by their lengths."""
+        stacks: list[list[Group]] = []
+        for group in sorted((group for group in groups if group.joined), key=self._place):
+            if not stacks or not _fit(self._place(stacks[-1][0]), self._place(group)):
+                stacks.append([])
+            stacks[-1].append(group)
+        shared = [group for group in groups if not group.joined]
+        return shared + [group for stack in stacks for group in self._as_one(stack)]
+
+    def _place(self, group: Group) -> tuple[int, int, int]:
+        """(round, length of the suffix, length of the prefix) of a group of one context."""
+        member = group.members[0]
+        number = next(i for i, contexts in enumerate(self.rounds) if member in contexts)
+        return number, len(self.contexts[member].suffix_ids), group.length
+
+    def _as_one(self, groups: list[Group]) -> list[Group]:
+        if len(groups) == 1:
+            return groups
+        low, high = self._stack([group.low for group in groups]), self._stack([group.high for group in groups])
+        if low is None:
+            return groups
+        chances = [group.next_log_probs for group in groups if group.next_log_probs is not None]
+        members = [member for group in groups for member in group.members]
+        return [Group(tuple(group.prefixes[0] for group in groups), members, True, low, high, torch.cat(chances) if chances else None)]
+
+    def _stack(self, caches: Sequence[KV | None]) -> KV | None:
+        held = [kv for kv in caches if kv is not None]
+        return self.runner.stack(held) if held else None
 
 
 def _grouped(contexts: Contexts, shared: bool) -> list[Group]:
-    groups: dict[object, Group] = {}
+    members: dict[object, list[int]] = {}
     for index, context in enumerate(contexts):
         key = context.prefix_ids if shared and context.suffix_ids else index
-        groups.setdefault(key, Group(context.prefix_ids, [])).members.append(index)
-    return list(groups.values())
+        members.setdefault(key, []).append(index)
+    return [Group((contexts[found[0]].prefix_ids,), found, len(found) == 1) for found in members.values()]
+
+
+def _rounds(total: int, halving: float, least: int) -> list[range]:
+    ends = [0, min(total, max(least, round(total * halving))) if 0 < halving < 1 else total]
+    while ends[-1] < total:
+        ends.append(min(total, 2 * ends[-1]))
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
+def _fit(first: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    """Whether two contexts (`_place`) stand in one stack: in the same round, and no more padding than is cheap."""
+    (number, suffix, prefix), (other_number, other_suffix, other_prefix) = first, other
+    lengths = ((prefix, other_prefix, FEW[0]), (suffix, other_suffix, FEW[1]))
+    return number == other_number and all(max(a, b) <= max(STRETCH * min(a, b), min(a, b) + few) for a, b, few in lengths)

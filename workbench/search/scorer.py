@@ -5,10 +5,10 @@ For prompts of n tokens, contexts with q tokens left of the slot and t right of 
 1. Contexts with the same ids left of the slot form a *group*; the prefix is run once a group (`prefixes.py`).
 2. A parent prompt is run behind the prefix. A child that differs from it from position p on reuses the parent's keys and
    values left of p: only n - p tokens are run. No published code does this.
-3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run.
-   In a group of one (prompt behind the question) prompt and suffix are run together.
+3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run. Contexts with
+   prefixes of their own (prompt behind the question) have prompt and suffix run together, many contexts in one run of the blocks.
 4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of block L itself, where
-   suffixes are run alone, only the decision token is run to its end; of the others its keys and values suffice.
+   no residual of the prompt is wanted, only the decision token is run to its end; of the others its keys and values suffice.
 5. Fluency continues from the residual at L, and only for children that can still win (`fluency.py`).
 6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -69,8 +68,8 @@ class Scorer:
         self.chunk = Chunk(batch_tokens, max(SMALLEST, batch_tokens // 4))
         self.depth = max(1, objective.depth(runner.shape.n_layers))
         self.answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
-        self.prefixes = Prefixes(runner, contexts, self.depth, self.savings, fluency_groups)
-        self.groups, self.rounds = self.prefixes.groups, self._rounds()
+        self.prefixes = Prefixes(runner, contexts, self.depth, self.savings, fluency_groups, objective.sites)
+        self.groups, self.rounds = self.prefixes.groups, self.prefixes.rounds
         self.fluency = Fluency(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> Plan | None:
@@ -78,16 +77,16 @@ class Scorer:
         memory. None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept."""
         longest = sorted(self.contexts, key=lambda c: len(c.ids(())), reverse=True)
         suffix = max(len(c.suffix_ids) for c in longest)
-        unit, shared = length + suffix, max(len(group.members) for group in self.groups) > 1
+        unit, shared = length + suffix, not all(group.joined for group in self.groups)
 
         def few(tokens: int) -> tuple[Scorer, Ids, int]:
             """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
             some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
             scorer = Scorer(self.runner, self.objective, some, replace(self.savings, halving=0.0), tokens, fluency_groups=1)
             scorer.chunk.gradient_tokens = tokens
-            n = scorer._rows_at_once(length, len(some), tokens)
+            n = scorer._rows_at_once(scorer.groups[0], length, tokens)
             ids = torch.arange(n * length, device=self.runner.device).reshape(n, length) % self.runner.shape.d_vocab
-            together = scorer._context_chunks(range(len(some)), n, tokens)[0]
+            together = scorer._context_chunks(scorer.groups[0], n, length, tokens)[0]
             return scorer, ids, n * len(together) * suffix if shared else n * unit
 
         def forward(tokens: int) -> tuple[int, Callable[[], object]]:
@@ -101,13 +100,14 @@ class Scorer:
             scorer, ids, run = few(tokens)
             return run, lambda: (scorer.gradients(ids), scorer.fluency_gradients(ids))
 
+        most_fluent = max(len(group.prefixes) for group in self.prefixes.fluent)
         counted = dict(vars(self.runner.meter))
         number = torch.finfo(self.runner.dtype).bits // 8
-        tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * len(self.prefixes.fluent)
+        tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * self.prefixes.n_fluent
         kept = 4 * length * self.runner.shape.d_vocab * (population - 1) + tails
         # From here on a batch's logits grow with its tokens; below, one row is made at least.
         unit_of_logits = length * self.runner.shape.d_vocab // LOGITS_PER_TOKEN
-        plan = plan_chunk(forward, gradient, max(unit, unit_of_logits), unit, self.runner.device, population * unit, kept)
+        plan = plan_chunk(forward, gradient, max(unit, unit_of_logits), unit, self.runner.device, population * max(unit, most_fluent * length), kept)
         vars(self.runner.meter).update(counted)
         if plan is not None:
             self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
@@ -118,11 +118,14 @@ class Scorer:
     def score(self, ids: Ids) -> Scored:
         """Objective (mean over all contexts) and fluency of any prompts of equal length, in full."""
         objective, fluency = torch.zeros(2, len(ids), device=self.runner.device)
-        for rows in self._row_chunks(len(ids), ids.shape[1], self.chunk.tokens):
-            for group in self.groups:
-                scores, _, _ = self._parents(group, self.prefixes.embed(group, ids[rows], 0), group.members)
-                objective[rows] += scores.sum(1) / len(self.contexts)
-            fluency[rows] = self.fluency.of(ids[rows])
+        length, tokens = ids.shape[1], self.chunk.tokens
+        for group in self.groups:
+            for rows in self._row_chunks(group, len(ids), length, tokens):
+                for part in self._parts(group, group.members, len(rows), length):
+                    scores, _, _ = self._parents(part, self.prefixes.embed(part, ids[rows], 0))
+                    objective[rows] += scores.sum(1) / len(self.contexts)
+                if group in self.prefixes.fluent:
+                    fluency[rows] += self.fluency.of(group, ids[rows])
         scored = Scored(ids, objective + self.objective.prompt_score(ids), fluency)
         check_finite(self.runner, self.contexts, scored)
         return scored
@@ -141,12 +144,15 @@ class Scorer:
         active = {(first + i) % total for i in range(min(n_contexts or total, total))}
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
         tokens = self.chunk.gradient_tokens
-        for rows in self._row_chunks(len(parents), parents.shape[1], tokens):
-            for group in self.groups:
-                for members in self._context_chunks([m for m in group.members if m in active], len(rows), tokens):
-                    embedded = self.prefixes.leaf(group, parents[rows])
-                    scores, _, _ = self._parents(group, self.prefixes.lead(group, embedded), members)
-                    out[rows] += torch.autograd.grad(scores.sum(), embedded)[0].float() / len(active)
+        for group in self.groups:
+            some = group.part([m for m in group.members if m in active]) if active.intersection(group.members) else None
+            for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens) if some else ():
+                for members in self._context_chunks(some, len(rows), parents.shape[1], tokens):
+                    part = some.part(members)
+                    embedded = self.prefixes.leaf(part, parents[rows])
+                    scores, _, _ = self._parents(part, self.prefixes.lead(part, embedded))
+                    slope = torch.autograd.grad(scores.sum(), embedded)[0].float()
+                    out[rows] += slope.unflatten(0, (len(part.prefixes), -1)).sum(0) / len(active)
         return out
 
     @smaller_when_full
@@ -180,16 +186,6 @@ class Scorer:
 
     # ---- rounds of contexts -----------------------------------------------------------------------------------------
 
-    def _rounds(self) -> list[range]:
-        """Contexts of each round: all at once, or with halving a share, then as many again, and so on. The first round holds every
-        group that fluency is averaged over, because it is taken from there."""
-        total, halving = len(self.contexts), self.savings.halving
-        least = max(min(group.members) for group in self.prefixes.fluent) + 1
-        ends = [0, min(total, max(least, round(total * halving))) if 0 < halving < 1 else total]
-        while ends[-1] < total:
-            ends.append(min(total, 2 * ends[-1]))
-        return [range(start, end) for start, end in pairwise(ends)]
-
     def _objective_sums(
         self, prepared: Prepared, children: Proposals, advantage: Advantage | None
     ) -> tuple[Tensor, Tensor, list[Tail], Bool[Tensor, " candidate"], Float[Tensor, " candidate"]]:
@@ -218,46 +214,55 @@ class Scorer:
         child_sum = torch.zeros(len(children), device=self.runner.device)
         tails: list[Tail] = []
         for number, group in enumerate(self.groups):
-            members = [m for m in group.members if m in active]
-            if not members:
-                continue
-            scores, _, cache = self._parents(group, self.prefixes.embed(group, parents, 0), members, keep=True)
-            parent_sum += scores.sum(1)
-            for position, chunk in self._child_chunks(children, rows, len(members)):
-                kv = self.prefixes.left_of(group.low, group, cache, children.parent[chunk], position)
-                embedded = self.prefixes.embed(group, children.ids[chunk, position:], position)
-                scores, resid, _ = self._forward(group, embedded, position, kv, members)
-                child_sum[chunk] += scores.sum(1)
-                if want_tails and number < len(self.prefixes.fluent):
-                    tails.append(Tail(number, position, chunk, resid.clone()))
+            members, fluent = [m for m in group.members if m in active], want_tails and number < len(self.prefixes.fluent)
+            for part in self._parts(group, members, len(parents), parents.shape[1]):
+                scores, _, cache = self._parents(part, self.prefixes.embed(part, parents, 0), keep=True)
+                parent_sum += scores.sum(1)
+                for position, chunk in self._child_chunks(part, children, rows):
+                    kv = self.prefixes.left_of(part.low, part, cache, children.parent[chunk], position)
+                    embedded = self.prefixes.embed(part, children.ids[chunk, position:], position)
+                    scores, resid, _ = self._forward(part, embedded, position, kv, want_resid=fluent)
+                    child_sum[chunk] += scores.sum(1)
+                    if resid is not None and fluent:
+                        tails.append(Tail(number, part, position, chunk, resid.clone()))
         return parent_sum, child_sum, tails
 
     # ---- one batch --------------------------------------------------------------------------------------------------
 
     def _parents(
-        self, group: Group, embedded: Tensor, members: Sequence[int], keep: bool = False
-    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"], KV | None]:
-        """Whole prompts behind the group's prefix."""
-        return self._forward(group, embedded, 0, self.prefixes.fork(group.low, len(embedded)), members, keep)
+        self, group: Group, embedded: Tensor, keep: bool = False
+    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KV | None]:
+        """Whole prompts behind the group's prefixes."""
+        kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
+        return self._forward(group, embedded, 0, kv, keep, want_resid=False)
 
     def _forward(
-        self, group: Group, embedded: Tensor, position: int, kv: KV | None, members: Sequence[int], keep: bool = False
-    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"], KV | None]:
-        """Objective of rows on the group's contexts, the prompt's residuals at the read-out depth, and the prompt's cache."""
-        if len(group.members) == 1:
-            return self._forward_one(group, embedded, position, kv, members[0], keep)
+        self, group: Group, embedded: Tensor, position: int, kv: KV | None, keep: bool = False, want_resid: bool = True
+    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KV | None]:
+        """Objective of rows on the group's contexts; the prompt's residuals at the read-out depth (prefix by prefix) and its cache,
+        where they are wanted."""
+        if group.joined:
+            return self._forward_joined(group, embedded, position, kv, keep, want_resid)
         resid, cache = self.runner.run(embedded, 0, self.depth, kv, keep=True)
-        chunks = self._context_chunks(members, len(embedded), self.chunk.tokens)
+        chunks = self._context_chunks(group, len(embedded), embedded.shape[1], self.chunk.tokens)
         return torch.cat([self._suffixes(cache, chunk, len(embedded)) for chunk in chunks], dim=1), resid, cache
 
-    def _forward_one(self, group: Group, embedded: Tensor, position: int, kv: KV | None, member: int, keep: bool) -> tuple[Tensor, Tensor, KV | None]:
-        """A group of one context: prompt and suffix in one run."""
-        suffix = self.prefixes.suffix(group, self.contexts[member], embedded, position)
+    def _forward_joined(
+        self, group: Group, embedded: Tensor, position: int, kv: KV | None, keep: bool, want_resid: bool
+    ) -> tuple[Tensor, Tensor | None, KV | None]:
+        """Prompt and suffix in one run, for each prefix its own suffix."""
+        n = embedded.shape[1]
+        suffixes, last = self.prefixes.suffixes(group, position + self.prefixes.own(group, embedded).shape[1])
+        each = len(embedded) // len(group.prefixes)
+        whole = torch.cat([embedded, suffixes.repeat_interleave(each, 0)], dim=1)
+        last, members = (n + last).repeat_interleave(each), [member for member in group.members for _ in range(each)]
         with self.runner.capture(self.objective.sites) as caught:
-            resid, cache = self.runner.run(torch.cat([embedded, suffix], dim=1), 0, self.depth, kv, keep=keep)
-        last = torch.full((len(embedded),), resid.shape[1] - 1, device=resid.device)
-        scores = self._read(caught, resid, last, [member] * len(embedded))
-        return scores[:, None], resid[:, : embedded.shape[1]], cache
+            if keep or want_resid or not self.savings.last_position:
+                resid, cache = self.runner.run(whole, 0, self.depth, kv, keep=keep)
+            else:
+                resid, cache = self.runner.run_at(whole, 0, self.depth, last, kv, self.objective.sites), None
+        scores = self._read(caught, resid, last, members).view(len(group.prefixes), each).T
+        return scores, resid[:, :n] if want_resid else None, cache
 
     def _suffixes(self, cache: KV, members: list[int], rows: int) -> Float[Tensor, "row context"]:
         """The suffixes of some contexts behind each of the rows' caches."""
@@ -286,36 +291,44 @@ class Scorer:
 
     # ---- chunks -----------------------------------------------------------------------------------------------------
 
-    def _child_chunks(self, children: Proposals, rows: Tensor, n_contexts: int) -> Iterator[tuple[int, Tensor]]:
+    def _child_chunks(self, group: Group, children: Proposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(position to start from, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever
         they change, since what stands left of the change is in memory too."""
         positions = children.position[rows] if self.savings.parent_kv and self.savings.prefix_kv else torch.zeros_like(rows)
         length = children.ids.shape[1]
-        size = self._rows_at_once(length, n_contexts, self.chunk.tokens)
-        start = start_tokens(self.runner.shape.block_parameters, self.runner.device.type)
+        size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
+        start = start_tokens(self.runner.shape.block_parameters, self.runner.device.type) / len(group.prefixes)
         for first, last in together(sorted(Counter(positions.tolist()).items()), length, start):
             for chunk in rows[(positions >= first) & (positions <= last)].split(size):
                 yield first, chunk
 
-    def _row_chunks(self, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
-        size = self._rows_at_once(length, max(len(g.members) for g in self.groups), tokens)
-        yield from torch.arange(rows, device=self.runner.device).split(size)
+    def _row_chunks(self, group: Group, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
+        yield from torch.arange(rows, device=self.runner.device).split(self._rows_at_once(group, length, tokens))
 
-    def _rows_at_once(self, length: int, n_contexts: int, tokens: int) -> int:
-        """Prompts that fit into `tokens` with their suffixes. Contexts are chunked too: suffixes take no more than a quarter, or
-        one suffix, so that prompts are not run one by one."""
-        lead = 0 if self.savings.prefix_kv else max(len(g.prefix) for g in self.groups)
-        longest = max(len(c.suffix_ids) for c in self.contexts)
-        return max(1, tokens // (lead + length + min(longest * n_contexts, max(longest, tokens // 4))))
+    def _rows_at_once(self, group: Group, length: int, tokens: int) -> int:
+        """Prompts that fit into `tokens` with their suffixes, behind one prefix. Contexts are chunked too: suffixes take no more than a
+        quarter, or one suffix, so that prompts are not run one by one."""
+        lead = 0 if self.savings.prefix_kv else group.length
+        longest = max(len(self.contexts[member].suffix_ids) for member in group.members)
+        suffixes = longest if group.joined else min(longest * len(group.members), max(longest, tokens // 4))
+        return max(1, tokens // (lead + length + suffixes))
 
-    def _context_chunks(self, members: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
-        """Contexts in their order, cut so that rows x contexts x longest suffix fits into `tokens`; none of none."""
+    def _parts(self, group: Group, members: Sequence[int], rows: int, length: int) -> list[Group]:
+        """The group on some of its contexts, cut where prompts and suffixes are run together and would not fit."""
+        if not members:
+            return []
+        some = group.part(members)
+        return [some.part(chunk) for chunk in self._context_chunks(some, rows, length, self.chunk.tokens)] if some.joined else [some]
+
+    def _context_chunks(self, group: Group, rows: int, length: int, tokens: int) -> list[list[int]]:
+        """The group's contexts in their order, cut so that rows x contexts x what is run for each (the longest suffix, and the prompt
+        where they are run together) fits into `tokens`."""
         chunks: list[list[int]] = []
-        longest = 1
-        for member in members:
+        longest, lead = 1, length if group.joined else 0
+        for member in group.members:
             suffix = len(self.contexts[member].suffix_ids)
             longest = max(longest, suffix)
-            if not chunks or rows * (len(chunks[-1]) + 1) * longest > tokens:
+            if not chunks or rows * (len(chunks[-1]) + 1) * (lead + longest) > tokens:
                 chunks.append([])
                 longest = max(1, suffix)
             chunks[-1].append(member)

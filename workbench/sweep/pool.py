@@ -31,27 +31,13 @@ OBJECT_STORE = 80 << 20
 NEEDED = "needs Ray: pip install 'persona-workbench[sweep]' (one worker on this machine needs nothing)"
 
 
-class Board:
-    """Where the running studies stand: key -> (stage, share). The workers write, the display reads."""
-
-    def __init__(self) -> None:
-        self._at: dict[str, tuple[str, float]] = {}
-
-    def put(self, key: str, stage: str, share: float) -> None:
-        """Note a study's stage."""
-        self._at[key] = (stage, share)
-
-    def take(self) -> dict[str, tuple[str, float]]:
-        """Everything noted since the last call."""
-        noted, self._at = self._at, {}
-        return noted
-
-
 class RemoteWorker:
     """A `Worker` behind Ray."""
 
-    def __init__(self, threads: int, board: Any) -> None:
-        self._worker, self._board = Worker(threads), board
+    def __init__(self, threads: int, news: Any) -> None:
+        from ray.exceptions import RayError
+
+        self._worker, self._news, self._lost_news = Worker(threads), news, RayError
 
     def ready(self) -> bool:
         """Answers once the process runs."""
@@ -62,7 +48,8 @@ class RemoteWorker:
         return self._worker.run(out, key, study, self._tell)
 
     def _tell(self, key: str, stage: str, share: float) -> None:
-        self._board.put.remote(key, stage, share)
+        with suppress(self._lost_news):
+            self._news.put_nowait((key, stage, share))
 
 
 def run_pool(planned: Sequence[Planned], out: Path, workers: int | None, threads: int, address: str | None, tell: Tell) -> Iterator[Outcome]:
@@ -79,6 +66,8 @@ class _Pool:
     """The queue of studies and the workers: starting, busy with a study, or free."""
 
     def __init__(self, ray: Any, planned: Sequence[Planned], out: Path, tell: Tell) -> None:
+        from ray.util.queue import Queue
+
         self.ray, self.out, self.tell = ray, out, tell
         self.queue = deque(planned)
         self.losses: Counter[str] = Counter()
@@ -86,12 +75,13 @@ class _Pool:
         self.busy: dict[Any, tuple[Planned, Any]] = {}
         self.free: list[Any] = []
         self.holds: dict[Any, Model] = {}
-        self.board = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()
+        #: Where the running studies stand. A process of Ray's own, which has nothing of ours to import.
+        self.news = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
     def run(self, workers: int, threads: int, gpu: bool) -> Iterator[Outcome]:
         made = self.ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=-1)(RemoteWorker)
         for _ in range(workers):
-            self._start(made.remote(threads, self.board))
+            self._start(made.remote(threads, self.news))
         while self.queue or self.busy:
             self._give()
             ended, _ = self.ray.wait([*self.starting, *self.busy], timeout=0.5)
@@ -150,7 +140,8 @@ class _Pool:
 
     def _show(self) -> None:
         with suppress(self.ray.exceptions.RayError):
-            for key, (stage, share) in self.ray.get(self.board.take.remote(), timeout=5).items():
+            latest = {key: (stage, share) for key, stage, share in self.news.get_nowait_batch(self.news.qsize())}
+            for key, (stage, share) in latest.items():
                 self.tell(key, stage, share)
 
 
