@@ -88,12 +88,13 @@ class Fluency:
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
         if parents.shape[1] < 2:
             return out
-        for group in self.prefixes.fluent:
-            for rows in self._logit_rows(len(parents), len(group.prefixes) * parents.shape[1], self.chunk.gradient_tokens):
-                embedded = self.prefixes.leaf(group, parents[rows])
-                top, _ = self._top(group, self.prefixes.lead(group, embedded))
-                loss = self._cross_entropy(top[:, :-1], _to_each(group, parents[rows, 1:])).sum() / parents.shape[1] / self.prefixes.n_fluent
-                out[rows] += _over_prefixes(group, torch.autograd.grad(loss, embedded)[0].float())
+        length, tokens = parents.shape[1], self.chunk.gradient_tokens
+        for part in (part for group in self.prefixes.fluent for part in self._parts(group, length, tokens)):
+            for rows in self._logit_rows(len(parents), len(part.prefixes) * length, tokens):
+                embedded = self.prefixes.leaf(part, parents[rows])
+                top, _ = self._top(part, self.prefixes.lead(part, embedded))
+                loss = self._cross_entropy(top[:, :-1], _to_each(part, parents[rows, 1:])).sum() / length / self.prefixes.n_fluent
+                out[rows] += _over_prefixes(part, torch.autograd.grad(loss, embedded)[0].float())
         return out
 
     def bound(self, prepared: Prepared, children: Proposals) -> Float[Tensor, " candidate"]:
@@ -148,8 +149,19 @@ class Fluency:
 
     def _logit_rows(self, rows: int, positions: int, tokens: int) -> Iterator[slice]:
         """Slices of the rows such that their logits are no more numbers than a batch of `tokens` tokens may make."""
-        size = max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
+        size = self._rows_of_logits(positions, tokens)
         return (slice(start, start + size) for start in range(0, rows, size))
+
+    def _parts(self, group: Group, positions: int, tokens: int) -> Iterator[Group]:
+        """Parts of a group of which one row behind each prefix makes no more logits than that."""
+        if not group.joined:
+            yield group
+            return
+        size = self._rows_of_logits(positions, tokens)
+        yield from (group.part(group.members[start : start + size]) for start in range(0, len(group.members), size))
+
+    def _rows_of_logits(self, positions: int, tokens: int) -> int:
+        return max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
 
 
 def _to_each(group: Group, ids: Ids) -> Ids:
