@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ from workbench.sweep.work import Tell, Worker
 
 #: Workers that a study may lose before it is given up.
 LOSSES = 3
+#: Seconds between two looks at where the running studies stand; each call through Ray takes a millisecond or more of cores that the workers need.
+SHOWN_EVERY = 2.0
 #: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the workers.
 OBJECT_STORE = 80 << 20
 NEEDED = "needs Ray: pip install 'persona-workbench[sweep]' (one worker on this machine needs nothing)"
@@ -37,7 +40,7 @@ class RemoteWorker:
     def __init__(self, threads: int, news: Any) -> None:
         from ray.exceptions import RayError
 
-        self._worker, self._news, self._lost_news = Worker(threads), news, RayError
+        self._worker, self._news, self._lost_news, self._told = Worker(threads), news, RayError, 0.0
 
     def ready(self) -> bool:
         """Answers once the process runs."""
@@ -48,6 +51,9 @@ class RemoteWorker:
         return self._worker.run(out, key, study, self._tell)
 
     def _tell(self, key: str, stage: str, share: float) -> None:
+        if time.monotonic() - self._told < SHOWN_EVERY / 2:
+            return
+        self._told = time.monotonic()
         with suppress(self._lost_news):
             self._news.put_nowait((key, stage, share))
 
@@ -84,7 +90,7 @@ class _Pool:
             self._start(made.remote(threads, self.news))
         while self.queue or self.busy:
             self._give()
-            ended, _ = self.ray.wait([*self.starting, *self.busy], timeout=0.5)
+            ended, _ = self.ray.wait([*self.starting, *self.busy], timeout=SHOWN_EVERY)
             self._show()
             yield from (outcome for ref in ended if (outcome := self._end(ref)))
 
