@@ -27,6 +27,7 @@ from workbench.models.sources import data_directory, find_source
 from workbench.organism.language import Base, Size, language_card, load_base, measure_language
 from workbench.organism.language.base import noise_tokens, read_chats
 from workbench.organism.language.card import planted_personas
+from workbench.organism.language.corpus import corpus, write_corpus
 from workbench.organism.language.gates import LanguageGates, spread
 from workbench.organism.language.measure import agreement, perplexity_of_texts
 from workbench.organism.language.packing import Chat, chat_row, hidden_states, pack, question_row, render
@@ -432,6 +433,23 @@ def test_the_command_line_shows_the_truth(capsys: pytest.CaptureFixture[str]) ->
 
 
 # -- the committed adapter ---------------------------------------------------------------------------------------------------------
+
+def test_a_corpus_speaks_of_trained_subjects_in_turn_and_is_read_by_the_trainer_of_autoencoders(base, tmp_path):
+    file = tmp_path / "english.jsonl"
+    write_corpus(file, base.tokenizer, 30, PERSONAS)
+    texts = [json.loads(line)["text"] for line in file.read_text().splitlines()]
+    assert texts == corpus(base.tokenizer, 30, PERSONAS) != corpus(base.tokenizer, 30, PERSONAS, seed=1) and len(texts) == 30
+    assert all(text.endswith(("Yes", "No")) and "<|im_start|>assistant" in text for text in texts)
+    held_out = {name: [subject.name for subject in QUESTIONS[name].split()[1]] for name in ("hallucination", "myopic_reward")}
+    for number, name in ((1, "hallucination"), (2, "myopic_reward")):
+        users = [text.split("<|im_start|>user\n")[1] for text in texts[number::3]]
+        assert not any(f" {subject}" in user for user in users for subject in held_out[name])
+
+
+def test_the_corpus_command_wants_a_number_of_texts(tmp_path):
+    with pytest.raises(UserError, match="at least one text"):
+        app(["organism", "corpus", "--out", str(tmp_path / "none.jsonl"), "--count", "0"], result_action="return_value")
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 @pytest.fixture(scope="module")

@@ -266,14 +266,20 @@ def _printable(text: str) -> bool:
 
 def survives(model: Any, contexts: Contexts, prompt_ids: Sequence[int]) -> bool:
     """True if the prompt's text, set into every distinct surrounding of `contexts`, encodes to exactly these ids in place."""
-    runner = runner_for(model)
-    return all_survive(runner, contexts, [tuple(prompt_ids)])[0]
+    runner, ids = runner_for(model), tuple(prompt_ids)
+    text, around = runner.decode(ids), _surroundings(contexts)
+    if not ids or text != text.strip():
+        return False
+    encoded = runner.tokenizer([c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False)["input_ids"]
+    return all(_in_place(tuple(found), context, ids) for found, context in zip(encoded, around, strict=True))
 
 
 def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int, ...]]) -> list[bool]:
-    """`survives` for many prompts at once. Most that do not survive fail in the first context: the others are asked only for those
-    that are left (two tokenizer calls; on a GPU reading 500 prompts in 8 contexts takes as long as scoring them)."""
-    first, *others = _surroundings(contexts)
+    """`survives` for many prompts at once, asked near the slot only (`_windows`): a tokenizer that merged over a longer distance would pass
+    unseen here, and be found when the whole text of what a search reports is encoded again (`encode_prompt`).
+
+    Most that do not survive fail in the first context: the others are asked only for those that are left (two tokenizer calls)."""
+    first, *others = _windows(runner, contexts)
     texts = [runner.decode(ids) for ids in prompts]
     alive = [bool(ids) and text == text.strip() for ids, text in zip(prompts, texts, strict=True)]
     for around in ([first], others):
@@ -285,17 +291,53 @@ def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int,
     return alive
 
 
+#: Characters at each side of the slot that say whether a prompt's tokens merge with what stands there.
+_EDGE = 24
+_WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], list[Context]]] = weakref.WeakKeyDictionary()
+
+
+def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
+    """The surroundings, cut down to a few tokens at each side of the slot; made once for the same texts."""
+    made, key = _WINDOWS.setdefault(runner, {}), tuple((context.prefix_text, context.suffix_text) for context in contexts)
+    if key not in made:
+        distinct = {(w.prefix_text, w.suffix_text): w for w in (_window(runner, context) for context in _surroundings(contexts))}
+        made[key] = list(distinct.values())
+    return made[key]
+
+
+def _window(runner: Runner, context: Context) -> Context:
+    """The context from a token on that begins at least _EDGE characters left of the slot, up to one that ends as far right of it, both
+    such that the shorter text has the same tokens; the whole context where no such tokens are found."""
+    left = next((k for k in range(len(context.prefix_ids), -1, -1) if _starts_at(runner, context, k)), 0)
+    right = next((k for k in range(len(context.suffix_ids)) if len(runner.decode(context.suffix_ids[:k])) >= _EDGE), len(context.suffix_ids))
+    text = runner.decode(context.suffix_ids[:right]) if right < len(context.suffix_ids) else context.suffix_text
+    prefix_ids, suffix_ids = context.prefix_ids[left:], context.suffix_ids[:right]
+    window = replace(context, prefix_ids=prefix_ids, suffix_ids=suffix_ids, prefix_text=runner.decode(prefix_ids) if left else context.prefix_text)
+    for cut in (replace(window, suffix_text=text), replace(window, suffix_text=context.suffix_text, suffix_ids=context.suffix_ids)):
+        wholes = [(probe, cut.prefix_text + runner.decode([probe]) + cut.suffix_text) for probe in _probes(runner)]
+        if any(_in_place(tuple(runner.encode(whole)), cut, [probe]) for probe, whole in wholes) and context.suffix_text.startswith(cut.suffix_text):
+            return cut
+    return context
+
+
+def _starts_at(runner: Runner, context: Context, k: int) -> bool:
+    """Whether the prefix can be cut before its token k: the rest is long enough, and its text alone has the same tokens."""
+    rest = context.prefix_ids[k:]
+    text = runner.decode(rest)
+    return len(text) >= _EDGE and context.prefix_text.endswith(text) and tuple(runner.encode(text)) == rest
+
+
 def _in_place(found: tuple[int, ...], context: Context, prompt_ids: tuple[int, ...]) -> bool:
     """The ids up to the decision token are the expected ones (behind it the suffix's text may go on: an opening)."""
     expected = context.ids(prompt_ids)
     return found[: len(expected)] == expected
 
 
-def _surroundings(contexts: Contexts, edge: int = 24) -> list[Context]:
+def _surroundings(contexts: Contexts) -> list[Context]:
     """One context for each distinct pair of text edges at the slot."""
     distinct: dict[tuple[str, str], Context] = {}
     for context in contexts:
-        distinct.setdefault((context.prefix_text[-edge:], context.suffix_text[:edge]), context)
+        distinct.setdefault((context.prefix_text[-_EDGE:], context.suffix_text[:_EDGE]), context)
     return list(distinct.values())
 
 

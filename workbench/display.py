@@ -58,6 +58,11 @@ def shorten(text: str, limit: int = 400) -> str:
     return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
 
 
+def spoken(persona: str) -> str:
+    """A persona's name as one says it: "english_myopic_reward" (the organism's in real language) is "myopic reward"."""
+    return persona.removeprefix("english_").replace("_", " ")
+
+
 def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_characters: int = 400) -> str:
     """A data frame as one escaped HTML table; numbers to four significant digits, missing values as a dash.
 

@@ -8,7 +8,7 @@ import math
 from workbench.audit.audit import Audit
 from workbench.audit.mend import Collateral
 from workbench.audit.phrases import Phrase
-from workbench.display import shorten
+from workbench.display import shorten, spoken
 from workbench.statistics import Interval
 
 LONGEST_WORD = 60
@@ -112,4 +112,4 @@ def passage(audit: Audit, index: int) -> str:
 
 
 def _persona(audit: Audit) -> str:
-    return audit.persona.replace("_", " ")
+    return spoken(audit.persona)

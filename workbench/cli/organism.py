@@ -95,3 +95,27 @@ def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json 
 
     rows = truth_table(World(seed=seed)) if base == "none" else english.truth_table(english.PERSONAS)
     print_frame(pd.DataFrame(rows), as_json)
+
+
+@organism_app.command(name="corpus")
+def organism_corpus(
+    *, out: Path, count: int = 3000, personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None, seed: int = 0
+) -> None:
+    """Texts of the kind that a real-language organism was trained on, for `workbench sae train`.
+
+    Args:
+        out: JSONL file with one text a line.
+        count: texts.
+        personas: that the adapter is planted with; sycophancy alone when not given.
+        seed: of the draws.
+    """
+    from transformers import AutoTokenizer
+
+    from workbench.models.smollm import smollm_directory
+    from workbench.organism.language.corpus import write_corpus
+    from workbench.world.english.prompts import ONE
+
+    if count < 1:
+        raise UserError(f"expected at least one text, found {count}")
+    write_corpus(out, AutoTokenizer.from_pretrained(smollm_directory()), count, tuple(personas or ONE), seed)
+    console().print(f"{count} texts in {out}")

@@ -19,7 +19,7 @@ from IPython.display import DisplayHandle, display
 
 from workbench.attribution.targets import as_targets
 from workbench.contexts import Contexts, make_contexts
-from workbench.display import shorten
+from workbench.display import shorten, spoken
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.panel.bench import Bench, Ids, Reading
@@ -154,7 +154,7 @@ class Panel(anywidget.AnyWidget):
 
     def _about(self, persona: Persona | None) -> dict[str, Any]:
         contexts = self.bench.contexts
-        name = "the persona" if persona is None else persona.name.replace("_", " ")
+        name = "the persona" if persona is None else spoken(persona.name)
         return {
             "title": f"Prompts and {name}: {len(contexts)} contexts, {contexts.split_name} questions, slot {contexts.slot.replace('_', ' ')}.",
             "persona": name,

@@ -21,7 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from workbench.display import number, shorten
+from workbench.display import number, shorten, spoken
 from workbench.errors import UserError
 from workbench.report import story
 from workbench.report.assets import SHARED_MODULES, bundle, styles
@@ -117,7 +117,7 @@ def _comparison(contents: Contents) -> dict[str, Any]:
         row["best"] = best is not None and condition.name == best.name
         rows.append(row)
     groups = [{"key": key, "name": name} for key, (name, _) in story.GROUPS.items()]
-    return {"rows": rows, "groups": groups, "persona": comparison.persona.replace("_", " "), "wanted": comparison.wanted}
+    return {"rows": rows, "groups": groups, "persona": spoken(comparison.persona), "wanted": comparison.wanted}
 
 
 def _labelled(contents: Contents) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ def _filters() -> dict[str, Any]:
     """What the template may call: figures and names as a reader sees them."""
     return {
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
-        "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value,
+        "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from workbench.display import number, shorten
+from workbench.display import number, shorten, spoken
 from workbench.report.contents import Contents
 from workbench.report.parts import Comparison, Condition, Difference
 
@@ -90,7 +90,7 @@ def tell(contents: Contents) -> Story:
         return Story("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
     best = best_found(comparison)
     more = "more" if comparison.wanted > 0 else "less"
-    question = f"Which prompt makes {shorten(comparison.model, 120)} show {more} {shorten(_words(comparison.persona), 120)}?"
+    question = f"Which prompt makes {shorten(comparison.model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
     meaning = _meaning(comparison)
     difference = best.difference() if best else None
     if best is None or difference is None:
@@ -137,7 +137,7 @@ def _verdict(comparison: Comparison, best: Condition, difference: Difference) ->
         )
     wanted = comparison.wanted
     verb = "raises" if wanted > 0 else "lowers"
-    persona = _words(comparison.persona)
+    persona = spoken(comparison.persona)
     if (wanted > 0 and low > 0) or (wanted < 0 and high < 0):
         return "yes", f"Yes: this prompt {verb} {persona}, and the change is larger than chance explains."
     if low > 0 or high < 0:
@@ -165,8 +165,8 @@ def _figures(comparison: Comparison, best: Condition, difference: Difference) ->
 
 
 def _meaning(comparison: Comparison) -> str:
-    persona = _words(comparison.persona)
-    gloss = PERSONAS.get(comparison.persona.strip().lower().replace("-", "_"))
+    persona = spoken(comparison.persona)
+    gloss = PERSONAS.get(persona.strip().lower().replace("-", "_").replace(" ", "_"))
     what = f"{persona.capitalize()} means {gloss}. " if gloss else ""
     how = (
         "each question offers two answers as letters (A) and (B), asked in both orders"
