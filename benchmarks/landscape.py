@@ -31,6 +31,12 @@ PAIRS = {(100, 101): 4.0, (102, 103): 3.0, (104, 105): 2.5, (106, 107): 2.0}
 LIMIT = 8.0
 
 
+class Stand(SimpleNamespace):
+    """Stands for a runner: what is kept for one is kept by its identity."""
+
+    __hash__ = object.__hash__
+
+
 class Landscape:
     """Stands in a scorer's place. signal, noise: of the first-order gains, in units of the effects."""
 
@@ -43,7 +49,7 @@ class Landscape:
         words = lambda ids: " ".join(map(str, ids))  # noqa: E731
         tokenizer = lambda texts, **_: {"input_ids": [[int(w) for w in text.split()] for text in texts]}  # noqa: E731
         embed = lambda ids: torch.nn.functional.one_hot(ids, WORDS).float()  # noqa: E731
-        self.runner = SimpleNamespace(
+        self.runner = Stand(
             device=torch.device("cpu"), dtype=torch.float32, decode=words, tokenizer=tokenizer, embed=embed, generate=self._generate,
             shape=SimpleNamespace(d_vocab=WORDS), embeddings=lambda start, stop: torch.eye(WORDS)[start:stop],
         )  # fmt: skip

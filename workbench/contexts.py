@@ -307,7 +307,9 @@ def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
 
 def _window(runner: Runner, context: Context) -> Context:
     """The context from a token on that begins at least _EDGE characters left of the slot, up to one that ends as far right of it, both
-    such that the shorter text has the same tokens; the whole context where no such tokens are found."""
+    such that the shorter text has the same tokens; the whole context where it is short, or no such tokens are found."""
+    if len(context.prefix_text) <= _EDGE and len(context.suffix_text) <= _EDGE:
+        return context
     left = next((k for k in range(len(context.prefix_ids), -1, -1) if _starts_at(runner, context, k)), 0)
     right = next((k for k in range(len(context.suffix_ids)) if len(runner.decode(context.suffix_ids[:k])) >= _EDGE), len(context.suffix_ids))
     text = runner.decode(context.suffix_ids[:right]) if right < len(context.suffix_ids) else context.suffix_text
