@@ -7,9 +7,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.cost_settings import random_llama
 from tests.planted import random_model, toy_persona
 from workbench.answers import answer, answer_each, answer_prompts
-from workbench.contexts import all_survive, allowed_ids, encode_prompt, make_contexts, survives
+from workbench.contexts import _windows, all_survive, allowed_ids, encode_prompt, make_contexts, survives
 from workbench.errors import UserError
 from workbench.models import load_model, runner_for
 from workbench.personas import load_persona
@@ -77,6 +78,27 @@ def test_survival_is_exactly_decode_then_encode(ids):
     )
     assert survives(model, contexts, ids) == honest
     assert all_survive(runner, contexts, [tuple(ids)] * 2) == [honest, honest]
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    """One random block under SmolLM2's tokenizer (49k tokens, byte-level BPE)."""
+    return runner_for(load_model(random_llama(tmp_path_factory.mktemp("llama"), n_layers=1, d_model=64)))
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_near_the_slot_the_same_prompts_survive_as_in_the_whole_text(byte_level, slot):
+    """Random prompts, and prompts with white space and joiners at their edges."""
+    runner = byte_level
+    contexts = make_contexts(runner, load_persona("english_hallucination").split().test, slot, n=4)
+    generator = torch.Generator().manual_seed(0)
+    prompts = [tuple(row) for row in torch.randint(30, 49_000, (400, 5), generator=generator).tolist()]
+    edges = (" leading", "trailing ", "s", "'s", "\n", "Yes", ".", "?!", " ", "n't go", "<|im_end|>", "a\n\nb", "0", "é")
+    odd = [tuple(runner.encode(text)) for text in edges]
+    windows = _windows(runner, contexts)
+    assert sum(len(w.ids(())) for w in windows) < 0.8 * sum(len(c.ids(())) for c in contexts)
+    found = all_survive(runner, contexts, prompts + odd)
+    assert found == [survives(runner, contexts, ids) for ids in prompts + odd] and 0.1 < sum(found[:400]) / 400 < 0.99
 
 
 def test_no_special_or_broken_token_is_allowed(model):

@@ -15,7 +15,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+from tests.planted import toy_persona
 from tests.tiny import tiny_checkpoint
+from workbench.contexts import all_survive, allowed_ids, make_contexts, survives
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.doctor import diagnose, lost_tokens
@@ -118,6 +120,16 @@ def test_most_tokens_survive(real: Real, family: str) -> None:
     assert 0 < len(lost) < 0.03 * SIZES[family]
     for token in lost[:: max(1, len(lost) // 50)]:
         assert tokenizer(tokenizer.decode([token]), add_special_tokens=False)["input_ids"] != [token]
+
+
+@pytest.mark.parametrize("family", ("llama", "qwen3", "gemma3"))
+def test_near_the_slot_the_same_prompts_survive_as_in_the_whole_text(real: Real, family: str) -> None:
+    runner = real.runner(family, "bridge")
+    contexts = make_contexts(runner, toy_persona().split().search, "after_question", n=4)
+    ids = torch.nonzero(allowed_ids(runner))[:, 0]
+    prompts = [tuple(row) for row in ids[torch.randint(len(ids), (300, 4), generator=torch.Generator().manual_seed(0))].tolist()]
+    found = all_survive(runner, contexts, prompts)
+    assert found == [survives(runner, contexts, prompt) for prompt in prompts] and 0 < sum(found) < 300
 
 
 def test_gemma_wants_turns_that_alternate(real: Real) -> None:
