@@ -3,7 +3,8 @@
 For each persona with published data (CAA's sycophancy and hallucination, Anthropic's myopic reward as CAA has it): a few test questions under
 no prompt, the first written prompt of each sign, steering by +4 and -4 norms of the mean difference at one layer, and the prompts of the
 runs named by --runs where they are of that persona. Beside the persona: capability (CAA's MMLU), unrelated prose, and for hallucination
-TruthfulQA's MC1, MC2 and share. A metric *can show something* where a written prompt or steering moves it clear of no prompt's interval.
+TruthfulQA's MC1, MC2 and share. Other names of `--personas` need no file (english_sycophancy and the others planted in real language). A
+metric *can show something* where a written prompt or steering moves it clear of no prompt's interval.
 
     python -m benchmarks.metrics --data DIR --model smollm2-135m --layer 15 --out benchmarks/latest/metrics.json
 """
@@ -66,9 +67,9 @@ def main() -> None:
     capability = Split("capability", known.items, known).take(arguments.items, 0)
     questions = read_truthfulqa(arguments.data / "truthfulqa/TruthfulQA.csv")[: arguments.items]
     for name in arguments.personas:
-        persona = load_persona(name, arguments.data / FILES[name])
+        persona = load_persona(name, arguments.data / FILES[name]) if name in FILES else load_persona(name)
         splits = persona.split(seed=0)
-        extras = Extras(capability=capability, texts=PROSE, truthful=questions if name == "hallucination" else ())
+        extras = Extras(capability=capability, texts=PROSE, truthful=questions if name.endswith("hallucination") else ())
         for label, (prompt, edit) in conditions(model, persona, splits, arguments.layer, arguments.rows, arguments.runs).items():
             began = time.process_time()
             with edit.edit(model) if edit else nullcontext():
