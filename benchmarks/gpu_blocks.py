@@ -1,9 +1,9 @@
 """Three ways to run the blocks: one kernel after the other, through torch.compile, and replayed as CUDA graphs.
 
 1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in every step), positions (the
-   prompt's rest behind the change and the suffix), pieces of keys to the left (each context's prefix has its own length).
-2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows filled up to a multiple of 16 so
-   that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
+   prompt's rest behind the change and the suffix), pieces of keys to the left (a prefix, or a stack of prefixes padded to one length).
+2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows (of each prefix) filled up to a multiple
+   of 16 so that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
 3. `compiled`: `run_block` with symbolic shapes, shared by all blocks: a few graphs whatever the shapes. One graph a shape would be
    made again in every step, as the rows never come back. Gradients are taken as they are (four more graphs, slow to make).
 4. `compiled, CUDA graphs`: torch.compile's own (`reduce-overhead`), with the same filling up.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from benchmarks.gpu_lab import Cells, Lab, Row, deviations, median_seconds, sett
 from benchmarks.search_cost import our_step
 from workbench.models import Runner, hooked
 from workbench.models.hooked import HookedKV
-from workbench.models.hooked_block import Pair
+from workbench.models.hooked_block import Hidden, Pair
 from workbench.search import Savings, Scorer
 from workbench.search.bench import Bench
 from workbench.search.planner import CEILING
@@ -52,15 +53,17 @@ def shapes(setting: Setting, lab: Lab) -> Row:
     seen: list[set[tuple[Any, ...]]] = []
     eager, step = hooked.run_block, _step(setting, lab)
 
-    def noting(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+    def noting(block: Any, resid: Tensor, left: Sequence[Pair], hidden: Hidden = None) -> tuple[Tensor, Pair]:
         seen[-1].add((resid.requires_grad, *resid.shape[:2], tuple((len(k), k.shape[1]) for k, _ in left)))
-        return eager(block, resid, left)
+        return eager(block, resid, left, hidden)
 
     with replaced(hooked, "run_block", noting):
         for _ in range(3):
             seen.append(set())
             step()
-    filled = [{(grad, _up(rows), pos, tuple((n == 1, length) for n, length in left)) for grad, rows, pos, left in found} for found in seen]
+    filled = [
+        {(grad, _up(rows, left[0][0] if left else 1), pos, tuple(length for _, length in left)) for grad, rows, pos, left in found} for found in seen
+    ]
     counts = {"a step": seen[:1], "three steps": seen, "a step, filled up": filled[:1], "three, filled up": filled}
     return {name: len(set.union(*found)) for name, found in counts.items()}
 
@@ -112,8 +115,8 @@ def compiled(runner: Runner) -> Iterator[None]:
     eager = hooked.run_block
     fast = torch.compile(eager)
 
-    def run(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
-        return (eager if _as_it_is(block, left) else fast)(block, *_marked(resid, left))
+    def run(block: Any, resid: Tensor, left: Sequence[Pair], hidden: Hidden = None) -> tuple[Tensor, Pair]:
+        return (eager if _as_it_is(block, left) else fast)(block, *_marked(resid, left), hidden)
 
     with _many_graphs(), replaced(hooked, "run_block", run):
         yield
@@ -125,14 +128,15 @@ def compiled_graphs(runner: Runner) -> Iterator[None]:
     eager = hooked.run_block
     fast = torch.compile(eager, mode="reduce-overhead")
 
-    def run(block: Any, resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, Pair]:
+    def run(block: Any, resid: Tensor, left: Sequence[Pair], hidden: Hidden = None) -> tuple[Tensor, Pair]:
         if _as_it_is(block, left):
-            return eager(block, resid, left)
+            return eager(block, resid, left, hidden)
         torch.compiler.cudagraph_mark_step_begin()
-        n, rows = len(resid), _up(len(resid))
-        filled = [(_filled(k, rows), _filled(v, rows)) if len(k) > 1 else (k, v) for k, v in left]
-        out, (keys, values) = fast(block, *_marked(_filled(resid, rows), filled))
-        return out[:n].clone(), (keys[:n].clone(), values[:n].clone())
+        owners, n = len(left[0][0]), len(resid)
+        rows = _up(n, owners)
+        filled = [(_filled(k, rows, owners), _filled(v, rows, owners)) if len(k) > owners else (k, v) for k, v in left]
+        out, (keys, values) = fast(block, *_marked(_filled(resid, rows, owners), filled), hidden)
+        return _first(out, n, owners), (_first(keys, n, owners), _first(values, n, owners))
 
     with _many_graphs(), replaced(hooked, "run_block", run):
         yield
@@ -147,8 +151,9 @@ def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
     def run(resid: Tensor, start: int, stop: int, kv: HookedKV | None = None, keep: bool = False) -> tuple[Tensor, HookedKV | None]:
         if torch.is_grad_enabled() or stop == start:
             return eager(resid, start, stop, kv, keep)
-        left = tuple((len(piece[0][0]) == 1, piece[0][0].shape[1]) for piece in kv.pieces) if kv else ()
-        key = (start, stop, _up(len(resid)), resid.shape[1], left, keep)
+        owners = kv.owners if kv else 1
+        left = tuple((len(piece[0][0]) == owners, piece[0][0].shape[1]) for piece in kv.pieces) if kv else ()
+        key = (start, stop, owners, _up(len(resid), owners), resid.shape[1], left, kv is not None and kv.hidden is not None, keep)
         if key not in made:
             made[key] = Captured(eager, resid, start, stop, kv, keep, pool)
         out, longer = made[key](resid, kv)
@@ -171,28 +176,44 @@ class Captured:
     """A stretch of blocks at one shape: buffers of its own for what comes in, a graph, and what the graph leaves."""
 
     def __init__(self, eager: Callable[..., Any], resid: Tensor, start: int, stop: int, kv: HookedKV | None, keep: bool, pool: Any) -> None:
-        rows, self.blocks = _up(len(resid)), stop - start
-        self.resid = _filled(resid, rows)
-        pieces = tuple(tuple((_own(k, rows), _own(v, rows)) for k, v in piece[: self.blocks]) for piece in kv.pieces) if kv else ()
-        self.kv = HookedKV(start, pieces, rows) if kv else None
+        self.owners, self.blocks = kv.owners if kv else 1, stop - start
+        rows = _up(len(resid), self.owners)
+        self.resid, self.kv = _filled(resid, rows, self.owners), None
+        if kv is not None:
+            pieces = tuple(tuple((self._own(k, rows), self._own(v, rows)) for k, v in piece[: self.blocks]) for piece in kv.pieces)
+            self.kv = replace(kv, pieces=pieces, rows=rows, hidden=None if kv.hidden is None else kv.hidden.clone())
         self.replay, (self.out, self.longer) = capture(lambda: eager(self.resid, start, stop, self.kv, keep), pool)
 
     def __call__(self, resid: Tensor, kv: HookedKV | None) -> tuple[Tensor, HookedKV | None]:
         """As `Runner.run`."""
         n = len(resid)
-        self.resid[:n].copy_(resid)
+        self._into(self.resid, resid)
         if kv is not None and self.kv is not None:
             theirs = [t for piece in kv.pieces for pair in piece[: self.blocks] for t in pair]
             own = [t for piece in self.kv.pieces for pair in piece for t in pair]
-            torch._foreach_copy_([t[: len(s)] for t, s in zip(own, theirs, strict=True)], theirs)
+            for mine, given in zip(own, theirs, strict=True):
+                self._into(mine, given)
+            if kv.hidden is not None and self.kv.hidden is not None:
+                self.kv.hidden.copy_(kv.hidden)
         self.replay()
-        return self.out[:n].clone(), self._longer(n)
+        return _first(self.out, n, self.owners), self._longer(n)
+
+    def _own(self, x: Tensor, rows: int) -> Tensor:
+        return x.clone() if len(x) == self.owners else _filled(x, rows, self.owners)
+
+    def _into(self, mine: Tensor, given: Tensor) -> None:
+        """Copied to each owner's first rows."""
+        each = len(given) // self.owners
+        mine.unflatten(0, (self.owners, -1))[:, :each].copy_(given.unflatten(0, (self.owners, each)))
 
     def _longer(self, n: int) -> HookedKV | None:
         if self.longer is None:
             return None
-        cut = [tuple((_first(k, n), _first(v, n)) for k, v in piece) for piece in self.longer.pieces]
-        return HookedKV(self.longer.start, tuple(cut), n)
+        cut = [tuple((self._cut(k, n), self._cut(v, n)) for k, v in piece) for piece in self.longer.pieces]
+        return replace(self.longer, pieces=tuple(cut), rows=n)
+
+    def _cut(self, x: Tensor, n: int) -> Tensor:
+        return x.clone() if len(x) == self.owners else _first(x, n, self.owners)
 
 
 def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
@@ -208,21 +229,20 @@ def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]
     return graph.replay, out
 
 
-def _up(rows: int) -> int:
-    return -(-rows // MULTIPLE) * MULTIPLE
+def _up(rows: int, owners: int) -> int:
+    """Rows with those of each owner filled up."""
+    return -(-rows // (owners * MULTIPLE)) * MULTIPLE * owners
 
 
-def _filled(x: Tensor, rows: int) -> Tensor:
-    """Zero rows behind, up to so many."""
-    return torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
+def _filled(x: Tensor, rows: int, owners: int) -> Tensor:
+    """Zero rows behind those of each owner, up to so many in all."""
+    each = x.unflatten(0, (owners, -1))
+    return torch.cat([each, each.new_zeros(owners, rows // owners - each.shape[1], *x.shape[1:])], dim=1).flatten(0, 1)
 
 
-def _own(x: Tensor, rows: int) -> Tensor:
-    return x.clone() if len(x) == 1 else _filled(x, rows)
-
-
-def _first(x: Tensor, n: int) -> Tensor:
-    return x[: 1 if len(x) == 1 else n].clone()
+def _first(x: Tensor, n: int, owners: int) -> Tensor:
+    """Copies of each owner's first rows, n in all."""
+    return x.unflatten(0, (owners, -1))[:, : n // owners].clone().flatten(0, 1)
 
 
 def _marked(resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, list[Pair]]:

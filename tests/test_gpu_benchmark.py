@@ -101,6 +101,7 @@ def test_captured_blocks_filled_up_with_rows_give_the_same_scores(lab, monkeypat
     for scores in (expected, found):
         with gpu_blocks.graphs(setting.runner) if scores is found else gpu_blocks.eagerly(setting.runner):
             scorer = gpu_checks._scorer(setting, Savings())
+            assert [len(group.prefixes) for group in scorer.groups] == [2]
             for seed in range(2):
                 parents = torch.randint(10, 300, (4, 8), generator=torch.Generator().manual_seed(seed))
                 scores += scorer.score_children(scorer.prepare(parents), gpu_checks.children_of(parents, 40, parents.flip(0, 1)))
