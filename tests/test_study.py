@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,10 +17,12 @@ from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.evaluation import text_cross_entropies
 from workbench.personas import Split, load_persona
+from workbench.report.contents import read_contents
+from workbench.report.story import best_found
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
 from workbench.study.settings import Attribution, Collateral, Data, Directions, Search
-from workbench.study.stages import Material
+from workbench.study.stages import Material, best_search
 from workbench.study.watched import watched
 
 TINY = Study(
@@ -93,6 +96,17 @@ def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(or
     with pytest.raises(UserError, match=r"nothing\.txt"):
         run(asked, tmp_path / "run", model=organism)
     assert not RunDirectory.create(tmp_path / "run", resume=True).manifest().stages
+
+
+def test_the_prompt_of_the_headline_is_the_one_that_is_attributed(finished):
+    """Of the primary searches the best on selection, whatever its place in the study; ties go by order."""
+    contents = read_contents(finished.path)
+    assert contents.comparison is not None
+    entry = json.loads((finished.path / "attribution.json").read_text())
+    assert entry["prompt"] == best_found(contents.comparison).prompt
+    frontiers = {name: SimpleNamespace(candidates=[SimpleNamespace(chosen=True, selection_rate=r)]) for name, r in (("resga", 0.6), ("saega", 0.4))}
+    assert [best_search(TINY.model_copy(update={"sign": sign}), frontiers) for sign in ("suppress", "induce")] == ["saega", "resga"]
+    assert best_search(TINY.model_copy(update={"primary": ("resga",)}), frontiers) == "resga" and best_search(TINY, {}) is None
 
 
 def test_the_explanation_has_its_circuit_side_effects_and_cards(finished):

@@ -4,6 +4,7 @@ Ray listens on loopback only, and nothing of it is left when a test ends."""
 
 from __future__ import annotations
 
+import os
 import socket
 import warnings
 
@@ -15,6 +16,7 @@ from workbench.errors import UserError
 from workbench.runs import RunDirectory
 from workbench.sweep import Sweep, pool, sweep
 
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported, which decides by it: loopback only
 pytest.importorskip("ray")
 
 pytestmark = [

@@ -362,8 +362,12 @@ def _typical_length(chosen: Mapping[str, Frontier]) -> int:
 
 
 def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
-    """The search whose prompt is attributed: the study's first primary one, else the best on selection."""
-    for name in study.primary:
-        if name in chosen:
-            return name
-    return next(iter(chosen), None)
+    """The search whose prompt is attributed: of the study's primary ones (of all, where none is primary) the best on selection, as in the
+    report's headline; ties go by order."""
+    wanted = 1 if study.sign == "induce" else -1
+
+    def rate(name: str) -> float:
+        best = next((c for c in chosen[name].candidates if c.chosen), None)
+        return wanted * best.selection_rate if best is not None and best.selection_rate is not None else -np.inf
+
+    return max([name for name in study.primary if name in chosen] or list(chosen), key=rate, default=None)
