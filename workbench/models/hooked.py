@@ -79,8 +79,8 @@ class HookedKV(KV):
 
     def longer(self, new: list[Pair]) -> HookedKV:
         """Behind it the new positions of each block; joined to the last piece where both have a row each."""
-        piece, pieces = tuple(new), self.pieces
-        if len(pieces[-1][0][0]) == len(piece[0][0]) and (len(pieces) > 1 or self.owners == 1):
+        piece, pieces, only_a_stack = tuple(new), self.pieces, self.owners > 1 and len(self.pieces) == 1
+        if len(pieces[-1][0][0]) == len(piece[0][0]) and not only_a_stack:
             both = zip(pieces[-1], piece, strict=True)
             piece, pieces = tuple((torch.cat([k, kk], dim=1), torch.cat([v, vv], dim=1)) for (k, v), (kk, vv) in both), pieces[:-1]
         return replace(self, pieces=(*pieces, piece))

@@ -63,6 +63,7 @@ class Fluency:
 
     def of(self, group: Group, ids: Ids) -> Float[Tensor, " candidate"]:
         """What one group adds to the fluency of any prompts of equal length."""
+        assert group.next_log_probs is not None, "only fluent groups are asked"
         top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
         first = -group.next_log_probs[:, 0, ids[:, 0]].sum(0)
         behind = self._cross_entropy(top[:, :-1], _to_each(group, ids[:, 1:])).sum(1)
