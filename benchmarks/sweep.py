@@ -75,10 +75,12 @@ def one_worker(asked: Sweep, place: Path, repeats: int) -> tuple[dict[str, Any],
     """All studies alone, then all by a sweep of one worker in this process (or the other way round), in processor seconds, the loading
     of the model counted in neither; and the undisturbed results."""
     torch.set_num_threads(1)
+    load_model("organism")  # the first one imports the libraries
     begun = time.process_time()
     model = load_model("organism")
     loading = time.process_time() - begun
     planned, spent, expected = plan(asked.expand()), [], pd.DataFrame()
+    run(planned[0].study, place / "warm", model=model)  # the first study imports what its stages need
     for repeat in range(repeats):
         ways: list[tuple[str, Callable[[Path], Any]]] = [
             ("alone", lambda to: [run(p.study, to / p.key, model=model) for p in planned]),
