@@ -267,9 +267,13 @@ def _printable(text: str) -> bool:
 def survives(model: Any, contexts: Contexts, prompt_ids: Sequence[int]) -> bool:
     """True if the prompt's text, set into every distinct surrounding of `contexts`, encodes to exactly these ids in place."""
     runner, ids = runner_for(model), tuple(prompt_ids)
-    text, around = runner.decode(ids), _surroundings(contexts)
-    if not ids or text != text.strip():
-        return False
+    text = runner.decode(ids)
+    return bool(ids) and text == text.strip() and _stands_whole(runner, contexts, text, ids)
+
+
+def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int, ...]) -> bool:
+    """Whether the text of each whole context with the prompt's in its slot encodes to these ids in place."""
+    around = _surroundings(contexts)
     encoded = runner.tokenizer([c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False)["input_ids"]
     return all(_in_place(tuple(found), context, ids) for found, context in zip(encoded, around, strict=True))
 
@@ -354,9 +358,7 @@ def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
     first = contexts[0]
     whole = tuple(runner.encode(first.prefix_text + text + first.suffix_text))
     ids = whole[len(first.prefix_ids) : len(whole) - _suffix_length(runner, first)]
-    around = _surroundings(contexts)
-    encoded = runner.tokenizer([c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False)["input_ids"]
-    if not all(_in_place(tuple(found), c, ids) for found, c in zip(encoded, around, strict=True)):
+    if not _stands_whole(runner, contexts, text, ids):
         raise UserError(f"the prompt {text!r} does not keep its tokens inside every context: its edges merge with the template")
     return ids
 
