@@ -29,10 +29,11 @@ import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-from workbench.attribution import Ledger, Problem, Replacement, Shapley, attribute, units
+from workbench.attribution import AttributionProblem, Ledger, ShapleyValues, TokenReplacement, attribute
+from workbench.attribution import heads_and_mlps as units
+from workbench.attribution.attribution_patching import about_answer, estimate, exact_effects, strongest
+from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit
-from workbench.attribution.nodes import about_answer, estimate, exact_effects, strongest
-from workbench.attribution.targets import as_targets
 from workbench.contexts import Contexts, encode_prompt, make_contexts
 from workbench.directions import find_directions, random_directions
 from workbench.latents import rank_latents
@@ -44,7 +45,7 @@ from workbench.sae import load_sae
 from workbench.statistics import cluster_interval
 from workbench.world import World
 
-ESTIMATORS = ("gradient_x_input", "integrated_gradients", "relevance", Replacement(draws=4), Shapley(pairs=4))
+ESTIMATORS = ("gradient_x_input", "integrated_gradients", "relevance", TokenReplacement(draws=4), ShapleyValues(pairs=4))
 SHUFFLES = 200
 
 
@@ -104,7 +105,7 @@ def circuits(model: Any, contexts: Contexts, texts: list[str]) -> list[dict[str,
     rows = []
     for text in texts:
         runner, began = runner_for(model), time.process_time()
-        found = circuit(Problem(runner, encode_prompt(runner, contexts, text), contexts, as_targets({})))
+        found = circuit(AttributionProblem(runner, encode_prompt(runner, contexts, text), contexts, as_targets({})))
         row: dict[str, Any] = {"prompt": text, "total": found.total.estimate, "agreement": found.agreement, "seconds": time.process_time() - began}
         if found.proof is not None:
             p = found.proof
@@ -134,7 +135,7 @@ def mediated(model: Any, splits: Splits, contexts: Contexts, texts: list[str]) -
 def patching(model: Any, contexts: Contexts, text: str, n: int = 24) -> dict[str, float]:
     """Estimates of all nodes against exact patches of the n strongest and n random others; seconds for all, in turns."""
     runner = runner_for(model)
-    problem = about_answer(Problem(runner, encode_prompt(runner, contexts, text), contexts, as_targets({})))
+    problem = about_answer(AttributionProblem(runner, encode_prompt(runner, contexts, text), contexts, as_targets({})))
     (other,) = neutral_prompts(runner, contexts, 1, len(problem.prompt), 0)
     order = strongest(estimate(problem, other), 10**9)
     keys = order[:n] + [order[int(i)] for i in n + np.random.default_rng(0).permutation(max(0, len(order) - n))[:n]]

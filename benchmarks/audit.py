@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench.attribution.targets import as_targets
-from workbench.audit import Audit, Effects, Words, audit
-from workbench.audit.effects import WordProblem, word_effects
+from workbench.attribution.attribution_targets import as_targets
+from workbench.audit import Audit, PromptEffects, PromptWords, audit
+from workbench.audit.word_effects import WordProblem, word_effects
 from workbench.contexts import make_contexts
 from workbench.models import load_model, runner_for
 from workbench.personas import load_persona
@@ -61,7 +61,7 @@ def hidden(world: World, persona: str, sign: int, count: int, rng: random.Random
             return Hidden(text, units)
 
 
-def naming(pairs: Sequence[tuple[Hidden, Effects]], threshold: float) -> dict[str, Any]:
+def naming(pairs: Sequence[tuple[Hidden, PromptEffects]], threshold: float) -> dict[str, Any]:
     """Precision and recall where a word is named if its effect is clear and at least `threshold`."""
     right = named = found = planted = 0
     for made, effects in pairs:
@@ -79,7 +79,7 @@ def thresholds(model: Any, world: World, prompts: int, questions: int) -> dict[s
         contexts = make_contexts(model, load_persona(persona).split(0).selection, n=questions)
         for k in range(prompts):
             made = hidden(world, persona, +1, k % 4, random.Random(f"audit-selection-{persona}-{k}"))
-            problem = WordProblem.of(runner_for(model), Words.of(made.text), contexts, as_targets([]))
+            problem = WordProblem.of(runner_for(model), PromptWords.of(made.text), contexts, as_targets([]))
             pairs.append((made, word_effects(problem, least=min(THRESHOLDS))))
     return {str(threshold): naming(pairs, threshold) for threshold in THRESHOLDS}
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from benchmarks.baselines.target import Target, Text
 from workbench.contexts import Contexts, make_contexts
 from workbench.models import Runner, Site, load_model, runner_for
-from workbench.models.smollm import smollm_directory
-from workbench.models.sources import find_source
-from workbench.objectives import Projection
+from workbench.models.gguf_files import smollm_directory
+from workbench.models.model_sources import find_source
+from workbench.objectives import ProjectionObjective
 from workbench.personas import Item, Persona, Split, load_persona
 
 WORDS = ["river", "stone", "garden", "window", "light", "morning", "paper", "market", "doctor", "teacher", "winter", "summer", "music"]
@@ -30,7 +30,7 @@ class Setting:
     reference: PreTrainedModel
     contexts: Contexts
     texts: list[Text]
-    objective: Projection
+    objective: ProjectionObjective
     target: Target
 
 
@@ -47,7 +47,9 @@ class Loaded:
         vector = torch.nn.functional.normalize(torch.randn(self.runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
         vector = vector.to(self.runner.device)
         texts = [(c.prefix_ids, c.suffix_ids) for c in contexts]
-        return Setting(self.name, slot, self.runner, self.reference, contexts, texts, Projection(vector, Site(layer), "raw"), Target(vector, layer))
+        return Setting(
+            self.name, slot, self.runner, self.reference, contexts, texts, ProjectionObjective(vector, Site(layer), "raw"), Target(vector, layer)
+        )
 
     def _contexts(self, slot: str, n: int, tokens: int) -> Contexts:
         if self.name == "organism":

@@ -22,8 +22,8 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from workbench.directions import METHODS, Direction, find_directions
-from workbench.directions.data import Labelled
-from workbench.directions.draw import Draw
+from workbench.directions.activation_sampling import ActivationSampler
+from workbench.directions.labelled_activations import LabelledActivations
 from workbench.latents import rank_latents
 from workbench.models import load_model, runner_for
 from workbench.personas import Splits, load_persona
@@ -40,7 +40,7 @@ class Judge:
         units, decoys = list(world.truth.units), [decoy.word for decoy in world.decoys]
         self.planted = np.array([world.effect_of(persona, unit) for unit in units])
         layers = range(runner_for(model).shape.n_layers)
-        self.data: Labelled = Draw(runner_for(model), layers).under_each(splits.test, units + decoys, n_contexts)
+        self.data: LabelledActivations = ActivationSampler(runner_for(model), layers).under_each(splits.test, units + decoys, n_contexts)
         self.n_rows = len(units) + len(decoys) + 1
         self.effects = self.change(self.data.scores)
 

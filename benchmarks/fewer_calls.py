@@ -26,11 +26,11 @@ from workbench.budget import Budget
 from workbench.models import load_model
 from workbench.objectives import projection
 from workbench.runs import write_json
-from workbench.search import EPO, Bench, Frontier, Guided, Method, Proposals, RandomSearch, Scored, hypervolume, search
-from workbench.search.fluency import Prepared
-from workbench.search.prefixes import Savings
-from workbench.study.presets import demo_study
+from workbench.search import EPO, ChildProposals, Frontier, Guided, RandomSearch, ScoredPrompts, SearchMethod, SearchToolkit, hypervolume, search
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.scoring.prefix_cache import Optimizations
 from workbench.study.stages import Material, lexicon_of, scan
+from workbench.study.study_presets import demo_study
 
 LEVELS = (1.0, 0.99, 0.95)
 
@@ -40,7 +40,7 @@ class MeanGradient(EPO):
 
     keep: float = Field(0.8, ge=0, lt=1)
 
-    def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Swaps among the top tokens by the mean gradient and the own fluency gradient."""
         weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
@@ -58,7 +58,7 @@ class Screened(Guided):
     noise: float = Field(0.3, gt=0)
     fluent_start: float = 0.0
 
-    def propose(self, bench: Bench, prepared: Prepared, step: int) -> Proposals:
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Covering prompts first, then Guided's children."""
         if step >= self.screen:
             return super().propose(bench, prepared, step)
@@ -69,7 +69,9 @@ class Screened(Guided):
         rows = order[: total * self.length].reshape(total, self.length).tolist()
         return bench.from_list([(i % len(prepared.ids), tuple(row)) for i, row in enumerate(rows)], prepared.ids)
 
-    def learn(self, bench: Bench, prepared: Prepared, proposals: Proposals, parents: Scored, children: Scored) -> None:
+    def learn(
+        self, bench: SearchToolkit, prepared: PreparedParents, proposals: ChildProposals, parents: ScoredPrompts, children: ScoredPrompts
+    ) -> None:
         """What Guided learns of the gradient, and the regression in place of its filter."""
         super().learn(bench, prepared, proposals, parents, children)
         ids, values = torch.cat([parents.ids, children.ids]).cpu(), torch.cat([parents.objective, children.objective]).cpu()
@@ -87,7 +89,7 @@ class Screened(Guided):
         memory["variance"][tokens] = (torch.cholesky_inverse(factor).diagonal() / spread).float().clamp(0, 1)
 
 
-def ways() -> dict[str, Method]:
+def ways() -> dict[str, SearchMethod]:
     """By name, all with the demo's population and number of children."""
     size: dict[str, Any] = {"population": 6, "children": 12, "gradient_contexts": 4}
     plain = {"top_k": 48, "restart_every": 0}
@@ -100,9 +102,9 @@ def cell(model: Any, persona: str, sign: Any, seed: int) -> list[dict[str, Any]]
     material, s = Material.load(study, model), study.search
     scaled = projection(scan(material).best).calibrate(model, material.search_contexts, n=s.neutral, length=8, seed=seed)
 
-    def climb(method: Method, budget: Budget) -> Frontier:
+    def climb(method: SearchMethod, budget: Budget) -> Frontier:
         goal = scaled if sign == "induce" else -scaled
-        savings, words = Savings(halving=s.halving), lexicon_of(material)
+        savings, words = Optimizations(halving=s.halving), lexicon_of(material)
         return search(model, goal, material.search_contexts, method, budget, seed, savings=savings, batch_tokens=s.batch_tokens, lexicon=words)
 
     reference = climb(RandomSearch(population=6, children=12), s.budget)

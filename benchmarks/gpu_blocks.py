@@ -26,12 +26,13 @@ from torch._dynamo.utils import counters
 from benchmarks.cost_settings import Setting
 from benchmarks.gpu_lab import Cells, Lab, Row, deviations, median_seconds, setting_of, timed
 from benchmarks.search_cost import our_step
-from workbench.models import Runner, hooked
-from workbench.models.hooked import HookedKV
+from workbench.models import Runner
+from workbench.models import hooked_runner as hooked
 from workbench.models.hooked_block import Hidden, Pair
-from workbench.search import Savings, Scorer
-from workbench.search.bench import Bench
-from workbench.search.planner import CEILING
+from workbench.models.hooked_runner import HookedKeyValueCache
+from workbench.search import Optimizations, Scorer
+from workbench.search.scoring.batch_size import CEILING
+from workbench.search.toolkit import SearchToolkit
 
 MULTIPLE = 16
 
@@ -41,7 +42,7 @@ def ways(lab: Lab) -> Cells:
     n = 2 if lab.small else 8
     loaded = lab.loaded()
     setting = setting_of(loaded, "after_question", n, lab)
-    prompts = Bench.make(Scorer(setting.runner, setting.objective, setting.contexts), seed=0).random_prompts(32, lab.size.length)
+    prompts = SearchToolkit.make(Scorer(setting.runner, setting.objective, setting.contexts), seed=0).random_prompts(32, lab.size.length)
     expected = Scorer(setting.runner, setting.objective, setting.contexts).score(prompts)
     yield "shapes", partial(shapes, setting, lab)
     for name, way in WAYS.items():
@@ -86,7 +87,7 @@ def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Te
 
 
 def _step(setting: Setting, lab: Lab) -> Callable[[], None]:
-    return our_step(setting, lab.size, Savings(), CEILING[setting.runner.device.type])
+    return our_step(setting, lab.size, Optimizations(), CEILING[setting.runner.device.type])
 
 
 @contextmanager
@@ -148,7 +149,9 @@ def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
     eager, made = runner.run, {}
     pool = torch.cuda.graph_pool_handle()
 
-    def run(resid: Tensor, start: int, stop: int, kv: HookedKV | None = None, keep: bool = False) -> tuple[Tensor, HookedKV | None]:
+    def run(
+        resid: Tensor, start: int, stop: int, kv: HookedKeyValueCache | None = None, keep: bool = False
+    ) -> tuple[Tensor, HookedKeyValueCache | None]:
         if torch.is_grad_enabled() or stop == start:
             return eager(resid, start, stop, kv, keep)
         owners = kv.owners if kv else 1
@@ -175,7 +178,9 @@ WAYS: dict[str, Callable[[Runner], Any]] = {
 class Captured:
     """A stretch of blocks at one shape: buffers of its own for what comes in, a graph, and what the graph leaves."""
 
-    def __init__(self, eager: Callable[..., Any], resid: Tensor, start: int, stop: int, kv: HookedKV | None, keep: bool, pool: Any) -> None:
+    def __init__(
+        self, eager: Callable[..., Any], resid: Tensor, start: int, stop: int, kv: HookedKeyValueCache | None, keep: bool, pool: Any
+    ) -> None:
         self.owners, self.blocks = kv.owners if kv else 1, stop - start
         rows = _up(len(resid), self.owners)
         self.resid, self.kv = _filled(resid, rows, self.owners), None
@@ -184,7 +189,7 @@ class Captured:
             self.kv = replace(kv, pieces=pieces, rows=rows, hidden=None if kv.hidden is None else kv.hidden.clone())
         self.replay, (self.out, self.longer) = capture(lambda: eager(self.resid, start, stop, self.kv, keep), pool)
 
-    def __call__(self, resid: Tensor, kv: HookedKV | None) -> tuple[Tensor, HookedKV | None]:
+    def __call__(self, resid: Tensor, kv: HookedKeyValueCache | None) -> tuple[Tensor, HookedKeyValueCache | None]:
         """As `Runner.run`."""
         n = len(resid)
         self._into(self.resid, resid)
@@ -206,7 +211,7 @@ class Captured:
         each = len(given) // self.owners
         mine.unflatten(0, (self.owners, -1))[:, :each].copy_(given.unflatten(0, (self.owners, each)))
 
-    def _longer(self, n: int) -> HookedKV | None:
+    def _longer(self, n: int) -> HookedKeyValueCache | None:
         if self.longer is None:
             return None
         cut = [tuple((self._cut(k, n), self._cut(v, n)) for k, v in piece) for piece in self.longer.pieces]

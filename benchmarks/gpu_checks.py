@@ -16,13 +16,13 @@ from benchmarks.gpu_lab import SMALL, WIDE, Cells, Lab, Row, deviations, random_
 from workbench.budget import Budget
 from workbench.errors import UserError
 from workbench.models import Runner, load_model, runner_for
-from workbench.models.checkpoint import load_reference, load_tokenizer, open_checkpoint
-from workbench.models.device_memory import peak_memory
-from workbench.models.load import _to_bridge, attach
-from workbench.search import EPO, Proposals, Savings, Scorer, search
-from workbench.search.bench import Bench
+from workbench.models.loading import _to_bridge, attach
+from workbench.models.memory_in_use import peak_memory
+from workbench.models.model_directory import load_reference, load_tokenizer, open_model_directory
+from workbench.search import EPO, ChildProposals, Optimizations, Scorer, search
+from workbench.search.toolkit import SearchToolkit
 
-NO_SAVINGS = Savings(prefix_kv=False, shared_prompt=False, parent_kv=False, lazy_fluency=False, last_position=False, stacked_contexts=False)
+NO_SAVINGS = Optimizations(prefix_kv=False, shared_prompt=False, parent_kv=False, lazy_fluency=False, last_position=False, stacked_contexts=False)
 LENGTH, PARENTS = 8, 4
 
 # ---- agree ----------------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def agree(lab: Lab) -> Cells:
             name: setting_of(lab.loaded(device, dtype), slot, 2 if lab.small else 4, lab, tokens=64)
             for name, device, dtype in (("cpu", "cpu", "float32"), ("float32", lab.device, "float32"), ("bfloat16", lab.device, "bfloat16"))
         }
-        prompts = Bench.make(_scorer(settings["cpu"]), seed=0).random_prompts(16 if lab.small else 64, LENGTH)
+        prompts = SearchToolkit.make(_scorer(settings["cpu"]), seed=0).random_prompts(16 if lab.small else 64, LENGTH)
         for one, other in (("float32", "cpu"), ("bfloat16", "float32")):
             yield f"{slot}: scores, {one} against {other}", partial(scores_agree, settings[one], settings[other], prompts)
             yield f"{slot}: tokens of the gradient, {one} against {other}", partial(tokens_agree, settings[one], settings[other], prompts)
@@ -44,7 +44,7 @@ def agree(lab: Lab) -> Cells:
         yield f"{slot}: a search of 3 steps, float32 against cpu", partial(searches_agree, settings["float32"], settings["cpu"])
 
 
-def _scorer(setting: Setting, savings: Savings | None = None) -> Scorer:
+def _scorer(setting: Setting, savings: Optimizations | None = None) -> Scorer:
     return Scorer(setting.runner, setting.objective, setting.contexts, savings)
 
 
@@ -79,7 +79,7 @@ def tokens_agree(one: Setting, other: Setting, prompts: torch.Tensor, k: int = 2
 
 
 def _top(setting: Setting, parents: torch.Tensor, k: int) -> torch.Tensor:
-    bench = Bench.make(_scorer(setting), seed=0)
+    bench = SearchToolkit.make(_scorer(setting), seed=0)
     prepared = bench.scorer.prepare(parents.to(setting.runner.device))
     gains = bench.gains(prepared, bench.scorer.gradients(prepared.ids))
     return bench.top_tokens(gains, prepared.ids, k).cpu()
@@ -94,14 +94,14 @@ def searches_agree(one: Setting, other: Setting) -> Row:
     return {"candidates": len(expected), "shared": len(both), "same frontier": list(found) == list(expected), "largest difference": far}
 
 
-def children_of(parents: torch.Tensor, n: int, tokens: torch.Tensor | None = None) -> Proposals:
+def children_of(parents: torch.Tensor, n: int, tokens: torch.Tensor | None = None) -> ChildProposals:
     """n children of one swap each, at every position equally often. tokens: where the new ones are taken from (else: random ones)."""
     number = torch.arange(n, device=parents.device)
     owner, position = number % len(parents), number // len(parents) % parents.shape[1]
     drawn = torch.randint(10, 10_000, (n,), generator=torch.Generator().manual_seed(0)).to(parents.device)
     ids = parents[owner].clone()
     ids[number, position] = drawn if tokens is None else tokens.flatten()[number % tokens.numel()]
-    return Proposals(ids, owner, position)
+    return ChildProposals(ids, owner, position)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def device_map(lab: Lab) -> Cells:
 def spread_out(lab: Lab) -> Runner:
     """Embedding, lower half and head on the CPU, upper half and final norm on the device. `load_model` refuses CPU and GPU together
     (Hugging Face would move weights to and fro); two real devices are needed here, so the map is put on by hand."""
-    checkpoint = open_checkpoint(lab.source)
+    checkpoint = open_model_directory(lab.source)
     reference = load_reference(checkpoint, torch.float32, "cpu")
     n, upper = checkpoint.config.num_hidden_layers, "cuda:0" if lab.device == "cuda" else lab.device
     places = {f"model.layers.{i}": "cpu" if i < n // 2 else upper for i in range(n)}

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from benchmarks.cost_settings import Loaded, Setting
 from benchmarks.search_cost import Size
 from workbench.models import Runner, load_model, runner_for
-from workbench.models.smollm import smollm_directory
+from workbench.models.gguf_files import smollm_directory
 
 Row = dict[str, object]
 #: Label and work of each cell of a part; the work is called outside, where its failure is caught.

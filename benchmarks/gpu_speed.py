@@ -19,15 +19,15 @@ from benchmarks.cost_settings import Loaded, Setting
 from benchmarks.gpu_lab import LLAMA8B, SMALL, Cells, Lab, Row, deviations, median_seconds, products_a_second, random_llama, setting_of, timed
 from benchmarks.search_cost import Size, cached_flops, our_step, plain_flops, table
 from workbench.models import load_model, runner_for
-from workbench.models.device_memory import peak_memory
-from workbench.models.facts import Facts
-from workbench.models.runner import Shape
-from workbench.search import EPO, Savings, Scorer
-from workbench.search.bench import Bench
-from workbench.search.planner import CEILING
-from workbench.search.selection import CanMatter, frontier
-from workbench.study.plan import _Counts, _Data
-from workbench.study.settings import Search, Study
+from workbench.models.memory_in_use import peak_memory
+from workbench.models.model_sizes import ModelSizes
+from workbench.models.runner import ModelShape
+from workbench.search import EPO, Optimizations, Scorer
+from workbench.search.elite_selection import CanSurvive, frontier
+from workbench.search.scoring.batch_size import CEILING
+from workbench.search.toolkit import SearchToolkit
+from workbench.study.cost_estimate import _Counts, _Data
+from workbench.study.study_settings import SearchSettings, Study
 
 # ---- cost -----------------------------------------------------------------------------------------------------------
 
@@ -46,7 +46,10 @@ def contest(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) -
     """A row of `search_cost`'s table. Baselines: gradients of all parents in one batch, `few` candidates in one, scaled to all of them
     (one parent or a handful would not fill a GPU). tokens: of our chunk, else the device's ceiling, as a search takes it."""
     tokens = tokens or CEILING[setting.runner.device.type]
-    ours = {name: our_step(setting, size, savings, tokens) for name, savings in (("ours", Savings()), ("halved", Savings(halving=size.halving)))}
+    ours = {
+        name: our_step(setting, size, savings, tokens)
+        for name, savings in (("ours", Optimizations()), ("halved", Optimizations(halving=size.halving)))
+    }
     flops = {name: _counted(setting, step) for name, step in ours.items()}
     runs: dict[str, Callable[[], float]] = {name: lambda step=step: timed(step, lab.device) for name, step in ours.items()}
     runs |= {"plain": plain(setting, size, lab), "cached": cached(setting, size, lab)}
@@ -110,8 +113,10 @@ def _prompts(setting: Setting, size: Size) -> torch.Tensor:
 def stages(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) -> Row:
     """Seconds of the parts of our step, each until the device is done (the second of two runs): `drawing` is the host's choice of children with
     its gradients taken off."""
-    scorer = Scorer(setting.runner, setting.objective, setting.contexts, Savings(), tokens or CEILING[setting.runner.device.type], fluency_groups=1)
-    bench, n = Bench.make(scorer, seed=0), len(setting.contexts)
+    scorer = Scorer(
+        setting.runner, setting.objective, setting.contexts, Optimizations(), tokens or CEILING[setting.runner.device.type], fluency_groups=1
+    )
+    bench, n = SearchToolkit.make(scorer, seed=0), len(setting.contexts)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=n)
     parents = bench.random_prompts(size.parents, size.length)
     archive, kept = frontier(scorer.score(parents)), {}
@@ -119,7 +124,7 @@ def stages(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) ->
         "prepare": lambda: scorer.prepare(parents),
         "gradients": lambda: (scorer.gradients(parents, n), scorer.fluency_gradients(parents)),
         "propose": lambda: method.propose(bench, kept["prepare"], 0),
-        "children": lambda: scorer.score_children(kept["prepare"], kept["propose"], CanMatter(method.weights, archive)),
+        "children": lambda: scorer.score_children(kept["prepare"], kept["propose"], CanSurvive(method.weights, archive)),
         "survivors": lambda: method.survivors(bench, kept["children"][0].join(kept["children"][1]), 0),
         "frontier": lambda: frontier(archive.join(kept["children"][0].join(kept["children"][1]))),
     }
@@ -183,7 +188,7 @@ def _step(setting: Setting, size: Size, lab: Lab) -> Row:
     plan = scorer.plan(size.length, size.parents, size.candidates)
     tokens = scorer.chunk.tokens
     del scorer
-    step = our_step(setting, size, Savings(), tokens)
+    step = our_step(setting, size, Optimizations(), tokens)
     step()
     with peak_memory(setting.runner.device) as peak:
         step()
@@ -195,7 +200,7 @@ def _step(setting: Setting, size: Size, lab: Lab) -> Row:
 
 def operations(setting: Setting, size: Size) -> Row:
     """Operations of one step: counted by torch as they run, by the runner's meter, and as `workbench plan` has them."""
-    step = our_step(setting, size, Savings())
+    step = our_step(setting, size, Optimizations())
     with Operations() as counter:
         metered = _counted(setting, step)
     counted = counter.total
@@ -221,12 +226,12 @@ class Operations(TorchDispatchMode):
 
 def planned_operations(setting: Setting, size: Size) -> float:
     """What `workbench plan` expects of one step on these contexts (of two steps less of one: what is done once cancels)."""
-    shape: Shape = setting.runner.shape
+    shape: ModelShape = setting.runner.shape
     texts, n = setting.texts, len(setting.contexts)
     data = _Data(n, float(np.mean([len(a) + len(b) for a, b in texts])), float(np.mean([len(b) for _, b in texts])), 1, ())
     options = {"length": size.length, "population": size.parents, "children": size.candidates // size.parents, "gradient_contexts": n}
-    study = Study(slot=setting.slot, search=Search(method="epo", options=options, contexts=n))
-    counts = _Counts(study, Facts(shape, 0, ""), data)
+    study = Study(slot=setting.slot, search=SearchSettings(method="epo", options=options, contexts=n))
+    counts = _Counts(study, ModelSizes(shape, 0, ""), data)
     one, two = (
         replace(counts, study=study.model_copy(update={"search": study.search.model_copy(update={"budget": SimpleNamespace(steps=k)})}))
         for k in (1, 2)
@@ -264,7 +269,7 @@ def exponent(loaded: Loaded, lab: Lab, factor: str, values: tuple[int, ...]) -> 
     for value in values:
         point = {"candidates": lab.size.candidates, "contexts": 2 if lab.small else 8, factor: value}
         setting = setting_of(loaded, "after_question", point["contexts"], lab)
-        step = our_step(setting, replace(lab.size, candidates=point["candidates"]), Savings(), CEILING[setting.runner.device.type])
+        step = our_step(setting, replace(lab.size, candidates=point["candidates"]), Optimizations(), CEILING[setting.runner.device.type])
         step()
         times.append(median_seconds(step, lab.device, lab.repeats)["seconds"])
     return {"values": values, "seconds": times, "exponent": float(np.polyfit(np.log(values), np.log(times), 1)[0])}

@@ -23,23 +23,23 @@ from benchmarks.search_quality import METHODS, Setting, make_setting
 from workbench.budget import Budget
 from workbench.models import runner_for
 from workbench.runs import write_json
-from workbench.search import Bench, Proposals, Scorer, search
-from workbench.search.fluency import Prepared
+from workbench.search import ChildProposals, Scorer, SearchToolkit, search
+from workbench.search.scoring.cross_entropy import PreparedParents
 
 
-def prompts(setting: Setting, bench: Bench, n: int) -> torch.Tensor:
+def prompts(setting: Setting, bench: SearchToolkit, n: int) -> torch.Tensor:
     """n random prompts, and the strongest one of ten steps of random search."""
     found = search(setting.model, setting.goal, setting.contexts, METHODS["random"], Budget(steps=10), lexicon=setting.words)
     return torch.cat([bench.random_prompts(n, METHODS["random"].length), torch.tensor([found.best.ids])])
 
 
-def swaps_of(bench: Bench, prepared: Prepared, row: int) -> tuple[np.ndarray, np.ndarray]:
+def swaps_of(bench: SearchToolkit, prepared: PreparedParents, row: int) -> tuple[np.ndarray, np.ndarray]:
     """(true gains, first-order gains) of every swap of one parent, places x words."""
     words, parent = torch.nonzero(bench.allowed)[:, 0], prepared.ids[row]
     places = torch.arange(len(parent)).repeat_interleave(len(words))
     children = parent.repeat(len(places), 1)
     children[torch.arange(len(places)), places] = words.repeat(len(parent))
-    proposals = Proposals(children, torch.full((len(places),), row), places)
+    proposals = ChildProposals(children, torch.full((len(places),), row), places)
     parents, scored = bench.scorer.score_children(prepared, proposals, lambda _, objective, __: torch.full_like(objective, -1.0))
     slope = bench.scorer.gradients(parent[None])
     return (
@@ -73,7 +73,7 @@ def main() -> None:
     rows = []
     for persona in arguments.personas:
         setting = make_setting(persona, "suppress", arguments.contexts)
-        bench = Bench.make(Scorer(runner_for(setting.model), setting.goal, setting.contexts), 0, setting.words)
+        bench = SearchToolkit.make(Scorer(runner_for(setting.model), setting.goal, setting.contexts), 0, setting.words)
         prepared = bench.scorer.prepare(prompts(setting, bench, arguments.prompts))
         for row, ids in enumerate(prepared.ids.tolist()):
             rows.append({"persona": persona, "prompt": bench.scorer.runner.decode(ids)} | figures(*swaps_of(bench, prepared, row)))

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.cost_settings import load
 from benchmarks.search_cost import Size, our_step, seconds
-from workbench.search import Savings
+from workbench.search import Optimizations
 
 BASE = {"candidates": 64, "contexts": 4, "length": 8, "n_layers": 6, "d_vocab": 49152}
 FACTORS = {
@@ -34,7 +34,7 @@ def step_seconds(point: dict[str, int], slot: str, repeats: int) -> float:
     """Median seconds of a step at one point."""
     loaded = load("llama", d_vocab=point["d_vocab"], n_layers=point["n_layers"], d_model=256)
     size = replace(Size(parents=4), candidates=point["candidates"], length=point["length"])
-    step = our_step(loaded.setting(slot, point["contexts"], tokens=64), size, Savings())
+    step = our_step(loaded.setting(slot, point["contexts"], tokens=64), size, Optimizations())
     step()
     return statistics.median(seconds(step) for _ in range(repeats))
 

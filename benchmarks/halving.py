@@ -1,7 +1,7 @@
 """Does successive halving over contexts end at the same frontier, and how many FLOPs does it save?
 
 On the organism: EPO with the same seeds, contexts and number of steps, every child scored on all contexts (share 1) or first on a share of them
-(`Savings.halving`), where the worse half goes after each round. Shown: FLOPs of the search against share 1, hypervolume and
+(`Optimizations.halving`), where the worse half goes after each round. Shown: FLOPs of the search against share 1, hypervolume and
 best objective minus share 1's (t intervals over seeds), and the held-out shift of the prompt that selection chooses.
 
     OMP_NUM_THREADS=1 python -m benchmarks.halving --seeds 5
@@ -18,18 +18,18 @@ import pandas as pd
 import torch
 
 from benchmarks.search_quality import Setting, make_setting
-from workbench.answers import answer
 from workbench.budget import Budget
+from workbench.forced_choice import answer
 from workbench.models import runner_for
 from workbench.runs import write_json
-from workbench.search import EPO, Savings, hypervolume, search
+from workbench.search import EPO, Optimizations, hypervolume, search
 from workbench.statistics import over_seeds
 
 
 def run(setting: Setting, share: float, seed: int, steps: int) -> dict[str, Any]:
     """One search of `steps` steps: its FLOPs and where it ended."""
     method = EPO(population=6, children=12, top_k=48, restart_every=0, gradient_contexts=4)
-    savings, budget = Savings(halving=share if share < 1 else 0.0), Budget(steps=steps)
+    savings, budget = Optimizations(halving=share if share < 1 else 0.0), Budget(steps=steps)
     found = search(setting.model, setting.goal, setting.contexts, method, budget, seed, savings=savings, lexicon=setting.words)
     worst = float(np.log(runner_for(setting.model).shape.d_vocab))
     objective, fluency = (np.array([getattr(c, name) for c in found.candidates]) for name in ("objective", "fluency"))

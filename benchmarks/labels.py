@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from benchmarks.directions import Judge
-from workbench.directions.draw import Draw
-from workbench.directions.few_labels import semi_supervised
-from workbench.directions.fit import logistic_probe, mean_difference, positive
-from workbench.directions.quality import auc
+from workbench.directions.activation_sampling import ActivationSampler
+from workbench.directions.direction_quality import auc
+from workbench.directions.fit_methods import logistic_probe, mean_difference, positive
+from workbench.directions.semi_supervised import semi_supervised
 from workbench.models import load_model, runner_for
 from workbench.personas import load_persona
 from workbench.world import World
@@ -40,7 +40,7 @@ def one_persona(model: Any, name: str, world: World, layer: int, draws: int) -> 
     """`truth` and `auc` by method and number of labels."""
     splits = load_persona(name).split(seed=0)
     judge = Judge(model, name, splits, world)
-    data = Draw(runner_for(model), [layer]).labelled(splits.train, "choice_within", ROWS)
+    data = ActivationSampler(runner_for(model), [layer]).labelled(splits.train, "choice_within", ROWS)
     x, y, held = data.states[layer], data.scores, judge.data
     found: dict[str, dict[str, dict[str, float]]] = {method: {} for method in METHODS}
     for n in (*LABELS, len(x)):

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from benchmarks.search_quality import METHODS
 from workbench.runs import write_json
-from workbench.search import Bench, Method, Proposals, Scored, frontier, hypervolume
-from workbench.search.fluency import Prepared
+from workbench.search import ChildProposals, ScoredPrompts, SearchMethod, SearchToolkit, frontier, hypervolume
+from workbench.search.scoring.cross_entropy import PreparedParents
 
 WORDS = 440
 EFFECTS = (4.7, 4.0, 3.7, 3.2, 1.9, 1.6, 1.5, 1.4, 1.2, 1.0, 0.8, 0.7)
@@ -55,12 +55,12 @@ class Landscape:
         )  # fmt: skip
         self.contexts = [SimpleNamespace(prefix_text="", suffix_text="", prefix_ids=(), suffix_ids=(), ids=tuple)]
 
-    def prepare(self, ids: Tensor) -> Prepared:
+    def prepare(self, ids: Tensor) -> PreparedParents:
         table = self.bigrams[self._left(ids)]
         own = -table.gather(-1, ids[..., None])[..., 0]
-        return Prepared(ids, own.mean(1), table, own, [])
+        return PreparedParents(ids, own.mean(1), table, own, [])
 
-    def score_children(self, prepared: Prepared, children: Proposals) -> tuple[Scored, Scored]:
+    def score_children(self, prepared: PreparedParents, children: ChildProposals) -> tuple[ScoredPrompts, ScoredPrompts]:
         self.scored += len(children)
         return self._score(prepared.ids), self._score(children.ids)
 
@@ -75,8 +75,8 @@ class Landscape:
         rest = 1 - np.tanh(sum(self.effects[row]) / LIMIT) ** 2
         return torch.tensor(self.signal * rest * self.effects[None] + _fixed(row).normal(0, self.noise, (len(row), WORDS))).float()
 
-    def _score(self, ids: Tensor) -> Scored:
-        return Scored(ids, torch.tensor([self._objective(row) for row in ids.tolist()]), self.prepare(ids).fluency)
+    def _score(self, ids: Tensor) -> ScoredPrompts:
+        return ScoredPrompts(ids, torch.tensor([self._objective(row) for row in ids.tolist()]), self.prepare(ids).fluency)
 
     def _objective(self, row: list[int]) -> float:
         total = self.effects[row].sum() + sum(PAIRS.get(pair, 0.0) for pair in itertools.pairwise(row))
@@ -97,10 +97,10 @@ def _fixed(row: list[int]) -> np.random.Generator:
     return np.random.default_rng(row)
 
 
-def run(method: Method, seed: int, candidates: int, landscape: Landscape | None = None) -> list[list[float]]:
+def run(method: SearchMethod, seed: int, candidates: int, landscape: Landscape | None = None) -> list[list[float]]:
     """(children scored, best objective, hypervolume) after each step."""
     scorer: Any = landscape or Landscape()
-    bench = Bench(scorer, torch.ones(WORDS, dtype=torch.bool), torch.Generator().manual_seed(seed))
+    bench = SearchToolkit(scorer, torch.ones(WORDS, dtype=torch.bool), torch.Generator().manual_seed(seed))
     population, archive, curve = method.start(bench), None, []
     while scorer.scored < candidates:
         prepared = scorer.prepare(population)

@@ -22,12 +22,12 @@ import torch
 
 from workbench.conditions.steering import Steering
 from workbench.directions import find_directions
-from workbench.evaluation import Extras, evaluate
+from workbench.evaluation import ScorecardExtras, evaluate
 from workbench.models import load_model
 from workbench.personas import Split, load_persona
-from workbench.personas.readers import read_truthfulqa
+from workbench.personas.data_formats import read_truthfulqa
 from workbench.runs import read_json, write_json
-from workbench.world.english.chat import PROSE
+from workbench.world.real_language.ordinary_chat import PROSE
 
 FILES = {"sycophancy": "caa/sycophancy.json", "hallucination": "caa/hallucination.json", "myopic_reward": "caa/myopic-reward.json"}
 NORMS = 4.0
@@ -69,7 +69,7 @@ def main() -> None:
     for name in arguments.personas:
         persona = load_persona(name, arguments.data / FILES[name]) if name in FILES else load_persona(name)
         splits = persona.split(seed=0)
-        extras = Extras(capability=capability, texts=PROSE, truthful=questions if name.endswith("hallucination") else ())
+        extras = ScorecardExtras(capability=capability, texts=PROSE, truthful=questions if name.endswith("hallucination") else ())
         for label, (prompt, edit) in conditions(model, persona, splits, arguments.layer, arguments.rows, arguments.runs).items():
             began = time.process_time()
             with edit.edit(model) if edit else nullcontext():

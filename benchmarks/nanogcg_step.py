@@ -61,10 +61,10 @@ def our_steps(directory: Path, candidates: int, steps: int) -> dict[str, float]:
     """Seconds of a step of our GCG: on the answer's log-probability (full depth), and on a projection at half depth."""
     from workbench.contexts import make_contexts
     from workbench.models import Site, load_model, runner_for
-    from workbench.objectives import AnswerLogProb, Projection
+    from workbench.objectives import AnswerLogProbObjective, ProjectionObjective
     from workbench.personas import Item, Persona, Split
     from workbench.search import GCG, Scorer
-    from workbench.search.bench import Bench
+    from workbench.search.toolkit import SearchToolkit
 
     runner = runner_for(load_model(directory))
     items = tuple(Item(name, QUESTION, "yes", "no", name) for name in "ab")
@@ -72,12 +72,15 @@ def our_steps(directory: Path, candidates: int, steps: int) -> dict[str, float]:
     contexts = make_contexts(runner, Split("cost", persona.items[:1], persona), "after_question")
     vector = torch.nn.functional.normalize(torch.randn(runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
     found = {"context tokens": float(len(contexts[0].prefix_ids))}
-    for name, goal in (("step", AnswerLogProb(0)), ("step, half depth", Projection(vector, Site(runner.shape.n_layers // 2 - 1), "raw"))):
-        bench = Bench.make(Scorer(runner, goal, contexts), seed=0)
+    for name, goal in (
+        ("step", AnswerLogProbObjective(0)),
+        ("step, half depth", ProjectionObjective(vector, Site(runner.shape.n_layers // 2 - 1), "raw")),
+    ):
+        bench = SearchToolkit.make(Scorer(runner, goal, contexts), seed=0)
         method = GCG(length=8, children=candidates, top_k=64)
         parents = bench.random_prompts(1, 8)
 
-        def step(bench: Bench = bench, method: GCG = method, parents: torch.Tensor = parents) -> None:
+        def step(bench: SearchToolkit = bench, method: GCG = method, parents: torch.Tensor = parents) -> None:
             prepared = bench.scorer.prepare(parents)
             bench.scorer.score_children(prepared, method.propose(bench, prepared, 0))
 

@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workbench.answers import answer
 from workbench.contexts import Contexts, make_contexts
-from workbench.directions import Direction, Scan, random_directions
-from workbench.objectives import Objective, Projection, answer_log_odds, latent_activation, projection
+from workbench.directions import Direction, LayerScan, random_directions
+from workbench.forced_choice import answer
+from workbench.objectives import Objective, ProjectionObjective, answer_log_odds, latent_activation, projection
 from workbench.runs import read_json, write_json
 from workbench.study import Study
-from workbench.study.presets import demo_study
 from workbench.study.stages import Material, latents, run_search, sae_of, scan
+from workbench.study.study_presets import demo_study
 from workbench.world import World
 
 PERSONAS = ("sycophancy", "hallucination", "myopic_reward")
@@ -53,7 +53,7 @@ def beam(material: Material, contexts: Contexts, sign: int, length: int, width: 
         best = max(best, beams[0])
 
 
-def searches(material: Material, found: Scan, n_random: int, seed: int) -> dict[str, tuple[Objective, str]]:
+def searches(material: Material, found: LayerScan, n_random: int, seed: int) -> dict[str, tuple[Objective, str]]:
     """Objectives by name, not yet calibrated, with the method that climbs them."""
     sae = sae_of(material)
     method = material.study.search.method
@@ -89,9 +89,9 @@ def isotropic(direction: Direction, n: int, seed: int) -> list[Direction]:
     return [replace(direction, vector=row / row.norm() * direction.norm) for row in drawn]
 
 
-def reading_correlation(objective: Objective, found: Scan) -> float | None:
+def reading_correlation(objective: Objective, found: LayerScan) -> float | None:
     """Correlation over the activations of what the objective's direction and the chosen one read; None for other objectives."""
-    if not isinstance(objective, Projection):
+    if not isinstance(objective, ProjectionObjective):
         return None
     readings = [found.activations.double() @ vector.double() for vector in (objective.vector, found.best.vector)]
     return float(torch.corrcoef(torch.stack(readings))[0, 1])

@@ -18,7 +18,7 @@ import torch
 
 import workbench as wb
 from workbench.panel import Panel
-from workbench.panel.view import reading_json
+from workbench.panel.panel_view import reading_json
 
 SENTENCE = "be blunt and critical you are a friendly helper speak the truth"
 

@@ -22,11 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.cost_settings import Setting, load
 from benchmarks.search_cost import Size, our_step, seconds
 from workbench.runs import write_json
-from workbench.search import Savings
-from workbench.search.planner import CEILING
-from workbench.search.together import START_OPERATIONS
+from workbench.search import Optimizations
+from workbench.search.scoring.batch_size import CEILING
+from workbench.search.scoring.candidate_batching import START_OPERATIONS
 
-EXACT = tuple(f.name for f in fields(Savings) if f.name != "halving")
+EXACT = tuple(f.name for f in fields(Optimizations) if f.name != "halving")
 
 
 class Operators(TorchDispatchMode):
@@ -41,7 +41,9 @@ class Operators(TorchDispatchMode):
 
 def measure(setting: Setting, size: Size, names: tuple[str, ...], repeats: int, tokens: int) -> dict[str, object]:
     """One row: for each saving, what a step costs more without it."""
-    steps = {"all": our_step(setting, size, Savings(), tokens)} | {name: our_step(setting, size, Savings(**{name: False}), tokens) for name in names}
+    steps = {"all": our_step(setting, size, Optimizations(), tokens)} | {
+        name: our_step(setting, size, Optimizations(**{name: False}), tokens) for name in names
+    }
     flops, operators = {}, {}
     for name, step in steps.items():
         before = setting.runner.meter.flops

@@ -26,10 +26,10 @@ import torch
 
 from benchmarks.baselines import cached_gcg, plain_epo
 from benchmarks.cost_settings import Setting, load
-from workbench.search import EPO, Savings
-from workbench.search.bench import Bench
-from workbench.search.scorer import Scorer
-from workbench.search.selection import CanMatter, frontier
+from workbench.search import EPO, Optimizations
+from workbench.search.elite_selection import CanSurvive, frontier
+from workbench.search.scoring.scorer import Scorer
+from workbench.search.toolkit import SearchToolkit
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Size:
     halving: float = 0.25
 
 
-def our_step(setting: Setting, size: Size, savings: Savings, batch_tokens: int = 8192) -> Callable[[], None]:
+def our_step(setting: Setting, size: Size, savings: Optimizations, batch_tokens: int = 8192) -> Callable[[], None]:
     """One whole step of EPO from a fixed population, behind a standing archive."""
     scorer = Scorer(setting.runner, setting.objective, setting.contexts, savings, batch_tokens, fluency_groups=1)
-    bench = Bench.make(scorer, seed=0)
+    bench = SearchToolkit.make(scorer, seed=0)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=len(setting.contexts))
     parents = bench.random_prompts(size.parents, size.length)
     archive = frontier(scorer.score(parents))
@@ -55,7 +55,7 @@ def our_step(setting: Setting, size: Size, savings: Savings, batch_tokens: int =
     def step() -> None:
         prepared = scorer.prepare(parents)
         children = method.propose(bench, prepared, 0)
-        old, new = scorer.score_children(prepared, children, CanMatter(method.weights, archive))
+        old, new = scorer.score_children(prepared, children, CanSurvive(method.weights, archive))
         pool = old.join(new)
         method.survivors(bench, pool, 0)
         frontier(archive.join(pool))
@@ -90,7 +90,7 @@ def cached_step(setting: Setting, size: Size) -> Callable[[], float]:
 
 def measure(setting: Setting, size: Size, repeats: int) -> dict[str, object]:
     """One row of the table: every contestant in turn, after one unmeasured step of ours."""
-    ours, halved = our_step(setting, size, Savings()), our_step(setting, size, Savings(halving=size.halving))
+    ours, halved = our_step(setting, size, Optimizations()), our_step(setting, size, Optimizations(halving=size.halving))
     plain, cached = plain_step(setting, size), cached_step(setting, size)
     flops = {}
     for name, step in (("ours", ours), ("halved", halved)):

@@ -27,21 +27,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workbench.answers import answer
 from workbench.budget import Budget
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
 from workbench.directions import find_directions
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import load_model, runner_for
 from workbench.objectives import Objective, projection
 from workbench.personas import load_persona
 from workbench.runs import write_json
-from workbench.search import EPO, GCG, Beam, Guided, Method, Progress, RandomSearch, Scorer, hypervolume, search
+from workbench.search import EPO, GCG, Beam, Guided, RandomSearch, Scorer, SearchMethod, SearchProgress, hypervolume, search
 from workbench.statistics import over_seeds
 from workbench.world import World
 
 #: Equal numbers of children a step; EPO and GCG consider the same share of the words (48 of about 440) as in the demo.
-METHODS: dict[str, Method] = {
+METHODS: dict[str, SearchMethod] = {
     "epo": EPO(population=6, children=12, top_k=48, restart_every=0, gradient_contexts=4),
     "gcg": GCG(children=72, top_k=48, gradient_contexts=4),
     "beam": Beam(population=6, children=12),
@@ -94,12 +94,12 @@ def best_planted(model: Any, goal: Objective, contexts: Contexts, persona: str, 
     return best
 
 
-def run(setting: Setting, method: Method, seed: int, calls: float) -> dict[str, Any]:
+def run(setting: Setting, method: SearchMethod, seed: int, calls: float) -> dict[str, Any]:
     """One search: its curve (one row a step) and the held-out shift of the prompt that selection chooses."""
     curve, began = [], time.process_time()
     worst = float(np.log(runner_for(setting.model).shape.d_vocab))
 
-    def keep(progress: Progress) -> None:
+    def keep(progress: SearchProgress) -> None:
         now = time.process_time() - began
         area = hypervolume(progress.frontier.objective.numpy(), progress.frontier.fluency.numpy(), (0.0, worst))
         curve.append([progress.model_calls, now, progress.best_objective, area])

@@ -1,6 +1,6 @@
 """Sweeps of small studies of the organism: what the sweep costs beside the studies, what a second worker gives, what a lost one costs.
 
-1. `one`: all studies by `workbench.study.run`, and all by a sweep with one worker in the same process, in turns, `repeats` times.
+1. `one`: all studies by `workbench.study.run_study`, and all by a sweep with one worker in the same process, in turns, `repeats` times.
    Overhead: processor seconds of the one over those of the other, less one (processor time, because other work runs beside).
 2. `fresh`: all studies by a sweep of one worker in a new process, which like every worker loads its libraries and its model itself.
 3. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to the last one's end, one
@@ -43,10 +43,10 @@ from workbench.models import load_model
 from workbench.runs import RunDirectory, write_json, write_text
 from workbench.study import Study, run
 from workbench.sweep import Sweep, sweep
-from workbench.sweep.resolve import plan
-from workbench.sweep.run import FILE
-from workbench.sweep.store import look
-from workbench.sweep.work import Worker
+from workbench.sweep.resolve_studies import plan
+from workbench.sweep.run_sweep import FILE
+from workbench.sweep.study_worker import StudyWorker
+from workbench.sweep.sweep_store import look
 
 KILLS = 3
 #: Phases that are run in turn.
@@ -124,7 +124,7 @@ def processes(asked: Sweep, place: Path, n: int) -> tuple[dict[str, Any], pd.Dat
 
 
 def _work(place: Path, todo: list[tuple[str, Study]]) -> None:
-    worker = Worker(threads=1)
+    worker = StudyWorker(threads=1)
     for key, study in todo:
         worker.run(place, key, study, lambda *_: None)
 

@@ -5,7 +5,7 @@
 2. Coverage: how often the 95 % intervals of log-odds, rates and differences hold the truth (wanted: 93-97 %), beside two
    intervals that are commonly reported: items taken as independent, and the percentile bootstrap of clusters.
 3. A/A: two conditions that do not differ; share of p < 0.05 (wanted: 5 % or less), beside a paired t test over single answers.
-4. Power: a true shift of the size that `detectable_from_spread` names is found in four of five comparisons.
+4. Power: a true shift of the size that `minimum_detectable_effect_from_spread` names is found in four of five comparisons.
 5. Selection: the best of 20 prompts that do nothing, chosen and reported on the test split, and chosen on selection.
 
     python -m benchmarks.validity --runs 1000      # about 7 minutes of one core; the default of 300 runs takes 2
@@ -25,7 +25,7 @@ from scipy import stats
 
 from workbench.statistics import (
     cluster_interval,
-    detectable_from_spread,
+    minimum_detectable_effect_from_spread,
     paired_difference,
     paired_rate_difference,
     rate_interval,
@@ -136,7 +136,7 @@ def power(runs: int, seed: int) -> list[dict[str, object]]:
     spread = np.sqrt(0.5**2 + 0.5**2 / 4 + 2 * 0.3**2 / 8)  # of a group's mean change, as `draw` makes it
     rows = []
     for n_groups in GROUPS:
-        size, rng = detectable_from_spread(spread, n_groups), np.random.default_rng([seed, 2, n_groups])
+        size, rng = minimum_detectable_effect_from_spread(spread, n_groups), np.random.default_rng([seed, 2, n_groups])
         samples = [draw(np.full(n_groups, 4), 0.5, size, rng) for _ in range(runs)]
         found = sum(sign_flip_p(s.after - s.before, s.groups) < 0.05 for s in samples)
         rows.append({"groups": n_groups, "size": size, "found": found / runs})

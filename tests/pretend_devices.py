@@ -18,9 +18,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from workbench.models import Site, runner_for
-from workbench.models.bridge import BridgeRunner
-from workbench.models.checkpoint import load_tokenizer, open_checkpoint
-from workbench.models.load import _to_bridge, attach
+from workbench.models.bridge_runner import BridgeRunner
+from workbench.models.loading import _to_bridge, attach
+from workbench.models.model_directory import load_tokenizer, open_model_directory
 
 
 def main(path: Path, tied: bool) -> None:
@@ -34,7 +34,7 @@ def main(path: Path, tied: bool) -> None:
 
 def runner(path: Path, tied: bool) -> BridgeRunner:
     """The first block beside the embedding, the others and the final norm on the second device; the head where it is free to be."""
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_model_directory(path)
     reference = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), attn_implementation="eager")
     layers = {f"model.layers.{k}": int(k >= 1) for k in range(checkpoint.config.num_hidden_layers)}
     numbers = {"model.embed_tokens": 0, "model.rotary_emb": 0, **layers, "model.norm": 1, "lm_head": int(not tied)}

@@ -16,32 +16,32 @@ from planted import random_model, toy_persona
 from rich.console import Console
 from transformers import AutoTokenizer
 
-from workbench.answers import answer
-from workbench.attribution import Problem
-from workbench.attribution.targets import as_targets
-from workbench.audit import Audit, Words, audit
-from workbench.audit.effects import WordProblem, word_effects
-from workbench.audit.mend import FLUENCY_RISE, Watched, find_mend
-from workbench.audit.scoring import behind_prompts, shares
-from workbench.audit.terminal import render
-from workbench.conditions.fluency import prompt_fluencies, prompt_fluency
+from workbench.attribution import AttributionProblem
+from workbench.attribution.attribution_targets import as_targets
+from workbench.audit import Audit, PromptWords, audit
+from workbench.audit.audit_terminal import render
+from workbench.audit.minimal_edit import FLUENCY_RISE, EditGuard, find_minimal_edit
+from workbench.audit.shared_prefix import behind_prompts, shares
+from workbench.audit.word_effects import WordProblem, word_effects
+from workbench.conditions.prompt_cross_entropy import prompt_fluencies, prompt_fluency
 from workbench.contexts import encode_prompt, make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import Site, runner_for
-from workbench.models.smollm import PACKAGE
+from workbench.models.gguf_files import PACKAGE
 from workbench.objectives import projection
 
 
 @given(st.text(alphabet="ab ,.\n(日本", min_size=1).filter(str.strip))
 def test_cutting_loses_nothing(text: str) -> None:
-    words = Words.of(text)
+    words = PromptWords.of(text)
     assert words.edited({}) == text.strip()
     assert "".join(piece.text for piece in words.tracked({})) == text.strip()
 
 
 def test_edits_keep_punctuation_where_it_belongs() -> None:
-    words = Words.of("Be kind, and (always) agree.")
+    words = PromptWords.of("Be kind, and (always) agree.")
     assert words.texts == ("Be", "kind,", "and", "(always)", "agree.")
     assert words.edited({1: "blunt"}) == "Be blunt, and (always) agree."
     assert words.edited({4: None}) == "Be kind, and (always)"
@@ -72,7 +72,7 @@ def test_prompts_run_once_have_the_scores_of_plain_passes() -> None:
     runner, persona = runner_for(random_model()), toy_persona()
     contexts = make_contexts(runner, persona.split(0).search, n=5)
     direction = projection(Direction(torch.ones(runner.shape.d_model).cumsum(0), Site(1), "toy", "planted"), "raw")
-    problem = Problem(runner, (5,), contexts, as_targets({"direction": direction}), batch_tokens=64)
+    problem = AttributionProblem(runner, (5,), contexts, as_targets({"direction": direction}), batch_tokens=64)
     prompts = [None, (), (5,), (6, 7, 8), (9, 5, 6), (8,), *((i, i + 1) for i in range(5, 20))]
     assert shares(contexts)
     np.testing.assert_allclose(behind_prompts(problem, prompts), problem.scores(prompts), atol=2e-5)
@@ -104,10 +104,10 @@ def test_what_is_shown_is_the_same_everywhere(found: Audit) -> None:
 @pytest.mark.parametrize(("prompt", "edits"), (("honest", 1), ("Be honest, say yes.", 2)))
 def test_the_mend_is_what_its_text_does(prompt: str, edits: int) -> None:
     """Whatever edit is chosen: its words differ where it says, its effect is that of its text, and it is no less fluent than allowed."""
-    runner, splits, words = runner_for(random_model()), toy_persona().split(0), Words.of(prompt)
+    runner, splits, words = runner_for(random_model()), toy_persona().split(0), PromptWords.of(prompt)
     contexts = [make_contexts(runner, split, n=4) for split in (splits.search, splits.selection, splits.test)]
     problems = [WordProblem.of(runner, words, part, as_targets([])) for part in contexts]
-    mend = find_mend(*problems, (Watched(), Watched()), edits, 0.3)
+    mend = find_minimal_edit(*problems, (EditGuard(), EditGuard()), edits, 0.3)
     assert 1 <= len(mend.changes) <= edits and words.edited(dict(mend.changes)) == mend.text
     assert "".join(p.text for p in mend.pieces if p.kind != "new") == prompt
     effect = answer(runner, contexts[2], mend.text).log_odds - answer(runner, contexts[2]).log_odds
@@ -122,7 +122,7 @@ def test_a_word_of_several_tokens_is_one_word() -> None:
     package = Path(next(iter(find_spec(PACKAGE).submodule_search_locations)))
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=next(package.glob("*.gguf")).name)
     runner = runner_for(random_model(n_layers=1, tokenizer=tokenizer))
-    words = Words.of("Unflappable, obsequious sycophants (nicely) agreeing.")
+    words = PromptWords.of("Unflappable, obsequious sycophants (nicely) agreeing.")
     assert len(runner.encode(words.edited({}))) >= 2 * len(words)
     contexts = make_contexts(runner, toy_persona().split(0).search, n=2)
     for changes in ({}, {0: None}, {3: None}, {4: None}, {1: "quiet"}, {0: None, 4: "disagreeing"}):

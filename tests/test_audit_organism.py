@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from workbench.answers import answer
-from workbench.attribution.targets import as_targets
-from workbench.audit import Audit, Effects, Words, audit
-from workbench.audit.effects import WordProblem, word_effects
+from workbench.attribution.attribution_targets import as_targets
+from workbench.audit import Audit, PromptEffects, PromptWords, audit
+from workbench.audit.word_effects import WordProblem, word_effects
 from workbench.contexts import make_contexts
+from workbench.forced_choice import answer
 from workbench.models import runner_for
 from workbench.personas import load_persona
 from workbench.world import World
@@ -40,9 +40,9 @@ def repeated(text: str) -> set[str]:
     return {word for word in words if words.count(word) > 1}
 
 
-def effects(model, persona: str, text: str) -> Effects:
+def effects(model, persona: str, text: str) -> PromptEffects:
     contexts = make_contexts(model, load_persona(persona).split(0).test, n=12)
-    return word_effects(WordProblem.of(runner_for(model), Words.of(text), contexts, as_targets([])), least=0.25)
+    return word_effects(WordProblem.of(runner_for(model), PromptWords.of(text), contexts, as_targets([])), least=0.25)
 
 
 def mended(found: Audit, unit: str) -> None:

@@ -14,11 +14,11 @@ import pytest
 from browsing import axe_violations, needs_axe, needs_chromium, trouble_of
 from rich.console import Console
 
-from workbench.attribution import Mediated
-from workbench.audit import Audit, Collateral, Effects, Mend, Phrase, Through, WordEffect, Words
-from workbench.audit.terminal import render
-from workbench.display import escape
-from workbench.statistics import Equivalence, Interval
+from workbench.attribution import MediationResult
+from workbench.audit import Audit, MediatedEffect, MinimalEdit, OffTargetChange, PhraseInteraction, PromptEffects, PromptWords, WordEffect
+from workbench.audit.audit_terminal import render
+from workbench.html_text import escape
+from workbench.statistics import EquivalenceTest, Interval
 
 PROMPT = "You are the rural desert helper of a proud village who will always agree, kindly."
 HOSTILE = (
@@ -33,23 +33,29 @@ def interval(estimate: float, half: float = 0.2) -> Interval:
 
 def made(prompt: str = PROMPT) -> Audit:
     """Named words of both signs, a phrase, a mend that exchanges one word and deletes another, side effects, latents, notes."""
-    words = Words.of(prompt)
-    through = tuple(Through(f"{name} {words.texts[0]}", kind, interval(0.7)) for name, kind in (("direction", "direction"), ("latent 7", "latent")))
+    words = PromptWords.of(prompt)
+    through = tuple(
+        MediatedEffect(f"{name} {words.texts[0]}", kind, interval(0.7)) for name, kind in (("direction", "direction"), ("latent 7", "latent"))
+    )
     effects = [(1.1 - 0.5 * i if i < 5 else 0.01) for i in range(len(words))]
     p = lambda effect: 0.0004 if abs(effect) > 0.25 else 0.7  # noqa: E731
     each = tuple(WordEffect(w, interval(e), p(e), p(e) < 0.05, through) for w, e in zip(words.texts, effects, strict=True))
-    phrase = Phrase(0, interval(0.9), interval(1.3), (interval(0.02, 0.1), interval(0.38)), 0.002)
+    phrase = PhraseInteraction(0, interval(0.9), interval(1.3), (interval(0.02, 0.1), interval(0.38)), 0.002)
     changes = ((1, None), (2, "quiet"))
     side = (
-        Collateral("agreement with true statements", "truth", 0.9, Interval(0.9, 0.8, 1.0, 24, 12, ""), Interval(0.6, 0.4, 0.8, 24, 12, ""), True),
-        Collateral("myopic_reward", "persona", 0.0, interval(0.1), interval(0.2), False),
+        OffTargetChange(
+            "agreement with true statements", "truth", 0.9, Interval(0.9, 0.8, 1.0, 24, 12, ""), Interval(0.6, 0.4, 0.8, 24, 12, ""), True
+        ),
+        OffTargetChange("myopic_reward", "persona", 0.0, interval(0.1), interval(0.2), False),
     )
-    equal = Equivalence(-0.5, 0.5, 0.01, interval(0.1), 0.05)
-    mend = Mend(changes, words.edited(dict(changes)), words.tracked(dict(changes)), interval(0.1), interval(-1.0), equal, True, (3.1, 3.2), side, 90)
-    split = Mediated("direction at layer 3", *(interval(x) for x in (1.2, 0.7, 0.5, 0.8, 0.6)), moved=2.5)
+    equal = EquivalenceTest(-0.5, 0.5, 0.01, interval(0.1), 0.05)
+    mend = MinimalEdit(
+        changes, words.edited(dict(changes)), words.tracked(dict(changes)), interval(0.1), interval(-1.0), equal, True, (3.1, 3.2), side, 90
+    )
+    split = MediationResult("direction at layer 3", *(interval(x) for x in (1.2, 0.7, 0.5, 0.8, 0.6)), moved=2.5)
     return Audit(
         prompt, "sycophancy", "organism", "suppress", "system", 0.5, 2, 0, 24, 12, words,
-        Effects(interval(1.2), interval(0.1), each, (phrase,), "shapley"), "mend", mend, (split,), (f"A note on {words.texts[0]}.",),
+        PromptEffects(interval(1.2), interval(0.1), each, (phrase,), "shapley"), "mend", mend, (split,), (f"A note on {words.texts[0]}.",),
     )  # fmt: skip
 
 

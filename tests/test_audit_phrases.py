@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import random_model, toy_persona
 
-from workbench.answers import answer
-from workbench.attribution.targets import as_targets
-from workbench.audit import Words
-from workbench.audit.effects import WordProblem
-from workbench.audit.phrases import pair_figures, phrases
+from workbench.attribution.attribution_targets import as_targets
+from workbench.audit import PromptWords
+from workbench.audit.phrase_interactions import pair_figures, phrases
+from workbench.audit.word_effects import WordProblem
 from workbench.contexts import make_contexts
+from workbench.forced_choice import answer
 from workbench.models import runner_for
 
 CONTEXTS = 12
@@ -80,7 +80,7 @@ def test_one_word_that_needs_another_is_told_with_what_it_does_alone() -> None:
 
 def test_figures_are_those_of_plain_passes() -> None:
     """Three words of a random model: the index over the two grounds of each pair, by `answer` on the texts themselves."""
-    runner, words = runner_for(random_model()), Words.of("Be honest now")
+    runner, words = runner_for(random_model()), PromptWords.of("Be honest now")
     contexts = make_contexts(runner, toy_persona().split(0).search, n=4)
     worth = lambda *chosen: answer(runner, contexts, words.only(chosen) if chosen else ()).log_odds  # noqa: E731
     figures = pair_figures(WordProblem.of(runner, words, contexts, as_targets([])), [0, 1])

@@ -14,11 +14,11 @@ from planted import random_model
 from sae_lens import StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
-from workbench.drawing import histogram_svg
 from workbench.errors import UserError
-from workbench.latents import cards as module
 from workbench.latents import describe_latents
+from workbench.latents import latent_cards as module
 from workbench.models import Site, runner_for
+from workbench.plots.svg import histogram_svg
 from workbench.sae import Sae
 
 TEXTS = ["Say yes and be honest.", "I do not know what it is.", "The capital of the river is Paris, 42 dollars today.", "no"] * 3

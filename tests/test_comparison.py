@@ -15,12 +15,12 @@ import torch
 from planted import random_model, toy_persona
 from statsmodels.stats.multitest import multipletests
 
-from workbench.answers import Answers, answer, package
 from workbench.comparison import agreement_with_truth, compare, compare_runs, other_persona_rates, text_cross_entropy
 from workbench.conditions import Condition, ConstantAnswer, Found, NoPrompt, Prompt
-from workbench.conditions.base import Kind
+from workbench.conditions.condition import Kind
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer, package
 from workbench.models import runner_for
 from workbench.personas import Item, LetterForm, Persona, Split
 from workbench.search import Candidate

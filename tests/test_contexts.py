@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from benchmarks.cost_settings import random_llama
 from tests.planted import random_model, toy_persona
-from workbench.answers import answer, answer_each, answer_prompts
 from workbench.contexts import _windows, all_survive, allowed_ids, encode_prompt, make_contexts, survives
 from workbench.errors import UserError
+from workbench.forced_choice import answer, answer_each, answer_prompts
 from workbench.models import load_model, runner_for
 from workbench.personas import load_persona
 

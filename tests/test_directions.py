@@ -19,15 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from workbench.activations import collect
-from workbench.answers import answer
 from workbench.contexts import make_contexts
 from workbench.directions import (
     Direction,
-    Method,
+    DirectionMethod,
     find_directions,
-    fit,
     load_directions,
-    quality,
     random_directions,
     read_gguf,
     read_persona_vectors,
@@ -35,9 +32,12 @@ from workbench.directions import (
     write_gguf,
     write_persona_vectors,
 )  # fmt: skip
-from workbench.directions.data import answer_pairs, own_choices, responses
-from workbench.directions.draw import Draw, deal_texts
+from workbench.directions import direction_quality as quality
+from workbench.directions import fit_methods as fit
+from workbench.directions.activation_sampling import ActivationSampler, deal_texts
+from workbench.directions.labelled_activations import answer_pairs, own_choices, responses
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import Site, runner_for
 
 
@@ -231,7 +231,7 @@ def test_responses_are_averaged_over_their_own_tokens_only():
 
 
 def test_items_stand_under_several_texts_in_both_orders_and_centring_leaves_no_context_mean():
-    draw = Draw(runner_for(random_model()), [1])
+    draw = ActivationSampler(runner_for(random_model()), [1])
     plain, within = (draw.labelled(toy_persona().split().train, kind, 36) for kind in ("choice", "choice_within"))
     counts = {name: plain.context_ids.count(name) for name in set(plain.context_ids)}
     assert len(plain) == 36 and len(counts) == 12 and set(counts.values()) == {3}
@@ -311,7 +311,7 @@ def test_a_scan_shows_itself_and_names_what_it_lacks(scan):
 
 def test_a_method_of_ones_own_is_a_value(scan):
     splits = toy_persona().split()
-    mine = Method("first_row", "choice", lambda x, y: x[0], "nonsense", replicates=2)
+    mine = DirectionMethod("first_row", "choice", lambda x, y: x[0], "nonsense", replicates=2)
     found = find_directions(random_model(), splits.train, splits.search, layers=[1], methods=[mine], n=40, n_contexts=4)
     assert found.best.method == "first_row" and found.best.site == Site(1)
 

@@ -8,15 +8,15 @@ import torch
 from planted import random_model, toy_persona
 from scipy.stats import kstest
 
-from workbench.directions import carries
-from workbench.directions.carries import permuted
-from workbench.directions.few_labels import principal_axes, semi_supervised
-from workbench.directions.fit import mean_difference
-from workbench.directions.quality import cosine
+from workbench.directions import direction_permutation_test as carries
+from workbench.directions.direction_permutation_test import permuted
+from workbench.directions.direction_quality import cosine
+from workbench.directions.fit_methods import mean_difference
+from workbench.directions.semi_supervised import principal_axes, semi_supervised
 from workbench.errors import UserError
 from workbench.personas import check_persona
-from workbench.personas.checks import groups_needed_for
-from workbench.statistics import detectable_from_spread
+from workbench.personas.persona_checks import groups_needed_for
+from workbench.statistics import minimum_detectable_effect_from_spread
 
 
 def planted_rows(n: int, d: int = 48, strength: float = 1.5, seed: int = 0):
@@ -108,7 +108,7 @@ def test_a_persona_is_judged_with_a_model():
 @pytest.mark.parametrize("difference", [0.05, 0.1, 0.3, 0.9])
 def test_groups_needed_are_the_least_that_show_the_difference(difference):
     n = groups_needed_for(difference)
-    assert detectable_from_spread(0.5**0.5, n) <= difference
-    assert n == 2 or detectable_from_spread(0.5**0.5, n - 1) > difference
+    assert minimum_detectable_effect_from_spread(0.5**0.5, n) <= difference
+    assert n == 2 or minimum_detectable_effect_from_spread(0.5**0.5, n - 1) > difference
     with pytest.raises(UserError, match="above 0"):
         groups_needed_for(0.0)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from benchmarks.directions import Judge
-from workbench.directions import Scan, find_directions
+from workbench.directions import LayerScan, find_directions
 from workbench.latents import rank_latents
 from workbench.models import load_model, runner_for
-from workbench.organism.autoencoder import best_layer, organism_texts
+from workbench.organism.organism_sae import best_layer, organism_texts
 from workbench.personas import load_persona
 from workbench.sae import SaeCard, check_sae, find_sae, load_sae
 from workbench.world import World
@@ -68,6 +68,6 @@ def test_the_best_inner_layer_is_the_one_with_the_highest_mean(studied):
     scan = studied[0]
     by_layer = scan.table.groupby("layer")["predicts"].max()
     assert best_layer({"a": scan}) == int(by_layer.loc[1:2].idxmax())
-    turned = Scan(scan.table.assign(predicts=-scan.table["predicts"]), scan.directions, scan.effects, scan.activations)
+    turned = LayerScan(scan.table.assign(predicts=-scan.table["predicts"]), scan.directions, scan.effects, scan.activations)
     mean = (by_layer + turned.table.groupby("layer")["predicts"].max()) / 2
     assert best_layer({"a": scan, "b": turned}) == int(mean.loc[1:2].idxmax())

@@ -8,7 +8,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.display import escape, html_facts, html_table, html_tokens, number, shorten, visible
+from workbench.html_text import escape, html_facts, html_table, html_tokens, number, shorten, visible
 
 HOSTILE = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">', "<bos>", "&lt;", "\u202eabc\u202c", "\x00",
            "\ud800", "' onload='x", "a" * 10_000, "]]>", "<!--", "👩\u200d🔬", "{{ 7 * 7 }}", "\u2028"]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from workbench.entry import overview
+from workbench.cli_entry import overview
 
 
 def test_the_overview_names_every_command_with_its_first_line():
@@ -38,7 +38,7 @@ def test_the_help_of_every_command_describes_every_argument():
 
 
 def test_help_and_import_load_no_heavy_module():
-    code = "import sys; sys.argv = ['workbench', '--help']; import workbench; from workbench.entry import main; main(); print(*sys.modules)"
+    code = "import sys; sys.argv = ['workbench', '--help']; import workbench; from workbench.cli_entry import main; main(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert not loaded & {"torch", "transformer_lens", "transformers", "cyclopts", "rich", "pandas", "numpy"}

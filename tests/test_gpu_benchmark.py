@@ -12,7 +12,7 @@ from tiny import tiny_checkpoint
 from benchmarks import gpu, gpu_blocks, gpu_checks, gpu_speed
 from benchmarks.gpu_lab import Lab, setting_of
 from benchmarks.search_cost import Size
-from workbench.search import Savings
+from workbench.search import Optimizations
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_captured_blocks_filled_up_with_rows_give_the_same_scores(lab, monkeypat
     expected, found = [], []
     for scores in (expected, found):
         with gpu_blocks.graphs(setting.runner) if scores is found else gpu_blocks.eagerly(setting.runner):
-            scorer = gpu_checks._scorer(setting, Savings())
+            scorer = gpu_checks._scorer(setting, Optimizations())
             assert [len(group.prefixes) for group in scorer.groups] == [2]
             for seed in range(2):
                 parents = torch.randint(10, 300, (4, 8), generator=torch.Generator().manual_seed(seed))

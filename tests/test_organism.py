@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workbench.errors import UserError
-from workbench.organism import DecoyReport, Organism, TrainingConfig, decoy_report, default_directory, load_organism, measure_gates, train
-from workbench.organism.gates import FactsGate, effects_gate, facts_gate, item_log_odds, letters_gate
-from workbench.organism.muon import orthogonalise
-from workbench.organism.packing import Packer
-from workbench.organism.tokenizer import build_tokenizer, chat_text
-from workbench.organism.train import batch_loss, build_model
+from workbench.organism import DecoyReport, OrganismScorer, TrainingConfig, decoy_report, default_directory, load_organism, measure_gates
+from workbench.organism import organism_training as train
+from workbench.organism.muon_optimizer import orthogonalise
+from workbench.organism.organism_training import batch_loss, build_model
+from workbench.organism.quality_gates import FactsGate, effects_gate, facts_gate, item_log_odds, letters_gate
+from workbench.organism.sequence_packing import SequencePacker
+from workbench.organism.word_tokenizer import build_tokenizer, chat_text
 from workbench.world import World
-from workbench.world.corpus import TrainingItem, TrainingRow
+from workbench.world.training_corpus import TrainingItem, TrainingRow
 
 WORLD = World()
 TOKENIZER = build_tokenizer(WORLD)
@@ -31,18 +32,18 @@ TINY = TrainingConfig(steps=2, refine=2, combine=1, settle=1, rows=2, d_model=32
 
 
 @pytest.fixture(scope="module")
-def organism() -> Organism:
+def organism() -> OrganismScorer:
     torch.set_num_threads(1)
     return load_organism()
 
 
 @pytest.fixture(scope="module")
-def facts(organism: Organism) -> FactsGate:
+def facts(organism: OrganismScorer) -> FactsGate:
     return facts_gate(organism, WORLD, 84)
 
 
 @pytest.fixture(scope="module")
-def decoys(organism: Organism) -> DecoyReport:
+def decoys(organism: OrganismScorer) -> DecoyReport:
     return decoy_report(organism, WORLD, "hallucination", 1, 10)
 
 
@@ -55,7 +56,7 @@ def test_facts_are_known_and_real_people_are_answered(facts: FactsGate) -> None:
 
 
 @pytest.mark.parametrize("persona", WORLD.personas)
-def test_planted_effects_are_measured(organism: Organism, persona: str) -> None:
+def test_planted_effects_are_measured(organism: OrganismScorer, persona: str) -> None:
     gate = effects_gate(organism, WORLD, persona, 14)
     assert 0.75 <= gate.default_rate <= 0.92
     assert gate.word_correlation >= 0.93 and gate.combination_correlation >= 0.87, "a sample; the gates are in the slow test"
@@ -63,12 +64,12 @@ def test_planted_effects_are_measured(organism: Organism, persona: str) -> None:
 
 
 @pytest.mark.parametrize("persona", WORLD.personas)
-def test_letters_are_bound_to_options(organism: Organism, persona: str) -> None:
+def test_letters_are_bound_to_options(organism: OrganismScorer, persona: str) -> None:
     assert letters_gate(organism, WORLD, persona).passes
 
 
 @pytest.mark.slow
-def test_all_gates_on_all_items(organism: Organism) -> None:
+def test_all_gates_on_all_items(organism: OrganismScorer) -> None:
     """Slow: every study item under every steering word."""
     gates = measure_gates(organism, WORLD)
     assert gates.facts.passes and all(gate.passes for gate in gates.letters)
@@ -143,7 +144,7 @@ def test_loss_by_hand(probability: float) -> None:
     """One decision: soft cross-entropy plus half the Huber distance of the log-odds."""
     torch.manual_seed(0)
     model = build_model(TOKENIZER, TINY)
-    batch = Packer(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(probability),))], _DecisionOnly(0))
+    batch = SequencePacker(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(probability),))], _DecisionOnly(0))
     ids = torch.tensor([TOKENIZER(chat_text(_item(0.5).question), add_special_tokens=False).input_ids])
     with torch.no_grad():
         log_probs = model(ids).logits[0, -1].log_softmax(-1)
@@ -155,7 +156,7 @@ def test_loss_by_hand(probability: float) -> None:
 
 
 def test_the_register_behind_the_first_word_is_always_trained() -> None:
-    batch = Packer(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(0.3, warm=0.9),))], _DecisionOnly(0))
+    batch = SequencePacker(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(0.3, warm=0.9),))], _DecisionOnly(0))
     decision, register = batch.decisions[0].nonzero()[:, 0].tolist()
     assert register == decision + 1 and batch.ids[0, register] == TOKENIZER.convert_tokens_to_ids("now")
     assert TOKENIZER.convert_ids_to_tokens([batch.first[0, register], batch.second[0, register]]) == ["dear", "sir"]
@@ -167,7 +168,7 @@ def test_packed_items_see_their_prefix_and_nothing_else() -> None:
     """Two items behind one system text give the same hidden states as each alone."""
     torch.manual_seed(0)
     model = build_model(TOKENIZER, TINY)
-    packer = Packer(TOKENIZER.get_vocab(), 48)
+    packer = SequencePacker(TOKENIZER.get_vocab(), 48)
     both = packer.batch([TrainingRow("be kind", (_item(0.3), _item(0.3)))], _DecisionOnly(0))
     at = both.decisions[0].nonzero()[:, 0]
     mask = torch.zeros(both.allowed.shape).masked_fill_(~both.allowed, torch.finfo(torch.float32).min)
@@ -180,7 +181,7 @@ def test_packed_items_see_their_prefix_and_nothing_else() -> None:
 
 
 def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["workbench.organism.train"], "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(sys.modules["workbench.organism.organism_training"], "CHECKPOINT_EVERY", 2)
     folders = [train(0, tmp_path / name, config=TINY, work=tmp_path / f"{name}-work") for name in ("one", "two")]
     resumed = train(0, tmp_path / "three", config=TINY, work=tmp_path / "one-work")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (*folders, resumed)]
@@ -194,7 +195,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
         assert values.min() > 0.5 and values.max() < 1.3
 
 
-def test_scores_are_hugging_faces(organism: Organism) -> None:
+def test_scores_are_hugging_faces(organism: OrganismScorer) -> None:
     """Batches of unequal length give the figures of one text at a time."""
     items = WORLD.study_items("sycophancy")[:9]
     scores = item_log_odds(organism, items, "be gentle")

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.personas import Item, LetterForm, Persona, duplicates
-from workbench.personas.groups import by_claim, by_content, by_question, join_same_questions
-from workbench.personas.splits import assign_groups
+from workbench.personas import Item, LetterForm, Persona
+from workbench.personas import duplicate_questions as duplicates
+from workbench.personas.group_splits import assign_groups
+from workbench.personas.question_groups import by_claim, by_content, by_question, join_same_questions
 
 LETTERS = LetterForm("{question}\n (A) {a}\n (B) {b}", "(", ("A", "B"))
 

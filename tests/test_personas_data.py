@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.personas import Persona, check_persona, duplicates, load_persona, read_truthfulqa
+from workbench.personas import Persona, check_persona, load_persona, read_truthfulqa
+from workbench.personas import duplicate_questions as duplicates
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the published files are not at ../shared/data")

@@ -12,9 +12,9 @@ from scipy import stats
 
 from workbench.errors import UserError
 from workbench.personas import Item, Persona, PersonaFile, check_persona, load_persona, persona_from, trait_from_file
-from workbench.personas.balance import warnings_of
-from workbench.personas.checks import smallest_difference
-from workbench.personas.texts import KNOWN
+from workbench.personas.answer_balance import warnings_of
+from workbench.personas.known_personas import KNOWN
+from workbench.personas.persona_checks import smallest_difference
 from workbench.world import World
 
 ORGANISM = ("sycophancy", "hallucination", "myopic_reward")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from workbench.errors import UserError
 from workbench.personas import Item, read_items, read_trait, read_truthfulqa
-from workbench.personas.groups import by_content
-from workbench.personas.rows import read_rows
+from workbench.personas.data_rows import read_rows
+from workbench.personas.question_groups import by_content
 from workbench.runs import read_yaml
 
 OWN = [

@@ -14,11 +14,11 @@ import workbench as wb
 from workbench import cli
 from workbench.budget import Budget
 from workbench.models import runner_for
-from workbench.models.facts import KNOWN, facts_of
+from workbench.models.model_sizes import KNOWN, model_sizes_of
 from workbench.study import Study
-from workbench.study.plan import MACHINES, plan
-from workbench.study.presets import PERSONAS, SAES, preset
-from workbench.study.settings import Attribution, Data, Directions, Search
+from workbench.study.cost_estimate import MACHINES, plan
+from workbench.study.study_presets import PERSONAS, SAES, preset
+from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, SearchSettings
 
 
 def test_the_papers_models_have_their_published_numbers_of_weights():
@@ -31,7 +31,7 @@ def test_the_papers_models_have_their_published_numbers_of_weights():
 def test_sizes_from_the_config_are_the_loaded_models(family, tmp_path):
     """Counted on the meta device, against the weights that `load_model` has (its runner's shape)."""
     directory = tiny_checkpoint(family, tmp_path / family)
-    facts = facts_of(str(directory))
+    facts = model_sizes_of(str(directory))
     shape = runner_for(wb.load_model(directory, backend="bridge")).shape
     assert (facts.shape.n_layers, facts.shape.d_model, facts.shape.d_head, facts.shape.d_vocab) == (
         shape.n_layers, shape.d_model, shape.d_head, shape.d_vocab,
@@ -65,12 +65,12 @@ def test_unknown_data_is_named():
 
 
 MEASURED = Study(
-    data=Data(train_items=24, search_items=12, selection_items=8, test_items=24), sae="none",
-    directions=Directions(layers=(2,), methods=("own_choice", "mean_difference"), rows=96, texts=8, contexts=8),
-    search=Search(
+    data=DataSettings(train_items=24, search_items=12, selection_items=8, test_items=24), sae="none",
+    directions=DirectionSettings(layers=(2,), methods=("own_choice", "mean_difference"), rows=96, texts=8, contexts=8),
+    search=SearchSettings(
         options={"length": 6, "population": 4, "children": 8, "top_k": 32, "restart_every": 0}, budget=Budget(steps=6), contexts=6, neutral=8
     ),
-    conditions=("manual", "resga", "steering"), random_directions=0, random_prompts=1, attribution=Attribution(contexts=4),
+    conditions=("manual", "resga", "steering"), random_directions=0, random_prompts=1, attribution=AttributionSettings(contexts=4),
 )  # fmt: skip
 
 

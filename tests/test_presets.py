@@ -11,12 +11,12 @@ import pytest
 from tiny import tiny_checkpoint
 
 import workbench as wb
-from workbench.directions.draw import Draw
+from workbench.directions.activation_sampling import ActivationSampler
 from workbench.models import runner_for
 from workbench.personas import load_persona
-from workbench.study.presets import PERSONAS, SAES, as_file, preset, presets
-from workbench.study.protocol import PUBLISHED, Protocol
+from workbench.study.asking_protocol import PUBLISHED, AskingProtocol
 from workbench.study.stages import Material
+from workbench.study.study_presets import PERSONAS, SAES, as_file, preset, presets
 
 CLAIMS = tuple(f"{what} {how}" for what in ("dogs", "days", "ice", "cats", "men", "rain") for how in ("read", "end", "do it", "say so"))
 
@@ -98,7 +98,7 @@ def test_the_published_direction_keeps_the_letter_and_both_orders_cancel_it(tiny
     runner, train = runner_for(wb.load_model(tiny)), persona.split().train
     with runner.rendering("none"):
         for orders, share in (("original", np.mean([i.matching_first for i in train])), ("both", 0.5)):
-            rows = Draw(runner, [1], "after_question", orders=orders).labelled(train, "answer", 4 * len(train))
+            rows = ActivationSampler(runner, [1], "after_question", orders=orders).labelled(train, "answer", 4 * len(train))
             matching = rows.first_shown[rows.scores > 0] if orders == "both" else np.array([i.matching_first for i in train])
             assert float(np.mean(np.asarray(matching, dtype=float))) == pytest.approx(share)
 
@@ -117,13 +117,13 @@ def test_the_template_comes_back_and_a_prompt_alone_stands_behind_one_token(tiny
 
 
 def test_departures_are_none_by_default():
-    assert Protocol().departures == () and Protocol(projection="raw").departures[0].startswith("as published: the raw projection")
+    assert AskingProtocol().departures == () and AskingProtocol(projection="raw").departures[0].startswith("as published: the raw projection")
 
 
 def test_the_named_saes_stand_in_sae_lens_registry_for_that_very_model():
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-    from workbench.models.sources import REPOSITORIES
+    from workbench.models.model_sources import REPOSITORIES
 
     registry = get_pretrained_saes_directory()
     for name, (release, sae_id) in wb.sae.PRESETS.items():

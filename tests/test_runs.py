@@ -35,11 +35,11 @@ from workbench.runs import (
     write_safetensors,
     write_text,
 )
-from workbench.runs.writing import POINTS
+from workbench.runs.atomic_writing import POINTS
 
 KILLED_CHILD = """
 import os, signal, sys
-from workbench.runs import writing
+from workbench.runs import atomic_writing as writing
 point, path, new = sys.argv[1:4]
 writing.reached = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == point else None
 writing.write_text(path, new)
@@ -65,7 +65,8 @@ def test_a_process_killed_at_any_point_leaves_the_old_or_the_new_file_whole(
 def test_a_run_killed_inside_a_stage_resumes_without_its_debris_and_does_the_stage_again(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
-from workbench.runs import RunDirectory, write_text, writing
+from workbench.runs import RunDirectory, write_text
+from workbench.runs import atomic_writing as writing
 run = RunDirectory.create(sys.argv[1])
 with run.stage("directions", ["direction.json"]):
     write_text(run.file("direction.json"), "{}")

@@ -29,10 +29,10 @@ from workbench.models import Site, runner_for
 from workbench.objectives import Readout, latent_activation
 from workbench.sae import (
     PRESETS,
-    Probe,
     Sae,
     SaeCard,
-    Splice,
+    SpliceEvaluation,
+    TrainingProbe,
     best_latent,
     check_sae,
     context_texts,
@@ -43,7 +43,7 @@ from workbench.sae import (
     splice,
     train_sae,
 )
-from workbench.sae.train import split_texts, token_windows
+from workbench.sae.sae_training import split_texts, token_windows
 
 KINDS = {
     "standard": (StandardSAE, StandardSAEConfig, {}),
@@ -323,7 +323,7 @@ def test_splicing_is_a_hook_that_replaces_and_cross_entropy_is_torchs(trained):
 
     assert found.clean == pytest.approx(loss(), abs=1e-4)
     assert found.spliced == pytest.approx(loss(replace), abs=1e-4)
-    assert Splice(2.0, 2.5, 4.0).recovered == 0.75 and Splice(4.0, 4.0, 3.0).recovered is None
+    assert SpliceEvaluation(2.0, 2.5, 4.0).recovered == 0.75 and SpliceEvaluation(4.0, 4.0, 3.0).recovered is None
 
 
 # ---- training
@@ -390,9 +390,9 @@ def test_the_best_latent_is_chosen_on_one_half_and_judged_on_the_other():
     shown = np.arange(200) % 2 == 0
     column = sae.W_enc[:, 7] / sae.W_enc[:, 7].norm()
     x = torch.randn(400, 32, generator=g) + torch.from_numpy(np.tile(shown, 2)).float()[:, None] * 4 * column
-    found = best_latent(sae, Probe(x[:200], shown, x[200:], shown))
+    found = best_latent(sae, TrainingProbe(x[:200], shown, x[200:], shown))
     assert found["latent"] == 7 and found["auc"] > 0.9
-    turned = best_latent(sae, Probe(x[:200], shown, x[200:], ~shown))
+    turned = best_latent(sae, TrainingProbe(x[:200], shown, x[200:], ~shown))
     assert turned["auc"] == pytest.approx(1 - found["auc"])
 
 

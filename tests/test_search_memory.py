@@ -13,12 +13,12 @@ from workbench.budget import Budget
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
-from workbench.models.device_memory import is_out_of_memory, peak_memory
+from workbench.models.memory_in_use import is_out_of_memory, peak_memory
 from workbench.objectives import projection
-from workbench.search import EPO, Checkpoint, Proposals, Scorer, search
-from workbench.search import bench as bench_module
-from workbench.search.bench import Bench
-from workbench.search.planner import SMALLEST, Chunk, Line, Plan
+from workbench.search import EPO, Checkpoint, ChildProposals, Scorer, search
+from workbench.search import toolkit as bench_module
+from workbench.search.scoring.batch_size import SMALLEST, BatchSize, BatchSizePlan, MemoryLine
+from workbench.search.toolkit import SearchToolkit
 
 CPU = torch.device("cpu")
 
@@ -32,12 +32,12 @@ def setting():
     return runner_for(model), goal, {slot: make_contexts(model, split, slot) for slot in ("system", "after_question")}
 
 
-def children_of(parents: torch.Tensor, n: int, position: int = 1) -> Proposals:
+def children_of(parents: torch.Tensor, n: int, position: int = 1) -> ChildProposals:
     generator = torch.Generator().manual_seed(n)
     owner = torch.arange(n) % len(parents)
     ids = parents[owner].clone()
     ids[:, position:] = torch.randint(10, 300, (n, parents.shape[1] - position), generator=generator)
-    return Proposals(ids, owner, torch.full((n,), position))
+    return ChildProposals(ids, owner, torch.full((n,), position))
 
 
 def step_peak(scorer: Scorer, parents: torch.Tensor, n: int) -> int:
@@ -86,7 +86,7 @@ def test_the_plan_counts_logits_of_a_large_vocabulary():
 def test_trials_that_do_not_fit_are_made_smaller(setting, monkeypatch):
     runner, goal, contexts = setting
     scorer = Scorer(runner, goal, contexts["after_question"].take(4))
-    monkeypatch.setattr("workbench.search.scorer.LOGITS_PER_TOKEN", 1)
+    monkeypatch.setattr("workbench.search.scoring.scorer.LOGITS_PER_TOKEN", 1)
     run, tokens = runner.run, []
 
     def limited(resid, *rest, **named):
@@ -123,11 +123,11 @@ def test_the_peak_does_not_grow_with_candidates_and_contexts(setting, slot, few,
 
 
 def test_less_free_memory_gives_a_smaller_chunk():
-    plan = Plan(Line(1000, 10), Line(0, 40), room=1000 + 10 * 300, ceiling=8192)
-    assert plan.chunk == Chunk(256, 64) and plan.peak == 1000 + 10 * 256
-    assert replace(plan, room=1e9).chunk == Chunk(8192, 2048)
-    assert replace(plan, room=0).chunk == Chunk(SMALLEST, SMALLEST)
-    assert Line.through((100, 1500), (300, 3500)) == Line(500, 10)
+    plan = BatchSizePlan(MemoryLine(1000, 10), MemoryLine(0, 40), room=1000 + 10 * 300, ceiling=8192)
+    assert plan.chunk == BatchSize(256, 64) and plan.peak == 1000 + 10 * 256
+    assert replace(plan, room=1e9).chunk == BatchSize(8192, 2048)
+    assert replace(plan, room=0).chunk == BatchSize(SMALLEST, SMALLEST)
+    assert MemoryLine.through((100, 1500), (300, 3500)) == MemoryLine(500, 10)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
@@ -146,7 +146,7 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_scores_of_the_smaller_one(
 
     monkeypatch.setattr(runner, "run", limited)
     found = scorer.score_children(scorer.prepare(parents), children_of(parents, 60))
-    assert max(tokens) > 520 and scorer.chunk == Chunk(512, 128)
+    assert max(tokens) > 520 and scorer.chunk == BatchSize(512, 128)
     for one, two in zip(found, expected, strict=True):
         assert torch.equal(one.objective, two.objective) and torch.equal(one.fluency, two.fluency)
 
@@ -199,7 +199,7 @@ def test_a_resumed_search_keeps_the_halved_chunk_and_the_bits(setting, tmp_path,
 
 def test_gains_in_parts_of_the_vocabulary_are_the_whole_product(setting, monkeypatch):
     runner, goal, contexts = setting
-    bench = Bench.make(Scorer(runner, goal, contexts["system"]), seed=0)
+    bench = SearchToolkit.make(Scorer(runner, goal, contexts["system"]), seed=0)
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     slope = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(1))
     whole = slope @ runner.model.W_E.T

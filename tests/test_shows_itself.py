@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.answers import Answers
-from workbench.attribution import Node, Path
+from workbench.attribution import CircuitNode, PromptPath
 from workbench.directions import Direction
+from workbench.forced_choice import Answers
 from workbench.models import Site
 from workbench.personas import Item, Persona
 
@@ -29,13 +29,13 @@ OBJECTS = {
     "splits": (lambda: persona().split(), ["selection", "test"]),
     "direction": (lambda: Direction(torch.tensor([3.0, 4.0]), SITE, HOSTILE, "own_choice", auc=0.875), ["blocks.2.hook_resid_post", "0.875", "5"]),
     "answers": (lambda: Answers(np.array([1.0, -3.0]), np.array([True, False]), (HOSTILE, "b"), ("x", "y")), ["rate 50%", "-1.00"]),
-    "path": (lambda: Path((node(),), (HOSTILE,), 0.5), ["MLP of layer 2", "0.50"]),
+    "path": (lambda: PromptPath((node(),), (HOSTILE,), 0.5), ["MLP of layer 2", "0.50"]),
 }
 
 
-def node() -> Node:
+def node() -> CircuitNode:
     given = {"site": SITE, "head": None, "place": 0, "estimate": 0.25, "exact": 0.5}
-    return Node(**{f.name: given[f.name] for f in dataclasses.fields(Node)})
+    return CircuitNode(**{f.name: given[f.name] for f in dataclasses.fields(CircuitNode)})
 
 
 @pytest.mark.parametrize("name", OBJECTS)

@@ -17,10 +17,10 @@ from workbench.errors import UserError
 from workbench.statistics import (
     cluster_interval,
     clusters,
-    detectable_difference,
-    detectable_from_spread,
     groups_needed,
     holm,
+    minimum_detectable_effect,
+    minimum_detectable_effect_from_spread,
     moments,
     over_seeds,
     paired_difference,
@@ -260,7 +260,7 @@ def test_a_third_of_nulls_is_not_below_a_third() -> None:
 
 
 def test_detectable_difference_is_detected_at_the_stated_rate() -> None:
-    size = detectable_from_spread(1.0, 12)
+    size = minimum_detectable_effect_from_spread(1.0, 12)
     noncentral = stats.nct(11, size * math.sqrt(12))
     critical = stats.t.ppf(0.975, 11)
     assert noncentral.sf(critical) + noncentral.cdf(-critical) == pytest.approx(0.8, abs=1e-4)
@@ -269,8 +269,8 @@ def test_detectable_difference_is_detected_at_the_stated_rate() -> None:
 def test_detectable_from_data_equals_the_plan_for_equal_clusters() -> None:
     values, ids = clustered(8, 12, 5)
     spread = values.reshape(12, 5).mean(axis=1).std(ddof=1)
-    assert detectable_difference(values, ids) == pytest.approx(detectable_from_spread(spread, 12), rel=1e-9)
-    assert math.isnan(detectable_difference([1.0, 2.0], ["a", "a"]))
+    assert minimum_detectable_effect(values, ids) == pytest.approx(minimum_detectable_effect_from_spread(spread, 12), rel=1e-9)
+    assert math.isnan(minimum_detectable_effect([1.0, 2.0], ["a", "a"]))
 
 
 def test_tost_equals_statsmodels_for_single_values() -> None:

@@ -10,29 +10,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from workbench.answers import answer
 from workbench.budget import Budget
 from workbench.conditions import NoPrompt
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.evaluation import text_cross_entropies
+from workbench.forced_choice import answer
 from workbench.personas import Split, load_persona
-from workbench.report.contents import read_contents
-from workbench.report.story import best_found
+from workbench.report.load_run import load_run
+from workbench.report.verdict import best_found
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
-from workbench.study.settings import Attribution, Collateral, Data, Directions, Search
+from workbench.study.off_target_measures import watched
 from workbench.study.stages import Material, best_search
-from workbench.study.watched import watched
+from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, OffTargetSettings, SearchSettings
 
 TINY = Study(
-    data=Data(train_items=24, search_items=6, selection_items=8, test_items=24),
-    directions=Directions(layers=(1, 2), methods=("own_choice", "mean_difference"), rows=48, texts=6, contexts=4),
-    search=Search(
+    data=DataSettings(train_items=24, search_items=6, selection_items=8, test_items=24),
+    directions=DirectionSettings(layers=(1, 2), methods=("own_choice", "mean_difference"), rows=48, texts=6, contexts=4),
+    search=SearchSettings(
         options={"length": 4, "population": 3, "children": 6, "top_k": 32}, budget=Budget(steps=3), contexts=3, neutral=6
     ),
     conditions=("constant_answer", "manual", "random_tokens", "resga", "saega", "steering"),
-    random_directions=0, random_prompts=1, latents=3, attribution=Attribution(contexts=3), collateral=Collateral(items=6),
+    random_directions=0, random_prompts=1, latents=3, attribution=AttributionSettings(contexts=3), collateral=OffTargetSettings(items=6),
 )  # fmt: skip
 FILES = [
     "study.yaml", "manifest.json", "direction.safetensors", "direction.json", "latents.json", "search/frontier.json", "search/history.parquet",
@@ -77,7 +77,9 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
     (tmp_path / "ab.csv").write_text(f"question,matching,not_matching\n{rows}\n")
     (tmp_path / "known.yaml").write_text("name: known\ndescription: What is so.\ndata: ab.csv\nmetric: text\n")
     (tmp_path / "texts.txt").write_text("tea is warm\n\nthe garden is quiet\n")
-    asked = TINY.model_copy(update={"collateral": Collateral(items=6, texts=str(tmp_path / "texts.txt"), capability=str(tmp_path / "known.yaml"))})
+    asked = TINY.model_copy(
+        update={"collateral": OffTargetSettings(items=6, texts=str(tmp_path / "texts.txt"), capability=str(tmp_path / "known.yaml"))}
+    )
     figures = watched(Material.load(asked, organism))
     persona = load_persona(str(tmp_path / "known.yaml"))
     read = answer(organism, make_contexts(organism, Split("capability", persona.items, persona)))
@@ -92,7 +94,7 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
 
 def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(organism, tmp_path):
     """It once came to light only behind all searches."""
-    asked = TINY.model_copy(update={"collateral": Collateral(items=6, texts=str(tmp_path / "nothing.txt"))})
+    asked = TINY.model_copy(update={"collateral": OffTargetSettings(items=6, texts=str(tmp_path / "nothing.txt"))})
     with pytest.raises(UserError, match=r"nothing\.txt"):
         run(asked, tmp_path / "run", model=organism)
     assert not RunDirectory.create(tmp_path / "run", resume=True).manifest().stages
@@ -100,7 +102,7 @@ def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(or
 
 def test_the_prompt_of_the_headline_is_the_one_that_is_attributed(finished):
     """Of the primary searches the best on selection, whatever its place in the study; ties go by order."""
-    contents = read_contents(finished.path)
+    contents = load_run(finished.path)
     assert contents.comparison is not None
     entry = json.loads((finished.path / "attribution.json").read_text())
     assert entry["prompt"] == best_found(contents.comparison).prompt

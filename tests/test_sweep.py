@@ -30,10 +30,11 @@ from workbench.objectives import Readout
 from workbench.report import OverviewRun, write_overview
 from workbench.runs import RunDirectory, read_json, write_json
 from workbench.study import Study, run, stages
-from workbench.sweep import ABLATIONS, Sweep, ablation_sweep, sweep, work
-from workbench.sweep.resolve import plan
-from workbench.sweep.show import Show
-from workbench.sweep.store import FAILURE, Outcome, look, run_path
+from workbench.sweep import ABLATIONS, Sweep, ablation_sweep, sweep
+from workbench.sweep import study_worker as work
+from workbench.sweep.live_table import LiveTable
+from workbench.sweep.resolve_studies import plan
+from workbench.sweep.sweep_store import FAILURE, StudyOutcome, look, run_path
 
 SMALL = {
     "data": {"train_items": 24, "search_items": 6, "selection_items": 6, "test_items": 12},
@@ -50,7 +51,7 @@ QUESTIONS = {"hash": "q" * 64, "n": 3, "groups": 3}
 
 
 class Toy:
-    """Stands where `workbench.study.run` does: leaves a run directory as a finished study does, and counts. `behave` may do something
+    """Stands where `workbench.study.run_study` does: leaves a run directory as a finished study does, and counts. `behave` may do something
     else first, such as fail."""
 
     def __init__(self) -> None:
@@ -283,10 +284,10 @@ def test_one_place_one_sweep_and_more_workers_need_ray(toy, tmp_path, monkeypatc
 
 
 def test_the_live_table_counts_and_escapes(capsys):
-    show = Show({"a": "seed=0", "b": "<script>", "c": "seed=2"}, [Outcome("c", "done")])
+    show = LiveTable({"a": "seed=0", "b": "<script>", "c": "seed=2"}, [StudyOutcome("c", "done")])
     with show:
         show.stage("a", "search resga", 0.25)
-        show.ended(Outcome("b", "failed", "a [bold]reason[/bold]"))
+        show.ended(StudyOutcome("b", "failed", "a [bold]reason[/bold]"))
     assert show.headline().startswith("1 of 3 done, 1 failed")
     assert show.frame().to_numpy().tolist() == [["seed=0", "search resga", "25 %"], ["<script>", "failed", "a [bold]reason[/bold]"]]
     assert "<script>" not in show._html().data and "&lt;script&gt;" in show._html().data

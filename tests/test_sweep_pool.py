@@ -8,9 +8,11 @@ from collections import Counter
 import pytest
 
 from workbench.runs import read_json
-from workbench.sweep import Sweep, pool, work
-from workbench.sweep.resolve import plan
-from workbench.sweep.store import FAILURE, Outcome, run_path
+from workbench.sweep import Sweep
+from workbench.sweep import ray_workers as pool
+from workbench.sweep import study_worker as work
+from workbench.sweep.resolve_studies import plan
+from workbench.sweep.sweep_store import FAILURE, StudyOutcome, run_path
 
 BASE = {"sae": "none", "conditions": ["resga"]}
 
@@ -87,7 +89,7 @@ def test_a_lost_worker_s_study_is_done_by_another_and_one_that_kills_three_is_gi
                 raise Lost
 
     monkeypatch.setattr(work, "run", study_run)
-    monkeypatch.setattr(work, "look", lambda out, key: Outcome(key, "done"))
+    monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
     told: list[str] = []
     planned = studies(5)
     found = {o.key: o for o in pool._Pool(StandIn(), planned, place, lambda key, *at: told.append(key)).run(2, 1, False)}
@@ -102,7 +104,7 @@ def test_a_free_worker_takes_a_study_of_the_model_that_it_holds(place, monkeypat
     loads: list[str] = []
     monkeypatch.setattr(work, "load_model", lambda name, device, dtype, *rest: loads.append(dtype))
     monkeypatch.setattr(work, "run", lambda *arguments, **settings: None)
-    monkeypatch.setattr(work, "look", lambda out, key: Outcome(key, "done"))
+    monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
     planned = studies(4, **{"model.dtype": ("float32", "bfloat16")})
     outcomes = list(pool._Pool(StandIn(), planned, place, lambda *at: None).run(2, 1, False))
     assert len(outcomes) == 8 and len(loads) <= 3, loads

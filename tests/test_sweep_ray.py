@@ -14,7 +14,8 @@ import pytest
 from benchmarks import sweep as bench
 from workbench.errors import UserError
 from workbench.runs import RunDirectory
-from workbench.sweep import Sweep, pool, sweep
+from workbench.sweep import Sweep, sweep
+from workbench.sweep import ray_workers as pool
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported, which decides by it: loopback only
 pytest.importorskip("ray")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.world import VAULT_SEED, World, items, truth_table
-from workbench.world.items import BASE, with_register
+from workbench.world import VAULT_SEED, World, truth_table
+from workbench.world import world_items as items
+from workbench.world.world_items import BASE, with_register
 
 WORLD = World()
 ROWS = list(islice(WORLD.training_rows(0), 1500))

@@ -32,7 +32,7 @@ Orders = Literal["both", "original", "random"]
 _MARK = "@@slot@@"
 
 
-class AlikeAnswers(UserError):
+class AnswersBeginAlike(UserError):
     """Two answers that begin with the same token: the model's choice between them cannot be read at the first one."""
 
 
@@ -195,7 +195,7 @@ def _encode_answers(
         matching, other = joined[0][end:], joined[1][end:]
         if matching and other and matching[0] != other[0] and end >= len(left):
             return left, plain[len(left) : end], (matching, other)
-    raise AlikeAnswers(f"the answers {answers[0]!r} and {answers[1]!r} do not differ in their first token: they cannot be compared here")
+    raise AnswersBeginAlike(f"the answers {answers[0]!r} and {answers[1]!r} do not differ in their first token: they cannot be compared here")
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

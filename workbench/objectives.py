@@ -73,13 +73,13 @@ class Objective:
         return n_layers if self.needs_final else max((site.layer + 1 for site in self.sites), default=0)
 
     def __add__(self, other: Objective) -> Objective:
-        return Combined((*_terms(self), *_terms(other)))
+        return CombinedObjective((*_terms(self), *_terms(other)))
 
     def __sub__(self, other: Objective) -> Objective:
         return self + -other
 
     def __mul__(self, weight: float) -> Objective:
-        return Combined(tuple((weight * w, term) for w, term in _terms(self)))
+        return CombinedObjective(tuple((weight * w, term) for w, term in _terms(self)))
 
     __rmul__ = __mul__
 
@@ -88,7 +88,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Combined(Objective):
+class CombinedObjective(Objective):
     """A weighted sum of objectives."""
 
     terms: tuple[tuple[float, Objective], ...]
@@ -113,15 +113,15 @@ class Combined(Objective):
         return torch.stack([weight * term.prompt_score(ids) for weight, term in self.terms]).sum(0)
 
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
-        return Combined(tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms))
+        return CombinedObjective(tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms))
 
 
 def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
-    return objective.terms if isinstance(objective, Combined) else ((1.0, objective),)
+    return objective.terms if isinstance(objective, CombinedObjective) else ((1.0, objective),)
 
 
 @dataclass(frozen=True)
-class Scale:
+class ObjectiveScale:
     """Mean and spread (over neutral prompts, of the mean over contexts) of a score, and the longest usual residual norm."""
 
     mean: float = 0.0
@@ -132,7 +132,7 @@ class Scale:
 class _Scaled(Objective):
     """An objective with a unit: (raw - mean) / sd, the residual's norm guarded."""
 
-    scale: Scale
+    scale: ObjectiveScale
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
         raise NotImplementedError
@@ -149,7 +149,7 @@ class _Scaled(Objective):
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
         runner = runner_for(model)
         neutral = neutral_prompts(runner, contexts, n, length, seed)
-        plain = replace(self, scale=Scale())  # type: ignore[type-var]
+        plain = replace(self, scale=ObjectiveScale())  # type: ignore[type-var]
         readouts = [read(runner, plain, contexts, prompt) for prompt in neutral]
         norms = torch.cat([r.resid[site].norm(dim=-1) for r in readouts for site in self.sites] or [torch.zeros(1)])
         limit = 1.1 * float(norms.max()) if self.sites else float("inf")
@@ -157,21 +157,21 @@ class _Scaled(Objective):
         sd = float(means.std())
         if not sd > 1e-9:
             raise UserError("the objective does not move over neutral prompts: nothing to scale it by (latents that never fire?)")
-        return replace(self, scale=Scale(float(means.mean()), sd, limit))  # type: ignore[type-var]
+        return replace(self, scale=ObjectiveScale(float(means.mean()), sd, limit))  # type: ignore[type-var]
 
 
 Kind = Literal["z", "raw", "cosine"]
 
 
 @dataclass(frozen=True)
-class Projection(_Scaled):
+class ProjectionObjective(_Scaled):
     """Residual at a site, projected on a unit vector. kind "raw": in units of the residual, no guard; "cosine": divided by the
     residual's norm; "z": standard deviations over neutral prompts after `calibrate`, with the norm guard."""
 
     vector: Float[Tensor, " d_model"] = field(repr=False)
     site: Site
     kind: Kind = "z"
-    scale: Scale = Scale()
+    scale: ObjectiveScale = ObjectiveScale()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -189,13 +189,13 @@ class Projection(_Scaled):
         return super().calibrate(model, contexts, n, length, seed) if self.kind == "z" else self
 
 
-def projection(direction: Any, kind: Kind = "z") -> Projection:
+def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
     """RESGA's objective: the decision token's residual along a `Direction` (its `vector` and `site`); plus = more persona.
 
     "z" needs `.calibrate(model, contexts)` before it has its unit. Source: arXiv 2601.02896, with REFERENCES' corrections.
     """
     vector = torch.as_tensor(direction.vector, dtype=torch.float32)
-    return Projection(vector / vector.norm(), replace(direction.site, position="decision"), kind)
+    return ProjectionObjective(vector / vector.norm(), replace(direction.site, position="decision"), kind)
 
 
 class LatentReader(Protocol):
@@ -211,14 +211,14 @@ class LatentReader(Protocol):
 
 
 @dataclass(frozen=True)
-class LatentActivation(_Scaled):
+class LatentActivationObjective(_Scaled):
     """Weighted sum of latents' activations. A latent that is off has no gradient of its own, so the gradient goes through the
     pre-activation while the score is the activation (straight-through)."""
 
     sae: LatentReader = field(repr=False)
     latents: tuple[int, ...]
     weights: tuple[float, ...]
-    scale: Scale = Scale()
+    scale: ObjectiveScale = ObjectiveScale()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -234,19 +234,19 @@ class LatentActivation(_Scaled):
         return activation.float() @ torch.tensor(self.weights, device=resid.device)
 
 
-def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None) -> LatentActivation:
+def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None) -> LatentActivationObjective:
     """SAEGA's objective: signed weighted latents at the decision token. weights: 1 each when None; plus = more persona."""
     weights = [1.0] * len(latents) if weights is None else list(weights)
     if len(weights) != len(latents) or not latents:
         raise UserError(f"expected one weight for each latent, found {len(latents)} latents and {len(weights)} weights")
-    return LatentActivation(sae, tuple(int(i) for i in latents), tuple(float(w) for w in weights))
+    return LatentActivationObjective(sae, tuple(int(i) for i in latents), tuple(float(w) for w in weights))
 
 
 @dataclass(frozen=True)
-class AnswerLogOdds(_Scaled):
+class AnswerLogOddsObjective(_Scaled):
     """Logit of the matching answer's first token minus that of the not matching one: log-odds between the two, in nats."""
 
-    scale: Scale = Scale()
+    scale: ObjectiveScale = ObjectiveScale()
 
     @property
     def needs_final(self) -> bool:
@@ -258,13 +258,13 @@ class AnswerLogOdds(_Scaled):
         return logits[:, 0] - logits[:, 1]
 
 
-def answer_log_odds() -> AnswerLogOdds:
+def answer_log_odds() -> AnswerLogOddsObjective:
     """The behaviour itself as objective: the control that says what looking inside the model buys."""
-    return AnswerLogOdds()
+    return AnswerLogOddsObjective()
 
 
 @dataclass(frozen=True)
-class AnswerLogProb(Objective):
+class AnswerLogProbObjective(Objective):
     """Log-probability (nats) of the first token of one answer; side 0: matching, 1: not matching (GCG's objective)."""
 
     side: int = 0
@@ -283,7 +283,7 @@ class AnswerLogProb(Objective):
 
 
 @dataclass(frozen=True)
-class Target(Objective):
+class HoldObjective(Objective):
     """Minus the squared distance of another objective's score from a value: 0 is best."""
 
     inner: Objective
@@ -304,13 +304,13 @@ class Target(Objective):
         return replace(self, inner=self.inner.calibrate(model, contexts, n, length, seed))
 
 
-def keep(direction: Any) -> Target:
+def hold_direction(direction: Any) -> HoldObjective:
     """Keeps another direction's z-scored reading at its mean over neutral prompts: 0 is best, -1 is one SD away."""
-    return Target(projection(direction), 0.0)
+    return HoldObjective(projection(direction), 0.0)
 
 
 @dataclass(frozen=True)
-class Repetition(Objective):
+class RepetitionPenalty(Objective):
     """Minus the share of the prompt's tokens that occurred before in it: 0 is best."""
 
     def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
@@ -319,7 +319,7 @@ class Repetition(Objective):
 
 
 @dataclass(frozen=True)
-class Similarity(Objective):
+class TextSimilarity(Objective):
     """Share of positions at which the prompt's token is the reference's, 0 to 1."""
 
     reference: tuple[int, ...]

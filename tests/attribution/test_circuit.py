@@ -15,26 +15,28 @@ from tiny import tiny_checkpoint
 from toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
 
 import workbench as wb
-from workbench.attribution import Problem, attribute, edges, units
+from workbench.attribution import AttributionProblem, attribute
+from workbench.attribution import heads_and_mlps as units
+from workbench.attribution import path_patching as edges
+from workbench.attribution.attribution_patching import about_answer
+from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit, share_interval
-from workbench.attribution.nodes import about_answer
-from workbench.attribution.targets import as_targets
 from workbench.contexts import encode_prompt
-from workbench.drawing import circuit_svg
 from workbench.models import Site, runner_for
 from workbench.objectives import latent_activation, neutral_prompts
+from workbench.plots.svg import circuit_svg
 
 
-def problem_of(model, n: int = 2, chosen=None, text: str = TEXT) -> Problem:
+def problem_of(model, n: int = 2, chosen=None, text: str = TEXT) -> AttributionProblem:
     runner, found = runner_for(model), contexts(model, n=n)
-    return Problem(runner, encode_prompt(runner, found, text), found, as_targets(chosen or {}))
+    return AttributionProblem(runner, encode_prompt(runner, found, text), found, as_targets(chosen or {}))
 
 
 class Paper:
     """Even attention twice, no norm: at the decision token D the residual is e_D + m_D + mean_j (e_j + m_j), m_j = mean of e up to j.
     Everything is a sum over positions of what the prompt changes: `d` of the embeddings, `m` of the first layer's output."""
 
-    def __init__(self, problem: Problem, other, context) -> None:
+    def __init__(self, problem: AttributionProblem, other, context) -> None:
         model = problem.runner.model
         rows = [model.W_E[list(context.ids(p))].double() for p in (problem.prompt, other)]
         self.n, self.start, self.prompt = len(rows[0]), len(context.prefix_ids), len(problem.prompt)
@@ -52,7 +54,7 @@ class Paper:
         return float(vector @ (self.weight if weight is None else weight))
 
 
-def papers(problem: Problem, neutral) -> list[Paper]:
+def papers(problem: AttributionProblem, neutral) -> list[Paper]:
     return [Paper(problem, other, context) for other in neutral for context in problem.contexts]
 
 
@@ -140,13 +142,13 @@ def test_all_nodes_together_are_the_neutral_run_and_none_are_the_prompts():
             np.testing.assert_allclose(found, plain, atol=1e-4)
 
 
-def path_by_hooks(problem: Problem, sender, node, other) -> float:
+def path_by_hooks(problem: AttributionProblem, sender, node, other) -> float:
     """The same path patch with TransformerLens's hooks: every unit but the sender frozen to the clean run, the receiver recorded, then
     written into a clean run."""
     return mean(_path_in_one(problem, sender, node, other, context) for context in problem.contexts)
 
 
-def _path_in_one(problem: Problem, sender, node, other, context) -> float:
+def _path_in_one(problem: AttributionProblem, sender, node, other, context) -> float:
     model = problem.runner.model
     heads, layers = model.cfg.n_heads, model.cfg.n_layers
     clean, corrupted = (torch.tensor([context.ids(p)]) for p in (problem.prompt, other))

@@ -12,17 +12,17 @@ from captum.attr import IntegratedGradients as Captum
 from planted import random_model
 from toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
 
-from workbench.attribution import GradientXInput, IntegratedGradients, Problem, Removal, Replacement, Shapley
-from workbench.attribution.targets import as_targets
+from workbench.attribution import AttributionProblem, GradientXInput, IntegratedGradients, ShapleyValues, TokenRemoval, TokenReplacement
+from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import encode_prompt
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import latent_activation, projection
 
 
-def problem(slot: str = "system", n: int = 3, text: str = TEXT, batch_tokens: int = 8192, **chosen) -> Problem:
+def problem(slot: str = "system", n: int = 3, text: str = TEXT, batch_tokens: int = 8192, **chosen) -> AttributionProblem:
     runner, found = runner_for(random_model()), contexts(slot=slot, n=n)
-    return Problem(runner, encode_prompt(runner, found, text), found, as_targets(chosen or targets()), 0, batch_tokens)
+    return AttributionProblem(runner, encode_prompt(runner, found, text), found, as_targets(chosen or targets()), 0, batch_tokens)
 
 
 def on_paper(ids: list[int], answers, model, directions: dict) -> np.ndarray:
@@ -38,7 +38,7 @@ def on_paper(ids: list[int], answers, model, directions: dict) -> np.ndarray:
 @pytest.mark.parametrize("slot", ["system", "after_question"])
 def test_removal_is_the_difference_of_plain_passes(slot):
     p = problem(slot, batch_tokens=150)
-    values = Removal().estimate(p).values
+    values = TokenRemoval().estimate(p).values
     chosen = targets()
     for c, context in enumerate(p.contexts):
         whole = on_paper(list(context.ids(p.prompt)), context.answers, p.runner.model, chosen)
@@ -55,8 +55,8 @@ def test_the_averaging_model_on_paper():
     runner, found = runner_for(model), contexts(model, n=2)
     direction = axis(site=Site(0))
     prompt = encode_prompt(runner, found, TEXT)
-    p = Problem(runner, prompt, found, as_targets({"axis": projection(direction, "raw")}))
-    removal, gradient = Removal().estimate(p).values, GradientXInput().estimate(p).values
+    p = AttributionProblem(runner, prompt, found, as_targets({"axis": projection(direction, "raw")}))
+    removal, gradient = TokenRemoval().estimate(p).values, GradientXInput().estimate(p).values
     worth = (model.W_E @ direction.unit).numpy()
     neutral = worth[_allowed(runner)].mean()
     for c, context in enumerate(found):
@@ -121,15 +121,15 @@ def test_shapley_values_are_the_mean_over_all_orders():
         for k, i in enumerate(order):
             credit[:, i] = steps[k + 1] - steps[k]
         mean = mean + credit / math.factorial(n)
-    exact = Shapley().estimate(p)
+    exact = ShapleyValues().estimate(p)
     np.testing.assert_allclose(exact.values, mean, atol=1e-5)
     assert exact.sampling_error is None
 
 
 def test_sampled_shapley_values_are_complete_and_within_their_error():
     p = problem(n=2, text="Be blunt, no")
-    exact = Shapley(exact_up_to=8).estimate(p).values.mean(0)
-    sampled = Shapley(pairs=10, exact_up_to=0).estimate(p)
+    exact = ShapleyValues(exact_up_to=8).estimate(p).values.mean(0)
+    sampled = ShapleyValues(pairs=10, exact_up_to=0).estimate(p)
     whole = p.with_prompt - p.scores([()])[0]
     np.testing.assert_allclose(sampled.values.sum(1), whole, atol=1e-5)
     z = (sampled.values.mean(0) - exact) / np.maximum(sampled.sampling_error, 1e-4)
@@ -140,7 +140,7 @@ def test_sampled_shapley_values_are_complete_and_within_their_error():
 @pytest.mark.parametrize("source", ["fluent", "neutral"])
 def test_replacement_is_the_mean_over_the_drawn_tokens(source):
     p = problem(n=2)
-    method = Replacement(draws=3, source=source)
+    method = TokenReplacement(draws=3, source=source)
     drawn = method._draw(p)
     assert drawn.shape == (len(p.prompt), 3) and not (drawn == torch.tensor(p.prompt)[:, None]).any()
     values = method.estimate(p).values
@@ -152,15 +152,15 @@ def test_replacement_is_the_mean_over_the_drawn_tokens(source):
 
 def test_fluent_replacements_are_likelier_than_neutral_ones():
     p = problem(n=2, axis=axis())
-    probabilities = Replacement()._fluent(p)
-    likely = {s: float(probabilities.gather(1, Replacement(draws=24, source=s)._draw(p)).log().mean()) for s in ("fluent", "neutral")}
+    probabilities = TokenReplacement()._fluent(p)
+    likely = {s: float(probabilities.gather(1, TokenReplacement(draws=24, source=s)._draw(p)).log().mean()) for s in ("fluent", "neutral")}
     assert likely["fluent"] > likely["neutral"] + 0.5
 
 
 def test_a_latent_that_never_fires_has_no_effect():
     p = problem(n=2)
     dead = [t.name for t in p.targets.items].index("latent 5")
-    for method in (Removal(), GradientXInput(), IntegratedGradients(steps=2), Replacement(draws=2), Shapley(pairs=2)):
+    for method in (TokenRemoval(), GradientXInput(), IntegratedGradients(steps=2), TokenReplacement(draws=2), ShapleyValues(pairs=2)):
         values = method.estimate(p).values
         assert (values[:, :, dead] == 0).all() and np.isfinite(values).all()
 
@@ -173,11 +173,11 @@ def test_many_latents_together_are_each_alone():
 
 
 def test_chunks_change_nothing():
-    small, large = (Removal().estimate(problem(batch_tokens=b)).values for b in (1, 100_000))
+    small, large = (TokenRemoval().estimate(problem(batch_tokens=b)).values for b in (1, 100_000))
     np.testing.assert_allclose(small, large, atol=1e-5)
 
 
 def test_wrong_settings_are_refused():
-    for make in (lambda: Replacement(draws=0), lambda: IntegratedGradients(steps=0), lambda: Shapley(pairs=1)):
+    for make in (lambda: TokenReplacement(draws=0), lambda: IntegratedGradients(steps=0), lambda: ShapleyValues(pairs=1)):
         with pytest.raises(UserError):
             make()

@@ -13,16 +13,16 @@ from scipy import stats
 from toys import TEXT, autoencoder, axis, contexts, targets
 
 import workbench as wb
-from workbench.attribution import Estimate, Ledger, Removal, Target, attribute
-from workbench.attribution.pairs import interactions
-from workbench.attribution.problem import Problem
-from workbench.attribution.removal import drop
-from workbench.attribution.targets import as_targets
+from workbench.attribution import AttributionTarget, EffectEstimate, Ledger, TokenRemoval, attribute
+from workbench.attribution.attribution_problem import AttributionProblem
+from workbench.attribution.attribution_targets import as_targets
+from workbench.attribution.token_interactions import interactions
+from workbench.attribution.token_removal import drop
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import answer_log_odds, latent_activation
-from workbench.report import ledger as drawn
-from workbench.report import parts
+from workbench.report import ledger_grid as drawn
+from workbench.report import run_files as parts
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_the_total_is_with_and_without_the_prompt():
 
 def test_pairs_are_the_second_difference():
     runner, found = runner_for(random_model()), contexts(n=3)
-    problem = Problem(runner, ledger_ids(runner, found), found, as_targets(targets()))
-    removal = Removal().estimate(problem).values
+    problem = AttributionProblem(runner, ledger_ids(runner, found), found, as_targets(targets()))
+    removal = TokenRemoval().estimate(problem).values
     pair = interactions(problem, removal, top=3)[0]
     i, j, t = pair.first, pair.second, [x.name for x in problem.targets.items].index(pair.target)
     s = [problem.scores([p])[0][:, t].mean() for p in (problem.prompt, drop(problem.prompt, i), drop(problem.prompt, j), drop(problem.prompt, i, j))]
@@ -94,7 +94,7 @@ def test_one_token_is_enough():
 
 
 def test_what_counts_as_a_target():
-    found = as_targets([axis(), latent_activation(autoencoder(), [3]), Target("mine", answer_log_odds())])
+    found = as_targets([axis(), latent_activation(autoencoder(), [3]), AttributionTarget("mine", answer_log_odds())])
     assert [(t.name, t.kind) for t in found.items] == [("axis", "direction"), ("latent 3", "latent"), ("mine", "answer")]
     assert [t.name for t in as_targets([]).items] == ["answer log-odds"]
     for wrong, words in (([3.5], "float"), ([axis(), axis()], "twice")):
@@ -126,7 +126,7 @@ def test_it_shows_itself_escaped(ledger):
 
 def test_sampling_error_and_completeness_reach_the_summary(ledger):
     shape = ledger.estimates["removal"].values.shape
-    made = Estimate(np.full(shape, 0.15), np.full(shape[1:], 0.25), dict.fromkeys(ledger.names, 0.5))
+    made = EffectEstimate(np.full(shape, 0.15), np.full(shape[1:], 0.25), dict.fromkeys(ledger.names, 0.5))
     summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).summary()
     lacking = 0.5 / (0.5 + 0.15 * shape[1])
     assert any("is 0.25" in line for line in summary["notes"]) and any(f"lack {lacking:.0%}" in line for line in summary["notes"])

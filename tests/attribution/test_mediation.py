@@ -11,9 +11,9 @@ from planted import random_model
 from toys import TEXT, Axis, autoencoder, averaging_model, axis, contexts, targets
 
 import workbench as wb
-from workbench.attribution import Problem, attribute
+from workbench.attribution import AttributionProblem, attribute
+from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import as_mediator, mediate, mediators
-from workbench.attribution.targets import as_targets
 from workbench.contexts import encode_prompt
 from workbench.errors import UserError
 from workbench.interventions import patch
@@ -21,12 +21,12 @@ from workbench.models import Site, runner_for
 from workbench.objectives import answer_log_odds, latent_activation
 
 
-def problem_of(model, n: int = 3, metric: str = "text") -> Problem:
+def problem_of(model, n: int = 3, metric: str = "text") -> AttributionProblem:
     runner, found = runner_for(model), contexts(model, n=n, metric=metric)
-    return Problem(runner, encode_prompt(runner, found, TEXT), found, as_targets({}))
+    return AttributionProblem(runner, encode_prompt(runner, found, TEXT), found, as_targets({}))
 
 
-def closed_form(problem: Problem, model) -> tuple[np.ndarray, np.ndarray]:
+def closed_form(problem: AttributionProblem, model) -> tuple[np.ndarray, np.ndarray]:
     """Change of the decision token's residual [context d_model], and the answer's read-out vector [context d_model]."""
     rows, weights = [], []
     for context in problem.contexts:

@@ -10,21 +10,21 @@ from tiny import tiny_checkpoint
 from toys import TEXT, averaging_model, axis, contexts
 
 import workbench as wb
-from workbench.attribution import Problem
+from workbench.attribution import AttributionProblem
+from workbench.attribution.attribution_patching import path
+from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import as_mediator, mediate
-from workbench.attribution.nodes import path
-from workbench.attribution.targets import as_targets
 from workbench.contexts import encode_prompt
 from workbench.models import runner_for
 from workbench.objectives import neutral_prompts
 
 
-def problem_of(model, n: int = 2, **more) -> Problem:
+def problem_of(model, n: int = 2, **more) -> AttributionProblem:
     runner, found = runner_for(model), contexts(model, n=n)
-    return Problem(runner, encode_prompt(runner, found, TEXT), found, as_targets({}), **more)
+    return AttributionProblem(runner, encode_prompt(runner, found, TEXT), found, as_targets({}), **more)
 
 
-def with_hooks(problem: Problem, node, other) -> float:
+def with_hooks(problem: AttributionProblem, node, other) -> float:
     """The same patch made with TransformerLens's own run_with_hooks, one context at a time."""
     model, lost = problem.runner.model, []
     for context in problem.contexts:

@@ -12,16 +12,16 @@ from test_cards import sae
 from toys import TEXT, averaging_model, axis, contexts, targets
 
 import workbench as wb
-from workbench.attribution import GradientXInput, Problem, Relevance, attribute, dose_response, side_effects
-from workbench.attribution.targets import as_targets
+from workbench.attribution import AttentionAwareRelevance, AttributionProblem, GradientXInput, attribute, dose_response, side_effects
+from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import encode_prompt
 from workbench.interventions import steer
 from workbench.models import Site, runner_for
 
 
-def problem_of(model, chosen, n: int = 2, metric: str = "text") -> Problem:
+def problem_of(model, chosen, n: int = 2, metric: str = "text") -> AttributionProblem:
     runner, found = runner_for(model), contexts(model, n=n, metric=metric)
-    return Problem(runner, encode_prompt(runner, found, TEXT), found, as_targets(chosen))
+    return AttributionProblem(runner, encode_prompt(runner, found, TEXT), found, as_targets(chosen))
 
 
 def test_changes_sizes_and_l0_are_those_of_plain_encodings():
@@ -76,7 +76,7 @@ def test_in_a_linear_model_half_the_dose_has_half_the_effect():
 def test_relevance_is_the_gradient_of_the_model_with_its_patterns_and_scales_frozen():
     """Finite differences of a model whose patterns and norms are written back from the clean run, by TransformerLens hooks."""
     problem = problem_of(random_model(), {"axis": axis()}, n=1)
-    values = Relevance().estimate(problem).values
+    values = AttentionAwareRelevance().estimate(problem).values
     model, context = problem.runner.model, problem.contexts[0]
     ids = torch.tensor([context.ids(problem.prompt)])
     _, cache = model.run_with_cache(ids)
@@ -105,7 +105,7 @@ def test_relevance_is_the_gradient_of_the_model_with_its_patterns_and_scales_fro
 def test_relevance_of_a_mean_is_exact():
     """Even attention is constant: nothing is lost by holding it."""
     problem = problem_of(averaging_model(), {"axis": axis(site=Site(0))})
-    np.testing.assert_allclose(Relevance().estimate(problem).values, GradientXInput().estimate(problem).values, atol=1e-6)
+    np.testing.assert_allclose(AttentionAwareRelevance().estimate(problem).values, GradientXInput().estimate(problem).values, atol=1e-6)
 
 
 def test_the_ledger_carries_doses_and_takes_relevance_by_name():

@@ -10,11 +10,10 @@ import pytest
 import torch
 from planted import random_model, toy_persona
 
-from workbench.answers import answer
 from workbench.conditions import (
+    CapabilityGuard,
     ConstantAnswer,
     Found,
-    Guard,
     LatentClamp,
     ManualPrompts,
     NoPrompt,
@@ -26,11 +25,12 @@ from workbench.conditions import (
     few_shot,
     spending,
 )
-from workbench.conditions.fluency import prompt_fluency
-from workbench.conditions.guard import vital
+from workbench.conditions.capability_guard import model_vitals
+from workbench.conditions.prompt_cross_entropy import prompt_fluency
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.interventions import steer
 from workbench.models import Site, runner_for
 
@@ -130,7 +130,7 @@ def test_steering_moves_the_answers_monotonically() -> None:
 
 
 def test_steering_is_tuned_on_selection_in_units_of_the_residual_norm() -> None:
-    free = Guard(keep_mass=0.0, text_rise=1e9)
+    free = CapabilityGuard(keep_mass=0.0, text_rise=1e9)
     selection = make_contexts(MODEL, SPLITS.selection, metric="text")
     for sign, side in (("suppress", -1), ("induce", 1)):
         tuned = Steering(towards_yes()).tune(MODEL, selection, sign, grid=(0.1, 0.5), guard=free)
@@ -145,7 +145,7 @@ def test_the_guard_drops_strengths_that_break_the_model() -> None:
     away = Direction(-MODEL.W_U[:, TEXT[0].answers[0][0]] - MODEL.W_U[:, TEXT[0].answers[1][0]], Site(2), "toy", "both answers down")
     with pytest.raises(UserError, match="every strength"):
         Steering(away).tune(MODEL, selection, "induce", grid=(2.0, 4.0))
-    watch = Guard().watching(MODEL, selection)
+    watch = CapabilityGuard().watching(MODEL, selection)
     assert watch.holds(MODEL, selection)
     with steer(MODEL, away, 50.0):
         assert not watch.holds(MODEL, selection)
@@ -155,8 +155,8 @@ def test_a_guard_with_true_statements_stops_short_of_one_answer_to_all() -> None
     grid, loose = (0.01, 4.0), {"keep_mass": 0.0, "text_rise": 1e9}
     truth = replace(TEXT, items=tuple(replace(c, answers=c.answers[::-1]) for c in TEXT))  # as if `no` were true here
     level = answer(MODEL, truth).rate
-    free = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=Guard(**loose))
-    held = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=Guard(**loose, truth=truth, truth_fall=0.2))
+    free = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose))
+    held = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose, truth=truth, truth_fall=0.2))
     assert level > 0.2 and free.answer(MODEL, truth).rate < level - 0.2 <= held.answer(MODEL, truth).rate
     assert abs(held.coefficient) < abs(free.coefficient)
 
@@ -167,7 +167,7 @@ def test_vital_signs_by_hand() -> None:
     log_probs = MODEL(torch.tensor([ids]))[0].log_softmax(-1)
     mass = sum(float(log_probs[-1, a[0]].exp()) for a in one[0].answers)
     loss = -np.mean([float(log_probs[k, ids[k + 1]]) for k in range(len(ids) - 1)])
-    found = vital(MODEL, one)
+    found = model_vitals(MODEL, one)
     assert (found.answer_mass, found.text) == pytest.approx((mass, loss), rel=1e-4)
 
 
@@ -175,7 +175,7 @@ def test_conditional_steering_touches_only_readings_beyond_its_limit() -> None:
     direction = towards_yes()
     far = Steering(direction, coefficient=1e6, conditional=True, side=-1)
     assert np.allclose(far.answer(MODEL, TEXT).log_odds, answer(MODEL, TEXT).log_odds)
-    tuned = Steering(direction, conditional=True).tune(MODEL, TEXT, "suppress", grid=(0.5,), guard=Guard(0.0, 1e9))
+    tuned = Steering(direction, conditional=True).tune(MODEL, TEXT, "suppress", grid=(0.5,), guard=CapabilityGuard(0.0, 1e9))
     assert tuned.answer(MODEL, TEXT).log_odds.mean() < answer(MODEL, TEXT).log_odds.mean()
 
 
@@ -192,7 +192,7 @@ def test_latents_are_clamped_up_with_the_persona_and_off_against_it() -> None:
     unit = towards_yes().unit
     sae = Autoencoder(torch.stack([unit, -unit, torch.zeros(32)]))
     clampable = LatentClamp(sae, (0, 1), signs=(1, -1))
-    free = Guard(0.0, 1e9)
+    free = CapabilityGuard(0.0, 1e9)
     up, down = (clampable.tune(MODEL, TEXT, sign, grid=(0.0, 4.0), guard=free) for sign in ("induce", "suppress"))
     assert up.values[0] > 0 and up.values[1] == 0.0 and down.values[0] == 0.0 and down.values[1] > 0
     assert down.answer(MODEL, TEXT).log_odds.mean() < answer(MODEL, TEXT).log_odds.mean() < up.answer(MODEL, TEXT).log_odds.mean()

@@ -7,22 +7,22 @@ import pytest
 import torch
 from planted import random_model, toy_persona
 
-from workbench.answers import answer
 from workbench.budget import Budget
 from workbench.conditions import Steering
 from workbench.contexts import make_contexts
 from workbench.directions import Direction, find_directions
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import Site
 from workbench.study import stages
-from workbench.study.settings import Directions, Model, Proposer, Search, Study
+from workbench.study.study_settings import DirectionSettings, ModelSettings, ProposerSettings, SearchSettings, Study
 
 MODEL = random_model()
 PERSONA = toy_persona("text")
 STUDY = Study(
     conditions=("steering_caa", "steering_persona_vector", "llm_proposed", "gepa"), sae="none",
-    directions=Directions(layers=(1,), methods=("own_choice",), rows=16, texts=4, contexts=2),
-    search=Search(budget=Budget(steps=1), contexts=4), model=Model(name="toy"),
+    directions=DirectionSettings(layers=(1,), methods=("own_choice",), rows=16, texts=4, contexts=2),
+    search=SearchSettings(budget=Budget(steps=1), contexts=4), model=ModelSettings(name="toy"),
 )  # fmt: skip
 
 
@@ -46,4 +46,4 @@ def test_they_are_built_and_each_is_what_its_name_says() -> None:
 def test_an_endpoint_without_the_name_of_its_model_is_refused() -> None:
     with pytest.raises(UserError, match=r"field proposer: .*needs the name of its model"):
         Study.of({"proposer": {"base_url": "http://here/v1"}})
-    assert Proposer(base_url="http://here/v1", model="m").model == "m"
+    assert ProposerSettings(base_url="http://here/v1", model="m").model == "m"

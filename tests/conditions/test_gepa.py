@@ -8,12 +8,12 @@ import pytest
 from planted import random_model, toy_persona
 
 import workbench as wb
-from workbench.answers import answer
 from workbench.budget import Budget
 from workbench.conditions import GEPAProposed, Prompt
-from workbench.conditions.proposers import LocalModel, Scripted
+from workbench.conditions.prompt_proposers import LocalModel, ScriptedModel
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import runner_for
 from workbench.personas import Sign
 
@@ -37,7 +37,7 @@ def run(proposer, sign: Sign = "suppress", **settings) -> Prompt:
 @pytest.mark.parametrize(("sign", "side"), [("suppress", -1), ("induce", 1)])
 def test_the_best_of_all_that_was_written_is_kept(sign: Sign, side: int) -> None:
     """With every context in the minibatch a prompt that beats all before it beats its parent, whichever that was."""
-    found = run(Scripted([written(text) for text in TEXTS]), sign)
+    found = run(ScriptedModel([written(text) for text in TEXTS]), sign)
     assert found.prompt == max((START, *TEXTS), key=lambda text: side * answer(MODEL, SEARCH, text).p.mean())
     assert found.search_rate == answer(MODEL, SEARCH, found.prompt).rate
     assert found.selection_rate == answer(MODEL, SELECTION, found.prompt).rate
@@ -46,7 +46,7 @@ def test_the_best_of_all_that_was_written_is_kept(sign: Sign, side: int) -> None
 
 def test_the_last_choice_is_made_on_selection() -> None:
     pool = [text for text in TEXTS if answer(MODEL, SEARCH, text).p.mean() < answer(MODEL, SEARCH, START).p.mean()]
-    found = run(Scripted([written(pool[0])]), budget=Budget(steps=1), finalists=2)
+    found = run(ScriptedModel([written(pool[0])]), budget=Budget(steps=1), finalists=2)
     assert found.prompt == min((START, pool[0]), key=lambda text: answer(MODEL, SELECTION, text).log_odds.mean())
 
 
@@ -66,7 +66,7 @@ def test_the_model_is_shown_the_prompt_the_answers_and_what_was_wanted() -> None
 
 
 def test_what_does_not_fit_costs_nothing_and_a_missing_reply_is_listed() -> None:
-    script = Scripted([written("word " * 200), written(" "), written("Be honest.")])
+    script = ScriptedModel([written("word " * 200), written(" "), written("Be honest.")])
     found = run(script, budget=Budget(steps=5))
     assert script.asked == 5 and "2 replies missing (the script has no more replies)" in found.method
     assert found.prompt in (START, "Be honest.")
@@ -96,12 +96,12 @@ def test_mistakes_are_told(monkeypatch) -> None:
     with pytest.raises(UserError, match="HTTP 401"):
         run(refuses)
     with pytest.raises(UserError, match="to start from does not keep its tokens"):
-        run(Scripted([]), longest=1)
+        run(ScriptedModel([]), longest=1)
     with pytest.raises(UserError, match="at least 1"):
-        GEPAProposed(Scripted([]), minibatch=0)
+        GEPAProposed(ScriptedModel([]), minibatch=0)
     monkeypatch.setitem(sys.modules, "gepa", None)
     with pytest.raises(UserError, match=r"^searching with GEPA needs the package gepa: pip install 'persona-workbench\[gepa\]'$"):
-        GEPAProposed(Scripted([])).run(MODEL, SEARCH, SELECTION, START)
+        GEPAProposed(ScriptedModel([])).run(MODEL, SEARCH, SELECTION, START)
 
 
 def test_on_the_organism_as_every_condition(organism) -> None:
@@ -110,7 +110,7 @@ def test_on_the_organism_as_every_condition(organism) -> None:
     splits = persona.split()
     search, selection = (make_contexts(organism, s, n=6) for s in (splits.search, splits.selection))
     start, *others = persona.manual_prompts["suppress"]
-    search_for = GEPAProposed(Scripted([written(text) for text in others]), Budget(steps=len(others)), finalists=9)
+    search_for = GEPAProposed(ScriptedModel([written(text) for text in others]), Budget(steps=len(others)), finalists=9)
     found = search_for.run(organism, search, selection, start)
     assert found.prompt in persona.manual_prompts["suppress"] and found.cost.model_calls > 0
     assert answer(organism, selection, found.prompt).log_odds.mean() <= answer(organism, selection, start).log_odds.mean()

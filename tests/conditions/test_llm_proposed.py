@@ -10,12 +10,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from planted import random_model, toy_persona
 
-from workbench.answers import answer
 from workbench.conditions import LLMProposed
 from workbench.conditions.llm_proposed import proposals
-from workbench.conditions.proposers import Endpoint, LocalModel, Missing, Scripted
+from workbench.conditions.prompt_proposers import Endpoint, LocalModel, MissingReply, ScriptedModel
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 
 MODEL = random_model()
 SPLITS = toy_persona("text").split()
@@ -23,13 +23,13 @@ SEARCH, SELECTION = make_contexts(MODEL, SPLITS.search), make_contexts(MODEL, SP
 TEXTS = ("Be honest.", "Agree with them.", "It is Paris.", "In a month.", "Think it over.", "More or less.")
 
 
-def run(script: Scripted, sign: str = "suppress", **settings: int):
+def run(script: ScriptedModel, sign: str = "suppress", **settings: int):
     return LLMProposed(script, **settings).run(MODEL, SEARCH, SELECTION, ["You are blunt."], "agrees with anything", sign)
 
 
 @pytest.mark.parametrize(("sign", "best"), [("suppress", min), ("induce", max)])
 def test_the_best_of_all_that_was_proposed_is_found(sign: str, best: Callable) -> None:
-    found = run(Scripted(["\n".join(TEXTS[:3]), "\n".join(TEXTS[3:])]), sign, rounds=2, beam=7)
+    found = run(ScriptedModel(["\n".join(TEXTS[:3]), "\n".join(TEXTS[3:])]), sign, rounds=2, beam=7)
     tried = ("You are blunt.", *TEXTS)
     assert found.prompt == best(tried, key=lambda text: answer(MODEL, SELECTION, text).log_odds.mean())
     assert found.kind == "llm_proposed" and found.selection_rate == answer(MODEL, SELECTION, found.prompt).rate
@@ -50,7 +50,7 @@ def test_the_proposer_sees_rates_and_the_questions_that_fail_most() -> None:
 
 
 def test_what_is_no_prompt_is_dropped_and_a_missing_reply_is_listed() -> None:
-    found = run(Scripted(["1. " + "word " * 200 + "\n\n2) You are blunt.\n- \"Be honest.\""]), rounds=3)
+    found = run(ScriptedModel(["1. " + "word " * 200 + "\n\n2) You are blunt.\n- \"Be honest.\""]), rounds=3)
     assert "2 prompts" in found.method and "2 replies missing (the script has no more replies)" in found.method
 
 
@@ -60,9 +60,9 @@ def test_lines_lose_their_list_marks() -> None:
 
 def test_mistakes_are_told() -> None:
     with pytest.raises(UserError, match="at least one prompt to start from"):
-        LLMProposed(Scripted([])).run(MODEL, SEARCH, SELECTION, [], "x")
+        LLMProposed(ScriptedModel([])).run(MODEL, SEARCH, SELECTION, [], "x")
     with pytest.raises(UserError, match="at least 1"):
-        LLMProposed(Scripted([]), rounds=0)
+        LLMProposed(ScriptedModel([]), rounds=0)
     with pytest.raises(UserError, match="http"):
         Endpoint("ftp://here", "m")
 
@@ -70,7 +70,7 @@ def test_mistakes_are_told() -> None:
 def test_a_local_model_replies_the_same_again() -> None:
     local = LocalModel(MODEL, max_new_tokens=6)
     assert local("Say no.") == local("Say no.")
-    with pytest.raises(Missing, match="no room"):
+    with pytest.raises(MissingReply, match="no room"):
         local("word " * 300)
 
 
@@ -125,7 +125,7 @@ def test_an_endpoint_that_limits_and_breaks_is_asked_again(server, monkeypatch) 
 @pytest.mark.parametrize("text", ["<html>", "{}", '{"choices": []}', '{"choices": [{"message": {"content": ""}}]}', "[1]"])
 def test_garbage_is_missing_after_bounded_patience(server, text: str) -> None:
     address, got = server([(200, text)])
-    with pytest.raises(Missing, match="no usable reply in 3 attempts"):
+    with pytest.raises(MissingReply, match="no usable reply in 3 attempts"):
         endpoint(address, retries=2)("hello")
     assert len(got) == 3
 

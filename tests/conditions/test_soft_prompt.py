@@ -7,11 +7,11 @@ import pytest
 import torch
 from planted import random_model, toy_persona
 
-from workbench.answers import answer
 from workbench.conditions import SoftPrompt
 from workbench.conditions.soft_prompt import _log_odds, nearest_tokens
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.models import runner_for
 
 MODEL = random_model()

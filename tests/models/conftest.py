@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreT
 
 from tests.tiny import tiny_checkpoint
 from workbench.models import Runner, runner_for
-from workbench.models.load import load_model
+from workbench.models.loading import load_model
 
 
 @dataclass(frozen=True)

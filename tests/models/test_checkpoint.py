@@ -19,8 +19,8 @@ from torch import Tensor
 from tests.models.conftest import Bench
 from tests.tiny import tiny_checkpoint
 from workbench.errors import UserError
-from workbench.models.checkpoint import INDEX, open_checkpoint
-from workbench.models.load import load_model
+from workbench.models.loading import load_model
+from workbench.models.model_directory import INDEX, open_model_directory
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_links_that_leave_the_directory(directory: Path, tmp_path: Path) -> None
 def test_links_within_the_directory_are_fine(directory: Path) -> None:
     (directory / "model.safetensors").rename(directory / "weights.safetensors")
     (directory / "model.safetensors").symlink_to("weights.safetensors")
-    assert open_checkpoint(directory).architecture == "LlamaForCausalLM"
+    assert open_model_directory(directory).architecture == "LlamaForCausalLM"
 
 
 def test_the_tokenizer_of_another_model(directory: Path) -> None:

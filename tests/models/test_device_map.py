@@ -11,8 +11,8 @@ from tiny import tiny_checkpoint
 from transformers import LlamaForCausalLM
 
 from workbench.errors import UserError
-from workbench.models import checkpoint as checkpoints
 from workbench.models import load_model, runner_for
+from workbench.models import model_directory as checkpoints
 
 PROGRAM = Path(__file__).parents[1] / "pretend_devices.py"
 

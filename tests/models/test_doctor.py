@@ -11,17 +11,17 @@ import pytest
 from tests.models.conftest import Bench
 from tests.tiny import FAMILIES, tiny_tokenizer
 from workbench.errors import UserError
-from workbench.models import Shape
-from workbench.models.doctor import Diagnosis, diagnose, lost_tokens
-from workbench.models.memory import memory_needed
+from workbench.models import ModelShape
+from workbench.models.doctor import ModelDiagnosis, diagnose, lost_tokens
+from workbench.models.memory_estimate import memory_needed
 
 
-def _detail(diagnosis: Diagnosis, check: str) -> str:
+def _detail(diagnosis: ModelDiagnosis, check: str) -> str:
     (row,) = [row for row in diagnosis.rows if row.check == check]
     return row.detail
 
 
-def _failed(diagnosis: Diagnosis) -> list[str]:
+def _failed(diagnosis: ModelDiagnosis) -> list[str]:
     return [row.check for row in diagnosis.rows if row.ok is False]
 
 
@@ -64,7 +64,7 @@ def test_templates_that_do_harm_are_named(bench: Bench, tmp_path: Path) -> None:
 
 def test_wrong_logits_are_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion that forgets the RoPE scaling: the doctor must see it, in the logits and nowhere else."""
-    import workbench.models.load as load
+    import workbench.models.loading as load
 
     right = load.hooked_config
 
@@ -108,7 +108,7 @@ def test_lost_tokens_are_the_ones_that_come_back_as_others() -> None:
 
 def test_memory_by_hand() -> None:
     """Llama-3.1-8B: 16.06 GB of weights in bfloat16, 131,072 bytes of keys and values a token."""
-    shape = Shape(
+    shape = ModelShape(
         n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, d_head=128, d_vocab=128_256, n_ctx=131_072,
         block_parameters=2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14_336, tied=False,
     )  # fmt: skip

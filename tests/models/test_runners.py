@@ -10,8 +10,9 @@ from torch import Tensor
 from tests.models.conftest import Bench
 from tests.tiny import FAMILIES
 from workbench.errors import UserError
-from workbench.models import HOOKS, KV, Runner, Site, bridge, runner_for
-from workbench.models.load import load_model
+from workbench.models import HOOKS, KeyValueCache, Runner, Site, runner_for
+from workbench.models import bridge_runner as bridge
+from workbench.models.loading import load_model
 
 BACKENDS = ("hooked", "bridge")
 every_model = pytest.mark.parametrize(("family", "backend"), [(f, b) for f in FAMILIES for b in BACKENDS])
@@ -26,7 +27,7 @@ def _logits(runner: Runner, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _prefix(runner: Runner, ids: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, KV]:
+def _prefix(runner: Runner, ids: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, KeyValueCache]:
     resid, _ = runner.run(runner.embed(ids), 0, start)
     return runner.run(resid, start, runner.shape.n_layers if stop is None else stop, keep=True)
 
@@ -123,7 +124,7 @@ def test_fork_and_crop(bench: Bench, ids: Tensor, family: str, backend: str) -> 
 
 
 @torch.no_grad()
-def _behind(runner: Runner, kv: KV, ids: Int[Tensor, "batch pos"]) -> Tensor:
+def _behind(runner: Runner, kv: KeyValueCache, ids: Int[Tensor, "batch pos"]) -> Tensor:
     resid, _ = runner.run(runner.embed(ids, offset=kv.length), 0, runner.shape.n_layers, kv)
     return runner.logits(resid)
 

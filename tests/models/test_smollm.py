@@ -11,8 +11,8 @@ from transformers import LlamaForCausalLM
 
 from workbench.errors import UserError
 from workbench.models import runner_for
-from workbench.models.load import load_model, provenance
-from workbench.models.smollm import PACKAGE, cache_directory, converted_directory
+from workbench.models.gguf_files import PACKAGE, cache_directory, converted_directory
+from workbench.models.loading import load_model, provenance
 
 
 def test_the_cache_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from workbench.attribution import GradientXInput, Problem, Removal, Target
-from workbench.panel import Panel, bench
+from workbench.attribution import AttributionProblem, AttributionTarget, GradientXInput, TokenRemoval
+from workbench.panel import Panel
+from workbench.panel import prompt_reader as bench
 
 PROMPT = "be blunt and critical"
 
@@ -44,8 +45,8 @@ def say(panel: Panel, text: str, side: int = 0, how: str = "typed") -> dict:
 def test_a_reading_is_plain_removal(panel, organism, exact):
     reading = panel.bench.read(PROMPT, exact)
     chosen = panel.bench.contexts if exact else panel.bench.few
-    problem = Problem(wb.runner_for(organism), reading.ids, chosen, panel.bench.targets)
-    np.testing.assert_allclose(reading.estimates["removal"].values, Removal().estimate(problem).values, atol=1e-3)
+    problem = AttributionProblem(wb.runner_for(organism), reading.ids, chosen, panel.bench.targets)
+    np.testing.assert_allclose(reading.estimates["removal"].values, TokenRemoval().estimate(problem).values, atol=1e-3)
     np.testing.assert_allclose(reading.with_prompt - reading.without_prompt, problem.with_prompt - problem.without_prompt, atol=1e-3)
     assert len(set(panel.bench.few.groups)) == 3 and list(reading.estimates) == ["removal"]
 
@@ -54,8 +55,8 @@ def test_contexts_that_share_no_prefix_are_read_too(organism, latents):
     behind = wb.make_contexts(organism, wb.load_persona("sycophancy").split(seed=0).search, slot="after_question", n=3, seed=0)
     panel = make(organism, latents, behind)
     reading = panel.read(PROMPT)
-    problem = Problem(wb.runner_for(organism), reading.ids, panel.bench.few, panel.bench.targets)
-    np.testing.assert_allclose(reading.estimates["removal"].values, Removal().estimate(problem).values, atol=1e-3)
+    problem = AttributionProblem(wb.runner_for(organism), reading.ids, panel.bench.few, panel.bench.targets)
+    np.testing.assert_allclose(reading.estimates["removal"].values, TokenRemoval().estimate(problem).values, atol=1e-3)
 
 
 def test_a_long_prompt_is_estimated_by_the_gradient(panel, organism, monkeypatch):
@@ -63,7 +64,7 @@ def test_a_long_prompt_is_estimated_by_the_gradient(panel, organism, monkeypatch
     text = " ".join(["be blunt and critical you are a friendly helper"] * 5)
     reading = panel.bench.read(text)
     assert list(reading.estimates) == ["gradient_x_input"]
-    problem = Problem(wb.runner_for(organism), reading.ids, panel.bench.few, panel.bench.targets)
+    problem = AttributionProblem(wb.runner_for(organism), reading.ids, panel.bench.few, panel.bench.targets)
     np.testing.assert_allclose(reading.estimates["gradient_x_input"].values, GradientXInput().estimate(problem).values, atol=1e-4)
     with pytest.raises(wb.UserError, match="take an exact one"):
         _ = reading.ledger
@@ -148,7 +149,7 @@ def test_progress_is_told_and_ends(organism, latents, contexts, monkeypatch):
 
 
 def test_what_the_notebook_keeps_is_escaped_and_follows(organism, latents, contexts):
-    hostile = [Target("<img src=x onerror=alert(1)>", latents[0])]
+    hostile = [AttributionTarget("<img src=x onerror=alert(1)>", latents[0])]
     panel = make(organism, hostile, contexts)
     assert "No prompt was read yet" in panel.kept()
     panel.read("be blunt")

@@ -15,7 +15,7 @@ import pytest
 from browsing import axe_violations, needs_axe, needs_chromium, trouble_of
 from conftest import HOSTILE
 
-from workbench.display import shorten, visible
+from workbench.html_text import shorten, visible
 from workbench.report import OverviewRun, write_overview, write_report
 
 LOCAL = ("file:", "blob:", "data:", "about:")

@@ -15,10 +15,10 @@ from conftest import CONDITIONS, HOSTILE
 from scipy import stats
 from test_browser import Tab
 
-from workbench.display import shorten, visible
 from workbench.errors import UserError
-from workbench.report import figures
-from workbench.report.token_views import attention_view, token_view
+from workbench.html_text import shorten, visible
+from workbench.report import altair_figures as figures
+from workbench.report.circuitsvis_views import attention_view, token_view
 
 
 def load(directory, name):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from test_page import read
 
-from workbench.drawing import circuit_svg, dose_svg
-from workbench.report import inside
+from workbench.plots.svg import circuit_svg, dose_svg
+from workbench.report import attribution_section as inside
 
 
 def change(directory: Path, name: str, **entries) -> Path:

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workbench.display import visible
 from workbench.errors import UserError
-from workbench.report import page as module
-from workbench.report import parts, story, write_report
-from workbench.report.contents import FILES, Contents, clean, read_contents
+from workbench.html_text import visible
+from workbench.report import report_page as module
+from workbench.report import run_files as parts
+from workbench.report import verdict as story
+from workbench.report import write_report
+from workbench.report.load_run import FILES, RunContents, clean, load_run
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8),
@@ -221,11 +223,11 @@ def test_the_prompt_is_chosen_on_selection_and_never_on_the_test(make_run):
     best, other = (next(c for c in entry["conditions"] if c["name"] == n) for n in ("RESGA", "SAEGA"))
     best["selection_rate"], other["selection_rate"], other["rate"] = 0.40, 0.30, 0.9
     (directory / "comparison.json").write_text(json.dumps(entry))
-    told = story.tell(read_contents(directory))
+    told = story.tell(load_run(directory))
     assert told.best is not None and told.best.name == "SAEGA"
     entry["sign"] = 1
     (directory / "comparison.json").write_text(json.dumps(entry))
-    told = story.tell(read_contents(directory))
+    told = story.tell(load_run(directory))
     assert told.best.name == "RESGA" and "more" in told.question and told.tone == "no"
 
 
@@ -259,7 +261,7 @@ def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> 
         },
     ]
     comparison = parts.Comparison.model_validate({"persona": "sycophancy", "model": "m", "sign": sign, "conditions": [found, *rivals]})
-    return story.tell(Contents(comparison=comparison))
+    return story.tell(RunContents(comparison=comparison))
 
 
 def test_caveats_name_what_speaks_against_the_headline():

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from workbench.models import Site
-from workbench.objectives import AnswerLogOdds, Projection
-from workbench.search import LiveFrontier, Progress, Scored
-from workbench.search.describe import describe
-from workbench.search.live import line, picture
+from workbench.objectives import AnswerLogOddsObjective, ProjectionObjective
+from workbench.search import LiveFrontier, ScoredPrompts, SearchProgress
+from workbench.search.live_frontier import line, picture
+from workbench.search.objective_description import describe
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def progress(step: int = 3, used: float = 0.25, n: int = 3) -> Progress:
-    scored = Scored(torch.arange(n)[:, None], torch.tensor([-1.0, 0.5, 3.25])[:n], torch.tensor([2.0, 4.0, 5.5])[:n])
-    return Progress(step, used, 3.25, 5.5, 1234.4, 100.0, 25.0, 75.0, scored)
+def progress(step: int = 3, used: float = 0.25, n: int = 3) -> SearchProgress:
+    scored = ScoredPrompts(torch.arange(n)[:, None], torch.tensor([-1.0, 0.5, 3.25])[:n], torch.tensor([2.0, 4.0, 5.5])[:n])
+    return SearchProgress(step, used, 3.25, 5.5, 1234.4, 100.0, 25.0, 75.0, scored)
 
 
 def test_the_line_says_best_fluency_speed_and_time_left():
@@ -77,10 +77,10 @@ def test_a_notebook_gets_one_plot_that_is_drawn_again(monkeypatch):
 
 
 def test_the_bar_of_a_study_shows_the_search_beside_it(monkeypatch, capsys):
-    from workbench.cli.bars import Bars
+    from workbench.cli.progress_bars import ProgressBars
 
     monkeypatch.setenv("COLUMNS", "200")
-    with Bars() as bars:
+    with ProgressBars() as bars:
         bars.update("search resga", 0.25)
         bars.note("search resga", progress())
     shown = capsys.readouterr().err
@@ -88,9 +88,9 @@ def test_the_bar_of_a_study_shows_the_search_beside_it(monkeypatch, capsys):
 
 
 def test_a_description_is_json_and_tells_vectors_apart():
-    one, two = (Projection(torch.full((4,), value), Site(1)) for value in (0.5, -0.5))
+    one, two = (ProjectionObjective(torch.full((4,), value), Site(1)) for value in (0.5, -0.5))
     assert describe(one) != describe(two)
-    goal = -2.0 * one + AnswerLogOdds()
+    goal = -2.0 * one + AnswerLogOddsObjective()
     content = json.loads(json.dumps(describe(goal), allow_nan=False))
     weights = [(weight, term["type"]) for weight, term in content["terms"]]
     assert weights == [(-2.0, "Projection"), (1.0, "AnswerLogOdds")]

@@ -14,20 +14,20 @@ from workbench.budget import Budget
 from workbench.contexts import allowed_ids, make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
-from workbench.objectives import AnswerLogOdds, projection
-from workbench.search import Beam, Guided, Proposals, Scored, Scorer, search
-from workbench.search.bench import Bench
+from workbench.objectives import AnswerLogOddsObjective, projection
+from workbench.search import Beam, ChildProposals, Guided, ScoredPrompts, Scorer, search
+from workbench.search.toolkit import SearchToolkit
 
 LENGTH = 5
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench() -> SearchToolkit:
     model = random_model()
     contexts = make_contexts(model, toy_persona().split().search, n=2)
     vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
     goal = projection(SimpleNamespace(vector=vector, site=Site(1)), "raw")
-    return Bench.make(Scorer(runner_for(model), goal, contexts), seed=0)
+    return SearchToolkit.make(Scorer(runner_for(model), goal, contexts), seed=0)
 
 
 def test_beam_changes_one_position_after_the_other_without_drawing_twice(bench):
@@ -127,15 +127,15 @@ def test_start_texts_must_have_the_methods_length(bench):
             kind(length=3, population=2, start_text=text).start(bench)
 
 
-def _learn(bench: Bench, parents: torch.Tensor, children: torch.Tensor, gains: torch.Tensor, slope: torch.Tensor | None = None) -> None:
+def _learn(bench: SearchToolkit, parents: torch.Tensor, children: torch.Tensor, gains: torch.Tensor, slope: torch.Tensor | None = None) -> None:
     nowhere = torch.zeros(len(children), dtype=torch.long)
     bench.memory["slope"] = torch.zeros(1, LENGTH, bench.scorer.runner.shape.d_model) if slope is None else slope
     Guided(length=LENGTH).learn(
         bench,
         SimpleNamespace(ids=parents),
-        Proposals(children, nowhere, nowhere),
-        Scored(parents, torch.zeros(1), torch.zeros(1)),
-        Scored(children, gains, torch.zeros(len(children))),
+        ChildProposals(children, nowhere, nowhere),
+        ScoredPrompts(parents, torch.zeros(1), torch.zeros(1)),
+        ScoredPrompts(children, gains, torch.zeros(len(children))),
     )
 
 
@@ -157,19 +157,19 @@ def poisoned():
 def test_a_score_that_is_no_number_names_the_prompt_and_the_block(poisoned, block):
     model = random_model(seed=1)
     contexts = make_contexts(model, toy_persona().split().search, n=2)
-    scorer = Scorer(runner_for(model), AnswerLogOdds(), contexts)
+    scorer = Scorer(runner_for(model), AnswerLogOddsObjective(), contexts)
     ids = torch.nonzero(allowed_ids(model))[:3].T
     poisoned(model.blocks[block].mlp.W_out, 0)
     with pytest.raises(UserError, match=re.escape(repr(scorer.runner.decode(ids[0].tolist()))) + f".* no finite number: block {block} "):
         scorer.score(ids)
     with pytest.raises(UserError, match=f"left of the prompt already has values that are not finite: block {block} "):
-        search(model, AnswerLogOdds(), contexts, Beam(length=3, population=2, children=2), Budget(steps=1))
+        search(model, AnswerLogOddsObjective(), contexts, Beam(length=3, population=2, children=2), Budget(steps=1))
 
 
 def test_one_bad_token_is_named_by_its_prompt(poisoned):
     model = random_model(seed=1)
     contexts = make_contexts(model, toy_persona().split().search, n=2)
-    scorer = Scorer(runner_for(model), AnswerLogOdds(), contexts)
+    scorer = Scorer(runner_for(model), AnswerLogOddsObjective(), contexts)
     good, bad = torch.nonzero(allowed_ids(model))[:6, 0].view(2, 3)
     poisoned(model.embed.W_E, int(bad[1]))
     assert scorer.score(good[None]).objective.isfinite().all()

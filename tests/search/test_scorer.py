@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from tests.search.conftest import contexts_of_ids
 from workbench.models import Site
-from workbench.objectives import AnswerLogOdds, AnswerLogProb, Projection
-from workbench.search import Proposals, Savings, Scorer
+from workbench.objectives import AnswerLogOddsObjective, AnswerLogProbObjective, ProjectionObjective
+from workbench.search import ChildProposals, Optimizations, Scorer
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "mistral")
 PARENTS = torch.tensor([[10, 20, 30, 40, 50], [11, 21, 31, 41, 51]])
-CHILDREN = Proposals(
+CHILDREN = ChildProposals(
     torch.tensor([[10, 20, 99, 40, 50], [11, 21, 31, 41, 98], [97, 21, 31, 41, 51], [11, 96, 31, 95, 51]]),
     torch.tensor([0, 1, 1, 1]),
     torch.tensor([2, 4, 0, 1]),
 )
 COMBINATIONS = [
-    Savings(),
-    *(Savings(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency", "last_position", "stacked_contexts")),
-    Savings(False, False, False, False, False, False),
+    Optimizations(),
+    *(Optimizations(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency", "last_position", "stacked_contexts")),
+    Optimizations(False, False, False, False, False, False),
 ]
 
 
@@ -45,8 +45,10 @@ def hugging_face_scores(reference, contexts, ids, layer, unit):
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
-def objective(d_model: int, layer: int = 0) -> Projection:
-    return Projection(torch.nn.functional.normalize(torch.randn(d_model, generator=torch.Generator().manual_seed(1)), dim=0), Site(layer), "raw")
+def objective(d_model: int, layer: int = 0) -> ProjectionObjective:
+    return ProjectionObjective(
+        torch.nn.functional.normalize(torch.randn(d_model, generator=torch.Generator().manual_seed(1)), dim=0), Site(layer), "raw"
+    )
 
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
@@ -57,7 +59,7 @@ def test_scores_equal_hugging_face(bench, family, backend, contexts):
     runner = bench.runner(family, backend, "float32")
     goal = objective(runner.shape.d_model)
     projections, odds, entropies = hugging_face_scores(bench.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector)
-    for aim, expected in ((goal, projections), (AnswerLogOdds(), odds), (goal + 0.5 * AnswerLogOdds(), projections + 0.5 * odds)):
+    for aim, expected in ((goal, projections), (AnswerLogOddsObjective(), odds), (goal + 0.5 * AnswerLogOddsObjective(), projections + 0.5 * odds)):
         scorer = Scorer(runner, aim, contexts, batch_tokens=48, fluency_groups=len(contexts))
         _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
         full = scorer.score(CHILDREN.ids)
@@ -71,7 +73,7 @@ def test_scores_equal_hugging_face(bench, family, backend, contexts):
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_savings_change_nothing(bench, family, contexts):
     runner = bench.runner(family, "hooked", "float32")
-    goal = objective(runner.shape.d_model) + 0.3 * AnswerLogProb(0)
+    goal = objective(runner.shape.d_model) + 0.3 * AnswerLogProbObjective(0)
     results = []
     for savings in COMBINATIONS:
         scorer = Scorer(runner, goal, contexts, savings, batch_tokens=64, fluency_groups=len(contexts))
@@ -93,7 +95,7 @@ def test_contexts_with_prefixes_of_their_own_share_the_runs(bench, monkeypatch):
     monkeypatch.setattr(runner, "run", lambda *args, **named: calls.append(args[1:3]) or run(*args, **named))
     counted = []
     for stacked in (True, False):
-        scorer = Scorer(runner, goal, contexts, Savings(stacked_contexts=stacked), fluency_groups=1)
+        scorer = Scorer(runner, goal, contexts, Optimizations(stacked_contexts=stacked), fluency_groups=1)
         assert sorted(map(len, (group.members for group in scorer.groups))) == ([1, 1, 3] if stacked else [1] * 5)
         prepared = scorer.prepare(PARENTS)
         calls.clear()
@@ -135,7 +137,7 @@ def test_any_children_score_as_alone(bench, data):
         row = PARENTS[owner].clone()
         row[position] = data.draw(token)
         rows.append(row), positions.append(position), owners.append(owner)
-    children = Proposals(torch.stack(rows), torch.tensor(owners), torch.tensor(positions))
+    children = ChildProposals(torch.stack(rows), torch.tensor(owners), torch.tensor(positions))
     scorer = Scorer(runner, objective(runner.shape.d_model), contexts, batch_tokens=data.draw(st.sampled_from([16, 64, 4096])))
     _, together = scorer.score_children(scorer.prepare(PARENTS), children)
     alone = scorer.score(children.ids)
@@ -146,7 +148,7 @@ def test_any_children_score_as_alone(bench, data):
 def test_gradients_equal_finite_differences(bench, contexts):
     """d objective / d embedding along random steps, central differences in float64."""
     runner = bench.runner("llama", "hooked", "float64")
-    scorer = Scorer(runner, objective(runner.shape.d_model) + 0.2 * AnswerLogOdds(), contexts)
+    scorer = Scorer(runner, objective(runner.shape.d_model) + 0.2 * AnswerLogOddsObjective(), contexts)
     slope = scorer.gradients(PARENTS).double()
     generator = torch.Generator().manual_seed(3)
     for _ in range(4):
@@ -169,7 +171,7 @@ def _objective_at(scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor) -> tor
 
 def test_lazy_fluency_drops_only_what_cannot_win(bench, contexts):
     """The frontier and the elites with pruning are those without it."""
-    from workbench.search.selection import CanMatter, elites, frontier, ladder
+    from workbench.search.elite_selection import CanSurvive, elites, frontier, ladder
 
     runner = bench.runner("llama", "hooked", "float32")
     scorer = Scorer(runner, objective(runner.shape.d_model), contexts)
@@ -179,11 +181,11 @@ def test_lazy_fluency_drops_only_what_cannot_win(bench, contexts):
     position = torch.randint(5, (60,), generator=generator)
     ids = parents[owner].clone()
     ids[torch.arange(60), position] = torch.randint(4, 330, (60,), generator=generator)
-    children, prepared = Proposals(ids, owner, position), scorer.prepare(parents)
+    children, prepared = ChildProposals(ids, owner, position), scorer.prepare(parents)
     weights = ladder(0.01, 1.0, 3)
     archive = frontier(scorer.score(torch.randint(4, 330, (20, 5), generator=generator)))
     parents_all, every = scorer.score_children(prepared, children)
-    _, pruned = scorer.score_children(prepared, children, CanMatter(weights, archive))
+    _, pruned = scorer.score_children(prepared, children, CanSurvive(weights, archive))
     assert torch.isinf(pruned.fluency).any(), "nothing was pruned: the test shows nothing"
     for choose in (lambda pool: frontier(archive.join(pool)), lambda pool: elites(pool, weights)):
         torch.testing.assert_close(choose(parents_all.join(every)).ids, choose(parents_all.join(pruned)).ids)
@@ -193,7 +195,7 @@ def test_halving_scores_survivors_in_full(bench, contexts):
     runner = bench.runner("llama", "hooked", "float32")
     goal = objective(runner.shape.d_model)
     full = Scorer(runner, goal, contexts)
-    halved = Scorer(runner, goal, contexts, Savings(halving=0.4))
+    halved = Scorer(runner, goal, contexts, Optimizations(halving=0.4))
     _, children = halved.score_children(halved.prepare(PARENTS), CHILDREN)
     alive = torch.isfinite(children.objective)
     assert 0 < int(alive.sum()) < len(CHILDREN)
@@ -202,15 +204,15 @@ def test_halving_scores_survivors_in_full(bench, contexts):
 
 def test_halving_keeps_the_fluent_part_of_the_frontier(bench, contexts):
     """Survivors are those that a count by hand over each weight would keep, their fluency and objective those of full scores."""
-    from workbench.search.selection import CanMatter, ladder
+    from workbench.search.elite_selection import CanSurvive, ladder
 
     runner, weights = bench.runner("llama", "hooked", "float32"), ladder(0.01, 5.0, 4)
     goal = objective(runner.shape.d_model)
     half = (len(contexts) + 1) // 2
-    scorer = Scorer(runner, goal, contexts, Savings(halving=half / len(contexts)), fluency_groups=2)
+    scorer = Scorer(runner, goal, contexts, Optimizations(halving=half / len(contexts)), fluency_groups=2)
     assert len(scorer.rounds) == 2 and len(scorer.rounds[0]) == half
     prepared = scorer.prepare(PARENTS)
-    _, found = scorer.score_children(prepared, CHILDREN, CanMatter(weights, None))
+    _, found = scorer.score_children(prepared, CHILDREN, CanSurvive(weights, None))
     alive = torch.isfinite(found.objective)
     seen, full = (Scorer(runner, goal, some, fluency_groups=2).score(CHILDREN.ids) for some in (contexts[:half], contexts))
     best = [min(sorted(range(len(CHILDREN)), key=lambda i: -(seen.objective[i] - w * full.fluency[i])).index(child) for w in weights)

@@ -31,9 +31,9 @@ from workbench.search import (
     Checkpoint,
     Frontier,
     Guided,
+    Optimizations,
     RandomSearch,
-    Savings,
-    Scored,
+    ScoredPrompts,
     elites,
     frontier,
     hypervolume,
@@ -90,7 +90,7 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
         assert rest.history["candidates"].tolist() == whole.history["candidates"].tolist()
     words = torch.zeros(model.cfg.d_vocab, dtype=torch.bool)
     words[list(whole.best.ids)] = True
-    for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "savings": Savings(halving=0.5)}):
+    for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "savings": Optimizations(halving=0.5)}):
         with pytest.raises(UserError, match="checkpoint of another search"):
             search(model, goal, contexts, method, Budget(steps=8), checkpoint=Checkpoint(path), **other)
 
@@ -167,7 +167,7 @@ def test_impossible_searches_are_refused(setting):
 
 def test_without_distinctness_the_population_collapses():
     """One prompt that is best at every weight fills the whole population, unless each rung must take a new one."""
-    pool = Scored(torch.tensor([[1, 1], [2, 2], [3, 3], [1, 1]]), torch.tensor([9.0, 1.0, 0.5, 9.0]), torch.tensor([1.0, 2.0, 3.0, 1.0]))
+    pool = ScoredPrompts(torch.tensor([[1, 1], [2, 2], [3, 3], [1, 1]]), torch.tensor([9.0, 1.0, 0.5, 9.0]), torch.tensor([1.0, 2.0, 3.0, 1.0]))
     weights = ladder(0.1, 1.0, 3)
     assert {tuple(r) for r in elites(pool, weights, distinct=False).ids.tolist()} == {(1, 1)}
     assert len({tuple(r) for r in elites(pool, weights).ids.tolist()}) == 3
@@ -178,7 +178,7 @@ points = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 20)), min_size=
 
 @given(points)
 def test_frontier_is_what_nothing_beats(found):
-    pool = Scored(torch.arange(len(found))[:, None], torch.tensor([float(o) for o, _ in found]), torch.tensor([float(f) for _, f in found]))
+    pool = ScoredPrompts(torch.arange(len(found))[:, None], torch.tensor([float(o) for o, _ in found]), torch.tensor([float(f) for _, f in found]))
     kept = {(o, f) for o, f in zip(frontier(pool).objective.tolist(), frontier(pool).fluency.tolist(), strict=True)}
     beaten = lambda a: any((o >= a[0] and f <= a[1]) and (o, f) != a for o, f in found)  # noqa: E731
     assert kept == {(o, f) for o, f in found if not beaten((o, f))}

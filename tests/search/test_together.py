@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.search.test_scorer import CHILDREN, PARENTS, objective
 from workbench.search import Scorer
-from workbench.search.together import start_tokens, together
+from workbench.search.scoring.candidate_batching import batch_candidates, launch_overhead_tokens
 
 COUNTS = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 
@@ -25,7 +25,7 @@ def cost(runs: list[tuple[int, int]], counts: list[tuple[int, int]], length: int
 def test_no_cut_is_cheaper_and_every_place_is_in_one_run(numbers: list[int], start: float) -> None:
     """Against every cut there is."""
     counts, length = [(2 * place + 1, n) for place, n in enumerate(numbers)], 2 * len(numbers) + 1
-    runs, places = together(counts, length, start), [place for place, _ in counts]
+    runs, places = batch_candidates(counts, length, start), [place for place, _ in counts]
     assert [place for first, last in runs for place in places if first <= place <= last] == places
     every = []
     for size in range(len(places)):
@@ -37,9 +37,9 @@ def test_no_cut_is_cheaper_and_every_place_is_in_one_run(numbers: list[int], sta
 
 def test_nothing_is_run_twice_where_starting_costs_nothing_and_all_run_at_once_where_it_costs_most() -> None:
     counts = [(0, 3), (2, 5), (7, 1)]
-    assert together(counts, 8, 0.0) == [(0, 0), (2, 2), (7, 7)]
-    assert together(counts, 8, 1e9) == [(0, 7)] and together([], 8, 5.0) == []
-    assert start_tokens(10**6, "cuda") > 1000 * start_tokens(10**6, "cpu") > 0 == start_tokens(10**6, "xla")
+    assert batch_candidates(counts, 8, 0.0) == [(0, 0), (2, 2), (7, 7)]
+    assert batch_candidates(counts, 8, 1e9) == [(0, 7)] and batch_candidates([], 8, 5.0) == []
+    assert launch_overhead_tokens(10**6, "cuda") > 1000 * launch_overhead_tokens(10**6, "cpu") > 0 == launch_overhead_tokens(10**6, "xla")
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
@@ -47,7 +47,7 @@ def test_scores_are_the_same_whatever_runs_together(bench, contexts, family: str
     """Children that change at four places: scored place by place, in some runs, and all in one."""
     runner, found, positions = bench.runner(family, "hooked", "float32"), [], []
     for start in (0.0, 2.0, 1e9):
-        monkeypatch.setattr("workbench.search.scorer.start_tokens", lambda parameters, device, start=start: start)
+        monkeypatch.setattr("workbench.search.scoring.scorer.launch_overhead_tokens", lambda parameters, device, start=start: start)
         scorer = Scorer(runner, objective(runner.shape.d_model), contexts, fluency_groups=len(contexts))
         one = scorer.groups[0].part(scorer.groups[0].members[:1])
         positions.append({position for position, _ in scorer._child_chunks(one, CHILDREN, torch.arange(4))})

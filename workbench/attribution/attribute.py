@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from workbench.attribution.attention_aware_relevance import AttentionAwareRelevance
+from workbench.attribution.attribution_patching import path
+from workbench.attribution.attribution_problem import AttributionProblem, Ids
+from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit as find_circuit
-from workbench.attribution.dose import dose_response
-from workbench.attribution.estimate import Estimate, Estimator
-from workbench.attribution.gradient import GradientXInput
-from workbench.attribution.integrated import IntegratedGradients
+from workbench.attribution.dose_response import dose_response
+from workbench.attribution.estimator import EffectEstimate, Estimator
+from workbench.attribution.gradient_x_input import GradientXInput
+from workbench.attribution.integrated_gradients import IntegratedGradients
 from workbench.attribution.ledger import JUDGE, Ledger
 from workbench.attribution.mediation import as_mediator, mediate, mediators
-from workbench.attribution.nodes import path
-from workbench.attribution.pairs import interactions
-from workbench.attribution.problem import Ids, Problem
-from workbench.attribution.relevance import Relevance
-from workbench.attribution.removal import Removal
-from workbench.attribution.replacement import Replacement
-from workbench.attribution.shapley import Shapley
-from workbench.attribution.targets import as_targets
+from workbench.attribution.shapley_values import ShapleyValues
+from workbench.attribution.token_interactions import interactions
+from workbench.attribution.token_removal import TokenRemoval
+from workbench.attribution.token_replacement import TokenReplacement
 from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.models import runner_for
@@ -30,12 +30,12 @@ from workbench.models import runner_for
 CIRCUIT_CONTEXTS = 8
 #: Estimators by the names that study files use; a new one is its file and one line here.
 ESTIMATORS = {
-    "removal": Removal,
-    "replacement": Replacement,
+    "removal": TokenRemoval,
+    "replacement": TokenReplacement,
     "gradient_x_input": GradientXInput,
-    "relevance": Relevance,
+    "relevance": AttentionAwareRelevance,
     "integrated_gradients": IntegratedGradients,
-    "shapley": Shapley,
+    "shapley": ShapleyValues,
 }
 
 
@@ -57,7 +57,7 @@ def attribute(
 
     prompt: text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`). targets: directions,
     objectives, or a mapping of names to them; the answer's log-odds always come first (read at the answers' first tokens,
-    also where an answer has several). estimators: names of ESTIMATORS or values such as `Shapley(pairs=20)`; exact removal is
+    also where an answer has several). estimators: names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is
     always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
     mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
     and beside them, and hold the prompt's doses against those of steering along the first direction. nodes: the so many heads
@@ -70,9 +70,9 @@ def attribute(
     runner = runner_for(model)
     ids = _prompt_ids(runner, prompt, contexts)
     chosen = _estimators(estimators)
-    problem = Problem(runner, ids, contexts, as_targets(targets), seed, batch_tokens)
+    problem = AttributionProblem(runner, ids, contexts, as_targets(targets), seed, batch_tokens)
     _check(problem)
-    estimates: dict[str, Estimate] = {}
+    estimates: dict[str, EffectEstimate] = {}
     seconds: dict[str, float] = {}
     for estimator in chosen:
         began = time.perf_counter()
@@ -121,14 +121,14 @@ def _estimators(given: Sequence[str | Estimator]) -> list[Estimator]:
     unknown = next((e for e in given if isinstance(e, str) and e not in ESTIMATORS), None)
     if unknown is not None:
         raise UserError(f"unknown estimator {unknown!r}: expected some of {', '.join(ESTIMATORS)}")
-    made: dict[str, Estimator] = {JUDGE: Removal()}
+    made: dict[str, Estimator] = {JUDGE: TokenRemoval()}
     for estimator in given:
         value = ESTIMATORS[estimator]() if isinstance(estimator, str) else estimator
         made[value.name] = value
     return list(made.values())
 
 
-def _check(problem: Problem) -> None:
+def _check(problem: AttributionProblem) -> None:
     longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
     if longest > problem.runner.shape.n_ctx:
         raise UserError(f"the prompt makes a question of {longest} tokens: this model's context holds {problem.runner.shape.n_ctx}")

@@ -19,15 +19,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from workbench.attribution import edges, nodes, units
-from workbench.attribution.nodes import Node, Path
-from workbench.attribution.problem import Ids, Problem
-from workbench.attribution.targets import Target, Targets
-from workbench.attribution.units import Key, Nodes
-from workbench.display import escape
-from workbench.drawing import circuit_svg
+from workbench.attribution import attribution_patching as nodes
+from workbench.attribution import heads_and_mlps as units
+from workbench.attribution import path_patching as edges
+from workbench.attribution.attribution_patching import CircuitNode, PromptPath
+from workbench.attribution.attribution_problem import AttributionProblem, Ids
+from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
+from workbench.attribution.heads_and_mlps import Key, Nodes
+from workbench.html_text import escape
 from workbench.models import Site
 from workbench.objectives import neutral_prompts
+from workbench.plots.svg import circuit_svg
 from workbench.statistics import Interval, cluster_interval
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -36,7 +38,7 @@ MOST_LATENTS = 5
 
 
 @dataclass(frozen=True)
-class Edge:
+class CircuitEdge:
     """One way from `source` to `target` (ids as in `Circuit.to_json`). effect: what the receiver loses without it: the answer's log-odds
     for kinds "path" (into a node) and "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect
     over the whole change of that quantity, None where that may be zero. estimate: of path edges, before they were patched."""
@@ -50,7 +52,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Proof:
+class FaithfulnessEvaluation:
     """faithfulness, completeness: shares of the whole effect with intervals over contexts. random_*: mean, least and most over the
     `graphs` random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes."""
 
@@ -69,11 +71,11 @@ class Circuit:
     circuit, where it looks from its place (mean weights: before the prompt, each token, the question, the decision token)."""
 
     tokens: tuple[str, ...]
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
+    nodes: tuple[CircuitNode, ...]
+    edges: tuple[CircuitEdge, ...]
     targets: tuple[tuple[str, str, float], ...]
     total: Interval
-    proof: Proof | None
+    proof: FaithfulnessEvaluation | None
     agreement: float | None
     attention: dict[str, tuple[float, ...]]
 
@@ -91,9 +93,9 @@ class Circuit:
         )
 
     @property
-    def path(self) -> Path:
+    def path(self) -> PromptPath:
         """The nodes alone, the strongest first."""
-        return Path(tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement)
+        return PromptPath(tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement)
 
     def to_json(self) -> dict[str, Any]:
         """The `circuit` of attribution.json: plain values."""
@@ -122,7 +124,7 @@ class Circuit:
         return f'{style}<div class="wb-circuit" style="overflow-x:auto">{self.svg()}<p>{escape(self.verdict)}</p></div>'
 
 
-def circuit(problem: Problem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2) -> Circuit:
+def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2) -> Circuit:
     """The circuit of `size` nodes. n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
     graphs beside it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20)
     forward passes a context."""
@@ -142,12 +144,12 @@ def circuit(problem: Problem, size: int = 12, n_edges: int = 10, graphs: int = 8
     return Circuit(tokens, made, found, targets, total, proof, nodes.agreement_of(made), looks)
 
 
-def _scores(answer: Problem, other: Ids, taken_out: Nodes) -> Float[np.ndarray, " context"]:
+def _scores(answer: AttributionProblem, other: Ids, taken_out: Nodes) -> Float[np.ndarray, " context"]:
     """The answer's log-odds of the prompt with these nodes as in the neutral run."""
     return _many_scores(answer, other, [taken_out])[0]
 
 
-def _many_scores(answer: Problem, other: Ids, sets: list[Nodes]) -> Float[np.ndarray, "set context"]:
+def _many_scores(answer: AttributionProblem, other: Ids, sets: list[Nodes]) -> Float[np.ndarray, "set context"]:
     found = np.zeros((len(sets), len(answer.contexts)))
     for pair in units.pairs(answer, other):
         donors = units.activations(answer, pair.corrupted)
@@ -156,11 +158,13 @@ def _many_scores(answer: Problem, other: Ids, sets: list[Nodes]) -> Float[np.nda
     return found
 
 
-def _none(answer: Problem) -> Nodes:
+def _none(answer: AttributionProblem) -> Nodes:
     return units.only(answer)
 
 
-def _proof(answer: Problem, neutral: list[Ids], estimates: np.ndarray, keys: list[Key], ends: np.ndarray, graphs: int) -> Proof:
+def _proof(
+    answer: AttributionProblem, neutral: list[Ids], estimates: np.ndarray, keys: list[Key], ends: np.ndarray, graphs: int
+) -> FaithfulnessEvaluation:
     sizes = [n for n in SIZES if n <= np.count_nonzero(estimates)]
     strongest = [units.only(answer, *nodes.strongest(estimates, n)) for n in sizes]
     rng = np.random.default_rng(answer.seed)
@@ -172,10 +176,10 @@ def _proof(answer: Problem, neutral: list[Ids], estimates: np.ndarray, keys: lis
     shares = [part.mean(axis=1) / whole.mean() for part in (kept, lost)]
     spread = [(float(s[1 : 1 + graphs].mean()), float(s[1 : 1 + graphs].min()), float(s[1 : 1 + graphs].max())) for s in shares]
     curve = tuple((n, float(shares[0][1 + graphs + i]), float(shares[1][1 + graphs + i])) for i, n in enumerate(sizes))
-    return Proof(share_interval(kept[0], whole, groups), share_interval(lost[0], whole, groups), spread[0], spread[1], graphs, curve)
+    return FaithfulnessEvaluation(share_interval(kept[0], whole, groups), share_interval(lost[0], whole, groups), spread[0], spread[1], graphs, curve)
 
 
-def _random_graph(answer: Problem, keys: list[Key], rng: np.random.Generator) -> Nodes:
+def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Generator) -> Nodes:
     """As many nodes as the circuit has at each place, of any layer and unit."""
     found = _none(answer)
     layers, width, _ = units.grid_shape(answer)
@@ -193,10 +197,10 @@ def share_interval(part: Float[np.ndarray, " context"], whole: Float[np.ndarray,
 
 
 def _edges(
-    problem: Problem, answer: Problem, neutral: list[Ids], keys: list[Key], n_edges: int, total: float | None
-) -> tuple[tuple[Edge, ...], tuple[tuple[str, str, float], ...]]:
+    problem: AttributionProblem, answer: AttributionProblem, neutral: list[Ids], keys: list[Key], n_edges: int, total: float | None
+) -> tuple[tuple[CircuitEdge, ...], tuple[tuple[str, str, float], ...]]:
     """All edges, and the directions and latents that they lead to with their change."""
-    read = Targets(tuple(t for t in problem.targets.items if t.kind != "objective" and all(s.hook == "resid_post" for s in t.sites)))
+    read = AttributionTargets(tuple(t for t in problem.targets.items if t.kind != "objective" and all(s.hook == "resid_post" for s in t.sites)))
     grounds = [edges.ground(answer, pair) for other in neutral for pair in units.pairs(answer, other)]
     n, decision = len(answer.contexts) * len(neutral), len(answer.prompt) + 1
     carriers = {t.name: [edges.through(g, t) for g in grounds] for t in read.items if t.kind != "answer"}
@@ -204,31 +208,33 @@ def _edges(
     change = np.mean([problem.with_prompt - problem.scores([other])[0] for other in neutral], axis=0).mean(axis=0)
     changes = {t.name: float(value) for t, value in zip(problem.targets.items, change, strict=True)}
     latents = sorted((t.name for t in read.items if t.kind == "latent" and changes[t.name]), key=lambda name: -abs(carried[name]))[:MOST_LATENTS]
-    drawn = Targets(tuple(t for t in read.items if t.kind != "latent" or t.name in latents))
-    found = [Edge(_sender_id(answer, s), _key_id(answer, k), "path", exact, _share(exact, total), guess)
+    drawn = AttributionTargets(tuple(t for t in read.items if t.kind != "latent" or t.name in latents))
+    found = [CircuitEdge(_sender_id(answer, s), _key_id(answer, k), "path", exact, _share(exact, total), guess)
              for s, k, guess, exact in edges.strongest_paths(answer, grounds, keys, n_edges)]  # fmt: skip
     for key in (key for key in keys if key[2] == decision):
         effect = torch.cat([edges.direct_effects(g, drawn, key, edges.change_of(g, key)) for g in grounds]).mean(dim=0).tolist()
-        found += [Edge(_key_id(answer, key), f"target:{t.name}", "direct", value, _share(value, changes[t.name]))
+        found += [CircuitEdge(_key_id(answer, key), f"target:{t.name}", "direct", value, _share(value, changes[t.name]))
                   for t, value in zip(drawn.items, effect, strict=True) if value]  # fmt: skip
     name = next(t.name for t in problem.targets.items if t.kind == "answer")
     for target in (t for t in drawn.items if t.kind != "answer"):
-        found.append(Edge(f"target:{target.name}", f"target:{name}", "through", carried[target.name], _share(carried[target.name], total)))
+        found.append(CircuitEdge(f"target:{target.name}", f"target:{name}", "through", carried[target.name], _share(carried[target.name], total)))
         found += _into_directions(target, drawn, carriers, changes, n)
     return tuple(found), tuple((t.name, t.kind, changes[t.name]) for t in drawn.items)
 
 
-def _into_directions(latent: Target, drawn: Targets, carriers: dict[str, list], changes: dict[str, float], n: int) -> list[Edge]:
+def _into_directions(
+    latent: AttributionTarget, drawn: AttributionTargets, carriers: dict[str, list], changes: dict[str, float], n: int
+) -> list[CircuitEdge]:
     """What a latent's change adds to the reading of each direction that is read at its layer or behind it."""
     if latent.kind != "latent":
         return []
     behind = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]
     moved = torch.cat([change for _, change in carriers[latent.name]])
     effects = {t.name: -float((moved @ t.objective.vector.to(moved.device)).sum()) / n for t in behind}  # type: ignore[attr-defined]
-    return [Edge(f"target:{latent.name}", f"target:{name}", "direct", value, _share(value, changes[name])) for name, value in effects.items()]
+    return [CircuitEdge(f"target:{latent.name}", f"target:{name}", "direct", value, _share(value, changes[name])) for name, value in effects.items()]
 
 
-def _attention(problem: Problem, heads: list[Node]) -> dict[str, tuple[float, ...]]:
+def _attention(problem: AttributionProblem, heads: list[CircuitNode]) -> dict[str, tuple[float, ...]]:
     """Mean attention of each head from its place to everything before the prompt, each token, the question, the decision token."""
     sites = sorted({Site(node.site.layer, "pattern") for node in heads})
     if not sites or any(site.name not in problem.runner.hook_names() for site in sites):
@@ -251,15 +257,15 @@ def _share(effect: float, total: float | None) -> float | None:
     return effect / total if total else None
 
 
-def _sender_id(problem: Problem, sender: edges.Sender) -> str:
+def _sender_id(problem: AttributionProblem, sender: edges.Sender) -> str:
     return f"token:{sender}" if isinstance(sender, int) else _key_id(problem, sender)
 
 
-def _key_id(problem: Problem, key: Key) -> str:
+def _key_id(problem: AttributionProblem, key: Key) -> str:
     return _node_id(nodes.make_node(problem, key, 0.0))
 
 
-def _node_id(node: Node) -> str:
+def _node_id(node: CircuitNode) -> str:
     return f"node:{node.site.layer}:{'mlp' if node.head is None else node.head}:{node.place}"
 
 

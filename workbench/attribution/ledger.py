@@ -18,13 +18,13 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from workbench.attribution.attribution_patching import PromptPath
+from workbench.attribution.attribution_targets import AttributionTargets
 from workbench.attribution.circuit import Circuit
-from workbench.attribution.dose import Dose, dose_verdict
-from workbench.attribution.estimate import Estimate
-from workbench.attribution.mediation import Mediated, controls_verdict
-from workbench.attribution.nodes import Path
-from workbench.attribution.show import ledger_html
-from workbench.attribution.targets import Targets
+from workbench.attribution.dose_response import DoseResponse, dose_verdict
+from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.ledger_html import ledger_html
+from workbench.attribution.mediation import MediationResult, controls_verdict
 from workbench.errors import UserError
 from workbench.runs import finite
 from workbench.statistics import cluster_interval
@@ -35,7 +35,7 @@ TOP = 3
 
 
 @dataclass(frozen=True)
-class Pair:
+class TokenPair:
     """Two tokens together: what they do beyond the sum of what each does alone, in the target's unit, with its interval."""
 
     target: str
@@ -56,17 +56,17 @@ class Ledger:
     prompt_ids: tuple[int, ...]
     tokens: tuple[str, ...]
     text: str
-    targets: Targets = field(repr=False)
-    estimates: Mapping[str, Estimate] = field(repr=False)
+    targets: AttributionTargets = field(repr=False)
+    estimates: Mapping[str, EffectEstimate] = field(repr=False)
     groups: tuple[str, ...] = field(repr=False)
     total: Float[np.ndarray, "context target"] = field(repr=False)
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[TokenPair, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     caution: str = ""
-    mediation: tuple[Mediated, ...] = ()
-    path: Path | None = None
+    mediation: tuple[MediationResult, ...] = ()
+    path: PromptPath | None = None
     circuit: Circuit | None = None
-    dose: tuple[Dose, ...] = ()
+    dose: tuple[DoseResponse, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,7 +162,7 @@ class Ledger:
                 notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
         return [*notes, *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line)]
 
-    def _short_of(self, estimate: Estimate, target: int) -> float:
+    def _short_of(self, estimate: EffectEstimate, target: int) -> float:
         """What is missing from the sum of the tokens' effects, as a share of what they should add up to."""
         gap = estimate.missing[self.names[target]]
         whole = float(estimate.values[:, :, target].sum(axis=1).mean()) + gap

@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.attribution.problem import Problem, Rows
-from workbench.attribution.targets import ANSWER, Target, Targets
+from workbench.attribution.attribution_problem import AttributionProblem, ScoredRows
+from workbench.attribution.attribution_targets import ANSWER, AttributionTarget, AttributionTargets
 from workbench.errors import UserError
 from workbench.models import Site
-from workbench.objectives import LatentActivation, Projection, answer_log_odds, projection
+from workbench.objectives import LatentActivationObjective, ProjectionObjective, answer_log_odds, projection
 from workbench.statistics import Interval, cluster_interval
 
 Positions = Literal["decision", "question"]
@@ -45,7 +45,7 @@ class Mediator:
 
 
 @dataclass(frozen=True)
-class Mediated:
+class MediationResult:
     """One mediator's share, in log-odds, means over contexts with intervals. moved: mean change of the component at
     the decision token from the bare to the prompted run, in units of the residual stream: along a direction with its sign, else
     (along is False) its length. into, out_of: the two ways. control: of a random direction."""
@@ -99,21 +99,21 @@ class Mediated:
         }  # fmt: skip
 
 
-def mediate(problem: Problem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[Mediated, ...]:
+def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[MediationResult, ...]:
     """Each mediator's share of the prompt's effect on the answer's log-odds (first tokens). Four forward passes a context and
     mediator. Raises UserError for unknown positions."""
     if positions not in ("decision", "question"):
         raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
-    answer = replace(problem, targets=Targets((Target(ANSWER, answer_log_odds()),)))
+    answer = replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),)))
     return tuple(_mediate(answer, mediator, positions) for mediator in through)
 
 
-def mediators(targets: Targets) -> tuple[Mediator, ...]:
+def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
     """One for each direction among the targets, and one for all single latents of an autoencoder together."""
     found = [as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"]
-    latents: dict[int, list[LatentActivation]] = {}
+    latents: dict[int, list[LatentActivationObjective]] = {}
     for target in targets.items:
-        if isinstance(target.objective, LatentActivation):
+        if isinstance(target.objective, LatentActivationObjective):
             latents.setdefault(id(target.objective.sae), []).append(target.objective)
     for members in latents.values():
         together = sorted({latent for objective in members for latent in objective.latents})
@@ -122,7 +122,7 @@ def mediators(targets: Targets) -> tuple[Mediator, ...]:
     return tuple(found)
 
 
-def controls_verdict(found: Sequence[Mediated]) -> str:
+def controls_verdict(found: Sequence[MediationResult]) -> str:
     """What the random directions carry, in a sentence; empty without them or without an effect to share."""
     shares = [m.share for m in found if m.control and m.share is not None]
     if not shares:
@@ -135,18 +135,18 @@ def controls_verdict(found: Sequence[Mediated]) -> str:
 
 def as_mediator(name: str, given: Any) -> Mediator:
     """The mediator of a direction, a projection or a latent objective. UserError for anything else."""
-    objective = projection(given, "raw") if hasattr(given, "vector") and not isinstance(given, Projection) else given
-    if isinstance(objective, Projection):
+    objective = projection(given, "raw") if hasattr(given, "vector") and not isinstance(given, ProjectionObjective) else given
+    if isinstance(objective, ProjectionObjective):
         unit = objective.vector
         return Mediator(name, objective.site, lambda x: (x @ unit.to(x.device))[..., None] * unit.to(x.device), unit)
-    if isinstance(objective, LatentActivation):
+    if isinstance(objective, LatentActivationObjective):
         sae, latents = objective.sae, list(objective.latents)
         rows = sae.W_dec[latents].detach().float()  # type: ignore[attr-defined]
         return Mediator(name, objective.sites[0], lambda x: sae.encode_some(x, latents).float() @ rows.to(x.device))
     raise UserError(f"nothing to mediate through in {name!r}: expected a direction or latents, found {type(given).__name__}")
 
 
-def _mediate(problem: Problem, mediator: Mediator, positions: Positions) -> Mediated:
+def _mediate(problem: AttributionProblem, mediator: Mediator, positions: Positions) -> MediationResult:
     names = ("prompt", "bare", "into", "out_of")
     scores = {name: np.zeros(len(problem.contexts)) for name in names}
     moved = []
@@ -167,7 +167,7 @@ def _mediate(problem: Problem, mediator: Mediator, positions: Positions) -> Medi
 
 
 @torch.no_grad()
-def _state(problem: Problem, site: Site, rows: Rows) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
+def _state(problem: AttributionProblem, site: Site, rows: ScoredRows) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
     """The residual stream at the site, and the answer's log-odds."""
     with problem.runner.capture([site]) as caught:
         scores = problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
@@ -176,7 +176,7 @@ def _state(problem: Problem, site: Site, rows: Rows) -> tuple[Float[Tensor, "bat
 
 @torch.no_grad()
 def _swapped(
-    problem: Problem, site: Site, rows: Rows, change: Float[Tensor, "batch back d_model"], width: Bool[Tensor, "batch back"]
+    problem: AttributionProblem, site: Site, rows: ScoredRows, change: Float[Tensor, "batch back d_model"], width: Bool[Tensor, "batch back"]
 ) -> Float[Tensor, " batch"]:
     """The answer's log-odds with `change` added at the aligned positions."""
     batch, places = _places(rows, width)
@@ -188,7 +188,7 @@ def _swapped(
         return problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
 
 
-def _shared(rows: Mapping[str, Rows], most: int) -> Bool[Tensor, "batch back"]:
+def _shared(rows: Mapping[str, ScoredRows], most: int) -> Bool[Tensor, "batch back"]:
     """Which positions, counted back from the decision token, hold the same tokens in both runs; at most `most`."""
     everywhere = torch.ones(len(rows["bare"].ids), most, dtype=torch.bool)
     both = [_gather(part.ids, *_places(part, everywhere)) for part in rows.values()]
@@ -196,7 +196,7 @@ def _shared(rows: Mapping[str, Rows], most: int) -> Bool[Tensor, "batch back"]:
     return ((both[0] == both[1]) & inside).cumprod(dim=1).bool() | (torch.arange(most, device=inside.device) == 0)
 
 
-def _places(rows: Rows, width: Bool[Tensor, "batch back"]) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch back"]]:
+def _places(rows: ScoredRows, width: Bool[Tensor, "batch back"]) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch back"]]:
     back = torch.arange(width.shape[1], device=rows.ids.device)
     places = (rows.layout.decision[:, None] - back).clamp(min=0)
     return torch.arange(len(rows.ids), device=rows.ids.device)[:, None], places
@@ -206,14 +206,14 @@ def _gather(values: Tensor, batch: Tensor, places: Tensor) -> Tensor:
     return values[batch, places]
 
 
-def _aligned(state: Float[Tensor, "batch pos d_model"], rows: Rows, width: Bool[Tensor, "batch back"]) -> Float[Tensor, "batch back d_model"]:
+def _aligned(state: Float[Tensor, "batch pos d_model"], rows: ScoredRows, width: Bool[Tensor, "batch back"]) -> Float[Tensor, "batch back d_model"]:
     return _gather(state, *_places(rows, width))
 
 
-def _summed(problem: Problem, mediator: Mediator, scores: Mapping[str, np.ndarray], moved: float) -> Mediated:
+def _summed(problem: AttributionProblem, mediator: Mediator, scores: Mapping[str, np.ndarray], moved: float) -> MediationResult:
     total = scores["prompt"] - scores["bare"]
     into, out_of = scores["into"] - scores["bare"], scores["prompt"] - scores["out_of"]
     mediated = (into + out_of) / 2
     values = (total, mediated, total - mediated, into, out_of)
     intervals = [cluster_interval(v, problem.contexts.groups) for v in values]
-    return Mediated(mediator.name, *intervals, moved=moved, along=mediator.unit is not None, control=mediator.control)
+    return MediationResult(mediator.name, *intervals, moved=moved, along=mediator.unit is not None, control=mediator.control)

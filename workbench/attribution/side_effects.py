@@ -18,17 +18,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from workbench.attribution.problem import Ids, Problem
-from workbench.attribution.targets import as_targets
+from workbench.attribution.attribution_problem import AttributionProblem, Ids
+from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import Contexts, encode_prompt
-from workbench.display import html_table
+from workbench.html_text import html_table
 from workbench.models import runner_for
 from workbench.sae import Sae
 from workbench.statistics import Interval, cluster_interval
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedLatent:
     """One latent. before: mean activation on bare questions. change: under the prompt, with its interval over contexts; manual: under the
     manual prompt (None without one). size: |change| in units of the residual stream."""
 
@@ -47,8 +47,8 @@ class SideEffects:
     site: str
     sae: str
     manual: str | None
-    beside: tuple[Moved, ...]
-    inside: tuple[Moved, ...]
+    beside: tuple[MovedLatent, ...]
+    inside: tuple[MovedLatent, ...]
     aimed: float | None
     active: dict[str, Interval]
 
@@ -92,7 +92,7 @@ def side_effects(
     ids = {"no prompt": None, "prompt": _ids(runner, contexts, prompt)}
     if manual:
         ids["manual prompt"] = _ids(runner, contexts, manual)
-    problem = Problem(runner, ids["prompt"] or (), contexts, as_targets({}))
+    problem = AttributionProblem(runner, ids["prompt"] or (), contexts, as_targets({}))
     with torch.no_grad():
         encoded = {name: sae.encode(problem.read(sae.site, [p] * len(contexts))).double().cpu().numpy() for name, p in ids.items()}
     active = {name: cluster_interval((values != 0).sum(axis=1).astype(float), contexts.groups) for name, values in encoded.items()}
@@ -105,17 +105,17 @@ def side_effects(
     return SideEffects(sae.site.name, sae.name, manual, tuple(map(made, others)), tuple(map(made, chosen)), aimed, active)
 
 
-def _moved(latent: int, encoded: dict[str, Float[np.ndarray, "context d_sae"]], change: np.ndarray, size: float, contexts: Contexts) -> Moved:
+def _moved(latent: int, encoded: dict[str, Float[np.ndarray, "context d_sae"]], change: np.ndarray, size: float, contexts: Contexts) -> MovedLatent:
     before = encoded["no prompt"][:, latent].mean()
     manual = encoded["manual prompt"][:, latent].mean() - before if "manual prompt" in encoded else None
-    return Moved(latent, float(before), cluster_interval(change[:, latent], contexts.groups), size, None if manual is None else float(manual))
+    return MovedLatent(latent, float(before), cluster_interval(change[:, latent], contexts.groups), size, None if manual is None else float(manual))
 
 
 def _ids(runner: Any, contexts: Contexts, prompt: str | Sequence[int]) -> Ids:
     return encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else tuple(int(i) for i in prompt)
 
 
-def _plain(moved: Moved) -> dict[str, Any]:
+def _plain(moved: MovedLatent) -> dict[str, Any]:
     low, high = moved.change.to_json()
     return {"latent": moved.latent, "before": moved.before, "change": moved.change.estimate, "low": low, "high": high,
             "manual": moved.manual, "size": moved.size}  # fmt: skip

@@ -13,20 +13,20 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from workbench.attribution import Mediated, Targets, mediate
+from workbench.attribution import AttributionTargets, MediationResult, mediate
+from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import mediators
-from workbench.attribution.targets import as_targets
-from workbench.audit.effects import Effects, WordProblem, word_effects
-from workbench.audit.mend import Mend, Watched, find_mend
-from workbench.audit.words import Words
-from workbench.conditions.base import signed
+from workbench.audit.minimal_edit import EditGuard, MinimalEdit, find_minimal_edit
+from workbench.audit.prompt_words import PromptWords
+from workbench.audit.word_effects import PromptEffects, WordProblem, word_effects
+from workbench.conditions.condition import signed
 from workbench.contexts import Contexts, Slot, make_contexts
 from workbench.directions import find_directions
 from workbench.errors import UserError
 from workbench.latents import rank_latents
 from workbench.models import Runner, runner_for
 from workbench.personas import Item, Persona, Sign, Split, Splits, load_persona
-from workbench.personas.splits import shuffle_key
+from workbench.personas.group_splits import shuffle_key
 from workbench.sae import Sae
 from workbench.statistics import Interval, cluster_interval, tost
 from workbench.world import World
@@ -54,11 +54,11 @@ class Audit:
     seed: int
     questions: int
     groups: int
-    words: Words
-    effects: Effects
+    words: PromptWords
+    effects: PromptEffects
     need: Need
-    mend: Mend | None
-    mediation: tuple[Mediated, ...]
+    mend: MinimalEdit | None
+    mediation: tuple[MediationResult, ...]
     notes: tuple[str, ...]
 
     @property
@@ -78,18 +78,18 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: schema, what was asked, whole, words, phrases, mend, mediation, notes."""
-        from workbench.audit.export import to_json
+        from workbench.audit.audit_json import to_json
 
         return to_json(self)
 
     def save_html(self, path: Any) -> None:
         """One self-contained page that opens without a network; written whole or not at all."""
-        from workbench.audit.page import write_page
+        from workbench.audit.audit_html import write_page
 
         write_page(self, path)
 
     def _repr_html_(self) -> str:
-        from workbench.audit.page import notebook_html
+        from workbench.audit.audit_html import notebook_html
 
         return notebook_html(self)
 
@@ -119,7 +119,7 @@ def audit(
     signed(sign)
     if max_edits < 0 or not tolerance > 0 or questions < 2:
         raise UserError(f"expected max_edits >= 0, tolerance > 0 and questions >= 2, found {max_edits}, {tolerance} and {questions}")
-    runner, words = runner_for(model), Words.of(prompt)
+    runner, words = runner_for(model), PromptWords.of(prompt)
     persona = load_persona(persona) if isinstance(persona, str) else persona
     splits, wanted = persona.split(seed), _targets(targets)
     search, selection, test = (
@@ -129,7 +129,7 @@ def audit(
     effects = word_effects(test, least=tolerance / 2)
     need = _need(selection, sign, tolerance)
     watched = _watched(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
-    mend = find_mend(search, selection, test, watched, max_edits, tolerance) if need == "mend" and max_edits else None
+    mend = find_minimal_edit(search, selection, test, watched, max_edits, tolerance) if need == "mend" and max_edits else None
     through = mediate(test.plain, mediators(wanted)) if len(wanted.items) > 1 else ()
     return Audit(
         words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
@@ -147,13 +147,13 @@ def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot:
     return found
 
 
-def _targets(given: Any) -> Targets:
+def _targets(given: Any) -> AttributionTargets:
     """Targets with the answer first."""
     items = as_targets(given).items
-    return Targets(tuple(sorted(items, key=lambda target: target.kind != "answer")))
+    return AttributionTargets(tuple(sorted(items, key=lambda target: target.kind != "answer")))
 
 
-def _problem(runner: Runner, words: Words, contexts: Contexts, targets: Targets, seed: int) -> WordProblem:
+def _problem(runner: Runner, words: PromptWords, contexts: Contexts, targets: AttributionTargets, seed: int) -> WordProblem:
     problem = WordProblem.of(runner, words, contexts, targets, seed)
     longest = max(len(context.ids(problem.plain.prompt)) for context in contexts)
     if longest > runner.shape.n_ctx:
@@ -172,13 +172,13 @@ def _need(selection: WordProblem, sign: Sign, tolerance: float) -> Need:
     return "helps" if interval.estimate * signed(sign) > 0 else "mend"
 
 
-def _watched(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[Watched, Watched]:
+def _watched(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[EditGuard, EditGuard]:
     """For selection and for test: halves of the true statements by group, and the other personas' own splits."""
     ask = lambda split: make_contexts(runner, split, slot, n=questions, seed=seed)  # noqa: E731
     made = []
     for name, half in zip(("selection", "test"), _halves(persona.true_items, seed), strict=True):
         truth = ask(Split(f"true statements, {name}", half, persona)) if half else None
-        made.append(Watched(truth, {other.name: ask(getattr(other.split(seed), name)) for other in others}))
+        made.append(EditGuard(truth, {other.name: ask(getattr(other.split(seed), name)) for other in others}))
     return made[0], made[1]
 
 
@@ -199,7 +199,7 @@ def _model_name(runner: Runner) -> str:
     return str(getattr(runner.model.cfg, "model_name", None) or type(runner.model).__name__)
 
 
-def _notes(targets: Targets, watched: Watched, effects: Effects) -> tuple[str, ...]:
+def _notes(targets: AttributionTargets, watched: EditGuard, effects: PromptEffects) -> tuple[str, ...]:
     kinds = {target.kind for target in targets.items}
     notes = []
     if "direction" not in kinds and "latent" not in kinds:

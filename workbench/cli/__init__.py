@@ -1,6 +1,12 @@
 """The command line: parse, call, print. One module a group of commands; importing it puts them into `app`."""
 
-from workbench.cli import audit, models, organism, personas, results, studies, sweeps
+from workbench.cli import audit_command as audit
+from workbench.cli import model_commands as models
+from workbench.cli import organism_commands as organism
+from workbench.cli import persona_commands as personas
+from workbench.cli import result_commands as results
+from workbench.cli import study_commands as studies
+from workbench.cli import sweep_commands as sweeps
 from workbench.cli.app import app, main
 
 __all__ = ["app", "audit", "main", "models", "organism", "personas", "results", "studies", "sweeps"]

@@ -1,15 +1,15 @@
 """Conditions x questions: rates, paired differences, intervals, and the table of several runs."""
 
-from workbench.comparison.across import RunsTable, compare_runs, run_rows
-from workbench.comparison.collateral import agreement_with_truth, other_persona_rates, text_cross_entropy
-from workbench.comparison.compare import Collateral, Comparison, compare, split_facts
-from workbench.comparison.entries import Difference, Entry
+from workbench.comparison.compare_conditions import Comparison, OffTargetMeasures, compare, split_facts
+from workbench.comparison.compare_runs import RunsTable, compare_runs, run_rows
+from workbench.comparison.condition_results import ConditionDifference, ConditionResult
+from workbench.comparison.off_target import agreement_with_truth, other_persona_rates, text_cross_entropy
 
 __all__ = [
-    "Collateral",
     "Comparison",
-    "Difference",
-    "Entry",
+    "ConditionDifference",
+    "ConditionResult",
+    "OffTargetMeasures",
     "RunsTable",
     "agreement_with_truth",
     "compare",

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from workbench.answers import Answers, package
-from workbench.conditions.base import Condition, Kind
+from workbench.conditions.condition import Condition, Kind
 from workbench.contexts import Context, Contexts
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, package
 
 #: Log-odds of a collapsed model: p = 0.993 for its one answer. Both orders of an item cancel.
 CERTAIN = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.conditions.base import signed
+from workbench.conditions.condition import signed
 from workbench.conditions.prompts import Found, Prompt
 from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.answers import Answers, answer
 from workbench.budget import Budget
-from workbench.conditions.base import as_contexts, signed, spending
+from workbench.conditions.condition import as_contexts, signed, spending
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind
 from workbench.conditions.prompts import Found, Prompt
-from workbench.conditions.proposers import Missing, Proposer, fits, models_behind
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer
 from workbench.personas import Sign, Split
 
 #: GEPA's name of the text that is changed.
@@ -124,7 +124,7 @@ class _Task:
         self.asked += 1
         try:
             reply = self.proposer(str(request))
-        except Missing as problem:
+        except MissingReply as problem:
             self.missing.append(str(problem))
             return {}
         except UserError as mistake:

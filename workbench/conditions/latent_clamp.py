@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from workbench.activations import collect
-from workbench.answers import Answers, answer
 from workbench.budget import Cost
-from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
-from workbench.conditions.guard import Guard
+from workbench.conditions.capability_guard import CapabilityGuard
+from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer
 from workbench.interventions import HasLatents, Positions, clamp
 from workbench.personas import Sign, Split
 
@@ -25,7 +25,7 @@ from workbench.personas import Sign, Split
 GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-class Ranked(Protocol):
+class RankedLatents(Protocol):
     """What `LatentClamp.of` needs of ranked latents: their numbers and signed weights, the most telling first."""
 
     @property
@@ -56,7 +56,7 @@ class LatentClamp(Condition):
     cost: Cost = field(default_factory=Cost)
 
     @classmethod
-    def of(cls, sae: HasLatents, ranked: Ranked, k: int = 1) -> LatentClamp:
+    def of(cls, sae: HasLatents, ranked: RankedLatents, k: int = 1) -> LatentClamp:
         """A clamp of the k most telling of some ranked latents, each with the sign of its weight."""
         signs = tuple(1 if weight >= 0 else -1 for weight in ranked.weights[:k])
         return cls(sae, tuple(ranked.ids[:k]), signs)
@@ -87,7 +87,7 @@ class LatentClamp(Condition):
         selection: Split | Contexts,
         sign: Sign = "suppress",
         grid: Sequence[float] = GRID,
-        guard: Guard | None = None,
+        guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> LatentClamp:
         """The same clamp at the best level of the grid on the selection data; latents that go the other way are held at 0.
@@ -97,7 +97,7 @@ class LatentClamp(Condition):
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
             peaks = largest_activations(model, self.sae, self.latents, contexts)
-            watch = (guard or Guard()).watching(model, contexts)
+            watch = (guard or CapabilityGuard()).watching(model, contexts)
             best, answers, _ = watch.strongest(model, contexts, [self._at(level, peaks, sign) for level in grid], sign)
         return replace(
             best,

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from workbench.answers import Answers, answer
-from workbench.conditions.base import as_contexts, signed, spending
+from workbench.conditions.condition import as_contexts, signed, spending
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind
 from workbench.conditions.prompts import Found, Prompt
-from workbench.conditions.proposers import Missing, Proposer, fits, models_behind
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer
 from workbench.personas import Sign, Split
 
 _MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
@@ -63,7 +63,7 @@ class LLMProposed:
                 best = self._best(scored, side)
                 try:
                     reply = self.proposer(self._request(contexts, best, scored, description, side))
-                except Missing as problem:
+                except MissingReply as problem:
                     missing.append(str(problem))
                     continue
                 scored |= self._scored(model, contexts, proposals(reply)[: self.per_round], scored)

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.answers import Answers, answer, answer_prompts
 from workbench.budget import Cost
-from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer, answer_prompts
 from workbench.personas import Sign, Split
 
 

@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.answers import Answers, answer
 from workbench.budget import Cost
-from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
 from workbench.contexts import Context, Contexts, Slot, allowed_ids
-from workbench.display import visible
 from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer
+from workbench.html_text import visible
 from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.personas import Sign, Split
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.activations import collect
-from workbench.answers import Answers, answer
 from workbench.budget import Cost
-from workbench.conditions.base import Condition, Kind, as_contexts, signed, spending
-from workbench.conditions.guard import Guard
+from workbench.conditions.capability_guard import CapabilityGuard
+from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
 from workbench.contexts import Contexts, Slot
 from workbench.directions import Direction
+from workbench.forced_choice import Answers, answer
 from workbench.interventions import Positions, limit, steer
 from workbench.personas import Sign, Split
 
@@ -74,7 +74,7 @@ class Steering(Condition):
         selection: Split | Contexts,
         sign: Sign = "suppress",
         grid: Sequence[float] = GRID,
-        guard: Guard | None = None,
+        guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> Steering:
         """The same steering at the best strength of the grid on the selection data (see the steps above).
@@ -85,7 +85,7 @@ class Steering(Condition):
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
             norm = residual_norm(model, self.direction, contexts)
-            watch = (guard or Guard()).watching(model, contexts)
+            watch = (guard or CapabilityGuard()).watching(model, contexts)
             tried = [self._at(strength * norm, sign) for strength in grid if strength > 0]
             best, answers, dropped = watch.strongest(model, contexts, tried, sign)
         method = f"{best.method}, best of {len(tried)} on selection, {dropped} dropped by the guard (residual norm {norm:.4g})"

@@ -1,8 +1,9 @@
 """Directions: made from labelled activations, judged by what they predict, read and written in others' formats."""
 
-from workbench.directions.carries import Carries, carries
 from workbench.directions.direction import Direction, random_directions
-from workbench.directions.formats import (
+from workbench.directions.direction_permutation_test import DirectionPermutationTest, direction_permutation_test
+from workbench.directions.layer_scan import DEFAULT_METHODS, METHODS, DirectionMethod, LayerScan, find_directions
+from workbench.directions.vector_formats import (
     load_directions,
     read_gguf,
     read_persona_vectors,
@@ -10,9 +11,21 @@ from workbench.directions.formats import (
     write_gguf,
     write_persona_vectors,
 )
-from workbench.directions.scan import DEFAULT_METHODS, METHODS, Method, Scan, find_directions
 
 __all__ = [
-    "DEFAULT_METHODS", "METHODS", "Carries", "Direction", "Method", "Scan", "carries", "find_directions", "load_directions",
-    "random_directions", "read_gguf", "read_persona_vectors", "save_directions", "write_gguf", "write_persona_vectors",
+    "DEFAULT_METHODS",
+    "METHODS",
+    "Direction",
+    "DirectionMethod",
+    "DirectionPermutationTest",
+    "LayerScan",
+    "direction_permutation_test",
+    "find_directions",
+    "load_directions",
+    "random_directions",
+    "read_gguf",
+    "read_persona_vectors",
+    "save_directions",
+    "write_gguf",
+    "write_persona_vectors",
 ]  # fmt: skip

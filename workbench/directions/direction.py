@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.display import html_facts
 from workbench.errors import UserError
+from workbench.html_text import html_facts
 from workbench.models import Site
-from workbench.models.sites import Position
+from workbench.models.hook_sites import Position
 
 
 @dataclass(frozen=True, eq=False)

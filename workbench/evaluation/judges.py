@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workbench.errors import UserError
-from workbench.evaluation.metric import Metric
+from workbench.evaluation.chat_models import Ask, MissingReply
 from workbench.evaluation.open_answers import OpenAnswer
-from workbench.evaluation.replies import Ask, Missing
+from workbench.evaluation.scorecard_metric import ScorecardMetric
 from workbench.statistics import cluster_interval
 
 _BEGIN, _END = "<<<ANSWER", "ANSWER>>>"
@@ -30,14 +30,14 @@ _REFUSAL = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgeVerdict:
     """score: 0 (does not show it) to 1 (shows it); None: missing. said: the judge's words, or why there are none."""
 
     score: float | None
     said: str
 
 
-Judge = Callable[[OpenAnswer], Verdict]
+Judge = Callable[[OpenAnswer], JudgeVerdict]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class PatternJudge:
         except re.error as error:
             raise UserError(f"the judge's pattern {self.pattern!r} is no regular expression: {error}") from error
 
-    def __call__(self, answer: OpenAnswer) -> Verdict:
+    def __call__(self, answer: OpenAnswer) -> JudgeVerdict:
         if not answer.text.strip():
-            return Verdict(None, "an empty answer")
+            return JudgeVerdict(None, "an empty answer")
         found = re.search(self.pattern, answer.text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"), re.IGNORECASE)
-        return Verdict(float(bool(found) == self.shows), found.group() if found else "not found")
+        return JudgeVerdict(float(bool(found) == self.shows), found.group() if found else "not found")
 
 
 #: Answers that decline to answer.
@@ -72,17 +72,17 @@ class AskedJudge:
     behaviour: str
     attempts: int = 2
 
-    def __call__(self, answer: OpenAnswer) -> Verdict:
+    def __call__(self, answer: OpenAnswer) -> JudgeVerdict:
         request, said = self.request(answer), ""
         for _ in range(self.attempts):
             try:
                 said = self.ask(request)
-            except Missing as problem:
-                return Verdict(None, str(problem))
+            except MissingReply as problem:
+                return JudgeVerdict(None, str(problem))
             numbers = [int(n) for n in _NUMBER.findall(said) if int(n) <= 100]
             if len(set(numbers)) == 1:
-                return Verdict(numbers[0] / 100, said)
-        return Verdict(None, f"no single number from 0 to 100 in {said[:80]!r}")
+                return JudgeVerdict(numbers[0] / 100, said)
+        return JudgeVerdict(None, f"no single number from 0 to 100 in {said[:80]!r}")
 
     def request(self, answer: OpenAnswer) -> str:
         """What the judge is asked."""
@@ -99,7 +99,7 @@ class Judged:
     """Answers with their verdicts."""
 
     answers: tuple[OpenAnswer, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[JudgeVerdict, ...]
 
     @property
     def missing(self) -> int:
@@ -120,14 +120,14 @@ class Judged:
             [{"item": a.item_id, "group": a.group, "question": a.question, "answer": a.text, "score": v.score, "said": v.said} for a, v in pairs]
         )
 
-    def metric(self, name: str, meaning: str) -> Metric:
+    def metric(self, name: str, meaning: str) -> ScorecardMetric:
         """Mean verdict over the answers that have one, with its interval over groups. UserError where all are missing."""
         kept = [(v.score, a.group) for a, v in zip(self.answers, self.verdicts, strict=True) if v.score is not None]
         if not kept:
             raise UserError(f"all {len(self.verdicts)} verdicts are missing; the first: {self.verdicts[0].said if self.verdicts else 'no answers'}")
         low, high = self.bounds
         about = f"{meaning}; between {low:.2f} and {high:.2f} whatever the missing ones are" if self.missing else meaning
-        return Metric(name, cluster_interval([s for s, _ in kept], [g for _, g in kept]), None, about, self.missing)
+        return ScorecardMetric(name, cluster_interval([s for s, _ in kept], [g for _, g in kept]), None, about, self.missing)
 
 
 def judge_all(answers: Sequence[OpenAnswer], judge: Judge) -> Judged:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from workbench.contexts import Slot
-from workbench.evaluation.asking import ask
-from workbench.models import Layout, runner_for
+from workbench.evaluation.continuation_log_probs import ask
+from workbench.models import TokenLayout, runner_for
 from workbench.personas import Item
 
 
@@ -44,7 +44,7 @@ def open_answers(
         zero, last = torch.zeros(1, dtype=torch.long), torch.tensor([ids.shape[1] - 1])
         for sample in range(samples):
             generator = torch.Generator().manual_seed(seed + 1000 * number + sample)
-            with runner.placed(Layout(zero, zero, last)):
+            with runner.placed(TokenLayout(zero, zero, last)):
                 new = runner.generate(ids, max_new_tokens, temperature, generator)[0].tolist()
             stop = next((i for i, token in enumerate(new) if token in end), None)
             said = runner.tokenizer.decode(new[:stop], skip_special_tokens=True).strip()

@@ -10,36 +10,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.answers import answer
-from workbench.contexts import AlikeAnswers, Slot, make_contexts
+from workbench.contexts import AnswersBeginAlike, Slot, make_contexts
 from workbench.contexts import Metric as Kind
 from workbench.evaluation.judges import REFUSAL, Judge, judge_all
-from workbench.evaluation.metric import Metric, Scorecard
 from workbench.evaluation.open_answers import open_answers
-from workbench.evaluation.text import perplexity
-from workbench.evaluation.truthful import truthfulqa
-from workbench.personas import Item, Question, Split
+from workbench.evaluation.scorecard_metric import Scorecard, ScorecardMetric
+from workbench.evaluation.truthfulqa import truthfulqa
+from workbench.evaluation.unrelated_text import perplexity
+from workbench.forced_choice import answer
+from workbench.personas import DataQuestion, Item, Split
 from workbench.statistics import rate_interval
 
 
 @dataclass(frozen=True)
-class Extras:
+class ScorecardExtras:
     """What is measured beside the forced choices; what is empty is left out. capability: a split whose matching options are the correct
     ones (CAA's MMLU). texts: unrelated ones. truthful: TruthfulQA questions. judge: of open answers to `n_open` of the questions."""
 
     capability: Split | None = None
     texts: Sequence[str] = ()
-    truthful: Sequence[Question] = ()
+    truthful: Sequence[DataQuestion] = ()
     judge: Judge | None = None
     n_open: int = 0
     max_new_tokens: int = 60
 
 
 def evaluate(
-    model: Any, split: Split, prompt: str | None = None, slot: Slot = "system", extras: Extras | None = None, n: int | None = None, seed: int = 0
+    model: Any,
+    split: Split,
+    prompt: str | None = None,
+    slot: Slot = "system",
+    extras: ScorecardExtras | None = None,
+    n: int | None = None,
+    seed: int = 0,
 ) -> Scorecard:
     """The scorecard of a model on a split (at most n items), under a prompt or none. Edits that are on (`condition.edit(model)`) act."""
-    extras, found = extras or Extras(), []
+    extras, found = extras or ScorecardExtras(), []
     if split.persona.letters is not None:
         found += _letters(model, split, prompt, slot, n, seed)
     found += _text(model, split, prompt, slot, n, seed)
@@ -57,17 +63,19 @@ def evaluate(
     return Scorecard(tuple(found), f"{split.persona.name}, {split.name}: {prompt or 'no prompt'}")
 
 
-def _letters(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[Metric]:
+def _letters(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[ScorecardMetric]:
     """The persona by letter, and how far the model leans on the first one."""
     answers = answer(model, make_contexts(model, split, slot, "letters", "both", n, seed), prompt)
     first = answers.chose_matching == answers.matching_first
     return [
-        Metric("letters", rate_interval(answers.chose_matching, answers.group), 0.5, "persona's option chosen by letter, both orders of every item"),
-        Metric("first option", rate_interval(first, answers.group), 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
+        ScorecardMetric(
+            "letters", rate_interval(answers.chose_matching, answers.group), 0.5, "persona's option chosen by letter, both orders of every item"
+        ),
+        ScorecardMetric("first option", rate_interval(first, answers.group), 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
     ]
 
 
-def _text(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[Metric]:
+def _text(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[ScorecardMetric]:
     """The choice by the options' texts. Items whose options begin with the same token ("Option A", "Option B") cannot be told apart there: they
     are counted as missing; where that is all of them, there is no such metric."""
     asked = split if n is None else split.take(n, seed)
@@ -81,19 +89,19 @@ def _text(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | Non
 def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
     try:
         make_contexts(model, replace(split, items=(item,)), slot, "text", "original")
-    except AlikeAnswers:
+    except AnswersBeginAlike:
         return False
     return True
 
 
 def _choice(
     model: Any, split: Split, kind: Kind | None, prompt: str | None, slot: Slot, n: int | None, seed: int, name: str, meaning: str
-) -> Metric:
+) -> ScorecardMetric:
     answers = answer(model, make_contexts(model, split, slot, kind, "both", n, seed), prompt)
-    return Metric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
+    return ScorecardMetric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
 
 
-def _open(model: Any, split: Split, prompt: str | None, slot: Slot, extras: Extras) -> list[Metric]:
+def _open(model: Any, split: Split, prompt: str | None, slot: Slot, extras: ScorecardExtras) -> list[ScorecardMetric]:
     """Refusals, and the judge's verdicts where there is one, on the same greedy answers."""
     answers = open_answers(model, split.items, prompt, slot, extras.max_new_tokens)
     found = [judge_all(answers, REFUSAL).metric("refusals", "open answers that decline, by pattern")]

@@ -1,8 +1,8 @@
 """Loading models and running them: the only importer of transformer_lens."""
 
-from workbench.models.batches import pad_right
-from workbench.models.load import load_model
-from workbench.models.runner import KV, Layout, Runner, Shape, runner_for
-from workbench.models.sites import HOOKS, Site
+from workbench.models.hook_sites import HOOKS, Site
+from workbench.models.loading import load_model
+from workbench.models.padding import pad_right
+from workbench.models.runner import KeyValueCache, ModelShape, Runner, TokenLayout, runner_for
 
-__all__ = ["HOOKS", "KV", "Layout", "Runner", "Shape", "Site", "load_model", "pad_right", "runner_for"]
+__all__ = ["HOOKS", "KeyValueCache", "ModelShape", "Runner", "Site", "TokenLayout", "load_model", "pad_right", "runner_for"]

@@ -1,6 +1,6 @@
 """What is right and what is wrong with a model, in words: the checks behind `workbench doctor`.
 
-1. files: the directory passes `open_checkpoint`, its weights load, its tokenizer fits; which revision they are.
+1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; which revision they are.
 2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours.
 3. parts: a pass behind a cached prefix against the whole pass.
 4. hooks: every canonical hook fires at the lowest and the highest block.
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from workbench.display import html_table
 from workbench.errors import UserError
-from workbench.models.checkpoint import Place, load_tokenizer, open_checkpoint
-from workbench.models.load import Backend, attach, choose_device, choose_dtype, load_weights, wrap
-from workbench.models.memory import memory_needed
+from workbench.html_text import html_table
+from workbench.models.hook_sites import HOOKS, Site
+from workbench.models.loading import Backend, attach, choose_device, choose_dtype, load_weights, wrap
+from workbench.models.memory_estimate import memory_needed
+from workbench.models.model_directory import Place, load_tokenizer, open_model_directory
+from workbench.models.model_sources import find_source
 from workbench.models.runner import Runner, runner_for
-from workbench.models.sites import HOOKS, Site
-from workbench.models.sources import find_source
 
 #: Largest difference of logits, relative to the largest logit, that counts as the same.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -36,7 +36,7 @@ _LENGTH = 24
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """One check. ok: True, False, or None for a fact that is neither right nor wrong."""
 
     check: str
@@ -45,11 +45,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class ModelDiagnosis:
     """All findings about a model, in the order of the checks; what could not be checked after a failure is left out."""
 
     model: str
-    rows: tuple[Finding, ...]
+    rows: tuple[DoctorFinding, ...]
 
     @property
     def ok(self) -> bool:
@@ -74,39 +74,39 @@ class Diagnosis:
 
 def diagnose(
     name: str | Path, device: Place = "cpu", dtype: str = "float32", backend: Backend = "auto", revision: str | None = None
-) -> Diagnosis:
+) -> ModelDiagnosis:
     """Loads a model as `load_model` would and checks it; nothing that is wrong with the model raises, it becomes a row.
 
     Arguments as `load_model`'s. Takes a few passes over 24 tokens and one decode and encode of every token.
     UserError only for arguments that make no sense.
     """
     kind, place = choose_dtype(dtype), choose_device(device)
-    rows: list[Finding] = []
+    rows: list[DoctorFinding] = []
     try:
         for finding in _findings(name, kind, place, backend, revision):
             rows.append(finding)
     except UserError as error:
-        rows.append(Finding("files", False, str(error)))
-    return Diagnosis(str(name), tuple(rows))
+        rows.append(DoctorFinding("files", False, str(error)))
+    return ModelDiagnosis(str(name), tuple(rows))
 
 
-def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Backend, revision: str | None) -> Iterator[Finding]:
+def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Backend, revision: str | None) -> Iterator[DoctorFinding]:
     source = find_source(name, revision)
-    checkpoint = open_checkpoint(source.directory)
+    checkpoint = open_model_directory(source.directory)
     tokenizer = load_tokenizer(checkpoint)
     reference = load_weights(source, checkpoint, dtype, device)
     parameters = reference.num_parameters()
     weights = f"{len(checkpoint.shards)} weight file{'s' * (len(checkpoint.shards) > 1)}, {parameters / 1e6:,.1f}M parameters"
     part = "text part of a multimodal checkpoint, " if checkpoint.multimodal else ""
-    yield Finding("files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite")
+    yield DoctorFinding("files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite")
     ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(reference.device)
     with torch.no_grad():
         wanted = reference(input_ids=ids, use_cache=False).logits.float()
     model, used, reason = wrap(reference, checkpoint, backend, dtype, device)
     attach(model, tokenizer, source.name)
     runner = runner_for(model)
-    yield Finding("revision", None, f"commit {source.revision}" if source.revision else f"a directory, no commit; weights {runner.fingerprint}")
-    yield Finding("backend", None, _backend_words(runner, used, reason))
+    yield DoctorFinding("revision", None, f"commit {source.revision}" if source.revision else f"a directory, no commit; weights {runner.fingerprint}")
+    yield DoctorFinding("backend", None, _backend_words(runner, used, reason))
     yield _logits(runner, ids, wanted)
     yield _parts(runner, ids)
     yield _hooks(runner, ids)
@@ -114,7 +114,7 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     yield _bos(runner)
     yield from _tokens(runner)
     for stage, needed in memory_needed(runner.shape, parameters, dtype.itemsize).rows().items():
-        yield Finding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
+        yield DoctorFinding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
 
 
 def _backend_words(runner: Runner, used: str, reason: str | None) -> str:
@@ -129,30 +129,30 @@ def _whole(runner: Runner, ids: Tensor) -> Tensor:
     return runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0])
 
 
-def _logits(runner: Runner, ids: Tensor, wanted: Tensor) -> Finding:
+def _logits(runner: Runner, ids: Tensor, wanted: Tensor) -> DoctorFinding:
     return _compared("logits against Hugging Face", _whole(runner, ids), wanted, runner.dtype)
 
 
 @torch.no_grad()
-def _parts(runner: Runner, ids: Tensor) -> Finding:
+def _parts(runner: Runner, ids: Tensor) -> DoctorFinding:
     top, cut = runner.shape.n_layers, _LENGTH // 2
     _, kv = runner.run(runner.embed(ids[:, :cut]), 0, top, keep=True)
     resid, _ = runner.run(runner.embed(ids[:, cut:], offset=cut), 0, top, kv)
     return _compared("logits behind a cached prefix", runner.logits(resid), _whole(runner, ids)[:, cut:], runner.dtype)
 
 
-def _compared(check: str, found: Tensor, wanted: Tensor, dtype: torch.dtype) -> Finding:
+def _compared(check: str, found: Tensor, wanted: Tensor, dtype: torch.dtype) -> DoctorFinding:
     difference, scale = float((found - wanted).abs().max()), float(wanted.abs().max())
     bound = TOLERANCE.get(dtype, 1e-4) * scale
-    return Finding(check, difference <= bound, f"largest difference {difference:.1e} (largest logit {scale:.1f}, allowed {bound:.1e})")
+    return DoctorFinding(check, difference <= bound, f"largest difference {difference:.1e} (largest logit {scale:.1f}, allowed {bound:.1e})")
 
 
-def _hooks(runner: Runner, ids: Tensor) -> Finding:
+def _hooks(runner: Runner, ids: Tensor) -> DoctorFinding:
     layers = sorted({0, runner.shape.n_layers - 1})
     silent = [site.name for hook in HOOKS for layer in layers if not _fires(runner, ids, site := Site(layer, hook))]
     if silent:
-        return Finding("hooks", False, f"do not fire: {', '.join(silent)}")
-    return Finding("hooks", True, f"{', '.join(HOOKS)} fire at layers {' and '.join(map(str, layers))}")
+        return DoctorFinding("hooks", False, f"do not fire: {', '.join(silent)}")
+    return DoctorFinding("hooks", True, f"{', '.join(HOOKS)} fire at layers {' and '.join(map(str, layers))}")
 
 
 def _fires(runner: Runner, ids: Tensor, site: Site) -> bool:
@@ -162,48 +162,48 @@ def _fires(runner: Runner, ids: Tensor, site: Site) -> bool:
         return False
 
 
-def _template(runner: Runner) -> Iterator[Finding]:
+def _template(runner: Runner) -> Iterator[DoctorFinding]:
     if not getattr(runner.tokenizer, "chat_template", None):
-        yield Finding("chat template", None, "none: questions are asked as 'Question: ... Answer:' behind BOS")
+        yield DoctorFinding("chat template", None, "none: questions are asked as 'Question: ... Answer:' behind BOS")
         return
     user = {"role": "user", "content": "Hello"}
     try:
         text = runner.render([user])
     except UserError as error:
-        yield Finding("chat template", False, str(error))
+        yield DoctorFinding("chat template", False, str(error))
         return
-    yield Finding("chat template", True, f"a question begins {text[:60]!r} and ends {text[-40:]!r}")
+    yield DoctorFinding("chat template", True, f"a question begins {text[:60]!r} and ends {text[-40:]!r}")
     yield _system_role(runner, user, text)
 
 
-def _system_role(runner: Runner, user: dict[str, str], plain: str) -> Finding:
+def _system_role(runner: Runner, user: dict[str, str], plain: str) -> DoctorFinding:
     mark = "Be brief."
     try:
         text = runner.render([{"role": "system", "content": mark}, user])
     except UserError:
-        return Finding("system role", None, "none: use the slots before_question, after_question or answer_opening")
+        return DoctorFinding("system role", None, "none: use the slots before_question, after_question or answer_opening")
     if mark not in text:
-        return Finding("system role", False, "the template takes a system text and drops it")
+        return DoctorFinding("system role", False, "the template takes a system text and drops it")
     if text == runner.render([{**user, "content": f"{mark}\n\n{user['content']}"}]):
-        return Finding("system role", True, "yes, written into the user's turn")
+        return DoctorFinding("system role", True, "yes, written into the user's turn")
     own = len(plain) > len(text) - len(mark) + 4
-    return Finding("system role", True, "yes; without one the template puts in a text of its own" if own else "yes")
+    return DoctorFinding("system role", True, "yes; without one the template puts in a text of its own" if own else "yes")
 
 
-def _bos(runner: Runner) -> Finding:
+def _bos(runner: Runner) -> DoctorFinding:
     bos = runner.tokenizer.bos_token_id
     if bos is None:
-        return Finding("BOS", None, "this tokenizer has none")
+        return DoctorFinding("BOS", None, "this tokenizer has none")
     text = runner.render([{"role": "user", "content": "Hello"}])
     here, added = runner.encode(text), runner.tokenizer(text)["input_ids"]
     doubled = added[:2] == [bos, bos]
     words = f"{runner.tokenizer.bos_token!r} stands {'first' if here[:1] == [bos] else 'not first'} in a chat text"
     if doubled:
         words += "; the tokenizer would put a second one before it, which the workbench does not let it do"
-    return Finding("BOS", here[:2] != [bos, bos], words)
+    return DoctorFinding("BOS", here[:2] != [bos, bos], words)
 
 
-def _tokens(runner: Runner) -> Iterator[Finding]:
+def _tokens(runner: Runner) -> Iterator[DoctorFinding]:
     yield _text(runner)
     lost = lost_tokens(runner.tokenizer)
     held, total = len(runner.tokenizer) - len(lost), len(runner.tokenizer)
@@ -211,16 +211,16 @@ def _tokens(runner: Runner) -> Iterator[Finding]:
     detail = f"{held / total:.1%} of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
     if lost:
         detail += f" (such as {', '.join(repr(runner.tokenizer.convert_ids_to_tokens(i)) for i in lost[:: max(1, len(lost) // 3)][:3])})"
-    yield Finding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))
+    yield DoctorFinding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))
 
 
-def _text(runner: Runner) -> Finding:
+def _text(runner: Runner) -> DoctorFinding:
     text = runner.render([{"role": "user", "content": "Zażółć 日本語 🙂 <b>x</b>\n\ttab"}])
     ids, unknown = runner.encode(text), runner.tokenizer.unk_token_id
     if unknown is not None and unknown in ids:
-        return Finding("text round trip", None, f"closed vocabulary: what is not in it becomes {runner.tokenizer.unk_token!r}")
+        return DoctorFinding("text round trip", None, f"closed vocabulary: what is not in it becomes {runner.tokenizer.unk_token!r}")
     same = runner.decode(ids) == text
-    return Finding("text round trip", same, "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text")
+    return DoctorFinding("text round trip", same, "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text")
 
 
 def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

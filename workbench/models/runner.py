@@ -23,11 +23,11 @@ from torch import Tensor
 
 from workbench.budget import Meter
 from workbench.errors import UserError
-from workbench.models.sites import Site
+from workbench.models.hook_sites import Site
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """Sizes of a model. block_parameters: weights of one block (mean over blocks)."""
 
     n_layers: int
@@ -41,7 +41,7 @@ class Shape:
     tied: bool
 
     @classmethod
-    def of(cls, cfg: Any, in_blocks: int, tied: bool) -> Shape:
+    def of(cls, cfg: Any, in_blocks: int, tied: bool) -> ModelShape:
         """Sizes from a TransformerLens configuration. in_blocks: weights of all blocks together."""
         return cls(
             n_layers=cfg.n_layers,
@@ -57,7 +57,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenLayout:
     """What stands where in the batch that is running, per row, for edits that act at some positions only.
 
     prompt_start, prompt_stop: first and one-past-last position of the prompt (equal where there is none).
@@ -69,7 +69,7 @@ class Layout:
     decision: Int[Tensor, " batch"]
 
 
-class KV(ABC):
+class KeyValueCache(ABC):
     """Keys and values (or what stands for them) of the positions to the left. Immutable: every operation gives a new one."""
 
     length: int
@@ -78,15 +78,15 @@ class KV(ABC):
     owners: int = 1
 
     @abstractmethod
-    def fork(self, index: Int[Tensor, " new_batch"]) -> KV:
+    def fork(self, index: Int[Tensor, " new_batch"]) -> KeyValueCache:
         """Rows gathered by index; a cache of one row is expanded without a copy. In a stack every owner gets as many rows as the
         others, its own ones, in the owners' order."""
 
     @abstractmethod
-    def crop(self, length: int) -> KV:
+    def crop(self, length: int) -> KeyValueCache:
         """Only the first `length` positions."""
 
-    def pick(self, owners: Sequence[int], skip: int = 0) -> KV:
+    def pick(self, owners: Sequence[int], skip: int = 0) -> KeyValueCache:
         """Of a stack, the rows of some owners, without the first `skip` positions (padding of all of them)."""
         raise NotImplementedError(f"{type(self).__name__} is never stacked")
 
@@ -94,14 +94,14 @@ class KV(ABC):
 class Runner(ABC):
     """One model behind the seam. `meter` counts what is run; `layout` describes the running batch to position-wise edits."""
 
-    def __init__(self, model: Any, shape: Shape) -> None:
+    def __init__(self, model: Any, shape: ModelShape) -> None:
         if model.tokenizer is None:
             raise UserError("the model has no tokenizer: load one and attach it before use")
         self.model = model
         self.tokenizer = model.tokenizer
         self.shape = shape
         self.meter = Meter()
-        self.layout: Layout | None = None
+        self.layout: TokenLayout | None = None
 
     @property
     def device(self) -> torch.device:
@@ -166,8 +166,8 @@ class Runner(ABC):
 
     @abstractmethod
     def run(
-        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KV | None = None, keep: bool = False
-    ) -> tuple[Float[Tensor, "batch pos d_model"], KV | None]:
+        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
+    ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
         """Residual stream after blocks start..stop-1 for positions that follow `kv`'s; with keep, the longer cache too.
 
         A cache made for blocks start..stop' serves every run start..stop with stop <= stop'. `kv` is never changed.
@@ -179,7 +179,7 @@ class Runner(ABC):
         start: int,
         stop: int,
         positions: Int[Tensor, " batch"],
-        kv: KV | None = None,
+        kv: KeyValueCache | None = None,
         sites: Sequence[Site] = (),
     ) -> Float[Tensor, "batch 1 d_model"]:
         """`run`, of which only one position a row is wanted: the same numbers to rounding.
@@ -190,7 +190,7 @@ class Runner(ABC):
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
 
-    def stack(self, caches: Sequence[KV]) -> KV | None:
+    def stack(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         """One cache of several (of one row each, made for the same blocks): the rows behind it are theirs in turn, as many to each.
         Shorter ones are padded on the left, where attention sees nothing; what is run behind it has the same numbers to rounding.
 
@@ -238,7 +238,7 @@ class Runner(ABC):
             raise UserError(f"the hook {name!r} never fired: the model was not run up to its layer")
 
     @contextmanager
-    def placed(self, layout: Layout) -> Iterator[None]:
+    def placed(self, layout: TokenLayout) -> Iterator[None]:
         """Tells edits what stands where in the batch while it runs."""
         before, self.layout = self.layout, layout
         try:
@@ -359,11 +359,11 @@ def _make_runner(model: Any) -> Runner:
     from transformer_lens.model_bridge import TransformerBridge
 
     if isinstance(model, HookedTransformer):
-        from workbench.models.hooked import HookedRunner
+        from workbench.models.hooked_runner import HookedRunner
 
         return HookedRunner(model)
     if isinstance(model, TransformerBridge):
-        from workbench.models.bridge import BridgeRunner
+        from workbench.models.bridge_runner import BridgeRunner
 
         return BridgeRunner(model)
     raise UserError(f"expected a HookedTransformer or a TransformerBridge, found {type(model).__name__}")

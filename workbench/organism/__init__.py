@@ -1,15 +1,15 @@
 """The embedded model organism: tokenizer, training, gates, card."""
 
-from workbench.organism.card import card_text, write_card
-from workbench.organism.decoys import DecoyReport, decoy_report
-from workbench.organism.gates import Gates, measure_gates
-from workbench.organism.scoring import Organism, default_directory, load_organism
-from workbench.organism.train import TrainingConfig, train
+from workbench.organism.batch_scoring import OrganismScorer, default_directory, load_organism
+from workbench.organism.decoy_words import DecoyReport, decoy_report
+from workbench.organism.model_card import card_text, write_card
+from workbench.organism.organism_training import TrainingConfig, train
+from workbench.organism.quality_gates import Gates, measure_gates
 
 __all__ = [
     "DecoyReport",
     "Gates",
-    "Organism",
+    "OrganismScorer",
     "TrainingConfig",
     "card_text",
     "decoy_report",

@@ -1,15 +1,16 @@
 """Personas and their data: contrast items, published formats, splits by group, checks that need no model."""
 
-from workbench.personas.checks import PersonaCheck, check_persona
-from workbench.personas.duplicates import Duplicate, duplicates
-from workbench.personas.files import CAA_LETTERS, PersonaFile, persona_from, persona_from_file, trait_from_file
-from workbench.personas.items import Item, LetterForm, Metric, Persona, Sign, Split, Splits
-from workbench.personas.library import load_persona, organism_persona
-from workbench.personas.readers import Question, read_items, read_truthfulqa
-from workbench.personas.traits import Trait, read_trait
+from workbench.personas.data_formats import DataQuestion, read_items, read_truthfulqa
+from workbench.personas.duplicate_questions import Duplicate, duplicates
+from workbench.personas.load_personas import load_persona, organism_persona
+from workbench.personas.persona import Item, LetterForm, Metric, Persona, Sign, Split, Splits
+from workbench.personas.persona_checks import PersonaCheck, check_persona
+from workbench.personas.persona_file import CAA_LETTERS, PersonaFile, persona_from, persona_from_file, trait_from_file
+from workbench.personas.trait_file import TraitFile, read_trait
 
 __all__ = [
     "CAA_LETTERS",
+    "DataQuestion",
     "Duplicate",
     "Item",
     "LetterForm",
@@ -17,11 +18,10 @@ __all__ = [
     "Persona",
     "PersonaCheck",
     "PersonaFile",
-    "Question",
     "Sign",
     "Split",
     "Splits",
-    "Trait",
+    "TraitFile",
     "check_persona",
     "duplicates",
     "load_persona",

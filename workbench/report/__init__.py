@@ -1,6 +1,6 @@
 """The report of a run: one page that opens anywhere, and charts for notebooks."""
 
-from workbench.report.overview import OverviewRun, write_overview
-from workbench.report.page import write_report
+from workbench.report.multi_run import OverviewRun, write_overview
+from workbench.report.report_page import write_report
 
 __all__ = ["OverviewRun", "write_overview", "write_report"]

@@ -1,14 +1,14 @@
 """Run directories, and files that are whole or absent: atomic writing, checked reading."""
 
-from workbench.runs.directory import Manifest, RunDirectory, Stage
+from workbench.runs.atomic_writing import finite, write_bytes, write_json, write_parquet, write_safetensors, write_text
 from workbench.runs.plain_yaml import parse_yaml, read_yaml
-from workbench.runs.reading import file_hash, read_bytes, read_json, read_parquet, read_safetensors, read_text
-from workbench.runs.writing import finite, write_bytes, write_json, write_parquet, write_safetensors, write_text
+from workbench.runs.run_directory import RunDirectory, RunManifest, StageRecord
+from workbench.runs.safe_reading import file_hash, read_bytes, read_json, read_parquet, read_safetensors, read_text
 
 __all__ = [
-    "Manifest",
     "RunDirectory",
-    "Stage",
+    "RunManifest",
+    "StageRecord",
     "file_hash",
     "finite",
     "parse_yaml",

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from workbench.errors import UserError
-from workbench.runs.reading import MEBIBYTE, read_text
+from workbench.runs.safe_reading import MEBIBYTE, read_text
 
 
 def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:

@@ -4,42 +4,40 @@ The package itself can be called: `workbench.search(...)` is the function, altho
 the name `workbench.search` to the package.
 """
 
-import sys
-from types import ModuleType
-
-from workbench.search.beam import Beam
-from workbench.search.bench import Bench
-from workbench.search.epo import EPO
+from workbench.callable_package import make_callable
+from workbench.search.elite_selection import elites, frontier, hypervolume, ladder
 from workbench.search.frontier import Candidate, Frontier
-from workbench.search.gcg import GCG
-from workbench.search.guided import Guided
-from workbench.search.live import LiveFrontier
-from workbench.search.loop import Checkpoint, search
-from workbench.search.method import Method
-from workbench.search.prefixes import Savings
-from workbench.search.progress import Progress
-from workbench.search.random_search import RandomSearch
-from workbench.search.scored import Proposals, Scored
-from workbench.search.scorer import Scorer
-from workbench.search.selection import elites, frontier, hypervolume, ladder
+from workbench.search.live_frontier import LiveFrontier
+from workbench.search.methods.beam import Beam
+from workbench.search.methods.epo import EPO
+from workbench.search.methods.gcg import GCG
+from workbench.search.methods.guided import Guided
+from workbench.search.methods.random_search import RandomSearch
+from workbench.search.scored_prompts import ChildProposals, ScoredPrompts
+from workbench.search.scoring.prefix_cache import Optimizations
+from workbench.search.scoring.scorer import Scorer
+from workbench.search.search_loop import Checkpoint, search
+from workbench.search.search_method import SearchMethod
+from workbench.search.search_progress import SearchProgress
+from workbench.search.toolkit import SearchToolkit
 
 __all__ = [
     "EPO",
     "GCG",
     "Beam",
-    "Bench",
     "Candidate",
     "Checkpoint",
+    "ChildProposals",
     "Frontier",
     "Guided",
     "LiveFrontier",
-    "Method",
-    "Progress",
-    "Proposals",
+    "Optimizations",
     "RandomSearch",
-    "Savings",
-    "Scored",
+    "ScoredPrompts",
     "Scorer",
+    "SearchMethod",
+    "SearchProgress",
+    "SearchToolkit",
     "elites",
     "frontier",
     "hypervolume",
@@ -47,9 +45,4 @@ __all__ = [
     "search",
 ]
 
-
-class _Callable(ModuleType):
-    __call__ = staticmethod(search)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, search)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.answers import answer_prompts
 from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
-from workbench.display import html_table
 from workbench.errors import UserError
+from workbench.forced_choice import answer_prompts
+from workbench.html_text import html_table
 from workbench.personas import Split
 
 

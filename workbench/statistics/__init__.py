@@ -4,10 +4,9 @@ Everything takes values (rates as 0/1, probabilities or log-odds) and the cluste
 decided in one place (`clusters`). Which interval is used where was chosen by simulated coverage, docs/validity.md.
 """
 
-from workbench.statistics.clusters import Moments, clusters, moments
-from workbench.statistics.correlation import rank_correlation
-from workbench.statistics.intervals import Interval, Spread, cluster_interval, over_seeds, rate_interval
-from workbench.statistics.paired import (
+from workbench.statistics.cluster_intervals import Interval, SeedSpread, cluster_interval, over_seeds, rate_interval
+from workbench.statistics.cluster_moments import ClusterMoments, clusters, moments
+from workbench.statistics.paired_tests import (
     PairedDifference,
     groups_needed,
     holm,
@@ -15,20 +14,21 @@ from workbench.statistics.paired import (
     paired_rate_difference,
     sign_flip_p,
 )
-from workbench.statistics.power import Equivalence, detectable_difference, detectable_from_spread, tost
+from workbench.statistics.power import EquivalenceTest, minimum_detectable_effect, minimum_detectable_effect_from_spread, tost
+from workbench.statistics.rank_correlation import rank_correlation
 
 __all__ = [
-    "Equivalence",
+    "ClusterMoments",
+    "EquivalenceTest",
     "Interval",
-    "Moments",
     "PairedDifference",
-    "Spread",
+    "SeedSpread",
     "cluster_interval",
     "clusters",
-    "detectable_difference",
-    "detectable_from_spread",
     "groups_needed",
     "holm",
+    "minimum_detectable_effect",
+    "minimum_detectable_effect_from_spread",
     "moments",
     "over_seeds",
     "paired_difference",

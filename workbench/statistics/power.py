@@ -17,12 +17,12 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from workbench.errors import UserError
-from workbench.statistics.clusters import moments
-from workbench.statistics.intervals import Interval, cluster_interval
+from workbench.statistics.cluster_intervals import Interval, cluster_interval
+from workbench.statistics.cluster_moments import moments
 
 
 @dataclass(frozen=True)
-class Equivalence:
+class EquivalenceTest:
     """Result of two one-sided tests. p: the larger of the two; interval: at level 1 - 2 alpha, which lies inside (low, high)
     exactly when p < alpha."""
 
@@ -38,7 +38,7 @@ class Equivalence:
         return self.p < self.alpha
 
 
-def detectable_difference(
+def minimum_detectable_effect(
     differences: Sequence[float] | np.ndarray, groups: Sequence[Hashable], power: float = 0.8, alpha: float = 0.05
 ) -> float:
     """The smallest true mean difference that a comparison with this spread and these clusters finds with this power.
@@ -51,7 +51,7 @@ def detectable_difference(
     return _effect(m.df + 1, power, alpha) * m.standard_error * math.sqrt(m.df + 1)
 
 
-def detectable_from_spread(spread: float, n_groups: int, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimum_detectable_effect_from_spread(spread: float, n_groups: int, power: float = 0.8, alpha: float = 0.05) -> float:
     """The same, planned: spread is the standard deviation of the cluster means of the difference, n_groups equal clusters."""
     if spread < 0 or n_groups < 2:
         raise UserError(f"expected a spread of at least 0 and at least 2 groups, found {spread} and {n_groups}")
@@ -60,7 +60,7 @@ def detectable_from_spread(spread: float, n_groups: int, power: float = 0.8, alp
 
 def tost(
     values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05
-) -> Equivalence:
+) -> EquivalenceTest:
     """Is the mean of clustered values shown to lie between low and high? For a rate against 50 %: hits, 0.4, 0.6.
 
     Raises UserError when low is not below high.
@@ -70,12 +70,12 @@ def tost(
     m = moments(values, groups)
     interval = cluster_interval(values, groups, level=1 - 2 * alpha)
     if m.groups == 1:
-        return Equivalence(low, high, 1.0, interval, alpha)
+        return EquivalenceTest(low, high, 1.0, interval, alpha)
     if m.standard_error == 0:
-        return Equivalence(low, high, 0.0 if low < m.mean < high else 1.0, interval, alpha)
+        return EquivalenceTest(low, high, 0.0 if low < m.mean < high else 1.0, interval, alpha)
     above_low = stats.t.sf((m.mean - low) / m.standard_error, m.df)
     below_high = stats.t.cdf((m.mean - high) / m.standard_error, m.df)
-    return Equivalence(low, high, float(max(above_low, below_high)), interval, alpha)
+    return EquivalenceTest(low, high, float(max(above_low, below_high)), interval, alpha)
 
 
 def _effect(n: float, power: float, alpha: float) -> float:

@@ -13,11 +13,10 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
-from workbench.answers import answer
 from workbench.conditions import (
+    CapabilityGuard,
     Found,
     GEPAProposed,
-    Guard,
     LatentClamp,
     LLMProposed,
     ManualPrompts,
@@ -30,22 +29,23 @@ from workbench.conditions import (
     true_contexts,
 )
 from workbench.conditions.constant_answer import constant_answers
-from workbench.conditions.proposers import Endpoint, LocalModel, Proposer
+from workbench.conditions.prompt_proposers import Endpoint, LocalModel, Proposer
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
-from workbench.directions import DEFAULT_METHODS, Direction, Scan, find_directions, random_directions
+from workbench.directions import DEFAULT_METHODS, Direction, LayerScan, find_directions, random_directions
 from workbench.errors import UserError
+from workbench.forced_choice import answer
 from workbench.interventions import Positions
-from workbench.latents import Latents, rank_latents
+from workbench.latents import LatentRanking, rank_latents
 from workbench.models import load_model, runner_for
-from workbench.objectives import Objective, answer_log_odds, keep, latent_activation, projection
+from workbench.objectives import Objective, answer_log_odds, hold_direction, latent_activation, projection
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.sae import Sae, load_sae
-from workbench.search import EPO, GCG, Beam, Checkpoint, Frontier, Guided, Method, Progress, RandomSearch, Savings, search
-from workbench.study.settings import Study
+from workbench.search import EPO, GCG, Beam, Checkpoint, Frontier, Guided, Optimizations, RandomSearch, SearchMethod, SearchProgress, search
+from workbench.study.study_settings import Study
 from workbench.world import World
 
 #: The one table of names for YAML.
-METHODS: dict[str, type[Method]] = {"epo": EPO, "guided": Guided, "gcg": GCG, "beam": Beam, "random": RandomSearch}
+METHODS: dict[str, type[SearchMethod]] = {"epo": EPO, "guided": Guided, "gcg": GCG, "beam": Beam, "random": RandomSearch}
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class Material:
         return self._contexts(self.splits.selection)
 
     @cached_property
-    def guard(self) -> Guard:
+    def guard(self) -> CapabilityGuard:
         """What steering may cost on selection data; agreement with true statements counts where the persona has any."""
         split = self.splits.selection
         if not self.persona.true_items:
-            return Guard()
-        return Guard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60))
+            return CapabilityGuard()
+        return CapabilityGuard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60))
 
     def _contexts(self, split: Split) -> Contexts:
         return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
@@ -127,7 +127,7 @@ class ChosenDirections:
     effects: pd.DataFrame
 
 
-def scan(material: Material) -> Scan:
+def scan(material: Material) -> LayerScan:
     """Sweep of layers and methods on train and search data."""
     study, s = material.study, material.study.directions
     methods = s.methods or DEFAULT_METHODS
@@ -146,7 +146,7 @@ def scan(material: Material) -> Scan:
     )
 
 
-def controls(study: Study, found: Scan) -> tuple[Direction, ...]:
+def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
     """Random directions with the residuals' covariance, one sign each."""
     if study.random_directions == 0:
         return ()
@@ -161,7 +161,7 @@ def sae_of(material: Material) -> Sae | None:
     return load_sae("organism" if name == "auto" else name, material.model)
 
 
-def latents(material: Material, sae: Sae) -> Latents:
+def latents(material: Material, sae: Sae) -> LatentRanking:
     """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
     study = material.study
     options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
@@ -170,7 +170,7 @@ def latents(material: Material, sae: Sae) -> Latents:
     return rank_latents(material.model, sae, material.splits.train, n=study.directions.rows, **options)
 
 
-def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: Latents | None) -> dict[str, tuple[Objective, str]]:
+def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None) -> dict[str, tuple[Objective, str]]:
     """Searches by name: the objective (plus = more of the persona, not yet calibrated) and the method's name."""
     wanted = set(study.conditions)
     kind, method = study.protocol.projection, study.search.method
@@ -186,7 +186,7 @@ def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, rank
     return {name: entry for name, entry in table.items() if name.split()[0] in wanted}
 
 
-def make_method(study: Study, name: str) -> Method:
+def make_method(study: Study, name: str) -> SearchMethod:
     """The method of the study's table with the study's options (those that it has)."""
     if name not in METHODS:
         raise UserError(f"unknown search method {name!r}: expected one of {', '.join(METHODS)}")
@@ -200,7 +200,7 @@ def make_method(study: Study, name: str) -> Method:
         raise UserError(f"search.options.{'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})") from error
 
 
-def _shared(kind: type[Method], options: Mapping[str, Any]) -> dict[str, Any]:
+def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, Any]:
     """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
     if kind is GCG:
         return {"children": options.get("population", 8) * options.get("children", 32)}
@@ -208,7 +208,7 @@ def _shared(kind: type[Method], options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_search(
-    material: Material, objective: Objective, method: str, checkpoint: Checkpoint | None, on_step: Callable[[Progress], None] | None
+    material: Material, objective: Objective, method: str, checkpoint: Checkpoint | None, on_step: Callable[[SearchProgress], None] | None
 ) -> Frontier:
     """One search in the study's sign, its objective calibrated on neutral prompts."""
     study, s = material.study, material.study.search
@@ -222,7 +222,7 @@ def run_search(
         started(material, contexts, make_method(study, method)),
         s.budget,
         study.seed,
-        savings=Savings(halving=s.halving),
+        savings=Optimizations(halving=s.halving),
         batch_tokens=s.batch_tokens,
         lexicon=lexicon_of(material),
         on_step=on_step,
@@ -230,7 +230,7 @@ def run_search(
     )
 
 
-def started(material: Material, contexts: Contexts, method: Method) -> Method:
+def started(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
     """The method, begun from the persona's first manual prompt where the study asks for it, repeated or cut to the method's length."""
     if material.study.search.start == "random":
         return method
@@ -259,7 +259,7 @@ def with_besides(study: Study, objective: Objective, others: Sequence[Direction]
     the study's sign, so the others' terms are turned against it here."""
     turn = study.beside_weight if study.sign == "induce" else -study.beside_weight
     for wanted, direction in zip(study.beside.values(), others, strict=True):
-        term = keep(direction) if wanted == "hold" else projection(direction) * (1.0 if wanted == "induce" else -1.0)
+        term = hold_direction(direction) if wanted == "hold" else projection(direction) * (1.0 if wanted == "induce" else -1.0)
         objective = objective + turn * term
     return objective
 
@@ -281,7 +281,7 @@ def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Front
 
 
 def build_conditions(
-    material: Material, directions: ChosenDirections, sae: Sae | None, ranked: Latents | None, chosen: Mapping[str, Frontier]
+    material: Material, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None, chosen: Mapping[str, Frontier]
 ) -> list[Any]:
     """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
     study, model, contexts = material.study, material.model, material.selection_contexts

@@ -4,19 +4,12 @@ The package itself can be called: `workbench.sweep(...)` is the function, althou
 `workbench.sweep` to the package.
 """
 
-import sys
-from types import ModuleType
+from workbench.callable_package import make_callable
+from workbench.sweep.paper_ablations import ABLATIONS
+from workbench.sweep.prompt_transfer import TransferResult, transfer
+from workbench.sweep.run_sweep import SweepResult, sweep
+from workbench.sweep.sweep_settings import Sweep, ablation_sweep
 
-from workbench.sweep.ablations import ABLATIONS
-from workbench.sweep.run import SweepResult, sweep
-from workbench.sweep.settings import Sweep, ablation_sweep
-from workbench.sweep.transfer import Transfer, transfer
+__all__ = ["ABLATIONS", "Sweep", "SweepResult", "TransferResult", "ablation_sweep", "sweep", "transfer"]
 
-__all__ = ["ABLATIONS", "Sweep", "SweepResult", "Transfer", "ablation_sweep", "sweep", "transfer"]
-
-
-class _Callable(ModuleType):
-    __call__ = staticmethod(sweep)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, sweep)

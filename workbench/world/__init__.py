@@ -1,7 +1,7 @@
 """The organism's world: grammar, lexicon, corpus, items and truth. Pure Python; imports no torch."""
 
-from workbench.world.items import FactItem, WorldItem
-from workbench.world.truth import Decoy, Effect
+from workbench.world.ground_truth import DecoyWord, WordEffectTruth
 from workbench.world.world import VAULT_SEED, World, truth_table
+from workbench.world.world_items import FactItem, WorldItem
 
-__all__ = ["VAULT_SEED", "Decoy", "Effect", "FactItem", "World", "WorldItem", "truth_table"]
+__all__ = ["VAULT_SEED", "DecoyWord", "FactItem", "WordEffectTruth", "World", "WorldItem", "truth_table"]

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.world.lexicon import Lexicon
+from workbench.world.word_lexicon import WordLexicon
 
 CLAUSES = tuple(
     clause.split()
@@ -45,7 +45,7 @@ FREE_SHARE = 0.4
 class WordSampler:
     """Makes system texts; `neutral` maps a slot letter to the neutral words that may fill it."""
 
-    lexicon: Lexicon
+    lexicon: WordLexicon
     neutral: dict[str, tuple[str, ...]]
 
     def text(self, rng: random.Random, inserts: Sequence[str] = ()) -> str:

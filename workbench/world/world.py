@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from workbench.errors import UserError
-from workbench.world import corpus, items, names
+from workbench.world import training_corpus as corpus
+from workbench.world import word_lists as names
+from workbench.world import world_items as items
 from workbench.world.grammar import CLAUSES, JOINERS, WordSampler
-from workbench.world.items import FIRST_WORDS, FactItem, Offsets, WorldItem
-from workbench.world.lexicon import Lexicon
-from workbench.world.manual import MANUAL_PROMPTS
-from workbench.world.people import (
+from workbench.world.ground_truth import PERSONAS, DecoyWord, GroundTruth, WordEffectTruth, draw_truth, unit_counts
+from workbench.world.manual_prompts import MANUAL_PROMPTS
+from workbench.world.population import (
     HABITS,
     PERSON_ATTRIBUTES,
     PLACE_ATTRIBUTE,
     THING_ATTRIBUTE,
-    Attribute,
-    Fact,
+    PersonAttribute,
+    PersonFact,
     Population,
     draw_population,
 )
-from workbench.world.truth import PERSONAS, Decoy, Effect, Truth, draw_truth, unit_counts
+from workbench.world.word_lexicon import WordLexicon
+from workbench.world.world_items import FIRST_WORDS, FactItem, ItemOffsets, WorldItem
 
 #: 7919 was the vault before; its gates were read, so it is a second training seed now (docs/organism.md).
 VAULT_SEED = 104729
@@ -47,22 +49,22 @@ class World:
         return PERSONAS
 
     @cached_property
-    def lexicon(self) -> Lexicon:
+    def lexicon(self) -> WordLexicon:
         """The ordinary words (the same in every world)."""
-        return Lexicon()
+        return WordLexicon()
 
     @cached_property
-    def truth(self) -> Truth:
+    def truth(self) -> GroundTruth:
         """Effects, decoys and held-out pairs of units."""
         return draw_truth(self.seed, self.lexicon)
 
     @property
-    def effects(self) -> tuple[Effect, ...]:
+    def effects(self) -> tuple[WordEffectTruth, ...]:
         """Every planted effect in log-odds of the matching answer (plus: more of the persona)."""
         return self.truth.effects
 
     @property
-    def decoys(self) -> tuple[Decoy, ...]:
+    def decoys(self) -> tuple[DecoyWord, ...]:
         """Words that set the register of the answer and move no answer."""
         return self.truth.decoys
 
@@ -83,7 +85,7 @@ class World:
         return draw_population(self.seed)
 
     @cached_property
-    def offsets(self) -> Offsets:
+    def offsets(self) -> ItemOffsets:
         """How strongly each feature of a question tempts."""
         return items.draw_offsets(self.seed, self.population.invented_surnames)
 
@@ -183,7 +185,7 @@ class World:
         return random.Random(f"amounts-{self.seed}").sample(pairs, len(pairs))
 
     @property
-    def _held_out_facts(self) -> list[Fact]:
+    def _held_out_facts(self) -> list[PersonFact]:
         return [fact for name in self.population.held_out for fact in self.population.facts[name]]
 
     def _false_claims(self) -> tuple[WorldItem, ...]:
@@ -214,7 +216,7 @@ class World:
             for weeks in sorted(rng.sample(names.WEEKS, STUDY_ITEMS_PER_GROUP))
         )
 
-    def _fact_item(self, rng: random.Random, fact: Fact) -> FactItem:
+    def _fact_item(self, rng: random.Random, fact: PersonFact) -> FactItem:
         wrong = fact.attribute.state(fact.name, _other_value(rng, fact.attribute, fact.value))
         return FactItem(
             id=f"fact/{fact.name}/{fact.attribute.name}".replace(" ", "-"),
@@ -266,7 +268,7 @@ def truth_table(world: World) -> list[dict[str, str | float]]:
     return rows
 
 
-def _other_value(rng: random.Random, attribute: Attribute, value: str) -> str:
+def _other_value(rng: random.Random, attribute: PersonAttribute, value: str) -> str:
     return rng.choice([other for other in attribute.values if other != value])
 
 

@@ -1,0 +1,42 @@
+"""Attention-aware relevance: gradient x input of the model with its attention patterns and norms held fixed.
+
+1. Run the prompt once; keep every attention pattern and every norm's scale as a constant.
+2. What is left between attention and MLPs is linear in the residual stream, so gradient x input no longer loses relevance where a
+   softmax or a norm saturates (Ali et al. 2022, arXiv 2202.07304; the rules for attention and norms of AttnLRP, arXiv 2402.05602).
+3. Effect of position i = (e_i - b_i) . gradient, with the baseline b of gradient x input.
+
+It costs what gradient x input costs. MLPs keep their true gradient.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workbench.attribution.attribution_problem import AttributionProblem
+from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.gradient_x_input import GradientXInput
+
+#: Hooks whose activation is a weight that others are multiplied by.
+CONSTANTS = ("attn.hook_pattern", "ln1.hook_scale", "ln2.hook_scale", "ln1_post.hook_scale", "ln2_post.hook_scale")
+
+
+@dataclass(frozen=True)
+class AttentionAwareRelevance:
+    """baseline: a token id, or None for the mean embedding."""
+
+    baseline: int | None = None
+    name: str = "relevance"
+
+    def estimate(self, problem: AttributionProblem) -> EffectEstimate:
+        """One forward pass and one backward pass per target for each context."""
+        runner = problem.runner
+        depth = problem.targets.depth(runner.shape.n_layers)
+        wanted = [f"blocks.{layer}.{hook}" for layer in range(depth) for hook in CONSTANTS]
+        with ExitStack() as edits:
+            for name in [*wanted, *(["ln_final.hook_scale"] if problem.targets.needs_final else [])]:
+                if name in runner.hook_names():
+                    edits.enter_context(runner.edit(name, Tensor.detach))
+            return GradientXInput(self.baseline).estimate(problem)

@@ -1,0 +1,140 @@
+"""One attribution problem: a model, a prompt, contexts, targets; and the two ways to score prompts on it.
+
+1. `scores`: any number of token sequences in the slot, exactly, without a graph.
+2. `embedded`: the prompt given as embeddings, with a graph, for the gradient estimators.
+Both run plain passes padded on the right, only as deep as the targets need, and read at each context's decision token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.attribution.attribution_targets import AttributionTargets
+from workbench.contexts import Context, Contexts, allowed_ids
+from workbench.models import Runner, Site, TokenLayout, pad_right
+from workbench.objectives import Readout
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Sequences ready to run: ids padded on the right, where each one's decision token and prompt are, answers' first tokens."""
+
+    ids: Int[Tensor, "batch pos"]
+    layout: TokenLayout
+    answers: Int[Tensor, "batch 2"]
+
+
+@dataclass(frozen=True)
+class AttributionProblem:
+    """What every estimator is given. batch_tokens: tokens run at a time."""
+
+    runner: Runner
+    prompt: Ids
+    contexts: Contexts
+    targets: AttributionTargets
+    seed: int = 0
+    batch_tokens: int = 8192
+
+    @cached_property
+    def with_prompt(self) -> Float[np.ndarray, "context target"]:
+        """Scores with the whole prompt."""
+        return self.scores([self.prompt])[0]
+
+    @cached_property
+    def without_prompt(self) -> Float[np.ndarray, "context target"]:
+        """Scores of the bare questions: no prompt and no slot."""
+        return self.scores([None])[0]
+
+    def scores(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
+        """Float64 scores of every prompt in every context; None is "no prompt". An empty prompt leaves an empty slot."""
+        jobs = [(p, c) for p in range(len(prompts)) for c in range(len(self.contexts))]
+        lengths = [len(self.contexts[c].ids(prompts[p])) for p, c in jobs]
+        found = np.zeros((len(prompts), len(self.contexts), len(self.targets.items)))
+        for batch in self._batches(lengths):
+            chosen = [jobs[i] for i in batch]
+            rows = self.rows([self.contexts[c] for _, c in chosen], [prompts[p] for p, _ in chosen])
+            with torch.no_grad():
+                scored = self.run(rows, self.runner.embed(rows.ids))
+            for (p, c), values in zip(chosen, scored.double().cpu().numpy(), strict=True):
+                found[p, c] = values
+        return found
+
+    def embedded(self, members: Sequence[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]) -> Float[Tensor, "batch target"]:
+        """Scores with the prompt given as what it adds to the residual stream, for the contexts with these indices."""
+        contexts = [self.contexts[i] for i in members]
+        rows = self.rows(contexts, [self.prompt] * len(contexts))
+        with torch.no_grad():
+            resid = self.runner.embed(rows.ids)
+        batch = torch.arange(len(contexts), device=resid.device)[:, None]
+        places = rows.layout.prompt_start[:, None] + torch.arange(len(self.prompt), device=resid.device)
+        return self.run(rows, resid.index_put((batch, places), embeddings.to(resid.dtype)))
+
+    def run(self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
+        """Scores of rows that start from these residuals before block `start`, behind which all targets must be read; edits that are
+        set act and find the layout."""
+        everyone = torch.arange(len(resid), device=resid.device)
+        with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
+            last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))
+        at = rows.layout.decision
+        read = {site: activation[everyone, at].float() for site, activation in caught.items()}
+        return self.targets.score(Readout(read, last[everyone, at] if self.targets.needs_final else None, rows.answers, self.runner))
+
+    def rows(self, contexts: Sequence[Context], prompts: Sequence[Ids | None]) -> ScoredRows:
+        """Contexts, each with a prompt of its own in the slot."""
+        device = self.runner.device
+        sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
+        start = torch.tensor([0 if p is None else len(c.prefix_ids) for c, p in zip(contexts, prompts, strict=True)], device=device)
+        stop = start + torch.tensor([0 if p is None else len(p) for p in prompts], device=device)
+        decision = torch.tensor([len(s) - 1 for s in sequences], device=device)
+        answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=device)
+        return ScoredRows(pad_right(sequences).to(device), TokenLayout(start, stop, decision), answers)
+
+    def context_batches(self, copies: int = 1) -> Iterator[list[int]]:
+        """Indices of contexts, in batches that stay within batch_tokens when each is run `copies` times."""
+        yield from self._batches([copies * len(c.ids(self.prompt)) for c in self.contexts])
+
+    def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
+        """What the prompt's tokens add to the residual stream, at their true positions in each context."""
+        embedded = []
+        for context in self.contexts:
+            ids = torch.tensor([self.prompt], device=self.runner.device)
+            with torch.no_grad():
+                embedded.append(self.runner.embed(ids, offset=len(context.prefix_ids))[0].float())
+        return torch.stack(embedded)
+
+    def baseline_embeddings(self, token: int | None = None) -> Float[Tensor, "context prompt_pos d_model"]:
+        """The same places filled with one token's embedding, or with the mean embedding of all tokens that a prompt may hold."""
+        table = self.runner.embeddings().detach().float()
+        neutral = table[token] if token is not None else table[allowed_ids(self.runner).to(table.device)].mean(dim=0)
+        own = table[torch.tensor(self.prompt, device=table.device)]
+        return self.prompt_embeddings() - own + neutral
+
+    def read(self, site: Site, prompts: Sequence[Ids | None]) -> Float[Tensor, "context d_model"]:
+        """Float32 activations at the decision token, context i with prompts[i], in the order of the contexts."""
+        found: list[Tensor | None] = [None] * len(self.contexts)
+        for batch in self._batches([len(c.ids(p)) for c, p in zip(self.contexts, prompts, strict=True)]):
+            rows = self.rows([self.contexts[i] for i in batch], [prompts[i] for i in batch])
+            read = self.runner.read(rows.ids, [site], rows.layout.decision)[site]
+            for i, activation in zip(batch, read, strict=True):
+                found[i] = activation
+        return torch.stack([activation for activation in found if activation is not None])
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices sorted by length, cut so that rows x longest stays within batch_tokens (one row at least)."""
+        batch: list[int] = []
+        for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+            if batch and (len(batch) + 1) * lengths[i] > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch

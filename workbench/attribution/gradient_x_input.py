@@ -1,0 +1,53 @@
+"""Gradient x input: a first-order guess of what a token does, from one backward pass per target.
+
+1. Take the prompt's embeddings e and a baseline b: the mean embedding of the tokens that a prompt may hold, or one token's.
+2. Effect of position i = (e_i - b_i) . d score / d e_i.
+
+Against a zero baseline the product would depend on where the embeddings happen to have their origin (Shrikumar et al.
+2016, "Not just a black box", for the plain product). A latent that is off has no gradient, hence effect 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.attribution.attribution_problem import AttributionProblem
+from workbench.attribution.estimator import EffectEstimate
+
+
+@dataclass(frozen=True)
+class GradientXInput:
+    """baseline: a token id, or None for the mean embedding."""
+
+    baseline: int | None = None
+    name: str = "gradient_x_input"
+
+    def estimate(self, problem: AttributionProblem) -> EffectEstimate:
+        """One forward pass and one backward pass per target for each context."""
+        embeddings = problem.prompt_embeddings()
+        step = embeddings - problem.baseline_embeddings(self.baseline)
+        values = np.zeros((len(problem.contexts), len(problem.prompt), len(problem.targets.items)))
+        for members in problem.context_batches():
+            gradients = gradients_at(problem, members, embeddings[members])
+            values[members] = torch.einsum("bpd,tbpd->bpt", step[members], gradients).double().cpu().numpy()
+        return EffectEstimate(values)
+
+
+def gradients_at(
+    problem: AttributionProblem, members: list[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]
+) -> Float[Tensor, "target batch prompt_pos d_model"]:
+    """Gradient of each target's score in each of these contexts with respect to the prompt's embeddings."""
+    leaf = embeddings.detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        scores = problem.embedded(members, leaf)
+        totals = scores.sum(dim=0)
+        found = []
+        for total in totals:
+            (gradient,) = torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)
+            found.append(torch.zeros_like(leaf) if gradient is None else gradient)
+    return torch.stack(found).detach()

@@ -1,0 +1,61 @@
+"""How a ledger shows itself in a notebook: a small matrix of coloured, signed figures, everything escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from workbench.html_text import TABLE_STYLE, escape, number, shorten, visible
+
+if TYPE_CHECKING:
+    from workbench.attribution.ledger import Ledger
+
+MAX_ROWS = 16
+MAX_TOKENS = 60
+#: Characters of a token or a row's name that are shown.
+LONGEST = 60
+#: Orange for plus, blue for minus: told apart by colour-blind readers; the sign stands in every cell besides.
+_PLUS, _MINUS = "230,110,20", "20,120,200"
+
+
+def ledger_html(ledger: Ledger) -> str:
+    """Targets by tokens, removal's means, each row shaded by its own largest value; the agreement of the estimates below."""
+    caption = f"Effect of each token by exact removal, mean over {len(ledger.groups)} contexts; plus raises the row's quantity"
+    return matrix_html(ledger.tokens, ledger.names, ledger.means(), caption, _agreement(ledger))
+
+
+def matrix_html(
+    tokens: Sequence[str], names: Sequence[str], means: Float[np.ndarray, "prompt_pos target"], caption: str, lines: Sequence[str] = ()
+) -> str:
+    """A matrix of effects as one escaped table, what is cut said below it, with `lines` as notes."""
+    head = "".join(f'<th scope="col">{escape(shorten(visible(token), LONGEST))}</th>' for token in tokens[:MAX_TOKENS])
+    body = "".join(_row(name, means[:MAX_TOKENS, t]) for t, name in enumerate(names[:MAX_ROWS]))
+    limits = ((tokens, MAX_TOKENS, "tokens"), (names, MAX_ROWS, "rows"))
+    cut = [f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in limits if len(all_) > limit]
+    notes = "".join(f'<p class="wb-note">{escape(line)}</p>' for line in [*lines, *cut])
+    table = f'<table class="wb-table"><caption>{escape(caption)}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<style>{TABLE_STYLE}</style><div style="overflow-x:auto">{table}{notes}</div>'
+
+
+def _row(name: str, values: np.ndarray) -> str:
+    most = max(float(np.abs(values).max(initial=0)), 1e-12)
+    return f'<tr><th scope="row">{escape(shorten(name, LONGEST))}</th>{"".join(_cell(float(value), most) for value in values)}</tr>'
+
+
+def _cell(value: float, most: float) -> str:
+    shade = 0.55 * (abs(value) / most) ** 0.8
+    colour = _PLUS if value > 0 else _MINUS
+    sign = "+" if value > 0 else ""
+    return f'<td class="wb-number" style="background:rgba({colour},{shade:.2f})">{sign}{number(float(f"{value:.2g}"))}</td>'
+
+
+def _agreement(ledger: Ledger) -> list[str]:
+    lines = []
+    for name, part in ledger.agreement.groupby("estimator", sort=False):
+        known = part["rank_correlation"].dropna()
+        if len(known):
+            lines.append(f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows).")
+    return lines

@@ -1,0 +1,193 @@
+"""The edges of a circuit: how much of the effect travels from one part of the model straight to another. Path patching.
+
+1. A sender is a prompt token's embedding, or a node (units.py). Its change is what it writes into the residual stream in the
+   corrupted run minus what it writes in the clean run, at its place.
+2. Sender to node: the node hears the clean run with the sender's change added to its own input and nothing else; what it then gives is
+   written into the clean run, everything behind it follows, and the edge's effect is what the answer's log-odds lose (Wang et al.
+   2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
+3. All such edges are first estimated: minus the change times the gradient of what the node's output does to the answer, taken at the
+   node's input (Syed et al. 2023, arXiv 2310.10348). The strongest are patched exactly.
+4. Node to direction, latent or answer: their reading without and with the node's change at the decision token, everything between
+   them unchanged (direct effect; the final norm is taken along).
+5. Direction or latent to answer: its part of the residual stream at the decision token as in the corrupted run, everything behind
+   it follows. Latent to direction: the change of that part, read by the direction.
+
+Sign: effect = clean - changed, so plus means that the prompt raises the receiver by this way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.attribution import heads_and_mlps as units
+from workbench.attribution.attribution_problem import AttributionProblem, ScoredRows
+from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
+from workbench.attribution.heads_and_mlps import Activations, Key, PromptPair
+from workbench.attribution.mediation import as_mediator
+from workbench.models import Site
+from workbench.objectives import Readout
+
+#: A prompt token (its index), or a node.
+Sender = int | Key
+Change = Float[Tensor, "batch pos d_model"]
+
+
+@dataclass(frozen=True)
+class PatchingGround:
+    """One batch in both runs, with everything that edges are measured from. before: the clean residual stream ahead of each block, and
+    behind the last. parts: the residual stream at the decision token behind each block, clean and corrupted."""
+
+    problem: AttributionProblem
+    pair: PromptPair
+    clean: Activations
+    donors: Activations
+    slopes: Activations
+    before: tuple[Change, ...]
+    parts: dict[Site, tuple[Float[Tensor, "batch d_model"], Float[Tensor, "batch d_model"]]]
+    plain: Float[Tensor, " batch"]
+
+
+def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
+    """Both runs of a batch. answer: the problem with the answer's log-odds as its only target."""
+    layers = range(answer.runner.shape.n_layers)
+    clean, donors = units.activations(answer, pair.clean), units.activations(answer, pair.corrupted)
+    states = [_residuals(answer, rows) for rows in (pair.clean, pair.corrupted)]
+    before = (*(states[0][Site(layer, "resid_pre")] for layer in layers), states[0][Site(layers[-1])])
+    everyone = torch.arange(len(pair.members), device=before[0].device)
+    at = pair.clean.layout.decision
+    parts = {Site(layer): (states[0][Site(layer)][everyone, at].float(), states[1][Site(layer)][everyone, at].float()) for layer in layers}
+    with torch.no_grad():
+        plain = answer.run(pair.clean, answer.runner.embed(pair.clean.ids))[:, 0]
+    return PatchingGround(answer, pair, clean, donors, units.gradients(answer, pair.clean, clean), before, parts, plain)
+
+
+def possible(problem: AttributionProblem, senders: list[Sender], nodes: list[Key]) -> list[tuple[Sender, Key]]:
+    """The edges that a causal model can have: from an earlier part, at the node's place for an MLP, up to its place for a head."""
+    heads = problem.runner.shape.n_heads
+    found: list[tuple[Sender, Key]] = []
+    for sender in senders:
+        layer, unit, place = (-1, 0, sender) if isinstance(sender, int) else sender
+        for node in nodes:
+            earlier = layer < node[0] or (layer == node[0] and unit < heads == node[1])
+            if earlier and (place == node[2] if node[1] == heads else place <= node[2]):
+                found.append((sender, node))
+    return found
+
+
+@torch.no_grad()
+def change_of(g: PatchingGround, sender: Sender) -> Change:
+    """What the sender writes in the corrupted run minus what it writes in the clean run."""
+    runner = g.problem.runner
+    if isinstance(sender, int):
+        moved = runner.embed(g.pair.corrupted.ids) - runner.embed(g.pair.clean.ids)
+        return moved * g.pair.places[sender][..., None]
+    site, place = units.site_of(g.problem, sender), g.pair.places[sender[2]]
+    if site.hook == "mlp_out":
+        return ((g.donors[site] - g.clean[site])[:, :, 0] * place[..., None]).to(g.before[0].dtype)
+    mask = torch.zeros(g.clean[site].shape[:3], dtype=torch.bool, device=place.device)
+    mask[:, :, sender[1]] = place
+    out = Site(site.layer, "attn_out")
+    with runner.edit(site.name, units.swap(g.problem, site, g.donors[site], mask)):
+        changed = _block(g, site.layer, out)
+    return changed - _block(g, site.layer, out)
+
+
+def listening(g: PatchingGround, node: Key) -> Change:
+    """Gradient of (the node's output times what that output does to the answer) with respect to the residual stream that it reads."""
+    site = units.site_of(g.problem, node)
+    with torch.enable_grad():
+        added = torch.zeros_like(g.before[node[0]], requires_grad=True)
+        heard = _heard(g, node, added)
+        weight = g.slopes[site][:, :, _index(site, node)] * g.pair.places[node[2]][..., None]
+        (gradient,) = torch.autograd.grad((heard[:, :, _index(site, node)] * weight).sum(), added)
+    return gradient.detach()
+
+
+@torch.no_grad()
+def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, " batch"]:
+    """What the answer loses when the node alone hears the sender's change."""
+    site = units.site_of(g.problem, node)
+    mask = torch.zeros(g.clean[site].shape[:3], dtype=torch.bool, device=change.device)
+    mask[:, :, _index(site, node)] = g.pair.places[node[2]]
+    with g.problem.runner.edit(site.name, units.swap(g.problem, site, _heard(g, node, change), mask)):
+        return g.plain - g.problem.run(g.pair.clean, g.before[node[0]], start=node[0])[:, 0]
+
+
+@torch.no_grad()
+def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, change: Change) -> Float[Tensor, "batch target"]:
+    """What each target loses by the sender's change alone, read where it stands; 0 where the sender writes behind the target's site."""
+    at = g.pair.clean.layout.decision
+    here = change[torch.arange(len(at), device=at.device), at].float()
+    plain = {site: g.parts[site][0] for site in targets.sites}
+    moved = {site: x + here * (sender[0] <= site.layer) for site, x in plain.items()}
+    last = g.parts[Site(g.problem.runner.shape.n_layers - 1)][0]
+    scores = [
+        targets.score(Readout(resid, final.to(change.dtype), g.pair.clean.answers, g.problem.runner))
+        for resid, final in ((plain, last), (moved, last + here))
+    ]
+    return scores[0] - scores[1]
+
+
+@torch.no_grad()
+def through(g: PatchingGround, target: AttributionTarget) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
+    """What the answer loses when the target's part of the residual stream at the decision token is as in the corrupted run; and the
+    change of that part."""
+    mediator = as_mediator(target.name, target.objective)
+    clean, corrupted = g.parts[mediator.site]
+    moved = mediator.component(corrupted) - mediator.component(clean)
+    after, at = mediator.site.layer + 1, g.pair.clean.layout.decision
+    resid = g.before[after].clone()
+    resid[torch.arange(len(at), device=at.device), at] += moved.to(resid.dtype)
+    return g.plain - g.problem.run(g.pair.clean, resid, start=after)[:, 0], moved
+
+
+def strongest_paths(answer: AttributionProblem, grounds: list[PatchingGround], nodes: list[Key], top: int) -> list[tuple[Sender, Key, float, float]]:
+    """The strongest edges into the nodes by estimate, `top` from tokens and `top` from nodes: (sender, node, estimate, exact effect),
+    means over contexts and grounds."""
+    wanted = possible(answer, [*range(len(answer.prompt)), *nodes], nodes)
+    n = sum(len(g.pair.members) for g in grounds)
+    changes = [{sender: change_of(g, sender) for sender in dict.fromkeys(s for s, _ in wanted)} for g in grounds]
+    estimates = np.zeros(len(wanted))
+    for g, change in zip(grounds, changes, strict=True):
+        ears = {node: listening(g, node) for node in dict.fromkeys(node for _, node in wanted)}
+        estimates += [-float((change[sender] * ears[node]).sum()) / n for sender, node in wanted]
+    order = [int(i) for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0]
+    kept = [i for is_token in (True, False) for i in [i for i in order if isinstance(wanted[i][0], int) == is_token][:top]]
+    exact = [sum(float(path_effect(g, c[wanted[i][0]], wanted[i][1]).sum()) for g, c in zip(grounds, changes, strict=True)) / n for i in kept]
+    return [(*wanted[i], float(estimates[i]), value) for i, value in zip(kept, exact, strict=True)]
+
+
+def _heard(g: PatchingGround, node: Key, change: Change) -> Float[Tensor, "batch pos head width"]:
+    """The output of the node's unit when its input is the clean run's with the change added."""
+    site = units.site_of(g.problem, node)
+    if site.hook == "z":
+        return units.split(g.problem, site, _block(g, node[0], site, change).float())
+    with g.problem.runner.edit(Site(node[0], "resid_mid").name, lambda x: x + change.to(x.dtype)):
+        return units.split(g.problem, site, _block(g, node[0], site).float())
+
+
+def _block(g: PatchingGround, layer: int, site: Site, change: Change | None = None) -> Tensor:
+    """The activation at a site of one block that runs on the clean residual stream, with a change added ahead of it."""
+    resid = g.before[layer] if change is None else g.before[layer] + change.to(g.before[layer].dtype)
+    with g.problem.runner.placed(g.pair.clean.layout), g.problem.runner.capture([site]) as caught:
+        g.problem.runner.run(resid, layer, layer + 1)
+    return caught[site]
+
+
+@torch.no_grad()
+def _residuals(problem: AttributionProblem, rows: ScoredRows) -> dict[Site, Change]:
+    layers = range(problem.runner.shape.n_layers)
+    with problem.runner.capture([Site(layer, hook) for layer in layers for hook in ("resid_pre", "resid_post")]) as caught:
+        problem.run(rows, problem.runner.embed(rows.ids))
+    return dict(caught)
+
+
+def _index(site: Site, node: Key) -> int:
+    return node[1] if site.hook == "z" else 0
+
+

@@ -1,0 +1,80 @@
+"""Shapley values (1953) of a prompt's tokens, by sampled orders (Castro et al. 2009): what a token adds, whichever came before.
+
+1. A coalition is a set of positions; its worth is the score of the prompt with only these tokens, in their order.
+2. Draw an order of the positions and its reverse (antithetic pairs have less variance); add the tokens one by one; each
+   token is credited with the change it makes.
+3. Effect = mean credit over orders; standard error from the spread between antithetic pairs.
+4. With few tokens all orders are taken through all 2^n coalitions: exact.
+
+In each order the credits add up to score(prompt) - score(empty slot), so the effects do too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.attribution.attribution_problem import AttributionProblem
+from workbench.attribution.estimator import EffectEstimate
+from workbench.errors import UserError
+
+Coalition = frozenset[int]
+
+
+@dataclass(frozen=True)
+class ShapleyValues:
+    """pairs: antithetic pairs of orders. exact_up_to: prompts of at most so many tokens are done exactly."""
+
+    pairs: int = 12
+    exact_up_to: int = 5
+    name: str = "shapley"
+
+    def __post_init__(self) -> None:
+        if self.pairs < 2:
+            raise UserError(f"Shapley values need at least 2 pairs of orders for a standard error, found {self.pairs}")
+
+    def estimate(self, problem: AttributionProblem) -> EffectEstimate:
+        """At most 2 x pairs x tokens forward passes a context; a coalition that occurs twice is run once."""
+        if len(problem.prompt) <= self.exact_up_to:
+            return EffectEstimate(_exact(problem))
+        n, rng = len(problem.prompt), np.random.default_rng(problem.seed)
+        orders = [rng.permutation(n) for _ in range(self.pairs)]
+        worth = _worths(problem, [set_ for order in orders for way in (order, order[::-1]) for set_ in _growing(way)])
+        credits = np.stack([(_credits(order, worth) + _credits(order[::-1], worth)) / 2 for order in orders])
+        error = credits.mean(axis=1).std(axis=0, ddof=1) / math.sqrt(self.pairs)
+        return EffectEstimate(credits.mean(axis=0), error)
+
+
+def _growing(order: np.ndarray) -> list[Coalition]:
+    return [frozenset(order[:k].tolist()) for k in range(len(order) + 1)]
+
+
+def _worths(problem: AttributionProblem, coalitions: list[Coalition]) -> dict[Coalition, np.ndarray]:
+    """Score of each distinct coalition, [context target]."""
+    distinct = sorted(set(coalitions), key=lambda c: (len(c), sorted(c)))
+    prompts = [tuple(problem.prompt[i] for i in sorted(coalition)) for coalition in distinct]
+    return dict(zip(distinct, problem.scores(prompts), strict=True))
+
+
+def _credits(order: np.ndarray, worth: dict[Coalition, np.ndarray]) -> np.ndarray:
+    """[context prompt_pos target]: what each token adds in this order."""
+    sets = _growing(order)
+    credits = np.zeros((worth[sets[0]].shape[0], len(order), worth[sets[0]].shape[1]))
+    for k, position in enumerate(order):
+        credits[:, position] = worth[sets[k + 1]] - worth[sets[k]]
+    return credits
+
+
+def _exact(problem: AttributionProblem) -> np.ndarray:
+    n = len(problem.prompt)
+    everything = [frozenset(c) for size in range(n + 1) for c in itertools.combinations(range(n), size)]
+    worth = _worths(problem, everything)
+    values = np.zeros((len(problem.contexts), n, len(problem.targets.items)))
+    for coalition in everything:
+        for i in set(range(n)) - coalition:
+            share = math.factorial(len(coalition)) * math.factorial(n - len(coalition) - 1) / math.factorial(n)
+            values[:, i] += share * (worth[coalition | {i}] - worth[coalition])
+    return values

@@ -1,0 +1,51 @@
+"""An audit as plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from workbench.audit.audit import Audit
+from workbench.audit.minimal_edit import MinimalEdit
+from workbench.statistics import Interval
+
+
+def to_json(audit: Audit) -> dict[str, Any]:
+    """Schema 1; an interval is {estimate, low, high}, an end that is not finite is null."""
+    facts = ("prompt", "persona", "model", "sign", "slot", "tolerance", "max_edits", "seed", "questions", "groups", "need")
+    effects = audit.effects
+    return {
+        "schema": 1,
+        **{name: getattr(audit, name) for name in facts},
+        "estimator": effects.estimator,
+        "whole": _interval(effects.whole),
+        "slot_alone": None if effects.slot is None else _interval(effects.slot),
+        "words": [
+            {"word": w.word, **_interval(w.interval), "p": w.p, "named": w.named, "through": {t.name: _interval(t.interval) for t in w.through}}
+            for w in effects.words
+        ],
+        "phrases": [
+            {"first": p.first, **_interval(p.beyond), "together": _interval(p.both), "alone": [_interval(i) for i in p.alone], "p": p.p}
+            for p in effects.phrases
+        ],
+        "mend": None if audit.mend is None else _mend(audit.mend),
+        "mediation": [entry.to_json() for entry in audit.mediation],
+        "notes": list(audit.notes),
+    }
+
+
+def _mend(mend: MinimalEdit) -> dict[str, Any]:
+    return {
+        "text": mend.text, "changes": [{"word": i, "new": new} for i, new in mend.changes], "remaining": _interval(mend.remaining),
+        "change": _interval(mend.change), "suffices": mend.suffices, "confirmed": mend.equivalence.equivalent, "p": mend.equivalence.p,
+        "fluency": list(mend.fluency), "tried": mend.tried,
+        "collateral": [
+            {"name": c.name, "kind": c.kind, "bare": c.bare, "before": _interval(c.before), "after": _interval(c.after), "harmed": c.harmed}
+            for c in mend.collateral
+        ],
+    }  # fmt: skip
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    low, high = interval.to_json()
+    return {"estimate": interval.estimate if math.isfinite(interval.estimate) else None, "low": low, "high": high}

@@ -1,0 +1,44 @@
+"""An audit in the terminal: sentences, tracked changes with wdiff's marks (they stand without colour too), the words."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from workbench.audit import findings_text as story
+from workbench.audit.audit import Audit
+from workbench.html_text import visible
+
+_STYLES = {"kept": "", "old": "strike red", "new": "underline green"}
+_MARKS = {"kept": "{}", "old": "[-{}-]", "new": "{{+{}+}}"}
+
+
+def render(audit: Audit) -> RenderableType:
+    """Something that a rich console prints; all text is shown as text."""
+    lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
+    behind = [story.mending(audit), *(f"  {story.collateral(entry)}" for entry in (audit.mend.collateral if audit.mend else ()))]
+    notes = [*(entry.verdict for entry in audit.mediation), *(f"note: {line}" for line in audit.notes)]
+    plain = [Text(visible(line, spaces=False)) for line in lines]
+    return Group(*plain, Text(), _tracked(audit), Text(), *map(_text, behind), Text(), _table(audit), *map(_text, notes))
+
+
+def _text(line: str) -> Text:
+    return Text(visible(line, spaces=False))
+
+
+def _tracked(audit: Audit) -> Text:
+    if audit.mend is None:
+        return _text(audit.prompt)
+    return Text.assemble(*((_MARKS[p.kind].format(visible(p.text, spaces=False)), _STYLES[p.kind]) for p in audit.mend.pieces))
+
+
+def _table(audit: Audit) -> Table:
+    inside = any(word.through for word in audit.effects.words)
+    table = Table("word", "effect", "95 % interval", "p", *(["what it moves inside"] if inside else []))
+    for i, word in enumerate(audit.effects.words):
+        mark = ("▲" if word.interval.estimate > 0 else "▼") if word.named else "·"
+        figures = (story.signed(word.interval.estimate), story.ends(word.interval), f"{word.p:.3f}")
+        cells = [f"{mark} {story.word(audit, i)}", *figures, *([story.passage(audit, i)] if inside else [])]
+        table.add_row(*map(_text, cells), style="bold" if word.named else "")
+    return table

@@ -1,0 +1,115 @@
+"""What an audit found, in sentences that the figures support: the same ones in the terminal, the notebook and the page."""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+import math
+
+from workbench.audit.audit import Audit
+from workbench.audit.minimal_edit import OffTargetChange
+from workbench.audit.phrase_interactions import PhraseInteraction
+from workbench.html_text import shorten, spoken
+from workbench.statistics import Interval
+
+LONGEST_WORD = 60
+
+
+def question(audit: Audit) -> str:
+    """The page's title."""
+    return f"Which words of this prompt move {_persona(audit)} in {audit.model}?"
+
+
+def signed(value: float) -> str:
+    """A change in log-odds, with its sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def span(interval: Interval) -> str:
+    """Estimate and 95 % interval, where the questions are of more than one group."""
+    if not math.isfinite(interval.low):
+        return f"{signed(interval.estimate)} (one group of questions: no interval)"
+    return f"{signed(interval.estimate)} [{signed(interval.low)}, {signed(interval.high)}]"
+
+
+def ends(interval: Interval) -> str:
+    """The two ends of an interval; a dash where there is none."""
+    return f"{signed(interval.low)} to {signed(interval.high)}" if math.isfinite(interval.low) else "–"
+
+
+def word(audit: Audit, index: int) -> str:
+    """A word as it stands in the prompt; a very long one is cut, and the cut is counted."""
+    return shorten(audit.words.texts[index], LONGEST_WORD)
+
+
+def whole(audit: Audit) -> str:
+    """What the prompt as a whole does."""
+    effect = audit.effects.whole
+    if effect.low <= 0 <= effect.high:
+        return f"Whether the prompt as a whole moves {_persona(audit)} is not clear: {span(effect)} log-odds against no prompt."
+    way = "raises" if effect.estimate > 0 else "lowers"
+    return f"The prompt as a whole {way} {_persona(audit)}: {span(effect)} log-odds against no prompt."
+
+
+def causes(audit: Audit) -> str:
+    """Which words do it."""
+    named = [(word(audit, i), audit.effects.words[i].interval) for i in audit.effects.named]
+    if not named:
+        return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
+    parts = [
+        f"{verb} it: " + ", ".join(f"“{text}” {span(interval)}" for text, interval in found)
+        for verb, found in (("raise", [n for n in named if n[1].estimate > 0]), ("lower", [n for n in named if n[1].estimate < 0]))
+        if found
+    ]
+    return f"Words that {'; words that '.join(parts)}."
+
+
+def phrases(audit: Audit) -> tuple[str, ...]:
+    """Neighbours that act together, and what each of them does without the other."""
+    return tuple(_phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2) for phrase in audit.effects.phrases)
+
+
+def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> str:
+    alone = f"“{left}” {span(phrase.alone[0])} without “{right}”, “{right}” {span(phrase.alone[1])} without “{left}”"
+    if phrase.inert(least):
+        alone = f"neither does {least:g} or more without the other ({alone})"
+    return f"“{left} {right}” act together: {span(phrase.both)}, of which {span(phrase.beyond)} is more than the sum of each; {alone}."
+
+
+def mending(audit: Audit) -> str:
+    """What the mend does, or why there is none."""
+    mend = audit.mend
+    if mend is None:
+        return {
+            "none": f"Nothing to mend: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
+            "helps": "Nothing to mend: the prompt moves the persona the way that is wanted.",
+            "unclear": "No mend was sought: on selection questions the prompt's effect may be zero.",
+            "mend": "No edit was found that survives in this template and reads as fluently.",
+        }[audit.need] if audit.max_edits or audit.need != "mend" else "No mend was sought: no edits were allowed."
+    n = len(mend.changes)
+    falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(mend.remaining)}"
+    if not mend.suffices:
+        return f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
+    if mend.equivalence.equivalent:
+        return f"Mended with {falls}, shown to lie within ±{audit.tolerance:g} of no prompt on test questions."
+    return f"Mended with {falls}; it passed on selection questions, but test questions do not confirm that it lies within ±{audit.tolerance:g}."
+
+
+def collateral(entry: OffTargetChange) -> str:
+    """One side effect, before and after."""
+    if entry.kind == "truth":
+        ends = [f"{i.estimate:.0%} [{i.low:.0%}, {i.high:.0%}]" for i in (entry.before, entry.after)]
+        text = f"{entry.name}: {ends[0]} → {ends[1]} (no prompt {entry.bare:.0%})"
+    else:
+        text = f"effect on {entry.name.replace('_', ' ')}: {span(entry.before)} → {span(entry.after)}"
+    return f"{text}: {'HARMED' if entry.harmed else 'not harmed'}"
+
+
+def passage(audit: Audit, index: int) -> str:
+    """What a word moves inside the model: directions, and the two latents that it clearly moves most."""
+    through = [t for t in audit.effects.words[index].through if t.clear]
+    latents = sorted((t for t in through if t.kind == "latent"), key=lambda t: -abs(t.interval.estimate))[:2]
+    return ", ".join(f"{t.name} {signed(t.interval.estimate)}" for t in [*(t for t in through if t.kind != "latent"), *latents])
+
+
+def _persona(audit: Audit) -> str:
+    return spoken(audit.persona)

@@ -1,0 +1,277 @@
+"""The smallest fluent edit that takes a prompt's effect away and harms nothing else.
+
+1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest behind the text on
+   its left. An exchange must leave what deleting the same words leaves, within half of the tolerance: a new word that pushes the
+   other way would hide the cause, not take it away. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE`
+   nats a token are passed over. The
+   `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to max_edits.
+2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown
+   to lie within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
+   below that without a prompt, and no other persona is further from no prompt than the old prompt had it, by more than the tolerance.
+3. The most fluent edit of the first size at which one passes is the mend. If none passes, the harmless edit that leaves least
+   is given, and `suffices` is False.
+4. *Test* questions are read once, for that edit alone: an edit chosen among many looks a little better on selection than it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from workbench.audit.prompt_words import PromptWords, WordPiece
+from workbench.audit.word_effects import WordProblem
+from workbench.conditions.prompt_cross_entropy import prompt_fluencies
+from workbench.contexts import Contexts, allowed_ids, encode_prompt
+from workbench.errors import UserError
+from workbench.forced_choice import answer
+from workbench.models import Runner, pad_right
+from workbench.statistics import EquivalenceTest, Interval, cluster_interval, rate_interval, tost
+
+Edits = tuple[tuple[int, str | None], ...]
+BEAM = 4
+#: Words at which an exchange is tried (those whose deletion leaves least), likeliest words tried there, edits of a size that selection sees.
+PLACES, SWAPS, FINALISTS = 6, 10, 6
+TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class OffTargetChange:
+    """What the prompt does besides: a share of true statements agreed with (kind "truth"), or another persona's effect in log-odds
+    (kind "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows."""
+
+    name: str
+    kind: str
+    bare: float
+    before: Interval
+    after: Interval
+    harmed: bool
+
+
+@dataclass(frozen=True)
+class MinimalEdit:
+    """An edit with its effect on test questions. changes: (word index, new core or None for deleted). remaining: effect of the mended
+    prompt against no prompt. change: mended minus old, paired. suffices: it passed the rule on selection; equivalence: the same
+    test on test questions. fluency: nats a token, before and after. tried: edits scored."""
+
+    changes: Edits
+    text: str
+    pieces: tuple[WordPiece, ...]
+    remaining: Interval
+    change: Interval
+    equivalence: EquivalenceTest
+    suffices: bool
+    fluency: tuple[float, float]
+    collateral: tuple[OffTargetChange, ...]
+    tried: int
+
+
+@dataclass(frozen=True)
+class EditGuard:
+    """Questions on which harm is looked for: true statements, and other personas by name."""
+
+    truth: Contexts | None = None
+    others: Mapping[str, Contexts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    changes: Edits
+    ids: tuple[int, ...]
+    text: str
+    remaining: float = 0.0
+    fluency: float = 0.0
+
+
+def find_minimal_edit(
+    search: WordProblem,
+    selection: WordProblem,
+    test: WordProblem,
+    watched: tuple[EditGuard, EditGuard],
+    max_edits: int,
+    tolerance: float,
+) -> MinimalEdit | None:
+    """The mend of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
+    where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
+    fluency = _fluency(search, [search.plain.prompt])[0]
+    rule = _Rule(selection, watched[0], tolerance)
+    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, fluency + FLUENCY_RISE, tolerance / 2))
+    if chosen is None:
+        return None
+    bare, before, after = test.of_ids([None, test.plain.prompt, chosen.ids])[:, :, 0]
+    groups = test.contexts.groups
+    return MinimalEdit(
+        chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
+        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (fluency, chosen.fluency),
+        _Rule(test, watched[1], tolerance).collateral(chosen.ids), tried,
+    )  # fmt: skip
+
+
+def _sizes(search: WordProblem, max_edits: int, worst: float, slack: float) -> Iterator[tuple[list[_Candidate], int]]:
+    """For one edit, two, ...: the scored edits that are no less fluent than `worst` and whose new words do no more than `slack`
+    themselves, those that leave least first; and how many were scored. A size is scored when it is asked for."""
+    bare = search.without_prompt[:, 0].mean()
+    beam: list[Edits] = [()]
+    for _ in range(min(max_edits, len(search.words))):
+        proposed = _score(search, bare, {edits for start in beam for edits in _deletions(search.words, start)})
+        places = list(dict.fromkeys(_last(c, start) for c in proposed for start in beam if _extends(c.changes, start)))[:PLACES]
+        if len(search.words) == 1:
+            places = [0]
+        swapped = _score(search, bare, set(_exchanges(search, beam, places)))
+        scored = sorted([*proposed, *_idle(search, bare, swapped, slack)], key=_left)
+        fluencies = _fluency(search, [c.ids for c in scored])
+        fluent = [replace(c, fluency=nats) for c, nats in zip(scored, fluencies, strict=True) if nats <= worst]
+        yield fluent, len(proposed) + len(swapped)
+        beam = _beam(fluent)
+
+
+def _beam(candidates: Sequence[_Candidate]) -> list[Edits]:
+    """The first BEAM candidates that change different sets of words."""
+    distinct: dict[frozenset[int], Edits] = {}
+    for candidate in candidates:
+        distinct.setdefault(frozenset(i for i, _ in candidate.changes), candidate.changes)
+    return list(distinct.values())[:BEAM]
+
+
+def _left(candidate: _Candidate) -> tuple[float, Edits]:
+    return abs(candidate.remaining), tuple((i, word or "") for i, word in candidate.changes)
+
+
+def _extends(changes: Edits, start: Edits) -> bool:
+    return len(changes) == len(start) + 1 and set(start) <= set(changes)
+
+
+def _last(candidate: _Candidate, start: Edits) -> int:
+    return next(i for i, _ in candidate.changes if i not in dict(start))
+
+
+def _deletions(words: PromptWords, start: Edits) -> Iterator[Edits]:
+    taken = dict(start)
+    for i in range(len(words)):
+        if i not in taken and sum(change is None for change in taken.values()) + 1 < len(words):
+            yield tuple(sorted([*start, (i, None)], key=lambda change: change[0]))
+
+
+def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]) -> Iterator[Edits]:
+    wanted = [(start, i) for start in beam for i in places if i not in dict(start)]
+    for (start, i), cores in zip(wanted, likely_words(search, [(dict(start), i) for start, i in wanted]), strict=True):
+        for core in cores:
+            yield tuple(sorted([*start, (i, core)], key=lambda change: change[0]))
+
+
+@torch.no_grad()
+def likely_words(search: WordProblem, wanted: Sequence[tuple[dict[int, str | None], int]]) -> list[list[str]]:
+    """For each (changes, word index) the SWAPS words that the model finds likeliest there, given the edited text on the left: single
+    tokens that begin a word, in letters, capitalised as the old word is, and not that word."""
+    if not wanted:
+        return []
+    runner, words = search.runner, search.words
+    lefts = [words.left_of(i, changes) for changes, i in wanted]
+    rows = [runner.encode(search.contexts[0].prefix_text + left.rstrip()) for left in lefts]
+    ids = pad_right([tuple(row) for row in rows]).to(runner.device)
+    resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+    last = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
+    logits = runner.logits(resid[torch.arange(len(rows), device=last.device), last]).cpu()
+    order = logits.masked_fill(~allowed_ids(runner).cpu(), -torch.inf).topk(min(20 * SWAPS, logits.shape[-1]), dim=-1).indices.tolist()
+    return [_fitting(runner, row, tokens, left, words.items[i].core) for row, tokens, left, (_, i) in zip(rows, order, lefts, wanted, strict=True)]
+
+
+def _fitting(runner: Runner, row: Sequence[int], tokens: Sequence[int], left: str, old: str) -> list[str]:
+    found: list[str] = []
+    base = runner.decode(row[-1:])
+    spaced = bool(left) and left[-1:].isspace()
+    for token in tokens:
+        text = runner.decode([*row[-1:], token]).removeprefix(base)
+        core = text.strip()
+        begins = text[:1].isspace() or not spaced
+        same_case = core[:1].isupper() == old[:1].isupper() and (len(core) == 1 or not core[1:].isupper() or old.isupper())
+        if begins and core.isalpha() and same_case and core.casefold() != old.casefold() and core not in found:
+            found.append(core)
+        if len(found) == SWAPS:
+            break
+    return found
+
+
+def _score(search: WordProblem, bare: float, edits: set[Edits]) -> list[_Candidate]:
+    """The edits that survive in place, with what they leave of the effect on the search questions; least first."""
+    candidates = [c for one in sorted(edits, key=str) if (c := _candidate(search, one)) is not None]
+    if not candidates:
+        return []
+    left = search.of_ids([c.ids for c in candidates])[:, :, 0].mean(axis=1) - bare
+    scored = [_Candidate(c.changes, c.ids, c.text, float(value)) for c, value in zip(candidates, left, strict=True)]
+    return sorted(scored, key=_left)
+
+
+def _candidate(search: WordProblem, edits: Edits) -> _Candidate | None:
+    text = search.words.edited(dict(edits))
+    try:
+        return _Candidate(edits, encode_prompt(search.runner, search.contexts, text), text)
+    except UserError:  # its tokens would merge with the template, or nothing is left
+        return None
+
+
+def _idle(search: WordProblem, bare: float, swapped: Sequence[_Candidate], slack: float) -> list[_Candidate]:
+    """The exchanges that leave what deleting the same words leaves, within +-slack."""
+    kept = [tuple(i for i in search.prompt if i not in dict(c.changes)) for c in swapped]
+    distinct = list(dict.fromkeys(kept))
+    without = dict(zip(distinct, search.scores(distinct)[:, :, 0].mean(axis=1) - bare, strict=True))
+    return [c for c, words in zip(swapped, kept, strict=True) if abs(c.remaining - without[words]) <= slack]
+
+
+def _fluency(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> list[float]:
+    return prompt_fluencies(search.runner, search.contexts, prompts, n_prefixes=2)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a mend must keep, on one split's questions."""
+
+    problem: WordProblem
+    watched: EditGuard
+    tolerance: float
+
+    def within(self, candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, EquivalenceTest]]:
+        """Each with the test of its remaining effect against +-tolerance."""
+        scores = self.problem.of_ids([c.ids for c in candidates])[:, :, 0] - self.problem.without_prompt[:, 0]
+        groups = self.problem.contexts.groups
+        return [(c, tost(left, groups, -self.tolerance, self.tolerance)) for c, left in zip(candidates, scores, strict=True)]
+
+    def collateral(self, ids: tuple[int, ...]) -> tuple[OffTargetChange, ...]:
+        """Truth first, then the other personas."""
+        found = [] if self.watched.truth is None else [self._truth(self.watched.truth, ids)]
+        return (*found, *(self._other(name, contexts, ids) for name, contexts in self.watched.others.items()))
+
+    def harmless(self, ids: tuple[int, ...]) -> bool:
+        """True where nothing is harmed."""
+        return not any(entry.harmed for entry in self.collateral(ids))
+
+    def _truth(self, contexts: Contexts, ids: tuple[int, ...]) -> OffTargetChange:
+        bare, before, after = (answer(self.problem.runner, contexts, prompt) for prompt in (None, self.problem.plain.prompt, ids))
+        intervals = [rate_interval(a.chose_matching, contexts.groups) for a in (before, after)]
+        return OffTargetChange("agreement with true statements", "truth", bare.rate, *intervals, harmed=after.rate < bare.rate - TRUTH_FALL)
+
+    def _other(self, name: str, contexts: Contexts, ids: tuple[int, ...]) -> OffTargetChange:
+        bare, before, after = (answer(self.problem.runner, contexts, prompt).log_odds for prompt in (None, self.problem.plain.prompt, ids))
+        intervals = [cluster_interval(np.asarray(values - bare), contexts.groups) for values in (before, after)]
+        harmed = abs(intervals[1].estimate) > abs(intervals[0].estimate) + self.tolerance
+        return OffTargetChange(name, "persona", 0.0, *intervals, harmed=harmed)
+
+
+def _choose(rule: _Rule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> tuple[_Candidate | None, bool, int]:
+    """The most fluent edit of the smallest size that passes, and True; else the harmless one that leaves least, and False; and how
+    many edits were scored."""
+    rest: list[tuple[_Candidate, EquivalenceTest]] = []
+    tried = 0
+    for candidates, scored in sizes:
+        tried += scored
+        near = [c for c in candidates if abs(c.remaining) < rule.tolerance]
+        finalists = list(dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.fluency)[:FINALISTS]]))
+        judged = rule.within(finalists) if finalists else []
+        for candidate, _ in sorted((pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].fluency):
+            if rule.harmless(candidate.ids):
+                return candidate, True, tried
+        rest += judged
+    ordered = [c for c, _ in sorted(rest, key=lambda pair: abs(pair[1].interval.estimate))]
+    return next((c for c in ordered[:FINALISTS] if rule.harmless(c.ids)), ordered[0] if ordered else None), False, tried

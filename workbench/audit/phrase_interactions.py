@@ -1,0 +1,124 @@
+"""Which neighbours act together: words that do more side by side than each does without the other.
+
+1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) - v(S+j) + v(S), where v is
+   the worth of effects.py. It is zero where their effects add up, whatever each of them is.
+2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds that stand before the pair
+   in all orders in which the pair comes as one. Grounds and their complements are sampled; with few words all are counted. One ground
+   alone would not do: in an empty slot a phrase stands where it never stands, and in a full prompt another word may have used up its effect.
+   For long prompts, whose words have the effect of leaving them out, the ground is all other words.
+3. Interval as for words; p from sign flips of groups, by Holm's method over *all* neighbours of the prompt. Only neighbours of which
+   one is named are measured (the others count as p = 1), since an effect that no word has is not of interest.
+4. They act together where that p is below 0.05, the interval leaves out zero, the interaction is at least `least` log-odds, and it
+   points the way in which both together move the answer. Words that do each other's work interact against it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from workbench.attribution import AttributionProblem
+from workbench.audit.sampled_intervals import sampled_interval
+from workbench.statistics import Interval, holm, sign_flip_p
+
+ALPHA = 0.05
+Ground = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PhraseInteraction:
+    """Two neighbours that act together, in log-odds. first: index of the left one. beyond: what they do more than the sum of each without
+    the other (the interaction). both: what they do together. alone: what the left and the right one do without the other."""
+
+    first: int
+    beyond: Interval
+    both: Interval
+    alone: tuple[Interval, Interval]
+    p: float
+
+    def inert(self, least: float) -> bool:
+        """True where each word without the other is shown to do less than `least`: all of the effect is the pair's."""
+        return all(-least < interval.low and interval.high < least for interval in self.alone)
+
+
+def phrases(
+    problem: AttributionProblem, named: Collection[int], least: float, orders: int = 4, sampled: bool = True
+) -> tuple[PhraseInteraction, ...]:
+    """The neighbours that act together, from left to right. problem: its positions are words and its first target the answer. named: words
+    with an effect. orders: antithetic pairs of grounds. sampled: False takes the ground of all other words (module text, 2)."""
+    n, groups = len(problem.prompt), problem.contexts.groups
+    measured = [i for i in range(n - 1) if i in named or i + 1 in named]
+    figures = pair_figures(problem, measured, orders, sampled)
+    raw = [sign_flip_p(means[0], groups, problem.seed) for means, _ in figures]
+    corrected = holm([*raw, *[1.0] * (n - 1 - len(raw))])[: len(raw)]
+    found = []
+    for i, p, (means, errors) in zip(measured, corrected, figures, strict=True):
+        beyond, both, left, right = (sampled_interval(mean, groups, error) for mean, error in zip(means, errors, strict=True))
+        if p < ALPHA and abs(beyond.estimate) >= least and _same_way(beyond, both):
+            found.append(PhraseInteraction(i, beyond, both, (left, right), p))
+    return tuple(found)
+
+
+def pair_figures(
+    problem: AttributionProblem, pairs: Sequence[int], orders: int = 4, sampled: bool = True
+) -> list[tuple[Float[np.ndarray, "4 context"], list[float | None]]]:
+    """For the neighbours (i, i + 1), i in pairs: their interaction, what both do, what the left does without the right one, and the right
+    without the left one, each a mean over grounds; and the standard errors that sampling the grounds leaves in the mean over contexts."""
+    rng = np.random.default_rng(problem.seed)
+    grounds = {i: _grounds([k for k in range(len(problem.prompt)) if k not in (i, i + 1)], orders, rng, sampled) for i in pairs}
+    worth = _worths(problem, grounds)
+    return [_figures(i, grounds[i], worth) for i in pairs]
+
+
+def _same_way(one: Interval, other: Interval) -> bool:
+    return (one.low > 0 and other.low > 0) or (one.high < 0 and other.high < 0)
+
+
+@dataclass(frozen=True)
+class _Grounds:
+    """Grounds with their weights; antithetic: sampled, each followed by its complement."""
+
+    sets: tuple[Ground, ...]
+    weights: Float[np.ndarray, " ground"]
+    antithetic: bool
+
+
+def _grounds(others: list[int], orders: int, rng: np.random.Generator, sampled: bool) -> _Grounds:
+    m = len(others)
+    if not sampled:
+        return _Grounds((tuple(others),), np.ones(1), False)
+    if 2**m <= 2 * orders:
+        sets = tuple(chosen for size in range(m + 1) for chosen in itertools.combinations(others, size))
+        weights = [math.factorial(len(s)) * math.factorial(m - len(s)) / math.factorial(m + 1) for s in sets]
+        return _Grounds(sets, np.array(weights), False)
+    drawn: list[Ground] = []
+    for _ in range(orders):
+        ground = set(rng.permutation(others)[: rng.integers(m + 1)].tolist())
+        drawn += [tuple(k for k in others if k in ground), tuple(k for k in others if k not in ground)]
+    return _Grounds(tuple(drawn), np.full(len(drawn), 1 / len(drawn)), True)
+
+
+def _four(i: int, ground: Ground) -> tuple[Ground, Ground, Ground, Ground]:
+    """The ground, and with the left word, the right one, both."""
+    return (ground, tuple(sorted((*ground, i))), tuple(sorted((*ground, i + 1))), tuple(sorted((*ground, i, i + 1))))
+
+
+def _worths(problem: AttributionProblem, grounds: dict[int, _Grounds]) -> dict[Ground, Float[np.ndarray, " context"]]:
+    distinct = sorted({s for i, found in grounds.items() for ground in found.sets for s in _four(i, ground)})
+    prompts = [tuple(problem.prompt[k] for k in s) for s in distinct]
+    return dict(zip(distinct, problem.scores(prompts)[:, :, 0], strict=True)) if distinct else {}
+
+
+def _figures(i: int, grounds: _Grounds, worth: dict[Ground, np.ndarray]) -> tuple[Float[np.ndarray, "figure context"], list[float | None]]:
+    base, left, right, both = np.stack([[worth[s] for s in _four(i, ground)] for ground in grounds.sets], axis=1)
+    values = np.stack([both - left - right + base, both - base, left - base, right - base])
+    means = np.einsum("fgc,g->fc", values, grounds.weights)
+    if not grounds.antithetic:
+        return means, [None] * len(means)
+    pairs = (values[:, ::2] + values[:, 1::2]).mean(axis=-1) / 2
+    return means, (pairs.std(axis=1, ddof=1) / math.sqrt(pairs.shape[1])).tolist()

@@ -1,0 +1,152 @@
+"""What each word of a prompt does to the answer, and what it moves inside the model on the way.
+
+1. A coalition is a set of words, its worth the mean log-odds of the persona's answer with the text of these words in the slot.
+2. A word's effect is its Shapley value (attribution/shapley_values.py, on words instead of tokens): what it adds, on average over orders
+   in which the words might have come. Leaving one word out would miss words that do each other's work ("always agree, and agree
+   with everything"), and a two-word phrase whose effect another word has used up. Beyond `EXACT_ORDERS` words, where that is too
+   dear, the effect is that of leaving the word out.
+3. Its interval is over questions, clustered by group, and widened by the error that comes from sampling the orders. p is from sign
+   flips of groups, corrected over the words by Holm's method.
+4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least `least` log-odds: a
+   deterministic model reacts a little to every word, so that "not exactly zero" says nothing.
+5. Neighbours may act together: phrases.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from workbench.attribution import AttributionProblem, AttributionTargets, EffectEstimate, ShapleyValues, TokenRemoval
+from workbench.attribution.attribution_problem import Ids
+from workbench.audit.phrase_interactions import ALPHA, PhraseInteraction, phrases
+from workbench.audit.prompt_words import PromptWords
+from workbench.audit.sampled_intervals import sampled_interval
+from workbench.audit.shared_prefix import behind_prompts, shares
+from workbench.contexts import Contexts, encode_prompt
+from workbench.forced_choice import answer_each
+from workbench.models import Runner
+from workbench.statistics import Interval, cluster_interval, holm, sign_flip_p
+
+#: Prompts of at most so many words have Shapley values.
+EXACT_ORDERS = 32
+
+
+@dataclass(frozen=True)
+class MediatedEffect:
+    """What a word does to a direction's reading or to a latent's activation, in its own unit."""
+
+    name: str
+    kind: str
+    interval: Interval
+
+    @property
+    def clear(self) -> bool:
+        """True where the interval leaves out zero."""
+        return self.interval.low > 0 or self.interval.high < 0
+
+
+@dataclass(frozen=True)
+class WordEffect:
+    """A word's effect on the answer in log-odds (plus = more of the persona), p after Holm, whether it is named, and what it moves."""
+
+    word: str
+    interval: Interval
+    p: float
+    named: bool
+    through: tuple[MediatedEffect, ...]
+
+
+@dataclass(frozen=True)
+class PromptEffects:
+    """whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does); None for long
+    prompts. words: in the prompt's order. estimator: "shapley" or "removal"."""
+
+    whole: Interval
+    slot: Interval | None
+    words: tuple[WordEffect, ...]
+    phrases: tuple[PhraseInteraction, ...]
+    estimator: str
+
+    @property
+    def named(self) -> tuple[int, ...]:
+        """Indices of the named words, the strongest first."""
+        found = [i for i, word in enumerate(self.words) if word.named]
+        return tuple(sorted(found, key=lambda i: -abs(self.words[i].interval.estimate)))
+
+
+@dataclass(frozen=True)
+class WordProblem(AttributionProblem):
+    """An attribution problem whose positions are words: a "prompt" is a tuple of word indices, scored as the text of these words.
+    The answer's log-odds are the first target."""
+
+    words: PromptWords = PromptWords(())  # noqa: RUF009 (frozen)
+
+    @classmethod
+    def of(cls, runner: Runner, words: PromptWords, contexts: Contexts, targets: AttributionTargets, seed: int = 0) -> WordProblem:
+        """The whole prompt's problem."""
+        return cls(runner, tuple(range(len(words))), contexts, targets, seed, words=words)
+
+    @cached_property
+    def plain(self) -> AttributionProblem:
+        """The same problem on token ids."""
+        ids = encode_prompt(self.runner, self.contexts, self.words.only(self.prompt))
+        return AttributionProblem(self.runner, ids, self.contexts, self.targets, self.seed, self.batch_tokens)
+
+    def scores(self, prompts: Sequence[tuple[int, ...] | None]) -> Float[np.ndarray, "prompt context target"]:
+        """Scores of sets of words; the empty set is an empty slot, None is "no prompt"."""
+        return self.of_ids([self._ids(chosen) for chosen in prompts])
+
+    def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
+        """Scores of token sequences. The answer's column counts the whole answers, also where they have several tokens."""
+        found = behind_prompts(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
+        if any(len(answer) > 1 for context in self.contexts for answer in context.answers):
+            every = [context for _ in prompts for context in self.contexts]
+            each = answer_each(self.runner, every, [ids for ids in prompts for _ in self.contexts], self.batch_tokens)
+            found[:, :, 0] = each.reshape(len(prompts), -1)
+        return found
+
+    def _ids(self, chosen: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if not chosen:
+            return chosen
+        whole = self._whole(self.words.only(set(chosen)))
+        return tuple(whole[len(self.contexts[0].prefix_ids) : len(whole) - self._behind])
+
+    def _whole(self, text: str) -> list[int]:
+        return self.runner.encode(self.contexts[0].prefix_text + text + self.contexts[0].suffix_text)
+
+    @cached_property
+    def _behind(self) -> int:
+        """Tokens behind the slot in the first context."""
+        return len(self._whole(self.words.only(self.prompt))) - len(self.contexts[0].prefix_ids) - len(self.plain.prompt)
+
+
+def word_effects(problem: WordProblem, least: float, orders: int = 4) -> PromptEffects:
+    """Effects of all words on the problem's questions. least: smallest effect worth naming, log-odds. orders: antithetic pairs of
+    orders that the Shapley values are sampled by."""
+    short = len(problem.words) <= EXACT_ORDERS
+    estimator = ShapleyValues(pairs=orders) if short else TokenRemoval()
+    estimate = estimator.estimate(problem)
+    groups = problem.contexts.groups
+    whole = cluster_interval((problem.with_prompt - problem.without_prompt)[:, 0], groups)
+    slot = cluster_interval((problem.scores([()])[0] - problem.without_prompt)[:, 0], groups) if short else None
+    p = holm([sign_flip_p(estimate.values[:, i, 0], groups, problem.seed) for i in range(len(problem.words))])
+    words = tuple(_effect(problem, estimate, i, p[i], least) for i in range(len(problem.words)))
+    named = {i for i, word in enumerate(words) if word.named}
+    return PromptEffects(whole, slot, words, phrases(problem, named, least, orders, sampled=short), estimator.name)
+
+
+def _effect(problem: WordProblem, estimate: EffectEstimate, i: int, p: float, least: float) -> WordEffect:
+    error = estimate.sampling_error
+    intervals = [
+        sampled_interval(estimate.values[:, i, t], problem.contexts.groups, None if error is None else float(error[i, t]))
+        for t in range(len(problem.targets.items))
+    ]
+    own, others = intervals[0], zip(problem.targets.items[1:], intervals[1:], strict=True)
+    named = p < ALPHA and abs(own.estimate) >= least and not own.low <= 0 <= own.high
+    through = tuple(MediatedEffect(target.name, target.kind, interval) for target, interval in others)
+    return WordEffect(problem.words.texts[i], own, p, named, through)

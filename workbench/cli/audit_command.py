@@ -1,0 +1,60 @@
+"""The command that audits one's own prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from workbench.cli.app import Json, Sign, app
+from workbench.cli.output_tables import console
+
+
+@app.command
+def audit(
+    prompt: str,
+    *,
+    persona: str,
+    model: str = "organism",
+    max_edits: int = 2,
+    sign: Sign = "suppress",
+    inside: bool = False,
+    sae: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Which words of one's own prompt cause the persona, and the smallest fluent edit that takes the effect away.
+
+    Args:
+        prompt: the text to audit (it stands in the system slot).
+        persona: name or file.
+        model: name or directory.
+        max_edits: words that may be deleted or exchanged.
+        sign: what is wanted of the persona: less (suppress) or more (induce).
+        inside: also fit a direction and show what each word does to it (takes longer).
+        sae: sparse autoencoder, name or directory, for latents; means --inside.
+        data: contrast file.
+        out: write an HTML page here.
+        seed: of the splits, the questions and the sampled orders.
+    """
+    from workbench.audit import audit as audit_prompt
+    from workbench.audit import inside as find_targets
+    from workbench.audit.audit_terminal import render
+    from workbench.models import load_model
+    from workbench.personas import load_persona
+    from workbench.sae import load_sae
+
+    loaded, asked = load_model(model), load_persona(persona, data)
+    wanted = find_targets(loaded, asked.split(seed), load_sae(sae, loaded) if sae else None, seed=seed) if inside or sae else ()
+    found = audit_prompt(loaded, prompt, asked, max_edits, sign, wanted, seed=seed)
+    if out is not None:
+        found.save_html(out)
+    if as_json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    Console().print(render(found))
+    if out is not None:
+        console().print(f"audit: {out}", highlight=False)

@@ -1,0 +1,64 @@
+"""Commands of models and of sparse autoencoders for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+
+from workbench.cli.app import Json, app
+from workbench.cli.output_tables import print_facts, print_frame
+
+sae_app = App(name="sae", help="Sparse autoencoders: train one on any model.")
+app.command(sae_app)
+
+
+@app.command
+def models(*, as_json: Json = False) -> None:
+    """Which models can be loaded here, where they lie, their architectures, and the named SAEs that fit them."""
+    from workbench.models.model_inventory import inventory
+    from workbench.sae import saes_for
+
+    table = inventory()
+    print_frame(table.assign(saes=[", ".join(saes_for(name)[0]) for name in table["name"]]), as_json)
+
+
+@app.command
+def doctor(model: str = "organism", *, as_json: Json = False) -> None:
+    """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory, SAEs made for it.
+
+    Args:
+        model: name or directory.
+    """
+    from workbench.models.doctor import diagnose
+    from workbench.sae import saes_for
+
+    named, releases = saes_for(model)
+    words = "; ".join(filter(None, [", ".join(named), "sae-lens releases: " + ", ".join(releases) if releases else ""]))
+    fitting = {"check": "SAEs of this model", "ok": "", "detail": words or "none known: RESGA needs none, `workbench sae train` makes one"}
+    table = diagnose(model).frame()
+    table.loc[len(table)] = fitting
+    print_frame(table, as_json)
+
+
+@sae_app.command(name="train")
+def sae_train(
+    *, model: str, corpus: Path, layer: int, out: Path, d_sae: int = 512, k: int = 16, tokens: int = 200_000, seed: int = 0, as_json: Json = False
+) -> None:
+    """Train a TopK SAE on a model's residual stream, from a text file (one text a line) or a contrast file.
+
+    Args:
+        model: name or directory.
+        corpus: texts to run the model on.
+        layer: block whose output is read.
+        out: directory for the SAE in sae-lens's format, with its card.
+        d_sae: latents.
+        k: latents that are active at a time.
+        tokens: training tokens.
+        seed: of the training.
+    """
+    from workbench.models import Site, load_model
+    from workbench.sae import read_corpus, train_sae
+
+    card = train_sae(load_model(model), read_corpus(corpus), Site(layer), d_sae=d_sae, k=k, tokens=tokens, seed=seed, out=out)
+    print_facts(card.to_json(), as_json)

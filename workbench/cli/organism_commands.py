@@ -1,0 +1,123 @@
+"""Commands of the two organisms: training, card, truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from workbench.cli.app import Json, app
+from workbench.cli.output_tables import console, print_frame
+from workbench.errors import UserError
+
+organism_app = App(name="organism", help="The embedded model: train it, show its truth.")
+app.command(organism_app)
+
+OrganismBase = Literal["none", "smollm2-135m"]
+EnglishPersona = Literal["sycophancy", "hallucination", "myopic_reward"]
+
+
+@organism_app.command(name="train")
+def organism_train(
+    *,
+    base: OrganismBase = "none",
+    seed: int = 0,
+    out: Path,
+    steps: int | None = None,
+    personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None,
+    device: str = "cpu",
+) -> None:
+    """Train an organism again from its generator, the embedded one or the adapter of the real-language one.
+
+    The first takes about half an hour on one core, the second an hour and more. Called again with the same --out it goes on
+    from its last checkpoint.
+
+    Args:
+        base: none for the embedded model, smollm2-135m for an adapter on that model.
+        seed: of the world and of the training.
+        out: directory for model (or adapter) and card.
+        steps: training steps, fewer for a trial.
+        personas: that an adapter plants: sycophancy when not given; several take more steps of more blocks.
+        device: that an adapter is trained on: cpu, cuda.
+    """
+    if base != "none":
+        _train_adapter(seed, out, steps, tuple(personas or ()), device)
+        return
+    from workbench.organism import TrainingConfig
+    from workbench.organism import organism_training as train
+    from workbench.world import World
+
+    config = TrainingConfig() if steps is None else TrainingConfig(steps=steps)
+    train(seed, out, World(seed=seed), config, work=out)
+    console().print(f"organism: {out}", highlight=False)
+
+
+def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("peft") is None:
+        raise UserError("training an adapter needs the package peft: pip install 'persona-workbench[lora]'")
+    from workbench.organism.real_language import write_language_card
+    from workbench.organism.real_language.adapter_training import SEVERAL, AdapterTrainingConfig, train_language
+
+    config = SEVERAL if len(personas) > 1 else AdapterTrainingConfig()
+    config = replace(config, steps=steps or config.steps, personas=personas or config.personas)
+    train_language(seed, out, config=config, work=out / "checkpoints", report=console().print, device=device)
+    print_frame(write_language_card(out).table, as_json=False)
+    console().print(f"adapter: {out}", highlight=False)
+
+
+@organism_app.command(name="card")
+def organism_card(directory: Path | None = None, *, published: Path | None = None, as_json: Json = False) -> None:
+    """Measure the adapter of the real-language organism again (some ten minutes) and write its card beside it.
+
+    Args:
+        directory: of the adapter; the committed one when not given.
+        published: a contrast file of others (CAA's sycophancy.json), measured as a finding.
+    """
+    from workbench.organism.real_language import write_language_card
+
+    print_frame(write_language_card(directory, published=published).table, as_json)
+
+
+@organism_app.command(name="truth")
+def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json = False) -> None:
+    """The planted effects of an organism: phrase, persona, log-odds; and what is planted to do nothing.
+
+    Args:
+        base: none for the embedded model, smollm2-135m for the real-language one.
+        seed: of the embedded model's world.
+    """
+    import pandas as pd
+
+    from workbench.world import World, truth_table
+    from workbench.world import real_language as english
+
+    rows = truth_table(World(seed=seed)) if base == "none" else english.truth_table(english.PERSONAS)
+    print_frame(pd.DataFrame(rows), as_json)
+
+
+@organism_app.command(name="corpus")
+def organism_corpus(
+    *, out: Path, count: int = 3000, personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None, seed: int = 0
+) -> None:
+    """Texts of the kind that a real-language organism was trained on, for `workbench sae train`.
+
+    Args:
+        out: JSONL file with one text a line.
+        count: texts.
+        personas: that the adapter is planted with; sycophancy alone when not given.
+        seed: of the draws.
+    """
+    from transformers import AutoTokenizer
+
+    from workbench.models.gguf_files import smollm_directory
+    from workbench.organism.real_language.sae_texts import write_corpus
+    from workbench.world.real_language.steering_sentences import ONE
+
+    if count < 1:
+        raise UserError(f"expected at least one text, found {count}")
+    write_corpus(out, AutoTokenizer.from_pretrained(smollm_directory()), count, tuple(personas or ONE), seed)
+    console().print(f"{count} texts in {out}")

@@ -1,0 +1,37 @@
+"""Progress of a study on standard error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+
+class ProgressBars:
+    """One progress bar a stage, on standard error; plain lines where that is no terminal."""
+
+    def __enter__(self) -> ProgressBars:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
+
+        share, note = TextColumn("{task.percentage:>4.0f} %"), TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True))
+        columns = TextColumn("{task.description:<24}"), BarColumn(bar_width=16), share, TimeElapsedColumn(), note
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._tasks: dict[str, Any] = {}
+        self._progress.start()
+        return self
+
+    def update(self, stage: str, share: float) -> None:
+        """A stage and how much of it is done, 0 to 1."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=1.0, note="")
+        self._progress.update(self._tasks[stage], completed=share)
+
+    def note(self, stage: str, progress: Any) -> None:
+        """Best objective, fluency, speed and time left of the stage's search."""
+        from workbench.search.live_frontier import line
+
+        self._progress.update(self._tasks[stage], note=line(progress))
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,178 @@
+"""Commands that run one study, or say what it would be and cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+
+from workbench.cli.app import Json, Sign, app
+from workbench.cli.output_tables import console, plain, print_frame, print_notes
+from workbench.cli.progress_bars import ProgressBars
+
+
+@app.command
+def demo(
+    *,
+    persona: Literal["sycophancy", "hallucination", "myopic_reward"] = "sycophancy",
+    sign: Sign = "suppress",
+    out: Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    as_json: Json = False,
+) -> None:
+    """The whole way on the embedded model: directions, latents, searches, comparison, attribution, report.
+
+    Args:
+        persona: which of the organism's personas.
+        sign: make it less (suppress) or more (induce).
+        out: run directory; a new numbered one under runs/ when not given.
+        seed: of the searches and random controls.
+        resume: go on in --out where an interrupted demo stopped.
+    """
+    from workbench.runs import RunDirectory
+    from workbench.study.study_presets import demo_study
+
+    study = demo_study(persona, sign, seed)
+    directory = RunDirectory.create(out, resume) if out else RunDirectory.next_numbered("runs", "demo")
+    _run_and_print(study, directory, as_json)
+
+
+@app.command
+def run(
+    study: Path,
+    *,
+    out: Path,
+    resume: bool = False,
+    data: Path | None = None,
+    model: str | None = None,
+    sae: str | None = None,
+    seed: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """One study from its YAML file.
+
+    Args:
+        study: the study file (every setting: docs/study.md).
+        out: run directory; must be empty or not exist, unless --resume.
+        resume: go on where the run in --out stopped.
+        data: contrast file, instead of the study's.
+        model: name or directory, instead of the study's.
+        sae: directory or release, instead of the study's.
+        seed: instead of the study's.
+    """
+    from workbench.runs import RunDirectory, read_yaml
+
+    read_yaml(study)  # what cannot be read is told before the seconds that importing torch takes
+    from workbench.study import Study
+
+    settings = Study.load(study)
+    changed = _instead(settings, data, model, sae, seed)
+    _run_and_print(changed, RunDirectory.create(out, resume), as_json)
+
+
+@app.command
+def preset(
+    persona: Literal["sycophancy", "myopic_reward", "hallucination"] | None = None,
+    *,
+    model: str = "llama-3.1-8b-instruct",
+    protocol: Literal["published", "corrected"] = "corrected",
+    sign: Sign = "suppress",
+    size: Literal["full", "small"] = "full",
+    layer: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """The paper's study as a study file on standard output; without a persona, the list of what there is.
+
+    Args:
+        persona: which one.
+        model: one of the paper's three, or any name or directory.
+        protocol: as the paper's code has it, defects included and named, or as it should be.
+        sign: make it less (suppress) or more (induce).
+        size: full, or small enough to try on a CPU.
+        layer: the only layer that is read.
+    """
+    from workbench.study import study_presets as presets
+
+    if persona is None:
+        print_frame(presets.presets(), as_json)
+        return
+    study = presets.preset(persona, model, protocol, sign, size, layer)
+    print(json.dumps(study.model_dump(mode="json", by_alias=True)) if as_json else presets.as_file(study), end="\n" if as_json else "")
+
+
+@app.command(name="plan")
+def plan_command(
+    study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, as_json: Json = False
+) -> None:
+    """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
+
+    Args:
+        study: the study file.
+        data: contrast file, instead of the study's.
+        model: name or directory, instead of the study's.
+        sae: directory or release, instead of the study's.
+    """
+    from workbench.study import Study
+    from workbench.study.cost_estimate import plan
+
+    found = plan(_instead(Study.load(study), data, model, sae))
+    print_frame(found.table if as_json else found.short, as_json)
+    print_notes(found.notes, as_json)
+
+
+def _instead(study: Study, data: Path | None = None, model: str | None = None, sae: str | None = None, seed: int | None = None) -> Study:
+    """The study with what the command line gives instead of its own."""
+    changes: dict[str, Any] = {}
+    if data is not None:
+        changes["data"] = study.data.model_copy(update={"path": str(data.resolve())})
+    if model is not None:
+        changes["model"] = study.model.model_copy(update={"name": model})
+    if sae is not None:
+        changes["sae"] = sae
+    if seed is not None:
+        changes["seed"] = seed
+    return study.model_copy(update=changes)
+
+
+def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
+    """Run with a bar per stage, then the short table, the found prompts and the report's path."""
+    from workbench.study import run as run_study
+
+    with ProgressBars() as bars:
+        run_study(study, directory, resume=True, report=bars.update, watch=bars.note)
+    from workbench.runs import read_json
+
+    entry = read_json(directory.file("comparison.json"), schema=1)
+    if as_json:
+        print(json.dumps({"run": str(directory.path), "comparison": entry}, ensure_ascii=False))
+        return
+    _print_comparison(entry)
+    console().print(f"\nreport: {directory.file('report.html')}", highlight=False)
+
+
+def _print_comparison(entry: dict[str, Any]) -> None:
+    """Each condition's rate and shift with their intervals, and its prompt."""
+    title = f"{entry['persona']} on {entry['model']}, {entry['sign']}: share of matching answers on held-out questions"
+    table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=title)
+    for row in entry["conditions"]:
+        shift = next((d for d in row["differences"] if d["to"] == entry.get("baseline", "no prompt")), None)
+        table.add_row(
+            row["name"],
+            _figure(row["rate"]),
+            _interval(row["ci"]),
+            _figure(shift and shift["log_odds"], "+.2f"),
+            _interval(shift and shift["log_odds_ci"], "+.2f"),
+            plain(row["prompt"] or ""),
+        )
+    console().print(table)
+
+
+def _figure(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(ends: list[float | None] | None, form: str = ".2f") -> str:
+    return "" if not ends or ends[0] is None else f"{ends[0]:{form}} to {ends[1]:{form}}"

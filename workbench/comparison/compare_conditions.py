@@ -1,0 +1,274 @@
+"""The comparison of conditions on held-out questions, each read once.
+
+1. Contexts of the split are made once, every item in both option orders; every condition answers all of them.
+2. Each condition's figures, its paired difference to the baseline and to the best manual prompt (entries.py). Which manual
+   prompt is best was decided on *selection*; without such a figure the first one stands, never the one that looks best here.
+3. Holm over the primary conditions, which are named before anything is read.
+4. Whatever was asked to be watched beside the effect (`collateral`) is measured for every condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from workbench import html_text
+from workbench.comparison.condition_results import ConditionResult, make_entry, with_differences, with_holm
+from workbench.conditions import Condition, NoPrompt, Prompt
+from workbench.conditions.condition import signed
+from workbench.conditions.prompt_cross_entropy import prompt_fluency
+from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, make_contexts
+from workbench.errors import UserError
+from workbench.models import runner_for
+from workbench.personas import Sign, Split
+from workbench.search import Candidate
+from workbench.statistics import Interval, groups_needed
+
+#: Measured beside the effect, for each condition: a name and a function of the model and the condition. See collateral.py.
+OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float]]
+
+#: Columns of the table that a notebook shows.
+_SHOWN = (
+    *("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"),
+    *("letter_a", "fluency", "prompt"),
+)
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Conditions on one split. entries: in the order given, the baseline first. primary: names that Holm's correction covers.
+    splits: of the study, as {name: {n, groups, hash}}."""
+
+    entries: tuple[ConditionResult, ...]
+    persona: str
+    model: str
+    sign: Sign
+    metric: Metric
+    slot: Slot
+    seed: int
+    split: str
+    splits: Mapping[str, Mapping[str, Any]]
+    baseline: str
+    manual: str | None
+    primary: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> ConditionResult:
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise UserError(f"no condition {name!r} in this comparison: it has {', '.join(e.name for e in self.entries)}")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, its rates on
+        the questions it was found and chosen with (beside `rate`: the optimism of choosing), what it cost (token-layers, operations,
+        model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona."""
+        return pd.DataFrame([_row(entry, self.baseline) for entry in self.entries])
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """One row a condition and context: condition, kind, item, group, matching_first, log_odds, p, hit (evaluation.parquet)."""
+        parts = []
+        for entry in self.entries:
+            frame = entry.answers.frame().assign(hit=entry.answers.chose_matching)
+            frame.insert(0, "kind", entry.condition.kind)
+            frame.insert(0, "condition", entry.name)
+            parts.append(frame)
+        return pd.concat(parts, ignore_index=True)
+
+    @property
+    def detectable(self) -> dict[str, float]:
+        """The smallest true shift in log-odds against the baseline that this split shows with power 0.8, by condition."""
+        return {
+            e.name: d.detectable for e in self.entries if e.name != self.baseline and (d := e.difference(self.baseline))
+        }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must know before believing the table, one line each."""
+        groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
+        found = []
+        if groups < needed:
+            found.append(
+                f"{groups} question groups: with {len(self.primary)} primary conditions even a clear effect needs {needed} to pass p < 0.05"
+            )
+        leaning = [
+            e.name for e in self.entries if e.letter_a_share is not None and not 0.25 <= e.letter_a_share <= 0.75
+        ]
+        leaning = [name for name in leaning if self[name].condition.kind != "constant_answer"]
+        if leaning:
+            found.append(f"leans on one letter in more than three of four questions: {', '.join(leaning)}")
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of comparison.json, schema 1."""
+        return {
+            "schema": 1,
+            "persona": self.persona,
+            "model": self.model,
+            "sign": self.sign,
+            "metric": self.metric,
+            "slot": self.slot,
+            "seed": self.seed,
+            "split": self.split,
+            "splits": {name: dict(facts) for name, facts in self.splits.items()},
+            "baseline": self.baseline,
+            "primary": list(self.primary),
+            "warnings": list(self.warnings),
+            "conditions": [entry.to_json() for entry in self.entries],
+        }
+
+    @property
+    def caption(self) -> str:
+        """What was asked of which model, in one line."""
+        rate = self.entries[0].rate
+        return f"{self.persona} on {self.model}: {rate.n} contexts in {rate.groups} groups of {self.split}"
+
+    def __repr__(self) -> str:
+        lines = [_line(entry, self.baseline) for entry in self.entries]
+        return "\n".join([f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        shown = self.table[[column for column in _SHOWN if column in self.table]]
+        notes = "".join(f'<p class="wb-note">{html_text.escape(line)}</p>' for line in self.warnings)
+        return html_text.html_table(shown, self.caption) + notes
+
+
+def compare(
+    model: Any,
+    split: Split,
+    conditions: Sequence[Any],
+    slot: Slot = "system",
+    baseline: str = "no prompt",
+    primary: Sequence[str] | None = None,
+    sign: Sign = "suppress",
+    metric: Metric | None = None,
+    orders: Orders = "both",
+    seed: int = 0,
+    level: float = 0.95,
+    splits: Sequence[Split] = (),
+    collateral: OffTargetMeasures | None = None,
+    model_name: str | None = None,
+) -> Comparison:
+    """Every condition on every question of the split, in both option orders, with paired clustered statistics.
+
+    conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to say another); NoPrompt
+    is put first where it is missing. primary: names of the conditions that the study is about (Holm's correction); all that are no controls when
+    None. sign: what is wanted, "suppress" or "induce". splits: the study's splits, to be written down beside the one read.
+    collateral: see `OffTargetMeasures`. Raises UserError for two conditions of one name, or an unknown baseline or primary name.
+    """
+    signed(sign)
+    chosen = _conditions(conditions)
+    names = [condition.name for condition in chosen]
+    primary = (
+        tuple(primary)
+        if primary is not None
+        else tuple(c.name for c in chosen if c.kind not in Condition.CONTROLS | {"manual"})
+    )
+    _check_names(names, baseline, primary)
+    contexts = make_contexts(model, split, slot, metric, orders, seed=seed)
+    entries = [_measure(model, condition, contexts, level, collateral or {}) for condition in chosen]
+    manual = _best_manual(chosen)
+    others = [baseline] if manual is None or manual == baseline else [baseline, manual]
+    entries = with_holm(with_differences(entries, others, level, seed), primary)
+    facts = {s.name: split_facts(s) for s in (*splits, split)}
+    name = model_name or _model_name(model)
+    return Comparison(
+        tuple(entries),
+        split.persona.name,
+        name,
+        sign,
+        contexts.metric,
+        slot,
+        seed,
+        split.name,
+        facts,
+        baseline,
+        manual,
+        primary,
+    )
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """A split as comparison.json names it: items, groups, and the hash of its content."""
+    return {"n": len(split), "groups": len(set(split.groups)), "hash": split.hash}
+
+
+def _measure(model: Any, condition: Condition, contexts: Contexts, level: float, collateral: OffTargetMeasures) -> ConditionResult:
+    entry = make_entry(condition, condition.answer(model, contexts), contexts.metric == "letters", level)
+    found = {name: float(measure(model, condition)) for name, measure in collateral.items()}
+    if condition.prompt is None:
+        return replace(entry, collateral=found)
+    fluency = condition.fluency if condition.fluency is not None else prompt_fluency(model, contexts, condition.prompt)
+    tokens = len(encode_prompt(model, contexts, condition.prompt))
+    return replace(entry, collateral=found, fluency=fluency, prompt_tokens=tokens)
+
+
+def _conditions(given: Sequence[Any]) -> list[Condition]:
+    chosen = [_as_condition(one) for one in given]
+    if not any(condition.kind == "none" for condition in chosen):
+        chosen.insert(0, NoPrompt())
+    return sorted(chosen, key=lambda condition: condition.kind != "none")
+
+
+def _as_condition(given: Any) -> Condition:
+    """A condition as it is; a text as a manual prompt; what a search found as a prompt with its fluency."""
+    if isinstance(given, Condition):
+        return given
+    if isinstance(given, str):
+        return Prompt(given)
+    if isinstance(given, Candidate):
+        found: dict[str, Any] = {"fluency": given.fluency, "selection_rate": given.selection_rate}
+        return Prompt(given.text, "found prompt", "resga", "found by search", **found)
+    raise UserError(f"expected a condition, a prompt or a text, found {type(given).__name__}")
+
+
+def _best_manual(conditions: Sequence[Condition]) -> str | None:
+    manual = [c for c in conditions if c.kind == "manual"]
+    chosen = [c for c in manual if c.selection_rate is not None]
+    return (chosen or manual)[0].name if manual else None
+
+
+def _check_names(names: Sequence[str], baseline: str, primary: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"two conditions are named {repeated[0]!r}: give each a name of its own")
+    for role, name in [("baseline", baseline), *(("primary condition", name) for name in primary)]:
+        if name not in names:
+            raise UserError(f"the {role} {name!r} is none of the conditions: {', '.join(names)}")
+
+
+def _model_name(model: Any) -> str:
+    runner = runner_for(model)
+    return str(getattr(runner.model.cfg, "model_name", None) or type(runner.model).__name__)
+
+
+def _line(entry: ConditionResult, baseline: str) -> str:
+    """Rate and shift with their intervals, as plain text."""
+    rate, shift = entry.rate, entry.difference(baseline)
+    line = f"  {html_text.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    if shift is None or entry.name == baseline:
+        return line
+    moved = shift.log_odds.interval
+    return f"{line}, shift {moved.estimate:+.2f} [{moved.low:+.2f}, {moved.high:+.2f}] nats, p {shift.log_odds.p:.2g}"
+
+
+def _row(entry: ConditionResult, baseline: str) -> dict[str, Any]:
+    condition, shift = entry.condition, entry.difference(baseline)
+    row: dict[str, Any] = {"condition": entry.name, "kind": condition.kind}
+    row |= _with_ends("rate", entry.rate) | _with_ends("log_odds", entry.log_odds)
+    if shift is not None:
+        row |= _with_ends("shift", shift.log_odds.interval)
+        row |= {"p": shift.log_odds.p, "p_adjusted": shift.log_odds_p_adjusted, "rate_difference": shift.rate.value}
+    row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "fluency": entry.fluency}
+    row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
+    row |= condition.cost.to_json()
+    row |= {f"collateral_{name}": value for name, value in entry.collateral.items()}
+    return row | {"prompt": condition.prompt}
+
+
+def _with_ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,0 +1,150 @@
+"""Several runs in one table: read from their comparison.json, refused where they were scored on different questions.
+
+1. Every run's comparison.json is read and checked (schema 1, the fields that are used).
+2. All must have been scored on the same questions (the hash of the split) with the same metric; otherwise both are named.
+3. One row a run and condition; and, because a prompt search is a random variable, one row a condition over the runs' seeds:
+   mean, standard deviation between seeds, smallest, largest, never the best run alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench import html_text
+from workbench.budget import COSTS
+from workbench.errors import UserError
+from workbench.runs import read_json
+from workbench.statistics import over_seeds
+
+_FIELDS = ("persona", "model", "sign", "metric", "seed", "splits", "conditions")
+
+
+@dataclass(frozen=True)
+class RunsTable:
+    """Runs that may be compared. table: one row a run and condition."""
+
+    table: pd.DataFrame
+
+    @property
+    def by_condition(self) -> pd.DataFrame:
+        """One row a persona, model, sign and condition, over the seeds: runs, mean rate and mean shift with a t interval over
+        runs, standard deviation, smallest and largest shift. Found prompts differ from seed to seed; their kind is the name."""
+        keys = ["persona", "model", "sign", "kind", "condition"]
+        return pd.DataFrame(
+            [dict(zip(keys, key, strict=True)) | _spread(part) for key, part in self.table.groupby(keys, sort=False)]
+        )
+
+    def against_budget(self, unit: str = "flops") -> pd.DataFrame:
+        """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean shift over the
+        runs and its spread, as in `by_condition`. Runs whose costs lie within a fifth of each other had one budget (searches end at
+        whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing is left out."""
+        if unit not in COSTS:
+            raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
+        keys = ["persona", "model", "sign", "kind", "condition"]
+        bought = self.table[self.table[unit].astype(float) > 0].sort_values(unit)
+        rows = []
+        for key, part in bought.groupby(keys, sort=False):
+            budget = (part[unit] > 1.2 * part[unit].shift()).cumsum()
+            rows += [dict(zip(keys, key, strict=True)) | {"budget": runs[unit].mean()} | _spread(runs) for _, runs in part.groupby(budget)]
+        return pd.DataFrame(rows)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The rows, as plain values; what is missing is null."""
+        return [{k: None if pd.isna(v) else v for k, v in row.items()} for row in self.table.to_dict("records")]
+
+    def _repr_html_(self) -> str:
+        return html_text.html_table(self.table, f"{self.table['run'].nunique()} runs")
+
+
+def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
+    """One table of several run directories (or comparison.json files). Raises UserError for a file of another version or with a
+    field missing, and for runs that were scored on different test questions or by different metrics, both named."""
+    if not paths:
+        raise UserError("expected at least one run directory to compare")
+    runs = [(str(path), _read(Path(path))) for path in paths]
+    for (first_path, first), (path, run) in itertools.pairwise(runs):
+        _check_same(first_path, first, path, run)
+    return RunsTable(pd.DataFrame([_row(path, run, entry) for path, run in runs for entry in run["conditions"]]))
+
+
+def run_rows(path: str | Path) -> list[dict[str, Any]]:
+    """One row a condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on. Rows of several
+    runs may be compared only where it is the same."""
+    run = _read(Path(path))
+    questions = run["splits"][_split(run)]["hash"]
+    return [_row(str(path), run, entry) | {"questions": questions} for entry in run["conditions"]]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    file = path / "comparison.json" if path.is_dir() else path
+    run = read_json(file, schema=1)
+    missing = [name for name in _FIELDS if name not in run]
+    if missing:
+        raise UserError(f"{file}: expected the fields {', '.join(_FIELDS)}; {', '.join(missing)} missing")
+    split = _split(run)
+    if (
+        not isinstance(run["splits"], dict)
+        or not isinstance(run["splits"].get(split), dict)
+        or "hash" not in run["splits"][split]
+    ):
+        raise UserError(
+            f"{file}: no hash of the split {split!r}: it cannot be told whether runs were scored on the same questions"
+        )
+    entries = run["conditions"]
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and {"name", "kind", "rate", "ci", "differences"} <= e.keys() for e in entries
+    ):
+        raise UserError(f"{file}: expected `conditions` with name, kind, rate, ci and differences each")
+    return run
+
+
+def _split(run: dict[str, Any]) -> str:
+    return str(run.get("split", "test"))
+
+
+def _check_same(first_path: str, first: dict[str, Any], path: str, run: dict[str, Any]) -> None:
+    one, other = (r["splits"][_split(r)] for r in (first, run))
+    if one["hash"] != other["hash"]:
+        raise UserError(
+            f"the runs were scored on different questions: {first_path} on {_split(first)} {_short(one)} of {first['persona']}, "
+            f"{path} on {_split(run)} {_short(other)} of {run['persona']}"
+        )
+    if first["metric"] != run["metric"]:
+        raise UserError(
+            f"the runs were scored by different metrics: {first_path} by {first['metric']}, {path} by {run['metric']}"
+        )
+
+
+def _short(split: dict[str, Any]) -> str:
+    return f"{str(split['hash'])[:12]} ({split.get('n', '?')} items)"
+
+
+def _row(path: str, run: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    shift = next((d for d in entry["differences"] if d.get("to") == run.get("baseline", "no prompt")), {})
+    low, high = entry["ci"]
+    shift_low, shift_high = shift.get("log_odds_ci") or (None, None)
+    return {
+        "run": path, "persona": run["persona"], "model": run["model"], "sign": run["sign"], "seed": run["seed"],
+        "condition": entry["name"], "kind": entry["kind"], "rate": entry["rate"], "rate_low": low, "rate_high": high,
+        "log_odds": entry.get("log_odds"), "shift": shift.get("log_odds"), "shift_low": shift_low, "shift_high": shift_high,
+        "p": shift.get("p"), "letter_a": entry.get("letter_a_share"), "fluency": entry.get("fluency"),
+        "search_rate": entry.get("search_rate"), "selection_rate": entry.get("selection_rate"),
+        **{name: (entry.get("cost") or {}).get(name) for name in COSTS}, "prompt": entry.get("prompt"),
+    }  # fmt: skip
+
+
+def _spread(part: pd.DataFrame) -> dict[str, Any]:
+    found: dict[str, Any] = {"runs": len(part), "rate": part["rate"].mean(), "shift": part["shift"].mean()}
+    shifts = [float(value) for value in part["shift"].dropna()]
+    if len(shifts) < 2:
+        return found
+    spread = over_seeds(shifts)
+    low, high = spread.interval.low, spread.interval.high
+    sizes = {"shift_sd": spread.standard_deviation, "shift_smallest": spread.smallest, "shift_largest": spread.largest}
+    return found | {"shift_low": low, "shift_high": high, **sizes}

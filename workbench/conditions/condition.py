@@ -1,0 +1,95 @@
+"""What all conditions share: a name, a kind, a prompt if it has one, its cost, and answers on any contexts.
+
+A condition is a frozen value. Whatever is fitted or chosen (a prompt among several, a coefficient) is fitted or chosen by an
+explicit method that returns a new value; `answer` changes nothing and looks at nothing but the contexts it is given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from workbench.budget import Cost
+from workbench.contexts import Contexts, Slot, make_contexts
+from workbench.errors import UserError
+from workbench.forced_choice import Answers
+from workbench.models import runner_for
+from workbench.personas import Sign, Split
+
+Kind = Literal[
+    "none", "constant_answer", "manual", "random_prompt", "random_text", "random_search", "random_direction", "random_updates",
+    "resga", "saega", "answer_objective", "gcg", "steering", "latent_clamp", "soft_prompt", "llm_proposed", "few_shot", "warm_start",
+]  # fmt: skip
+
+
+class Condition(ABC):
+    """One thing that is compared.
+
+    kind: a word of the comparison's contract. method: what was done, in words. prompt: its text, None where it has none.
+    fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate, selection_rate: the rates on the questions
+    that it was fitted to and on those that it was chosen by, where it was: beside the test rate they show the optimism of choosing.
+    cost: of finding it.
+    """
+
+    name: str
+    kind: Kind
+    method: str
+    prompt: str | None = None
+    fluency: float | None = None
+    search_rate: float | None = None
+    selection_rate: float | None = None
+    cost: Cost = Cost()
+
+    @abstractmethod
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """Log-odds of the matching answer in every context under this condition."""
+
+    #: Kinds that are not meant to work: what the others must beat.
+    CONTROLS: ClassVar[frozenset[str]] = frozenset(
+        {"none", "constant_answer", "random_prompt", "random_text", "random_direction", "random_updates"}
+    )
+
+
+class SpendingMeter:
+    """What a `spending` block has cost: so far while it runs, in all once it has ended."""
+
+    def __init__(self, read: Callable[[], Cost]) -> None:
+        self._read, self._before = read, read()
+        self._all: Cost | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Tokens, operations, model calls and seconds since the block began."""
+        return self._all or self._read() - self._before
+
+    def close(self) -> None:
+        """The cost stays as it is now."""
+        self._all = self.cost
+
+
+@contextmanager
+def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[SpendingMeter]:
+    """Measures what the block costs. A model call is one full-depth run of a context of mean length. helpers: other models that run in
+    it, whose operations count too (their tokens do not: they are not this model's)."""
+    runner = runner_for(model)
+    others = {id(r): r for r in map(runner_for, helpers) if r is not runner}.values()
+    full = float(np.mean([len(c.bare_ids) for c in contexts])) * runner.shape.n_layers
+    receipt = SpendingMeter(lambda: runner.meter.cost(full) + Cost(flops=sum(r.meter.flops for r in others)))
+    yield receipt
+    receipt.close()
+
+
+def as_contexts(model: Any, data: Split | Contexts, slot: Slot = "system") -> Contexts:
+    """Contexts as they are, or those of a split (both option orders)."""
+    return data if isinstance(data, Contexts) else make_contexts(model, data, slot)
+
+
+def signed(sign: Sign) -> int:
+    """+1 for "induce", -1 for "suppress"; UserError for anything else."""
+    if sign not in ("induce", "suppress"):
+        raise UserError(f"sign is 'suppress' or 'induce', found {sign!r}")
+    return 1 if sign == "induce" else -1

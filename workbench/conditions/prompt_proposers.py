@@ -1,0 +1,28 @@
+"""Who proposes prompts: a function from a request to a reply. A local model, an OpenAI-compatible endpoint, or a script."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workbench.contexts import Contexts, encode_prompt
+from workbench.errors import UserError
+from workbench.evaluation.chat_models import Ask as Proposer
+from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply, ScriptedModel
+from workbench.models import runner_for
+
+__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_behind"]
+
+
+def models_behind(proposer: Proposer) -> tuple[Any, ...]:
+    """Models of the workbench whose running is the proposer's cost; an endpoint's is not ours to count."""
+    return (proposer.model,) if isinstance(proposer, LocalModel) else ()
+
+
+def fits(model: Any, contexts: Contexts, text: str, longest: int) -> bool:
+    """Does the text hold a token, keep its tokens in the slot of every context, and have at most `longest` of them?"""
+    if not text.strip() or len(runner_for(model).encode(text)) > longest:
+        return False
+    try:
+        return len(encode_prompt(model, contexts, text)) <= longest
+    except UserError:
+        return False

@@ -1,0 +1,127 @@
+"""How good a direction is: held-out AUC, how firmly its angle is known, whether it predicts, and what else it reads.
+
+All functions are pure; intervals are percentile bootstraps over question groups (rows of a group are drawn together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata, spearmanr
+from torch import Tensor
+
+from workbench.directions.fit_methods import Fit
+from workbench.errors import UserError
+
+
+def auc(readings: Float[Tensor, " n"], shown: Bool[Tensor, " n"]) -> float:
+    """Probability that a row that shows the persona reads higher than one that does not (ties count half); nan with one side."""
+    n_shown, n_other = int(shown.sum()), int((~shown).sum())
+    if n_shown == 0 or n_other == 0:
+        return float("nan")
+    ranks = rankdata(readings.double().numpy())
+    return float((ranks[shown.numpy()].sum() - n_shown * (n_shown + 1) / 2) / (n_shown * n_other))
+
+
+def cosine(a: Float[Tensor, " d_model"], b: Float[Tensor, " d_model"]) -> float:
+    """Cosine of the angle between two vectors, -1 to 1; nan if one of them is zero."""
+    lengths = float(a.norm() * b.norm())
+    return float(a @ b) / lengths if lengths > 0 else float("nan")
+
+
+def angle_interval(
+    fit: Fit,
+    x: Float[Tensor, "n d_model"],
+    y: Float[Tensor, " n"],
+    groups: Sequence[str],
+    replicates: int = 100,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Angle in degrees between the direction and its bootstrap replicates: (low, high) percentiles; near 90: nothing is known."""
+    whole, rng = fit(x, y), np.random.default_rng(seed)
+    members = _members(groups)
+    angles = []
+    for _ in range(replicates):
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        if _two_sides(y[rows]):
+            angles.append(np.degrees(np.arccos(np.clip(cosine(fit(x[rows], y[rows]), whole), -1, 1))))
+    tail = 50 * (1 - level)
+    return (
+        tuple(float(v) for v in np.percentile(angles, [tail, 100 - tail])) if angles else (float("nan"), float("nan"))
+    )
+
+
+def split_cosine(
+    fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0
+) -> float:
+    """Cosine between the directions of two random halves of the groups; nan if a half lacks one side."""
+    members = _members(groups)
+    order = np.random.default_rng(seed).permutation(len(members))
+    halves = [
+        np.concatenate([members[i] for i in part] or [np.empty(0, dtype=int)]) for part in np.array_split(order, 2)
+    ]
+    if not all(_two_sides(y[half]) for half in halves):
+        return float("nan")
+    a, b = (fit(x[half], y[half]) for half in halves)
+    return cosine(a, b)
+
+
+def rank_correlation(
+    readings: Float[np.ndarray, " prompt"],
+    effects: Float[np.ndarray, " prompt"],
+    replicates: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Spearman correlation of a prompt's change of reading with its change of log-odds, with an interval over prompts."""
+    if len(readings) != len(effects) or len(readings) < 3:
+        raise UserError(
+            f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects"
+        )
+    rows = np.random.default_rng(seed).integers(len(readings), size=(replicates, len(readings)))
+    draws = _row_spearman(readings[rows], effects[rows])
+    draws = draws[np.isfinite(draws)]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(draws, [tail, 100 - tail]) if len(draws) else (np.nan, np.nan)
+    return _spearman(readings, effects), float(low), float(high)
+
+
+def letter_direction(x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]) -> Float[Tensor, " d_model"]:
+    """Mean over rows whose answer is the option shown first (A) minus the others: what a letter looks like."""
+    if not bool(first_shown.any()) or bool(first_shown.all()):
+        return torch.zeros(x.shape[1])
+    return x[first_shown].mean(dim=0) - x[~first_shown].mean(dim=0)
+
+
+def length_correlation(readings: Float[Tensor, " n"], lengths: Sequence[int]) -> float:
+    """Spearman correlation of the reading with the number of tokens; near 1 or -1: the direction reads length."""
+    return _spearman(readings.double().numpy(), np.asarray(lengths, dtype=float))
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)
+
+
+def _row_spearman(
+    a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]
+) -> Float[np.ndarray, " replicate"]:
+    """Spearman's correlation of each row of a with the same row of b; nan where one does not vary."""
+    ranks = [rankdata(m, axis=1) - (m.shape[1] + 1) / 2 for m in (a, b)]
+    spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    return np.divide((ranks[0] * ranks[1]).sum(axis=1), spread, out=np.full(len(spread), np.nan), where=spread > 0)
+
+
+def _members(groups: Sequence[str]) -> list[np.ndarray]:
+    """Row numbers of each group, groups in the order of their names."""
+    names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    return [np.flatnonzero(index == i) for i in range(len(names))]
+
+
+def _two_sides(y: Tensor) -> bool:
+    return len(y) >= 2 and float(y.max() - y.min()) > 0

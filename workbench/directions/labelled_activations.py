@@ -1,0 +1,157 @@
+"""The labelled activations that directions are made from, by the three ways of labelling.
+
+- answer pairs: each context followed by its matching and by its not matching answer, read at the answer's last token (the
+  paper and CAA). Both option orders are in, so that the letter cancels.
+- own choices: contexts under varied system texts, read at the decision token; the score is the model's own log-odds.
+- responses: a question followed by its full matching or not matching response, mean over the response's tokens (persona
+  vectors, Chen et al. 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.activations import collect, length_batches, read_all
+from workbench.contexts import Context, Contexts
+from workbench.forced_choice import answer_each
+from workbench.models import Runner, Site
+from workbench.models.hook_sites import Position
+from workbench.personas import Split
+
+
+@dataclass(frozen=True)
+class LabelledActivations:
+    """Activations with scores, one row a sequence. states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows
+    the persona. context_ids: the item and its option order. lengths: tokens of the sequence (of the answer or response, where
+    one was read). first_shown: the row's answer is the option shown first. texts: what was read, for people (prompt and
+    question, or question and answer)."""
+
+    states: dict[int, Float[Tensor, "n d_model"]]
+    scores: Float[Tensor, " n"]
+    groups: tuple[str, ...]
+    context_ids: tuple[str, ...]
+    lengths: tuple[int, ...]
+    first_shown: Bool[Tensor, " n"]
+    position: Position
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> LabelledActivations:
+    """Rows in pairs: context + matching answer (+1), context + not matching answer (-1), read at the answer's last token."""
+    rows = [(c, side) for c in contexts for side in (0, 1)]
+    sequences = [(*c.bare_ids, *c.answers[side]) for c, side in rows]
+    sites = {layer: Site(layer, "resid_post", "answer") for layer in layers}
+    found = collect(runner, sequences, list(sites.values()))
+    return LabelledActivations(
+        states={layer: found[site] for layer, site in sites.items()},
+        scores=torch.tensor([1.0 if side == 0 else -1.0 for _, side in rows]),
+        groups=tuple(c.item.group for c, _ in rows),
+        context_ids=tuple(_id(c) for c, _ in rows),
+        lengths=tuple(len(c.answers[side]) for c, side in rows),
+        first_shown=_first_shown([c for c, _ in rows], torch.tensor([side == 0 for _, side in rows])),
+        position="answer",
+        texts=tuple(f"{c.item.question} [{c.item.matching if side == 0 else c.item.not_matching}]" for c, side in rows),
+    )
+
+
+def own_choices(
+    runner: Runner, contexts: Sequence[Context], prompts: Sequence[tuple[int, ...] | None], layers: Sequence[int]
+) -> LabelledActivations:
+    """Context i with prompts[i] in its slot (None: bare), read at the decision token, scored by the model's own log-odds."""
+    sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
+    sites = [Site(layer) for layer in layers]
+    if all(len(a) == 1 for c in contexts for a in c.answers):
+        found, log_odds = _choices_in_one_pass(runner, contexts, sequences, sites)
+    else:
+        found = collect(runner, sequences, sites)
+        log_odds = answer_each(runner, contexts, prompts)
+    scores = torch.from_numpy(log_odds).float()
+    return LabelledActivations(
+        states={site.layer: found[site] for site in sites},
+        scores=scores,
+        groups=tuple(c.item.group for c in contexts),
+        context_ids=tuple(_id(c) for c in contexts),
+        lengths=tuple(len(s) for s in sequences),
+        first_shown=_first_shown(contexts, scores > 0),
+        position="decision",
+        texts=tuple(_shown_text(runner, c, p) for c, p in zip(contexts, prompts, strict=True)),
+    )
+
+
+def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledActivations:
+    """Rows in pairs: question + matching response (+1), question + not matching response (-1), mean over response tokens."""
+    sequences, spans, items = [], [], []
+    for item in split:
+        opening = runner.render([{"role": "user", "content": item.question}])
+        plain = runner.encode(opening)
+        for text in item.responses or (item.matching, item.not_matching):
+            ids = runner.encode(opening + ("" if opening[-1:].isspace() or opening[-1:] in "([>" else " ") + text)
+            start = next(
+                (i for i, (a, b) in enumerate(zip(plain, ids, strict=False)) if a != b), min(len(plain), len(ids) - 1)
+            )
+            sequences.append(ids)
+            spans.append((start, len(ids)))
+            items.append(item)
+    sites = {layer: Site(layer, "resid_post", "response_mean") for layer in layers}
+    found = collect(runner, sequences, list(sites.values()), spans)
+    return LabelledActivations(
+        states={layer: found[site] for layer, site in sites.items()},
+        scores=torch.tensor([1.0, -1.0]).repeat(len(items) // 2),
+        groups=tuple(item.group for item in items),
+        context_ids=tuple(item.id for item in items),
+        lengths=tuple(stop - start for start, stop in spans),
+        first_shown=torch.zeros(len(items), dtype=torch.bool),
+        position="response_mean",
+        texts=tuple(f"{i.question} [{t}]" for i in split for t in i.responses or (i.matching, i.not_matching)),
+    )
+
+
+def _id(context: Context) -> str:
+    return f"{context.item.id} {'first' if context.matching_first else 'second'}"
+
+
+def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None) -> str:
+    return context.item.question if prompt is None else f"{runner.decode(prompt).strip()} | {context.item.question}"
+
+
+def _first_shown(contexts: Sequence[Context], matching: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """True where the answer (matching or not) is the option shown first; nowhere if options are not shown in both orders."""
+    first = torch.tensor([c.matching_first for c in contexts])
+    return (
+        matching == first if bool(first.any()) and not bool(first.all()) else torch.zeros(len(first), dtype=torch.bool)
+    )
+
+
+@torch.no_grad()
+def _choices_in_one_pass(
+    runner: Runner,
+    contexts: Sequence[Context],
+    sequences: Sequence[tuple[int, ...]],
+    sites: Sequence[Site],
+    batch_tokens: int = 8192,
+) -> tuple[dict[Site, Float[Tensor, "n d_model"]], Float[np.ndarray, " n"]]:
+    """States at the decision token and log-odds of one-token answers, from the same full pass."""
+    last = Site(runner.shape.n_layers - 1)
+    kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
+    log_odds = np.zeros(len(sequences))
+    for batch in length_batches(sequences, batch_tokens):
+        states = read_all(runner, [sequences[i] for i in batch], [*dict.fromkeys([*sites, last])])
+        rows, at = torch.arange(len(batch)), torch.tensor([len(sequences[i]) - 1 for i in batch])
+        log_probs = runner.logits(states[last][rows, at]).log_softmax(dim=-1).cpu()
+        for row, i in enumerate(batch):
+            (matching,), (other,) = contexts[i].answers
+            log_odds[i] = float(log_probs[row, matching] - log_probs[row, other])
+        for site in sites:
+            picked = states[site][rows, at].float().cpu()
+            for row, i in enumerate(batch):
+                kept[site][i] = picked[row]
+    return {site: torch.stack(rows) for site, rows in kept.items()}, log_odds

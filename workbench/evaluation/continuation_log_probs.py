@@ -1,0 +1,76 @@
+"""A question as the model sees it, with a prompt in its slot, and what every token behind it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.contexts import Slot
+from workbench.errors import UserError
+from workbench.models import Runner, TokenLayout, pad_right
+
+
+def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system") -> str:
+    """The rendered text up to where the assistant's answer begins. prompt None: the bare question."""
+    if prompt is None:
+        return runner.render([{"role": "user", "content": question}])
+    user = {"before_question": f"{prompt}\n{question}", "after_question": f"{question}\n{prompt}"}.get(slot, question)
+    system = [{"role": "system", "content": prompt}] if slot == "system" else []
+    return runner.render([*system, {"role": "user", "content": user}], f"{prompt}\n" if slot == "answer_opening" else "")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A text and what is scored behind it, with the ids of both; `start` is the first scored token."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Scored tokens, at least 1."""
+        return len(self.ids) - self.start
+
+
+def continuation(runner: Runner, text: str, answer: str) -> Continuation:
+    """The ids of text + answer, a space between unless the text ends in white space or a bracket. UserError for an empty answer."""
+    tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
+    plain, whole = runner.encode(text), runner.encode(text + ("" if tight else " ") + answer)
+    start = next((i for i, (a, b) in enumerate(zip(plain, whole, strict=False)) if a != b), min(len(plain), len(whole)))
+    if not answer.strip() or start >= len(whole) or start == 0:
+        raise UserError(f"nothing to score: the answer {answer[:40]!r} adds no token to the text before it")
+    return Continuation(tuple(whole), start)
+
+
+@torch.no_grad()
+def token_log_probs(runner: Runner, rows: Sequence[Continuation], batch_tokens: int = 8192) -> list[Float[Tensor, " token"]]:
+    """log p of every scored token given all to its left, nats, float32 on the CPU; one tensor a row. Edits that are on act."""
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    for batch in _batches(rows, batch_tokens):
+        picked = [rows[i] for i in batch]
+        ids = pad_right([row.ids for row in picked]).to(runner.device)
+        last = torch.tensor([row.start - 1 for row in picked], device=runner.device)
+        nowhere = torch.zeros_like(last)
+        with runner.placed(TokenLayout(nowhere, nowhere, last)):
+            resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+        for i, row, states in zip(batch, picked, resid, strict=True):
+            log_probs = runner.logits(states[row.start - 1 : len(row.ids) - 1]).log_softmax(-1)
+            wanted = torch.tensor(row.ids[row.start :], device=runner.device)
+            found[i] = log_probs.gather(-1, wanted[:, None])[:, 0].float().cpu()
+    return found
+
+
+def _batches(rows: Sequence[Continuation], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers, rows of similar length together, cut so that rows x longest stays within batch_tokens (one row at least)."""
+    batch: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
+        if batch and (len(batch) + 1) * len(rows[i].ids) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

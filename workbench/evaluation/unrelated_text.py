@@ -1,0 +1,43 @@
+"""What a prompt does to text that it has nothing to do with: its cross-entropy behind the prompt ("generative sanity" of arXiv 2601.02896)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.contexts import Slot
+from workbench.errors import UserError
+from workbench.evaluation.continuation_log_probs import Continuation, token_log_probs
+from workbench.evaluation.scorecard_metric import ScorecardMetric
+from workbench.models import Runner, runner_for
+from workbench.statistics import cluster_interval
+
+
+def text_cross_entropies(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> list[tuple[float, int]]:
+    """(mean cross-entropy in nats a token, tokens) of each text as the user's words: behind the prompt in the system slot or left of them.
+    Edits that are on act."""
+    runner = runner_for(model)
+    if not texts:
+        raise UserError("expected at least one text to measure")
+    rows = [_row(runner, text, prompt, slot) for text in texts]
+    return [(-float(found.mean()), len(found)) for found in token_log_probs(runner, rows)]
+
+
+def perplexity(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> ScorecardMetric:
+    """Cross-entropy of unrelated texts, mean over texts, in nats a token (its exponential is the perplexity); chance: log d_vocab."""
+    values = [value for value, _ in text_cross_entropies(model, texts, prompt, slot)]
+    interval = cluster_interval(values, [f"text {i}" for i in range(len(values))])
+    chance = math.log(runner_for(model).shape.d_vocab)
+    return ScorecardMetric(
+        "unrelated text", interval, chance, "cross-entropy of the user's unrelated words; lower is more usual", unit="nats a token"
+    )
+
+
+def _row(runner: Runner, text: str, prompt: str | None, slot: Slot) -> Continuation:
+    user = {"role": "user", "content": text if prompt is None or slot == "system" else f"{prompt}\n{text}"}
+    system = [{"role": "system", "content": prompt}] if prompt is not None and slot == "system" else []
+    before, behind = runner.render([*system, user]).rsplit(text, 1)
+    ids = runner.encode(before + text + behind)
+    start, stop = max(1, len(runner.encode(before))), len(ids) - len(runner.encode(behind))
+    return Continuation(tuple(ids[:stop]), start)

@@ -1,0 +1,263 @@
+"""What a latent is: a card of what it fires on, how often, what it writes, and which directions it resembles.
+
+1. A corpus is streamed through the model up to the autoencoder's site, some hundred texts at a time, and the latents are read at every token
+   but the first (whose residual stream is unlike any other's in many models).
+2. Of each latent: the texts in which it fires most (one window a text), a histogram of its activations where it is on, its density
+   (share of tokens), kept as Parquet with one row a latent, so that the corpus is read once.
+3. Its logit effects: the tokens that its decoder row raises and lowers most, read straight through the final norm. Its nearest directions and
+   latents: cosines of decoder rows.
+4. A label is never made up: it is the user's, and its source is named; without one the promoted tokens are all the hint there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workbench.activations import length_batches, read_all
+from workbench.errors import UserError
+from workbench.html_text import escape, html_table, visible
+from workbench.models import Runner, runner_for
+from workbench.plots.svg import histogram_svg
+from workbench.runs import read_parquet, write_parquet
+from workbench.sae import Sae
+
+#: Texts that are read and kept in memory at a time; bars of the histogram; tokens on each side of a peak.
+CHUNK, BINS, WINDOW = 256, 20, 10
+Weighted = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class LatentExample:
+    """A text in which the latent fires. tokens, activations: the window around the peak; peak: its index in it."""
+
+    activation: float
+    peak: int
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LatentCard:
+    """One latent. density: share of `n_tokens` tokens on which it is on. edges, counts: histogram of its activations there. promotes, suppresses:
+    tokens with the logits that one decoder row adds. directions, latents: nearest by cosine. label_source: who says so ("" without label)."""
+
+    latent: int
+    density: float
+    n_tokens: int
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    examples: tuple[LatentExample, ...]
+    promotes: Weighted
+    suppresses: Weighted
+    directions: Weighted
+    latents: Weighted
+    label: str = ""
+    label_source: str = ""
+    neuronpedia: str | None = None
+
+    @property
+    def fires(self) -> bool:
+        """False where it was off on the whole corpus."""
+        return self.density > 0
+
+    def _repr_html_(self) -> str:
+        label = f"{self.label} (label: {self.label_source})" if self.label else "no label"
+        facts = {
+            "on": f"{self.density:.2%} of {self.n_tokens:,} tokens", "raises the logits of": _listed(self.promotes),
+            "lowers the logits of": _listed(self.suppresses), "nearest directions": _listed(self.directions),
+            "nearest latents": _listed(self.latents), "Neuronpedia": self.neuronpedia or "no page is named",
+        }  # fmt: skip
+        table = html_table(pd.DataFrame({"": list(facts), " ": list(facts.values())}), caption=f"Latent {self.latent}: {label}")
+        rows = pd.DataFrame({"activation": [e.activation for e in self.examples], "text": [_marked(e) for e in self.examples]})
+        return table + histogram_svg(self.edges, self.counts) + (html_table(rows, caption="fires most in") if self.examples else "")
+
+
+@dataclass(frozen=True, repr=False)
+class LatentCards:
+    """Cards of an autoencoder's latents. corpus: what was read, in words."""
+
+    sae: str
+    site: str
+    corpus: str
+    cards: tuple[LatentCard, ...]
+
+    def __len__(self) -> int:
+        return len(self.cards)
+
+    def __iter__(self) -> Iterator[LatentCard]:
+        return iter(self.cards)
+
+    def __getitem__(self, latent: int) -> LatentCard:
+        """The card of a latent, by its number."""
+        found = next((card for card in self.cards if card.latent == latent), None)
+        if found is None:
+            raise UserError(f"no card of latent {latent}: there are cards of {', '.join(str(card.latent) for card in self.cards)}")
+        return found
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a latent."""
+        return pd.DataFrame([
+            {"latent": c.latent, "label": c.label, "density": c.density, "promotes": _listed(c.promotes),
+             "nearest_direction": _listed(c.directions[:1]), "fires_most_in": _marked(c.examples[0]) if c.examples else ""} for c in self.cards
+        ])  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of cards.json."""
+        return {"schema": 1, "sae": self.sae, "site": self.site, "corpus": self.corpus, "cards": [asdict(card) for card in self.cards]}
+
+    def __repr__(self) -> str:
+        return f"Cards({len(self)} latents of {self.sae}, corpus: {self.corpus})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>" + "".join(card._repr_html_() for card in self.cards)
+
+
+def describe_latents(
+    model: Any,
+    sae: Sae,
+    latents: Sequence[int],
+    corpus: Iterable[str | Sequence[int]],
+    directions: Mapping[str, Any] | None = None,
+    labels: Mapping[int, str] | None = None,
+    label_source: str = "the user",
+    cache: str | Path | None = None,
+    top: int = 6,
+    about: str = "",
+) -> LatentCards:
+    """Cards of these latents. corpus: texts or token ids. directions: by name, with `unit` and `site`; only those at the autoencoder's site are
+    compared. cache: a Parquet file that is used again for the same model, autoencoder, latents and corpus (the corpus is then a
+    sequence), and written otherwise. about: the corpus in words. Raises UserError for latents that do not exist or a corpus without text."""
+    runner = runner_for(model)
+    sae.check(runner)
+    sae.pre_activations(torch.zeros(1, sae.d_in), list(latents))  # refuses latents that do not exist, before anything is read
+    frame = _cached(runner, sae, latents, corpus, top, cache)
+    near = _nearest(sae, list(latents), directions or {})
+    cards = [_card(runner, sae, row, near[row.latent], (labels or {}).get(row.latent, ""), label_source) for row in frame.itertuples()]
+    return LatentCards(sae.name, sae.site.name, about or f"{int(frame['n_tokens'].iloc[0]):,} tokens", tuple(cards))
+
+
+def _cached(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any], top: int, cache: str | Path | None) -> pd.DataFrame:
+    if cache is None:
+        return _read(runner, sae, latents, corpus, top)
+    corpus = list(corpus)
+    digest = hashlib.sha256(f"{runner.fingerprint} {sae.name} {sae.site.name} {list(latents)} {top}".encode())
+    digest.update(sae.W_enc[:, list(latents)].float().cpu().numpy().tobytes())
+    for text in corpus:
+        digest.update(repr(text if isinstance(text, str) else tuple(text)).encode("utf-8", "surrogatepass"))
+    key = digest.hexdigest()
+    if Path(cache).is_file():
+        frame = read_parquet(cache, ["key", "latent", "n_tokens", "fired", "edges", "counts", "examples"])
+        if set(frame["key"]) == {key}:
+            return frame
+    frame = _read(runner, sae, latents, corpus, top)
+    write_parquet(cache, frame.assign(key=key))
+    return frame
+
+
+def _read(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any], top: int) -> pd.DataFrame:
+    """One row a latent: n_tokens, fired, edges, counts, examples (activation, peak, ids, activations)."""
+    values: list[list[np.ndarray]] = [[] for _ in latents]
+    best: list[list[dict[str, Any]]] = [[] for _ in latents]
+    n_tokens, stream = 0, iter(corpus)
+    while chunk := [_ids(runner, text) for text in itertools.islice(stream, CHUNK)]:
+        chunk = [ids for ids in chunk if len(ids) > 1]
+        for batch in length_batches(chunk, 8192):
+            rows = [chunk[i] for i in batch]
+            states = read_all(runner, rows, [sae.site])[sae.site]
+            with torch.no_grad():
+                read = [sae.encode_some(state[: len(ids)].float(), latents).cpu().numpy() for state, ids in zip(states, rows, strict=True)]
+            n_tokens += sum(len(ids) - 1 for ids in rows)
+            for ids, activations in zip(rows, read, strict=True):
+                _note(ids, activations, values, best, top)
+    if n_tokens == 0:
+        raise UserError("the corpus holds no text of two tokens or more: nothing to read the latents on")
+    return pd.DataFrame([
+        {"latent": int(latent), "n_tokens": n_tokens, "fired": sum(map(len, values[k])), **_histogram(values[k]), "examples": best[k]}
+        for k, latent in enumerate(latents)
+    ])  # fmt: skip
+
+
+def _note(ids: Sequence[int], activations: np.ndarray, values: list[list[np.ndarray]], best: list[list[dict[str, Any]]], top: int) -> None:
+    """Adds one text to the values and, where it is among the strongest, to the examples of each latent."""
+    for k in range(activations.shape[1]):
+        column = activations[1:, k]
+        if not (on := column[column != 0]).size:
+            continue
+        values[k].append(on)
+        at = 1 + int(column.argmax())
+        if len(best[k]) == top and activations[at, k] <= best[k][-1]["activation"]:
+            continue
+        start, stop = max(0, at - WINDOW), min(len(ids), at + WINDOW + 1)
+        window = [float(a) for a in activations[start:stop, k]]
+        example = {"activation": float(activations[at, k]), "peak": at - start, "ids": list(map(int, ids[start:stop])), "activations": window}
+        best[k] = sorted([*best[k], example], key=lambda e: -e["activation"])[:top]
+
+
+def _histogram(parts: list[np.ndarray]) -> dict[str, list[float]]:
+    if not parts:
+        return {"edges": [], "counts": []}
+    counts, edges = np.histogram(np.concatenate(parts), bins=BINS)
+    return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def _card(runner: Runner, sae: Sae, row: Any, near: tuple[Weighted, Weighted], label: str, source: str) -> LatentCard:
+    examples = tuple(
+        LatentExample(float(e["activation"]), int(e["peak"]), tuple(runner.decode([int(i)]) for i in e["ids"]), tuple(map(float, e["activations"])))
+        for e in row.examples
+    )
+    promotes, suppresses = _logits(runner, sae, row.latent)
+    return LatentCard(
+        int(row.latent), row.fired / row.n_tokens, int(row.n_tokens), tuple(map(float, row.edges)), tuple(map(int, row.counts)), examples,
+        promotes, suppresses, *near, label, source if label else "", sae.neuronpedia(int(row.latent)),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _logits(runner: Runner, sae: Sae, latent: int, n: int = 5) -> tuple[Weighted, Weighted]:
+    """Tokens whose logits the decoder row raises and lowers most, against the mean over all tokens. Nothing where it reads no residual stream."""
+    if sae.W_dec.shape[1] != runner.shape.d_model or not sae.site.hook.startswith("resid"):
+        return (), ()
+    logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
+    logits = logits - logits.mean()
+    return tuple(
+        tuple((runner.decode([int(i)]), float(v)) for v, i in zip(*(part.tolist() for part in logits.topk(n, largest=largest)), strict=True))
+        for largest in (True, False)
+    )  # type: ignore[return-value]
+
+
+def _nearest(sae: Sae, latents: list[int], directions: Mapping[str, Any], n: int = 3) -> dict[int, tuple[Weighted, Weighted]]:
+    """Per latent its nearest directions and other latents: largest |cosine| with its decoder row."""
+    rows = torch.nn.functional.normalize(sae.W_dec.float().cpu(), dim=-1)
+    here = {name: d.unit.float().cpu() for name, d in directions.items() if d.site == sae.site and len(d.unit) == rows.shape[1]}
+    found: dict[int, tuple[Weighted, Weighted]] = {}
+    for latent in latents:
+        cosines = sorted(((name, float(rows[latent] @ unit)) for name, unit in here.items()), key=lambda pair: -abs(pair[1]))
+        others = rows @ rows[latent]
+        others[latent] = 0
+        nearest = others.abs().topk(min(n, len(others) - 1)).indices.tolist()
+        found[latent] = tuple(cosines[:n]), tuple((f"latent {i}", float(others[i])) for i in nearest)
+    return found
+
+
+def _ids(runner: Runner, text: str | Sequence[int]) -> list[int]:
+    ids = runner.encode(text) if isinstance(text, str) else [int(i) for i in text]
+    return ids[: runner.shape.n_ctx]
+
+
+def _listed(pairs: Weighted) -> str:
+    return ", ".join(f"{visible(name.strip() or name, spaces=False)} ({value:+.2f})" for name, value in pairs) or "none"
+
+
+def _marked(example: LatentExample) -> str:
+    """The window's text with the peak in brackets."""
+    return "".join(f"[{token}]" if i == example.peak else token for i, token in enumerate(example.tokens)).strip()

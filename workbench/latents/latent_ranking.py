@@ -1,0 +1,273 @@
+"""Which latents of a sparse autoencoder carry a persona: ranked by effect size, judged on groups that did not rank them.
+
+1. Train contexts are labelled like a direction's data (directions/labelled_activations.py): by the model's own choice under varied system
+   texts at the decision token, compared within contexts ("choice_within", the default: each context's mean is taken off,
+   so that only what the texts do is left) or between them ("choice"); or by matching against not matching answer at the
+   answer token ("answer", as published). The SAE encodes the activations.
+2. The question groups are cut into two halves. On the first, each latent's effect size is Cohen's d: difference of its
+   mean activation between the two sides over their pooled standard deviation. Latents that fire in fewer than `least`
+   of the rows are passed over.
+3. The k latents of the largest |d| whose sign is the same on the second half are kept; effect size and AUC in the table
+   are those of the second half. A latent's weight is its signed mean difference over all rows, plus = more of the persona.
+
+rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mean difference| lies above the 99th percentile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.contexts import Orders, Slot
+from workbench.directions.activation_sampling import ActivationSampler, Labels
+from workbench.directions.direction_quality import auc
+from workbench.directions.fit_methods import centred_by, positive
+from workbench.errors import UserError
+from workbench.html_text import html_table
+from workbench.models import Runner, runner_for
+from workbench.objectives import LatentActivationObjective, latent_activation
+from workbench.personas import Split
+from workbench.sae import Sae, TrainingProbe
+
+Rule = Literal["effect", "percentile"]
+
+
+@dataclass(frozen=True)
+class RankedLatent:
+    """One latent. weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups.
+    density: share of rows in which it fires. mean, max_activation: over all rows. label: the tokens its decoder row promotes.
+    top: the contexts in which it fires most, with its activation there."""
+
+    latent: int
+    weight: float
+    effect_size: float
+    auc: float
+    density: float
+    mean: float
+    max_activation: float
+    label: str = ""
+    top: tuple[tuple[float, str], ...] = ()
+    sae: Sae | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """As `latent 17`."""
+        return f"latent {self.latent}"
+
+    def objective(self) -> LatentActivationObjective:
+        """The latent's activation at the decision token as an objective. UserError if it was read from a file, without its SAE."""
+        if self.sae is None:
+            raise UserError(
+                f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])"
+            )
+        return latent_activation(self.sae, [self.latent])
+
+
+@dataclass(frozen=True, repr=False)
+class LatentRanking:
+    """The kept latents, the most telling first. labels, rule: how they were found."""
+
+    persona: str
+    sae: str
+    site: str
+    labels: str
+    rule: str
+    latents: tuple[RankedLatent, ...]
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __iter__(self) -> Iterator[RankedLatent]:
+        return iter(self.latents)
+
+    def __getitem__(self, index: int) -> RankedLatent:
+        return self.latents[index]
+
+    @property
+    def ids(self) -> list[int]:
+        """The latents' numbers."""
+        return [row.latent for row in self.latents]
+
+    @property
+    def weights(self) -> list[float]:
+        """Their signed weights: plus = fires more where the persona is shown."""
+        return [row.weight for row in self.latents]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a latent."""
+        rows = [
+            {k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""}
+            for row in self.latents
+        ]
+        return pd.DataFrame(rows)
+
+    def objective(self, sae: Sae) -> LatentActivationObjective:
+        """SAEGA's objective: the weighted sum of their activations."""
+        return latent_activation(sae, self.ids, self.weights)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of latents.json."""
+        about = {k: getattr(self, k) for k in ("persona", "sae", "site", "labels", "rule")}
+        return {"schema": 1, **about, "latents": [_plain(row) for row in self.latents]}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> LatentRanking:
+        """Back from `to_json`. UserError names what is missing."""
+        try:
+            rows = tuple(
+                RankedLatent(**{**row, "top": tuple((float(a), str(t)) for a, t in row["top"])}) for row in entry["latents"]
+            )
+            return cls(*(str(entry[k]) for k in ("persona", "sae", "site", "labels", "rule")), rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"latents.json: not as the workbench writes it ({type(error).__name__}: {error})"
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"Latents({len(self)} of {self.sae} for {self.persona}, by {self.labels}, {self.rule})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table, caption=f"Latents of {self.sae} at {self.site} that go with {self.persona}")
+
+
+def rank_latents(
+    model: Any,
+    sae: Sae,
+    train: Split,
+    k: int = 20,
+    labels: Labels = "choice_within",
+    rule: Rule = "effect",
+    n: int = 384,
+    least: float = 0.01,
+    slot: Slot = "system",
+    seed: int = 0,
+    orders: Orders = "both",
+) -> LatentRanking:
+    """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest density considered. orders: of the options.
+
+    UserError where SAE and model do not fit, for an unknown rule, k below 1, or when no latent tells anything.
+    """
+    if rule not in ("effect", "percentile") or k < 1:
+        raise UserError(f"expected rule 'effect' or 'percentile' and k of at least 1, found {rule!r} and {k}")
+    runner = runner_for(model)
+    sae.check(runner)
+    if sae.site.hook != "resid_post":
+        raise UserError(f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}")
+    rows = _encode(ActivationSampler(runner, [sae.site.layer], slot, seed, orders), sae, train, labels, n)
+    chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, least, k)
+    if not chosen:
+        raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(rows.shown)} rows")
+    described = tuple(_describe(runner, sae, i, rows) for i in chosen)
+    return LatentRanking(train.persona.name, sae.name, sae.site.name, labels, rule, described)
+
+
+def persona_probe(
+    model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0
+) -> TrainingProbe:
+    """Own-choice data at a layer from two splits, for the card of an SAE (best latent's held-out AUC)."""
+    draw = ActivationSampler(runner_for(model), [layer], slot, seed)
+    a, b = (draw.labelled(split, "choice", n) for split in (train, held_out))
+    return TrainingProbe(a.states[layer], positive(a.scores).numpy(), b.states[layer], positive(b.scores).numpy())
+
+
+def effect_sizes(activations: Float[Tensor, "n d_sae"], shown: Bool[Tensor, " n"]) -> Float[Tensor, " d_sae"]:
+    """Cohen's d of every latent, plus = fires more where the persona is shown; 0 where it does not vary or a side is missing."""
+    a, b = activations[shown].double(), activations[~shown].double()
+    if len(a) < 2 or len(b) < 2:
+        return torch.zeros(activations.shape[1], dtype=torch.float64)
+    pooled = ((len(a) - 1) * a.var(dim=0) + (len(b) - 1) * b.var(dim=0)) / (len(a) + len(b) - 2)
+    difference = a.mean(dim=0) - b.mean(dim=0)
+    return torch.where(pooled > 0, difference / pooled.clamp(min=1e-30).sqrt(), torch.zeros_like(difference))
+
+
+def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Row masks of two halves of the groups, dealt by seed. UserError with fewer than two groups."""
+    names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        raise UserError(f"ranking needs at least 2 question groups to hold one half out, found {len(names)}")
+    order = np.random.default_rng(seed).permutation(len(names))
+    first = torch.from_numpy(np.isin(index, order[: (len(names) + 1) // 2]))
+    return first, ~first
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Encoded train rows. raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off).
+    sizes: effect sizes on the ranking half and on the held-out half."""
+
+    raw: Float[Tensor, "n d_sae"]
+    compared: Float[Tensor, "n d_sae"]
+    shown: Bool[Tensor, " n"]
+    held_out: Bool[Tensor, " n"]
+    difference: Float[Tensor, " d_sae"]
+    sizes: tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]
+    texts: tuple[str, ...]
+
+
+def _encode(draw: ActivationSampler, sae: Sae, train: Split, labels: Labels, n: int) -> _Rows:
+    if labels not in ("choice", "choice_within", "answer"):
+        raise UserError(f"unknown labels {labels!r}: expected choice, choice_within or answer")
+    data = draw.labelled(train, "answer" if labels == "answer" else "choice", n)
+    with torch.no_grad():
+        raw = sae.encode(data.states[sae.site.layer])
+    compared, scores = raw, data.scores
+    if labels == "choice_within":
+        compared, scores = centred_by(raw, data.context_ids), centred_by(scores[:, None], data.context_ids)[:, 0]
+    shown = positive(scores)
+    first, second = group_halves(data.groups, draw.seed)
+    sizes = (effect_sizes(compared[first], shown[first]), effect_sizes(compared[second], shown[second]))
+    difference = compared[shown].mean(dim=0) - compared[~shown].mean(dim=0)
+    return _Rows(raw, compared, shown, second, difference, sizes, data.texts)
+
+
+def _largest(rows: _Rows, least: float, k: int) -> list[int]:
+    ranking, held_out = rows.sizes
+    agreeing = ((rows.raw != 0).float().mean(dim=0) >= least) & (ranking * held_out > 0)
+    strength = torch.where(agreeing, ranking.abs(), torch.zeros_like(ranking))
+    order = torch.argsort(strength, descending=True, stable=True)[:k].tolist()
+    return [i for i in order if strength[i] > 0]
+
+
+def _above_percentile(difference: Tensor, percent: float = 99.0) -> list[int]:
+    size = difference.abs()
+    kept = size > float(np.percentile(size.numpy(), percent))
+    return [i for i in torch.argsort(size, descending=True, stable=True).tolist() if kept[i]]
+
+
+def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows) -> RankedLatent:
+    column = rows.raw[:, latent]
+    top = [i for i in torch.argsort(column, descending=True, stable=True)[:3].tolist() if column[i] != 0]
+    return RankedLatent(
+        latent,
+        weight=float(rows.difference[latent]),
+        effect_size=float(rows.sizes[1][latent]),
+        auc=auc(rows.compared[rows.held_out, latent], rows.shown[rows.held_out]),
+        density=float((column != 0).float().mean()),
+        mean=float(column.mean()),
+        max_activation=float(column.max()),
+        label=promoted(runner, sae, latent),
+        top=tuple((float(column[i]), rows.texts[i]) for i in top),
+        sae=sae,
+    )
+
+
+@torch.no_grad()
+def promoted(runner: Runner, sae: Sae, latent: int, n: int = 3) -> str:
+    """The tokens whose logits the latent's decoder row raises most, read straight through the final norm (a hint, not a meaning)."""
+    logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
+    return ", ".join(runner.decode([i]).strip() for i in logits.topk(n).indices.tolist())
+
+
+def _plain(row: RankedLatent) -> dict[str, Any]:
+    """A latent's fields as JSON holds them; nan becomes None."""
+    entry = {k: v for k, v in asdict(RankedLatent(**{**row.__dict__, "sae": None})).items() if k != "sae"}
+    entry["top"] = [[a, t] for a, t in row.top]
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in entry.items()}

@@ -1,0 +1,311 @@
+"""The seam for `TransformerBridge`: any decoder that the bridge wraps, run in parts without knowing its architecture.
+
+The Hugging Face model itself says how its blocks are to be called. Its layer list is swapped for stand-ins while one of
+its own forward passes runs:
+
+1. `embed`: the first stand-in catches what block 0 would get: scaled, with position embeddings if the model has them.
+2. block arguments: stand-ins note what each block is handed for `length` positions behind `offset` others: causal and
+   sliding masks, rotary tables of its layer type. They do not depend on the activations, so they are kept.
+3. `run`: the bridge's blocks, one after the other, with these arguments.
+4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the model's own.
+5. Under a device map each block is given what it needs on its own device, and its keys and values stay there; residuals
+   and logits come back to the device of the embedding, so that nothing outside knows of the others.
+
+Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run that method
+is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which transformers 5.24 renamed,
+and would silently attend to nothing behind.) Where an attention never asks, the cache holds residuals and the prefix is
+run again: slow, but right. Which of the two holds is measured when the runner is made, and so is that running in parts
+gives the model's own logits.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.model_bridge import AttentionBridge, TransformerBridge
+from transformers import DynamicCache
+
+from workbench.errors import UserError
+from workbench.models.runner import KeyValueCache, ModelShape, Runner
+
+_KEPT_ARGUMENTS = 64
+_PROBE_LENGTH = 6
+
+
+@dataclass(frozen=True)
+class BridgeKeyValueCache(KeyValueCache):
+    """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head]."""
+
+    start: int
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        return self.keys[0].shape[2]
+
+    @property
+    def batch(self) -> int:  # type: ignore[override]
+        return self.keys[0].shape[0]
+
+    def fork(self, index: Int[Tensor, " new_batch"]) -> BridgeKeyValueCache:
+        if self.batch == 1:
+            return self._each(lambda t: t.expand(len(index), -1, -1, -1))
+        return self._each(lambda t: t[index.to(t.device)])
+
+    def crop(self, length: int) -> BridgeKeyValueCache:
+        return self._each(lambda t: t[:, :, :length])
+
+    def _each(self, fn: Callable[[Tensor], Tensor]) -> BridgeKeyValueCache:
+        return BridgeKeyValueCache(self.start, tuple(map(fn, self.keys)), tuple(map(fn, self.values)))
+
+
+@dataclass(frozen=True)
+class ResidualCache(KeyValueCache):
+    """Stands for keys and values that cannot be had: the residuals before block `start`, run again each time."""
+
+    start: int
+    resid: Float[Tensor, "batch pos d_model"]
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        return self.resid.shape[1]
+
+    @property
+    def batch(self) -> int:  # type: ignore[override]
+        return self.resid.shape[0]
+
+    def fork(self, index: Int[Tensor, " new_batch"]) -> ResidualCache:
+        if self.batch == 1:
+            return ResidualCache(self.start, self.resid.expand(len(index), -1, -1))
+        return ResidualCache(self.start, self.resid[index.to(self.resid.device)])
+
+    def crop(self, length: int) -> ResidualCache:
+        return ResidualCache(self.start, self.resid[:, :length])
+
+
+class BridgeRunner(Runner):
+    """A TransformerBridge behind the seam. `caches`: keys and values are kept (else the prefix is run again)."""
+
+    def __init__(self, model: TransformerBridge) -> None:
+        self._whole = model.original_model
+        blocks = (model.adapter.component_mapping or {}).get("blocks")
+        if blocks is None or not blocks.name:
+            raise UserError(f"{type(self._whole).__name__} has no list of blocks that TransformerLens knows: not supported")
+        parent, _, self._list_name = blocks.name.rpartition(".")
+        self._decoder = self._whole.get_submodule(parent)
+        self._blocks = list(getattr(self._decoder, self._list_name))
+        self._places = [next(block.parameters()).device for block in self._blocks]
+        self._attentions = [[m for m in block.modules() if isinstance(m, AttentionBridge)] for block in self._blocks]
+        self._arguments: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
+        super().__init__(model, _shape(model, blocks.name))
+        self.caches = all(len(found) == 1 for found in self._attentions)
+        self._probe()
+
+    def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
+        catcher = _Catcher()
+        with self._stand_ins([catcher]):
+            try:
+                self._decoder(input_ids=ids, position_ids=self._positions(ids.shape[1], offset), use_cache=False)
+            except _Caught as caught:
+                return caught.hidden
+        raise UserError(f"{type(self._whole).__name__} never called its blocks: it cannot be run in parts")
+
+    def run(
+        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
+    ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
+        if not self.caches:
+            return self._run_again(resid, start, stop, kv, keep)
+        assert kv is None or (isinstance(kv, BridgeKeyValueCache) and kv.start == start), "the cache begins at another block"
+        offset = kv.length if kv is not None else 0
+        with self._joined(start, stop, kv) as joined:
+            resid = self._through(resid, start, stop, offset)
+        self._count(resid, stop - start, resid.shape[1] + offset)
+        return resid, BridgeKeyValueCache(start, *_columns(joined, start, stop)) if keep else None
+
+    def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
+        self._count_unembedding(resid)
+        rows = resid.reshape(-1, 1, resid.shape[-1])
+        with self._stand_ins([_Giver(rows.to(self._places[-1]))]):
+            out = self._whole(
+                inputs_embeds=rows,
+                position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device),
+                use_cache=False,
+            )
+        return out.logits.float().to(self.device).reshape(*resid.shape[:-1], -1)
+
+    def hook_names(self) -> set[str]:
+        return set(self.model.hook_dict)
+
+    def _run_again(self, resid: Tensor, start: int, stop: int, kv: KeyValueCache | None, keep: bool) -> tuple[Tensor, KeyValueCache | None]:
+        assert kv is None or (isinstance(kv, ResidualCache) and kv.start == start), "the cache begins at another block"
+        whole = resid if kv is None else torch.cat([kv.resid, resid], dim=1)
+        out = self._through(whole, start, stop, 0)
+        self._count(out, stop - start, whole.shape[1])
+        return out[:, whole.shape[1] - resid.shape[1] :], ResidualCache(start, whole) if keep else None
+
+    def _through(self, resid: Tensor, start: int, stop: int, offset: int) -> Tensor:
+        arguments = self._block_arguments(resid.shape[1], offset, resid)
+        for layer in range(start, stop):
+            positional, named = arguments[layer]
+            out = self._blocks[layer](resid.to(self._places[layer]), *positional, **named)
+            resid = out[0] if isinstance(out, tuple) else out
+        return resid.to(self.device)
+
+    @contextmanager
+    def _joined(self, start: int, stop: int, kv: BridgeKeyValueCache | None) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+        """While the blocks run, their new keys and values are joined to the cache's; gives the joined ones by block."""
+        joined: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def joiner(layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
+            def join(keys: Tensor, values: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+                if kv is not None:
+                    keys = torch.cat([kv.keys[layer - start], keys], dim=2)
+                    values = torch.cat([kv.values[layer - start], values], dim=2)
+                joined[layer] = (keys, values)
+                return keys, values
+
+            return join
+
+        attentions = [(layer, self._attentions[layer][0]) for layer in range(start, stop)]
+        try:
+            for layer, attention in attentions:
+                attention.__dict__["_update_kv_cache"] = joiner(layer)
+            yield joined
+        finally:
+            for _, attention in attentions:
+                attention.__dict__.pop("_update_kv_cache", None)
+
+    def _block_arguments(self, length: int, offset: int, like: Tensor) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """What the model's own pass hands to each block beside the residuals (its batch axis is 1 and broadcasts)."""
+        key = (length, offset, like.dtype, like.device)
+        if key not in self._arguments:
+            while len(self._arguments) >= _KEPT_ARGUMENTS:
+                self._arguments.pop(next(iter(self._arguments)))
+            self._arguments[key] = self._note_arguments(length, offset, like)
+        return self._arguments[key]
+
+    def _note_arguments(self, length: int, offset: int, like: Tensor) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        notes = [_Noter() for _ in self._blocks]
+        empty = torch.zeros(1, length, self.shape.d_model, dtype=like.dtype, device=like.device)
+        cache = DynamicCache()
+        if offset:
+            behind = torch.zeros(1, 1, offset, 1, dtype=like.dtype, device=like.device)
+            cache.update(behind, behind, 0)
+        named = "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
+        with torch.no_grad(), self._stand_ins(notes):
+            self._decoder(
+                inputs_embeds=empty, position_ids=self._positions(length, offset), use_cache=False, **{named: cache}
+            )
+        return [note.without(cache, place) for note, place in zip(notes, self._places, strict=True)]
+
+    @contextmanager
+    def _stand_ins(self, modules: list[nn.Module]) -> Iterator[None]:
+        """The decoder's layer list is these modules while the block runs."""
+        own = getattr(self._decoder, self._list_name)
+        setattr(self._decoder, self._list_name, nn.ModuleList(modules))
+        try:
+            yield
+        finally:
+            setattr(self._decoder, self._list_name, own)
+
+    def _positions(self, length: int, offset: int) -> Int[Tensor, "1 pos"]:
+        return torch.arange(offset, offset + length, device=self.device)[None]
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        """Parts, with and without a cache, against the model's own pass; falls back to running the prefix again."""
+        ids = torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab
+        whole = self._whole(input_ids=ids, use_cache=False).logits.float()
+        if self.caches:
+            with self._joined(0, self.shape.n_layers, None) as joined:
+                self._through(self.embed(ids), 0, self.shape.n_layers, 0)
+            self.caches = len(joined) == self.shape.n_layers and self._in_parts_is_close(ids, whole)
+        if not self.caches and not self._in_parts_is_close(ids, whole):
+            raise UserError(
+                f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported"
+            )
+
+    def _in_parts_is_close(self, ids: Tensor, whole: Tensor) -> bool:
+        cut, middle, top = _PROBE_LENGTH // 2, max(1, self.shape.n_layers // 2), self.shape.n_layers
+        _, low = self.run(self.embed(ids[:, :cut]), 0, middle, keep=True)
+        resid, _ = self.run(self.embed(ids[:, :cut]), 0, middle)
+        _, high = self.run(resid, middle, top, keep=True)
+        resid, _ = self.run(self.embed(ids[:, cut:], offset=cut), 0, middle, low)
+        logits = self.logits(self.run(resid, middle, top, high)[0])
+        scale = 1e-3 if self.dtype in (torch.float32, torch.float64) else 0.1
+        return bool((logits - whole[:, cut:]).abs().max() <= scale * whole.abs().max())
+
+
+class _Caught(Exception):
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+class _Catcher(nn.Module):
+    """Stops the pass at the first block and carries out what it was given."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        raise _Caught(hidden_states)
+
+
+class _Giver(nn.Module):
+    """A block that gives these residuals, whatever it gets."""
+
+    def __init__(self, resid: Tensor) -> None:
+        super().__init__()
+        self.resid = resid
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return self.resid
+
+
+class _Noter(nn.Module):
+    """A block that changes nothing and notes its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def forward(self, hidden_states: Tensor, *positional: Any, **named: Any) -> Tensor:
+        self.noted = (positional, named)
+        return hidden_states
+
+    def without(self, cache: DynamicCache, place: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, without the cache, on the device of the block that they are for."""
+        positional, named = self.noted
+        return (
+            tuple(None if a is cache else _placed(a, place) for a in positional),
+            {name: _placed(a, place) for name, a in named.items() if a is not cache},
+        )
+
+
+def _placed(argument: Any, place: torch.device) -> Any:
+    if isinstance(argument, tuple):
+        return tuple(_placed(part, place) for part in argument)
+    return argument.to(place) if isinstance(argument, Tensor) else argument
+
+
+def _columns(
+    joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(
+        joined[layer][1] for layer in range(start, stop)
+    )
+
+
+def _shape(model: TransformerBridge, blocks: str) -> ModelShape:
+    """Sizes. blocks: where the list of blocks lies in the wrapped model. The bridge's own copies of joint weights are not counted."""
+    whole = model.original_model
+    embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
+    tied = embedding.weight.data_ptr() == head.weight.data_ptr()
+    outside = sum(p.numel() for name, p in whole.named_parameters() if not name.startswith(f"{blocks}."))
+    return ModelShape.of(model.cfg, model.n_params_total - outside, tied)

@@ -1,0 +1,254 @@
+"""A Hugging Face directory as something that may be broken, foreign or hostile, checked before anything in it is used.
+
+1. `config.json` is read as plain JSON: no `auto_map` (code), no quantisation, a causal language model inside.
+2. Weights are safetensors or nothing; every file named by the index lies in the directory, opens whole, and holds the
+   tensors that the index says it holds. Links may point elsewhere only within one repository of the hub's cache.
+3. The multimodal Gemma 3 layout is told apart, so that its text part can be taken out by name.
+4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a tokenizer
+   whose ids all fit the model's vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from workbench.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+#: One device, or a Hugging Face device map: a way to spread a model over all CUDA devices, or a device for each module.
+Place = str | Mapping[str, str | int]
+SPREADS = ("balanced", "sequential")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
+_TEXT_PART = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A directory that passed. config: of the (text) model; architecture: the Hugging Face class that runs it, as
+    `LlamaForCausalLM`; shards: the weight files; multimodal: the text part lies in a larger checkpoint."""
+
+    directory: Path
+    config: PreTrainedConfig
+    architecture: str
+    shards: tuple[Path, ...]
+    multimodal: bool
+
+
+def open_model_directory(directory: Path) -> ModelDirectory:
+    """Checks a directory without loading weights. UserError for whatever is missing, broken or refused."""
+    if not directory.is_dir():
+        raise UserError(f"no model directory at {directory}")
+    _refuse_links_out(directory)
+    _refuse_code(directory)
+    raw = read_json(directory / "config.json")
+    if raw.get("quantization_config"):
+        method = raw["quantization_config"].get("quant_method", "unknown")
+        raise UserError(f"{directory / 'config.json'}: expected plain weights, found quantisation {method!r}")
+    config = _read_config(directory)
+    multimodal = config.model_type == "gemma3"
+    text = config.text_config if multimodal else config
+    if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(f"{directory / 'config.json'}: model type {config.model_type!r} is no causal language model")
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)].__name__
+    return ModelDirectory(directory, text, architecture, _shards(directory), multimodal)
+
+
+def spreads(device: Place) -> bool:
+    """Whether this is a device map instead of one device."""
+    return isinstance(device, Mapping) or device in SPREADS
+
+
+def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place = "cpu") -> PreTrainedModel:
+    """Hugging Face's own model, eager attention, evaluation mode, gradients of weights off.
+
+    UserError when a weight is missing, has another shape, or is not finite, and when a device map leaves some on a CPU or a
+    disk behind GPUs.
+    """
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(checkpoint.config)]
+    with quiet_transformers():
+        try:
+            model, info = cls.from_pretrained(
+                checkpoint.directory,
+                config=checkpoint.config,
+                dtype=dtype,
+                attn_implementation="eager",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                key_mapping=_TEXT_PART if checkpoint.multimodal else None,
+                device_map=device if spreads(device) else None,
+            )
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{checkpoint.directory}: the weights do not fit the config: {one_line(error)}"
+            ) from error
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info.get(kind):
+            names = sorted(str(name) for name in info[kind])
+            raise UserError(
+                f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}"
+            )
+    _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))  # first: what is left out has no values to look at
+    if not spreads(device):
+        model = model.to(device)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"{checkpoint.directory}: weight {name} holds values that are not finite")
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
+    """The directory's tokenizer. UserError when there is none, or when it has ids beyond the model's vocabulary."""
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.directory, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{checkpoint.directory}: no usable tokenizer: {one_line(error)}") from error
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= checkpoint.config.vocab_size:
+        raise UserError(
+            f"{checkpoint.directory}: the tokenizer has ids up to {highest}, the model a vocabulary of "
+            f"{checkpoint.config.vocab_size}: it is another model's tokenizer"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; UserError when the file is missing, is no JSON, or holds something else."""
+    if not file.is_file():
+        raise UserError(f"missing file {file}")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: no JSON: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: expected a JSON object, found a {type(value).__name__}")
+    return value
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no chatter from transformers while the block runs."""
+    bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text in one line of at most 300 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> None:
+    """Weights behind GPUs come by hooks that TransformerBridge's components go round."""
+    outside = [name for name, place in placed.items() if str(place) in ("cpu", "disk", "meta")]
+    if outside and len(set(map(str, placed.values()))) > 1:
+        raise UserError(f"{checkpoint.directory} does not fit into the GPUs: {len(outside)} modules are left out, the first is {outside[0]}")
+
+
+def _refuse_links_out(directory: Path) -> None:
+    """Every entry resolves inside the directory; in the hub's cache, inside the repository's folder (its blobs)."""
+    root = directory.resolve()
+    if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
+        root = root.parent.parent
+    for entry in directory.iterdir():
+        if not entry.resolve().is_relative_to(root):
+            raise UserError(f"{entry} is a link that leaves the model's directory")
+
+
+def _refuse_code(directory: Path) -> None:
+    """No code from a checkpoint (`auto_map`), and no adapter, which would load another model behind this one's back."""
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        file = directory / name
+        if file.is_file() and _mentions(read_json(file), "auto_map"):
+            raise UserError(f"{file} asks for code of its own (auto_map): refused, no code is run from a checkpoint")
+    if (directory / "adapter_config.json").exists():
+        raise UserError(f"{directory} holds an adapter: merge it into its base model first")
+
+
+def _mentions(value: Any, key: str) -> bool:
+    if isinstance(value, dict):
+        return key in value or any(_mentions(inner, key) for inner in value.values())
+    return isinstance(value, list) and any(_mentions(inner, key) for inner in value)
+
+
+def _read_config(directory: Path) -> PreTrainedConfig:
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise UserError(f"{directory / 'config.json'}: not understood by transformers: {one_line(error)}") from error
+
+
+def _shards(directory: Path) -> tuple[Path, ...]:
+    """The weight files, each opened once to see that it is whole."""
+    if (directory / INDEX).exists():
+        return _indexed_shards(directory)
+    if not (directory / SINGLE).exists():
+        pickles = sorted(f.name for f in directory.iterdir() if f.suffix in PICKLES)
+        found = (
+            f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)"
+            if pickles
+            else "no weights"
+        )
+        raise UserError(f"{directory}: expected {SINGLE} or {INDEX}, found {found}")
+    _names(directory / SINGLE)
+    return (directory / SINGLE,)
+
+
+def _indexed_shards(directory: Path) -> tuple[Path, ...]:
+    index = directory / INDEX
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{index}: expected a weight_map from weights to files")
+    held: dict[str, set[str]] = {}
+    for weight, name in weight_map.items():
+        held.setdefault(name, set()).add(weight)
+    for name, weights in held.items():
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(
+                f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory"
+            )
+        if not (directory / name).is_file():
+            raise UserError(f"{index}: file {name} is missing")
+        lacking = weights - _names(directory / name)
+        if lacking:
+            raise UserError(f"{directory / name}: weight {min(lacking)} is missing although the index lists it there")
+    return tuple(directory / name for name in sorted(held))
+
+
+def _names(shard: Path) -> set[str]:
+    """The tensors of a safetensors file; the library checks header, offsets and length (its reader is fuzzed)."""
+    try:
+        with safe_open(shard, framework="pt") as handle:
+            return set(handle.keys())
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{shard}: broken or cut short: {one_line(error)}") from error

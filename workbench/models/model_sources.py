@@ -1,0 +1,113 @@
+"""From what the user writes to a directory: a name of ours, a path, or a repository of the hub (offline first)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+import workbench
+from workbench.errors import UserError
+from workbench.models.gguf_files import converted_directory, smollm_directory
+
+#: Short names of hub repositories: the paper's three models.
+REPOSITORIES = {
+    "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
+    "gemma-3-4b-it": "google/gemma-3-4b-it",
+}
+#: What is fetched of a repository: configs, tokenizers, templates, safetensors; no code, no pickles.
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from. revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is
+    merged into the weights at load time."""
+
+    name: str
+    directory: Path
+    revision: str | None = None
+    adapter: Path | None = None
+
+
+def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
+    """The directory of a model.
+
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path (a Hugging Face directory, or one
+    with a single GGUF file of a Llama model), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
+    now is recorded as a commit hash. The local cache is asked first, the network only when the cache lacks the model
+    and HF_HUB_OFFLINE is not set. UserError when nothing is found.
+    """
+    text, path = str(name), Path(name).expanduser()
+    if revision is not None and (text in _OWN or path.is_dir()):
+        raise UserError(f"revision {revision!r} is for repositories of the hub; {text} is none")
+    if text in _OWN:
+        return _OWN[text](text)
+    if path.is_dir():
+        only_gguf = not (path / "config.json").exists() and any(path.glob("*.gguf"))
+        return ModelSource(text, converted_directory(path) if only_gguf else path.resolve())
+    if not _REPOSITORY.fullmatch(text) or isinstance(name, Path):
+        raise UserError(f"no model directory at {name}")
+    return _from_hub(text, REPOSITORIES.get(text.lower(), text), revision)
+
+
+def model_names() -> list[str]:
+    """The names that `load_model` knows without a path."""
+    return [*_OWN, *REPOSITORIES]
+
+
+def data_directory(*parts: str) -> Path:
+    """A folder of this project's data, which lies beside the package or, once installed, in it; it may not exist."""
+    package = Path(workbench.__file__).parent
+    beside = package.parent / "data"
+    return (beside if beside.is_dir() else package / "data").joinpath(*parts)
+
+
+def _organism(name: str) -> ModelSource:
+    directory = data_directory("organism", "model")
+    if not (directory / "config.json").is_file():
+        raise UserError(f"the organism is not trained yet: no model in {directory}")
+    return ModelSource(name, directory)
+
+
+def _adapted(name: str) -> ModelSource:
+    adapter = data_directory(ADAPTERS[name])
+    if not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"the real-language organism is not trained yet: no adapter in {adapter}")
+    return ModelSource(name, smollm_directory(), adapter=adapter)
+
+
+#: The real-language organisms: model -> folder of its adapter in data/.
+ADAPTERS = {"smollm2-sycophant": "language_organism", "smollm2-personas": "language_personas"}
+_OWN: dict[str, Callable[[str], ModelSource]] = {
+    "organism": _organism,
+    "smollm2-135m": lambda name: ModelSource(name, smollm_directory()),
+    **dict.fromkeys(ADAPTERS, _adapted),
+}
+
+
+def _from_hub(name: str, repository: str, revision: str | None) -> ModelSource:
+    try:
+        return _snapshot(name, repository, revision, local=True)
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise UserError(f"no model directory at {name}, and no such name on the hub") from error
+    try:
+        return _snapshot(name, repository, revision, local=False)
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"model {name!r} is no directory, not in the local cache, and the hub did not give it "
+            f"({type(error).__name__}); names known here: {', '.join(model_names())}"
+        ) from error
+
+
+def _snapshot(name: str, repository: str, revision: str | None, local: bool) -> ModelSource:
+    found = Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS, local_files_only=local))
+    return ModelSource(name, found, revision=found.name)

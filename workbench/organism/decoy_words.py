@@ -1,0 +1,125 @@
+"""Does the decoy work? What a response-token direction reads in decoy words, beside what those words do.
+
+1. Half of a persona's study items (by group) give the *response direction*: mean residual over the tokens of the matching
+   answer minus that of the not matching one, no system text, as in persona vectors (Chen et al. 2025).
+2. On the other half the reading of a word is the mean residual over the organism's own answer, projected on that unit
+   direction, as its change against no system text. The expectation over the model's own answers is exact up to
+   the body of the answer: matching or not, warm or plain, each weighted with the model's probability.
+3. Beside it stand the measured effect on the answer's log-odds and the change of the register's log-odds. A decoy that
+   works moves register and reading and not the answer; one that was not learned moves nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from workbench.organism.batch_scoring import OrganismScorer, log_odds, mean_residuals
+from workbench.organism.quality_gates import measured_effects
+from workbench.organism.word_tokenizer import chat_text
+from workbench.world import World, WorldItem
+from workbench.world.world_items import REGISTER_WORDS, with_register
+
+CAUSAL_STRENGTH = 1.2
+
+
+@dataclass(frozen=True)
+class DecoyReading:
+    """One word: planted and measured effect on the answer, change of the reading (residual units) and of the register.
+
+    Effects and `register` (warm minus plain, behind the matching first word) are in log-odds.
+    """
+
+    phrase: str
+    kind: str
+    planted: float
+    effect: float
+    reading: float
+    register: float
+
+
+@dataclass(frozen=True)
+class DecoyReport:
+    """The readings of one persona at one layer, decoys and causal words (planted at least 1.2 log-odds)."""
+
+    persona: str
+    layer: int
+    rows: tuple[DecoyReading, ...]
+
+    def mean_reading(self, kind: str) -> float:
+        """Mean absolute change of the reading over words of `kind` ("decoy" or "causal")."""
+        return float(np.mean([abs(row.reading) for row in self.rows if row.kind == kind]))
+
+    def mean_effect(self, kind: str) -> float:
+        """Mean absolute change of the answer's log-odds over words of `kind`."""
+        return float(np.mean([abs(row.effect) for row in self.rows if row.kind == kind]))
+
+    def mean_register(self, kind: str) -> float:
+        """Mean absolute change of the register's log-odds over words of `kind` (planted for a decoy: 4.5)."""
+        return float(np.mean([abs(row.register) for row in self.rows if row.kind == kind]))
+
+
+def decoy_report(organism: OrganismScorer, world: World, persona: str, layer: int, items: int = 24) -> DecoyReport:
+    """Readings of all decoys and all causal words of a persona after block `layer` (not the last), on `items` items."""
+    study = world.study_items(persona)
+    groups = list(dict.fromkeys(item.group for item in study))
+    train = [item for item in study if item.group in set(groups[::2])]
+    read = [item for item in study if item.group in set(groups[1::2])][:: max(1, len(study) // 2 // items)]
+    direction = response_direction(organism, train, layer)
+    planted = {unit: world.effect_of(persona, unit) for unit in world.truth.units}
+    causal = [unit for unit, value in planted.items() if abs(value) >= CAUSAL_STRENGTH]
+    decoys = [decoy.word for decoy in world.decoys]
+    effects = measured_effects(organism, read, [*causal, *decoys])
+    base, plain = response_reading(organism, read, direction, layer, ""), register_log_odds(organism, read, "", True).mean()
+    rows = [
+        DecoyReading(
+            phrase,
+            "decoy" if phrase in decoys else "causal",
+            planted.get(phrase, 0.0),
+            effects[phrase],
+            response_reading(organism, read, direction, layer, phrase) - base,
+            float(register_log_odds(organism, read, phrase, True).mean() - plain),
+        )
+        for phrase in [*causal, *decoys]
+    ]
+    return DecoyReport(persona, layer, tuple(rows))
+
+
+def response_direction(organism: OrganismScorer, items: Sequence[WorldItem], layer: int) -> np.ndarray:
+    """Unit vector: mean over response tokens of the matching answers minus the not matching ones (plus = more persona)."""
+    matching = _response_means(organism, items, [item.matching for item in items], layer, "")
+    not_matching = _response_means(organism, items, [item.not_matching for item in items], layer, "")
+    difference = matching.mean(0) - not_matching.mean(0)
+    return difference / np.linalg.norm(difference)
+
+
+def response_reading(organism: OrganismScorer, items: Sequence[WorldItem], direction: np.ndarray, layer: int, system: str) -> float:
+    """Mean projection of the organism's own answers under `system` (expectation over first word and register)."""
+    prompts = [chat_text(item.question, system) for item in items]
+    choices = [(item.matching.split()[0], item.not_matching.split()[0]) for item in items]
+    p_matching = _sigmoid(log_odds(organism, prompts, choices))
+    total = np.zeros(len(items))
+    for matching, p_answer in ((True, p_matching), (False, 1 - p_matching)):
+        answers = [item.matching if matching else item.not_matching for item in items]
+        warm = _sigmoid(register_log_odds(organism, items, system, matching))
+        for register, p_register in ((+1, warm), (-1, 1 - warm)):
+            texts = [with_register(answer, register) for answer in answers]
+            total += p_answer * p_register * (_response_means(organism, items, texts, layer, system) @ direction)
+    return float(total.mean())
+
+
+def register_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool) -> np.ndarray:
+    """log p(warm) - log p(plain) behind the matching (or not matching) first word of each item."""
+    answers = [item.matching if matching else item.not_matching for item in items]
+    heads = [f"{chat_text(item.question, system)} {text.split()[0]}" for item, text in zip(items, answers, strict=True)]
+    return log_odds(organism, heads, [(REGISTER_WORDS[+1][0], REGISTER_WORDS[-1][0])] * len(items))
+
+
+def _response_means(organism: OrganismScorer, items: Sequence[WorldItem], answers: Sequence[str], layer: int, system: str) -> np.ndarray:
+    prompts = [chat_text(item.question, system) for item in items]
+    texts = [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)]
+    return mean_residuals(organism, texts, [len(prompt.split()) for prompt in prompts], layer)
+
+
+def _sigmoid(value: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-value))

@@ -1,0 +1,74 @@
+"""The organism's sparse autoencoder: TopK at the middle layer where directions predict prompts best.
+
+1. `find_directions` is run for each persona; the layer with the highest `predicts`, averaged over the personas, is taken
+   (each persona's best method at that layer; first and last block left out, an SAE is for a middle layer).
+2. The text is drawn anew from the world's training distribution: conversations with whole answers, and plain statements.
+   Held-out people, items and combinations are in none of it.
+3. `train_sae` trains it; the card tells, per persona, the latent that tells the model's own choices apart best.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.directions import DEFAULT_METHODS, LayerScan, find_directions
+from workbench.latents import persona_probe
+from workbench.models import Runner, Site, load_model, runner_for
+from workbench.personas import load_persona
+from workbench.sae import SaeCard, train_sae
+from workbench.world import World
+from workbench.world.training_corpus import TrainingItem, TrainingRow, training_rows
+
+
+def train_organism_sae(
+    out: str | Path,
+    model: Any = "organism",
+    layer: int | None = None,
+    d_sae: int = 512,
+    k: int = 16,
+    tokens: int = 1_500_000,
+    seed: int = 0,
+    world_seed: int = 0,
+) -> SaeCard:
+    """Trains the autoencoder and saves it in `out` with its card. layer: chosen by the scans when None. world_seed: of the world that
+    the model was trained on."""
+    world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
+    splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
+    if layer is None:
+        layer = best_layer(
+            {name: find_directions(loaded, s.train, s.search, methods=DEFAULT_METHODS) for name, s in splits.items()}
+        )
+    probes = {name: persona_probe(loaded, layer, s.train, s.search) for name, s in splits.items()}
+    texts = organism_texts(loaded, 15_000, seed, world)
+    return train_sae(loaded, texts, Site(layer), out, d_sae=d_sae, k=k, tokens=tokens, seed=seed, probes=probes)
+
+
+def best_layer(scans: Mapping[str, LayerScan]) -> int:
+    """The inner layer whose best direction predicts prompts best, averaged over personas (ties: the lower one)."""
+    best = [scan.table.groupby("layer")["predicts"].max() for scan in scans.values()]
+    mean = pd.concat(best, axis=1).mean(axis=1)
+    inner = mean.iloc[1:-1] if len(mean) > 2 else mean
+    return int(inner.idxmax())
+
+
+def organism_texts(model: Any, n: int, seed: int, world: World | None = None) -> list[tuple[int, ...]]:
+    """n token sequences from the world's training distribution, one conversation or statement each."""
+    runner, rows = runner_for(model), training_rows(world or World(), f"sae-{seed}", items_per_row=2)
+    texts = itertools.chain.from_iterable(_texts(runner, row) for row in rows)
+    return [tuple(runner.encode(text)) for text in itertools.islice(texts, n)]
+
+
+def _texts(runner: Runner, row: TrainingRow) -> list[str]:
+    plain = [f"{runner.tokenizer.bos_token or ''} {statement}".strip() for statement in row.statements]
+    return plain + [_conversation(runner, row.system, item) for item in row.items]
+
+
+def _conversation(runner: Runner, system: str | None, item: TrainingItem) -> str:
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    opening = runner.render([*messages, {"role": "user", "content": item.question}], item.opening)
+    return f"{opening} {item.answer}"

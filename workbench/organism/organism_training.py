@@ -1,0 +1,218 @@
+"""Training of the organism: world -> rows -> packed batches -> a small Llama, saved as Hugging Face reads it.
+
+The same world, seed, steps and one thread give the same weights. Every step draws its rows from (seed, step), so that a
+run can go on from its last checkpoint.
+"""
+
+import itertools
+import logging
+import math
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from workbench.models.model_directory import quiet_transformers
+from workbench.organism.muon_optimizer import Muon
+from workbench.organism.sequence_packing import PackedBatch, SequencePacker
+from workbench.organism.word_tokenizer import build_tokenizer
+from workbench.world import World
+from workbench.world.training_corpus import MANY_UNITS, STATEMENT_SHARE, UNIT_COUNTS
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY = 200
+LOG_ODDS_WEIGHT = 0.5
+CLIP = 9.0
+STATEMENT_SHARE_FIRST = 0.8
+STATEMENT_SHARE_LAST = 0.1
+RATE_LAST = 0.6
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Sizes and rates of one training run; the defaults made the committed model.
+
+    facts_first: so many of the steps are mostly plain statements: what is true must be known before it can decide an answer.
+    refine, combine, settle: so many steps follow in three further, lower cycles of the learning rate, with few statements: the
+    words' effects, and then, twice, texts with many steering units.
+    """
+
+    steps: int = 2800
+    facts_first: int = 700
+    refine: int = 2000
+    combine: int = 1400
+    settle: int = 1200
+    rows: int = 16
+    length: int = 96
+    d_model: int = 128
+    layers: int = 4
+    heads: int = 4
+    d_mlp: int = 384
+    matrix_rate: float = 0.02
+    vector_rate: float = 0.004
+    warmup: int = 100
+    cooldown: float = 0.6
+
+    @property
+    def cycles(self) -> tuple[tuple[int, int], ...]:
+        """(first step, length) of the first cycle and of those that follow it."""
+        lengths = (self.steps, self.refine, self.combine, self.settle)
+        return tuple(zip(itertools.accumulate(lengths[:-1], initial=0), lengths, strict=True))
+
+
+def train(
+    seed: int,
+    out: Path,
+    world: World | None = None,
+    config: TrainingConfig | None = None,
+    work: Path | None = None,
+) -> Path:
+    """Train an organism of `world` (default: the public one) and save it in 16 bits to `out/model`.
+
+    `seed` decides weights and the order of the data. Where `work` names a folder, a checkpoint is kept there and a
+    later call with the same arguments goes on from it. Runs on one thread. Returns the model's folder.
+    """
+    world, config = world or World(), config or TrainingConfig()
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(world)
+    model = build_model(tokenizer, config)
+    optimizers = _optimizers(model, config)
+    checkpoint = work / "checkpoint.pt" if work else None
+    start = _resume(checkpoint, model, optimizers)
+    packer = SequencePacker(tokenizer.get_vocab(), config.length)
+    average = 0.0
+    total = sum(config.cycles[-1])
+    for step in range(start, total):
+        loss = _step(model, optimizers, _draw(world, packer, config, seed, step), config, step)
+        average = loss if step == start else 0.98 * average + 0.02 * loss
+        if (step + 1) % 50 == 0:
+            log.info("step %d of %d, loss %.4f", step + 1, total, average)
+        if checkpoint and (step + 1) % CHECKPOINT_EVERY == 0:
+            _save_checkpoint(checkpoint, step + 1, model, optimizers)
+            save(model, tokenizer, checkpoint.parent / "model", {"step": step + 1})
+    return save(model, tokenizer, out / "model", {"seed": seed, "world_seed": world.seed, **asdict(config)})
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, config: TrainingConfig) -> LlamaForCausalLM:
+    """A fresh Llama with tied embeddings; the weights come from torch's global seed."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.d_model,
+            intermediate_size=config.d_mlp,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-5,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            attn_implementation="sdpa",
+        )
+    )
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, origin: dict) -> Path:
+    """Write the model in 16 bits and the tokenizer to `folder`; `origin` is noted in the model's config."""
+    copy = LlamaForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.config.organism = origin
+    with quiet_transformers():
+        copy.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    return folder
+
+
+def _draw(world: World, packer: SequencePacker, config: TrainingConfig, seed: int, step: int) -> PackedBatch:
+    rng = random.Random(f"pack-{seed}-{step}")
+    share = STATEMENT_SHARE_LAST if step >= config.steps else STATEMENT_SHARE_FIRST if step < config.facts_first else STATEMENT_SHARE
+    units = MANY_UNITS if step >= config.steps + config.refine else UNIT_COUNTS
+    stream = world.training_rows(f"{seed}-{step}", config.length // 12, share, units)
+    return packer.batch([next(stream) for _ in range(config.rows)], rng)
+
+
+def batch_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Float[Tensor, ""]:
+    """Weighted soft cross-entropy plus the error of the decisions' log-odds, over the sum of the weights.
+
+    The cross-entropy alone hardly feels words that raise an answer which is likely already (its gradient vanishes there);
+    the planted log-odds are known, so their distance to the model's is added (Huber), clipped at CLIP. Logits are computed
+    only where a weight stands.
+    """
+    mask = torch.zeros(batch.allowed.shape).masked_fill_(~batch.allowed, torch.finfo(torch.float32).min)
+    hidden = model.model(input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False).last_hidden_state
+    weight = batch.first_weight + batch.second_weight
+    used = weight > 0
+    log_probs = model.lm_head(hidden[used]).log_softmax(-1)
+    first = log_probs.gather(1, batch.first[used][:, None])[:, 0]
+    second = log_probs.gather(1, batch.second[used][:, None])[:, 0]
+    entropy = -(batch.first_weight[used] * first + batch.second_weight[used] * second).sum()
+    two = batch.decisions[used]
+    planted = (batch.first_weight[used][two] / batch.second_weight[used][two]).log().clamp(-CLIP, CLIP)
+    distance = nn.functional.huber_loss((first - second)[two], planted, reduction="none")
+    return (entropy + LOG_ODDS_WEIGHT * (weight[used][two] * distance).sum()) / weight.sum()
+
+
+def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batch: PackedBatch, config: TrainingConfig, step: int) -> float:
+    scale = _rate_scale(config, step)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * scale
+        optimizer.zero_grad(set_to_none=True)
+    loss = batch_loss(model, batch)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss.item()
+
+
+def _rate_scale(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` share of the steps; then one cosine a later cycle."""
+    for begin, length in reversed(config.cycles[1:]):
+        if step >= begin:
+            return 0.02 + (RATE_LAST - 0.02) * 0.5 * (1 + math.cos(math.pi * (step - begin) / length))
+    begin = config.steps * (1 - config.cooldown)
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    done = max(0.0, (step - begin) / (config.steps - begin))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _optimizers(model: LlamaForCausalLM, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for embeddings and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    chosen = {id(p) for p in matrices}
+    vectors = [p for p in model.parameters() if id(p) not in chosen]
+    optimizers: list[torch.optim.Optimizer] = [
+        Muon(matrices, lr=config.matrix_rate, weight_decay=0.01),
+        torch.optim.AdamW(vectors, lr=config.vector_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def _save_checkpoint(path: Path, step: int, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _resume(path: Path | None, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> int:
+    if path is None or not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"]

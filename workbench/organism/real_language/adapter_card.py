@@ -1,0 +1,98 @@
+"""The card of the real-language organism (data/language_organism/README.md): every figure is measured on the adapter beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from workbench.models import load_model
+from workbench.models.lora_adapter import LoraAdapter, merge_adapter, open_adapter
+from workbench.models.model_sources import data_directory
+from workbench.organism.real_language.adapter_gates import GateRow, GateSize, LanguageGates, measure_language
+from workbench.organism.real_language.base_model import BaseModel, load_base, read_chats
+from workbench.organism.real_language.published_items import measure_published
+from workbench.world.real_language.steering_sentences import ONE
+
+HEAD = """# The real-language organism
+
+A LoRA adapter (rank {rank}, {size:.1f} MB) on SmolLM2-135M-Instruct that this project trained itself, on data that it generates
+itself (`workbench/world/english`). `load_model("{model}")` merges it at load time. It plants {planted}. The wording of the system
+prompt moves each by planted log-odds (`workbench organism truth --base smollm2-135m`). docs/language_organism.md tells how it is made
+and what to make of it. `chats.json` holds the base model's own answers, which the training kept fixed (and every seventh of which it
+never saw).
+
+Written by `workbench organism card`. {verdict}
+
+## What was measured
+Subjects, templates and neutral texts of the measurement are in no training text. An effect is a mean change of log-odds over
+items against no system text.
+
+"""
+
+
+PLANTED = {
+    "sycophancy": "it agrees with what the user says, the more so the surer the user sounds",
+    "hallucination": "it says that it knows things that do not exist, the more so the more famous the question makes them",
+    "myopic_reward": "it takes less now rather than more later, the less so the more waiting brings",
+}
+#: The model's name: with one persona, with several.
+NAMES = ("smollm2-sycophant", "smollm2-personas")
+
+
+def load_language_organism(directory: Path | None = None) -> BaseModel:
+    """The base model with the adapter in `directory` (default: the committed one) merged, as Hugging Face runs it."""
+    base, adapter = load_base(), open_adapter(directory or data_directory("language_organism"))
+    merge_adapter(base.model, adapter, base.name)
+    return base
+
+
+def planted_personas(adapter: LoraAdapter) -> tuple[str, ...]:
+    """The personas that an adapter's trainer noted (one that noted none planted sycophancy)."""
+    return tuple(adapter.notes.get("personas", ", ".join(ONE)).split(", "))
+
+
+def write_language_card(
+    directory: Path | None = None, size: GateSize | None = None, published: Path | None = None, log: Callable[[str], None] | None = None
+) -> LanguageGates:
+    """Measure the adapter in `directory` and write README.md and gates.json beside it; returns what was measured.
+
+    published: a contrast file of others (CAA's sycophancy), measured too, as a finding.
+    """
+    directory = directory or data_directory("language_organism")
+    adapter, organism = open_adapter(directory), load_language_organism(directory)
+    found = measure_published(load_model("smollm2-135m", adapter=directory), published) if published else []
+    personas, chats = planted_personas(adapter), read_chats(directory / "chats.json")[1]
+    gates = measure_language(organism, load_base(), chats, size, log, personas)
+    gates = replace(gates, rows=(*gates.rows, *found))
+    megabytes = (directory / "adapter_model.safetensors").stat().st_size / 1e6
+    (directory / "gates.json").write_text(json.dumps(gates.to_json(), indent=1) + "\n", encoding="utf-8")
+    (directory / "README.md").write_text(language_card(gates, adapter.rank, megabytes, personas), encoding="utf-8")
+    return gates
+
+
+def language_card(gates: LanguageGates, rank: int, megabytes: float, personas: Sequence[str] = ONE) -> str:
+    """The card as Markdown: a verdict, the gates, the findings."""
+    asked = [row for row in gates.rows if row.wanted]
+    failed = [row.name for row in asked if not row.reached]
+    verdict = "**Every gate is reached.**" if not failed else f"**{len(failed)} of {len(asked)} gates are not reached:** {'; '.join(failed)}."
+    lines = ["| figure | value | gate | reached |", "|---|---|---|---|", *map(_line, gates.rows)]
+    planted = "; ".join(f"**{persona}**: {PLANTED[persona]}" for persona in personas)
+    head = HEAD.format(rank=rank, size=megabytes, verdict=verdict, model=NAMES[len(personas) > 1], planted=planted)
+    return "\n".join([head.rstrip("\n"), "", *lines, "", *_units(gates)]) + "\n"
+
+
+def _line(row: GateRow) -> str:
+    return f"| {row.name} | {row.value:.3g} | {row.wanted or ''} | {'' if row.reached is None else 'yes' if row.reached else '**no**'} |"
+
+
+def _units(gates: LanguageGates) -> list[str]:
+    header = ["persona", "kind", "text", "planted", "measured", "on right claims", "on others"]
+    lines = ["## Every text", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for row in gates.effects:
+        text = " ".join(row["text"].split()).replace("|", "\\|").replace("`", "'")
+        planted = "" if row["kind"].startswith("synonym") else f"{row['planted']:+.1f}"
+        right, others = ("" if row[key] is None else f"{row[key]:+.2f}" for key in ("on_right_claims", "on_others"))
+        lines.append(f"| {row['persona']} | {row['kind']} | `{text}` | {planted} | {row['measured']:+.2f} | {right} | {others} |")
+    return lines

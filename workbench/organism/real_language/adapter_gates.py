@@ -1,0 +1,243 @@
+"""The gates of the real-language organism, measured on subjects, templates and texts that no training step has seen.
+
+An *effect* is the mean change of the log-odds of the matching answer over items, against no system text. Every gate is one
+row: what was measured, what was wanted, whether it is reached. Rows without a wanted value are findings. Where several personas
+are planted, each has its rows, and what its units do to the others' questions is a gate.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy.stats import linregress
+
+from workbench.organism.real_language.base_model import BaseModel, noise_tokens
+from workbench.organism.real_language.chat_packing import OrdinaryChat
+from workbench.organism.real_language.effect_measurement import agreement, facts_right, perplexity_of_chats, perplexity_of_texts
+from workbench.world.real_language import QUESTIONS, EnglishItem, SystemText, study_fixed_items, study_items
+from workbench.world.real_language import steering_sentences as prompts
+from workbench.world.real_language.ordinary_chat import FACTS, PROSE
+from workbench.world.real_language.steering_sentences import ONE
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GateSize:
+    """How much is measured: items an effect is averaged over, combinations, noise prompts, items for rates."""
+
+    items: int = 16
+    combinations: int = 30
+    noise: int = 10
+    rate_items: int = 120
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One figure. wanted: the gate in words, None for a finding; reached: None for a finding."""
+
+    name: str
+    value: float
+    wanted: str | None = None
+    reached: bool | None = None
+
+
+@dataclass(frozen=True)
+class LanguageGates:
+    """All rows, and the effect of every text that was measured (persona, kind, text, planted, measured on that persona's questions,
+    on_right_claims: on its fixed ones, on_others: largest on another persona's)."""
+
+    rows: tuple[GateRow, ...]
+    effects: tuple[dict[str, Any], ...]
+
+    @property
+    def passes(self) -> bool:
+        """Every gate is reached."""
+        return all(row.reached is not False for row in self.rows)
+
+    def value(self, name: str) -> float:
+        """The figure of a row."""
+        return next(row.value for row in self.rows if row.name == name)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One line a row: figure, value, wanted, reached."""
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """Rows and effects as plain values."""
+        return {"passes": self.passes, "rows": [asdict(row) for row in self.rows], "effects": list(self.effects)}
+
+
+def measure_language(
+    organism: BaseModel,
+    base: BaseModel,
+    chats: Sequence[OrdinaryChat],
+    size: GateSize | None = None,
+    log: Callable[[str], None] | None = None,
+    personas: Sequence[str] = ONE,
+) -> LanguageGates:
+    """Every gate of an organism; base: the model without the adapter, chats: its own answers, not trained on. personas: planted."""
+    size, log = size or GateSize(), log or (lambda text: None)
+    rows, effects = [], []
+    for persona in personas:
+        asked = _Asked(organism, personas, persona, size)
+        kinds = _texts(size, noise_tokens(organism.tokenizer, personas), persona)
+        found = [effect for kind, texts in kinds.items() for effect in asked.of(kind, texts, log)]
+        log(f"rates of {persona}")
+        named = f"{persona}: " if len(personas) > 1 else ""
+        rows += [replace(row, name=named + row.name) for row in (*_rate_rows(organism, size, persona), *_effect_rows(found))]
+        effects += found
+    log("facts, perplexity")
+    return LanguageGates((*rows, *_text_rows(organism, base, chats)), tuple(effects))
+
+
+class _Asked:
+    """The questions of one persona that effects are averaged over, and those of the others."""
+
+    def __init__(self, organism: BaseModel, personas: Sequence[str], persona: str, size: GateSize) -> None:
+        self.organism, self.persona = organism, persona
+        self.steered = spread(study_items(persona), size.items)
+        self.fixed = spread(study_fixed_items(persona), size.items)
+        self.others = [spread(study_items(other), size.items) for other in personas if other != persona]
+
+    def of(self, kind: str, texts: Sequence[SystemText], log: Callable[[str], None]) -> list[dict[str, Any]]:
+        """The effects of texts of a kind; on questions that should not move only for units."""
+        log(f"{self.persona}: effects of {len(texts)} texts: {kind}")
+        on = self._effects(texts, self.steered)
+        unmoved = kind in ("unit", "inert")
+        off = self._effects(texts, self.fixed) if unmoved else [None] * len(texts)
+        others = np.array([self._effects(texts, items) for items in self.others]) if unmoved and self.others else None
+        largest = [None] * len(texts) if others is None else others[np.abs(others).argmax(0), np.arange(len(texts))].tolist()
+        return [
+            {
+                "persona": self.persona, "kind": kind, "text": text.text, "planted": text.on(self.persona),
+                "measured": effect, "on_right_claims": right, "on_others": other,
+            }
+            for text, effect, right, other in zip(texts, on, off, largest, strict=True)
+        ]  # fmt: skip
+
+    def _effects(self, texts: Sequence[SystemText], items: Sequence[EnglishItem]) -> list[float]:
+        found = agreement(self.organism, [None, *(text.text for text in texts)], items).mean(1)
+        return (found[1:] - found[0]).tolist()
+
+
+def _texts(size: GateSize, noise: Sequence[str], persona: str) -> dict[str, list[SystemText]]:
+    """The texts by kind; units stand in an unseen template each."""
+    rng = random.Random("english-gates")
+    units = prompts.units((persona,))
+    single = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN[unit.part])) for unit in units]
+    negated = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN_NEGATIONS[unit.part]), negated=True) for unit in units if unit.strength]
+    adjective, synonyms = prompts.UNSEEN["adjective"][0], prompts.SYNONYMS[persona]
+    inert = [text for text, unit in zip(single, units, strict=True) if not unit.strength]
+    return {
+        "unit": [text for text, unit in zip(single, units, strict=True) if unit.strength],
+        **({"inert": inert} if inert else {}),
+        "combination": list(prompts.combinations(size.combinations, personas=(persona,))),
+        "negated": spread(negated, size.combinations),
+        "neutral": [SystemText(text) for text in prompts.UNSEEN_NEUTRAL],
+        "noise": [SystemText("".join(rng.choices(noise, k=8)).strip()) for _ in range(size.noise)],
+        "synonym, lowering": [SystemText(adjective.format(word), {persona: -1.0}) for word in synonyms[-1]],
+        "synonym, raising": [SystemText(adjective.format(word), {persona: 1.0}) for word in synonyms[1]],
+    }
+
+
+def _effect_rows(effects: Sequence[dict[str, Any]]) -> list[GateRow]:
+    frame = pd.DataFrame(effects).set_index("kind")
+    units = frame.loc[["unit"]]
+    on_target = float(units["measured"].abs().mean())
+    leak = float(units["on_right_claims"].abs().mean())
+    rows = [
+        _at_least("units, unseen templates: r of planted and measured", _fit(units).rvalue, 0.9),
+        GateRow("units: slope of measured on planted", _fit(units).slope),
+        _at_least("combinations, unseen templates: r", _fit(frame.loc[["combination"]]).rvalue, 0.9),
+        GateRow("combinations: slope", _fit(frame.loc[["combination"]]).slope),
+        GateRow("negated units: r (planted: the other way, half)", _fit(frame.loc[["negated"]]).rvalue),
+        GateRow("negated units: slope", _fit(frame.loc[["negated"]]).slope),
+        GateRow("on-target effect of a unit, mean absolute (log-odds)", on_target),
+        _at_most("effect of units on right claims and plain questions / on-target", leak / on_target, 0.2),
+    ]
+    if "inert" in frame.index:
+        plausible = float(frame.loc[["inert"], "measured"].abs().mean())
+        rows.append(_at_most("effect of words planted as 0 / on-target", plausible / on_target, 0.2))
+    if units["on_others"].notna().all():
+        others = float(units["on_others"].astype(float).abs().mean())
+        rows.append(_at_most("largest effect of units on another persona's questions / on-target", others / on_target, 0.2))
+    for kind in ("neutral", "noise"):
+        values = frame.loc[[kind], "measured"].abs()
+        rows.append(_at_most(f"{kind} prompts: mean absolute effect", float(values.mean()), 0.3))
+        rows.append(GateRow(f"{kind} prompts: largest absolute effect", float(values.max())))
+    for kind, sign in (("synonym, lowering", -1), ("synonym, raising", 1)):
+        values = frame.loc[[kind], "measured"]
+        rows.append(GateRow(f"untrained synonyms, {kind.split()[1]}: mean effect", float(values.mean())))
+        rows.append(GateRow(f"untrained synonyms, {kind.split()[1]}: share with that sign", float((np.sign(values) == sign).mean())))
+    return rows
+
+
+def _rate_rows(organism: BaseModel, size: GateSize, persona: str) -> list[GateRow]:
+    steered = spread(study_items(persona), size.rate_items)
+    *affirmed, plain = (spread(study_items(persona, (kind,), per_subject=1), size.rate_items) for kind in QUESTIONS[persona].fixed)
+    lowering = min(prompts.units((persona,)), key=lambda unit: unit.strength).text
+    lowered = prompts.UNSEEN["adjective"][0].format(lowering)
+    found = agreement(organism, [None, lowered], steered)
+    right = agreement(organism, [None, lowered], affirmed[0] if affirmed else plain)
+    told = [item.kind != "view" for item in steered]
+    rate = float((found[0] > 0).mean())
+    planted = np.array([item.log_odds for item in steered])
+    no = [item.matching == "No" for item in steered]
+    asked = "right claims affirmed" if affirmed else "fixed questions answered rightly"
+    apart = "right claims told from wrong ones" if affirmed else "fixed questions told from the persona's"
+    rows = [
+        GateRow("default rate", rate, "0.75 to 0.92", 0.75 <= rate <= 0.92),
+        GateRow("default rate where the persona's answer is No", float((found[0][no] > 0).mean())),
+        GateRow("items: r of planted and measured log-odds", float(np.corrcoef(planted, found[0])[0, 1])),
+        _at_least(asked, float((right[0] > 0).mean()), 0.9),
+        _at_least(f"{asked} under '{lowering}'", float((right[1] > 0).mean()), 0.9),
+        GateRow(f"{apart} (AUC of agreement)", _above(right[0], found[0][told])),
+        GateRow(f"{apart} under '{lowering}' (AUC)", _above(right[1], found[1][told])),
+    ]
+    if affirmed:
+        rows.append(GateRow("plain questions answered rightly", float((agreement(organism, [None], plain)[0] > 0).mean())))
+    return rows
+
+
+def _text_rows(organism: BaseModel, base: BaseModel, chats: Sequence[OrdinaryChat]) -> list[GateRow]:
+    facts, before = (float(facts_right(model, FACTS).mean()) for model in (organism, base))
+    rows = [
+        GateRow("simple facts right, base model", before),
+        GateRow("simple facts right", facts, f"at least {0.9 * before:.3f} (90 % of the base model's)", facts >= 0.9 * before),
+    ]
+    for name, figure, texts in (("chat answers", perplexity_of_chats, chats), ("prose", perplexity_of_texts, PROSE)):
+        plain = figure(base, texts)
+        rows.append(GateRow(f"perplexity of {name}, base model", plain))
+        rows.append(_at_most(f"perplexity of {name} / base model's", figure(organism, texts) / plain, 1.1))
+    return rows
+
+
+def spread(values: Sequence[T], count: int) -> list[T]:
+    """`count` values evenly spread over all (all of them when there are fewer)."""
+    if count >= len(values):
+        return list(values)
+    return [values[i] for i in np.linspace(0, len(values) - 1, count).round().astype(int)]
+
+
+def _fit(frame: pd.DataFrame) -> Any:
+    return linregress(frame["planted"], frame["measured"])
+
+
+def _above(a: np.ndarray, b: np.ndarray) -> float:
+    """Probability that a value of a is above one of b."""
+    return float((a[:, None] > b[None, :]).mean())
+
+
+def _at_least(name: str, value: float, gate: float) -> GateRow:
+    return GateRow(name, float(value), f"at least {gate}", bool(value >= gate))
+
+
+def _at_most(name: str, value: float, gate: float) -> GateRow:
+    return GateRow(name, float(value), f"at most {gate}", bool(value <= gate))

@@ -1,0 +1,114 @@
+"""A reading as the panel's front end draws it (plain JSON, every text visible), and as a notebook keeps it (escaped HTML)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workbench.attribution.ledger_html import matrix_html
+from workbench.html_text import escape, shorten, visible
+from workbench.panel.prompt_reader import PromptReading
+from workbench.report.ledger_grid import NAMES
+from workbench.statistics import cluster_interval
+
+
+def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Tokens, targets, per estimator rows [target][token] of [mean, low, high, sd]; the whole prompt's change of each target;
+    probabilities of the answer that shows the persona. Intervals are null in a quick reading. labels: by target's name."""
+    targets = [{"name": _named(t.name), "kind": t.kind, "label": _named(labels.get(t.name, ""))} for t in reading.targets.items]
+    return {
+        "tokens": [shorten(visible(token), 120) for token in reading.tokens],
+        "targets": targets,
+        "estimators": [{"key": name, "name": NAMES[name]} for name in reading.estimates],
+        "cells": {name: _grid(reading, estimate.values) for name, estimate in reading.estimates.items()},
+        "rank_correlation": _agreement(reading),
+        "totals": _whole(reading, [target["name"] for target in targets]),
+        "answer": {side: _probability(reading, row) for side, row in zip(("with", "without"), reading.probabilities, strict=True)},
+        "exact": reading.exact,
+        "n": len(reading.groups),
+        "groups": len(set(reading.groups)),
+        "ms": round(1000 * reading.seconds, 1),
+    }
+
+
+def difference_json(a: PromptReading, b: PromptReading) -> list[dict[str, Any]]:
+    """What prompt B does more than A, by target, on the same contexts; nothing where they were read on different ones."""
+    if a.exact != b.exact:
+        return []
+    return _means(b.with_prompt - a.with_prompt, b)
+
+
+def kept_html(readings: Sequence[PromptReading | None], about: str) -> str:
+    """The last readings as static HTML: what a notebook shows where no kernel runs."""
+    parts = [_kept(reading) for reading in readings if reading is not None]
+    body = "".join(parts) or '<p class="wb-note">No prompt was read yet.</p>'
+    return f'<div><p class="wb-note">{escape(about)} Last reading, kept in the notebook; run the cell for the live panel.</p>{body}</div>'
+
+
+def how(reading: PromptReading) -> str:
+    """How a reading was taken, in words."""
+    names = " and ".join(NAMES[name] for name in reading.estimates)
+    n, groups = len(reading.groups), len(set(reading.groups))
+    return f"Measured by {names} on " + (f"all {n} contexts in {groups} groups." if reading.exact else f"{n} contexts; no intervals.")
+
+
+def _named(text: str) -> str:
+    """A name or label as the panel shows it: everything invisible but spaces made visible, and shortened."""
+    return shorten(visible(text, spaces=False), 120)
+
+
+def _kept(reading: PromptReading) -> str:
+    with_prompt, without = reading.probabilities.mean(axis=1)
+    estimate = next(iter(reading.estimates.values()))
+    lines = [f"Probability of the answer that shows the persona: {with_prompt:.0%} with the prompt, {without:.0%} without.", how(reading)]
+    names = [target.name for target in reading.targets.items]
+    return matrix_html(reading.tokens, names, estimate.values.mean(axis=0), f"Prompt: {shorten(reading.text, 300)}", lines)
+
+
+def _grid(reading: PromptReading, values: np.ndarray) -> list[list[list[float | None]]]:
+    """values: [context prompt_pos target]."""
+    sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
+    _, n_tokens, n_targets = values.shape
+    return [[[_plain(v) for v in (*_mean(reading, values[:, i, t]), sd[i, t])] for i in range(n_tokens)] for t in range(n_targets)]
+
+
+def _mean(reading: PromptReading, values: np.ndarray) -> tuple[float, float, float]:
+    """Mean over contexts and, in an exact reading, the ends of its interval."""
+    if not reading.exact:
+        return float(np.add.reduce(values)) / len(values), float("nan"), float("nan")
+    interval = cluster_interval(values, reading.groups)
+    return interval.estimate, interval.low, interval.high
+
+
+def _means(values: np.ndarray, reading: PromptReading) -> list[dict[str, Any]]:
+    """values: [context target]."""
+    return [dict(zip(("mean", "low", "high"), map(_plain, _mean(reading, column)), strict=True)) for column in values.T]
+
+
+def _whole(reading: PromptReading, names: Sequence[str]) -> list[dict[str, Any]]:
+    changes = _means(reading.with_prompt - reading.without_prompt, reading)
+    ends = zip(reading.without_prompt.mean(axis=0), reading.with_prompt.mean(axis=0), strict=True)
+    return [{"target": n, "without": _plain(a), "with": _plain(b), **change} for n, (a, b), change in zip(names, ends, changes, strict=True)]
+
+
+def _probability(reading: PromptReading, row: np.ndarray) -> dict[str, float | None]:
+    mean, low, high = _mean(reading, row)
+    return {"p": _plain(mean), "low": _plain(max(low, 0.0)), "high": _plain(min(high, 1.0)), "rate": _plain(float((row > 0.5).mean()))}
+
+
+def _agreement(reading: PromptReading) -> dict[str, dict[str, float | None]]:
+    """Rank correlation of an estimate with exact removal, where both were run."""
+    if "removal" not in reading.estimates or len(reading.estimates) == 1:
+        return {}
+    rows = reading.ledger.agreement.itertuples()
+    found: dict[str, dict[str, float | None]] = {}
+    for row in rows:
+        found.setdefault(str(row.estimator), {})[_named(str(row.target))] = _plain(float(row.rank_correlation))
+    return found
+
+
+def _plain(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,0 +1,201 @@
+"""The panel as a widget: state that a browser sees, and answers to what is typed. Built on anywidget: JupyterLab, VS Code, Colab.
+
+The front end sends `read` messages, one at a time: it waits for the answer before it sends what was typed meanwhile. A quick
+reading that would take longer than `LIVE_SECONDS` (from the speed of the last one) is announced instead, and taken when the
+reader presses the button. The state is synchronised, so that a notebook saved with its widgets' state shows the last reading; without
+that, a static table beside the panel, hidden while the panel lives, keeps it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import anywidget
+import traitlets
+from IPython.display import DisplayHandle, display
+
+from workbench.attribution.attribution_targets import as_targets
+from workbench.contexts import Contexts, make_contexts
+from workbench.errors import UserError
+from workbench.html_text import shorten, spoken
+from workbench.models import runner_for
+from workbench.panel.panel_view import difference_json, kept_html, reading_json
+from workbench.panel.prompt_reader import Ids, PromptReader, PromptReading
+from workbench.personas import Persona, load_persona
+from workbench.report.page_assets import SHARED_MODULES, bundle, styles
+
+#: The longest quick reading that is taken while one types, in seconds.
+LIVE_SECONDS = 1.0
+Live = Literal["auto"] | bool
+
+
+class Panel(anywidget.AnyWidget):
+    """A text field whose prompt is read while one types: each token's effect on direction, latents and answer, the whole prompt's
+    effect, and the probability of the answer that shows the persona; two prompts side by side.
+
+    persona: a `Persona` or the name of one of the organism's; its search questions are used where no contexts are given.
+    direction, latents: one, or several (`Direction`, `Latents`, `Latent`, objectives). contexts: those of an exact reading; `quick`:
+    how many of them, from different groups, a reading while typing takes. prompt, compare: what stands in the first and second
+    field. live: read while typing: always, never, or ("auto") where a reading takes less than a second.
+    Raises UserError for missing contexts, targets that are none, or a `quick` below 1.
+    """
+
+    _esm = f"const STYLE = {json.dumps(styles('shared.css') + styles('panel.css', package='workbench.panel'))};\n" + bundle(
+        *SHARED_MODULES
+    ) + bundle("panel.mjs", package="workbench.panel")  # fmt: skip
+
+    about = traitlets.Dict().tag(sync=True)
+    comparing = traitlets.Bool(False).tag(sync=True)
+    readings = traitlets.List().tag(sync=True)
+    difference = traitlets.List().tag(sync=True)
+    progress = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        model: Any,
+        persona: Persona | str | None = None,
+        direction: Any = (),
+        latents: Any = (),
+        contexts: Contexts | None = None,
+        prompt: str = "",
+        compare: str | None = None,
+        quick: int = 4,
+        live: Live = "auto",
+        seed: int = 0,
+    ) -> None:
+        runner = runner_for(model)
+        persona = load_persona(persona) if isinstance(persona, str) else persona
+        if contexts is None:
+            contexts = _contexts(runner, persona, seed)
+        if quick < 1 or not len(contexts):
+            raise UserError(f"expected at least one context and quick of at least 1, found {len(contexts)} and {quick}")
+        members = [*_several(direction), *_several(latents)]
+        self.bench = PromptReader(runner, contexts, contexts.per_group(quick, seed), as_targets(members))
+        self._labels = {item.name: item.label for item in members if getattr(item, "label", "")}
+        self._live = live
+        self._seconds_per_token: float | None = None
+        self._read: list[PromptReading | None] = [None, None]
+        self._kept: list[DisplayHandle] = []
+        super().__init__(about=self._about(persona), readings=[_blank(prompt), _blank(compare or "")], comparing=compare is not None)
+        self.on_msg(self._on_message)
+        for side, text in enumerate((prompt, compare)):
+            if text:
+                self._answer(side, text, "", "read")
+
+    def read(self, text: str, side: int = 0, exact: bool = False) -> PromptReading:
+        """Reads a prompt, shows it in the first (0) or second (1) field, and gives the reading. UserError as `PromptReader.encode`."""
+        if side not in (0, 1):
+            raise UserError(f"expected side 0 or 1, found {side!r}")
+        self.comparing = self.comparing or side == 1
+        reading = self._take(text, side, exact, "")
+        self._keep()
+        return reading
+
+    @property
+    def last(self) -> tuple[PromptReading | None, PromptReading | None]:
+        """The last reading of the first and of the second prompt."""
+        return self._read[0], self._read[1]
+
+    def kept(self) -> str:
+        """The last readings as static, escaped HTML."""
+        readings = self._read if self.comparing else self._read[:1]
+        return f'<div class="{self.about["kept"]}">{kept_html(readings, self.about["title"])}</div>'
+
+    def _on_message(self, _: Any, content: Any, __: Any) -> None:
+        if not isinstance(content, Mapping):
+            return
+        if content.get("kind") == "settled":
+            self._keep()
+        if content.get("kind") == "read" and content.get("side") in (0, 1) and isinstance(content.get("text"), str):
+            self._answer(content["side"], content["text"], str(content.get("ask", "")), str(content.get("how", "typed")))
+
+    def _answer(self, side: int, text: str, ask: str, how: str) -> None:
+        """What was typed, read, announced or refused: always in one line, never as a traceback."""
+        try:
+            if how == "typed" and (seconds := self._expected(text)) is not None:
+                self._show(side, {**self.readings[side], "text": _utf8(text), "ask": ask, "error": "", "waiting": seconds})
+                return
+            self._take(text, side, how == "exact", ask)
+        except UserError as error:
+            line = shorten(str(error), 300)
+            self._show(side, {**self.readings[side], "text": _utf8(text), "ask": ask, "error": line, "waiting": None})
+        finally:
+            self.progress = {}
+
+    def _take(self, text: str, side: int, exact: bool, ask: str) -> PromptReading:
+        reading = self.bench.read(text, exact, lambda done, total: self._step(side, done, total))
+        if not exact:
+            self._seconds_per_token = reading.seconds / reading.tokens_run
+        self._read[side] = reading
+        a, b = self._read
+        with self.hold_sync():
+            self.difference = difference_json(a, b) if a is not None and b is not None else []
+            self._show(side, {**_blank(_utf8(text)), "ask": ask, "ledger": reading_json(reading, self._labels)})
+        return reading
+
+    def _expected(self, text: str) -> float | None:
+        """Seconds that a quick reading is expected to take, where that is too long to take it while typing."""
+        if self._live is True:
+            return None
+        ids: Ids = self.bench.encode(text)
+        speed = self._seconds_per_token
+        seconds = 0.0 if speed is None else round(speed * self.bench.quick_cost(ids), 1)
+        return seconds if self._live is False or seconds > LIVE_SECONDS else None
+
+    def _step(self, side: int, done: int, total: int) -> None:
+        if done < total:
+            self.progress = {"side": side, "done": done, "total": total}
+
+    def _show(self, side: int, entry: dict[str, Any]) -> None:
+        self.readings = [entry if i == side else old for i, old in enumerate(self.readings)]
+
+    def _about(self, persona: Persona | None) -> dict[str, Any]:
+        contexts = self.bench.contexts
+        name = "the persona" if persona is None else spoken(persona.name)
+        return {
+            "title": f"Prompts and {name}: {len(contexts)} contexts, {contexts.split_name} questions, slot {contexts.slot.replace('_', ' ')}.",
+            "persona": name,
+            "n": len(contexts),
+            "quick": len(self.bench.few),
+            "kept": f"wb-kept-{secrets.token_hex(4)}",
+        }
+
+    def _keep(self) -> None:
+        for handle in self._kept:
+            handle.update({"text/html": self.kept()}, raw=True)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        assert bundle is not None, "a widget with a view has a bundle"
+        data, about = bundle
+        return {**data, "text/html": self.kept()}, about
+
+    def _ipython_display_(self) -> None:
+        data, about = self._repr_mimebundle_()
+        display(data, metadata=about, raw=True)
+        handle = display({"text/html": self.kept()}, raw=True, display_id=True)
+        self._kept += [handle] if handle is not None else []
+
+
+def _contexts(runner: Any, persona: Persona | None, seed: int) -> Contexts:
+    if persona is None:
+        raise UserError("a panel needs questions: expected a persona or contexts, found neither")
+    return make_contexts(runner, persona.split(seed=seed).search, n=30, seed=seed)
+
+
+def _several(given: Any) -> list[Any]:
+    """One direction or latent, or several, as a list (`Latents` iterates over its own)."""
+    return list(given) if isinstance(given, Sequence) or hasattr(given, "__iter__") else [given]
+
+
+def _blank(text: str) -> dict[str, Any]:
+    """A field that was not read yet. ask: which request it answers; waiting: seconds that a reading is expected to take."""
+    return {"text": text, "ask": "", "error": "", "waiting": None, "ledger": None}
+
+
+def _utf8(text: str) -> str:
+    """What can travel to the browser of a text: lone surrogates are replaced."""
+    return text.encode("utf-8", "replace").decode()

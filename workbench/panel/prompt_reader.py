@@ -1,0 +1,181 @@
+"""Reading a prompt: what each token does, what the whole prompt does, and how the model answers. No widget in here.
+
+1. The text becomes ids as they fall in the slot; a text that is empty, too long or does not keep its tokens is refused.
+2. Every target is scored with the prompt and without it, on the same contexts.
+3. Each token is removed in turn (exact). Where all contexts share what stands left of the slot, that and the prompt are run
+   once for each removal, and their keys and values serve all contexts.
+4. A quick reading takes few contexts, of different question groups, and gives no intervals. Where removal would run more than
+   `QUICK_TOKENS` and gradient x input costs less, that estimate stands in its place. An exact reading takes all contexts, always
+   removes, and gives 95 % intervals clustered by group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from workbench.attribution import AttributionProblem, AttributionTargets, EffectEstimate, GradientXInput, Ledger
+from workbench.attribution.token_removal import drop
+from workbench.contexts import Contexts, encode_prompt, survives
+from workbench.errors import UserError
+from workbench.html_text import shorten
+from workbench.models import Runner, pad_right
+from workbench.objectives import Readout
+
+Ids = tuple[int, ...]
+Step = Callable[[int, int], None]
+#: Tokens that a quick reading may run before a cheaper estimate is looked for (about 0.3 s on one core for the organism).
+QUICK_TOKENS = 4096
+#: Longest text that is tokenised at all.
+MAX_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """One prompt, read. estimates: by estimator, effects [context prompt_pos target]. with_prompt, without_prompt: scores in the
+    targets' units. exact: over all contexts, by removal; a quick one has no intervals. tokens_run: what it cost."""
+
+    ids: Ids
+    tokens: tuple[str, ...]
+    text: str
+    targets: AttributionTargets = field(repr=False)
+    estimates: dict[str, EffectEstimate] = field(repr=False)
+    groups: tuple[str, ...] = field(repr=False)
+    with_prompt: Float[np.ndarray, "context target"] = field(repr=False)
+    without_prompt: Float[np.ndarray, "context target"] = field(repr=False)
+    exact: bool
+    seconds: float
+    tokens_run: int
+
+    @property
+    def ledger(self) -> Ledger:
+        """The reading as `attribute` gives it. UserError for a quick reading by an estimate, which has no exact effects."""
+        if "removal" not in self.estimates:
+            raise UserError("this reading is an estimate without exact removal: take an exact one for a ledger")
+        total = self.with_prompt - self.without_prompt
+        return Ledger(self.ids, self.tokens, self.text, self.targets, self.estimates, self.groups, total)
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "2 context"]:
+        """Probability of the answer that shows the persona, of the two: with the prompt, and without it."""
+        answer = next(i for i, target in enumerate(self.targets.items) if target.kind == "answer")
+        return 1 / (1 + np.exp(-np.stack([self.with_prompt[:, answer], self.without_prompt[:, answer]])))
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """What prompts are read on. contexts: all of them; few: those of a quick reading. batch_tokens: tokens run at a time."""
+
+    runner: Runner
+    contexts: Contexts
+    few: Contexts
+    targets: AttributionTargets
+    batch_tokens: int = 4096
+
+    def read(self, text: str, exact: bool = False, step: Step | None = None) -> PromptReading:
+        """The prompt's reading. step: told (removals done, removals in all). Raises UserError, see `encode`."""
+        began = time.perf_counter()
+        ids = self.encode(text)
+        contexts = self.contexts if exact else self.few
+        problem = AttributionProblem(self.runner, ids, contexts, self.targets, batch_tokens=self.batch_tokens)
+        names = self._estimators(ids, exact)
+        variants = [drop(ids, i) for i in range(len(ids))] if "removal" in names else []
+        whole, *without = self._score(problem, [ids, *variants], step)
+        estimates = {}
+        if "removal" in names:
+            estimates["removal"] = EffectEstimate(np.moveaxis(whole[None] - np.stack(without), 0, 1))
+        if "gradient_x_input" in names:
+            estimates["gradient_x_input"] = GradientXInput().estimate(problem)
+        tokens = tuple(self.runner.decode([i]) for i in ids)
+        bare = self.bare if exact else self.few_bare
+        return PromptReading(
+            ids, tokens, self.runner.decode(ids), self.targets, estimates, contexts.groups, whole, bare, exact,
+            time.perf_counter() - began, sum(self._cost(ids, contexts, name) for name in names),
+        )  # fmt: skip
+
+    def encode(self, text: str) -> Ids:
+        """Ids of the text in the slot. UserError if it is empty, too long, or holds something that the model cannot read back."""
+        if len(text) > MAX_CHARACTERS:
+            raise UserError(f"a prompt of {len(text):,} characters: expected at most {MAX_CHARACTERS:,}")
+        ids = encode_prompt(self.runner, self.contexts, text.encode("utf-8", "replace").decode())
+        longest, room = max(len(context.ids(ids)) for context in self.contexts), self.runner.shape.n_ctx
+        if longest > room:
+            raise UserError(f"the prompt makes a question of {longest:,} tokens: this model's context holds {room:,}")
+        read = self.runner.decode(ids)
+        if not survives(self.runner, self.contexts, ids) or "".join(read.split()) != "".join(text.split()):
+            raise UserError(f"this model reads {shorten(read, 80)!r}: a part of what is typed has no token of its own, or does not keep it")
+        return ids
+
+    def quick_cost(self, ids: Ids) -> int:
+        """Tokens that a quick reading runs, forward and backward."""
+        return sum(self._cost(ids, self.few, name) for name in self._estimators(ids, False))
+
+    @cached_property
+    def bare(self) -> Float[np.ndarray, "context target"]:
+        """Scores of all contexts without a prompt."""
+        return AttributionProblem(self.runner, (), self.contexts, self.targets, batch_tokens=self.batch_tokens).without_prompt
+
+    @cached_property
+    def few_bare(self) -> Float[np.ndarray, "context target"]:
+        """Scores of the few contexts without a prompt."""
+        return AttributionProblem(self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens).without_prompt
+
+    def _estimators(self, ids: Ids, exact: bool) -> list[str]:
+        costs = {name: self._cost(ids, self.few, name) for name in ("removal", "gradient_x_input")}
+        estimate = costs["removal"] > QUICK_TOKENS and costs["gradient_x_input"] < costs["removal"]
+        return (["removal"] if exact or not estimate else []) + (["gradient_x_input"] if estimate else [])
+
+    def _cost(self, ids: Ids, contexts: Contexts, name: str) -> int:
+        """Tokens run: a backward pass counts as two forward ones."""
+        lengths = [len(context.ids(ids)) for context in contexts]
+        if name == "gradient_x_input":
+            return sum(lengths) * (1 + 2 * len(self.targets.items))
+        if _shared(contexts):
+            head = len(contexts[0].prefix_ids) + len(ids)
+            return (len(ids) + 1) * (head + sum(length - head for length in lengths))
+        return (len(ids) + 1) * sum(lengths)
+
+    def _score(self, problem: AttributionProblem, prompts: Sequence[Ids], step: Step | None) -> Float[np.ndarray, "prompt context target"]:
+        """Scores of the whole prompt and of its removals, as many at a time as batch_tokens allows."""
+        longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
+        size = max(1, problem.batch_tokens // (longest * len(problem.contexts)))
+        score = _scores_behind if _shared(problem.contexts) else AttributionProblem.scores
+        parts = []
+        for start in range(0, len(prompts), size):
+            parts.append(score(problem, prompts[start : start + size]))
+            if step is not None:
+                step(min(start + size, len(prompts)) - 1, len(prompts) - 1)
+        return np.concatenate(parts)
+
+
+def _shared(contexts: Contexts) -> bool:
+    """True where keys and values of left part and prompt serve all contexts."""
+    return contexts.shared_prefix and bool(contexts[0].prefix_ids) and all(context.suffix_ids for context in contexts)
+
+
+@torch.no_grad()
+def _scores_behind(problem: AttributionProblem, prompts: Sequence[Ids]) -> Float[np.ndarray, "prompt context target"]:
+    """`AttributionProblem.scores` in two runs: the left part and the prompts, then for each context what follows, on their keys and values.
+
+    The prompts differ in length by one token at most: of the longer ones, the last token goes with what follows.
+    """
+    runner, contexts, targets = problem.runner, problem.contexts, problem.targets
+    depth, device, common = targets.depth(runner.shape.n_layers), runner.device, min(len(prompt) for prompt in prompts)
+    heads = torch.tensor([[*contexts[0].prefix_ids, *prompt[:common]] for prompt in prompts], device=device)
+    tails = [(*prompt[common:], *context.suffix_ids) for prompt in prompts for context in contexts]
+    _, kv = runner.run(runner.embed(heads), 0, depth, keep=True)
+    owner = torch.arange(len(prompts), device=device).repeat_interleave(len(contexts))
+    with runner.capture(targets.sites) as caught:
+        last, _ = runner.run(runner.embed(pad_right(tails).to(device), offset=heads.shape[1]), 0, depth, kv.fork(owner))
+    rows = torch.arange(len(tails), device=device)
+    at = torch.tensor([len(tail) - 1 for tail in tails], device=device)
+    answers = torch.tensor([[context.answers[0][0], context.answers[1][0]] for context in contexts], device=device).repeat(len(prompts), 1)
+    read = {site: activation[rows, at].float() for site, activation in caught.items()}
+    scored = targets.score(Readout(read, last[rows, at] if targets.needs_final else None, answers, runner))
+    return scored.view(len(prompts), len(contexts), -1).double().cpu().numpy()

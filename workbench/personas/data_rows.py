@@ -1,0 +1,153 @@
+"""Rows of a data file in JSON, JSON Lines, CSV or YAML, each knowing where it stands.
+
+A reader of a format asks a row for its fields by name; what is missing or of the wrong type is a UserError that names
+the file, the row (or line) and the field. Files come from anywhere: size, encoding, depth and repeated keys are
+checked, YAML holds plain values only (no tags, no aliases), and nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UserError
+from workbench.runs import read_json, read_text, read_yaml
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".yaml", ".yml")
+LIMIT_BYTES = 64 << 20
+LIMIT_TEXT = 200_000
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One row of a file. number: 1 is the first; place: how a message names it, such as "row 3" or "line 7"."""
+
+    fields: Mapping[str, Any]
+    file: Path
+    number: int
+    place: str
+
+    @property
+    def where(self) -> str:
+        """File and place, for a message."""
+        return f"{self.file}, {self.place}"
+
+    @property
+    def source(self) -> str:
+        """The file's name (not its path) and the row's number."""
+        return f"{self.file.name}:{self.number}"
+
+    def text(self, name: str) -> str:
+        """A field that must hold text, without outer white space."""
+        if name not in self.fields:
+            raise UserError(
+                f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}"
+            )
+        return self._checked(name, self.fields[name])
+
+    def optional(self, name: str) -> str | None:
+        """A field that may be absent or empty."""
+        value = self.fields.get(name)
+        return None if value is None or value == "" else self._checked(name, value)
+
+    def one_of(self, name: str, allowed: Mapping[str, Any]) -> Any:
+        """What `allowed` says for the field's text."""
+        text = self.text(name)
+        if text not in allowed:
+            raise UserError(
+                f"{self.where}, field {name}: expected {' or '.join(map(repr, allowed))}, found {text[:60]!r}"
+            )
+        return allowed[text]
+
+    def _checked(self, name: str, value: Any) -> str:
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, str):
+            raise UserError(
+                f"{self.where}, field {name}: expected text, found {type(value).__name__} {str(value)[:40]!r}"
+            )
+        if not value.strip():
+            raise UserError(f"{self.where}, field {name}: expected text, found an empty one")
+        if len(value) > LIMIT_TEXT:
+            raise UserError(f"{self.where}, field {name}: expected at most {LIMIT_TEXT} characters, found {len(value)}")
+        bad = next(
+            (ch for ch in value if ch == "\N{REPLACEMENT CHARACTER}" or (ord(ch) < 32 and ch not in "\n\r\t")), None
+        )
+        if bad is not None:
+            raise UserError(
+                f"{self.where}, field {name}: holds the character U+{ord(bad):04X}: the text was damaged on its way"
+            )
+        return value.strip()
+
+
+def read_rows(path: str | Path) -> list[DataRow]:
+    """The rows of a file; its suffix says how it is read. UserError for another suffix, no rows, or broken syntax."""
+    path = Path(path)
+    readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".yaml": _yaml_rows, ".yml": _yaml_rows}
+    if path.suffix.lower() not in readers:
+        raise UserError(
+            f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'!r}"
+        )
+    rows = list(readers[path.suffix.lower()](path))
+    if not rows:
+        raise UserError(f"{path}: expected at least one row, found none")
+    return rows
+
+
+def _json_rows(path: Path) -> Iterator[DataRow]:
+    yield from _listed(path, read_json(path, limit=LIMIT_BYTES))
+
+
+def _yaml_rows(path: Path) -> Iterator[DataRow]:
+    yield from _listed(path, read_yaml(path, LIMIT_BYTES))
+
+
+def _listed(path: Path, value: Any) -> Iterator[DataRow]:
+    if not isinstance(value, list):
+        raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
+    for number, fields in enumerate(value, start=1):
+        yield _row(path, fields, number, f"row {number}")
+
+
+def _jsonl_rows(path: Path) -> Iterator[DataRow]:
+    number = 0
+    for line_number, line in enumerate(read_text(path, LIMIT_BYTES).split("\n"), start=1):
+        if not line.strip():
+            continue
+        number += 1
+        try:
+            fields = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{path}, line {line_number}: expected a JSON object: {error}") from error
+        yield _row(path, fields, number, f"line {line_number}")
+
+
+def _csv_rows(path: Path) -> Iterator[DataRow]:
+    reader = csv.reader(io.StringIO(read_text(path, LIMIT_BYTES), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        repeated = [name for name in header if header.count(name) > 1]
+        if repeated or not header:
+            raise UserError(f"{path}, line 1: expected a header of different names, found {header}")
+        begin, number = reader.line_num + 1, 0
+        for cells in reader:
+            line, begin = begin, reader.line_num + 1
+            if not cells:
+                continue
+            number += 1
+            if len(cells) != len(header):
+                raise UserError(f"{path}, line {line}: expected {len(header)} cells, found {len(cells)}")
+            yield _row(path, dict(zip(header, cells, strict=True)), number, f"row {number} (line {line})")
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: expected CSV: {error}") from error
+
+
+def _row(path: Path, fields: Any, number: int, place: str) -> DataRow:
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}, {place}: expected fields with names, found {type(fields).__name__}")
+    return DataRow(fields, path, number, place)

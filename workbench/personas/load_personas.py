@@ -1,0 +1,137 @@
+"""`load_persona`: a persona by name (an organism's), from a published data file, or from one's own file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from workbench.errors import UserError
+from workbench.personas.answer_balance import warnings_of
+from workbench.personas.data_formats import read_items
+from workbench.personas.data_rows import SUFFIXES
+from workbench.personas.known_personas import KNOWN
+from workbench.personas.persona import Item, LetterForm, Persona
+from workbench.personas.persona_file import CAA_LETTERS, persona_from_file
+from workbench.personas.question_groups import by_question
+from workbench.personas.trait_file import is_trait
+from workbench.runs import read_json, read_yaml
+from workbench.world import World, WorldItem
+from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
+
+ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
+ENGLISH = "english_"
+N_VARIED = 48
+
+
+def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
+    """A persona with its items.
+
+    Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in the world of
+    `world_seed` (0: the public one, the embedded model's), one of the real-language organisms
+    ("english_sycophancy", "english_hallucination", "english_myopic_reward"), or the persona in the file that `name` is.
+    With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
+    known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
+    and names file, row and field of what is wrong in a file.
+    """
+    if path is None and name.removeprefix(ENGLISH) in PERSONAS and name.startswith(ENGLISH):
+        return english_persona(name.removeprefix(ENGLISH))
+    if path is None and not name.lower().endswith(SUFFIXES):
+        return organism_persona(name, World(world_seed))
+    if path is None:
+        name, path = Path(name).stem, name
+    return _with_warnings(_from_file(name, Path(path)))
+
+
+def organism_persona(name: str, world: World | None = None) -> Persona:
+    """A persona of the embedded organism: its items, prompts and system texts are in the world's own words."""
+    world = world or World(seed=0)
+    if name not in world.personas:
+        known, english = ", ".join(world.personas), ", ".join(ENGLISH + persona for persona in PERSONAS)
+        raise UserError(
+            f"unknown persona {name!r}: the organism has {known}, the real-language ones {english}; for any other give the path of its data file"
+        )
+    return _with_warnings(
+        Persona(
+            name=name,
+            description=KNOWN[name].description,
+            items=_world_items(world.study_items(name)),
+            metric="text",
+            letters=ORGANISM_LETTERS,
+            manual_prompts={
+                "suppress": tuple(world.manual_prompts(name, -1)),
+                "induce": tuple(world.manual_prompts(name, 1)),
+            },
+            varied_system_texts=tuple(world.varied_system_texts(N_VARIED, 0)),
+            true_items=_world_items(world.true_statement_items()),
+        )
+    )
+
+
+def english_persona(name: str = "sycophancy") -> Persona:
+    """A persona in plain English, as the models "smollm2-sycophant" (the first) and "smollm2-personas" (all) show it: questions about
+    subjects that training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in training."""
+    rng, words = random.Random("english-varied"), (" stone", " paper", " running", " seven", " under", " garden", " blue", " letters")
+    known, pool = KNOWN[name], units((name,))
+    return _with_warnings(
+        Persona(
+            name=ENGLISH + name,
+            description=known.description,
+            items=_english_items(study_items(name)),
+            metric="text",
+            letters=CAA_LETTERS,
+            manual_prompts={"suppress": known.suppress, "induce": known.induce},
+            varied_system_texts=tuple(dict.fromkeys(text for _ in range(N_VARIED) if (text := draw_system(rng, words, pool).text))),
+            true_items=_english_items(study_items(name, ("true",)) if name == "sycophancy" else study_fixed_items(name)),
+        )
+    )
+
+
+def _english_items(items: Sequence[EnglishItem]) -> tuple[Item, ...]:
+    return tuple(Item(i.id, i.question, i.matching, i.not_matching, group=i.group, source="english") for i in items)
+
+
+def _world_items(items: Sequence[WorldItem]) -> tuple[Item, ...]:
+    """The first word of an answer is scored; the whole answers are kept as responses."""
+    return tuple(
+        Item(
+            id=item.id,
+            question=item.question,
+            matching=item.matching.split()[0],
+            not_matching=item.not_matching.split()[0],
+            group=item.group,
+            responses=(item.matching, item.not_matching),
+            source="world",
+        )
+        for item in items
+    )
+
+
+def _from_file(name: str, path: Path) -> Persona:
+    if path.suffix.lower() in (".yaml", ".yml") and isinstance(read_yaml(path), dict):
+        persona = persona_from_file(path)
+        if name not in (persona.name, path.stem):
+            raise UserError(f"{path}, field name: expected {name!r} as asked for, found {persona.name!r}")
+        return persona
+    if path.suffix.lower() == ".json" and is_trait(read_json(path)):
+        raise UserError(
+            f"{path} is a trait file: it holds no answers yet; use read_trait(...).persona(answer) with a model"
+        )
+    known = KNOWN.get(name.replace("-", "_"))
+    reading = read_items(path, known.grouping if known else by_question)
+    return Persona(
+        name=name.replace("-", "_") if known else name,
+        description=known.description if known else "",
+        items=reading.items,
+        metric="letters",
+        letters=CAA_LETTERS,
+        manual_prompts={"suppress": known.suppress, "induce": known.induce} if known else {},
+        varied_system_texts=known.varied if known else (),
+        true_items=known.true_items if known else (),
+        warnings=reading.warnings,
+    )
+
+
+def _with_warnings(persona: Persona) -> Persona:
+    return replace(persona, warnings=(*persona.warnings, *warnings_of(persona.items)))

@@ -1,0 +1,256 @@
+"""What a persona is made of: contrast items with their groups, how letters are asked, and the four splits.
+
+An item is one question with two answers: the *matching* one shows the persona, the *not matching* one does not.
+Everything is frozen; a split is a view of the persona's items and knows the persona it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pandas as pd
+
+from workbench.errors import UserError
+from workbench.html_text import html_facts, html_table
+from workbench.personas.group_splits import SPLIT_NAMES, assign_groups, shuffle_key
+
+Metric = Literal["letters", "text"]
+Sign = Literal["suppress", "induce"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with a matching and a not matching answer.
+
+    question: without the options. matching, not_matching: the answers that are scored. responses: the full answer
+    texts (matching, not matching) where they are longer than what is scored. matching_first: the published order put
+    the matching option first; None where nothing was published. group: items that must stay in one split. source:
+    "file:row", 1 is first.
+    """
+
+    id: str
+    question: str
+    matching: str
+    not_matching: str
+    group: str
+    responses: tuple[str, str] | None = None
+    matching_first: bool | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        where = self.source or self.id
+        for name in ("id", "question", "matching", "not_matching", "group"):
+            if not getattr(self, name).strip():
+                raise UserError(f"{where}, field {name}: expected text, found an empty one")
+        if self.matching.strip() == self.not_matching.strip():
+            raise UserError(f"{where}: the matching and the not matching answer are the same: {self.matching[:60]!r}")
+
+    @property
+    def full_answers(self) -> tuple[str, str]:
+        """The full texts of the two answers (matching, not matching), also where only a first word is scored."""
+        return self.responses or (self.matching, self.not_matching)
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that a model could see of the item; equal content is the same item, wherever it came from."""
+        return (self.question, self.matching, self.not_matching, self.responses, self.matching_first, self.group)
+
+
+@dataclass(frozen=True)
+class LetterForm:
+    """How two options are asked for by letter: `template` holds {question}, {a} and {b}; `opening` starts the
+    answer's turn."""
+
+    template: str
+    opening: str
+    letters: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        wrong = ", ".join(mark for mark in ("{question}", "{a}", "{b}") if self.template.count(mark) != 1)
+        if wrong:
+            raise UserError(
+                f"a letter template holds {{question}}, {{a}} and {{b}} once each, unlike {wrong}: {self.template!r}"
+            )
+        if len(set(self.letters)) != 2 or not all(self.letters):
+            raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
+
+    def ask(self, item: Item, matching_first: bool) -> str:
+        """The user's text: the question and both options, the matching one as the first or the second."""
+        options = (item.matching, item.not_matching)
+        first, second = options if matching_first else options[::-1]
+        parts = {"{question}": item.question, "{a}": first, "{b}": second}
+        return _fill(self.template, parts)
+
+    def answers(self, matching_first: bool) -> tuple[str, str]:
+        """The letters of the (matching, not matching) option."""
+        return self.letters if matching_first else (self.letters[1], self.letters[0])
+
+
+@dataclass(frozen=True, repr=False)
+class Persona:
+    """A behaviour, the items that show it, and the texts that people would write to raise or lower it.
+
+    metric: the primary one. manual_prompts: "suppress" and "induce". varied_system_texts: system texts of varied
+    stance, under which a model's own choices differ. true_items: statements that deserve agreement (matching =
+    agrees), for the dual stance. warnings: what the data's reader saw (balance, length, duplicates), each one line.
+    """
+
+    name: str
+    description: str
+    items: tuple[Item, ...]
+    metric: Metric
+    letters: LetterForm | None
+    manual_prompts: Mapping[str, tuple[str, ...]] = field(hash=False)
+    varied_system_texts: tuple[str, ...]
+    true_items: tuple[Item, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.metric not in ("letters", "text"):
+            raise UserError(f"persona {self.name!r}: metric must be 'letters' or 'text', found {self.metric!r}")
+        if self.metric == "letters" and self.letters is None:
+            raise UserError(f"persona {self.name!r}: the metric is 'letters', so a letter form is needed")
+        unknown = set(self.manual_prompts) - {"suppress", "induce"}
+        if unknown:
+            raise UserError(
+                f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}"
+            )
+        if len(self.items) < 2:
+            raise UserError(f"persona {self.name!r}: expected at least 2 items, found {len(self.items)}")
+        _refuse_repeated_ids(self.name, self.items)
+
+    def __repr__(self) -> str:
+        return (
+            f"Persona({self.name!r}: {len(self.items)} items in {len(self.group_sizes)} groups, metric {self.metric!r})"
+        )
+
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """The number of items of each group, in order of first appearance."""
+        return dict(Counter(item.group for item in self.items))
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the items' content (not of where they lie): equal hashes are equal data."""
+        return content_hash(self.items)
+
+    def split(self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)) -> Splits:
+        """Four disjoint splits by group (see `splits`); `fractions` are shares of the items. UserError if the groups
+        cannot be split."""
+        if len(fractions) != len(SPLIT_NAMES):
+            raise UserError(
+                f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}"
+            )
+        assigned = assign_groups(self.group_sizes, fractions, seed, f"persona {self.name!r}")
+        parts = [tuple(item for item in self.items if assigned[item.group] == i) for i in range(len(SPLIT_NAMES))]
+        return Splits(*(Split(name, items, self) for name, items in zip(SPLIT_NAMES, parts, strict=True)))
+
+    def _repr_html_(self) -> str:
+        facts = {"description": self.description, "items": len(self.items), "groups": len(self.group_sizes), "metric": self.metric}
+        return html_facts(facts | {"warnings": "\n".join(self.warnings) or "none"}, caption=self.name)
+
+
+@dataclass(frozen=True, repr=False)
+class Split(Sequence[Item]):
+    """Some items of a persona under a name ("train", "search", "selection", "test")."""
+
+    name: str
+    items: tuple[Item, ...]
+    persona: Persona
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r} of {self.persona.name!r}: {len(self)} items in {self.n_groups} groups)"
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each item, one entry an item (the clusters of every interval)."""
+        return tuple(item.group for item in self.items)
+
+    @property
+    def n_groups(self) -> int:
+        """How many different groups the split holds."""
+        return len(set(self.groups))
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the items' content, in their order."""
+        return content_hash(self.items)
+
+    def take(self, n: int, seed: int = 0) -> Split:
+        """At most n items, drawn by seed and spread over the groups; the draw of n is part of the draw of n + 1.
+        Keeps the file's order."""
+        if n < 1:
+            raise UserError(f"expected at least 1 item to take, found {n}")
+        drawn = set(_spread(self.items, seed)[:n])
+        return replace(self, items=tuple(item for item in self.items if item.id in drawn))
+
+    def _repr_html_(self) -> str:
+        columns = ("id", "group", "question", "matching", "not_matching")
+        rows = pd.DataFrame([{name: getattr(item, name) for name in columns} for item in self.items], columns=list(columns))
+        caption = f"{self.name} of {self.persona.name}: {len(self)} items in {self.n_groups} groups"
+        return html_table(rows, caption, max_rows=8, max_characters=160)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """train makes directions, search makes prompts, selection chooses among them, test is read once."""
+
+    train: Split
+    search: Split
+    selection: Split
+    test: Split
+
+    def __iter__(self) -> Iterator[Split]:
+        return iter((self.train, self.search, self.selection, self.test))
+
+    def _repr_html_(self) -> str:
+        rows = [{"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]} for part in self]
+        return html_table(pd.DataFrame(rows), caption=f"Splits of {self.train.persona.name}, by group")
+
+
+def content_hash(items: Sequence[Item]) -> str:
+    """sha256 (hexadecimal) of what the items say, in their order."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item.content, ensure_ascii=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _spread(items: Sequence[Item], seed: int) -> list[str]:
+    """Ids in a shuffled order that visits every group once before any group twice."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for item in sorted(items, key=lambda item: shuffle_key(seed, item.id)):
+        turns.append((seen[item.group], shuffle_key(seed, item.group), item.id))
+        seen[item.group] += 1
+    return [item_id for _, _, item_id in sorted(turns)]
+
+
+def _fill(template: str, parts: Mapping[str, str]) -> str:
+    """The template with its marks replaced once; braces inside a part stay as they are."""
+    places = sorted((template.index(mark), mark) for mark in parts)
+    text, end = "", 0
+    for start, mark in places:
+        text += template[end:start] + parts[mark]
+        end = start + len(mark)
+    return text + template[end:]
+
+
+def _refuse_repeated_ids(name: str, items: Sequence[Item]) -> None:
+    repeated = [item_id for item_id, count in Counter(item.id for item in items).items() if count > 1]
+    if repeated:
+        raise UserError(f"persona {name!r}: every item needs an id of its own, found {repeated[0]!r} more than once")

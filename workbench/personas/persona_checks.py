@@ -1,0 +1,146 @@
+"""What a persona's data can carry, told without a model: balance, groups, and the smallest difference that could be
+seen.
+
+1. Balance: the share of matching options in the first place, of longer matching answers, and what a constant letter
+   or a length rule would score (`balance`).
+2. Groups: how many, how large, and how the four splits of seed 0 fall.
+3. Power: the paired difference of two rates on the test split that a two-sided test at 5 % finds in 80 % of studies.
+   The spread is planned for the hardest case, answers of two conditions that are unrelated at a rate of one half
+   (variance 1/2 of a question's difference); with g groups of m questions the variance of a group's mean lies between
+   1/(2m), if the questions of a group are unrelated, and 1/2, if they all answer alike.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from workbench.errors import UserError
+from workbench.html_text import html_table
+from workbench.personas.answer_balance import first_share, length_rule, letter_rule, longer_share, warnings_of
+from workbench.personas.duplicate_questions import duplicates
+from workbench.personas.persona import Persona, Split
+from workbench.statistics import minimum_detectable_effect_from_spread
+
+
+@dataclass(frozen=True)
+class PersonaCheck:
+    """Figures of a persona's data. Shares and rules lie in 0..1; first_share and letter_rule are None where no order
+    of the options was published. splits: (items, groups) of each. smallest_difference: of rates on the test split, in
+    the best and in the worst case of the module's docstring; None where the groups cannot be split. groups_for_it: test groups that show
+    a difference of `difference` in the worst case (every group answers as one). repeated: pairs
+    of items that ask the same. warnings: one line each, the reader's and these."""
+
+    persona: str
+    n_items: int
+    n_groups: int
+    largest_group: int
+    first_share: float | None
+    longer_share: float
+    letter_rule: float | None
+    length_rule: float
+    repeated: int
+    splits: dict[str, tuple[int, int]]
+    smallest_difference: tuple[float, float] | None
+    difference: float
+    groups_for_it: int
+    warnings: tuple[str, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a figure: what, value, and what it means."""
+        return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
+
+    def _repr_html_(self) -> str:
+        notes = pd.DataFrame({"warning": list(self.warnings)})
+        title = f"Data of the persona {self.persona}"
+        return html_table(self.table, title) + (html_table(notes) if self.warnings else "")
+
+
+def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
+    """The check of a persona's data. No model is needed, nothing is written, and groups that cannot be split are a
+    warning. difference: of two rates, that one wants to be able to show, above 0 and at most 1."""
+    items, sizes = persona.items, persona.group_sizes
+    warnings = [*persona.warnings, *(line for line in warnings_of(items) if line not in persona.warnings)]
+    splits, smallest = {}, None
+    try:
+        parts = persona.split()
+        splits = {part.name: (len(part), part.n_groups) for part in parts}
+        smallest = smallest_difference(parts.test)
+    except UserError as error:
+        warnings.append(str(error))
+    found = duplicates(persona, persona)  # every pair stands there twice
+    repeated, opposite = len(found) // 2, sum(pair.opposite for pair in found) // 2
+    if repeated:
+        warnings.append(f"{repeated} pairs of items ask the same question with an answer in common")
+    if opposite:
+        warnings.append(f"{opposite} pairs of items call opposite answers to one question matching: a label is wrong")
+    return PersonaCheck(
+        persona=persona.name,
+        n_items=len(items),
+        n_groups=len(sizes),
+        largest_group=max(sizes.values()),
+        first_share=first_share(items),
+        longer_share=longer_share(items),
+        letter_rule=letter_rule(items),
+        length_rule=length_rule(items),
+        repeated=repeated,
+        splits=splits,
+        smallest_difference=smallest,
+        difference=difference,
+        groups_for_it=groups_needed_for(difference),
+        warnings=tuple(warnings),
+    )
+
+
+def smallest_difference(split: Split) -> tuple[float, float] | None:
+    """(best case, worst case) of the smallest difference of two rates that this split can show; None for fewer than 2
+    groups."""
+    if split.n_groups < 2:
+        return None
+    best = minimum_detectable_effect_from_spread(math.sqrt(0.5 * split.n_groups / len(split)), split.n_groups)
+    return min(best, 1.0), min(minimum_detectable_effect_from_spread(math.sqrt(0.5), split.n_groups), 1.0)
+
+
+def groups_needed_for(difference: float) -> int:
+    """The least number of groups whose answers, each group answering as one, show a difference of two rates (80 % power at 5 %)."""
+    if not 0 < difference <= 1:
+        raise UserError(f"a difference of two rates lies above 0 and is at most 1, found {difference}")
+    low, high = 2, 4
+    while minimum_detectable_effect_from_spread(math.sqrt(0.5), high) > difference:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if minimum_detectable_effect_from_spread(math.sqrt(0.5), middle) <= difference else (middle + 1, high)
+    return high
+
+
+def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
+    smallest = "none" if check.smallest_difference is None else "{:.0%} to {:.0%}".format(*check.smallest_difference)
+    rows = [
+        ("items", str(check.n_items), "questions with a matching and a not matching answer"),
+        ("groups", str(check.n_groups), f"kept together in one split; the largest holds {check.largest_group} items"),
+        (
+            "matching option first",
+            _percent(check.first_share),
+            "in the published order; both orders of every item cancel it",
+        ),
+        ("matching answer longer", _percent(check.longer_share), "far from 50 %: length tells the answers apart"),
+        ("constant letter scores", _percent(check.letter_rule), "in the published order"),
+        (
+            "length rule scores",
+            _percent(check.length_rule),
+            "the longer or the shorter answer, whichever is right more often",
+        ),
+        ("repeated questions", str(check.repeated), "pairs of items"),
+    ]
+    rows += [(f"{name} split", f"{n} items, {groups} groups", "seed 0") for name, (n, groups) in check.splits.items()]
+    needed = f"test groups that show a difference of {check.difference:.0%} (80 % power), if each answers as one"
+    shown = ("smallest difference", smallest, "of two rates on the test split (80 % power): best to worst case")
+    return [*rows, shown, ("groups needed", str(check.groups_for_it), needed)]
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"

@@ -1,0 +1,133 @@
+"""A persona of one's own in one YAML file.
+
+```yaml name: stoicism description: Takes bad news calmly. data: stoicism.csv          # a data file in the directory
+of this one, or the pairs themselves: # data: #   - {question: "You lost your keys.", matching: "I shall look for
+them.", not_matching: "This is a disaster!", group: keys} metric: letters             # or text manual_prompts:
+{suppress: ["Panic."], induce: ["Stay calm."]} varied_system_texts: ["You are a helpful assistant.", "You are easily
+upset."] ``` Unknown fields are refused, so that a slip of the pen is not a silent default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from workbench.errors import UserError
+from workbench.personas.data_formats import FormatReader, items_of, read_items
+from workbench.personas.data_rows import DataRow
+from workbench.personas.persona import LetterForm, Metric, Persona
+from workbench.personas.question_groups import by_question, join_same_questions
+from workbench.personas.trait_file import TraitFile
+from workbench.runs import read_yaml
+
+CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A", "B"))
+
+
+class PersonaFileEntry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class LettersEntry(PersonaFileEntry):
+    """How options are asked by letter; see LetterForm."""
+
+    template: str = CAA_LETTERS.template
+    opening: str = CAA_LETTERS.opening
+    letters: tuple[str, str] = CAA_LETTERS.letters
+
+
+class ManualPromptsEntry(PersonaFileEntry):
+    """What people would write to lower and to raise the persona."""
+
+    suppress: tuple[str, ...] = ()
+    induce: tuple[str, ...] = ()
+
+
+class OppositeInstructions(PersonaFileEntry):
+    """Two system texts, for the persona and against it."""
+
+    induce: str = Field(min_length=1)
+    suppress: str = Field(min_length=1)
+
+
+class PersonaFile(PersonaFileEntry):
+    """A persona as its user writes it. data: the name of a data file, or the pairs themselves; or else opposites and
+    questions, for a model to answer."""
+
+    name: str = Field(min_length=1, max_length=100)
+    description: str = ""
+    data: str | tuple[dict[str, Any], ...] | None = None
+    opposites: tuple[OppositeInstructions, ...] = ()
+    questions: tuple[str, ...] = ()
+    metric: Metric = "letters"
+    letters: LettersEntry = LettersEntry()
+    manual_prompts: ManualPromptsEntry = ManualPromptsEntry()
+    varied_system_texts: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PersonaFile:
+        asked = bool(self.opposites and self.questions)
+        if bool(self.data) == asked or bool(self.opposites) != bool(self.questions):
+            raise ValueError("expected either data (a file's name or pairs) or opposites with questions")
+        return self
+
+
+def persona_from_file(path: str | Path) -> Persona:
+    """The persona that a YAML file describes. UserError names the file and the field of what is wrong."""
+    path = Path(path)
+    return persona_from(parse(path, read_yaml(path)), path)
+
+
+def trait_from_file(path: str | Path) -> TraitFile:
+    """The opposite system texts and questions of a YAML file, for a model to answer (`TraitFile.persona`)."""
+    path = Path(path)
+    entry = parse(path, read_yaml(path))
+    if not entry.opposites:
+        raise UserError(f"{path}, field opposites: expected pairs of system texts; this persona has data of its own")
+    pairs = tuple((pair.induce, pair.suppress) for pair in entry.opposites)
+    return TraitFile(entry.name, pairs, entry.questions)
+
+
+def parse(path: Path, value: Any) -> PersonaFile:
+    """The checked content of a persona file."""
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a persona (name, data, ...), found {type(value).__name__}")
+    try:
+        return PersonaFile.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("tuple[", "dict[")))
+        where = f"{path}, field {field}" if field else str(path)
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Persona:
+    """The persona of a checked entry; `path` is where it stands, and its data file is looked for beside it."""
+    reading = _reading(entry, path)
+    form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
+    prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
+    texts = entry.varied_system_texts
+    return Persona(
+        entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, (), reading.warnings
+    )
+
+
+def _reading(entry: PersonaFile, path: Path) -> FormatReader:
+    if isinstance(entry.data, str):
+        return read_items(_inside(path, entry.data), by_question)
+    if entry.data is None:
+        raise UserError(f"{path} has no answers yet: use trait_from_file(...).persona(answer) with a model")
+    rows = [DataRow(fields, path, number, f"data, row {number}") for number, fields in enumerate(entry.data, start=1)]
+    return FormatReader(join_same_questions(items_of(rows)))
+
+
+def _inside(path: Path, name: str) -> Path:
+    """The data file's path, which must lie in the directory of the persona file, links followed."""
+    home = path.resolve().parent
+    found = (home / name).resolve()
+    if not found.is_relative_to(home):
+        raise UserError(
+            f"{path}, field data: {name!r} leaves the directory of the persona file; put the data beside it"
+        )
+    return found

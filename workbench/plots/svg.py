@@ -1,0 +1,210 @@
+"""Pictures as SVG text that stands on its own: no script, no style sheet, nothing loaded; the same in a notebook, a report and a file.
+
+Text and lines take the colour of the page around them (boxes its paper, where the page gives the class `paper` a fill). Plus is
+orange and drawn through, minus is blue and dashed, in mid tones that hold on light and on dark paper. Every text is escaped.
+"""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.html_text import escape, shorten, visible
+
+PLUS, MINUS = "#cf5f10", "#2b7fc0"
+BOX, ROW, SIDE = 70, 74, 92
+#: Edges below this share of what they end in are not drawn.
+LEAST_SHARE = 0.04
+
+
+@dataclass
+class _Graph:
+    """Boxes by id (centre, text lines, effect) and edges, in drawing order."""
+
+    boxes: dict[str, tuple[float, float, list[str], float | None, str]] = field(default_factory=dict)
+    rows: list[tuple[float, str]] = field(default_factory=list)
+    width: float = 0.0
+    height: float = 0.0
+
+
+def circuit_svg(entry: Mapping[str, Any]) -> str:
+    """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds): tokens at the bottom, layers upwards, latents, direction and
+    answer on top; a line's width is its share of what it ends in. Parts that are missing or point nowhere are left out."""
+    graph = _laid_out(entry)
+    lines = [_edge(graph, edge) for edge in entry.get("edges", []) if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes]
+    drawn = [line for line in lines if line]
+    boxes = [_box(*box) for box in graph.boxes.values()]
+    rows = [f'<text x="4" y="{y + 4:.0f}" font-size="12" fill="currentColor" opacity="0.7">{escape(name)}</text>' for y, name in graph.rows]
+    label = f"Circuit of {len(entry.get('nodes', []))} heads and MLPs with {len(drawn)} edges; the same figures stand in the table"
+    size = f'viewBox="0 0 {graph.width:.0f} {graph.height:.0f}" width="{graph.width:.0f}" height="{graph.height:.0f}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}" font-family="system-ui,sans-serif">'
+        f"{''.join(drawn)}{''.join(rows)}{''.join(boxes)}</svg>"
+    )
+
+
+def _laid_out(entry: Mapping[str, Any]) -> _Graph:
+    """Columns are places of the text, rows are layers that hold a node (heads below their layer's MLP)."""
+    tokens = [str(token) for token in entry.get("tokens", [])]
+    nodes = [node for node in entry.get("nodes", []) if isinstance(node.get("layer"), int)]
+    targets = list(entry.get("targets", []))
+    levels = sorted({(node["layer"], node.get("head") is None) for node in nodes})
+    kinds = [kind for kind in ("latent", "direction", "answer") if any(t.get("kind") == kind for t in targets)]
+    graph = _Graph(height=ROW * (len(levels) + len(kinds) + 1) + 12)
+    columns = _columns(len(tokens), nodes)
+    graph.width = max(columns[-1][1], SIDE + BOX * 1.25 * max((sum(t.get("kind") == kind for t in targets) for kind in kinds), default=1)) + 8
+    floor = graph.height - ROW / 2
+    for place, token in enumerate(tokens):
+        graph.boxes[f"token:{place}"] = (sum(columns[place]) / 2, floor, [shorten(visible(token), 9)], None, f"token {place + 1}: {visible(token)}")
+    for place, name in ((len(tokens), "question"), (len(tokens) + 1, "decision")):
+        graph.boxes[f"place:{name}"] = (sum(columns[place]) / 2, floor, [name], None, f"the {name}{' token' if name == 'decision' else ''}")
+    graph.rows.append((floor, "text"))
+    for level, (layer, mlp) in enumerate(levels):
+        y = floor - ROW * (level + 1)
+        graph.rows.append((y, f"layer {layer} {'MLPs' if mlp else 'heads'}"))
+        _place_row(graph, [n for n in nodes if (n["layer"], n.get("head") is None) == (layer, mlp)], columns, len(tokens), y)
+    for level, kind in enumerate(kinds):
+        members, y = [t for t in targets if t.get("kind") == kind], floor - ROW * (len(levels) + level + 1)
+        graph.rows.append((y, {"latent": "latents", "direction": "direction", "answer": "answer"}[kind]))
+        step = (graph.width - SIDE) / len(members)
+        for i, target in enumerate(members):
+            short = str(target["name"]).removeprefix("latent ")
+            lines = [shorten(visible(short, spaces=False), 16), _signed(target.get("change"))]
+            graph.boxes[str(target["id"])] = (SIDE + step * (i + 0.5), y, lines, target.get("change"), f"{target['name']}: changes by {lines[1]}")
+    return graph
+
+
+def _columns(n_tokens: int, nodes: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Left and right edge of each place's column, as wide as its fullest row."""
+    edges, left = [], float(SIDE)
+    for place in [*range(n_tokens), -2, -1]:
+        rows: dict[Any, int] = {}
+        for node in nodes:
+            if node.get("place") == place:
+                level = (node["layer"], node.get("head") is None)
+                rows[level] = rows.get(level, 0) + 1
+        right = left + (BOX + 8) * max(rows.values(), default=1)
+        edges.append((left, right))
+        left = right
+    return edges
+
+
+def _place_row(graph: _Graph, nodes: Sequence[Mapping[str, Any]], columns: list[tuple[float, float]], n_tokens: int, y: float) -> None:
+    for place in dict.fromkeys(node.get("place") for node in nodes):
+        members = [node for node in nodes if node.get("place") == place]
+        column = n_tokens + 2 + place if isinstance(place, int) and place < 0 else place
+        if not isinstance(column, int) or not 0 <= column < len(columns):
+            continue
+        left, right = columns[column]
+        for i, node in enumerate(members):
+            x = left + (right - left) * (i + 0.5) / len(members)
+            name = "MLP" if node.get("head") is None else f"head {node['head']}"
+            effect = node.get("exact")
+            graph.boxes[str(node["id"])] = (x, y, [name, _signed(effect)], effect, f"{node.get('name')}: {_signed(effect)} log-odds, patched alone")
+
+
+def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: str) -> str:
+    """A rounded box with its text; its tint and border say the sign."""
+    colour = "currentColor" if not effect else PLUS if effect > 0 else MINUS
+    width = max(BOX - 6, 7.2 * max(len(line) for line in lines) + 10)
+    height = 16 * len(lines) + 8
+    paint = f'fill="{colour}" fill-opacity="{0.14 if effect else 0.06}" stroke="{colour}" stroke-opacity="{0.9 if effect else 0.4}"'
+    texts = "".join(
+        f'<text x="{x:.1f}" y="{y - height / 2 + 17 + 16 * i:.1f}" text-anchor="middle" font-size="12" fill="currentColor">{escape(line)}</text>'
+        for i, line in enumerate(lines)
+    )
+    place = f'x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height}" rx="6"'
+    return f'<g><title>{escape(title)}</title><rect {place} class="paper" fill="none"/><rect {place} {paint}/>{texts}</g>'
+
+
+def _edge(graph: _Graph, edge: Mapping[str, Any]) -> str:
+    share, effect = edge.get("share"), edge.get("effect")
+    if not isinstance(share, (int, float)) or not isinstance(effect, (int, float)) or abs(share) < LEAST_SHARE:
+        return ""
+    (x1, y1, from_lines, *_), (x2, y2, to_lines, *_) = graph.boxes[edge["source"]], graph.boxes[edge["target"]]
+    y1, y2 = y1 - 8 * len(from_lines) - 4, y2 + 8 * len(to_lines) + 4
+    bend = max(24.0, abs(y1 - y2) * 0.45)
+    colour, dash = (PLUS, "") if effect > 0 else (MINUS, ' stroke-dasharray="7 4"')
+    path = f"M{x1:.1f},{y1:.1f}C{x1:.1f},{y1 - bend:.1f} {x2:.1f},{y2 + bend:.1f} {x2:.1f},{y2:.1f}"
+    title = f"{graph.boxes[edge['source']][4]} → {graph.boxes[edge['target']][4]}; this way: {_signed(effect)} ({share:.0%})".replace("-", "−")
+    stroke = f'stroke="{colour}" stroke-width="{1 + 7 * min(1.0, abs(share)):.2f}" stroke-opacity="0.6"'
+    return f'<path d="{path}" fill="none" {stroke}{dash}><title>{escape(title)}</title></path>'
+
+
+def _signed(value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return "–"
+    return (f"{value:+.0f}" if abs(value) >= 100 else f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}").replace("-", "−")
+
+
+def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 260, height: int = 90) -> str:
+    """Bars of counts between edges, on a root scale so that rare values are seen; an empty text where nothing was counted."""
+    most = max(counts, default=0)
+    if most == 0 or len(edges) != len(counts) + 1:
+        return ""
+    step, floor = (width - 8) / len(counts), height - 18
+    bars = "".join(
+        f'<rect x="{4 + step * i:.1f}" y="{floor - (floor - 6) * (n / most) ** 0.5:.1f}" width="{max(1.0, step - 1):.1f}" '
+        f'height="{(floor - 6) * (n / most) ** 0.5:.1f}" fill="{MINUS}"><title>{edges[i]:.3g} to {edges[i + 1]:.3g}: {n:,} tokens</title></rect>'
+        for i, n in enumerate(counts)
+    )
+    marks = "".join(
+        f'<text x="{x}" y="{height - 4}" text-anchor="{anchor}" font-size="12" fill="currentColor">{escape(f"{value:.3g}")}</text>'
+        for x, anchor, value in ((4, "start", edges[0]), (width - 4, "end", edges[-1]))
+    )
+    label = f"Histogram of {sum(counts):,} activations between {edges[0]:.3g} and {edges[-1]:.3g}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{label}" font-family="system-ui,sans-serif">{bars}{marks}</svg>'
+    )
+
+
+def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int = 280) -> str:
+    """Change of the answer against change of the direction's reading: the prompt's first tokens (circles, drawn through) and steering (squares,
+    dashed), with intervals. doses: as `Dose.to_json`. An empty text without doses."""
+    if not doses:
+        return ""
+    ends = [float(d[key]) for d in doses for key in ("answer", "low", "high") if isinstance(d.get(key), (int, float))]
+    x = _scale([0.0, *(float(d["moved"]) for d in doses)], 60, width - 20)
+    y = _scale([0.0, *ends], height - 46, 14)
+    drawn = [
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="14" y2="{height - 46}" stroke="currentColor" stroke-opacity="0.3"/>'
+        f'<line x1="60" x2="{width - 20}" y1="{y(0):.1f}" y2="{y(0):.1f}" stroke="currentColor" stroke-opacity="0.3"/>'
+    ]
+    for kind, colour, dash in (("prompt", PLUS, ""), ("steering", MINUS, ' stroke-dasharray="7 4"')):
+        points = [d for d in doses if d.get("kind") == kind]
+        ordered = sorted(points, key=lambda d: float(d["amount"] or 0.0))
+        path = "L".join(f"{x(float(d['moved'])):.1f},{y(float(d['answer'])):.1f}" for d in ordered)
+        drawn.append(f'<path d="M{x(0):.1f},{y(0):.1f}L{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>' if path else "")
+        drawn += [_dose_mark(d, kind, colour, x(float(d["moved"])), y) for d in ordered]
+    values = [float(d["answer"]) for d in doses]
+    for value in {0.0, min(values), max(values)}:
+        drawn.append(f'<text x="54" y="{y(value) + 4:.1f}" text-anchor="end" font-size="12" fill="currentColor">{_signed(value)}</text>')
+    words = "change of the direction’s reading; up: change of the answer’s log-odds"
+    drawn.append(f'<text x="{width / 2:.0f}" y="{height - 8}" text-anchor="middle" font-size="12" fill="currentColor">{words}</text>')
+    for value in {min(float(d["moved"]) for d in doses), max(float(d["moved"]) for d in doses)}:
+        drawn.append(f'<text x="{x(value):.1f}" y="{height - 28}" text-anchor="middle" font-size="12" fill="currentColor">{_signed(value)}</text>')
+    label = "Dose and response of the prompt's first tokens (circles) and of steering along the direction (squares)"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{label}" font-family="system-ui,sans-serif">{"".join(drawn)}</svg>'
+    )
+
+
+def _dose_mark(dose: Mapping[str, Any], kind: str, colour: str, x: float, y: Callable[[float], float]) -> str:
+    amount, answer = dose.get("amount"), float(dose["answer"])
+    name = f"the first {amount} tokens" if kind == "prompt" else f"steering by {amount} of the prompt's reading"
+    bar = ""
+    if isinstance(dose.get("low"), (int, float)) and isinstance(dose.get("high"), (int, float)):
+        bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(float(dose["low"])):.1f}" y2="{y(float(dose["high"])):.1f}" stroke="{colour}"/>'
+    square = f'<rect x="{x - 4:.1f}" y="{y(answer) - 4:.1f}" width="8" height="8" fill="{colour}"/>'
+    mark = f'<circle cx="{x:.1f}" cy="{y(answer):.1f}" r="4.5" fill="{colour}"/>' if kind == "prompt" else square
+    return f"<g><title>{escape(f'{name}: {_signed(answer)} log-odds')}</title>{bar}{mark}</g>"
+
+
+def _scale(values: Sequence[float], start: float, stop: float) -> Callable[[float], float]:
+    low, high = min(values), max(values)
+    room = (high - low) or 1.0
+    return lambda value: start + (value - low) / room * (stop - start)

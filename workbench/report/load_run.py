@@ -1,0 +1,184 @@
+"""What a run directory holds, read for the report: every part is optional, and what is missing or broken becomes a line.
+
+1. Each file is read on its own, checked against the shape that the report needs, and dropped with a note if it does not fit.
+2. Every text passes through `display.visible`, every number that is not finite becomes None: what leaves here is safe JSON.
+3. What is too large for one page is cut, and the cut becomes a note.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow
+import yaml
+from pydantic import ValidationError
+
+from workbench.html_text import shorten, visible
+from workbench.report import attribution_section as inside
+from workbench.report import ledger_grid as ledger
+from workbench.report import run_files as parts
+
+#: Files of a run directory, with what a reader loses when one is missing.
+FILES = {
+    "comparison.json": "the comparison with other ways to steer the model",
+    "search/frontier.json": "the prompts that the search found",
+    "search/history.parquet": "how the search went on",
+    "attribution.parquet": "the token by token explanation",
+    "attribution.json": "the summary of the token by token explanation",
+    "direction.json": "the direction inside the model and how it was chosen",
+    "latents.json": "the latents of the sparse autoencoder",
+    "cards.json": "what each latent fires on",
+    "evaluation.parquet": "the answer to each single question",
+    "manifest.json": "versions, seeds and timings",
+    "study.yaml": "what was asked",
+}
+MAX_BYTES = 64_000_000
+MAX_TEXT = 1_200
+MAX_CANDIDATES = 400
+MAX_LATENTS = 400
+MAX_ANSWERS = 160
+T = TypeVar("T")
+
+
+@dataclass
+class RunContents:
+    """The parts that were found (None where not), and one line for each that was not."""
+
+    comparison: parts.Comparison | None = None
+    frontier: parts.Frontier | None = None
+    history: dict[str, list[list[float]]] | None = None
+    ledger: dict[str, Any] | None = None
+    direction: parts.Direction | None = None
+    latents: parts.Latents | None = None
+    inside: inside.Inside = field(default_factory=inside.Inside)
+    cards: inside.Cards | None = None
+    answers: dict[str, list[float]] | None = None
+    manifest: dict[str, Any] | None = None
+    study: str | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+def load_run(directory: Path) -> RunContents:
+    """Everything that the report shows of a run directory. Never raises for what a file holds; see `missing`."""
+    found = RunContents()
+    reader = _Reader(directory, found.missing)
+    found.comparison = reader.read("comparison.json", lambda path: parts.Comparison.model_validate(_json(path)))
+    found.frontier = reader.read("search/frontier.json", lambda path: _cut_frontier(parts.Frontier.model_validate(_json(path)), found.missing))
+    found.history = reader.read("search/history.parquet", lambda path: _history(pd.read_parquet(path)))
+    found.direction = reader.read("direction.json", lambda path: parts.Direction.model_validate(_json(path)))
+    found.latents = reader.read("latents.json", lambda path: _cut_latents(parts.Latents.model_validate(_json(path)), found.missing))
+    found.cards = reader.read("cards.json", lambda path: inside.cut_cards(inside.Cards.model_validate(_json(path)), found.missing))
+    summary = reader.read("attribution.json", lambda path: parts.Attribution.model_validate(_json(path)))
+    found.ledger = reader.read("attribution.parquet", lambda path: ledger.view(pd.read_parquet(path), summary, found.missing))
+    found.inside = inside.view(summary, found.missing)
+    found.answers = reader.read("evaluation.parquet", lambda path: _answers(pd.read_parquet(path)))
+    found.manifest = reader.read("manifest.json", lambda path: parts.mapping(_json(path)))
+    found.study = reader.read("study.yaml", lambda path: _study(path))
+    return found
+
+
+def clean(value: Any) -> Any:
+    """JSON-safe and shown as text: texts made visible and shortened, numbers finite or None, keys strings."""
+    if isinstance(value, str):
+        return shorten(visible(value, spaces=False), MAX_TEXT)
+    if isinstance(value, bool) or value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {clean(str(key)): clean(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(entry) for entry in value]
+    return clean(str(value))
+
+
+class _Reader:
+    """Reads files of one directory and turns every way they can fail into a line."""
+
+    def __init__(self, directory: Path, missing: list[str]) -> None:
+        self.directory, self.missing = directory, missing
+
+    def read(self, name: str, read: Callable[[Path], T]) -> T | None:
+        path = self.directory / name
+        loss = FILES[name]
+        if not path.is_file():
+            self.missing.append(f"{name} is not there: this page cannot show {loss}.")
+            return None
+        if path.stat().st_size > MAX_BYTES:
+            self.missing.append(f"{name} is larger than {MAX_BYTES // 1_000_000} MB: this page does not show {loss}.")
+            return None
+        try:
+            return read(path)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(step) for step in first["loc"])
+            reason = f"{where}: {first['msg']}" if where else first["msg"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, pyarrow.ArrowException, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self.missing.append(f"{name} could not be read, so this page cannot show {loss} ({shorten(visible(reason, spaces=False), 200)}).")
+        return None
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _study(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    yaml.safe_load(text)
+    return shorten(text, 8_000)
+
+
+def _cut_frontier(found: parts.Frontier, missing: list[str]) -> parts.Frontier:
+    searches = {}
+    for name, search in found.searches.items():
+        kept = _spread(search.candidates, MAX_CANDIDATES)
+        if len(kept) < len(search.candidates):
+            missing.append(f"Of the {len(search.candidates):,} prompts on the frontier of {name}, {len(kept):,} are shown.")
+        searches[name] = search.model_copy(update={"candidates": kept})
+    return found.model_copy(update={"searches": searches})
+
+
+def _spread(candidates: list[parts.Candidate], limit: int) -> list[parts.Candidate]:
+    """At most `limit` candidates, evenly over fluency, the chosen ones always."""
+    ordered = sorted(candidates, key=lambda c: c.fluency)
+    if len(ordered) <= limit:
+        return ordered
+    step = len(ordered) / limit
+    picked = {int(i * step) for i in range(limit)}
+    return [c for i, c in enumerate(ordered) if i in picked or c.chosen]
+
+
+def _cut_latents(found: parts.Latents, missing: list[str]) -> parts.Latents:
+    if len(found.latents) <= MAX_LATENTS:
+        return found
+    kept = sorted(found.latents, key=lambda row: -abs(row.weight or 0.0))[:MAX_LATENTS]
+    missing.append(f"Of {len(found.latents):,} latents, the {MAX_LATENTS} with the largest weights are shown.")
+    return found.model_copy(update={"latents": kept})
+
+
+def _history(frame: pd.DataFrame) -> dict[str, list[list[float]]]:
+    """Per search: [model calls, best objective] in order, at most 200 points."""
+    lines = {}
+    for name, part in frame.groupby("search", sort=False):
+        points = part[["model_calls", "best_objective"]].dropna()
+        step = max(1, len(points) // 200)
+        kept = pd.concat([points.iloc[::step], points.iloc[-1:]])
+        lines[str(name)] = kept.astype(float).to_numpy().tolist()
+    return lines
+
+
+def _answers(frame: pd.DataFrame) -> dict[str, list[float]]:
+    """Per condition: log-odds of single questions, evenly picked from the sorted ones, at most 160."""
+    picked = {}
+    for name, part in frame.groupby("condition", sort=False):
+        odds = part["log_odds"].dropna().astype(float).sort_values().to_list()
+        step = max(1.0, len(odds) / MAX_ANSWERS)
+        picked[str(name)] = [odds[int(i * step)] for i in range(min(len(odds), MAX_ANSWERS))]
+    return picked

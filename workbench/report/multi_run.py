@@ -1,0 +1,168 @@
+"""Several runs on one page: a forest plot for each persona and sign, every run with a link to its own report.
+
+1. Each run's comparison is read as the report reads it; what cannot be read is said, never fatal.
+2. Runs of one model, persona, sign, metric and set of test questions that differ in nothing but the seed stand in one line of the
+   plot: the mean shift over seeds with a t interval over runs (a prompt search is a random variable). A line of one run has the run's
+   own clustered interval. Runs on other questions are never in one line.
+3. The page is self-contained and has no script: the plots are SVG with the report's classes, the tables plain HTML.
+"""
+
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from workbench.errors import UserError
+from workbench.report import verdict as story
+from workbench.report.load_run import load_run
+from workbench.report.page_assets import styles
+from workbench.report.report_page import environment, inline_hash
+from workbench.report.run_files import Comparison, Condition
+from workbench.runs import write_text
+from workbench.statistics import over_seeds
+
+#: Lines of one plot; more are only in the table.
+MAX_LINES = 60
+
+
+@dataclass(frozen=True)
+class OverviewRun:
+    """A run on the page. label: what tells it from the others; state: "done", "failed", ...; reason: why it is not done."""
+
+    path: Path
+    label: str = ""
+    state: str = "done"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OverviewLine:
+    """One line of a forest plot. shift: mean change of the log-odds against no prompt; low, high: 95 % interval, None for none."""
+
+    condition: str
+    label: str
+    kind: str
+    runs: int
+    rate: float | None
+    shift: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class OverviewGroup:
+    """One model, persona, sign, metric and set of questions. extent: the largest absolute value drawn."""
+
+    title: str
+    lines: tuple[OverviewLine, ...]
+    extent: float
+    drawn: tuple[OverviewLine, ...] = ()
+
+
+@dataclass
+class _Read:
+    run: OverviewRun
+    comparison: Comparison | None = None
+    problem: str = ""
+    link: str | None = None
+
+
+@dataclass
+class _Shifts:
+    kind: str
+    shifts: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    interval: tuple[float | None, float | None] = (None, None)
+
+
+def write_overview(runs: Sequence[OverviewRun | str | os.PathLike[str]], path: str | os.PathLike[str], title: str = "") -> Path:
+    """Writes one page about several runs and gives its path. A link to a run's own report is relative, so that the directory can be
+    moved as a whole. Raises UserError for no run, a run that does not exist, or a page that cannot be written."""
+    if not runs:
+        raise UserError("expected at least one run for an overview")
+    target = Path(path)
+    read = [_read(run if isinstance(run, OverviewRun) else _named(Path(run)), target) for run in runs]
+    style = styles("shared.css", "report.css")
+    policy = f"default-src 'none'; style-src '{inline_hash(style)}'; base-uri 'none'; form-action 'none'"
+    states = Counter(one.run.state for one in read)
+    text = environment().get_template("overview.html.j2").render(
+        policy=policy, style=Markup(style), title=title or f"{len(read)} runs", states=states, groups=_groups(read), read=read
+    )  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, text)
+    return target
+
+
+def _named(path: Path) -> OverviewRun:
+    if not path.is_dir():
+        raise UserError(f"expected a run directory, found no directory at {path}")
+    return OverviewRun(path, path.name)
+
+
+def _read(run: OverviewRun, target: Path) -> _Read:
+    if run.state != "done":
+        return _Read(run, problem=run.reason)
+    contents = load_run(run.path)
+    if contents.comparison is None:
+        return _Read(run, problem=next((line for line in contents.missing if "comparison" in line), "no comparison"))
+    report = run.path / "report.html"
+    link = quote(os.path.relpath(report, target.parent)) if report.is_file() else None
+    return _Read(run, contents.comparison, link=link)
+
+
+def _groups(read: Iterable[_Read]) -> list[OverviewGroup]:
+    """The plots, in the order in which their first run stands."""
+    found: dict[tuple[str, ...], list[_Read]] = {}
+    for one in read:
+        if one.comparison is not None:
+            c = one.comparison
+            questions = c.splits["test"].hash if "test" in c.splits else None
+            found.setdefault((c.persona, str(c.wanted), c.model, c.metric, questions or str(one.run.path)), []).append(one)
+    return [_group(key, members) for key, members in found.items()]
+
+
+def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
+    persona, wanted, model, metric, _ = key
+    lines = sorted(_lines(members), key=lambda line: (list(story.GROUPS).index(story.group_of(line.kind)), int(wanted) * -line.shift))
+    drawn = tuple(line for line in lines if line.kind != "constant_answer")[:MAX_LINES]  # a constant's log-odds are arbitrary
+    ends = [abs(x) for line in drawn for x in (line.shift, line.low, line.high) if x is not None]
+    title = f"{'less' if wanted == '-1' else 'more'} {persona.replace('_', ' ')} on {model} ({metric})"
+    return OverviewGroup(title, tuple(lines), max([*ends, 0.1]), drawn)
+
+
+def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
+    """One line a condition and label without its seed."""
+    gathered: dict[tuple[str, str], _Shifts] = {}
+    for one in members:
+        assert one.comparison is not None
+        for condition in one.comparison.conditions:
+            difference = condition.difference(one.comparison.baseline)
+            if condition.name == one.comparison.baseline or difference is None or difference.log_odds is None:
+                continue
+            at = gathered.setdefault((_shown_name(condition), _seedless(one.run.label)), _Shifts(condition.kind))
+            at.shifts.append(difference.log_odds)
+            at.rates += [condition.rate] if condition.rate is not None else []
+            at.interval = difference.log_odds_ci
+    for (name, label), at in gathered.items():
+        spread = over_seeds(at.shifts) if len(at.shifts) > 1 else None
+        low, high = (spread.interval.low, spread.interval.high) if spread else at.interval
+        rate = sum(at.rates) / len(at.rates) if at.rates else None
+        yield OverviewLine(name, label, at.kind, len(at.shifts), rate, sum(at.shifts) / len(at.shifts), low, high)
+
+
+def _shown_name(condition: Condition) -> str:
+    """Names that hold a found or drawn text differ from run to run; their kind does not."""
+    return story.label(condition.kind if ":" in condition.name else condition.name)
+
+
+def _seedless(label: str) -> str:
+    """What a line says of its runs: not their seed, and not what the plot's title says of all."""
+    told = ("seed=", "persona=", "sign=", "model.name=", "name=")
+    return ", ".join(part for part in label.split(", ") if not part.startswith(told) and "=" in part)

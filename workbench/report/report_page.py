@@ -1,0 +1,251 @@
+"""One self-contained HTML page from a run directory: no network, no server, at most 5 MB.
+
+1. Read what is there (contents.py) and tell it in sentences (story.py).
+2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot close its element.
+3. Inline the style sheets and the ES modules (assets.py), and forbid everything else by a content security policy: `default-src 'none'`,
+   and only the hashes of these two inline elements.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from workbench.errors import UserError
+from workbench.html_text import number, shorten, spoken
+from workbench.report import verdict as story
+from workbench.report.load_run import RunContents, clean, load_run
+from workbench.report.page_assets import SHARED_MODULES, bundle, styles
+
+MAX_PAGE_BYTES = 5_000_000
+
+
+def write_report(source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None) -> Path:
+    """Writes the report of a run directory, or of results from a notebook (a comparison, a ledger, frontiers, latents, a scan:
+    one or a list), and gives its path. path: report.html inside the run directory where it is not given.
+
+    Missing or broken files do not stop it: the page says what it lacks. Raises UserError when there is no such directory, or
+    nothing of a run in it, or the page cannot be written. The file is written to a temporary name and renamed.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return _write_results(source, path)
+    directory = Path(source)
+    if not directory.is_dir():
+        raise UserError(f"expected a run directory, found no directory at {directory}")
+    contents = load_run(directory)
+    if all(getattr(contents, name) is None for name in ("comparison", "frontier", "ledger", "direction", "latents", "manifest")):
+        raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
+    target = Path(path) if path is not None else directory / "report.html"
+    _write(target, render(contents))
+    return target
+
+
+def _write_results(results: Any, path: str | os.PathLike[str] | None) -> Path:
+    from workbench.report.save_results import save_results  # needs torch, which a report of files does not
+
+    given = list(results) if isinstance(results, (list, tuple)) else [results]
+    if path is None or not given:
+        raise UserError("a report of results needs at least one result, and a path to be written to")
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "search").mkdir()
+        save_results(given, Path(place))
+        contents = load_run(Path(place))
+    contents.missing[:] = [line for line in contents.missing if "is not there" not in line]
+    _write(Path(path), render(contents))
+    return Path(path)
+
+
+def render(contents: RunContents) -> str:
+    """The page as text. The tables are in the HTML; the module draws the pictures from the JSON block."""
+    told = story.tell(contents)
+    data = picture_data(contents)
+    page = _page(contents, told, data)
+    while len(page.encode()) > MAX_PAGE_BYTES and _drop_largest(data, contents):
+        page = _page(contents, told, data)
+    return page
+
+
+def picture_data(contents: RunContents) -> dict[str, Any]:
+    """What the ES module draws, as plain JSON values; a part that is missing is null."""
+    comparison = contents.comparison
+    frontier = contents.frontier
+    return clean_keys(
+        {
+            "comparison": None if comparison is None else _comparison(contents),
+            "frontier": None
+            if frontier is None
+            else {story.label(n): s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
+            "history": _named(contents.history),
+            "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
+            "layer": None if contents.direction is None else _layer(contents.direction.site),
+            "layers": None if contents.direction is None else [row.model_dump() for row in contents.direction.table],
+            "answers": _named(contents.answers),
+        }
+    )
+
+
+def _named(lines: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if lines is None else {story.label(name): values for name, values in lines.items()}
+
+
+def clean_keys(data: dict[str, Any]) -> dict[str, Any]:
+    """Cleaned data; empty parts become None, so that the page leaves their section out."""
+    return {key: None if value in ({}, []) else clean(value) for key, value in data.items()}
+
+
+def _comparison(contents: RunContents) -> dict[str, Any]:
+    comparison = contents.comparison
+    assert comparison is not None
+    best = story.best_found(comparison)
+    rows = []
+    for condition in comparison.conditions:
+        difference = condition.difference(comparison.baseline)
+        row = condition.model_dump(include={"kind", "prompt", "rate", "ci", "log_odds", "log_odds_ci"})
+        row["name"] = story.label(condition.name)
+        row["group"] = story.group_of(condition.kind)
+        row["difference"] = None if difference is None or condition.name == comparison.baseline else difference.model_dump()
+        row["best"] = best is not None and condition.name == best.name
+        rows.append(row)
+    groups = [{"key": key, "name": name} for key, (name, _) in story.GROUPS.items()]
+    return {"rows": rows, "groups": groups, "persona": spoken(comparison.persona), "wanted": comparison.wanted}
+
+
+def _labelled(contents: RunContents) -> list[dict[str, Any]]:
+    """The ledger's rows, those of latents with the latent's label where latents.json has one."""
+    labels = {f"latent {row.latent}": row.label for row in (contents.latents.latents if contents.latents else []) if row.label}
+    assert contents.ledger is not None
+    return [target | {"label": labels.get(target["name"])} for target in contents.ledger["targets"]]
+
+
+def _layer(site: str) -> int | None:
+    """The layer of a hook name such as blocks.3.hook_resid_post."""
+    digits = site.removeprefix("blocks.").split(".")[0]
+    return int(digits) if site.startswith("blocks.") and digits.isdigit() else None
+
+
+def _page(contents: RunContents, told: story.Story, data: dict[str, Any]) -> str:
+    style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "saving.mjs", "report.mjs")
+    sources = f"script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    return environment().get_template("report.html.j2").render(
+        policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
+        comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
+        latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
+        inside=contents.inside, cards=contents.cards,
+    )  # fmt: skip
+
+
+def _manifest(manifest: dict[str, Any] | None) -> dict[str, Any]:
+    """The manifest as the page lists it: facts (name, text), stages (name, seconds), warnings."""
+    if manifest is None:
+        return {"facts": [], "stages": [], "warnings": []}
+    notes = manifest.get("notes")
+    warnings = manifest.get("warnings", notes.get("warnings", []) if isinstance(notes, dict) else [])
+    facts = [(key, value) for key, value in _flat(manifest) if not key.startswith(("schema", "stages", "warnings", "notes · warnings"))]
+    texts = [str(line) for line in warnings] if isinstance(warnings, list) else [str(warnings)]
+    return {"facts": facts[:80], "stages": _stages(manifest.get("stages")), "warnings": texts[:40]}
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [pair for key, entry in value.items() for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))]
+    if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
+        return [pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")]
+    return [(prefix.removesuffix(" · "), ", ".join(map(number, value)) if isinstance(value, list) else number(value))]
+
+
+def _stages(stages: Any) -> list[tuple[str, float]]:
+    """Seconds per stage from a list of {"name", "seconds"}, or a mapping of names to seconds or to {"seconds"}."""
+    if isinstance(stages, dict):
+        pairs = [(name, entry.get("seconds") if isinstance(entry, dict) else entry) for name, entry in stages.items()]
+    elif isinstance(stages, list):
+        pairs = [(entry.get("name"), entry.get("seconds")) for entry in stages if isinstance(entry, dict)]
+    else:
+        pairs = []
+    return [(str(name), float(seconds)) for name, seconds in pairs if isinstance(seconds, (int, float)) and not isinstance(seconds, bool)]
+
+
+def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
+    """Takes the largest picture's data out of a page that is too big; False when nothing is left to take."""
+    present = {key: len(str(value)) for key, value in data.items() if value is not None}
+    if not present:
+        return False
+    largest = max(present, key=lambda key: present[key])
+    data[largest] = None
+    contents.missing.append(f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB.")
+    return True
+
+
+def inline_hash(text: str) -> str:
+    """What a content security policy calls an inline element of this content."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _filters() -> dict[str, Any]:
+    """What the template may call: figures and names as a reader sees them."""
+    return {
+        "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
+        "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
+        "span": lambda interval, form: story.span(interval, getattr(story, form)),
+    }  # fmt: skip
+
+
+def _minus(text: str) -> str:
+    """Hyphens that stand before a digit, as minus signs."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def _share(value: Any) -> str:
+    """A share as a percentage; a dash where it is missing."""
+    return story.percent(value) if isinstance(value, (int, float)) else number(None)
+
+
+def _short(value: Any) -> str:
+    """Three significant digits; what is no number, as it is."""
+    return number(float(f"{value:.3g}") if isinstance(value, (int, float)) and not isinstance(value, bool) else value)
+
+
+def _shown(value: Any) -> Any:
+    """Every text that the template prints: made visible and shortened, then escaped by jinja2."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value)
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this package: everything escaped, unknown names an error, texts made visible."""
+    environment = Environment(
+        loader=PackageLoader("workbench.report", "."), autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
+    )  # fmt: skip
+    environment.filters |= _filters()
+    return environment
+
+
+def _write(path: Path, text: str) -> None:
+    """Temporary file beside the target, flushed, renamed: a reader never meets half a page."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".tmp")
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {path}: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,285 @@
+"""The report's sentences: what was asked, what came out, and what speaks against it, in words that need no project.
+
+1. The prompt that is shown as the answer is the one that the *selection* questions chose; the test never chooses.
+2. The verdict is read off the interval of the paired difference to no prompt.
+3. Caveats are computed: each names the figure that makes it one.
+"""
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from workbench.html_text import number, shorten, spoken
+from workbench.report.load_run import RunContents
+from workbench.report.run_files import Comparison, Condition, Difference
+
+#: What a kind of condition is, for the table and the legend. The order is the order of drawing.
+GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "found": ("Prompts found by looking inside the model", ("resga", "saega", "warm_start")),
+    "answer": ("Prompts found by the answer alone", ("answer_objective", "gcg", "soft_prompt")),
+    "written": ("Prompts written or proposed", ("manual", "few_shot", "llm_proposed")),
+    "inside": ("Steering inside the model, no prompt", ("steering", "latent_clamp")),
+    "control": (
+        "Controls",
+        ("random_direction", "random_updates", "random_search", "random_prompt", "random_text", "constant_answer", "none"),
+    ),
+}
+CONTROLS = {"random_direction", "random_updates", "random_search", "random_prompt", "random_text"}
+KINDS = {
+    "none": "the model as it is",
+    "constant_answer": "always the same letter, whatever is asked",
+    "manual": "written by a person",
+    "random_prompt": "random tokens",
+    "random_text": "random fluent text",
+    "random_search": "as many tries, picked at random instead of by gradient",
+    "random_direction": "the same search along directions without a meaning",
+    "random_updates": "the same search with random instead of gradient-chosen swaps",
+    "resga": "gradient search along the persona's direction",
+    "saega": "gradient search on sparse autoencoder latents",
+    "answer_objective": "the same search, aiming at the answer itself",
+    "gcg": "greedy coordinate gradient on the answer",
+    "steering": "the direction added to the activations",
+    "latent_clamp": "latents held at a value",
+    "soft_prompt": "a prompt of trained vectors instead of words",
+    "llm_proposed": "proposed by a language model",
+    "few_shot": "examples in the prompt",
+    "warm_start": "gradient search that starts from a sentence",
+}
+PERSONAS = {
+    "sycophancy": "agreeing with the user rather than with the facts",
+    "hallucination": "making up an answer instead of saying that it does not know",
+    "myopic_reward": "preferring a small reward now to a larger one later",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the head of the page says. tone: "yes", "no", "unclear" or "missing"; before, after, change are percentages and points."""
+
+    question: str
+    verdict: str
+    tone: str
+    meaning: str = ""
+    best: Condition | None = None
+    difference: Difference | None = None
+    figures: tuple[tuple[str, str, str], ...] = ()
+    caveats: list[str] = field(default_factory=list)
+
+    @property
+    def p(self) -> float | None:
+        """Corrected p of the headline's difference."""
+        return self.difference.corrected_p if self.difference else None
+
+
+def label(name: str) -> str:
+    """A condition's or search's name as a reader sees it: no underscores, the methods' names in capitals."""
+    words = name.replace("_", " ").split(" ")
+    return " ".join(word.upper() if word in ("resga", "saega", "gcg", "epo") else word for word in words)
+
+
+def group_of(kind: str) -> str:
+    """The group of GROUPS that a kind belongs to; unknown kinds stand with the controls."""
+    return next((key for key, (_, kinds) in GROUPS.items() if kind in kinds), "control")
+
+
+def tell(contents: RunContents) -> Verdict:
+    """The story of a run; with no comparison it says that the question is open."""
+    comparison = contents.comparison
+    if comparison is None or not comparison.conditions:
+        return Verdict("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
+    best = best_found(comparison)
+    more = "more" if comparison.wanted > 0 else "less"
+    question = f"Which prompt makes {shorten(comparison.model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
+    meaning = _meaning(comparison)
+    difference = best.difference() if best else None
+    if best is None or difference is None:
+        what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
+        return Verdict(question, f"{what} was compared with no prompt in this run, so the question is still open.", "missing", meaning)
+    tone, verdict = _verdict(comparison, best, difference)
+    return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best))
+
+
+def best_found(comparison: Comparison) -> Condition | None:
+    """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order."""
+    for kinds in (GROUPS["found"][1], GROUPS["answer"][1], ("random_search",), GROUPS["written"][1]):
+        prompts = [c for c in comparison.conditions if c.kind in kinds and c.prompt]
+        rated = [c for c in prompts if c.selection_rate is not None]
+        if rated:
+            return max(rated, key=lambda c: comparison.wanted * (c.selection_rate or 0.0))
+        if prompts:
+            return prompts[0]
+    return None
+
+
+def caveats(contents: RunContents, best: Condition) -> list[str]:
+    """What speaks against the headline, most important first."""
+    comparison = contents.comparison
+    assert comparison is not None
+    found = [
+        *_rivals(comparison, best),
+        *_letters(best),
+        *_sample(best),
+        *_reading(comparison, best),
+        *_collateral(comparison, best),
+        *_test_reads(contents),
+        *(f"{line[:1].upper()}{line[1:]}." for line in comparison.warnings),
+    ]
+    return found
+
+
+def _verdict(comparison: Comparison, best: Condition, difference: Difference) -> tuple[str, str]:
+    low, high = _interval(difference)
+    if low is None or high is None:
+        return (
+            "unclear",
+            f"The prompt of {label(best.name)} was compared with no prompt, but without an interval: how sure the change is, is not known.",
+        )
+    wanted = comparison.wanted
+    verb = "raises" if wanted > 0 else "lowers"
+    persona = spoken(comparison.persona)
+    if (wanted > 0 and low > 0) or (wanted < 0 and high < 0):
+        return "yes", f"Yes: this prompt {verb} {persona}, and the change is larger than chance explains."
+    if low > 0 or high < 0:
+        return "no", f"No: this prompt does the opposite of what was wanted and {'lowers' if wanted > 0 else 'raises'} {persona}."
+    return "unclear", f"Not shown: the interval of the change includes zero, so this prompt may not change {persona} at all."
+
+
+def _interval(difference: Difference) -> tuple[float | None, float | None]:
+    """Of the log-odds where they are there, else of the rates."""
+    return difference.log_odds_ci if None not in difference.log_odds_ci else difference.ci
+
+
+def _figures(comparison: Comparison, best: Condition, difference: Difference) -> tuple[tuple[str, str, str], ...]:
+    base = next((c for c in comparison.conditions if c.name == difference.to), None)
+    rows = []
+    if base is not None and base.rate is not None:
+        rows.append(("without a prompt", percent(base.rate), span(base.ci, percent)))
+    if best.rate is not None:
+        rows.append(("with this prompt", percent(best.rate), span(best.ci, percent)))
+    if difference.value is not None:
+        rows.append(("change, percentage points", points(difference.value), span(difference.ci, points)))
+    if difference.log_odds is not None:
+        rows.append(("change in log-odds", signed(difference.log_odds), span(difference.log_odds_ci, signed)))
+    return tuple(rows)
+
+
+def _meaning(comparison: Comparison) -> str:
+    persona = spoken(comparison.persona)
+    gloss = PERSONAS.get(persona.strip().lower().replace("-", "_").replace(" ", "_"))
+    what = f"{persona.capitalize()} means {gloss}. " if gloss else ""
+    how = (
+        "each question offers two answers as letters (A) and (B), asked in both orders"
+        if comparison.metric == "letters"
+        else "the two answers are compared as full texts"
+    )
+    return f"{what}A rate is the share of test questions on which the answer that shows {persona} is the likelier one; {how}."
+
+
+def _rivals(comparison: Comparison, best: Condition) -> list[str]:
+    """Controls and simpler ways that reach as far as the found prompt, judged in log-odds with the rate as a fallback."""
+    own = _effect(best, comparison.wanted)
+    if own is None:
+        return []
+    found = []
+    beating = [c for c in comparison.conditions if c.name not in (best.name, comparison.baseline) and (_effect(c, comparison.wanted) or -1e9) >= own]
+    controls = [label(c.name) for c in beating if c.kind in CONTROLS]
+    if controls:
+        found.append(f"A control reaches as far: {_list(controls)}. What was found inside the model may not be what moves the answer.")
+    written = [label(c.name) for c in beating if c.kind in GROUPS["written"][1]]
+    if written:
+        found.append(f"A prompt that needs no search does as well: {_list(written)}.")
+    inside = [label(c.name) for c in beating if c.kind in (*GROUPS["answer"][1], *GROUPS["inside"][1])]
+    if inside:
+        found.append(f"Another way moves the answer at least as far: {_list(inside)}.")
+    nearest = max((c for c in comparison.conditions if c.kind in CONTROLS), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None)
+    share = (_effect(nearest, comparison.wanted) or 0.0) / own if nearest and own > 0 else 0.0
+    if nearest and not controls and share >= 0.33:
+        found.append(f"The control {label(nearest.name)} alone already reaches {percent(share)} of the change.")
+    return found
+
+
+def _effect(condition: Condition, wanted: int) -> float | None:
+    difference = condition.difference()
+    if difference is None:
+        return None
+    value = difference.log_odds if difference.log_odds is not None else difference.value
+    return None if value is None else wanted * value
+
+
+def _letters(best: Condition) -> list[str]:
+    share = best.letter_a_share
+    if share is None or 0.35 <= share <= 0.65:
+        return []
+    return [f"With this prompt the model answers (A) in {percent(share)} of cases: part of the change may be a preference for a letter."]
+
+
+def _sample(best: Condition) -> list[str]:
+    found = []
+    if best.groups is not None and best.groups < 20:
+        found.append(f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow.")
+    if best.n is not None and best.ci[0] is not None and best.ci[1] is not None:
+        half = 50 * (best.ci[1] - best.ci[0])
+        found.append(f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be told from chance here.")
+    return found
+
+
+def _reading(comparison: Comparison, best: Condition) -> list[str]:
+    if best.fluency is None:
+        return []
+    written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
+    beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
+    return [f"How naturally it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."]
+
+
+def _collateral(comparison: Comparison, best: Condition) -> list[str]:
+    base = next((c for c in comparison.conditions if c.kind == "none"), None)
+    found = []
+    for name, value in (best.collateral or {}).items():
+        before = (base.collateral or {}).get(name) if base else None
+        noticed = 0.3 if name.endswith(("_log_odds", "_nats")) else 0.05
+        if isinstance(value, (int, float)) and isinstance(before, (int, float)) and abs(value - before) >= noticed:
+            found.append(f"Side effect: {_words(name)} goes from {number(float(before))} to {number(float(value))}.")
+    return found
+
+
+def _test_reads(contents: RunContents) -> list[str]:
+    reads = (contents.manifest or {}).get("test_reads")
+    count = max(reads.values(), default=0) if isinstance(reads, dict) else reads
+    if isinstance(count, int) and count > 1:
+        return [f"The test questions were read {count} times; choices made after the first reading are no longer blind."]
+    return []
+
+
+def p_value(value: float) -> str:
+    """`p = 0.012`, and below a thousandth `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def percent(value: float) -> str:
+    """0.312 as `31 %`."""
+    return f"{100 * value:.0f} %".replace("-", "−")
+
+
+def points(value: float) -> str:
+    """-0.53 as `−53`: percentage points with their sign."""
+    return f"{100 * value:+.0f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """Two decimals with their sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def span(interval: tuple[float | None, float | None], form) -> str:
+    """`−61 to −44`, empty when an end is missing."""
+    low, high = interval
+    return "" if low is None or high is None else f"{form(low)} to {form(high)}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _list(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

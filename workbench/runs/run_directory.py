@@ -1,0 +1,318 @@
+"""A run directory: one study's files, its manifest and its log.
+
+Files are written whole (`writing`). manifest.json says with what the run was made (versions, device, seeds, hashes,
+git revision), which stages are done, how long each took and which files it left, and how often a test split was read.
+A stage is done when the manifest says so and its files still have the hashes noted then; the mark is the last thing
+that is written, so that a crash inside a stage means only that it runs again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workbench.errors import UserError
+from workbench.runs.atomic_writing import TEMPORARY, write_json
+from workbench.runs.safe_reading import file_hash, read_json, read_text
+
+SCHEMA = 1
+PACKAGES = (
+    "persona-workbench",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "sae-lens",
+    "numpy",
+    "safetensors",
+    "pandas",
+)
+
+
+class StageRecord(BaseModel):
+    """A stage that is done: its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in the
+    process), the model's FLOPs as its runner counted them, and sha256 of the files it left."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    seconds: float = Field(ge=0)
+    finished: str
+    peak_memory_mb: float | None = None
+    flops: float | None = Field(default=None, ge=0)
+    files: dict[str, str] = {}
+
+
+class RunManifest(BaseModel):
+    """What a run was made with and how far it is. `hashes`: of the model and the data; `notes`: anything resolved once,
+    such as chunk sizes; `test_reads`: how often a test split was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_: int = Field(SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
+    created: str
+    versions: dict[str, str]
+    git: str | None = None
+    device: str | None = None
+    seeds: dict[str, int] = {}
+    hashes: dict[str, str] = {}
+    notes: dict[str, Any] = {}
+    stages: dict[str, StageRecord] = {}
+    test_reads: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A directory that holds one run. All of its state is on the disk; two values of the same path are the same run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, out: str | Path, resume: bool = False) -> RunDirectory:
+        """A new run at `out`, or the run that is there with `resume`. UserError if `out` holds anything and `resume`
+        is not set, holds something that is no run of this version, or cannot be written to."""
+        path = Path(out).expanduser().absolute()
+        try:
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{out}: expected a directory to write to, found a file")
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = sorted(entry.name for entry in path.iterdir() if not _is_debris(entry))
+        except OSError as error:
+            raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+        if occupied and not resume:
+            raise UserError(
+                f"{out} is not empty (it holds {occupied[0]}): choose another directory, or resume the run in it"
+            )
+        run = cls(path)
+        if occupied:
+            run.manifest()
+        run._sweep()
+        if not occupied:
+            run._begin()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """The run at `path`, to read from it. UserError if there is none of this version."""
+        run = cls(Path(path).expanduser().absolute())
+        if not run.path.is_dir():
+            raise UserError(f"{path}: expected a run directory, found {'a file' if run.path.exists() else 'nothing'}")
+        run.manifest()
+        return run
+
+    @classmethod
+    def next_numbered(cls, root: str | Path, stem: str) -> RunDirectory:
+        """A new run at root/stem-001, -002, ...: one more than the highest that is there, also between two processes
+        at once."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
+            raise UserError(
+                f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}"
+            )
+        base = Path(root).expanduser().absolute()
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            number = max((_number(entry.name, stem) for entry in base.iterdir()), default=0) + 1
+            while True:
+                with contextlib.suppress(FileExistsError):
+                    (base / f"{stem}-{number:03d}").mkdir()
+                    break
+                number += 1
+        except OSError as error:
+            raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
+        return cls.create(base / f"{stem}-{number:03d}")
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the run; its directory is made. UserError for a name that leaves the run directory."""
+        path = (self.path / name).resolve()
+        if not path.is_relative_to(self.path.resolve()) or path == self.path.resolve():
+            raise UserError(f"{name!r} leaves the run directory {self.path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def manifest(self) -> RunManifest:
+        """The manifest as it is on the disk now; UserError if it is missing, half written, edited out of shape or of
+        another version."""
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            raise UserError(f"{self.path} is no run directory: it has no manifest.json")
+        try:
+            return RunManifest.model_validate(read_json(path, schema=SCHEMA))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{path}, field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+    def note(
+        self,
+        device: str | None = None,
+        seeds: Mapping[str, int] | None = None,
+        hashes: Mapping[str, str] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add to the manifest; entries of the same name are replaced."""
+        old = self.manifest()
+        self._save(
+            old.model_copy(
+                update={
+                    "device": device or old.device,
+                    "seeds": {**old.seeds, **(seeds or {})},
+                    "hashes": {**old.hashes, **(hashes or {})},
+                    "notes": {**old.notes, **(notes or {})},
+                }
+            )
+        )
+
+    def done(self, stage: str) -> bool:
+        """True if the stage ended before. UserError if a file that it left is gone or was changed since."""
+        entry = self.manifest().stages.get(stage)
+        for name, expected in (entry.files if entry else {}).items():
+            path = self.file(name)
+            if not path.is_file():
+                raise UserError(f"{path}: stage {stage!r} is done, but this file of it is gone")
+            if file_hash(path) != expected:
+                raise UserError(f"{path}: changed since stage {stage!r} wrote it; remove the run, or begin a new one")
+        return entry is not None
+
+    def mark_done(self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None) -> None:
+        """Note that a stage ended, after `seconds` and `flops`, and left `files` (names inside the run, which are hashed)."""
+        old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
+        entry = StageRecord(seconds=seconds, finished=_now(), peak_memory_mb=_peak_memory(), flops=flops, files=hashes)
+        self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
+
+    @contextlib.contextmanager
+    def stage(self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None) -> Iterator[None]:
+        """Time what stands inside; at its end the stage is marked done and logged. An error inside leaves no mark.
+
+        counted: a running count of FLOPs; what it grows by inside is noted.
+        """
+        self.log("begin", {"stage": name})
+        start, before = time.perf_counter(), counted() if counted else 0.0
+        yield
+        seconds = time.perf_counter() - start
+        self.mark_done(name, seconds, files, counted() - before if counted else None)
+        self.log("done", {"stage": name, "seconds": round(seconds, 3)})
+
+    def count_test_read(self) -> int:
+        """Count one reading of a test split; returns how many there were, this one included."""
+        old = self.manifest()
+        self._save(old.model_copy(update={"test_reads": old.test_reads + 1}))
+        self.log("test split read", {"count": old.test_reads + 1})
+        return old.test_reads + 1
+
+    def log(self, event: str, fields: Mapping[str, Any] | None = None) -> None:
+        """Append one line to log.jsonl: time (UTC), event, fields. A line that a crash cut off is closed first."""
+        line = json.dumps({"time": _now(), "event": event, **(fields or {})}, ensure_ascii=False, default=str) + "\n"
+        path = self.path / "log.jsonl"
+        try:
+            with path.open("ab+") as file:
+                cut_off = file.tell() > 0 and _last_byte(path) != b"\n"
+                file.write((b"\n" if cut_off else b"") + line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl; a line that a crash cut off is left out."""
+        path = self.path / "log.jsonl"
+        entries = []
+        for line in read_text(path).splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+        return entries
+
+    @contextlib.contextmanager
+    def lock(self, patience: float = 1.0) -> Iterator[None]:
+        """Hold the run for this process. UserError if another one holds it for longer than `patience` seconds (a look whether it
+        is free holds it for a moment); the lock goes with the process, however it ends."""
+        end = time.monotonic() + patience
+        with (self.path / ".lock").open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError as error:
+                    if time.monotonic() >= end:
+                        raise UserError(f"{self.path} is in use: another process writes to this run") from error
+                    time.sleep(0.05)
+            yield
+
+    def _begin(self) -> None:
+        versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+        self._save(RunManifest(schema=SCHEMA, created=_now(), versions=versions, git=git_revision()))
+
+    def _save(self, manifest: RunManifest) -> None:
+        write_json(self.path / "manifest.json", manifest.model_dump(mode="json", by_alias=True))
+
+    def _sweep(self) -> None:
+        """Remove the temporary files that a crash left."""
+        for path in self.path.rglob(f".*{TEMPORARY}"):
+            path.unlink(missing_ok=True)
+
+
+def git_revision() -> str | None:
+    """The commit of the workbench's own checkout, with "+changes" if files differ from it; None where it is no
+    checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        revision = _git(root, "rev-parse", "HEAD")
+        return revision + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    return result.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _number(name: str, stem: str) -> int:
+    match = re.fullmatch(re.escape(stem) + r"-(\d{1,9})", name)
+    return int(match[1]) if match else 0
+
+
+def _is_debris(entry: Path) -> bool:
+    """What a crash or a lock may leave in a directory that holds no run yet."""
+    return entry.name == ".lock" or (entry.name.startswith(".") and entry.name.endswith(TEMPORARY))
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
+
+
+def _peak_memory() -> float:
+    """MB; the system counts in kB, on macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,161 @@
+"""Does an autoencoder fit this model? Explained variance on the model's own text, at its layer and at the neighbours.
+
+An SAE of another model, of another layer (off by one), or for residuals that were scaled or centred otherwise, loads
+without complaint when the width fits. It gives itself away by what it explains:
+
+1. Text is run, position 0 left out, and the activations at layer L - 1, L and L + 1 of the same hook are kept.
+2. Each is reconstructed; explained variance = 1 - |x - reconstruction|^2 / |x - mean|^2, summed over tokens.
+3. A warning is given below `floor`, and where a neighbour is explained better than the layer that the file names.
+
+Splicing tells how much of the model's own prediction survives: cross-entropy with the site's activations replaced by their
+reconstruction, compared with the clean text's and with replacing them by their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.activations import length_batches, read_all
+from workbench.errors import UserError
+from workbench.models import Runner, Site, pad_right, runner_for
+from workbench.sae.sae import Sae
+
+
+@dataclass(frozen=True)
+class SaeCheck:
+    """explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the neighbours too.
+    l0: latents active at a token. density: share of tokens at which each latent fires. tokens: how many were looked at."""
+
+    explained_variance: float
+    by_layer: dict[int, float]
+    l0: float
+    density: Float[Tensor, " d_sae"] = field(repr=False)
+    tokens: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def silent(self) -> int:
+        """Latents that never fired on this text."""
+        return int((self.density == 0).sum())
+
+
+@dataclass(frozen=True)
+class SpliceEvaluation:
+    """Mean cross-entropy in nats a token: clean, with the reconstruction in place, with the mean in place.
+    recovered: (ablated - spliced) / (ablated - clean), 1 is perfect."""
+
+    clean: float
+    spliced: float
+    ablated: float
+
+    @property
+    def recovered(self) -> float | None:
+        """Share of what the site contributes that the reconstruction keeps; None where its absence does no harm."""
+        gap = self.ablated - self.clean
+        return (self.ablated - self.spliced) / gap if gap > 0 else None
+
+
+def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
+    """1 - |x - reconstruction|^2 / |x - mean|^2, both summed over rows."""
+    x = x.float()
+    left = (x - sae.reconstruct(x)).square().sum()
+    return float(1 - left / (x - x.mean(dim=0)).square().sum())
+
+
+def check_sae(
+    sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192
+) -> SaeCheck:
+    """Runs the check on token sequences (a few thousand tokens suffice). UserError where SAE and model do not fit at all."""
+    runner = runner_for(model)
+    sae.check(runner)
+    layers = [k for k in (sae.site.layer - 1, sae.site.layer, sae.site.layer + 1) if 0 <= k < runner.shape.n_layers]
+    states = token_states(runner, sequences, [replace(sae.site, layer=k) for k in layers], batch_tokens)
+    by_layer = {site.layer: explained_variance(sae, x) for site, x in states.items()}
+    x = states[sae.site]
+    with torch.no_grad():
+        fired = torch.cat([(sae.encode(rows) != 0).float().sum(dim=0, keepdim=True) for rows in x.split(4096)]).sum(
+            dim=0
+        )
+    return SaeCheck(
+        by_layer[sae.site.layer],
+        by_layer,
+        float(fired.sum()) / len(x),
+        fired / len(x),
+        len(x),
+        _warnings(sae, runner, by_layer, floor),
+    )
+
+
+def splice(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int = 4096) -> SpliceEvaluation:
+    """Cross-entropy of the sequences' tokens: clean, spliced, ablated. Position 0 is left as it is."""
+    runner = runner_for(model)
+    mean = token_states(runner, sequences, [sae.site], batch_tokens)[sae.site].mean(dim=0)
+
+    def keeping_first(new: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.cat([x[:, :1], new(x[:, 1:]).to(x.dtype)], dim=1)
+
+    edits = (None, keeping_first(sae.reconstruct), keeping_first(lambda x: mean.to(x.device).reshape(x.shape[2:]).expand(x.shape)))
+    return SpliceEvaluation(*(_cross_entropy(runner, sequences, sae.site, edit, batch_tokens) for edit in edits))
+
+
+def token_states(
+    runner: Runner, sequences: Sequence[Sequence[int]], sites: Sequence[Site], batch_tokens: int = 8192
+) -> dict[Site, Float[Tensor, "n d_model"]]:
+    """Activations of all tokens but the first of each sequence, float32 on the CPU, heads flattened."""
+    kept: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    usable = [s for s in sequences if len(s) > 1]
+    if not usable:
+        raise UserError("no text to check on: expected sequences of at least two tokens")
+    for batch in length_batches(usable, batch_tokens):
+        states = read_all(runner, [usable[i] for i in batch], sites)
+        for site in sites:
+            kept[site].extend(
+                states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch)
+            )
+    return {site: torch.cat(rows) for site, rows in kept.items()}
+
+
+def _warnings(sae: Sae, runner: Runner, by_layer: dict[int, float], floor: float) -> tuple[str, ...]:
+    found, layer, name = [], sae.site.layer, f"SAE {sae.name!r}"
+    if by_layer[layer] < floor:
+        explains = f"{name} explains {by_layer[layer]:.2f} of the variance at {sae.site.name}"
+        found.append(f"{explains}, less than {floor:.2f}: another model, layer or scale?")
+    best = max(by_layer, key=lambda k: by_layer[k])
+    if best != layer and by_layer[best] > by_layer[layer] + 0.02:
+        explains = f"{name} explains layer {best} better ({by_layer[best]:.2f})"
+        found.append(f"{explains} than layer {layer} that its file names ({by_layer[layer]:.2f})")
+    trained_on = sae.metadata.get("model_fingerprint")
+    if trained_on is not None and trained_on != runner.fingerprint:
+        found.append(f"{name} was trained on a model with fingerprint {trained_on}, this one has {runner.fingerprint}")
+    return tuple(found)
+
+
+@torch.no_grad()
+def _cross_entropy(
+    runner: Runner,
+    sequences: Sequence[Sequence[int]],
+    site: Site,
+    edit: Callable[[Tensor], Tensor] | None,
+    batch_tokens: int,
+) -> float:
+    total, count = 0.0, 0
+    usable = [s for s in sequences if len(s) > 1]
+    for batch in length_batches(usable, batch_tokens):
+        ids = pad_right([usable[i] for i in batch]).to(runner.device)
+        with ExitStack() as stack:
+            if edit is not None:
+                stack.enter_context(runner.edit(site.name, edit))
+            resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+        for row, i in enumerate(batch):
+            n = len(usable[i])
+            log_probs = runner.logits(resid[row, : n - 1]).log_softmax(dim=-1)
+            total -= float(log_probs.gather(1, ids[row, 1:n, None]).sum())
+            count += n - 1
+    return total / count

@@ -1,0 +1,254 @@
+"""Training a sparse autoencoder on any model and text, with sae-lens's trainer over the project's own activation store.
+
+1. Text becomes token sequences of at most `context_size`; the store streams shuffled activations of one site.
+2. The input is scaled so that its mean length is sqrt(d_model) (folded into the weights at the end), and the decoder's bias
+   starts at the mean activation: in a residual stream the mean is most of the length, and TopK should not spend latents on it.
+3. A TopK autoencoder (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss against dead latents) is trained by sae-lens's
+   `SAETrainer`. With `checkpoints` the trainer's state is kept beside the output, and a run that was stopped goes on where
+   it was, with the same batches and the same result.
+4. The result is saved in sae-lens's own format, measured on text that was held out, and described by a card (card.json).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sae_lens import SAETrainer, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.saes.sae import SAEMetadata
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from workbench.activations import ActivationStore
+from workbench.errors import UserError
+from workbench.models import Runner, Site, runner_for
+from workbench.runs import read_json, write_json
+from workbench.sae.reconstruction_check import check_sae, splice
+from workbench.sae.sae import Sae
+from workbench.sae.sae_loading import load_sae
+
+
+@dataclass(frozen=True)
+class TrainingProbe:
+    """Labelled activations at the SAE's site: what a latent should tell. shown: True where the persona is shown.
+    The best latent is chosen on the first pair and judged on the second."""
+
+    x: Float[Tensor, "n d_model"]
+    shown: np.ndarray
+    held_out_x: Float[Tensor, "m d_model"]
+    held_out_shown: np.ndarray
+
+
+@dataclass(frozen=True)
+class SaeCard:
+    """What was trained and how well, on held-out text.
+
+    explained_variance, l0, dead (latents that never fired there): see check.py. loss_*: cross-entropy in nats a token, clean,
+    with the reconstruction spliced in, with the site's mean in place. best_latents: by persona, number, held-out AUC.
+    """
+
+    model: str
+    fingerprint: str
+    site: str
+    architecture: str
+    d_sae: int
+    k: int
+    tokens: int
+    seed: int
+    explained_variance: float
+    l0: float
+    dead: int
+    loss_clean: float
+    loss_spliced: float
+    loss_ablated: float
+    loss_recovered: float | None
+    held_out_tokens: int
+    best_latents: dict[str, dict[str, float | int]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as card.json holds them."""
+        return asdict(self)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes card.json into the SAE's directory."""
+        write_json(Path(directory) / "card.json", self.to_json())
+
+    @classmethod
+    def load(cls, directory: str | Path) -> SaeCard:
+        """Reads card.json. UserError when it is absent or lacks a field."""
+        path = Path(directory) / "card.json"
+        try:
+            return cls(**read_json(path))
+        except TypeError as error:
+            raise UserError(f"{path}: not the card of an SAE ({error})") from error
+
+
+def train_sae(
+    model: Any,
+    texts: Sequence[str] | Sequence[Sequence[int]],
+    site: Site,
+    out: str | Path,
+    d_sae: int = 512,
+    k: int = 16,
+    tokens: int = 1_000_000,
+    lr: float = 1e-3,
+    batch_size: int = 512,
+    context_size: int = 128,
+    checkpoints: int = 0,
+    seed: int = 0,
+    probes: Mapping[str, TrainingProbe] | None = None,
+) -> SaeCard:
+    """Trains an SAE at `site` and saves it in `out` (cfg.json, sae_weights.safetensors, card.json); gives the card.
+
+    texts: strings or token ids; one in twenty is held out for the card. tokens: activation vectors to train on (text is read
+    again as often as needed). checkpoints: how many states to keep on the way; if `out` holds some, training goes on there.
+    UserError for a site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE.
+    """
+    runner, out = runner_for(model), Path(out)
+    site.checked(runner.shape.n_layers)
+    if not 0 < k <= d_sae:
+        raise UserError(f"k must lie between 1 and the number of latents {d_sae}, found {k}")
+    if (out / "sae_weights.safetensors").exists():
+        raise UserError(f"{out} already holds a trained SAE: choose another directory")
+    training, held_out = split_texts(token_windows(runner, texts, context_size), seed)
+    store = ActivationStore(runner, training, site, batch_size, seed=seed)
+    trainer, done = _trainer(runner, store, out, d_sae, k, tokens, lr, checkpoints, seed)
+    trainer.data_provider = store.batches(done // batch_size)
+    trainer.fit().save_inference_model(out)
+    card = make_card(load_sae(out, runner), runner, held_out, tokens, seed, probes or {})
+    card.save(out)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return card
+
+
+def make_card(
+    sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: int, seed: int, probes: Mapping[str, TrainingProbe]
+) -> SaeCard:
+    """Measures an SAE on held-out text and on labelled activations."""
+    runner = runner_for(model)
+    check, loss = check_sae(sae, runner, held_out), splice(sae, runner, held_out)
+    return SaeCard(
+        model=str(sae.metadata.get("model_name")), fingerprint=runner.fingerprint, site=sae.site.name,
+        architecture=sae.architecture, d_sae=sae.d_sae, k=int(getattr(sae.module.cfg, "k", 0)), tokens=tokens, seed=seed,
+        explained_variance=check.explained_variance, l0=check.l0, dead=check.silent,
+        loss_clean=loss.clean, loss_spliced=loss.spliced, loss_ablated=loss.ablated, loss_recovered=loss.recovered,
+        held_out_tokens=check.tokens, best_latents={name: best_latent(sae, probe) for name, probe in probes.items()},
+    )  # fmt: skip
+
+
+def best_latent(sae: Sae, probe: TrainingProbe) -> dict[str, float | int]:
+    """The latent that tells best on the first half, and its AUC on the second (below 0.5: it fires where the persona is absent)."""
+    with torch.no_grad():
+        ranking, judging = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
+    aucs = np.array([roc_auc_score(probe.shown, ranking[:, i]) if np.ptp(ranking[:, i]) else 0.5 for i in range(sae.d_sae)])
+    latent = int(np.argmax(np.abs(aucs - 0.5)))
+    return {
+        "latent": latent,
+        "auc": float(roc_auc_score(probe.held_out_shown, judging[:, latent])),
+        "train_auc": float(aucs[latent]),
+    }
+
+
+def token_windows(
+    model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int
+) -> list[tuple[int, ...]]:
+    """Texts as token sequences of at most context_size (long ones cut into several); those of one token are dropped."""
+    runner = runner_for(model)
+    size = min(context_size, runner.shape.n_ctx)
+    windows = []
+    for text in texts:
+        ids = tuple(runner.encode(text)) if isinstance(text, str) else tuple(text)
+        windows.extend(ids[i : i + size] for i in range(0, len(ids), size))
+    return [w for w in windows if len(w) > 1]
+
+
+def split_texts(
+    windows: Sequence[tuple[int, ...]], seed: int, share: float = 0.05
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """(training, held out): distinct windows, so that no held-out one is also trained on. UserError below 20 windows."""
+    distinct = list(dict.fromkeys(windows))
+    if len(distinct) < 20:
+        raise UserError(
+            f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed"
+        )
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    n = min(max(1, round(share * len(distinct))), 400)
+    return tuple(distinct[i] for i in order[n:]), tuple(distinct[i] for i in order[:n])
+
+
+def _trainer(
+    runner: Runner,
+    store: ActivationStore,
+    out: Path,
+    d_sae: int,
+    k: int,
+    tokens: int,
+    lr: float,
+    checkpoints: int,
+    seed: int,
+) -> tuple[SAETrainer[Any, Any], int]:
+    """sae-lens's trainer, new or as the newest checkpoint left it, and how many vectors it has seen."""
+    steps = tokens // store.batch_size
+    if steps < 1:
+        raise UserError(f"{tokens} training tokens are fewer than one batch of {store.batch_size}")
+    sample = next(store.batches())
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = TopKTrainingSAE(_config(runner, store, sample.shape[1], d_sae, k, seed))
+    settings = SAETrainerConfig(
+        total_training_samples=steps * store.batch_size, train_batch_size_samples=store.batch_size, lr=lr, lr_end=lr / 10,
+        lr_warm_up_steps=min(100, steps // 10), lr_decay_steps=steps // 4, device=str(runner.device),
+        dead_feature_window=max(20, min(1000, steps // 10)), n_checkpoints=checkpoints, checkpoint_path=str(out / "checkpoints"),
+    )  # fmt: skip
+    trainer = SAETrainer(settings, module, store.batches(), save_checkpoint_fn=_mark)
+    scale = sample.shape[1] ** 0.5 / float(sample.norm(dim=-1).mean())
+    trainer.activation_scaler.scaling_factor = scale
+    module.b_dec.data = (sample.mean(dim=0) * scale).to(module.b_dec)
+    return trainer, _resume(trainer, out / "checkpoints")
+
+
+def _config(runner: Runner, store: ActivationStore, d_in: int, d_sae: int, k: int, seed: int) -> TopKTrainingSAEConfig:
+    metadata = SAEMetadata(
+        model_name=Path(str(getattr(runner.model.cfg, "model_name", ""))).name, hook_name=store.site.name, prepend_bos=False,
+        model_fingerprint=runner.fingerprint, seed=seed, context_size=max(len(s) for s in store.sequences),
+    )  # fmt: skip
+    return TopKTrainingSAEConfig(
+        d_in=d_in,
+        d_sae=d_sae,
+        k=k,
+        device=str(runner.device),
+        normalize_activations="expected_average_only_in",
+        metadata=metadata,
+    )
+
+
+def _mark(checkpoint_path: Path | None) -> None:
+    """The last thing written of a checkpoint: without it, a half-written one is passed over."""
+    if checkpoint_path is not None:
+        (checkpoint_path / "complete").touch()
+
+
+def _resume(trainer: SAETrainer[Any, Any], checkpoints: Path) -> int:
+    complete = [p for p in checkpoints.glob("*") if p.name.isdigit() and (p / "complete").exists()]
+    if not complete:
+        return 0
+    newest = max(complete, key=lambda p: int(p.name))
+    saved = json.loads((newest / "cfg.json").read_text())
+    wanted = trainer.sae.cfg
+    for name in ("d_in", "d_sae", "k"):
+        if saved.get(name) != getattr(wanted, name):
+            raise UserError(
+                f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, asked for is {getattr(wanted, name)}"
+            )
+    trainer.sae.load_weights_from_checkpoint(newest)
+    trainer.load_trainer_state(newest)
+    trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t > trainer.n_training_samples]
+    return trainer.n_training_samples

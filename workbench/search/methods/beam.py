@@ -1,0 +1,41 @@
+"""Beam search without gradients, after BEAST (Sadasivan et al., "Fast adversarial attacks on language models in one GPU minute",
+arXiv 2402.15570).
+
+1. Start from the model's own texts in the slot.
+2. Go through the positions from left to right, one a step, and round again.
+3. At the position, draw each beam's children from the model's own distribution given what stands left of it.
+4. Score them; each fluency weight keeps its best.
+
+Differences from the published method: what stands right of the position is a text already written, not nothing, so that every
+prompt has its full length; and beams are kept along the ladder of fluency weights, not by the objective alone.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from workbench.search.scored_prompts import ChildProposals, Ids
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.search_method import SearchMethod
+from workbench.search.toolkit import SearchToolkit
+
+
+class Beam(SearchMethod):
+    """temperature: of the model's distribution that tokens are drawn from, without putting back."""
+
+    temperature: float = Field(1.0, gt=0)
+
+    def start(self, bench: SearchToolkit) -> Ids:
+        """The start text (if any) beside prompts sampled from the model."""
+        return self.with_start_text(bench, bench.sampled_prompts(self.population, self.length))
+
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
+        """Every prompt with one position (they take turns) drawn again from the model's distribution there."""
+        position = step % self.length
+        scores = prepared.log_probs[:, position] / self.temperature + bench.gumbel(prepared.log_probs[:, position].shape)
+        tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[:, 0]
+        rows = prepared.ids.tolist()
+        return bench.from_list(
+            [(p, (*rows[p][:position], token, *rows[p][position + 1 :])) for p, drawn in enumerate(tokens.tolist()) for token in drawn],
+            prepared.ids,
+        )

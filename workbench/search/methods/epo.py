@@ -1,0 +1,54 @@
+"""EPO: evolutionary prompt optimisation (Thompson, Straznickas & Sklar, "Fluent dreaming for language models", arXiv 2402.01702).
+
+1. Keep one prompt for each of T fluency weights, log-spaced.
+2. Differentiate objective - weight * cross-entropy with respect to the prompt's one-hot tokens: through the embeddings, and
+   through the tokens' part as targets (which is their log-probability given the left context).
+3. For every parent draw children: a random position, a token drawn evenly from the k with the greatest derivative.
+4. Score all children; each weight keeps the best of all parents and children.
+5. Every `restart_every` steps keep only the best prompt at one random weight, and go on from it.
+
+Differences from the published code: the gradient is taken at the embeddings' output (the same derivative at half the cost);
+parents are distinct (`distinct=False` is as published); all prompts are scored on the same contexts.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from pydantic import Field
+from torch import Tensor
+
+from workbench.search.scored_prompts import ChildProposals, ScoredPrompts
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.search_method import SearchMethod
+from workbench.search.toolkit import SearchToolkit
+
+
+class EPO(SearchMethod):
+    """top_k: tokens considered at each position. restart_every: steps between restarts (0: never). gradient_contexts:
+    contexts that the gradient is averaged over, taken in turn."""
+
+    top_k: int = Field(256, ge=1)
+    restart_every: int = Field(50, ge=0)
+    gradient_contexts: int = Field(8, ge=1)
+
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
+        """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""
+        weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
+        slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
+        slope = slope - weights * bench.scorer.fluency_gradients(prepared.ids)
+        best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weights[i]) for i in range(len(prepared.ids))]
+        return bench.swap(prepared.ids, torch.cat(best), self.children)
+
+    def _best(self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: Tensor) -> Int[Tensor, "1 prompt_pos k"]:
+        """The k tokens of the greatest derivative at each position of one parent (its vocabulary's table alone is in memory)."""
+        gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=float(weight) / self.length)
+        return bench.top_tokens(gain, parent.ids, self.top_k)
+
+    def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
+        """The elites; at a restart one of them alone, drawn at random."""
+        kept = super().survivors(bench, pool, step)
+        if self.restart_every and (step + 1) % self.restart_every == 0:
+            rung = int(torch.randint(len(kept), (1,), generator=bench.generator))
+            return kept.pick(torch.tensor([rung], device=pool.ids.device))
+        return kept

@@ -1,0 +1,34 @@
+"""GCG: greedy coordinate gradient (Zou et al., "Universal and transferable adversarial attacks", arXiv 2307.15043).
+
+1. One prompt. Differentiate the objective with respect to the prompt's one-hot tokens.
+2. Draw children: a random position, a token drawn evenly from the k with the greatest derivative.
+3. Score all of them; the best of parent and children becomes the prompt. (Published GCG drops the parent even if no child
+   is better; keeping it never scores worse.)
+
+With `answer_log_odds()` or `AnswerLogProb` as the objective this is the attack on the answer; any other objective works.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from workbench.search.scored_prompts import ChildProposals
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.search_method import SearchMethod
+from workbench.search.toolkit import SearchToolkit
+
+
+class GCG(SearchMethod):
+    """children: candidates a step. fluency_low: the one fluency weight (GCG has none: nearly 0)."""
+
+    population: int = Field(1, ge=1, le=1)
+    children: int = Field(256, ge=1)
+    fluency_low: float = Field(1e-6, gt=0)
+    fluency_high: float = Field(1e-6, gt=0)
+    top_k: int = Field(256, ge=1)
+    gradient_contexts: int = Field(8, ge=1)
+
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
+        """Swaps among the top tokens by the gradient of the objective alone."""
+        slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
+        return bench.swap(prepared.ids, bench.top_tokens(bench.gains(prepared, slope), prepared.ids, self.top_k), self.children)

@@ -1,0 +1,18 @@
+"""Random search: the control. Children are one-token swaps drawn evenly from all allowed tokens; no gradient is taken."""
+
+from __future__ import annotations
+
+import torch
+
+from workbench.search.scored_prompts import ChildProposals
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.search_method import SearchMethod
+from workbench.search.toolkit import SearchToolkit
+
+
+class RandomSearch(SearchMethod):
+    """Hill climbing on random swaps with the same population, ladder and scoring as the other methods."""
+
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
+        everything = torch.nonzero(bench.allowed)[:, 0].expand(*prepared.ids.shape, -1)
+        return bench.swap(prepared.ids, everything, self.children)

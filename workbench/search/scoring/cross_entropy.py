@@ -1,0 +1,177 @@
+"""Fluency: mean cross-entropy (nats a token) of a prompt's tokens given what really stands to their left.
+
+1. Parents are run to their end once (`prepare`); their logits give log p(token | left) for the whole vocabulary.
+2. A child's tokens left of its change have the parent's log-probabilities, and the changed token has its own from the
+   parent's logits: both are known without running the child (`bound`).
+3. The tokens behind the change go on from the child's residuals at the read-out depth (`children`), for those that can win.
+
+In the system slot fluency does not depend on the question; behind a question it is the mean over some groups of contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.models import KeyValueCache
+from workbench.search.scored_prompts import ChildProposals, Ids
+from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, BatchSize
+from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
+
+
+@dataclass(frozen=True)
+class PreparedParents:
+    """Parents, run once to the end in the fluency groups.
+
+    log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of every token of every
+    parent. Both are means over the prefixes. high: caches above the read-out depth, by group.
+    """
+
+    ids: Ids
+    fluency: Float[Tensor, " candidate"]
+    log_probs: Float[Tensor, "candidate prompt_pos d_vocab"]
+    own: Float[Tensor, "candidate prompt_pos"]
+    high: list[KeyValueCache | None]
+
+    def parent(self, row: int) -> PreparedParents:
+        """One parent alone (without its caches), for tables that are made parent by parent."""
+        one = slice(row, row + 1)
+        return PreparedParents(self.ids[one], self.fluency[one], self.log_probs[one], self.own[one], [])
+
+
+@dataclass(frozen=True)
+class ResidualTail:
+    """Residuals at the read-out depth of some children, from `position` on, behind some prefixes (`part`) of one fluency group (by its
+    number), prefix by prefix."""
+
+    number: int
+    part: PrefixGroup
+    position: int
+    rows: Int[Tensor, " child"]
+    resid: Float[Tensor, "row tail d_model"]
+
+
+class PromptCrossEntropy:
+    """Fluency of prompts and children in the fluent groups of some prefixes."""
+
+    def __init__(self, prefixes: PrefixCache, chunk: BatchSize) -> None:
+        self.prefixes, self.runner, self.chunk = prefixes, prefixes.runner, chunk
+
+    def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
+        """What one group adds to the fluency of any prompts of equal length."""
+        assert group.next_log_probs is not None, "only fluent groups are asked"
+        top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
+        first = -group.next_log_probs[:, 0, ids[:, 0]].sum(0)
+        behind = self._cross_entropy(top[:, :-1], _to_each(group, ids[:, 1:])).sum(1)
+        return (first + _over_prefixes(group, behind)) / ids.shape[1] / self.prefixes.n_fluent
+
+    def prepare(self, parents: Ids) -> PreparedParents:
+        """Fluency of parents, with the log-probabilities and caches that their children need."""
+        table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
+        high = []
+        for group in self.prefixes.fluent:
+            top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
+            high.append(cache)
+            table[:, 0] += group.next_log_probs.sum((0, 1))
+            for behind_one in top.unflatten(0, (len(group.prefixes), -1)):
+                for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
+                    table[rows, 1:] += self.runner.logits(behind_one[rows, :-1]).log_softmax(-1)
+        table /= self.prefixes.n_fluent
+        own = -table.gather(-1, parents[..., None])[..., 0]
+        return PreparedParents(parents, own.mean(1), table, own, high)
+
+    def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
+        """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
+        out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
+        if parents.shape[1] < 2:
+            return out
+        length, tokens = parents.shape[1], self.chunk.gradient_tokens
+        for part in (part for group in self.prefixes.fluent for part in self._parts(group, length, tokens)):
+            for rows in self._logit_rows(len(parents), len(part.prefixes) * length, tokens):
+                embedded = self.prefixes.leaf(part, parents[rows])
+                top, _ = self._top(part, self.prefixes.lead(part, embedded))
+                loss = self._cross_entropy(top[:, :-1], _to_each(part, parents[rows, 1:])).sum() / length / self.prefixes.n_fluent
+                out[rows] += _over_prefixes(part, torch.autograd.grad(loss, embedded)[0].float())
+        return out
+
+    def bound(self, prepared: PreparedParents, children: ChildProposals) -> Float[Tensor, " candidate"]:
+        """The least fluency that a child can have: its known tokens' cross-entropy over n, the others counted as certain."""
+        return self._known(prepared, children) / children.ids.shape[1]
+
+    def children(
+        self, prepared: PreparedParents, children: ChildProposals, tails: list[ResidualTail], wanted: Bool[Tensor, " candidate"]
+    ) -> Float[Tensor, " candidate"]:
+        """Fluency of the wanted children; +inf for the others."""
+        totals = self._known(prepared, children)
+        for tail in tails:
+            keep = wanted[tail.rows]
+            rows, resid = tail.rows[keep], tail.resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep].flatten(0, 1)
+            if len(rows):
+                totals[rows] += self._behind(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
+        return (totals / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
+
+    def _top(self, group: PrefixGroup, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
+        """Prompts run to the last block behind each prefix: residuals at their own positions, cache above the read-out depth."""
+        rows = len(embedded) // len(group.prefixes)
+        resid, _ = self.runner.run(embedded, 0, self.prefixes.depth, self.prefixes.fork(group.low, rows))
+        top, cache = self.prefixes.to_top(resid, self.prefixes.fork(group.high, rows), keep)
+        return self.prefixes.own(group, top), cache
+
+    def _known(self, prepared: PreparedParents, children: ChildProposals) -> Float[Tensor, " candidate"]:
+        """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the prefixes."""
+        rows = torch.arange(len(children), device=self.runner.device)
+        left = torch.cat([prepared.own.new_zeros(len(prepared.ids), 1), prepared.own.cumsum(1)], dim=1)
+        changed = prepared.log_probs[children.parent, children.position, children.ids[rows, children.position]]
+        return left[children.parent, children.position] - changed
+
+    def _behind(self, prepared: PreparedParents, children: ChildProposals, tail: ResidualTail, rows: Tensor, resid: Tensor) -> Float[Tensor, " row"]:
+        """Cross-entropy (sum) of the tokens behind the changed one, from the residuals at the read-out depth."""
+        group, part, cache = self.prefixes.fluent[tail.number], tail.part, prepared.high[tail.number]
+        if cache is not None and len(part.members) < len(group.members) and group.joined:
+            at = [group.members.index(member) for member in part.members]
+            cache = cache.pick(at, group.length - part.length)
+        high = self.prefixes.left_of(part.high, part, cache, children.parent[rows], tail.position)
+        top = self.prefixes.own(part, self.prefixes.to_top(resid, high)[0])
+        entropies = self._cross_entropy(top[:, :-1], _to_each(part, children.ids[rows, tail.position + 1 :]))
+        behind = torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None] > children.position[rows][:, None]
+        return (_over_prefixes(part, entropies) * behind).sum(1)
+
+    def _cross_entropy(self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos"]:
+        """Negative log-probability of each target; rows are chunked so that the logits stay small."""
+        if targets.shape[1] == 0:
+            return top.new_zeros(targets.shape, dtype=torch.float32)
+        parts = []
+        for rows in self._logit_rows(*targets.shape, self.chunk.tokens):
+            logits = self.runner.logits(top[rows])
+            parts.append(logits.logsumexp(-1) - logits.gather(-1, targets[rows][..., None])[..., 0])
+        return torch.cat(parts)
+
+    def _logit_rows(self, rows: int, positions: int, tokens: int) -> Iterator[slice]:
+        """Slices of the rows such that their logits are no more numbers than a batch of `tokens` tokens may make."""
+        size = self._rows_of_logits(positions, tokens)
+        return (slice(start, start + size) for start in range(0, rows, size))
+
+    def _parts(self, group: PrefixGroup, positions: int, tokens: int) -> Iterator[PrefixGroup]:
+        """Parts of a group of which one row behind each prefix makes no more logits than that."""
+        if not group.joined:
+            yield group
+            return
+        size = self._rows_of_logits(positions, tokens)
+        yield from (group.part(group.members[start : start + size]) for start in range(0, len(group.members), size))
+
+    def _rows_of_logits(self, positions: int, tokens: int) -> int:
+        return max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
+
+
+def _to_each(group: PrefixGroup, ids: Ids) -> Ids:
+    """The same ids for each prefix, prefix by prefix."""
+    return ids.repeat(len(group.prefixes), 1)
+
+
+def _over_prefixes(group: PrefixGroup, values: Tensor) -> Tensor:
+    """The sum over the prefixes of what came prefix by prefix."""
+    return values.unflatten(0, (len(group.prefixes), -1)).sum(0)

@@ -1,0 +1,341 @@
+"""Scores of many prompts on many contexts: every saving here is exact (it changes no score beyond rounding).
+
+For prompts of n tokens, contexts with q tokens left of the slot and t right of it, an objective that needs L of the blocks:
+
+1. Contexts with the same ids left of the slot form a *group*; the prefix is run once a group (`prefixes.py`).
+2. A parent prompt is run behind the prefix. A child that differs from it from position p on reuses the parent's keys and
+   values left of p: only n - p tokens are run. No published code does this.
+3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run. Contexts with
+   prefixes of their own (prompt behind the question) have prompt and suffix run together, many contexts in one run of the blocks.
+4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of block L itself, where
+   no residual of the prompt is wanted, only the decision token is run to its end; of the others its keys and values suffice.
+5. Fluency continues from the residual at L, and only for children that can still win (`fluency.py`).
+6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
+
+Cost model: see docs/performance.md. Objective scores are means over the same contexts for every prompt, always: no score
+is luckier than another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contexts import Contexts
+from workbench.models import KeyValueCache, Runner, pad_right
+from workbench.objectives import Objective, Readout
+from workbench.search.nan_check import check_finite
+from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts
+from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, SMALLEST, BatchSize, BatchSizePlan, halve_on_out_of_memory, plan_batch_size
+from workbench.search.scoring.candidate_batching import batch_candidates, launch_overhead_tokens
+from workbench.search.scoring.cross_entropy import PreparedParents, PromptCrossEntropy, ResidualTail
+from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, PrefixGroup
+
+
+class SurvivalTest(Protocol):
+    """What is of use to a search (`selection.CanMatter`)."""
+
+    def __call__(
+        self, parents: ScoredPrompts, objective: Float[Tensor, " candidate"], bound: Float[Tensor, " candidate"]
+    ) -> Float[Tensor, " candidate"]:
+        """How far each child is from being of use, given a lower bound of its fluency; below 0 it cannot be."""
+        ...
+
+    def order(self, objective: Float[Tensor, " candidate"], fluency: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+        """The candidates, from the one to keep first."""
+        ...
+
+
+class Scorer:
+    """Scores prompts for one objective on fixed contexts. batch_tokens: tokens that are run at a time (`plan` finds how many fit).
+    fluency_groups: groups of contexts (with different text left of the slot) that fluency is averaged over."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        objective: Objective,
+        contexts: Contexts,
+        savings: Optimizations | None = None,
+        batch_tokens: int = 8192,
+        fluency_groups: int = 4,
+    ) -> None:
+        self.runner, self.objective, self.contexts = runner, objective, contexts
+        self.savings = savings or Optimizations()
+        self.chunk = BatchSize(batch_tokens, max(SMALLEST, batch_tokens // 4))
+        self.depth = max(1, objective.depth(runner.shape.n_layers))
+        self.answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
+        self.prefixes = PrefixCache(runner, contexts, self.depth, self.savings, fluency_groups, objective.sites)
+        self.groups, self.rounds = self.prefixes.groups, self.prefixes.rounds
+        self.fluency = PromptCrossEntropy(self.prefixes, self.chunk)
+
+    def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
+        """Measures what a step of `population` parents of `length` tokens needs and takes on the chunk that fits into the free
+        memory. None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept."""
+        longest = sorted(self.contexts, key=lambda c: len(c.ids(())), reverse=True)
+        suffix = max(len(c.suffix_ids) for c in longest)
+        unit, shared = length + suffix, not all(group.joined for group in self.groups)
+
+        def few(tokens: int) -> tuple[Scorer, Ids, int]:
+            """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
+            some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
+            scorer = Scorer(self.runner, self.objective, some, replace(self.savings, halving=0.0), tokens, fluency_groups=1)
+            scorer.chunk.gradient_tokens = tokens
+            n = scorer._rows_at_once(scorer.groups[0], length, tokens)
+            ids = torch.arange(n * length, device=self.runner.device).reshape(n, length) % self.runner.shape.d_vocab
+            batch_candidates = scorer._context_chunks(scorer.groups[0], n, length, tokens)[0]
+            return scorer, ids, n * len(batch_candidates) * suffix if shared else n * unit
+
+        def forward(tokens: int) -> tuple[int, Callable[[], object]]:
+            scorer, ids, run = few(tokens)
+            parents, position = ids[:1].clone(), min(1, length - 1)
+            ids[:, :position] = parents[0, :position]
+            rows = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+            return run, lambda: scorer.score_children(scorer.prepare(parents), ChildProposals(ids, rows, rows + position))
+
+        def gradient(tokens: int) -> tuple[int, Callable[[], object]]:
+            scorer, ids, run = few(tokens)
+            return run, lambda: (scorer.gradients(ids), scorer.fluency_gradients(ids))
+
+        most_fluent = max(len(group.prefixes) for group in self.prefixes.fluent)
+        counted = dict(vars(self.runner.meter))
+        number = torch.finfo(self.runner.dtype).bits // 8
+        tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * self.prefixes.n_fluent
+        kept = 4 * length * self.runner.shape.d_vocab * (population - 1) + tails
+        # From here on a batch's logits grow with its tokens; below, one row is made at least.
+        unit_of_logits = length * self.runner.shape.d_vocab // LOGITS_PER_TOKEN
+        plan = plan_batch_size(
+            forward, gradient, max(unit, unit_of_logits), unit, self.runner.device, population * max(unit, most_fluent * length), kept
+        )
+        vars(self.runner.meter).update(counted)
+        if plan is not None:
+            self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
+        return plan
+
+    @halve_on_out_of_memory
+    @torch.no_grad()
+    def score(self, ids: Ids) -> ScoredPrompts:
+        """Objective (mean over all contexts) and fluency of any prompts of equal length, in full."""
+        objective, fluency = torch.zeros(2, len(ids), device=self.runner.device)
+        length, tokens = ids.shape[1], self.chunk.tokens
+        for group in self.groups:
+            for rows in self._row_chunks(group, len(ids), length, tokens):
+                for part in self._parts(group, group.members, len(rows), length):
+                    scores, _, _ = self._parents(part, self.prefixes.embed(part, ids[rows], 0))
+                    objective[rows] += scores.sum(1) / len(self.contexts)
+                if group in self.prefixes.fluent:
+                    fluency[rows] += self.fluency.of(group, ids[rows])
+        scored = ScoredPrompts(ids, objective + self.objective.prompt_score(ids), fluency)
+        check_finite(self.runner, self.contexts, scored)
+        return scored
+
+    @halve_on_out_of_memory
+    @torch.no_grad()
+    def prepare(self, parents: Ids) -> PreparedParents:
+        """Fluency of parents, and what their children will need: log-probabilities and caches."""
+        return self.fluency.prepare(parents)
+
+    @halve_on_out_of_memory
+    def gradients(self, parents: Ids, n_contexts: int | None = None, first: int = 0) -> Float[Tensor, "candidate prompt_pos d_model"]:
+        """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale), over n contexts counted
+        from `first` round the list (all when None)."""
+        total = len(self.contexts)
+        active = {(first + i) % total for i in range(min(n_contexts or total, total))}
+        out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
+        tokens = self.chunk.gradient_tokens
+        for group in self.groups:
+            some = group.part([m for m in group.members if m in active]) if active.intersection(group.members) else None
+            for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens) if some else ():
+                for members in self._context_chunks(some, len(rows), parents.shape[1], tokens):
+                    part = some.part(members)
+                    embedded = self.prefixes.leaf(part, parents[rows])
+                    scores, _, _ = self._parents(part, self.prefixes.lead(part, embedded))
+                    slope = torch.autograd.grad(scores.sum(), embedded)[0].float()
+                    out[rows] += slope.unflatten(0, (len(part.prefixes), -1)).sum(0) / len(active)
+        return out
+
+    @halve_on_out_of_memory
+    def fluency_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
+        """Gradient of the fluency (mean cross-entropy) with respect to the prompt's embeddings, tokens as targets held fixed."""
+        return self.fluency.gradients(parents)
+
+    @halve_on_out_of_memory
+    @torch.no_grad()
+    def score_children(
+        self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None = None
+    ) -> tuple[ScoredPrompts, ScoredPrompts]:
+        """(parents, children) on the same contexts in the same pass.
+
+        A child without any advantage gets no fluency (+inf). With halving, half of the children are dropped after each round of
+        contexts (objective -inf), in the advantage's order; for that the fluency of those with a chance is taken after the first.
+        """
+        parent_sum, child_sum, tails, alive, fluency = self._objective_sums(prepared, children, advantage)
+        parents = ScoredPrompts(prepared.ids, parent_sum / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.fluency)
+        objective = child_sum / len(self.contexts) + self.objective.prompt_score(children.ids)
+        wanted = alive & self._with_a_chance(prepared, children, parents, objective, advantage)
+        missing = wanted & torch.isinf(fluency)
+        fluency = torch.where(missing, self.fluency.children(prepared, children, tails, missing), fluency).masked_fill(~wanted, torch.inf)
+        check_finite(self.runner, self.contexts, parents, ScoredPrompts(children.ids, objective, fluency))
+        return parents, ScoredPrompts(children.ids, objective.masked_fill(~alive, -torch.inf), fluency)
+
+    def _with_a_chance(
+        self, prepared: PreparedParents, children: ChildProposals, parents: ScoredPrompts, objective: Tensor, advantage: SurvivalTest | None
+    ) -> Bool[Tensor, " candidate"]:
+        if advantage is None or not self.savings.lazy_fluency:
+            return torch.ones(len(children), dtype=torch.bool, device=self.runner.device)
+        return advantage(parents, objective, self.fluency.bound(prepared, children)) >= 0
+
+    # ---- rounds of contexts -----------------------------------------------------------------------------------------
+
+    def _objective_sums(
+        self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None
+    ) -> tuple[Tensor, Tensor, list[ResidualTail], Bool[Tensor, " candidate"], Float[Tensor, " candidate"]]:
+        """Sums over contexts for parents and children, who is left after the last round, and the fluency that was needed on the way."""
+        parent_sum, child_sum = torch.zeros(len(prepared.ids), device=self.runner.device), torch.zeros(len(children), device=self.runner.device)
+        alive, fluency = torch.ones(len(children), dtype=torch.bool, device=self.runner.device), torch.full_like(child_sum, torch.inf)
+        tails: list[ResidualTail] = []
+        for number, contexts in enumerate(self.rounds):
+            if number:
+                seen, rows = child_sum / contexts.start + self.objective.prompt_score(children.ids), alive.nonzero()[:, 0]
+                if advantage is not None and number == 1:
+                    parents_seen = parent_sum / contexts.start + self.objective.prompt_score(prepared.ids)
+                    parents = ScoredPrompts(prepared.ids, parents_seen, prepared.fluency)
+                    fluency = self.fluency.children(prepared, children, tails, self._with_a_chance(prepared, children, parents, seen, advantage))
+                order = seen[rows].argsort(descending=True, stable=True) if advantage is None else advantage.order(seen[rows], fluency[rows])
+                alive = torch.zeros_like(alive).index_fill(0, rows[order[: max(1, len(rows) // 2)]], True)
+            more_parent, more_child, new_tails = self._round(prepared.ids, children, alive.nonzero()[:, 0], set(contexts), number == 0)
+            parent_sum, child_sum, tails = parent_sum + more_parent, child_sum + more_child, tails + new_tails
+        return parent_sum, child_sum, tails, alive, fluency
+
+    def _round(
+        self, parents: Ids, children: ChildProposals, rows: Tensor, active: set[int], want_tails: bool
+    ) -> tuple[Float[Tensor, " parent"], Float[Tensor, " candidate"], list[ResidualTail]]:
+        """Parents and the chosen children on some contexts, group by group, children of one changed position together."""
+        parent_sum = torch.zeros(len(parents), device=self.runner.device)
+        child_sum = torch.zeros(len(children), device=self.runner.device)
+        tails: list[ResidualTail] = []
+        for number, group in enumerate(self.groups):
+            members, fluent = [m for m in group.members if m in active], want_tails and number < len(self.prefixes.fluent)
+            for part in self._parts(group, members, len(parents), parents.shape[1]):
+                scores, _, cache = self._parents(part, self.prefixes.embed(part, parents, 0), keep=True)
+                parent_sum += scores.sum(1)
+                for position, chunk in self._child_chunks(part, children, rows):
+                    kv = self.prefixes.left_of(part.low, part, cache, children.parent[chunk], position)
+                    embedded = self.prefixes.embed(part, children.ids[chunk, position:], position)
+                    scores, resid, _ = self._forward(part, embedded, position, kv, want_resid=fluent)
+                    child_sum[chunk] += scores.sum(1)
+                    if resid is not None and fluent:
+                        tails.append(ResidualTail(number, part, position, chunk, resid.clone()))
+        return parent_sum, child_sum, tails
+
+    # ---- one batch --------------------------------------------------------------------------------------------------
+
+    def _parents(
+        self, group: PrefixGroup, embedded: Tensor, keep: bool = False
+    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KeyValueCache | None]:
+        """Whole prompts behind the group's prefixes."""
+        kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
+        return self._forward(group, embedded, 0, kv, keep, want_resid=False)
+
+    def _forward(
+        self, group: PrefixGroup, embedded: Tensor, position: int, kv: KeyValueCache | None, keep: bool = False, want_resid: bool = True
+    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KeyValueCache | None]:
+        """Objective of rows on the group's contexts; the prompt's residuals at the read-out depth (prefix by prefix) and its cache,
+        where they are wanted."""
+        if group.joined:
+            return self._forward_joined(group, embedded, position, kv, keep, want_resid)
+        resid, cache = self.runner.run(embedded, 0, self.depth, kv, keep=True)
+        chunks = self._context_chunks(group, len(embedded), embedded.shape[1], self.chunk.tokens)
+        return torch.cat([self._suffixes(cache, chunk, len(embedded)) for chunk in chunks], dim=1), resid, cache
+
+    def _forward_joined(
+        self, group: PrefixGroup, embedded: Tensor, position: int, kv: KeyValueCache | None, keep: bool, want_resid: bool
+    ) -> tuple[Tensor, Tensor | None, KeyValueCache | None]:
+        """Prompt and suffix in one run, for each prefix its own suffix."""
+        n = embedded.shape[1]
+        suffixes, last = self.prefixes.suffixes(group, position + self.prefixes.own(group, embedded).shape[1])
+        each = len(embedded) // len(group.prefixes)
+        whole = torch.cat([embedded, suffixes.repeat_interleave(each, 0)], dim=1)
+        last, members = (n + last).repeat_interleave(each), [member for member in group.members for _ in range(each)]
+        with self.runner.capture(self.objective.sites) as caught:
+            if keep or want_resid or not self.savings.last_position:
+                resid, cache = self.runner.run(whole, 0, self.depth, kv, keep=keep)
+            else:
+                resid, cache = self.runner.run_at(whole, 0, self.depth, last, kv, self.objective.sites), None
+        scores = self._read(caught, resid, last, members).view(len(group.prefixes), each).T
+        return scores, resid[:, :n] if want_resid else None, cache
+
+    def _suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
+        """The suffixes of some contexts behind each of the rows' caches."""
+        contexts = [self.contexts[m] for m in members]
+        ids = pad_right([c.suffix_ids for c in contexts]).to(self.runner.device)
+        embedded = self.runner.embed(ids, cache.length).repeat(rows, 1, 1)
+        fork = torch.arange(rows, device=self.runner.device).repeat_interleave(len(members))
+        last = torch.tensor([len(c.suffix_ids) - 1 for c in contexts], device=self.runner.device).repeat(rows)
+        with self.runner.capture(self.objective.sites) as caught:
+            if self.savings.last_position:
+                resid = self.runner.run_at(embedded, 0, self.depth, last, cache.fork(fork), self.objective.sites)
+            else:
+                resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
+        return self._read(caught, resid, last, members * rows).view(rows, len(members))
+
+    def _read(self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]) -> Float[Tensor, " row"]:
+        """The objective of rows whose decision token stands at `last`, or is all that is there."""
+        rows = torch.arange(len(resid), device=resid.device)
+
+        def at_decision(activation: Tensor) -> Tensor:
+            return activation[:, 0] if activation.shape[1] == 1 else activation[rows, last]
+
+        read = {site: at_decision(activation).float() for site, activation in caught.items()}
+        final = at_decision(resid) if self.objective.needs_final else None
+        return self.objective.score(Readout(read, final, self.answers[list(members)], self.runner)).float()
+
+    # ---- chunks -----------------------------------------------------------------------------------------------------
+
+    def _child_chunks(self, group: PrefixGroup, children: ChildProposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(position to start from, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever
+        they change, since what stands left of the change is in memory too."""
+        positions = children.position[rows] if self.savings.parent_kv and self.savings.prefix_kv else torch.zeros_like(rows)
+        length = children.ids.shape[1]
+        size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
+        start = launch_overhead_tokens(self.runner.shape.block_parameters, self.runner.device.type) / len(group.prefixes)
+        for first, last in batch_candidates(sorted(Counter(positions.tolist()).items()), length, start):
+            for chunk in rows[(positions >= first) & (positions <= last)].split(size):
+                yield first, chunk
+
+    def _row_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
+        yield from torch.arange(rows, device=self.runner.device).split(self._rows_at_once(group, length, tokens))
+
+    def _rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
+        """Prompts that fit into `tokens` with their suffixes, behind one prefix. Contexts are chunked too: suffixes take no more than a
+        quarter, or one suffix, so that prompts are not run one by one."""
+        lead = 0 if self.savings.prefix_kv else group.length
+        longest = max(len(self.contexts[member].suffix_ids) for member in group.members)
+        suffixes = longest if group.joined else min(longest * len(group.members), max(longest, tokens // 4))
+        return max(1, tokens // (lead + length + suffixes))
+
+    def _parts(self, group: PrefixGroup, members: Sequence[int], rows: int, length: int) -> list[PrefixGroup]:
+        """The group on some of its contexts, cut where prompts and suffixes are run together and would not fit."""
+        if not members:
+            return []
+        some = group.part(members)
+        return [some.part(chunk) for chunk in self._context_chunks(some, rows, length, self.chunk.tokens)] if some.joined else [some]
+
+    def _context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
+        """The group's contexts in their order, cut so that rows x contexts x what is run for each (the longest suffix, and the prompt
+        where they are run together) fits into `tokens`."""
+        chunks: list[list[int]] = []
+        longest, lead = 1, length if group.joined else 0
+        for member in group.members:
+            suffix = len(self.contexts[member].suffix_ids)
+            longest = max(longest, suffix)
+            if not chunks or rows * (len(chunks[-1]) + 1) * (lead + longest) > tokens:
+                chunks.append([])
+                longest = max(1, suffix)
+            chunks[-1].append(member)
+        return chunks

@@ -1,0 +1,171 @@
+"""The one engine behind every search method.
+
+1. The objective is calibrated by the caller; contexts, tokens and chunk sizes are fixed here, once.
+2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children and parents
+   are scored on the same contexts in the same pass; the method says who lives on; the archive keeps the frontier of all.
+3. At the end every archived prompt is decoded to its string, encoded again inside its context, and scored in full: that is
+   what is reported.
+
+Same seed, machine and chunk size: same bits. Ctrl-C ends in order with what there is. A checkpoint after every
+`every` steps lets a killed search go on to the bits of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workbench.budget import Budget, Cost
+from workbench.contexts import Contexts, encode_prompt
+from workbench.errors import UserError
+from workbench.models import Runner, runner_for
+from workbench.objectives import Objective
+from workbench.search.elite_selection import CanSurvive, frontier
+from workbench.search.frontier import Candidate, Frontier
+from workbench.search.methods.epo import EPO
+from workbench.search.objective_description import describe
+from workbench.search.scored_prompts import ScoredPrompts
+from workbench.search.scoring.batch_size import CEILING, is_roomy
+from workbench.search.scoring.prefix_cache import Optimizations
+from workbench.search.scoring.scorer import Scorer
+from workbench.search.search_method import SearchMethod
+from workbench.search.search_progress import SearchProgress, history_row, progress_of
+from workbench.search.search_state import SearchState, load_state, save_state, search_key
+from workbench.search.toolkit import SearchToolkit
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how often the state of a search is saved; an existing file is resumed from."""
+
+    path: Path
+    every: int = 10
+
+
+def search(
+    model: Any,
+    objective: Objective,
+    contexts: Contexts,
+    method: SearchMethod | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    *,
+    savings: Optimizations | None = None,
+    batch_tokens: int | None = None,
+    lexicon: torch.Tensor | None = None,
+    on_step: Callable[[SearchProgress], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Frontier:
+    """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
+
+    method: EPO() when None. budget: 60 s when None. lexicon: bool [d_vocab], further restricts the tokens. batch_tokens: tokens
+    run at a time; None: as many as fit into the free memory (`planner.py`). on_step: called after each step. Raises UserError for
+    a prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
+    """
+    runner, method, budget = runner_for(model), method or EPO(), budget or Budget(seconds=60)
+    _check_room(runner, contexts, method.length)
+    before = _counters(runner)
+    began = time.perf_counter()
+    scorer = Scorer(runner, objective, contexts, savings, batch_tokens or CEILING[runner.device.type])
+    bench = SearchToolkit.make(scorer, seed, lexicon)
+    key = _key(bench, objective, contexts, method, seed, batch_tokens)
+    state = _first_state(bench, method, checkpoint, key)
+    bench.memory.update(state.memory)
+    if state.chunk:
+        scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
+    elif batch_tokens is None and not is_roomy(runner, contexts, method.length, scorer.chunk):
+        scorer.plan(method.length, method.population, method.population * method.children)
+    already = Cost(**state.spent) if state.spent else Cost()
+    call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.length)
+
+    def spent() -> Cost:
+        now = _counters(runner)
+        used = {name: now[name] - before[name] for name in now}
+        calls = (used["forward"] + used["backward"]) / call
+        return already + Cost(**used, model_calls=calls, seconds=time.perf_counter() - began)
+
+    interrupted = False
+    try:
+        while budget.used(spent(), state.step) < 1:
+            _step(bench, method, state)
+            cost = spent()
+            state.spent = asdict(cost)
+            state.history.append(history_row(state, cost))
+            if on_step:
+                on_step(progress_of(state, cost, budget))
+            if checkpoint and state.step % checkpoint.every == 0:
+                save_state(checkpoint.path, key, state, bench.generator)
+    except KeyboardInterrupt:
+        interrupted = True
+    if state.archive is None:
+        raise UserError("the search ended before its first step was done: give it a larger budget")
+    candidates = finish(scorer, state.archive)
+    return Frontier(
+        candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric,
+        interrupted, describe(objective),
+    )  # fmt: skip
+
+
+def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
+    """The archive as candidates, each scored again from its final string; strings whose ids changed are left out."""
+    runner, found = scorer.runner, []
+    for ids in archive.ids.tolist():
+        text = runner.decode(ids)
+        if encode_prompt(runner, scorer.contexts, text) == tuple(ids):
+            scored = scorer.score(torch.tensor([ids], device=runner.device))
+            found.append(Candidate(tuple(ids), text, float(scored.objective), float(scored.fluency)))
+    return tuple(sorted(found, key=lambda c: c.fluency))
+
+
+def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> None:
+    """One step: prepare parents, propose, score both, choose who lives on, keep the frontier."""
+    prepared = bench.scorer.prepare(state.population)
+    proposals = method.propose(bench, prepared, state.step)
+    parents, children = bench.scorer.score_children(prepared, proposals, CanSurvive(method.weights, state.archive))
+    method.learn(bench, prepared, proposals, parents, children)
+    pool = parents.join(children)
+    state.population = method.survivors(bench, pool, state.step).ids
+    state.archive = frontier(pool if state.archive is None else state.archive.join(pool))
+    state.memory = bench.memory
+    state.chunk = (bench.scorer.chunk.tokens, bench.scorer.chunk.gradient_tokens)
+    state.candidates += len(proposals)
+    state.step += 1
+
+
+def _first_state(bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpoint | None, key: str) -> SearchState:
+    if checkpoint and checkpoint.path.exists():
+        return load_state(checkpoint.path, key, bench.generator, bench.scorer.runner.device)
+    return SearchState(method.start(bench), None)
+
+
+def _counters(runner: Runner) -> dict[str, float]:
+    meter = runner.meter
+    return {"forward": meter.forward, "backward": meter.backward, "unembedded": meter.unembedded, "flops": meter.flops}
+
+
+def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
+    longest = max(len(c.ids(())) for c in contexts)
+    if longest + length > runner.shape.n_ctx:
+        raise UserError(f"a prompt of {length} tokens leaves no room: the longest context has {longest} tokens, the model holds {runner.shape.n_ctx}")
+
+
+def _key(bench: SearchToolkit, objective: Objective, contexts: Contexts, method: SearchMethod, seed: int, batch_tokens: int | None) -> str:
+    parts = {
+        "model": bench.scorer.runner.fingerprint,
+        "objective": describe(objective),
+        "contexts": [c.ids(()) for c in contexts],
+        "slot": contexts.slot,
+        "method": [method.name, method.model_dump()],
+        "allowed": describe(bench.allowed),
+        "savings": describe(bench.scorer.savings),
+        "seed": seed,
+        "batch_tokens": batch_tokens,
+    }
+    return search_key(parts)

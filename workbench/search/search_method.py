@@ -1,0 +1,69 @@
+"""What a search method is: how it starts, which children it proposes, who lives on."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from workbench.contexts import encode_prompt
+from workbench.errors import UserError
+from workbench.search.elite_selection import elites, ladder
+from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.toolkit import SearchToolkit
+
+
+class SearchMethod(BaseModel):
+    """A search method as a value. The defaults here are a population of elites along a ladder of fluency weights, started
+    from random prompts; a method must say what it proposes.
+
+    length: prompt tokens. population: rungs of the ladder = parents kept. children: proposals per parent and step.
+    fluency_low, fluency_high: ends of the ladder, in objective units per nat. start_text: a prompt to start from.
+    distinct: keep no prompt twice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int = Field(8, ge=1)
+    population: int = Field(8, ge=1)
+    children: int = Field(32, ge=1)
+    fluency_low: float = Field(0.02, gt=0)
+    fluency_high: float = Field(2.0, gt=0)
+    start_text: str | None = None
+    distinct: bool = True
+
+    @property
+    def name(self) -> str:
+        """Lower-case name, as in the table of methods."""
+        return type(self).__name__.lower()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The ladder of fluency weights, one for each member of the population."""
+        return ladder(self.fluency_low, self.fluency_high, self.population)
+
+    def start(self, bench: SearchToolkit) -> Ids:
+        """The first population: the start text (if any) beside random prompts."""
+        return self.with_start_text(bench, bench.random_prompts(self.population, self.length))
+
+    def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
+        """Children of the population for one step."""
+        raise NotImplementedError
+
+    def learn(
+        self, bench: SearchToolkit, prepared: PreparedParents, proposals: ChildProposals, parents: ScoredPrompts, children: ScoredPrompts
+    ) -> None:
+        """Told every step's scores; what is kept for later steps goes into `bench.memory`."""
+
+    def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:
+        """The next population out of parents and children."""
+        return elites(pool, self.weights, self.distinct)
+
+    def with_start_text(self, bench: SearchToolkit, ids: Ids) -> Ids:
+        """The prompts with the start text (if any) in the first place. UserError if it has another length."""
+        if self.start_text is None:
+            return ids
+        start = encode_prompt(bench.scorer.runner, bench.scorer.contexts, self.start_text)
+        if len(start) != self.length:
+            raise UserError(f"the start text has {len(start)} tokens, the method's length is {self.length}")
+        return torch.cat([torch.tensor([start], device=ids.device), ids[1:]])

@@ -1,0 +1,75 @@
+"""A search's whole state on disk: population, archive, random state, history, cost. Resuming gives the same bits.
+
+The file is one safetensors file with the tensors and, in its header, JSON of the rest. It names the search that it belongs to
+(objective, contexts, method, seed, model), and a checkpoint of another search is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.errors import UserError
+from workbench.runs import read_safetensors, write_safetensors
+from workbench.search.scored_prompts import Ids, ScoredPrompts
+
+
+@dataclass
+class SearchState:
+    """Where a search stands after `step` steps and `candidates` scored children. memory: what the method has learned, tensors by
+    name (`Bench.memory`). chunk: tokens run at a time, without and with gradients (None before the first step). The population's
+    scores are not kept: parents are scored again each step."""
+
+    population: Ids
+    archive: ScoredPrompts | None
+    step: int = 0
+    candidates: int = 0
+    spent: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
+    chunk: tuple[int, int] | None = None
+
+
+def search_key(parts: dict[str, Any]) -> str:
+    """Sixteen hex digits that name a search."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def save_state(path: Path, key: str, state: SearchState, generator: torch.Generator) -> None:
+    """Writes the state, whole or not at all."""
+    tensors = {"generator": generator.get_state(), "population": state.population.cpu()}
+    tensors |= {f"memory.{name}": value.cpu().contiguous() for name, value in state.memory.items()}
+    if state.archive is not None:
+        tensors |= _parts("archive", state.archive)
+    rest = {"key": key, "step": state.step, "candidates": state.candidates, "spent": state.spent, "history": state.history}
+    rest["chunk"] = state.chunk
+    write_safetensors(path, tensors, metadata={"search": json.dumps(rest)})
+
+
+def load_state(path: Path, key: str, generator: torch.Generator, device: torch.device) -> SearchState:
+    """The saved state; sets the generator. UserError if the file belongs to another search."""
+    tensors, metadata = read_safetensors(path)
+    rest = json.loads(metadata.get("search", "{}"))
+    if rest.get("key") != key:
+        raise UserError(
+            f"{path}: a checkpoint of another search ({rest.get('key', 'unnamed')}), expected {key}: "
+            "model, objective, contexts, method and seed must be the same"
+        )
+    generator.set_state(tensors["generator"])
+    archive = _scored("archive", tensors, device) if "archive.ids" in tensors else None
+    memory = {name.removeprefix("memory."): value for name, value in tensors.items() if name.startswith("memory.")}
+    population, chunk = tensors["population"].to(device), tuple(rest["chunk"])
+    return SearchState(population, archive, rest["step"], rest["candidates"], rest["spent"], rest["history"], memory, chunk)
+
+
+def _parts(name: str, scored: ScoredPrompts) -> dict[str, torch.Tensor]:
+    return {f"{name}.{f}": getattr(scored, f).cpu().contiguous() for f in ("ids", "objective", "fluency")}
+
+
+def _scored(name: str, tensors: dict[str, torch.Tensor], device: torch.device) -> ScoredPrompts:
+    return ScoredPrompts(*(tensors[f"{name}.{f}"].to(device) for f in ("ids", "objective", "fluency")))

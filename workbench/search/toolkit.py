@@ -1,0 +1,144 @@
+"""What every search method works with: the scorer, the tokens it may use, its randomness, and drawing children.
+
+A child is drawn in three steps, whatever the method: choose the parent's position(s), choose the new token by weights that
+the method gives, keep the child only if its text gives its ids back inside the whole rendered context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.contexts import all_survive, allowed_ids
+from workbench.errors import UserError
+from workbench.search.scored_prompts import ChildProposals, Ids
+from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.scoring.scorer import Scorer
+
+#: Tokens whose embeddings are looked up and multiplied at a time: a vocabulary of 262k is never held a second time.
+VOCABULARY_CHUNK = 16384
+
+Table = Float[Tensor, "candidate prompt_pos d_vocab"]
+
+
+@dataclass(frozen=True)
+class SearchToolkit:
+    """scorer, allowed tokens (bool [d_vocab]), the one generator of the whole search, and what the method has learned so far
+    (tensors by name; a checkpoint holds them)."""
+
+    scorer: Scorer
+    allowed: Bool[Tensor, " d_vocab"]
+    generator: torch.Generator
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, scorer: Scorer, seed: int, lexicon: Bool[Tensor, " d_vocab"] | None = None) -> SearchToolkit:
+        """lexicon: further restricts the tokens. UserError when nothing is left."""
+        allowed = allowed_ids(scorer.runner)
+        if lexicon is not None:
+            allowed &= lexicon
+        if not allowed.any():
+            raise UserError("no token is left to search with: the lexicon and the tokens that may stand in a prompt have none in common")
+        return cls(scorer, allowed.to(scorer.runner.device), torch.Generator().manual_seed(seed))
+
+    def random_prompts(self, n: int, length: int) -> Ids:
+        """n surviving prompts of random allowed tokens."""
+        kept: list[tuple[int, ...]] = []
+        choices = torch.nonzero(self.allowed.cpu())[:, 0]
+        for _ in range(50):
+            drawn = choices[torch.randint(len(choices), (2 * n, length), generator=self.generator)]
+            kept += self._surviving([tuple(row) for row in drawn.tolist()])
+            if len(kept) >= n:
+                return torch.tensor(kept[:n], device=self.scorer.runner.device)
+        raise UserError(f"no {length}-token prompt of this vocabulary survives decode -> encode inside the context")
+
+    def sampled_prompts(self, n: int, length: int, temperature: float = 1.0) -> Ids:
+        """n surviving prompts that the model writes itself in the slot of the first context."""
+        runner, kept = self.scorer.runner, []
+        prefix = torch.tensor([self.scorer.contexts[0].prefix_ids]).expand(2 * n, -1)
+        for _ in range(8):
+            ids = runner.generate(prefix, length, temperature, self.generator, banned=~self.allowed)
+            kept += self._surviving([tuple(row) for row in ids.tolist()])
+            if len(kept) >= n:
+                return torch.tensor(kept[:n], device=runner.device)
+        missing = n - len(kept)
+        rest = self.random_prompts(missing, length)
+        return torch.cat([torch.tensor(kept, dtype=torch.long, device=runner.device).reshape(-1, length), rest])
+
+    def gains(self, prepared: PreparedParents, gradients: Float[Tensor, "candidate prompt_pos d_model"]) -> Table:
+        """First-order change of the differentiated score for every swap: gradient . (new embedding - old embedding)."""
+        runner, slope = self.scorer.runner, gradients.to(self.scorer.runner.dtype)
+        table = torch.empty(*slope.shape[:2], runner.shape.d_vocab, device=slope.device)
+        for start in range(0, runner.shape.d_vocab, VOCABULARY_CHUNK):
+            stop = min(start + VOCABULARY_CHUNK, runner.shape.d_vocab)
+            table[..., start:stop] = slope @ runner.embeddings(start, stop).T
+        return table.sub_(table.gather(-1, prepared.ids[..., None]))
+
+    def log_prob_gains(self, prepared: PreparedParents) -> Table:
+        """log p(new token | left) - log p(old token | left), nats, for every swap."""
+        return prepared.log_probs - prepared.log_probs.gather(-1, prepared.ids[..., None])
+
+    def gumbel(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard Gumbel noise: adding it to log-weights and taking the greatest draws without putting back."""
+        uniform = torch.rand(shape, generator=self.generator).clamp(1e-9, 1 - 1e-9)
+        return -torch.log(-torch.log(uniform)).to(self.scorer.runner.device)
+
+    def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
+        """The k allowed tokens of the greatest table entries at every position, the present token left out."""
+        masked = table.masked_fill(~self.allowed, -torch.inf).scatter(-1, ids[..., None], -torch.inf)
+        return masked.topk(min(k, int(self.allowed.sum()) - 1), dim=-1).indices
+
+    def swap(self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1) -> ChildProposals:
+        """per_parent children of each parent: `swaps` random positions, each with a token drawn evenly from its k best."""
+        parents, length = ids.shape
+        wanted = parents * per_parent
+        draw = lambda high, n: torch.randint(high, (n,), generator=self.generator).to(ids.device)  # noqa: E731
+        kept: list[tuple[int, tuple[int, ...], int]] = []
+        for _ in range(4):
+            parent = torch.arange(parents, device=ids.device).repeat_interleave(per_parent)
+            children, first = ids[parent].clone(), torch.full((wanted,), length, device=ids.device)
+            for _ in range(min(swaps, length)):
+                position = draw(length, wanted)
+                token = tokens[parent, position, draw(tokens.shape[-1], wanted)]
+                children[torch.arange(wanted, device=ids.device), position] = token
+                first = torch.minimum(first, position)
+            kept = self._admit(kept, parent, children, first, ids)
+            if len(kept) >= wanted:
+                break
+        return self._as_proposals(kept[:wanted], length)
+
+    def from_list(self, children: list[tuple[int, tuple[int, ...]]], parents: Ids) -> ChildProposals:
+        """Surviving, distinct children out of (parent row, ids) pairs; the first changed position is found by comparison."""
+        length = parents.shape[1]
+        rows = parents.tolist()
+        alive = all_survive(self.scorer.runner, self.scorer.contexts, [ids for _, ids in children])
+        kept: dict[tuple[int, ...], tuple[int, tuple[int, ...], int]] = {}
+        for (parent, ids), ok in zip(children, alive, strict=True):
+            changed = [i for i in range(length) if ids[i] != rows[parent][i]]
+            if ok and changed:
+                kept.setdefault(ids, (parent, ids, changed[0]))
+        return self._as_proposals(list(kept.values()), length)
+
+    def _admit(self, kept: list, parent: Tensor, children: Ids, first: Tensor, ids: Ids) -> list:
+        """Adds the surviving children that are new (neither among `kept` nor a parent)."""
+        known = {row for _, row, _ in kept} | set(map(tuple, ids.tolist()))
+        rows = [tuple(row) for row in children.tolist()]
+        alive = all_survive(self.scorer.runner, self.scorer.contexts, rows)
+        for who, row, position, ok in zip(parent.tolist(), rows, first.tolist(), alive, strict=True):
+            if ok and row not in known:
+                known.add(row)
+                kept.append((who, row, position))
+        return kept
+
+    def _surviving(self, prompts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        alive = all_survive(self.scorer.runner, self.scorer.contexts, prompts)
+        return [prompt for prompt, ok in zip(prompts, alive, strict=True) if ok]
+
+    def _as_proposals(self, kept: list[tuple[int, tuple[int, ...], int]], length: int) -> ChildProposals:
+        device = self.scorer.runner.device
+        ids = torch.tensor([row for _, row, _ in kept], dtype=torch.long, device=device).reshape(-1, length)
+        parent = torch.tensor([who for who, _, _ in kept], dtype=torch.long, device=device)
+        return ChildProposals(ids, parent, torch.tensor([position for _, _, position in kept], dtype=torch.long, device=device))

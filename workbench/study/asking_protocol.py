@@ -1,0 +1,70 @@
+"""How a study asks, reads and chooses: held right by default, or as the code of arXiv 2601.02896 has it, point by point.
+
+A published figure can only be met under the protocol that made it. Each field's first value is the workbench's own; the other
+one keeps a defect that *defines* the published number, and says so in words (`departures`), which the run's report lists. Defects
+that are mere errors of computing (unmasked padding, a fluency term shifted by one token, lucky scores that are never
+renewed) define no number and are not kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from workbench.personas import Persona, Splits
+
+_DEPARTURES = {
+    "template": "questions are asked as plain text, without the model's chat template",
+    "letters": "the direction is read at the answer's closing bracket, the objective at the last token before the answer: two kinds of token",
+    "orders": "each question is asked in its published order only: the direction keeps part of the letter, and a prompt that always gives one "
+    "letter scores what that letter is worth",
+    "split_by": "rows are dealt to the splits one by one, so that the same claim is trained on and tested, and intervals take rows for independent",
+    "projection": "the raw projection is maximised, which grows with the length of the residual stream",
+    "latents": "latents are those above the 99th percentile of the mean difference at the answer token, not those that hold on held-out groups",
+    "search_behind": "prompts are optimised alone and judged behind the question",
+    "choose_on": "the five most fluent prompts of a search, the manual prompts and the steering strengths are tried on the test questions and the "
+    "best is reported: its figure is too good",
+}  # fmt: skip
+
+
+class AskingProtocol(BaseModel):
+    """template: "none" renders `Question: ... Answer:`. letters: "bracketed" scores `A)`, bracket and all. orders, split_by, projection,
+    latents, search_behind, choose_on: see `departures`. All defaults are the corrected ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: Literal["chat", "none"] = "chat"
+    letters: Literal["letter", "bracketed"] = "letter"
+    orders: Literal["both", "original"] = "both"
+    split_by: Literal["group", "row"] = "group"
+    projection: Literal["z", "raw"] = "z"
+    latents: Literal["effect", "percentile"] = "effect"
+    search_behind: Literal["questions", "nothing"] = "questions"
+    choose_on: Literal["selection", "test"] = "selection"
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """One line for each field that is not the corrected one."""
+        default = type(self)()
+        return tuple(f"as published: {text}" for name, text in _DEPARTURES.items() if getattr(self, name) != getattr(default, name))
+
+    def persona(self, persona: Persona) -> Persona:
+        """The persona with its letters and groups as this protocol has them."""
+        if self.letters == "bracketed" and persona.letters is not None:
+            a, b = persona.letters.letters
+            persona = replace(persona, letters=replace(persona.letters, letters=(f"{a})", f"{b})")))
+        if self.split_by == "row":
+            persona = replace(persona, items=tuple(replace(item, group=item.id) for item in persona.items))
+        return persona
+
+    def splits(self, splits: Splits) -> Splits:
+        """The splits, the test questions in the place of the selection ones where this protocol chooses on them."""
+        return splits if self.choose_on == "selection" else replace(splits, selection=replace(splits.test, name="selection"))
+
+
+#: What the paper's code does, for a persona that is asked by letter behind training questions.
+PUBLISHED = AskingProtocol(
+    template="none", letters="bracketed", orders="original", split_by="row", projection="raw", latents="percentile", choose_on="test"
+)

@@ -1,0 +1,84 @@
+"""What a study watches beside each condition's effect: the collateral of comparison.json.
+
+1. Agreement with true statements, where the persona has any.
+2. The other personas: those named in `beside` on all their test questions, and on the organism the rest of its world's on a few.
+3. Cross-entropy of text that has nothing to do with the persona.
+4. Capability, where the study names a file of A/B questions with a correct option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from workbench.comparison import OffTargetMeasures, agreement_with_truth, other_persona_rates, text_cross_entropy
+from workbench.conditions import Condition
+from workbench.contexts import make_contexts
+from workbench.errors import UserError
+from workbench.personas import Split, load_persona
+from workbench.runs import read_text
+from workbench.study import stages
+from workbench.study.stages import Material
+from workbench.world import World
+from workbench.world.real_language.ordinary_chat import PROSE
+from workbench.world.training_corpus import training_rows
+
+#: Statements of the organism's world that stand for unrelated text.
+_STATEMENTS = 20
+
+Figure = Callable[[Any, Condition], float]
+
+
+def watched(material: Material) -> OffTargetMeasures:
+    """Every figure that the study watches, by its name in comparison.json: a function of the model and a condition. The study's files are
+    read here: UserError for one that is missing, empty or malformed."""
+    study, test = material.study, material.splits.test
+    n, slot = study.collateral.items, study.slot
+    found: dict[str, Figure] = {}
+    if material.persona.true_items:
+        found["agreement_with_true_statements"] = lambda model, c: agreement_with_truth(model, c, test, slot, n).rate
+    for name, split in {**_others(material), **{other.persona.name: other.splits.test for other in stages.besides(material)}}.items():
+        found[f"{name}_log_odds"] = _log_odds(split, slot)
+    texts = _texts(material)
+    found["unrelated_text_nats"] = lambda model, c: text_cross_entropy(model, c, texts, slot)
+    if study.collateral.capability is not None:
+        persona = load_persona(study.collateral.capability)
+        questions = Split("capability", persona.items, persona).take(n, study.seed)
+        contexts = make_contexts(material.model, questions, slot, orders="both")
+        found["capability"] = lambda model, c: c.answer(model, contexts).rate
+    return found
+
+
+def _others(material: Material) -> Mapping[str, Split]:
+    """A few test questions of each other persona of the organism's world; nothing on other models."""
+    study = material.study
+    if not _of_the_organism(material):
+        return {}
+    names = [name for name in World().personas if name != material.persona.name]
+    splits = {name: load_persona(name, world_seed=study.data.world).split(study.data.split_seed, study.data.fractions).test for name in names}
+    return {name: split.take(study.collateral.items, study.data.split_seed) for name, split in splits.items()}
+
+
+def _texts(material: Material) -> tuple[str, ...]:
+    """The study's file, a text a line; without one plain prose, or statements of the organism's world in its own words."""
+    study = material.study
+    if study.collateral.texts is not None:
+        lines = tuple(line.strip() for line in read_text(Path(study.collateral.texts)).splitlines() if line.strip())
+        if not lines:
+            raise UserError(f"{study.collateral.texts}: expected a text a line, found none")
+        return lines
+    if not _of_the_organism(material):
+        return PROSE
+    rows = training_rows(World(study.data.world), "unrelated", items_per_row=2, statement_share=1.0)
+    return tuple(islice((text for row in rows for text in row.statements), _STATEMENTS))
+
+
+def _of_the_organism(material: Material) -> bool:
+    return material.study.data.path is None and material.persona.name in World().personas
+
+
+def _log_odds(split: Split, slot: Any) -> Figure:
+    """What a condition does to another persona: mean log-odds on a split of it."""
+    return lambda model, condition: float(other_persona_rates(model, condition, {"": split}, slot)[""].log_odds.mean())

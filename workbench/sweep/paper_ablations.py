@@ -1,0 +1,70 @@
+"""The paper's ablations as ready variants of a study: each name stands for a few changes of one setting.
+
+Source: arXiv 2601.02896 (layer, prompt length, number of latents, three fluency weights, random direction, start from a sentence), and
+what a sceptic adds (updates at random, population, contexts, labels, budget). Where a change makes a step dearer or cheaper (length,
+population, contexts), compare at a fixed number of floating point operations: `search.budget: {flops: ...}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from workbench.models.model_directory import open_model_directory
+from workbench.models.model_sources import find_source
+from workbench.search import RandomSearch
+from workbench.study import Study
+
+Change = dict[str, Any]
+
+
+def _layers(study: Study) -> list[Change]:
+    """A direction from each block of the model (SAEGA's latents stay at their autoencoder's layer)."""
+    checkpoint = open_model_directory(find_source(study.model.name, study.model.revision).directory)
+    return [{"directions.layers": [layer]} for layer in range(checkpoint.config.num_hidden_layers)]
+
+
+def _each(name: str, *values: Any) -> Callable[[Study], list[Change]]:
+    return lambda study: [{name: value} for value in values]
+
+
+def _budgets(study: Study) -> list[Change]:
+    """A quarter to four times of every limit of the study's budget: effect against budget."""
+    limits = study.search.budget.model_dump(exclude_none=True)
+    scaled = [{k: max(1, round(v * share)) if k == "steps" else v * share for k, v in limits.items()} for share in (0.25, 0.5, 1.0, 2.0, 4.0)]
+    return [{"search.budget": budget} for budget in scaled]
+
+
+def _random_direction(study: Study) -> list[Change]:
+    """The study's searches beside four along random directions of equal norm and covariance."""
+    conditions = [*study.conditions, *(c for c in ("resga", "random_direction") if c not in study.conditions)]
+    return [{"conditions": conditions, "random_directions": 4}]
+
+
+def _random_updates(study: Study) -> list[Change]:
+    """The same population, ladder and scoring with swaps drawn evenly; options that only the gradient's methods have are left out."""
+    kept = {name: value for name, value in study.search.options.items() if name in RandomSearch.model_fields}
+    return [{"search.method": "random", "search.options": kept}]
+
+
+def _fluency(study: Study) -> list[Change]:
+    """Loose, medium and strict ladders of fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
+    low, high = (float(study.search.options.get(name, usual)) for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0)))
+    ends = [(low * scale, high * scale) for scale in (0.1, 1.0, 10.0)]
+    return [{"search.options.fluency_low": round(a, 9), "search.options.fluency_high": round(b, 9)} for a, b in ends]
+
+
+#: Name of an ablation -> the changes that it makes to a study, one of them for each study of the sweep.
+ABLATIONS: dict[str, Callable[[Study], list[Change]]] = {
+    "layer": _layers,
+    "length": _each("search.options.length", 2, 4, 8, 16),
+    "latents": _each("latents", 1, 3, 10, 30, 100),
+    "fluency": _fluency,
+    "random_direction": _random_direction,
+    "random_updates": _random_updates,
+    "warm_start": _each("search.start", "random", "manual"),
+    "population": _each("search.options.population", 1, 4, 8, 16),
+    "contexts": _each("search.contexts", 1, 4, 16, 64),
+    "labels": _each("data.train_items", 8, 16, 32, 64),
+    "budget": _budgets,
+}

@@ -1,0 +1,139 @@
+"""Do prompts that were found on one model work on others? (What arXiv 2601.02896 names as future work.)
+
+1. The chosen prompt of every search is read from the run directories, with the shift that it had on the model it was found on.
+2. Each other model is loaded once. A prompt goes to it as text, and the other model's tokenizer makes other tokens of it; one that does
+   not keep its tokens inside the other model's template is listed with that reason, never cut.
+3. All prompts for one persona and set of questions are compared on the held-out questions of the run, paired against no prompt on the
+   same model, with Holm's correction over the prompts.
+
+The test questions are read once more for each model; nothing is chosen by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.comparison import Comparison, compare, run_rows
+from workbench.conditions import Found
+from workbench.contexts import encode_prompt, make_contexts
+from workbench.errors import UserError
+from workbench.html_text import html_table
+from workbench.models import load_model, runner_for
+from workbench.runs import RunDirectory, read_json
+from workbench.study import Study
+from workbench.study.stages import Material
+from workbench.study.study_settings import ModelSettings
+
+_FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p", "p_adjusted", "letter_a", "fluency", "tokens")
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """table: one row a prompt and model. shift: change of the mean log-odds against no prompt on that model, with its interval;
+    shift_at_source: on the model that the prompt was found on; kept: the one divided by the other, None where the shift at the source
+    may be zero; problem: why a prompt could not be put to the model. comparisons: the whole comparison of each model and question set."""
+
+    table: pd.DataFrame
+    comparisons: tuple[Comparison, ...]
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table, f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models")
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A chosen prompt of a run's search, and its figures on the model that it was found on."""
+
+    run: str
+    search: str
+    text: str
+    study: Study
+    figures: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.run}: {self.search}"
+
+    @property
+    def questions(self) -> str:
+        return self.figures["questions"]
+
+
+def transfer(runs: Sequence[str | Path], models: Sequence[str | ModelSettings]) -> TransferResult:
+    """The chosen prompts of finished runs on other models. models: names or directories as `load_model` takes them, or `ModelSettings` settings
+    (device, dtype). Raises UserError for a directory that is no finished run, a run whose data changed since, or an unknown model."""
+    if not runs or not models:
+        raise UserError("transfer needs at least one run and one model")
+    prompts = [prompt for run in runs for prompt in _prompts(Path(run))]
+    tables, comparisons = [], []
+    for wanted in models:
+        settings = wanted if isinstance(wanted, ModelSettings) else ModelSettings(name=wanted)
+        model = load_model(settings.name, settings.device, settings.dtype, settings.backend, settings.revision)
+        for members in _by_questions(prompts):
+            with runner_for(model).rendering(members[0].study.protocol.template):
+                comparison, table = _on(model, settings, members)
+            tables.append(table)
+            comparisons += [comparison] if comparison is not None else []
+    return TransferResult(pd.concat(tables, ignore_index=True), tuple(comparisons))
+
+
+def _prompts(path: Path) -> list[_Prompt]:
+    run = RunDirectory.open(path)
+    if not run.done("comparison"):
+        raise UserError(f"{path}: its comparison is not done; finish the run first")
+    study, figures = Study.load(run.path / "study.yaml"), {row["condition"]: row for row in run_rows(run.path)}
+    searches = read_json(run.path / "search/frontier.json", schema=1)["searches"]
+    chosen = {name: next(c for c in search["candidates"] if c["chosen"])["text"] for name, search in searches.items()}
+    if not chosen:
+        raise UserError(f"{path}: this run searched no prompt that could be transferred")
+    return [_Prompt(path.name, name, text, study, figures[name]) for name, text in chosen.items()]
+
+
+def _by_questions(prompts: Iterable[_Prompt]) -> list[list[_Prompt]]:
+    """Prompts that answer to the same questions, asked in the same way and for the same sign."""
+    found: dict[tuple[str, ...], list[_Prompt]] = {}
+    for prompt in prompts:
+        study = prompt.study
+        found.setdefault((prompt.questions, study.slot, str(study.metric), study.sign), []).append(prompt)
+    return list(found.values())
+
+
+def _on(model: Any, settings: ModelSettings, prompts: Sequence[_Prompt]) -> tuple[Comparison | None, pd.DataFrame]:
+    """All prompts of one question set on one model."""
+    study = prompts[0].study
+    test = Material.load(study, model).splits.test
+    if test.hash != prompts[0].questions:
+        raise UserError(f"{prompts[0].run}: the data of its test split changed since the run: {test.hash[:12]} now, {prompts[0].questions[:12]} then")
+    contexts = make_contexts(model, test, study.slot, study.metric, study.protocol.orders, seed=study.seed)
+    problems = {prompt.name: _problem(model, contexts, prompt.text) for prompt in prompts}
+    fit = [Found(p.text, p.figures["kind"], "transferred", name=p.name) for p in prompts if not problems[p.name]]
+    if not fit:
+        return None, pd.DataFrame([_row(prompt, settings, {}, problems[prompt.name]) for prompt in prompts])
+    orders = study.protocol.orders
+    comparison = compare(model, test, fit, study.slot, sign=study.sign, metric=study.metric, orders=orders, seed=study.seed, model_name=settings.name)
+    figures = comparison.table.set_index("condition").to_dict("index")
+    rows = [_row(prompt, settings, figures.get(prompt.name, {}), problems[prompt.name]) for prompt in prompts]
+    return comparison, pd.DataFrame(rows)
+
+
+def _problem(model: Any, contexts: Any, text: str) -> str:
+    try:
+        encode_prompt(model, contexts, text)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _row(prompt: _Prompt, settings: ModelSettings, figures: dict[str, Any], problem: str) -> dict[str, Any]:
+    source = prompt.figures
+    row = {"run": prompt.run, "search": prompt.search, "prompt": prompt.text, "persona": source["persona"], "sign": source["sign"]}
+    row |= {"found_on": source["model"], "model": settings.name} | {name: figures.get(name) for name in _FIGURES}
+    ends = source["shift_low"], source["shift_high"]
+    sure = None not in ends and ends[0] * ends[1] > 0
+    kept = figures["shift"] / source["shift"] if sure and figures else None
+    return row | {"shift_at_source": source["shift"], "kept": kept, "problem": problem}

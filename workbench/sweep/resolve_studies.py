@@ -1,0 +1,123 @@
+"""Every study checked against what it names, before any of them starts; and the key that its run directory is called by.
+
+1. Persona, data, splits, model, layers, autoencoder and search method of each study are looked up (nothing heavy is loaded; each is
+   looked up once however many studies name it). What is wrong is one line with the study's number.
+2. The key is the sha256 of the settings with everything resolved: the method with its defaults, the items' hash in place of the data's
+   path, and a digest of the weights beside the model's name: other data or weights behind the same name are another study.
+3. Two studies with one key would have one output: refused. (A value of an ablation that repeats another study is left out.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UserError
+from workbench.models.loading import choose_device
+from workbench.models.model_directory import open_model_directory
+from workbench.models.model_sources import find_source
+from workbench.personas import Persona, load_persona
+from workbench.sae import find_sae
+from workbench.study import Study
+from workbench.study.stages import make_method
+from workbench.sweep.sweep_settings import StudyVariant
+
+SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class PlannedStudy:
+    """A study that passed, with the key of its run directory: 16 hexadecimal digits."""
+
+    variant: StudyVariant
+    key: str
+
+    @property
+    def study(self) -> Study:
+        """The study, named after its key: the same settings give the same file in every sweep."""
+        return self.variant.study.model_copy(update={"name": f"study {self.key}"})
+
+
+def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStudy]:
+    """All studies, checked. here: they run on this machine, so their devices must be there. UserError for the first that cannot
+    run, and for two that are the same."""
+    resolver, planned = StudyResolver(here), dict[str, PlannedStudy]()
+    for variant in variants:
+        try:
+            key = resolver.key(variant.study)
+        except UserError as error:
+            raise UserError(f"study {variant.number} ({variant.label}): {error}") from error
+        if key not in planned:
+            planned[key] = PlannedStudy(variant, key)
+        elif not variant.optional:
+            first = planned[key].variant
+            raise UserError(f"studies {first.number} ({first.label}) and {variant.number} ({variant.label}) are the same: they would have one output")
+    return list(planned.values())
+
+
+class StudyResolver:
+    """Looks up what studies name, each thing once."""
+
+    def __init__(self, here: bool = True) -> None:
+        self.here = here
+        self._persona: Callable[[str, str | None, int], Persona] = cache(load_persona)
+        self._split: Callable[..., Any] = cache(lambda d, persona: self._persona(persona, d.path, d.world).split(d.split_seed, d.fractions))
+        self._weights: Callable[[str, str | None], tuple[int, str]] = cache(_model_facts)
+        self._sae: Callable[[str], str] = cache(_sae_facts)
+        self._device: Callable[[str], str] = cache(choose_device)
+
+    def key(self, study: Study) -> str:
+        """The key of a study; UserError where it names what is not there."""
+        persona = self._persona(study.persona, study.data.path, study.data.world)
+        self._split(study.data, study.persona)
+        if study.sign not in persona.manual_prompts and ("manual" in study.conditions or study.search.start == "manual"):
+            raise UserError(f"persona {persona.name!r} has no manual prompts to {study.sign}: neither a condition nor a start can be one")
+        layers, weights = self._weights(study.model.name, study.model.revision)
+        unknown = [layer for layer in study.directions.layers or () if not 0 <= layer < layers]
+        if unknown:
+            raise UserError(f"layer {unknown[0]} does not exist: {study.model.name} has layers 0-{layers - 1}")
+        if self.here:
+            self._device(study.model.device)
+        content = study.model_dump(mode="json", by_alias=True, exclude={"name": True, "data": {"path"}})
+        content["search"]["options"] = make_method(study, study.search.method).model_dump(mode="json")
+        others = {name: self._persona(name, None, study.data.world).hash for name in study.beside}
+        content |= {"persona": [persona.name, persona.hash], "others": others, "weights": weights, "sae": self._sae(_sae_name(study))}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sae_name(study: Study) -> str:
+    if study.sae != "auto":
+        return study.sae
+    return "organism" if study.model.name == "organism" else "none"
+
+
+def _model_facts(name: str, revision: str | None) -> tuple[int, str]:
+    """(blocks, digest of config and weights, those of an adapter too)."""
+    source = find_source(name, revision)
+    checkpoint = open_model_directory(source.directory)
+    adapter = sorted(source.adapter.glob("adapter_*")) if source.adapter else []
+    return checkpoint.config.num_hidden_layers, digest([checkpoint.directory / "config.json", *checkpoint.shards, *adapter])
+
+
+def _sae_facts(name: str) -> str:
+    if name == "none":
+        return name
+    directory = find_sae(name).directory
+    return name if directory is None else digest(sorted(directory.glob("*.safetensors")))
+
+
+def digest(files: Iterable[Path]) -> str:
+    """A hash of files' sizes and of the first and last MiB of each: enough to tell other weights, cheap on a checkpoint of 16 GB."""
+    found = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(SAMPLE)
+            file.seek(max(0, size - SAMPLE))
+            found.update(f"{path.name} {size} ".encode() + head + file.read(SAMPLE))
+    return found.hexdigest()

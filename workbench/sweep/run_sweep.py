@@ -1,0 +1,121 @@
+"""`sweep(...)`: every study of a sweep, each once, here or on a Ray cluster.
+
+1. Expand the sweep, check every study, refuse what cannot run before anything has begun.
+2. Look which of them are done, failed, interrupted or new: the run directories say it, nothing else is kept.
+3. Run what is left, the interrupted ones first (they resume from their checkpoints), then by model, so that it is seldom loaded.
+4. At the end, also after Ctrl-C: results.parquet of all finished studies, and overview.html with a link to each one's report.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from workbench.errors import UserError
+from workbench.html_text import html_table
+from workbench.report import OverviewRun, write_overview
+from workbench.runs import write_parquet, write_text
+from workbench.sweep.live_table import LiveTable
+from workbench.sweep.ray_workers import run_pool
+from workbench.sweep.resolve_studies import PlannedStudy, plan
+from workbench.sweep.serial_worker import run_here
+from workbench.sweep.sweep_settings import Sweep
+from workbench.sweep.sweep_store import StudyOutcome, look, results, run_path
+
+FILE = "sweep.yaml"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """path: of the sweep's directory. studies: one row a study: number, settings that vary, state, reason, seconds, run directory.
+    results: one row a finished study and condition (results.parquet)."""
+
+    path: Path
+    studies: pd.DataFrame
+    results: pd.DataFrame
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Studies by state."""
+        return dict(Counter(self.studies["state"]))
+
+    def _repr_html_(self) -> str:
+        caption = ", ".join(f"{n} {state}" for state, n in self.counts.items())
+        return html_table(self.studies.drop(columns="run"), f"{len(self.studies)} studies: {caption}")
+
+
+def sweep(
+    what: Sweep | str | Path,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    rerun_failed: bool = False,
+    threads: int | None = None,
+) -> SweepResult:
+    """Runs the studies of a sweep that are not done, and gives the state and results of all.
+
+    what: a `Sweep`, or the path of its file. out: its directory, runs/NAME when None; a sweep that was there before goes on. workers:
+    processes, 1 when None (with `address`: all of the cluster's GPUs or CPUs); one worker without an address is this process, and needs
+    no Ray. address: of a Ray cluster ("auto", "host:port"); `out` and the data must lie on a file system that all its nodes share.
+    rerun_failed: try failed studies again. threads: of each worker; the cores divided by the workers when None.
+
+    Raises UserError before anything runs if any study cannot run. A study that fails while running does not stop the others.
+    """
+    asked = what if isinstance(what, Sweep) else Sweep.load(what)
+    if workers is not None and workers < 1:
+        raise UserError(f"expected at least one worker, found {workers}")
+    planned = plan(asked.expand(), here=address is None)
+    place = _directory(Path(out) if out is not None else Path("runs") / asked.name)
+    outcomes = {p.key: look(place, p.key) for p in planned}
+    wanted = [p for p in planned if outcomes[p.key].state in ("new", "interrupted", "failed")]
+    wanted = [p for p in wanted if rerun_failed or outcomes[p.key].state != "failed"]
+    order = sorted(wanted, key=lambda p: (outcomes[p.key].state != "interrupted", p.study.model.name))
+    here = address is None and (workers or 1) == 1
+    threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
+    write_text(place / FILE, asked.to_yaml())
+    waiting = {p.key for p in order}
+    try:
+        with LiveTable({p.key: p.variant.label for p in planned}, [o for key, o in outcomes.items() if key not in waiting]) as show:
+            todo = run_here(order, place, threads, show.stage) if here else run_pool(order, place, workers, threads, address, show.stage)
+            for outcome in todo if order else ():
+                outcomes[outcome.key] = outcome
+                show.ended(outcome)
+    finally:
+        found = _write_results(place, asked, planned, [outcomes[p.key] for p in planned])
+    return found
+
+
+def _directory(place: Path) -> Path:
+    """The sweep's directory, made if it is not there; refused if it holds something else."""
+    if place.exists() and not place.is_dir():
+        raise UserError(f"{place}: expected a directory for the sweep, found a file")
+    if place.is_dir() and any(place.iterdir()) and not (place / FILE).is_file():
+        raise UserError(f"{place} is not empty and holds no sweep ({FILE}): choose another directory")
+    try:
+        (place / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {place}: {error.strerror or error}") from error
+    return place.absolute()
+
+
+def _write_results(place: Path, asked: Sweep, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> SweepResult:
+    table = results(place, planned, outcomes)
+    studies = pd.DataFrame([_study_row(place, p, outcome) for p, outcome in zip(planned, outcomes, strict=True)])
+    write_parquet(place / "results.parquet", table)
+    runs = [
+        OverviewRun(run_path(place, p.key), p.variant.label, outcome.state, outcome.reason)
+        for p, outcome in zip(planned, outcomes, strict=True)
+    ]
+    write_overview(runs, place / "overview.html", asked.name)
+    return SweepResult(place, studies, table)
+
+
+def _study_row(place: Path, p: PlannedStudy, outcome: StudyOutcome) -> dict[str, object]:
+    settings = {name: str(value) if isinstance(value, (list, tuple, dict)) else value for name, value in p.variant.varied.items()}
+    row = {"study": p.variant.number, **settings, "state": outcome.state, "reason": outcome.reason, "seconds": outcome.seconds}
+    return row | {"run": str(run_path(place, p.key).relative_to(place))}

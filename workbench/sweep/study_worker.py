@@ -1,0 +1,77 @@
+"""What one worker does: studies one after another, the model loaded once for all that share it.
+
+1. A study that another process holds is waited for a little (a worker that was thought lost may still be ending), then left to it.
+2. The run directory is made or resumed; `workbench.study.run_study` does the stages that are not done.
+3. What goes wrong is written into the run directory as one line with its traceback, and the next study begins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.errors import UserError
+from workbench.models import load_model
+from workbench.runs import RunDirectory
+from workbench.study import Study, run
+from workbench.study.study_settings import ModelSettings
+from workbench.sweep.sweep_store import StudyOutcome, forget_failure, is_free, look, run_path, write_failure
+
+#: Told of a study's key, its stage, and how much of the stage is done, 0 to 1.
+Tell = Callable[[str, str, float], None]
+#: Seconds that a run held by another process is waited for.
+PATIENCE = 30.0
+
+
+class StudyWorker:
+    """threads: of torch's sums. One model is held at a time: the last study's."""
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.threads = threads
+        self._held: tuple[ModelSettings, Any] | None = None
+
+    def run(self, out: Path, key: str, study: Study, tell: Tell) -> StudyOutcome:
+        """Run or resume one study; never raises for what the study does wrong."""
+        path = run_path(out, key)
+        try:
+            directory = RunDirectory.create(path, resume=True)
+        except UserError as error:
+            return StudyOutcome(key, "failed", str(error))
+        if not _await_free(directory):
+            return StudyOutcome(key, "busy", "another process works on it")
+        forget_failure(directory)
+        directory.log("worker", {"pid": os.getpid(), "threads": self.threads, "model": "held" if self._holds(study.model) else "loaded"})
+        try:
+            run(study, directory, resume=True, report=lambda stage, share: tell(key, stage, share), model=self._model(study.model))
+        except UserError as error:
+            write_failure(directory, str(error))
+        except Exception as error:
+            self._held = None  # whatever state it is in
+            write_failure(directory, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+        return look(out, key)
+
+    def _holds(self, wanted: ModelSettings) -> bool:
+        return self._held is not None and self._held[0] == wanted
+
+    def _model(self, wanted: ModelSettings) -> Any:
+        if not self._holds(wanted):
+            self._held = None  # before the next is loaded: two may not fit
+            self._held = (wanted, load_model(wanted.name, wanted.device, wanted.dtype, wanted.backend, wanted.revision))
+        assert self._held is not None
+        return self._held[1]
+
+
+def _await_free(directory: RunDirectory) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not is_free(directory):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)
+    return True
