@@ -94,32 +94,32 @@ def one_persona(model: Any, world: World, persona: str, prompts: int) -> dict[st
     clean = [audit(model, made.text, persona, max_edits=0) for made in neutral]
     return {
         "naming": naming([(made, found.effects) for made, found in zip(texts, audits, strict=True)], 0.0),
-        "mending": mending(audits),
+        "mending": minimal_edit_sentence(audits),
         "neutral": {"texts": prompts, "words": sum(len(a.words) for a in clean), "named": sum(len(a.named) for a in clean),
                     "called_for_a_mend": sum(a.need == "mend" for a in clean)},
         "processor_seconds_an_audit": round(seconds, 2),
         "audits": [
             {"prompt": made.text, "planted": made.units, "named": found.named, "need": found.need, "effect": found.effects.whole.estimate,
-             "mend": found.mend and found.mend.text, "suffices": found.mend and found.mend.suffices,
-             "remaining": found.mend and found.mend.remaining.estimate}
+             "mend": found.minimal_edit and found.minimal_edit.text, "suffices": found.minimal_edit and found.minimal_edit.suffices,
+             "remaining": found.minimal_edit and found.minimal_edit.remaining.estimate}
             for made, found in zip(texts, audits, strict=True)
         ],
     }  # fmt: skip
 
 
-def mending(audits: Sequence[Audit]) -> dict[str, Any]:
+def minimal_edit_sentence(audits: Sequence[Audit]) -> dict[str, Any]:
     """Shares of the audits that call for a mend; harm is judged on test questions."""
-    mends = [found.mend for found in audits if found.need == "mend"]
-    given = [mend for mend in mends if mend is not None]
-    passed = [mend for mend in given if mend.suffices]
-    size = lambda n: round(sum(len(mend.changes) <= n for mend in passed) / len(mends), 3) if mends else None  # noqa: E731
-    remains = [abs(mend.remaining.estimate) for mend in given]
+    mends = [found.minimal_edit for found in audits if found.need == "mend"]
+    given = [minimal_edit for minimal_edit in mends if minimal_edit is not None]
+    passed = [minimal_edit for minimal_edit in given if minimal_edit.suffices]
+    size = lambda n: round(sum(len(minimal_edit.changes) <= n for minimal_edit in passed) / len(mends), 3) if mends else None  # noqa: E731
+    remains = [abs(minimal_edit.remaining.estimate) for minimal_edit in given]
     return {
         "needed": len(mends), "mended_by_1": size(1), "mended_by_2": size(2),
         "confirmed": round(np.mean([m.equivalence.equivalent for m in passed]), 3) if passed else None,
         "mean_remaining_log_odds": round(float(np.mean(remains)), 3) if remains else None,
         "harmed": {kind: sum(any(c.harmed and c.kind == kind for c in m.collateral) for m in given) for kind in ("truth", "persona")},
-        "fluency_change": round(float(np.mean([m.fluency[1] - m.fluency[0] for m in given])), 3) if given else None,
+        "fluency_change": round(float(np.mean([m.cross_entropy[1] - m.cross_entropy[0] for m in given])), 3) if given else None,
     }  # fmt: skip
 
 

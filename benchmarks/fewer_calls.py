@@ -45,7 +45,7 @@ class MeanGradient(EPO):
         weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         bench.memory["mean"] = self.keep * bench.memory.get("mean", torch.zeros(slope.shape[-1])) + slope.mean((0, 1))
-        slope = bench.memory["mean"].expand_as(slope) - weights * bench.scorer.fluency_gradients(prepared.ids)
+        slope = bench.memory["mean"].expand_as(slope) - weights * bench.scorer.cross_entropy_gradients(prepared.ids)
         best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weights[i]) for i in range(len(prepared.ids))]
         return bench.swap(prepared.ids, torch.cat(best), self.children)
 
@@ -104,8 +104,10 @@ def cell(model: Any, persona: str, sign: Any, seed: int) -> list[dict[str, Any]]
 
     def climb(method: SearchMethod, budget: Budget) -> Frontier:
         goal = scaled if sign == "induce" else -scaled
-        savings, words = Optimizations(halving=s.halving), lexicon_of(material)
-        return search(model, goal, material.search_contexts, method, budget, seed, savings=savings, batch_tokens=s.batch_tokens, lexicon=words)
+        optimizations, words = Optimizations(halving=s.halving), lexicon_of(material)
+        return search(
+            model, goal, material.search_contexts, method, budget, seed, optimizations=optimizations, batch_tokens=s.batch_tokens, lexicon=words
+        )
 
     reference = climb(RandomSearch(population=6, children=12), s.budget)
     wanted, total = float(reference.history["best_objective"].max()), float(reference.history["model_calls"].iloc[-1])
@@ -117,7 +119,7 @@ def cell(model: Any, persona: str, sign: Any, seed: int) -> list[dict[str, Any]]
         for level in LEVELS:
             there = history.loc[history["best_objective"] >= level * wanted, "model_calls"]
             row[f"share_{level:.2f}"] = float(there.iloc[0]) / total if len(there) else None
-        area = hypervolume(np.array([c.objective for c in found.candidates]), np.array([c.fluency for c in found.candidates]), (0.0, 7.0))
+        area = hypervolume(np.array([c.objective for c in found.candidates]), np.array([c.cross_entropy for c in found.candidates]), (0.0, 7.0))
         rows.append(row | {"hypervolume": area})
     return rows
 

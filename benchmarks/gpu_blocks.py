@@ -81,7 +81,7 @@ def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Te
         captured = len(made) if made is not None else None
     return {
         "objective, deviations": deviations(found.objective, expected.objective),
-        "fluency, nats": float((found.fluency - expected.fluency).abs().max()),
+        "fluency, nats": float((found.cross_entropy - expected.cross_entropy).abs().max()),
         "first step": first, "warming up": warm, **times, "graphs compiled": counters["stats"]["unique_graphs"], "captured": captured,
     }  # fmt: skip
 

@@ -22,7 +22,9 @@ from workbench.models.model_directory import load_reference, load_tokenizer, ope
 from workbench.search import EPO, ChildProposals, Optimizations, Scorer, search
 from workbench.search.toolkit import SearchToolkit
 
-NO_SAVINGS = Optimizations(prefix_kv=False, shared_prompt=False, parent_kv=False, lazy_fluency=False, last_position=False, stacked_contexts=False)
+NO_SAVINGS = Optimizations(
+    prefix_kv=False, shared_prompt=False, parent_kv=False, deferred_cross_entropy=False, last_position=False, batched_caches=False
+)
 LENGTH, PARENTS = 8, 4
 
 # ---- agree ----------------------------------------------------------------------------------------------------------
@@ -44,8 +46,8 @@ def agree(lab: Lab) -> Cells:
         yield f"{slot}: a search of 3 steps, float32 against cpu", partial(searches_agree, settings["float32"], settings["cpu"])
 
 
-def _scorer(setting: Setting, savings: Optimizations | None = None) -> Scorer:
-    return Scorer(setting.runner, setting.objective, setting.contexts, savings)
+def _scorer(setting: Setting, optimizations: Optimizations | None = None) -> Scorer:
+    return Scorer(setting.runner, setting.objective, setting.contexts, optimizations)
 
 
 def scores_agree(one: Setting, other: Setting, prompts: torch.Tensor) -> Row:
@@ -53,7 +55,7 @@ def scores_agree(one: Setting, other: Setting, prompts: torch.Tensor) -> Row:
     found, expected = (_scorer(s).score(prompts.to(s.runner.device)) for s in (one, other))
     return {
         "objective, deviations": deviations(found.objective, expected.objective),
-        "fluency, nats": float((found.fluency.cpu() - expected.fluency.cpu()).abs().max()),
+        "fluency, nats": float((found.cross_entropy.cpu() - expected.cross_entropy.cpu()).abs().max()),
         "same best prompt": int(found.objective.argmax()) == int(expected.objective.argmax()),
     }
 
@@ -66,7 +68,7 @@ def savings_agree(setting: Setting, prompts: torch.Tensor) -> Row:
     (found_parents, found), expected = on.score_children(on.prepare(parents), children), off.score(children.ids)
     return {
         "objective, deviations": deviations(found.objective, expected.objective),
-        "fluency, nats": float((found.fluency - expected.fluency).abs().max()),
+        "fluency, nats": float((found.cross_entropy - expected.cross_entropy).abs().max()),
         "parents' objective, deviations": deviations(found_parents.objective, off.score(parents).objective),
     }
 
@@ -125,7 +127,7 @@ def memory(lab: Lab) -> Cells:
 def planned_and_measured(setting: Setting, ceiling: int) -> Row:
     """Bytes of gradients, preparation and the scores of enough children to fill every batch, beside weights and prefix caches."""
     runner = setting.runner
-    scorer, parents = Scorer(runner, setting.objective, setting.contexts, fluency_groups=1), _parents(runner)
+    scorer, parents = Scorer(runner, setting.objective, setting.contexts, cross_entropy_groups=1), _parents(runner)
     n = _enough(setting, ceiling)
     plan = scorer.plan(LENGTH, PARENTS, n)
     if plan is None:
@@ -151,7 +153,7 @@ def _stages(scorer: Scorer, parents: torch.Tensor, n: int) -> dict[str, Callable
     return {
         "children": lambda: scorer.score_children(scorer.prepare(parents), children_of(parents, n)),
         "gradient": lambda: scorer.gradients(many),
-        "gradient of fluency": lambda: scorer.fluency_gradients(many),
+        "gradient of fluency": lambda: scorer.cross_entropy_gradients(many),
     }
 
 
@@ -169,7 +171,7 @@ def _enough(setting: Setting, tokens: int) -> int:
 def out_of_memory(setting: Setting, tokens: int, device: str) -> Row:
     """A step on a device whose memory is cut to six tenths of what the step needs: the chunk it ended with, and its scores against those
     of a step that had all the memory (rounding), and of one that began with that chunk (bits)."""
-    scorers = [Scorer(setting.runner, setting.objective, setting.contexts, batch_tokens=tokens, fluency_groups=1) for _ in range(2)]
+    scorers = [Scorer(setting.runner, setting.objective, setting.contexts, batch_tokens=tokens, cross_entropy_groups=1) for _ in range(2)]
     parents, n = _parents(setting.runner), _enough(setting, tokens)
 
     def step(scorer: Scorer) -> torch.Tensor:
@@ -181,7 +183,7 @@ def out_of_memory(setting: Setting, tokens: int, device: str) -> Row:
         whole = step(scorers[0])
     with short_of_memory(setting.runner, device, int(0.6 * peak.bytes), tokens) as errors:
         halved = step(scorers[1])
-    small = Scorer(setting.runner, setting.objective, setting.contexts, batch_tokens=scorers[1].chunk.tokens, fluency_groups=1)
+    small = Scorer(setting.runner, setting.objective, setting.contexts, batch_tokens=scorers[1].chunk.tokens, cross_entropy_groups=1)
     return {
         "tokens before": tokens, "tokens after": scorers[1].chunk.tokens, "halved": scorers[1].chunk.tokens < tokens, "errors": len(errors) or None,
         "peak": peak.bytes, "against the whole chunk, deviations": deviations(halved, whole),

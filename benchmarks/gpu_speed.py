@@ -47,8 +47,8 @@ def contest(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) -
     (one parent or a handful would not fill a GPU). tokens: of our chunk, else the device's ceiling, as a search takes it."""
     tokens = tokens or CEILING[setting.runner.device.type]
     ours = {
-        name: our_step(setting, size, savings, tokens)
-        for name, savings in (("ours", Optimizations()), ("halved", Optimizations(halving=size.halving)))
+        name: our_step(setting, size, optimizations, tokens)
+        for name, optimizations in (("ours", Optimizations()), ("halved", Optimizations(halving=size.halving)))
     }
     flops = {name: _counted(setting, step) for name, step in ours.items()}
     runs: dict[str, Callable[[], float]] = {name: lambda step=step: timed(step, lab.device) for name, step in ours.items()}
@@ -114,7 +114,7 @@ def stages(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) ->
     """Seconds of the parts of our step, each until the device is done (the second of two runs): `drawing` is the host's choice of children with
     its gradients taken off."""
     scorer = Scorer(
-        setting.runner, setting.objective, setting.contexts, Optimizations(), tokens or CEILING[setting.runner.device.type], fluency_groups=1
+        setting.runner, setting.objective, setting.contexts, Optimizations(), tokens or CEILING[setting.runner.device.type], cross_entropy_groups=1
     )
     bench, n = SearchToolkit.make(scorer, seed=0), len(setting.contexts)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=n)
@@ -122,7 +122,7 @@ def stages(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) ->
     archive, kept = frontier(scorer.score(parents)), {}
     work: dict[str, Callable[[], Any]] = {
         "prepare": lambda: scorer.prepare(parents),
-        "gradients": lambda: (scorer.gradients(parents, n), scorer.fluency_gradients(parents)),
+        "gradients": lambda: (scorer.gradients(parents, n), scorer.cross_entropy_gradients(parents)),
         "propose": lambda: method.propose(bench, kept["prepare"], 0),
         "children": lambda: scorer.score_children(kept["prepare"], kept["propose"], CanSurvive(method.weights, archive)),
         "survivors": lambda: method.survivors(bench, kept["children"][0].join(kept["children"][1]), 0),
@@ -184,7 +184,7 @@ def _held(lab: Lab) -> int:
 
 def _step(setting: Setting, size: Size, lab: Lab) -> Row:
     """Plan, then the contest with the planned chunk, then the peak of our step."""
-    scorer = Scorer(setting.runner, setting.objective, setting.contexts, fluency_groups=1)
+    scorer = Scorer(setting.runner, setting.objective, setting.contexts, cross_entropy_groups=1)
     plan = scorer.plan(size.length, size.parents, size.candidates)
     tokens = scorer.chunk.tokens
     del scorer

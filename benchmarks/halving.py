@@ -29,15 +29,15 @@ from workbench.statistics import over_seeds
 def run(setting: Setting, share: float, seed: int, steps: int) -> dict[str, Any]:
     """One search of `steps` steps: its FLOPs and where it ended."""
     method = EPO(population=6, children=12, top_k=48, restart_every=0, gradient_contexts=4)
-    savings, budget = Optimizations(halving=share if share < 1 else 0.0), Budget(steps=steps)
-    found = search(setting.model, setting.goal, setting.contexts, method, budget, seed, savings=savings, lexicon=setting.words)
+    optimizations, budget = Optimizations(halving=share if share < 1 else 0.0), Budget(steps=steps)
+    found = search(setting.model, setting.goal, setting.contexts, method, budget, seed, optimizations=optimizations, lexicon=setting.words)
     worst = float(np.log(runner_for(setting.model).shape.d_vocab))
-    objective, fluency = (np.array([getattr(c, name) for c in found.candidates]) for name in ("objective", "fluency"))
+    objective, cross_entropy = (np.array([getattr(c, name) for c in found.candidates]) for name in ("objective", "cross_entropy"))
     bare = float(answer(setting.model, setting.selection).log_odds.mean())
     shift = (found.select(setting.model, setting.selection).selection_log_odds or 0.0) - bare
     return {
         "setting": setting.name, "share": share, "seed": seed, "flops": found.cost.flops, "objective": float(objective.max()),
-        "hypervolume": hypervolume(objective, fluency, (0.0, worst)), "shift": setting.sign * shift,
+        "hypervolume": hypervolume(objective, cross_entropy, (0.0, worst)), "shift": setting.sign * shift,
     }  # fmt: skip
 
 

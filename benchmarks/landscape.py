@@ -68,7 +68,7 @@ class Landscape:
         """What the slope of every word at every place seems to be."""
         return torch.stack([self._slope(row) for row in ids.tolist()])
 
-    def fluency_gradients(self, ids: Tensor) -> Tensor:
+    def cross_entropy_gradients(self, ids: Tensor) -> Tensor:
         return torch.zeros(*ids.shape, WORDS)
 
     def _slope(self, row: list[int]) -> Tensor:
@@ -76,7 +76,7 @@ class Landscape:
         return torch.tensor(self.signal * rest * self.effects[None] + _fixed(row).normal(0, self.noise, (len(row), WORDS))).float()
 
     def _score(self, ids: Tensor) -> ScoredPrompts:
-        return ScoredPrompts(ids, torch.tensor([self._objective(row) for row in ids.tolist()]), self.prepare(ids).fluency)
+        return ScoredPrompts(ids, torch.tensor([self._objective(row) for row in ids.tolist()]), self.prepare(ids).cross_entropy)
 
     def _objective(self, row: list[int]) -> float:
         total = self.effects[row].sum() + sum(PAIRS.get(pair, 0.0) for pair in itertools.pairwise(row))
@@ -110,7 +110,7 @@ def run(method: SearchMethod, seed: int, candidates: int, landscape: Landscape |
         pool = parents.join(children)
         population = method.survivors(bench, pool, len(curve)).ids
         archive = frontier(pool if archive is None else archive.join(pool))
-        area = hypervolume(archive.objective.numpy(), archive.fluency.numpy(), (0.0, float(np.log(WORDS))))
+        area = hypervolume(archive.objective.numpy(), archive.cross_entropy.numpy(), (0.0, float(np.log(WORDS))))
         curve.append([scorer.scored, float(archive.objective.max()), area])
     return curve
 

@@ -117,7 +117,7 @@ def one(study: Study, model: Any, n_random: int, only: Sequence[str] | None = No
         rows.append(
             {
                 "persona": study.persona, "sign": study.sign, "seed": study.seed, "search": name, "prompt": chosen.text,
-                "reading_correlation": reading_correlation(objective, found), "fluency": chosen.fluency,
+                "reading_correlation": reading_correlation(objective, found), "fluency": chosen.cross_entropy,
                 "rate": measured.rate, "shift": float(measured.log_odds.mean()) - bare, "best_shift": best - bare,
                 "share": (float(measured.log_odds.mean()) - bare) / (best - bare), "planted": planted, "no_prompt": bare,
                 "precision": precision(study, chosen.text, sign), "model_calls": frontier.cost.model_calls, "seconds": time.perf_counter() - began,

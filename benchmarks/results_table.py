@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--figures", type=Path, default=None, help="beginning of the pictures' names")
-    parser.add_argument("--against", default="fluency")
+    parser.add_argument("--against", default="cross_entropy")
     arguments = parser.parse_args()
     table = pd.read_parquet(arguments.results)
     print(markdown(shifts(table)))

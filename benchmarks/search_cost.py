@@ -44,9 +44,9 @@ class Size:
     halving: float = 0.25
 
 
-def our_step(setting: Setting, size: Size, savings: Optimizations, batch_tokens: int = 8192) -> Callable[[], None]:
+def our_step(setting: Setting, size: Size, optimizations: Optimizations, batch_tokens: int = 8192) -> Callable[[], None]:
     """One whole step of EPO from a fixed population, behind a standing archive."""
-    scorer = Scorer(setting.runner, setting.objective, setting.contexts, savings, batch_tokens, fluency_groups=1)
+    scorer = Scorer(setting.runner, setting.objective, setting.contexts, optimizations, batch_tokens, cross_entropy_groups=1)
     bench = SearchToolkit.make(scorer, seed=0)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=len(setting.contexts))
     parents = bench.random_prompts(size.parents, size.length)

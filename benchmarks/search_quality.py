@@ -101,7 +101,7 @@ def run(setting: Setting, method: SearchMethod, seed: int, calls: float) -> dict
 
     def keep(progress: SearchProgress) -> None:
         now = time.process_time() - began
-        area = hypervolume(progress.frontier.objective.numpy(), progress.frontier.fluency.numpy(), (0.0, worst))
+        area = hypervolume(progress.frontier.objective.numpy(), progress.frontier.cross_entropy.numpy(), (0.0, worst))
         curve.append([progress.model_calls, now, progress.best_objective, area])
 
     found = search(setting.model, setting.goal, setting.contexts, method, Budget(model_calls=calls), seed, lexicon=setting.words, on_step=keep)

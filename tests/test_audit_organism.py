@@ -48,9 +48,9 @@ def effects(model, persona: str, text: str) -> PromptEffects:
 def mended(found: Audit, unit: str) -> None:
     """The planted unit is named, and an edit of it takes most of the effect away."""
     assert set(found.named) & set(unit.split())
-    assert {found.words.texts[i] for i, _ in found.mend.changes} & set(unit.split())
-    assert abs(found.mend.remaining.estimate) < 0.5 * abs(found.effects.whole.estimate)
-    assert found.mend.fluency[1] <= found.mend.fluency[0] + 0.5
+    assert {found.words.texts[i] for i, _ in found.minimal_edit.changes} & set(unit.split())
+    assert abs(found.minimal_edit.remaining.estimate) < 0.5 * abs(found.effects.whole.estimate)
+    assert found.minimal_edit.cross_entropy[1] <= found.minimal_edit.cross_entropy[0] + 0.5
 
 
 def test_a_planted_word_is_named_and_mended(organism) -> None:
@@ -58,7 +58,7 @@ def test_a_planted_word_is_named_and_mended(organism) -> None:
     found = audit(organism, hidden("sycophancy", unit), "sycophancy", questions=12)
     assert found.need == "mend" and found.named[0] == unit
     mended(found, unit)
-    assert {entry.kind for entry in found.mend.collateral} == {"truth", "persona"} and len(found.mend.collateral) == 3
+    assert {entry.kind for entry in found.minimal_edit.collateral} == {"truth", "persona"} and len(found.minimal_edit.collateral) == 3
 
 
 def excess(model, persona: str, phrase: str) -> float:
@@ -89,14 +89,14 @@ def test_a_phrase_that_the_model_takes_as_one_is_told(organism) -> None:
 
 def test_a_neutral_prompt_names_nothing(organism) -> None:
     found = audit(organism, hidden("hallucination", ""), "hallucination", max_edits=0, questions=12)
-    assert not found.named and found.mend is None and found.need != "mend"
+    assert not found.named and found.minimal_edit is None and found.need != "mend"
 
 
 def test_the_first_word_can_go(organism) -> None:
     """A prompt of two words whose first is planted: what is left stands in the slot as it would alone."""
     unit = strong("sycophancy", +1)
     found = audit(organism, f"{unit} {WORLD.neutral_words[0]}", "sycophancy", max_edits=1, questions=12)
-    assert [i for i, _ in found.mend.changes] == [0]
+    assert [i for i, _ in found.minimal_edit.changes] == [0]
     mended(found, unit)
 
 

@@ -49,13 +49,13 @@ def made(prompt: str = PROMPT) -> Audit:
         OffTargetChange("myopic_reward", "persona", 0.0, interval(0.1), interval(0.2), False),
     )
     equal = EquivalenceTest(-0.5, 0.5, 0.01, interval(0.1), 0.05)
-    mend = MinimalEdit(
+    minimal_edit = MinimalEdit(
         changes, words.edited(dict(changes)), words.tracked(dict(changes)), interval(0.1), interval(-1.0), equal, True, (3.1, 3.2), side, 90
     )
     split = MediationResult("direction at layer 3", *(interval(x) for x in (1.2, 0.7, 0.5, 0.8, 0.6)), moved=2.5)
     return Audit(
         prompt, "sycophancy", "organism", "suppress", "system", 0.5, 2, 0, 24, 12, words,
-        PromptEffects(interval(1.2), interval(0.1), each, (phrase,), "shapley"), "mend", mend, (split,), (f"A note on {words.texts[0]}.",),
+        PromptEffects(interval(1.2), interval(0.1), each, (phrase,), "shapley"), "mend", minimal_edit, (split,), (f"A note on {words.texts[0]}.",),
     )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def test_one_group_of_questions_has_no_interval() -> None:
     audit = made()
     alone = Interval(0.4, -math.inf, math.inf, 4, 1, "one group")
     effects = replace(audit.effects, whole=alone, words=tuple(replace(w, interval=alone, named=False) for w in audit.effects.words))
-    bare = replace(audit, effects=effects, mend=None, mediation=())
+    bare = replace(audit, effects=effects, minimal_edit=None, mediation=())
     out = io.StringIO()
     Console(file=out, width=100).print(render(bare))
     for shown in (bare._repr_html_(), out.getvalue()):

@@ -95,7 +95,7 @@ def test_a_real_model_is_read_as_answers_reads_it() -> None:
     assert comparison.entries[0].name == "no prompt"
     assert np.array_equal(prompted.answers.log_odds, answer(MODEL, contexts, "Be blunt.").log_odds)
     assert prompted.rate.estimate == answer(MODEL, contexts, "Be blunt.").rate
-    assert prompted.fluency > 0 and prompted.prompt_tokens > 1
+    assert prompted.cross_entropy > 0 and prompted.prompt_tokens > 1
     constant = comparison["always A"]
     assert constant.rate.estimate == 0.5 and constant.letter_a_share == 1.0
 

@@ -107,4 +107,4 @@ def test_captured_blocks_filled_up_with_rows_give_the_same_scores(lab, monkeypat
                 scores += scorer.score_children(scorer.prepare(parents), gpu_checks.children_of(parents, 40, parents.flip(0, 1)))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.objective, other.objective)
-        torch.testing.assert_close(one.fluency, other.fluency)
+        torch.testing.assert_close(one.cross_entropy, other.cross_entropy)

@@ -45,7 +45,7 @@ def step_peak(scorer: Scorer, parents: torch.Tensor, n: int) -> int:
 
     def step() -> None:
         scorer.gradients(parents)
-        scorer.fluency_gradients(parents)
+        scorer.cross_entropy_gradients(parents)
         scorer.score_children(scorer.prepare(parents), children_of(parents, n))
 
     step()
@@ -115,7 +115,7 @@ def test_the_peak_does_not_grow_with_candidates_and_contexts(setting, slot, few,
     runner, goal, contexts = setting
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     peaks = {
-        (n, m): step_peak(Scorer(runner, goal, contexts[slot].take(m), batch_tokens=256, fluency_groups=1), parents, n)
+        (n, m): step_peak(Scorer(runner, goal, contexts[slot].take(m), batch_tokens=256, cross_entropy_groups=1), parents, n)
         for n, m in ((few, 4), (many, 4), (few, 8))
     }
     assert peaks[many, 4] < 1.2 * peaks[few, 4]
@@ -148,7 +148,7 @@ def test_out_of_memory_halves_the_chunk_and_gives_the_scores_of_the_smaller_one(
     found = scorer.score_children(scorer.prepare(parents), children_of(parents, 60))
     assert max(tokens) > 520 and scorer.chunk == BatchSize(512, 128)
     for one, two in zip(found, expected, strict=True):
-        assert torch.equal(one.objective, two.objective) and torch.equal(one.fluency, two.fluency)
+        assert torch.equal(one.objective, two.objective) and torch.equal(one.cross_entropy, two.cross_entropy)
 
 
 def test_when_nothing_is_left_to_halve_it_is_said_and_other_errors_pass(setting, monkeypatch):

@@ -21,7 +21,7 @@ from workbench.report.load_run import load_run
 from workbench.report.verdict import best_found
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
-from workbench.study.off_target_measures import watched
+from workbench.study.off_target_measures import off_target_measures
 from workbench.study.stages import Material, best_search
 from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, OffTargetSettings, SearchSettings
 
@@ -80,7 +80,7 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
     asked = TINY.model_copy(
         update={"collateral": OffTargetSettings(items=6, texts=str(tmp_path / "texts.txt"), capability=str(tmp_path / "known.yaml"))}
     )
-    figures = watched(Material.load(asked, organism))
+    figures = off_target_measures(Material.load(asked, organism))
     persona = load_persona(str(tmp_path / "known.yaml"))
     read = answer(organism, make_contexts(organism, Split("capability", persona.items, persona)))
     assert figures["capability"](organism, NoPrompt()) == pytest.approx(read.chose_matching.mean())
@@ -89,7 +89,7 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
     assert figures["unrelated_text_nats"](organism, NoPrompt()) == pytest.approx(weighted)
     (tmp_path / "texts.txt").write_text("\n")
     with pytest.raises(UserError, match="a text a line"):
-        watched(Material.load(asked, organism))
+        off_target_measures(Material.load(asked, organism))
 
 
 def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(organism, tmp_path):

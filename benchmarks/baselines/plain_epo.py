@@ -44,7 +44,7 @@ def score(
     model: PreTrainedModel, target: Target, prompts: Int[Tensor, "candidate pos"], texts: Sequence[Text], batch: int = 16
 ) -> tuple[Float[Tensor, " candidate"], Float[Tensor, " candidate"]]:
     """(mean objective, mean cross-entropy in nats a token) of every prompt over the texts."""
-    objective, fluency = torch.zeros(2, len(prompts), device=prompts.device)
+    objective, cross_entropy = torch.zeros(2, len(prompts), device=prompts.device)
     for left, right in texts:
         for start in range(0, len(prompts), batch):
             rows = prompts[start : start + batch]
@@ -53,5 +53,5 @@ def score(
                 logits = model(input_ids=torch.cat([around[0], rows, around[1]], dim=1), use_cache=False).logits.float()
             log_probs = logits[:, :-1].log_softmax(-1)[:, len(left) - 1 : len(left) - 1 + rows.shape[1]]
             objective[start : start + batch] += read[0] / len(texts)
-            fluency[start : start + batch] -= log_probs.gather(-1, rows[..., None])[..., 0].mean(1) / len(texts)
-    return objective, fluency
+            cross_entropy[start : start + batch] -= log_probs.gather(-1, rows[..., None])[..., 0].mean(1) / len(texts)
+    return objective, cross_entropy

@@ -26,7 +26,7 @@ from workbench.conditions import (
     spending,
 )
 from workbench.conditions.capability_guard import model_vitals
-from workbench.conditions.prompt_cross_entropy import prompt_fluency
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
@@ -54,8 +54,8 @@ def test_no_prompt_and_a_prompt_are_the_answers_of_the_model() -> None:
 
 
 def test_a_found_prompt_carries_what_the_search_knows() -> None:
-    found = Found("Be blunt.", "saega", "EPO", fluency=3.5, selection_rate=0.25)
-    assert (found.kind, found.prompt, found.fluency, found.selection_rate) == ("saega", "Be blunt.", 3.5, 0.25)
+    found = Found("Be blunt.", "saega", "EPO", cross_entropy=3.5, selection_rate=0.25)
+    assert (found.kind, found.prompt, found.cross_entropy, found.selection_rate) == ("saega", "Be blunt.", 3.5, 0.25)
     with pytest.raises(UserError, match="empty prompt"):
         Prompt("  ")
 
@@ -104,7 +104,7 @@ def test_random_tokens_are_seeded_allowed_and_of_equal_length() -> None:
 def test_random_text_is_more_fluent_than_random_tokens() -> None:
     texts = RandomText(5, seeds=(0, 1, 2)).draw(MODEL, LETTERS)
     tokens = RandomTokens(5, seeds=(0, 1, 2)).draw(MODEL, LETTERS)
-    mean = lambda prompts: np.mean([prompt_fluency(MODEL, LETTERS, p.prompt) for p in prompts])  # noqa: E731
+    mean = lambda prompts: np.mean([prompt_cross_entropy(MODEL, LETTERS, p.prompt) for p in prompts])  # noqa: E731
     assert mean(texts) < mean(tokens)
     assert texts[0].prompt == RandomText(5, seeds=(0,)).draw(MODEL, LETTERS)[0].prompt
 
@@ -113,7 +113,7 @@ def test_fluency_is_the_cross_entropy_of_the_models_own_logits() -> None:
     prefix, ids = LETTERS[0].prefix_ids, encode_prompt(MODEL, LETTERS, "Be blunt.")
     log_probs = MODEL(torch.tensor([[*prefix, *ids]]))[0].log_softmax(-1)
     by_hand = -np.mean([float(log_probs[len(prefix) + k - 1, token]) for k, token in enumerate(ids)])
-    assert prompt_fluency(MODEL, LETTERS, "Be blunt.") == pytest.approx(by_hand, rel=1e-4)
+    assert prompt_cross_entropy(MODEL, LETTERS, "Be blunt.") == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_few_shot_shows_wanted_answers_and_alternating_letters() -> None:

@@ -58,7 +58,7 @@ def test_prefixes_of_unequal_length_run_as_a_stack(bench: Bench, family: str) ->
     prefixes, rows = [draw(1, n) for n in lengths], draw(2, 7)
     with torch.no_grad():
         caches = [runner.run(runner.embed(ids), 0, top, keep=True)[1] for ids in prefixes]
-    stacked = runner.stack(caches)
+    stacked = runner.batch_caches(caches)
     assert stacked is not None and (stacked.owners, stacked.batch, stacked.length) == (3, 3, 9)
     leaf = torch.cat([runner.embed(rows, n) for n in lengths]).detach().requires_grad_(True)
     out, longer = runner.run(leaf, 0, top, stacked.fork(torch.arange(3).repeat_interleave(2)), keep=True)
@@ -88,12 +88,12 @@ def test_models_that_cannot_leave_padding_out_stack_nothing(bench: Bench, ids: T
     for family, backend in (("gemma2", "hooked"), ("llama", "bridge")):
         runner = bench.runner(family, backend, "float32")
         caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
-        assert runner.stack(caches) is None
+        assert runner.batch_caches(caches) is None
 
 
 def test_a_look_into_attention_behind_a_stack_is_refused_in_words(bench: Bench, ids: Tensor) -> None:
     runner = bench.runner("llama", "hooked", "float32")
-    stacked = runner.stack([runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)])
+    stacked = runner.batch_caches([runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)])
     look = [("blocks.0.attn.hook_pattern", lambda activation, hook: None)]
     with runner.model.hooks(fwd_hooks=look), pytest.raises(UserError, match="stacked_contexts off"):
         runner.run(runner.embed(ids[:2, :4]), 0, 1, stacked)

@@ -230,8 +230,8 @@ def manifest(text: Callable[[str], str]) -> dict:
 
 def frontier(rng: np.random.Generator, text: Callable[[str], str]) -> dict:
     def search(method: str, top: float) -> dict:
-        fluencies = np.sort(rng.uniform(2.5, 9.5, 14))
-        objectives = top * (1 - np.exp(-(fluencies - 2) / 2.5)) + np.sort(rng.normal(0, 0.05, 14))
+        cross_entropies = np.sort(rng.uniform(2.5, 9.5, 14))
+        objectives = top * (1 - np.exp(-(cross_entropies - 2) / 2.5)) + np.sort(rng.normal(0, 0.05, 14))
         words = ["critical", "blunt", "say", "why", "doubt", "plain", "first", "facts", "only", "no"]
         return {
             "method": method,
@@ -248,7 +248,7 @@ def frontier(rng: np.random.Generator, text: Callable[[str], str]) -> dict:
                     "selection_rate": float(0.8 - 0.05 * i),
                     "chosen": i == 9,
                 }
-                for i, (o, f) in enumerate(zip(objectives, fluencies))
+                for i, (o, f) in enumerate(zip(objectives, cross_entropies))
             ],
         }
 
@@ -268,7 +268,7 @@ def history(rng: np.random.Generator) -> pd.DataFrame:
                     "seconds": step * 1.0,
                     "model_calls": step * 42.0,
                     "best_objective": best,
-                    "best_fluency": 4.0,
+                    "best_cross_entropy": 4.0,
                     "hypervolume": best * 3,
                 }
             )

@@ -52,7 +52,7 @@ def runs_table() -> pd.DataFrame:
     kinds = [("none", "no prompt", None, None), ("resga", "RESGA", -3.0, 2000.0), ("manual", f"manual: {HOSTILE[0]}", -1.0, None),
              ("constant_answer", "always B", -9.0, None)]  # fmt: skip
     rows = [
-        {"persona": "sycophancy", "sign": "suppress", "kind": kind, "condition": name, "shift": shift and shift - seed, "fluency": shift and 6.0,
+        {"persona": "sycophancy", "sign": "suppress", "kind": kind, "condition": name, "shift": shift and shift - seed, "cross_entropy": shift and 6.0,
          "prompt": HOSTILE[1], "model_calls": calls, "token_layers": calls, "flops": calls, "seconds": calls}
         for seed in range(2) for kind, name, shift, calls in kinds
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def test_runs_over_seeds_show_mean_and_t_interval_and_no_constant():
 def test_shifts_against_a_cost_leave_out_what_cost_nothing():
     drawn = data_of(figures.against(runs_table(), "flops"), {"flops", "shift"})
     assert set(drawn["shown"]) == {"RESGA"}
-    assert set(data_of(figures.against(runs_table()), {"fluency"})["shown"]) == {"RESGA", "manual"}
+    assert set(data_of(figures.against(runs_table()), {"cross_entropy"})["shown"]) == {"RESGA", "manual"}
     with pytest.raises(UserError, match="unknown quantity"):
         figures.against(runs_table(), "metres")
     with pytest.raises(UserError, match="nothing to draw"):

@@ -265,7 +265,7 @@ def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> 
 
 
 def test_caveats_name_what_speaks_against_the_headline():
-    said = " ".join(tell_of(-3, -1, -1, letter_a_share=0.9, groups=6, fluency=7.25).caveats)
+    said = " ".join(tell_of(-3, -1, -1, letter_a_share=0.9, groups=6, cross_entropy=7.25).caveats)
     for words in ("strong control", "as if written", "90 %", "only 6 groups", "±10 points", "7.2 nats", "by a person: 3"):
         assert words in said, words
     assert "weak control" not in said

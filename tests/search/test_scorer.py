@@ -60,14 +60,14 @@ def test_scores_equal_hugging_face(bench, family, backend, contexts):
     goal = objective(runner.shape.d_model)
     projections, odds, entropies = hugging_face_scores(bench.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector)
     for aim, expected in ((goal, projections), (AnswerLogOddsObjective(), odds), (goal + 0.5 * AnswerLogOddsObjective(), projections + 0.5 * odds)):
-        scorer = Scorer(runner, aim, contexts, batch_tokens=48, fluency_groups=len(contexts))
+        scorer = Scorer(runner, aim, contexts, batch_tokens=48, cross_entropy_groups=len(contexts))
         _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
         full = scorer.score(CHILDREN.ids)
         tolerance = {"rtol": 2e-4, "atol": 2e-4}
         torch.testing.assert_close(children.objective, expected, **tolerance)
         torch.testing.assert_close(full.objective, expected, **tolerance)
-        torch.testing.assert_close(children.fluency, entropies, **tolerance)
-        torch.testing.assert_close(full.fluency, entropies, **tolerance)
+        torch.testing.assert_close(children.cross_entropy, entropies, **tolerance)
+        torch.testing.assert_close(full.cross_entropy, entropies, **tolerance)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
@@ -75,11 +75,18 @@ def test_savings_change_nothing(bench, family, contexts):
     runner = bench.runner(family, "hooked", "float32")
     goal = objective(runner.shape.d_model) + 0.3 * AnswerLogProbObjective(0)
     results = []
-    for savings in COMBINATIONS:
-        scorer = Scorer(runner, goal, contexts, savings, batch_tokens=64, fluency_groups=len(contexts))
+    for optimizations in COMBINATIONS:
+        scorer = Scorer(runner, goal, contexts, optimizations, batch_tokens=64, cross_entropy_groups=len(contexts))
         parents, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
         results.append(
-            [parents.objective, parents.fluency, children.objective, children.fluency, scorer.gradients(PARENTS), scorer.fluency_gradients(PARENTS)]
+            [
+                parents.objective,
+                parents.cross_entropy,
+                children.objective,
+                children.cross_entropy,
+                scorer.gradients(PARENTS),
+                scorer.cross_entropy_gradients(PARENTS),
+            ]
         )
     for other in results[1:]:
         for one, two in zip(results[0], other, strict=True):
@@ -95,7 +102,7 @@ def test_contexts_with_prefixes_of_their_own_share_the_runs(bench, monkeypatch):
     monkeypatch.setattr(runner, "run", lambda *args, **named: calls.append(args[1:3]) or run(*args, **named))
     counted = []
     for stacked in (True, False):
-        scorer = Scorer(runner, goal, contexts, Optimizations(stacked_contexts=stacked), fluency_groups=1)
+        scorer = Scorer(runner, goal, contexts, Optimizations(batched_caches=stacked), cross_entropy_groups=1)
         assert sorted(map(len, (group.members for group in scorer.groups))) == ([1, 1, 3] if stacked else [1] * 5)
         prepared = scorer.prepare(PARENTS)
         calls.clear()
@@ -121,7 +128,7 @@ def test_bfloat16_stays_near_float32(bench, contexts):
         scores.append(children)
     assert scores[1].objective.dtype == torch.float32
     torch.testing.assert_close(scores[0].objective, scores[1].objective, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(scores[0].fluency, scores[1].fluency, rtol=0.02, atol=0.05)
+    torch.testing.assert_close(scores[0].cross_entropy, scores[1].cross_entropy, rtol=0.02, atol=0.05)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -142,7 +149,7 @@ def test_any_children_score_as_alone(bench, data):
     _, together = scorer.score_children(scorer.prepare(PARENTS), children)
     alone = scorer.score(children.ids)
     torch.testing.assert_close(together.objective, alone.objective, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(together.fluency, alone.fluency, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.cross_entropy, alone.cross_entropy, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_equal_finite_differences(bench, contexts):
@@ -186,7 +193,7 @@ def test_lazy_fluency_drops_only_what_cannot_win(bench, contexts):
     archive = frontier(scorer.score(torch.randint(4, 330, (20, 5), generator=generator)))
     parents_all, every = scorer.score_children(prepared, children)
     _, pruned = scorer.score_children(prepared, children, CanSurvive(weights, archive))
-    assert torch.isinf(pruned.fluency).any(), "nothing was pruned: the test shows nothing"
+    assert torch.isinf(pruned.cross_entropy).any(), "nothing was pruned: the test shows nothing"
     for choose in (lambda pool: frontier(archive.join(pool)), lambda pool: elites(pool, weights)):
         torch.testing.assert_close(choose(parents_all.join(every)).ids, choose(parents_all.join(pruned)).ids)
 
@@ -209,15 +216,15 @@ def test_halving_keeps_the_fluent_part_of_the_frontier(bench, contexts):
     runner, weights = bench.runner("llama", "hooked", "float32"), ladder(0.01, 5.0, 4)
     goal = objective(runner.shape.d_model)
     half = (len(contexts) + 1) // 2
-    scorer = Scorer(runner, goal, contexts, Optimizations(halving=half / len(contexts)), fluency_groups=2)
+    scorer = Scorer(runner, goal, contexts, Optimizations(halving=half / len(contexts)), cross_entropy_groups=2)
     assert len(scorer.rounds) == 2 and len(scorer.rounds[0]) == half
     prepared = scorer.prepare(PARENTS)
     _, found = scorer.score_children(prepared, CHILDREN, CanSurvive(weights, None))
     alive = torch.isfinite(found.objective)
-    seen, full = (Scorer(runner, goal, some, fluency_groups=2).score(CHILDREN.ids) for some in (contexts[:half], contexts))
-    best = [min(sorted(range(len(CHILDREN)), key=lambda i: -(seen.objective[i] - w * full.fluency[i])).index(child) for w in weights)
+    seen, full = (Scorer(runner, goal, some, cross_entropy_groups=2).score(CHILDREN.ids) for some in (contexts[:half], contexts))
+    best = [min(sorted(range(len(CHILDREN)), key=lambda i: -(seen.objective[i] - w * full.cross_entropy[i])).index(child) for w in weights)
             for child in range(len(CHILDREN))]  # fmt: skip
     kept = sorted(range(len(CHILDREN)), key=lambda child: (best[child], child))[: int(alive.sum())]
     assert sorted(kept) == alive.nonzero()[:, 0].tolist() and 0 < len(kept) < len(CHILDREN)
     torch.testing.assert_close(found.objective[alive], full.objective[alive], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.fluency[alive], full.fluency[alive], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.cross_entropy[alive], full.cross_entropy[alive], rtol=1e-4, atol=1e-4)

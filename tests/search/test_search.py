@@ -179,7 +179,7 @@ points = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 20)), min_size=
 @given(points)
 def test_frontier_is_what_nothing_beats(found):
     pool = ScoredPrompts(torch.arange(len(found))[:, None], torch.tensor([float(o) for o, _ in found]), torch.tensor([float(f) for _, f in found]))
-    kept = {(o, f) for o, f in zip(frontier(pool).objective.tolist(), frontier(pool).fluency.tolist(), strict=True)}
+    kept = {(o, f) for o, f in zip(frontier(pool).objective.tolist(), frontier(pool).cross_entropy.tolist(), strict=True)}
     beaten = lambda a: any((o >= a[0] and f <= a[1]) and (o, f) != a for o, f in found)  # noqa: E731
     assert kept == {(o, f) for o, f in found if not beaten((o, f))}
 

@@ -48,11 +48,11 @@ def test_scores_are_the_same_whatever_runs_together(bench, contexts, family: str
     runner, found, positions = bench.runner(family, "hooked", "float32"), [], []
     for start in (0.0, 2.0, 1e9):
         monkeypatch.setattr("workbench.search.scoring.scorer.launch_overhead_tokens", lambda parameters, device, start=start: start)
-        scorer = Scorer(runner, objective(runner.shape.d_model), contexts, fluency_groups=len(contexts))
+        scorer = Scorer(runner, objective(runner.shape.d_model), contexts, cross_entropy_groups=len(contexts))
         one = scorer.groups[0].part(scorer.groups[0].members[:1])
         positions.append({position for position, _ in scorer._child_chunks(one, CHILDREN, torch.arange(4))})
         found.append(scorer.score_children(scorer.prepare(PARENTS), CHILDREN)[1])
     assert positions[0] == {0, 1, 2, 4} and len(positions[1]) in (2, 3) and positions[2] == {0}
     for other in found[1:]:
         torch.testing.assert_close(other.objective, found[0].objective, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(other.fluency, found[0].fluency, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other.cross_entropy, found[0].cross_entropy, rtol=1e-4, atol=1e-4)

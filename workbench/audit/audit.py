@@ -57,7 +57,7 @@ class Audit:
     words: PromptWords
     effects: PromptEffects
     need: Need
-    mend: MinimalEdit | None
+    minimal_edit: MinimalEdit | None
     mediation: tuple[MediationResult, ...]
     notes: tuple[str, ...]
 
@@ -129,11 +129,11 @@ def audit(
     effects = word_effects(test, least=tolerance / 2)
     need = _need(selection, sign, tolerance)
     watched = _watched(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
-    mend = find_minimal_edit(search, selection, test, watched, max_edits, tolerance) if need == "mend" and max_edits else None
+    minimal_edit = find_minimal_edit(search, selection, test, watched, max_edits, tolerance) if need == "mend" and max_edits else None
     through = mediate(test.plain, mediators(wanted)) if len(wanted.items) > 1 else ()
     return Audit(
         words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
-        len(set(test.contexts.groups)), words, effects, need, mend, through, _notes(wanted, watched[0], effects),
+        len(set(test.contexts.groups)), words, effects, need, minimal_edit, through, _notes(wanted, watched[0], effects),
     )  # fmt: skip
 
 

@@ -53,9 +53,9 @@ def fragment(audit: Audit) -> str:
 
 
 def _tracked(audit: Audit) -> str:
-    pieces = audit.mend.pieces if audit.mend else ()
+    pieces = audit.minimal_edit.pieces if audit.minimal_edit else ()
     text = "".join(_OPEN[p.kind] + escape(p.text) + _CLOSE[p.kind] for p in pieces) or escape(audit.prompt)
-    side = "".join(f"<li>{escape(story.collateral(entry))}</li>" for entry in (audit.mend.collateral if audit.mend else ()))
+    side = "".join(f"<li>{escape(story.collateral(entry))}</li>" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ()))
     return (
         f'<figure class="wb-tracked"><blockquote>{text}</blockquote><figcaption>{escape(story.mending(audit))}</figcaption></figure>'
         + (f"<ul class=wb-side>{side}</ul>" if side else "")

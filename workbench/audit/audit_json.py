@@ -28,20 +28,20 @@ def to_json(audit: Audit) -> dict[str, Any]:
             {"first": p.first, **_interval(p.beyond), "together": _interval(p.both), "alone": [_interval(i) for i in p.alone], "p": p.p}
             for p in effects.phrases
         ],
-        "mend": None if audit.mend is None else _mend(audit.mend),
+        "mend": None if audit.minimal_edit is None else _mend(audit.minimal_edit),
         "mediation": [entry.to_json() for entry in audit.mediation],
         "notes": list(audit.notes),
     }
 
 
-def _mend(mend: MinimalEdit) -> dict[str, Any]:
+def _mend(minimal_edit: MinimalEdit) -> dict[str, Any]:
     return {
-        "text": mend.text, "changes": [{"word": i, "new": new} for i, new in mend.changes], "remaining": _interval(mend.remaining),
-        "change": _interval(mend.change), "suffices": mend.suffices, "confirmed": mend.equivalence.equivalent, "p": mend.equivalence.p,
-        "fluency": list(mend.fluency), "tried": mend.tried,
+        "text": minimal_edit.text, "changes": [{"word": i, "new": new} for i, new in minimal_edit.changes], "remaining": _interval(minimal_edit.remaining),
+        "change": _interval(minimal_edit.change), "suffices": minimal_edit.suffices, "confirmed": minimal_edit.equivalence.equivalent, "p": minimal_edit.equivalence.p,
+        "cross_entropy": list(minimal_edit.cross_entropy), "tried": minimal_edit.tried,
         "collateral": [
             {"name": c.name, "kind": c.kind, "bare": c.bare, "before": _interval(c.before), "after": _interval(c.after), "harmed": c.harmed}
-            for c in mend.collateral
+            for c in minimal_edit.collateral
         ],
     }  # fmt: skip
 

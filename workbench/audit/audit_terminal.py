@@ -17,7 +17,10 @@ _MARKS = {"kept": "{}", "old": "[-{}-]", "new": "{{+{}+}}"}
 def render(audit: Audit) -> RenderableType:
     """Something that a rich console prints; all text is shown as text."""
     lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
-    behind = [story.mending(audit), *(f"  {story.collateral(entry)}" for entry in (audit.mend.collateral if audit.mend else ()))]
+    behind = [
+        story.minimal_edit_sentence(audit),
+        *(f"  {story.collateral(entry)}" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ())),
+    ]
     notes = [*(entry.verdict for entry in audit.mediation), *(f"note: {line}" for line in audit.notes)]
     plain = [Text(visible(line, spaces=False)) for line in lines]
     return Group(*plain, Text(), _tracked(audit), Text(), *map(_text, behind), Text(), _table(audit), *map(_text, notes))
@@ -28,9 +31,9 @@ def _text(line: str) -> Text:
 
 
 def _tracked(audit: Audit) -> Text:
-    if audit.mend is None:
+    if audit.minimal_edit is None:
         return _text(audit.prompt)
-    return Text.assemble(*((_MARKS[p.kind].format(visible(p.text, spaces=False)), _STYLES[p.kind]) for p in audit.mend.pieces))
+    return Text.assemble(*((_MARKS[p.kind].format(visible(p.text, spaces=False)), _STYLES[p.kind]) for p in audit.minimal_edit.pieces))
 
 
 def _table(audit: Audit) -> Table:

@@ -75,21 +75,21 @@ def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> s
     return f"“{left} {right}” act together: {span(phrase.both)}, of which {span(phrase.beyond)} is more than the sum of each; {alone}."
 
 
-def mending(audit: Audit) -> str:
+def minimal_edit_sentence(audit: Audit) -> str:
     """What the mend does, or why there is none."""
-    mend = audit.mend
-    if mend is None:
+    minimal_edit = audit.minimal_edit
+    if minimal_edit is None:
         return {
             "none": f"Nothing to mend: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
             "helps": "Nothing to mend: the prompt moves the persona the way that is wanted.",
             "unclear": "No mend was sought: on selection questions the prompt's effect may be zero.",
             "mend": "No edit was found that survives in this template and reads as fluently.",
         }[audit.need] if audit.max_edits or audit.need != "mend" else "No mend was sought: no edits were allowed."
-    n = len(mend.changes)
+    n = len(minimal_edit.changes)
     falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(mend.remaining)}"
-    if not mend.suffices:
+    if not minimal_edit.suffices:
         return f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
-    if mend.equivalence.equivalent:
+    if minimal_edit.equivalence.equivalent:
         return f"Mended with {falls}, shown to lie within ±{audit.tolerance:g} of no prompt on test questions."
     return f"Mended with {falls}; it passed on selection questions, but test questions do not confirm that it lies within ±{audit.tolerance:g}."
 

@@ -23,7 +23,7 @@ import torch
 
 from workbench.audit.prompt_words import PromptWords, WordPiece
 from workbench.audit.word_effects import WordProblem
-from workbench.conditions.prompt_cross_entropy import prompt_fluencies
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropies
 from workbench.contexts import Contexts, allowed_ids, encode_prompt
 from workbench.errors import UserError
 from workbench.forced_choice import answer
@@ -63,7 +63,7 @@ class MinimalEdit:
     change: Interval
     equivalence: EquivalenceTest
     suffices: bool
-    fluency: tuple[float, float]
+    cross_entropy: tuple[float, float]
     collateral: tuple[OffTargetChange, ...]
     tried: int
 
@@ -82,7 +82,7 @@ class _Candidate:
     ids: tuple[int, ...]
     text: str
     remaining: float = 0.0
-    fluency: float = 0.0
+    cross_entropy: float = 0.0
 
 
 def find_minimal_edit(
@@ -95,16 +95,16 @@ def find_minimal_edit(
 ) -> MinimalEdit | None:
     """The mend of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
-    fluency = _fluency(search, [search.plain.prompt])[0]
+    cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
     rule = _Rule(selection, watched[0], tolerance)
-    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, fluency + FLUENCY_RISE, tolerance / 2))
+    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, cross_entropy + FLUENCY_RISE, tolerance / 2))
     if chosen is None:
         return None
     bare, before, after = test.of_ids([None, test.plain.prompt, chosen.ids])[:, :, 0]
     groups = test.contexts.groups
     return MinimalEdit(
         chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
-        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (fluency, chosen.fluency),
+        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (cross_entropy, chosen.cross_entropy),
         _Rule(test, watched[1], tolerance).collateral(chosen.ids), tried,
     )  # fmt: skip
 
@@ -121,8 +121,8 @@ def _sizes(search: WordProblem, max_edits: int, worst: float, slack: float) -> I
             places = [0]
         swapped = _score(search, bare, set(_exchanges(search, beam, places)))
         scored = sorted([*proposed, *_idle(search, bare, swapped, slack)], key=_left)
-        fluencies = _fluency(search, [c.ids for c in scored])
-        fluent = [replace(c, fluency=nats) for c, nats in zip(scored, fluencies, strict=True) if nats <= worst]
+        cross_entropies = _cross_entropy(search, [c.ids for c in scored])
+        fluent = [replace(c, cross_entropy=nats) for c, nats in zip(scored, cross_entropies, strict=True) if nats <= worst]
         yield fluent, len(proposed) + len(swapped)
         beam = _beam(fluent)
 
@@ -220,8 +220,8 @@ def _idle(search: WordProblem, bare: float, swapped: Sequence[_Candidate], slack
     return [c for c, words in zip(swapped, kept, strict=True) if abs(c.remaining - without[words]) <= slack]
 
 
-def _fluency(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> list[float]:
-    return prompt_fluencies(search.runner, search.contexts, prompts, n_prefixes=2)
+def _cross_entropy(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> list[float]:
+    return prompt_cross_entropies(search.runner, search.contexts, prompts, n_prefixes=2)
 
 
 @dataclass(frozen=True)
@@ -267,9 +267,9 @@ def _choose(rule: _Rule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> t
     for candidates, scored in sizes:
         tried += scored
         near = [c for c in candidates if abs(c.remaining) < rule.tolerance]
-        finalists = list(dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.fluency)[:FINALISTS]]))
+        finalists = list(dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.cross_entropy)[:FINALISTS]]))
         judged = rule.within(finalists) if finalists else []
-        for candidate, _ in sorted((pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].fluency):
+        for candidate, _ in sorted((pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].cross_entropy):
             if rule.harmless(candidate.ids):
                 return candidate, True, tried
         rest += judged

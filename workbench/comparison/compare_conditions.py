@@ -19,7 +19,7 @@ from workbench import html_text
 from workbench.comparison.condition_results import ConditionResult, make_entry, with_differences, with_holm
 from workbench.conditions import Condition, NoPrompt, Prompt
 from workbench.conditions.condition import signed
-from workbench.conditions.prompt_cross_entropy import prompt_fluency
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, make_contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
@@ -33,7 +33,7 @@ OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float]]
 #: Columns of the table that a notebook shows.
 _SHOWN = (
     *("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"),
-    *("letter_a", "fluency", "prompt"),
+    *("letter_a", "cross_entropy", "prompt"),
 )
 
 
@@ -202,9 +202,9 @@ def _measure(model: Any, condition: Condition, contexts: Contexts, level: float,
     found = {name: float(measure(model, condition)) for name, measure in collateral.items()}
     if condition.prompt is None:
         return replace(entry, collateral=found)
-    fluency = condition.fluency if condition.fluency is not None else prompt_fluency(model, contexts, condition.prompt)
+    cross_entropy = condition.cross_entropy if condition.cross_entropy is not None else prompt_cross_entropy(model, contexts, condition.prompt)
     tokens = len(encode_prompt(model, contexts, condition.prompt))
-    return replace(entry, collateral=found, fluency=fluency, prompt_tokens=tokens)
+    return replace(entry, collateral=found, cross_entropy=cross_entropy, prompt_tokens=tokens)
 
 
 def _conditions(given: Sequence[Any]) -> list[Condition]:
@@ -221,7 +221,7 @@ def _as_condition(given: Any) -> Condition:
     if isinstance(given, str):
         return Prompt(given)
     if isinstance(given, Candidate):
-        found: dict[str, Any] = {"fluency": given.fluency, "selection_rate": given.selection_rate}
+        found: dict[str, Any] = {"cross_entropy": given.cross_entropy, "selection_rate": given.selection_rate}
         return Prompt(given.text, "found prompt", "resga", "found by search", **found)
     raise UserError(f"expected a condition, a prompt or a text, found {type(given).__name__}")
 
@@ -263,7 +263,7 @@ def _row(entry: ConditionResult, baseline: str) -> dict[str, Any]:
     if shift is not None:
         row |= _with_ends("shift", shift.log_odds.interval)
         row |= {"p": shift.log_odds.p, "p_adjusted": shift.log_odds_p_adjusted, "rate_difference": shift.rate.value}
-    row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "fluency": entry.fluency}
+    row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "cross_entropy": entry.cross_entropy}
     row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
     row |= condition.cost.to_json()
     row |= {f"collateral_{name}": value for name, value in entry.collateral.items()}

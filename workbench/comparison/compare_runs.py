@@ -133,7 +133,7 @@ def _row(path: str, run: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any
         "run": path, "persona": run["persona"], "model": run["model"], "sign": run["sign"], "seed": run["seed"],
         "condition": entry["name"], "kind": entry["kind"], "rate": entry["rate"], "rate_low": low, "rate_high": high,
         "log_odds": entry.get("log_odds"), "shift": shift.get("log_odds"), "shift_low": shift_low, "shift_high": shift_high,
-        "p": shift.get("p"), "letter_a": entry.get("letter_a_share"), "fluency": entry.get("fluency"),
+        "p": shift.get("p"), "letter_a": entry.get("letter_a_share"), "cross_entropy": entry.get("fluency"),
         "search_rate": entry.get("search_rate"), "selection_rate": entry.get("selection_rate"),
         **{name: (entry.get("cost") or {}).get(name) for name in COSTS}, "prompt": entry.get("prompt"),
     }  # fmt: skip

@@ -75,7 +75,7 @@ class ConditionResult:
     letter_a_share: float | None
     orders_agree: float | None
     neutral: EquivalenceTest
-    fluency: float | None = None
+    cross_entropy: float | None = None
     prompt_tokens: int | None = None
     differences: tuple[ConditionDifference, ...] = ()
     collateral: Mapping[str, float] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class ConditionResult:
             "neutral_p": self.neutral.p,
             "n": self.rate.n,
             "groups": self.rate.groups,
-            "fluency": self.fluency,
+            "fluency": self.cross_entropy,
             "prompt_tokens": self.prompt_tokens,
             "search_rate": condition.search_rate,
             "selection_rate": condition.selection_rate,

@@ -39,7 +39,7 @@ class Condition(ABC):
     kind: Kind
     method: str
     prompt: str | None = None
-    fluency: float | None = None
+    cross_entropy: float | None = None
     search_rate: float | None = None
     selection_rate: float | None = None
     cost: Cost = Cost()

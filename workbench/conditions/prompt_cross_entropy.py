@@ -12,14 +12,16 @@ from workbench.contexts import Contexts, encode_prompt
 from workbench.models import Runner, pad_right, runner_for
 
 
-def prompt_fluency(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
+def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
     """Nats a token, lower is more fluent. In the system slot it depends on template and prompt alone; behind a question it is
     the mean over the first `n_prefixes` distinct texts left of the slot. UserError if the prompt does not survive there."""
-    return prompt_fluencies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
+    return prompt_cross_entropies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
 
 
-def prompt_fluencies(model: Any, contexts: Contexts, prompts: Sequence[Sequence[int]], n_prefixes: int = 8, batch_tokens: int = 2048) -> list[float]:
-    """`prompt_fluency` of many prompts, as ids, in few passes. batch_tokens: tokens run at a time (their logits are the memory)."""
+def prompt_cross_entropies(
+    model: Any, contexts: Contexts, prompts: Sequence[Sequence[int]], n_prefixes: int = 8, batch_tokens: int = 2048
+) -> list[float]:
+    """`prompt_cross_entropy` of many prompts, as ids, in few passes. batch_tokens: tokens run at a time (their logits are the memory)."""
     runner = runner_for(model)
     prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:n_prefixes]
     rows = [(prefix, tuple(ids)) for ids in prompts for prefix in prefixes]

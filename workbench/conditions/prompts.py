@@ -39,7 +39,7 @@ class Prompt(Condition):
     name: str = ""
     kind: Kind = "manual"
     method: str = "as written"
-    fluency: float | None = None
+    cross_entropy: float | None = None
     selection_rate: float | None = None
     cost: Cost = field(default_factory=Cost)
     search_rate: float | None = None
@@ -64,14 +64,14 @@ def Found(
     text: str,
     kind: Kind,
     method: str,
-    fluency: float | None = None,
+    cross_entropy: float | None = None,
     cost: Cost | None = None,
     selection_rate: float | None = None,
     name: str = "",
     search_rate: float | None = None,
 ) -> Prompt:
     """A prompt that a search found, with what it cost, its rate on the questions searched with and the one it was chosen by."""
-    return Prompt(text, name or f"{kind}: {_short(text)}", kind, method, fluency, selection_rate, cost or Cost(), search_rate)
+    return Prompt(text, name or f"{kind}: {_short(text)}", kind, method, cross_entropy, selection_rate, cost or Cost(), search_rate)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class HookedRunner(Runner):
         self._count_layers(out, len(resid) * (resid.shape[1] * share + 1 - share), len(resid) * keys)
         return out
 
-    def stack(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
+    def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         if self.model.cfg.positional_embedding_type not in ("rotary", "standard") or not all(map(is_plain, self.model.blocks)):
             return None
         held = [kv for kv in caches if isinstance(kv, HookedKeyValueCache) and kv.rows == 1 and len(kv.pieces) == 1]

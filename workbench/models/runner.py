@@ -190,7 +190,7 @@ class Runner(ABC):
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
 
-    def stack(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
+    def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         """One cache of several (of one row each, made for the same blocks): the rows behind it are theirs in turn, as many to each.
         Shorter ones are padded on the left, where attention sees nothing; what is run behind it has the same numbers to rounding.
 

@@ -68,17 +68,17 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
     return panel.facet(row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame)
 
 
-def against(runs: Any, what: str = "fluency", width: int = 260, height: int = 180) -> alt.FacetChart:
-    """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign. what: "fluency" (surprise of
+def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: int = 180) -> alt.FacetChart:
+    """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign. what: "cross_entropy" (of
     the prompt, nats a token), or a cost of finding it on a logarithmic scale: "model_calls", "token_layers", "flops", "seconds".
     runs: as for `seeds`. Conditions without that figure (steering has no prompt, a written prompt no cost) are left out."""
-    titles = {"fluency": "surprise, nats a token (left: more fluent)"} | {name: f"{name.replace('_', ' ')} spent" for name in COSTS}
+    titles = {"cross_entropy": "cross-entropy, nats a token (left: more fluent)"} | {name: f"{name.replace('_', ' ')} spent" for name in COSTS}
     if what not in titles:
         raise UserError(f"unknown quantity {what!r}: expected one of {', '.join(titles)}")
     frame = _each_run(runs)
     has = frame[what].notna() & (frame[what].astype(float) > 0)
     frame = _filled(frame[has], f"no condition of these runs has a figure for {what}")
-    scale = alt.Scale(zero=False) if what == "fluency" else alt.Scale(type="log", nice=False)
+    scale = alt.Scale(zero=False) if what == "cross_entropy" else alt.Scale(type="log", nice=False)
     kinds = list(dict.fromkeys(frame["shown"]))
     colours = alt.Scale(domain=kinds, range=[BLUE, GREEN, PURPLE, ORANGE, "#E69F00", "#56B4E9", "#000000", GREY])
     legend = alt.Legend(orient="bottom", columns=3, labelLimit=260)
@@ -93,17 +93,19 @@ def against(runs: Any, what: str = "fluency", width: int = 260, height: int = 18
 
 
 def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart:
-    """Objective against fluency of a search's prompts; the chosen one is ringed. found: a `Frontier` or one search of
+    """Objective against cross-entropy of a search's prompts; the chosen one is ringed. found: a `Frontier` or one search of
     search/frontier.json. Fluency is surprise in nats a token: left reads better."""
     candidates = found["candidates"] if isinstance(found, Mapping) else [vars(c) for c in found.candidates]
-    rows = [{"prompt": _text(c["text"]), "objective": c["objective"], "fluency": c["fluency"], "chosen": bool(c.get("chosen"))} for c in candidates]
-    frame = _filled(pd.DataFrame(rows), "this search kept no prompt").sort_values("fluency")
+    rows = [
+        {"prompt": _text(c["text"]), "objective": c["objective"], "cross_entropy": c["fluency"], "chosen": bool(c.get("chosen"))} for c in candidates
+    ]
+    frame = _filled(pd.DataFrame(rows), "this search kept no prompt").sort_values("cross_entropy")
     base = alt.Chart(frame).encode(
-        x=alt.X("fluency:Q", title="surprise, nats a token (left: more fluent)", scale=alt.Scale(zero=False)),
+        x=alt.X("cross_entropy:Q", title="cross-entropy, nats a token (left: more fluent)", scale=alt.Scale(zero=False)),
         y=alt.Y("objective:Q", title="objective", scale=alt.Scale(zero=False)),
     )
     line = base.mark_line(interpolate="step-after", color=BLUE, opacity=0.4)
-    points = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(tooltip=["prompt", "objective", "fluency"])
+    points = base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(tooltip=["prompt", "objective", "cross_entropy"])
     ring = base.transform_filter("datum.chosen").mark_point(size=260, color="black", strokeWidth=1.6)
     return alt.layer(line, points, ring).properties(width=width, height=height)
 
@@ -166,7 +168,7 @@ def _each_run(runs: Any) -> pd.DataFrame:
     frame = table[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
     frame = _filled(frame, "no condition of these runs has a difference to the baseline")
     shown = [label(kind if ":" in name else re.sub(r" \d+$", "", name)) for kind, name in zip(frame["kind"], frame["condition"])]
-    columns = ["persona", "sign", "kind", "shift", "fluency", *COSTS]
+    columns = ["persona", "sign", "kind", "shift", "cross_entropy", *COSTS]
     groups = [GROUPS[group_of(kind)][0] for kind in frame["kind"]]
     prompts = [_text(text if isinstance(text, str) else "") for text in frame["prompt"]]
     named = frame[columns].assign(shown=[_text(name) for name in shown], group=groups, prompt=prompts)

@@ -24,7 +24,7 @@ def ladder(low: float, high: float, rungs: int) -> tuple[float, ...]:
 def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "rung candidate"]:
     """objective - weight * fluency, for every weight."""
     w = torch.tensor(weights, device=scored.objective.device)[:, None]
-    return scored.objective[None] - w * scored.fluency[None]
+    return scored.objective[None] - w * scored.cross_entropy[None]
 
 
 def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = True) -> ScoredPrompts:
@@ -71,41 +71,41 @@ class CanSurvive:
         margin = (at_best - threshold[:, None]).max(0).values
         if self.archive is None:
             return margin
-        beaten = (self.archive.objective[:, None] >= objective) & (self.archive.fluency[:, None] <= bound)
+        beaten = (self.archive.objective[:, None] >= objective) & (self.archive.cross_entropy[:, None] <= bound)
         return torch.where(beaten.any(0), margin, margin.clamp(min=0.0))
 
-    def order(self, objective: Float[Tensor, " candidate"], fluency: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+    def order(self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
         """Candidates from the one to keep first: the best at any weight, then the second best at any, and so on, so that every part
         of the frontier keeps its own (by one number for all weights the fluent part died out: docs/performance.md)."""
         nameless = torch.empty(len(objective), 0, dtype=torch.long, device=objective.device)
-        table = values(ScoredPrompts(nameless, objective, fluency), self.weights).nan_to_num(nan=-torch.inf)
+        table = values(ScoredPrompts(nameless, objective, cross_entropy), self.weights).nan_to_num(nan=-torch.inf)
         places = table.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return places.min(dim=0).values.argsort(stable=True)
 
 
 def frontier(pool: ScoredPrompts) -> ScoredPrompts:
     """The candidates that no other one beats on both objective and fluency, most fluent first; copies once."""
-    objectives, fluencies = pool.objective.cpu().numpy(), pool.fluency.cpu().numpy()
+    objectives, cross_entropies = pool.objective.cpu().numpy(), pool.cross_entropy.cpu().numpy()
     best, kept, seen = -np.inf, [], set()
     rows = pool.ids.tolist()
-    for index in np.lexsort((-objectives, fluencies)):
+    for index in np.lexsort((-objectives, cross_entropies)):
         objective, ids = float(objectives[index]), tuple(rows[index])
-        if objective > best and np.isfinite(fluencies[index]) and ids not in seen:
+        if objective > best and np.isfinite(cross_entropies[index]) and ids not in seen:
             best = objective
             kept.append(int(index))
             seen.add(ids)
     return pool.pick(torch.tensor(kept, dtype=torch.long, device=pool.ids.device))
 
 
-def hypervolume(objective: np.ndarray, fluency: np.ndarray, reference: tuple[float, float]) -> float:
+def hypervolume(objective: np.ndarray, cross_entropy: np.ndarray, reference: tuple[float, float]) -> float:
     """Area (objective units x nats) dominated by the points over the reference (least objective, greatest fluency cost)."""
     low, worst = reference
-    order = np.argsort(fluency, kind="stable")
+    order = np.argsort(cross_entropy, kind="stable")
     area, best = 0.0, low
-    ends = np.append(np.clip(fluency[order][1:], None, worst), worst)
+    ends = np.append(np.clip(cross_entropy[order][1:], None, worst), worst)
     for index, end in zip(order, ends, strict=True):
-        if fluency[index] >= worst:
+        if cross_entropy[index] >= worst:
             break
         best = max(best, float(objective[index]))
-        area += (best - low) * (end - float(fluency[index]))
+        area += (best - low) * (end - float(cross_entropy[index]))
     return area

@@ -19,13 +19,13 @@ from workbench.personas import Split
 @dataclass(frozen=True)
 class Candidate:
     """A prompt with its scores, taken from its final text. objective: as maximised by the search (mean over its contexts);
-    fluency: mean cross-entropy of its tokens, nats (lower is more fluent); the rest after `Frontier.select`: share of matching
+    cross_entropy: mean of its tokens, nats per token (lower is more fluent); the rest after `Frontier.select`: share of matching
     answers and mean log-odds on the selection split, and whether it was chosen there."""
 
     ids: tuple[int, ...]
     text: str
     objective: float
-    fluency: float
+    cross_entropy: float
     selection_rate: float | None = None
     selection_log_odds: float | None = None
     chosen: bool = False
@@ -33,7 +33,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Frontier:
-    """candidates: most fluent first. history: one row a step (step, seconds, model_calls, best_objective, best_fluency,
+    """candidates: most fluent first. history: one row a step (step, seconds, model_calls, best_objective, best_cross_entropy,
     candidates, population, frontier). sign: -1 if the objective suppresses the persona. interrupted: ended by hand. objective: what
     was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash)."""
 
@@ -55,11 +55,11 @@ class Frontier:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a candidate: prompt, objective, fluency, selection figures where there are any."""
+        """One row a candidate: prompt, objective, cross-entropy, selection figures where there are any."""
         columns = {
             "prompt": "text",
             "objective": "objective",
-            "fluency": "fluency",
+            "cross_entropy": "cross_entropy",
             "selection_rate": "selection_rate",
             "selection_log_odds": "selection_log_odds",
             "chosen": "chosen",
@@ -75,9 +75,9 @@ class Frontier:
             replace(c, selection_rate=found.rate, selection_log_odds=float(np.mean(found.log_odds)))
             for c, found in zip(self.candidates, answers, strict=True)
         ]
-        admitted = [i for i, c in enumerate(measured) if max_fluency is None or c.fluency <= max_fluency]
+        admitted = [i for i, c in enumerate(measured) if max_fluency is None or c.cross_entropy <= max_fluency]
         if not admitted:
-            raise UserError(f"no candidate has a fluency of at most {max_fluency} nats: the most fluent has {measured[0].fluency:.2f}")
+            raise UserError(f"no candidate has a cross-entropy of at most {max_fluency} nats: the lowest has {measured[0].cross_entropy:.2f}")
         best = max(admitted, key=lambda i: self.sign * (measured[i].selection_log_odds or 0.0))
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
@@ -87,7 +87,7 @@ class Frontier:
 
     def to_json(self) -> dict[str, Any]:
         """The entry of one search in search/frontier.json."""
-        candidates = [{**vars(c), "ids": list(c.ids)} for c in self.candidates]
+        candidates = [_candidate_json(c) for c in self.candidates]
         return {
             "schema": 1,
             "method": self.method,
@@ -104,7 +104,7 @@ class Frontier:
     @classmethod
     def from_json(cls, entry: dict[str, Any], history: pd.DataFrame) -> Frontier:
         """The frontier that `to_json` wrote, with its history."""
-        candidates = tuple(Candidate(**{**c, "ids": tuple(c["ids"])}) for c in entry["candidates"])
+        candidates = tuple(_candidate(c) for c in entry["candidates"])
         backward = entry["cost"].get("token_layers_backward", 0.0)  # runs of before had the sum alone
         cost = Cost(
             forward=entry["cost"]["token_layers"] - backward,
@@ -118,3 +118,14 @@ class Frontier:
 
     def _repr_html_(self) -> str:
         return html_table(self.table, caption=f"{self.method}, seed {self.seed}: objective against fluency (nats a token; lower is more fluent)")
+
+
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    """The file keeps the key `fluency` for the cross-entropy: a name that readers outside rely on."""
+    fields = {**vars(candidate), "ids": list(candidate.ids)}
+    return {("fluency" if name == "cross_entropy" else name): value for name, value in fields.items()}
+
+
+def _candidate(entry: dict[str, Any]) -> Candidate:
+    fields = {("cross_entropy" if name == "fluency" else name): value for name, value in entry.items()}
+    return Candidate(**{**fields, "ids": tuple(entry["ids"])})

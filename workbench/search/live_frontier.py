@@ -53,17 +53,17 @@ class LiveFrontier:
 
 
 def line(progress: SearchProgress) -> str:
-    """`step 12 · best +3.21 · fluency 5.20 nats · 830 candidates/s · 0:14 left`."""
+    """`step 12 · best +3.21 · cross-entropy 5.20 nats · 830 candidates/s · 0:14 left`."""
     left = "" if progress.seconds_left is None else f" · {_clock(progress.seconds_left)} left"
     return (
-        f"step {progress.step} · best {progress.best_objective:+.2f} · fluency {progress.best_fluency:.2f} nats · "
+        f"step {progress.step} · best {progress.best_objective:+.2f} · cross-entropy {progress.best_cross_entropy:.2f} nats · "
         f"{number(round(progress.candidates_per_second))} candidates/s{left}"
     )
 
 
 def picture(progress: SearchProgress) -> str:
     """The frontier so far as HTML: a line of figures, and objective (up) against fluency (right: less fluent)."""
-    x, y = progress.frontier.fluency.tolist(), progress.frontier.objective.tolist()
+    x, y = progress.frontier.cross_entropy.tolist(), progress.frontier.objective.tolist()
     across, up = _scale(x, _LEFT, _WIDTH - _EDGE), _scale(y, _HEIGHT - _BOTTOM, _EDGE)
     dots = "".join(f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="4" fill="{_BLUE}"/>' for a, b in zip(x, y, strict=True))
     steps = "".join(f"H{across(a):.1f}V{up(b):.1f}" for a, b in zip(x[1:], y[1:], strict=True))

@@ -16,7 +16,7 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) ->
     """UserError for the first prompt whose objective is not finite or whose fluency is no number (+inf means "not needed");
     blocks are run again only then."""
     for scored in batches:
-        bad = ~scored.objective.isfinite() | scored.fluency.isnan()
+        bad = ~scored.objective.isfinite() | scored.cross_entropy.isnan()
         if bad.any():
             ids = scored.ids[int(bad.nonzero()[0, 0])].tolist()
             found = (first_bad(runner, context.ids(ids)) for context in contexts)

@@ -18,18 +18,18 @@ class ScoredPrompts:
 
     ids: Ids
     objective: Float[Tensor, " candidate"]
-    fluency: Float[Tensor, " candidate"]
+    cross_entropy: Float[Tensor, " candidate"]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def pick(self, index: Tensor) -> ScoredPrompts:
         """Some of the prompts, in the order of the index (or where a mask is true)."""
-        return ScoredPrompts(self.ids[index], self.objective[index], self.fluency[index])
+        return ScoredPrompts(self.ids[index], self.objective[index], self.cross_entropy[index])
 
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
         """These prompts and behind them the other ones; both have one length."""
-        return ScoredPrompts(*(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("ids", "objective", "fluency")))
+        return ScoredPrompts(*(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("ids", "objective", "cross_entropy")))
 
 
 @dataclass(frozen=True)

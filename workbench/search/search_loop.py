@@ -32,7 +32,7 @@ from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
 from workbench.search.objective_description import describe
 from workbench.search.scored_prompts import ScoredPrompts
-from workbench.search.scoring.batch_size import CEILING, is_roomy
+from workbench.search.scoring.batch_size import CEILING, fits_in_memory
 from workbench.search.scoring.prefix_cache import Optimizations
 from workbench.search.scoring.scorer import Scorer
 from workbench.search.search_method import SearchMethod
@@ -57,7 +57,7 @@ def search(
     budget: Budget | None = None,
     seed: int = 0,
     *,
-    savings: Optimizations | None = None,
+    optimizations: Optimizations | None = None,
     batch_tokens: int | None = None,
     lexicon: torch.Tensor | None = None,
     on_step: Callable[[SearchProgress], None] | None = None,
@@ -73,14 +73,14 @@ def search(
     _check_room(runner, contexts, method.length)
     before = _counters(runner)
     began = time.perf_counter()
-    scorer = Scorer(runner, objective, contexts, savings, batch_tokens or CEILING[runner.device.type])
+    scorer = Scorer(runner, objective, contexts, optimizations, batch_tokens or CEILING[runner.device.type])
     bench = SearchToolkit.make(scorer, seed, lexicon)
     key = _key(bench, objective, contexts, method, seed, batch_tokens)
     state = _first_state(bench, method, checkpoint, key)
     bench.memory.update(state.memory)
     if state.chunk:
         scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
-    elif batch_tokens is None and not is_roomy(runner, contexts, method.length, scorer.chunk):
+    elif batch_tokens is None and not fits_in_memory(runner, contexts, method.length, scorer.chunk):
         scorer.plan(method.length, method.population, method.population * method.children)
     already = Cost(**state.spent) if state.spent else Cost()
     call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.length)
@@ -120,8 +120,8 @@ def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
         text = runner.decode(ids)
         if encode_prompt(runner, scorer.contexts, text) == tuple(ids):
             scored = scorer.score(torch.tensor([ids], device=runner.device))
-            found.append(Candidate(tuple(ids), text, float(scored.objective), float(scored.fluency)))
-    return tuple(sorted(found, key=lambda c: c.fluency))
+            found.append(Candidate(tuple(ids), text, float(scored.objective), float(scored.cross_entropy)))
+    return tuple(sorted(found, key=lambda c: c.cross_entropy))
 
 
 def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> None:
@@ -164,7 +164,7 @@ def _key(bench: SearchToolkit, objective: Objective, contexts: Contexts, method:
         "slot": contexts.slot,
         "method": [method.name, method.model_dump()],
         "allowed": describe(bench.allowed),
-        "savings": describe(bench.scorer.savings),
+        "savings": describe(bench.scorer.optimizations),
         "seed": seed,
         "batch_tokens": batch_tokens,
     }

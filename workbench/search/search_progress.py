@@ -11,14 +11,14 @@ from workbench.search.search_state import SearchState
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """After each step. used: share of the budget, 0 to 1. best_objective, best_fluency: of the strongest prompt so far.
+    """After each step. used: share of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far.
     candidates_per_second: children scored a second. model_calls, seconds: spent, resumed parts included. seconds_left: at this pace,
     None before there is one. frontier: all prompts that nothing beats so far, most fluent first."""
 
     step: int
     used: float
     best_objective: float
-    best_fluency: float
+    best_cross_entropy: float
     candidates_per_second: float
     model_calls: float
     seconds: float
@@ -32,11 +32,13 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
     used = min(1.0, budget.used(cost, state.step))
     left = cost.seconds * (1 - used) / used if used > 0 else None
     rate = row["candidates"] / max(cost.seconds, 1e-9)
-    return SearchProgress(state.step, used, row["best_objective"], row["best_fluency"], rate, cost.model_calls, cost.seconds, left, state.archive)
+    return SearchProgress(
+        state.step, used, row["best_objective"], row["best_cross_entropy"], rate, cost.model_calls, cost.seconds, left, state.archive
+    )
 
 
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
-    """One row of the history. best_objective, best_fluency: of the archive's strongest prompt. candidates: children scored since
+    """One row of the history. best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since
     the start. population: distinct prompts in it. frontier: prompts on it."""
     best = int(state.archive.objective.argmax())
     return {
@@ -48,7 +50,7 @@ def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
         "flops": cost.flops,
         "candidates": state.candidates,
         "best_objective": float(state.archive.objective[best]),
-        "best_fluency": float(state.archive.fluency[best]),
+        "best_cross_entropy": float(state.archive.cross_entropy[best]),
         "population": len({tuple(row) for row in state.population.tolist()}),
         "frontier": len(state.archive),
     }

@@ -68,8 +68,8 @@ def load_state(path: Path, key: str, generator: torch.Generator, device: torch.d
 
 
 def _parts(name: str, scored: ScoredPrompts) -> dict[str, torch.Tensor]:
-    return {f"{name}.{f}": getattr(scored, f).cpu().contiguous() for f in ("ids", "objective", "fluency")}
+    return {f"{name}.{f}": getattr(scored, f).cpu().contiguous() for f in ("ids", "objective", "cross_entropy")}
 
 
 def _scored(name: str, tensors: dict[str, torch.Tensor], device: torch.device) -> ScoredPrompts:
-    return ScoredPrompts(*(tensors[f"{name}.{f}"].to(device) for f in ("ids", "objective", "fluency")))
+    return ScoredPrompts(*(tensors[f"{name}.{f}"].to(device) for f in ("ids", "objective", "cross_entropy")))

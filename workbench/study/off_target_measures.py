@@ -31,7 +31,7 @@ _STATEMENTS = 20
 Figure = Callable[[Any, Condition], float]
 
 
-def watched(material: Material) -> OffTargetMeasures:
+def off_target_measures(material: Material) -> OffTargetMeasures:
     """Every figure that the study watches, by its name in comparison.json: a function of the model and a condition. The study's files are
     read here: UserError for one that is missing, empty or malformed."""
     study, test = material.study, material.splits.test

@@ -20,7 +20,7 @@ from workbench.sae import Sae
 from workbench.search import Checkpoint, Frontier, SearchProgress
 from workbench.study import stages
 from workbench.study.attribution_stage import explain
-from workbench.study.off_target_measures import watched
+from workbench.study.off_target_measures import off_target_measures
 from workbench.study.stages import ChosenDirections, Material
 from workbench.study.study_settings import Study
 
@@ -45,7 +45,7 @@ def run(
         _write_study(directory, study)
         material = _stage_load(directory, study, model, tell)
         with runner_for(material.model).rendering(study.protocol.template):
-            beside = watched(material)  # its files are read before anything is computed
+            beside = off_target_measures(material)  # its files are read before anything is computed
             directions = _directions(directory, material, tell)
             sae = stages.sae_of(material)
             latents = _latents(directory, material, sae, tell)

@@ -222,7 +222,7 @@ def run_search(
         started(material, contexts, make_method(study, method)),
         s.budget,
         study.seed,
-        savings=Optimizations(halving=s.halving),
+        optimizations=Optimizations(halving=s.halving),
         batch_tokens=s.batch_tokens,
         lexicon=lexicon_of(material),
         on_step=on_step,
@@ -353,7 +353,7 @@ def _found(material: Material, name: str, frontier: Frontier) -> Any:
     best = next(c for c in frontier.candidates if c.chosen)
     kind = name.split()[0]
     searched = answer(material.model, material.search_questions, best.ids).rate
-    return Found(best.text, kind, frontier.method, best.fluency, frontier.cost, best.selection_rate, name, searched)
+    return Found(best.text, kind, frontier.method, best.cross_entropy, frontier.cost, best.selection_rate, name, searched)
 
 
 def _typical_length(chosen: Mapping[str, Frontier]) -> int:

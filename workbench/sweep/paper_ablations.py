@@ -47,7 +47,7 @@ def _random_updates(study: Study) -> list[Change]:
     return [{"search.method": "random", "search.options": kept}]
 
 
-def _fluency(study: Study) -> list[Change]:
+def _cross_entropy(study: Study) -> list[Change]:
     """Loose, medium and strict ladders of fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
     low, high = (float(study.search.options.get(name, usual)) for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0)))
     ends = [(low * scale, high * scale) for scale in (0.1, 1.0, 10.0)]
@@ -59,7 +59,7 @@ ABLATIONS: dict[str, Callable[[Study], list[Change]]] = {
     "layer": _layers,
     "length": _each("search.options.length", 2, 4, 8, 16),
     "latents": _each("latents", 1, 3, 10, 30, 100),
-    "fluency": _fluency,
+    "fluency": _cross_entropy,
     "random_direction": _random_direction,
     "random_updates": _random_updates,
     "warm_start": _each("search.start", "random", "manual"),

@@ -29,7 +29,7 @@ from workbench.study import Study
 from workbench.study.stages import Material
 from workbench.study.study_settings import ModelSettings
 
-_FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p", "p_adjusted", "letter_a", "fluency", "tokens")
+_FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p", "p_adjusted", "letter_a", "cross_entropy", "tokens")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class EPO(SearchMethod):
         """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""
         weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
-        slope = slope - weights * bench.scorer.fluency_gradients(prepared.ids)
+        slope = slope - weights * bench.scorer.cross_entropy_gradients(prepared.ids)
         best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weights[i]) for i in range(len(prepared.ids))]
         return bench.swap(prepared.ids, torch.cat(best), self.children)
 

@@ -114,7 +114,7 @@ class BatchSizePlan:
         return max(self.forward.at(max(self.chunk.tokens, self.least)), self.gradient.at(self.chunk.gradient_tokens))
 
 
-def is_roomy(runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5) -> bool:
+def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5) -> bool:
     """True if a batch of the chunk's size fits without question: all rows counted as whole sequences whose keys and values are
     copied, beside twice the arithmetic of `models/memory_estimate.py`, are within `share` of the free memory."""
     free = free_memory(runner.device)

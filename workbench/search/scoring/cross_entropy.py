@@ -32,7 +32,7 @@ class PreparedParents:
     """
 
     ids: Ids
-    fluency: Float[Tensor, " candidate"]
+    cross_entropy: Float[Tensor, " candidate"]
     log_probs: Float[Tensor, "candidate prompt_pos d_vocab"]
     own: Float[Tensor, "candidate prompt_pos"]
     high: list[KeyValueCache | None]
@@ -40,7 +40,7 @@ class PreparedParents:
     def parent(self, row: int) -> PreparedParents:
         """One parent alone (without its caches), for tables that are made parent by parent."""
         one = slice(row, row + 1)
-        return PreparedParents(self.ids[one], self.fluency[one], self.log_probs[one], self.own[one], [])
+        return PreparedParents(self.ids[one], self.cross_entropy[one], self.log_probs[one], self.own[one], [])
 
 
 @dataclass(frozen=True)

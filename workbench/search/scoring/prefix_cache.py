@@ -35,9 +35,9 @@ class Optimizations:
     prefix_kv: bool = True
     shared_prompt: bool = True
     parent_kv: bool = True
-    lazy_fluency: bool = True
+    deferred_cross_entropy: bool = True
     last_position: bool = True
-    stacked_contexts: bool = True
+    batched_caches: bool = True
     halving: float = 0.0
 
 
@@ -82,16 +82,16 @@ class PrefixCache:
     """The groups of some contexts for objectives that read at `depth` blocks. The first `fluent` prefixes measure fluency: their
     groups come first, the `fluent` ones."""
 
-    def __init__(self, runner: Runner, contexts: Contexts, depth: int, savings: Optimizations, fluent: int, sites: Sequence[Site] = ()) -> None:
-        self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, savings.prefix_kv
-        alone = _grouped(contexts, savings.shared_prompt)
+    def __init__(self, runner: Runner, contexts: Contexts, depth: int, optimizations: Optimizations, fluent: int, sites: Sequence[Site] = ()) -> None:
+        self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, optimizations.prefix_kv
+        alone = _grouped(contexts, optimizations.shared_prompt)
         #: Contexts of each round: all at once, or with halving a share, then as many again, and so on. The first round holds every
         #: prefix that fluency is averaged over, because it is taken from there.
-        self.rounds = _rounds(len(contexts), savings.halving, max(min(group.members) for group in alone[:fluent]) + 1)
+        self.rounds = _rounds(len(contexts), optimizations.halving, max(min(group.members) for group in alone[:fluent]) + 1)
         with torch.no_grad():
             made = [self._run(group, number < fluent) for number, group in enumerate(alone)]
             with runner.capture(sites):  # who looks inside attention gets it unstacked
-                stacked = savings.stacked_contexts and self.cached
+                stacked = optimizations.batched_caches and self.cached
                 both = [self._stacked(some) if stacked else some for some in (made[:fluent], made[fluent:])]
         self.fluent, self.groups = both[0], both[0] + both[1]
         self.n_fluent = sum(len(group.prefixes) for group in self.fluent)
@@ -188,7 +188,7 @@ class PrefixCache:
 
     def _stack(self, caches: Sequence[KeyValueCache | None]) -> KeyValueCache | None:
         held = [kv for kv in caches if kv is not None]
-        return self.runner.stack(held) if held else None
+        return self.runner.batch_caches(held) if held else None
 
 
 def _grouped(contexts: Contexts, shared: bool) -> list[PrefixGroup]:

@@ -47,7 +47,7 @@ class SurvivalTest(Protocol):
         """How far each child is from being of use, given a lower bound of its fluency; below 0 it cannot be."""
         ...
 
-    def order(self, objective: Float[Tensor, " candidate"], fluency: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+    def order(self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
         """The candidates, from the one to keep first."""
         ...
 
@@ -61,18 +61,18 @@ class Scorer:
         runner: Runner,
         objective: Objective,
         contexts: Contexts,
-        savings: Optimizations | None = None,
+        optimizations: Optimizations | None = None,
         batch_tokens: int = 8192,
-        fluency_groups: int = 4,
+        cross_entropy_groups: int = 4,
     ) -> None:
         self.runner, self.objective, self.contexts = runner, objective, contexts
-        self.savings = savings or Optimizations()
+        self.optimizations = optimizations or Optimizations()
         self.chunk = BatchSize(batch_tokens, max(SMALLEST, batch_tokens // 4))
         self.depth = max(1, objective.depth(runner.shape.n_layers))
         self.answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
-        self.prefixes = PrefixCache(runner, contexts, self.depth, self.savings, fluency_groups, objective.sites)
+        self.prefixes = PrefixCache(runner, contexts, self.depth, self.optimizations, cross_entropy_groups, objective.sites)
         self.groups, self.rounds = self.prefixes.groups, self.prefixes.rounds
-        self.fluency = PromptCrossEntropy(self.prefixes, self.chunk)
+        self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
         """Measures what a step of `population` parents of `length` tokens needs and takes on the chunk that fits into the free
@@ -84,7 +84,7 @@ class Scorer:
         def few(tokens: int) -> tuple[Scorer, Ids, int]:
             """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
             some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
-            scorer = Scorer(self.runner, self.objective, some, replace(self.savings, halving=0.0), tokens, fluency_groups=1)
+            scorer = Scorer(self.runner, self.objective, some, replace(self.optimizations, halving=0.0), tokens, cross_entropy_groups=1)
             scorer.chunk.gradient_tokens = tokens
             n = scorer._rows_at_once(scorer.groups[0], length, tokens)
             ids = torch.arange(n * length, device=self.runner.device).reshape(n, length) % self.runner.shape.d_vocab
@@ -100,7 +100,7 @@ class Scorer:
 
         def gradient(tokens: int) -> tuple[int, Callable[[], object]]:
             scorer, ids, run = few(tokens)
-            return run, lambda: (scorer.gradients(ids), scorer.fluency_gradients(ids))
+            return run, lambda: (scorer.gradients(ids), scorer.cross_entropy_gradients(ids))
 
         most_fluent = max(len(group.prefixes) for group in self.prefixes.fluent)
         counted = dict(vars(self.runner.meter))
@@ -121,7 +121,7 @@ class Scorer:
     @torch.no_grad()
     def score(self, ids: Ids) -> ScoredPrompts:
         """Objective (mean over all contexts) and fluency of any prompts of equal length, in full."""
-        objective, fluency = torch.zeros(2, len(ids), device=self.runner.device)
+        objective, cross_entropy = torch.zeros(2, len(ids), device=self.runner.device)
         length, tokens = ids.shape[1], self.chunk.tokens
         for group in self.groups:
             for rows in self._row_chunks(group, len(ids), length, tokens):
@@ -129,8 +129,8 @@ class Scorer:
                     scores, _, _ = self._parents(part, self.prefixes.embed(part, ids[rows], 0))
                     objective[rows] += scores.sum(1) / len(self.contexts)
                 if group in self.prefixes.fluent:
-                    fluency[rows] += self.fluency.of(group, ids[rows])
-        scored = ScoredPrompts(ids, objective + self.objective.prompt_score(ids), fluency)
+                    cross_entropy[rows] += self.cross_entropy.of(group, ids[rows])
+        scored = ScoredPrompts(ids, objective + self.objective.prompt_score(ids), cross_entropy)
         check_finite(self.runner, self.contexts, scored)
         return scored
 
@@ -138,7 +138,7 @@ class Scorer:
     @torch.no_grad()
     def prepare(self, parents: Ids) -> PreparedParents:
         """Fluency of parents, and what their children will need: log-probabilities and caches."""
-        return self.fluency.prepare(parents)
+        return self.cross_entropy.prepare(parents)
 
     @halve_on_out_of_memory
     def gradients(self, parents: Ids, n_contexts: int | None = None, first: int = 0) -> Float[Tensor, "candidate prompt_pos d_model"]:
@@ -160,9 +160,9 @@ class Scorer:
         return out
 
     @halve_on_out_of_memory
-    def fluency_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
+    def cross_entropy_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency (mean cross-entropy) with respect to the prompt's embeddings, tokens as targets held fixed."""
-        return self.fluency.gradients(parents)
+        return self.cross_entropy.gradients(parents)
 
     @halve_on_out_of_memory
     @torch.no_grad()
@@ -174,21 +174,23 @@ class Scorer:
         A child without any advantage gets no fluency (+inf). With halving, half of the children are dropped after each round of
         contexts (objective -inf), in the advantage's order; for that the fluency of those with a chance is taken after the first.
         """
-        parent_sum, child_sum, tails, alive, fluency = self._objective_sums(prepared, children, advantage)
-        parents = ScoredPrompts(prepared.ids, parent_sum / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.fluency)
+        parent_sum, child_sum, tails, alive, cross_entropy = self._objective_sums(prepared, children, advantage)
+        parents = ScoredPrompts(prepared.ids, parent_sum / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.cross_entropy)
         objective = child_sum / len(self.contexts) + self.objective.prompt_score(children.ids)
         wanted = alive & self._with_a_chance(prepared, children, parents, objective, advantage)
-        missing = wanted & torch.isinf(fluency)
-        fluency = torch.where(missing, self.fluency.children(prepared, children, tails, missing), fluency).masked_fill(~wanted, torch.inf)
-        check_finite(self.runner, self.contexts, parents, ScoredPrompts(children.ids, objective, fluency))
-        return parents, ScoredPrompts(children.ids, objective.masked_fill(~alive, -torch.inf), fluency)
+        missing = wanted & torch.isinf(cross_entropy)
+        cross_entropy = torch.where(missing, self.cross_entropy.children(prepared, children, tails, missing), cross_entropy).masked_fill(
+            ~wanted, torch.inf
+        )
+        check_finite(self.runner, self.contexts, parents, ScoredPrompts(children.ids, objective, cross_entropy))
+        return parents, ScoredPrompts(children.ids, objective.masked_fill(~alive, -torch.inf), cross_entropy)
 
     def _with_a_chance(
         self, prepared: PreparedParents, children: ChildProposals, parents: ScoredPrompts, objective: Tensor, advantage: SurvivalTest | None
     ) -> Bool[Tensor, " candidate"]:
-        if advantage is None or not self.savings.lazy_fluency:
+        if advantage is None or not self.optimizations.deferred_cross_entropy:
             return torch.ones(len(children), dtype=torch.bool, device=self.runner.device)
-        return advantage(parents, objective, self.fluency.bound(prepared, children)) >= 0
+        return advantage(parents, objective, self.cross_entropy.bound(prepared, children)) >= 0
 
     # ---- rounds of contexts -----------------------------------------------------------------------------------------
 
@@ -197,20 +199,22 @@ class Scorer:
     ) -> tuple[Tensor, Tensor, list[ResidualTail], Bool[Tensor, " candidate"], Float[Tensor, " candidate"]]:
         """Sums over contexts for parents and children, who is left after the last round, and the fluency that was needed on the way."""
         parent_sum, child_sum = torch.zeros(len(prepared.ids), device=self.runner.device), torch.zeros(len(children), device=self.runner.device)
-        alive, fluency = torch.ones(len(children), dtype=torch.bool, device=self.runner.device), torch.full_like(child_sum, torch.inf)
+        alive, cross_entropy = torch.ones(len(children), dtype=torch.bool, device=self.runner.device), torch.full_like(child_sum, torch.inf)
         tails: list[ResidualTail] = []
         for number, contexts in enumerate(self.rounds):
             if number:
                 seen, rows = child_sum / contexts.start + self.objective.prompt_score(children.ids), alive.nonzero()[:, 0]
                 if advantage is not None and number == 1:
                     parents_seen = parent_sum / contexts.start + self.objective.prompt_score(prepared.ids)
-                    parents = ScoredPrompts(prepared.ids, parents_seen, prepared.fluency)
-                    fluency = self.fluency.children(prepared, children, tails, self._with_a_chance(prepared, children, parents, seen, advantage))
-                order = seen[rows].argsort(descending=True, stable=True) if advantage is None else advantage.order(seen[rows], fluency[rows])
+                    parents = ScoredPrompts(prepared.ids, parents_seen, prepared.cross_entropy)
+                    cross_entropy = self.cross_entropy.children(
+                        prepared, children, tails, self._with_a_chance(prepared, children, parents, seen, advantage)
+                    )
+                order = seen[rows].argsort(descending=True, stable=True) if advantage is None else advantage.order(seen[rows], cross_entropy[rows])
                 alive = torch.zeros_like(alive).index_fill(0, rows[order[: max(1, len(rows) // 2)]], True)
             more_parent, more_child, new_tails = self._round(prepared.ids, children, alive.nonzero()[:, 0], set(contexts), number == 0)
             parent_sum, child_sum, tails = parent_sum + more_parent, child_sum + more_child, tails + new_tails
-        return parent_sum, child_sum, tails, alive, fluency
+        return parent_sum, child_sum, tails, alive, cross_entropy
 
     def _round(
         self, parents: Ids, children: ChildProposals, rows: Tensor, active: set[int], want_tails: bool
@@ -263,7 +267,7 @@ class Scorer:
         whole = torch.cat([embedded, suffixes.repeat_interleave(each, 0)], dim=1)
         last, members = (n + last).repeat_interleave(each), [member for member in group.members for _ in range(each)]
         with self.runner.capture(self.objective.sites) as caught:
-            if keep or want_resid or not self.savings.last_position:
+            if keep or want_resid or not self.optimizations.last_position:
                 resid, cache = self.runner.run(whole, 0, self.depth, kv, keep=keep)
             else:
                 resid, cache = self.runner.run_at(whole, 0, self.depth, last, kv, self.objective.sites), None
@@ -278,7 +282,7 @@ class Scorer:
         fork = torch.arange(rows, device=self.runner.device).repeat_interleave(len(members))
         last = torch.tensor([len(c.suffix_ids) - 1 for c in contexts], device=self.runner.device).repeat(rows)
         with self.runner.capture(self.objective.sites) as caught:
-            if self.savings.last_position:
+            if self.optimizations.last_position:
                 resid = self.runner.run_at(embedded, 0, self.depth, last, cache.fork(fork), self.objective.sites)
             else:
                 resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
@@ -300,7 +304,7 @@ class Scorer:
     def _child_chunks(self, group: PrefixGroup, children: ChildProposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(position to start from, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever
         they change, since what stands left of the change is in memory too."""
-        positions = children.position[rows] if self.savings.parent_kv and self.savings.prefix_kv else torch.zeros_like(rows)
+        positions = children.position[rows] if self.optimizations.parent_kv and self.optimizations.prefix_kv else torch.zeros_like(rows)
         length = children.ids.shape[1]
         size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
         start = launch_overhead_tokens(self.runner.shape.block_parameters, self.runner.device.type) / len(group.prefixes)
@@ -314,7 +318,7 @@ class Scorer:
     def _rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
         """Prompts that fit into `tokens` with their suffixes, behind one prefix. Contexts are chunked too: suffixes take no more than a
         quarter, or one suffix, so that prompts are not run one by one."""
-        lead = 0 if self.savings.prefix_kv else group.length
+        lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].suffix_ids) for member in group.members)
         suffixes = longest if group.joined else min(longest * len(group.members), max(longest, tokens // 4))
         return max(1, tokens // (lead + length + suffixes))
