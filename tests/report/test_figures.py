@@ -52,7 +52,8 @@ def runs_table() -> pd.DataFrame:
     kinds = [("none", "no prompt", None, None), ("resga", "RESGA", -3.0, 2000.0), ("manual", f"manual: {HOSTILE[0]}", -1.0, None),
              ("constant_answer", "always B", -9.0, None)]  # fmt: skip
     rows = [
-        {"persona": "sycophancy", "sign": "suppress", "kind": kind, "condition": name, "shift": shift and shift - seed, "cross_entropy": shift and 6.0,
+        {"persona": "sycophancy", "sign": "suppress", "kind": kind, "condition": name, "shift": shift and shift - seed,
+         "cross_entropy": shift and 6.0,
          "prompt": HOSTILE[1], "model_calls": calls, "token_layers": calls, "flops": calls, "seconds": calls}
         for seed in range(2) for kind, name, shift, calls in kinds
     ]  # fmt: skip
