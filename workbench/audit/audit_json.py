@@ -28,20 +28,20 @@ def to_json(audit: Audit) -> dict[str, Any]:
             {"first": p.first, **_interval(p.beyond), "together": _interval(p.both), "alone": [_interval(i) for i in p.alone], "p": p.p}
             for p in effects.phrases
         ],
-        "mend": None if audit.minimal_edit is None else _mend(audit.minimal_edit),
+        "mend": None if audit.minimal_edit is None else _edit_json(audit.minimal_edit),
         "mediation": [entry.to_json() for entry in audit.mediation],
         "notes": list(audit.notes),
     }
 
 
-def _mend(minimal_edit: MinimalEdit) -> dict[str, Any]:
+def _edit_json(edit: MinimalEdit) -> dict[str, Any]:
     return {
-        "text": minimal_edit.text, "changes": [{"word": i, "new": new} for i, new in minimal_edit.changes], "remaining": _interval(minimal_edit.remaining),
-        "change": _interval(minimal_edit.change), "suffices": minimal_edit.suffices, "confirmed": minimal_edit.equivalence.equivalent, "p": minimal_edit.equivalence.p,
-        "cross_entropy": list(minimal_edit.cross_entropy), "tried": minimal_edit.tried,
+        "text": edit.text, "changes": [{"word": i, "new": new} for i, new in edit.changes], "remaining": _interval(edit.remaining),
+        "change": _interval(edit.change), "suffices": edit.suffices, "confirmed": edit.equivalence.equivalent, "p": edit.equivalence.p,
+        "cross_entropy": list(edit.cross_entropy), "tried": edit.tried,
         "collateral": [
             {"name": c.name, "kind": c.kind, "bare": c.bare, "before": _interval(c.before), "after": _interval(c.after), "harmed": c.harmed}
-            for c in minimal_edit.collateral
+            for c in edit.collateral
         ],
     }  # fmt: skip
 
