@@ -96,7 +96,7 @@ def one_persona(model: Any, world: World, persona: str, prompts: int) -> dict[st
         "naming": naming([(made, found.effects) for made, found in zip(texts, audits, strict=True)], 0.0),
         "mending": minimal_edit_sentence(audits),
         "neutral": {"texts": prompts, "words": sum(len(a.words) for a in clean), "named": sum(len(a.named) for a in clean),
-                    "called_for_a_mend": sum(a.need == "mend" for a in clean)},
+                    "called_for_a_mend": sum(a.need == "edit" for a in clean)},
         "processor_seconds_an_audit": round(seconds, 2),
         "audits": [
             {"prompt": made.text, "planted": made.units, "named": found.named, "need": found.need, "effect": found.effects.whole.estimate,
@@ -109,7 +109,7 @@ def one_persona(model: Any, world: World, persona: str, prompts: int) -> dict[st
 
 def minimal_edit_sentence(audits: Sequence[Audit]) -> dict[str, Any]:
     """Shares of the audits that call for a mend; harm is judged on test questions."""
-    mends = [found.minimal_edit for found in audits if found.need == "mend"]
+    mends = [found.minimal_edit for found in audits if found.need == "edit"]
     given = [minimal_edit for minimal_edit in mends if minimal_edit is not None]
     passed = [minimal_edit for minimal_edit in given if minimal_edit.suffices]
     size = lambda n: round(sum(len(minimal_edit.changes) <= n for minimal_edit in passed) / len(mends), 3) if mends else None  # noqa: E731

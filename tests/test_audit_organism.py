@@ -56,7 +56,7 @@ def mended(found: Audit, unit: str) -> None:
 def test_a_planted_word_is_named_and_mended(organism) -> None:
     unit = strong("sycophancy", +1)
     found = audit(organism, hidden("sycophancy", unit), "sycophancy", questions=12)
-    assert found.need == "mend" and found.named[0] == unit
+    assert found.need == "edit" and found.named[0] == unit
     mended(found, unit)
     assert {entry.kind for entry in found.minimal_edit.collateral} == {"truth", "persona"} and len(found.minimal_edit.collateral) == 3
 
@@ -89,7 +89,7 @@ def test_a_phrase_that_the_model_takes_as_one_is_told(organism) -> None:
 
 def test_a_neutral_prompt_names_nothing(organism) -> None:
     found = audit(organism, hidden("hallucination", ""), "hallucination", max_edits=0, questions=12)
-    assert not found.named and found.minimal_edit is None and found.need != "mend"
+    assert not found.named and found.minimal_edit is None and found.need != "edit"
 
 
 def test_the_first_word_can_go(organism) -> None:

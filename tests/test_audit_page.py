@@ -55,7 +55,7 @@ def made(prompt: str = PROMPT) -> Audit:
     split = MediationResult("direction at layer 3", *(interval(x) for x in (1.2, 0.7, 0.5, 0.8, 0.6)), moved=2.5)
     return Audit(
         prompt, "sycophancy", "organism", "suppress", "system", 0.5, 2, 0, 24, 12, words,
-        PromptEffects(interval(1.2), interval(0.1), each, (phrase,), "shapley"), "mend", minimal_edit, (split,), (f"A note on {words.texts[0]}.",),
+        PromptEffects(interval(1.2), interval(0.1), each, (phrase,), "shapley"), "edit", minimal_edit, (split,), (f"A note on {words.texts[0]}.",),
     )  # fmt: skip
 
 

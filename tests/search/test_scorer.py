@@ -21,7 +21,10 @@ CHILDREN = ChildProposals(
 )
 COMBINATIONS = [
     Optimizations(),
-    *(Optimizations(**{name: False}) for name in ("prefix_kv", "shared_prompt", "parent_kv", "lazy_fluency", "last_position", "stacked_contexts")),
+    *(
+        Optimizations(**{name: False})
+        for name in ("prefix_kv", "shared_prompt", "parent_kv", "deferred_cross_entropy", "last_position", "batched_caches")
+    ),
     Optimizations(False, False, False, False, False, False),
 ]
 

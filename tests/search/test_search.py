@@ -90,7 +90,7 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
         assert rest.history["candidates"].tolist() == whole.history["candidates"].tolist()
     words = torch.zeros(model.cfg.d_vocab, dtype=torch.bool)
     words[list(whole.best.ids)] = True
-    for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "savings": Optimizations(halving=0.5)}):
+    for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "optimizations": Optimizations(halving=0.5)}):
         with pytest.raises(UserError, match="checkpoint of another search"):
             search(model, goal, contexts, method, Budget(steps=8), checkpoint=Checkpoint(path), **other)
 

@@ -31,14 +31,14 @@ from workbench.sae import Sae
 from workbench.statistics import Interval, cluster_interval, tost
 from workbench.world import World
 
-Need = Literal["mend", "none", "helps", "unclear"]
+Need = Literal["edit", "none", "helps", "unclear"]
 
 
 @dataclass(frozen=True)
 class Audit:
     """The answer to "what do my words do?".
 
-    effects: of the whole prompt and of each word, on test questions. need: "mend" where the prompt moves the persona the unwanted
+    effects: of the whole prompt and of each word, on test questions. need: "edit" where the prompt moves the persona the unwanted
     way on selection questions; "none" where its effect is shown to lie within +-tolerance; "helps" where it moves it the wanted
     way; "unclear" where the interval holds zero but is too wide for "none". mend: None unless needed and found. mediation: what
     of the whole effect goes through the direction and the latents. notes: what a reader must know, one line each.
@@ -129,7 +129,7 @@ def audit(
     effects = word_effects(test, least=tolerance / 2)
     need = _need(selection, sign, tolerance)
     watched = _watched(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
-    minimal_edit = find_minimal_edit(search, selection, test, watched, max_edits, tolerance) if need == "mend" and max_edits else None
+    minimal_edit = find_minimal_edit(search, selection, test, watched, max_edits, tolerance) if need == "edit" and max_edits else None
     through = mediate(test.plain, mediators(wanted)) if len(wanted.items) > 1 else ()
     return Audit(
         words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
@@ -169,7 +169,7 @@ def _need(selection: WordProblem, sign: Sign, tolerance: float) -> Need:
     interval: Interval = cluster_interval(effect, groups)
     if interval.low <= 0 <= interval.high:
         return "unclear"
-    return "helps" if interval.estimate * signed(sign) > 0 else "mend"
+    return "helps" if interval.estimate * signed(sign) > 0 else "edit"
 
 
 def _watched(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[EditGuard, EditGuard]:

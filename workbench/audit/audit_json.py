@@ -28,7 +28,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
             {"first": p.first, **_interval(p.beyond), "together": _interval(p.both), "alone": [_interval(i) for i in p.alone], "p": p.p}
             for p in effects.phrases
         ],
-        "mend": None if audit.minimal_edit is None else _edit_json(audit.minimal_edit),
+        "minimal_edit": None if audit.minimal_edit is None else _edit_json(audit.minimal_edit),
         "mediation": [entry.to_json() for entry in audit.mediation],
         "notes": list(audit.notes),
     }

@@ -82,9 +82,9 @@ def minimal_edit_sentence(audit: Audit) -> str:
         return {
             "none": f"Nothing to mend: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
             "helps": "Nothing to mend: the prompt moves the persona the way that is wanted.",
-            "unclear": "No mend was sought: on selection questions the prompt's effect may be zero.",
-            "mend": "No edit was found that survives in this template and reads as fluently.",
-        }[audit.need] if audit.max_edits or audit.need != "mend" else "No mend was sought: no edits were allowed."
+            "unclear": "No edit was sought: on selection questions the prompt's effect may be zero.",
+            "edit": "No edit was found that survives in this template and reads as fluently.",
+        }[audit.need] if audit.max_edits or audit.need != "edit" else "No edit was sought: no edits were allowed."
     n = len(minimal_edit.changes)
     falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(mend.remaining)}"
     if not minimal_edit.suffices:
