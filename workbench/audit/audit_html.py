@@ -57,7 +57,7 @@ def _tracked(audit: Audit) -> str:
     text = "".join(_OPEN[p.kind] + escape(p.text) + _CLOSE[p.kind] for p in pieces) or escape(audit.prompt)
     side = "".join(f"<li>{escape(story.collateral(entry))}</li>" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ()))
     return (
-        f'<figure class="wb-tracked"><blockquote>{text}</blockquote><figcaption>{escape(story.mending(audit))}</figcaption></figure>'
+        f'<figure class="wb-tracked"><blockquote>{text}</blockquote><figcaption>{escape(story.minimal_edit_sentence(audit))}</figcaption></figure>'
         + (f"<ul class=wb-side>{side}</ul>" if side else "")
     )
 

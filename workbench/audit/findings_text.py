@@ -76,17 +76,17 @@ def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> s
 
 
 def minimal_edit_sentence(audit: Audit) -> str:
-    """What the mend does, or why there is none."""
+    """What the minimal edit does, or why there is none."""
     minimal_edit = audit.minimal_edit
     if minimal_edit is None:
         return {
-            "none": f"Nothing to mend: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
-            "helps": "Nothing to mend: the prompt moves the persona the way that is wanted.",
+            "none": f"Nothing to edit: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
+            "helps": "Nothing to edit: the prompt moves the persona the way that is wanted.",
             "unclear": "No edit was sought: on selection questions the prompt's effect may be zero.",
             "edit": "No edit was found that survives in this template and reads as fluently.",
         }[audit.need] if audit.max_edits or audit.need != "edit" else "No edit was sought: no edits were allowed."
     n = len(minimal_edit.changes)
-    falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(mend.remaining)}"
+    falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(minimal_edit.remaining)}"
     if not minimal_edit.suffices:
         return f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
     if minimal_edit.equivalence.equivalent:
