@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: Modules of `cli/` in the order of the overview.
-MODULES = ("app", "studies", "results", "audit", "sweeps", "models", "personas", "organism")
+MODULES = (
+    "app",
+    "study_commands",
+    "result_commands",
+    "audit_command",
+    "sweep_commands",
+    "model_commands",
+    "persona_commands",
+    "organism_commands",
+)
 
 
 def main() -> None:
