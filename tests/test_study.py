@@ -59,6 +59,15 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
     assert finished.manifest().test_reads == 1
 
 
+def test_the_report_of_a_real_run_lacks_nothing(finished):
+    """The objective is written as an object; the report read a text, so every ordinary report lost its section on the search."""
+    contents = load_run(finished.path)
+    page = (finished.path / "report.html").read_text(encoding="utf-8")
+    assert contents.missing == [] and "What this page lacks" not in page and '<section id="frontier"' in page
+    assert contents.frontier is not None and set(contents.frontier.searches) == {"resga", "saega"}
+    assert contents.frontier.searches["resga"].objective.startswith("minus the projection on the direction at layer")
+
+
 def test_beside_each_effect_stands_what_else_it_does(finished, organism):
     entry = json.loads((finished.path / "comparison.json").read_text())
     names = {"agreement_with_true_statements", "hallucination_log_odds", "myopic_reward_log_odds", "unrelated_text_nats"}

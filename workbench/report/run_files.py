@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from workbench.report.objective_words import objective_words
+
 
 def _finite(value: Any) -> Any:
     """NaN and infinities, which JSON cannot say, are missing values."""
@@ -116,7 +118,7 @@ class Search(Part):
     """One search."""
 
     method: str = ""
-    objective: str = ""
+    objective: Annotated[str, BeforeValidator(objective_words)] = ""
     slot: str = ""
     seed: int | None = None
     candidates: list[Candidate]

@@ -1,0 +1,67 @@
+"""A search's objective in words, from the plain data that its file keeps (`search.objective_description` writes them)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Fields = Mapping[str, Any]
+
+
+def objective_words(value: Any) -> str:
+    """What a search maximised, as a reader says it; a text stays as it is, nothing is an empty text.
+
+    Args:
+        value: `objective` of search/NAME.json: {"type": the objective's class, **its fields}, as text in older files, or None.
+
+    Example:
+        >>> objective_words({"type": "CombinedObjective", "terms": [[-1.0, {"type": "AnswerLogOddsObjective"}]]})
+        "minus the answer's log-odds"
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
+        raise ValueError(f"expected an objective with its type, found {value!r}")
+    kind = value["type"].removesuffix("Objective")
+    return _WORDS[kind](value) if kind in _WORDS else _spelled(kind)
+
+
+def _sum(fields: Fields) -> str:
+    terms = [(float(weight), objective_words(term)) for weight, term in fields["terms"]]
+    parts = []
+    for number, (weight, words) in enumerate(terms):
+        sign = "minus " if weight < 0 else "plus " if number else ""
+        size = "" if abs(weight) == 1 else f"{abs(weight):.3g} times "
+        parts.append(f"{sign}{size}{words}")
+    return " ".join(parts)
+
+
+def _projection(fields: Fields) -> str:
+    units = {"z": "in standard deviations over neutral prompts", "cosine": "as a cosine", "raw": "in units of the residual stream"}
+    return f"the projection on the direction at layer {fields['site']['layer']}, {units.get(fields['kind'], fields['kind'])}"
+
+
+def _latents(fields: Fields) -> str:
+    latents = fields["latents"]
+    named = ", ".join(map(str, latents[:8])) + (f" and {len(latents) - 8} more" if len(latents) > 8 else "")
+    return f"the weighted activation of {'latent' if len(latents) == 1 else 'latents'} {named}"
+
+
+def _answer(fields: Fields) -> str:
+    return f"the log-probability of the {'not ' if fields.get('side') else ''}matching answer"
+
+
+def _held(fields: Fields) -> str:
+    return f"the squared distance, negated, of {objective_words(fields['inner'])} from {fields['value']:.3g}"
+
+
+def _spelled(kind: str) -> str:
+    """`RepetitionPenalty` as `repetition penalty`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
+
+
+_WORDS: dict[str, Callable[[Fields], str]] = {
+    "Combined": _sum, "Projection": _projection, "LatentActivation": _latents, "AnswerLogOdds": lambda _: "the answer's log-odds",
+    "AnswerLogProb": _answer, "Hold": _held, "Target": _held,
+}  # fmt: skip
