@@ -5,8 +5,13 @@ Nothing heavy is imported before a command needs it: `workbench --help` does not
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
+import signal
 import sys
+import threading
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -19,22 +24,80 @@ app = App(
     help="Persona directions, SAE latents, fluent prompt search, honest comparison, attribution.",
     version=__version__,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 
 Sign = Literal["suppress", "induce"]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
 
 
+class Terminated(BaseException):
+    """SIGTERM, raised where the program is, so that locks are released and half-written files are removed."""
+
+
 def main() -> None:
-    """Entry point; sets the exit code."""
+    """Entry point; sets the exit code: 0 done, 2 the user's mistake, 1 ours, 130 and 143 for Ctrl-C and SIGTERM."""
     # Threads that wait for each other sleep instead of spinning: on a busy machine spinning made a step ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII or Latin-1 terminal shows the rest as \u escapes
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app(exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        print(f"workbench: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _stop(one_line(str(error)), 2)
     except KeyboardInterrupt:
-        print("workbench: interrupted; what was finished stays (continue with --resume)", file=sys.stderr)
-        raise SystemExit(130) from None
+        _stop("interrupted; finished stages are kept (continue with --resume)", 130)
+    except Terminated:
+        _stop("terminated; finished stages are kept (continue with --resume)", 143)
+    except BrokenPipeError:  # the reader of our output is gone, as in `workbench models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        _stop(one_line(f"cannot write {error.filename or 'the output'}: {error.strerror}"), 2)
+
+
+#: Errors of the machine that its user can mend: disk full, read-only, no permission, broken device.
+_ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+LONGEST_LINE = 500
+
+
+def one_line(text: str, longest: int = LONGEST_LINE) -> str:
+    """An error text as one printable line.
+
+    Args:
+        text: any text; control characters become visible escapes.
+        longest: characters of the line; the middle of a longer text is left out.
+
+    Returns:
+        The line, at most `longest` characters.
+
+    Example:
+        >>> one_line("a\\x1b[31m\\nb")
+        'a\\\\x1b[31m b'
+    """
+    words = " ".join(text.split())
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
+    if len(shown) <= longest:
+        return shown
+    half = (longest - 3) // 2
+    return f"{shown[:half]}...{shown[-half:]}"
+
+
+def _stop(line: str, code: int) -> None:
+    with contextlib.suppress(OSError):
+        print(f"workbench: {line}", file=sys.stderr)
+    if code == 2:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+    raise SystemExit(code) from None
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from workbench.cli.app import Json, Sign, app
-from workbench.cli.output_tables import console
+from workbench.cli.output_tables import say
 
 
 @app.command
@@ -57,4 +57,4 @@ def audit(
         return
     Console().print(render(found))
     if out is not None:
-        console().print(f"audit: {out}", highlight=False)
+        say(f"audit: {out}")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from workbench.cli.app import Json, app
-from workbench.cli.output_tables import console, print_frame
+from workbench.cli.output_tables import print_frame, say
 from workbench.errors import UserError
 
 organism_app = App(name="organism", help="The embedded model: train it, show its truth.")
@@ -51,7 +51,7 @@ def organism_train(
 
     config = TrainingConfig() if steps is None else TrainingConfig(steps=steps)
     train(seed, out, World(seed=seed), config, work=out)
-    console().print(f"organism: {out}", highlight=False)
+    say(f"organism: {out}")
 
 
 def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str) -> None:
@@ -64,9 +64,9 @@ def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str,
 
     config = SEVERAL if len(personas) > 1 else AdapterTrainingConfig()
     config = replace(config, steps=steps or config.steps, personas=personas or config.personas)
-    train_language(seed, out, config=config, work=out / "checkpoints", report=console().print, device=device)
+    train_language(seed, out, config=config, work=out / "checkpoints", report=say, device=device)
     print_frame(write_language_card(out).table, as_json=False)
-    console().print(f"adapter: {out}", highlight=False)
+    say(f"adapter: {out}")
 
 
 @organism_app.command(name="card")
@@ -120,4 +120,4 @@ def organism_corpus(
     if count < 1:
         raise UserError(f"expected at least one text, found {count}")
     write_corpus(out, AutoTokenizer.from_pretrained(smollm_directory()), count, tuple(personas or ONE), seed)
-    console().print(f"{count} texts in {out}")
+    say(f"{count} texts in {out}")

@@ -15,6 +15,13 @@ def console() -> Console:
     return Console(soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """One line on standard output as it is: square brackets in a path are no markup, control characters are made visible."""
+    from workbench.html_text import visible
+
+    console().print(visible(text, spaces=False), markup=False, highlight=False)
+
+
 def plain(text: str) -> str:
     """Text that rich takes as text, with control characters made visible."""
     from rich.markup import escape
@@ -29,7 +36,7 @@ def print_frame(frame: Any, as_json: bool) -> None:
     if as_json:
         print(frame.to_json(orient="records", force_ascii=False))
         return
-    table = Table(*map(str, frame.columns))
+    table = Table(*(plain(str(column)) for column in frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(plain(format(v, ".3f") if isinstance(v, float) else str(v)) for v in row))
     console().print(table)
@@ -42,11 +49,11 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
         return
     table = Table("what", "figure")
     for name, value in facts.items():
-        table.add_row(name, plain(format(value, ".4g") if isinstance(value, float) else str(value)))
+        table.add_row(plain(name), plain(format(value, ".4g") if isinstance(value, float) else str(value)))
     console().print(table)
 
 
 def print_notes(notes: Iterable[str], as_json: bool) -> None:
     """What a table cannot say, one note a line; nothing as JSON."""
     for note in () if as_json else notes:
-        console().print(f"note: {plain(note)}")
+        say(f"note: {note}")

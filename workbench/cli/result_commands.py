@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.cli.app import Json, app
-from workbench.cli.output_tables import console, print_frame
+from workbench.cli.output_tables import print_frame, say
 from workbench.errors import UserError
 
 
@@ -56,4 +56,4 @@ def report(runs: list[Path], *, out: Path | None = None) -> None:
         raise UserError("an overview of several runs needs --out: where the page is to be written")
     else:
         target = write_overview(runs, out)
-    console().print(f"report: {target}", highlight=False)
+    say(f"report: {target}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from workbench.cli.app import Json, Sign, app
-from workbench.cli.output_tables import console, plain, print_frame, print_notes
+from workbench.cli.output_tables import console, plain, print_frame, print_notes, say
 from workbench.cli.progress_bars import ProgressBars
 
 
@@ -124,7 +124,9 @@ def plan_command(
 
 
 def _instead(study: Study, data: Path | None = None, model: str | None = None, sae: str | None = None, seed: int | None = None) -> Study:
-    """The study with what the command line gives instead of its own."""
+    """The study with what the command line gives instead of its own, validated again."""
+    from workbench.study import Study
+
     changes: dict[str, Any] = {}
     if data is not None:
         changes["data"] = study.data.model_copy(update={"path": str(data.resolve())})
@@ -134,7 +136,7 @@ def _instead(study: Study, data: Path | None = None, model: str | None = None, s
         changes["sae"] = sae
     if seed is not None:
         changes["seed"] = seed
-    return study.model_copy(update=changes)
+    return Study.of(study.model_copy(update=changes).model_dump(mode="json", by_alias=True), "the command line")
 
 
 def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
@@ -150,17 +152,17 @@ def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
         print(json.dumps({"run": str(directory.path), "comparison": entry}, ensure_ascii=False))
         return
     _print_comparison(entry)
-    console().print(f"\nreport: {directory.file('report.html')}", highlight=False)
+    say(f"report: {directory.file('report.html')}")
 
 
 def _print_comparison(entry: dict[str, Any]) -> None:
     """Each condition's rate and shift with their intervals, and its prompt."""
     title = f"{entry['persona']} on {entry['model']}, {entry['sign']}: share of matching answers on held-out questions"
-    table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=title)
+    table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=plain(title))
     for row in entry["conditions"]:
         shift = next((d for d in row["differences"] if d["to"] == entry.get("baseline", "no prompt")), None)
         table.add_row(
-            row["name"],
+            plain(row["name"]),
             _figure(row["rate"]),
             _interval(row["ci"]),
             _figure(shift and shift["log_odds"], "+.2f"),

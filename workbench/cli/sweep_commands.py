@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from workbench.cli.app import Json, Sign, app
-from workbench.cli.output_tables import console, print_frame
+from workbench.cli.output_tables import print_frame, say
 from workbench.errors import UserError
 
 
@@ -52,7 +52,7 @@ def sweep(
     found = run_sweep(asked, out, workers, address, rerun_failed)
     print_frame(found.studies, as_json)
     if not as_json:
-        console().print(f"overview: {found.path / 'overview.html'}", highlight=False)
+        say(f"overview: {found.path / 'overview.html'}")
     if found.counts.get("failed"):
         raise SystemExit(1)
 

@@ -29,14 +29,20 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{where}{line}: expected YAML: {problem}") from error
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{where}: expected YAML of plain values: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: YAML nested too deeply") from error
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        # what PyYAML's constructors raise for `!!timestamp abc`, `!!bool abc`, numbers of 5,000 digits
+        raise UserError(f"{where}: expected YAML of plain values: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -71,7 +71,7 @@ class DataSettings(FrozenSettings):
 
     path: str | None = None
     world: int = 0
-    split_seed: int = 0
+    split_seed: int = Field(0, ge=0, lt=1 << 63)
     fractions: tuple[float, float, float, float] = (0.3, 0.15, 0.15, 0.4)
     train_items: int | None = Field(None, ge=2)
     search_items: int | None = Field(None, ge=1)
@@ -165,7 +165,7 @@ class Study(FrozenSettings):
     sign: Sign = "suppress"
     slot: Slot = "system"
     metric: Literal["letters", "text"] | None = None
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=1 << 63)
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     sae: str = "auto"

@@ -38,7 +38,7 @@ class Sweep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_: Literal[1] = Field(1, alias="schema")
-    name: str = "sweep"
+    name: str = Field("sweep", max_length=100, pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$")  # the name of its directory
     study: str | None = None
     base: dict[str, Any] = {}
     studies: tuple[dict[str, Any], ...] = ()
