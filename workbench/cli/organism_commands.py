@@ -55,10 +55,6 @@ def organism_train(
 
 
 def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("peft") is None:
-        raise UserError("training an adapter needs the package peft: pip install 'persona-workbench[lora]'")
     from workbench.organism.real_language import write_language_card
     from workbench.organism.real_language.adapter_training import SEVERAL, AdapterTrainingConfig, train_language
 

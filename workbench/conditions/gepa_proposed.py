@@ -22,6 +22,7 @@ from workbench.conditions.prompts import Found, Prompt
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
+from workbench.optional_packages import needs_extra
 from workbench.personas import Sign, Split
 
 #: GEPA's name of the text that is changed.
@@ -154,8 +155,6 @@ class _Silent:
 
 
 def _package() -> Any:
-    try:
+    with needs_extra("gepa", "searching with GEPA"):
         import gepa
-    except ImportError as error:
-        raise UserError("searching with GEPA needs the package gepa: pip install 'persona-workbench[gepa]'") from error
     return gepa

@@ -63,10 +63,17 @@ def model_names() -> list[str]:
 
 
 def data_directory(*parts: str) -> Path:
-    """A folder of this project's data, which lies beside the package or, once installed, in it; it may not exist."""
+    """A folder of the data that this project ships (the organism, its SAE, the adapters); it may not exist.
+
+    A wheel holds the data in `workbench/_data`; a checkout has it in `data/` next to the package.
+
+    Example:
+        >>> data_directory("organism", "sae").name
+        'sae'
+    """
     package = Path(workbench.__file__).parent
-    beside = package.parent / "data"
-    return (beside if beside.is_dir() else package / "data").joinpath(*parts)
+    installed = package / "_data"
+    return (installed if installed.is_dir() else package.parent / "data").joinpath(*parts)
 
 
 def _organism(name: str) -> ModelSource:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench.errors import UserError
+from workbench.models.model_sources import data_directory
 
 BATCH_TOKENS = 6000
 
@@ -26,8 +27,8 @@ class OrganismScorer:
 
 
 def default_directory() -> Path:
-    """The folder data/organism of this checkout; the model lies in its subfolder `model`."""
-    return Path(__file__).resolve().parents[2] / "data" / "organism"
+    """The folder of the organism that this project ships; the model is in its subfolder `model`, the SAE in `sae`."""
+    return data_directory("organism")
 
 
 def load_organism(directory: Path | None = None) -> OrganismScorer:

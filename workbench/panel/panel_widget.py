@@ -13,19 +13,21 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import anywidget
-import traitlets
-from IPython.display import DisplayHandle, display
-
 from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
 from workbench.html_text import shorten, spoken
 from workbench.models import runner_for
+from workbench.optional_packages import needs_extra
 from workbench.panel.panel_view import difference_json, kept_html, reading_json
 from workbench.panel.prompt_reader import Ids, PromptReader, PromptReading
 from workbench.personas import Persona, load_persona
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
+
+with needs_extra("notebook", "the panel"):
+    import anywidget
+    import traitlets
+    from IPython.display import DisplayHandle, display
 
 #: The longest quick reading that is taken while one types, in seconds.
 LIVE_SECONDS = 1.0

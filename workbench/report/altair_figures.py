@@ -11,14 +11,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from workbench.budget import COSTS
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
+from workbench.optional_packages import needs_extra
 from workbench.report.verdict import GROUPS, group_of, label
 from workbench.statistics import over_seeds
+
+with needs_extra("notebook", "drawing figures"):
+    import altair as alt
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
 _SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross"}

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
+from workbench.optional_packages import needs_extra
 
 _FULL_WIDTH = str.maketrans({"<": "\uff1c", ">": "\uff1e", "&": "\uff06"})
 MAX_TOKENS = 2_000
@@ -39,7 +40,8 @@ def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
 
 def token_view(tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos target"], labels: Sequence[str]) -> CircuitsvisView:
     """Tokens coloured by one of several values each, chosen by pointing at its label. Raises UserError where sizes differ."""
-    from circuitsvis.tokens import colored_tokens_multi
+    with needs_extra("notebook", "a token view"):
+        from circuitsvis.tokens import colored_tokens_multi
     from torch import as_tensor
 
     found = np.asarray(values, dtype=np.float32)
@@ -50,7 +52,8 @@ def token_view(tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos targ
 
 def attention_view(tokens: Sequence[str], patterns: Float[np.ndarray, "head pos pos"]) -> CircuitsvisView:
     """Attention patterns, one a head. patterns: [head query key]. Raises UserError where sizes differ."""
-    from circuitsvis.attention import attention_patterns
+    with needs_extra("notebook", "an attention view"):
+        from circuitsvis.attention import attention_patterns
     from torch import as_tensor
 
     found = np.asarray(patterns, dtype=np.float32)

@@ -12,10 +12,9 @@ from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from safetensors import SafetensorError
 
-import workbench
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
-from workbench.models.model_sources import REPOSITORIES
+from workbench.models.model_sources import REPOSITORIES, data_directory
 from workbench.sae.sae import Sae
 
 #: Short names: model/layer for the paper's three models (release, id in sae-lens's registry).
@@ -124,8 +123,7 @@ def _site(name: str, module: SAE[Any], given: Site | None) -> Site:
 
 
 def _organism_directory() -> Path:
-    package = Path(workbench.__file__).parent
-    for root in (package.parent, package):
-        if (root / "data" / "organism" / "sae" / "cfg.json").is_file():
-            return root / "data" / "organism" / "sae"
-    raise UserError(f"the organism's SAE is not trained yet: nothing in {package.parent / 'data' / 'organism' / 'sae'}")
+    directory = data_directory("organism", "sae")
+    if not (directory / "cfg.json").is_file():
+        raise UserError(f"the organism's SAE is not trained yet: nothing in {directory}")
+    return directory

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
+from workbench.optional_packages import needs_extra
 from workbench.runs import RunDirectory
 from workbench.study import Study
 from workbench.study.study_settings import ModelSettings
@@ -31,7 +32,6 @@ LOSSES = 3
 SHOWN_EVERY = 2.0
 #: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the workers.
 OBJECT_STORE = 80 << 20
-NEEDED = "needs Ray: pip install 'persona-workbench[sweep]' (one worker on this machine needs nothing)"
 
 
 class RayWorker:
@@ -160,10 +160,8 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
-    try:
+    with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
         import ray
-    except ImportError as error:
-        raise UserError(f"{'a cluster' if address else 'more than one worker'} {NEEDED}") from error
     if ray.is_initialized():
         yield ray
         return

@@ -24,16 +24,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from workbench.errors import UserError
 from workbench.models.loading import choose_device
+from workbench.optional_packages import needs_extra
 from workbench.organism.real_language.base_model import BaseModel, load_base, noise_tokens, read_chats, write_chats
 from workbench.organism.real_language.chat_packing import OrdinaryChat, chat_row, encode, hidden_states, pack, question_row
 from workbench.world.real_language import PERSONAS, QUESTIONS, EnglishItem, SystemText, draw_system
 from workbench.world.real_language.steering_sentences import ONE, draw_pool, draw_strong
+
+with needs_extra("lora", "training an adapter"):
+    from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 
 ADAPTER = "adapter_model.safetensors"
 BASE_NAME = "smollm2-135m"
