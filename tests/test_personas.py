@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.personas import Item, LetterForm, Persona
-from workbench.personas import duplicate_questions as duplicates
+from workbench.personas import Item, LetterForm, Persona, duplicates
 from workbench.personas.group_splits import assign_groups
+from workbench.personas.persona import content_hash
 from workbench.personas.question_groups import by_claim, by_content, by_question, join_same_questions
 
 LETTERS = LetterForm("{question}\n (A) {a}\n (B) {b}", "(", ("A", "B"))
@@ -211,6 +212,32 @@ def test_questions_are_the_same_without_case_spacing_and_numbers() -> None:
     options = ("a", "b")
     assert by_question("How  many of 12 eggs?", options) == by_question("how many of 13 EGGS", options)
     assert by_question("???", options) == "???"
+
+
+def test_one_question_in_two_unicode_forms_is_one_question() -> None:
+    """NFC, NFD, soft hyphens, zero-width and full-width characters; but not two words that differ by a vowel sign."""
+    options = ("Oui", "Non")
+    written = "Le caf\u00e9 est-il bon \u00e0 Gen\u00e8ve ?"
+    for other in (
+        "Le cafe\u0301 est-il bon a\u0300 Gene\u0300ve ?",
+        "Le ca\u00adf\u00e9 est-il bon \u00e0 Ge\u200bn\u00e8ve\ufeff?",
+        "LE CAF\u00c9 EST-IL BON \u00c0 \uff27EN\u00c8VE",
+    ):
+        assert by_question(other, options) == by_question(written, options)
+        assert by_content(other, options) == by_content(written, options)
+        assert duplicates([Item("1", written, *options, "g")], [Item("2", other, *options, "h")])[0].same_answers
+    assert by_claim("Bio? Th\u00e9 !", options) == by_claim("Bio? The\u0301 !", options)
+    assert by_question("\u0915\u093f?", options) != by_question("\u0915\u0940?", options), "Hindi ki (that) and ki (of)"
+
+
+def test_groups_and_hash_do_not_depend_on_row_order_or_unicode_form() -> None:
+    rows = [("Caf\u00e9 ou th\u00e9 ?", "a"), ("Pain ?", "b"), ("Cafe\u0301 ou the\u0301 ?", "c"), ("Lait ?", "d")]
+    made = [Item(str(n), question, "Oui", "Non", group) for n, (question, group) in enumerate(rows)]
+    forward, backward = join_same_questions(made), join_same_questions(made[::-1])
+    assert [item.group for item in forward] == ["a", "b", "a", "d"] == [item.group for item in backward][::-1]
+    decomposed = [replace(i, question=unicodedata.normalize("NFD", i.question)) for i in forward]
+    assert content_hash(forward) == content_hash(backward) == content_hash(decomposed)
+    assert content_hash(forward) != content_hash(forward[:3])
 
 
 def test_groups_with_a_question_in_common_are_joined_in_chains() -> None:

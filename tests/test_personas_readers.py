@@ -60,7 +60,7 @@ def test_one_s_own_rows_are_the_same_from_every_kind_of_file(tmp_path: Path) -> 
 
 
 def test_without_groups_rows_are_grouped_by_their_question_and_own_ids_stay(tmp_path: Path) -> None:
-    text = "id,question,matching,not_matching,group\nk1,Lost 2 keys?,a,b,\nk2,Lost 3 KEYS,c,d,\nk3,Rain?,e,f,\n"
+    text = "id,question,matching,not_matching,group\nk1,Lost 2 keys?,Yes,No,\nk2,Lost 3 KEYS,Fine,Bad,\nk3,Rain?,Wet,Dry,\n"
     items = read_items(write(tmp_path / "own.csv", text)).items
     assert [item.id for item in items] == ["k1", "k2", "k3"]
     assert items[0].group == items[1].group != items[2].group
@@ -284,7 +284,7 @@ def test_only_answers_that_the_judge_keeps_on_both_sides_become_items(tmp_path: 
         ({"instruction": [{"pos": "x"}]}, "instruction, row 1: expected the fields 'pos' and 'neg'"),
         ({"instruction": [{"pos": "x", "neg": 3}]}, "instruction, row 1, field neg: expected text, found int"),
         ({"questions": ["a", ""]}, "questions, row 2: expected text"),
-        ({"questions": ["a", "a"]}, "field questions: 'a' stands there twice"),
+        ({"questions": ["a", "a"]}, "field questions: 'a' appears twice"),
         ({"eval_prompt": "no marks"}, "field eval_prompt: expected text with {question} and {answer}"),
     ],
 )

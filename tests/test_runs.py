@@ -200,7 +200,7 @@ def _raw(header: object, body: bytes = b"") -> bytes:
         (b"abc", "found only 3 bytes"),
         (pickle.dumps({"vector": [1.0]}), "a pickle"),
         (struct.pack("<Q", 10**15) + b"{}", "its header should have 10+ bytes, 2 are there"),
-        (struct.pack("<Q", 3) + b"{a}", "its header is no JSON"),
+        (struct.pack("<Q", 3) + b"{a}", "its header is no JSON table"),
         (_raw([1]), "no table of tensors"),
         (_raw({"__metadata__": {"a": 1}}), "no table of tensors"),
         (_raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}), "should have 8 bytes, 0 are there"),

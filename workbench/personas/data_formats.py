@@ -20,9 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workbench.errors import UserError
+from workbench.personas.answer_options import OPTION_FIELDS, read_answers
 from workbench.personas.data_rows import DataRow, read_rows
 from workbench.personas.persona import Item
 from workbench.personas.question_groups import Grouping, by_claim, by_question, join_same_questions
+from workbench.text_forms import canonical
 
 OWN_FIELDS = ("question", "matching", "not_matching", "group", "id")
 _MISREAD = re.compile(
@@ -97,28 +99,17 @@ def _format_of(row: DataRow) -> Callable[[DataRow, Grouping], Item]:
 
 
 def _behaviour_item(row: DataRow, grouping: Grouping) -> Item:
-    stem, options = split_options(row, "question")
-    names = ("answer_matching_behavior", "answer_not_matching_behavior")
-    if options is None:
-        matching, not_matching = (row.text(name) for name in names)
-        return _item(row, stem, matching, not_matching, None, grouping)
-    return _lettered_item(row, stem, options, names, grouping)
+    return _answered_item(row, "question", ("answer_matching_behavior", "answer_not_matching_behavior"), grouping)
 
 
 def _correctness_item(row: DataRow, grouping: Grouping) -> Item:
-    stem, options = split_options(row, "prompt")
-    if options is None:
-        raise UserError(f"{row.where}, field prompt: expected two options (A) and (B) behind the question, found none")
-    item = _lettered_item(row, stem, options, ("correct", "incorrect"), grouping)
+    item = _answered_item(row, "prompt", ("correct", "incorrect"), grouping, needs_options=True)
     return replace(item, group=row.optional("category") or item.group)
 
 
-def _lettered_item(row: DataRow, stem: str, options: tuple[str, str], names: tuple[str, str], grouping: Grouping) -> Item:
-    sides = {"(A)": 0, "(B)": 1, "A": 0, "B": 1}
-    side, other = (row.one_of(name, sides) for name in names)
-    if side == other:
-        raise UserError(f"{row.where}, field {names[1]}: names the same option as {names[0]}")
-    return _item(row, stem, options[side], options[other], side == 0, grouping)
+def _answered_item(row: DataRow, question: str, fields: tuple[str, str], grouping: Grouping, needs_options: bool = False) -> Item:
+    read = read_answers(row, question, fields, needs_options)
+    return _item(row, read.question, read.matching, read.not_matching, read.matching_first, grouping)
 
 
 def _truthful_item(row: DataRow, grouping: Grouping) -> Item:
@@ -128,35 +119,21 @@ def _truthful_item(row: DataRow, grouping: Grouping) -> Item:
 
 
 def _own_item(row: DataRow, grouping: Grouping) -> Item:
-    unknown = [str(name) for name in row.fields if name not in OWN_FIELDS]
+    unknown = [str(name) for name in row.fields if name not in (*OWN_FIELDS, *OPTION_FIELDS)]
     if unknown:
         raise UserError(f"{row.where}: unknown field {unknown[0]!r}; known are {', '.join(OWN_FIELDS)}")
-    item = _item(row, row.text("question"), row.text("matching"), row.text("not_matching"), None, grouping)
-    return replace(item, group=row.optional("group") or item.group, id=row.optional("id") or item.id)
+    item = _answered_item(row, "question", ("matching", "not_matching"), grouping)
+    own_id = row.optional("id")
+    return replace(item, group=row.optional("group") or item.group, id=own_id or item.id, numbered=own_id is None)
 
 
 def _item(row: DataRow, question: str, matching: str, not_matching: str, first: bool | None, grouping: Grouping) -> Item:
-    group = grouping(question, (matching, not_matching))
+    group = grouping(question, (matching, not_matching))  # a canonical name, the same in every Unicode form
     number = f"{row.file.stem}-{row.number:04d}"
     try:
-        return Item(number, question, matching, not_matching, group, matching_first=first, source=row.source)
+        return Item(number, question, matching, not_matching, group, matching_first=first, source=row.source, numbered=True)
     except UserError as error:
         raise UserError(f"{row.file.parent / str(error)}") from error
-
-
-def split_options(row: DataRow, name: str) -> tuple[str, tuple[str, str] | None]:
-    """(question without its options, the texts of options (A) and (B)); None where the field holds no options."""
-    parts = re.split(r"\n[ \t]*\(([A-Z])\)", row.text(name))
-    letters, texts = parts[1::2], [text.strip() for text in parts[2::2]]
-    if not letters:
-        return parts[0], None
-    stem = re.sub(r"\s*\n\s*Choices:\s*\Z", "", parts[0]).strip()
-    if letters != ["A", "B"] or not all(texts) or not stem:
-        found = ", ".join(f"({letter})" for letter in letters)
-        raise UserError(
-            f"{row.where}, field {name}: expected a question and two options (A) and (B) with text, found {found}"
-        )
-    return stem, (texts[0], texts[1])
 
 
 def _truthful(row: DataRow) -> DataQuestion:
@@ -182,7 +159,8 @@ def _groups_beside(path: Path) -> list[str | None] | None:
     """The groups in NAME_groups.json beside NAME.json (None for a row without one); None where there is no such
     file."""
     beside = path.with_name(f"{path.stem}_groups.json")
-    return [row.optional("group") for row in read_rows(beside)] if beside.is_file() else None
+    groups = (row.optional("group") for row in read_rows(beside)) if beside.is_file() else None
+    return None if groups is None else [group and canonical(group) for group in groups]
 
 
 def _damaged(rows: Sequence[DataRow]) -> Iterator[str]:

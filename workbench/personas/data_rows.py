@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
-from workbench.runs import read_json, read_text, read_yaml
+from workbench.runs import parse_json, read_json, read_text, read_yaml
+from workbench.text_forms import join_surrogates, require_whole_text, unify_line_ends
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".yaml", ".yml")
 LIMIT_BYTES = 64 << 20
@@ -43,7 +44,7 @@ class DataRow:
         return f"{self.file.name}:{self.number}"
 
     def text(self, name: str) -> str:
-        """A field that must hold text, without outer white space."""
+        """A field that must hold text, without outer white space and with line feeds for every line end."""
         if name not in self.fields:
             raise UserError(
                 f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}"
@@ -82,7 +83,7 @@ class DataRow:
             raise UserError(
                 f"{self.where}, field {name}: holds the character U+{ord(bad):04X}: the text was damaged on its way"
             )
-        return value.strip()
+        return require_whole_text(unify_line_ends(join_surrogates(value)), f"{self.where}, field {name}").strip()
 
 
 def read_rows(path: str | Path) -> list[DataRow]:
@@ -108,6 +109,10 @@ def _yaml_rows(path: Path) -> Iterator[DataRow]:
 
 
 def _listed(path: Path, value: Any) -> Iterator[DataRow]:
+    """The rows of a list, or of an object whose only list holds rows (such as {"metadata": {...}, "pairs": [...]})."""
+    if isinstance(value, dict):
+        lists = [entry for entry in value.values() if isinstance(entry, list) and entry and isinstance(entry[0], dict)]
+        value = lists[0] if len(lists) == 1 else value
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
     for number, fields in enumerate(value, start=1):
@@ -120,11 +125,15 @@ def _jsonl_rows(path: Path) -> Iterator[DataRow]:
         if not line.strip():
             continue
         number += 1
-        try:
-            fields = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path}, line {line_number}: expected a JSON object: {error}") from error
-        yield _row(path, fields, number, f"line {line_number}")
+        yield _row(path, _one_line_json(path, line, line_number), number, f"line {line_number}")
+
+
+def _one_line_json(path: Path, line: str, line_number: int) -> Any:
+    try:
+        return parse_json(line, "")
+    except UserError as error:
+        problem = re.sub(r"^(, line 1)?(, column \d+)?: ", "", str(error))
+        raise UserError(f"{path}, line {line_number}: expected a JSON object: {problem}") from error
 
 
 def _csv_rows(path: Path) -> Iterator[DataRow]:

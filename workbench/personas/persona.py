@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ import pandas as pd
 from workbench.errors import UserError
 from workbench.html_text import html_facts, html_table
 from workbench.personas.group_splits import SPLIT_NAMES, assign_groups, shuffle_key
+from workbench.text_forms import require_whole_text
 
 Metric = Literal["letters", "text"]
 Sign = Literal["suppress", "induce"]
@@ -30,7 +32,7 @@ class Item:
     question: without the options. matching, not_matching: the answers that are scored. responses: the full answer
     texts (matching, not matching) where they are longer than what is scored. matching_first: the published order put
     the matching option first; None where nothing was published. group: items that must stay in one split. source:
-    "file:row", 1 is first.
+    "file:row", 1 is first. numbered: the id is only the row's number, so that draws go by the content and not by it.
     """
 
     id: str
@@ -41,9 +43,12 @@ class Item:
     responses: tuple[str, str] | None = None
     matching_first: bool | None = None
     source: str = ""
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         where = self.source or self.id
+        for name in ("question", "matching", "not_matching", "group"):
+            require_whole_text(getattr(self, name), f"{where}, field {name}")
         for name in ("id", "question", "matching", "not_matching", "group"):
             if not getattr(self, name).strip():
                 raise UserError(f"{where}, field {name}: expected text, found an empty one")
@@ -136,7 +141,7 @@ class Persona:
 
     @property
     def hash(self) -> str:
-        """sha256 of the items' content (not of where they lie): equal hashes are equal data."""
+        """sha256 of the items' content, whatever the file and the order of its rows: equal hashes are equal data."""
         return content_hash(self.items)
 
     def split(self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)) -> Splits:
@@ -187,7 +192,7 @@ class Split(Sequence[Item]):
 
     @property
     def hash(self) -> str:
-        """sha256 of the items' content, in their order."""
+        """sha256 of the items' content, whatever their order."""
         return content_hash(self.items)
 
     def take(self, n: int, seed: int = 0) -> Split:
@@ -223,21 +228,27 @@ class Splits:
 
 
 def content_hash(items: Sequence[Item]) -> str:
-    """sha256 (hexadecimal) of what the items say, in their order."""
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(json.dumps(item.content, ensure_ascii=True).encode() + b"\n")
-    return digest.hexdigest()
+    """sha256 (hexadecimal) of what the items say, in any order; canonically equivalent texts (NFC, NFD) hash alike."""
+    lines = sorted(_content_line(item) for item in items)
+    return hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
+
+
+def _content_line(item: Item) -> str:
+    return unicodedata.normalize("NFC", json.dumps(item.content, ensure_ascii=False))
 
 
 def _spread(items: Sequence[Item], seed: int) -> list[str]:
     """Ids in a shuffled order that visits every group once before any group twice."""
     seen: Counter[str] = Counter()
     turns = []
-    for item in sorted(items, key=lambda item: shuffle_key(seed, item.id)):
+    for item in sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id)):
         turns.append((seen[item.group], shuffle_key(seed, item.group), item.id))
         seen[item.group] += 1
     return [item_id for _, _, item_id in sorted(turns)]
+
+
+def _draw_name(item: Item) -> str:
+    return _content_line(item) if item.numbered else item.id
 
 
 def _fill(template: str, parts: Mapping[str, str]) -> str:

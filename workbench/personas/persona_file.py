@@ -21,6 +21,7 @@ from workbench.personas.persona import LetterForm, Metric, Persona
 from workbench.personas.question_groups import by_question, join_same_questions
 from workbench.personas.trait_file import TraitFile
 from workbench.runs import read_yaml
+from workbench.text_forms import unify_line_ends
 
 CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A", "B"))
 
@@ -94,12 +95,21 @@ def parse(path: Path, value: Any) -> PersonaFile:
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a persona (name, data, ...), found {type(value).__name__}")
     try:
-        return PersonaFile.model_validate(value)
+        return PersonaFile.model_validate(_with_line_feeds(value))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("tuple[", "dict[")))
         where = f"{path}, field {field}" if field else str(path)
         raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _with_line_feeds(value: Any) -> Any:
+    """The value with line feeds for every line end in its texts."""
+    if isinstance(value, dict):
+        return {name: _with_line_feeds(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_line_feeds(entry) for entry in value]
+    return unify_line_ends(value) if isinstance(value, str) else value
 
 
 def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Persona:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from workbench.personas.persona import Item
+from workbench.text_forms import canonical, words_of
 
 Grouping = Callable[[str, tuple[str, str]], str]
 
@@ -47,38 +48,43 @@ _EMPTY = frozenset(f"{_TIMES} {_AMOUNTS} {_FRAME}".split())
 def by_claim(question: str, options: tuple[str, str]) -> str:
     """The claim that a biography leads up to (see the module's docstring)."""
     if frozenset(normal(option) for option in options) not in STANCES:
-        return " / ".join(sorted(options))
-    behind = question.rpartition("?")[2].strip()
-    return behind or re.split(r"(?<=[.!?])\s+", question.strip())[-1]
+        return " / ".join(sorted(canonical(option) for option in options))
+    claim = question.rpartition("?")[2].strip()
+    return canonical(claim or re.split(r"(?<=[.!?])\s+", question.strip())[-1]) or by_question(question, options)
 
 
 def by_content(question: str, options: tuple[str, str]) -> str:
     """The sorted content words of a question; the whole question where none is left."""
-    found = {word for word in re.findall(r"[a-z]+", question.lower().replace("$", " dollar ")) if word not in _EMPTY}
+    found = {part for word in words_of(question.replace("$", " dollar ")) for part in re.split(r"[\d_]+", word)} - _EMPTY
     words = {_singular(word) for word in found if len(word) > 2 or word in ("ai", "tv")}
     return " ".join(sorted(words - _EMPTY)) or by_question(question, options)
 
 
 def by_question(question: str, options: tuple[str, str]) -> str:
     """The question without case, spacing, punctuation and numbers."""
-    return re.sub(r"\d+", "#", normal(question)) or question
+    return re.sub(r"\d+", "#", normal(question)) or canonical(question) or question
 
 
 def normal(text: str) -> str:
-    """Text as it is compared: lower case, words and numbers only, one space between."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    """Text as it is compared: case-folded words and numbers in one Unicode form, one space between."""
+    return " ".join(words_of(text))
 
 
 def join_same_questions(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The items with groups joined wherever two of them hold the same question (the first group's name stays)."""
+    """The items with groups joined wherever two of them hold the same question.
+
+    Groups whose names differ only in Unicode form are one group. A joined group has the name that sorts first, so that
+    the order of the rows does not matter.
+    """
     parent: dict[str, str] = {}
     first_of: dict[str, str] = {}
-    for item in items:
-        group = _root(parent, item.group)
-        known = _root(parent, first_of.setdefault(normal(item.question), group))
+    groups = [canonical(item.group) or item.group for item in items]
+    for item, name in zip(items, groups, strict=True):
+        group = _root(parent, name)
+        known = _root(parent, first_of.setdefault(normal(item.question) or item.question, group))
         if known != group:
-            parent[group] = known
-    return tuple(replace(item, group=_root(parent, item.group)) for item in items)
+            parent[max(known, group)] = min(known, group)
+    return tuple(replace(item, group=_root(parent, name)) for item, name in zip(items, groups, strict=True))
 
 
 def _root(parent: dict[str, str], group: str) -> str:

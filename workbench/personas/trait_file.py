@@ -20,6 +20,7 @@ from typing import Any
 from workbench.errors import UserError
 from workbench.personas.persona import Item, Persona
 from workbench.runs import read_json
+from workbench.text_forms import canonical, join_surrogates, require_whole_text, unify_line_ends
 
 Answer = Callable[[str, str], str]  # (system text, question) -> answer
 Keep = Callable[[str, str, bool], bool]  # (question, answer, should show the trait) -> kept
@@ -77,9 +78,10 @@ def read_trait(path: str | Path, name: str | None = None) -> TraitFile:
     questions = [
         _text(f"{path}, questions, row {n}", q) for n, q in enumerate(_list(path, value, "questions"), start=1)
     ]
-    repeated = [question for question in questions if questions.count(question) > 1]
+    names = [canonical(question) for question in questions]
+    repeated = [question for question, name in zip(questions, names, strict=True) if names.count(name) > 1]
     if repeated:
-        raise UserError(f"{path}, field questions: {repeated[0][:60]!r} stands there twice")
+        raise UserError(f"{path}, field questions: {repeated[0][:60]!r} appears twice")
     prompt = value.get("eval_prompt", "")
     if prompt and not (isinstance(prompt, str) and "{question}" in prompt and "{answer}" in prompt):
         raise UserError(f"{path}, field eval_prompt: expected text with {{question}} and {{answer}}")
@@ -108,4 +110,4 @@ def _list(path: Path, value: dict[str, Any], name: str) -> list[Any]:
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: expected text, found {type(value).__name__} {str(value)[:40]!r}")
-    return value.strip()
+    return require_whole_text(unify_line_ends(join_surrogates(value)), where).strip()

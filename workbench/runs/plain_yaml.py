@@ -1,7 +1,7 @@
 """YAML of plain values only: what a user writes in a study or persona file.
 
 No tags (only numbers, text, lists and tables are made), no aliases (a few lines of them unfold to gigabytes),
-no repeated keys (all but the last would be lost silently). An error names the file and the line.
+no repeated keys (all but the last would be lost silently), no half characters. An error names the file and the line.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import yaml
 
 from workbench.errors import UserError
 from workbench.runs.safe_reading import MEBIBYTE, read_text
+from workbench.text_forms import join_surrogates, lone_surrogate
 
 
 def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
@@ -37,6 +38,13 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        value = super().construct_scalar(node)  # type: ignore[arg-type]
+        half = lone_surrogate(value) if isinstance(value, str) else None
+        if half:
+            raise yaml.MarkedYAMLError(problem=f"holds {half}, half of a character", problem_mark=node.start_mark)
+        return join_surrogates(value) if isinstance(value, str) else value
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)

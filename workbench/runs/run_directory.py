@@ -227,7 +227,7 @@ class RunDirectory:
         """The lines of log.jsonl; a line that a crash cut off is left out."""
         path = self.path / "log.jsonl"
         entries = []
-        for line in read_text(path).splitlines() if path.exists() else []:
+        for line in read_text(path).split("\n") if path.exists() else []:
             with contextlib.suppress(json.JSONDecodeError):
                 entries.append(json.loads(line))
         return entries

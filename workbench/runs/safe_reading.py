@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from workbench.errors import UserError
+from workbench.runs.strict_json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,16 +56,7 @@ def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
 def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * MEBIBYTE) -> Any:
     """The value of a JSON file. With `schema`, an object whose "schema" is that number: another version is a
     UserError."""
-    try:
-        value = json.loads(read_text(path, limit), parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: expected JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: JSON nested too deeply") from error
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: expected JSON, {error}") from error
+    value = parse_json(read_text(path, limit), str(path))
     if schema is not None:
         found = value.get("schema") if isinstance(value, dict) else None
         if found != schema or isinstance(found, bool):
@@ -116,10 +107,6 @@ def file_hash(path: str | Path) -> str:
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"found {name}, which JSON does not have")
-
-
 def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
     """The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps."""
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
@@ -134,9 +121,11 @@ def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
             f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there"
         )
     try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError) as error:
+        header = parse_json(data[8 : 8 + length].decode("utf-8"), f"{path}, header")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected safetensors, but its header is no JSON") from error
+    except UserError as error:
+        raise UserError(f"{path}: expected safetensors, but its header is no JSON table: {error}") from error
     if not isinstance(header, dict) or not _is_text_map(header.get("__metadata__", {})):
         raise UserError(f"{path}: expected safetensors, but its header is no table of tensors")
     _check_ranges(path, header, len(data) - 8 - length)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from workbench.contexts import Slot, encode_prompt, make_contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.personas import Split
-from workbench.runs import read_json, read_text
+from workbench.runs import parse_json, read_json, read_text
+from workbench.text_forms import join_surrogates, require_whole_text, unify_line_ends
 
 
 def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
@@ -26,7 +26,7 @@ def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
     """
     path = Path(path)
     rows = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}.get(path.suffix.lower(), _lines)(path)
-    texts = [text for text in (_text_of(row) for row in rows) if text]
+    texts = [_whole(text, f"{path}, text {n}") for n, text in enumerate(map(_text_of, rows), start=1) if text]
     if not texts:
         raise UserError(f"{path}: no text in this file")
     return texts if limit is None else texts[:limit]
@@ -49,6 +49,10 @@ def context_texts(
     return made[:n]
 
 
+def _whole(text: str, where: str) -> str:
+    return require_whole_text(unify_line_ends(join_surrogates(text)), where)
+
+
 def _lines(path: Path) -> Iterable[Any]:
     return read_text(path).splitlines()
 
@@ -62,12 +66,9 @@ def _json_list(path: Path) -> Iterable[Any]:
 
 def _json_lines(path: Path) -> Iterable[Any]:
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: expected JSON: {error.msg}") from error
+            rows.append(parse_json(line, f"{path}, line {number}"))
     return rows
 
 

@@ -1,0 +1,51 @@
+"""JSON that repeats a name is refused with the line of the second one; whole JSON is read as Python reads it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.errors import UserError
+from workbench.runs.strict_json import parse_json, repeated_names
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('ab"\\{}[],:\n', max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES, st.sampled_from([None, 1]))
+def test_whole_json_is_read_as_it_was_written(value: object, indent: int | None) -> None:
+    text = json.dumps(value, indent=indent)
+    assert parse_json(text, "here") == value and list(repeated_names(text)) == []
+
+
+@given(VALUES, VALUES, st.text('ab"\\{}[],:', min_size=1, max_size=5))
+def test_a_repeated_name_is_refused_with_its_line(first: object, second: object, name: str) -> None:
+    head = f'[{json.dumps(first)},\n{{"other": {json.dumps(second)}, {json.dumps(name)}: 1,'
+    text = f"{head}\n {json.dumps(name)}: 2}}]"
+    if name == "other":
+        return
+    with pytest.raises(UserError) as caught:
+        parse_json(text, "here")
+    assert str(caught.value) == f"here, line 3: the key {name!r} appears twice in one object"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1,\n "b": {"c": 1, "c": 2}}', "here, line 2: the key 'c' appears twice in one object"),
+        ('{"a": 1, "\\u0061": 2}', "here, line 1: the key 'a' appears twice in one object"),
+        ('{"a": NaN}', "here: expected JSON, found NaN, which JSON does not have"),
+        ("[" * 100_000, "here: JSON nested too deeply"),
+        ("[1, 2", "here, line 1, column 6: expected JSON: Expecting ',' delimiter"),
+    ],
+)
+def test_what_is_no_json_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_json(text, "here")
+    assert str(caught.value) == message

@@ -1,0 +1,232 @@
+"""Options that a question lists and answers name by letter: both are found, whatever the usual layout.
+
+Published files write the options into the question and name the answers by letter. The workbench asks both orders and
+scores texts, so it needs the question alone and the text of each option. A letter is never an answer's text: where an
+answer is a letter and the options are not found, the row is refused.
+
+1. Options on lines of their own (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "A. ...", "A: ...", in capitals
+   or small letters or as 1 and 2, after "Choices:", "Options:" or nothing.
+2. Options within one line (`options_in_line`), tried only where the answers are letters, and taken only if there is
+   one way to read them.
+3. Options in a field of their own (`choices` or `options`), or in front of the answers themselves ("(A) quick wins").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import UserError
+from workbench.personas.data_rows import DataRow
+from workbench.text_forms import canonical
+
+OPTION_FIELDS = ("choices", "options")
+_HEADING = re.compile(r"\s*(?:\b(?:choices|options|answers|answer choices)\s*:|\bchoose one\s*:?)\s*\Z", re.IGNORECASE)
+_ANSWER_CUE = re.compile(r"\s*\n\s*(?:the )?(?:best )?answer\s*(?:is)?\s*:?\s*\(?\s*\Z", re.IGNORECASE)
+_MORE_TEXT = re.compile(r"\n[ \t]*\n|\n[^\n]*\?\s*\Z")  # a paragraph or a question after the last option
+_NAME = r"(?P<name>[A-Za-z]|[1-9])"
+_MARKS = (  # the layouts of an option's label; the first that a question fits is taken
+    rf"\({_NAME}\)",
+    rf"\[{_NAME}\]",
+    rf"\uff08{_NAME}\uff09",
+    rf"(?:\*\*)?(?:(?i:option|choice)\s+)?{_NAME}[).:](?:\*\*)?(?=\s)",
+)
+_LABEL = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?(?:\((?P<a>[A-Za-z1-9])\)|\[(?P<b>[A-Za-z1-9])\]|\uff08(?P<c>[A-Za-z1-9])\uff09|(?P<d>[A-Za-z1-9])[).:](?=\s|\Z))[.:]?\s*",
+    re.IGNORECASE,
+)
+_BARE_LABEL = re.compile(r"(?:(?:option|choice|answer)\s+)?(?P<name>[A-Za-z1-9])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A question without its options, and their texts, the one called A (or a, or 1) first."""
+
+    question: str
+    texts: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Options as a text lists them: the text before them, and their names ("A") and texts in its order.
+    letter_in_brackets: the layout "(A)", which is never a list of other things."""
+
+    question: str
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+    letter_in_brackets: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a row means: the question without options, the two answers' texts, and whether the matching one was
+    published first (None where the row shows no order)."""
+
+    question: str
+    matching: str
+    not_matching: str
+    matching_first: bool | None
+
+
+def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], needs_options: bool = False) -> Answers:
+    """The question and the answers' texts of a row.
+
+    Args:
+        row: a row of a data file.
+        question_field: the field with the question, with or without options.
+        fields: the fields of the (matching, not matching) answer: a letter, a text, or a letter with its text.
+        needs_options: True where the format always has options.
+
+    Raises:
+        UserError: an answer is a letter and no option has it, both answers name one option, or an answer contradicts
+            the option it names. The message names file, row and field.
+    """
+    question = row.text(question_field)
+    given = (row.text(fields[0]), row.text(fields[1]))
+    options = _options_of_row(row, question_field, question, given)
+    if options is None:
+        if needs_options:
+            raise UserError(f"{row.where}, field {question_field}: expected two options (A) and (B) after the question, found none")
+        return _without_options(row, question_field, question, fields, given)
+    sides = [_side(row, name, text, options) for name, text in zip(fields, given, strict=True)]
+    if sides[0] == sides[1]:
+        raise UserError(f"{row.where}, field {fields[1]}: names the same option as {fields[0]}")
+    return Answers(options.question, options.texts[sides[0]], options.texts[sides[1]], sides[0] == 0)
+
+
+def label_of(text: str) -> tuple[str, str] | None:
+    """(letter in capitals, text after it) of an answer that begins with an option's label; None for any other text.
+
+    Example:
+        >>> label_of("(b) No"), label_of(" A"), label_of("A man")
+        (('B', 'No'), ('A', ''), None)
+    """
+    text = text.strip()
+    found = _LABEL.match(text)
+    if found:
+        return next(filter(None, found.groups())).upper(), text[found.end() :].strip()
+    bare = _BARE_LABEL.fullmatch(text)
+    return (bare["name"].upper(), "") if bare else None
+
+
+def options_on_lines(text: str) -> Listed | None:
+    """Options that each begin a line; None where no layout has its first option.
+
+    Example:
+        >>> options_on_lines("Tea?\\n\\nChoices:\\n A. Yes\\n B. No").texts
+        ('Yes', 'No')
+    """
+    for mark in _MARKS:
+        parts = re.split(rf"(?:\A|\n)[ \t]*(?:[-*\u2022][ \t]+)?{mark}", text)
+        names, texts = parts[1::2], parts[2::2]
+        in_brackets = mark is not _MARKS[-1]
+        if names and names[0] in "Aa1" and len(set(names)) == len(names) and (in_brackets or len(names) > 1):
+            texts[-1] = _ANSWER_CUE.sub("", texts[-1])
+            return _listed(parts[0], names, texts, in_brackets and names[0] != "1")
+    return None
+
+
+def options_in_line(text: str) -> list[Listed]:
+    """Every way to read two options within running text: "Tea? (A) Yes (B) No", "Tea? A) Yes or B) No"."""
+    found = []
+    for mark in _MARKS:
+        marks = list(re.finditer(rf"(?:(?<=\s)|(?<=[?.:!;,])|\A){mark}", text))
+        for first in (m for m in marks if m["name"] in "Aa1"):
+            following = {"A": "B", "a": "b", "1": "2"}[first["name"]]
+            for second in (m for m in marks if m["name"] == following and m.start() > first.end()):
+                before = re.sub(r"[,;]?(\s+or)?\s*\Z", "", text[first.end() : second.start()])
+                texts = [before, _ANSWER_CUE.sub("", text[second.end() :])]
+                found.append(_listed(text[: first.start()], [first["name"], following], texts, True))
+    return [reading for reading in found if reading.question and all(reading.texts)]
+
+
+def _listed(before: str, names: Sequence[str], texts: Sequence[str], letter_in_brackets: bool) -> Listed:
+    question = _HEADING.sub("", before).strip()
+    return Listed(question, tuple(n.upper() for n in names), tuple(text.strip() for text in texts), letter_in_brackets)
+
+
+def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, str]) -> Options | None:
+    """The options of a row: from a field of their own, on lines, or within a line."""
+    own = _options_field(row)
+    if own is not None:
+        return Options(question, own)
+    named = any(label is not None and label[0] in "AB12" for label in map(label_of, given))
+    read = options_on_lines(question)
+    if read is not None and (named or read.letter_in_brackets or _same_texts(read.texts, given)):
+        return _checked(row, field, read)
+    readings = [read for read in options_in_line(question) if named or _same_texts(read.texts, given)]
+    if len(readings) > 1:
+        raise UserError(f"{row.where}, field {field}: the options can be read in {len(readings)} ways; put each on a line of its own")
+    return _checked(row, field, readings[0]) if readings else None
+
+
+def _checked(row: DataRow, field: str, read: Listed) -> Options:
+    if "".join(read.names) not in ("AB", "12") or not all(read.texts) or not read.question:
+        found = ", ".join(f"({name})" for name in read.names)
+        raise UserError(f"{row.where}, field {field}: expected a question and two options (A) and (B) with text, found {found}")
+    if _MORE_TEXT.search(read.texts[1]):
+        raise UserError(f"{row.where}, field {field}: text follows the options; the options come last, found {read.texts[1][-60:]!r}")
+    return Options(read.question, (read.texts[0], read.texts[1]))
+
+
+def _same_texts(texts: Sequence[str], given: tuple[str, str]) -> bool:
+    return {canonical(text) for text in texts} == {canonical(text) for text in given}
+
+
+def _options_field(row: DataRow) -> tuple[str, str] | None:
+    name = next((name for name in OPTION_FIELDS if isinstance(row.fields.get(name), list | dict)), None)
+    if name is None:
+        return None
+    value: Any = row.fields[name]
+    entries: Sequence[Any] = value if isinstance(value, list) else [value[key] for key in sorted(value)]
+    if len(entries) != 2 or not all(isinstance(entry, str) and entry.strip() for entry in entries):
+        raise UserError(f"{row.where}, field {name}: expected the texts of two options, found {str(value)[:60]!r}")
+    labels = [label_of(entry) for entry in entries]
+    own_labels = all(label is not None and label[0] in name for label, name in zip(labels, ("A1", "B2"), strict=True))
+    texts = [label[1] if own_labels and label else entry.strip() for label, entry in zip(labels, entries, strict=True)]
+    if not all(texts):
+        raise UserError(f"{row.where}, field {name}: expected the texts of two options, found only their letters")
+    return texts[0], texts[1]
+
+
+def _without_options(row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]) -> Answers:
+    """Answers that are texts, or texts after the letters A and B; a letter alone is refused."""
+    labels = [_certain_label(text) for text in given]
+    for name, label, text in zip(fields, labels, given, strict=True):
+        if label is not None and not label[1]:
+            raise UserError(
+                f"{row.where}, field {name}: {text!r} names an option, but no options were found in the field {question_field}; "
+                "write each on a line of its own, such as '(A) Yes'"
+            )
+    are_bare_letters = {text.casefold().removeprefix("option ") for text in given} == {"a", "b"}
+    if labels[0] is None and labels[1] is None and not are_bare_letters:
+        return Answers(question, given[0], given[1], None)
+    if labels[0] is None or labels[1] is None or {labels[0][0], labels[1][0]} not in ({"A", "B"}, {"1", "2"}):
+        raise UserError(
+            f"{row.where}, fields {fields[0]} and {fields[1]}: expected two texts, or two texts after (A) and (B), "
+            f"found {given[0][:60]!r} and {given[1][:60]!r} and no options in the field {question_field}"
+        )
+    return Answers(question, labels[0][1], labels[1][1], labels[0][0] in "A1")
+
+
+def _certain_label(text: str) -> tuple[str, str] | None:
+    """The label of an answer where the question shows no options; None for what may be the answer itself: a single
+    letter or number without brackets, or a text such as "I. Newton"."""
+    label = label_of(text)
+    return None if label is None or _BARE_LABEL.fullmatch(text) or label[0] not in "ABCDE12345" else label
+
+
+def _side(row: DataRow, name: str, text: str, options: Options) -> int:
+    """0 or 1: the option that an answer means, by its letter or by its text."""
+    texts = [canonical(option) for option in options.texts]
+    if canonical(text) in texts:
+        return texts.index(canonical(text))
+    label = label_of(text)
+    if label is None or label[0] not in "AB12":
+        raise UserError(f"{row.where}, field {name}: expected '(A)' or '(B)' or the text of an option, found {text[:60]!r}")
+    side = 0 if label[0] in "A1" else 1
+    if label[1] and canonical(label[1]) != texts[side]:
+        raise UserError(f"{row.where}, field {name}: {text[:60]!r} is not the option ({'AB'[side]}) {options.texts[side][:60]!r}")
+    return side

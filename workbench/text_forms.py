@@ -1,0 +1,93 @@
+"""One text in several forms: line ends, halves of surrogate pairs, and the form in which two texts are compared.
+
+Texts are asked as they were written; only line ends are unified (`unify_line_ends`), because a tokenizer gives a
+carriage return tokens of its own. Groups, duplicates and hashes compare texts in a canonical form, so that a file
+saved in another Unicode form is the same data: `canonical` (composed, without invisible characters) and `words_of`
+(Unicode's compatibility caseless match, words only).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from workbench.errors import UserError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LINE_END = re.compile("\r\n?")
+# Signs of category Cf that are drawn (Arabic and other number signs); every other Cf character is invisible.
+_DRAWN_FORMAT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+
+
+def unify_line_ends(text: str) -> str:
+    """The text with a line feed for every CR LF and every lone CR.
+
+    Example:
+        >>> unify_line_ends("a\\r\\nb\\rc")
+        'a\\nb\\nc'
+    """
+    return _LINE_END.sub("\n", text)
+
+
+def join_surrogates(text: str) -> str:
+    """The text with each high and low surrogate that follow one another as the one character that they stand for.
+
+    JSON read as YAML, and some exports, write one emoji as two escapes.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") if _SURROGATE.search(text) else text
+
+
+def lone_surrogate(text: str) -> str | None:
+    """The first half of a surrogate pair without its other half, as "U+D83D"; None for a whole text."""
+    found = _SURROGATE.search(join_surrogates(text))
+    return f"U+{ord(found[0]):04X}" if found else None
+
+
+def require_whole_text(text: str, where: str) -> str:
+    """The text, if every character is a whole one.
+
+    Raises:
+        UserError: half of a surrogate pair is in it; `where` names the text's place in the message.
+    """
+    half = lone_surrogate(text)
+    if half:
+        raise UserError(f"{where}: holds {half}, half of a character (an emoji cut in two?): the text was damaged on its way")
+    return text
+
+
+def canonical(text: str) -> str:
+    """The text composed (NFC), without invisible characters, and with one space for each run of white space.
+
+    Two spellings of the same visible text have one canonical form: NFC and NFD, with and without soft hyphens,
+    zero-width characters and byte order marks.
+
+    Example:
+        >>> canonical("cafe\\u0301  au\\u00adlait") == "caf\\u00e9 aulait"
+        True
+    """
+    if text.isascii():
+        return " ".join(text.split())
+    visible = "".join(ch for ch in unicodedata.normalize("NFC", text) if not _is_invisible(ch))
+    return " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def words_of(text: str) -> list[str]:
+    """The words and numbers of a text as they are compared: case-folded, in compatibility form (NFKC), no punctuation.
+
+    A vowel sign or accent that is a character of its own belongs to its word.
+
+    Example:
+        >>> words_of("Ou\\u0300 est-il, LE CAF\\u00c9?") == ["o\\u00f9", "est", "il", "le", "caf\\u00e9"]
+        True
+    """
+    if text.isascii():
+        return re.findall(r"\w+", text.casefold())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold()).casefold())
+    visible = (ch for ch in folded if not _is_invisible(ch))
+    return "".join(ch if ch == "_" or unicodedata.category(ch)[0] in "LMN" else " " for ch in visible).split()
+
+
+def _is_invisible(ch: str) -> bool:
+    if unicodedata.category(ch) == "Cf":
+        return ch not in _DRAWN_FORMAT
+    return ch == "\u034f" or "\ufe00" <= ch <= "\ufe0f" or "\U000e0100" <= ch <= "\U000e01ef"
