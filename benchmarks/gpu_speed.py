@@ -23,7 +23,7 @@ from workbench.models.memory_in_use import peak_memory
 from workbench.models.model_sizes import ModelSizes
 from workbench.models.runner import ModelShape
 from workbench.search import EPO, Optimizations, Scorer
-from workbench.search.elite_selection import CanSurvive, frontier
+from workbench.search.elite_selection import CanSurvive, pareto_frontier
 from workbench.search.scoring.batch_size import CEILING
 from workbench.search.toolkit import SearchToolkit
 from workbench.study.cost_estimate import _Counts, _Data
@@ -119,14 +119,14 @@ def stages(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) ->
     bench, n = SearchToolkit.make(scorer, seed=0), len(setting.contexts)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=n)
     parents = bench.random_prompts(size.parents, size.length)
-    archive, kept = frontier(scorer.score(parents)), {}
+    archive, kept = pareto_frontier(scorer.score(parents)), {}
     work: dict[str, Callable[[], Any]] = {
         "prepare": lambda: scorer.prepare(parents),
         "gradients": lambda: (scorer.gradients(parents, n), scorer.cross_entropy_gradients(parents)),
         "propose": lambda: method.propose(bench, kept["prepare"], 0),
         "children": lambda: scorer.score_children(kept["prepare"], kept["propose"], CanSurvive(method.weights, archive)),
         "survivors": lambda: method.survivors(bench, kept["children"][0].join(kept["children"][1]), 0),
-        "frontier": lambda: frontier(archive.join(kept["children"][0].join(kept["children"][1]))),
+        "frontier": lambda: pareto_frontier(archive.join(kept["children"][0].join(kept["children"][1]))),
     }
     found: dict[str, float] = {}
     for _ in range(2):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.search_quality import METHODS
 from workbench.runs import write_json
-from workbench.search import ChildProposals, ScoredPrompts, SearchMethod, SearchToolkit, frontier, hypervolume
+from workbench.search import ChildProposals, ScoredPrompts, SearchMethod, SearchToolkit, hypervolume, pareto_frontier
 from workbench.search.scoring.cross_entropy import PreparedParents
 
 WORDS = 440
@@ -109,7 +109,7 @@ def run(method: SearchMethod, seed: int, candidates: int, landscape: Landscape |
         method.learn(bench, prepared, proposals, parents, children)
         pool = parents.join(children)
         population = method.survivors(bench, pool, len(curve)).ids
-        archive = frontier(pool if archive is None else archive.join(pool))
+        archive = pareto_frontier(pool if archive is None else archive.join(pool))
         area = hypervolume(archive.objective.numpy(), archive.cross_entropy.numpy(), (0.0, float(np.log(WORDS))))
         curve.append([scorer.scored, float(archive.objective.max()), area])
     return curve

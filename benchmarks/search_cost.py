@@ -27,7 +27,7 @@ import torch
 from benchmarks.baselines import cached_gcg, plain_epo
 from benchmarks.cost_settings import Setting, load
 from workbench.search import EPO, Optimizations
-from workbench.search.elite_selection import CanSurvive, frontier
+from workbench.search.elite_selection import CanSurvive, pareto_frontier
 from workbench.search.scoring.scorer import Scorer
 from workbench.search.toolkit import SearchToolkit
 
@@ -50,7 +50,7 @@ def our_step(setting: Setting, size: Size, optimizations: Optimizations, batch_t
     bench = SearchToolkit.make(scorer, seed=0)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=len(setting.contexts))
     parents = bench.random_prompts(size.parents, size.length)
-    archive = frontier(scorer.score(parents))
+    archive = pareto_frontier(scorer.score(parents))
 
     def step() -> None:
         prepared = scorer.prepare(parents)
@@ -58,7 +58,7 @@ def our_step(setting: Setting, size: Size, optimizations: Optimizations, batch_t
         old, new = scorer.score_children(prepared, children, CanSurvive(method.weights, archive))
         pool = old.join(new)
         method.survivors(bench, pool, 0)
-        frontier(archive.join(pool))
+        pareto_frontier(archive.join(pool))
 
     return step
 

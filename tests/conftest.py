@@ -20,10 +20,18 @@ def organism():
     return wb.load_model("organism")
 
 
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """Tiny checkpoints of every family and the models made of them, each once."""
+    from tests.support.tiny_families import tiny_families
+
+    return tiny_families(tmp_path_factory.mktemp("tiny"))
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser without a network, one a file."""
-    from browsing import open_browser
+    from tests.support.browser import open_browser
 
     with open_browser(tmp_path_factory.mktemp("profile")) as context:
         context.set_default_timeout(60_000)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from planted import random_model
-from tiny import tiny_checkpoint
 
+from tests.support.tiny_checkpoints import tiny_checkpoint
+from tests.support.toy_models import random_model
 from workbench.activations import ActivationStore, collect, length_batches
 from workbench.errors import UserError
 from workbench.models import Site, load_model, runner_for

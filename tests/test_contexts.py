@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.cost_settings import random_llama
-from tests.planted import random_model, toy_persona
+from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import _windows, all_survive, allowed_ids, encode_prompt, make_contexts, survives
 from workbench.errors import UserError
 from workbench.forced_choice import answer, answer_each, answer_prompts

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from planted import random_model, toy_persona
 
+from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.planted import random_model, toy_persona
+from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for

@@ -3,16 +3,16 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parent / "strict_device.py"
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 @pytest.mark.parametrize("part", ["study", "attribution", "audit"])
 def test_no_tensor_of_the_cpu_meets_the_models(part, backend):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run([sys.executable, PROGRAM, part, backend], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", "tests.support.strict_device", part, backend]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr[-2000:]

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from planted import random_model
-from tiny import tiny_checkpoint
-from toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
 
 import workbench as wb
+from tests.support.attribution_toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
+from tests.support.tiny_checkpoints import tiny_checkpoint
+from tests.support.toy_models import random_model
 from workbench.attribution import AttributionProblem, attribute
 from workbench.attribution import heads_and_mlps as units
 from workbench.attribution import path_patching as edges

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients as Captum
-from planted import random_model
-from toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
 
+from tests.support.attribution_toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
+from tests.support.toy_models import random_model
 from workbench.attribution import AttributionProblem, GradientXInput, IntegratedGradients, ShapleyValues, TokenRemoval, TokenReplacement
 from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import encode_prompt

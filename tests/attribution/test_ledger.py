@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from planted import random_model
 from scipy import stats
-from toys import TEXT, autoencoder, axis, contexts, targets
 
 import workbench as wb
+from tests.support.attribution_toys import TEXT, autoencoder, axis, contexts, targets
+from tests.support.toy_models import random_model
 from workbench.attribution import AttributionTarget, EffectEstimate, Ledger, TokenRemoval, attribute
 from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.attribution_targets import as_targets

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted import random_model
-from toys import TEXT, Axis, autoencoder, averaging_model, axis, contexts, targets
 
 import workbench as wb
+from tests.support.attribution_toys import TEXT, Axis, autoencoder, averaging_model, axis, contexts, targets
+from tests.support.toy_models import random_model
 from workbench.attribution import AttributionProblem, attribute
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import as_mediator, mediate, mediators

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from planted import random_model
-from test_cards import sae
-from toys import TEXT, averaging_model, axis, contexts, targets
 
 import workbench as wb
+from tests.support.attribution_toys import TEXT, averaging_model, axis, contexts, targets
+from tests.support.toy_models import random_model
+from tests.support.toy_sae import toy_sae
 from workbench.attribution import AttentionAwareRelevance, AttributionProblem, GradientXInput, attribute, dose_response, side_effects
 from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import encode_prompt
@@ -25,7 +25,7 @@ def problem_of(model, chosen, n: int = 2, metric: str = "text") -> AttributionPr
 
 
 def test_changes_sizes_and_l0_are_those_of_plain_encodings():
-    model, found, made = random_model(), contexts(n=4), sae()
+    model, found, made = random_model(), contexts(n=4), toy_sae()
     effects = side_effects(model, made, TEXT, found, objective=(0, 3), manual="Say no.", top=3)
     read = lambda p: made.encode(torch.stack([  # noqa: E731
         model.run_with_cache(torch.tensor([c.ids(None if p is None else encode_prompt(model, found, p))]))[1]["blocks.1.hook_resid_post"][0, -1]
@@ -48,7 +48,7 @@ def test_changes_sizes_and_l0_are_those_of_plain_encodings():
 
 
 def test_without_objective_or_manual_prompt_nothing_is_made_up():
-    effects = side_effects(random_model(), sae(), TEXT, contexts(n=2))
+    effects = side_effects(random_model(), toy_sae(), TEXT, contexts(n=2))
     assert effects.aimed is None and effects.inside == () and effects.beside[0].manual is None and "manual prompt" not in effects.active
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from planted import random_model, toy_persona
 
+from tests.support.toy_models import random_model, toy_persona
 from workbench.conditions import (
     CapabilityGuard,
     ConstantAnswer,

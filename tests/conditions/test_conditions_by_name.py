@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from planted import random_model, toy_persona
 
+from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
 from workbench.conditions import Steering
 from workbench.contexts import make_contexts

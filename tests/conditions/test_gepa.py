@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from planted import random_model, toy_persona
 
 import workbench as wb
+from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
 from workbench.conditions import GEPAProposed, Prompt
 from workbench.conditions.prompt_proposers import LocalModel, ScriptedModel

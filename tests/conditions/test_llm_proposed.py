@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from planted import random_model, toy_persona
 
+from tests.support.toy_models import random_model, toy_persona
 from workbench.conditions import LLMProposed
 from workbench.conditions.llm_proposed import proposals
 from workbench.conditions.prompt_proposers import Endpoint, LocalModel, MissingReply, ScriptedModel

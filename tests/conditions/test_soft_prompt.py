@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from planted import random_model, toy_persona
 
+from tests.support.toy_models import random_model, toy_persona
 from workbench.conditions import SoftPrompt
 from workbench.conditions.soft_prompt import _log_odds, nearest_tokens
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts

@@ -3,24 +3,22 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_checkpoint
 from transformers import LlamaForCausalLM
 
+from tests.support.paths import ROOT
+from tests.support.tiny_checkpoints import tiny_checkpoint
 from workbench.errors import UserError
-from workbench.models import load_model, runner_for
-from workbench.models import model_directory as checkpoints
-
-PROGRAM = Path(__file__).parents[1] / "pretend_devices.py"
+from workbench.models import load_model, model_directory, runner_for
 
 
 @pytest.mark.parametrize(("family", "tied"), [("llama", False), ("qwen2", True), ("gemma2", True), ("gemma3", True)])
 def test_no_operation_meets_tensors_of_two_devices(family, tied, tmp_path):
     path = tiny_checkpoint(family, tmp_path / family, tie_word_embeddings=tied)
-    ran = subprocess.run([sys.executable, PROGRAM, path, "tied" if tied else "untied"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.support.pretend_devices", path, "tied" if tied else "untied"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = json.loads(ran.stdout)
     assert found["blocks"] == ["pretend:0", *["pretend:1"] * (len(found["blocks"]) - 1)]
@@ -48,13 +46,13 @@ def test_what_cannot_be_spread_is_told_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot hold .* exactly .*device map"):
         load_model(path, device={"": "cpu"}, backend="hooked")
     with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
-        checkpoints._refuse_offloaded(checkpoints.open_checkpoint(path), {"model": 0, "lm_head": "cpu"})
+        model_directory._refuse_offloaded(model_directory.open_model_directory(path), {"model": 0, "lm_head": "cpu"})
 
 
 def test_weights_left_outside_the_gpus_are_told_before_their_values_are_looked_at(tmp_path, monkeypatch):
     """Accelerate keeps them on the meta device, where nothing can be asked."""
     path = tiny_checkpoint("llama", tmp_path / "tiny", tie_word_embeddings=False)
-    checkpoint = checkpoints.open_checkpoint(path)
+    checkpoint = model_directory.open_model_directory(path)
     own = LlamaForCausalLM.from_pretrained
 
     def offloaded(*args, device_map, **named):
@@ -65,4 +63,4 @@ def test_weights_left_outside_the_gpus_are_told_before_their_values_are_looked_a
 
     monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", offloaded)
     with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
-        checkpoints.load_reference(checkpoint, torch.float32, "balanced")
+        model_directory.load_reference(checkpoint, torch.float32, "balanced")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.conftest import Bench
-from tests.tiny import FAMILIES, tiny_tokenizer
+from tests.support.tiny_checkpoints import FAMILIES, tiny_tokenizer
+from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
 from workbench.models import ModelShape
 from workbench.models.doctor import ModelDiagnosis, diagnose, lost_tokens
@@ -26,32 +26,32 @@ def _failed(diagnosis: ModelDiagnosis) -> list[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sound_models_are_sound(bench: Bench, family: str) -> None:
-    diagnosis = diagnose(bench.directory(family))
+def test_sound_models_are_sound(families: TinyFamilies, family: str) -> None:
+    diagnosis = diagnose(families.directory(family))
     assert diagnosis.ok, str(diagnosis)
     assert len(diagnosis.rows) > 12
     assert "HookedTransformer" in _detail(diagnosis, "backend")
 
 
 @pytest.mark.parametrize("dtype", ("bfloat16", "float64"))
-def test_the_bridge_and_other_dtypes(bench: Bench, dtype: str) -> None:
-    diagnosis = diagnose(bench.directory("gemma2"), dtype=dtype, backend="bridge")
+def test_the_bridge_and_other_dtypes(families: TinyFamilies, dtype: str) -> None:
+    diagnosis = diagnose(families.directory("gemma2"), dtype=dtype, backend="bridge")
     assert diagnosis.ok, str(diagnosis)
     assert "TransformerBridge, with key-value caches" in _detail(diagnosis, "backend")
 
 
-def test_system_role_and_bos_in_words(bench: Bench) -> None:
-    assert _detail(diagnose(bench.directory("gemma3")), "system role").startswith("none: use the slots before_question")
-    llama = diagnose(bench.directory("llama"))
+def test_system_role_and_bos_in_words(families: TinyFamilies) -> None:
+    assert _detail(diagnose(families.directory("gemma3")), "system role").startswith("none: use the slots before_question")
+    llama = diagnose(families.directory("llama"))
     assert _detail(llama, "system role") == "yes"
     assert "'<|bos|>' stands first in a chat text; the tokenizer would put a second one" in _detail(llama, "BOS")
-    qwen = diagnose(bench.directory("qwen2"))
+    qwen = diagnose(families.directory("qwen2"))
     assert _detail(qwen, "BOS") == "this tokenizer has none"
     assert "14 rows of the model belong to no token" in _detail(qwen, "token round trip")
 
 
-def test_templates_that_do_harm_are_named(bench: Bench, tmp_path: Path) -> None:
-    directory = Path(shutil.copytree(bench.directory("llama"), tmp_path / "model"))
+def test_templates_that_do_harm_are_named(families: TinyFamilies, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(families.directory("llama"), tmp_path / "model"))
     own = (directory / "chat_template.jinja").read_text()
     template = "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content'] }}{% endif %}{% endfor %}"
     (directory / "chat_template.jinja").write_text(template)
@@ -62,7 +62,7 @@ def test_templates_that_do_harm_are_named(bench: Bench, tmp_path: Path) -> None:
     assert "not first in a chat text" in _detail(diagnose(directory), "BOS")
 
 
-def test_wrong_logits_are_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_logits_are_found(families: TinyFamilies, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion that forgets the RoPE scaling: the doctor must see it, in the logits and nowhere else."""
     import workbench.models.loading as load
 
@@ -74,11 +74,11 @@ def test_wrong_logits_are_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
         return config
 
     monkeypatch.setattr(load, "hooked_config", wrong)
-    assert _failed(diagnose(bench.directory("llama"))) == ["logits against Hugging Face"]
+    assert _failed(diagnose(families.directory("llama"))) == ["logits against Hugging Face"]
 
 
-def test_a_model_that_does_not_load_is_one_row(bench: Bench, tmp_path: Path) -> None:
-    directory = Path(shutil.copytree(bench.directory("llama"), tmp_path / "model"))
+def test_a_model_that_does_not_load_is_one_row(families: TinyFamilies, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(families.directory("llama"), tmp_path / "model"))
     whole = (directory / "model.safetensors").read_bytes()
     (directory / "model.safetensors").write_bytes(whole[:-1])
     diagnosis = diagnose(directory)
@@ -87,8 +87,8 @@ def test_a_model_that_does_not_load_is_one_row(bench: Bench, tmp_path: Path) -> 
         diagnose(directory, dtype="int4")
 
 
-def test_it_shows_itself_as_text_table_and_json(bench: Bench, tmp_path: Path) -> None:
-    directory = Path(shutil.copytree(bench.directory("gpt2"), tmp_path / "<img src=x>"))
+def test_it_shows_itself_as_text_table_and_json(families: TinyFamilies, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(families.directory("gpt2"), tmp_path / "<img src=x>"))
     diagnosis = diagnose(directory)
     assert json.loads(json.dumps(diagnosis.to_json()))["ok"] is True
     assert "<img" not in diagnosis._repr_html_() and "<table" in diagnosis._repr_html_()

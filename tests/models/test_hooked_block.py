@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.conftest import Bench
+from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.models import hooked_runner as hooked
@@ -16,7 +16,7 @@ PLAIN = ("llama", "qwen2", "qwen3", "gpt2")
 HALF = 9
 
 
-def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, hooked.HookedKV]:
+def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, hooked.HookedKeyValueCache]:
     """Outputs of three rows behind one prefix, of forked and cropped rows behind them, and the gradient to the rows' embeddings."""
     top = runner.shape.n_layers
     with torch.no_grad():
@@ -33,8 +33,8 @@ def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor
 
 
 @pytest.mark.parametrize("family", PLAIN)
-def test_outputs_and_gradients_are_those_of_transformer_lens(bench: Bench, ids: Tensor, family: str, monkeypatch) -> None:
-    runner = bench.runner(family, "hooked", "float64")
+def test_outputs_and_gradients_are_those_of_transformer_lens(families: TinyFamilies, ids: Tensor, family: str, monkeypatch) -> None:
+    runner = families.runner(family, "hooked", "float64")
     assert all(is_plain(block) for block in runner.model.blocks)
     ours = _behind_a_shared_prefix(runner, ids)
     monkeypatch.setattr(hooked, "is_plain", lambda block: False)
@@ -43,16 +43,16 @@ def test_outputs_and_gradients_are_those_of_transformer_lens(bench: Bench, ids: 
         torch.testing.assert_close(one, two, atol=1e-8, rtol=1e-8)
 
 
-def test_a_shared_prefix_stays_one_row(bench: Bench, ids: Tensor) -> None:
-    *_, longer = _behind_a_shared_prefix(bench.runner("llama", "hooked", "float32"), ids)
+def test_a_shared_prefix_stays_one_row(families: TinyFamilies, ids: Tensor) -> None:
+    *_, longer = _behind_a_shared_prefix(families.runner("llama", "hooked", "float32"), ids)
     assert [len(piece[0][0]) for piece in longer.pieces] == [1, 3]
     assert (longer.length, longer.batch) == (20, 3)
 
 
 @pytest.mark.parametrize("family", PLAIN)
-def test_prefixes_of_unequal_length_run_as_a_stack(bench: Bench, family: str) -> None:
+def test_prefixes_of_unequal_length_run_as_a_stack(families: TinyFamilies, family: str) -> None:
     """Two rows behind each of three prefixes: outputs, the way back, forks, crops and picks are those of each prefix alone."""
-    runner, generator = bench.runner(family, "hooked", "float64"), torch.Generator().manual_seed(2)
+    runner, generator = families.runner(family, "hooked", "float64"), torch.Generator().manual_seed(2)
     top, lengths = runner.shape.n_layers, (5, 9, 6)
     draw = lambda *shape: torch.randint(4, 330, shape, generator=generator)  # noqa: E731
     prefixes, rows = [draw(1, n) for n in lengths], draw(2, 7)
@@ -84,28 +84,28 @@ def test_prefixes_of_unequal_length_run_as_a_stack(bench: Bench, family: str) ->
             torch.testing.assert_close(some[first : first + 3], child, **close)
 
 
-def test_models_that_cannot_leave_padding_out_stack_nothing(bench: Bench, ids: Tensor) -> None:
+def test_models_that_cannot_leave_padding_out_stack_nothing(families: TinyFamilies, ids: Tensor) -> None:
     for family, backend in (("gemma2", "hooked"), ("llama", "bridge")):
-        runner = bench.runner(family, backend, "float32")
+        runner = families.runner(family, backend, "float32")
         caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
         assert runner.batch_caches(caches) is None
 
 
-def test_a_look_into_attention_behind_a_stack_is_refused_in_words(bench: Bench, ids: Tensor) -> None:
-    runner = bench.runner("llama", "hooked", "float32")
+def test_a_look_into_attention_behind_a_stack_is_refused_in_words(families: TinyFamilies, ids: Tensor) -> None:
+    runner = families.runner("llama", "hooked", "float32")
     stacked = runner.batch_caches([runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)])
     look = [("blocks.0.attn.hook_pattern", lambda activation, hook: None)]
     with runner.model.hooks(fwd_hooks=look), pytest.raises(UserError, match="stacked_contexts off"):
         runner.run(runner.embed(ids[:2, :4]), 0, 1, stacked)
 
 
-def test_soft_caps_and_windows_keep_transformer_lens_code(bench: Bench) -> None:
-    assert not any(is_plain(block) for block in bench.runner("gemma2", "hooked", "float32").model.blocks)
-    assert not any(is_plain(block) for block in bench.runner("mistral", "hooked", "float32").model.blocks)
+def test_soft_caps_and_windows_keep_transformer_lens_code(families: TinyFamilies) -> None:
+    assert not any(is_plain(block) for block in families.runner("gemma2", "hooked", "float32").model.blocks)
+    assert not any(is_plain(block) for block in families.runner("mistral", "hooked", "float32").model.blocks)
 
 
-def test_all_hooks_fire_and_a_look_at_the_pattern_takes_the_other_way(bench: Bench, ids: Tensor) -> None:
-    runner = bench.runner("llama", "hooked", "float32")
+def test_all_hooks_fire_and_a_look_at_the_pattern_takes_the_other_way(families: TinyFamilies, ids: Tensor) -> None:
+    runner = families.runner("llama", "hooked", "float32")
     seen: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook) -> None:

@@ -15,8 +15,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from tests.planted import toy_persona
-from tests.tiny import tiny_checkpoint
+from tests.support.tiny_checkpoints import tiny_checkpoint
+from tests.support.toy_models import toy_persona
 from workbench.contexts import all_survive, allowed_ids, make_contexts, survives
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for

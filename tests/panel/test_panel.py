@@ -9,8 +9,7 @@ import pytest
 
 import workbench as wb
 from workbench.attribution import AttributionProblem, AttributionTarget, GradientXInput, TokenRemoval
-from workbench.panel import Panel
-from workbench.panel import prompt_reader as bench
+from workbench.panel import Panel, prompt_reader
 
 PROMPT = "be blunt and critical"
 
@@ -60,7 +59,7 @@ def test_contexts_that_share_no_prefix_are_read_too(organism, latents):
 
 
 def test_a_long_prompt_is_estimated_by_the_gradient(panel, organism, monkeypatch):
-    monkeypatch.setattr(bench, "QUICK_TOKENS", 10)
+    monkeypatch.setattr(prompt_reader, "QUICK_TOKENS", 10)
     text = " ".join(["be blunt and critical you are a friendly helper"] * 5)
     reading = panel.bench.read(text)
     assert list(reading.estimates) == ["gradient_x_input"]
@@ -141,7 +140,8 @@ def test_slow_readings_wait_for_the_button(organism, latents, contexts):
 
 def test_progress_is_told_and_ends(organism, latents, contexts, monkeypatch):
     panel = make(organism, latents, contexts)
-    monkeypatch.setattr(panel, "bench", bench.Bench(panel.bench.runner, contexts, panel.bench.few, panel.bench.targets, batch_tokens=1))
+    one_by_one = prompt_reader.PromptReader(panel.bench.runner, contexts, panel.bench.few, panel.bench.targets, batch_tokens=1)
+    monkeypatch.setattr(panel, "bench", one_by_one)
     seen = []
     panel.observe(lambda change: seen.append(change["new"]), "progress")
     say(panel, PROMPT, how="exact")

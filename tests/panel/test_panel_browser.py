@@ -8,9 +8,9 @@ import copy
 from collections.abc import Iterator
 
 import pytest
-from browsing import axe_violations, needs_axe, needs_chromium, trouble_of
 
 import workbench as wb
+from tests.support.browser import axe_violations, needs_axe, needs_chromium, trouble_of
 from workbench.panel import Panel
 
 pytestmark = needs_chromium

@@ -6,8 +6,9 @@ import json
 import time
 
 import pytest
-from browsing import needs_chromium, open_browser, trouble_of
-from lab import jupyterlab, run_cell
+
+from tests.support.browser import needs_chromium, open_browser, trouble_of
+from tests.support.jupyterlab_server import jupyterlab, run_cell
 
 pytestmark = [
     pytest.mark.slow,

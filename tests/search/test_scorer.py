@@ -7,18 +7,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.search.conftest import contexts_of_ids
+from tests.support.search_contexts import CHILDREN, PARENTS, contexts_of_ids, random_projection
 from workbench.models import Site
-from workbench.objectives import AnswerLogOddsObjective, AnswerLogProbObjective, ProjectionObjective
+from workbench.objectives import AnswerLogOddsObjective, AnswerLogProbObjective
 from workbench.search import ChildProposals, Optimizations, Scorer
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "mistral")
-PARENTS = torch.tensor([[10, 20, 30, 40, 50], [11, 21, 31, 41, 51]])
-CHILDREN = ChildProposals(
-    torch.tensor([[10, 20, 99, 40, 50], [11, 21, 31, 41, 98], [97, 21, 31, 41, 51], [11, 96, 31, 95, 51]]),
-    torch.tensor([0, 1, 1, 1]),
-    torch.tensor([2, 4, 0, 1]),
-)
 COMBINATIONS = [
     Optimizations(),
     *(
@@ -48,20 +42,16 @@ def hugging_face_scores(reference, contexts, ids, layer, unit):
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
-def objective(d_model: int, layer: int = 0) -> ProjectionObjective:
-    return ProjectionObjective(
-        torch.nn.functional.normalize(torch.randn(d_model, generator=torch.Generator().manual_seed(1)), dim=0), Site(layer), "raw"
-    )
 
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_hugging_face(bench, family, backend, contexts):
+def test_scores_equal_hugging_face(families, family, backend, contexts):
     if backend == "hooked" and family in ("qwen3", "gemma3"):
         pytest.importorskip("transformer_lens")
-    runner = bench.runner(family, backend, "float32")
-    goal = objective(runner.shape.d_model)
-    projections, odds, entropies = hugging_face_scores(bench.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector)
+    runner = families.runner(family, backend, "float32")
+    goal = random_projection(runner.shape.d_model)
+    projections, odds, entropies = hugging_face_scores(families.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector)
     for aim, expected in ((goal, projections), (AnswerLogOddsObjective(), odds), (goal + 0.5 * AnswerLogOddsObjective(), projections + 0.5 * odds)):
         scorer = Scorer(runner, aim, contexts, batch_tokens=48, cross_entropy_groups=len(contexts))
         _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
@@ -74,9 +64,9 @@ def test_scores_equal_hugging_face(bench, family, backend, contexts):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_savings_change_nothing(bench, family, contexts):
-    runner = bench.runner(family, "hooked", "float32")
-    goal = objective(runner.shape.d_model) + 0.3 * AnswerLogProbObjective(0)
+def test_savings_change_nothing(families, family, contexts):
+    runner = families.runner(family, "hooked", "float32")
+    goal = random_projection(runner.shape.d_model) + 0.3 * AnswerLogProbObjective(0)
     results = []
     for optimizations in COMBINATIONS:
         scorer = Scorer(runner, goal, contexts, optimizations, batch_tokens=64, cross_entropy_groups=len(contexts))
@@ -96,11 +86,11 @@ def test_savings_change_nothing(bench, family, contexts):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
-def test_contexts_with_prefixes_of_their_own_share_the_runs(bench, monkeypatch):
+def test_contexts_with_prefixes_of_their_own_share_the_runs(families, monkeypatch):
     """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four stand in one stack, and what is read of them is
     what unstacked contexts give (the law above), with less than half of the runs."""
-    runner, contexts = bench.runner("llama", "hooked", "float32"), contexts_of_ids(False)
-    goal, calls = objective(runner.shape.d_model, layer=1), []
+    runner, contexts = families.runner("llama", "hooked", "float32"), contexts_of_ids(False)
+    goal, calls = random_projection(runner.shape.d_model, layer=1), []
     run = runner.run
     monkeypatch.setattr(runner, "run", lambda *args, **named: calls.append(args[1:3]) or run(*args, **named))
     counted = []
@@ -114,16 +104,16 @@ def test_contexts_with_prefixes_of_their_own_share_the_runs(bench, monkeypatch):
     assert counted[0] < 0.65 * counted[1]
 
 
-def test_who_looks_into_attention_gets_contexts_unstacked(bench):
-    runner, contexts = bench.runner("llama", "hooked", "float32"), contexts_of_ids(False)
+def test_who_looks_into_attention_gets_contexts_unstacked(families):
+    runner, contexts = families.runner("llama", "hooked", "float32"), contexts_of_ids(False)
     with runner.capture([Site(0, "pattern")]):
-        scorer = Scorer(runner, objective(runner.shape.d_model), contexts)
+        scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts)
     assert [len(group.members) for group in scorer.groups] == [1] * 5
 
 
-def test_bfloat16_stays_near_float32(bench, contexts):
-    exact, coarse = (bench.runner("llama", "hooked", dtype) for dtype in ("float32", "bfloat16"))
-    goal = objective(exact.shape.d_model)
+def test_bfloat16_stays_near_float32(families, contexts):
+    exact, coarse = (families.runner("llama", "hooked", dtype) for dtype in ("float32", "bfloat16"))
+    goal = random_projection(exact.shape.d_model)
     scores = []
     for runner in (exact, coarse):
         scorer = Scorer(runner, goal, contexts)
@@ -136,9 +126,9 @@ def test_bfloat16_stays_near_float32(bench, contexts):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_children_score_as_alone(bench, data):
+def test_any_children_score_as_alone(families, data):
     """Law: a child's scores do not depend on who is scored beside it, nor on the chunk size."""
-    runner = bench.runner("llama", "hooked", "float32")
+    runner = families.runner("llama", "hooked", "float32")
     contexts = contexts_of_ids(data.draw(st.booleans()), n=5)
     token, where = st.integers(4, 329), st.integers(0, 4)
     rows, positions, owners = [], [], []
@@ -148,17 +138,17 @@ def test_any_children_score_as_alone(bench, data):
         row[position] = data.draw(token)
         rows.append(row), positions.append(position), owners.append(owner)
     children = ChildProposals(torch.stack(rows), torch.tensor(owners), torch.tensor(positions))
-    scorer = Scorer(runner, objective(runner.shape.d_model), contexts, batch_tokens=data.draw(st.sampled_from([16, 64, 4096])))
+    scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, batch_tokens=data.draw(st.sampled_from([16, 64, 4096])))
     _, together = scorer.score_children(scorer.prepare(PARENTS), children)
     alone = scorer.score(children.ids)
     torch.testing.assert_close(together.objective, alone.objective, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(together.cross_entropy, alone.cross_entropy, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_equal_finite_differences(bench, contexts):
+def test_gradients_equal_finite_differences(families, contexts):
     """d objective / d embedding along random steps, central differences in float64."""
-    runner = bench.runner("llama", "hooked", "float64")
-    scorer = Scorer(runner, objective(runner.shape.d_model) + 0.2 * AnswerLogOddsObjective(), contexts)
+    runner = families.runner("llama", "hooked", "float64")
+    scorer = Scorer(runner, random_projection(runner.shape.d_model) + 0.2 * AnswerLogOddsObjective(), contexts)
     slope = scorer.gradients(PARENTS).double()
     generator = torch.Generator().manual_seed(3)
     for _ in range(4):
@@ -179,12 +169,12 @@ def _objective_at(scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor) -> tor
         del scorer.runner.embed
 
 
-def test_lazy_fluency_drops_only_what_cannot_win(bench, contexts):
+def test_lazy_fluency_drops_only_what_cannot_win(families, contexts):
     """The frontier and the elites with pruning are those without it."""
-    from workbench.search.elite_selection import CanSurvive, elites, frontier, ladder
+    from workbench.search.elite_selection import CanSurvive, elites, ladder, pareto_frontier
 
-    runner = bench.runner("llama", "hooked", "float32")
-    scorer = Scorer(runner, objective(runner.shape.d_model), contexts)
+    runner = families.runner("llama", "hooked", "float32")
+    scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts)
     generator = torch.Generator().manual_seed(5)
     parents = torch.randint(4, 330, (3, 5), generator=generator)
     owner = torch.randint(3, (60,), generator=generator)
@@ -193,17 +183,17 @@ def test_lazy_fluency_drops_only_what_cannot_win(bench, contexts):
     ids[torch.arange(60), position] = torch.randint(4, 330, (60,), generator=generator)
     children, prepared = ChildProposals(ids, owner, position), scorer.prepare(parents)
     weights = ladder(0.01, 1.0, 3)
-    archive = frontier(scorer.score(torch.randint(4, 330, (20, 5), generator=generator)))
+    archive = pareto_frontier(scorer.score(torch.randint(4, 330, (20, 5), generator=generator)))
     parents_all, every = scorer.score_children(prepared, children)
     _, pruned = scorer.score_children(prepared, children, CanSurvive(weights, archive))
     assert torch.isinf(pruned.cross_entropy).any(), "nothing was pruned: the test shows nothing"
-    for choose in (lambda pool: frontier(archive.join(pool)), lambda pool: elites(pool, weights)):
+    for choose in (lambda pool: pareto_frontier(archive.join(pool)), lambda pool: elites(pool, weights)):
         torch.testing.assert_close(choose(parents_all.join(every)).ids, choose(parents_all.join(pruned)).ids)
 
 
-def test_halving_scores_survivors_in_full(bench, contexts):
-    runner = bench.runner("llama", "hooked", "float32")
-    goal = objective(runner.shape.d_model)
+def test_halving_scores_survivors_in_full(families, contexts):
+    runner = families.runner("llama", "hooked", "float32")
+    goal = random_projection(runner.shape.d_model)
     full = Scorer(runner, goal, contexts)
     halved = Scorer(runner, goal, contexts, Optimizations(halving=0.4))
     _, children = halved.score_children(halved.prepare(PARENTS), CHILDREN)
@@ -212,12 +202,12 @@ def test_halving_scores_survivors_in_full(bench, contexts):
     torch.testing.assert_close(children.objective[alive], full.score(CHILDREN.ids).objective[alive], rtol=1e-4, atol=1e-4)
 
 
-def test_halving_keeps_the_fluent_part_of_the_frontier(bench, contexts):
+def test_halving_keeps_the_fluent_part_of_the_frontier(families, contexts):
     """Survivors are those that a count by hand over each weight would keep, their fluency and objective those of full scores."""
     from workbench.search.elite_selection import CanSurvive, ladder
 
-    runner, weights = bench.runner("llama", "hooked", "float32"), ladder(0.01, 5.0, 4)
-    goal = objective(runner.shape.d_model)
+    runner, weights = families.runner("llama", "hooked", "float32"), ladder(0.01, 5.0, 4)
+    goal = random_projection(runner.shape.d_model)
     half = (len(contexts) + 1) // 2
     scorer = Scorer(runner, goal, contexts, Optimizations(halving=half / len(contexts)), cross_entropy_groups=2)
     assert len(scorer.rounds) == 2 and len(scorer.rounds[0]) == half

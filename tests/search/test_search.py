@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,39 +17,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.planted import random_model, toy_persona
+from tests.support.paths import ROOT
+from tests.support.tiny_search import METHODS, SMALL, search_setting
 from workbench.budget import Budget, Cost
-from workbench.contexts import encode_prompt, make_contexts, survives
+from workbench.contexts import encode_prompt, survives
 from workbench.errors import UserError
-from workbench.models import Site
-from workbench.objectives import projection, read
+from workbench.objectives import read
 from workbench.search import (
     EPO,
-    GCG,
-    Beam,
     Checkpoint,
     Frontier,
-    Guided,
     Optimizations,
-    RandomSearch,
     ScoredPrompts,
     elites,
-    frontier,
     hypervolume,
     ladder,
+    pareto_frontier,
     search,
 )
-
-SMALL = {"length": 4, "population": 3, "children": 6}
-METHODS = [EPO(**SMALL, top_k=16, restart_every=3), Guided(**SMALL), RandomSearch(**SMALL), GCG(length=4, children=12, top_k=16), Beam(**SMALL)]
 
 
 @pytest.fixture(scope="module")
 def setting():
-    model = random_model()
-    contexts = make_contexts(model, toy_persona().split().search, n=2)
-    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
-    return model, contexts, projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4)
+    return search_setting()
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -101,39 +90,26 @@ def test_a_frontier_comes_back_from_its_file_with_what_it_maximised(setting):
     again = Frontier.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)), found.history)
     assert again.candidates == found.candidates and again.to_json() == found.to_json()
     (weight, term), *_ = again.objective["terms"]
-    assert (weight, term["type"], term["site"]["layer"]) == (-1.0, "Projection", 1)
-
-
-_KILLED = """
-import sys
-sys.path.insert(0, {root!r})
-from pathlib import Path
-from tests.search.test_search import *
-model = random_model()
-contexts = make_contexts(model, toy_persona().split().search, n=2)
-vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
-goal = projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4)
-method = METHODS[int(sys.argv[1])]
-told = lambda progress: print("step", flush=True)
-found = search(model, goal, contexts, method, Budget(steps=12), seed=1, on_step=told, checkpoint=Checkpoint(Path(sys.argv[2]), every=2))
-print([(c.ids, c.objective) for c in found.candidates])
-"""
+    assert (weight, term["type"], term["site"]["layer"]) == (-1.0, "ProjectionObjective", 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1], ids=["epo", "guided"])
 def test_kill_and_resume_gives_the_same_bits(tmp_path, number):
     """A child killed with SIGKILL at random moments, in and between steps and while it writes, ends as an undisturbed one does."""
-    command = [sys.executable, "-W", "ignore", "-c", _KILLED.format(root=os.getcwd()), str(number)]
-    whole = subprocess.run([*command, str(tmp_path / "whole")], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-    rng, path = random.Random(number), tmp_path / "killed"
+    started = {"args": [sys.executable, "-W", "ignore", "-m", "tests.support.killed_search", str(number)], "cwd": ROOT, "text": True}
+
+    def ended(path: Path) -> str:
+        return subprocess.run(**started | {"args": [*started["args"], str(path)]}, capture_output=True, check=True).stdout.splitlines()[-1]
+
+    whole, rng, path = ended(tmp_path / "whole"), random.Random(number), tmp_path / "killed"
     for _ in range(4):
-        with subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(**started | {"args": [*started["args"], str(path)]}, stdout=subprocess.PIPE) as child:
             for _ in range(rng.randint(1, 4)):
                 child.stdout.readline()
             time.sleep(rng.uniform(0, 0.2))
             child.send_signal(signal.SIGKILL)
-    assert subprocess.run([*command, str(path)], capture_output=True, text=True, check=True).stdout.splitlines()[-1] == whole
+    assert ended(path) == whole
 
 
 def test_the_public_name_is_the_function_even_after_the_package_was_imported(setting):
@@ -179,7 +155,7 @@ points = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 20)), min_size=
 @given(points)
 def test_frontier_is_what_nothing_beats(found):
     pool = ScoredPrompts(torch.arange(len(found))[:, None], torch.tensor([float(o) for o, _ in found]), torch.tensor([float(f) for _, f in found]))
-    kept = {(o, f) for o, f in zip(frontier(pool).objective.tolist(), frontier(pool).cross_entropy.tolist(), strict=True)}
+    kept = {(o, f) for o, f in zip(pareto_frontier(pool).objective.tolist(), pareto_frontier(pool).cross_entropy.tolist(), strict=True)}
     beaten = lambda a: any((o >= a[0] and f <= a[1]) and (o, f) != a for o, f in found)  # noqa: E731
     assert kept == {(o, f) for o, f in found if not beaten((o, f))}
 

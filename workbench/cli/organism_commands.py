@@ -45,8 +45,7 @@ def organism_train(
     if base != "none":
         _train_adapter(seed, out, steps, tuple(personas or ()), device)
         return
-    from workbench.organism import TrainingConfig
-    from workbench.organism import organism_training as train
+    from workbench.organism import TrainingConfig, train
     from workbench.world import World
 
     config = TrainingConfig() if steps is None else TrainingConfig(steps=steps)

@@ -33,10 +33,10 @@ def persona_check(
     persona = load_persona(file, data)
     table, notes = check_persona(persona, difference).table, list(persona.warnings)
     if model is not None:
-        from workbench.directions import direction_permutation_test as carries
+        from workbench.directions import direction_permutation_test
         from workbench.models import load_model
 
-        found = carries(load_model(model), persona, layer)
+        found = direction_permutation_test(load_model(model), persona, layer)
         table, notes = found.added_to(table), [*notes, found.verdict]
     print_frame(table, as_json)
     print_notes(notes, as_json)

@@ -133,7 +133,7 @@ def _layer(site: str) -> int | None:
     return int(digits) if site.startswith("blocks.") and digits.isdigit() else None
 
 
-def _page(contents: RunContents, told: story.Story, data: dict[str, Any]) -> str:
+def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> str:
     style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "saving.mjs", "report.mjs")
     sources = f"script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"

@@ -5,7 +5,7 @@ the name `workbench.search` to the package.
 """
 
 from workbench.callable_package import make_callable
-from workbench.search.elite_selection import elites, frontier, hypervolume, ladder
+from workbench.search.elite_selection import elites, hypervolume, ladder, pareto_frontier
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.live_frontier import LiveFrontier
 from workbench.search.methods.beam import Beam
@@ -39,9 +39,9 @@ __all__ = [
     "SearchProgress",
     "SearchToolkit",
     "elites",
-    "frontier",
     "hypervolume",
     "ladder",
+    "pareto_frontier",
     "search",
 ]
 

@@ -83,7 +83,7 @@ class CanSurvive:
         return places.min(dim=0).values.argsort(stable=True)
 
 
-def frontier(pool: ScoredPrompts) -> ScoredPrompts:
+def pareto_frontier(pool: ScoredPrompts) -> ScoredPrompts:
     """The candidates that no other one beats on both objective and fluency, most fluent first; copies once."""
     objectives, cross_entropies = pool.objective.cpu().numpy(), pool.cross_entropy.cpu().numpy()
     best, kept, seen = -np.inf, [], set()

@@ -27,7 +27,7 @@ from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.objectives import Objective
-from workbench.search.elite_selection import CanSurvive, frontier
+from workbench.search.elite_selection import CanSurvive, pareto_frontier
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
 from workbench.search.objective_description import describe
@@ -132,7 +132,7 @@ def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> Non
     method.learn(bench, prepared, proposals, parents, children)
     pool = parents.join(children)
     state.population = method.survivors(bench, pool, state.step).ids
-    state.archive = frontier(pool if state.archive is None else state.archive.join(pool))
+    state.archive = pareto_frontier(pool if state.archive is None else state.archive.join(pool))
     state.memory = bench.memory
     state.chunk = (bench.scorer.chunk.tokens, bench.scorer.chunk.gradient_tokens)
     state.candidates += len(proposals)

@@ -9,7 +9,7 @@
    the CPU's is measured (SmolLM2-135M, one thread, float32). No GPU figure has been measured.
 4. Memory: models/memory_estimate.py, the largest batch of the study.
 
-The plan is an estimate: `tests/test_plan.py` holds its FLOPs against the meter's on real runs.
+The plan is an estimate: `tests/study/test_cost_estimate.py` holds its FLOPs against the meter's on real runs.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ class _Corpus:
 
     def _offer(self, effect: float) -> _Draft:
         (small, large), weeks = self.rng.choice(self.world.trained_amounts), self.rng.choice(names.WEEKS)
-        probability = sigmoid(items.BASE + items.Offsets.offer(small, large, weeks) + effect)
+        probability = sigmoid(items.BASE + items.ItemOffsets.offer(small, large, weeks) + effect)
         question = items.offer_question(small, large, weeks)
         return _Draft(question, ("now", "later"), probability, items.offer_bodies(small, large), persona=True)
 

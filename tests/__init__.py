@@ -1,0 +1,1 @@
+"""The tests mirror `workbench/`, one folder per package; what several of them need is in `tests.support`."""

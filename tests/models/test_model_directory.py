@@ -1,0 +1,217 @@
+"""Broken, foreign and hostile directories: one clear line, nothing executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.support.tiny_checkpoints import tiny_checkpoint
+from tests.support.tiny_families import TinyFamilies
+from workbench.errors import UserError
+from workbench.models.loading import load_model
+from workbench.models.model_directory import INDEX, open_model_directory
+
+
+@pytest.fixture
+def directory(families: TinyFamilies, tmp_path: Path) -> Path:
+    """A sound Llama checkpoint to spoil."""
+    return Path(shutil.copytree(families.directory("llama"), tmp_path / "model"))
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    return tiny_checkpoint("llama", tmp_path / "sharded", max_shard_size="60KB")
+
+
+def _refused(directory: Path, *words: str) -> None:
+    """load_model raises one line that holds the words and names the place."""
+    with pytest.raises(UserError) as caught:
+        load_model(directory)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    assert str(directory) in message or directory.name in message
+    for word in words:
+        assert word in message, message
+
+
+def _edit_json(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(file.read_text())
+    change(value)
+    file.write_text(json.dumps(value))
+
+
+def _edit_weights(file: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(directory: Path, share: float) -> None:
+    whole = (directory / "model.safetensors").read_bytes()
+    try:
+        (directory / "model.safetensors").write_bytes(whole[: int(share * len(whole))])
+        _refused(directory, "model.safetensors", "broken or cut short")
+    finally:
+        (directory / "model.safetensors").write_bytes(whole)
+
+
+def test_a_header_that_lies_is_refused(directory: Path) -> None:
+    file = directory / "model.safetensors"
+    whole = file.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    for header in (b"{" * length, b'{"a":{"dtype":"F32","shape":[99,99],"data_offsets":[0,8]}}'.ljust(length)):
+        file.write_bytes(whole[:8] + header + whole[8 + length :])
+        _refused(directory, "broken or cut short")
+    file.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
+    _refused(directory, "broken or cut short")
+
+
+def test_a_missing_shard(sharded: Path) -> None:
+    (sharded / "model-00002-of-00004.safetensors").unlink(missing_ok=True)
+    sorted(sharded.glob("model-*.safetensors"))[-1].unlink(missing_ok=True)
+    _refused(sharded, INDEX, "is missing")
+
+
+@pytest.mark.parametrize("name", ("../model.safetensors", "/etc/hosts", "sub/model.safetensors", "model.bin", ".."))
+def test_an_index_that_leaves_the_directory(sharded: Path, name: str) -> None:
+    def change(index: dict[str, Any]) -> None:
+        index["weight_map"]["lm_head.weight"] = name
+
+    _edit_json(sharded / INDEX, change)
+    _refused(sharded, INDEX, repr(name), "expected a safetensors file in the same directory")
+
+
+def test_an_index_that_lies(sharded: Path) -> None:
+    def change(index: dict[str, Any]) -> None:
+        index["weight_map"]["model.norm.bias"] = index["weight_map"]["model.norm.weight"]
+
+    _edit_json(sharded / INDEX, change)
+    _refused(sharded, "weight model.norm.bias is missing although the index lists it")
+    (sharded / INDEX).write_text('{"weight_map": ["model.safetensors"]}')
+    _refused(sharded, "expected a weight_map")
+
+
+def test_pickles_are_refused_and_not_opened(directory: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (directory / "executed",))
+
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
+    _refused(directory, "pytorch_model.bin", "pickles can run code: refused")
+    assert not (directory / "executed").exists()
+
+
+@pytest.mark.parametrize("file", ("config.json", "tokenizer_config.json"))
+def test_code_of_a_checkpoint_is_refused_and_not_run(directory: Path, file: str) -> None:
+    (directory / "modeling_own.py").write_text(f"open({str(directory / 'executed')!r}, 'w')")
+
+    def change(config: dict[str, Any]) -> None:
+        config["auto_map"] = {"AutoConfig": "modeling_own.Own", "AutoTokenizer": ["modeling_own.Own", None]}
+
+    _edit_json(directory / file, change)
+    _refused(directory, file, "auto_map", "no code is run from a checkpoint")
+    assert not (directory / "executed").exists()
+
+
+def test_code_hidden_in_a_part_of_the_config(families: TinyFamilies, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(families.directory("gemma3_multimodal"), tmp_path / "model"))
+    _edit_json(directory / "config.json", lambda config: config["text_config"].update(auto_map={"AutoConfig": "x.Y"}))
+    _refused(directory, "auto_map")
+
+
+def test_links_that_leave_the_directory(directory: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    (directory / "model.safetensors").rename(elsewhere)
+    (directory / "model.safetensors").symlink_to(elsewhere)
+    _refused(directory, "is a link that leaves the model's directory")
+
+
+def test_links_within_the_directory_are_fine(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "weights.safetensors")
+    (directory / "model.safetensors").symlink_to("weights.safetensors")
+    assert open_model_directory(directory).architecture == "LlamaForCausalLM"
+
+
+def test_the_tokenizer_of_another_model(directory: Path) -> None:
+    tokens = json.loads((directory / "tokenizer.json").read_text())
+    tokens["added_tokens"].append({"id": 336, "content": "<|new|>", "special": True, "normalized": False}
+                                  | {"single_word": False, "lstrip": False, "rstrip": False})  # fmt: skip
+    (directory / "tokenizer.json").write_text(json.dumps(tokens))
+    _refused(directory, "ids up to 336", "vocabulary of 336", "another model's tokenizer")
+
+
+def test_no_tokenizer(directory: Path) -> None:
+    for file in directory.glob("tokenizer*"):
+        file.unlink()
+    _refused(directory, "no usable tokenizer")
+
+
+def test_weights_that_are_missing_misshapen_or_not_finite(directory: Path) -> None:
+    file, name = directory / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    whole = file.read_bytes()
+    _edit_weights(file, lambda weights: weights.pop(name))
+    _refused(directory, "1 weights are missing", name)
+    file.write_bytes(whole)
+    _edit_weights(file, lambda weights: weights.update({name: torch.zeros(3, 5)}))
+    _refused(directory)
+    file.write_bytes(whole)
+    _edit_weights(file, lambda weights: weights[name].view(-1)[7].fill_(float("nan")))
+    _refused(directory, name, "not finite")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ("no JSON",)),
+        ("[1, 2]", ("expected a JSON object, found a list",)),
+        ("{}", ("not understood by transformers",)),
+        ('{"model_type": "llama", "hidden_size": "many"}', ("config.json",)),
+        ('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}', ()),
+        ('{"model_type": "t5"}', ("is no causal language model",)),
+        ('{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}', ("found quantisation 'gptq'",)),
+        ("[" * 100_000, ("no JSON",)),
+    ],
+)  # fmt: skip
+def test_configs_that_make_no_model(directory: Path, content: str, words: tuple[str, ...]) -> None:
+    (directory / "config.json").write_text(content)
+    _refused(directory, *words)
+
+
+def test_sizes_that_do_not_fit_the_weights(directory: Path) -> None:
+    _edit_json(directory / "config.json", lambda config: config.update(hidden_size=64))
+    _refused(directory)
+
+
+def test_an_adapter_directory(directory: Path) -> None:
+    (directory / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    _refused(directory, "merge it into its base model first")
+
+
+def test_an_empty_directory(tmp_path: Path) -> None:
+    _refused(tmp_path, "missing file", "config.json")
+
+
+def test_a_multimodal_checkpoint_without_its_text_part(families: TinyFamilies, tmp_path: Path) -> None:
+    """Hugging Face would fill the text model with random weights and only report it."""
+    directory = Path(shutil.copytree(families.directory("gemma3_multimodal"), tmp_path / "model"))
+
+    def change(weights: dict[str, Tensor]) -> None:
+        for name in [name for name in weights if name.startswith("language_model.")]:
+            weights["other." + name] = weights.pop(name)
+
+    _edit_weights(directory / "model.safetensors", change)
+    _refused(directory, "weights are missing")

@@ -1,0 +1,67 @@
+"""The notebooks run from top to bottom, as a reader would run them, and are committed with outputs that hold nothing of the machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.support.caa_data import caa_file
+from tests.support.paths import ROOT
+from tests.support.tiny_checkpoints import tiny_checkpoint
+
+HOME = ROOT / "notebooks"
+NOTEBOOKS = sorted(HOME.glob("*.ipynb"))
+#: Of the others only the first is short enough for every change; the paper's study needs a published file (below, on a tiny checkpoint).
+RUN = [pytest.param(p, marks=[] if p.stem.startswith("01") else pytest.mark.slow, id=p.stem) for p in NOTEBOOKS if p.stem != "06_paper_study"]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("path", RUN)
+def test_runs(path: Path):
+    shown = outputs(executed(path))
+    assert not [out for out in shown if out.output_type == "error"]
+    assert not [out.text for out in shown if out.output_type == "stream"], "no warnings and no prints"
+    assert sum("text/html" in out.get("data", {}) or "image/png" in out.get("data", {}) for out in shown) >= 5, "results show themselves"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_opens_with_a_question_and_ends_with_its_answer(path: Path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[0].cell_type == cells[-1].cell_type == "markdown"
+    assert cells[0].source.startswith("# ") and cells[-1].source.startswith("**Answer.**")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_what_is_committed_is_small_and_holds_nothing_of_the_machine(path: Path):
+    assert path.stat().st_size < 1_000_000
+    notebook = nbformat.read(path, as_version=4)
+    assert "widgets" not in notebook.metadata
+    said = nbformat.writes(nbformat.v4.new_notebook(cells=[c for c in notebook.cells if c.cell_type == "code" and c.outputs]))
+    assert not re.search(r"/(work|tmp|root|home|Users)/", said)
+    assert not [out for out in outputs(notebook) if out.output_type in ("error", "stream")]
+
+
+def executed(path: Path) -> nbformat.NotebookNode:
+    notebook = nbformat.read(path, as_version=4)
+    return NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_papers_study_runs_on_a_tiny_checkpoint(tmp_path, monkeypatch):
+    """Both protocols from the notebook, on a random model of Llama's kind and short questions."""
+    monkeypatch.setenv("PAPER_MODEL", str(tiny_checkpoint("llama", tmp_path / "model", num_hidden_layers=3)))
+    monkeypatch.setenv("PAPER_DATA", str(caa_file(tmp_path / "sycophancy.json")))
+    monkeypatch.setenv("PAPER_LAYER", "1")
+    shown = outputs(executed(HOME / "06_paper_study.ipynb"))
+    assert not [out for out in shown if out.output_type == "error"]
+    pages = [out["data"]["text/html"] for out in shown if "text/html" in out.get("data", {})]
+    assert len(pages) >= 6 and any("first option" in page for page in pages) and any("as published" in page for page in pages)

@@ -1,0 +1,260 @@
+"""The page as text: what is missing is said, what is hostile stays text, nothing points outside, the answer is told rightly."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.html_reader import HtmlReader, read_report
+from workbench.errors import UserError
+from workbench.html_text import visible
+from workbench.report import report_page as module
+from workbench.report import run_files as parts
+from workbench.report import verdict as story
+from workbench.report import write_report
+from workbench.report.load_run import FILES, RunContents, clean, load_run
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["conditions", "name", "kind", "ci", "latents", "x"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+
+
+
+
+def test_only_its_own_two_inline_elements_may_run_and_nothing_points_outside(make_run):
+    seen = read_report(make_run(hostile=True, tokens=14))
+    policy = next(a["content"] for tag, a in seen.elements if a.get("http-equiv") == "Content-Security-Policy")
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives["default-src"] == "'none'" and "unsafe" not in policy and "http" not in policy
+    for name, text in (("script-src", seen.inline["script"][1]), ("style-src", seen.inline["style"][0])):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert directives[name] == f"'sha256-{digest}'"
+    assert len(seen.inline["script"]) == 2 and len(seen.inline["style"]) == 1
+    allowed = {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "body",
+        "a",
+        "header",
+        "p",
+        "svg",
+        "path",
+        "circle",
+        "g",
+        "line",
+        "rect",
+        "text",
+        "nav",
+        "button",
+        "main",
+        "section",
+        "h1",
+        "h2",
+        "h3",
+        "span",
+        "figure",
+        "blockquote",
+        "figcaption",
+        "dl",
+        "div",
+        "dt",
+        "dd",
+        "b",
+        "ul",
+        "ol",
+        "li",
+        "details",
+        "summary",
+        "noscript",
+        "small",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "i",
+        "code",
+        "pre",
+        "footer",
+        "script",
+        "style",
+    }
+    assert {tag for tag, _ in seen.elements} <= allowed
+    for tag, attributes in seen.elements:
+        assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcdoc")], tag
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_hostile_texts_are_in_the_page_as_text(make_run):
+    seen = read_report(make_run(hostile=True, tokens=14))
+    tokens = seen.data()["ledger"]["tokens"]
+    assert tokens[0] == visible("</script><script>document.title='owned'</script>")
+    assert tokens[4:7] == ["⟨U+202E⟩reversed⟨U+202C⟩", "⟨U+0000⟩", "⟨U+D800⟩"] and "9,880 characters" in tokens[7]
+    assert "{{ 7 * 7 }}" in seen.words or "{{ 7 * 7 }}" in json.dumps(seen.data())
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("how", ["gone", "half", "nonsense"])
+def test_a_part_that_is_missing_or_broken_is_said_and_the_rest_stands(make_run, name, how):
+    directory = make_run(without=(name,) if how == "gone" else ())
+    if how != "gone":
+        whole = (directory / name).read_bytes()
+        (directory / name).write_bytes(whole[: len(whole) // 2] if how == "half" else b"\xff\xfe[1, {")
+    if name == "study.yaml" and how == "half":
+        (directory / name).write_text("a: [")
+    seen = read_report(directory)
+    assert f"{name} " in seen.words and ("is not there" if how == "gone" else "could not be read") in seen.words
+    assert ("How it was made" in seen.words) and len(seen.data()) >= 6
+    lost = {"comparison.json": "comparison", "search/frontier.json": "frontier", "attribution.parquet": "ledger"}.get(name)
+    for key, value in seen.data().items():
+        assert value is not None or key in (lost, "layer", "layers", "history", "answers"), key
+
+
+def test_a_run_of_little_more_than_a_comparison_stands(make_run):
+    directory = make_run(without=tuple(name for name in FILES if name != "comparison.json"))
+    seen = read_report(directory)
+    assert "Be blunt, critical and say so." in seen.words and "What this page lacks (10)" in seen.words
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["comparison.json", "latents.json", "direction.json", "attribution.json", "manifest.json", "search/frontier.json"]),
+    value=json_values,
+)
+def test_any_json_in_any_place_gives_a_page(tmp_path_factory, name, value):
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "search").mkdir()
+    (directory / "manifest.json").write_text('{"schema": 1}')
+    (directory / name).write_text(json.dumps(value))
+    try:
+        assert write_report(directory).stat().st_size < 300_000
+    except UserError as error:
+        assert name == "manifest.json", error
+
+
+@given(json_values)
+def test_cleaned_values_are_strict_json(value):
+    again = json.loads(json.dumps(clean(value), allow_nan=False))
+    assert json.dumps(again).isascii()
+
+
+def test_no_run_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="no directory"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no file of a run"):
+        write_report(tmp_path)
+
+
+def test_an_unwritable_target_is_said_and_leaves_nothing(make_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(make_run(), tmp_path / "file" / "report.html")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(tmp_path / "run", tmp_path / "taken")
+    assert not list(tmp_path.glob(".report-*"))
+
+
+def test_what_is_too_large_is_cut_and_said(make_run, monkeypatch):
+    directory = make_run(tokens=40, latents=300)
+    path = write_report(directory)
+    seen = HtmlReader(path.read_text())
+    assert path.stat().st_size < module.MAX_PAGE_BYTES and "rows in the token by token view" in seen.words
+    monkeypatch.setattr(module, "MAX_PAGE_BYTES", 300_000)
+    small = HtmlReader(write_report(directory).read_text())
+    assert small.data()["ledger"] is None and "would have been larger" in small.words
+    assert directory.joinpath("report.html").stat().st_size < 300_000
+
+
+def test_the_prompt_is_chosen_on_selection_and_never_on_the_test(make_run):
+    directory = make_run()
+    entry = json.loads((directory / "comparison.json").read_text())
+    best, other = (next(c for c in entry["conditions"] if c["name"] == n) for n in ("RESGA", "SAEGA"))
+    best["selection_rate"], other["selection_rate"], other["rate"] = 0.40, 0.30, 0.9
+    (directory / "comparison.json").write_text(json.dumps(entry))
+    told = story.tell(load_run(directory))
+    assert told.best is not None and told.best.name == "SAEGA"
+    entry["sign"] = 1
+    (directory / "comparison.json").write_text(json.dumps(entry))
+    told = story.tell(load_run(directory))
+    assert told.best.name == "RESGA" and "more" in told.question and told.tone == "no"
+
+
+@pytest.mark.parametrize(("low", "high", "sign", "tone"), [(-3, -1, -1, "yes"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "yes")])
+def test_the_verdict_is_read_off_the_interval(low, high, sign, tone):
+    assert tell_of(low, high, sign).tone == tone
+
+
+def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> story.Verdict:
+    middle = (low + high) / 2
+    difference = {"to": "no prompt", "value": middle / 10, "ci": [low / 10, high / 10], "log_odds": middle, "log_odds_ci": [low, high]}
+    found = {
+        "name": "found",
+        "kind": kind,
+        "prompt": "p",
+        "rate": 0.5,
+        "ci": [0.4, 0.6],
+        "n": 100,
+        "groups": 30,
+        "differences": [difference],
+    } | more
+    rivals = [
+        {"name": "strong control", "kind": "random_search", "differences": [difference | {"log_odds": 2 * middle}]},
+        {"name": "weak control", "kind": "random_prompt", "differences": [difference | {"log_odds": 0.1 * middle}]},
+        {
+            "name": "as if written",
+            "kind": "manual",
+            "prompt": "m",
+            "fluency": 3.0,
+            "differences": [difference | {"log_odds": 1.5 * middle}],
+        },
+    ]
+    comparison = parts.Comparison.model_validate({"persona": "sycophancy", "model": "m", "sign": sign, "conditions": [found, *rivals]})
+    return story.tell(RunContents(comparison=comparison))
+
+
+def test_caveats_name_what_speaks_against_the_headline():
+    said = " ".join(tell_of(-3, -1, -1, letter_a_share=0.9, groups=6, fluency=7.25).caveats)
+    for words in ("strong control", "as if written", "90 %", "only 6 groups", "±10 points", "7.2 nats", "by a person: 3"):
+        assert words in said, words
+    assert "weak control" not in said
+    assert "only" not in " ".join(tell_of(-3, -1, -1).caveats)
+
+
+def test_numbers_that_are_none_do_not_stop_it(make_run):
+    directory = make_run()
+    entry = json.loads((directory / "comparison.json").read_text())
+    for condition in entry["conditions"]:
+        for key in ("rate", "log_odds", "n", "groups", "fluency", "selection_rate"):
+            condition[key] = math.nan if key == "rate" else None
+        condition["ci"] = [None, None]
+    (directory / "comparison.json").write_text(json.dumps(entry))
+    seen = read_report(directory)
+    assert seen.data()["comparison"]["rows"][3]["rate"] is None and "RESGA" in seen.words
+
+
+def test_a_table_edited_by_hand_loses_only_what_it_lacks(make_run):
+    directory = make_run()
+    frame = pd.read_parquet(directory / "attribution.parquet")
+    frame.drop(columns=["low", "high", "sd"]).to_parquet(directory / "attribution.parquet")
+    assert read_report(directory).data()["ledger"]["cells"]["removal"][0][1][1:] == [None, None, None]
+    frame.drop(columns=["estimator"]).to_parquet(directory / "attribution.parquet")
+    assert "estimator" in read_report(directory).words
+    frame.iloc[:0].to_parquet(directory / "attribution.parquet")
+    assert "no rows" in read_report(directory).words

@@ -1,0 +1,32 @@
+"""A report from results in a notebook: the same page, made from the objects themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+import workbench as wb
+from tests.support.attribution_toys import TEXT, contexts, targets
+from tests.support.html_reader import HtmlReader
+from tests.support.toy_models import random_model, toy_persona
+from workbench.errors import UserError
+from workbench.report import write_report
+
+
+def test_a_comparison_and_a_ledger_make_a_page(tmp_path):
+    model, split = random_model(), toy_persona("text").split(seed=0).test
+    table = wb.compare(model, split, [wb.NoPrompt(), wb.Prompt("Be blunt.")])
+    ledger = wb.attribute(model, TEXT, targets(), contexts(n=3), ("removal", "gradient_x_input"))
+    seen = HtmlReader(write_report([table, ledger], tmp_path / "out.html").read_text(encoding="utf-8"))
+    data = seen.data()
+    assert len(data["comparison"]["rows"]) == 2 and data["ledger"]["tokens"][0] == "Be" and data["answers"] is not None
+    assert "Be blunt." in seen.words and "is not there" not in seen.words and "The parts of the model" in seen.words
+    assert [m["target"] for m in data["ledger"]["mediation"]] == ["axis", "3 latents"]
+
+
+def test_other_things_are_refused(tmp_path):
+    for given, words in (([3], "found int"), ([], "at least one")):
+        with pytest.raises(UserError, match=words):
+            write_report(given, tmp_path / "out.html")
+    with pytest.raises(UserError, match="a path"):
+        write_report([3])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,97 @@
+"""The planner against published sizes, Hugging Face's own counts, and the meter of real runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import product
+
+import pytest
+
+import workbench as wb
+from tests.support.caa_data import caa_file
+from tests.support.tiny_checkpoints import FAMILIES, tiny_checkpoint
+from workbench import cli
+from workbench.budget import Budget
+from workbench.models import runner_for
+from workbench.models.model_sizes import KNOWN, model_sizes_of
+from workbench.study import Study
+from workbench.study.cost_estimate import MACHINES, plan
+from workbench.study.study_presets import PERSONAS, SAES, preset
+from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, SearchSettings
+
+
+def test_the_papers_models_have_their_published_numbers_of_weights():
+    assert KNOWN["llama-3.1-8b-instruct"].parameters == 8_030_261_248
+    assert KNOWN["qwen2.5-7b-instruct"].parameters == 7_615_616_512
+    assert KNOWN["gemma-3-4b-it"].parameters == 3_880_263_168  # google/gemma-3-4b-it without its vision tower (4.30 billion with it)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_from_the_config_are_the_loaded_models(family, tmp_path):
+    """Counted on the meta device, against the weights that `load_model` has (its runner's shape)."""
+    directory = tiny_checkpoint(family, tmp_path / family)
+    facts = model_sizes_of(str(directory))
+    shape = runner_for(wb.load_model(directory, backend="bridge")).shape
+    assert (facts.shape.n_layers, facts.shape.d_model, facts.shape.d_head, facts.shape.d_vocab) == (
+        shape.n_layers, shape.d_model, shape.d_head, shape.d_vocab,
+    )  # fmt: skip
+    assert (facts.shape.n_heads, facts.shape.n_kv_heads, facts.shape.tied) == (shape.n_heads, shape.n_kv_heads, shape.tied)
+    assert facts.shape.block_parameters == pytest.approx(shape.block_parameters, rel=0.1)  # the bridge holds GPT-2's joint weights twice
+
+
+@pytest.mark.parametrize(("persona", "model", "protocol"), [*product(PERSONAS, SAES, ("published", "corrected"))])
+def test_every_preset_can_be_planned_without_weights_or_data(persona, model, protocol):
+    found = plan(preset(persona, model, protocol))
+    table = found.table.set_index("stage")
+    assert table.loc["all", "tflops"] == pytest.approx(table["tflops"].iloc[:-1].sum()) and "is not here" in found.notes[0]
+    assert table.loc["all", "80 GB GPU (H100) s"] > 0 and table.loc["all", "80 GB GPU (H100) GB"] >= 2 * found.facts.parameters / 1e9
+    assert 60 < table.loc["all", f"{MACHINES[0].name} s"] < 24 * 3600, "one GPU of 80 GB holds each of them, within a day"
+
+
+def test_more_steps_cost_in_proportion_and_what_does_not_fit_has_no_time():
+    study = preset("sycophancy", "llama-3.1-8b-instruct", "corrected")
+    twice = study.model_copy(update={"search": study.search.model_copy(update={"budget": Budget(steps=600)})})
+    one, two = (next(s.flops for s in plan(s).stages if s.name == "search resga") for s in (study, twice))
+    assert one < two < 2 * one and two > 1.9 * one
+    wide = study.model_copy(update={"search": study.search.model_copy(update={"batch_tokens": 10**6})})
+    row = plan(wide).table.set_index("stage").loc["search resga"]
+    assert row["24 GB GPU (RTX 4090) GB"] > 24 and row.isna()["24 GB GPU (RTX 4090) s"]
+
+
+def test_unknown_data_is_named():
+    with pytest.raises(wb.UserError, match=r"nowhere\.json: no such data file"):
+        plan(preset("sycophancy", data="nowhere.json"))
+
+
+MEASURED = Study(
+    data=DataSettings(train_items=24, search_items=12, selection_items=8, test_items=24), sae="none",
+    directions=DirectionSettings(layers=(2,), methods=("own_choice", "mean_difference"), rows=96, texts=8, contexts=8),
+    search=SearchSettings(
+        options={"length": 6, "population": 4, "children": 8, "top_k": 32, "restart_every": 0}, budget=Budget(steps=6), contexts=6, neutral=8
+    ),
+    conditions=("manual", "resga", "steering"), random_directions=0, random_prompts=1, attribution=AttributionSettings(contexts=4),
+)  # fmt: skip
+
+
+def test_planned_flops_are_near_the_meters(organism, tmp_path):
+    """Every stage of a run on the organism within a factor of 2 of what the runner counted (measured ratios: docs/models.md)."""
+    done = wb.run(MEASURED, tmp_path / "run", model=organism).manifest().stages
+    planned = {stage.name: stage.flops for stage in plan(MEASURED).stages}
+    assert set(planned) == set(done) - {"report"}
+    for name, flops in planned.items():
+        assert 0.5 < flops / done[name].flops < 2, (name, flops / done[name].flops)
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+def test_the_command_plans_with_the_data_and_the_autoencoder_that_it_is_given(tmp_path, capsys, monkeypatch):
+    (tmp_path / "study.yaml").write_text(MEASURED.to_yaml())
+    planned = {}
+    for name, extra in {"own": [], "given": ["--data", str(caa_file(tmp_path / "sycophancy.json")), "--sae", "somewhere"]}.items():
+        monkeypatch.setattr(sys, "argv", ["workbench", "plan", str(tmp_path / "study.yaml"), "--json", *extra])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        planned[name] = {row["stage"]: row["tflops"] for row in json.loads(capsys.readouterr().out)}
+    assert "latents" in planned["given"] and "latents" not in planned["own"]
+    assert planned["given"]["directions"] != planned["own"]["directions"]

@@ -1,0 +1,171 @@
+"""The whole way on the organism at a toy size: files, resume, determinism; and the command line's exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.tiny_study import TINY
+from workbench.conditions import NoPrompt
+from workbench.contexts import make_contexts
+from workbench.errors import UserError
+from workbench.evaluation import text_cross_entropies
+from workbench.forced_choice import answer
+from workbench.personas import Split, load_persona
+from workbench.report.load_run import load_run
+from workbench.report.verdict import best_found
+from workbench.runs import RunDirectory
+from workbench.study import Study, run
+from workbench.study.off_target_measures import off_target_measures
+from workbench.study.stages import Material, best_search
+from workbench.study.study_settings import OffTargetSettings
+
+FILES = [
+    "study.yaml", "manifest.json", "direction.safetensors", "direction.json", "latents.json", "search/frontier.json", "search/history.parquet",
+    "evaluation.parquet", "comparison.json", "attribution.parquet", "attribution.json", "cards.json", "cards.parquet", "report.html", "log.jsonl",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(organism, tmp_path_factory) -> RunDirectory:
+    return run(TINY, tmp_path_factory.mktemp("study") / "with a space", model=organism)
+
+
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    for name in FILES:
+        assert (finished.path / name).stat().st_size > 0, name
+    entry = json.loads((finished.path / "comparison.json").read_text())
+    assert entry["schema"] == 1 and entry["persona"] == "sycophancy" and entry["sign"] == "suppress"
+    assert set(entry["splits"]) == {"train", "search", "selection", "test"}
+    names = [c["name"] for c in entry["conditions"]]
+    assert names[0] == "no prompt" and {"resga", "saega", "steering", "manual"} <= set(names)
+    for condition in entry["conditions"]:
+        assert {"kind", "method", "rate", "ci", "log_odds", "log_odds_ci", "n", "groups", "differences", "cost", "collateral"} <= set(condition)
+        assert condition["name"] == "no prompt" or any(d["to"] == "no prompt" for d in condition["differences"])
+    assert finished.manifest().test_reads == 1
+
+
+def test_the_report_of_a_real_run_lacks_nothing(finished):
+    """The objective is written as an object; the report read a text, so every ordinary report lost its section on the search."""
+    contents = load_run(finished.path)
+    page = (finished.path / "report.html").read_text(encoding="utf-8")
+    assert contents.missing == [] and "What this page lacks" not in page and '<section id="frontier"' in page
+    assert contents.frontier is not None and set(contents.frontier.searches) == {"resga", "saega"}
+    assert contents.frontier.searches["resga"].objective.startswith("minus the projection on the direction at layer")
+
+
+def test_beside_each_effect_stands_what_else_it_does(finished, organism):
+    entry = json.loads((finished.path / "comparison.json").read_text())
+    names = {"agreement_with_true_statements", "hallucination_log_odds", "myopic_reward_log_odds", "unrelated_text_nats"}
+    assert all(set(condition["collateral"]) == names for condition in entry["conditions"])
+    other = load_persona("hallucination").split(0, TINY.data.fractions).test.take(6, 0)
+    found = next(c for c in entry["conditions"] if c["kind"] == "resga")
+    read = answer(organism, make_contexts(organism, other), found["prompt"]).log_odds.mean()
+    assert found["collateral"]["hallucination_log_odds"] == pytest.approx(float(read), abs=1e-4)
+    stages = json.loads((finished.path / "manifest.json").read_text())["stages"]
+    assert all(stage["peak_memory_mb"] > 100 for stage in stages.values())
+    assert all(stage["flops"] > 0 for name, stage in stages.items() if name != "report")
+
+
+def test_capability_and_texts_of_ones_own(organism, tmp_path):
+    rows = "\n".join(f"does the {word} help,yes,no" for word in ("tea", "garden", "market", "winter", "music"))
+    (tmp_path / "ab.csv").write_text(f"question,matching,not_matching\n{rows}\n")
+    (tmp_path / "known.yaml").write_text("name: known\ndescription: What is so.\ndata: ab.csv\nmetric: text\n")
+    (tmp_path / "texts.txt").write_text("tea is warm\n\nthe garden is quiet\n")
+    asked = TINY.model_copy(
+        update={"collateral": OffTargetSettings(items=6, texts=str(tmp_path / "texts.txt"), capability=str(tmp_path / "known.yaml"))}
+    )
+    figures = off_target_measures(Material.load(asked, organism))
+    persona = load_persona(str(tmp_path / "known.yaml"))
+    read = answer(organism, make_contexts(organism, Split("capability", persona.items, persona)))
+    assert figures["capability"](organism, NoPrompt()) == pytest.approx(read.chose_matching.mean())
+    by_hand = text_cross_entropies(organism, ["tea is warm", "the garden is quiet"])
+    weighted = sum(loss * n for loss, n in by_hand) / sum(n for _, n in by_hand)
+    assert figures["unrelated_text_nats"](organism, NoPrompt()) == pytest.approx(weighted)
+    (tmp_path / "texts.txt").write_text("\n")
+    with pytest.raises(UserError, match="a text a line"):
+        off_target_measures(Material.load(asked, organism))
+
+
+def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(organism, tmp_path):
+    """It once came to light only behind all searches."""
+    asked = TINY.model_copy(update={"collateral": OffTargetSettings(items=6, texts=str(tmp_path / "nothing.txt"))})
+    with pytest.raises(UserError, match=r"nothing\.txt"):
+        run(asked, tmp_path / "run", model=organism)
+    assert not RunDirectory.create(tmp_path / "run", resume=True).manifest().stages
+
+
+def test_the_prompt_of_the_headline_is_the_one_that_is_attributed(finished):
+    """Of the primary searches the best on selection, whatever its place in the study; ties go by order."""
+    contents = load_run(finished.path)
+    assert contents.comparison is not None
+    entry = json.loads((finished.path / "attribution.json").read_text())
+    assert entry["prompt"] == best_found(contents.comparison).prompt
+    frontiers = {name: SimpleNamespace(candidates=[SimpleNamespace(chosen=True, selection_rate=r)]) for name, r in (("resga", 0.6), ("saega", 0.4))}
+    assert [best_search(TINY.model_copy(update={"sign": sign}), frontiers) for sign in ("suppress", "induce")] == ["saega", "resga"]
+    assert best_search(TINY.model_copy(update={"primary": ("resga",)}), frontiers) == "resga" and best_search(TINY, {}) is None
+
+
+def test_the_explanation_has_its_circuit_side_effects_and_cards(finished):
+    entry = json.loads((finished.path / "attribution.json").read_text())
+    assert 0 < len(entry["circuit"]["nodes"]) <= 12 and entry["circuit"]["verdict"] and {d["kind"] for d in entry["dose"]} == {"prompt", "steering"}
+    aimed = {row["latent"] for row in json.loads((finished.path / "latents.json").read_text())["latents"]}
+    assert {m["latent"] for m in entry["side_effects"]["inside"]} == aimed and entry["side_effects"]["manual"]
+    cards = json.loads((finished.path / "cards.json").read_text())["cards"]
+    assert aimed <= {card["latent"] for card in cards} and len(cards) == 12
+
+
+def test_resume_does_nothing_twice(finished, organism):
+    before = {name: (finished.path / name).read_bytes() for name in FILES[2:13]}
+    run(TINY, finished.path, resume=True, model=organism)
+    assert {name: (finished.path / name).read_bytes() for name in before} == before
+    assert finished.manifest().test_reads == 1
+
+
+def test_the_same_seed_gives_the_same_prompts_and_figures(finished, organism, tmp_path):
+    again = run(TINY, tmp_path / "again", model=organism)
+    entries = [json.loads((d.path / "comparison.json").read_text()) for d in (finished, again)]
+    for one, two in zip(*(e["conditions"] for e in entries), strict=True):
+        assert (one["name"], one["prompt"], one["rate"], one["log_odds"]) == (two["name"], two["prompt"], two["rate"], two["log_odds"])
+
+
+def test_another_study_in_the_directory_is_refused(finished, organism):
+    with pytest.raises(UserError, match="describes another study"):
+        run(TINY.model_copy(update={"seed": 1}), finished.path, resume=True, model=organism)
+    with pytest.raises(UserError, match="not empty"):
+        run(TINY, finished.path, model=organism)
+
+
+def test_yaml_and_python_are_one_type():
+    assert Study.from_yaml(TINY.to_yaml()) == TINY
+    with pytest.raises(UserError, match=r"mine, field search.budgt"):
+        Study.from_yaml("search: {budgt: 3}", "mine")
+    with pytest.raises(UserError, match="unknown condition 'magic'"):
+        Study.from_yaml("conditions: [magic]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "missing.yaml", "--out", "x"], "missing.yaml"),
+        (["demo", "--persona", "greed"], "greed"),
+        (["nonsense"], "nonsense"),
+        (["report", "no_such_run"], "no_such_run"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_one_line(arguments, says, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "workbench.cli", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("workbench:")]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_import_do_not_load_torch():
+    code = "import sys, workbench, workbench.cli; assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

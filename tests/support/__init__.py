@@ -1,0 +1,1 @@
+"""What several tests need: toy models, tiny checkpoints, example data, a browser. No test imports another test."""

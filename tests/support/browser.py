@@ -1,0 +1,67 @@
+"""A real browser, and a list of everything that must not happen in a page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+AXE = ROOT / "node_modules/axe-core/axe.min.js"
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed: npm install --no-save axe-core")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+
+@contextmanager
+def open_browser(profile: Path, offline: bool = True) -> Iterator:
+    """A browser whose network is cut off, unless the page comes from a server of the test's own."""
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(profile), executable_path=CHROMIUM, args=FLAGS.split(), headless=True, offline=offline
+        )
+        yield context
+        context.close()
+
+
+def trouble_of(page, warnings: bool = True) -> list[str]:
+    """Filled while the page lives: errors (and warnings) that it writes to the console, errors that nothing caught, dialogs."""
+    trouble: list[str] = []
+    counted = ("error", "warning") if warnings else ("error",)
+    page.on("console", lambda message: trouble.append(message.text) if message.type in counted else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("dialog", lambda dialog: (trouble.append("a dialog opened"), dialog.dismiss()))
+    return trouble
+
+
+def axe_violations(page) -> list[str]:
+    """What axe-core finds wrong with the page, shadow roots included; the page's own policy does not stop it."""
+    page.evaluate(AXE.read_text())
+    return page.evaluate("axe.run().then((r) => r.violations.map((v) => v.id + ': ' + v.nodes[0].html.slice(0, 120)))")
+
+
+class Tab:
+    """One page with everything that must not happen noted down."""
+
+    def __init__(self, page) -> None:
+        self.page, self.trouble = page, trouble_of(page)
+        page.on("request", lambda request: self.trouble.append(request.url) if not request.url.startswith(("file:", "blob:", "data:")) else None)
+
+    def open(self, path: Path, fragment: str = "", width: int = 1280, scheme: str = "light") -> Tab:
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.goto("about:blank")
+        self.page.goto(path.as_uri() + fragment)
+        # polled by the clock: animation frames may stand still in a page that a loaded machine does not draw
+        self.page.wait_for_function("!document.querySelector('#scatter') || document.querySelector('#scatter svg')", polling=100)
+        return self
+
+    @property
+    def fragment(self) -> str:
+        return self.page.evaluate("decodeURIComponent(location.hash)")
