@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.errors import UserError
 from workbench.html_text import html_table
+from workbench.models.gguf_files import gguf_record
 from workbench.models.hook_sites import HOOKS, Site
 from workbench.models.loading import Backend, attach, choose_device, choose_dtype, load_weights, wrap
 from workbench.models.memory_estimate import memory_needed
@@ -106,6 +107,8 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     attach(model, tokenizer, source.name)
     runner = runner_for(model)
     yield DoctorFinding("revision", None, f"commit {source.revision}" if source.revision else f"a directory, no commit; weights {runner.fingerprint}")
+    if record := gguf_record(checkpoint.directory):
+        yield DoctorFinding("GGUF", None, _gguf_words(record))
     yield DoctorFinding("backend", None, _backend_words(runner, used, reason))
     yield _logits(runner, ids, wanted)
     yield _parts(runner, ids)
@@ -115,6 +118,11 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     yield from _tokens(runner)
     for stage, needed in memory_needed(runner.shape, parameters, dtype.itemsize).rows().items():
         yield DoctorFinding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
+
+
+def _gguf_words(record: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in record.get("quantisation", {}).items())
+    return f"converted from {record.get('file')} (sha256 {record.get('sha256')}); tensors: {kinds}; close to the published weights, not equal"
 
 
 def _backend_words(runner: Runner, used: str, reason: str | None) -> str:

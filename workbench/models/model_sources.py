@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 import workbench
 from workbench.errors import UserError
-from workbench.models.gguf_files import converted_directory, smollm_directory
+from workbench.models.gguf_files import converted_directory, is_gguf, smollm_directory
 
 #: Short names of hub repositories: the paper's three models.
 REPOSITORIES = {
@@ -39,19 +39,22 @@ class ModelSource:
 def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
     """The directory of a model.
 
-    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path (a Hugging Face directory, or one
-    with a single GGUF file of a Llama model), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path (a Hugging Face directory, a
+    GGUF file, or a directory with a single one), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
     now is recorded as a commit hash. The local cache is asked first, the network only when the cache lacks the model
     and HF_HUB_OFFLINE is not set. UserError when nothing is found.
     """
     text, path = str(name), Path(name).expanduser()
-    if revision is not None and (text in _OWN or path.is_dir()):
+    if revision is not None and (text in _OWN or path.exists()):
         raise UserError(f"revision {revision!r} is for repositories of the hub; {text} is none")
     if text in _OWN:
         return _OWN[text](text)
+    if is_gguf(path):
+        return ModelSource(text, converted_directory(path.resolve()))
     if path.is_dir():
-        only_gguf = not (path / "config.json").exists() and any(path.glob("*.gguf"))
-        return ModelSource(text, converted_directory(path) if only_gguf else path.resolve())
+        return ModelSource(text, path.resolve())
+    if path.is_file():
+        raise UserError(f"{name} is a file: expected a model's directory, or a .gguf file")
     if not _REPOSITORY.fullmatch(text) or isinstance(name, Path):
         raise UserError(f"no model directory at {name}")
     return _from_hub(text, REPOSITORIES.get(text.lower(), text), revision)
