@@ -168,3 +168,6 @@ def test_user_mistakes_are_told_in_one_line(model):
         make_contexts(model, split, slot="head")
     with pytest.raises(UserError, match="empty prompt"):
         encode_prompt(model, make_contexts(model, split, n=1), "  ")
+    for prompt in ("be \udcff calm", "be \ud83d"):
+        with pytest.raises(UserError, match="half of a character"):
+            encode_prompt(model, make_contexts(model, split, n=1), prompt)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.toy_models import random_model, toy_persona
 from workbench.activations import ActivationStore
 from workbench.errors import UserError
-from workbench.models import Site, runner_for
+from workbench.models import Site, load_model, runner_for
 from workbench.objectives import Readout, latent_activation
 from workbench.sae import (
     PRESETS,
@@ -437,3 +437,8 @@ def test_context_texts_are_contexts_with_an_answer_under_varied_system_texts():
     with_system = sum("system" in text for text in texts)
     assert 25 < with_system <= 50 and len(set(made)) > 40
     assert made == context_texts(model, split, n=50) != context_texts(model, split, n=50, seed=1)
+
+
+def test_the_stored_fingerprint_is_still_the_embedded_models() -> None:
+    """A literal of the stored card: renaming a class or a field must not make every stored run and SAE another model's."""
+    assert runner_for(load_model("organism")).fingerprint == "7b5030811f27f666"

@@ -24,6 +24,7 @@ from torch import Tensor
 from workbench.budget import Meter
 from workbench.errors import UserError
 from workbench.models.hook_sites import Site
+from workbench.text_forms import require_whole_text
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Runner(ABC):
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when sizes or weights do (64 elements of each weight are read)."""
-        digest = hashlib.sha256(repr(self.shape).encode())
+        sizes = ", ".join(f"{name}={value!r}" for name, value in vars(self.shape).items())
+        digest = hashlib.sha256(f"Shape({sizes})".encode())  # not repr: a class renamed would be another model in stored runs
         for name, weight in sorted(self.model.named_parameters()):
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 64)][:64]
@@ -125,6 +127,7 @@ class Runner(ABC):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, no special token added (rendered text holds its own)."""
+        require_whole_text(text, f"the text {text[:40]!r}")
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
