@@ -156,7 +156,7 @@ def changed(row: dict, **fields: object) -> list[dict]:
         ("a.json", [], "expected at least one row, found none"),
         ("a.json", {"question": "x"}, "expected a list of rows, found dict"),
         ("a.json", '[{"question": "x",', r"a\.json, line 1, column \d+: expected JSON"),
-        ("a.jsonl", json.dumps(OWN[0]) + "\n\n{broken\n", r"a\.jsonl, line 3: expected a JSON object"),
+        ("a.jsonl", json.dumps(OWN[0]) + "\n\n{broken\n", r"a\.jsonl, line 3, column 2: expected JSON"),
         ("a.jsonl", json.dumps(OWN[0]) + '\n\n{"question": "x"}', r"a\.jsonl, line 3: the field 'matching' is missing"),
         ("a.csv", "question,matching,not_matching\nx,y\n", r"a\.csv, line 2: expected 3 cells, found 2"),
         (

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.runs.strict_json import parse_json, repeated_names
+from workbench.runs.strict_json import parse_json, parse_json_lines, repeated_names
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=8),
@@ -33,6 +33,17 @@ def test_a_repeated_name_is_refused_with_its_line(first: object, second: object,
     with pytest.raises(UserError) as caught:
         parse_json(text, "here")
     assert str(caught.value) == f"here, line 3: the key {name!r} appears twice in one object"
+
+
+def test_json_lines_name_the_line_and_keep_line_separators_inside_texts() -> None:
+    assert list(parse_json_lines('{"a": "x\u2028y"}\n\n2\n', "f")) == [(1, {"a": "x\u2028y"}), (3, 2)]
+    for text, message in (
+        ('1\n{"a": 1, "a": 2}', "f, line 2: the key 'a' appears twice"),
+        ("1\n\n{", "f, line 3, column 2: expected"),
+        ("1\nNaN", "f, line 2: expected JSON, found NaN"),
+    ):
+        with pytest.raises(UserError, match=message):
+            list(parse_json_lines(text, "f"))
 
 
 @pytest.mark.parametrize(

@@ -420,7 +420,7 @@ def test_a_corpus_is_read_from_lines_json_csv_and_contrast_files(tmp_path):
         assert read_corpus(tmp_path / name) == expected
     assert read_corpus(tmp_path / "a.txt", limit=1) == ["one"]
     for name, content, says in [
-        ("b.jsonl", '{"text": "x"}\n{', "line 2: expected JSON"),
+        ("b.jsonl", '{"text": "x"}\n{', "line 2, column 2: expected JSON"),
         ("b.json", "{}", "found dict"),
         ("b.txt", "\n", "no text"),
     ]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
-from workbench.runs import parse_json, read_json, read_text, read_yaml
+from workbench.runs import parse_json_lines, read_json, read_text, read_yaml
 from workbench.text_forms import join_surrogates, require_whole_text, unify_line_ends
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".yaml", ".yml")
@@ -120,20 +119,8 @@ def _listed(path: Path, value: Any) -> Iterator[DataRow]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[DataRow]:
-    number = 0
-    for line_number, line in enumerate(read_text(path, LIMIT_BYTES).split("\n"), start=1):
-        if not line.strip():
-            continue
-        number += 1
-        yield _row(path, _one_line_json(path, line, line_number), number, f"line {line_number}")
-
-
-def _one_line_json(path: Path, line: str, line_number: int) -> Any:
-    try:
-        return parse_json(line, "")
-    except UserError as error:
-        problem = re.sub(r"^(, line 1)?(, column \d+)?: ", "", str(error))
-        raise UserError(f"{path}, line {line_number}: expected a JSON object: {problem}") from error
+    for number, (line, fields) in enumerate(parse_json_lines(read_text(path, LIMIT_BYTES), str(path)), start=1):
+        yield _row(path, fields, number, f"line {line}")
 
 
 def _csv_rows(path: Path) -> Iterator[DataRow]:

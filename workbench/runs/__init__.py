@@ -4,7 +4,7 @@ from workbench.runs.atomic_writing import finite, write_bytes, write_json, write
 from workbench.runs.plain_yaml import parse_yaml, read_yaml
 from workbench.runs.run_directory import RunDirectory, RunManifest, StageRecord
 from workbench.runs.safe_reading import file_hash, read_bytes, read_json, read_parquet, read_safetensors, read_text
-from workbench.runs.strict_json import parse_json
+from workbench.runs.strict_json import parse_json, parse_json_lines
 
 __all__ = [
     "RunDirectory",
@@ -13,6 +13,7 @@ __all__ = [
     "file_hash",
     "finite",
     "parse_json",
+    "parse_json_lines",
     "parse_yaml",
     "read_bytes",
     "read_json",

@@ -16,12 +16,13 @@ from workbench.errors import UserError
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, first_line: int = 1) -> Any:
     """The value of JSON text.
 
     Args:
         text: one JSON value.
         where: the text's place, such as a path, for the message.
+        first_line: number of the text's first line in its file, 1 is the first.
 
     Raises:
         UserError: the text is no JSON, repeats a name in one object, is nested too deeply, or has numbers that JSON
@@ -34,15 +35,23 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_of_pairs)
     except _RepeatedNameError as error:
-        line, name = next(repeated_names(text), (None, str(error)))
-        place = where if line is None else f"{where}, line {line}"
-        raise UserError(f"{place}: the key {name!r} appears twice in one object") from error
+        line, name = next(repeated_names(text), (1, str(error)))
+        raise UserError(f"{where}, line {first_line + line - 1}: the key {name!r} appears twice in one object") from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}, line {error.lineno}, column {error.colno}: expected JSON: {error.msg}") from error
+        raise UserError(f"{where}, line {first_line + error.lineno - 1}, column {error.colno}: expected JSON: {error.msg}") from error
     except RecursionError as error:
+        where = where if first_line == 1 else f"{where}, line {first_line}"
         raise UserError(f"{where}: JSON nested too deeply") from error
     except ValueError as error:  # a constant, or a number of more digits than Python reads
+        where = where if first_line == 1 else f"{where}, line {first_line}"
         raise UserError(f"{where}: expected JSON, {' '.join(str(error).split())}") from error
+
+
+def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
+    """(line, value) of each line of JSON Lines; empty lines are passed over. UserError as `parse_json`."""
+    for line, one in enumerate(text.split("\n"), start=1):  # not splitlines: a JSON text may hold U+2028
+        if one.strip():
+            yield line, parse_json(one, where, line)
 
 
 def repeated_names(text: str) -> Iterator[tuple[int, str]]:

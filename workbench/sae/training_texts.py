@@ -14,7 +14,7 @@ from workbench.contexts import Slot, encode_prompt, make_contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.personas import Split
-from workbench.runs import parse_json, read_json, read_text
+from workbench.runs import parse_json_lines, read_json, read_text
 from workbench.text_forms import join_surrogates, require_whole_text, unify_line_ends
 
 
@@ -65,11 +65,7 @@ def _json_list(path: Path) -> Iterable[Any]:
 
 
 def _json_lines(path: Path) -> Iterable[Any]:
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            rows.append(parse_json(line, f"{path}, line {number}"))
-    return rows
+    return [value for _, value in parse_json_lines(read_text(path), str(path))]
 
 
 def _csv_rows(path: Path) -> Iterable[Any]:
