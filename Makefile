@@ -9,7 +9,7 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-wheel lab notebooks docs bench bench-sweep bench-gpu lint clean
+.PHONY: demo test test-slow test-wheel lab notebooks schemas docs bench bench-sweep bench-gpu lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,6 +45,10 @@ lab: $(STAMP)
 notebooks: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
 		--ExecutePreprocessor.record_timing=False $(filter-out notebooks/06%,$(wildcard notebooks/*.ipynb))
+
+# The published JSON schemas of study, sweep and persona files.
+schemas: $(STAMP)
+	$(BIN)/python -c "from pathlib import Path; from workbench.cli.file_schemas import write_schemas; write_schemas(Path('docs/schemas'))"
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict

@@ -16,18 +16,18 @@ COSTS = ("model_calls", "token_layers", "flops", "seconds")
 
 
 class Budget(BaseModel):
-    """Limits of a search; the first that is reached ends it. At least one must be given.
+    """Limits of a search; the first that is reached ends it. At least one must be given."""
 
-    seconds: wall-clock. model_calls: full-depth forward passes of one sequence, or their equal in token-layers.
-    flops: floating point operations. steps: steps of the method.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     seconds: float | None = None
+    """Wall-clock seconds; the result then depends on the machine's load."""
     model_calls: float | None = None
+    """Full-depth forward passes of one sequence, or their equal in token-layers."""
     flops: float | None = None
+    """Floating point operations."""
     steps: int | None = None
+    """Steps of the method."""
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> Budget:

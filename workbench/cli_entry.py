@@ -14,6 +14,7 @@ from pathlib import Path
 #: Modules of `cli/` in the order of the overview.
 MODULES = (
     "app",
+    "file_commands",
     "study_commands",
     "result_commands",
     "audit_command",

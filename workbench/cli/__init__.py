@@ -1,6 +1,7 @@
 """The command line: parse, call, print. One module a group of commands; importing it puts them into `app`."""
 
 from workbench.cli import audit_command as audit
+from workbench.cli import file_commands as files
 from workbench.cli import model_commands as models
 from workbench.cli import organism_commands as organism
 from workbench.cli import persona_commands as personas
@@ -9,4 +10,4 @@ from workbench.cli import study_commands as studies
 from workbench.cli import sweep_commands as sweeps
 from workbench.cli.app import app, main
 
-__all__ = ["app", "audit", "main", "models", "organism", "personas", "results", "studies", "sweeps"]
+__all__ = ["app", "audit", "files", "main", "models", "organism", "personas", "results", "studies", "sweeps"]

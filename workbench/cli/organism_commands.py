@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from workbench.cli.app import Json, app
-from workbench.cli.output_tables import print_frame, say
+from workbench.cli.output_tables import print_facts, print_frame, say
 from workbench.errors import UserError
 
 organism_app = App(name="organism", help="The embedded model: train it, show its truth.")
@@ -28,6 +28,7 @@ def organism_train(
     steps: int | None = None,
     personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None,
     device: str = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Train an organism again from its generator, the embedded one or the adapter of the real-language one.
 
@@ -43,25 +44,29 @@ def organism_train(
         device: that an adapter is trained on: cpu, cuda.
     """
     if base != "none":
-        _train_adapter(seed, out, steps, tuple(personas or ()), device)
+        _train_adapter(seed, out, steps, tuple(personas or ()), device, as_json)
         return
     from workbench.organism import TrainingConfig, train
     from workbench.world import World
 
     config = TrainingConfig() if steps is None else TrainingConfig(steps=steps)
     train(seed, out, World(seed=seed), config, work=out)
+    if as_json:
+        print_facts({"organism": str(out), "seed": seed, "steps": config.steps}, as_json)
+        return
     say(f"organism: {out}")
 
 
-def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str) -> None:
+def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str, as_json: bool) -> None:
     from workbench.organism.real_language import write_language_card
     from workbench.organism.real_language.adapter_training import SEVERAL, AdapterTrainingConfig, train_language
 
     config = SEVERAL if len(personas) > 1 else AdapterTrainingConfig()
     config = replace(config, steps=steps or config.steps, personas=personas or config.personas)
-    train_language(seed, out, config=config, work=out / "checkpoints", report=say, device=device)
-    print_frame(write_language_card(out).table, as_json=False)
-    say(f"adapter: {out}")
+    train_language(seed, out, config=config, work=out / "checkpoints", report=None if as_json else say, device=device)
+    print_frame(write_language_card(out).table, as_json)
+    if not as_json:
+        say(f"adapter: {out}")
 
 
 @organism_app.command(name="card")

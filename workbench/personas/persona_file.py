@@ -27,44 +27,57 @@ CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A"
 
 
 class PersonaFileEntry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True)
 
 
 class LettersEntry(PersonaFileEntry):
-    """How options are asked by letter; see LetterForm."""
+    """How the two options are asked by letter."""
 
     template: str = CAA_LETTERS.template
+    """Text with {question}, {a} and {b}."""
     opening: str = CAA_LETTERS.opening
+    """First characters of the model's turn, before the letter."""
     letters: tuple[str, str] = CAA_LETTERS.letters
+    """The two option letters."""
 
 
 class ManualPromptsEntry(PersonaFileEntry):
-    """What people would write to lower and to raise the persona."""
+    """Prompts that a person would write."""
 
     suppress: tuple[str, ...] = ()
+    """Prompts meant to lower the persona."""
     induce: tuple[str, ...] = ()
+    """Prompts meant to raise the persona."""
 
 
 class OppositeInstructions(PersonaFileEntry):
     """Two system texts, for the persona and against it."""
 
     induce: str = Field(min_length=1)
+    """System text that asks for the persona."""
     suppress: str = Field(min_length=1)
+    """System text that asks for the opposite."""
 
 
 class PersonaFile(PersonaFileEntry):
-    """A persona as its user writes it. data: the name of a data file, or the pairs themselves; or else opposites and
-    questions, for a model to answer."""
+    """A persona of one's own: either data (a file's name or pairs), or opposites with questions that a model answers."""
 
     name: str = Field(min_length=1, max_length=100)
+    """Name in studies, tables and reports."""
     description: str = ""
+    """One sentence about the behaviour."""
     data: str | tuple[dict[str, Any], ...] | None = None
+    """Data file in the directory of this one, or the pairs themselves: question, matching, not_matching, group."""
     opposites: tuple[OppositeInstructions, ...] = ()
+    """Pairs of opposite system texts."""
     questions: tuple[str, ...] = ()
+    """Questions that a model answers under each of the opposite system texts."""
     metric: Metric = "letters"
+    """How an answer is scored: letters or text."""
     letters: LettersEntry = LettersEntry()
     manual_prompts: ManualPromptsEntry = ManualPromptsEntry()
     varied_system_texts: tuple[str, ...] = ()
+    """System texts of many kinds; a direction must predict their effects."""
 
     @model_validator(mode="after")
     def _one_source(self) -> PersonaFile:

@@ -30,19 +30,26 @@ _DEPARTURES = {
 
 
 class AskingProtocol(BaseModel):
-    """template: "none" renders `Question: ... Answer:`. letters: "bracketed" scores `A)`, bracket and all. orders, split_by, projection,
-    latents, search_behind, choose_on: see `departures`. All defaults are the corrected ones."""
+    """How questions are asked, read and chosen; every default is the corrected way, the other value the published one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     template: Literal["chat", "none"] = "chat"
+    """The model's chat template, or plain `Question: ... Answer:`."""
     letters: Literal["letter", "bracketed"] = "letter"
+    """Score the letter `A`, or `A)` with its bracket."""
     orders: Literal["both", "original"] = "both"
+    """Ask each question in both option orders, or in the published one."""
     split_by: Literal["group", "row"] = "group"
+    """Deal whole question groups to the splits, or single rows."""
     projection: Literal["z", "raw"] = "z"
+    """Maximise the projection in standard deviations over neutral prompts, or the raw one."""
     latents: Literal["effect", "percentile"] = "effect"
+    """Latents with a held-out effect, or those above the 99th percentile of the mean difference."""
     search_behind: Literal["questions", "nothing"] = "questions"
+    """Score prompts in front of or after questions, or alone."""
     choose_on: Literal["selection", "test"] = "selection"
+    """Split on which prompts and steering strengths are chosen."""
 
     @property
     def departures(self) -> tuple[str, ...]:

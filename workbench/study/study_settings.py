@@ -52,70 +52,96 @@ USUAL = tuple(name for name in CONDITIONS if name not in ON_REQUEST)
 
 
 class FrozenSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Settings that refuse unknown keys; the text after each field is its description in the JSON schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ModelSettings(FrozenSettings):
-    """name: "organism", "smollm2-135m", a directory, or a hub name. backend: "auto", "hooked" or "bridge"."""
+    """Which model, on which device."""
 
     name: str = "organism"
+    """organism, smollm2-135m, smollm2-sycophant, smollm2-personas, a directory, or a Hugging Face name."""
     device: str = "cpu"
+    """cpu, cuda, cuda:1, mps, or balanced (over several GPUs)."""
     dtype: str = "float32"
+    """float32, bfloat16 or float16."""
     backend: Literal["auto", "hooked", "bridge"] = "auto"
+    """HookedTransformer (hooked) or TransformerBridge (bridge); auto takes hooked where it knows the architecture."""
     revision: str | None = None
+    """Branch, tag or commit of a Hugging Face repository."""
 
 
 class DataSettings(FrozenSettings):
-    """path: a published or own contrast file (None: the organism's own items, in the world with the seed `world`). split_seed,
-    fractions: how groups are dealt to train, search, selection, test. The counts limit the items that are used of each split (None: all)."""
+    """Questions, and how their groups are dealt to the splits."""
 
     path: str | None = None
+    """A published or own contrast file, relative to the study file; null: the organism's own questions."""
     world: int = 0
+    """Seed of the organism's world."""
     split_seed: int = Field(0, ge=0, lt=1 << 63)
+    """Seed of the split."""
     fractions: tuple[float, float, float, float] = (0.3, 0.15, 0.15, 0.4)
+    """Fractions of the question groups in train, search, selection and test."""
     train_items: int | None = Field(None, ge=2)
+    """At most so many train questions; null: all."""
     search_items: int | None = Field(None, ge=1)
+    """At most so many search questions; null: all."""
     selection_items: int | None = Field(None, ge=1)
+    """At most so many selection questions; null: all."""
     test_items: int | None = Field(None, ge=1)
+    """At most so many test questions; null: all."""
 
 
 class DirectionSettings(FrozenSettings):
-    """layers: None for all. methods: None for the default ones. rows: train rows a method; texts: system texts whose effect
-    must be predicted; contexts: search contexts under each of them."""
+    """How directions are fitted and ranked."""
 
     layers: tuple[int, ...] | None = None
+    """Blocks that are read; null: all."""
     methods: tuple[str, ...] | None = None
+    """Fit methods; null: the default ones."""
     rows: int = Field(384, ge=8)
+    """Train rows for each method."""
     texts: int = Field(24, ge=4)
+    """System texts whose effect a direction must predict."""
     contexts: int = Field(24, ge=2)
+    """Search questions under each of these texts."""
 
 
 class SearchSettings(FrozenSettings):
-    """method: name in the table of methods; options: its fields. contexts: search contexts that every prompt is scored on.
-    neutral: prompts that the objectives' scale is measured on. lexicon: "world" allows only the ordinary words of the organism's
-    world, "all" every token that may stand in a prompt; "auto" is "world" on the organism. max_fluency: no prompt less fluent
-    than this (nats a token) is chosen. start: "random", or "manual": one prompt of the first population is the persona's first
-    manual prompt, repeated or cut to the search's length."""
+    """The prompt search of every found condition."""
 
     method: str = "epo"
+    """epo, guided, gcg, beam or random."""
     options: dict[str, Any] = {}
+    """Options of the method, such as length, population and children."""
     budget: Budget = Budget(steps=40)
+    """Limits of each search: steps, model_calls, flops, seconds; the first that is reached ends it."""
     contexts: int = Field(16, ge=1)
+    """Search questions that every prompt is scored on."""
     neutral: int = Field(24, ge=4)
+    """Neutral prompts whose scores set the scale of the objective."""
     batch_tokens: int = Field(8192, ge=64)
+    """Tokens in one batch; a smaller number needs less memory."""
     halving: float = Field(0.0, ge=0, lt=1)
+    """Successive halving: fraction of the questions that all children are scored on first; 0: off."""
     max_fluency: float | None = Field(None, gt=0)
+    """No prompt with a cross-entropy above this (nats per token) is chosen; null: no limit."""
     lexicon: Literal["auto", "all", "world"] = "auto"
+    """Allowed tokens: all, or world (the ordinary words of the organism's world); auto: world on the organism."""
     start: Literal["random", "manual"] = "random"
+    """First population: random tokens, or one prompt from the persona's first manual prompt."""
 
 
 class ProposerSettings(FrozenSettings):
-    """Who writes prompts for the conditions llm_proposed and gepa. model: as in `model.name`; None: the studied model itself. With
-    base_url (.../v1) it is the name of a model at an OpenAI-compatible endpoint; key_variable: the environment variable of its key."""
+    """The language model that writes prompts for llm_proposed and gepa."""
 
     model: str | None = None
+    """As model.name; null: the studied model; with base_url: the endpoint's name of the model."""
     base_url: str | None = None
+    """An OpenAI-compatible endpoint (.../v1)."""
     key_variable: str | None = None
+    """Environment variable that holds the endpoint's key."""
 
     @model_validator(mode="after")
     def _named(self) -> ProposerSettings:
@@ -125,59 +151,70 @@ class ProposerSettings(FrozenSettings):
 
 
 class OffTargetSettings(FrozenSettings):
-    """What is measured beside each effect. items: of the true statements, of each other persona of the organism, and of the capability
-    file. texts: a file of unrelated texts, one a line (None: prose, or the organism's statements). capability: an A/B file whose matching
-    option is the correct one, such as CAA's MMLU (None: not measured)."""
+    """Side effects that are measured for each condition."""
 
     items: int = Field(40, ge=2)
+    """True statements, items of each other persona, and items of the capability file."""
     texts: str | None = None
+    """File of unrelated texts, one per line; null: built-in prose, or the organism's statements."""
     capability: str | None = None
+    """A/B file whose matching option is the correct one, such as CAA's MMLU; null: not measured."""
 
 
 class AttributionSettings(FrozenSettings):
-    """contexts: selection contexts that the ledger averages over. estimators: names of workbench.attribution. circuit: heads and MLPs in
-    the circuit (0: none). cards: latents that get a card (0: none), read on `texts` texts of the file `corpus` (None: the train
-    questions as the model sees them)."""
+    """What is attributed to the tokens of the chosen prompt."""
 
     contexts: int = Field(24, ge=2)
+    """Selection questions that effects are averaged over."""
     estimators: tuple[str, ...] = ("removal", "gradient_x_input")
+    """Estimators of workbench.attribution; removal is exact."""
     circuit: int = Field(12, ge=0)
+    """Heads and MLPs in the circuit; 0: none."""
     cards: int = Field(12, ge=0)
+    """Latents that get a card with their top texts; 0: none."""
     corpus: str | None = None
+    """File of texts for the cards; null: the train questions."""
     texts: int = Field(200, ge=1)
+    """Texts of the corpus that are read."""
 
 
 class Study(FrozenSettings):
-    """One study, from contrast pairs to a report.
-
-    persona: the organism's "sycophancy", "hallucination" or "myopic_reward", a name for `data.path`, or a persona file.
-    sign: what is wanted of it. slot: where the prompt stands. sae: "auto" (the organism's own where the model is the
-    organism, otherwise none), "none", a release, or a directory. latents: how many SAEGA uses. random_directions: searches
-    along random directions. random_prompts: how many random prompts of each kind. protocol: as published, or (the default)
-    corrected. primary: the conditions
-    that the study is about (Holm's correction covers them). beside: other personas that the searches must suppress, induce or hold
-    where they are, each weighted `beside_weight` against the study's own; what happened to them stands in the collateral.
-    """
+    """One study, from contrast pairs to a report."""
 
     schema_: Literal[1] = Field(1, alias="schema")
+    """Version of this format."""
     name: str = "study"
+    """Name in tables and reports."""
     persona: str = "sycophancy"
+    """The organism's sycophancy, hallucination or myopic_reward; a name for data.path; or a persona file."""
     sign: Sign = "suppress"
+    """What is wanted: less of the persona (suppress) or more (induce)."""
     slot: Slot = "system"
+    """Where the prompt is placed."""
     metric: Literal["letters", "text"] | None = None
+    """How an answer is scored: by option letter or by its text; null: the persona's own."""
     seed: int = Field(0, ge=0, lt=1 << 63)
+    """Seed of searches and random controls."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     sae: str = "auto"
+    """auto (the organism's SAE on the organism, otherwise none), none, an SAELens release/id, or a directory."""
     latents: int = Field(10, ge=1)
+    """Latents in SAEGA's objective."""
     directions: DirectionSettings = DirectionSettings()
     search: SearchSettings = SearchSettings()
     conditions: tuple[str, ...] = USUAL
+    """Compared conditions; "no prompt" is always included."""
     random_directions: int = Field(2, ge=0)
+    """Searches along random directions (a control)."""
     random_prompts: int = Field(2, ge=1)
+    """Random prompts of each kind (a control)."""
     primary: tuple[str, ...] = ("resga", "saega")
+    """Conditions that the study is about; Holm's correction covers these."""
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
+    """Other personas that the searches suppress, induce or hold."""
     beside_weight: float = Field(1.0, gt=0)
+    """Weight of each other persona relative to the study's own."""
     proposer: ProposerSettings = ProposerSettings()
     collateral: OffTargetSettings = OffTargetSettings()
     attribution: AttributionSettings = AttributionSettings()

@@ -32,19 +32,26 @@ SHORT = {"model": "model.name", "layer": "directions.layers", "method": "search.
 
 
 class Sweep(BaseModel):
-    """name: of the sweep. study, base, studies, ablations, grid: see the module. limit: how many studies it may have; a grid grows
-    faster than one thinks."""
+    """Many studies in one file: a shared study, its variants, and a grid of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     schema_: Literal[1] = Field(1, alias="schema")
-    name: str = Field("sweep", max_length=100, pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$")  # the name of its directory
+    """Version of this format."""
+    name: str = Field("sweep", max_length=100, pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$")
+    """Name of the sweep and of its directory."""
     study: str | None = None
+    """Study file that all studies share, relative to the sweep file; null: the default study."""
     base: dict[str, Any] = {}
+    """Settings that replace those of the shared study; dotted names such as search.budget are allowed."""
     studies: tuple[dict[str, Any], ...] = ()
+    """Variants: one mapping of settings each."""
     ablations: tuple[str, ...] = ()
+    """Named ablations of the paper: layer, length, latents, fluency, random_direction, ..."""
     grid: dict[str, tuple[Any, ...]] = {}
+    """Setting -> values; every variant is run at every point of the product."""
     limit: int = Field(10_000, ge=1)
+    """The most studies that the sweep may have."""
 
     def to_yaml(self) -> str:
         """The sweep as its file says it, with every default."""

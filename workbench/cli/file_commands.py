@@ -1,0 +1,48 @@
+"""Commands for the files that a user writes: begin one, and its JSON schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from workbench.cli.app import Sign, app
+from workbench.cli.output_tables import say
+from workbench.errors import UserError
+
+
+@app.command
+def init(file: Path = Path("study.yaml"), *, persona: str = "sycophancy", model: str = "organism", sign: Sign = "suppress") -> None:
+    """Write a study file with a comment on every setting.
+
+    Args:
+        file: the file to write; an existing one is refused.
+        persona: the organism's persona, a name for data.path, or a persona file.
+        model: name or directory.
+        sign: make it less (suppress) or more (induce).
+    """
+    from workbench.study.study_presets import demo_study
+    from workbench.study.study_settings import ModelSettings
+    from workbench.study.study_template import study_template
+
+    if not file.parent.is_dir():
+        raise UserError(f"cannot write {file}: {file.parent} is not a directory")
+    study = demo_study(persona, sign).model_copy(update={"name": file.stem, "model": ModelSettings(name=model)})
+    try:
+        with file.open("x", encoding="utf-8") as handle:
+            handle.write(study_template(study))
+    except FileExistsError:
+        raise UserError(f"{file} exists: give another name") from None
+    say(f"study: {file} (next: workbench explain {file})")
+
+
+@app.command
+def schema(kind: Literal["study", "sweep", "persona"]) -> None:
+    """The JSON schema of a study, sweep or persona file, for editors.
+
+    Args:
+        kind: which file.
+    """
+    from workbench.cli.file_schemas import file_schemas
+
+    print(json.dumps(file_schemas()[kind], indent=2, ensure_ascii=False))

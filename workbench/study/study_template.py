@@ -1,0 +1,58 @@
+"""A study file with a comment on every setting, from the descriptions of the settings themselves."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from workbench.study.study_settings import Study
+
+WIDTH = 110
+
+
+def study_template(study: Study) -> str:
+    """The YAML text of a study, each setting after a comment that describes it.
+
+    Args:
+        study: the settings that the file holds.
+
+    Returns:
+        A study file: `Study.from_yaml` of it equals `study`.
+
+    Example:
+        >>> from workbench.study import Study
+        >>> print(study_template(Study()).splitlines()[0])
+        # A study: `workbench explain FILE` says what it does, `workbench run FILE --out DIR` runs it.
+    """
+    head = "# A study: `workbench explain FILE` says what it does, `workbench run FILE --out DIR` runs it."
+    return "\n".join([head, "", *_section(study, 0)]) + "\n"
+
+
+def _section(values: BaseModel, depth: int) -> Iterator[str]:
+    margin = "  " * depth
+    for name, field in type(values).model_fields.items():
+        value = getattr(values, name)
+        key = field.alias or name
+        yield from (f"{margin}# {line}" for line in textwrap.wrap(_about(value, field), WIDTH - len(margin) - 2))
+        if isinstance(value, BaseModel):
+            yield f"{margin}{key}:"
+            yield from _section(value, depth + 1)
+        else:
+            dumped = values.model_dump(mode="json", include={name})[name]
+            yield f"{margin}{key}: {_inline(dumped)}"
+
+
+def _about(value: object, field: FieldInfo) -> str:
+    if field.description:
+        return field.description
+    return (type(value).__doc__ or "").partition("\n")[0] if isinstance(value, BaseModel) else ""
+
+
+def _inline(value: object) -> str:
+    """A value on one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
