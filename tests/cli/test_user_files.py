@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from tests.support.paths import ROOT
 from workbench import cli
 from workbench.cli.file_schemas import file_schemas
 from workbench.errors import UserError
@@ -18,7 +18,6 @@ from workbench.study.study_presets import demo_study
 from workbench.study.study_template import study_template
 from workbench.sweep import Sweep
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import workbench
+from tests.support.paths import ROOT
 
-ROOT = Path(workbench.__file__).parents[1]
 DATA = ("organism", "language_organism", "language_personas")
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="no checkout to build from")
 
