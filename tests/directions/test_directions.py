@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -381,6 +381,47 @@ def test_safetensors_keep_everything(tmp_path):
     again = load_directions(save_directions(both, tmp_path / "d.safetensors"))
     for a, b in zip(both, again, strict=True):
         assert torch.equal(a.vector, b.vector) and a.to_json() == b.to_json() and a.site == b.site
+
+
+def gguf_of(path, vector, kind):
+    """A control vector with one tensor of a GGUF type."""
+    writer = GGUFWriter(path, "controlvector")
+    raw = vector if kind.name in ("F64",) else quantize(vector, kind)
+    writer.add_tensor("direction.1", raw, raw_dtype=None if kind.name in ("F64", "F32") else kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_vector_of_any_type_has_its_own_numbers(tmp_path):
+    """Not the bytes. The oracles: NumPy's own halves, the upper 16 bits of a float32, and Q8_0's blocks of 32 by hand."""
+    vector = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    bits = ((vector.view(np.uint32) + 0x7FFF + ((vector.view(np.uint32) >> 16) & 1)) >> 16).astype(np.uint32) << 16
+    blocks = vector.reshape(-1, 32)
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / 127
+    wanted = {
+        "F32": vector,
+        "F64": vector,
+        "F16": vector.astype(np.float16).astype(np.float32),
+        "BF16": bits.view(np.float32),
+        "Q8_0": (scale.astype(np.float16).astype(np.float32) * np.round(blocks / scale)).reshape(-1),
+    }
+    for name, numbers in wanted.items():
+        source = vector.astype(np.float64) if name == "F64" else vector
+        found = read_gguf(gguf_of(tmp_path / f"{name}.gguf", source, GGMLQuantizationType[name])).vectors[1].numpy()
+        np.testing.assert_allclose(found, numbers, rtol=0, atol=1e-6, err_msg=name)
+    with pytest.raises(UserError, match=r"'direction.1' has the shape \[32, 2\]: expected one vector"):
+        read_gguf(gguf_of(tmp_path / "two.gguf", vector.reshape(2, 32), GGMLQuantizationType.F32))
+    with pytest.raises(UserError, match="has the type I32, which is not read"):
+        integers = GGUFWriter(tmp_path / "i.gguf", "controlvector")
+        integers.add_tensor("direction.1", np.arange(4, dtype=np.int32))
+        integers.write_header_to_file()
+        integers.write_kv_data_to_file()
+        integers.write_tensors_to_file()
+        integers.close()
+        read_gguf(tmp_path / "i.gguf")
 
 
 def test_gguf_names_block_outputs_as_repeng_and_llama_cpp_do(tmp_path):

@@ -368,7 +368,7 @@ def _first(tensors: dict[str, torch.Tensor]) -> str:
         (_to_pickle, r"expected adapter_model.safetensors, found adapter_model.bin \(pickles can run code"),
         (_edit_config(r=4), "expected rank 4 as in adapter_config.json, found 2 and 2"),
         (_edit_config(peft_type="IA3"), "expected peft_type 'LORA', found 'IA3'"),
-        (_edit_config(use_dora=True), "only plain LoRA is merged: expected use_dora False"),
+        (_edit_config(use_dora=True), "only plain LoRA is merged: the setting use_dora needs other arithmetic, found True"),
         (_edit_config(r="8"), "expected a rank r of at least 1"),
         (_edit_weights(lambda t: t.pop(_first(t))), "expected pairs|has no lora_B"),
         (_edit_weights(lambda t: t[_first(t)].fill_(float("nan"))), "not finite"),

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, ReaderTensor, dequantize
 from jaxtyping import Float
 from torch import Tensor
 
@@ -101,7 +101,7 @@ def read_gguf(path: str | Path) -> ControlVector:
         reader = GGUFReader(path)
         architecture = _text_field(reader, "general.architecture")
         hint = _text_field(reader, "controlvector.model_hint")
-        found = {t.name: np.array(t.data, dtype=np.float32) for t in reader.tensors if t.name.startswith("direction.")}
+        found = {t.name: _numbers(path, t) for t in reader.tensors if t.name.startswith("direction.")}
     except (ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise UserError(f"{path}: expected a GGUF control vector, found something else ({error})") from error
     if architecture != "controlvector" or not found:
@@ -113,6 +113,18 @@ def read_gguf(path: str | Path) -> ControlVector:
         raise UserError(f"{path}: tensor {strange[0]!r} names no layer")
     vectors = {int(name.removeprefix("direction.")): torch.from_numpy(v).reshape(-1) for name, v in found.items()}
     return ControlVector(_checked(path, dict(sorted(vectors.items()))), hint)
+
+
+def _numbers(path: Path, tensor: ReaderTensor) -> Float[np.ndarray, " d_model"]:
+    """A tensor's numbers in float32, whatever its type. UserError for a type that is not read."""
+    if len(tensor.shape) != 1:
+        raise UserError(f"{path}: tensor {tensor.name!r} has the shape {tensor.shape.tolist()}: expected one vector")
+    if tensor.tensor_type == GGMLQuantizationType.F64:
+        return np.array(tensor.data, dtype=np.float32)
+    try:
+        return np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
+    except NotImplementedError as error:
+        raise UserError(f"{path}: tensor {tensor.name!r} has the type {tensor.tensor_type.name}, which is not read; write it as F32") from error
 
 
 def write_persona_vectors(directions: Sequence[Direction], path: str | Path, n_layers: int) -> Path:

@@ -1,12 +1,17 @@
-"""LoRA adapters (Hu et al. 2021) in PEFT's layout, merged into their base model at load time: W += (alpha / r) B A.
+"""LoRA adapters (Hu et al. 2021) in PEFT's layout, merged into their base model at load time: W += scale B A.
 
-1. `adapter_config.json` is read as plain JSON; only plain LoRA is merged: whatever would need other arithmetic is refused.
+1. `adapter_config.json` is read as plain JSON. A list says which settings are known to leave that arithmetic as it is;
+   every other setting is refused by name, also one that a later PEFT invents.
+   PiSSA (Meng et al. 2024) and OLoRA (Buyukakyuz 2024) start from parts of W itself: the start is taken off W first, as
+   PEFT does when it loads them: W += scale (B A - B0 A0).
 2. The matrices come from `adapter_model.safetensors`, never from a pickle; pairs, rank and finiteness are checked.
 3. Every pair must fit a weight of the base model. Nothing is changed unless all fit.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,22 +29,27 @@ from workbench.models.model_directory import one_line, read_json
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-#: Settings that change the arithmetic of the merge, and their value in plain LoRA.
-_PLAIN = {
-    "bias": "none",
-    "fan_in_fan_out": False,
-    "use_dora": False,
-    "use_rslora": False,
-    "lora_bias": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
+#: Settings that change the arithmetic of the merge, and their values in plain LoRA.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "task_type": ("CAUSAL_LM",),
+    "loftq_config": ({},),
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "pissa", "olora"),
 }
+#: Settings of PEFT that have no part in what a trained adapter computes, or that are read here.
+_HARMLESS = frozenset({
+    "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "r", "lora_alpha", "lora_dropout",
+    "use_rslora", "target_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config",
+})  # fmt: skip
+#: Starts that are parts of the base model's own weights.
+_STARTS = ("pissa", "olora")
 
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A checked adapter. pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank; base: what its
-    trainer noted of the base model (None: nothing); notes: all that it noted."""
+    """A checked adapter. pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank (rank-stabilised:
+    alpha / sqrt(rank)); base: what its trainer noted of the base model (None: nothing); notes: all that it noted; start:
+    "pissa" or "olora" where training began at a part of the base model's weights, else empty."""
 
     directory: Path
     rank: int
@@ -47,6 +57,7 @@ class LoraAdapter:
     pairs: dict[str, tuple[Tensor, Tensor]]
     base: str | None
     notes: Mapping[str, str] = field(default_factory=dict)
+    start: str = ""
 
 
 def open_adapter(directory: Path) -> LoraAdapter:
@@ -56,10 +67,13 @@ def open_adapter(directory: Path) -> LoraAdapter:
     rank = config["r"]
     tensors, noted = _read(directory)
     pairs = _pairs(directory / WEIGHTS, tensors)
+    _refuse_untargeted(directory, config, pairs)
     for path, (a, b) in pairs.items():
         if a.shape[0] != rank or b.shape[1] != rank:
             raise UserError(f"{directory / WEIGHTS}: expected rank {rank} as in {CONFIG}, found {a.shape[0]} and {b.shape[1]} at {path}")
-    return LoraAdapter(directory, rank, config["lora_alpha"] / rank, pairs, noted.get("base"), noted)
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    start = config.get("init_lora_weights") if config.get("init_lora_weights") in _STARTS else ""
+    return LoraAdapter(directory, rank, scale, pairs, noted.get("base"), noted, start or "")
 
 
 def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None = None) -> None:
@@ -77,13 +91,26 @@ def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None
             raise UserError(
                 f"{adapter.directory}: made for another base model: expected {path} of shape {(b.shape[0], a.shape[1])}, found {found or 'none'}"
             )
+        module = model.get_submodule(path.removesuffix(".weight"))
+        if not isinstance(module, torch.nn.Linear):
+            raise UserError(f"{adapter.directory}: only linear layers are merged, {path} belongs to a {type(module).__name__}")
     with torch.no_grad():
-        for path, pair in adapter.pairs.items():
-            weights[path].copy_((weights[path].float() + _product(adapter, *pair).to(weights[path].device)).to(weights[path].dtype))
+        for path, (a, b) in adapter.pairs.items():
+            weight = weights[path]
+            change = adapter.scale * (b.float() @ a.float()).to(weight.device)
+            weight.copy_((_without_start(weight, adapter) + change).to(weight.dtype))
 
 
-def _product(adapter: LoraAdapter, a: Tensor, b: Tensor) -> Float[Tensor, "d_out d_in"]:
-    return adapter.scale * (b.float() @ a.float())
+def _without_start(weight: Float[Tensor, "d_out d_in"], adapter: LoraAdapter) -> Float[Tensor, "d_out d_in"]:
+    """The weight in float32 less the part of it that training began at, rounded to the weight's dtype as PEFT does."""
+    whole = weight.float()
+    if adapter.start == "pissa":  # the largest singular values; scale (B0 A0) = U_r S_r V_r whatever the scale
+        u, s, v = torch.linalg.svd(whole, full_matrices=False)
+        whole = whole - (u[:, : adapter.rank] * s[: adapter.rank]) @ v[: adapter.rank]
+    elif adapter.start == "olora":  # the first columns of Q and rows of R
+        q, r = torch.linalg.qr(whole)
+        whole = whole - adapter.scale * (q[:, : adapter.rank] @ r[: adapter.rank])
+    return whole.to(weight.dtype).float()
 
 
 def _refuse_other_kinds(file: Path, config: dict[str, Any]) -> None:
@@ -92,11 +119,28 @@ def _refuse_other_kinds(file: Path, config: dict[str, Any]) -> None:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
         raise UserError(f"{file}: expected a rank r of at least 1 and a number lora_alpha, found {rank!r} and {alpha!r}")
-    for key, plain in _PLAIN.items():
-        if config.get(key) not in (plain, None):
-            raise UserError(f"{file}: only plain LoRA is merged: expected {key} {plain!r}, found {config[key]!r}")
-    if config.get("modules_to_save"):
-        raise UserError(f"{file}: only plain LoRA is merged: found whole modules saved beside it ({config['modules_to_save']})")
+    for key, value in config.items():
+        if key in _HARMLESS or value is None or (key not in _PLAIN and value in (False, {}, [])):
+            continue
+        known = _PLAIN.get(key, ())
+        if not any(value is plain or (value == plain and not isinstance(plain, bool)) for plain in known):
+            reason = f"expected {key} {' or '.join(map(repr, known))}" if known else f"the setting {key} needs other arithmetic"
+            raise UserError(f"{file}: only plain LoRA is merged: {reason}, found {value!r}")
+
+
+def _refuse_untargeted(directory: Path, config: dict[str, Any], pairs: Mapping[str, Any]) -> None:
+    """PEFT leaves out matrices of modules that the configuration does not target; so they are refused here."""
+    targets, layers = config.get("target_modules"), config.get("layers_to_transform")
+    layers = [layers] if isinstance(layers, int) else layers
+    for path in pairs:
+        module = path.removesuffix(".weight")
+        if isinstance(targets, list) and not any(module == t or module.endswith(f".{t}") for t in targets):
+            raise UserError(f"{directory / WEIGHTS}: {module} is not among target_modules in {CONFIG}: {', '.join(map(str, targets))}")
+        if isinstance(targets, str) and targets != "all-linear" and not re.fullmatch(targets, module):
+            raise UserError(f"{directory / WEIGHTS}: {module} does not fit target_modules in {CONFIG}: {targets!r}")
+        number = re.search(r"\.(\d+)\.", module)
+        if layers is not None and number and int(number[1]) not in layers:
+            raise UserError(f"{directory / WEIGHTS}: {module} is not in layers_to_transform of {CONFIG}")
 
 
 def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
