@@ -128,7 +128,7 @@ def mediated(model: Any, splits: Splits, contexts: Contexts, texts: list[str]) -
     rows = []
     for text in texts:
         ledger = attribute(model, text, targets, contexts, (), pairs=0, nodes=0)
-        rows += [{"prompt": text, **{k: v for k, v in entry.to_json().items() if k != "verdict"}} for entry in ledger.mediation]
+        rows += [{"prompt": text, **{k: v for k, v in entry.to_entry() if k != "verdict"}} for entry in ledger.mediation]
     return rows
 
 

@@ -72,7 +72,7 @@ def test_chunks_change_nothing_and_the_json_names_places():
     small, large = (path(problem_of(random_model(), batch_tokens=b), top=3, corrupted=1) for b in (1, 10**5))
     for a, b in zip(small.nodes, large.nodes, strict=True):
         assert (a.name, a.place) == (b.name, b.place) and a.exact == pytest.approx(b.exact, abs=1e-5)
-    entry = large.to_json()[0]
+    entry = large.to_entries()[0].model_dump()
     assert set(entry) == {"node", "token", "estimate", "exact"} and "layer" in entry["node"]
 
 

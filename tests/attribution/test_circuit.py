@@ -246,7 +246,7 @@ def test_a_bridge_finds_the_same_circuit(tmp_path):
 
 def test_it_goes_into_the_ledger_as_strict_json_and_shows_itself():
     ledger = attribute(random_model(), TEXT, targets(), contexts(n=6), (), circuit=5)
-    entry = json.loads(json.dumps(ledger.summary(), allow_nan=False))
+    entry = json.loads(json.dumps(ledger.to_file().to_json(), allow_nan=False))
     assert len(entry["circuit"]["nodes"]) == 5 == len(entry["nodes"]) and entry["circuit"]["verdict"] == ledger.circuit.verdict
     assert ledger.circuit.svg() == circuit_svg(entry["circuit"]) and ledger.circuit.svg() in ledger.circuit._repr_html_()
     one = attribute(random_model(), "no", targets(), contexts(n=3), (), circuit=3)

@@ -22,7 +22,7 @@ from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import answer_log_odds, latent_activation
 from workbench.report import ledger_grid as drawn
-from workbench.report import run_files as parts
+from workbench.schema import AttributionFile
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def ledger_ids(runner, found):
 
 
 def test_the_summary_is_strict_json_and_the_report_draws_both_files(ledger, tmp_path):
-    summary = json.loads(json.dumps(ledger.summary(), allow_nan=False))
+    summary = json.loads(json.dumps(ledger.to_file().to_json(), allow_nan=False))
     assert summary["tokens"] == list(ledger.tokens) and "".join(summary["tokens"]) == TEXT
     missing: list[str] = []
-    view = drawn.view(ledger.table, parts.Attribution.model_validate(summary), missing)
+    view = drawn.view(ledger.table, AttributionFile.from_json(summary), missing)
     assert not missing and view["tokens"][1] != "" and view["targets"][0]["name"] == "answer log-odds"
     assert view["cells"]["removal"][1][2][0] == pytest.approx(ledger.means()[2, 1], rel=1e-3)
     ledger.table.to_parquet(tmp_path / "attribution.parquet")
@@ -90,7 +90,7 @@ def test_one_token_is_enough():
     found = attribute(random_model(), "no", targets(), contexts(n=2), ("removal", "gradient_x_input", "shapley", "integrated_gradients"), nodes=0)
     np.testing.assert_allclose(found.means("shapley"), found.means("removal"), atol=1e-5)
     assert found.agreement["rank_correlation"].isna().all() and not found.pairs
-    json.dumps(found.summary(), allow_nan=False)
+    json.dumps(found.to_file().to_json(), allow_nan=False)
 
 
 def test_what_counts_as_a_target():
@@ -127,6 +127,6 @@ def test_it_shows_itself_escaped(ledger):
 def test_sampling_error_and_completeness_reach_the_summary(ledger):
     shape = ledger.estimates["removal"].values.shape
     made = EffectEstimate(np.full(shape, 0.15), np.full(shape[1:], 0.25), dict.fromkeys(ledger.names, 0.5))
-    summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).summary()
+    summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).to_file().to_json()
     lacking = 0.5 / (0.5 + 0.15 * shape[1])
     assert any("is 0.25" in line for line in summary["notes"]) and any(f"lack {lacking:.0%}" in line for line in summary["notes"])

@@ -115,7 +115,7 @@ def test_hooks_come_off_and_chunks_change_nothing():
 def test_the_ledger_carries_it_and_says_it():
     ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), (), nodes=0)
     assert [m.name for m in ledger.mediation] == ["axis", "3 latents"]
-    entry = ledger.summary()["mediation"][0]
+    entry = ledger.to_file().to_json()["mediation"][0]
     assert entry["total"] == pytest.approx(ledger.total[:, 0].mean(), abs=1e-5)
     assert entry["mediated"] + entry["direct"] == pytest.approx(entry["total"], abs=1e-9) and "axis" in entry["verdict"]
     assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), mediation=False, nodes=0).mediation
@@ -130,7 +130,7 @@ def test_random_directions_stand_beside_as_controls():
     (alone,) = mediate(problem_of(random_model(), n=100), [as_mediator("x", randoms[1])])
     assert found["random direction 2"].mediated.estimate == pytest.approx(alone.mediated.estimate, abs=1e-6)
     shares = [m.share for m in found.values() if m.control and m.share is not None]
-    line = next((line for line in ledger.summary()["notes"] if line.startswith("Control:")), "")
+    line = next((line for line in ledger.to_file().to_json()["notes"] if line.startswith("Control:")), "")
     assert (f"{min(shares):.0%} to {max(shares):.0%}" in line) if shares else line == ""
     assert abs(ledger.total[:, 0].mean()) > 0.01
 

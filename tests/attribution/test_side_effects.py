@@ -42,7 +42,7 @@ def test_changes_sizes_and_l0_are_those_of_plain_encodings():
         assert moved.manual == pytest.approx((manual - bare).mean(0)[moved.latent], abs=1e-4)
     assert effects.aimed == pytest.approx(size[0] / size.sum(), abs=1e-4)
     assert effects.active["prompt"].estimate == pytest.approx((prompted != 0).sum(1).mean())
-    entry = json.loads(json.dumps(effects.to_json(), allow_nan=False))
+    entry = json.loads(json.dumps(effects.to_entry().model_dump(mode="json"), allow_nan=False))
     assert entry["manual"] == "Say no." and list(entry["active"]) == ["no prompt", "prompt", "manual prompt"]
     assert "<table" in effects._repr_html_() and f"{effects.aimed:.0%}" in effects.verdict
 
@@ -110,7 +110,7 @@ def test_relevance_of_a_mean_is_exact():
 
 def test_the_ledger_carries_doses_and_takes_relevance_by_name():
     ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), ("relevance",), nodes=0)
-    entry = json.loads(json.dumps(ledger.summary(), allow_nan=False))
+    entry = json.loads(json.dumps(ledger.to_file().to_json(), allow_nan=False))
     assert {d["kind"] for d in entry["dose"]} == {"prompt", "steering"} and "relevance" in entry["rank_correlation"]
     assert any("bare question until its reading" in line for line in entry["notes"])
     assert attribute(random_model(), TEXT, {"latent 0": targets()["latent 0"]}, contexts(n=2), (), nodes=0).dose == ()

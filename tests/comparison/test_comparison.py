@@ -276,7 +276,7 @@ def test_runs_on_different_questions_are_refused_and_both_named(tmp_path: Path) 
     ("changes", "message"),
     [
         ({"schema": 2}, "schema"),
-        ({"conditions": [{"name": "x"}]}, "expected `conditions`"),
+        ({"conditions": [{"name": "x"}]}, "field conditions.0.kind: Field required"),
         ({"splits": {}}, "no hash of the split 'test'"),
     ],
 )

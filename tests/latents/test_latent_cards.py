@@ -100,7 +100,7 @@ def test_the_corpus_is_read_once_and_again_when_something_changes(tmp_path, monk
     make = lambda latents=(0, 2), texts=TEXTS: describe_latents(random_model(), toy_sae(), latents, texts, cache=tmp_path / "cards.parquet")  # noqa: E731
     first = make()
     n = len(reads)
-    assert n >= 1 and make().to_json() == first.to_json() and len(reads) == n
+    assert n >= 1 and make().to_file().to_json() == first.to_file().to_json() and len(reads) == n
     make(latents=(0,))
     make(latents=(0,), texts=TEXTS[:5])
     assert len(reads) > n + 1
@@ -110,11 +110,11 @@ def test_the_corpus_is_read_once_and_again_when_something_changes(tmp_path, monk
 def test_a_stream_of_ids_gives_the_same_cards_as_texts():
     runner = runner_for(random_model())
     ids = (runner.encode(text) for text in TEXTS)
-    assert describe_latents(runner, toy_sae(), [0], ids).to_json() == describe_latents(runner, toy_sae(), [0], TEXTS).to_json()
+    assert describe_latents(runner, toy_sae(), [0], ids).to_file().to_json() == describe_latents(runner, toy_sae(), [0], TEXTS).to_file().to_json()
 
 
 def test_they_are_strict_json_and_show_hostile_tokens_as_text(cards):
-    json.dumps(cards.to_json(), allow_nan=False)
+    json.dumps(cards.to_file().to_json(), allow_nan=False)
     assert len(cards.table) == 3 and "3 latents of toy" in repr(cards)
     hostile = describe_latents(random_model(), toy_sae(), [0], TEXTS, labels={0: "</table><script>x</script>"})
     seen: list[str] = []

@@ -9,7 +9,8 @@ import pytest
 
 from tests.support.html_reader import read_report
 from workbench.plots.svg import circuit_svg, dose_svg
-from workbench.report import attribution_section as inside
+from workbench.report.attribution_section import cut_cards
+from workbench.schema import CardEntry, CardsFile
 
 
 def change(directory: Path, name: str, **entries) -> Path:
@@ -60,8 +61,8 @@ def test_an_older_ledger_without_circuit_stands(make_run):
 
 def test_too_many_cards_are_cut_and_it_is_said():
     missing: list[str] = []
-    cards = inside.Cards(cards=[inside.Card(latent=i) for i in range(130)])
-    assert len(inside.cut_cards(cards, missing).cards) == 100 and "130" in missing[0]
+    cards = CardsFile(cards=[CardEntry(latent=i) for i in range(130)])
+    assert len(cut_cards(cards, missing).cards) == 100 and "130" in missing[0]
 
 
 def test_pictures_of_nothing():

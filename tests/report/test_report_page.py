@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 
 import pandas as pd
 import pytest
@@ -16,10 +15,10 @@ from tests.support.html_reader import HtmlReader, read_report
 from workbench.errors import UserError
 from workbench.html_text import visible
 from workbench.report import report_page as module
-from workbench.report import run_files as parts
 from workbench.report import verdict as story
 from workbench.report import write_report
 from workbench.report.load_run import FILES, RunContents, clean, load_run
+from workbench.schema import ComparisonFile, RunManifest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8),
@@ -140,8 +139,8 @@ def test_a_run_of_little_more_than_a_comparison_stands(make_run):
 def test_any_json_in_any_place_gives_a_page(tmp_path_factory, name, value):
     directory = tmp_path_factory.mktemp("run")
     (directory / "search").mkdir()
-    (directory / "manifest.json").write_text('{"schema": 1}')
-    (directory / name).write_text(json.dumps(value))
+    (directory / "manifest.json").write_text(json.dumps(RunManifest(created="now", versions={}).to_json()))
+    (directory / name).write_text(json.dumps({**value, "schema": 1} if isinstance(value, dict) else value))
     try:
         assert write_report(directory).stat().st_size < 300_000
     except UserError as error:
@@ -225,8 +224,8 @@ def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> 
             "differences": [difference | {"log_odds": 1.5 * middle}],
         },
     ]
-    comparison = parts.Comparison.model_validate({"persona": "sycophancy", "model": "m", "sign": sign, "conditions": [found, *rivals]})
-    return story.tell(RunContents(comparison=comparison))
+    about = {"persona": "sycophancy", "model": "m", "sign": sign, "metric": "letters", "seed": 0, "splits": {}}
+    return story.tell(RunContents(comparison=ComparisonFile(**about, conditions=[found, *rivals])))
 
 
 def test_caveats_name_what_speaks_against_the_headline():
@@ -242,7 +241,7 @@ def test_numbers_that_are_none_do_not_stop_it(make_run):
     entry = json.loads((directory / "comparison.json").read_text())
     for condition in entry["conditions"]:
         for key in ("rate", "log_odds", "n", "groups", "fluency", "selection_rate"):
-            condition[key] = math.nan if key == "rate" else None
+            condition[key] = None
         condition["ci"] = [None, None]
     (directory / "comparison.json").write_text(json.dumps(entry))
     seen = read_report(directory)

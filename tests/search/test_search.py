@@ -23,6 +23,7 @@ from workbench.budget import Budget, Cost
 from workbench.contexts import encode_prompt, survives
 from workbench.errors import UserError
 from workbench.objectives import read
+from workbench.schema import SearchFile
 from workbench.search import (
     EPO,
     Checkpoint,
@@ -87,8 +88,8 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
 def test_a_frontier_comes_back_from_its_file_with_what_it_maximised(setting):
     model, contexts, goal = setting
     found = search(model, -goal, contexts, METHODS[2], Budget(steps=2))
-    again = Frontier.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False)), found.history)
-    assert again.candidates == found.candidates and again.to_json() == found.to_json()
+    again = Frontier.from_file(SearchFile.from_json(json.loads(json.dumps(found.to_file().to_json(), allow_nan=False))), found.history)
+    assert again.candidates == found.candidates and again.to_file() == found.to_file()
     (weight, term), *_ = again.objective["terms"]
     assert (weight, term["type"], term["site"]["layer"]) == (-1.0, "ProjectionObjective", 1)
 

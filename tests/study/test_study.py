@@ -18,6 +18,7 @@ from workbench.evaluation import text_cross_entropies
 from workbench.forced_choice import answer
 from workbench.personas import Split, load_persona
 from workbench.report.load_run import load_run
+from workbench.report.objective_words import objective_words
 from workbench.report.verdict import best_found
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
@@ -56,7 +57,7 @@ def test_the_report_of_a_real_run_lacks_nothing(finished):
     page = (finished.path / "report.html").read_text(encoding="utf-8")
     assert contents.missing == [] and "What this page lacks" not in page and '<section id="frontier"' in page
     assert contents.frontier is not None and set(contents.frontier.searches) == {"resga", "saega"}
-    assert contents.frontier.searches["resga"].objective.startswith("minus the projection on the direction at layer")
+    assert objective_words(contents.frontier.searches["resga"].objective).startswith("minus the projection on the direction")
 
 
 def test_beside_each_effect_stands_what_else_it_does(finished, organism):

@@ -26,6 +26,7 @@ from workbench.attribution.heads_and_mlps import Key
 from workbench.html_text import html_table
 from workbench.models import Site
 from workbench.objectives import answer_log_odds, neutral_prompts
+from workbench.schema import PatchedNodeEntry
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,16 @@ class PromptPath:
     tokens: tuple[str, ...]
     agreement: float | None
 
-    def to_json(self) -> list[dict[str, object]]:
+    def to_entries(self) -> list[PatchedNodeEntry]:
         """The entries of attribution.json's `nodes`."""
         places = {-2: "the question", -1: "the decision token"}
-        return [{"node": n.name, "token": places.get(n.place) or self.tokens[n.place], "estimate": n.estimate, "exact": n.exact} for n in self.nodes]
+        named = [(n, places.get(n.place) or self.tokens[n.place]) for n in self.nodes]
+        return [PatchedNodeEntry(node=n.name, token=token, estimate=n.estimate, exact=n.exact) for n, token in named]
 
     def _repr_html_(self) -> str:
         agreement = "" if self.agreement is None else f"; estimate and exact effect agree with a rank correlation of {self.agreement:.2f}"
-        return html_table(pd.DataFrame(self.to_json()), caption=f"Heads and MLPs that carry the effect on the answer's log-odds{agreement}")
+        rows = pd.DataFrame([entry.model_dump() for entry in self.to_entries()])
+        return html_table(rows, caption=f"Heads and MLPs that carry the effect on the answer's log-odds{agreement}")
 
 
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:

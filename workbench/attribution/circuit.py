@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from workbench.html_text import escape
 from workbench.models import Site
 from workbench.objectives import neutral_prompts
 from workbench.plots.svg import circuit_svg
+from workbench.schema import CircuitEdgeEntry, CircuitEndEntry, CircuitEntry, CircuitNodeEntry, FaithfulnessEntry, MeanEntry
 from workbench.statistics import Interval, cluster_interval
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -39,7 +39,7 @@ MOST_LATENTS = 5
 
 @dataclass(frozen=True)
 class CircuitEdge:
-    """One way from `source` to `target` (ids as in `Circuit.to_json`). effect: what the receiver loses without it: the answer's log-odds
+    """One way from `source` to `target` (ids as in `Circuit.to_entry`). effect: what the receiver loses without it: the answer's log-odds
     for kinds "path" (into a node) and "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect
     over the whole change of that quantity, None where that may be zero. estimate: of path edges, before they were patched."""
 
@@ -62,6 +62,11 @@ class FaithfulnessEvaluation:
     random_completeness: tuple[float, float, float]
     graphs: int
     curve: tuple[tuple[int, float, float], ...]
+
+    def to_entry(self) -> FaithfulnessEntry:
+        """The circuit's `proof` in attribution.json."""
+        intervals = {"faithfulness": _mean(self.faithfulness), "completeness": _mean(self.completeness)}
+        return FaithfulnessEntry(**asdict(self) | intervals)
 
 
 @dataclass(frozen=True)
@@ -97,27 +102,27 @@ class Circuit:
         """The nodes alone, the strongest first."""
         return PromptPath(tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement)
 
-    def to_json(self) -> dict[str, Any]:
-        """The `circuit` of attribution.json: plain values."""
-        listed = [{"id": _node_id(n), "name": n.name, "layer": n.site.layer, "head": n.head, "place": n.place,
-                   "estimate": n.estimate, "exact": n.exact} for n in self.nodes]  # fmt: skip
-        proof = None
-        if self.proof is not None:
-            proof = asdict(self.proof) | {
-                name: {"mean": i.estimate, "low": i.to_json()[0], "high": i.to_json()[1]}
-                for name, i in (("faithfulness", self.proof.faithfulness), ("completeness", self.proof.completeness))
-            }
-        low, high = self.total.to_json()
-        return {
-            "tokens": list(self.tokens), "nodes": listed, "edges": [asdict(edge) for edge in self.edges],
-            "targets": [{"id": f"target:{name}", "name": name, "kind": kind, "change": change} for name, kind, change in self.targets],
-            "total": {"mean": self.total.estimate, "low": low, "high": high}, "proof": proof, "agreement": self.agreement,
-            "attention": {name: list(weights) for name, weights in self.attention.items()}, "verdict": self.verdict,
-        }  # fmt: skip
+    def to_entry(self) -> CircuitEntry:
+        """The `circuit` of attribution.json."""
+        nodes = [
+            CircuitNodeEntry(id=_node_id(n), name=n.name, layer=n.site.layer, head=n.head, place=n.place, estimate=n.estimate, exact=n.exact)
+            for n in self.nodes
+        ]
+        return CircuitEntry(
+            tokens=list(self.tokens),
+            nodes=nodes,
+            edges=[CircuitEdgeEntry(**asdict(edge)) for edge in self.edges],
+            targets=[CircuitEndEntry(id=f"target:{name}", name=name, kind=kind, change=change) for name, kind, change in self.targets],
+            total=_mean(self.total),
+            proof=None if self.proof is None else self.proof.to_entry(),
+            agreement=self.agreement,
+            attention={name: list(weights) for name, weights in self.attention.items()},
+            verdict=self.verdict,
+        )
 
     def svg(self) -> str:
         """The graph as a picture of its own, for light and dark pages."""
-        return circuit_svg(self.to_json())
+        return circuit_svg(self.to_entry().model_dump())
 
     def _repr_html_(self) -> str:
         style = "<style>.wb-circuit .paper{fill:var(--jp-layout-color0,transparent)}</style>"
@@ -251,6 +256,11 @@ def _attention(problem: AttributionProblem, heads: list[CircuitNode]) -> dict[st
             looks = torch.einsum("bq,bqk,pbk->bp", queries / queries.sum(dim=1, keepdim=True).clamp(min=1), weights, keys)
             sums[_node_id(node)] += looks.sum(dim=0).double().cpu().numpy()
     return {name: tuple((total / len(problem.contexts)).tolist()) for name, total in sums.items()}
+
+
+def _mean(interval: Interval) -> MeanEntry:
+    low, high = interval.to_json()
+    return MeanEntry(mean=interval.estimate, low=low, high=high)
 
 
 def _share(effect: float, total: float | None) -> float | None:

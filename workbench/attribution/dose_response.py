@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from workbench.attribution.attribution_targets import ANSWER, AttributionTarget,
 from workbench.attribution.mediation import as_mediator
 from workbench.interventions import steer
 from workbench.objectives import answer_log_odds
+from workbench.schema import DoseEntry
 from workbench.statistics import Interval, cluster_interval
 
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.5)
@@ -33,10 +34,10 @@ class DoseResponse:
     moved: float
     answer: Interval
 
-    def to_json(self) -> dict[str, Any]:
+    def to_entry(self) -> DoseEntry:
         """One entry of attribution.json's `dose`."""
         low, high = self.answer.to_json()
-        return {"kind": self.kind, "amount": self.amount, "moved": self.moved, "answer": self.answer.estimate, "low": low, "high": high}
+        return DoseEntry(kind=self.kind, amount=self.amount, moved=self.moved, answer=self.answer.estimate, low=low, high=high)
 
 
 def dose_response(problem: AttributionProblem, direction: AttributionTarget, shares: tuple[float, ...] = SHARES) -> tuple[DoseResponse, ...]:

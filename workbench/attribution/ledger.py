@@ -19,14 +19,15 @@ from jaxtyping import Float
 from scipy import stats
 
 from workbench.attribution.attribution_patching import PromptPath
-from workbench.attribution.attribution_targets import AttributionTargets
+from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
 from workbench.attribution.circuit import Circuit
 from workbench.attribution.dose_response import DoseResponse, dose_verdict
 from workbench.attribution.estimator import EffectEstimate
 from workbench.attribution.ledger_html import ledger_html
 from workbench.attribution.mediation import MediationResult, controls_verdict
+from workbench.attribution.side_effects import SideEffects
 from workbench.errors import UserError
-from workbench.runs import finite
+from workbench.schema import AttributionFile, TargetEntry, TokenPairEntry, TotalEntry
 from workbench.statistics import cluster_interval
 
 JUDGE = "removal"
@@ -114,24 +115,32 @@ class Ledger:
             raise UserError(f"no estimator {estimator!r} in this ledger: it has {', '.join(self.estimates)}")
         return chosen.iloc[0].to_dict()
 
-    def summary(self) -> dict[str, Any]:
-        """The content of attribution.json, without its schema number: plain values, what is no number is null."""
-        correlations = {
-            name: {row.target: row.rank_correlation for row in part.itertuples()}
-            for name, part in self.agreement.groupby("estimator", sort=False)
-        }
-        top = {name: part["top"].mean() for name, part in self.agreement.groupby("estimator", sort=False)}
-        return finite({
-            "prompt": self.text, "prompt_ids": list(self.prompt_ids), "tokens": list(self.tokens), "n_contexts": len(self.groups),
-            "n_groups": len(set(self.groups)), "targets": [_described(target) for target in self.targets.items],
-            "estimators": list(self.estimates), "rank_correlation": correlations, "top_agreement": top, "totals": self._totals(),
-            "pairs": [vars(p) | {"first_token": self.tokens[p.first], "second_token": self.tokens[p.second]} for p in self.pairs],
-            "missing": {name: e.missing for name, e in self.estimates.items() if e.missing}, "seconds": dict(self.seconds),
-            "mediation": [entry.to_json() for entry in self.mediation],
-            "nodes": self.path.to_json() if self.path else [], "nodes_agreement": self.path.agreement if self.path else None,
-            "circuit": self.circuit.to_json() if self.circuit else None, "dose": [dose.to_json() for dose in self.dose],
-            "notes": self._notes(),
-        })  # fmt: skip
+    def to_file(self, search: str = "", side_effects: SideEffects | None = None) -> AttributionFile:
+        """attribution.json: everything but the cells. search: the search that found the prompt; side_effects: of the same prompt."""
+        by_estimator = list(self.agreement.groupby("estimator", sort=False))
+        return AttributionFile(
+            search=search,
+            prompt=self.text,
+            prompt_ids=list(self.prompt_ids),
+            tokens=list(self.tokens),
+            n_contexts=len(self.groups),
+            n_groups=len(set(self.groups)),
+            targets=[_described(target) for target in self.targets.items],
+            estimators=list(self.estimates),
+            rank_correlation={str(name): dict(zip(part["target"], part["rank_correlation"], strict=True)) for name, part in by_estimator},
+            top_agreement={str(name): part["top"].mean() for name, part in by_estimator},
+            totals=self._totals(),
+            pairs=[self._pair(pair) for pair in self.pairs],
+            missing={name: estimate.missing for name, estimate in self.estimates.items() if estimate.missing},
+            seconds=dict(self.seconds),
+            mediation=[entry.to_entry() for entry in self.mediation],
+            nodes=self.path.to_entries() if self.path else [],
+            nodes_agreement=self.path.agreement if self.path else None,
+            circuit=self.circuit.to_entry() if self.circuit else None,
+            dose=[dose.to_entry() for dose in self.dose],
+            notes=self._notes(),
+            side_effects=side_effects.to_entry() if side_effects else None,
+        )
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         estimate = self.estimates[name]
@@ -148,9 +157,12 @@ class Ledger:
                 )
         return rows
 
-    def _totals(self) -> list[dict[str, Any]]:
+    def _totals(self) -> list[TotalEntry]:
         intervals = [cluster_interval(self.total[:, t], self.groups) for t in range(len(self.names))]
-        return [{"target": n, "mean": i.estimate, "low": i.low, "high": i.high} for n, i in zip(self.names, intervals, strict=True)]
+        return [TotalEntry(target=n, mean=i.estimate, low=i.low, high=i.high) for n, i in zip(self.names, intervals, strict=True)]
+
+    def _pair(self, pair: TokenPair) -> TokenPairEntry:
+        return TokenPairEntry(**vars(pair), first_token=self.tokens[pair.first], second_token=self.tokens[pair.second])
 
     def _notes(self) -> list[str]:
         notes = [self.caution] if self.caution else []
@@ -172,8 +184,8 @@ class Ledger:
         return ledger_html(self)
 
 
-def _described(target: Any) -> dict[str, Any]:
-    return {"name": target.name, "kind": target.kind, "site": target.sites[0].name if target.sites else None}
+def _described(target: AttributionTarget) -> TargetEntry:
+    return TargetEntry(name=target.name, kind=target.kind, site=target.sites[0].name if target.sites else None)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:

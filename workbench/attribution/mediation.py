@@ -26,6 +26,7 @@ from workbench.attribution.attribution_targets import ANSWER, AttributionTarget,
 from workbench.errors import UserError
 from workbench.models import Site
 from workbench.objectives import LatentActivationObjective, ProjectionObjective, answer_log_odds, projection
+from workbench.schema import MediationEntry
 from workbench.statistics import Interval, cluster_interval
 
 Positions = Literal["decision", "question"]
@@ -88,15 +89,20 @@ class MediationResult:
             return "works against its change of the answer"
         return "more than explains its change of the answer" if share > 1 else f"explains {share:.0%} of its change of the answer"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_entry(self) -> MediationEntry:
         """One entry of attribution.json's `mediation`."""
-        ends = {name: getattr(self, name).to_json() for name in ("mediated", "direct", "into", "out_of")}
-        intervals = {f"{name}_{side}": pair[k] for name, pair in ends.items() for k, side in enumerate(("low", "high"))}
-        return {
-            "target": self.name, "total": self.total.estimate,
-            "mediated": self.mediated.estimate, "direct": self.direct.estimate, "into": self.into.estimate, "out_of": self.out_of.estimate,
-            **intervals, "share": self.share, "moved": self.moved, "control": self.control, "verdict": self.verdict,
-        }  # fmt: skip
+        parts = {name: getattr(self, name) for name in ("mediated", "direct", "into", "out_of")}
+        ends = {f"{name}_{side}": end for name, part in parts.items() for side, end in zip(("low", "high"), part.to_json(), strict=True)}
+        return MediationEntry(
+            target=self.name,
+            total=self.total.estimate,
+            **{name: part.estimate for name, part in parts.items()},
+            **ends,
+            share=self.share,
+            moved=self.moved,
+            control=self.control,
+            verdict=self.verdict,
+        )
 
 
 def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[MediationResult, ...]:

@@ -24,6 +24,7 @@ from workbench.contexts import Contexts, encode_prompt
 from workbench.html_text import html_table
 from workbench.models import runner_for
 from workbench.sae import Sae
+from workbench.schema import MeanEntry, MovedLatentEntry, SideEffectsEntry
 from workbench.statistics import Interval, cluster_interval
 
 
@@ -69,14 +70,19 @@ class SideEffects:
         aimed = "" if self.aimed is None else f" The objective's latents hold {self.aimed:.0%} of how far all latents move."
         return f"Active latents at the decision token: {counts}.{aimed}"
 
-    def to_json(self) -> dict[str, Any]:
-        """The `side_effects` of attribution.json: plain values."""
+    def to_entry(self) -> SideEffectsEntry:
+        """The `side_effects` of attribution.json."""
         ends = {name: interval.to_json() for name, interval in self.active.items()}
-        return {
-            "site": self.site, "sae": self.sae, "manual": self.manual, "aimed": self.aimed, "verdict": self.verdict,
-            "active": {name: {"mean": i.estimate, "low": ends[name][0], "high": ends[name][1]} for name, i in self.active.items()},
-            "beside": [_plain(m) for m in self.beside], "inside": [_plain(m) for m in self.inside],
-        }  # fmt: skip
+        return SideEffectsEntry(
+            site=self.site,
+            sae=self.sae,
+            manual=self.manual,
+            aimed=self.aimed,
+            verdict=self.verdict,
+            active={name: MeanEntry(mean=i.estimate, low=ends[name][0], high=ends[name][1]) for name, i in self.active.items()},
+            beside=[_entry(m) for m in self.beside],
+            inside=[_entry(m) for m in self.inside],
+        )
 
     def _repr_html_(self) -> str:
         return html_table(self.table, caption=f"Latents that the prompt moves ({self.verdict})")
@@ -115,7 +121,8 @@ def _ids(runner: Any, contexts: Contexts, prompt: str | Sequence[int]) -> Ids:
     return encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else tuple(int(i) for i in prompt)
 
 
-def _plain(moved: MovedLatent) -> dict[str, Any]:
+def _entry(moved: MovedLatent) -> MovedLatentEntry:
     low, high = moved.change.to_json()
-    return {"latent": moved.latent, "before": moved.before, "change": moved.change.estimate, "low": low, "high": high,
-            "manual": moved.manual, "size": moved.size}  # fmt: skip
+    return MovedLatentEntry(
+        latent=moved.latent, before=moved.before, change=moved.change.estimate, low=low, high=high, manual=moved.manual, size=moved.size
+    )

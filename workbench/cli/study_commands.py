@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
 from workbench.cli.app import Json, Sign, app
 from workbench.cli.output_tables import console, plain, print_frame, print_notes, say
 from workbench.cli.progress_bars import ProgressBars
+
+if TYPE_CHECKING:
+    from workbench.schema import ComparisonFile
 
 
 @app.command
@@ -145,17 +148,18 @@ def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
 
     with ProgressBars() as bars:
         run_study(study, directory, resume=True, report=bars.update, watch=bars.note)
-    from workbench.runs import read_json
+    from workbench.runs import read_run_file
+    from workbench.schema import ComparisonFile
 
-    entry = read_json(directory.file("comparison.json"), schema=1)
+    comparison = read_run_file(directory.file("comparison.json"), ComparisonFile)
     if as_json:
-        print(json.dumps({"run": str(directory.path), "comparison": entry}, ensure_ascii=False))
+        print(json.dumps({"run": str(directory.path), "comparison": comparison.to_json()}, ensure_ascii=False))
         return
-    _print_comparison(entry)
+    _print_comparison(comparison)
     say(f"report: {directory.file('report.html')}")
 
 
-def _print_comparison(entry: dict[str, Any]) -> None:
+def _print_comparison(comparison: ComparisonFile) -> None:
     """Each condition's rate and shift with their intervals, and its prompt."""
     title = f"{entry['persona']} on {entry['model']}, {entry['sign']}: share of matching answers on held-out questions"
     table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=plain(title))
@@ -176,5 +180,5 @@ def _figure(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else format(value, form)
 
 
-def _interval(ends: list[float | None] | None, form: str = ".2f") -> str:
+def _interval(ends: tuple[float | None, float | None] | None, form: str = ".2f") -> str:
     return "" if not ends or ends[0] is None else f"{ends[0]:{form}} to {ends[1]:{form}}"

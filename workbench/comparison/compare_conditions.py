@@ -24,6 +24,7 @@ from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, ma
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.personas import Sign, Split
+from workbench.schema import ComparisonFile, SplitEntry
 from workbench.search import Candidate
 from workbench.statistics import Interval, groups_needed
 
@@ -103,23 +104,26 @@ class Comparison:
             found.append(f"leans on one letter in more than three of four questions: {', '.join(leaning)}")
         return tuple(found)
 
+    def to_file(self) -> ComparisonFile:
+        """comparison.json."""
+        return ComparisonFile(
+            persona=self.persona,
+            model=self.model,
+            sign=self.sign,
+            metric=self.metric,
+            slot=self.slot,
+            seed=self.seed,
+            split=self.split,
+            splits={name: SplitEntry(**facts) for name, facts in self.splits.items()},
+            baseline=self.baseline,
+            primary=list(self.primary),
+            warnings=list(self.warnings),
+            conditions=[entry.to_entry() for entry in self.entries],
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """The content of comparison.json, schema 1."""
-        return {
-            "schema": 1,
-            "persona": self.persona,
-            "model": self.model,
-            "sign": self.sign,
-            "metric": self.metric,
-            "slot": self.slot,
-            "seed": self.seed,
-            "split": self.split,
-            "splits": {name: dict(facts) for name, facts in self.splits.items()},
-            "baseline": self.baseline,
-            "primary": list(self.primary),
-            "warnings": list(self.warnings),
-            "conditions": [entry.to_json() for entry in self.entries],
-        }
+        """The content of comparison.json: plain values."""
+        return self.to_file().to_json()
 
     @property
     def caption(self) -> str:

@@ -19,10 +19,9 @@ import pandas as pd
 from workbench import html_text
 from workbench.budget import COSTS
 from workbench.errors import UserError
-from workbench.runs import read_json
+from workbench.runs import read_run_file
+from workbench.schema import ComparisonFile, ConditionEntry, CostEntry, DifferenceEntry, SplitEntry
 from workbench.statistics import over_seeds
-
-_FIELDS = ("persona", "model", "sign", "metric", "seed", "splits", "conditions")
 
 
 @dataclass(frozen=True)
@@ -70,72 +69,51 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
     runs = [(str(path), _read(Path(path))) for path in paths]
     for (first_path, first), (path, run) in itertools.pairwise(runs):
         _check_same(first_path, first, path, run)
-    return RunsTable(pd.DataFrame([_row(path, run, entry) for path, run in runs for entry in run["conditions"]]))
+    return RunsTable(pd.DataFrame([_row(path, run, entry) for path, run in runs for entry in run.conditions]))
 
 
 def run_rows(path: str | Path) -> list[dict[str, Any]]:
     """One row a condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on. Rows of several
     runs may be compared only where it is the same."""
     run = _read(Path(path))
-    questions = run["splits"][_split(run)]["hash"]
-    return [_row(str(path), run, entry) | {"questions": questions} for entry in run["conditions"]]
+    return [_row(str(path), run, entry) | {"questions": run.splits[run.split].hash} for entry in run.conditions]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> ComparisonFile:
     file = path / "comparison.json" if path.is_dir() else path
-    run = read_json(file, schema=1)
-    missing = [name for name in _FIELDS if name not in run]
-    if missing:
-        raise UserError(f"{file}: expected the fields {', '.join(_FIELDS)}; {', '.join(missing)} missing")
-    split = _split(run)
-    if (
-        not isinstance(run["splits"], dict)
-        or not isinstance(run["splits"].get(split), dict)
-        or "hash" not in run["splits"][split]
-    ):
-        raise UserError(
-            f"{file}: no hash of the split {split!r}: it cannot be told whether runs were scored on the same questions"
-        )
-    entries = run["conditions"]
-    if not isinstance(entries, list) or not all(
-        isinstance(e, dict) and {"name", "kind", "rate", "ci", "differences"} <= e.keys() for e in entries
-    ):
-        raise UserError(f"{file}: expected `conditions` with name, kind, rate, ci and differences each")
+    run = read_run_file(file, ComparisonFile)
+    if run.split not in run.splits or run.splits[run.split].hash is None:
+        raise UserError(f"{file}: no hash of the split {run.split!r}: it cannot be told whether runs were scored on the same questions")
     return run
 
 
-def _split(run: dict[str, Any]) -> str:
-    return str(run.get("split", "test"))
-
-
-def _check_same(first_path: str, first: dict[str, Any], path: str, run: dict[str, Any]) -> None:
-    one, other = (r["splits"][_split(r)] for r in (first, run))
-    if one["hash"] != other["hash"]:
+def _check_same(first_path: str, first: ComparisonFile, path: str, run: ComparisonFile) -> None:
+    one, other = (r.splits[r.split] for r in (first, run))
+    if one.hash != other.hash:
         raise UserError(
-            f"the runs were scored on different questions: {first_path} on {_split(first)} {_short(one)} of {first['persona']}, "
-            f"{path} on {_split(run)} {_short(other)} of {run['persona']}"
+            f"the runs were scored on different questions: {first_path} on {first.split} {_short(one)} of {first.persona}, "
+            f"{path} on {run.split} {_short(other)} of {run.persona}"
         )
-    if first["metric"] != run["metric"]:
-        raise UserError(
-            f"the runs were scored by different metrics: {first_path} by {first['metric']}, {path} by {run['metric']}"
-        )
+    if first.metric != run.metric:
+        raise UserError(f"the runs were scored by different metrics: {first_path} by {first.metric}, {path} by {run.metric}")
 
 
-def _short(split: dict[str, Any]) -> str:
-    return f"{str(split['hash'])[:12]} ({split.get('n', '?')} items)"
+def _short(split: SplitEntry) -> str:
+    return f"{str(split.hash)[:12]} ({'?' if split.n is None else split.n} items)"
 
 
-def _row(path: str, run: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    shift = next((d for d in entry["differences"] if d.get("to") == run.get("baseline", "no prompt")), {})
-    low, high = entry["ci"]
-    shift_low, shift_high = shift.get("log_odds_ci") or (None, None)
+def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any]:
+    shift = entry.difference(run.baseline) or DifferenceEntry(to=run.baseline)
+    low, high = entry.ci
+    shift_low, shift_high = shift.log_odds_ci
+    cost = entry.cost or CostEntry()
     return {
-        "run": path, "persona": run["persona"], "model": run["model"], "sign": run["sign"], "seed": run["seed"],
-        "condition": entry["name"], "kind": entry["kind"], "rate": entry["rate"], "rate_low": low, "rate_high": high,
-        "log_odds": entry.get("log_odds"), "shift": shift.get("log_odds"), "shift_low": shift_low, "shift_high": shift_high,
-        "p": shift.get("p"), "letter_a": entry.get("letter_a_share"), "cross_entropy": entry.get("fluency"),
-        "search_rate": entry.get("search_rate"), "selection_rate": entry.get("selection_rate"),
-        **{name: (entry.get("cost") or {}).get(name) for name in COSTS}, "prompt": entry.get("prompt"),
+        "run": path, "persona": run.persona, "model": run.model, "sign": run.sign, "seed": run.seed,
+        "condition": entry.name, "kind": entry.kind, "rate": entry.rate, "rate_low": low, "rate_high": high,
+        "log_odds": entry.log_odds, "shift": shift.log_odds, "shift_low": shift_low, "shift_high": shift_high,
+        "p": shift.p, "letter_a": entry.letter_a_share, "cross_entropy": entry.fluency,
+        "search_rate": entry.search_rate, "selection_rate": entry.selection_rate,
+        **{name: getattr(cost, name) for name in COSTS}, "prompt": entry.prompt,
     }  # fmt: skip
 
 

@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from workbench.conditions import Condition
 from workbench.forced_choice import Answers
+from workbench.runs import finite
+from workbench.schema import ConditionEntry, CostEntry, DifferenceEntry
 from workbench.statistics import (
     EquivalenceTest,
     Interval,
@@ -45,20 +45,20 @@ class ConditionDifference:
     p_adjusted: float | None = None
     log_odds_p_adjusted: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_entry(self) -> DifferenceEntry:
         """As in comparison.json's `differences`."""
-        return {
-            "to": self.to,
-            "value": self.rate.value,
-            "ci": self.rate.interval.to_json(),
-            "p": self.rate.p,
-            "p_adjusted": self.p_adjusted,
-            "log_odds": self.log_odds.value,
-            "log_odds_ci": self.log_odds.interval.to_json(),
-            "log_odds_p": self.log_odds.p,
-            "log_odds_p_adjusted": self.log_odds_p_adjusted,
-            "detectable_log_odds": _finite(self.detectable),
-        }
+        return DifferenceEntry(
+            to=self.to,
+            value=self.rate.value,
+            ci=self.rate.interval.to_json(),
+            p=self.rate.p,
+            p_adjusted=self.p_adjusted,
+            log_odds=self.log_odds.value,
+            log_odds_ci=self.log_odds.interval.to_json(),
+            log_odds_p=self.log_odds.p,
+            log_odds_p_adjusted=self.log_odds_p_adjusted,
+            detectable_log_odds=self.detectable,
+        )
 
 
 @dataclass(frozen=True)
@@ -89,33 +89,33 @@ class ConditionResult:
         """The difference to the condition of that name, where there is one."""
         return next((d for d in self.differences if d.to == to), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_entry(self) -> ConditionEntry:
         """One entry of comparison.json's `conditions`."""
         condition = self.condition
-        return {
-            "name": condition.name,
-            "kind": condition.kind,
-            "method": condition.method,
-            "prompt": condition.prompt,
-            "rate": self.rate.estimate,
-            "ci": self.rate.to_json(),
-            "probability": self.probability.estimate,
-            "probability_ci": self.probability.to_json(),
-            "log_odds": self.log_odds.estimate,
-            "log_odds_ci": self.log_odds.to_json(),
-            "letter_a_share": self.letter_a_share,
-            "orders_agree": self.orders_agree,
-            "neutral_p": self.neutral.p,
-            "n": self.rate.n,
-            "groups": self.rate.groups,
-            "fluency": self.cross_entropy,
-            "prompt_tokens": self.prompt_tokens,
-            "search_rate": condition.search_rate,
-            "selection_rate": condition.selection_rate,
-            "differences": [difference.to_json() for difference in self.differences],
-            "collateral": {name: _finite(value) for name, value in self.collateral.items()},
-            "cost": condition.cost.to_json(),
-        }
+        return ConditionEntry(
+            name=condition.name,
+            kind=condition.kind,
+            method=condition.method,
+            prompt=condition.prompt,
+            rate=self.rate.estimate,
+            ci=self.rate.to_json(),
+            probability=self.probability.estimate,
+            probability_ci=self.probability.to_json(),
+            log_odds=self.log_odds.estimate,
+            log_odds_ci=self.log_odds.to_json(),
+            letter_a_share=self.letter_a_share,
+            orders_agree=self.orders_agree,
+            neutral_p=self.neutral.p,
+            n=self.rate.n,
+            groups=self.rate.groups,
+            fluency=self.cross_entropy,
+            prompt_tokens=self.prompt_tokens,
+            search_rate=condition.search_rate,
+            selection_rate=condition.selection_rate,
+            differences=[difference.to_entry() for difference in self.differences],
+            collateral=finite(dict(self.collateral)),
+            cost=CostEntry(**condition.cost.to_json()),
+        )
 
 
 def make_entry(condition: Condition, answers: Answers, letters: bool, level: float = 0.95) -> ConditionResult:
@@ -185,7 +185,3 @@ def _no_difference(entry: ConditionResult) -> ConditionDifference:
 
 def _adjust(difference: ConditionDifference, pair: tuple[float, float] | None) -> ConditionDifference:
     return difference if pair is None else replace(difference, p_adjusted=pair[0], log_odds_p_adjusted=pair[1])
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

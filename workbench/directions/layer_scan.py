@@ -42,6 +42,7 @@ from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models import Site, runner_for
 from workbench.personas import Split
+from workbench.schema import DirectionFile, LayerEntry, PromptEffectEntry
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,21 @@ class LayerScan:
         found = {method: d.vector for (at, method), d in self.directions.items() if at == layer}
         return pd.DataFrame(
             [[cosine(a, b) for b in found.values()] for a in found.values()], index=list(found), columns=list(found)
+        )
+
+    def to_file(self) -> DirectionFile:
+        """direction.json: the chosen direction and the whole sweep."""
+        best = self.best
+        return DirectionFile(
+            site=best.site.name,
+            position=best.site.position,
+            method=best.method,
+            norm=best.norm,
+            auc=best.auc,
+            predicts=self.table["predicts"].iloc[0],
+            source=best.source,
+            table=[LayerEntry(**row) for row in self.table.to_dict("records")],
+            effects=[PromptEffectEntry(**row) for row in self.effects.to_dict("records")],
         )
 
     def __repr__(self) -> str:

@@ -27,8 +27,9 @@ from workbench.errors import UserError
 from workbench.html_text import escape, html_table, visible
 from workbench.models import Runner, runner_for
 from workbench.plots.svg import histogram_svg
-from workbench.runs import read_parquet, write_parquet
+from workbench.runs import read_table, write_table
 from workbench.sae import Sae
+from workbench.schema import CardEntry, CardRow, CardsFile
 
 #: Texts that are read and kept in memory at a time; bars of the histogram; tokens on each side of a peak.
 CHUNK, BINS, WINDOW = 256, 20, 10
@@ -111,9 +112,9 @@ class LatentCards:
              "nearest_direction": _listed(c.directions[:1]), "fires_most_in": _marked(c.examples[0]) if c.examples else ""} for c in self.cards
         ])  # fmt: skip
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of cards.json."""
-        return {"schema": 1, "sae": self.sae, "site": self.site, "corpus": self.corpus, "cards": [asdict(card) for card in self.cards]}
+    def to_file(self) -> CardsFile:
+        """cards.json."""
+        return CardsFile(sae=self.sae, site=self.site, corpus=self.corpus, cards=[CardEntry(**asdict(card)) for card in self.cards])
 
     def __repr__(self) -> str:
         return f"Cards({len(self)} latents of {self.sae}, corpus: {self.corpus})"
@@ -156,11 +157,11 @@ def _cached(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[A
         digest.update(repr(text if isinstance(text, str) else tuple(text)).encode("utf-8", "surrogatepass"))
     key = digest.hexdigest()
     if Path(cache).is_file():
-        frame = read_parquet(cache, ["key", "latent", "n_tokens", "fired", "edges", "counts", "examples"])
+        frame = read_table(cache, CardRow)
         if set(frame["key"]) == {key}:
             return frame
     frame = _read(runner, sae, latents, corpus, top)
-    write_parquet(cache, frame.assign(key=key))
+    write_table(cache, frame.assign(key=key), CardRow)
     return frame
 
 

@@ -35,6 +35,7 @@ from workbench.models import Runner, runner_for
 from workbench.objectives import LatentActivationObjective, latent_activation
 from workbench.personas import Split
 from workbench.sae import Sae, TrainingProbe
+from workbench.schema import LatentEntry, LatentsFile
 
 Rule = Literal["effect", "percentile"]
 
@@ -113,23 +114,16 @@ class LatentRanking:
         """SAEGA's objective: the weighted sum of their activations."""
         return latent_activation(sae, self.ids, self.weights)
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of latents.json."""
-        about = {k: getattr(self, k) for k in ("persona", "sae", "site", "labels", "rule")}
-        return {"schema": 1, **about, "latents": [_plain(row) for row in self.latents]}
+    def to_file(self) -> LatentsFile:
+        """latents.json."""
+        rows = [LatentEntry(**_plain(row)) for row in self.latents]
+        return LatentsFile(persona=self.persona, sae=self.sae, site=self.site, labels=self.labels, rule=self.rule, latents=rows)
 
     @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> LatentRanking:
-        """Back from `to_json`. UserError names what is missing."""
-        try:
-            rows = tuple(
-                RankedLatent(**{**row, "top": tuple((float(a), str(t)) for a, t in row["top"])}) for row in entry["latents"]
-            )
-            return cls(*(str(entry[k]) for k in ("persona", "sae", "site", "labels", "rule")), rows)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"latents.json: not as the workbench writes it ({type(error).__name__}: {error})"
-            ) from error
+    def from_file(cls, file: LatentsFile) -> LatentRanking:
+        """The ranking that `to_file` wrote; its latents come without their SAE."""
+        rows = tuple(RankedLatent(**{name: _missing_as_nan(name, value) for name, value in row} | {"top": tuple(row.top)}) for row in file.latents)
+        return cls(file.persona, file.sae, file.site, file.labels, file.rule, rows)
 
     def __repr__(self) -> str:
         return f"Latents({len(self)} of {self.sae} for {self.persona}, by {self.labels}, {self.rule})"
@@ -264,6 +258,10 @@ def promoted(runner: Runner, sae: Sae, latent: int, n: int = 3) -> str:
     """The tokens whose logits the latent's decoder row raises most, read straight through the final norm (a hint, not a meaning)."""
     logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
     return ", ".join(runner.decode([i]).strip() for i in logits.topk(n).indices.tolist())
+
+
+def _missing_as_nan(name: str, value: Any) -> Any:
+    return float("nan") if value is None and name != "label" else value
 
 
 def _plain(row: RankedLatent) -> dict[str, Any]:

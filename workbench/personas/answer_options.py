@@ -60,7 +60,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerOptions:
     """What a row means: the question without options, the two answers' texts, and whether the matching one was
     published first (None where the row shows no order)."""
 
@@ -70,7 +70,7 @@ class Answers:
     matching_first: bool | None
 
 
-def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], needs_options: bool = False) -> Answers:
+def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], needs_options: bool = False) -> AnswerOptions:
     """The question and the answers' texts of a row.
 
     Args:
@@ -93,7 +93,7 @@ def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], nee
     sides = [_side(row, name, text, options) for name, text in zip(fields, given, strict=True)]
     if sides[0] == sides[1]:
         raise UserError(f"{row.where}, field {fields[1]}: names the same option as {fields[0]}")
-    return Answers(options.question, options.texts[sides[0]], options.texts[sides[1]], sides[0] == 0)
+    return AnswerOptions(options.question, options.texts[sides[0]], options.texts[sides[1]], sides[0] == 0)
 
 
 def label_of(text: str) -> tuple[str, str] | None:
@@ -191,7 +191,7 @@ def _options_field(row: DataRow) -> tuple[str, str] | None:
     return texts[0], texts[1]
 
 
-def _without_options(row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]) -> Answers:
+def _without_options(row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]) -> AnswerOptions:
     """Answers that are texts, or texts after the letters A and B; a letter alone is refused."""
     labels = [_certain_label(text) for text in given]
     for name, label, text in zip(fields, labels, given, strict=True):
@@ -202,13 +202,13 @@ def _without_options(row: DataRow, question_field: str, question: str, fields: t
             )
     are_bare_letters = {text.casefold().removeprefix("option ") for text in given} == {"a", "b"}
     if labels[0] is None and labels[1] is None and not are_bare_letters:
-        return Answers(question, given[0], given[1], None)
+        return AnswerOptions(question, given[0], given[1], None)
     if labels[0] is None or labels[1] is None or {labels[0][0], labels[1][0]} not in ({"A", "B"}, {"1", "2"}):
         raise UserError(
             f"{row.where}, fields {fields[0]} and {fields[1]}: expected two texts, or two texts after (A) and (B), "
             f"found {given[0][:60]!r} and {given[1][:60]!r} and no options in the field {question_field}"
         )
-    return Answers(question, labels[0][1], labels[1][1], labels[0][0] in "A1")
+    return AnswerOptions(question, labels[0][1], labels[1][1], labels[0][0] in "A1")
 
 
 def _certain_label(text: str) -> tuple[str, str] | None:

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from workbench.html_text import shorten, visible
-from workbench.report import run_files as parts
+from workbench.schema import AttributionFile
 
 MAX_TOKENS = 300
 MAX_TARGETS = 240
 MAX_CELLS = 24_000
-COLUMNS = ("position", "token", "target", "estimator", "mean")
 #: Estimators by what a reader would call them.
 NAMES = {
     "removal": "removing the token (exact)",
@@ -26,14 +25,11 @@ NAMES = {
 }
 
 
-def view(frame: pd.DataFrame, summary: parts.Attribution | None, missing: list[str]) -> dict[str, Any]:
+def view(frame: pd.DataFrame, summary: AttributionFile | None, missing: list[str]) -> dict[str, Any]:
     """tokens, targets, estimators, and per estimator rows [target][token] of [mean, low, high, sd] (None where there is no cell)."""
-    lacking = [name for name in COLUMNS if name not in frame.columns]
-    if lacking:
-        raise ValueError(f"expected the columns {', '.join(COLUMNS)}, found none named {', '.join(lacking)}")
     if frame.empty:
         raise ValueError("the table has no rows")
-    facts = summary or parts.Attribution()
+    facts = summary or AttributionFile()
     positions = sorted(int(p) for p in frame["position"].unique())
     targets = _targets(frame, facts)
     estimators = _estimators(frame, facts)
@@ -48,16 +44,16 @@ def view(frame: pd.DataFrame, summary: parts.Attribution | None, missing: list[s
         "n_contexts": facts.n_contexts,
         "prompt": facts.prompt,
         "search": facts.search,
-        "totals": facts.totals,
-        "pairs": facts.pairs[:60],
-        "mediation": facts.mediation[:40],
-        "nodes": facts.nodes[:60],
+        "totals": [total.model_dump() for total in facts.totals],
+        "pairs": [pair.model_dump() for pair in facts.pairs[:60]],
+        "mediation": [entry.model_dump() for entry in facts.mediation[:40]],
+        "nodes": [node.model_dump() for node in facts.nodes[:60]],
         "nodes_agreement": facts.nodes_agreement,
         "notes": facts.notes[:20],
     }
 
 
-def _targets(frame: pd.DataFrame, facts: parts.Attribution) -> list[dict[str, str]]:
+def _targets(frame: pd.DataFrame, facts: AttributionFile) -> list[dict[str, str]]:
     known = {target.name: target.kind for target in facts.targets}
     names = list(dict.fromkeys([*known, *frame["target"].astype(str)]))
     present = set(frame["target"].astype(str))
@@ -70,7 +66,7 @@ def _guess(name: str) -> str:
     return "answer" if "answer" in name else "direction" if "direction" in name else "latent"
 
 
-def _estimators(frame: pd.DataFrame, facts: parts.Attribution) -> list[str]:
+def _estimators(frame: pd.DataFrame, facts: AttributionFile) -> list[str]:
     present = list(dict.fromkeys(frame["estimator"].astype(str)))
     ordered = [key for key in [*facts.estimators, *present] if key in present]
     return list(dict.fromkeys(ordered))
@@ -87,7 +83,7 @@ def _cut(positions: list[int], targets: list[dict[str, str]], estimators: int, m
     return kept_positions, kept_targets
 
 
-def _tokens(frame: pd.DataFrame, positions: list[int], facts: parts.Attribution) -> list[str]:
+def _tokens(frame: pd.DataFrame, positions: list[int], facts: AttributionFile) -> list[str]:
     """Tokens as shown. Texts of attribution.json win: Parquet cannot hold every token."""
     by_position = frame.drop_duplicates("position").set_index("position")["token"]
     exact = facts.tokens or []

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,9 +19,23 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.html_text import shorten, visible
-from workbench.report import attribution_section as inside
 from workbench.report import ledger_grid as ledger
-from workbench.report import run_files as parts
+from workbench.report.attribution_section import cut_cards, drawable
+from workbench.runs import read_table, salvage_run_file
+from workbench.schema import (
+    AttributionFile,
+    AttributionRow,
+    CandidateEntry,
+    CardsFile,
+    ComparisonFile,
+    DirectionFile,
+    EvaluationRow,
+    FrontierFile,
+    HistoryRow,
+    LatentsFile,
+    RunFile,
+    RunManifest,
+)
 
 #: Files of a run directory, with what a reader loses when one is missing.
 FILES = {
@@ -44,22 +57,23 @@ MAX_CANDIDATES = 400
 MAX_LATENTS = 400
 MAX_ANSWERS = 160
 T = TypeVar("T")
+FileKind = TypeVar("FileKind", bound=RunFile)
 
 
 @dataclass
 class RunContents:
     """The parts that were found (None where not), and one line for each that was not."""
 
-    comparison: parts.Comparison | None = None
-    frontier: parts.Frontier | None = None
+    comparison: ComparisonFile | None = None
+    frontier: FrontierFile | None = None
     history: dict[str, list[list[float]]] | None = None
     ledger: dict[str, Any] | None = None
-    direction: parts.Direction | None = None
-    latents: parts.Latents | None = None
-    inside: inside.Inside = field(default_factory=inside.Inside)
-    cards: inside.Cards | None = None
+    direction: DirectionFile | None = None
+    latents: LatentsFile | None = None
+    attribution: AttributionFile = field(default_factory=AttributionFile)
+    cards: CardsFile | None = None
     answers: dict[str, list[float]] | None = None
-    manifest: dict[str, Any] | None = None
+    manifest: RunManifest | None = None
     study: str | None = None
     missing: list[str] = field(default_factory=list)
 
@@ -67,18 +81,20 @@ class RunContents:
 def load_run(directory: Path) -> RunContents:
     """Everything that the report shows of a run directory. Never raises for what a file holds; see `missing`."""
     found = RunContents()
-    reader = _Reader(directory, found.missing)
-    found.comparison = reader.read("comparison.json", lambda path: parts.Comparison.model_validate(_json(path)))
-    found.frontier = reader.read("search/frontier.json", lambda path: _cut_frontier(parts.Frontier.model_validate(_json(path)), found.missing))
-    found.history = reader.read("search/history.parquet", lambda path: _history(pd.read_parquet(path)))
-    found.direction = reader.read("direction.json", lambda path: parts.Direction.model_validate(_json(path)))
-    found.latents = reader.read("latents.json", lambda path: _cut_latents(parts.Latents.model_validate(_json(path)), found.missing))
-    found.cards = reader.read("cards.json", lambda path: inside.cut_cards(inside.Cards.model_validate(_json(path)), found.missing))
-    summary = reader.read("attribution.json", lambda path: parts.Attribution.model_validate(_json(path)))
-    found.ledger = reader.read("attribution.parquet", lambda path: ledger.view(pd.read_parquet(path), summary, found.missing))
-    found.inside = inside.view(summary, found.missing)
-    found.answers = reader.read("evaluation.parquet", lambda path: _answers(pd.read_parquet(path)))
-    found.manifest = reader.read("manifest.json", lambda path: parts.mapping(_json(path)))
+    lost = found.missing
+    reader = _Reader(directory, lost)
+    found.comparison = reader.file("comparison.json", ComparisonFile)
+    found.frontier = _cut_frontier(reader.file("search/frontier.json", FrontierFile), lost)
+    found.history = reader.read("search/history.parquet", lambda path: _history(read_table(path, HistoryRow)))
+    found.direction = reader.file("direction.json", DirectionFile)
+    found.latents = _cut_latents(reader.file("latents.json", LatentsFile), lost)
+    cards = reader.file("cards.json", CardsFile)
+    found.cards = None if cards is None else cut_cards(cards, lost)
+    summary = reader.file("attribution.json", AttributionFile)
+    found.ledger = reader.read("attribution.parquet", lambda path: ledger.view(read_table(path, AttributionRow), summary, lost))
+    found.attribution = drawable(summary, lost)
+    found.answers = reader.read("evaluation.parquet", lambda path: _answers(read_table(path, EvaluationRow)))
+    found.manifest = reader.file("manifest.json", RunManifest)
     found.study = reader.read("study.yaml", lambda path: _study(path))
     return found
 
@@ -104,6 +120,16 @@ class _Reader:
     def __init__(self, directory: Path, missing: list[str]) -> None:
         self.directory, self.missing = directory, missing
 
+    def file(self, name: str, kind: type[FileKind]) -> FileKind | None:
+        """A file by its model; a field that does not fit and may be missing is left out with a line."""
+        found = self.read(name, lambda path: salvage_run_file(path, kind, MAX_BYTES))
+        if found is None:
+            return None
+        for part, reason in found[1].items():
+            words = part.replace("_", " ")
+            self.missing.append(f"{name}: {words} could not be read, so this page does not show it ({shorten(visible(reason, spaces=False), 200)}).")
+        return found[0]
+
     def read(self, name: str, read: Callable[[Path], T]) -> T | None:
         path = self.directory / name
         loss = FILES[name]
@@ -125,17 +151,15 @@ class _Reader:
         return None
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _study(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     yaml.safe_load(text)
     return shorten(text, 8_000)
 
 
-def _cut_frontier(found: parts.Frontier, missing: list[str]) -> parts.Frontier:
+def _cut_frontier(found: FrontierFile | None, missing: list[str]) -> FrontierFile | None:
+    if found is None:
+        return None
     searches = {}
     for name, search in found.searches.items():
         kept = _spread(search.candidates, MAX_CANDIDATES)
@@ -145,7 +169,7 @@ def _cut_frontier(found: parts.Frontier, missing: list[str]) -> parts.Frontier:
     return found.model_copy(update={"searches": searches})
 
 
-def _spread(candidates: list[parts.Candidate], limit: int) -> list[parts.Candidate]:
+def _spread(candidates: list[CandidateEntry], limit: int) -> list[CandidateEntry]:
     """At most `limit` candidates, evenly over fluency, the chosen ones always."""
     ordered = sorted(candidates, key=lambda c: c.fluency)
     if len(ordered) <= limit:
@@ -155,8 +179,8 @@ def _spread(candidates: list[parts.Candidate], limit: int) -> list[parts.Candida
     return [c for i, c in enumerate(ordered) if i in picked or c.chosen]
 
 
-def _cut_latents(found: parts.Latents, missing: list[str]) -> parts.Latents:
-    if len(found.latents) <= MAX_LATENTS:
+def _cut_latents(found: LatentsFile | None, missing: list[str]) -> LatentsFile | None:
+    if found is None or len(found.latents) <= MAX_LATENTS:
         return found
     kept = sorted(found.latents, key=lambda row: -abs(row.weight or 0.0))[:MAX_LATENTS]
     missing.append(f"Of {len(found.latents):,} latents, the {MAX_LATENTS} with the largest weights are shown.")

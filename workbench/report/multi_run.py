@@ -24,8 +24,8 @@ from workbench.report import verdict as story
 from workbench.report.load_run import load_run
 from workbench.report.page_assets import styles
 from workbench.report.report_page import environment, inline_hash
-from workbench.report.run_files import Comparison, Condition
 from workbench.runs import write_text
+from workbench.schema import ComparisonFile, ConditionEntry
 from workbench.statistics import over_seeds
 
 #: Lines of one plot; more are only in the table.
@@ -69,7 +69,7 @@ class OverviewGroup:
 @dataclass
 class _Read:
     run: OverviewRun
-    comparison: Comparison | None = None
+    comparison: ComparisonFile | None = None
     problem: str = ""
     link: str | None = None
 
@@ -157,7 +157,7 @@ def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
         yield OverviewLine(name, label, at.kind, len(at.shifts), rate, sum(at.shifts) / len(at.shifts), low, high)
 
 
-def _shown_name(condition: Condition) -> str:
+def _shown_name(condition: ConditionEntry) -> str:
     """Names that hold a found or drawn text differ from run to run; their kind does not."""
     return story.label(condition.kind if ":" in condition.name else condition.name)
 

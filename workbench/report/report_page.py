@@ -24,8 +24,13 @@ from markupsafe import Markup
 from workbench.errors import UserError
 from workbench.html_text import number, shorten, spoken
 from workbench.report import verdict as story
+from workbench.report.attribution_section import FILTERS
 from workbench.report.load_run import RunContents, clean, load_run
+from workbench.report.objective_words import objective_words
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
+from workbench.runs.run_files import read_entry
+from workbench.schema import RunManifest, SearchFile
+from workbench.schema.schema_version import OtherSchemaError
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -42,12 +47,24 @@ def write_report(source: str | os.PathLike[str] | Sequence[Any] | Any, path: str
     directory = Path(source)
     if not directory.is_dir():
         raise UserError(f"expected a run directory, found no directory at {directory}")
+    _check_schema(directory)
     contents = load_run(directory)
     if all(getattr(contents, name) is None for name in ("comparison", "frontier", "ledger", "direction", "latents", "manifest")):
         raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
     target = Path(path) if path is not None else directory / "report.html"
     _write(target, render(contents))
     return target
+
+
+def _check_schema(directory: Path) -> None:
+    """OtherSchemaError for a run of a schema version that this version does not read."""
+    try:
+        if (directory / "manifest.json").is_file():
+            read_entry(directory / "manifest.json")
+    except OtherSchemaError:
+        raise
+    except UserError:
+        return  # a broken manifest is told on the page
 
 
 def _write_results(results: Any, path: str | os.PathLike[str] | None) -> Path:
@@ -84,7 +101,7 @@ def picture_data(contents: RunContents) -> dict[str, Any]:
             "comparison": None if comparison is None else _comparison(contents),
             "frontier": None
             if frontier is None
-            else {story.label(n): s.model_dump(exclude={"cost"}) for n, s in frontier.searches.items() if s.candidates},
+            else {story.label(n): _search(s) for n, s in frontier.searches.items() if s.candidates},
             "history": _named(contents.history),
             "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
             "layer": None if contents.direction is None else _layer(contents.direction.site),
@@ -92,6 +109,17 @@ def picture_data(contents: RunContents) -> dict[str, Any]:
             "answers": _named(contents.answers),
         }
     )
+
+
+def _search(search: SearchFile) -> dict[str, Any]:
+    """A search with what its picture shows of each prompt."""
+    shown = {"text", "objective", "fluency", "selection_rate", "chosen"}
+    return {
+        "method": search.method,
+        "slot": search.slot,
+        "objective": objective_words(search.objective),
+        "candidates": [candidate.model_dump(include=shown) for candidate in search.candidates],
+    }
 
 
 def _named(lines: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -141,19 +169,19 @@ def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> s
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
         latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
-        inside=contents.inside, cards=contents.cards,
+        inside=contents.attribution, cards=contents.cards,
     )  # fmt: skip
 
 
-def _manifest(manifest: dict[str, Any] | None) -> dict[str, Any]:
+def _manifest(manifest: RunManifest | None) -> dict[str, Any]:
     """The manifest as the page lists it: facts (name, text), stages (name, seconds), warnings."""
     if manifest is None:
         return {"facts": [], "stages": [], "warnings": []}
-    notes = manifest.get("notes")
-    warnings = manifest.get("warnings", notes.get("warnings", []) if isinstance(notes, dict) else [])
-    facts = [(key, value) for key, value in _flat(manifest) if not key.startswith(("schema", "stages", "warnings", "notes · warnings"))]
+    warnings = manifest.notes.get("warnings", [])
+    facts = [(key, value) for key, value in _flat(manifest.to_json()) if not key.startswith(("schema", "stages", "notes · warnings"))]
     texts = [str(line) for line in warnings] if isinstance(warnings, list) else [str(warnings)]
-    return {"facts": facts[:80], "stages": _stages(manifest.get("stages")), "warnings": texts[:40]}
+    stages = [(name, stage.seconds) for name, stage in manifest.stages.items()]
+    return {"facts": facts[:80], "stages": stages, "warnings": texts[:40]}
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -162,17 +190,6 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
         return [pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")]
     return [(prefix.removesuffix(" · "), ", ".join(map(number, value)) if isinstance(value, list) else number(value))]
-
-
-def _stages(stages: Any) -> list[tuple[str, float]]:
-    """Seconds per stage from a list of {"name", "seconds"}, or a mapping of names to seconds or to {"seconds"}."""
-    if isinstance(stages, dict):
-        pairs = [(name, entry.get("seconds") if isinstance(entry, dict) else entry) for name, entry in stages.items()]
-    elif isinstance(stages, list):
-        pairs = [(entry.get("name"), entry.get("seconds")) for entry in stages if isinstance(entry, dict)]
-    else:
-        pairs = []
-    return [(str(name), float(seconds)) for name, seconds in pairs if isinstance(seconds, (int, float)) and not isinstance(seconds, bool)]
 
 
 def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
@@ -197,6 +214,7 @@ def _filters() -> dict[str, Any]:
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
         "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
+        **FILTERS,
     }  # fmt: skip
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from workbench.attribution import Ledger
 from workbench.comparison import Comparison
 from workbench.directions import LayerScan
 from workbench.errors import UserError
 from workbench.latents import LatentCards, LatentRanking
-from workbench.runs import write_json, write_parquet
-from workbench.search import Frontier
+from workbench.runs import write_run_file, write_table
+from workbench.schema import AttributionRow, EvaluationRow
+from workbench.search import Frontier, write_frontiers
 
 
 def save_results(results: Sequence[Any], directory: Path) -> None:
@@ -34,34 +32,30 @@ def save_results(results: Sequence[Any], directory: Path) -> None:
 
 
 def _comparison(directory: Path, result: Comparison) -> None:
-    write_json(directory / "comparison.json", result.to_json())
-    write_parquet(directory / "evaluation.parquet", result.rows)
+    write_run_file(directory / "comparison.json", result.to_file())
+    write_table(directory / "evaluation.parquet", result.rows, EvaluationRow)
 
 
 def _ledger(directory: Path, result: Ledger) -> None:
-    write_json(directory / "attribution.json", {"schema": 1, **result.summary()})
-    write_parquet(directory / "attribution.parquet", result.table)
+    write_run_file(directory / "attribution.json", result.to_file())
+    write_table(directory / "attribution.parquet", result.table, AttributionRow)
 
 
 def _frontiers(directory: Path, results: list[Frontier]) -> None:
     names = [f"{i + 1} {result.method}" if len(results) > 1 else result.method for i, result in enumerate(results)]
-    write_json(directory / "search/frontier.json", {"schema": 1, "searches": {n: r.to_json() for n, r in zip(names, results, strict=True)}})
-    history = pd.concat([r.history.assign(search=n) for n, r in zip(names, results, strict=True)], ignore_index=True)
-    write_parquet(directory / "search/history.parquet", history)
+    write_frontiers(directory, dict(zip(names, results, strict=True)))
 
 
 def _latents(directory: Path, result: LatentRanking) -> None:
-    write_json(directory / "latents.json", result.to_json())
+    write_run_file(directory / "latents.json", result.to_file())
 
 
 def _cards(directory: Path, result: LatentCards) -> None:
-    write_json(directory / "cards.json", result.to_json())
+    write_run_file(directory / "cards.json", result.to_file())
 
 
 def _scan(directory: Path, result: LayerScan) -> None:
-    best, table = result.best, json.loads(result.table.to_json(orient="records"))
-    facts = {"site": best.site.name, "method": best.method, "norm": best.norm, "auc": best.auc, "predicts": table[0].get("predicts")}
-    (directory / "direction.json").write_text(json.dumps({"schema": 1, **facts, "table": table}), encoding="utf-8")
+    write_run_file(directory / "direction.json", result.to_file())
 
 
 SAVERS: dict[type, Callable[[Path, Any], None]] = {

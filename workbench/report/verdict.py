@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from workbench.html_text import number, shorten, spoken
 from workbench.report.load_run import RunContents
-from workbench.report.run_files import Comparison, Condition, Difference
+from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 
 #: What a kind of condition is, for the table and the legend. The order is the order of drawing.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -61,8 +61,8 @@ class Verdict:
     verdict: str
     tone: str
     meaning: str = ""
-    best: Condition | None = None
-    difference: Difference | None = None
+    best: ConditionEntry | None = None
+    difference: DifferenceEntry | None = None
     figures: tuple[tuple[str, str, str], ...] = ()
     caveats: list[str] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ def tell(contents: RunContents) -> Verdict:
     return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best))
 
 
-def best_found(comparison: Comparison) -> Condition | None:
+def best_found(comparison: ComparisonFile) -> ConditionEntry | None:
     """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order."""
     for kinds in (GROUPS["found"][1], GROUPS["answer"][1], ("random_search",), GROUPS["written"][1]):
         prompts = [c for c in comparison.conditions if c.kind in kinds and c.prompt]
@@ -112,7 +112,7 @@ def best_found(comparison: Comparison) -> Condition | None:
     return None
 
 
-def caveats(contents: RunContents, best: Condition) -> list[str]:
+def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
     """What speaks against the headline, most important first."""
     comparison = contents.comparison
     assert comparison is not None
@@ -128,7 +128,7 @@ def caveats(contents: RunContents, best: Condition) -> list[str]:
     return found
 
 
-def _verdict(comparison: Comparison, best: Condition, difference: Difference) -> tuple[str, str]:
+def _verdict(comparison: ComparisonFile, best: ConditionEntry, difference: DifferenceEntry) -> tuple[str, str]:
     low, high = _interval(difference)
     if low is None or high is None:
         return (
@@ -145,12 +145,12 @@ def _verdict(comparison: Comparison, best: Condition, difference: Difference) ->
     return "unclear", f"Not shown: the interval of the change includes zero, so this prompt may not change {persona} at all."
 
 
-def _interval(difference: Difference) -> tuple[float | None, float | None]:
+def _interval(difference: DifferenceEntry) -> tuple[float | None, float | None]:
     """Of the log-odds where they are there, else of the rates."""
     return difference.log_odds_ci if None not in difference.log_odds_ci else difference.ci
 
 
-def _figures(comparison: Comparison, best: Condition, difference: Difference) -> tuple[tuple[str, str, str], ...]:
+def _figures(comparison: ComparisonFile, best: ConditionEntry, difference: DifferenceEntry) -> tuple[tuple[str, str, str], ...]:
     base = next((c for c in comparison.conditions if c.name == difference.to), None)
     rows = []
     if base is not None and base.rate is not None:
@@ -164,7 +164,7 @@ def _figures(comparison: Comparison, best: Condition, difference: Difference) ->
     return tuple(rows)
 
 
-def _meaning(comparison: Comparison) -> str:
+def _meaning(comparison: ComparisonFile) -> str:
     persona = spoken(comparison.persona)
     gloss = PERSONAS.get(persona.strip().lower().replace("-", "_").replace(" ", "_"))
     what = f"{persona.capitalize()} means {gloss}. " if gloss else ""
@@ -176,7 +176,7 @@ def _meaning(comparison: Comparison) -> str:
     return f"{what}A rate is the share of test questions on which the answer that shows {persona} is the likelier one; {how}."
 
 
-def _rivals(comparison: Comparison, best: Condition) -> list[str]:
+def _rivals(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
     """Controls and simpler ways that reach as far as the found prompt, judged in log-odds with the rate as a fallback."""
     own = _effect(best, comparison.wanted)
     if own is None:
@@ -199,7 +199,7 @@ def _rivals(comparison: Comparison, best: Condition) -> list[str]:
     return found
 
 
-def _effect(condition: Condition, wanted: int) -> float | None:
+def _effect(condition: ConditionEntry, wanted: int) -> float | None:
     difference = condition.difference()
     if difference is None:
         return None
@@ -207,14 +207,14 @@ def _effect(condition: Condition, wanted: int) -> float | None:
     return None if value is None else wanted * value
 
 
-def _letters(best: Condition) -> list[str]:
+def _letters(best: ConditionEntry) -> list[str]:
     share = best.letter_a_share
     if share is None or 0.35 <= share <= 0.65:
         return []
     return [f"With this prompt the model answers (A) in {percent(share)} of cases: part of the change may be a preference for a letter."]
 
 
-def _sample(best: Condition) -> list[str]:
+def _sample(best: ConditionEntry) -> list[str]:
     found = []
     if best.groups is not None and best.groups < 20:
         found.append(f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow.")
@@ -224,7 +224,7 @@ def _sample(best: Condition) -> list[str]:
     return found
 
 
-def _reading(comparison: Comparison, best: Condition) -> list[str]:
+def _reading(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
     if best.fluency is None:
         return []
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
@@ -232,7 +232,7 @@ def _reading(comparison: Comparison, best: Condition) -> list[str]:
     return [f"How naturally it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."]
 
 
-def _collateral(comparison: Comparison, best: Condition) -> list[str]:
+def _collateral(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
     base = next((c for c in comparison.conditions if c.kind == "none"), None)
     found = []
     for name, value in (best.collateral or {}).items():
@@ -244,9 +244,8 @@ def _collateral(comparison: Comparison, best: Condition) -> list[str]:
 
 
 def _test_reads(contents: RunContents) -> list[str]:
-    reads = (contents.manifest or {}).get("test_reads")
-    count = max(reads.values(), default=0) if isinstance(reads, dict) else reads
-    if isinstance(count, int) and count > 1:
+    count = contents.manifest.test_reads if contents.manifest else 0
+    if count > 1:
         return [f"The test questions were read {count} times; choices made after the first reading are no longer blind."]
     return []
 

@@ -25,13 +25,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from workbench.errors import UserError
-from workbench.runs.atomic_writing import TEMPORARY, write_json
-from workbench.runs.safe_reading import file_hash, read_json, read_text
+from workbench.runs.atomic_writing import TEMPORARY
+from workbench.runs.run_files import read_run_file, write_run_file
+from workbench.runs.safe_reading import file_hash, read_text
+from workbench.schema import RunManifest, StageRecord
 
-SCHEMA = 1
 PACKAGES = (
     "persona-workbench",
     "torch",
@@ -42,35 +41,6 @@ PACKAGES = (
     "safetensors",
     "pandas",
 )
-
-
-class StageRecord(BaseModel):
-    """A stage that is done: its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in the
-    process), the model's FLOPs as its runner counted them, and sha256 of the files it left."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    seconds: float = Field(ge=0)
-    finished: str
-    peak_memory_mb: float | None = None
-    flops: float | None = Field(default=None, ge=0)
-    files: dict[str, str] = {}
-
-
-class RunManifest(BaseModel):
-    """What a run was made with and how far it is. `hashes`: of the model and the data; `notes`: anything resolved once,
-    such as chunk sizes; `test_reads`: how often a test split was read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    schema_: int = Field(SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
-    created: str
-    versions: dict[str, str]
-    git: str | None = None
-    device: str | None = None
-    seeds: dict[str, int] = {}
-    hashes: dict[str, str] = {}
-    notes: dict[str, Any] = {}
-    stages: dict[str, StageRecord] = {}
-    test_reads: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -147,11 +117,7 @@ class RunDirectory:
         path = self.path / "manifest.json"
         if not path.is_file():
             raise UserError(f"{self.path} is no run directory: it has no manifest.json")
-        try:
-            return RunManifest.model_validate(read_json(path, schema=SCHEMA))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"{path}, field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return read_run_file(path, RunManifest)
 
     def note(
         self,
@@ -250,10 +216,10 @@ class RunDirectory:
 
     def _begin(self) -> None:
         versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-        self._save(RunManifest(schema=SCHEMA, created=_now(), versions=versions, git=git_revision()))
+        self._save(RunManifest(created=_now(), versions=versions, git=git_revision()))
 
     def _save(self, manifest: RunManifest) -> None:
-        write_json(self.path / "manifest.json", manifest.model_dump(mode="json", by_alias=True))
+        write_run_file(self.path / "manifest.json", manifest)
 
     def _sweep(self) -> None:
         """Remove the temporary files that a crash left."""

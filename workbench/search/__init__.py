@@ -6,7 +6,7 @@ the name `workbench.search` to the package.
 
 from workbench.callable_package import make_callable
 from workbench.search.elite_selection import elites, hypervolume, ladder, pareto_frontier
-from workbench.search.frontier import Candidate, Frontier
+from workbench.search.frontier import Candidate, Frontier, write_frontiers
 from workbench.search.live_frontier import LiveFrontier
 from workbench.search.methods.beam import Beam
 from workbench.search.methods.epo import EPO
@@ -43,6 +43,7 @@ __all__ = [
     "ladder",
     "pareto_frontier",
     "search",
+    "write_frontiers",
 ]
 
 make_callable(__name__, search)

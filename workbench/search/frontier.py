@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,8 @@ from workbench.errors import UserError
 from workbench.forced_choice import answer_prompts
 from workbench.html_text import html_table
 from workbench.personas import Split
+from workbench.runs import write_run_file, write_table
+from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile
 
 
 @dataclass(frozen=True)
@@ -85,47 +89,54 @@ class Frontier:
         """The candidate that `choose` marks."""
         return next(c for c in self.choose(model, split, max_fluency).candidates if c.chosen)
 
-    def to_json(self) -> dict[str, Any]:
-        """The entry of one search in search/frontier.json."""
-        candidates = [_candidate_json(c) for c in self.candidates]
-        return {
-            "schema": 1,
-            "method": self.method,
-            "slot": self.slot,
-            "metric": self.metric,
-            "seed": self.seed,
-            "sign": self.sign,
-            "interrupted": self.interrupted,
-            "objective": self.objective,
-            "candidates": candidates,
-            "cost": self.cost.to_json(),
-        }
+    def to_file(self) -> SearchFile:
+        """search/NAME.json, and the entry of one search in search/frontier.json."""
+        return SearchFile(
+            method=self.method,
+            slot=self.slot,
+            metric=self.metric,
+            seed=self.seed,
+            sign=self.sign,
+            interrupted=self.interrupted,
+            objective=self.objective,
+            candidates=[_candidate_entry(c) for c in self.candidates],
+            cost=CostEntry(**self.cost.to_json()),
+        )
 
     @classmethod
-    def from_json(cls, entry: dict[str, Any], history: pd.DataFrame) -> Frontier:
-        """The frontier that `to_json` wrote, with its history."""
-        candidates = tuple(_candidate(c) for c in entry["candidates"])
-        backward = entry["cost"].get("token_layers_backward", 0.0)  # runs of before had the sum alone
-        cost = Cost(
-            forward=entry["cost"]["token_layers"] - backward,
+    def from_file(cls, file: SearchFile, history: pd.DataFrame) -> Frontier:
+        """The frontier that `to_file` wrote, with its history."""
+        cost = file.cost or CostEntry()
+        backward = cost.token_layers_backward or 0.0
+        spent = Cost(
+            forward=(cost.token_layers or 0.0) - backward,
             backward=backward,
-            flops=entry["cost"]["flops"],
-            model_calls=entry["cost"]["model_calls"],
-            seconds=entry["cost"]["seconds"],
+            flops=cost.flops or 0.0,
+            model_calls=cost.model_calls or 0.0,
+            seconds=cost.seconds or 0.0,
         )
-        fields = {k: entry[k] for k in ("method", "seed", "sign", "slot", "metric", "interrupted", "objective")}
-        return cls(candidates=candidates, history=history, cost=cost, **fields)
+        candidates = tuple(_candidate(c) for c in file.candidates)
+        asked = {"slot": cast(Slot, file.slot), "metric": cast(Metric, file.metric), "seed": file.seed or 0, "sign": file.sign}
+        return cls(candidates, history, spent, file.method, **asked, interrupted=file.interrupted, objective=file.objective)
 
     def _repr_html_(self) -> str:
         return html_table(self.table, caption=f"{self.method}, seed {self.seed}: objective against fluency (nats a token; lower is more fluent)")
 
 
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
+    """search/frontier.json and search/history.parquet of a run directory: all searches by name, their histories one after the other."""
+    parts = [frontier.history.assign(search=name) for name, frontier in searches.items()]
+    history = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(HistoryRow.model_fields))
+    write_run_file(directory / "search/frontier.json", FrontierFile(searches={name: found.to_file() for name, found in searches.items()}))
+    write_table(directory / "search/history.parquet", history, HistoryRow)
+
+
+def _candidate_entry(candidate: Candidate) -> CandidateEntry:
     """The file keeps the key `fluency` for the cross-entropy: a name that readers outside rely on."""
-    fields = {**vars(candidate), "ids": list(candidate.ids)}
-    return {("fluency" if name == "cross_entropy" else name): value for name, value in fields.items()}
+    fields = {("fluency" if name == "cross_entropy" else name): value for name, value in vars(candidate).items()}
+    return CandidateEntry(**fields | {"ids": list(candidate.ids)})
 
 
-def _candidate(entry: dict[str, Any]) -> Candidate:
-    fields = {("cross_entropy" if name == "fluency" else name): value for name, value in entry.items()}
-    return Candidate(**{**fields, "ids": tuple(entry["ids"])})
+def _candidate(entry: CandidateEntry) -> Candidate:
+    fields = {("cross_entropy" if name == "fluency" else name): value for name, value in entry}
+    return Candidate(**fields | {"ids": tuple(entry.ids)})

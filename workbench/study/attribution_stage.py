@@ -9,8 +9,9 @@ from workbench.contexts import encode_prompt
 from workbench.directions import Direction
 from workbench.latents import LatentRanking, describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
-from workbench.runs import RunDirectory, finite, write_json, write_parquet
+from workbench.runs import RunDirectory, write_run_file, write_table
 from workbench.sae import Sae, context_texts, read_corpus
+from workbench.schema import AttributionRow
 from workbench.study.stages import ChosenDirections, Material
 
 
@@ -29,16 +30,15 @@ def explain(
     ledger = attribute(
         material.model, ids, targets, contexts, settings.estimators, seed=study.seed, circuit=settings.circuit, controls=directions.randoms
     )
-    write_parquet(directory.file("attribution.parquet"), ledger.table)
-    entry = {"schema": 1, "search": search, **ledger.summary()}
+    effects = None
     if sae is not None:
         manual = next(iter(material.persona.manual_prompts.get(study.sign, ())), None)
         effects = side_effects(material.model, sae, ids, contexts, aimed, manual)
-        entry["side_effects"] = effects.to_json()
         if settings.cards:
             moved = [m.latent for m in effects.beside]
             _cards(directory, material, sae, [*aimed, *moved][: settings.cards], directions.best)
-    write_json(directory.file("attribution.json"), finite(entry))
+    write_table(directory.file("attribution.parquet"), ledger.table, AttributionRow)
+    write_run_file(directory.file("attribution.json"), ledger.to_file(search, effects))
 
 
 def _cards(directory: RunDirectory, material: Material, sae: Sae, latents: list[int], direction: Direction) -> None:
@@ -51,4 +51,4 @@ def _cards(directory: RunDirectory, material: Material, sae: Sae, latents: list[
         about = f"{len(corpus)} of the train questions, bare or under a varied system text, with one of their answers"
     cache = directory.file("cards.parquet")
     found = describe_latents(material.model, sae, latents, corpus, {"direction": direction}, cache=cache, about=about)
-    write_json(directory.file("cards.json"), finite(found.to_json()))
+    write_run_file(directory.file("cards.json"), found.to_file())

@@ -7,17 +7,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from workbench.comparison import Comparison, OffTargetMeasures, compare
 from workbench.directions import Direction, load_directions, save_directions
 from workbench.errors import UserError
 from workbench.latents import LatentRanking
 from workbench.models import runner_for
 from workbench.report import write_report
-from workbench.runs import RunDirectory, finite, read_json, read_parquet, write_json, write_parquet, write_text
+from workbench.runs import RunDirectory, read_run_file, read_table, write_run_file, write_table, write_text
 from workbench.sae import Sae
-from workbench.search import Checkpoint, Frontier, SearchProgress
+from workbench.schema import EvaluationRow, FrontierFile, LatentsFile, SearchFile, SearchStepRow
+from workbench.search import Checkpoint, Frontier, SearchProgress, write_frontiers
 from workbench.study import stages
 from workbench.study.attribution_stage import explain
 from workbench.study.off_target_measures import off_target_measures
@@ -94,28 +93,10 @@ def _directions(directory: RunDirectory, material: Material, tell: Report) -> Ch
         with _stage(directory, material, "directions", ["direction.safetensors", "direction.json"]):
             scan = stages.scan(material)
             save_directions([scan.best, *stages.controls(material.study, scan)], vectors)
-            write_json(facts, finite(_direction_json(scan)))
+            write_run_file(facts, scan.to_file())
     tell("directions", 1.0)
     best, *randoms = load_directions(vectors)
-    entry = read_json(facts, schema=1)
-    return ChosenDirections(best, tuple(randoms), pd.DataFrame(entry["table"]), pd.DataFrame(entry["effects"]))
-
-
-def _direction_json(scan: Any) -> dict[str, Any]:
-    """direction.json: the chosen direction and the whole sweep."""
-    best, first = scan.best, scan.table.iloc[0]
-    return {
-        "schema": 1,
-        "site": best.site.name,
-        "position": best.site.position,
-        "method": best.method,
-        "norm": best.norm,
-        "auc": best.auc,
-        "predicts": first["predicts"],
-        "source": best.source,
-        "table": scan.table.to_dict("records"),
-        "effects": scan.effects.to_dict("records"),
-    }
+    return ChosenDirections(best, tuple(randoms))
 
 
 def _latents(directory: RunDirectory, material: Material, sae: Sae | None, tell: Report) -> LatentRanking | None:
@@ -126,9 +107,9 @@ def _latents(directory: RunDirectory, material: Material, sae: Sae | None, tell:
     if not directory.done("latents"):
         tell("latents", 0.0)
         with _stage(directory, material, "latents", ["latents.json"]):
-            write_json(path, stages.latents(material, sae).to_json())
+            write_run_file(path, stages.latents(material, sae).to_file())
     tell("latents", 1.0)
-    return LatentRanking.from_json(read_json(path, schema=1))
+    return LatentRanking.from_file(read_run_file(path, LatentsFile))
 
 
 def _searches(
@@ -146,11 +127,11 @@ def _searches(
             checkpoint = Checkpoint(directory.file(f"search/{stem}.checkpoint.safetensors"))
             with _stage(directory, material, f"search {name}", files):
                 frontier = stages.run_search(material, objective, method, checkpoint, _progress(f"search {name}", tell, watch))
-                write_json(directory.file(files[0]), frontier.to_json())
-                write_parquet(directory.file(files[1]), frontier.history)
+                write_run_file(directory.file(files[0]), frontier.to_file())
+                write_table(directory.file(files[1]), frontier.history, SearchStepRow)
             checkpoint.path.unlink(missing_ok=True)
         tell(f"search {name}", 1.0)
-        found[name] = Frontier.from_json(read_json(directory.file(files[0]), schema=1), read_parquet(directory.file(files[1])))
+        found[name] = Frontier.from_file(read_run_file(directory.file(files[0]), SearchFile), read_table(directory.file(files[1]), SearchStepRow))
     return found
 
 
@@ -185,24 +166,22 @@ def _comparison(
     tell: Report,
 ) -> dict[str, Frontier]:
     """Choice on the selection split, then one reading of the test split."""
-    frontier, history = directory.file("search/frontier.json"), directory.file("search/history.parquet")
     if directory.done("comparison"):
         tell("comparison", 1.0)
-        entries = read_json(frontier, schema=1)["searches"]
-        return {name: Frontier.from_json(entries[name], found[name].history) for name in found}
+        entries = read_run_file(directory.file("search/frontier.json"), FrontierFile).searches
+        return {name: Frontier.from_file(entries[name], found[name].history) for name in found}
     tell("comparison", 0.0)
     with _stage(directory, material, "comparison", ["evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"]):
         chosen = stages.choose(material, found)
-        write_json(frontier, {"schema": 1, "searches": {name: f.to_json() for name, f in chosen.items()}})
-        write_parquet(history, _history(chosen))
+        write_frontiers(directory.path, chosen)
         conditions = stages.build_conditions(material, directions, sae, latents, chosen)
         tell("comparison", 0.5)
         if material.study.protocol.choose_on == "test":
             directory.count_test_read()
         directory.count_test_read()
         comparison = _compare(material, conditions, beside)
-        write_parquet(directory.file("evaluation.parquet"), comparison.rows)
-        write_json(directory.file("comparison.json"), comparison.to_json())
+        write_table(directory.file("evaluation.parquet"), comparison.rows, EvaluationRow)
+        write_run_file(directory.file("comparison.json"), comparison.to_file())
     tell("comparison", 1.0)
     return chosen
 
@@ -225,12 +204,6 @@ def _compare(material: Material, conditions: list[Any], beside: OffTargetMeasure
         model_name=study.model.name,
         collateral=beside,
     )
-
-
-def _history(chosen: dict[str, Frontier]) -> pd.DataFrame:
-    """search/history.parquet: the searches' histories one below the other."""
-    parts = [frontier.history.assign(search=name) for name, frontier in chosen.items()]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"search": [], "step": []})
 
 
 def _attribution(

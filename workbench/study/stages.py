@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
@@ -119,12 +118,10 @@ def _limited(split: Split, n: int | None, seed: int) -> Split:
 
 @dataclass(frozen=True)
 class ChosenDirections:
-    """The chosen direction, the random ones beside it, and the sweep's table."""
+    """The chosen direction, and the random ones as controls."""
 
     best: Direction
     randoms: tuple[Direction, ...]
-    table: pd.DataFrame
-    effects: pd.DataFrame
 
 
 def scan(material: Material) -> LayerScan:

@@ -24,7 +24,8 @@ from workbench.contexts import encode_prompt, make_contexts
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models import load_model, runner_for
-from workbench.runs import RunDirectory, read_json
+from workbench.runs import RunDirectory, read_run_file
+from workbench.schema import FrontierFile
 from workbench.study import Study
 from workbench.study.stages import Material
 from workbench.study.study_settings import ModelSettings
@@ -87,8 +88,8 @@ def _prompts(path: Path) -> list[_Prompt]:
     if not run.done("comparison"):
         raise UserError(f"{path}: its comparison is not done; finish the run first")
     study, figures = Study.load(run.path / "study.yaml"), {row["condition"]: row for row in run_rows(run.path)}
-    searches = read_json(run.path / "search/frontier.json", schema=1)["searches"]
-    chosen = {name: next(c for c in search["candidates"] if c["chosen"])["text"] for name, search in searches.items()}
+    searches = read_run_file(run.path / "search/frontier.json", FrontierFile).searches
+    chosen = {name: next(c.text for c in search.candidates if c.chosen) for name, search in searches.items()}
     if not chosen:
         raise UserError(f"{path}: this run searched no prompt that could be transferred")
     return [_Prompt(path.name, name, text, study, figures[name]) for name, text in chosen.items()]

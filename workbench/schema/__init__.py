@@ -1,0 +1,92 @@
+"""The files of a run directory, one pydantic model each: what their writer fills in and their reader gets back.
+
+| file | model |
+|---|---|
+| manifest.json | `RunManifest` |
+| direction.json | `DirectionFile` |
+| latents.json | `LatentsFile` |
+| search/NAME.json | `SearchFile` |
+| search/frontier.json | `FrontierFile` |
+| search/NAME.parquet, search/history.parquet | `SearchStepRow`, `HistoryRow` |
+| comparison.json, evaluation.parquet | `ComparisonFile`, `EvaluationRow` |
+| attribution.json, attribution.parquet | `AttributionFile`, `AttributionRow` |
+| cards.json, cards.parquet | `CardsFile`, `CardRow` |
+
+study.yaml is `workbench.study.Study`; direction.safetensors is checked by `workbench.directions`. The version number and the changes
+between versions are in `schema_version`; reading and writing in `workbench.runs.run_files`.
+"""
+
+from workbench.schema.attribution_file import (
+    AttributionFile,
+    AttributionRow,
+    CircuitEdgeEntry,
+    CircuitEndEntry,
+    CircuitEntry,
+    CircuitNodeEntry,
+    DoseEntry,
+    FaithfulnessEntry,
+    MeanEntry,
+    MediationEntry,
+    MovedLatentEntry,
+    PatchedNodeEntry,
+    SideEffectsEntry,
+    TargetEntry,
+    TokenPairEntry,
+    TotalEntry,
+)
+from workbench.schema.cards_file import CardEntry, CardRow, CardsFile, FiringEntry
+from workbench.schema.comparison_file import ComparisonFile, ConditionEntry, CostEntry, DifferenceEntry, EvaluationRow, SplitEntry
+from workbench.schema.direction_file import DirectionFile, LayerEntry, PromptEffectEntry
+from workbench.schema.latents_file import LatentEntry, LatentsFile
+from workbench.schema.manifest_file import RunManifest, StageRecord
+from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
+from workbench.schema.schema_version import SCHEMA, migrated
+from workbench.schema.search_files import CandidateEntry, FrontierFile, HistoryRow, SearchFile, SearchStepRow
+
+__all__ = [
+    "SCHEMA",
+    "AttributionFile",
+    "AttributionRow",
+    "CandidateEntry",
+    "CardEntry",
+    "CardRow",
+    "CardsFile",
+    "CircuitEdgeEntry",
+    "CircuitEndEntry",
+    "CircuitEntry",
+    "CircuitNodeEntry",
+    "ComparisonFile",
+    "ConditionEntry",
+    "CostEntry",
+    "DifferenceEntry",
+    "DirectionFile",
+    "DoseEntry",
+    "Ends",
+    "Entry",
+    "EvaluationRow",
+    "FaithfulnessEntry",
+    "FiringEntry",
+    "FrontierFile",
+    "HistoryRow",
+    "LatentEntry",
+    "LatentsFile",
+    "LayerEntry",
+    "MeanEntry",
+    "MediationEntry",
+    "MovedLatentEntry",
+    "Number",
+    "PatchedNodeEntry",
+    "PromptEffectEntry",
+    "RunFile",
+    "RunManifest",
+    "SearchFile",
+    "SearchStepRow",
+    "SideEffectsEntry",
+    "SplitEntry",
+    "StageRecord",
+    "TableRow",
+    "TargetEntry",
+    "TokenPairEntry",
+    "TotalEntry",
+    "migrated",
+]
