@@ -18,6 +18,7 @@ from benchmarks.baselines import cached_gcg, plain_epo
 from benchmarks.cost_settings import Loaded, Setting
 from benchmarks.gpu_lab import LLAMA8B, SMALL, Cells, Lab, Row, deviations, median_seconds, products_a_second, random_llama, setting_of, timed
 from benchmarks.search_cost import Size, cached_flops, our_step, plain_flops, table
+from workbench.conditions import SearchRecipe
 from workbench.models import load_model, runner_for
 from workbench.models.memory_in_use import peak_memory
 from workbench.models.model_sizes import ModelSizes
@@ -236,7 +237,8 @@ def planned_operations(setting: Setting, size: Size) -> float:
         replace(counts, study=study.model_copy(update={"search": study.search.model_copy(update={"budget": SimpleNamespace(steps=k)})}))
         for k in (1, 2)
     )
-    return two._search("resga").flops - one._search("resga").flops
+    recipe = SearchRecipe(dict)
+    return two._search("resga", recipe).flops - one._search("resga", recipe).flops
 
 
 # ---- collection, growth ---------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from statsmodels.stats.multitest import multipletests
 from tests.support.toy_models import random_model, toy_persona
 from workbench.comparison import agreement_with_truth, compare, compare_runs, other_persona_rates, text_cross_entropy
 from workbench.conditions import Condition, ConstantAnswer, Found, NoPrompt, Prompt
-from workbench.conditions.condition import Kind
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer, package
@@ -36,7 +35,7 @@ class Scripted(Condition):
 
     log_odds: dict[str, float]
     name: str = "scripted"
-    kind: Kind = "resga"
+    kind: str = "resga"
     method: str = "scripted"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
@@ -46,7 +45,7 @@ class Scripted(Condition):
 @dataclass(frozen=True)
 class ScriptedNone(Scripted):
     name: str = "no prompt"
-    kind: Kind = "none"
+    kind: str = "none"
 
 
 def four_items() -> Split:

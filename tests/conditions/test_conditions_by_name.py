@@ -30,7 +30,7 @@ def test_they_are_built_and_each_is_what_its_name_says() -> None:
     material = stages.Material(STUDY, MODEL, PERSONA, PERSONA.split())
     best = Direction(torch.ones(32), Site(1), "toy", "own_choice")
     directions = stages.ChosenDirections(best, ())
-    _, caa, vector, proposed, gepa = stages.build_conditions(material, directions, None, None, {})
+    _, caa, vector, proposed, gepa = stages.make_conditions(material, directions, None, None, {})
     for steering, method in ((caa, "mean_difference"), (vector, "response_mean")):
         assert isinstance(steering, Steering) and steering.direction.site.layer == 1 and steering.selection_rate is not None
         own = find_directions(MODEL, material.splits.train, material.splits.search, (1,), (method,), 16, 4, 2)[1, method]

@@ -17,12 +17,13 @@ def file_schemas() -> dict[str, dict[str, Any]]:
         >>> sorted(file_schemas())
         ['persona', 'study', 'sweep']
     """
+    from workbench.conditions import STUDY_CONDITIONS
     from workbench.personas.persona_file import PersonaFile
-    from workbench.study.study_settings import CONDITIONS, Study
+    from workbench.study.study_settings import Study
     from workbench.sweep.sweep_settings import Sweep
 
     found = {"study": _schema(Study), "sweep": _schema(Sweep), "persona": _schema(PersonaFile)}
-    found["study"]["properties"]["conditions"]["items"]["enum"] = list(CONDITIONS)
+    found["study"]["properties"]["conditions"]["items"]["enum"] = list(STUDY_CONDITIONS)
     return found
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from workbench import html_text
 from workbench.comparison.condition_results import ConditionResult, make_entry, with_differences, with_holm
-from workbench.conditions import Condition, NoPrompt, Prompt
+from workbench.conditions import CONDITION_KINDS, Condition, NoPrompt, Prompt
 from workbench.conditions.condition import signed
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, make_contexts
@@ -160,9 +160,10 @@ def compare(
     """Every condition on every question of the split, in both option orders, with paired clustered statistics.
 
     conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to say another); NoPrompt
-    is put first where it is missing. primary: names of the conditions that the study is about (Holm's correction); all that are no controls when
-    None. sign: what is wanted, "suppress" or "induce". splits: the study's splits, to be written down beside the one read.
-    collateral: see `OffTargetMeasures`. Raises UserError for two conditions of one name, or an unknown baseline or primary name.
+    is put first where it is missing. primary: names of the conditions that the study is about (Holm's correction); when None all
+    that are neither controls nor there to compare with (no prompt, constant answers, manual prompts). sign: what is wanted,
+    "suppress" or "induce". splits: the study's splits, to be written down next to the one read. collateral: see `OffTargetMeasures`.
+    Raises UserError for two conditions of one name, a kind that is not registered, or an unknown baseline or primary name.
     """
     signed(sign)
     chosen = _conditions(conditions)
@@ -170,7 +171,7 @@ def compare(
     primary = (
         tuple(primary)
         if primary is not None
-        else tuple(c.name for c in chosen if c.kind not in Condition.CONTROLS | {"manual"})
+        else tuple(c.name for c in chosen if CONDITION_KINDS[c.kind].is_tested)
     )
     _check_names(names, baseline, primary)
     contexts = make_contexts(model, split, slot, metric, orders, seed=seed)
@@ -221,6 +222,7 @@ def _conditions(given: Sequence[Any]) -> list[Condition]:
 def _as_condition(given: Any) -> Condition:
     """A condition as it is; a text as a manual prompt; what a search found as a prompt with its fluency."""
     if isinstance(given, Condition):
+        CONDITION_KINDS[given.kind]  # a UserError that lists the known ones
         return given
     if isinstance(given, str):
         return Prompt(given)

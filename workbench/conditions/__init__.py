@@ -1,25 +1,48 @@
-"""The things that are compared, one file each, all under one interface (`Condition`)."""
+"""The things that are compared, one file each, all under one interface (`Condition`) and in one registry (`CONDITION_KINDS`)."""
 
+from workbench.conditions.build_context import BuildContext, SearchContext, build_conditions, search_objectives
 from workbench.conditions.capability_guard import CapabilityGuard, true_contexts
-from workbench.conditions.condition import Condition, Kind, spending
+from workbench.conditions.condition import Condition, spending
+from workbench.conditions.condition_registry import (
+    CLAIMS,
+    CONDITION_KINDS,
+    GROUPS,
+    STUDY_CONDITIONS,
+    ConditionKind,
+    SearchRecipe,
+    StudyCondition,
+    default_conditions,
+    default_primary,
+    kind_label,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.constant_answer import ConstantAnswer, constant_answers
 from workbench.conditions.few_shot import few_shot
+from workbench.conditions.found_prompts import Found
 from workbench.conditions.gepa_proposed import GEPAProposed
 from workbench.conditions.latent_clamp import LatentClamp
 from workbench.conditions.llm_proposed import LLMProposed
-from workbench.conditions.prompts import Found, ManualPrompts, NoPrompt, Prompt
+from workbench.conditions.manual_prompts import ManualPrompts
+from workbench.conditions.no_prompt import NoPrompt
+from workbench.conditions.prompt import Prompt
 from workbench.conditions.random_text import RandomText
 from workbench.conditions.random_tokens import RandomTokens
 from workbench.conditions.soft_prompt import SoftPrompt
 from workbench.conditions.steering import Steering
 
 __all__ = [
+    "CLAIMS",
+    "CONDITION_KINDS",
+    "GROUPS",
+    "STUDY_CONDITIONS",
+    "BuildContext",
     "CapabilityGuard",
     "Condition",
+    "ConditionKind",
     "ConstantAnswer",
     "Found",
     "GEPAProposed",
-    "Kind",
     "LLMProposed",
     "LatentClamp",
     "ManualPrompts",
@@ -27,10 +50,20 @@ __all__ = [
     "Prompt",
     "RandomText",
     "RandomTokens",
+    "SearchContext",
+    "SearchRecipe",
     "SoftPrompt",
     "Steering",
+    "StudyCondition",
+    "build_conditions",
     "constant_answers",
+    "default_conditions",
+    "default_primary",
     "few_shot",
+    "kind_label",
+    "register_kind",
+    "register_study_condition",
+    "search_objectives",
     "spending",
     "true_contexts",
 ]

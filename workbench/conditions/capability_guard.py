@@ -58,9 +58,7 @@ class CapabilityGuard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep_mass <= 1 or self.text_rise < 0 or self.n_contexts < 1:
-            raise UserError(
-                f"a guard needs keep_mass from 0 to 1, text_rise from 0 and n_contexts from 1, found {self}"
-            )
+            raise UserError(f"a guard needs keep_mass from 0 to 1, text_rise from 0 and n_contexts from 1, found {self}")
 
     def watching(self, model: Any, contexts: Contexts) -> VitalsWatch:
         """The guard with the untouched model's figures; call it outside of any edit."""

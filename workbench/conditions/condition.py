@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,23 +20,18 @@ from workbench.forced_choice import Answers
 from workbench.models import runner_for
 from workbench.personas import Sign, Split
 
-Kind = Literal[
-    "none", "constant_answer", "manual", "random_prompt", "random_text", "random_search", "random_direction", "random_updates",
-    "resga", "saega", "answer_objective", "gcg", "steering", "latent_clamp", "soft_prompt", "llm_proposed", "few_shot", "warm_start",
-]  # fmt: skip
-
 
 class Condition(ABC):
     """One thing that is compared.
 
-    kind: a word of the comparison's contract. method: what was done, in words. prompt: its text, None where it has none.
+    kind: a word of `CONDITION_KINDS`. method: what was done, in words. prompt: its text, None where it has none.
     fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate, selection_rate: the rates on the questions
     that it was fitted to and on those that it was chosen by, where it was: beside the test rate they show the optimism of choosing.
     cost: of finding it.
     """
 
     name: str
-    kind: Kind
+    kind: str
     method: str
     prompt: str | None = None
     cross_entropy: float | None = None
@@ -47,11 +42,6 @@ class Condition(ABC):
     @abstractmethod
     def answer(self, model: Any, contexts: Contexts) -> Answers:
         """Log-odds of the matching answer in every context under this condition."""
-
-    #: Kinds that are not meant to work: what the others must beat.
-    CONTROLS: ClassVar[frozenset[str]] = frozenset(
-        {"none", "constant_answer", "random_prompt", "random_text", "random_direction", "random_updates"}
-    )
 
 
 class SpendingMeter:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from workbench.conditions.condition import Condition, Kind
+from workbench.conditions.build_context import BuildContext
+from workbench.conditions.condition import Condition
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.contexts import Context, Contexts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, package
@@ -27,7 +29,7 @@ class ConstantAnswer(Condition):
 
     constant: str
     name: str = ""
-    kind: Kind = "constant_answer"
+    kind: str = "constant_answer"
     method: str = "no model"
 
     def __post_init__(self) -> None:
@@ -46,9 +48,7 @@ class ConstantAnswer(Condition):
             if self.constant not in ("A", "B"):
                 raise UserError(f"with letters a constant answer is A (shown first) or B, found {self.constant!r}")
             return 1 if context.matching_first == (self.constant == "A") else -1
-        return int(_first_word(context.item.matching) == self.constant) - int(
-            _first_word(context.item.not_matching) == self.constant
-        )
+        return int(_first_word(context.item.matching) == self.constant) - int(_first_word(context.item.not_matching) == self.constant)
 
 
 def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
@@ -66,3 +66,13 @@ def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
 
 def _first_word(text: str) -> str:
     return text.split()[0].strip(".,;:!?")
+
+
+def _build(context: BuildContext) -> tuple[ConstantAnswer, ...]:
+    return constant_answers(context.selection_contexts)
+
+
+register_kind(ConditionKind("constant_answer", "control", "always the same answer, whatever is asked", is_reference=True))
+register_study_condition(
+    StudyCondition("constant_answer", "constant_answer", "each constant answer: a collapsed model", _build, is_default=True, order=10)
+)

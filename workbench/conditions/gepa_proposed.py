@@ -16,9 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.budget import Budget
+from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import as_contexts, signed, spending
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind
-from workbench.conditions.prompts import Found, Prompt
+from workbench.conditions.condition_registry import StudyCondition, register_study_condition
+from workbench.conditions.found_prompts import Found
+from workbench.conditions.prompt import Prompt
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -158,3 +161,13 @@ def _package() -> Any:
     with needs_extra("gepa", "searching with GEPA"):
         import gepa
     return gepa
+
+
+def _build(context: BuildContext) -> list[Prompt]:
+    loop, start = GEPAProposed(study_proposer(context), context.study.search.budget, seed=context.seed), next(iter(context.manual_prompts), "")
+    return [loop.run(context.model, context.search_questions, context.selection_contexts, start, context.sign, context.slot)]
+
+
+register_study_condition(
+    StudyCondition("gepa", "llm_proposed", "reflective Pareto search by the package gepa, with the searches' budget", _build, order=210)
+)

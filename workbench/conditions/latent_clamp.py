@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 from workbench.activations import collect
 from workbench.budget import Cost
+from workbench.conditions.build_context import BuildContext
 from workbench.conditions.capability_guard import CapabilityGuard
-from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.condition import Condition, as_contexts, signed, spending
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -50,7 +52,7 @@ class LatentClamp(Condition):
     values: tuple[float, ...] = ()
     positions: Positions = "all"
     name: str = "latent clamp"
-    kind: Kind = "latent_clamp"
+    kind: str = "latent_clamp"
     method: str = "untuned"
     selection_rate: float | None = None
     cost: Cost = field(default_factory=Cost)
@@ -68,9 +70,7 @@ class LatentClamp(Condition):
             if not getattr(self, given):
                 object.__setattr__(self, given, (default,) * len(self.latents))
             if len(getattr(self, given)) != len(self.latents):
-                raise UserError(
-                    f"expected one of {given} for each of {len(self.latents)} latents, found {len(getattr(self, given))}"
-                )
+                raise UserError(f"expected one of {given} for each of {len(self.latents)} latents, found {len(getattr(self, given))}")
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
         """The intervention, to be held while anything is run."""
@@ -116,3 +116,13 @@ def largest_activations(model: Any, sae: HasLatents, latents: Sequence[int], con
     found = collect(model, [c.bare_ids for c in contexts], [sae.site])[sae.site]
     peaks = sae.encode_some(found, list(latents)).amax(dim=0)
     return [float(peak) if peak > 0 else 1.0 for peak in peaks]
+
+
+def _build(context: BuildContext) -> list[LatentClamp]:
+    assert context.sae is not None and context.latents is not None
+    clamped = LatentClamp.of(context.sae, context.latents)
+    return [clamped.tune(context.model, context.selection_contexts, context.sign, guard=context.guard)]
+
+
+register_kind(ConditionKind("latent_clamp", "inside", "latents held at a value"))
+register_study_condition(StudyCondition("latent_clamp", "latent_clamp", "the most telling latent held at a value", _build, needs_sae=True, order=170))

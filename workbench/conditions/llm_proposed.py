@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import as_contexts, signed, spending
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind
-from workbench.conditions.prompts import Found, Prompt
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.found_prompts import Found
+from workbench.conditions.prompt import Prompt
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -46,8 +49,14 @@ class LLMProposed:
             raise UserError(f"rounds, per_round, beam and longest are at least 1, found {self}")
 
     def run(
-        self, model: Any, search: Split | Contexts, selection: Split | Contexts, start: Sequence[str], description: str,
-        sign: Sign = "suppress", slot: Slot = "system",
+        self,
+        model: Any,
+        search: Split | Contexts,
+        selection: Split | Contexts,
+        start: Sequence[str],
+        description: str,
+        sign: Sign = "suppress",
+        slot: Slot = "system",
     ) -> Prompt:
         """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost (of a proposer behind
         an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona in words."""
@@ -99,3 +108,13 @@ def proposals(reply: str) -> list[str]:
     """The prompts in a reply: its lines without list marks, quotes and surrounding space; empty lines are no prompts."""
     lines = (_MARKS.sub("", line).strip().strip("\"'`“”").strip() for line in reply.splitlines())
     return [line for line in lines if line]
+
+
+def _build(context: BuildContext) -> list[Prompt]:
+    loop, start, persona = LLMProposed(study_proposer(context)), context.manual_prompts, context.persona
+    questions, selection = context.search_questions, context.selection_contexts
+    return [loop.run(context.model, questions, selection, start, persona.description, context.sign, context.slot)]
+
+
+register_kind(ConditionKind("llm_proposed", "written", "proposed by a language model"))
+register_study_condition(StudyCondition("llm_proposed", "llm_proposed", "a language model's proposals in a loop (ProTeGi-like)", _build, order=200))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from workbench.conditions.build_context import BuildContext
 from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Ask as Proposer
 from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply, ScriptedModel
-from workbench.models import runner_for
+from workbench.models import load_model, runner_for
 
-__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_behind"]
+__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_behind", "study_proposer"]
 
 
 def models_behind(proposer: Proposer) -> tuple[Any, ...]:
@@ -26,3 +27,12 @@ def fits(model: Any, contexts: Contexts, text: str, longest: int) -> bool:
         return len(encode_prompt(model, contexts, text)) <= longest
     except UserError:
         return False
+
+
+def study_proposer(context: BuildContext) -> Proposer:
+    """Who writes prompts in a study: the studied model, another one of the workbench, or a model at an endpoint."""
+    who, own = context.study.proposer, context.study.model
+    if who.base_url is not None:
+        return Endpoint(who.base_url, str(who.model), who.key_variable)
+    model = context.model if who.model is None else load_model(who.model, own.device, own.dtype)
+    return LocalModel(model, seed=context.seed)

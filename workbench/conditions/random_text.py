@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
-from workbench.conditions.prompts import Found, Prompt
+from workbench.conditions.build_context import BuildContext
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.found_prompts import Found
+from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts, allowed_ids, survives
 from workbench.errors import UserError
 from workbench.models import runner_for
@@ -29,9 +32,7 @@ class RandomText:
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.seeds or self.temperature <= 0:
-            raise UserError(
-                f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}"
-            )
+            raise UserError(f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}")
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
         """One prompt a seed, sampled behind what stands left of the slot, surviving decode -> encode in these contexts."""
@@ -47,6 +48,14 @@ class RandomText:
                 if survives(runner, contexts, ids):
                     method = f"{self.length} tokens sampled from the model, seed {seed}"
                     return Found(runner.decode(ids).strip(), "random_text", method, name=f"random text {seed}")
-        raise UserError(
-            f"no sampled prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES * _ROWS} tries)"
-        )
+        raise UserError(f"no sampled prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES * _ROWS} tries)")
+
+
+def _build(context: BuildContext) -> tuple[Prompt, ...]:
+    return RandomText(context.prompt_length, context.random_seeds).draw(context.model, context.selection_contexts)
+
+
+register_kind(ConditionKind("random_text", "control", "random fluent text", control_of=("works",)))
+register_study_condition(
+    StudyCondition("random_text", "random_text", "text sampled from the model, of the found prompts' length", _build, is_default=True, order=40)
+)

@@ -20,7 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.budget import Cost
-from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.build_context import BuildContext
+from workbench.conditions.condition import Condition, as_contexts, signed, spending
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.contexts import Context, Contexts, Slot, allowed_ids
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -37,7 +39,7 @@ class SoftPrompt(Condition):
     vectors: Float[Tensor, "prompt_pos d_model"]
     nearest: tuple[tuple[str, float], ...] = ()
     name: str = "soft prompt"
-    kind: Kind = "soft_prompt"
+    kind: str = "soft_prompt"
     method: str = "prompt tuning"
     cost: Cost = field(default_factory=Cost)
 
@@ -145,3 +147,12 @@ def _log_odds(runner: Runner, contexts: list[Context], vectors: Float[Tensor, "p
     first = torch.tensor([[a[0] for a in context.answers] for context in contexts], device=runner.device)
     matching, other = logits.gather(-1, first).unbind(-1)
     return matching - other
+
+
+def _build(context: BuildContext) -> list[SoftPrompt]:
+    options = {"seed": context.seed, "slot": context.slot}
+    return [SoftPrompt.fit(context.model, context.splits.search, context.sign, context.prompt_length, **options)]
+
+
+register_kind(ConditionKind("soft_prompt", "answer", "a prompt of trained vectors instead of words"))
+register_study_condition(StudyCondition("soft_prompt", "soft_prompt", "prompt tuning (Lester et al.): vectors, no text", _build, order=190))

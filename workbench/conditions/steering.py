@@ -13,17 +13,19 @@ How the strength is chosen, on *selection* only:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.activations import collect
 from workbench.budget import Cost
+from workbench.conditions.build_context import BuildContext
 from workbench.conditions.capability_guard import CapabilityGuard
-from workbench.conditions.condition import Condition, Kind, as_contexts, signed, spending
+from workbench.conditions.condition import Condition, as_contexts, signed, spending
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.contexts import Contexts, Slot
-from workbench.directions import Direction
+from workbench.directions import Direction, find_directions
 from workbench.forced_choice import Answers, answer
 from workbench.interventions import Positions, limit, steer
 from workbench.personas import Sign, Split
@@ -43,7 +45,7 @@ class Steering(Condition):
     conditional: bool = False
     side: int = -1
     name: str = ""
-    kind: Kind = "steering"
+    kind: str = "steering"
     method: str = ""
     selection_rate: float | None = None
     cost: Cost = field(default_factory=Cost)
@@ -53,9 +55,7 @@ class Steering(Condition):
         if not self.name:
             object.__setattr__(self, "name", label if self.positions == "all" else f"{label} at {self.positions}")
         if not self.method:
-            object.__setattr__(
-                self, "method", f"{self.direction.name}, coefficient {self.coefficient:.4g}, positions {self.positions}"
-            )
+            object.__setattr__(self, "method", f"{self.direction.name}, coefficient {self.coefficient:.4g}, positions {self.positions}")
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
         """The intervention, to be held while anything is run."""
@@ -102,3 +102,46 @@ def residual_norm(model: Any, direction: Direction, contexts: Contexts) -> float
     """Mean length of the residual stream at the direction's site, at the decision tokens of the bare questions."""
     site = direction.site
     return float(collect(model, [c.bare_ids for c in contexts], [site])[site].norm(dim=-1).mean())
+
+
+def _own(positions: Positions, conditional: bool = False) -> Callable[[BuildContext], list[Steering]]:
+    """Steering along the study's own direction."""
+
+    def build(context: BuildContext) -> list[Steering]:
+        return [_tuned(Steering(context.direction, positions=positions, conditional=conditional), context)]
+
+    return build
+
+
+def _published(method: str, name: str) -> Callable[[BuildContext], list[Steering]]:
+    """Steering along the direction of a published method at the layer of the study's own: what steering is usually done with."""
+
+    def build(context: BuildContext) -> list[Steering]:
+        study, splits, s = context.study, context.splits, context.study.directions
+        texts = (s.rows, s.texts, s.contexts, study.slot, study.seed, study.protocol.orders)
+        layer = (context.direction.site.layer,)
+        scan = find_directions(context.model, splits.train, splits.search, layer, (method,), *texts)
+        return [_tuned(Steering(scan.best, name=name), context)]
+
+    return build
+
+
+def _tuned(steering: Steering, context: BuildContext) -> Steering:
+    return steering.tune(context.model, context.selection_contexts, context.sign, guard=context.guard)
+
+
+register_kind(ConditionKind("steering", "inside", "the direction added to the activations"))
+for _condition in (
+    StudyCondition("steering", "steering", "the study's direction added everywhere", _own("all"), is_default=True, order=100),
+    StudyCondition("steering_prompt", "steering", "added at the prompt's tokens only", _own("prompt"), order=120),
+    StudyCondition("steering_decision", "steering", "added at the decision token only", _own("decision"), order=130),
+    StudyCondition("conditional_steering", "steering", "readings held within a limit", _own("all", conditional=True), order=140),
+    StudyCondition(
+        "steering_caa", "steering", "mean difference at the answer (Rimsky et al.)", _published("mean_difference", "CAA steering"), order=150
+    ),
+    StudyCondition(
+        "steering_persona_vector", "steering", "mean over response tokens (Chen et al.)",
+        _published("response_mean", "persona vector steering"), order=160,
+    ),
+):  # fmt: skip
+    register_study_condition(_condition)

@@ -14,18 +14,20 @@ from typing import Any
 import pandas as pd
 
 from workbench.budget import COSTS
+from workbench.conditions import GROUPS
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
 from workbench.optional_packages import needs_extra
-from workbench.report.verdict import GROUPS, group_of, label
+from workbench.report.verdict import UNKNOWN, group_index, group_of, groups_of, label
 from workbench.statistics import over_seeds
 
 with needs_extra("notebook", "drawing figures"):
     import altair as alt
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
-_SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross"}
-_COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY}
+_SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross", "other": "stroke"}
+_COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY, "other": "#000000"}
+_TITLES = GROUPS | dict([UNKNOWN])
 
 
 def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.LayerChart:
@@ -37,13 +39,12 @@ def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.Lay
     rows = [_forest_row(c, content.get("baseline", "no prompt"), unit) for c in content.get("conditions", [])]
     frame = _filled(pd.DataFrame([row for row in rows if row]), "no condition of this comparison has a difference to the baseline")
     title = "change of the mean log-odds" if unit == "log_odds" else "change of the rate, percentage points"
-    groups = [GROUPS[key][0] for key in GROUPS]
-    frame = frame.sort_values("group", key=lambda column: column.map(groups.index), kind="stable")
+    frame = frame.sort_values("kind", key=lambda kinds: kinds.map(group_index), kind="stable")
     order = list(frame["condition"])
     y = alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
-    shared = alt.Chart(frame).encode(y=y, color=_by_group("color", _COLOURS), tooltip=["condition", "prompt", "change", "low", "high"])
+    shared = alt.Chart(frame).encode(y=y, color=_by_group("color", frame), tooltip=["condition", "prompt", "change", "low", "high"])
     bars = shared.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    marks = shared.mark_point(filled=True, size=90, opacity=1).encode(x="change:Q", shape=_by_group("shape", _SHAPES))
+    marks = shared.mark_point(filled=True, size=90, opacity=1).encode(x="change:Q", shape=_by_group("shape", frame))
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="x:Q")
     return alt.layer(zero, bars, marks).properties(width=width, height=22 * len(frame))
 
@@ -60,12 +61,12 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
     order = list(dict.fromkeys(frame["shown"]))
     base = alt.Chart().encode(
         y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=240)),
-        color=_by_group("color", _COLOURS), tooltip=["shown", "prompt", "shift", "mean", "low", "high"],
+        color=_by_group("color", frame), tooltip=["shown", "prompt", "shift", "mean", "low", "high"],
     )  # fmt: skip
     title = "change of the mean log-odds"
     runs_ticks = base.mark_tick(thickness=1, size=12, opacity=0.7).encode(x=alt.X("shift:Q", title=title))
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=_by_group("shape", _SHAPES))
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=_by_group("shape", frame))
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.datum(0.0))
     panel = alt.layer(zero, runs_ticks, bars, marks).properties(width=width, height=16 * len(order))
     return panel.facet(row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame)
@@ -159,8 +160,8 @@ def _forest_row(condition: Mapping[str, Any], baseline: str, unit: str) -> dict[
     if difference is None or difference.get(key) is None:
         return None
     low, high = (None if end is None else scale * end for end in difference[ends])
-    group = GROUPS[group_of(condition["kind"])][0]
-    shown = {"condition": _text(condition["name"]), "prompt": _text(condition.get("prompt") or ""), "group": group}
+    shown = {"condition": _text(condition["name"]), "prompt": _text(condition.get("prompt") or "")}
+    shown |= {"kind": condition["kind"], "group": _TITLES[group_of(condition["kind"])]}
     return shown | {"change": scale * difference[key], "low": low, "high": high}
 
 
@@ -172,15 +173,16 @@ def _each_run(runs: Any) -> pd.DataFrame:
     frame = _filled(frame, "no condition of these runs has a difference to the baseline")
     shown = [label(kind if ":" in name else re.sub(r" \d+$", "", name)) for kind, name in zip(frame["kind"], frame["condition"])]
     columns = ["persona", "sign", "kind", "shift", "cross_entropy", *COSTS]
-    groups = [GROUPS[group_of(kind)][0] for kind in frame["kind"]]
+    groups = [_TITLES[group_of(kind)] for kind in frame["kind"]]
     prompts = [_text(text if isinstance(text, str) else "") for text in frame["prompt"]]
     named = frame[columns].assign(shown=[_text(name) for name in shown], group=groups, prompt=prompts)
-    return named.sort_values("kind", key=lambda kinds: kinds.map(lambda kind: list(GROUPS).index(group_of(kind))), kind="stable")
+    return named.sort_values("kind", key=lambda kinds: kinds.map(group_index), kind="stable")
 
 
-def _by_group(channel: str, values: Mapping[str, str]) -> Any:
+def _by_group(channel: str, frame: pd.DataFrame) -> Any:
     """Colour or shape by group, the same in every chart whichever groups occur."""
-    scale = alt.Scale(domain=[GROUPS[key][0] for key in values], range=list(values.values()))
+    titles, values = groups_of(frame["kind"]), _COLOURS if channel == "color" else _SHAPES
+    scale = alt.Scale(domain=list(titles.values()), range=[values[key] for key in titles])
     kind = alt.Color if channel == "color" else alt.Shape
     return kind("group:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=2, labelLimit=300))
 

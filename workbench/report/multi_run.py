@@ -130,7 +130,7 @@ def _groups(read: Iterable[_Read]) -> list[OverviewGroup]:
 
 def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
     persona, wanted, model, metric, _ = key
-    lines = sorted(_lines(members), key=lambda line: (list(story.GROUPS).index(story.group_of(line.kind)), int(wanted) * -line.shift))
+    lines = sorted(_lines(members), key=lambda line: (story.group_index(line.kind), int(wanted) * -line.shift))
     drawn = tuple(line for line in lines if line.kind != "constant_answer")[:MAX_LINES]  # a constant's log-odds are arbitrary
     ends = [abs(x) for line in drawn for x in (line.shift, line.low, line.high) if x is not None]
     title = f"{'less' if wanted == '-1' else 'more'} {persona.replace('_', ' ')} on {model} ({metric})"

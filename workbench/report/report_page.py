@@ -144,8 +144,13 @@ def _comparison(contents: RunContents) -> dict[str, Any]:
         row["difference"] = None if difference is None or condition.name == comparison.baseline else difference.model_dump()
         row["best"] = best is not None and condition.name == best.name
         rows.append(row)
-    groups = [{"key": key, "name": name} for key, (name, _) in story.GROUPS.items()]
+    groups = [{"key": key, "name": name} for key, name in story.groups_of(c.kind for c in comparison.conditions).items()]
     return {"rows": rows, "groups": groups, "persona": spoken(comparison.persona), "wanted": comparison.wanted}
+
+
+def _groups(contents: RunContents) -> dict[str, str]:
+    """The groups of the comparison's conditions with their titles."""
+    return story.groups_of(c.kind for c in contents.comparison.conditions) if contents.comparison else {}
 
 
 def _labelled(contents: RunContents) -> list[dict[str, Any]]:
@@ -167,7 +172,7 @@ def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> s
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     return environment().get_template("report.html.j2").render(
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
-        comparison=contents.comparison, groups=story.GROUPS, kinds=story.KINDS, manifest=_manifest(contents.manifest),
+        comparison=contents.comparison, groups=_groups(contents), manifest=_manifest(contents.manifest),
         latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
         inside=contents.attribution, cards=contents.cards,
     )  # fmt: skip
@@ -212,6 +217,7 @@ def _filters() -> dict[str, Any]:
     """What the template may call: figures and names as a reader sees them."""
     return {
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
+        "describe": story.describe,
         "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
         **FILTERS,

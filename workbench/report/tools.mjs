@@ -70,7 +70,7 @@ export const MARKS = {
   diamond: (r) => `M0,${-r * 1.25}L${r * 1.25},0L0,${r * 1.25}L${-r * 1.25},0z`,
   triangle: (r) => `M0,${-r * 1.2}L${r * 1.15},${r * 0.85}L${-r * 1.15},${r * 0.85}z`,
 };
-const GROUP_MARKS = { found: ["circle", "c-fill"], answer: ["diamond", "c-fill"], written: ["square", "c-fill"], inside: ["triangle", "c-fill"], control: ["circle", "c-open"] };
+const GROUP_MARKS = { found: ["circle", "c-fill"], answer: ["diamond", "c-fill"], written: ["square", "c-fill"], inside: ["triangle", "c-fill"], control: ["circle", "c-open"], other: ["diamond", "c-open"] };
 export const DASHES = [null, "7 4", "2 3", "9 3 2 3", "1 4"];
 export const mark = (group, x, y, r = 6) => {
   const [name, style] = GROUP_MARKS[group] ?? GROUP_MARKS.control;

@@ -8,44 +8,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from workbench.conditions import CONDITION_KINDS, GROUPS, kind_label
 from workbench.html_text import number, shorten, spoken
 from workbench.report.load_run import RunContents
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
+from workbench.search import SEARCH_METHODS
 
-#: What a kind of condition is, for the table and the legend. The order is the order of drawing.
-GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "found": ("Prompts found by looking inside the model", ("resga", "saega", "warm_start")),
-    "answer": ("Prompts found by the answer alone", ("answer_objective", "gcg", "soft_prompt")),
-    "written": ("Prompts written or proposed", ("manual", "few_shot", "llm_proposed")),
-    "inside": ("Steering inside the model, no prompt", ("steering", "latent_clamp")),
-    "control": (
-        "Controls",
-        ("random_direction", "random_updates", "random_search", "random_prompt", "random_text", "constant_answer", "none"),
-    ),
-}
-CONTROLS = {"random_direction", "random_updates", "random_search", "random_prompt", "random_text"}
-KINDS = {
-    "none": "the model as it is",
-    "constant_answer": "always the same letter, whatever is asked",
-    "manual": "written by a person",
-    "random_prompt": "random tokens",
-    "random_text": "random fluent text",
-    "random_search": "as many tries, picked at random instead of by gradient",
-    "random_direction": "the same search along directions without a meaning",
-    "random_updates": "the same search with random instead of gradient-chosen swaps",
-    "resga": "gradient search along the persona's direction",
-    "saega": "gradient search on sparse autoencoder latents",
-    "answer_objective": "the same search, aiming at the answer itself",
-    "gcg": "greedy coordinate gradient on the answer",
-    "steering": "the direction added to the activations",
-    "latent_clamp": "latents held at a value",
-    "soft_prompt": "a prompt of trained vectors instead of words",
-    "llm_proposed": "proposed by a language model",
-    "few_shot": "examples in the prompt",
-    "warm_start": "gradient search that starts from a sentence",
-}
+#: Where conditions stand whose kind this installation does not know (a run made with somebody's own condition).
+UNKNOWN = ("other", "Of a kind that this installation does not know")
 PERSONAS = {
     "sycophancy": "agreeing with the user rather than with the facts",
     "hallucination": "making up an answer instead of saying that it does not know",
@@ -74,13 +47,36 @@ class Verdict:
 
 def label(name: str) -> str:
     """A condition's or search's name as a reader sees it: no underscores, the methods' names in capitals."""
-    words = name.replace("_", " ").split(" ")
-    return " ".join(word.upper() if word in ("resga", "saega", "gcg", "epo") else word for word in words)
+    acronyms = {key for key, method in SEARCH_METHODS.items() if method.__name__.isupper()}
+    return " ".join(word.upper() if word in acronyms else kind_label(word) for word in name.split(" "))
 
 
 def group_of(kind: str) -> str:
-    """The group of GROUPS that a kind belongs to; unknown kinds stand with the controls."""
-    return next((key for key, (_, kinds) in GROUPS.items() if kind in kinds), "control")
+    """The group that a kind belongs to, a key of GROUPS; "other" for a kind that is not registered."""
+    known = CONDITION_KINDS.get(kind)
+    return UNKNOWN[0] if known is None else known.group
+
+
+def groups_of(kinds: Iterable[str]) -> dict[str, str]:
+    """The groups of a table or legend with their titles: all of them, and that of unknown kinds where it is needed."""
+    return GROUPS | (dict([UNKNOWN]) if any(kind not in CONDITION_KINDS for kind in kinds) else {})
+
+
+def group_index(kind: str) -> int:
+    """The place of a kind's group in tables and pictures."""
+    return [*GROUPS, UNKNOWN[0]].index(group_of(kind))
+
+
+def describe(kind: str) -> str:
+    """What a kind is, in a few words; the word itself where it is not registered."""
+    known = CONDITION_KINDS.get(kind)
+    return kind if known is None else known.description
+
+
+def is_control(kind: str) -> bool:
+    """True for a registered kind that is a control of some claim."""
+    known = CONDITION_KINDS.get(kind)
+    return known is not None and known.is_control
 
 
 def tell(contents: RunContents) -> Verdict:
@@ -102,14 +98,23 @@ def tell(contents: RunContents) -> Verdict:
 
 def best_found(comparison: ComparisonFile) -> ConditionEntry | None:
     """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order."""
-    for kinds in (GROUPS["found"][1], GROUPS["answer"][1], ("random_search",), GROUPS["written"][1]):
-        prompts = [c for c in comparison.conditions if c.kind in kinds and c.prompt]
+    ranks = [_rank(c.kind) for c in comparison.conditions]
+    for rank in range(4):
+        prompts = [c for c, own in zip(comparison.conditions, ranks, strict=True) if own == rank and c.prompt]
         rated = [c for c in prompts if c.selection_rate is not None]
         if rated:
             return max(rated, key=lambda c: comparison.wanted * (c.selection_rate or 0.0))
         if prompts:
             return prompts[0]
     return None
+
+
+def _rank(kind: str) -> int | None:
+    """Whose prompt may be the answer: those found by looking inside, by the answer alone, by a search at random, written ones."""
+    known = CONDITION_KINDS.get(kind)
+    if known is None:
+        return None
+    return 2 if "optimizer_matters" in known.control_of else {"found": 0, "answer": 1, "written": 3}.get(known.group)
 
 
 def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
@@ -183,16 +188,16 @@ def _rivals(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
         return []
     found = []
     beating = [c for c in comparison.conditions if c.name not in (best.name, comparison.baseline) and (_effect(c, comparison.wanted) or -1e9) >= own]
-    controls = [label(c.name) for c in beating if c.kind in CONTROLS]
+    controls = [label(c.name) for c in beating if is_control(c.kind)]
     if controls:
         found.append(f"A control reaches as far: {_list(controls)}. What was found inside the model may not be what moves the answer.")
-    written = [label(c.name) for c in beating if c.kind in GROUPS["written"][1]]
+    written = [label(c.name) for c in beating if group_of(c.kind) == "written"]
     if written:
         found.append(f"A prompt that needs no search does as well: {_list(written)}.")
-    inside = [label(c.name) for c in beating if c.kind in (*GROUPS["answer"][1], *GROUPS["inside"][1])]
+    inside = [label(c.name) for c in beating if group_of(c.kind) in ("answer", "inside")]
     if inside:
         found.append(f"Another way moves the answer at least as far: {_list(inside)}.")
-    nearest = max((c for c in comparison.conditions if c.kind in CONTROLS), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None)
+    nearest = max((c for c in comparison.conditions if is_control(c.kind)), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None)
     share = (_effect(nearest, comparison.wanted) or 0.0) / own if nearest and own > 0 else 0.0
     if nearest and not controls and share >= 0.33:
         found.append(f"The control {label(nearest.name)} alone already reaches {percent(share)} of the change.")

@@ -17,13 +17,14 @@ from workbench.search.scored_prompts import ChildProposals, ScoredPrompts
 from workbench.search.scoring.prefix_cache import Optimizations
 from workbench.search.scoring.scorer import Scorer
 from workbench.search.search_loop import Checkpoint, search
-from workbench.search.search_method import SearchMethod
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.search_progress import SearchProgress
 from workbench.search.toolkit import SearchToolkit
 
 __all__ = [
     "EPO",
     "GCG",
+    "SEARCH_METHODS",
     "Beam",
     "Candidate",
     "Checkpoint",

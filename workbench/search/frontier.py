@@ -125,6 +125,7 @@ class Frontier:
 
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
     """search/frontier.json and search/history.parquet of a run directory: all searches by name, their histories one after the other."""
+    (directory / "search").mkdir(exist_ok=True)  # a study without any search has none yet
     parts = [frontier.history.assign(search=name) for name, frontier in searches.items()]
     history = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(HistoryRow.model_fields))
     write_run_file(directory / "search/frontier.json", FrontierFile(searches={name: found.to_file() for name, found in searches.items()}))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.contexts import encode_prompt
 from workbench.errors import UserError
+from workbench.registry import Registry
 from workbench.search.elite_selection import elites, ladder
 from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts
 from workbench.search.scoring.cross_entropy import PreparedParents
@@ -19,8 +22,12 @@ class SearchMethod(BaseModel):
 
     length: prompt tokens. population: rungs of the ladder = parents kept. children: proposals per parent and step.
     fluency_low, fluency_high: ends of the ladder, in objective units per nat. start_text: a prompt to start from.
-    distinct: keep no prompt twice.
+    distinct: keep no prompt twice. As class attributes: uses_gradient, whether a step takes gradients (for cost estimates);
+    keeps_one_prompt, whether its population is one prompt with all children (a study then gives it every parent's children).
     """
+
+    uses_gradient: ClassVar[bool] = True
+    keeps_one_prompt: ClassVar[bool] = False
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,3 +74,7 @@ class SearchMethod(BaseModel):
         if len(start) != self.length:
             raise UserError(f"the start text has {len(start)} tokens, the method's length is {self.length}")
         return torch.cat([torch.tensor([start], device=ids.device), ids[1:]])
+
+
+#: Methods by the names that study files use; each file of `search/methods/` registers its own.
+SEARCH_METHODS: Registry[type[SearchMethod]] = Registry("search method", "workbench.search.methods")

@@ -1,7 +1,6 @@
 """A study: what a user writes, and the stages in order."""
 
 from workbench.study.run_study import run
-from workbench.study.stages import METHODS
-from workbench.study.study_settings import CONDITIONS, Study
+from workbench.study.study_settings import Study
 
-__all__ = ["CONDITIONS", "METHODS", "Study", "run"]
+__all__ = ["Study", "run"]

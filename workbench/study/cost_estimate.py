@@ -23,6 +23,7 @@ import pandas as pd
 from jinja2 import TemplateError
 
 from workbench.attribution.attribute import CIRCUIT_CONTEXTS
+from workbench.conditions import CONDITION_KINDS, STUDY_CONDITIONS, SearchRecipe
 from workbench.directions.layer_scan import DEFAULT_METHODS, METHODS
 from workbench.errors import UserError
 from workbench.html_text import html_table
@@ -204,13 +205,14 @@ class _Counts:
         found = [self._directions()]
         if self._latents:
             found.append(self._run("latents", 384, self.data.tokens, self.facts.shape.n_layers, "collect activations"))
-        searches = [c for c in self.study.conditions if c in ("resga", "saega", "answer_objective", "gcg", "random_search")]
-        if len(found) == 1:
-            searches = [c for c in searches if c != "saega"]
-        found += [self._search(name) for name in searches]
-        if "random_direction" in self.study.conditions:
-            found += [self._search(f"random_direction {i + 1}") for i in range(self.study.random_directions)]
+        for recipe, names in self._recipes():
+            found += [self._search(name, recipe) for name in names]
         return [*found, self._comparison(len(found)), self._attribution()]
+
+    def _recipes(self) -> list[tuple[SearchRecipe, tuple[str, ...]]]:
+        """How each condition of the study searches, and the names of its searches."""
+        entries = [STUDY_CONDITIONS[name] for name in self.study.conditions]
+        return [(e.search, e.searches(self.study)) for e in entries if e.search and (self._latents or not e.search.needs_sae)]
 
     @property
     def _latents(self) -> bool:
@@ -235,15 +237,14 @@ class _Counts:
         parts = [self._cost(full * q, shape.n_layers, q, full), self._cost(pairs * q, top, q)]
         return StageCost("directions", sum(p[0] for p in parts), sum(p[1] for p in parts), "collect activations")
 
-    def _search(self, name: str) -> StageCost:
+    def _search(self, name: str, recipe: SearchRecipe) -> StageCost:
         """Steps x (gradients of the parents, the children's objective, the fluency of those that can win)."""
         study, s, shape = self.study, self.study.search, self.facts.shape
-        kind = name.split()[0]
-        method = make_method(study, {"gcg": "gcg", "random_search": "random"}.get(kind, s.method))
+        method = make_method(study, recipe.method or s.method)
         n, parents = method.length, method.population
-        alone = study.protocol.search_behind == "nothing" and kind in ("resga", "saega", "random_search", "random_direction")
+        alone = study.protocol.search_behind == "nothing" and not recipe.reads_answer
         contexts, t = (1, 0.0) if alone else (s.contexts, self.data.behind)
-        depth = shape.n_layers if kind in ("answer_objective", "gcg") else self._depth()
+        depth = shape.n_layers if recipe.reads_answer else self._depth()
         scored = contexts * (s.halving + (1 - s.halving) / 2) if 0 < s.halving < 1 else contexts
         children, keys = parents * method.children, self.data.tokens + n
         forked = study.slot == "system" and not alone
@@ -251,7 +252,7 @@ class _Counts:
         own = n + contexts * t if forked else contexts * (n + t)
         parts = [self._cost((children * each + parents * own), depth, keys), self._cost(parents * n, shape.n_layers - depth, keys, parents * n)]
         parts.append(self._cost(children / 2 * n / 2, shape.n_layers - depth, keys, children / 2 * n / 2))
-        if kind != "random_search":
+        if method.uses_gradient:
             active = min(contexts, getattr(method, "gradient_contexts", contexts))
             parts.append(self._cost(parents * (n + active * t if forked else active * (n + t)), depth, keys, backward=True))
             parts.append(self._cost(parents * n, shape.n_layers, keys, parents * n, backward=True))
@@ -273,7 +274,7 @@ class _Counts:
         study, q = self.study, self.data.tokens + make_method(self.study, self.study.search.method).length
         select, test = self._split(2, study.data.selection_items), self._split(3, study.data.test_items)
         frontiers = max(0, stages_before - 1)
-        steering = sum(c.startswith(("steering", "latent_clamp", "conditional")) for c in study.conditions)
+        steering = sum(CONDITION_KINDS[STUDY_CONDITIONS[c].kind].group == "inside" for c in study.conditions)
         rows = select * (8 * frontiers + 4 * ("manual" in study.conditions)) + 7 * steering * (select + min(32, select) + 60)
         conditions = 1 + len(study.conditions) + study.random_directions + 2 * study.random_prompts
         return self._run("comparison", rows + conditions * (test + 40), q, self.facts.shape.n_layers, "forced-choice answers")

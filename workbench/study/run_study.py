@@ -174,7 +174,7 @@ def _comparison(
     with _stage(directory, material, "comparison", ["evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"]):
         chosen = stages.choose(material, found)
         write_frontiers(directory.path, chosen)
-        conditions = stages.build_conditions(material, directions, sae, latents, chosen)
+        conditions = stages.make_conditions(material, directions, sae, latents, chosen)
         tell("comparison", 0.5)
         if material.study.protocol.choose_on == "test":
             directory.count_test_read()

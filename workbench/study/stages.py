@@ -12,39 +12,18 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 from torch import Tensor
 
-from workbench.conditions import (
-    CapabilityGuard,
-    Found,
-    GEPAProposed,
-    LatentClamp,
-    LLMProposed,
-    ManualPrompts,
-    NoPrompt,
-    RandomText,
-    RandomTokens,
-    SoftPrompt,
-    Steering,
-    few_shot,
-    true_contexts,
-)
-from workbench.conditions.constant_answer import constant_answers
-from workbench.conditions.prompt_proposers import Endpoint, LocalModel, Proposer
+from workbench.conditions import BuildContext, CapabilityGuard, Condition, SearchContext, build_conditions, search_objectives, true_contexts
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
 from workbench.directions import DEFAULT_METHODS, Direction, LayerScan, find_directions, random_directions
 from workbench.errors import UserError
-from workbench.forced_choice import answer
-from workbench.interventions import Positions
 from workbench.latents import LatentRanking, rank_latents
 from workbench.models import load_model, runner_for
-from workbench.objectives import Objective, answer_log_odds, hold_direction, latent_activation, projection
+from workbench.objectives import Objective, hold_direction, projection
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.sae import Sae, load_sae
-from workbench.search import EPO, GCG, Beam, Checkpoint, Frontier, Guided, Optimizations, RandomSearch, SearchMethod, SearchProgress, search
+from workbench.search import SEARCH_METHODS, Checkpoint, Frontier, Optimizations, SearchMethod, SearchProgress, search
 from workbench.study.study_settings import Study
 from workbench.world import World
-
-#: The one table of names for YAML.
-METHODS: dict[str, type[SearchMethod]] = {"epo": EPO, "guided": Guided, "gcg": GCG, "beam": Beam, "random": RandomSearch}
 
 
 @dataclass(frozen=True)
@@ -169,25 +148,12 @@ def latents(material: Material, sae: Sae) -> LatentRanking:
 
 def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None) -> dict[str, tuple[Objective, str]]:
     """Searches by name: the objective (plus = more of the persona, not yet calibrated) and the method's name."""
-    wanted = set(study.conditions)
-    kind, method = study.protocol.projection, study.search.method
-    resga = projection(directions.best, kind)
-    table: dict[str, tuple[Objective, str]] = {"resga": (resga, method)}
-    if sae is not None and ranked is not None:
-        table["saega"] = (latent_activation(sae, ranked.ids, ranked.weights), method)
-    table["answer_objective"] = (answer_log_odds(), method)
-    for number, direction in enumerate(directions.randoms, start=1):
-        table[f"random_direction {number}"] = (projection(direction, kind), method)
-    table["random_search"] = (resga, "random")
-    table["gcg"] = (answer_log_odds(), "gcg")
-    return {name: entry for name, entry in table.items() if name.split()[0] in wanted}
+    return search_objectives(study.conditions, SearchContext(study, directions.best, directions.randoms, sae, ranked))
 
 
 def make_method(study: Study, name: str) -> SearchMethod:
-    """The method of the study's table with the study's options (those that it has)."""
-    if name not in METHODS:
-        raise UserError(f"unknown search method {name!r}: expected one of {', '.join(METHODS)}")
-    kind, options = METHODS[name], study.search.options
+    """The registered method with the study's options (those that it has)."""
+    kind, options = SEARCH_METHODS[name], study.search.options
     if name != study.search.method:
         options = {k: v for k, v in options.items() if k in kind.model_fields and k not in ("population", "children")} | _shared(kind, options)
     try:
@@ -199,7 +165,7 @@ def make_method(study: Study, name: str) -> SearchMethod:
 
 def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, Any]:
     """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
-    if kind is GCG:
+    if kind.keeps_one_prompt:
         return {"children": options.get("population", 8) * options.get("children", 32)}
     return {k: options[k] for k in ("population", "children") if k in options}
 
@@ -277,85 +243,25 @@ def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Front
     return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}
 
 
-def build_conditions(
+def make_conditions(
     material: Material, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None, chosen: Mapping[str, Frontier]
-) -> list[Any]:
+) -> list[Condition]:
     """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
-    study, model, contexts = material.study, material.model, material.selection_contexts
-    length, seeds = _typical_length(chosen), tuple(range(study.seed, study.seed + study.random_prompts))
-
-    def steered(positions: Positions, conditional: bool = False) -> Steering:
-        untuned = Steering(directions.best, positions=positions, conditional=conditional)
-        return untuned.tune(model, contexts, study.sign, guard=material.guard)
-
-    def published(method: str, name: str) -> Steering:
-        untuned = Steering(published_direction(material, method, directions.best.site.layer), name=name)
-        return untuned.tune(model, contexts, study.sign, guard=material.guard)
-
-    manual = material.persona.manual_prompts.get(study.sign, ())
-    made: dict[str, Callable[[], Sequence[Any]]] = {
-        "constant_answer": lambda: constant_answers(contexts),
-        "manual": lambda: [ManualPrompts(material.persona.manual_prompts[study.sign]).choose(model, contexts, study.sign)],
-        "random_tokens": lambda: RandomTokens(length, seeds).draw(model, contexts),
-        "random_text": lambda: RandomText(length, seeds).draw(model, contexts),
-        "steering": lambda: [steered("all")],
-        "steering_prompt": lambda: [steered("prompt")],
-        "steering_decision": lambda: [steered("decision")],
-        "conditional_steering": lambda: [steered("all", conditional=True)],
-        "steering_caa": lambda: [published("mean_difference", "CAA steering")],
-        "steering_persona_vector": lambda: [published("response_mean", "persona vector steering")],
-        "llm_proposed": lambda: [
-            LLMProposed(proposer_of(material)).run(
-                model, material.search_questions, contexts, manual, material.persona.description, study.sign, study.slot
-            )
-        ],
-        "gepa": lambda: [
-            GEPAProposed(proposer_of(material), study.search.budget, seed=study.seed).run(
-                model, material.search_questions, contexts, next(iter(manual), ""), study.sign, study.slot
-            )
-        ],
-        "soft_prompt": lambda: [SoftPrompt.fit(model, material.splits.search, study.sign, length, seed=study.seed, slot=study.slot)],
-        "few_shot": lambda: [few_shot(model, material.splits.train, contexts, sign=study.sign, seed=study.seed)],
-    }
-    if sae is not None and ranked is not None:
-        made["latent_clamp"] = lambda: [LatentClamp.of(sae, ranked).tune(model, contexts, study.sign, guard=material.guard)]
-    conditions: list[Any] = [NoPrompt()]
-    for name in study.conditions:
-        searched = [(key, frontier) for key, frontier in chosen.items() if key.split()[0] == name]
-        conditions += [_found(material, key, frontier) for key, frontier in searched]
-        if name in made:
-            conditions += list(made[name]())
-    return conditions
-
-
-def published_direction(material: Material, method: str, layer: int) -> Direction:
-    """The direction of one published method at the layer of the study's own: what steering is usually done with."""
-    study, splits = material.study, material.splits
-    s, orders = study.directions, study.protocol.orders
-    texts = (s.rows, s.texts, s.contexts, study.slot, study.seed, orders)
-    return find_directions(material.model, splits.train, splits.search, (layer,), (method,), *texts).best
-
-
-def proposer_of(material: Material) -> Proposer:
-    """Who writes prompts: the studied model, another one of the workbench, or a model at an endpoint."""
-    who, own = material.study.proposer, material.study.model
-    if who.base_url is not None:
-        return Endpoint(who.base_url, str(who.model), who.key_variable)
-    model = material.model if who.model is None else load_model(who.model, own.device, own.dtype)
-    return LocalModel(model, seed=material.study.seed)
-
-
-def _found(material: Material, name: str, frontier: Frontier) -> Any:
-    """The chosen prompt of a search as a condition, its rate on the questions of the search beside the one it was chosen by."""
-    best = next(c for c in frontier.candidates if c.chosen)
-    kind = name.split()[0]
-    searched = answer(material.model, material.search_questions, best.ids).rate
-    return Found(best.text, kind, frontier.method, best.cross_entropy, frontier.cost, best.selection_rate, name, searched)
-
-
-def _typical_length(chosen: Mapping[str, Frontier]) -> int:
-    lengths = [len(c.ids) for f in chosen.values() for c in f.candidates if c.chosen]
-    return int(np.median(lengths)) if lengths else 8
+    context = BuildContext(
+        material.study,
+        directions.best,
+        directions.randoms,
+        sae,
+        ranked,
+        model=material.model,
+        persona=material.persona,
+        splits=material.splits,
+        search_questions=material.search_questions,
+        selection_contexts=material.selection_contexts,
+        guard=material.guard,
+        chosen=chosen,
+    )
+    return build_conditions(material.study.conditions, context)
 
 
 def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.budget import Budget
+from workbench.conditions.condition_registry import STUDY_CONDITIONS, default_conditions, default_primary
 from workbench.errors import UserError
 from workbench.runs import parse_yaml, read_text
 from workbench.study.asking_protocol import AskingProtocol
@@ -16,39 +18,9 @@ from workbench.study.asking_protocol import AskingProtocol
 Sign = Literal["suppress", "induce"]
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
 
-#: Conditions that a study can name, in the order of its table. "no prompt" always comes first.
-CONDITIONS = (
-    "constant_answer",
-    "manual",
-    "random_tokens",
-    "random_text",
-    "resga",
-    "saega",
-    "answer_objective",
-    "random_direction",
-    "random_search",
-    "gcg",
-    "steering",
-    "steering_prompt",
-    "steering_decision",
-    "conditional_steering",
-    "steering_caa",
-    "steering_persona_vector",
-    "latent_clamp",
-    "few_shot",
-    "soft_prompt",
-    "llm_proposed",
-    "gepa",
-)
-
-#: Conditions that must be asked for: dearer, or a second form of one that is there.
-ON_REQUEST = (
-    *("gcg", "steering_prompt", "steering_decision", "conditional_steering", "steering_caa", "steering_persona_vector", "latent_clamp"),
-    *("few_shot", "soft_prompt", "llm_proposed", "gepa"),
-)
-
-#: Conditions of a study that names none: what every comparison needs and what costs little.
-USUAL = tuple(name for name in CONDITIONS if name not in ON_REQUEST)
+def _shown_default(made: Callable[[], tuple[str, ...]]) -> Callable[[dict[str, Any]], None]:
+    """Puts a default that is made from a registry into the JSON schema."""
+    return lambda schema: schema.update(default=list(made()))
 
 
 class FrozenSettings(BaseModel):
@@ -203,13 +175,13 @@ class Study(FrozenSettings):
     """Latents in SAEGA's objective."""
     directions: DirectionSettings = DirectionSettings()
     search: SearchSettings = SearchSettings()
-    conditions: tuple[str, ...] = USUAL
+    conditions: tuple[str, ...] = Field(default_factory=default_conditions, json_schema_extra=_shown_default(default_conditions))
     """Compared conditions; "no prompt" is always included."""
     random_directions: int = Field(2, ge=0)
     """Searches along random directions (a control)."""
     random_prompts: int = Field(2, ge=1)
     """Random prompts of each kind (a control)."""
-    primary: tuple[str, ...] = ("resga", "saega")
+    primary: tuple[str, ...] = Field(default_factory=default_primary, json_schema_extra=_shown_default(default_primary))
     """Conditions that the study is about; Holm's correction covers these."""
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     """Other personas that the searches suppress, induce or hold."""
@@ -223,9 +195,8 @@ class Study(FrozenSettings):
     @field_validator("conditions")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in CONDITIONS]
-        if unknown:
-            raise ValueError(f"unknown condition {unknown[0]!r}: expected some of {', '.join(CONDITIONS)}")
+        for name in names:
+            STUDY_CONDITIONS[name]  # a UserError that lists the known ones
         return names
 
     def to_yaml(self) -> str:

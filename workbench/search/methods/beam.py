@@ -12,16 +12,21 @@ prompt has its full length; and beams are kept along the ladder of fluency weigh
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.cross_entropy import PreparedParents
-from workbench.search.search_method import SearchMethod
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 
+@SEARCH_METHODS.register("beam")
 class Beam(SearchMethod):
     """temperature: of the model's distribution that tokens are drawn from, without putting back."""
+
+    uses_gradient: ClassVar[bool] = False
 
     temperature: float = Field(1.0, gt=0)
 

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from workbench.search.scored_prompts import ChildProposals, ScoredPrompts
 from workbench.search.scoring.cross_entropy import PreparedParents
-from workbench.search.search_method import SearchMethod
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 
+@SEARCH_METHODS.register("epo")
 class EPO(SearchMethod):
     """top_k: tokens considered at each position. restart_every: steps between restarts (0: never). gradient_contexts:
     contexts that the gradient is averaged over, taken in turn."""

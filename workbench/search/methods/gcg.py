@@ -10,16 +10,21 @@ With `answer_log_odds()` or `AnswerLogProb` as the objective this is the attack 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from workbench.search.scored_prompts import ChildProposals
 from workbench.search.scoring.cross_entropy import PreparedParents
-from workbench.search.search_method import SearchMethod
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 
+@SEARCH_METHODS.register("gcg")
 class GCG(SearchMethod):
     """children: candidates a step. fluency_low: the one fluency weight (GCG has none: nearly 0)."""
+
+    keeps_one_prompt: ClassVar[bool] = True
 
     population: int = Field(1, ge=1, le=1)
     children: int = Field(256, ge=1)

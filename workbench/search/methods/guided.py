@@ -27,7 +27,7 @@ from torch import Tensor
 
 from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts
 from workbench.search.scoring.cross_entropy import PreparedParents
-from workbench.search.search_method import SearchMethod
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 Child = tuple[int, tuple[int, ...]]
@@ -37,6 +37,7 @@ _NOISE = 0.3
 _CELLS = 512
 
 
+@SEARCH_METHODS.register("guided")
 class Guided(SearchMethod):
     """beta: weight of the left-context log-probability. trust: share of the first-order gain that is believed before any came true.
     explore: spread of the draws, in standard deviations of what is not known. measured: weight of measured effects beside the

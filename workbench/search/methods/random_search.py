@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from workbench.search.scored_prompts import ChildProposals
 from workbench.search.scoring.cross_entropy import PreparedParents
-from workbench.search.search_method import SearchMethod
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 
+@SEARCH_METHODS.register("random")
 class RandomSearch(SearchMethod):
     """Hill climbing on random swaps with the same population, ladder and scoring as the other methods."""
+
+    uses_gradient: ClassVar[bool] = False
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         everything = torch.nonzero(bench.allowed)[:, 0].expand(*prepared.ids.shape, -1)

@@ -1,0 +1,20 @@
+"""The same search, aiming at the answer itself: what looking inside the model is compared with at equal cost."""
+
+from __future__ import annotations
+
+from workbench.conditions.build_context import SearchContext
+from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.objectives import Objective, answer_log_odds
+
+
+def _objectives(context: SearchContext) -> dict[str, Objective]:
+    return {"answer_objective": answer_log_odds()}
+
+
+register_kind(ConditionKind("answer_objective", "answer", "the same search, aiming at the answer itself"))
+register_study_condition(
+    StudyCondition(
+        "answer_objective", "answer_objective", "search for the answer's log-odds",
+        search=SearchRecipe(_objectives, reads_answer=True), is_default=True, order=70,
+    )
+)  # fmt: skip

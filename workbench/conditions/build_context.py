@@ -1,0 +1,142 @@
+"""What a study hands to the conditions that it builds: the model, its questions, and what was found before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.conditions.capability_guard import CapabilityGuard
+from workbench.conditions.condition import Condition
+from workbench.conditions.condition_registry import STUDY_CONDITIONS
+from workbench.conditions.found_prompts import Found
+from workbench.conditions.no_prompt import NoPrompt
+from workbench.conditions.prompt import Prompt
+from workbench.contexts import Contexts, Slot
+from workbench.directions import Direction
+from workbench.forced_choice import answer
+from workbench.personas import Persona, Sign, Splits
+
+if TYPE_CHECKING:
+    from workbench.latents import LatentRanking
+    from workbench.objectives import Objective
+    from workbench.sae import Sae
+    from workbench.search import Frontier
+    from workbench.study.study_settings import Study
+
+#: Length of random and soft prompts where no search says one, tokens.
+_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """What objectives are made of.
+
+    Attributes:
+        study: The study's settings.
+        direction: The chosen direction.
+        random_directions: Random ones with the residuals' covariance.
+        sae, latents: The sparse autoencoder and its ranked latents, None where the study has none.
+    """
+
+    study: Study
+    direction: Direction
+    random_directions: tuple[Direction, ...] = ()
+    sae: Sae | None = None
+    latents: LatentRanking | None = None
+
+    @property
+    def has_latents(self) -> bool:
+        """True where there is an autoencoder with ranked latents."""
+        return self.sae is not None and self.latents is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext(SearchContext):
+    """What conditions are made of. Nothing here sees the test split.
+
+    Attributes:
+        model: The loaded model.
+        persona, splits: The persona and its limited splits.
+        search_questions: The search questions, one a group.
+        selection_contexts: All contexts of the selection split.
+        guard: What steering may cost on selection data.
+        chosen: The searches' frontiers by name, the best prompt on selection marked.
+    """
+
+    model: Any
+    persona: Persona
+    splits: Splits
+    search_questions: Contexts
+    selection_contexts: Contexts
+    guard: CapabilityGuard
+    chosen: Mapping[str, Frontier]
+
+    @property
+    def sign(self) -> Sign:
+        """What the study wants of the persona."""
+        return self.study.sign
+
+    @property
+    def slot(self) -> Slot:
+        """Where the study's prompts are."""
+        return self.study.slot
+
+    @property
+    def seed(self) -> int:
+        """The study's seed."""
+        return self.study.seed
+
+    @property
+    def random_seeds(self) -> tuple[int, ...]:
+        """One seed for each random prompt that the study asks for."""
+        return tuple(range(self.study.seed, self.study.seed + self.study.random_prompts))
+
+    @property
+    def manual_prompts(self) -> tuple[str, ...]:
+        """The persona's manual prompts in the study's sign."""
+        return tuple(self.persona.manual_prompts.get(self.study.sign, ()))
+
+    @property
+    def prompt_length(self) -> int:
+        """The median length of the chosen prompts, tokens: what random prompts are matched to."""
+        lengths = [len(c.ids) for frontier in self.chosen.values() for c in frontier.candidates if c.chosen]
+        return int(np.median(lengths)) if lengths else _LENGTH
+
+    def found(self, name: str) -> list[Prompt]:
+        """The chosen prompts of one condition's searches, each with its rate on the questions that it was searched with."""
+        return [self._prompt(key, frontier) for key, frontier in self.chosen.items() if key.split()[0] == name]
+
+    def _prompt(self, key: str, frontier: Frontier) -> Prompt:
+        best = next(c for c in frontier.candidates if c.chosen)
+        kind, searched = STUDY_CONDITIONS[key.split()[0]].kind, answer(self.model, self.search_questions, best.ids).rate
+        return Found(best.text, kind, frontier.method, best.cross_entropy, frontier.cost, best.selection_rate, key, searched)
+
+
+def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condition]:
+    """No prompt and every named condition, in the order of the names.
+
+    Raises:
+        UserError: A name is unknown, or what it needs is missing.
+    """
+    conditions: list[Condition] = [NoPrompt()]
+    for name in names:
+        entry = STUDY_CONDITIONS[name]
+        if entry.search is not None:
+            conditions += context.found(name)
+        if entry.build is not None and (context.has_latents or not entry.needs_sae):
+            conditions += entry.build(context)
+    return conditions
+
+
+def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
+    """The searches of the named conditions: by the search's name its objective (plus = more of the persona, not yet calibrated) and
+    the name of its method."""
+    found: dict[str, tuple[Objective, str]] = {}
+    for recipe in (STUDY_CONDITIONS[name].search for name in names):
+        if recipe is not None and (context.has_latents or not recipe.needs_sae):
+            method = recipe.method or context.study.search.method
+            found |= {key: (objective, method) for key, objective in recipe.objectives(context).items()}
+    return found

@@ -1,0 +1,46 @@
+"""A prompt as text: whoever or whatever wrote it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.budget import Cost
+from workbench.conditions.condition import Condition
+from workbench.contexts import Contexts
+from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer
+
+
+@dataclass(frozen=True)
+class Prompt(Condition):
+    """A text in the slot, by default one that a person wrote."""
+
+    text: str
+    name: str = ""
+    kind: str = "manual"
+    method: str = "as written"
+    cross_entropy: float | None = None
+    selection_rate: float | None = None
+    cost: Cost = field(default_factory=Cost)
+    search_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise UserError("an empty prompt: expected at least one token (use NoPrompt for none)")
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.kind}: {_short(self.text)}")
+
+    @property
+    def prompt(self) -> str:  # type: ignore[override]
+        """The text in the slot."""
+        return self.text
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The answers with the text in the contexts' slot; UserError where its tokens do not survive there."""
+        return answer(model, contexts, self.text)
+
+
+def _short(text: str, limit: int = 40) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,21 @@
+"""Random search: as many tries along the persona's direction, picked at random instead of by gradient."""
+
+from __future__ import annotations
+
+from workbench.conditions.build_context import SearchContext
+from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.resga import direction_objective
+from workbench.objectives import Objective
+
+
+def _objectives(context: SearchContext) -> dict[str, Objective]:
+    return {"random_search": direction_objective(context)}
+
+
+register_kind(ConditionKind("random_search", "control", "as many tries, picked at random instead of by gradient", control_of=("optimizer_matters",)))
+register_study_condition(
+    StudyCondition(
+        "random_search", "random_search", "random swaps on the objective of `resga`",
+        search=SearchRecipe(_objectives, method="random"), is_default=True, order=90,
+    )
+)  # fmt: skip
