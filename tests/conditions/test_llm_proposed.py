@@ -12,7 +12,7 @@ import pytest
 from tests.support.toy_models import random_model, toy_persona
 from workbench.conditions import LLMProposed
 from workbench.conditions.llm_proposed import proposals
-from workbench.conditions.prompt_proposers import Endpoint, LocalModel, MissingReply, ScriptedModel
+from workbench.conditions.prompt_proposers import Endpoint, LocalModel, MissingReply, ScriptedModel, whole_lines
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer
@@ -69,7 +69,7 @@ def test_mistakes_are_told() -> None:
 
 def test_a_local_model_replies_the_same_again() -> None:
     local = LocalModel(MODEL, max_new_tokens=6)
-    assert local("Say no.") == local("Say no.")
+    assert whole_lines(local, "Say no.") == whole_lines(local, "Say no.")
     with pytest.raises(MissingReply, match="no room"):
         local("word " * 300)
 

@@ -38,6 +38,7 @@ from workbench.evaluation import (
     truthfulqa,
     write_inspect_log,
 )  # fmt: skip
+from workbench.evaluation.chat_models import CutReply, whole_lines
 from workbench.evaluation.continuation_log_probs import ask, continuation
 from workbench.forced_choice import answer
 from workbench.models import runner_for
@@ -169,12 +170,40 @@ def test_refusals_by_hand():
 @pytest.mark.parametrize(
     ("reply", "score"),
     [
-        *(("85", 0.85), ("Score: 7.", 0.07), ("100/100", 1.0), ("0", 0.0)),
-        *((words, None) for words in ("between 20 and 60", "150", "-5", "3.7", "")),
+        *(("85", 0.85), ("Score: 7.", 0.07), ("100/100", 1.0), ("0", 0.0), ("87.5", 0.875), ("85/100", 0.85), ("85 out of 100.", 0.85)),
+        *(("8/10", 0.8), ("4 / 5", 0.8), ("85 %", 0.85), ("**85**", 0.85), ("**Score:** 85", 0.85), ("I'd say 85!", 0.85), ("100.0", 1.0)),
+        *(("I count 3 claims, 2 false. Score: 40", 0.4), ("The score is 8", 0.08), ("Rating (0-100): 65", 0.65), ("From 0 to 100: 65", 0.65)),
+        *(("<think>80? No, 90.</think>\n\n85", 0.85), ("80 or 90</think>85", 0.85), ("[THINK]1[/THINK]2", 0.02), ("Answer = 30", 0.3)),
+        *((words, None) for words in ("between 20 and 60", "150", "-5", "", "<think>It is 85", "20%-30%", "80-85", "3/4", "120/100", "85/1000")),
+        *((words, None) for words in ("0.85", "8 of 10", "80, 90", "80,90", "1,000", "the 3rd", "GPT4", "\u22125", "7 out of 9")),
+        ("Score: 20. Score: 30", None),
     ],
 )
 def test_only_one_number_in_range_is_a_verdict(reply, score):
-    assert AskedJudge(ScriptedModel([reply] * 3), "agrees")(said("yes")).score == score
+    assert AskedJudge(ScriptedModel([reply] * 3), "agrees")(said("yes")).score == pytest.approx(score) if score is not None else True
+    assert (AskedJudge(ScriptedModel([reply] * 3), "agrees")(said("yes")).score is None) == (score is None)
+
+
+def test_a_verdict_that_was_cut_off_is_missing(monkeypatch):
+    """Whatever it would have been: "100" cut to "1", or a score whose second digit is missing."""
+
+    def cut(request):
+        raise CutReply("The score is 8")
+
+    verdict = AskedJudge(cut, "agrees")(said("yes"))
+    assert verdict.score is None and "cut off by its limit of tokens: 'The score is 8'" in verdict.said
+    runner = runner_for(MODEL)
+    script = [*runner.encode("It is 100"), runner.tokenizer.eos_token_id, *runner.encode("20")]
+    monkeypatch.setattr(type(runner), "generate", lambda self, ids, n, *_: torch.tensor([script[:n]]))
+    for limit in range(1, len(script) + 1):
+        local = AskedJudge(LocalModel(MODEL, max_new_tokens=limit, temperature=0.0), "agrees")
+        assert local(said("yes")).score == (1.0 if runner.tokenizer.eos_token_id in script[:limit] else None)
+    assert whole_lines(cut, "x") == "The score is 8"
+
+    def cut_list(request):
+        raise CutReply("Be kind.\nBe honest.\nBe br")
+
+    assert whole_lines(cut_list, "x") == "Be kind.\nBe honest."
 
 
 def test_garbage_is_asked_for_again_and_then_missing():
@@ -199,7 +228,7 @@ def test_a_local_model_is_a_judge_whose_words_may_be_no_verdict():
 
 
 class Stub:
-    """A server on loopback that gives scripted replies: a text, a status, or ("wait", seconds)."""
+    """A server on loopback that gives scripted replies: a text, a choice, a status, (status, error body) or ("wait", seconds)."""
 
     def __init__(self, script):
         self.script, self.seen = list(script), []
@@ -209,12 +238,19 @@ class Stub:
             def do_POST(self):
                 outer.seen.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 step = outer.script.pop(0) if outer.script else 500
-                if isinstance(step, tuple):
+                status, body = 200, b"{broken"
+                if isinstance(step, tuple) and step[0] == "wait":
                     time.sleep(step[1])
-                    step = 500
-                body = json.dumps({"choices": [{"message": {"content": step}}]}).encode() if isinstance(step, str) else b"{broken"
-                self.send_response(step if isinstance(step, int) and step != 0 else 200)
-                if step == 429:
+                    status = 500
+                elif isinstance(step, tuple):
+                    status, body = step[0], step[1] if isinstance(step[1], bytes) else json.dumps(step[1]).encode()
+                elif isinstance(step, int):
+                    status = step or 200
+                else:
+                    choice = step if isinstance(step, dict) else {"message": {"content": step}, "finish_reason": "stop"}
+                    body = json.dumps({"choices": [choice]}).encode()
+                self.send_response(status)
+                if status == 429:
                     self.send_header("Retry-After", "0")
                 self.end_headers()
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -233,9 +269,12 @@ class Stub:
         self.server.shutdown()
         self.server.server_close()
 
-    def judge(self, retries: int = 2):
+    def endpoint(self, retries: int = 2, temperature: float | None = 0.0):
         address = f"http://127.0.0.1:{self.server.server_port}/v1"
-        return AskedJudge(Endpoint(address, "judge", temperature=0.0, timeout=0.5, retries=retries, longest_wait=0.01), "agrees")
+        return Endpoint(address, "judge", temperature=temperature, timeout=0.5, retries=retries, longest_wait=0.01)
+
+    def judge(self, retries: int = 2):
+        return AskedJudge(self.endpoint(retries), "agrees")
 
 
 def test_an_endpoint_that_limits_breaks_and_then_answers():
@@ -245,7 +284,7 @@ def test_an_endpoint_that_limits_breaks_and_then_answers():
 
 
 def test_an_endpoint_that_never_answers_is_missing_after_bounded_patience():
-    with Stub([429, 503, 0]) as stub:
+    with Stub([429, (503, {"detail": "busy"}), 408]) as stub:
         verdict = stub.judge()(said("yes"))
         assert verdict.score is None and "no usable reply in 3 attempts" in verdict.said and len(stub.seen) == 3
 
@@ -253,6 +292,40 @@ def test_an_endpoint_that_never_answers_is_missing_after_bounded_patience():
 def test_a_time_out_is_missing():
     with Stub([("wait", 1.5)]) as stub:
         assert stub.judge(retries=0)(said("yes")).score is None
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ((400, {"error": {"message": "The prompt was\nfiltered", "code": "content_filter"}}), "HTTP 400: The prompt was filtered"),
+        ((413, {"detail": "too long"}), "HTTP 413: too long"),
+        ((422, b"plain words"), "HTTP 422: plain words"),
+        ({"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}, "did not answer: I will not."),
+        ({"message": {"content": "85"}, "finish_reason": "content_filter"}, "its content filter stopped the reply"),
+    ],
+)
+def test_one_refused_request_of_four_is_missing_with_the_servers_words(step, words):
+    with Stub(["10", "20", step, "30"]) as stub:
+        judged = judge_all([said("a", str(i), f"g{i}") for i in range(4)], replace(stub.judge(), attempts=1))
+        assert [v.score for v in judged.verdicts] == [0.1, 0.2, None, 0.3] and len(stub.seen) == 4
+        assert words in judged.verdicts[2].said and "\n" not in judged.verdicts[2].said
+
+
+def test_a_reply_cut_by_the_server_is_no_verdict_and_parts_are_joined():
+    cut = {"message": {"content": "The score is 8"}, "finish_reason": "length"}
+    parts = {"message": {"content": [{"type": "text", "text": "8"}, {"type": "text", "text": "5"}]}, "finish_reason": "stop"}
+    with Stub([cut, cut, parts]) as stub:
+        assert stub.judge()(said("yes")).score is None and stub.judge()(said("yes")).score == 0.85
+
+
+def test_what_every_request_would_meet_is_the_users_mistake():
+    unsupported = (400, {"error": {"message": "Unsupported value: 'temperature' does not support 0.0"}})
+    with Stub([(401, {"error": "bad key"}), (404, {"error": {"message": "no such model"}}), unsupported, "50"]) as stub:
+        for words in ("HTTP 401: bad key", "HTTP 404: no such model", "refuses the parameter temperature .*: pass temperature=None"):
+            with pytest.raises(UserError, match=words):
+                stub.endpoint()("x")
+        assert stub.endpoint(temperature=None)("x") == "50"
+        assert ["temperature" in body for body in stub.seen] == [True, True, True, False]
 
 
 def test_the_inspect_log_holds_what_a_scorer_needs(tmp_path):

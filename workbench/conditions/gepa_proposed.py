@@ -21,7 +21,7 @@ from workbench.conditions.condition import as_contexts, signed, spending
 from workbench.conditions.condition_registry import StudyCondition, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer, whole_lines
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -127,7 +127,7 @@ class _Task:
         )
         self.asked += 1
         try:
-            reply = self.proposer(str(request))
+            reply = whole_lines(self.proposer, str(request))
         except MissingReply as problem:
             self.missing.append(str(problem))
             return {}

@@ -23,7 +23,7 @@ from workbench.conditions.condition import as_contexts, signed, spending
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer, whole_lines
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -71,7 +71,7 @@ class LLMProposed:
             for _ in range(self.rounds):
                 best = self._best(scored, side)
                 try:
-                    reply = self.proposer(self._request(contexts, best, scored, description, side))
+                    reply = whole_lines(self.proposer, self._request(contexts, best, scored, description, side))
                 except MissingReply as problem:
                     missing.append(str(problem))
                     continue

@@ -8,10 +8,10 @@ from workbench.conditions.build_context import BuildContext
 from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Ask as Proposer
-from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply, ScriptedModel
+from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply, ScriptedModel, whole_lines
 from workbench.models import load_model, runner_for
 
-__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_behind", "study_proposer"]
+__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_behind", "study_proposer", "whole_lines"]
 
 
 def models_behind(proposer: Proposer) -> tuple[Any, ...]:
@@ -33,6 +33,6 @@ def study_proposer(context: BuildContext) -> Proposer:
     """Who writes prompts in a study: the studied model, another one of the workbench, or a model at an endpoint."""
     who, own = context.study.proposer, context.study.model
     if who.base_url is not None:
-        return Endpoint(who.base_url, str(who.model), who.key_variable)
+        return Endpoint(who.base_url, str(who.model), who.key_variable, who.temperature)
     model = context.model if who.model is None else load_model(who.model, own.device, own.dtype)
-    return LocalModel(model, seed=context.seed)
+    return LocalModel(model, temperature=who.temperature or 0.0, seed=context.seed)

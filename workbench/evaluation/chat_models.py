@@ -1,18 +1,21 @@
 """Who is asked in words: a local model, an OpenAI-compatible endpoint, or a script; judges and proposers alike.
 
 A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is counted and asked for again with bounded patience,
-never taken for an answer.
+never taken for an answer. A reply that its limit of tokens cut off is `CutReply`: what there is of it may be a list of prompts, but
+never a verdict ("100" cut to "1").
 """
 from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import torch
@@ -26,6 +29,23 @@ Ask = Callable[[str], str]
 
 class MissingReply(Exception):
     """No usable reply came; the message says why."""
+
+
+class CutReply(MissingReply):
+    """The reply reached its limit of tokens. text: what there is of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"the reply was cut off by its limit of tokens: {_one_line(text)!r}")
+        self.text = text
+
+
+def whole_lines(ask: Ask, request: str) -> str:
+    """The reply; of one that was cut off, the lines that are whole, or what there is of its only line. For proposals, whose worth is
+    measured: never for a verdict."""
+    try:
+        return ask(request)
+    except CutReply as cut:
+        return cut.text.rpartition("\n")[0] or cut.text
 
 
 @dataclass
@@ -59,21 +79,25 @@ class LocalModel:
         generator = torch.Generator().manual_seed(self.seed + len(ids))
         new = runner.generate(torch.tensor([ids]), self.max_new_tokens, self.temperature, generator)[0].tolist()
         end = runner.tokenizer.eos_token_id
-        return runner.decode(new[: new.index(end)] if end in new else new)
+        if end not in new:
+            raise CutReply(runner.decode(new))
+        return runner.decode(new[: new.index(end)])
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """A chat endpoint of OpenAI's form at `base_url` (.../v1). key_variable: name of the environment variable that holds the key.
+    temperature: None where the server takes none.
 
     Time-outs, rate limits (waiting as long as the server asks, up to `longest_wait`) and server errors are tried again
-    `retries` times; then the reply is `MissingReply`. A request that the server refuses (401, 404) is the user's mistake.
+    `retries` times; then the reply is `MissingReply`. So is one request that the server refuses (a filter, a length), with the
+    server's words. A key, model or address that it does not know (401, 403, 404), or a parameter, is the user's mistake.
     """
 
     base_url: str
     model: str
     key_variable: str | None = None
-    temperature: float = 0.8
+    temperature: float | None = 0.8
     timeout: float = 60.0
     retries: int = 3
     longest_wait: float = 30.0
@@ -88,10 +112,8 @@ class Endpoint:
             try:
                 return self._ask(post)
             except urllib.error.HTTPError as error:
-                if error.code != 429 and error.code < 500:
-                    raise UserError(f"{self.base_url} refused the request for {self.model!r}: HTTP {error.code}") from error
-                problem, asked = f"HTTP {error.code}", error.headers.get("Retry-After", "")
-                wait = float(asked) if asked.isdigit() else 2.0**attempt
+                problem = self._problem(error)
+                wait = _seconds(error.headers.get("Retry-After", ""), 2.0**attempt)
             except (OSError, ValueError, KeyError, IndexError, TypeError, http.client.HTTPException) as error:
                 problem, wait = f"{type(error).__name__}: {error}", 2.0**attempt
             if attempt < self.retries:
@@ -99,7 +121,9 @@ class Endpoint:
         raise MissingReply(f"{self.base_url} gave no usable reply in {self.retries + 1} attempts ({problem})")
 
     def _post(self, request: str) -> urllib.request.Request:
-        body = {"model": self.model, "temperature": self.temperature, "messages": [{"role": "user", "content": request}]}
+        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request}]}
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
         headers = {"Content-Type": "application/json"}
         if self.key_variable:
             key = os.environ.get(self.key_variable)
@@ -111,7 +135,68 @@ class Endpoint:
 
     def _ask(self, post: urllib.request.Request) -> str:
         with urllib.request.urlopen(post, timeout=self.timeout) as reply:
-            text = json.loads(reply.read(1 << 22))["choices"][0]["message"]["content"]
-        if not isinstance(text, str) or not text.strip():
+            choice = json.loads(reply.read(1 << 22))["choices"][0]
+        message, reason = choice["message"], choice.get("finish_reason")
+        text = _text_of(message.get("content"))
+        if reason == "content_filter" or (not text.strip() and message.get("refusal")):
+            raise MissingReply(f"{self.base_url} did not answer: {_one_line(message.get('refusal') or 'its content filter stopped the reply')}")
+        if reason in ("length", "max_tokens"):
+            raise CutReply(text)
+        if not text.strip():
             raise ValueError("an empty reply")
         return text
+
+    def _problem(self, error: urllib.error.HTTPError) -> str:
+        """What the server said, where asking again may help; raises otherwise."""
+        said = f"HTTP {error.code}: {_server_words(error)}"
+        if error.code in _RETRIED or error.code >= 500:
+            return said
+        if self.temperature is not None and error.code in (400, 422) and "temperature" in said.lower():
+            raise UserError(f"{self.base_url} refuses the parameter temperature ({said}): pass temperature=None") from error
+        if error.code in _MISTAKES:
+            raise UserError(f"{self.base_url} refused the request for {self.model!r}: {said}") from error
+        raise MissingReply(f"{self.base_url} refused this request: {said}") from error
+
+
+#: Statuses that a later attempt may not give, and those of a wrong key, address or model.
+_RETRIED = frozenset({408, 409, 425, 429})
+_MISTAKES = frozenset({401, 403, 404, 405})
+
+
+def _server_words(error: urllib.error.HTTPError) -> str:
+    """The message in an error's body, in one line; the status's own words where there is none."""
+    try:
+        body = error.read(1 << 16).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        body = ""
+    try:
+        found = json.loads(body)
+        found = found.get("error", found.get("detail", found)) if isinstance(found, dict) else found
+        found = found.get("message", found) if isinstance(found, dict) else found
+        body = found if isinstance(found, str) else json.dumps(found)
+    except ValueError:
+        pass
+    return _one_line(body) or str(error.reason)
+
+
+def _text_of(content: Any) -> str:
+    """A message's text: a string, or a list of parts of which those with text count."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def _seconds(asked: str, otherwise: float) -> float:
+    """How long a server asks to wait: seconds, or a date."""
+    try:
+        wait = float(asked)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return otherwise
+    return max(0.0, wait) if math.isfinite(wait) else otherwise
+
+
+def _one_line(text: str, limit: int = 200) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[:limit]}..."

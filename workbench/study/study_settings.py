@@ -114,6 +114,8 @@ class ProposerSettings(FrozenSettings):
     """An OpenAI-compatible endpoint (.../v1)."""
     key_variable: str | None = None
     """Environment variable that holds the endpoint's key."""
+    temperature: float | None = Field(0.8, ge=0)
+    """Of its replies; null for an endpoint that takes none."""
 
     @model_validator(mode="after")
     def _named(self) -> ProposerSettings:
