@@ -294,6 +294,7 @@ def test_both_backends_are_what_transformers_reads() -> None:
 
 # Slow: reads 0.5 GB twice, de-quantised to 2.5 GB (about 3 minutes on a busy core).
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ("qwen2.5-coder-0.5b.gguf", "gemma-3-270m.gguf"))
 def test_real_files_are_what_transformers_reads(name: str) -> None:
     file = Path(os.environ.get(REAL, "")) / name

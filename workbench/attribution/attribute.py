@@ -88,7 +88,7 @@ def attribute(
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
     return Ledger(
-        ids, tokens, runner.decode(ids), problem.targets, estimates, contexts.groups, total,
+        ids, tokens, runner.decode(ids).strip(), problem.targets, estimates, contexts.groups, total,
         pairs=found, seconds=seconds, caution=_caution(contexts), mediation=split, path=carriers, circuit=graph, dose=doses,
     )  # fmt: skip
 

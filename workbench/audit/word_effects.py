@@ -117,7 +117,7 @@ class WordProblem(AttributionProblem):
         return tuple(whole[len(self.contexts[0].prefix_ids) : len(whole) - self._behind])
 
     def _whole(self, text: str) -> list[int]:
-        return self.runner.encode(self.contexts[0].prefix_text + text + self.contexts[0].suffix_text)
+        return self.runner.encode(self.contexts[0].around(text))
 
     @cached_property
     def _behind(self) -> int:

@@ -30,6 +30,7 @@ from workbench.models.memory_estimate import memory_needed
 from workbench.models.model_directory import Place, load_tokenizer, open_model_directory
 from workbench.models.model_sources import find_source
 from workbench.models.runner import Runner, runner_for
+from workbench.models.token_text import token_ids, token_texts
 
 #: Largest difference of logits, relative to the largest logit, that counts as the same.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -234,6 +235,5 @@ def _text(runner: Runner) -> DoctorFinding:
 def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids whose text alone encodes to something else: bytes of a character, merged words, normalised spaces."""
     ids = sorted(tokenizer.get_vocab().values())
-    texts = tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    again = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [i for i, back in zip(ids, again, strict=True) if list(back) != [i]]
+    again = token_ids(tokenizer, token_texts(tokenizer, [[i] for i in ids]))
+    return [i for i, back in zip(ids, again, strict=True) if back != [i]]

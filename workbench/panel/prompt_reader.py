@@ -95,7 +95,7 @@ class PromptReader:
         tokens = tuple(self.runner.decode([i]) for i in ids)
         bare = self.bare if exact else self.few_bare
         return PromptReading(
-            ids, tokens, self.runner.decode(ids), self.targets, estimates, contexts.groups, whole, bare, exact,
+            ids, tokens, self.runner.decode(ids).strip(), self.targets, estimates, contexts.groups, whole, bare, exact,
             time.perf_counter() - began, sum(self._cost(ids, contexts, name) for name in names),
         )  # fmt: skip
 

@@ -117,7 +117,7 @@ def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
     """The archive as candidates, each scored again from its final string; strings whose ids changed are left out."""
     runner, found = scorer.runner, []
     for ids in archive.ids.tolist():
-        text = runner.decode(ids)
+        text = runner.decode(ids).strip()
         if encode_prompt(runner, scorer.contexts, text) == tuple(ids):
             scored = scorer.score(torch.tensor([ids], device=runner.device))
             found.append(Candidate(tuple(ids), text, float(scored.objective), float(scored.cross_entropy)))

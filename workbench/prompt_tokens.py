@@ -1,0 +1,270 @@
+"""Which tokens a prompt may hold, and whether a prompt keeps its tokens inside a chat text.
+
+1. Allowed tokens: no special, added or reserved token, printable, and decode -> encode gives the token back. Found once per
+   tokenizer: kept in memory and, by a hash of the tokenizer, in the cache directory.
+2. A lexicon restricts a search further: to words, a script, or the words of a list.
+3. A prompt is admitted only if the whole text encodes to left ids + prompt ids + right ids (`survives`), for the first token at
+   either edge too, and if it has no outer white space that a template could trim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from workbench.errors import UserError
+from workbench.models import Runner, runner_for
+from workbench.models.gguf_files import cache_directory
+from workbench.models.token_text import token_ids, token_texts
+from workbench.runs.atomic_writing import write_bytes
+
+if TYPE_CHECKING:
+    from workbench.contexts import Context, Contexts
+
+#: Changes whenever another set of tokens would be found for the same tokenizer.
+_RULES = "1"
+
+
+def text_of(model: Any, ids: Sequence[int]) -> str:
+    """The text of tokens as it reads inside a longer text: with the space that a SentencePiece word begins with.
+
+    Example:
+        >>> text_of(mistral, [22557])  # "▁Hello"  # doctest: +SKIP
+        ' Hello'
+    """
+    runner = runner_for(model)
+    return token_texts(runner.tokenizer, [ids])[0]
+
+
+def probes(runner: Runner, lead: str = "", n: int = 32) -> list[int]:
+    """A few ordinary tokens, spread over the vocabulary, words first; with a lead, those whose text begins with it (found once per
+    runner and lead)."""
+    made = _PROBES.setdefault(runner, {})
+    if lead not in made:
+        ids = torch.nonzero(allowed_ids(runner))[:, 0].tolist()
+        spread = ids[:: max(1, len(ids) // 4096)]
+        texts = token_texts(runner.tokenizer, [[i] for i in spread])
+        starts = [(i, text[len(lead) :]) for i, text in zip(spread, texts, strict=True) if text.startswith(lead)]
+        words = [i for i, text in starts if text.isalpha()] or [i for i, text in starts if text == text.strip()]
+        made[lead] = words[:: max(1, len(words) // n)][:n]
+    return made[lead]
+
+
+_PROBES: weakref.WeakKeyDictionary[Runner, dict[str, list[int]]] = weakref.WeakKeyDictionary()
+
+
+def allowed_ids(model: Any) -> Bool[Tensor, " d_vocab"]:
+    """Tokens that a prompt may hold: no special, added, reserved or out-of-range token, no invalid UTF-8, no control or
+    formatting character, no white space alone, and decode -> encode gives the token back."""
+    runner = runner_for(model)
+    if runner not in _ALLOWED:
+        _ALLOWED[runner] = _kept_allowed(runner)
+    return _ALLOWED[runner].clone()
+
+
+_ALLOWED: weakref.WeakKeyDictionary[Runner, Tensor] = weakref.WeakKeyDictionary()
+
+
+def _kept_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
+    """The mask from the cache directory, where this tokenizer's is there; else found, and kept there."""
+    size, file = runner.shape.d_vocab, _cache_file(runner)
+    if file is not None and file.is_file():
+        try:
+            kept = load_file(file).get("allowed")
+            if kept is not None and kept.dtype == torch.bool and kept.shape == (size,) and kept.any():
+                return kept
+        except (SafetensorError, OSError):
+            pass
+    found = _find_allowed(runner)
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(file, save({"allowed": found}))
+        except OSError:  # a cache that cannot be written is none
+            pass
+    return found
+
+
+#: Vocabularies up to this size are asked again each time: it takes a tenth of a second.
+_LARGE = 10_000
+
+
+def _cache_file(runner: Runner) -> Path | None:
+    backend = getattr(runner.tokenizer, "backend_tokenizer", None)
+    if backend is None or len(runner.tokenizer) <= _LARGE:
+        return None
+    special = sorted(runner.tokenizer.all_special_ids)
+    digest = hashlib.sha256(f"{_RULES} {unicodedata.unidata_version} {runner.shape.d_vocab} {special} {backend.to_str()}".encode()).hexdigest()
+    return cache_directory() / "allowed_tokens" / f"{digest[:32]}.safetensors"
+
+
+#: Tokens that are asked at a time.
+_AT_ONCE = 8192
+
+
+def _find_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
+    tokenizer, size = runner.tokenizer, runner.shape.d_vocab
+    banned = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    allowed = torch.zeros(size, dtype=torch.bool)
+    known = min(size, len(tokenizer))
+    for start in range(0, known, _AT_ONCE):
+        ids = range(start, min(known, start + _AT_ONCE))
+        texts = token_texts(tokenizer, [[i] for i in ids])
+        candidates = [(i, text) for i, text in zip(ids, texts, strict=True) if i not in banned and _printable(text)]
+        again = token_ids(tokenizer, [text for _, text in candidates])
+        allowed[[i for (i, _), back in zip(candidates, again, strict=True) if back == [i]]] = True
+    if not allowed.any():
+        raise UserError("no token of this vocabulary may be in a prompt: all are special or do not survive decode -> encode")
+    return allowed
+
+
+def _printable(text: str) -> bool:
+    """No replacement character, nothing unprintable or invisible, and something besides white space."""
+    if not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
+        return False
+    return text.isprintable() or all(unicodedata.category(ch)[0] != "C" and ch not in "\u2028\u2029" for ch in text)
+
+
+def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
+    """The tokens that are one of the words as a whole, to restrict a search to. UserError when no word is a token."""
+    runner = runner_for(model)
+    ids = [runner.encode(word) for word in words]
+    mask = torch.zeros(runner.shape.d_vocab, dtype=torch.bool)
+    mask[[i[0] for i in ids if len(i) == 1 and i[0] != runner.tokenizer.unk_token_id]] = True
+    if not mask.any():
+        raise UserError(f"none of the {len(words)} words is a single token of this model")
+    return mask
+
+
+def survives(model: Any, contexts: Contexts, prompt_ids: Sequence[int]) -> bool:
+    """True if the prompt's text, set into every distinct surrounding of `contexts`, encodes to exactly these ids in place."""
+    runner, ids = runner_for(model), tuple(prompt_ids)
+    text = text_of(runner, ids)
+    return bool(ids) and _fits(text, contexts[0].lead) and _stands_whole(runner, contexts, text, ids)
+
+
+def _fits(text: str, lead: str) -> bool:
+    """Whether a prompt's text begins with the white space that the slot leaves to it, and has no other at its edges."""
+    inner = text.strip()
+    return bool(inner) and text == lead + inner
+
+
+def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int, ...]) -> bool:
+    """Whether the text of each whole context with the prompt's in its slot encodes to these ids in place."""
+    around = _surroundings(contexts)
+    encoded = runner.tokenizer([c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False)["input_ids"]
+    return all(_in_place(tuple(found), context, ids) for found, context in zip(encoded, around, strict=True))
+
+
+def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int, ...]]) -> list[bool]:
+    """`survives` for many prompts at once, asked near the slot only (`_windows`): a tokenizer that merged over a longer distance would pass
+    unseen here, and be found when the whole text of what a search reports is encoded again (`encode_prompt`).
+
+    Most that do not survive fail in the first context: the others are asked only for those that are left (two tokenizer calls)."""
+    first, *others = _windows(runner, contexts)
+    texts = token_texts(runner.tokenizer, prompts)
+    alive = [bool(ids) and _fits(text, first.lead) for ids, text in zip(prompts, texts, strict=True)]
+    for around in ([first], others):
+        asked = [(n, context) for n, ok in enumerate(alive) if ok for context in around]
+        wholes = [context.prefix_text + texts[n] + context.suffix_text for n, context in asked]
+        encoded = runner.tokenizer(wholes, add_special_tokens=False)["input_ids"] if wholes else []
+        for (n, context), found in zip(asked, encoded, strict=True):
+            alive[n] = alive[n] and _in_place(tuple(found), context, prompts[n])
+    return alive
+
+
+#: Characters at each side of the slot that say whether a prompt's tokens merge with what stands there.
+_EDGE = 24
+_WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], list[Context]]] = weakref.WeakKeyDictionary()
+
+
+def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
+    """The surroundings, cut down to a few tokens at each side of the slot; made once for the same texts."""
+    made, key = _WINDOWS.setdefault(runner, {}), tuple((context.prefix_text, context.suffix_text) for context in contexts)
+    if key not in made:
+        distinct = {(w.prefix_text, w.suffix_text): w for w in (_window(runner, context) for context in _surroundings(contexts))}
+        made[key] = list(distinct.values())
+    return made[key]
+
+
+def _window(runner: Runner, context: Context) -> Context:
+    """The context from a token on that begins at least _EDGE characters left of the slot, up to one that ends as far right of it, both
+    such that the shorter text has the same tokens; the whole context where it is short, or no such tokens are found."""
+    if len(context.prefix_text) <= _EDGE and len(context.suffix_text) <= _EDGE:
+        return context
+    left = next((k for k in range(len(context.prefix_ids), -1, -1) if _starts_at(runner, context, k)), 0)
+    right = next((k for k in range(len(context.suffix_ids)) if len(text_of(runner, context.suffix_ids[:k])) >= _EDGE), len(context.suffix_ids))
+    text = text_of(runner, context.suffix_ids[:right]) if right < len(context.suffix_ids) else context.suffix_text
+    prefix_ids, suffix_ids = context.prefix_ids[left:], context.suffix_ids[:right]
+    window = replace(context, prefix_ids=prefix_ids, suffix_ids=suffix_ids, prefix_text=runner.decode(prefix_ids) if left else context.prefix_text)
+    for cut in (replace(window, suffix_text=text), replace(window, suffix_text=context.suffix_text, suffix_ids=context.suffix_ids)):
+        wholes = [(probe, cut.prefix_text + text_of(runner, [probe]) + cut.suffix_text) for probe in probes(runner, context.lead)]
+        if any(_in_place(tuple(runner.encode(whole)), cut, [probe]) for probe, whole in wholes) and context.suffix_text.startswith(cut.suffix_text):
+            return cut
+    return context
+
+
+def _starts_at(runner: Runner, context: Context, k: int) -> bool:
+    """Whether the prefix can be cut before its token k: the rest is long enough, and its text alone has the same tokens."""
+    rest = context.prefix_ids[k:]
+    text = runner.decode(rest)
+    return len(text) >= _EDGE and context.prefix_text.endswith(text) and tuple(runner.encode(text)) == rest
+
+
+def _in_place(found: tuple[int, ...], context: Context, prompt_ids: tuple[int, ...]) -> bool:
+    """The ids up to the decision token are the expected ones (behind it the suffix's text may go on: an opening)."""
+    expected = context.ids(prompt_ids)
+    return found[: len(expected)] == expected
+
+
+def _surroundings(contexts: Contexts) -> list[Context]:
+    """One context for each distinct pair of text edges at the slot."""
+    distinct: dict[tuple[str, str], Context] = {}
+    for context in contexts:
+        distinct.setdefault((context.prefix_text[-_EDGE:], context.suffix_text[:_EDGE]), context)
+    return list(distinct.values())
+
+
+def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
+    """Ids of a prompt's text as they fall in the slot. UserError if the text is empty, has words that a closed vocabulary lacks,
+    or its tokens merge with its surroundings differently from context to context."""
+    runner, text = runner_for(model), text.strip()
+    if not text:
+        raise UserError("an empty prompt: expected at least one token (use no prompt at all instead)")
+    if unknown := _unknown_words(runner, text):
+        raise UserError(f"the model's vocabulary does not have {', '.join(map(repr, unknown))}: use other words in the prompt")
+    first = contexts[0]
+    whole = tuple(runner.encode(first.around(text)))
+    ids = whole[len(first.prefix_ids) : len(whole) - _suffix_length(runner, first)]
+    if not _stands_whole(runner, contexts, first.lead + text, ids):
+        raise UserError(f"the prompt {text!r} does not keep its tokens inside every context: its edges merge with the template")
+    return ids
+
+
+def _unknown_words(runner: Runner, text: str) -> list[str]:
+    """The first words of the text that a closed vocabulary reads as its token for the unknown, three at most."""
+    unknown = runner.tokenizer.unk_token_id
+    if unknown is None or unknown not in runner.encode(text):
+        return []
+    return [word for word in dict.fromkeys(text.split()) if unknown in runner.encode(word)][:3]
+
+
+def _suffix_length(runner: Runner, context: Context) -> int:
+    """Tokens of the whole suffix text (suffix_ids may end earlier, where an opening merges with the answers)."""
+    left = len(context.prefix_ids) + 1
+    for probe in probes(runner, context.lead):
+        whole = runner.encode(context.prefix_text + text_of(runner, [probe]) + context.suffix_text)
+        if tuple(whole[:left]) == (*context.prefix_ids, probe):
+            return len(whole) - left
+    raise UserError("no single token keeps its boundaries in the slot")
