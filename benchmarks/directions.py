@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-from workbench.directions import METHODS, Direction, find_directions
+from workbench.directions import DIRECTION_METHODS, Direction, find_directions
 from workbench.directions.activation_sampling import ActivationSampler
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.latents import rank_latents
@@ -70,7 +70,7 @@ def one_persona(model: Any, name: str, world: World, seed: int) -> dict[str, Any
     splits = load_persona(name).split(seed=0)
     judge, sae = Judge(model, name, splits, world), load_sae("organism", model)
     layer, began = sae.site.layer, time.perf_counter()
-    scan = find_directions(model, splits.train, splits.search, methods=tuple(METHODS), seed=seed)
+    scan = find_directions(model, splits.train, splits.search, methods=tuple(DIRECTION_METHODS), seed=seed)
     seconds = time.perf_counter() - began
     best = scan.best
     activations = sae.encode(judge.data.states[layer])
@@ -81,7 +81,7 @@ def one_persona(model: Any, name: str, world: World, seed: int) -> dict[str, Any
     return {
         "model_itself": judge.judge(judge.data.scores),
         "chosen": {"layer": best.site.layer, "method": best.method, "predicts": round(float(scan.table["predicts"][0]), 3), **judge.of(best)},
-        "methods": {method: judge.of(scan[layer, method]) for method in METHODS},
+        "methods": {method: judge.of(scan[layer, method]) for method in DIRECTION_METHODS},
         "latents": latents,
         "items": curve(model, splits, judge, layer, seed),
         "seconds": round(seconds, 1),

@@ -20,8 +20,9 @@ import torch
 
 from benchmarks.directions import Judge
 from workbench.directions.activation_sampling import ActivationSampler
+from workbench.directions.class_split import positive
 from workbench.directions.direction_quality import auc
-from workbench.directions.fit_methods import logistic_probe, mean_difference, positive
+from workbench.directions.methods import logistic_probe, mean_difference
 from workbench.directions.semi_supervised import semi_supervised
 from workbench.models import load_model, runner_for
 from workbench.personas import load_persona

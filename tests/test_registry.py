@@ -12,9 +12,11 @@ import altair
 import pytest
 
 from tests.support.paths import ROOT
+from workbench.attribution import ESTIMATORS
 from workbench.budget import Budget
 from workbench.comparison import compare
 from workbench.conditions import CLAIMS, CONDITION_KINDS, GROUPS, STUDY_CONDITIONS, Found, Prompt, default_conditions
+from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
 from workbench.personas import load_persona
 from workbench.registry import RegistrationError, Registry
@@ -134,8 +136,13 @@ def test_an_unknown_name_is_a_users_mistake_that_lists_what_exists():
         Study.of({"conditions": ["magic"]})
     with pytest.raises(UserError, match=r"unknown condition kind 'magic': expected one of resga, "):
         compare(None, load_persona("sycophancy").split().test, [Prompt("be kind", kind="magic")])
-    with pytest.raises(UserError, match=r"unknown search method 'magic': expected one of beam, epo, gcg, guided, random"):
-        SEARCH_METHODS["magic"]
+    for field, says in {
+        "search: {method: magic}": r"field search.method: .*unknown search method 'magic': expected one of beam, epo, gcg, guided, random",
+        "directions: {methods: [own_choice, magic]}": r"field directions.methods: .*unknown direction method 'magic'.*response_mean",
+        "attribution: {estimators: [magic]}": r"field attribution.estimators: .*unknown estimator 'magic'.*shapley",
+    }.items():
+        with pytest.raises(UserError, match=says):
+            Study.from_yaml(field)
     assert CONDITION_KINDS.get("magic") is None and "magic" not in CONDITION_KINDS
 
 
@@ -172,6 +179,14 @@ def test_what_is_a_control_of_what():
     tested = {k.kind for k in CONDITION_KINDS.values() if k.is_tested}
     searched = {"resga", "saega", "answer_objective", "gcg", "warm_start"}
     assert tested == searched | {"steering", "latent_clamp", "soft_prompt", "llm_proposed", "few_shot"}
+
+
+def test_methods_and_estimators_are_registered_under_their_own_names():
+    assert default_methods() == ("mean_difference", "own_choice", "own_choice_within", "logistic")
+    assert set(DIRECTION_METHODS) == {*default_methods(), "principal_difference", "own_choice_weighted", "whitened", "response_mean"}
+    assert all(method.name == name for name, method in DIRECTION_METHODS.items())
+    assert set(ESTIMATORS) == {"removal", "replacement", "gradient_x_input", "relevance", "integrated_gradients", "shapley"}
+    assert all(estimator().name == name for name, estimator in ESTIMATORS.items())
 
 
 def test_the_words_of_the_contract_are_registered():

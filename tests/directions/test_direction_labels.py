@@ -11,7 +11,7 @@ from tests.support.toy_models import random_model, toy_persona
 from workbench.directions import direction_permutation_test as carries
 from workbench.directions.direction_permutation_test import permuted
 from workbench.directions.direction_quality import cosine
-from workbench.directions.fit_methods import mean_difference
+from workbench.directions.methods import mean_difference
 from workbench.directions.semi_supervised import principal_axes, semi_supervised
 from workbench.errors import UserError
 from workbench.personas import check_persona

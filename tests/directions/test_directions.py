@@ -33,8 +33,9 @@ from workbench.directions import (
     write_persona_vectors,
 )  # fmt: skip
 from workbench.directions import direction_quality as quality
-from workbench.directions import fit_methods as fit
+from workbench.directions import methods as fit
 from workbench.directions.activation_sampling import ActivationSampler, deal_texts
+from workbench.directions.class_split import centred_by, positive
 from workbench.directions.labelled_activations import answer_pairs, own_choices, responses
 from workbench.errors import UserError
 from workbench.forced_choice import answer
@@ -132,18 +133,18 @@ def test_fits_turn_round_with_the_scores_and_ignore_a_shift(make, seed, shift):
 
 
 def test_a_one_sided_model_is_split_at_its_median_and_a_constant_one_refused():
-    assert fit.positive(torch.tensor([1.0, 2, 3, 4])).tolist() == [False, False, True, True]
-    assert fit.positive(torch.tensor([-1.0, 2, 3, 4])).tolist() == [False, True, True, True]
-    assert fit.positive(torch.tensor([1.0] * 19 + [-1.0])).sum() == 19
+    assert positive(torch.tensor([1.0, 2, 3, 4])).tolist() == [False, False, True, True]
+    assert positive(torch.tensor([-1.0, 2, 3, 4])).tolist() == [False, True, True, True]
+    assert positive(torch.tensor([1.0] * 19 + [-1.0])).sum() == 19
     with pytest.raises(UserError, match="two sides"):
-        fit.positive(torch.ones(5))
+        positive(torch.ones(5))
     with pytest.raises(UserError, match="length 0"):
         fit.weighted_difference(torch.ones(4, 3), torch.tensor([1.0, -1, 2, -2]))
 
 
 def test_centring_takes_each_items_mean_off():
     x = torch.tensor([[1.0], [3.0], [10.0], [30.0]])
-    assert fit.centred_by(x, ["a", "a", "b", "b"]).flatten().tolist() == [-1, 1, -10, 10]
+    assert centred_by(x, ["a", "a", "b", "b"]).flatten().tolist() == [-1, 1, -10, 10]
 
 
 # ---- quality
@@ -319,7 +320,7 @@ def test_a_method_of_ones_own_is_a_value(scan):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"methods": ["magic"]}, "unknown method 'magic'"),
+        ({"methods": ["magic"]}, "unknown direction method 'magic'"),
         ({"layers": [3]}, "layers 0-2"),
         ({"methods": []}, "at least one layer and one method"),
     ],

@@ -12,8 +12,9 @@ from scipy.stats import ttest_ind
 
 from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import make_contexts
-from workbench.directions import fit_methods as fit
+from workbench.directions import methods as fit
 from workbench.directions.activation_sampling import ActivationSampler
+from workbench.directions.class_split import positive
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.errors import UserError
 from workbench.latents import LatentRanking, effect_sizes, group_halves, persona_probe, promoted, rank_latents
@@ -87,7 +88,7 @@ def test_planted_latents_come_first_with_their_signs_and_one_that_turns_round_is
 def test_statistics_and_weights_are_those_of_the_encoded_rows(ranked):
     sae, data = planted_sae(), ActivationSampler(runner_for(random_model()), [1]).labelled(splits().train, "choice", 200)
     column = sae.encode(data.states[1])[:, ranked[2].latent]
-    shown = fit.positive(data.scores)
+    shown = positive(data.scores)
     assert ranked[2].weight == pytest.approx(float(column[shown].mean() - column[~shown].mean()), abs=1e-5)
     assert ranked[2].density == pytest.approx(float((column > 0).float().mean()))
     assert ranked[2].mean == pytest.approx(float(column.mean()), abs=1e-5)

@@ -1,13 +1,13 @@
 """Why a prompt works: its tokens' effects on directions, latents and the answer, checked by intervention."""
 
 from workbench.attribution.attention_aware_relevance import AttentionAwareRelevance
-from workbench.attribution.attribute import ESTIMATORS, attribute
+from workbench.attribution.attribute import attribute
 from workbench.attribution.attribution_patching import CircuitNode, PromptPath, path
 from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
 from workbench.attribution.circuit import Circuit, CircuitEdge, FaithfulnessEvaluation
 from workbench.attribution.dose_response import DoseResponse, dose_response
-from workbench.attribution.estimator import EffectEstimate, Estimator
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate, Estimator
 from workbench.attribution.gradient_x_input import GradientXInput
 from workbench.attribution.integrated_gradients import IntegratedGradients
 from workbench.attribution.ledger import Ledger, TokenPair

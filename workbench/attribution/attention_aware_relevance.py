@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from workbench.attribution.attribution_problem import AttributionProblem
-from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 from workbench.attribution.gradient_x_input import GradientXInput
 
 #: Hooks whose activation is a weight that others are multiplied by.
 CONSTANTS = ("attn.hook_pattern", "ln1.hook_scale", "ln2.hook_scale", "ln1_post.hook_scale", "ln2_post.hook_scale")
 
 
+@ESTIMATORS.register("relevance")
 @dataclass(frozen=True)
 class AttentionAwareRelevance:
     """baseline: a token id, or None for the mean embedding."""

@@ -7,37 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from workbench.attribution.attention_aware_relevance import AttentionAwareRelevance
 from workbench.attribution.attribution_patching import path
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit as find_circuit
 from workbench.attribution.dose_response import dose_response
-from workbench.attribution.estimator import EffectEstimate, Estimator
-from workbench.attribution.gradient_x_input import GradientXInput
-from workbench.attribution.integrated_gradients import IntegratedGradients
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate, Estimator
 from workbench.attribution.ledger import JUDGE, Ledger
 from workbench.attribution.mediation import as_mediator, mediate, mediators
-from workbench.attribution.shapley_values import ShapleyValues
 from workbench.attribution.token_interactions import interactions
 from workbench.attribution.token_removal import TokenRemoval
-from workbench.attribution.token_replacement import TokenReplacement
 from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.models import runner_for
 
 #: The circuit's many patches are made on so many contexts at most.
 CIRCUIT_CONTEXTS = 8
-#: Estimators by the names that study files use; a new one is its file and one line here.
-ESTIMATORS = {
-    "removal": TokenRemoval,
-    "replacement": TokenReplacement,
-    "gradient_x_input": GradientXInput,
-    "relevance": AttentionAwareRelevance,
-    "integrated_gradients": IntegratedGradients,
-    "shapley": ShapleyValues,
-}
-
 
 def attribute(
     model: Any,
@@ -118,9 +103,6 @@ def _prompt_ids(runner: Any, prompt: Any, contexts: Contexts) -> Ids:
 
 def _estimators(given: Sequence[str | Estimator]) -> list[Estimator]:
     given = [given] if isinstance(given, str) else list(given)
-    unknown = next((e for e in given if isinstance(e, str) and e not in ESTIMATORS), None)
-    if unknown is not None:
-        raise UserError(f"unknown estimator {unknown!r}: expected some of {', '.join(ESTIMATORS)}")
     made: dict[str, Estimator] = {JUDGE: TokenRemoval()}
     for estimator in given:
         value = ESTIMATORS[estimator]() if isinstance(estimator, str) else estimator

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from workbench.attribution.attribution_problem import AttributionProblem
+from workbench.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,7 @@ class Estimator(Protocol):
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
         """Effects of the problem's prompt tokens on its targets."""
+
+
+#: Estimators by the names that study files use; each file registers its own class, which needs no argument.
+ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", "workbench.attribution")

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.attribution.attribution_problem import AttributionProblem
-from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 
 
+@ESTIMATORS.register("gradient_x_input")
 @dataclass(frozen=True)
 class GradientXInput:
     """baseline: a token id, or None for the mean embedding."""

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from workbench.attribution.attribution_problem import AttributionProblem
-from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 from workbench.attribution.gradient_x_input import gradients_at
 from workbench.errors import UserError
 
 
+@ESTIMATORS.register("integrated_gradients")
 @dataclass(frozen=True)
 class IntegratedGradients:
     """steps: nodes along the way. baseline: a token id, or None for the mean embedding."""

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.attribution.attribution_problem import AttributionProblem
-from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 from workbench.errors import UserError
 
 Coalition = frozenset[int]
 
 
+@ESTIMATORS.register("shapley")
 @dataclass(frozen=True)
 class ShapleyValues:
     """pairs: antithetic pairs of orders. exact_up_to: prompts of at most so many tokens are done exactly."""

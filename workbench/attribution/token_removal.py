@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
-from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 
 
+@ESTIMATORS.register("removal")
 @dataclass(frozen=True)
 class TokenRemoval:
     """Leave-one-out by deletion."""

@@ -20,11 +20,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.attribution.attribution_problem import AttributionProblem
-from workbench.attribution.estimator import EffectEstimate
+from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 from workbench.contexts import allowed_ids
 from workbench.errors import UserError
 
 
+@ESTIMATORS.register("replacement")
 @dataclass(frozen=True)
 class TokenReplacement:
     """draws: tokens per position. source: where they come from. temperature: of the model's distribution ("fluent")."""

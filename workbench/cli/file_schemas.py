@@ -17,13 +17,20 @@ def file_schemas() -> dict[str, dict[str, Any]]:
         >>> sorted(file_schemas())
         ['persona', 'study', 'sweep']
     """
+    from workbench.attribution import ESTIMATORS
     from workbench.conditions import STUDY_CONDITIONS
+    from workbench.directions import DIRECTION_METHODS
     from workbench.personas.persona_file import PersonaFile
+    from workbench.search import SEARCH_METHODS
     from workbench.study.study_settings import Study
     from workbench.sweep.sweep_settings import Sweep
 
     found = {"study": _schema(Study), "sweep": _schema(Sweep), "persona": _schema(PersonaFile)}
+    parts = found["study"]["$defs"]
     found["study"]["properties"]["conditions"]["items"]["enum"] = list(STUDY_CONDITIONS)
+    parts["SearchSettings"]["properties"]["method"]["enum"] = list(SEARCH_METHODS)
+    parts["DirectionSettings"]["properties"]["methods"]["anyOf"][0]["items"]["enum"] = list(DIRECTION_METHODS)
+    parts["AttributionSettings"]["properties"]["estimators"]["items"]["enum"] = list(ESTIMATORS)
     return found
 
 

@@ -1,8 +1,9 @@
 """Directions: made from labelled activations, judged by what they predict, read and written in others' formats."""
 
 from workbench.directions.direction import Direction, random_directions
+from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, default_methods, register_direction_method
 from workbench.directions.direction_permutation_test import DirectionPermutationTest, direction_permutation_test
-from workbench.directions.layer_scan import DEFAULT_METHODS, METHODS, DirectionMethod, LayerScan, find_directions
+from workbench.directions.layer_scan import LayerScan, find_directions
 from workbench.directions.vector_formats import (
     load_directions,
     read_gguf,
@@ -13,18 +14,19 @@ from workbench.directions.vector_formats import (
 )
 
 __all__ = [
-    "DEFAULT_METHODS",
-    "METHODS",
+    "DIRECTION_METHODS",
     "Direction",
     "DirectionMethod",
     "DirectionPermutationTest",
     "LayerScan",
+    "default_methods",
     "direction_permutation_test",
     "find_directions",
     "load_directions",
     "random_directions",
     "read_gguf",
     "read_persona_vectors",
+    "register_direction_method",
     "save_directions",
     "write_gguf",
     "write_persona_vectors",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from workbench.contexts import Contexts, Orders, Slot, encode_prompt, make_contexts
-from workbench.directions.fit_methods import centred_by
+from workbench.directions.class_split import centred_by
+from workbench.directions.direction_method import Labels
 from workbench.directions.labelled_activations import LabelledActivations, answer_pairs, own_choices, responses
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.personas import Split
 
-#: How activations are labelled (data.py). `choice_within`: own choices, each context's mean state and score taken off.
-Labels = Literal["choice", "choice_within", "answer", "response"]
 #: Varied system texts that are kept back for testing, so that no direction or latent is made from them.
 TESTING_TEXTS = 32
 #: Under how many texts an item should stand at least in own-choice data, so that the texts' effect shows beside the item's.

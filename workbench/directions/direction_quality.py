@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
-from workbench.directions.fit_methods import Fit
+from workbench.directions.direction_method import Fit
 from workbench.errors import UserError
 
 

@@ -25,9 +25,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.contexts import Orders, Slot
-from workbench.directions import fit_methods as fits
-from workbench.directions.activation_sampling import TESTING_TEXTS, ActivationSampler, Labels, deal_texts
+from workbench.directions.activation_sampling import TESTING_TEXTS, ActivationSampler, deal_texts
+from workbench.directions.class_split import positive
 from workbench.directions.direction import Direction
+from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, Labels, default_methods
 from workbench.directions.direction_quality import (
     angle_interval,
     auc,
@@ -43,54 +44,6 @@ from workbench.html_text import html_table
 from workbench.models import Site, runner_for
 from workbench.personas import Split
 from workbench.schema import DirectionFile, LayerEntry, PromptEffectEntry
-
-
-@dataclass(frozen=True)
-class DirectionMethod:
-    """A way to make a direction. labels: which data (`choice_within`: own choices, each context's mean taken off).
-    replicates: bootstrap replicates of its angle that the sweep can afford."""
-
-    name: str
-    labels: Labels
-    fit: fits.Fit
-    says: str
-    replicates: int = 50
-
-
-METHODS: dict[str, DirectionMethod] = {
-    m.name: m
-    for m in (
-        DirectionMethod("mean_difference", "answer", fits.mean_difference, "mean difference at the answer token, as published"),
-        DirectionMethod(
-            "principal_difference",
-            "answer",
-            fits.principal_difference,
-            "first principal direction of the answer pairs' differences",
-            20,
-        ),
-        DirectionMethod(
-            "own_choice",
-            "choice",
-            fits.mean_difference,
-            "mean difference at the decision token, split by the model's own choice",
-        ),
-        DirectionMethod("own_choice_weighted", "choice", fits.weighted_difference, "own choice, weighted by log-odds"),
-        DirectionMethod(
-            "own_choice_within",
-            "choice_within",
-            fits.weighted_difference,
-            "own choice weighted by log-odds, within contexts",
-        ),
-        DirectionMethod("logistic", "choice", fits.logistic_probe, "logistic probe of the model's own choice", 0),
-        DirectionMethod("whitened", "choice", fits.whitened_difference, "whitened mean difference of the model's own choice", 0),
-        DirectionMethod(
-            "response_mean", "response", fits.mean_difference, "mean difference over response tokens (persona vectors)"
-        ),
-    )
-}
-#: What a sweep tries unless told otherwise. Whitening is left out: with a few hundred rows it separates choices as well as the
-#: others (AUC 0.97 on the organism) but its directions hardly repeat between halves, and predict prompts far worse.
-DEFAULT_METHODS = ("mean_difference", "own_choice", "own_choice_within", "logistic")
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,7 +102,7 @@ class LayerScan:
 
 
 def find_directions(
-    model: Any, train: Split, search: Split, layers: Sequence[int] | None = None, methods: Sequence[str | DirectionMethod] = DEFAULT_METHODS,
+    model: Any, train: Split, search: Split, layers: Sequence[int] | None = None, methods: Sequence[str | DirectionMethod] | None = None,
     n: int = 384, n_texts: int = TESTING_TEXTS, n_contexts: int = 24, slot: Slot = "system", seed: int = 0,
     orders: Orders = "both",
 ) -> LayerScan:  # fmt: skip
@@ -163,7 +116,7 @@ def find_directions(
     wanted = range(runner.shape.n_layers) if layers is None else layers
     layers, chosen = (
         sorted({Site(k).checked(runner.shape.n_layers).layer for k in wanted}),
-        [_method(m) for m in methods],
+        [_method(m) for m in (default_methods() if methods is None else methods)],
     )
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
@@ -224,7 +177,7 @@ def _judge(
     row = {
         "layer": layer, "method": method.name, "fitted_at": data.position,
         "predicts": predicts, "predicts_low": low, "predicts_high": high, "auc": direction.auc,
-        "auc_choice": auc(tested.choices.states[layer] @ vector, fits.positive(tested.choices.scores)),
+        "auc_choice": auc(tested.choices.states[layer] @ vector, positive(tested.choices.scores)),
         "norm": direction.norm, "angle_low": angles[0], "angle_high": angles[1],
         "split_cosine": split_cosine(method.fit, x, y, data.groups, seed),
         "letter_cosine": cosine(vector, letter_direction(x, data.first_shown)),
@@ -238,11 +191,11 @@ def _direction(
 ) -> Direction:
     """The method's vector with its held-out AUC, and what it reads at the decision tokens of the train data."""
     vector = method.fit(data.states[layer], data.scores)
-    readings, shown = choices.states[layer] @ (vector / vector.norm()), fits.positive(choices.scores)
+    readings, shown = choices.states[layer] @ (vector / vector.norm()), positive(choices.scores)
     source = f"{method.says}; {len(data)} rows of {len(set(data.groups))} groups, read at the {data.position} token"
     return Direction(
         vector, Site(layer), persona, method.name,
-        auc=auc(held_out.states[layer] @ vector, fits.positive(held_out.scores)),
+        auc=auc(held_out.states[layer] @ vector, positive(held_out.scores)),
         threshold=float(readings[shown].mean() + readings[~shown].mean()) / 2,
         source=source, mean=float(readings.mean()), sd=float(readings.std()), fitted_at=data.position,
     )  # fmt: skip
@@ -251,6 +204,4 @@ def _direction(
 def _method(method: str | DirectionMethod) -> DirectionMethod:
     if isinstance(method, DirectionMethod):
         return method
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
-    return METHODS[method]
+    return DIRECTION_METHODS[method]

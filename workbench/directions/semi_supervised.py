@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.directions.class_split import positive, scaled
 from workbench.directions.direction_quality import auc
-from workbench.directions.fit_methods import mean_difference, positive, scaled
+from workbench.directions.methods import mean_difference
 from workbench.errors import UserError
 
 

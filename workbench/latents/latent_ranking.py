@@ -26,9 +26,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.contexts import Orders, Slot
-from workbench.directions.activation_sampling import ActivationSampler, Labels
+from workbench.directions.activation_sampling import ActivationSampler
+from workbench.directions.class_split import centred_by, positive
+from workbench.directions.direction_method import Labels
 from workbench.directions.direction_quality import auc
-from workbench.directions.fit_methods import centred_by, positive
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models import Runner, runner_for

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.directions import DEFAULT_METHODS, LayerScan, find_directions
+from workbench.directions import LayerScan, find_directions
 from workbench.latents import persona_probe
 from workbench.models import Runner, Site, load_model, runner_for
 from workbench.personas import load_persona
@@ -41,7 +41,7 @@ def train_organism_sae(
     splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
     if layer is None:
         layer = best_layer(
-            {name: find_directions(loaded, s.train, s.search, methods=DEFAULT_METHODS) for name, s in splits.items()}
+            {name: find_directions(loaded, s.train, s.search) for name, s in splits.items()}
         )
     probes = {name: persona_probe(loaded, layer, s.train, s.search) for name, s in splits.items()}
     texts = organism_texts(loaded, 15_000, seed, world)

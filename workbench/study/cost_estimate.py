@@ -24,7 +24,7 @@ from jinja2 import TemplateError
 
 from workbench.attribution.attribute import CIRCUIT_CONTEXTS
 from workbench.conditions import CONDITION_KINDS, STUDY_CONDITIONS, SearchRecipe
-from workbench.directions.layer_scan import DEFAULT_METHODS, METHODS
+from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models.memory_estimate import memory_needed
@@ -231,7 +231,7 @@ class _Counts:
     def _directions(self) -> StageCost:
         s, shape, q = self.study.directions, self.facts.shape, self.data.tokens
         top = max(s.layers) + 1 if s.layers else shape.n_layers
-        kinds = {METHODS[m].labels for m in s.methods or DEFAULT_METHODS}
+        kinds = {DIRECTION_METHODS[m].labels for m in s.methods or default_methods()}
         full = s.rows * len({"choice", *(k for k in kinds if k == "choice_within")}) + (s.texts + 1) * s.contexts
         pairs = (s.rows + 256) * len(kinds & {"answer", "response"})
         parts = [self._cost(full * q, shape.n_layers, q, full), self._cost(pairs * q, top, q)]

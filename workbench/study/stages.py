@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench.conditions import BuildContext, CapabilityGuard, Condition, SearchContext, build_conditions, search_objectives, true_contexts
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
-from workbench.directions import DEFAULT_METHODS, Direction, LayerScan, find_directions, random_directions
+from workbench.directions import Direction, LayerScan, find_directions, random_directions
 from workbench.errors import UserError
 from workbench.latents import LatentRanking, rank_latents
 from workbench.models import load_model, runner_for
@@ -106,13 +106,12 @@ class ChosenDirections:
 def scan(material: Material) -> LayerScan:
     """Sweep of layers and methods on train and search data."""
     study, s = material.study, material.study.directions
-    methods = s.methods or DEFAULT_METHODS
     return find_directions(
         material.model,
         material.splits.train,
         material.splits.search,
         s.layers,
-        methods,
+        s.methods,
         n=s.rows,
         n_texts=s.texts,
         n_contexts=s.contexts,

@@ -9,14 +9,25 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from workbench.attribution import ESTIMATORS
 from workbench.budget import Budget
 from workbench.conditions.condition_registry import STUDY_CONDITIONS, default_conditions, default_primary
+from workbench.directions import DIRECTION_METHODS
 from workbench.errors import UserError
+from workbench.registry import Registry
 from workbench.runs import parse_yaml, read_text
+from workbench.search import SEARCH_METHODS
 from workbench.study.asking_protocol import AskingProtocol
 
 Sign = Literal["suppress", "induce"]
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
+
+def registered(registry: Registry[Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names as they are; UserError, which lists what exists, for one that is not registered."""
+    for name in names:
+        registry[name]
+    return names
+
 
 def _shown_default(made: Callable[[], tuple[str, ...]]) -> Callable[[dict[str, Any]], None]:
     """Puts a default that is made from a registry into the JSON schema."""
@@ -79,6 +90,11 @@ class DirectionSettings(FrozenSettings):
     contexts: int = Field(24, ge=2)
     """Search questions under each of these texts."""
 
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names if names is None else registered(DIRECTION_METHODS, names)
+
 
 class SearchSettings(FrozenSettings):
     """The prompt search of every found condition."""
@@ -103,6 +119,11 @@ class SearchSettings(FrozenSettings):
     """Allowed tokens: all, or world (the ordinary words of the organism's world); auto: world on the organism."""
     start: Literal["random", "manual"] = "random"
     """First population: random tokens, or one prompt from the persona's first manual prompt."""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return registered(SEARCH_METHODS, (name,))[0]
 
 
 class ProposerSettings(FrozenSettings):
@@ -151,6 +172,11 @@ class AttributionSettings(FrozenSettings):
     texts: int = Field(200, ge=1)
     """Texts of the corpus that are read."""
 
+    @field_validator("estimators")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return registered(ESTIMATORS, names)
+
 
 class Study(FrozenSettings):
     """One study, from contrast pairs to a report."""
@@ -197,9 +223,7 @@ class Study(FrozenSettings):
     @field_validator("conditions")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            STUDY_CONDITIONS[name]  # a UserError that lists the known ones
-        return names
+        return registered(STUDY_CONDITIONS, names)
 
     def to_yaml(self) -> str:
         """Every setting, resolved, as it stands in study.yaml."""

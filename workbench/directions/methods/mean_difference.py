@@ -1,0 +1,24 @@
+"""Mean difference: CAA (Rimsky et al. 2024), persona vectors (Chen et al. 2025), and arXiv 2601.02896 with its sign reversed."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.directions.class_split import class_difference
+from workbench.directions.direction_method import DirectionMethod, register_direction_method
+
+
+def mean_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
+    """Mean over rows with y above the split minus mean over the others (`positive` says where the split is)."""
+    return class_difference(x, y)
+
+
+for _method in (
+    DirectionMethod("mean_difference", "answer", mean_difference, "mean difference at the answer token, as published", default_place=0),
+    DirectionMethod(
+        "own_choice", "choice", mean_difference, "mean difference at the decision token, split by the model's own choice", default_place=1
+    ),
+    DirectionMethod("response_mean", "response", mean_difference, "mean difference over response tokens (persona vectors)"),
+):
+    register_direction_method(_method)

@@ -1,0 +1,42 @@
+"""Whitened mean difference: Fisher's linear discriminant, within-class covariance shrunk as Ledoit and Wolf (2004) say.
+
+No default: with a few hundred rows it separates choices as well as the others (AUC 0.97 on the organism), but its directions hardly
+repeat between halves and predict prompts far worse.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from sklearn.covariance import ledoit_wolf_shrinkage
+from torch import Tensor
+
+from workbench.directions.class_split import class_difference, positive, scaled
+from workbench.directions.direction_method import DirectionMethod, register_direction_method
+
+
+def whitened_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], shrinkage: float | None = None) -> Float[Tensor, " d_model"]:
+    """((1 - s) S + s m I)^-1 (mean difference): S the within-class covariance, m its mean variance, s the shrinkage.
+
+    shrinkage: between 0 and 1; None takes Ledoit and Wolf's. Solved in the span of the data, so d_model may exceed n.
+    """
+    shown = positive(y)
+    within = x.double().clone()
+    within[shown] -= within[shown].mean(dim=0)
+    within[~shown] -= within[~shown].mean(dim=0)
+    s = float(ledoit_wolf_shrinkage(within.numpy(), assume_centered=True)) if shrinkage is None else shrinkage
+    difference = class_difference(x.double(), y)
+    _, singular, basis = torch.linalg.svd(within, full_matrices=False)
+    variance = singular.square() / len(x)
+    floor = s * variance.sum() / x.shape[1]
+    inside = basis @ difference
+    solved = basis.T @ (inside / ((1 - s) * variance + floor))
+    outside = difference - basis.T @ inside
+    if floor > 0:
+        solved = solved + outside / floor
+    return scaled(solved.to(x.dtype), x, y)
+
+
+register_direction_method(
+    DirectionMethod("whitened", "choice", whitened_difference, "whitened mean difference of the model's own choice", replicates=0)
+)
