@@ -73,13 +73,13 @@ class Objective:
         return n_layers if self.needs_final else max((site.layer + 1 for site in self.sites), default=0)
 
     def __add__(self, other: Objective) -> Objective:
-        return CombinedObjective((*_terms(self), *_terms(other)))
+        return CombinedObjective((*terms_of(self), *terms_of(other)))
 
     def __sub__(self, other: Objective) -> Objective:
         return self + -other
 
     def __mul__(self, weight: float) -> Objective:
-        return CombinedObjective(tuple((weight * w, term) for w, term in _terms(self)))
+        return CombinedObjective(tuple((weight * w, term) for w, term in terms_of(self)))
 
     __rmul__ = __mul__
 
@@ -116,7 +116,7 @@ class CombinedObjective(Objective):
         return CombinedObjective(tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms))
 
 
-def _terms(objective: Objective) -> tuple[tuple[float, Objective], ...]:
+def terms_of(objective: Objective) -> tuple[tuple[float, Objective], ...]:
     return objective.terms if isinstance(objective, CombinedObjective) else ((1.0, objective),)
 
 

@@ -23,7 +23,7 @@ class CandidateEntry(Entry):
 
 
 class SearchFile(RunFile):
-    """search/NAME.json. objective: {"type": its class, **fields}, a text in runs made before 0.1."""
+    """search/NAME.json. objective: {"type": its class, **fields}, a text in runs made before 0.1. warnings: one line each."""
 
     method: str = ""
     slot: str = ""
@@ -32,6 +32,7 @@ class SearchFile(RunFile):
     sign: int = -1
     interrupted: bool = False
     objective: dict[str, Any] | str | None = None
+    warnings: list[str] = Field(default_factory=list)
     candidates: list[CandidateEntry]
     cost: CostEntry | None = None
 

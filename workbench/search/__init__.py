@@ -13,6 +13,7 @@ from workbench.search.methods.epo import EPO
 from workbench.search.methods.gcg import GCG
 from workbench.search.methods.guided import Guided
 from workbench.search.methods.random_search import RandomSearch
+from workbench.search.methods.sentences import SentenceSearch
 from workbench.search.scored_prompts import ChildProposals, ScoredPrompts
 from workbench.search.scoring.prefix_cache import Optimizations
 from workbench.search.scoring.scorer import Scorer
@@ -39,6 +40,7 @@ __all__ = [
     "SearchMethod",
     "SearchProgress",
     "SearchToolkit",
+    "SentenceSearch",
     "elites",
     "hypervolume",
     "ladder",

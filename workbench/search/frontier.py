@@ -39,7 +39,7 @@ class Candidate:
 class Frontier:
     """candidates: most fluent first. history: one row a step (step, seconds, model_calls, best_objective, best_cross_entropy,
     candidates, population, frontier). sign: -1 if the objective suppresses the persona. interrupted: ended by hand. objective: what
-    was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash)."""
+    was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash). warnings: one line each, of the search itself."""
 
     candidates: tuple[Candidate, ...]
     history: pd.DataFrame
@@ -51,6 +51,7 @@ class Frontier:
     metric: Metric
     interrupted: bool = False
     objective: Any = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -99,6 +100,7 @@ class Frontier:
             sign=self.sign,
             interrupted=self.interrupted,
             objective=self.objective,
+            warnings=list(self.warnings),
             candidates=[_candidate_entry(c) for c in self.candidates],
             cost=CostEntry(**self.cost.to_json()),
         )
@@ -117,7 +119,8 @@ class Frontier:
         )
         candidates = tuple(_candidate(c) for c in file.candidates)
         asked = {"slot": cast(Slot, file.slot), "metric": cast(Metric, file.metric), "seed": file.seed or 0, "sign": file.sign}
-        return cls(candidates, history, spent, file.method, **asked, interrupted=file.interrupted, objective=file.objective)
+        more = {"interrupted": file.interrupted, "objective": file.objective, "warnings": tuple(file.warnings)}
+        return cls(candidates, history, spent, file.method, **asked, **more)
 
     def _repr_html_(self) -> str:
         return html_table(self.table, caption=f"{self.method}, seed {self.seed}: objective against fluency (nats a token; lower is more fluent)")

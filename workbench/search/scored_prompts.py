@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,32 @@ from torch import Tensor
 
 Ids = Int[Tensor, "candidate prompt_pos"]
 
+#: Fills shorter prompts up on the right where prompts of different lengths share one tensor; never run through a model.
+FILLER = -1
+
+
+def as_ids(prompts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Ids:
+    """Prompts of any lengths as one tensor."""
+    longest = max(map(len, prompts), default=0)
+    rows = [[*prompt, *[FILLER] * (longest - len(prompt))] for prompt in prompts]
+    return torch.tensor(rows, dtype=torch.long, device=device).reshape(len(prompts), longest)
+
+
+def as_prompts(ids: Ids) -> list[tuple[int, ...]]:
+    """The prompts of a tensor, without filler."""
+    return [tuple(token for token in row if token != FILLER) for row in ids.tolist()]
+
+
+def by_length(ids: Ids) -> Iterable[tuple[int, Int[Tensor, " row"]]]:
+    """(length, rows) of the prompts of each length."""
+    lengths = (ids != FILLER).sum(1)
+    for length in lengths.unique().tolist():
+        yield length, (lengths == length).nonzero()[:, 0]
+
 
 @dataclass(frozen=True)
 class ScoredPrompts:
-    """Prompts of equal length with their scores. objective: as maximised, -inf where it was dropped on the way; fluency:
+    """Prompts (shorter ones filled up with `FILLER`) with their scores. objective: as maximised, -inf where it was dropped on the way; fluency:
     nats a token (lower is better), +inf where it was not needed because the prompt cannot win."""
 
     ids: Ids
@@ -28,8 +51,10 @@ class ScoredPrompts:
         return ScoredPrompts(self.ids[index], self.objective[index], self.cross_entropy[index])
 
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
-        """These prompts and behind them the other ones; both have one length."""
-        return ScoredPrompts(*(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("ids", "objective", "cross_entropy")))
+        """These prompts and after them the other ones."""
+        width = max(self.ids.shape[1], other.ids.shape[1])
+        both = [torch.nn.functional.pad(s.ids, (0, width - s.ids.shape[1]), value=FILLER) for s in (self, other)]
+        return ScoredPrompts(torch.cat(both), *(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("objective", "cross_entropy")))
 
 
 @dataclass(frozen=True)

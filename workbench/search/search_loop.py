@@ -27,11 +27,10 @@ from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.objectives import Objective
-from workbench.search.elite_selection import CanSurvive, pareto_frontier
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
 from workbench.search.objective_description import describe
-from workbench.search.scored_prompts import ScoredPrompts
+from workbench.search.scored_prompts import ScoredPrompts, as_prompts
 from workbench.search.scoring.batch_size import CEILING, fits_in_memory
 from workbench.search.scoring.prefix_cache import Optimizations
 from workbench.search.scoring.scorer import Scorer
@@ -83,7 +82,7 @@ def search(
     elif batch_tokens is None and not fits_in_memory(runner, contexts, method.length, scorer.chunk):
         scorer.plan(method.length, method.population, method.population * method.children)
     already = Cost(**state.spent) if state.spent else Cost()
-    call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.length)
+    call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.typical_length)
 
     def spent() -> Cost:
         now = _counters(runner)
@@ -106,36 +105,31 @@ def search(
         interrupted = True
     if state.archive is None:
         raise UserError("the search ended before its first step was done: give it a larger budget")
-    candidates = finish(scorer, state.archive)
+    warnings, candidates = method.warnings(bench), finish(scorer, state.archive)
     return Frontier(
         candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric,
-        interrupted, describe(objective),
+        interrupted, describe(objective), warnings,
     )  # fmt: skip
 
 
 def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
     """The archive as candidates, each scored again from its final string; strings whose ids changed are left out."""
     runner, found = scorer.runner, []
-    for ids in archive.ids.tolist():
+    for ids in as_prompts(archive.ids):
         text = runner.decode(ids).strip()
-        if encode_prompt(runner, scorer.contexts, text) == tuple(ids):
+        if encode_prompt(runner, scorer.contexts, text) == ids:
             scored = scorer.score(torch.tensor([ids], device=runner.device))
-            found.append(Candidate(tuple(ids), text, float(scored.objective), float(scored.cross_entropy)))
+            found.append(Candidate(ids, text, float(scored.objective), float(scored.cross_entropy)))
     return tuple(sorted(found, key=lambda c: c.cross_entropy))
 
 
 def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> None:
-    """One step: prepare parents, propose, score both, choose who lives on, keep the frontier."""
-    prepared = bench.scorer.prepare(state.population)
-    proposals = method.propose(bench, prepared, state.step)
-    parents, children = bench.scorer.score_children(prepared, proposals, CanSurvive(method.weights, state.archive))
-    method.learn(bench, prepared, proposals, parents, children)
-    pool = parents.join(children)
-    state.population = method.survivors(bench, pool, state.step).ids
-    state.archive = pareto_frontier(pool if state.archive is None else state.archive.join(pool))
+    """One step of the method; the archive keeps what is worth reporting."""
+    pool, state.population, scored = method.step(bench, state.population, state.archive, state.step)
+    state.archive = method.archive(bench, pool if state.archive is None else state.archive.join(pool))
     state.memory = bench.memory
     state.chunk = (bench.scorer.chunk.tokens, bench.scorer.chunk.gradient_tokens)
-    state.candidates += len(proposals)
+    state.candidates += scored
     state.step += 1
 
 

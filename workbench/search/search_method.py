@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from workbench.contexts import encode_prompt
 from workbench.errors import UserError
 from workbench.registry import Registry
-from workbench.search.elite_selection import elites, ladder
+from workbench.search.elite_selection import CanSurvive, elites, ladder, pareto_frontier
 from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.toolkit import SearchToolkit
@@ -23,11 +23,13 @@ class SearchMethod(BaseModel):
     length: prompt tokens. population: rungs of the ladder = parents kept. children: proposals per parent and step.
     fluency_low, fluency_high: ends of the ladder, in objective units per nat. start_text: a prompt to start from.
     distinct: keep no prompt twice. As class attributes: uses_gradient, whether a step takes gradients (for cost estimates);
-    keeps_one_prompt, whether its population is one prompt with all children (a study then gives it every parent's children).
+    keeps_one_prompt, whether its population is one prompt with all children (a study then gives it every parent's children);
+    any_length, whether its prompts have different lengths (`length` is then the greatest, and population and children are its own).
     """
 
     uses_gradient: ClassVar[bool] = True
     keeps_one_prompt: ClassVar[bool] = False
+    any_length: ClassVar[bool] = False
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +54,29 @@ class SearchMethod(BaseModel):
     def start(self, bench: SearchToolkit) -> Ids:
         """The first population: the start text (if any) beside random prompts."""
         return self.with_start_text(bench, bench.random_prompts(self.population, self.length))
+
+    @property
+    def typical_length(self) -> int:
+        """Tokens of a usual prompt: what one model call is counted for."""
+        return self.length
+
+    def step(self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int) -> tuple[ScoredPrompts, Ids, int]:
+        """One step: what was scored, the next population, and how many children were scored. Here: run the parents, propose, score
+        parents and children on the same contexts, learn, choose who lives on. A method of prompts of different lengths has its own."""
+        prepared = bench.scorer.prepare(population)
+        proposals = self.propose(bench, prepared, step)
+        parents, children = bench.scorer.score_children(prepared, proposals, CanSurvive(self.weights, archive))
+        self.learn(bench, prepared, proposals, parents, children)
+        pool = parents.join(children)
+        return pool, self.survivors(bench, pool, step).ids, len(proposals)
+
+    def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
+        """What of everything scored is kept to be reported: the frontier."""
+        return pareto_frontier(pool)
+
+    def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
+        """What a reader of the result should know, one line each; asked once, after the last step."""
+        return ()
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Children of the population for one step."""

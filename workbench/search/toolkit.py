@@ -7,6 +7,7 @@ the method gives, keep the child only if its text gives its ids back inside the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,12 +28,13 @@ Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 @dataclass(frozen=True)
 class SearchToolkit:
     """scorer, allowed tokens (bool [d_vocab]), the one generator of the whole search, and what the method has learned so far
-    (tensors by name; a checkpoint holds them)."""
+    (tensors by name; a checkpoint holds them). tools: what a method makes once and can make again (not in a checkpoint)."""
 
     scorer: Scorer
     allowed: Bool[Tensor, " d_vocab"]
     generator: torch.Generator
     memory: dict[str, Tensor] = field(default_factory=dict)
+    tools: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def make(cls, scorer: Scorer, seed: int, lexicon: Bool[Tensor, " d_vocab"] | None = None) -> SearchToolkit:

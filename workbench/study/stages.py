@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from workbench.conditions import BuildContext, CapabilityGuard, Condition, SearchContext, build_conditions, search_objectives, true_contexts
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
 from workbench.directions import Direction, LayerScan, find_directions, random_directions
 from workbench.errors import UserError
@@ -166,7 +167,7 @@ def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, A
     """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
     if kind.keeps_one_prompt:
         return {"children": options.get("population", 8) * options.get("children", 32)}
-    return {k: options[k] for k in ("population", "children") if k in options}
+    return {k: options[k] for k in ("population", "children") if k in options and not kind.any_length}
 
 
 def run_search(
@@ -181,7 +182,7 @@ def run_search(
         material.model,
         goal,
         contexts,
-        started(material, contexts, make_method(study, method)),
+        limited(material, contexts, started(material, contexts, make_method(study, method))),
         s.budget,
         study.seed,
         optimizations=Optimizations(halving=s.halving),
@@ -199,9 +200,21 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
     prompts = material.persona.manual_prompts.get(material.study.sign, ())
     if not prompts:
         raise UserError(f"persona {material.persona.name!r} has no manual prompt to {material.study.sign} that a search could start from")
+    if method.any_length:
+        return method.model_copy(update={"start_text": prompts[0]})
     ids = encode_prompt(material.model, contexts, prompts[0])
     filled = (ids * -(-method.length // len(ids)))[: method.length]
     return method.model_copy(update={"start_text": runner_for(material.model).decode(filled)})
+
+
+def limited(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
+    """A search over sentences with its limit: the study's `max_fluency`, or the mean cross-entropy of the persona's manual prompts."""
+    if "max_cross_entropy" not in type(method).model_fields or "max_cross_entropy" in material.study.search.options:
+        return method
+    limit, prompts = material.study.search.max_fluency, material.persona.manual_prompts.get(material.study.sign, ())
+    if limit is None and prompts:
+        limit = float(np.mean([prompt_cross_entropy(material.model, contexts, prompt) for prompt in prompts]))
+    return method if limit is None else method.model_copy(update={"max_cross_entropy": limit})
 
 
 def beside_directions(material: Material) -> tuple[Direction, ...]:

@@ -31,7 +31,7 @@ from workbench.contexts import Contexts
 from workbench.models import KeyValueCache, Runner, pad_right
 from workbench.objectives import Objective, Readout
 from workbench.search.nan_check import check_finite
-from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts
+from workbench.search.scored_prompts import FILLER, ChildProposals, Ids, ScoredPrompts, as_prompts, by_length
 from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, SMALLEST, BatchSize, BatchSizePlan, halve_on_out_of_memory, plan_batch_size
 from workbench.search.scoring.candidate_batching import batch_candidates, launch_overhead_tokens
 from workbench.search.scoring.cross_entropy import PreparedParents, PromptCrossEntropy, ResidualTail
@@ -117,10 +117,49 @@ class Scorer:
             self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
         return plan
 
+    def score(self, ids: Ids) -> ScoredPrompts:
+        """Objective (mean over all contexts) and cross-entropy of any prompts, in full: those of one length at a time."""
+        if not (ids == FILLER).any():
+            return self._score(ids)
+        objective, cross_entropy = torch.zeros(2, len(ids), device=self.runner.device)
+        for length, rows in by_length(ids):
+            scored = self._score(ids[rows, :length])
+            objective[rows], cross_entropy[rows] = scored.objective, scored.cross_entropy
+        return ScoredPrompts(ids, objective, cross_entropy)
+
     @halve_on_out_of_memory
     @torch.no_grad()
-    def score(self, ids: Ids) -> ScoredPrompts:
-        """Objective (mean over all contexts) and fluency of any prompts of equal length, in full."""
+    def objectives(self, ids: Ids) -> Float[Tensor, " candidate"]:
+        """Objective (mean over all contexts) of prompts of any lengths. Where contexts share what is left of the slot, each prompt runs with
+        its suffix as one row, padded on the right, so that all lengths are one batch."""
+        if not self.optimizations.prefix_kv or any(group.joined for group in self.groups):
+            return self.score(ids).objective
+        objective = torch.zeros(len(ids), device=self.runner.device)
+        for length, rows in by_length(ids):
+            objective[rows] = self.objective.prompt_score(ids[rows, :length])
+        prompts = as_prompts(ids)
+        for group in self.groups:
+            rows = [(i, member, (*prompt, *self.contexts[member].suffix_ids)) for i, prompt in enumerate(prompts) for member in group.members]
+            rows.sort(key=lambda row: len(row[2]))
+            at_once = max(1, self.chunk.tokens // len(rows[-1][2])) if rows else 1
+            for start in range(0, len(rows), at_once):
+                scores = self._rows(group, rows[start : start + at_once])
+                index = torch.tensor([i for i, _, _ in rows[start : start + at_once]], device=self.runner.device)
+                objective.index_add_(0, index, scores / len(self.contexts))
+        return objective
+
+    def _rows(self, group: PrefixGroup, rows: Sequence[tuple[int, int, tuple[int, ...]]]) -> Float[Tensor, " row"]:
+        """The objective of (prompt, context, ids after the prefix), one row each."""
+        ids = pad_right([row for _, _, row in rows]).to(self.runner.device)
+        last = torch.tensor([len(row) - 1 for _, _, row in rows], device=self.runner.device)
+        kv = self.prefixes.fork(group.low, len(rows))
+        with self.runner.capture(self.objective.sites) as caught:
+            resid = self.runner.run_at(self.runner.embed(ids, group.length), 0, self.depth, last, kv, self.objective.sites)
+        return self._read(caught, resid, last, [member for _, member, _ in rows])
+
+    @halve_on_out_of_memory
+    @torch.no_grad()
+    def _score(self, ids: Ids) -> ScoredPrompts:
         objective, cross_entropy = torch.zeros(2, len(ids), device=self.runner.device)
         length, tokens = ids.shape[1], self.chunk.tokens
         for group in self.groups:

@@ -1,0 +1,322 @@
+"""Search over sentences: form, writer, word effects and the engine with prompts of different lengths, each against an independent oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.toy_models import random_model, toy_persona
+from workbench.budget import Budget
+from workbench.contexts import allowed_ids, make_contexts
+from workbench.errors import UserError
+from workbench.models import Site, runner_for
+from workbench.objectives import Objective, answer_log_odds, projection, read
+from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
+from workbench.search.methods.sentences import both_sides
+from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
+from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
+from workbench.search.sentence_writing.word_effect_model import CandidateWords
+
+PROMPTS = [(10, 20, 30, 40, 50), (11, 21), (97, 31, 41), (11, 96, 31, 95, 51, 60, 61), (12, 22)]
+SMALL = {"length": 14, "first": 80, "slot_words": 4, "children": 4, "edited": 16, "written": 6, "sampled_openings": 2, "population": 3}
+
+
+@dataclass(frozen=True)
+class Planted(Objective):
+    """Each occurrence of a planted token adds one: what a search should find whatever the model is like."""
+
+    tokens: tuple[int, ...]
+
+    def prompt_score(self, ids):
+        return torch.isin(ids, torch.tensor(self.tokens)).float().sum(-1)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    model = random_model()
+    contexts = make_contexts(model, toy_persona().split().search, n=3)
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    return model, contexts, projection(SimpleNamespace(vector=vector, site=Site(1)), "raw")
+
+
+# ---- form -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        ("Be honest and constructive.", True),
+        ("Be frank. A wrong statement must be contradicted.", True),
+        ("Sei ehrlich und vorsichtig.", True),
+        ("cautious cautious.", False),
+        ("Be cautious cautious.", False),
+        ("Be cautious, be cautiously good.", False),
+        ("Ask the Dr.", False),
+        ("Always be cautious in unverified information, no matter how.", False),
+        ("Always be cautious", False),
+        ("be good.", False),
+        ("Think of PubMedGoogle.", False),
+        ("hire precautionary;PubMedGoogle fewer parsedadded below", False),
+        ("Be honest, , and good.", False),
+        ("Be (very) honest.", False),
+        ("Be honest. Be frank. Be brief.", False),
+    ],
+)
+def test_the_form_of_a_sentence(text, accepted):
+    assert load_form(["en", "de"]).accepts(text) is accepted
+
+
+# ---- prompts of different lengths -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("needs_final", [False, True], ids=["direction", "answer"])
+def test_a_population_of_different_lengths_scores_as_each_prompt_alone(setting, contexts, needs_final):
+    """`contexts`: with one prefix, and with prefixes of their own. Oracle: plain passes of one whole text each (`objectives.read`)."""
+    runner, goal = runner_for(setting[0]), answer_log_odds() if needs_final else setting[2]
+    scorer = Scorer(runner, goal, contexts, cross_entropy_groups=len(contexts))
+    ids = as_ids(PROMPTS)
+    expected = torch.stack([goal.score(read(runner, goal, contexts, prompt)).mean() for prompt in PROMPTS])
+    scored = scorer.score(ids)
+    torch.testing.assert_close(scored.objective, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scorer.objectives(ids), expected, rtol=1e-4, atol=1e-4)
+    alone = [scorer.score(torch.tensor([prompt])) for prompt in PROMPTS]
+    torch.testing.assert_close(scored.cross_entropy, torch.cat([one.cross_entropy for one in alone]), rtol=1e-4, atol=1e-4)
+
+
+def test_batches_of_any_size_give_the_same_objectives(setting):
+    model, contexts, goal = setting
+    ids = as_ids(PROMPTS)
+    scores = [Scorer(runner_for(model), goal, contexts, batch_tokens=tokens).objectives(ids) for tokens in (64, 100, 8192)]
+    for other in scores[1:]:
+        torch.testing.assert_close(scores[0], other, rtol=1e-4, atol=1e-4)
+
+
+def test_prompts_of_different_lengths_join_and_come_back():
+    first, second = as_ids(PROMPTS[:2]), as_ids(PROMPTS[2:])
+    values = torch.arange(5.0)
+    both = ScoredPrompts(first, values[:2], values[:2]).join(ScoredPrompts(second, values[2:], values[2:]))
+    assert as_prompts(both.ids) == PROMPTS and both.objective.tolist() == values.tolist()
+    assert both.ids.shape == (5, 7) and int((both.ids == FILLER).sum()) == 35 - sum(map(len, PROMPTS))
+
+
+def test_step_contexts_take_answer_sides_in_turn(setting):
+    items = setting[1].items
+    swapped = [SimpleNamespace(answers=(c.answers[1], c.answers[0])) for c in items]
+    taken = both_sides(type(setting[1])((*items[:3], *swapped[:1]), "system", "letters", "search"), 2)
+    assert [c.answers[0][0] for c in taken] == [items[0].answers[0][0], next(c.answers[0][0] for c in (*items[:3], *swapped[:1])
+                                                                               if c.answers[0][0] != items[0].answers[0][0])]  # fmt: skip
+
+
+# ---- writer -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def writer(setting) -> SentenceWriter:
+    runner = runner_for(setting[0])
+    return SentenceWriter(runner, setting[1][0].prefix_ids, allowed_ids(runner))
+
+
+def test_screening_measures_the_cross_entropy_of_the_scorer(setting, writer):
+    model, contexts, goal = setting
+    scored = Scorer(runner_for(model), goal, contexts).score(as_ids(PROMPTS))
+    screened = writer.screen(writer.read(PROMPTS))
+    torch.testing.assert_close(screened.cross_entropy, scored.cross_entropy, rtol=1e-4, atol=1e-4)
+    part = writer.screen(writer.read(PROMPTS).pick(torch.tensor([3, 1])))
+    torch.testing.assert_close(part.cross_entropy, screened.cross_entropy[[3, 1]], rtol=1e-4, atol=1e-4)
+
+
+def test_the_mean_residual_is_that_of_the_prompts_own_tokens(setting, writer):
+    runner, prefix = runner_for(setting[0]), setting[1][0].prefix_ids
+    found = writer.read(PROMPTS).means
+    for prompt, mean in zip(PROMPTS, found, strict=True):
+        whole = torch.tensor([[*prefix, *prompt]])
+        with runner.capture((writer.site,)) as caught:
+            runner.run(runner.embed(whole), 0, runner.shape.n_layers)
+        torch.testing.assert_close(mean, caught[writer.site][0, len(prefix) :].mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_sentences_begin_with_their_opening_and_end_once(setting, writer):
+    runner = runner_for(setting[0])
+    opening = tuple(runner.encode("Be"))
+    drafts = [SentenceDraft(opening)] * 20
+    written = writer.write(drafts, 12, 400, torch.Generator().manual_seed(0))
+    again = writer.write(drafts, 12, 400, torch.Generator().manual_seed(0))
+    assert written == again and any(written)
+    for ids in filter(None, written):
+        assert ids[: len(opening)] == opening and len(ids) <= 12
+        assert writer.ends[ids[-1]] and not writer.ends[list(ids[:-1])].any() and writer.usable[list(ids[len(opening) :])].all()
+
+
+def test_a_bias_brings_its_word_and_a_push_acts(setting, writer):
+    runner, generator = runner_for(setting[0]), lambda: torch.Generator().manual_seed(1)
+    opening = tuple(runner.encode("Be"))
+    word = int(torch.nonzero(writer.lower)[3])
+    bias = torch.zeros(runner.shape.d_vocab)
+    bias[word] = 40.0
+    biased = writer.write([SentenceDraft(opening, bias)] * 4, 8, 400, generator(), unfinished=True)
+    assert all(ids.count(word) == 1 for ids in biased)  # at once, and never twice
+    plain = writer.write([SentenceDraft(opening)] * 8, 8, 400, generator(), unfinished=True)
+    nothing = writer.write([SentenceDraft(opening, push=torch.zeros(32))] * 8, 8, 400, generator(), unfinished=True)
+    pushed = writer.write([SentenceDraft(opening, push=100 * torch.ones(32))] * 8, 8, 400, generator(), unfinished=True)
+    assert plain == nothing != pushed
+
+
+# ---- word effects -----------------------------------------------------------------------------------------------------
+
+
+def _bags(n: int, words: int, seed: int = 0) -> tuple[list[list[int]], torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    effects = torch.tensor(rng.normal(size=words), dtype=torch.float32)
+    bags = [sorted(rng.choice(words, size=4, replace=False).tolist()) for _ in range(n)]
+    return bags, torch.stack([effects[bag].sum() for bag in bags]), effects
+
+
+def _words(n: int) -> CandidateWords:
+    return CandidateWords(torch.arange(n), torch.eye(n), torch.zeros(n), torch.arange(n))
+
+
+def test_planted_word_effects_are_found_and_predicted():
+    bags, scores, effects = _bags(120, 30)
+    model = fit_effects(_words(30), bags[:100], torch.zeros(100, 3), scores[:100], probe=False)
+    found, spread = model.word_effects()
+    assert np.corrcoef(found, effects)[0, 1] > 0.95
+    predicted, _ = model.predict(bags[100:], None)
+    assert np.corrcoef(predicted, scores[100:])[0, 1] > 0.9
+    assert float(spread.max()) < 1.0
+
+
+def test_leave_one_out_predictions_are_those_of_refits():
+    bags, scores, _ = _bags(24, 10)
+    model = fit_effects(_words(10), bags, torch.zeros(24, 3), scores, probe=False)
+    noise = 1 / model.inverse.diagonal()
+    z = (scores - model.mean) / model.sd
+    covariance = torch.linalg.inv(model.inverse.double())
+    for i in (0, 7, 23):
+        rest = [j for j in range(24) if j != i]
+        by_hand = covariance[i, rest] @ torch.linalg.solve(covariance[rest][:, rest], z[rest].double())
+        assert float(z[i] - model.alpha[i] * noise[i]) == pytest.approx(float(by_hand), abs=1e-3)
+
+
+def test_the_probe_is_used_where_residuals_carry_the_scores_and_not_where_they_do_not():
+    generator = torch.Generator().manual_seed(0)
+    residuals = torch.randn(80, 12, generator=generator)
+    scores = residuals @ torch.randn(12, generator=generator)
+    bags = [[i % 7, 7 + i % 3] for i in range(80)]
+    carried = fit_effects(_words(10), bags[:60], residuals[:60], scores[:60])
+    assert carried.parts[1] > 0 and carried.loo_r > 0.9
+    predicted, _ = carried.predict(bags[60:], residuals[60:])
+    assert np.corrcoef(predicted, scores[60:])[0, 1] > 0.9
+    planted_bags, planted_scores, _ = _bags(80, 10)
+    assert fit_effects(_words(10), planted_bags, residuals, planted_scores).parts[1] == 0
+
+
+# ---- the search -------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_word_is_found(setting):
+    """The objective counts five planted words: the best sentence has more of them than any that the model writes unbiased at equal cost."""
+    model, contexts, _ = setting
+    runner = runner_for(model)
+    writer = SentenceWriter(runner, contexts[0].prefix_ids, allowed_ids(runner))
+    planted = tuple(torch.nonzero(writer.lower)[::12, 0].tolist()[:5])
+    method = SentenceSearch(**SMALL, max_cross_entropy=30.0, gradient=False)
+    found = search(model, Planted(planted), contexts, method, Budget(steps=10), seed=0)
+    assert found.best.objective >= 3
+    drafts = [SentenceDraft(tuple(runner.encode("Be")))] * int(found.history["candidates"].iloc[-1])
+    sampled = writer.write(drafts, 14, 400, torch.Generator().manual_seed(0), unfinished=True)
+    assert found.best.objective > max(sum(token in planted for token in ids) for ids in sampled)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", ["direction", "answer"])
+def test_every_reported_prompt_is_a_sentence_with_its_exact_scores(setting, kind, sign):
+    model, contexts, direction = setting
+    goal = sign * (direction if kind == "direction" else answer_log_odds())
+    method = SentenceSearch(**SMALL, max_cross_entropy=30.0)
+    found = search(model, goal, contexts, method, Budget(steps=3), seed=0)
+    form = load_form(["en"])
+    assert found.candidates and found.sign == sign and found.method == "sentences"
+    for candidate in found.candidates:
+        assert form.accepts(candidate.text) and candidate.cross_entropy <= 30.0
+        plain = goal.score(read(model, goal, contexts, candidate.ids)).mean()
+        assert candidate.objective == pytest.approx(float(plain), abs=1e-3)
+
+
+@pytest.mark.parametrize("slot", ["before_question", "after_question", "answer_opening"])
+def test_other_slots(setting, slot):
+    model = setting[0]
+    contexts = make_contexts(model, toy_persona().split().search, slot, n=3)
+    found = search(model, setting[2], contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=2), seed=0)
+    for candidate in found.candidates:
+        plain = setting[2].score(read(model, setting[2], contexts, candidate.ids)).mean()
+        assert candidate.objective == pytest.approx(float(plain), abs=1e-3)
+
+
+def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path):
+    model, contexts, goal = setting
+    method = SentenceSearch(**SMALL, max_cross_entropy=30.0, write_every=2)
+    whole = search(model, goal, contexts, method, Budget(steps=5), seed=1)
+    for stop in (1, 3):
+        path = tmp_path / f"{stop}.safetensors"
+        search(model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=Checkpoint(path, every=1))
+        rest = search(model, goal, contexts, method, Budget(steps=5), seed=1, checkpoint=Checkpoint(path, every=1))
+        assert rest.candidates == whole.candidates
+        assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
+    with pytest.raises(UserError, match="checkpoint of another search"):
+        search(model, goal, contexts, method, Budget(steps=5), seed=1, checkpoint=Checkpoint(path), optimizations=Optimizations(prefix_kv=False))
+
+
+def test_written_sentences_are_counted_in_the_budget(setting):
+    """A search of no step more than its start costs at least the token-layers of what it wrote and screened."""
+    model, contexts, goal = setting
+    found = search(model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=1), seed=0)
+    shape, tokens = runner_for(model).shape, sum(len(c.suffix_ids) for c in contexts) * len(found.candidates)
+    assert found.cost.forward > tokens * 2 + SMALL["first"] * 4 * shape.n_layers
+
+
+# ---- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_one_clear_line(setting):
+    model, contexts, goal = setting
+    few = Budget(steps=2)
+
+    def run(**options):
+        return search(model, goal, contexts, SentenceSearch(**SMALL | options), options.pop("budget", few), seed=0)
+
+    with pytest.raises(UserError, match="no sentence frames for the language xx: there are en, de"):
+        run(languages=("xx",))
+    with pytest.raises(UserError, match="needs at least one opening, and none of them empty"):
+        run(openings=("Be", " "))
+    with pytest.raises(UserError, match="none of the sentence openings survives"):
+        run(openings=("Be ",))
+    dots = torch.ones(model.cfg.d_vocab, dtype=torch.bool)
+    dots[[i for i in range(model.cfg.d_vocab) if model.tokenizer.decode([i]).strip() in {".", "!", "?", "。"}]] = False
+    with pytest.raises(UserError, match="no token that may be used ends a sentence"):
+        search(model, goal, contexts, SentenceSearch(**SMALL), few, seed=0, lexicon=dots)
+    with pytest.raises(UserError, match="give it a larger budget"):
+        search(model, goal, contexts, SentenceSearch(**SMALL), Budget(model_calls=1), seed=0)
+
+
+def test_a_limit_that_no_sentence_reaches_is_reported_and_relaxed(setting):
+    model, contexts, goal = setting
+    found = search(model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=0.01), Budget(steps=2), seed=0)
+    assert found.candidates
+    assert "no sentence of the start kept the limit of 0.01 nats a token: the limit was" in found.warnings[0]
+
+
+def test_a_direction_that_the_answers_do_not_follow_is_reported(setting):
+    """The objective reads a random vector: its projection says nothing about the answers, or (turned round) their opposite."""
+    model, contexts, goal = setting
+    warned = [
+        any("the behaviour does not follow" in line for line in search(model, side * goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0),
+            Budget(steps=2), seed=0).warnings)
+        for side in (1, -1)
+    ]  # fmt: skip
+    assert any(warned)
+    follows = search(model, answer_log_odds(), contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=2), seed=0)
+    assert not any("the behaviour" in line for line in follows.warnings)

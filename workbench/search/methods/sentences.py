@@ -1,0 +1,518 @@
+"""Search over whole sentences: the model writes them, what is inside it biases the writing and screens what was written.
+
+1. *Start*: the model continues general openings in the slot, half of them while its residual stream is pushed along the objective
+   (steering, arXiv 2308.10248). Templates with one gap ("Be w.") are filled with words ranked by the objective's gradient.
+2. *Score* a few on one question of each answer side, exactly.
+3. *Learn* what words do and what half-depth residuals predict (`word_effect_model.py`), from every score so far.
+4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word (sampling in the manner of
+   AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from the model's top tokens; twists learned from
+   scores: arXiv 2404.17546). *Edit* the best: replace, insert, link ("and w"), delete, rewrite the end, cross over, join two (the
+   mutations of FLRT, arXiv 2407.17447, on whole words).
+5. *Screen* all by form, cross-entropy and predicted score in one pass without any question; score the best; go to 3.
+6. The best dozen are scored on all search contexts when the search ends.
+
+Every share is a field, so that an ablation is a value. What each buys is measured in docs/sentences.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from workbench.contexts import Contexts, all_survive
+from workbench.errors import UserError
+from workbench.models import Site
+from workbench.models.token_text import token_ids, token_texts
+from workbench.objectives import LatentActivationObjective, Objective, ProjectionObjective, answer_log_odds, terms_of
+from workbench.search.elite_selection import first_copies
+from workbench.search.nan_check import check_finite
+from workbench.search.scored_prompts import Ids, ScoredPrompts, as_ids, as_prompts
+from workbench.search.scoring.scorer import Scorer
+from workbench.search.search_method import SEARCH_METHODS, SearchMethod
+from workbench.search.sentence_writing.sentence_form import SentenceForm, load_form
+from workbench.search.sentence_writing.sentence_writer import GAP, ScreenedSentences, SentenceDraft, SentenceWriter
+from workbench.search.sentence_writing.word_effect_model import CandidateWords, WordEffectModel, fit_effects
+from workbench.search.toolkit import SearchToolkit
+
+#: Candidates kept to be reported.
+_FINALISTS = 12
+#: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is not to be trusted.
+_AGREES = 0.3
+#: The best prompts among which pairs are joined.
+_PARENTS = 24
+
+
+@SEARCH_METHODS.register("sentences")
+class SentenceSearch(SearchMethod):
+    """length: most tokens of a prompt. population: elites that are edited. children: sentences scored a step.
+    max_cross_entropy: limit in nats a token. max_small_word: limit for a single function word or punctuation mark, nats: above it a
+    sentence is broken or was cut off. Where no sentence of the start keeps both, the limits are what the lowest quarter keeps.
+    languages, openings: data of `sentence_frames.yaml`, or one's own openings. sampled_openings: more openings that the model itself begins with.
+    sentences: most sentences in one prompt. first: sentences written for the start. slot_words: templates with one gap that are scored
+    at the start. written, edited: candidates a step before screening. step_contexts: search contexts that a step scores on.
+    gradient: average the objective's gradient into the word model. steering: push half of the start along the objective. probe: let
+    half-depth residuals predict scores. joins: join two elites. bias: nats for a word one standard deviation better.
+    explore: weight of the posterior's spread."""
+
+    any_length: ClassVar[bool] = True
+
+    length: int = Field(20, ge=4)
+    population: int = Field(6, ge=1)
+    children: int = Field(16, ge=1)
+    max_cross_entropy: float = Field(4.5, gt=0)
+    max_small_word: float = Field(5.0, gt=0)
+    languages: tuple[str, ...] = ("en",)
+    openings: tuple[str, ...] | None = None
+    sampled_openings: int = Field(8, ge=0)
+    sentences: int = Field(2, ge=1)
+    first: int = Field(72, ge=1)
+    slot_words: int = Field(24, ge=0)
+    written: int = Field(48, ge=0)
+    write_every: int = Field(4, ge=1)
+    edited: int = Field(96, ge=0)
+    step_contexts: int = Field(2, ge=1)
+    gradient: bool = True
+    steering: bool = True
+    probe: bool = True
+    joins: bool = True
+    joined: int = Field(12, ge=0)
+    filled: int = Field(24, ge=0)
+    bias: tuple[float, ...] = (2.0, 4.0, 6.0)
+    explore: float = Field(0.7, ge=0)
+    top_k: int = Field(400, ge=1)
+
+    @property
+    def name(self) -> str:
+        return "sentences"
+
+    @property
+    def typical_length(self) -> int:
+        return min(12, self.length)
+
+    # ---- start ------------------------------------------------------------------------------------------------------
+
+    def start(self, bench: SearchToolkit) -> Ids:
+        """Sentences that the model writes after general openings; scored in the first step."""
+        tools = SentenceTools.of(bench, self)
+        openings = tools.openings(self.sampled_openings)
+        pushes = tools.pushes(openings[0], self.first // 2) if self.steering else []
+        pushed = [pushes[i // 2] if i % 2 and i // 2 < len(pushes) else None for i in range(self.first)]
+        drafts = [SentenceDraft(openings[i % len(openings)], push=push) for i, push in enumerate(pushed)]
+        written = tools.write(drafts, bench.tools.get("push_site"))
+        if self.start_text is not None:
+            written.insert(0, tools.encode(self.start_text))
+        kept = list(dict.fromkeys(prompt for prompt in written if prompt))
+        if not kept:
+            raise UserError("the model wrote no whole sentence in this slot: give other openings, or more tokens of length")
+        return as_ids(kept, bench.scorer.runner.device)
+
+    def step(self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int) -> tuple[ScoredPrompts, Ids, int]:
+        """The start's sentences and slots first; then learn, write, edit, screen, score."""
+        tools = SentenceTools.of(bench, self)
+        if step == 0:
+            scored = tools.first_scores(as_prompts(population))
+        else:
+            scored = tools.scored_step(as_prompts(population), step)
+        elites = tools.elites()
+        return scored, elites, len(scored)
+
+    def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
+        """The dozen best of the sentences that keep the limits."""
+        good = SentenceTools.of(bench, self).good_prompts()
+        kept = [i for i, prompt in enumerate(as_prompts(pool.ids)) if prompt in good]
+        fluent = pool.pick(torch.tensor(kept, dtype=torch.long, device=pool.ids.device))
+        fluent = fluent.pick(first_copies(fluent).nonzero()[:, 0])
+        return fluent.pick(fluent.objective.argsort(descending=True, stable=True)[:_FINALISTS])
+
+    def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
+        """A limit that could not be kept; an objective that rises where the behaviour does not move with it."""
+        limit, found = float(bench.memory["limit"]), []
+        if limit > self.max_cross_entropy or float(bench.memory["broken_limit"]) > self.max_small_word:
+            found.append(f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}")
+        if not bench.scorer.objective.needs_final:
+            found += SentenceTools.of(bench, self).disagreement()
+        return tuple(found)
+
+
+@dataclass
+class SentenceTools:
+    """One search's writer, form, few-context scorer and candidate words, made once; what was learned is in `bench.memory`."""
+
+    bench: SearchToolkit
+    method: SentenceSearch
+    form: SentenceForm
+    writer: SentenceWriter
+    scorer: Scorer
+    words: CandidateWords
+
+    @classmethod
+    def of(cls, bench: SearchToolkit, method: SentenceSearch) -> SentenceTools:
+        if "sentences" not in bench.tools:
+            scorer, runner = bench.scorer, bench.scorer.runner
+            form = load_form(method.languages, method.openings, method.sentences)
+            writer = SentenceWriter(runner, scorer.contexts[0].prefix_ids, bench.allowed, form.never_last)
+            if not writer.ends.any():
+                raise UserError("no token that may be used ends a sentence: a search over sentences needs one (see the lexicon)")
+            few = Scorer(runner, scorer.objective, both_sides(scorer.contexts, method.step_contexts), scorer.optimizations, scorer.chunk.tokens)
+            bench.tools["sentences"] = cls(bench, method, form, writer, few, _candidate_words(writer))
+        return bench.tools["sentences"]
+
+    # ---- text -------------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str, inner: bool = False) -> tuple[int, ...]:
+        """Tokens of a text at the slot's beginning, or (inner) inside a prompt."""
+        lead = "" if inner else self.bench.scorer.contexts[0].lead
+        return tuple(token_ids(self.bench.scorer.runner.tokenizer, [lead + text])[0])
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of a prompt's tokens."""
+        return token_texts(self.bench.scorer.runner.tokenizer, [ids])[0].strip()
+
+    def openings(self, sampled: int) -> list[tuple[int, ...]]:
+        """The form's openings that survive their round trip, and some that the model begins with by itself (two tokens)."""
+        given = [self.encode(text) for text in self.form.openings]
+        pairs = zip(given, self.form.openings, strict=True)
+        kept = [ids for ids, text in pairs if self.text(ids) == text and bool(self.bench.allowed[list(ids)].all())]
+        if not kept:
+            raise UserError("none of the sentence openings survives this tokenizer and lexicon: give openings in its own words")
+        if sampled:
+            drawn = self.writer.write([SentenceDraft(())] * (2 * sampled), 2, self.method.top_k, self.bench.generator, unfinished=True)
+            texts = [self.text(ids) for ids in drawn if ids]
+            kept += [self.encode(t) for t in dict.fromkeys(texts) if t[:1].isalpha() and not t[:1].islower()][:sampled]
+        return kept
+
+    def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[tuple[int, ...]]:
+        """Whole sentences only."""
+        return [ids for ids in self.writer.write(drafts, self.method.length, self.method.top_k, self.bench.generator, site) if ids]
+
+    def admitted(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """New prompts of the right form that survive in the slot, in the tokenizer's own spelling."""
+        runner = self.bench.scorer.runner
+        seen = set(as_prompts(self.bench.memory["ids"])) if "ids" in self.bench.memory else set()
+        texts = dict.fromkeys(self.text(ids) for ids in prompts)
+        again = dict.fromkeys(self.encode(text) for text in texts if self.form.accepts(text))
+        fresh = [ids for ids in again if ids not in seen and len(ids) <= self.method.length and bool(self.bench.allowed[list(ids)].all())]
+        alive = all_survive(runner, self.bench.scorer.contexts, fresh) if fresh else []
+        return [ids for ids, ok in zip(fresh, alive, strict=True) if ok]
+
+    # ---- a step -----------------------------------------------------------------------------------------------------
+
+    def first_scores(self, prompts: list[tuple[int, ...]]) -> ScoredPrompts:
+        """The start's sentences, the gradient at the most natural of them, and templates with one word."""
+        method, kept = self.method, self.admitted(prompts)
+        if not kept:
+            raise UserError("no sentence of the start has the form of a sentence in this slot: give other openings, or more tokens of length")
+        screened = self.writer.screen(self.writer.read(kept))
+        self.set_limits(screened)
+        fluent = (screened.cross_entropy <= float(self.bench.memory["limit"]) + 1.0).nonzero()[:, 0]
+        scored = self.score([kept[i] for i in fluent.tolist()], screened.pick(fluent))
+        if method.gradient:
+            self.differentiate(_most_natural(scored, 6))
+        words = self.admitted(self.slots(method.slot_words)) if method.slot_words else []
+        return scored.join(self.score(words, self.writer.screen(self.writer.read(words)))) if words else scored
+
+    def set_limits(self, screened: ScreenedSentences) -> None:
+        """The method's limits; where no sentence of the start keeps both, those that the quarter of the lowest cross-entropy keeps."""
+        limit, broken = self.method.max_cross_entropy, self.method.max_small_word
+        if not ((screened.cross_entropy <= limit) & (screened.broken <= broken)).any():
+            lowest = screened.cross_entropy.argsort(stable=True)[: 1 + len(screened.cross_entropy) // 4]
+            limit = max(limit, float(screened.cross_entropy[lowest].max()))
+            broken = max(broken, float(screened.broken[lowest].max()))
+        self.bench.memory.update(limit=torch.tensor(limit), broken_limit=torch.tensor(broken))
+
+    def scored_step(self, elites: list[tuple[int, ...]], step: int) -> ScoredPrompts:
+        """Candidates, screened at half depth by what is predicted of them, then by their cross-entropy; the best are scored."""
+        model, method = self.fit(), self.method
+        prompts = self.admitted(self.candidates(elites, step))
+        if not prompts:
+            return self.score([], None)
+        read = self.writer.read(prompts)
+        bags = [self.words.of(ids) for ids in prompts]
+        mean, sd = model.predict(bags, read.means)
+        value = mean + method.explore * sd * torch.randn(len(mean), generator=self.bench.generator)
+        likely = value.argsort(descending=True, stable=True)[: 3 * method.children]
+        screened = self.writer.screen(read.pick(likely))
+        good = self._keeps(screened.cross_entropy, screened.broken)
+        rows: list[int] = []
+        for row in good.nonzero()[:, 0].tolist():
+            bag = set(bags[int(likely[row])])
+            if len(rows) < method.children and all(bag != set(bags[int(likely[other])]) for other in rows):
+                rows.append(row)
+        return self.score([prompts[int(likely[row])] for row in rows], screened.pick(torch.tensor(rows, dtype=torch.long)))
+
+    # ---- scores and what is learned from them -----------------------------------------------------------------------
+
+    def score(self, prompts: Sequence[tuple[int, ...]], screened: ScreenedSentences | None) -> ScoredPrompts:
+        """Exact scores on the step's contexts, remembered."""
+        memory, device = self.bench.memory, self.bench.scorer.runner.device
+        if not prompts or screened is None:
+            none = torch.zeros(0, device=device)
+            return ScoredPrompts(as_ids([], device), none, none)
+        ids = as_ids(prompts, device)
+        scored = ScoredPrompts(ids, self.scorer.objectives(ids), screened.cross_entropy.to(device))
+        check_finite(self.bench.scorer.runner, self.scorer.contexts, scored)
+        new = ScoredPrompts(ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
+        everything, residuals, broken = new, screened.residuals, screened.broken
+        if "ids" in memory:
+            everything = ScoredPrompts(memory["ids"], memory["scores"], memory["entropies"]).join(new)
+            residuals, broken = torch.cat([memory["residuals"], residuals]), torch.cat([memory["broken"], broken])
+        memory.update(ids=everything.ids, scores=everything.objective, entropies=everything.cross_entropy, residuals=residuals, broken=broken)
+        return scored
+
+    def good_prompts(self) -> set[tuple[int, ...]]:
+        """Scored prompts that keep the limits."""
+        prompts = as_prompts(self.bench.memory["ids"])
+        return {prompts[i] for i in self._good().nonzero()[:, 0].tolist()}
+
+    def disagreement(self, n: int = 24) -> list[str]:
+        """One line where the objective and the answers' log-odds disagree over n scored sentences, from the best to the worst."""
+        memory, scorer, device = self.bench.memory, self.scorer, self.bench.scorer.runner.device
+        order = memory["scores"].argsort(descending=True, stable=True)
+        rows = order[torch.linspace(0, len(order) - 1, min(n, len(order))).round().long()]
+        if len(rows) < 8:
+            return []
+        prompts = [as_prompts(memory["ids"])[i] for i in rows.tolist()]
+        answers = Scorer(scorer.runner, answer_log_odds(), scorer.contexts, scorer.optimizations, scorer.chunk.tokens)
+        moved = scorer.objective.sign * answers.objectives(as_ids(prompts, device)).cpu()
+        r = float(spearmanr(memory["scores"][rows].numpy(), moved.numpy()).statistic)
+        quarter = len(rows) // 4
+        best, rest = float(moved[:quarter].mean()), float(moved[quarter:].mean())
+        if r >= _AGREES and best > rest:
+            return []
+        return [
+            f"the objective moves, the behaviour does not follow: over {len(rows)} scored sentences its rank correlation with the answers' "
+            f"log-odds is {r:+.2f}, and the best quarter by the objective moves them by {best - rest:+.2f} more than the rest: check the direction"
+        ]
+
+    def differentiate(self, prompts: Sequence[tuple[int, ...]]) -> None:
+        """The objective's gradient at the embeddings, mean over prompts and positions."""
+        device = self.bench.scorer.runner.device
+        slopes = [self.scorer.gradients(as_ids([prompt], device)).mean((0, 1)) for prompt in prompts]
+        self.bench.memory["slope"] = torch.stack(slopes).mean(0).cpu()
+
+    def fit(self, probe: bool | None = None) -> WordEffectModel:
+        """What predicts scores: words and probe, or (probe=False) words alone, whose effects bias the writing."""
+        memory, words = self.bench.memory, self._with_slope()
+        bags = [words.of(ids) for ids in as_prompts(memory["ids"])]
+        return fit_effects(words, bags, memory["residuals"], memory["scores"], self.method.probe if probe is None else probe)
+
+    def _with_slope(self) -> CandidateWords:
+        """The candidate words with the gradient's prediction of each, standardised."""
+        if "slope" not in self.bench.memory:
+            return self.words
+        runner = self.bench.scorer.runner
+        rows = runner.embeddings()[self.words.tokens]
+        raw = rows.float().cpu() @ self.bench.memory["slope"].float()
+        return replace(self.words, slope=(raw - raw.mean()) / raw.std().clamp(min=1e-9))
+
+    def elites(self) -> Ids:
+        """The best prompts below the limit, each with under half of its words in one before it."""
+        memory, method = self.bench.memory, self.method
+        order = memory["scores"].masked_fill(~self._good(), -torch.inf).argsort(descending=True, stable=True).tolist()
+        prompts = as_prompts(memory["ids"])
+        kept: list[tuple[int, ...]] = []
+        for row in order[: int(self._good().sum())]:
+            words = set(self.words.of(prompts[row]))
+            if all(len(words & set(self.words.of(other))) <= len(words) / 2 for other in kept):
+                kept.append(prompts[row])
+            if len(kept) == method.population:
+                break
+        return as_ids(kept, self.bench.scorer.runner.device)
+
+    # ---- proposals --------------------------------------------------------------------------------------------------
+
+    def pushes(self, opening: tuple[int, ...], n: int) -> list[Tensor]:
+        """n pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm); none where the
+        objective has no direction."""
+        found = direction_of(self.bench.scorer.objective)
+        if found is None:
+            return []
+        site, vector = found
+        self.bench.tools["push_site"] = site
+        scale = 0.1 * self.writer.norm(opening, site)
+        return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
+
+    def slots(self, n: int) -> list[tuple[int, ...]]:
+        """Templates with the words that the gradient and the model like best in their gap."""
+        found = []
+        words = self._with_slope()
+        single = [template for template in self.form.slots if template.count("{}") == 1]
+        for template in single:
+            left = template.split("{}", maxsplit=1)[0].rstrip()
+            log_probs = self.next_word(left)
+            likely = log_probs.topk(min(600, len(log_probs))).indices
+            value = words.slope[likely] + 0.15 * log_probs[likely]
+            best = likely[value.topk(min(len(likely), -(-n // len(single)))).indices]
+            found += [self.encode(template.replace("{}", self.text([int(words.tokens[w])]))) for w in best]
+        return found
+
+    def next_word(self, left: str) -> Float[Tensor, " word"]:
+        """log p of every candidate word after some text, on the CPU; each text is run once."""
+        known = self.bench.tools.setdefault("next_word", {})
+        if left not in known:
+            known[left] = self.writer.next_log_probs(self.encode(left))[self.words.tokens.to(self.writer.usable.device)].cpu()
+        return known[left]
+
+    def candidates(self, elites: list[tuple[int, ...]], step: int) -> list[tuple[int, ...]]:
+        """Newly written sentences (every `write_every` steps), edits, templates with one word, and pairs."""
+        mean, spread = self.fit(probe=False).word_effects()
+        writes = self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
+        written = self.write([self._draft(mean, spread, elites, i) for i in range(writes)])
+        return written + self._edits(mean, spread, elites) + self._filled(mean, spread) + (self._joined() if self.method.joins else [])
+
+    def _filled(self, mean: Tensor, spread: Tensor) -> list[tuple[int, ...]]:
+        """Templates with words in their gaps that the model and a draw from what is known prefer."""
+        templates = [self.template(text) for text in self.form.slots]
+        wanted, strongest = self.method.filled if templates else 0, max(self.method.bias)
+        drafts = [SentenceDraft(templates[i % len(templates)], self._bias(mean, spread, strongest)) for i in range(wanted)]
+        return self.write(drafts)
+
+    def template(self, text: str) -> tuple[int, ...]:
+        """Tokens of a template, with a gap for each {}."""
+        first, *rest = (part.rstrip() for part in text.split("{}"))
+        found = list(self.encode(first))
+        for part in rest:
+            found += [GAP, *self.encode(part, inner=True)]
+        return tuple(found)
+
+    def _joined(self) -> list[tuple[int, ...]]:
+        """Two good prompts one after the other: the pairs of the greatest sums that fit into the length."""
+        memory = self.bench.memory
+        prompts, rows = as_prompts(memory["ids"]), self._good().nonzero()[:, 0].tolist()
+        best = sorted(rows, key=lambda row: -float(memory["scores"][row]))[:_PARENTS]
+        pairs = [(a, b) for a in best for b in best if a != b and len(prompts[a]) + len(prompts[b]) <= self.method.length]
+        pairs.sort(key=lambda pair: -float(memory["scores"][list(pair)].sum()))
+        texts = [f"{self.text(prompts[a])} {self.text(prompts[b])}" for a, b in pairs]
+        seen = set(prompts)
+        made = [ids for ids in (self.encode(text) for text in texts if self.form.accepts(text)) if ids not in seen]
+        return made[: self.method.joined]
+
+    def _good(self) -> Tensor:
+        """Scored prompts that keep the limits."""
+        return self._keeps(self.bench.memory["entropies"], self.bench.memory["broken"])
+
+    def _keeps(self, cross_entropy: Tensor, broken: Tensor) -> Tensor:
+        return (cross_entropy <= float(self.bench.memory["limit"])) & (broken <= float(self.bench.memory["broken_limit"]))
+
+    def _draft(self, mean: Tensor, spread: Tensor, elites: list[tuple[int, ...]], number: int) -> SentenceDraft:
+        """A sentence to write: a general opening, or an elite up to a word; biased, and pushed towards what good sentences share."""
+        generator = self.bench.generator
+        pick = lambda n: int(torch.randint(n, (1,), generator=generator))  # noqa: E731
+        if elites and number % 2:
+            opening = self._cut(elites[pick(len(elites))], pick)
+        else:
+            openings = [self.encode(text) for text in self.form.openings]
+            opening = openings[pick(len(openings))]
+        strength = self.method.bias[number % len(self.method.bias)]
+        return SentenceDraft(opening, self._bias(mean, spread, strength), self._towards_the_best(number))
+
+    def _bias(self, mean: Tensor, spread: Tensor, strength: float) -> Float[Tensor, " d_vocab"]:
+        """Nats for every token that begins a word: a Thompson draw of its effect."""
+        drawn = mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator)
+        bias = torch.zeros(len(self.writer.usable))
+        bias[self.words.tokens] = (strength * drawn).clamp(-8, 8)
+        return bias.to(self.bench.scorer.runner.device)
+
+    def _towards_the_best(self, number: int) -> Tensor | None:
+        """Nought, one or two times the way from the mean residual to that of the best eighth."""
+        times = number % 3
+        if not self.method.steering or not times:
+            return None
+        scores, residuals = self.bench.memory["scores"], self.bench.memory["residuals"]
+        best = scores.topk(max(1, len(scores) // 8)).indices
+        return times * (residuals[best].mean(0) - residuals.mean(0))
+
+    def _cut(self, prompt: tuple[int, ...], pick: Any) -> tuple[int, ...]:
+        spans = self._spans(prompt)
+        keep = 1 + pick(max(1, len(spans) - 2))
+        return tuple(token for span in spans[:keep] for token in span)
+
+    def _spans(self, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Tokens by word; punctuation is a span of its own."""
+        spans: list[list[int]] = []
+        for token in prompt:
+            letters = self.writer.letters[token]
+            if not spans or self.writer.begins[token] or not letters or not self.writer.letters[spans[-1][-1]]:
+                spans.append([])
+            spans[-1].append(token)
+        return [tuple(span) for span in spans]
+
+    def _edits(self, mean: Tensor, spread: Tensor, elites: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        if not elites:
+            return []
+        generator, kinds = self.bench.generator, ["replace", "insert", "link", "replace", "delete", "cross", "replace", "insert"]
+        pick = lambda n: int(torch.randint(n, (1,), generator=generator))  # noqa: E731
+        tables = self.writer.log_probs(elites, self.words.tokens)
+        made = []
+        for number in range(self.method.edited):
+            which = min(pick(len(elites)), pick(len(elites)))
+            spans, kind = self._spans(elites[which]), kinds[number % len(kinds)]
+            drawn = mean + self.method.explore * spread * torch.randn(len(mean), generator=generator)
+            made.append(self._edit(kind, spans, elites, tables[which], drawn * self.method.bias[pick(len(self.method.bias))], pick))
+        return [prompt for prompt in made if prompt]
+
+    def _edit(
+        self, kind: str, spans: list[tuple[int, ...]], elites: list[tuple[int, ...]], table: Tensor, value: Tensor, pick: Any
+    ) -> tuple[int, ...]:
+        places = [i for i in range(1, len(spans)) if self.writer.letters[spans[i][0]]]
+        flat = lambda parts: tuple(token for span in parts for token in span)  # noqa: E731
+        if kind == "cross":
+            other = self._spans(elites[pick(len(elites))])
+            return flat(spans[: 1 + pick(max(1, len(spans) - 1))] + other[1 + pick(max(1, len(other) - 1)) :])
+        if not places:
+            return ()
+        at = places[pick(len(places))]
+        if kind == "delete":
+            return flat(spans[:at] + spans[at + 1 :])
+        start = sum(map(len, spans[:at]))
+        if kind == "link":
+            join = self.encode(self.form.joins[pick(len(self.form.joins))], inner=True)
+            word = int(self.words.tokens[int((value + 0.3 * table[start]).argmax())])
+            return flat([*spans[: at + 1], join, (word,), *spans[at + 1 :]])
+        word = int(self.words.tokens[int((value + table[start]).argmax())])
+        return flat([*spans[:at], (word,), *spans[at + (kind == "replace") :]])
+
+
+def _most_natural(scored: ScoredPrompts, n: int) -> list[tuple[int, ...]]:
+    prompts = as_prompts(scored.ids)
+    return [prompts[i] for i in scored.cross_entropy.argsort(stable=True)[:n].tolist()]
+
+
+def _candidate_words(writer: SentenceWriter) -> CandidateWords:
+    """Lower-case words of one token that begin after a space."""
+    tokens = torch.nonzero(writer.lower)[:, 0].cpu()
+    if not len(tokens):
+        raise UserError("the vocabulary has no lower-case word that may be used: a search over sentences needs some (see the lexicon)")
+    vectors = writer.runner.embeddings().float().cpu()
+    vectors = torch.nn.functional.normalize(vectors[tokens] - vectors[tokens].mean(0), dim=-1)
+    row = torch.full((writer.runner.shape.d_vocab,), -1)
+    row[tokens] = torch.arange(len(tokens))
+    return CandidateWords(tokens, vectors, torch.zeros(len(tokens)), row)
+
+
+def both_sides(contexts: Contexts, n: int) -> Contexts:
+    """n contexts, those of each matching answer in turn, so that no answer is preferred."""
+    sides: dict[int, list[Any]] = {}
+    for context in contexts:
+        sides.setdefault(context.answers[0][0], []).append(context)
+    turns = max(map(len, sides.values()))
+    chosen = [side[i] for i in range(turns) for side in sides.values() if i < len(side)]
+    return replace(contexts, items=tuple(chosen[:n]))
+
+
+def direction_of(objective: Objective) -> tuple[Site, Float[Tensor, " d_model"]] | None:
+    """Where and whither the objective's first term along a direction or latents would push the residual stream."""
+    for weight, term in terms_of(objective):
+        if isinstance(term, ProjectionObjective):
+            return replace(term.site, position="decision"), weight * term.vector.float()
+        if isinstance(term, LatentActivationObjective):
+            rows = term.sae.W_dec[list(term.latents)].float()  # type: ignore[attr-defined]
+            return term.sites[0], weight * (torch.tensor(term.weights) @ rows.cpu())
+    return None

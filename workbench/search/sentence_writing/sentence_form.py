@@ -1,0 +1,96 @@
+"""The form of a sentence: how it may begin, which characters it may hold, how it must end. All of it is data (sentence_frames.yaml)."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from workbench.errors import UserError
+from workbench.runs import parse_yaml
+
+#: Characters that end a sentence, in several scripts.
+ENDINGS = ".!?\u3002\uff01\uff1f\u0964\u061f"
+_INNER = " ,;'\u2019-\u3001\uff0c\u060c" + ENDINGS
+_WORD = re.compile(r"[^\s" + re.escape(_INNER.replace("'", "").replace("\u2019", "").replace("-", "")) + "]+")
+#: Two words are one when this many first letters agree.
+_STEM = 6
+
+
+@dataclass(frozen=True)
+class SentenceForm:
+    """openings: how sentences may begin. slots: templates with one gap. joins: what links two words of a list. never_last: words that
+    leave a sentence unfinished. abbreviations: words whose full stop ends nothing. sentences: at most so many in one prompt."""
+
+    openings: tuple[str, ...]
+    slots: tuple[str, ...]
+    joins: tuple[str, ...]
+    never_last: frozenset[str]
+    abbreviations: frozenset[str]
+    sentences: int = 2
+
+    def accepts(self, text: str) -> bool:
+        """True for one to `sentences` whole sentences: a capital first (where the script has any), only letters and plain punctuation,
+        at least two words, a proper last word, no word (or its first six letters) twice."""
+        parts = split_sentences(text)
+        if not 1 <= len(parts) <= self.sentences or any(not _plain(ch) for ch in text) or "  " in text:
+            return False
+        return all(self._whole(part) for part in parts) and not repeats(text)
+
+    def _whole(self, sentence: str) -> bool:
+        words, body = words_of(sentence), sentence.rstrip(ENDINGS)
+        if len(sentence) - len(body) != 1 or not body or not body[-1].isalnum() or body[0].islower() or not body[0].isalpha():
+            return False
+        if len(words) < 2 and len(body) < 6:
+            return False
+        if re.search(r"[,;]\s*[,;]|\s[,;.!?]", sentence) or any(_odd(word) for word in words):
+            return False
+        last = words[-1].casefold()
+        return last not in self.never_last and last not in self.abbreviations and (len(last) > 1 or not last.isascii())
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, each with its ending; a rest without one is the last entry."""
+    return [part for part in re.split(rf"(?<=[{re.escape(ENDINGS)}])\s+", text.strip()) if part]
+
+
+def words_of(text: str) -> list[str]:
+    """The words, without punctuation."""
+    return _WORD.findall(text)
+
+
+def repeats(text: str) -> bool:
+    """True where a word of four letters or more comes twice (by its first six letters), or any word twice running."""
+    words = [word.casefold() for word in words_of(text)]
+    long = [word[:_STEM] for word in words if len(word) >= 4]
+    return len(long) != len(set(long)) or any(a == b for a, b in itertools.pairwise(words))
+
+
+def load_form(languages: Sequence[str], openings: Sequence[str] | None = None, sentences: int = 2) -> SentenceForm:
+    """The form of some languages of sentence_frames.yaml. openings: one's own in place of the file's (slots are then left out)."""
+    table = parse_yaml(files(__package__).joinpath("sentence_frames.yaml").read_text(encoding="utf-8"), "sentence_frames.yaml")
+    unknown = [name for name in languages if name not in table]
+    if unknown or not languages:
+        raise UserError(f"no sentence frames for the language {', '.join(unknown) or '(none given)'}: there are {', '.join(table)}")
+
+    def joined(key: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(entry) for name in languages for entry in table[name][key]))
+
+    own = tuple(openings) if openings is not None else joined("openings")
+    if not own or any(not opening.strip() for opening in own):
+        raise UserError("a search over sentences needs at least one opening, and none of them empty")
+    slots = joined("slots") if openings is None else ()
+    return SentenceForm(own, slots, joined("joins"), frozenset(joined("never_last")), frozenset(joined("abbreviations")), sentences)
+
+
+def _plain(ch: str) -> bool:
+    return ch.isalpha() or ch in _INNER or unicodedata.category(ch)[0] == "M"
+
+
+def _odd(word: str) -> bool:
+    """Capitals in the middle of a word; a word all of capitals longer than an abbreviation; stray hyphens."""
+    core = word.strip("'\u2019-")
+    return core != word or not core or (core[1:] != core[1:].lower() and not (core.isupper() and len(core) <= 3))

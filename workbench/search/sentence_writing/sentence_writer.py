@@ -1,0 +1,231 @@
+"""Sentences that the model writes in a slot, biased word by word and steered, and a prompt-only pass that screens sentences.
+
+All rows continue the same prefix, whose keys and values are computed once. A row first takes the tokens of its opening, then samples
+from the model's own top tokens until a sentence ends; rows that ended leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.models import KeyValueCache, Runner, Site, pad_right
+from workbench.models.token_text import token_texts
+from workbench.search.sentence_writing.sentence_form import ENDINGS
+
+#: In an opening: a word of the writer's own.
+GAP = -1
+#: Rows screened at a time: their logits are the memory.
+_ROWS = 32
+
+
+@dataclass(frozen=True)
+class SentenceDraft:
+    """One sentence to write. opening: its first tokens, `GAP` where one word is to be drawn. bias: nats added to the tokens that begin
+    a word [d_vocab], or None. push: added to the residual stream at the writer's site [d_model], or None. temperature: of the model."""
+
+    opening: tuple[int, ...]
+    bias: Float[Tensor, " d_vocab"] | None = None
+    push: Float[Tensor, " d_model"] | None = None
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScreenedSentences:
+    """cross_entropy: nats a token, mean. broken: the most surprising of the small words and punctuation alone, nats: a content word may
+    surprise, what follows from grammar may not. residuals: mean over the prompt's tokens at half depth."""
+
+    cross_entropy: Float[Tensor, " prompt"]
+    broken: Float[Tensor, " prompt"]
+    residuals: Float[Tensor, "prompt d_model"]
+
+    def pick(self, rows: Int[Tensor, " row"]) -> ScreenedSentences:
+        """Some of the sentences."""
+        return ScreenedSentences(self.cross_entropy[rows], self.broken[rows], self.residuals[rows])
+
+
+@dataclass(frozen=True)
+class HalfRead:
+    """Prompts at half depth. ids: padded; lengths: of each; resid: at every position; means: over a prompt's own positions, on the CPU."""
+
+    ids: Int[Tensor, "prompt pos"]
+    lengths: Int[Tensor, " prompt"]
+    resid: Float[Tensor, "prompt pos d_model"]
+    means: Float[Tensor, "prompt d_model"]
+
+    def pick(self, rows: Int[Tensor, " row"]) -> HalfRead:
+        """Some of the prompts, cut to the longest of them."""
+        at = rows.to(self.ids.device)
+        lengths = self.lengths[at]
+        longest = int(lengths.max())
+        return HalfRead(self.ids[at, :longest], lengths, self.resid[at, :longest], self.means[rows])
+
+
+class SentenceWriter:
+    """Writes and screens after one prefix. allowed: tokens that may be written. small_words: function words of the language."""
+
+    def __init__(self, runner: Runner, prefix: Sequence[int], allowed: Bool[Tensor, " d_vocab"], small_words: frozenset[str] = frozenset()) -> None:
+        self.runner, self.allowed = runner, allowed
+        self.site = Site(max(0, runner.shape.n_layers // 2 - 1))
+        self.half, self.top = self.site.layer + 1, runner.shape.n_layers
+        self.kv: KeyValueCache | None = None
+        self.low: KeyValueCache | None = None
+        self.high: KeyValueCache | None = None
+        self.first: Float[Tensor, " d_vocab"] | None = None
+        if prefix:
+            with torch.no_grad():
+                embedded = runner.embed(torch.tensor([list(prefix)], device=runner.device))
+                resid, self.kv = runner.run(embedded, 0, self.top, keep=True)
+                self.first = runner.logits(resid[:, -1]).log_softmax(-1)[0]
+                resid, self.low = runner.run(embedded, 0, self.half, keep=True)
+                if self.half < self.top:
+                    _, self.high = runner.run(resid, self.half, self.top, keep=True)
+        known = [[i] for i in range(min(len(runner.tokenizer), runner.shape.d_vocab))]
+        texts = token_texts(runner.tokenizer, known)
+        texts += [""] * (runner.shape.d_vocab - len(texts))
+        spaced = sum(text[:1] == " " for text in texts) > 0.1 * len(texts)
+        flag = lambda test: torch.tensor([test(text) for text in texts], device=runner.device)  # noqa: E731
+        #: Tokens that begin a word (after a space, where the vocabulary writes spaces).
+        self.begins = flag(lambda text: (text[:1] == " " or not spaced) and text.strip().isalpha())
+        self.letters = flag(lambda text: any(ch.isalpha() for ch in text))
+        #: Small words and punctuation: what grammar makes predictable.
+        self.small = flag(lambda text: text.strip() != "" and (text.strip().casefold() in small_words or not text.strip()[0].isalnum()))
+        #: Tokens that end a sentence, and those that may be in one at all.
+        self.ends = flag(lambda text: text.strip() != "" and text.strip() in ENDINGS) & allowed
+        fit = flag(lambda text: all(ch.isalpha() or ch in " ,'\u2019-;" for ch in text) and not text.strip().isupper()) | self.ends
+        self.usable = fit & allowed
+        self.lower = flag(lambda text: text.strip() == text.strip().lower() and len(text.strip()) > 2) & self.begins & self.usable
+
+    @torch.no_grad()
+    def write(self, drafts: Sequence[SentenceDraft], length: int, top_k: int, generator: torch.Generator, site: Site | None = None,
+              unfinished: bool = False) -> list[tuple[int, ...] | None]:  # fmt: skip
+        """The sentence of each draft, None where it did not end within `length` tokens (with `unfinished`, what there is then). site:
+        where the drafts push; the writer's own when None."""
+        if not drafts:
+            return []
+        runner, done = self.runner, [None] * len(drafts)  # type: list[tuple[int, ...] | None]
+        texts: list[list[int]] = [[] for _ in drafts]
+        rows = list(range(len(drafts)))
+        kv = self.kv.fork(torch.zeros(len(rows), dtype=torch.long, device=runner.device)) if self.kv is not None else None
+        log_probs = None if self.first is None else self.first.expand(len(rows), -1)
+        for _ in range(length):
+            chosen = self._next([drafts[row] for row in rows], [texts[row] for row in rows], log_probs, top_k, generator)
+            for row, token in zip(rows, chosen, strict=True):
+                texts[row].append(token)
+                if self.ends[token] and len(texts[row]) >= len(drafts[row].opening):
+                    done[row] = tuple(texts[row])
+            alive = [i for i, row in enumerate(rows) if done[row] is None and len(texts[row]) < length]
+            if not alive:
+                break
+            rows = [rows[i] for i in alive]
+            tokens = torch.tensor([[chosen[i]] for i in alive], device=runner.device)
+            if kv is not None and len(alive) < kv.batch:
+                kv = kv.fork(torch.tensor(alive, device=runner.device))
+            resid, kv = self._pushed([drafts[row].push for row in rows], tokens, kv, site or self.site)
+            log_probs = runner.logits(resid[:, -1]).log_softmax(-1)
+        return [tuple(text) if unfinished and ids is None else ids for text, ids in zip(texts, done, strict=True)]
+
+    @torch.no_grad()
+    def log_probs(self, prompts: Sequence[Sequence[int]], tokens: Int[Tensor, " token"]) -> list[Float[Tensor, "prompt_pos token"]]:
+        """log p(token | left) of some tokens at every position of each prompt, on the CPU."""
+        read = self.read(prompts)
+        top = self._to_top(read.resid)
+        found = []
+        for row, prompt in enumerate(prompts):
+            later = self.runner.logits(top[row, : len(prompt) - 1]).log_softmax(-1)[:, tokens.to(top.device)]
+            first = torch.zeros(1, len(tokens), device=top.device) if self.first is None else self.first[None, tokens.to(top.device)]
+            found.append(torch.cat([first, later]).cpu())
+        return found
+
+    @torch.no_grad()
+    def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
+        """log p(token | the prefix and these tokens)."""
+        ids = torch.tensor([list(left)], device=self.runner.device)
+        resid, _ = self.runner.run(self.runner.embed(ids, self.kv.length if self.kv is not None else 0), 0, self.runner.shape.n_layers, self.kv)
+        return self.runner.logits(resid[0, -1:]).log_softmax(-1)[0]
+
+    @torch.no_grad()
+    def norm(self, text: Sequence[int], site: Site) -> float:
+        """Norm of the residual stream at a site, at the last of some tokens."""
+        ids = torch.tensor([list(text)], device=self.runner.device)
+        with self.runner.capture((site,)) as caught:
+            self.runner.run(self.runner.embed(ids, self.kv.length if self.kv is not None else 0), 0, site.layer + 1, self.kv)
+        return float(caught[site][0, -1].float().norm())
+
+    def _next(
+        self, drafts: Sequence[SentenceDraft], texts: Sequence[list[int]], log_probs: Tensor | None, top_k: int, generator: torch.Generator
+    ) -> list[int]:
+        """The next token of each row: its opening's, or drawn. Words that are there already are not begun again."""
+        if log_probs is None:  # nothing is to the left of the first token: any may come
+            usable = torch.nonzero(self.usable)[:, 0]
+            drawn = usable[torch.randint(len(usable), (len(drafts),), generator=generator)].tolist()
+        else:
+            gaps = [len(t) < len(d.opening) and d.opening[len(t)] == GAP for d, t in zip(drafts, texts, strict=True)]
+            fit = torch.stack([self.lower if gap else self.usable for gap in gaps])
+            top = log_probs.masked_fill(~fit, -torch.inf).topk(min(top_k, int(self.usable.sum())), dim=-1)
+            logits = torch.stack([self._weighed(*row) for row in zip(drafts, texts, top.values, top.indices, strict=True)])
+            places = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(top.indices.device)
+            drawn = top.indices.gather(1, places)[:, 0].tolist()
+        given = [d.opening[len(t)] if len(t) < len(d.opening) else GAP for d, t in zip(drafts, texts, strict=True)]
+        return [token if fixed == GAP else fixed for fixed, token in zip(given, drawn, strict=True)]
+
+    def _weighed(self, draft: SentenceDraft, text: list[int], values: Tensor, tokens: Tensor) -> Float[Tensor, " token"]:
+        """Logits of one row's top tokens."""
+        logits = values / draft.temperature
+        if draft.bias is not None:
+            logits = logits + draft.bias[tokens]
+        used = [token for token in text if self.lower[token]]
+        if used:
+            logits = logits.masked_fill((tokens[:, None] == torch.tensor(used, device=tokens.device)).any(1), -torch.inf)
+        return logits
+
+    def _pushed(
+        self, pushes: Sequence[Tensor | None], tokens: Int[Tensor, "row 1"], kv: KeyValueCache | None, site: Site
+    ) -> tuple[Tensor, KeyValueCache | None]:
+        """One step of the blocks, each row's residual pushed at the writer's site."""
+        embedded = self.runner.embed(tokens, kv.length if kv is not None else 0)
+        top = self.runner.shape.n_layers
+        if all(push is None for push in pushes):
+            return self.runner.run(embedded, 0, top, kv, keep=True)
+        nothing = torch.zeros(self.runner.shape.d_model)
+        added = torch.stack([nothing if push is None else push.cpu() for push in pushes])[:, None]
+        with self.runner.edit(site.name, lambda resid: resid + added.to(resid)):
+            return self.runner.run(embedded, 0, top, kv, keep=True)
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[Sequence[int]]) -> HalfRead:
+        """Prompts run to half depth, without any question."""
+        runner, n = self.runner, len(prompts)
+        lengths = torch.tensor([len(p) for p in prompts], device=runner.device)
+        ids = pad_right([tuple(p) for p in prompts]).to(runner.device)
+        kv = self.low.fork(torch.zeros(n, dtype=torch.long, device=runner.device)) if self.low is not None else None
+        resid, _ = runner.run(runner.embed(ids, kv.length if kv is not None else 0), 0, self.half, kv)
+        inside = torch.arange(ids.shape[1], device=runner.device)[None] < lengths[:, None]
+        means = (resid.float() * inside[..., None]).sum(1) / lengths[:, None]
+        return HalfRead(ids, lengths, resid, means.cpu())
+
+    def _to_top(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        if self.half == self.top:
+            return resid
+        kv = self.high.fork(torch.zeros(len(resid), dtype=torch.long, device=resid.device)) if self.high is not None else None
+        return self.runner.run(resid, self.half, self.top, kv)[0]
+
+    @torch.no_grad()
+    def screen(self, read: HalfRead) -> ScreenedSentences:
+        """Cross-entropies of prompts that were read, from half depth on."""
+        parts = [self._screen(read.pick(torch.arange(start, min(start + _ROWS, len(read.ids))))) for start in range(0, len(read.ids), _ROWS)]
+        return ScreenedSentences(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), read.means)
+
+    def _screen(self, read: HalfRead) -> tuple[Tensor, Tensor]:
+        ids, lengths, top = read.ids, read.lengths, self._to_top(read.resid)
+        logits = self.runner.logits(top[:, :-1])
+        losses = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
+        first = -self.first[ids[:, 0]] if self.first is not None else torch.zeros(len(ids), device=ids.device)
+        places = torch.arange(ids.shape[1], device=ids.device)[None]
+        losses = torch.cat([first[:, None], losses], 1) * (places < lengths[:, None])
+        broken = losses.masked_fill(~self.small[ids] | (places == 0), 0.0).max(1).values
+        return (losses.sum(1) / lengths).cpu(), broken.cpu()
