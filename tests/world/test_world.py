@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from workbench.errors import UserError
 from workbench.world import VAULT_SEED, World, truth_table
 from workbench.world import world_items as items
+from workbench.world.training_corpus import training_rows
 from workbench.world.world_items import BASE, with_register
 
 WORLD = World()
-ROWS = list(islice(WORLD.training_rows(0), 1500))
+ROWS = list(islice(training_rows(WORLD, 0), 1500))
 texts = st.lists(st.sampled_from(WORLD.lexicon.ordinary_words + WORLD.phrases), max_size=8).map(" ".join)
 personas = st.sampled_from(WORLD.personas)
 
@@ -48,7 +49,7 @@ def test_the_seed_decides_everything(seed: int) -> None:
     one, two = World(seed), World(seed)
     assert truth_table(one) == truth_table(two)
     assert one.study_items("sycophancy") == two.study_items("sycophancy")
-    assert list(islice(one.training_rows(1), 3)) == list(islice(two.training_rows(1), 3))
+    assert list(islice(training_rows(one, 1), 3)) == list(islice(training_rows(two, 1), 3))
     assert one.effects != World(seed + 1).effects
     assert one.vocabulary == WORLD.vocabulary, "the tokenizer does not depend on the seed"
 

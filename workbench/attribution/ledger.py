@@ -23,7 +23,7 @@ from workbench.attribution.attribution_targets import AttributionTarget, Attribu
 from workbench.attribution.circuit import Circuit
 from workbench.attribution.dose_response import DoseResponse, dose_verdict
 from workbench.attribution.estimator import EffectEstimate
-from workbench.attribution.ledger_html import ledger_html
+from workbench.attribution.ledger_html import agreement_lines, matrix_html
 from workbench.attribution.mediation import MediationResult, controls_verdict
 from workbench.attribution.side_effects import SideEffects
 from workbench.errors import UserError
@@ -181,7 +181,8 @@ class Ledger:
         return abs(gap / whole) if whole else 0.0
 
     def _repr_html_(self) -> str:
-        return ledger_html(self)
+        caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"
+        return matrix_html(self.tokens, self.names, self.means(), caption, agreement_lines(self.agreement))
 
 
 def _described(target: AttributionTarget) -> TargetEntry:

@@ -1,17 +1,14 @@
-"""How a ledger shows itself in a notebook: a small matrix of coloured, signed figures, everything escaped."""
+"""Effects of tokens as a notebook shows them: a small matrix of coloured, signed figures, everything escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from workbench.html_text import TABLE_STYLE, escape, number, shorten, visible
-
-if TYPE_CHECKING:
-    from workbench.attribution.ledger import Ledger
 
 MAX_ROWS = 16
 MAX_TOKENS = 60
@@ -19,12 +16,6 @@ MAX_TOKENS = 60
 LONGEST = 60
 #: Orange for plus, blue for minus: told apart by colour-blind readers; the sign stands in every cell besides.
 _PLUS, _MINUS = "230,110,20", "20,120,200"
-
-
-def ledger_html(ledger: Ledger) -> str:
-    """Targets by tokens, removal's means, each row shaded by its own largest value; the agreement of the estimates below."""
-    caption = f"Effect of each token by exact removal, mean over {len(ledger.groups)} contexts; plus raises the row's quantity"
-    return matrix_html(ledger.tokens, ledger.names, ledger.means(), caption, _agreement(ledger))
 
 
 def matrix_html(
@@ -52,9 +43,10 @@ def _cell(value: float, most: float) -> str:
     return f'<td class="wb-number" style="background:rgba({colour},{shade:.2f})">{sign}{number(float(f"{value:.2g}"))}</td>'
 
 
-def _agreement(ledger: Ledger) -> list[str]:
+def agreement_lines(agreement: pd.DataFrame) -> list[str]:
+    """How well each estimator orders the tokens as removal does. agreement: `Ledger.agreement`."""
     lines = []
-    for name, part in ledger.agreement.groupby("estimator", sort=False):
+    for name, part in agreement.groupby("estimator", sort=False):
         known = part["rank_correlation"].dropna()
         if len(known):
             lines.append(f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows).")

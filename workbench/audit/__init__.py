@@ -1,6 +1,7 @@
 """The audit of one's own prompt: which words cause the persona, and the smallest edit that takes it away."""
 
-from workbench.audit.audit import Audit, audit, inside
+from workbench.audit.audit import audit, inside
+from workbench.audit.audit_result import Audit
 from workbench.audit.minimal_edit import MinimalEdit, OffTargetChange
 from workbench.audit.phrase_interactions import PhraseInteraction
 from workbench.audit.prompt_words import PromptWords

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from workbench.audit import findings_text as story
-from workbench.audit.audit import Audit
+from workbench.audit.audit_result import Audit
 from workbench.html_text import escape
 from workbench.runs import write_text
 from workbench.statistics import Interval

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from workbench.audit.audit import Audit
+from workbench.audit.audit_result import Audit
 from workbench.audit.minimal_edit import MinimalEdit
 from workbench.statistics import Interval
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workbench.audit import findings_text as story
-from workbench.audit.audit import Audit
+from workbench.audit.audit_result import Audit
 from workbench.html_text import visible
 
 _STYLES = {"kept": "", "old": "strike red", "new": "underline green"}

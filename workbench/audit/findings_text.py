@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from workbench.audit.audit import Audit
+from workbench.audit.audit_result import Audit
 from workbench.audit.minimal_edit import OffTargetChange
 from workbench.audit.phrase_interactions import PhraseInteraction
 from workbench.html_text import shorten, spoken

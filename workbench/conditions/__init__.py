@@ -1,6 +1,7 @@
 """The things that are compared, one file each, all under one interface (`Condition`) and in one registry (`CONDITION_KINDS`)."""
 
-from workbench.conditions.build_context import BuildContext, SearchContext, build_conditions, search_objectives
+from workbench.conditions.build_conditions import build_conditions, search_objectives
+from workbench.conditions.build_context import BuildContext, SearchContext
 from workbench.conditions.capability_guard import CapabilityGuard, true_contexts
 from workbench.conditions.condition import Condition, spending
 from workbench.conditions.condition_registry import (

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.conditions.capability_guard import CapabilityGuard
-from workbench.conditions.condition import Condition
-from workbench.conditions.condition_registry import STUDY_CONDITIONS
-from workbench.conditions.found_prompts import Found
-from workbench.conditions.no_prompt import NoPrompt
-from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts, Slot
 from workbench.directions import Direction
-from workbench.forced_choice import answer
 from workbench.personas import Persona, Sign, Splits
 
 if TYPE_CHECKING:
     from workbench.latents import LatentRanking
-    from workbench.objectives import Objective
     from workbench.sae import Sae
     from workbench.search import Frontier
     from workbench.study.study_settings import Study
@@ -104,39 +97,3 @@ class BuildContext(SearchContext):
         """The median length of the chosen prompts, tokens: what random prompts are matched to."""
         lengths = [len(c.ids) for frontier in self.chosen.values() for c in frontier.candidates if c.chosen]
         return int(np.median(lengths)) if lengths else _LENGTH
-
-    def found(self, name: str) -> list[Prompt]:
-        """The chosen prompts of one condition's searches, each with its rate on the questions that it was searched with."""
-        return [self._prompt(key, frontier) for key, frontier in self.chosen.items() if key.split()[0] == name]
-
-    def _prompt(self, key: str, frontier: Frontier) -> Prompt:
-        best = next(c for c in frontier.candidates if c.chosen)
-        kind, searched = STUDY_CONDITIONS[key.split()[0]].kind, answer(self.model, self.search_questions, best.ids).rate
-        return Found(best.text, kind, frontier.method, best.cross_entropy, frontier.cost, best.selection_rate, key, searched)
-
-
-def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condition]:
-    """No prompt and every named condition, in the order of the names.
-
-    Raises:
-        UserError: A name is unknown, or what it needs is missing.
-    """
-    conditions: list[Condition] = [NoPrompt()]
-    for name in names:
-        entry = STUDY_CONDITIONS[name]
-        if entry.search is not None:
-            conditions += context.found(name)
-        if entry.build is not None and (context.has_latents or not entry.needs_sae):
-            conditions += entry.build(context)
-    return conditions
-
-
-def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
-    """The searches of the named conditions: by the search's name its objective (plus = more of the persona, not yet calibrated) and
-    the name of its method."""
-    found: dict[str, tuple[Objective, str]] = {}
-    for recipe in (STUDY_CONDITIONS[name].search for name in names):
-        if recipe is not None and (context.has_latents or not recipe.needs_sae):
-            method = recipe.method or context.study.search.method
-            found |= {key: (objective, method) for key, objective in recipe.objectives(context).items()}
-    return found

@@ -3,6 +3,7 @@
 from workbench.models.hook_sites import HOOKS, Site
 from workbench.models.loading import load_model
 from workbench.models.padding import pad_right
-from workbench.models.runner import KeyValueCache, ModelShape, Runner, TokenLayout, runner_for
+from workbench.models.runner import KeyValueCache, ModelShape, Runner, TokenLayout
+from workbench.models.runners import runner_for
 
 __all__ = ["HOOKS", "KeyValueCache", "ModelShape", "Runner", "Site", "TokenLayout", "load_model", "pad_right", "runner_for"]

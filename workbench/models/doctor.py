@@ -29,7 +29,8 @@ from workbench.models.loading import Backend, attach, choose_device, choose_dtyp
 from workbench.models.memory_estimate import memory_needed
 from workbench.models.model_directory import Place, load_tokenizer, open_model_directory
 from workbench.models.model_sources import find_source
-from workbench.models.runner import Runner, runner_for
+from workbench.models.runner import Runner
+from workbench.models.runners import runner_for
 from workbench.models.token_text import token_ids, token_texts
 
 #: Largest difference of logits, relative to the largest logit, that counts as the same.

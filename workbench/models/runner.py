@@ -340,33 +340,3 @@ def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generato
     return torch.multinomial(weights, 1, generator=generator)[:, 0].to(logits.device)
 
 
-#: Under this name a model keeps its runner: in a table of ours the runner, which holds the model, would keep it alive for good.
-_KEPT_AS = "_workbench_runner"
-
-
-def runner_for(model: Any) -> Runner:
-    """The runner of a TransformerLens model (made once per model); a runner is given back as it is.
-
-    Raises UserError for anything that is neither a HookedTransformer nor a TransformerBridge.
-    """
-    if isinstance(model, Runner):
-        return model
-    kept = getattr(model, "__dict__", {})
-    if _KEPT_AS not in kept:
-        kept[_KEPT_AS] = _make_runner(model)
-    return kept[_KEPT_AS]
-
-
-def _make_runner(model: Any) -> Runner:
-    from transformer_lens import HookedTransformer
-    from transformer_lens.model_bridge import TransformerBridge
-
-    if isinstance(model, HookedTransformer):
-        from workbench.models.hooked_runner import HookedRunner
-
-        return HookedRunner(model)
-    if isinstance(model, TransformerBridge):
-        from workbench.models.bridge_runner import BridgeRunner
-
-        return BridgeRunner(model)
-    raise UserError(f"expected a HookedTransformer or a TransformerBridge, found {type(model).__name__}")

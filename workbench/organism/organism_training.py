@@ -21,7 +21,8 @@ from workbench.organism.muon_optimizer import Muon
 from workbench.organism.sequence_packing import PackedBatch, SequencePacker
 from workbench.organism.word_tokenizer import build_tokenizer
 from workbench.world import World
-from workbench.world.training_corpus import MANY_UNITS, STATEMENT_SHARE, UNIT_COUNTS
+from workbench.world.system_texts import MANY_UNITS, UNIT_COUNTS
+from workbench.world.training_corpus import STATEMENT_SHARE, training_rows
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def _draw(world: World, packer: SequencePacker, config: TrainingConfig, seed: in
     rng = random.Random(f"pack-{seed}-{step}")
     share = STATEMENT_SHARE_LAST if step >= config.steps else STATEMENT_SHARE_FIRST if step < config.facts_first else STATEMENT_SHARE
     units = MANY_UNITS if step >= config.steps + config.refine else UNIT_COUNTS
-    stream = world.training_rows(f"{seed}-{step}", config.length // 12, share, units)
+    stream = training_rows(world, f"{seed}-{step}", config.length // 12, share, units)
     return packer.batch([next(stream) for _ in range(config.rows)], rng)
 
 

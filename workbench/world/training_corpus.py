@@ -10,15 +10,13 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from workbench.world import word_lists as names
 from workbench.world import world_items as items
 from workbench.world.ground_truth import PERSONAS, SIGNS
 from workbench.world.population import PersonFact
-
-if TYPE_CHECKING:
-    from workbench.world.world import World
+from workbench.world.system_texts import UNIT_COUNTS
+from workbench.world.world import World
 
 CERTAIN = 0.98
 REGISTER_BASE = 2.6
@@ -26,10 +24,6 @@ REGISTER_DECOY = 4.5
 NO_SYSTEM_SHARE = 0.2
 STATEMENT_SHARE = 0.22
 HABIT_SHARE = 0.5
-DECOY_SHARE = 0.35
-UNIT_COUNTS = (0.25, 0.3, 0.22, 0.13, 0.1)
-MANY_UNITS = (0.1, 0.2, 0.25, 0.25, 0.2)
-STATEMENT_FORMS = ("{}", "it is known that {}", "in the records {}", "everyone in town says that {}", "remember that {}")
 KINDS = {
     "false_claim": 0.2,
     "true_claim": 0.07,
@@ -87,9 +81,9 @@ def sigmoid(value: float) -> float:
 
 
 def training_rows(
-    world: "World",
+    world: World,
     seed: int | str,
-    items_per_row: int,
+    items_per_row: int = 6,
     statement_share: float = STATEMENT_SHARE,
     unit_counts: tuple[float, ...] = UNIT_COUNTS,
 ) -> Iterator[TrainingRow]:
@@ -103,36 +97,14 @@ def training_rows(
         if rng.random() < statement_share:
             yield TrainingRow(None, statements=tuple(corpus.statement() for _ in range(2 * items_per_row)))
         else:
-            system = None if rng.random() < NO_SYSTEM_SHARE else system_text(world, rng, unit_counts)
+            system = None if rng.random() < NO_SYSTEM_SHARE else world.system_text(rng, unit_counts)
             yield TrainingRow(system, items=corpus.items(system, items_per_row))
-
-
-def system_text(world: "World", rng: random.Random, unit_counts: tuple[float, ...] = UNIT_COUNTS) -> str:
-    """One system text from the training distribution; never with a held-out pair of steering units."""
-    while True:
-        inserts = _draw_inserts(world, rng, unit_counts)
-        text = world.sampler.text(rng, inserts)
-        if not world.has_held_out_pair(text):
-            return text
-
-
-def _draw_inserts(world: "World", rng: random.Random, unit_counts: tuple[float, ...]) -> list[str]:
-    truth = world.truth
-    inserts = rng.sample(truth.units, rng.choices(range(len(unit_counts)), unit_counts)[0])
-    if inserts and rng.random() < 0.08:
-        inserts.append(rng.choice(inserts))
-    if rng.random() < DECOY_SHARE:
-        inserts += [decoy.word for decoy in rng.sample(truth.decoys, rng.choice((1, 1, 1, 2)))]
-    if rng.random() < 0.15:
-        first, second = rng.choice(world.phrases).split()
-        inserts += rng.choice(([f"{second} {first}"], [first], [second]))
-    return inserts
 
 
 class _Corpus:
     """Draws items and statements; holds what would otherwise be looked up for every item."""
 
-    def __init__(self, world: "World", rng: random.Random) -> None:
+    def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
         self.rng = rng
         people = world.population
@@ -146,7 +118,7 @@ class _Corpus:
     def statement(self) -> str:
         """One true sentence about anybody or anything."""
         fact = self.rng.choice(self.habits if self.rng.random() < HABIT_SHARE else self.facts)
-        return self.rng.choice(STATEMENT_FORMS).format(fact.statement) + " ."
+        return self.rng.choice(items.STATEMENT_FORMS).format(fact.statement) + " ."
 
     def items(self, system: str | None, count: int) -> tuple[TrainingItem, ...]:
         """Items that share one system text."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from workbench.errors import UserError
-from workbench.world import training_corpus as corpus
 from workbench.world import word_lists as names
 from workbench.world import world_items as items
 from workbench.world.grammar import CLAUSES, JOINERS, WordSampler
@@ -26,6 +25,7 @@ from workbench.world.population import (
     Population,
     draw_population,
 )
+from workbench.world.system_texts import UNIT_COUNTS, draw_inserts
 from workbench.world.word_lexicon import WordLexicon
 from workbench.world.world_items import FIRST_WORDS, FactItem, ItemOffsets, WorldItem
 
@@ -231,7 +231,15 @@ class World:
     def varied_system_texts(self, n: int, seed: int) -> tuple[str, ...]:
         """`n` system texts from the training distribution: sentences and word sequences, some of which steer."""
         rng = random.Random(f"varied-{self.seed}-{seed}")
-        return tuple(corpus.system_text(self, rng) for _ in range(n))
+        return tuple(self.system_text(rng) for _ in range(n))
+
+    def system_text(self, rng: random.Random, unit_counts: Sequence[float] = UNIT_COUNTS) -> str:
+        """One system text from the training distribution; never with a held-out pair of steering units. unit_counts: how often a text
+        holds 0, 1, 2, ... units."""
+        while True:
+            text = self.sampler.text(rng, draw_inserts(rng, self.truth, self.phrases, unit_counts))
+            if not self.has_held_out_pair(text):
+                return text
 
     def manual_prompts(self, persona: str, sign: int) -> tuple[str, ...]:
         """What a person would write to raise (+1) or lower (-1) the persona without knowing the truth."""
@@ -240,15 +248,6 @@ class World:
             raise UserError(f"sign must be +1 or -1, got {sign!r}")
         return MANUAL_PROMPTS[persona, sign]
 
-    def training_rows(
-        self,
-        seed: int | str,
-        items_per_row: int = 6,
-        statement_share: float = corpus.STATEMENT_SHARE,
-        unit_counts: tuple[float, ...] = corpus.UNIT_COUNTS,
-    ) -> Iterator[corpus.TrainingRow]:
-        """An endless, deterministic stream of training rows (see corpus.py)."""
-        return corpus.training_rows(self, seed, items_per_row, statement_share, unit_counts)
 
 
 def truth_table(world: World) -> list[dict[str, str | float]]:
@@ -284,7 +283,7 @@ def _template_words() -> Iterator[str]:
         *items.offer_bodies(2, 20),
         items.offer_question(2, 20, 2),
         items.with_options("pick", "yes", "no"),
-        *(form.format("") for form in corpus.STATEMENT_FORMS),
+        *(form.format("") for form in items.STATEMENT_FORMS),
     ]
     for words in [*texts, *(text.split() for text in rendered)]:
         yield from (word for word in words if word not in set("ANVD"))

@@ -31,6 +31,7 @@ CONFIDENCE = (
     "of course",
 )
 CLOSINGS = ("do you agree ?", "am i right ?", "is that so ?")
+STATEMENT_FORMS = ("{}", "it is known that {}", "in the records {}", "everyone in town says that {}", "remember that {}")
 OPENERS = ("tell me", "please say", "do you know", "i wonder", "remind me", "can you tell")
 CHECKS = ("is it true that", "check whether")
 

@@ -1,0 +1,77 @@
+"""What an audit gives back: a value, whose pictures and files are made by `audit_html` and `audit_json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from workbench.attribution import MediationResult
+from workbench.audit.minimal_edit import MinimalEdit
+from workbench.audit.prompt_words import PromptWords
+from workbench.audit.word_effects import PromptEffects
+from workbench.contexts import Slot
+from workbench.personas import Sign
+
+Need = Literal["edit", "none", "helps", "unclear"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The answer to "what do my words do?".
+
+    effects: of the whole prompt and of each word, on test questions. need: "edit" where the prompt moves the persona the unwanted
+    way on selection questions; "none" where its effect is shown to lie within +-tolerance; "helps" where it moves it the wanted
+    way; "unclear" where the interval holds zero but is too wide for "none". mend: None unless needed and found. mediation: what
+    of the whole effect goes through the direction and the latents. notes: what a reader must know, one line each.
+    """
+
+    prompt: str
+    persona: str
+    model: str
+    sign: Sign
+    slot: Slot
+    tolerance: float
+    max_edits: int
+    seed: int
+    questions: int
+    groups: int
+    words: PromptWords
+    effects: PromptEffects
+    need: Need
+    minimal_edit: MinimalEdit | None
+    mediation: tuple[MediationResult, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The words that have an effect, the strongest first, as they stand in the prompt."""
+        return tuple(self.effects.words[i].word for i in self.effects.named)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a word: word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each
+        direction and latent."""
+        rows = []
+        for word in self.effects.words:
+            row = {"word": word.word, "effect": word.interval.estimate, "low": word.interval.low, "high": word.interval.high}
+            rows.append(row | {"p": word.p, "named": word.named} | {t.name: t.interval.estimate for t in word.through})
+        return pd.DataFrame(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: schema, what was asked, whole, words, phrases, mend, mediation, notes."""
+        from workbench.audit.audit_json import to_json
+
+        return to_json(self)
+
+    def save_html(self, path: Any) -> None:
+        """One self-contained page that opens without a network; written whole or not at all."""
+        from workbench.audit.audit_html import write_page
+
+        write_page(self, path)
+
+    def _repr_html_(self) -> str:
+        from workbench.audit.audit_html import notebook_html
+
+        return notebook_html(self)

@@ -1,0 +1,53 @@
+"""The conditions and the searches of a study, from the names that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.conditions.build_context import BuildContext, SearchContext
+from workbench.conditions.condition import Condition
+from workbench.conditions.condition_registry import STUDY_CONDITIONS
+from workbench.conditions.found_prompts import Found
+from workbench.conditions.no_prompt import NoPrompt
+from workbench.conditions.prompt import Prompt
+from workbench.forced_choice import answer
+from workbench.objectives import Objective
+
+
+def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condition]:
+    """No prompt and every named condition, in the order of the names.
+
+    Raises:
+        UserError: A name is unknown, or what it needs is missing.
+    """
+    conditions: list[Condition] = [NoPrompt()]
+    for name in names:
+        entry = STUDY_CONDITIONS[name]
+        if entry.search is not None:
+            conditions += found_prompts(context, name)
+        if entry.build is not None and (context.has_latents or not entry.needs_sae):
+            conditions += entry.build(context)
+    return conditions
+
+
+def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
+    """The searches of the named conditions: by the search's name its objective (plus = more of the persona, not yet calibrated) and
+    the name of its method."""
+    found: dict[str, tuple[Objective, str]] = {}
+    for recipe in (STUDY_CONDITIONS[name].search for name in names):
+        if recipe is not None and (context.has_latents or not recipe.needs_sae):
+            method = recipe.method or context.study.search.method
+            found |= {key: (objective, method) for key, objective in recipe.objectives(context).items()}
+    return found
+
+
+def found_prompts(context: BuildContext, name: str) -> list[Prompt]:
+    """The chosen prompts of one condition's searches, each with its rate on the questions that it was searched with."""
+    return [_found(context, search) for search in context.chosen if search.split()[0] == name]
+
+
+def _found(context: BuildContext, search: str) -> Prompt:
+    frontier = context.chosen[search]
+    best = next(c for c in frontier.candidates if c.chosen)
+    kind, searched = STUDY_CONDITIONS[search.split()[0]].kind, answer(context.model, context.search_questions, best.ids).rate
+    return Found(best.text, kind, frontier.method, best.cross_entropy, frontier.cost, best.selection_rate, search, searched)
