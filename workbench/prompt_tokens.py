@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -28,9 +28,7 @@ from workbench.models import Runner, runner_for
 from workbench.models.gguf_files import cache_directory
 from workbench.models.token_text import token_ids, token_texts
 from workbench.runs.atomic_writing import write_bytes
-
-if TYPE_CHECKING:
-    from workbench.contexts import Context, Contexts
+from workbench.slot_contexts import Context, Contexts
 
 #: Changes whenever another set of tokens would be found for the same tokenizer.
 _RULES = "1"
