@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from tests.support.tiny_checkpoints import tiny_checkpoint
 from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
+from workbench.models import runner_for
 from workbench.models.loading import load_model
 from workbench.models.model_directory import INDEX, open_model_directory
 
@@ -215,3 +217,35 @@ def test_a_multimodal_checkpoint_without_its_text_part(families: TinyFamilies, t
 
     _edit_weights(directory / "model.safetensors", change)
     _refused(directory, "weights are missing")
+
+
+@pytest.mark.parametrize("change", ("biases", "layers"))
+def test_weights_without_a_place_are_refused_by_name(change: str, tmp_path: Path) -> None:
+    """Biases that config.json does not announce, and more layers in the file than in it (case 20)."""
+    directory = tiny_checkpoint("llama", tmp_path / "m", **({"attention_bias": True} if change == "biases" else {}))
+    config = json.loads((directory / "config.json").read_text())
+    config |= {"attention_bias": False} if change == "biases" else {"num_hidden_layers": 3}
+    (directory / "config.json").write_text(json.dumps(config))
+    named = r"16 weights .* model\.layers\.0\.self_attn\.k_proj\.bias" if change == "biases" else r"9 weights .* model\.layers\.3\."
+    with pytest.raises(UserError, match=named):
+        load_model(directory)
+
+
+def test_a_left_over_index_does_not_matter(tmp_path: Path) -> None:
+    """transformers reads the single file (case 22)."""
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}))
+    assert runner_for(load_model(directory)).shape.n_layers == 4
+
+
+@pytest.mark.parametrize("backend", ("hooked", "bridge"))
+def test_a_second_head_in_a_tied_file_is_used_as_transformers_does(backend: str, tmp_path: Path) -> None:
+    directory = tiny_checkpoint("qwen3", tmp_path / "m")
+    tensors = load_file(directory / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file({**tensors, "lm_head.weight": head}, directory / "model.safetensors", {"format": "pt"})
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        want = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager")(ids).logits
+        runner = runner_for(load_model(directory, backend=backend))
+        torch.testing.assert_close(runner.logits(runner.run(runner.embed(ids), 0, 4)[0]), want, atol=2e-5, rtol=0)

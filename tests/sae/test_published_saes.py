@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from safetensors.torch import save_file
 from torch import Tensor
 
 from workbench.models.model_sizes import model_sizes_of

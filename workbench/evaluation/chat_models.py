@@ -78,10 +78,10 @@ class LocalModel:
             raise MissingReply(f"a request of {len(ids)} tokens leaves no room for a reply in {runner.shape.n_ctx}")
         generator = torch.Generator().manual_seed(self.seed + len(ids))
         new = runner.generate(torch.tensor([ids]), self.max_new_tokens, self.temperature, generator)[0].tolist()
-        end = runner.tokenizer.eos_token_id
-        if end not in new:
+        stop = next((n for n, token in enumerate(new) if token in runner.reply_ends), None)
+        if stop is None:
             raise CutReply(runner.decode(new))
-        return runner.decode(new[: new.index(end)])
+        return runner.decode(new[:stop])
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def open_answers(
     """`samples` answers to each item's question, greedy at temperature 0. Each is drawn with a seed of its own, so that an answer does
     not depend on what else is asked. Edits that are on act (also at the decision token of the question)."""
     runner, found = runner_for(model), []
-    end = {runner.tokenizer.eos_token_id, *runner.encode(runner.tokenizer.eos_token or "")[:1]}
+    end = runner.reply_ends
     for number, item in enumerate(items):
         text = ask(runner, item.question, prompt, slot)
         ids = torch.tensor([runner.encode(text)])

@@ -23,9 +23,10 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.errors import UserError
 from workbench.html_text import html_table
+from workbench.models.chat_template import PINNED_DATE, opens_thought, writes_date
 from workbench.models.gguf_files import gguf_record
 from workbench.models.hook_sites import HOOKS, Site
-from workbench.models.loading import Backend, attach, choose_device, choose_dtype, load_weights, wrap
+from workbench.models.loading import Backend, attach, choose_device, choose_dtype, configured_ends, load_weights, wrap
 from workbench.models.memory_estimate import memory_needed
 from workbench.models.model_directory import Place, load_tokenizer, open_model_directory
 from workbench.models.model_sources import find_source
@@ -105,8 +106,9 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(reference.device)
     with torch.no_grad():
         wanted = reference(input_ids=ids, use_cache=False).logits.float()
+    ends = configured_ends(reference)
     model, used, reason = wrap(reference, checkpoint, backend, dtype, device)
-    attach(model, tokenizer, source.name)
+    attach(model, tokenizer, source.name, ends)
     runner = runner_for(model)
     yield DoctorFinding("revision", None, f"commit {source.revision}" if source.revision else f"a directory, no commit; weights {runner.fingerprint}")
     if record := gguf_record(checkpoint.directory):
@@ -117,6 +119,8 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     yield _hooks(runner, ids)
     yield from _template(runner)
     yield _bos(runner)
+    ends = [repr(runner.tokenizer.convert_ids_to_tokens(i)) for i in sorted(runner.reply_ends)]
+    yield DoctorFinding("end of a reply", None, ", ".join(ends) or "none")
     yield from _tokens(runner)
     for stage, needed in memory_needed(runner.shape, parameters, dtype.itemsize).rows().items():
         yield DoctorFinding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
@@ -183,6 +187,10 @@ def _template(runner: Runner) -> Iterator[DoctorFinding]:
         yield DoctorFinding("chat template", False, str(error))
         return
     yield DoctorFinding("chat template", True, f"a question begins {text[:60]!r} and ends {text[-40:]!r}")
+    if writes_date(runner.tokenizer):
+        yield DoctorFinding("date", None, f"the template writes today's date: pinned to {PINNED_DATE:%d %B %Y}, so that runs can be repeated")
+    if opens_thought(runner.tokenizer):
+        yield DoctorFinding("thought", None, "the template opens a thought: the workbench closes it, so that answers are read after it")
     yield _system_role(runner, user, text)
 
 

@@ -19,6 +19,7 @@ from workbench.models.hooked_conversion import NotExpressible, hooked_config, to
 from workbench.models.lora_adapter import merge_adapter, open_adapter
 from workbench.models.model_directory import ModelDirectory, Place, load_reference, load_tokenizer, open_model_directory, spreads
 from workbench.models.model_sources import ModelSource, find_source
+from workbench.models.runner import CONFIGURED_ENDS
 
 Backend = Literal["auto", "hooked", "bridge"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -70,8 +71,9 @@ def load_model(
     checkpoint = open_model_directory(source.directory)
     tokenizer = load_tokenizer(checkpoint)
     reference = load_weights(source, checkpoint, kind, place)
+    ends = configured_ends(reference)
     model, used, reason = wrap(reference, checkpoint, backend, kind, place)
-    attach(model, tokenizer, source.name)
+    attach(model, tokenizer, source.name, ends)
     _PROVENANCE[model] = ModelProvenance(source, checkpoint.architecture, used, reason)
     return model
 
@@ -91,8 +93,18 @@ def provenance(model: Any) -> ModelProvenance | None:
     return _PROVENANCE.get(model)
 
 
-def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Gives a model its tokenizer untouched (TransformerLens's own way would reload it and change its BOS) and its name."""
+def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
+    """The tokens at which Hugging Face's generate would stop: of generation_config.json, else of the config."""
+    ends = getattr(reference.generation_config, "eos_token_id", None)
+    return (ends,) if isinstance(ends, int) else tuple(ends or ())
+
+
+def attach(
+    model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, ends: tuple[int, ...] = ()
+) -> None:
+    """Gives a model its tokenizer untouched (TransformerLens's own way would reload it and change its BOS), its name and the
+    tokens that end its replies."""
+    model.__dict__[CONFIGURED_ENDS] = ends
     model.tokenizer = tokenizer
     model.cfg.default_prepend_bos = False
     model.cfg.tokenizer_prepends_bos = len(tokenizer("")["input_ids"]) > 0

@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,10 @@ SINGLE = "model.safetensors"
 #: One device, or a Hugging Face device map: a way to spread a model over all CUDA devices, or a device for each module.
 Place = str | Mapping[str, str | int]
 SPREADS = ("balanced", "sequential")
+#: Weights that old checkpoints hold and every model computes.
+_IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_ids$")
+#: What a multimodal checkpoint holds beside its text part.
+_OTHER_PARTS = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector|audio_tower)\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
 _TEXT_PART = {
@@ -79,8 +84,8 @@ def spreads(device: Place) -> bool:
 def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place = "cpu") -> PreTrainedModel:
     """Hugging Face's own model, eager attention, evaluation mode, gradients of weights off.
 
-    UserError when a weight is missing, has another shape, or is not finite, and when a device map leaves some on a CPU or a
-    disk behind GPUs.
+    UserError when a weight is missing, has another shape, has no place in the model, or is not finite, and when a device map
+    leaves some on a CPU or a disk behind GPUs.
     """
     cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(checkpoint.config)]
     with quiet_transformers():
@@ -106,6 +111,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
             raise UserError(
                 f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}"
             )
+    _refuse_unexpected(checkpoint, info.get("unexpected_keys") or ())
     _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))  # first: what is left out has no values to look at
     if not spreads(device):
         model = model.to(device)
@@ -167,6 +173,14 @@ def one_line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
+def _refuse_unexpected(checkpoint: ModelDirectory, keys: Iterable[str]) -> None:
+    """Weights that the config's model has no place for: biases, whole layers. Dropped without a word they make it another model."""
+    names = sorted(str(key) for key in keys if not _IGNORED.search(str(key)) and not (checkpoint.multimodal and _OTHER_PARTS.match(str(key))))
+    if names:
+        listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise UserError(f"{checkpoint.directory}: {len(names)} weights of the file have no place in the model that config.json describes: {listed}")
+
+
 def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> None:
     """Weights behind GPUs come by hooks that TransformerBridge's components go round."""
     outside = [name for name, place in placed.items() if str(place) in ("cpu", "disk", "meta")]
@@ -209,19 +223,16 @@ def _read_config(directory: Path) -> PreTrainedConfig:
 
 
 def _shards(directory: Path) -> tuple[Path, ...]:
-    """The weight files, each opened once to see that it is whole."""
+    """The weight files, each opened once to see that it is whole. A single file goes before an index that was left over, as in
+    transformers."""
+    if (directory / SINGLE).exists():
+        _names(directory / SINGLE)
+        return (directory / SINGLE,)
     if (directory / INDEX).exists():
         return _indexed_shards(directory)
-    if not (directory / SINGLE).exists():
-        pickles = sorted(f.name for f in directory.iterdir() if f.suffix in PICKLES)
-        found = (
-            f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)"
-            if pickles
-            else "no weights"
-        )
-        raise UserError(f"{directory}: expected {SINGLE} or {INDEX}, found {found}")
-    _names(directory / SINGLE)
-    return (directory / SINGLE,)
+    pickles = sorted(f.name for f in directory.iterdir() if f.suffix in PICKLES)
+    found = f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)" if pickles else "no weights"
+    raise UserError(f"{directory}: expected {SINGLE} or {INDEX}, found {found}")
 
 
 def _indexed_shards(directory: Path) -> tuple[Path, ...]:

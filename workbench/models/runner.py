@@ -23,6 +23,7 @@ from torch import Tensor
 
 from workbench.budget import Meter
 from workbench.errors import UserError
+from workbench.models.chat_template import render_chat, reply_ends
 from workbench.models.hook_sites import Site
 from workbench.text_forms import require_whole_text
 
@@ -92,6 +93,10 @@ class KeyValueCache(ABC):
         raise NotImplementedError(f"{type(self).__name__} is never stacked")
 
 
+#: Under this name a model keeps the end tokens of its generation config.
+CONFIGURED_ENDS = "_workbench_reply_ends"
+
+
 class Runner(ABC):
     """One model behind the seam. `meter` counts what is run; `layout` describes the running batch to position-wise edits."""
 
@@ -137,20 +142,19 @@ class Runner(ABC):
     def render(self, messages: Sequence[dict[str, str]], opening: str = "") -> str:
         """Chat text up to where the assistant's answer begins, followed by `opening`.
 
-        UserError when the template refuses the messages (Gemma's has no system role). Models without a template get
+        UserError when the template refuses the messages (Gemma's has no system role). Today's date is pinned and an open thought
+        closed (see `chat_template`). Models without a template get
         `Question: ... Answer:` behind their BOS token.
         """
         if not getattr(self.tokenizer, "chat_template", None):
             parts = [m["content"] if m["role"] == "system" else f"Question: {m['content']}" for m in messages]
             return (self.tokenizer.bos_token or "") + "\n\n".join([*parts, "Answer:"]) + opening
-        from jinja2 import TemplateError
+        return render_chat(self.tokenizer, messages) + opening
 
-        try:
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            roles = ", ".join(m["role"] for m in messages)
-            raise UserError(f"the chat template of this model cannot hold the roles {roles}: {error}") from error
-        return text + opening
+    @property
+    def reply_ends(self) -> frozenset[int]:
+        """Tokens that end a reply: the tokenizer's end of sequence, the generation config's, and the template's end of turn."""
+        return reply_ends(self.tokenizer, self.model.__dict__.get(CONFIGURED_ENDS))
 
     @contextmanager
     def rendering(self, template: Literal["chat", "none"]) -> Iterator[None]:

@@ -1,0 +1,95 @@
+"""Dates, thoughts and the ends of replies: what a template brings that plain text does not."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.support.tiny_checkpoints import tiny_checkpoint, tiny_tokenizer
+from workbench.errors import UserError
+from workbench.evaluation.open_answers import open_answers
+from workbench.models import load_model, runner_for
+from workbench.models.chat_template import PINNED_DATE, closing_thought, opens_thought, render_chat, reply_ends, writes_date
+from workbench.models.doctor import diagnose
+from workbench.personas import Item
+
+_HEAD = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def _with_template(template: str) -> Any:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def test_todays_date_is_pinned_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    template = "{{ 'Today is ' + strftime_now('%d %b %Y') + '.' }}" + tiny_tokenizer().chat_template
+    (directory / "chat_template.jinja").write_text(template)
+    runner = runner_for(load_model(directory))
+    assert writes_date(runner.tokenizer)
+    today = runner.tokenizer.apply_chat_template(HELLO, tokenize=False, add_generation_prompt=True)
+    assert f"Today is {date.today():%d %b %Y}." in today
+    assert runner.render(HELLO).startswith(f"Today is {PINNED_DATE:%d %b %Y}.")
+    assert runner.render(HELLO).split(".", 1)[1] == today.split(".", 1)[1]
+    rows = {row.check: row.detail for row in diagnose(directory).rows}
+    assert "26 July 2024" in rows["date"] and "thought" not in rows
+
+
+def test_a_date_that_cannot_be_pinned_is_refused() -> None:
+    with pytest.raises(UserError, match="cannot be pinned"):
+        render_chat(_with_template("{% set form = '%d' %}{{ strftime_now(form) }}"), HELLO)
+
+
+@pytest.mark.parametrize("opened", ("<think>\n", "<think>", "<thinking>\n\n", "<seed:think>"))
+def test_an_open_thought_is_closed(opened: str) -> None:
+    tokenizer = _with_template(_HEAD + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n" + opened + "{% endif %}")
+    name = opened.strip().strip("<>")
+    text = render_chat(tokenizer, HELLO)
+    assert opens_thought(tokenizer) and text.endswith(f"{opened}\n</{name}>\n\n")
+
+
+@pytest.mark.parametrize("text", ("<think>\n\n</think>\n\n", "assistant\n", "I think", "a <b>", "<thin> ", ""))
+def test_other_texts_stay_as_they_are(text: str) -> None:
+    assert closing_thought(text) == ""
+
+
+def test_the_ends_of_a_reply_are_the_templates_the_tokenizers_and_the_configs() -> None:
+    tokenizer = _with_template(_HEAD + "<|im_end|>\n{% endfor %}")
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|pad|>", "<|bos|>", "<|im_start|>")}
+    tokenizer.eos_token = "<|pad|>"
+    assert reply_ends(tokenizer) == {ids["<|pad|>"], ids["<|im_end|>"]}
+    assert reply_ends(tokenizer, [ids["<|bos|>"]]) == {ids["<|pad|>"], ids["<|im_end|>"], ids["<|bos|>"]}
+    tokenizer.chat_template = _HEAD + "\n{% endfor %}"  # text after the assistant's words is no end of a turn
+    assert reply_ends(tokenizer, ids["<|im_start|>"]) == {ids["<|pad|>"], ids["<|im_start|>"]}
+    tokenizer.chat_template = None
+    assert reply_ends(tokenizer) == {ids["<|pad|>"]}
+
+
+def test_a_reply_is_hugging_faces_generate(tmp_path: Path) -> None:
+    """The tokenizer's EOS is another token than the turn's end, which only generation_config.json names (case 06)."""
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    reference = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hello?"}], tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        free = reference.generate(ids, max_new_tokens=40, do_sample=False, eos_token_id=-1, pad_token_id=0)[0, ids.shape[1] :].tolist()
+    stop = next(token for n, token in enumerate(free) if n > 3 and free.index(token) == n and token not in tokenizer.all_special_ids)
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokenizer.bos_token_id, stop]}))
+    reference = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
+    with torch.no_grad():
+        want = reference.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+    assert want[-1] == stop and len(want) < 40
+    for backend in ("hooked", "bridge"):
+        model = load_model(directory, backend=backend)
+        assert stop in runner_for(model).reply_ends
+        (found,) = open_answers(model, [Item("1", "Hello?", "yes", "no", "g")], max_new_tokens=40)
+        assert found.finished and found.text == tokenizer.decode(want[:-1], skip_special_tokens=True).strip()
