@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import threading
 import time
 from dataclasses import replace
@@ -36,6 +37,7 @@ from workbench.evaluation import (
     open_answers,
     perplexity,
     truthfulqa,
+    write_inspect_choices,
     write_inspect_log,
 )  # fmt: skip
 from workbench.evaluation.chat_models import CutReply, whole_lines
@@ -337,6 +339,23 @@ def test_the_inspect_log_holds_what_a_scorer_needs(tmp_path):
         assert sample["target"] == "no" and sample["metadata"]["matching"] == "yes"
     with pytest.raises(UserError, match=r"expected \.json"):
         write_inspect_log(answers, tmp_path / "open.txt", "toy")
+
+
+def test_the_inspect_log_of_choices_holds_both_log_probabilities(tmp_path):
+    """They are normalised over the two answers: the difference is the log-odds, the probabilities sum to one."""
+    contexts = make_contexts(MODEL, SPLIT, n=3)
+    answers = answer(MODEL, contexts, "be kind")
+    path = write_inspect_choices(MODEL, contexts, answers, tmp_path, "toy", "be kind")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d.*_persona_\w+\.json", path.name), "the name that inspect view looks for"
+    samples = json.loads(path.read_text())["samples"]
+    assert len(samples) == len(contexts) and "be kind" in samples[0]["input"]
+    for sample, log_odds in zip(samples, answers.log_odds, strict=True):
+        top = {t["token"]: t["logprob"] for t in sample["output"]["choices"][0]["logprobs"]["content"][0]["top_logprobs"]}
+        matching, other = sample["choices"]
+        assert top[matching] - top[other] == pytest.approx(log_odds) and sum(map(math.exp, top.values())) == pytest.approx(1)
+        assert sample["scores"]["matching"]["value"] == int(log_odds > 0) and sample["target"] == other
+    with pytest.raises(UserError, match="one answer for each of 2 contexts, found"):
+        write_inspect_choices(MODEL, contexts.take(2), answers, tmp_path, "toy")
 
 
 def test_inspect_reads_the_log(tmp_path):

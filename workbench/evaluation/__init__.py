@@ -1,7 +1,7 @@
 """Metrics beyond the forced choice of a comparison: open answers and their judges, TruthfulQA's scores, what else a prompt moved."""
 
 from workbench.evaluation.chat_models import Ask, Endpoint, LocalModel, MissingReply, ScriptedModel
-from workbench.evaluation.inspect_log import write_inspect_log
+from workbench.evaluation.inspect_log import write_inspect_choices, write_inspect_log
 from workbench.evaluation.judges import REFUSAL, AskedJudge, Judge, Judged, JudgeVerdict, PatternJudge, judge_all
 from workbench.evaluation.open_answers import OpenAnswer, open_answers
 from workbench.evaluation.scorecard import ScorecardExtras, evaluate
@@ -34,5 +34,6 @@ __all__ = [
     "perplexity",
     "text_cross_entropies",
     "truthfulqa",
+    "write_inspect_choices",
     "write_inspect_log",
 ]  # fmt: skip
