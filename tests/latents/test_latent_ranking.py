@@ -17,10 +17,11 @@ from workbench.directions.activation_sampling import ActivationSampler
 from workbench.directions.class_split import positive
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.errors import UserError
-from workbench.latents import LatentRanking, effect_sizes, group_halves, persona_probe, promoted, rank_latents
+from workbench.latents import LatentRanking, describe_latents, effect_sizes, group_halves, persona_probe, promoted, rank_latents
 from workbench.models import Site, runner_for
 from workbench.objectives import read
-from workbench.sae import Sae
+from workbench.sae import Sae, context_texts, explained_variance
+from workbench.sae.reconstruction_check import token_states
 from workbench.schema import LatentsFile
 
 
@@ -90,10 +91,25 @@ def test_statistics_and_weights_are_those_of_the_encoded_rows(ranked):
     column = sae.encode(data.states[1])[:, ranked[2].latent]
     shown = positive(data.scores)
     assert ranked[2].weight == pytest.approx(float(column[shown].mean() - column[~shown].mean()), abs=1e-5)
-    assert ranked[2].density == pytest.approx(float((column > 0).float().mean()))
+    assert ranked[2].decision_share == pytest.approx(float((column > 0).float().mean()))
     assert ranked[2].mean == pytest.approx(float(column.mean()), abs=1e-5)
     assert ranked[2].max_activation == ranked[2].top[0][0] == pytest.approx(float(column.max()), abs=1e-5)
     assert ranked[2].top[0][1] == data.texts[int(column.argmax())]
+
+
+def test_density_is_the_fraction_of_tokens_in_the_ranking_and_on_the_card(ranked):
+    """One number: of all tokens but the first of the train questions as the model meets them, counted here one by one."""
+    model, sae = runner_for(random_model()), planted_sae()
+    corpus = context_texts(model, splits().train, 200)
+    states = token_states(model, corpus, [Site(1)])[Site(1)]
+    cards = describe_latents(model, sae, ranked.ids[:3], corpus)
+    for latent, card in zip(list(ranked)[:3], cards, strict=True):
+        counted = sum(float(sae.encode(state)[latent.latent]) != 0 for state in states) / len(states)
+        assert latent.density == pytest.approx(counted) and card.density == pytest.approx(counted)
+    assert ranked.check.tokens == len(states) == cards[ranked.ids[0]].n_tokens
+    assert ranked.check.explained_variance == pytest.approx(explained_variance(sae, states), rel=1e-4)
+    assert any("less than 0.50" in line for line in ranked.check.warnings) and "less than 0.50" in ranked._repr_html_()
+
 
 
 def test_within_contexts_a_latent_that_reads_the_question_is_nothing_and_one_that_reads_the_text_is_all(monkeypatch):

@@ -39,6 +39,7 @@ from workbench.sae import (
     explained_variance,
     find_sae,
     load_sae,
+    own_text,
     read_corpus,
     splice,
     train_sae,
@@ -184,9 +185,54 @@ def test_what_does_not_exist_is_told():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_directory_of_sae_lens_loads(kind, tmp_path):
     module(kind).save_model(tmp_path)
-    sae, x = load_sae(tmp_path, random_model()), torch.randn(5, 32)
-    assert sae.site == Site(1)
+    with pytest.warns(UserWarning, match=r"less than 0\.50: another model, layer or scale"):
+        sae, x = load_sae(tmp_path, random_model()), torch.randn(5, 32)
+    assert sae.site == Site(1) and sae.fit.explained_variance < 0.5 and "tokens of the model's own text" in repr(sae)
     torch.testing.assert_close(sae.encode(x), SAE.load_from_disk(tmp_path).encode(x).detach())
+
+
+@pytest.mark.parametrize("kind", ("standard", "jumprelu", "gated", "topk"))
+def test_a_scale_of_the_activations_is_taken_in_or_asked_for(kind, tmp_path):
+    """The oracle is the definition: the autoencoder of scaled activations, encoded as encode(scale x), decoded as decode(...) / scale."""
+    scale, x = 0.031, 20 * torch.randn(40, 32)
+    own = module(kind)
+    want = own.encode(scale * x).detach()
+    back = own.decode(want).detach() / scale
+    own.cfg.normalize_activations = "expected_average_only_in"
+    own.save_model(tmp_path)
+    with pytest.raises(UserError, match=r"activations were scaled in training .*: pass activation_scale="):
+        load_sae(tmp_path)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="activation_scale is a number above 0"):
+            load_sae(tmp_path, activation_scale=wrong)
+    given = load_sae(tmp_path, activation_scale=scale)
+    (tmp_path / "activation_scaler.json").write_text(json.dumps({"scaling_factor": scale}))
+    for sae in (given, load_sae(tmp_path)):
+        torch.testing.assert_close(sae.encode(x), want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(sae.encode_some(x, [3, 1]), want[:, [3, 1]], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(sae.reconstruct(x), back, rtol=1e-4, atol=1e-4)
+    (tmp_path / "activation_scaler.json").write_text('{"scaling_factor": "big"}')
+    with pytest.raises(UserError, match=r"activation_scaler\.json: expected a number scaling_factor, found 'big'"):
+        load_sae(tmp_path)
+
+
+def test_a_scale_where_none_belongs_and_whitening_are_refused(tmp_path):
+    own = module()
+    own.save_model(tmp_path / "plain")
+    with pytest.raises(UserError, match="activation_scale is for files that need one"):
+        load_sae(tmp_path / "plain", activation_scale=2.0)
+    own.cfg.normalize_activations = "covariance_whitening"
+    own.save_model(tmp_path / "white")
+    with pytest.raises(UserError, match="'covariance_whitening' is not folded into its weights"):
+        load_sae(tmp_path / "white")
+
+
+def test_the_model_s_own_text_is_drawn_by_seed_and_not_counted():
+    runner = runner_for(random_model())
+    before = runner.meter.forward
+    first, again, other = own_text(runner), own_text(runner), own_text(runner, seed=1)
+    assert first == again != other and runner.meter.forward == before
+    assert len(first) == 16 and {len(row) for row in first} == {33} and {row[0] for row in first} == {runner.tokenizer.bos_token_id}
 
 
 def test_batch_topk_is_read_as_the_jumprelu_it_is_saved_as(tmp_path):

@@ -3,7 +3,7 @@
 1. A corpus is streamed through the model up to the autoencoder's site, some hundred texts at a time, and the latents are read at every token
    but the first (whose residual stream is unlike any other's in many models).
 2. Of each latent: the texts in which it fires most (one window a text), a histogram of its activations where it is on, its density
-   (share of tokens), kept as Parquet with one row a latent, so that the corpus is read once.
+   (fraction of tokens on which it is active), kept as Parquet with one row a latent, so that the corpus is read once.
 3. Its logit effects: the tokens that its decoder row raises and lowers most, read straight through the final norm. Its nearest directions and
    latents: cosines of decoder rows.
 4. A label is never made up: it is the user's, and its source is named; without one the promoted tokens are all the hint there is.
@@ -48,8 +48,12 @@ class LatentExample:
 
 @dataclass(frozen=True)
 class LatentCard:
-    """One latent. density: share of `n_tokens` tokens on which it is on. edges, counts: histogram of its activations there. promotes, suppresses:
-    tokens with the logits that one decoder row adds. directions, latents: nearest by cosine. label_source: who says so ("" without label)."""
+    """One latent.
+
+    density: fraction of the `n_tokens` tokens on which it is active. edges, counts: histogram of its activations there. promotes,
+    suppresses: tokens with the logits that one decoder row adds. directions, latents: nearest by cosine. label_source: who says so
+    ("" without label).
+    """
 
     latent: int
     density: float
@@ -73,7 +77,7 @@ class LatentCard:
     def _repr_html_(self) -> str:
         label = f"{self.label} (label: {self.label_source})" if self.label else "no label"
         facts = {
-            "on": f"{self.density:.2%} of {self.n_tokens:,} tokens", "raises the logits of": _listed(self.promotes),
+            "density": f"active on {self.density:.2%} of {self.n_tokens:,} tokens", "raises the logits of": _listed(self.promotes),
             "lowers the logits of": _listed(self.suppresses), "nearest directions": _listed(self.directions),
             "nearest latents": _listed(self.latents), "Neuronpedia": self.neuronpedia or "no page is named",
         }  # fmt: skip

@@ -15,6 +15,7 @@ rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -31,21 +32,25 @@ from workbench.directions.class_split import centred_by, positive
 from workbench.directions.direction_method import Labels
 from workbench.directions.direction_quality import auc
 from workbench.errors import UserError
-from workbench.html_text import html_table
+from workbench.html_text import escape, html_table
 from workbench.models import Runner, runner_for
 from workbench.objectives import LatentActivationObjective, latent_activation
 from workbench.personas import Split
-from workbench.sae import Sae, TrainingProbe
-from workbench.schema import LatentEntry, LatentsFile
+from workbench.sae import Sae, SaeCheck, TrainingProbe, check_sae, context_texts
+from workbench.schema import LatentEntry, LatentsFile, SaeCheckEntry
 
 Rule = Literal["effect", "percentile"]
 
 
 @dataclass(frozen=True)
 class RankedLatent:
-    """One latent. weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups.
-    density: share of rows in which it fires. mean, max_activation: over all rows. label: the tokens its decoder row promotes.
-    top: the contexts in which it fires most, with its activation there."""
+    """One latent.
+
+    weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups. density: fraction of the
+    tokens of the train questions, as the model meets them, on which it is active (the first token of each is not counted).
+    decision_share: fraction of the ranking rows in which it is active at their one token. mean, max_activation: over all rows.
+    label: the tokens its decoder row promotes. top: the contexts in which it fires most, with its activation there.
+    """
 
     latent: int
     weight: float
@@ -57,6 +62,7 @@ class RankedLatent:
     label: str = ""
     top: tuple[tuple[float, str], ...] = ()
     sae: Sae | None = field(default=None, repr=False, compare=False)
+    decision_share: float = math.nan
 
     @property
     def name(self) -> str:
@@ -74,7 +80,8 @@ class RankedLatent:
 
 @dataclass(frozen=True, repr=False)
 class LatentRanking:
-    """The kept latents, the most telling first. labels, rule: how they were found."""
+    """The kept latents, the most telling first. labels, rule: how they were found. check: how the autoencoder reconstructs the train
+    questions as the model meets them; None in a file of an earlier version."""
 
     persona: str
     sae: str
@@ -82,6 +89,7 @@ class LatentRanking:
     labels: str
     rule: str
     latents: tuple[RankedLatent, ...]
+    check: SaeCheck | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -118,19 +126,31 @@ class LatentRanking:
     def to_file(self) -> LatentsFile:
         """latents.json."""
         rows = [LatentEntry(**_plain(row)) for row in self.latents]
-        return LatentsFile(persona=self.persona, sae=self.sae, site=self.site, labels=self.labels, rule=self.rule, latents=rows)
+        check = None
+        if self.check is not None:
+            values = {name: getattr(self.check, name) for name in ("explained_variance", "by_layer", "l0", "tokens")}
+            check = SaeCheckEntry(**values, warnings=list(self.check.warnings))
+        return LatentsFile(persona=self.persona, sae=self.sae, site=self.site, labels=self.labels, rule=self.rule, check=check, latents=rows)
 
     @classmethod
     def from_file(cls, file: LatentsFile) -> LatentRanking:
         """The ranking that `to_file` wrote; its latents come without their SAE."""
         rows = tuple(RankedLatent(**{name: _missing_as_nan(name, value) for name, value in row} | {"top": tuple(row.top)}) for row in file.latents)
-        return cls(file.persona, file.sae, file.site, file.labels, file.rule, rows)
+        check = None
+        if file.check is not None:
+            explained, l0 = (_missing_as_nan("", value) for value in (file.check.explained_variance, file.check.l0))
+            by_layer = {layer: float(_missing_as_nan("", value)) for layer, value in file.check.by_layer.items()}
+            check = SaeCheck(explained, by_layer, l0, torch.zeros(0), file.check.tokens, tuple(file.check.warnings))
+        return cls(file.persona, file.sae, file.site, file.labels, file.rule, rows, check)
 
     def __repr__(self) -> str:
-        return f"Latents({len(self)} of {self.sae} for {self.persona}, by {self.labels}, {self.rule})"
+        check = f"; SAE: {self.check.summary}" if self.check is not None else ""
+        return f"Latents({len(self)} of {self.sae} for {self.persona}, by {self.labels}, {self.rule}{check})"
 
     def _repr_html_(self) -> str:
-        return html_table(self.table, caption=f"Latents of {self.sae} at {self.site} that go with {self.persona}")
+        lines = (f"SAE: {self.check.summary}.", *self.check.warnings) if self.check is not None else ()
+        notes = "".join(f"<p>{escape(line)}</p>" for line in lines)
+        return html_table(self.table, caption=f"Latents of {self.sae} at {self.site} that go with {self.persona}") + notes
 
 
 def rank_latents(
@@ -145,8 +165,10 @@ def rank_latents(
     slot: Slot = "system",
     seed: int = 0,
     orders: Orders = "both",
+    texts: int = 200,
 ) -> LatentRanking:
-    """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest density considered. orders: of the options.
+    """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest fraction of rows considered. orders: of
+    the options. texts: train questions on which density and the reconstruction check are read.
 
     UserError where SAE and model do not fit, for an unknown rule, k below 1, or when no latent tells anything.
     """
@@ -160,8 +182,9 @@ def rank_latents(
     chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, least, k)
     if not chosen:
         raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(rows.shown)} rows")
-    described = tuple(_describe(runner, sae, i, rows) for i in chosen)
-    return LatentRanking(train.persona.name, sae.name, sae.site.name, labels, rule, described)
+    check = check_sae(sae, runner, context_texts(runner, train, texts, slot, seed))
+    described = tuple(_describe(runner, sae, i, rows, check) for i in chosen)
+    return LatentRanking(train.persona.name, sae.name, sae.site.name, labels, rule, described, check)
 
 
 def persona_probe(
@@ -237,7 +260,7 @@ def _above_percentile(difference: Tensor, percent: float = 99.0) -> list[int]:
     return [i for i in torch.argsort(size, descending=True, stable=True).tolist() if kept[i]]
 
 
-def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows) -> RankedLatent:
+def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows, check: SaeCheck) -> RankedLatent:
     column = rows.raw[:, latent]
     top = [i for i in torch.argsort(column, descending=True, stable=True)[:3].tolist() if column[i] != 0]
     return RankedLatent(
@@ -245,12 +268,13 @@ def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows) -> RankedLaten
         weight=float(rows.difference[latent]),
         effect_size=float(rows.sizes[1][latent]),
         auc=auc(rows.compared[rows.held_out, latent], rows.shown[rows.held_out]),
-        density=float((column != 0).float().mean()),
+        density=float(check.density[latent]),
         mean=float(column.mean()),
         max_activation=float(column.max()),
         label=promoted(runner, sae, latent),
         top=tuple((float(column[i]), rows.texts[i]) for i in top),
         sae=sae,
+        decision_share=float((column != 0).float().mean()),
     )
 
 

@@ -7,7 +7,8 @@ without complaint when the width fits. It gives itself away by what it explains:
 2. Each is reconstructed; explained variance = 1 - |x - reconstruction|^2 / |x - mean|^2, summed over tokens.
 3. A warning is given below `floor`, and where a neighbour is explained better than the layer that the file names.
 
-Splicing tells how much of the model's own prediction survives: cross-entropy with the site's activations replaced by their
+`load_sae(name, model)` runs it on text that the model writes (`own_text`), `rank_latents` on the train questions as the model meets
+them. Splicing tells how much of the model's own prediction survives: cross-entropy with the site's activations replaced by their
 reconstruction, compared with the clean text's and with replacing them by their mean.
 """
 
@@ -23,20 +24,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import length_batches, read_all
+from workbench.budget import Meter
 from workbench.errors import UserError
 from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.sae.sae import Sae
 
+#: Tokens on which the neighbouring layers are compared.
+COMPARED = 4096
+
 
 @dataclass(frozen=True)
 class SaeCheck:
-    """explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the neighbours too.
-    l0: latents active at a token. density: share of tokens at which each latent fires. tokens: how many were looked at."""
+    """explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the neighbours too, on at
+    most COMPARED tokens. l0: latents active at a token, mean. density: of each latent, the fraction of tokens on which it is active.
+    tokens: how many were read (the first of each text is not); every density, L0 and explained variance is over these."""
 
     explained_variance: float
     by_layer: dict[int, float]
     l0: float
-    density: Float[Tensor, " d_sae"] = field(repr=False)
+    density: Float[Tensor, " d_sae"] = field(repr=False, compare=False)
     tokens: int
     warnings: tuple[str, ...] = ()
 
@@ -44,6 +50,11 @@ class SaeCheck:
     def silent(self) -> int:
         """Latents that never fired on this text."""
         return int((self.density == 0).sum())
+
+    @property
+    def summary(self) -> str:
+        """One line: explained variance, L0 and the text that they are of."""
+        return f"explained variance {self.explained_variance:.2f} and L0 {self.l0:.1f} on {self.tokens:,} tokens of the model's own text"
 
 
 @dataclass(frozen=True)
@@ -77,20 +88,33 @@ def check_sae(
     sae.check(runner)
     layers = [k for k in (sae.site.layer - 1, sae.site.layer, sae.site.layer + 1) if 0 <= k < runner.shape.n_layers]
     states = token_states(runner, sequences, [replace(sae.site, layer=k) for k in layers], batch_tokens)
-    by_layer = {site.layer: explained_variance(sae, x) for site, x in states.items()}
+    compared = {site.layer: explained_variance(sae, x[:COMPARED]) for site, x in states.items()}
     x = states[sae.site]
-    with torch.no_grad():
-        fired = torch.cat([(sae.encode(rows) != 0).float().sum(dim=0, keepdim=True) for rows in x.split(4096)]).sum(
-            dim=0
-        )
-    return SaeCheck(
-        by_layer[sae.site.layer],
-        by_layer,
-        float(fired.sum()) / len(x),
-        fired / len(x),
-        len(x),
-        _warnings(sae, runner, by_layer, floor),
-    )
+    mean, left, total, fired = x.mean(dim=0), 0.0, 0.0, torch.zeros(sae.d_sae)
+    for rows in x.split(2048):
+        with torch.no_grad():
+            fired += (sae.encode(rows) != 0).float().sum(dim=0)
+        left += float((rows - sae.reconstruct(rows)).square().sum())
+        total += float((rows - mean).square().sum())
+    explained = 1 - left / total
+    return SaeCheck(explained, compared, float(fired.sum()) / len(x), fired / len(x), len(x), _warnings(sae, runner, explained, compared, floor))
+
+
+def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[list[int]]:
+    """n token sequences that the model writes by itself: the token that begins a text, and `length` more drawn at temperature 1.
+
+    Not counted into the model's meter.
+    """
+    runner = runner_for(model)
+    tokenizer, meter = runner.tokenizer, runner.meter
+    start = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
+    first = [start] if start is not None else runner.encode("The")[:1]
+    runner.meter = Meter()
+    try:
+        new = runner.generate(torch.tensor([first] * n), length, 1.0, torch.Generator().manual_seed(seed))
+    finally:
+        runner.meter = meter
+    return [first + row for row in new.tolist()]
 
 
 def splice(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int = 4096) -> SpliceEvaluation:
@@ -122,10 +146,10 @@ def token_states(
     return {site: torch.cat(rows) for site, rows in kept.items()}
 
 
-def _warnings(sae: Sae, runner: Runner, by_layer: dict[int, float], floor: float) -> tuple[str, ...]:
+def _warnings(sae: Sae, runner: Runner, explained: float, by_layer: dict[int, float], floor: float) -> tuple[str, ...]:
     found, layer, name = [], sae.site.layer, f"SAE {sae.name!r}"
-    if by_layer[layer] < floor:
-        explains = f"{name} explains {by_layer[layer]:.2f} of the variance at {sae.site.name}"
+    if not explained >= floor:  # also what is not finite
+        explains = f"{name} explains {explained:.2f} of the variance at {sae.site.name}"
         found.append(f"{explains}, less than {floor:.2f}: another model, layer or scale?")
     best = max(by_layer, key=lambda k: by_layer[k])
     if best != layer and by_layer[best] > by_layer[layer] + 0.02:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,9 @@ from torch import Tensor
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 
+if TYPE_CHECKING:
+    from workbench.sae.reconstruction_check import SaeCheck
+
 #: Architectures whose latents do not compete: a latent's activation depends on its own row alone.
 SEPARATE = ("standard", "jumprelu", "gated")
 COMPETING = ("topk", "abstopk")
@@ -29,11 +32,13 @@ COMPETING = ("topk", "abstopk")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sae:
-    """An autoencoder and the site it was trained at. module: sae-lens's SAE, frozen, in evaluation mode."""
+    """An autoencoder and the site it was trained at. module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the
+    text of the model that it was loaded for; None where it was loaded without one."""
 
     name: str
     site: Site
     module: SAE[Any]
+    fit: SaeCheck | None = None
 
     def __post_init__(self) -> None:
         if self.architecture not in SEPARATE + COMPETING:
@@ -165,7 +170,8 @@ class Sae:
         return LatentRows(replace(self, module=module), tuple(index.tolist()))
 
     def __repr__(self) -> str:
-        return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in})"
+        fit = f"; {self.fit.summary}" if self.fit is not None else ""
+        return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in}{fit})"
 
     def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
         """Activations on the autoencoder's device; those of an attention's heads [..., head, d_head] as one vector."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import SAE
+from sae_lens.constants import ACTIVATION_SCALER_CFG_FILENAME
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from safetensors import SafetensorError
 
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.models.model_sources import REPOSITORIES, data_directory
+from workbench.runs import read_json
+from workbench.sae.reconstruction_check import check_sae, own_text
 from workbench.sae.sae import Sae
 
 #: Short names: model/layer for the paper's three models (release, id in sae-lens's registry).
@@ -35,22 +40,37 @@ class SaeLocation:
 
 
 def load_sae(
-    name: str | Path, model: Any = None, site: Site | None = None, device: str | None = None, dtype: str = "float32"
+    name: str | Path,
+    model: Any = None,
+    site: Site | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    activation_scale: float | None = None,
 ) -> Sae:
     """An autoencoder, frozen, in `dtype`.
 
     name: "organism", a key of PRESETS, "release/id" of sae-lens, or a directory that sae-lens wrote. model: if given, width,
     layer and hook are checked against it. site: needed only where the file does not name its hook; UserError if it contradicts
-    the file. device: the model's when None, without a model the CPU. Raises UserError for everything that cannot be found, read or fitted.
+    the file. device: the model's when None, without a model the CPU. activation_scale: the factor that training multiplied activations
+    by, for files that do not hold it in their weights.
+
+    With a model the reconstruction check is run on text that the model writes: the result is `Sae.fit`, and what is wrong with it a
+    Python warning. Raises UserError for everything that cannot be found, read or fitted.
     """
     where = find_sae(name)
     device = device or ("cpu" if model is None else str(runner_for(model).device))
     module = _from_directory(where.directory, device, dtype) if where.directory else _from_release(where, device, dtype)
+    _fold_activation_scale(str(name), module, where.directory, activation_scale)
     sae = Sae(str(name), _site(str(name), module, site), module)
     bad = [key for key, value in module.state_dict().items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise UserError(f"SAE {name!s}: the weights {bad[0]!r} hold values that are not finite")
-    return sae if model is None else sae.check(model)
+    if model is None:
+        return sae
+    fit = check_sae(sae.check(model), model, own_text(model))
+    if fit.warnings:
+        warnings.warn("; ".join(fit.warnings), stacklevel=2)
+    return replace(sae, fit=fit)
 
 
 def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -107,6 +127,41 @@ def _from_release(where: SaeLocation, device: str, dtype: str) -> SAE[Any]:
         raise UserError(
             f"SAE {name} is not in the local cache, and the hub did not give it ({type(error).__name__})"
         ) from error
+
+
+def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, given: float | None) -> None:
+    """Takes a scale of the activations into the weights, so that the autoencoder reads the model's own activations.
+
+    Without it every activation, and so every latent, is wrong by the factor, and nothing else tells.
+    """
+    method = module.cfg.normalize_activations
+    if method in ("none", "layer_norm", "constant_norm_rescale"):
+        if given is not None:
+            raise UserError(f"SAE {name}: activation_scale is for files that need one, this one has normalize_activations {method!r}")
+        return
+    if method != "expected_average_only_in":
+        raise UserError(f"SAE {name}: normalize_activations {method!r} is not folded into its weights, which is not read; fold it with sae-lens")
+    scale = given if given is not None else _saved_scale(directory)
+    if scale is None:
+        raise UserError(
+            f"SAE {name}: its activations were scaled in training (normalize_activations 'expected_average_only_in') and the factor is not "
+            "in its weights: pass activation_scale=sqrt(d_in) / mean norm of the training activations"
+        )
+    if not (math.isfinite(scale) and scale > 0):
+        raise UserError(f"SAE {name}: activation_scale is a number above 0, found {scale!r}")
+    module.fold_activation_norm_scaling_factor(scale)
+
+
+def _saved_scale(directory: Path | None) -> float | None:
+    """The factor in sae-lens's own file beside a checkpoint's weights."""
+    file = directory / ACTIVATION_SCALER_CFG_FILENAME if directory is not None else None
+    if file is None or not file.is_file():
+        return None
+    value = read_json(file)
+    scale = value.get("scaling_factor") if isinstance(value, dict) else None
+    if not isinstance(scale, int | float) or isinstance(scale, bool):
+        raise UserError(f"{file}: expected a number scaling_factor, found {scale!r}")
+    return float(scale)
 
 
 def _site(name: str, module: SAE[Any], given: Site | None) -> Site:

@@ -123,7 +123,7 @@ def train_sae(
     trainer, done = _trainer(runner, store, out, d_sae, k, tokens, lr, checkpoints, seed)
     trainer.data_provider = store.batches(done // batch_size)
     trainer.fit().save_inference_model(out)
-    card = make_card(load_sae(out, runner), runner, held_out, tokens, seed, probes or {})
+    card = make_card(load_sae(out, device=str(runner.device)), runner, held_out, tokens, seed, probes or {})
     card.save(out)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return card

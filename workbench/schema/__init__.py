@@ -37,7 +37,7 @@ from workbench.schema.attribution_file import (
 from workbench.schema.cards_file import CardEntry, CardRow, CardsFile, FiringEntry
 from workbench.schema.comparison_file import ComparisonFile, ConditionEntry, CostEntry, DifferenceEntry, EvaluationRow, SplitEntry
 from workbench.schema.direction_file import DirectionFile, LayerEntry, PromptEffectEntry
-from workbench.schema.latents_file import LatentEntry, LatentsFile
+from workbench.schema.latents_file import LatentEntry, LatentsFile, SaeCheckEntry
 from workbench.schema.manifest_file import RunManifest, StageRecord
 from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
 from workbench.schema.schema_version import SCHEMA, migrated
@@ -79,6 +79,7 @@ __all__ = [
     "PromptEffectEntry",
     "RunFile",
     "RunManifest",
+    "SaeCheckEntry",
     "SearchFile",
     "SearchStepRow",
     "SideEffectsEntry",

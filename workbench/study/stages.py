@@ -143,7 +143,7 @@ def latents(material: Material, sae: Sae) -> LatentRanking:
     options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
     if study.protocol.latents == "percentile":
         options |= {"rule": "percentile", "labels": "answer"}
-    return rank_latents(material.model, sae, material.splits.train, n=study.directions.rows, **options)
+    return rank_latents(material.model, sae, material.splits.train, n=study.directions.rows, texts=study.attribution.texts, **options)
 
 
 def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None) -> dict[str, tuple[Objective, str]]:
