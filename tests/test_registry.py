@@ -206,7 +206,7 @@ def test_every_group_has_its_colour_and_mark_in_charts():
     keys = {*GROUPS, UNKNOWN[0]}
     assert set(altair_figures._COLOURS) == set(altair_figures._SHAPES) == keys
     assert altair.Scale(range=list(altair_figures._COLOURS.values())).to_dict()["range"]
-    style, marks = ((ROOT / "workbench/report" / name).read_text() for name in ("report.css", "tools.mjs"))
+    style, marks = ((ROOT / "workbench/report" / name).read_text() for name in ("report.css", "dom.mjs"))
     drawn = re.search(r"GROUP_MARKS = \{(.*)\};", marks)
     assert drawn is not None and set(re.findall(r"(\w+): \[", drawn[1])) == keys
     assert set(re.findall(r"svg \.g-(\w+)", style)) == keys

@@ -2,8 +2,8 @@
 // reader types: one request at a time, the latest text wins. Everything lives in a shadow root, so that neither the notebook's
 // styles nor the panel's reach the other side; every text goes in as a text node.
 
-import { choices, element, figure, pen, range, signed } from "./tools.mjs";
-import { linked } from "./linked.mjs";
+import { choices, element, figure, pen, range, signed } from "./dom.mjs";
+import { linked } from "./linked_views.mjs";
 
 const DEBOUNCE = 40, SETTLED = 1200, SILENT = 10000;
 const percent = (p) => `${figure(100 * p, 0)} %`;

@@ -1,6 +1,6 @@
 // The charts of a report. Each is a function (host, data, state) that can be called again at another width.
 
-import { alike, canvas, DASHES, extent, figure, fit, linear, mark, MARKS, range, shape, signed, ticked, ticks, write } from "./tools.mjs";
+import { alike, canvas, DASHES, extent, figure, fit, linear, mark, MARKS, range, shape, signed, ticked, ticks, write } from "./dom.mjs";
 
 // ---------------------------------------------------------------- the comparison
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 
 #: What the linked view needs; the report and the panel begin with these.
-SHARED_MODULES = ("tools.mjs", "linked.mjs")
+SHARED_MODULES = ("dom.mjs", "linked_views.mjs")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.mjs";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MULTILINE)
 

@@ -2,9 +2,9 @@
 // visible. The modules are set one behind the other into the page (assets.py), which loads nothing.
 
 import { forest, layers, mediation, progress, scatter, strips } from "./charts.mjs";
-import { linked } from "./linked.mjs";
-import { exports_ } from "./saving.mjs";
-import { choices, element, figure, fit } from "./tools.mjs";
+import { linked } from "./linked_views.mjs";
+import { exports_ } from "./export.mjs";
+import { choices, element, figure, fit } from "./dom.mjs";
 
 function readState(data) {
   const given = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");

@@ -167,7 +167,7 @@ def _layer(site: str) -> int | None:
 
 
 def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> str:
-    style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "saving.mjs", "report.mjs")
+    style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "export.mjs", "report.mjs")
     sources = f"script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     return environment().get_template("report.html.j2").render(

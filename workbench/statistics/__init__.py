@@ -6,15 +6,11 @@ decided in one place (`clusters`). Which interval is used where was chosen by si
 
 from workbench.statistics.cluster_intervals import Interval, SeedSpread, cluster_interval, over_seeds, rate_interval
 from workbench.statistics.cluster_moments import ClusterMoments, clusters, moments
-from workbench.statistics.paired_tests import (
-    PairedDifference,
-    groups_needed,
-    holm,
-    paired_difference,
-    paired_rate_difference,
-    sign_flip_p,
-)
-from workbench.statistics.power import EquivalenceTest, minimum_detectable_effect, minimum_detectable_effect_from_spread, tost
+from workbench.statistics.equivalence_test import EquivalenceTest, tost
+from workbench.statistics.multiple_testing import groups_needed, holm
+from workbench.statistics.paired_tests import PairedDifference, paired_difference, paired_rate_difference
+from workbench.statistics.permutation_test import sign_flip_p
+from workbench.statistics.power import minimum_detectable_effect, minimum_detectable_effect_from_spread
 from workbench.statistics.rank_correlation import rank_correlation
 
 __all__ = [

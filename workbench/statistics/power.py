@@ -1,41 +1,18 @@
-"""What a comparison could have seen, and whether two conditions may be called equal.
+"""The minimum detectable effect: the smallest true difference that a paired t test over G clusters detects with a given power.
 
-1. The smallest true difference that a paired t test over G clusters finds with the wished power (statsmodels), from the
-   standard error that was seen, or from a spread assumed in advance.
-2. Two one-sided tests (Schuirmann 1987): "as good as 50 %" is shown by rejecting both "below low" and "above high", never
-   by a large p against equality.
+Computed by statsmodels, from an observed standard error or from a spread assumed in advance.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from workbench.errors import UserError
-from workbench.statistics.cluster_intervals import Interval, cluster_interval
 from workbench.statistics.cluster_moments import moments
-
-
-@dataclass(frozen=True)
-class EquivalenceTest:
-    """Result of two one-sided tests. p: the larger of the two; interval: at level 1 - 2 alpha, which lies inside (low, high)
-    exactly when p < alpha."""
-
-    low: float
-    high: float
-    p: float
-    interval: Interval
-    alpha: float
-
-    @property
-    def equivalent(self) -> bool:
-        """True where the mean is shown to lie between low and high."""
-        return self.p < self.alpha
 
 
 def minimum_detectable_effect(
@@ -56,26 +33,6 @@ def minimum_detectable_effect_from_spread(spread: float, n_groups: int, power: f
     if spread < 0 or n_groups < 2:
         raise UserError(f"expected a spread of at least 0 and at least 2 groups, found {spread} and {n_groups}")
     return _effect(n_groups, power, alpha) * spread
-
-
-def tost(
-    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05
-) -> EquivalenceTest:
-    """Is the mean of clustered values shown to lie between low and high? For a rate against 50 %: hits, 0.4, 0.6.
-
-    Raises UserError when low is not below high.
-    """
-    if not low < high:
-        raise UserError(f"equivalence needs low < high, found {low} and {high}")
-    m = moments(values, groups)
-    interval = cluster_interval(values, groups, level=1 - 2 * alpha)
-    if m.groups == 1:
-        return EquivalenceTest(low, high, 1.0, interval, alpha)
-    if m.standard_error == 0:
-        return EquivalenceTest(low, high, 0.0 if low < m.mean < high else 1.0, interval, alpha)
-    above_low = stats.t.sf((m.mean - low) / m.standard_error, m.df)
-    below_high = stats.t.cdf((m.mean - high) / m.standard_error, m.df)
-    return EquivalenceTest(low, high, float(max(above_low, below_high)), interval, alpha)
 
 
 def _effect(n: float, power: float, alpha: float) -> float:

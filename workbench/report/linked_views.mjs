@@ -1,6 +1,6 @@
 // The linked view of tokens and quantities: strip, matrix and detail. The report and the notebook's panel share it.
 
-import { alike, element, figure, range, signed } from "./tools.mjs";
+import { alike, element, figure, range, signed } from "./dom.mjs";
 
 /** Draws the linked view into {strip, matrix, detail, agreement, cells}; `changed` is told of what the reader pins or picks. Of what
  *  it gives, `show` draws another ledger in its place, and `clear` lets go of what is pinned. */

@@ -1,6 +1,6 @@
 // Saving pictures as SVG and PNG, and their figures as CSV.
 
-import { alike, element, fit, pen, put, shape, SVG, write } from "./tools.mjs";
+import { alike, element, fit, pen, put, shape, SVG, write } from "./dom.mjs";
 
 /** The matrix as a picture of its own, for papers. */
 function matrixPicture(data, state) {

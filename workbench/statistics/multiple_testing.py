@@ -1,0 +1,31 @@
+"""Correction of p values over several tests, and how many clusters a corrected test needs.
+
+Holm's method (statsmodels) over the conditions named in advance. A sign-flip p cannot be below 2 / 2^G, so a correction over
+many conditions needs clusters: `groups_needed` says how many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+
+from workbench.errors import UserError
+
+
+def groups_needed(tests: int, alpha: float = 0.05) -> int:
+    """The stated minimum of groups: with fewer, Holm over so many tests cannot pass even the clearest effect at alpha."""
+    if tests < 1 or not 0 < alpha < 1:
+        raise UserError(f"expected at least 1 test and alpha between 0 and 1, found {tests} and {alpha}")
+    return max(2, math.ceil(1 + math.log2(tests / alpha)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values corrected by Holm's method, in the same order (statsmodels); an empty list stays empty."""
+    if len(p) == 0:
+        return []
+    if not all(0 <= value <= 1 for value in p):
+        raise UserError(f"p values lie between 0 and 1, found {list(p)}")
+    return np.asarray(multipletests(list(p), method="holm")[1], dtype=np.float64).tolist()

@@ -1,0 +1,44 @@
+"""An exact test that clustered values have mean zero, by flipping the signs of whole clusters.
+
+1. The sum of a cluster's values is the unit that is flipped.
+2. Under the null a cluster's sum is as likely with the other sign: p is the fraction of the 2^G sign patterns whose total is at
+   least as far from zero as the observed one (all patterns up to EXACT_GROUPS clusters, otherwise a sample that includes the
+   observed pattern: Phipson & Smyth 2010).
+3. No p can be below 2 / 2^G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from workbench.statistics.cluster_moments import checked
+
+#: Up to so many clusters all sign patterns are counted (65,536); scipy.stats.permutation_test gives the same p, but takes
+#: half a second where one matrix product takes milliseconds, and a comparison has dozens of them.
+EXACT_GROUPS = 16
+SAMPLED_PATTERNS = 20_000
+
+
+def sign_flip_p(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], seed: int = 0) -> float:
+    """Two-sided p that the values' mean is zero, from sign flips of whole clusters; exact up to EXACT_GROUPS clusters."""
+    numbers, codes = checked(values, groups)
+    sums = np.bincount(codes, numbers)
+    seen = abs(float(sums.sum()))
+    enough = seen - 1e-9 * float(np.abs(sums).sum())  # ties that rounding would break count as ties
+    if len(sums) <= EXACT_GROUPS:
+        return float((np.abs(_all_signs(len(sums)) @ sums) >= enough).mean())
+    signs = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(SAMPLED_PATTERNS, len(sums)))
+    return float((1 + (np.abs(signs @ sums) >= enough).sum()) / (SAMPLED_PATTERNS + 1))
+
+
+def smallest_p(n_groups: int) -> float:
+    """The smallest two-sided p that the sign-flip test can give with so many clusters."""
+    return 2.0 ** (1 - n_groups) if n_groups <= EXACT_GROUPS else 1 / (SAMPLED_PATTERNS + 1)
+
+
+def _all_signs(n: int) -> np.ndarray:
+    """All sign patterns whose first sign is plus: the other half gives the same absolute totals."""
+    bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
+    return np.where(np.roll(bits, 1, axis=1) == 1, -1.0, 1.0)
