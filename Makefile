@@ -9,7 +9,7 @@ PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-wheel lab notebooks schemas docs bench bench-sweep bench-gpu lint clean
+.PHONY: demo test test-slow test-wheel release lab notebooks schemas docs bench bench-sweep bench-gpu lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -38,6 +38,13 @@ lint: $(STAMP)
 	$(BIN)/deptry .
 	$(BIN)/mkdocs build --strict --quiet
 
+# Builds sdist and wheel into dist/, checks their metadata, and tests the wheel in a fresh environment.
+release: $(STAMP) lint
+	rm -rf dist
+	$(BIN)/python -m build -o dist .
+	$(BIN)/twine check --strict dist/*
+	$(MAKE) test-wheel
+
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
@@ -64,4 +71,4 @@ bench-sweep: $(STAMP)
 	$(BIN)/python -m benchmarks.sweep --out benchmarks/latest/sweep.json
 
 clean:
-	rm -rf .venv site
+	rm -rf .venv site dist

@@ -91,6 +91,13 @@ def test_the_constraints_are_inside_the_declared_ranges():
         assert version is not None and version[1] in declared[pin.name]
 
 
+def test_the_citation_and_the_readme_name_this_version():
+    import yaml
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == workbench.__version__
+    assert f"version = {{{workbench.__version__}}}" in (ROOT / "README.md").read_text()
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory) -> Path:
     """A fresh environment outside the checkout, in a path with a space, with the wheel and its core dependencies."""

@@ -1,0 +1,126 @@
+"""README and documentation: every link leads somewhere, every command and option exists, every snippet is Python."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md"), *(ROOT / ".github").rglob("*.md")]
+)
+#: Hosts that pages may name: other projects, papers, standards.
+HOSTS = {"arxiv.org", "docs.ray.io", "github.com", "huggingface.co", "json-schema.org", "keepachangelog.com", "www.neuronpedia.org"}
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+_FENCE = re.compile(r"^\s*```(\w*)[^\n]*\n(.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]*`", "", _FENCE.sub("", text))
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that mkdocs (and GitHub) give to the headings of a page, and those written as HTML."""
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+\s+(.*?)\s*$", text, re.MULTILINE)
+    found: set[str] = set(re.findall(r'id="([^"]+)"', text))
+    for heading in headings:
+        plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        found.add(re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip()))
+    return found
+
+
+def broken(page: Path) -> Iterator[str]:
+    for target in _LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        parts = urlsplit(target)
+        if parts.scheme:
+            if parts.scheme != "https" or parts.hostname not in HOSTS:
+                yield target
+            continue
+        file = (page.parent / parts.path).resolve() if parts.path else page
+        if not file.exists() or (parts.fragment and file.suffix == ".md" and parts.fragment not in anchors(file)):
+            yield target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path):
+    assert list(broken(page)) == []
+
+
+def commands(text: str) -> Iterator[str]:
+    """What a page tells its reader to type: lines of code blocks and spans that begin with `workbench`."""
+    blocks = [body.replace("\\\n", " ") for language, body in _FENCE.findall(text) if language in ("", "bash", "console", "sh", "shell")]
+    lines = [line for body in blocks for line in body.splitlines()]
+    yield from (line.strip().removeprefix("$ ") for line in lines if re.match(r"\s*(\$ )?workbench ", line))
+    yield from re.findall(r"`(workbench [^`\n]+)`", _FENCE.sub("", text))
+
+
+def refused(typed: str, known: dict[str, set[str]]) -> str | None:
+    """What is wrong with a typed command line, if anything."""
+    words = shlex.split(typed.split(" && ")[0].split(" | ")[0].split(" > ")[0], comments=True)[1:]
+    if not words or words[0].startswith("-"):
+        return None if set(words) <= {"--help", "--version"} else f"no such option: {words}"
+    name = next((name for name in (" ".join(words[:2]), words[0]) if name in known), None)
+    if name is None:
+        if words[0] in {full.partition(" ")[0] for full in known} or not re.fullmatch(r"[a-z]+", words[0]):
+            return None  # a group by itself, or a placeholder such as COMMAND
+        return f"no command {words[0]!r}"
+    unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known[name] | {"--help"}]
+    return f"{name}: no option {unknown}" if unknown else None
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, set[str]]:
+    """Command as typed -> its options."""
+    from workbench.cli import app
+
+    def options(command) -> set[str]:
+        return {name for argument in command.assemble_argument_collection(parse_docstring=True) for name in argument.names}
+
+    found = {}
+    for name in (name for name in app if not name.startswith("-")):
+        below = [sub for sub in app[name] if not sub.startswith("-")]
+        found |= {f"{name} {sub}": options(app[name][sub]) for sub in below} if below else {name: options(app[name])}
+    return found
+
+
+def test_every_command_of_a_page_exists_with_its_options(known: dict[str, set[str]]):
+    assert refused("workbench rum FILE", known) and refused("workbench run FILE --uot x", known)
+    typed = [(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))]
+    assert len(typed) > 40
+    wrong = {(page, line): reason for page, line in typed if not page.startswith("CHANGELOG") and (reason := refused(line, known))}
+    assert wrong == {}
+
+
+def make_targets(text: str) -> Iterator[str]:
+    blocks = "\n".join(body for _, body in _FENCE.findall(text))
+    yield from re.findall(r"^\s*make ([a-z][\w-]*)", blocks, re.MULTILINE)
+    yield from re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z][\w-]*)[^`\n]*`", _FENCE.sub("", text))
+
+
+def test_every_make_target_of_a_page_exists():
+    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in make_targets(page.read_text(encoding="utf-8"))}
+    assert named >= {"demo", "test"} and named <= targets
+
+
+def test_every_python_snippet_parses_and_names_what_exists():
+    import workbench as wb
+
+    seen = 0
+    for page in PAGES:
+        for language, body in _FENCE.findall(page.read_text(encoding="utf-8")):
+            if language != "python" or page.name in ("CHANGELOG.md", "renames.md") or "->" in body:
+                continue  # interfaces of architecture.md are written as signatures
+            tree = ast.parse(body)
+            names = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "wb"}
+            assert names <= set(wb.__all__), page
+            seen += 1
+    assert seen > 5
