@@ -46,6 +46,7 @@ _PUBLIC = {
         "Guided",
         "LiveFrontier",
         "SearchMethod",
+        "SentenceSearch",
         "RandomSearch",
         "Optimizations",
         "search",
