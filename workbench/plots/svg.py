@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.html_text import escape, shorten, visible
+from workbench.plots.palette import MINUS, PLUS
 
-PLUS, MINUS = "#cf5f10", "#2b7fc0"
 BOX, ROW, SIDE = 70, 74, 92
 #: Edges below this share of what they end in are not drawn.
 LEAST_SHARE = 0.04

@@ -18,15 +18,15 @@ from workbench.conditions import GROUPS
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
 from workbench.optional_packages import needs_extra
+from workbench.plots.palette import BLACK, BLUE, CATEGORIES, DIVERGING, GREEN, GREY, ORANGE, PURPLE
 from workbench.report.verdict import UNKNOWN, group_index, group_of, groups_of, label
 from workbench.statistics import over_seeds
 
 with needs_extra("notebook", "drawing figures"):
     import altair as alt
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#777777"
 _SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross", "other": "stroke"}
-_COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY, "other": "#000000"}
+_COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY, "other": BLACK}
 _TITLES = GROUPS | dict([UNKNOWN])
 
 
@@ -84,7 +84,7 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
     frame = _filled(frame[has], f"no condition of these runs has a figure for {what}")
     scale = alt.Scale(zero=False) if what == "cross_entropy" else alt.Scale(type="log", nice=False)
     kinds = list(dict.fromkeys(frame["shown"]))
-    colours = alt.Scale(domain=kinds, range=[BLUE, GREEN, PURPLE, ORANGE, "#E69F00", "#56B4E9", "#000000", GREY])
+    colours = alt.Scale(domain=kinds, range=list(CATEGORIES))
     legend = alt.Legend(orient="bottom", columns=3, labelLimit=260)
     base = alt.Chart().encode(
         x=alt.X(f"{what}:Q", title=titles[what], scale=scale), y=alt.Y("shift:Q", title="change of the mean log-odds"),
@@ -128,7 +128,7 @@ def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.Laye
     base = alt.Chart(frame[["token", "target", "mean", "low", "high", "share", "shown"]]).encode(
         x=alt.X("token:N", sort=order, title=None, axis=alt.Axis(labelAngle=-45, orient="top")), y=alt.Y("target:N", sort=kept, title=None)
     )
-    scale = alt.Scale(domain=[-1, 0, 1], range=[BLUE, "#ffffff", ORANGE], interpolate="rgb")
+    scale = alt.Scale(domain=[-1, 0, 1], range=list(DIVERGING), interpolate="rgb")
     cells = base.mark_rect().encode(
         color=alt.Color("share:Q", scale=scale, title="share of the row's largest"), tooltip=["token", "target", "mean", "low", "high"]
     )
