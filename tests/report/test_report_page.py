@@ -18,7 +18,7 @@ from workbench.report import report_page as module
 from workbench.report import verdict as story
 from workbench.report import write_report
 from workbench.report.load_run import FILES, RunContents, clean, load_run
-from workbench.schema import ComparisonFile, RunManifest
+from workbench.schema import ComparisonFile, ConditionEntry, FrontierFile, RunManifest, SearchFile
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8),
@@ -234,6 +234,17 @@ def test_caveats_name_what_speaks_against_the_headline():
         assert words in said, words
     assert "weak control" not in said
     assert "only" not in " ".join(tell_of(-3, -1, -1).caveats)
+
+
+def test_what_a_search_warned_of_is_a_caveat_of_its_prompt():
+    comparison = ComparisonFile(persona="p", model="m", sign="suppress", metric="text", seed=0, splits={}, conditions=[])
+    difference = {"to": "no prompt", "log_odds": -2, "log_odds_ci": [-3, -1]}
+    entry = {"name": "resga", "kind": "resga", "prompt": "p", "rate": 0.5, "differences": [difference]}
+    comparison = comparison.model_copy(update={"conditions": [ConditionEntry.model_validate(entry)]})
+    warned = {name: [f"{name} moves the direction, not the behaviour"] for name in ("resga", "other")}
+    searches = {name: SearchFile(candidates=[], warnings=lines) for name, lines in warned.items()}
+    said = story.tell(RunContents(comparison=comparison, frontier=FrontierFile(searches=searches))).caveats
+    assert "Resga moves the direction, not the behaviour." in said and not any("ther" in line and "moves" in line for line in said)
 
 
 def test_numbers_that_are_none_do_not_stop_it(make_run):

@@ -313,10 +313,10 @@ def test_a_direction_that_the_answers_do_not_follow_is_reported(setting):
     """The objective reads a random vector: its projection says nothing about the answers, or (turned round) their opposite."""
     model, contexts, goal = setting
     warned = [
-        any("the behaviour does not follow" in line for line in search(model, side * goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0),
+        any("not the behaviour" in line for line in search(model, side * goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0),
             Budget(steps=2), seed=0).warnings)
         for side in (1, -1)
     ]  # fmt: skip
     assert any(warned)
     follows = search(model, answer_log_odds(), contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=2), seed=0)
-    assert not any("the behaviour" in line for line in follows.warnings)
+    assert not any("not the behaviour" in line for line in follows.warnings)

@@ -127,6 +127,7 @@ def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
         *_sample(best),
         *_reading(comparison, best),
         *_collateral(comparison, best),
+        *_search_warnings(contents, best),
         *_test_reads(contents),
         *(f"{line[:1].upper()}{line[1:]}." for line in comparison.warnings),
     ]
@@ -210,6 +211,12 @@ def _effect(condition: ConditionEntry, wanted: int) -> float | None:
         return None
     value = difference.log_odds if difference.log_odds is not None else difference.value
     return None if value is None else wanted * value
+
+
+def _search_warnings(contents: RunContents, best: ConditionEntry) -> list[str]:
+    """What the prompt's own search warned of: a direction that moves without the behaviour, a limit that could not be kept."""
+    search = contents.frontier.searches.get(best.name) if contents.frontier else None
+    return [f"{line[:1].upper()}{line[1:]}." for line in search.warnings] if search else []
 
 
 def _letters(best: ConditionEntry) -> list[str]:

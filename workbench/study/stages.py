@@ -182,7 +182,7 @@ def run_search(
         material.model,
         goal,
         contexts,
-        limited(material, contexts, started(material, contexts, make_method(study, method))),
+        with_limit(material, contexts, started(material, contexts, make_method(study, method))),
         s.budget,
         study.seed,
         optimizations=Optimizations(halving=s.halving),
@@ -207,7 +207,7 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
     return method.model_copy(update={"start_text": runner_for(material.model).decode(filled)})
 
 
-def limited(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
+def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
     """A search over sentences with its limit: the study's `max_fluency`, or the mean cross-entropy of the persona's manual prompts."""
     if "max_cross_entropy" not in type(method).model_fields or "max_cross_entropy" in material.study.search.options:
         return method

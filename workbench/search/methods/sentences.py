@@ -37,7 +37,7 @@ from workbench.search.scored_prompts import Ids, ScoredPrompts, as_ids, as_promp
 from workbench.search.scoring.scorer import Scorer
 from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.sentence_writing.sentence_form import SentenceForm, load_form
-from workbench.search.sentence_writing.sentence_writer import GAP, ScreenedSentences, SentenceDraft, SentenceWriter
+from workbench.search.sentence_writing.sentence_writer import ScreenedSentences, SentenceDraft, SentenceWriter
 from workbench.search.sentence_writing.word_effect_model import CandidateWords, WordEffectModel, fit_effects
 from workbench.search.toolkit import SearchToolkit
 
@@ -56,7 +56,8 @@ class SentenceSearch(SearchMethod):
     sentence is broken or was cut off. Where no sentence of the start keeps both, the limits are what the lowest quarter keeps.
     languages, openings: data of `sentence_frames.yaml`, or one's own openings. sampled_openings: more openings that the model itself begins with.
     sentences: most sentences in one prompt. first: sentences written for the start. slot_words: templates with one gap that are scored
-    at the start. written, edited: candidates a step before screening. step_contexts: search contexts that a step scores on.
+    at the start, chosen among `slot_reads` read to half depth. written, edited, filled, joined: candidates a step before screening;
+    written only every `write_every` steps. step_contexts: search contexts that a step scores on.
     gradient: average the objective's gradient into the word model. steering: push half of the start along the objective. probe: let
     half-depth residuals predict scores. joins: join two elites. bias: nats for a word one standard deviation better.
     explore: weight of the posterior's spread."""
@@ -73,18 +74,19 @@ class SentenceSearch(SearchMethod):
     sampled_openings: int = Field(8, ge=0)
     sentences: int = Field(2, ge=1)
     first: int = Field(72, ge=1)
-    slot_words: int = Field(24, ge=0)
-    written: int = Field(48, ge=0)
-    write_every: int = Field(4, ge=1)
-    edited: int = Field(96, ge=0)
+    slot_words: int = Field(40, ge=0)
+    slot_reads: int = Field(400, ge=0)
+    written: int = Field(32, ge=0)
+    write_every: int = Field(2, ge=1)
+    edited: int = Field(80, ge=0)
     step_contexts: int = Field(2, ge=1)
     gradient: bool = True
     steering: bool = True
     probe: bool = True
     joins: bool = True
     joined: int = Field(12, ge=0)
-    filled: int = Field(24, ge=0)
-    bias: tuple[float, ...] = (2.0, 4.0, 6.0)
+    filled: int = Field(48, ge=0)
+    bias: tuple[float, ...] = (1.0, 2.0, 4.0)
     explore: float = Field(0.7, ge=0)
     top_k: int = Field(400, ge=1)
 
@@ -237,15 +239,23 @@ class SentenceTools:
         bags = [self.words.of(ids) for ids in prompts]
         mean, sd = model.predict(bags, read.means)
         value = mean + method.explore * sd * torch.randn(len(mean), generator=self.bench.generator)
-        likely = value.argsort(descending=True, stable=True)[: 3 * method.children]
-        screened = self.writer.screen(read.pick(likely))
-        good = self._keeps(screened.cross_entropy, screened.broken)
-        rows: list[int] = []
-        for row in good.nonzero()[:, 0].tolist():
-            bag = set(bags[int(likely[row])])
-            if len(rows) < method.children and all(bag != set(bags[int(likely[other])]) for other in rows):
-                rows.append(row)
-        return self.score([prompts[int(likely[row])] for row in rows], screened.pick(torch.tensor(rows, dtype=torch.long)))
+        order = value.argsort(descending=True, stable=True)
+        chosen: list[tuple[int, ...]] = []
+        kept: list[ScreenedSentences] = []
+        words: set[tuple[int, ...]] = set()
+        for part in order.split(3 * method.children):
+            screened = self.writer.screen(read.pick(part))
+            rows = []
+            for row in self._keeps(screened.cross_entropy, screened.broken).nonzero()[:, 0].tolist():
+                bag = tuple(bags[int(part[row])])
+                if len(chosen) < method.children and bag not in words:
+                    words.add(bag)
+                    rows.append(row)
+                    chosen.append(prompts[int(part[row])])
+            kept.append(screened.pick(torch.tensor(rows, dtype=torch.long)))
+            if len(chosen) == method.children:
+                break
+        return self.score(chosen, ScreenedSentences.joined(kept))
 
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
@@ -287,8 +297,8 @@ class SentenceTools:
         if r >= _AGREES and best > rest:
             return []
         return [
-            f"the objective moves, the behaviour does not follow: over {len(rows)} scored sentences its rank correlation with the answers' "
-            f"log-odds is {r:+.2f}, and the best quarter by the objective moves them by {best - rest:+.2f} more than the rest: check the direction"
+            f"the search moves the direction, not the behaviour: over {len(rows)} scored sentences the objective's rank correlation with the "
+            f"answers' log-odds is {r:+.2f}, and its best quarter moves them by {best - rest:+.2f} more than the rest"
         ]
 
     def differentiate(self, prompts: Sequence[tuple[int, ...]]) -> None:
@@ -313,18 +323,25 @@ class SentenceTools:
         return replace(self.words, slope=(raw - raw.mean()) / raw.std().clamp(min=1e-9))
 
     def elites(self) -> Ids:
-        """The best prompts below the limit, each with under half of its words in one before it."""
-        memory, method = self.bench.memory, self.method
-        order = memory["scores"].masked_fill(~self._good(), -torch.inf).argsort(descending=True, stable=True).tolist()
-        prompts = as_prompts(memory["ids"])
+        """The best prompts that keep the limits, each with under half of its words in one before it."""
+        return as_ids(self._diverse(self._good(), self.method.population), self.bench.scorer.runner.device)
+
+    def _diverse(self, among: Tensor, n: int) -> list[tuple[int, ...]]:
+        """The n best of some scored prompts, each with at most half of its words in one before it."""
+        order = self.bench.memory["scores"].masked_fill(~among, -torch.inf).argsort(descending=True, stable=True).tolist()
+        prompts = as_prompts(self.bench.memory["ids"])
         kept: list[tuple[int, ...]] = []
-        for row in order[: int(self._good().sum())]:
+        for row in order[: int(among.sum())]:
             words = set(self.words.of(prompts[row]))
             if all(len(words & set(self.words.of(other))) <= len(words) / 2 for other in kept):
                 kept.append(prompts[row])
-            if len(kept) == method.population:
+            if len(kept) == n:
                 break
-        return as_ids(kept, self.bench.scorer.runner.device)
+        return kept
+
+    def strongest(self) -> list[tuple[int, ...]]:
+        """The best prompts whatever their cross-entropy: a strong word in too short a sentence can become fluent by what is added."""
+        return self._diverse(torch.ones_like(self._good()), self.method.population)
 
     # ---- proposals --------------------------------------------------------------------------------------------------
 
@@ -340,18 +357,30 @@ class SentenceTools:
         return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
 
     def slots(self, n: int) -> list[tuple[int, ...]]:
-        """Templates with the words that the gradient and the model like best in their gap."""
-        found = []
-        words = self._with_slope()
-        single = [template for template in self.form.slots if template.count("{}") == 1]
+        """Templates with one gap, filled: half by the gradient and the model's own probability, half by what half-depth residuals predict."""
+        words, single = self._with_slope(), [template for template in self.form.slots if template.count("{}") == 1]
+        by_slope, likely_ones = [], []
         for template in single:
-            left = template.split("{}", maxsplit=1)[0].rstrip()
-            log_probs = self.next_word(left)
+            log_probs = self.next_word(template.split("{}")[0].rstrip())
             likely = log_probs.topk(min(600, len(log_probs))).indices
             value = words.slope[likely] + 0.15 * log_probs[likely]
             best = likely[value.topk(min(len(likely), -(-n // len(single)))).indices]
-            found += [self.encode(template.replace("{}", self.text([int(words.tokens[w])]))) for w in best]
-        return found
+            by_slope += [self.filled(template, [int(w)]) for w in best]
+            likely_ones += [self.filled(template, [int(w)]) for w in likely[: self.method.slot_reads // len(single)]]
+        if not likely_ones:
+            return []
+        found = self.admitted(likely_ones) if self.method.probe else []
+        predicted: list[tuple[int, ...]] = []
+        if found:
+            mean, _ = self.fit().predict([self.words.of(ids) for ids in found], self.writer.read(found).means)
+            predicted = [found[i] for i in mean.argsort(descending=True, stable=True)[: -(-n // 2)].tolist()]
+        return list(dict.fromkeys(predicted + by_slope[:: max(1, len(by_slope) // max(1, n - len(predicted)))]))[:n]
+
+    def filled(self, template: str, words: Sequence[int]) -> tuple[int, ...]:
+        """A template with candidate words (by place) in its gaps."""
+        first, *rest = template.split("{}")
+        texts = [self.text([int(self.words.tokens[word])]) for word in words]
+        return self.encode(first + "".join(word + part for word, part in zip(texts, rest, strict=True)))
 
     def next_word(self, left: str) -> Float[Tensor, " word"]:
         """log p of every candidate word after some text, on the CPU; each text is run once."""
@@ -363,30 +392,28 @@ class SentenceTools:
     def candidates(self, elites: list[tuple[int, ...]], step: int) -> list[tuple[int, ...]]:
         """Newly written sentences (every `write_every` steps), edits, templates with one word, and pairs."""
         mean, spread = self.fit(probe=False).word_effects()
+        strongest = self.strongest()
         writes = self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
-        written = self.write([self._draft(mean, spread, elites, i) for i in range(writes)])
-        return written + self._edits(mean, spread, elites) + self._filled(mean, spread) + (self._joined() if self.method.joins else [])
+        written = self.write([self._draft(mean, spread, [elites, strongest][i // 2 % 2], i) for i in range(writes)])
+        edited = self._edits(mean, spread, elites, self.method.edited - self.method.edited // 3)
+        edited += self._edits(mean, spread, strongest, self.method.edited // 3)
+        return written + edited + self._filled(mean, spread) + (self._joined() if self.method.joins else [])
 
     def _filled(self, mean: Tensor, spread: Tensor) -> list[tuple[int, ...]]:
-        """Templates with words in their gaps that the model and a draw from what is known prefer."""
-        templates = [self.template(text) for text in self.form.slots]
-        wanted, strongest = self.method.filled if templates else 0, max(self.method.bias)
-        drafts = [SentenceDraft(templates[i % len(templates)], self._bias(mean, spread, strongest)) for i in range(wanted)]
-        return self.write(drafts)
-
-    def template(self, text: str) -> tuple[int, ...]:
-        """Tokens of a template, with a gap for each {}."""
-        first, *rest = (part.rstrip() for part in text.split("{}"))
-        found = list(self.encode(first))
-        for part in rest:
-            found += [GAP, *self.encode(part, inner=True)]
-        return tuple(found)
+        """Templates with words in their gaps that a draw from what is known and the model's own probability prefer."""
+        made = []
+        for i in range(self.method.filled if self.form.slots else 0):
+            template = self.form.slots[i % len(self.form.slots)]
+            drawn = mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator)
+            value = 4 * drawn + 0.5 * self.next_word(template.split("{}")[0].rstrip())
+            made.append(self.filled(template, value.topk(template.count("{}")).indices.tolist()))
+        return made
 
     def _joined(self) -> list[tuple[int, ...]]:
         """Two good prompts one after the other: the pairs of the greatest sums that fit into the length."""
         memory = self.bench.memory
-        prompts, rows = as_prompts(memory["ids"]), self._good().nonzero()[:, 0].tolist()
-        best = sorted(rows, key=lambda row: -float(memory["scores"][row]))[:_PARENTS]
+        prompts = as_prompts(memory["ids"])
+        best = memory["scores"].argsort(descending=True, stable=True)[:_PARENTS].tolist()
         pairs = [(a, b) for a in best for b in best if a != b and len(prompts[a]) + len(prompts[b]) <= self.method.length]
         pairs.sort(key=lambda pair: -float(memory["scores"][list(pair)].sum()))
         texts = [f"{self.text(prompts[a])} {self.text(prompts[b])}" for a, b in pairs]
@@ -431,7 +458,7 @@ class SentenceTools:
 
     def _cut(self, prompt: tuple[int, ...], pick: Any) -> tuple[int, ...]:
         spans = self._spans(prompt)
-        keep = 1 + pick(max(1, len(spans) - 2))
+        keep = min(len(spans) - 1, 2 + pick(max(1, len(spans) - 2)))
         return tuple(token for span in spans[:keep] for token in span)
 
     def _spans(self, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -444,14 +471,14 @@ class SentenceTools:
             spans[-1].append(token)
         return [tuple(span) for span in spans]
 
-    def _edits(self, mean: Tensor, spread: Tensor, elites: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    def _edits(self, mean: Tensor, spread: Tensor, elites: list[tuple[int, ...]], n: int) -> list[tuple[int, ...]]:
         if not elites:
             return []
         generator, kinds = self.bench.generator, ["replace", "insert", "link", "replace", "delete", "cross", "replace", "insert"]
         pick = lambda n: int(torch.randint(n, (1,), generator=generator))  # noqa: E731
         tables = self.writer.log_probs(elites, self.words.tokens)
         made = []
-        for number in range(self.method.edited):
+        for number in range(n):
             which = min(pick(len(elites)), pick(len(elites)))
             spans, kind = self._spans(elites[which]), kinds[number % len(kinds)]
             drawn = mean + self.method.explore * spread * torch.randn(len(mean), generator=generator)

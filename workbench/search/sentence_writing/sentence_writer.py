@@ -17,15 +17,13 @@ from workbench.models import KeyValueCache, Runner, Site, pad_right
 from workbench.models.token_text import token_texts
 from workbench.search.sentence_writing.sentence_form import ENDINGS
 
-#: In an opening: a word of the writer's own.
-GAP = -1
 #: Rows screened at a time: their logits are the memory.
 _ROWS = 32
 
 
 @dataclass(frozen=True)
 class SentenceDraft:
-    """One sentence to write. opening: its first tokens, `GAP` where one word is to be drawn. bias: nats added to the tokens that begin
+    """One sentence to write. opening: its first tokens. bias: nats added to the tokens that begin
     a word [d_vocab], or None. push: added to the residual stream at the writer's site [d_model], or None. temperature: of the model."""
 
     opening: tuple[int, ...]
@@ -46,6 +44,11 @@ class ScreenedSentences:
     def pick(self, rows: Int[Tensor, " row"]) -> ScreenedSentences:
         """Some of the sentences."""
         return ScreenedSentences(self.cross_entropy[rows], self.broken[rows], self.residuals[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[ScreenedSentences]) -> ScreenedSentences:
+        """Several parts as one."""
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("cross_entropy", "broken", "residuals")))
 
 
 @dataclass(frozen=True)
@@ -164,14 +167,11 @@ class SentenceWriter:
             usable = torch.nonzero(self.usable)[:, 0]
             drawn = usable[torch.randint(len(usable), (len(drafts),), generator=generator)].tolist()
         else:
-            gaps = [len(t) < len(d.opening) and d.opening[len(t)] == GAP for d, t in zip(drafts, texts, strict=True)]
-            fit = torch.stack([self.lower if gap else self.usable for gap in gaps])
-            top = log_probs.masked_fill(~fit, -torch.inf).topk(min(top_k, int(self.usable.sum())), dim=-1)
+            top = log_probs.masked_fill(~self.usable, -torch.inf).topk(min(top_k, int(self.usable.sum())), dim=-1)
             logits = torch.stack([self._weighed(*row) for row in zip(drafts, texts, top.values, top.indices, strict=True)])
             places = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(top.indices.device)
             drawn = top.indices.gather(1, places)[:, 0].tolist()
-        given = [d.opening[len(t)] if len(t) < len(d.opening) else GAP for d, t in zip(drafts, texts, strict=True)]
-        return [token if fixed == GAP else fixed for fixed, token in zip(given, drawn, strict=True)]
+        return [d.opening[len(t)] if len(t) < len(d.opening) else token for d, t, token in zip(drafts, texts, drawn, strict=True)]
 
     def _weighed(self, draft: SentenceDraft, text: list[int], values: Tensor, tokens: Tensor) -> Float[Tensor, " token"]:
         """Logits of one row's top tokens."""

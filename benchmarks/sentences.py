@@ -1,0 +1,219 @@
+"""Sentences that steer: this search, EPO, best-of-N sampling, written sentences and placebos, on a test split that no version has seen.
+
+For each cell (model and persona, suppress) and seed: search on the search split, choose on selection, report on test; effects are changes
+of log-odds against no prompt. All searches have the same budget in token-layers, proposals counted. The twelve written sentences are
+chosen on selection too; the eight neutral ones are the placebo. Cross-entropy is judged by the searched model in the slot and by the base
+model without adapter, which no search optimised. Intervals: two-level bootstrap over seeds and question groups.
+
+One JSON file a cell, method and seed in --out; what is there already is not run again.
+
+    python -m benchmarks.sentences --written written_sentences.yaml --calls 500 --seeds 101 102 103 --out benchmarks/latest/sentences
+    python -m benchmarks.sentences --out benchmarks/latest/sentences --summary benchmarks/latest/sentences.json   # the table alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.budget import Budget
+from workbench.conditions.capability_guard import true_contexts
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
+from workbench.contexts import make_contexts
+from workbench.forced_choice import answer
+from workbench.models import load_model
+from workbench.objectives import answer_log_odds
+from workbench.personas import load_persona
+from workbench.runs import read_json, read_yaml, write_json
+from workbench.search import EPO, Optimizations, SentenceSearch, search
+from workbench.search.methods.sentences import SentenceTools
+from workbench.search.scored_prompts import as_prompts
+from workbench.search.sentence_writing import SentenceDraft
+
+CELLS = (
+    ("smollm2-personas", "hallucination"),
+    ("smollm2-personas", "myopic_reward"),
+    ("smollm2-personas", "sycophancy"),
+    ("smollm2-sycophant", "sycophancy"),
+)
+BASE = "smollm2-135m"
+#: Search questions that finalists are scored on, and those of EPO (as in docs/examples).
+FINAL, EPO_CONTEXTS = 12, 4
+
+
+class BestOfN(SentenceSearch):
+    """Sentences that the model writes after the same openings, neither biased nor steered nor screened but for form and limits; the same
+    scoring, the same dozen at the end."""
+
+    steering: bool = False
+    gradient: bool = False
+    slot_words: int = 0
+
+    def step(self, bench, population, archive, step):
+        """24 more sentences, those that keep the limits scored."""
+        tools = SentenceTools.of(bench, self)
+        if step == 0:
+            scored = tools.first_scores(as_prompts(population))
+            return scored, tools.elites(), len(scored)
+        openings = tools.openings(0)
+        drawn = torch.randint(len(openings), (24,), generator=bench.generator).tolist()
+        fresh = tools.admitted(tools.write([SentenceDraft(openings[i]) for i in drawn]))
+        if not fresh:
+            return tools.score([], None), population, 0
+        screened = tools.writer.screen(tools.writer.read(fresh))
+        rows = tools._keeps(screened.cross_entropy, screened.broken).nonzero()[:, 0]
+        scored = tools.score([fresh[i] for i in rows.tolist()], screened.pick(rows))
+        return scored, tools.elites(), len(scored)
+
+
+class Cell:
+    """One model and persona: contexts of each split, the limit, and what a prompt does on the test split."""
+
+    def __init__(self, model_name: str, persona: str, written: dict[str, Any]) -> None:
+        self.model, self.name, self.persona = load_model(model_name), model_name, persona
+        splits = load_persona(f"english_{persona}").split(seed=0)
+        self.search, self.selection, self.test = (make_contexts(self.model, s) for s in (splits.search, splits.selection, splits.test))
+        self.truth = true_contexts(self.model, splits.test)
+        self.bare = answer(self.model, self.test).log_odds
+        self.written, self.neutral = written[persona]["suppress"], written["neutral"]
+        self.limit = float(np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written]))
+        base = load_model(BASE)
+        self.judge = lambda text: prompt_cross_entropy(base, make_contexts(base, splits.search, n=1), text)
+        self.limit_by_base = float(np.mean([self.judge(text) for text in self.written]))
+
+    def measured(self, text: str) -> dict[str, Any]:
+        """A prompt on the test split."""
+        found = answer(self.model, self.test, text)
+        return {
+            "prompt": text,
+            "effects": (found.log_odds - self.bare).round(4).tolist(),
+            "groups": list(found.group),
+            "truth": answer(self.model, self.truth, text).rate,
+            "truth_without": answer(self.model, self.truth).rate,
+            "cross_entropy": prompt_cross_entropy(self.model, self.test, text),
+            "cross_entropy_by_base": self.judge(text),
+            "limit": self.limit,
+            "limit_by_base": self.limit_by_base,
+        }
+
+    def best_written(self) -> dict[str, Any]:
+        """The written sentence that suppresses most on selection."""
+        return self.measured(min(self.written, key=lambda text: float(answer(self.model, self.selection, text).log_odds.mean())))
+
+    def found(self, method: str, seed: int, calls: float, options: dict[str, Any]) -> dict[str, Any]:
+        """One search, chosen on selection, measured on test."""
+        contexts = self.search.per_group(EPO_CONTEXTS if method == "epo" else FINAL, seed)
+        goal = -answer_log_odds().calibrate(self.model, contexts, n=8)
+        tokens = float(np.mean([len(c.ids(())) for c in self.search]))
+        kinds: dict[str, Any] = {"sentences": SentenceSearch, "best_of_n": BestOfN}
+        if method == "epo":
+            value: Any = EPO(length=8, population=4, children=12, top_k=256, restart_every=0, gradient_contexts=2)
+        else:
+            value = kinds[method](max_cross_entropy=self.limit, **options)
+        budget = Budget(model_calls=calls * (tokens + 12) / (tokens + value.typical_length))
+        began = time.process_time()
+        optimizations = Optimizations(halving=0.5) if method == "epo" else None
+        frontier = search(self.model, goal, contexts, value, budget, seed, optimizations=optimizations)
+        chosen = frontier.select(self.model, self.selection)
+        cost = {"cpu_seconds": time.process_time() - began, "token_layers": frontier.cost.forward + frontier.cost.backward}
+        record = {"search_cost": cost, "steps": len(frontier.history), "candidates": int(frontier.history["candidates"].iloc[-1])}
+        return self.measured(chosen.text) | record | {"warnings": list(frontier.warnings)}
+
+
+def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[str], cells: list[int], options: dict[str, Any]) -> None:
+    """Whatever of the grid is missing, seed by seed."""
+    sentences = read_yaml(written)
+    made: dict[int, Cell] = {}
+    for number, (model, persona) in enumerate(CELLS):
+        path = out / f"{model}-{persona}-written.json"
+        if number in cells and not path.exists():
+            cell = made.setdefault(number, Cell(model, persona, sentences))
+            entry = {"written": cell.best_written(), "neutral": [cell.measured(text) for text in cell.neutral]}
+            write_json(path, {"schema": 1, "model": model, "persona": persona, **entry})
+    for seed in seeds:
+        for method in methods:
+            for number in cells:
+                model, persona = CELLS[number]
+                path = out / f"{model}-{persona}-{method}-{seed}.json"
+                if path.exists():
+                    continue
+                cell = made.setdefault(number, Cell(model, persona, sentences))
+                entry = cell.found(method, seed, calls, options)
+                write_json(path, {"schema": 1, "model": model, "persona": persona, "method": method, "seed": seed, "calls": calls, **entry})
+                print(f"{path.stem}: {np.mean(entry['effects']):+.2f} {entry['cross_entropy']:.2f} nats {entry['prompt']!r}", flush=True)
+
+
+def two_level(rows: list[list[float]], groups: list[str], against: list[float] | None = None, n: int = 2000) -> tuple[float, float, float]:
+    """Mean effect (or difference from one other prompt's) over seeds and questions, and its 95 % interval: seeds and question groups
+    are drawn with replacement."""
+    table = np.array(rows) - (np.zeros(len(groups)) if against is None else np.array(against))
+    names = np.array(groups)
+    members = [np.flatnonzero(names == name) for name in sorted(set(groups))]
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(n):
+        columns = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        draws.append(table[rng.integers(len(table), size=len(table))][:, columns].mean())
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(table.mean()), float(low), float(high)
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """Every cell: each method's effect, its difference from the best written sentence, cross-entropies, truth; the sentences."""
+    rows = []
+    for model, persona in CELLS:
+        path = out / f"{model}-{persona}-written.json"
+        if not path.exists():
+            continue
+        fixed = read_json(path, schema=1)
+        written, neutral = fixed["written"], fixed["neutral"]
+        placebo = np.mean([entry["effects"] for entry in neutral], axis=0).tolist()
+        entries: dict[str, list[dict[str, Any]]] = {"written": [written], "neutral": neutral}
+        for found in sorted(out.glob(f"{model}-{persona}-*-*.json")):
+            content = read_json(found, schema=1)
+            if content.get("persona") == persona and "method" in content:
+                entries.setdefault(content["method"], []).append(content)
+        for method, results in entries.items():
+            effects = [entry["effects"] for entry in results]
+            mean, low, high = two_level(effects, written["groups"])
+            row = {"model": model, "persona": persona, "method": method, "seeds": len(results), "effect": mean, "low": low, "high": high}
+            over = two_level(effects, written["groups"], written["effects"])
+            row |= dict(zip(("over_written", "over_written_low", "over_written_high"), over, strict=True))
+            row["over_neutral"] = two_level(effects, written["groups"], placebo)[0]
+            for key in ("cross_entropy", "cross_entropy_by_base", "limit", "limit_by_base", "truth", "truth_without"):
+                row[key] = float(np.mean([entry[key] for entry in results]))
+            row["each"] = [{"effect": float(np.mean(entry["effects"])), "prompt": entry["prompt"]} for entry in results]
+            rows.append(row)
+    return {"schema": 1, "rows": rows}
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--written", type=Path, default=None, help="written_sentences.yaml; without it only the table is made")
+    parser.add_argument("--calls", type=float, default=1500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
+    parser.add_argument("--methods", nargs="+", default=["sentences", "best_of_n", "epo"])
+    parser.add_argument("--cells", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentences"))
+    parser.add_argument("--summary", type=Path, default=Path("benchmarks/latest/sentences.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.written:
+        run(arguments.out, arguments.written, arguments.calls, arguments.seeds, arguments.methods, arguments.cells, {})
+    table = summary(arguments.out)
+    write_json(arguments.summary, table)
+    for row in table["rows"]:
+        interval = f"{row['effect']:+.2f} ({row['low']:+.2f}, {row['high']:+.2f})"
+        entropies = f"{row['cross_entropy']:.2f} / {row['cross_entropy_by_base']:.2f} nats"
+        print(row["model"], row["persona"], row["method"], row["seeds"], interval, entropies)
+
+
+if __name__ == "__main__":
+    main()
