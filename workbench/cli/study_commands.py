@@ -161,17 +161,17 @@ def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
 
 def _print_comparison(comparison: ComparisonFile) -> None:
     """Each condition's rate and shift with their intervals, and its prompt."""
-    title = f"{entry['persona']} on {entry['model']}, {entry['sign']}: share of matching answers on held-out questions"
+    title = f"{comparison.persona} on {comparison.model}, {comparison.sign}: share of matching answers on held-out questions"
     table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=plain(title))
-    for row in entry["conditions"]:
-        shift = next((d for d in row["differences"] if d["to"] == entry.get("baseline", "no prompt")), None)
+    for row in comparison.conditions:
+        shift = row.difference(comparison.baseline)
         table.add_row(
-            plain(row["name"]),
-            _figure(row["rate"]),
-            _interval(row["ci"]),
-            _figure(shift and shift["log_odds"], "+.2f"),
-            _interval(shift and shift["log_odds_ci"], "+.2f"),
-            plain(row["prompt"] or ""),
+            plain(row.name),
+            _figure(row.rate),
+            _interval(row.ci),
+            _figure(shift and shift.log_odds, "+.2f"),
+            _interval(shift and shift.log_odds_ci, "+.2f"),
+            plain(row.prompt or ""),
         )
     console().print(table)
 
@@ -181,4 +181,4 @@ def _figure(value: float | None, form: str = ".2f") -> str:
 
 
 def _interval(ends: tuple[float | None, float | None] | None, form: str = ".2f") -> str:
-    return "" if not ends or ends[0] is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
+    return "" if not ends or None in ends else f"{ends[0]:{form}} to {ends[1]:{form}}"
