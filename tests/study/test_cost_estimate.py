@@ -59,6 +59,19 @@ def test_more_steps_cost_in_proportion_and_what_does_not_fit_has_no_time():
     assert row["24 GB GPU (RTX 4090) GB"] > 24 and row.isna()["24 GB GPU (RTX 4090) s"]
 
 
+def test_a_search_over_sentences_costs_its_candidates_and_not_every_parents_children():
+    """Twice the sentences scored a step, and twice the edits, cost more, in proportion to what each is; gradients are no part of a step."""
+    study = preset("sycophancy", "llama-3.1-8b-instruct", "corrected")
+
+    def cost(**options) -> float:
+        search = study.search.model_copy(update={"method": "sentences", "options": options, "budget": Budget(steps=100)})
+        return next(s.token_layers for s in plan(study.model_copy(update={"search": search})).stages if s.name == "search resga")
+
+    layers = 32
+    assert cost(edited=160) - cost(edited=80) == pytest.approx(100 * 80 * 12 * layers / 2)
+    assert cost(children=32) > cost(children=16) and cost(population=3) == cost(population=6)
+
+
 def test_unknown_data_is_named():
     with pytest.raises(wb.UserError, match=r"nowhere\.json: no such data file"):
         plan(preset("sycophancy", data="nowhere.json"))

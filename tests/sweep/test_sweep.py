@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import workbench as wb
 from workbench import cli
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.errors import UserError
 from workbench.models import Site
 from workbench.objectives import Readout
@@ -426,6 +427,10 @@ def test_a_search_can_start_from_a_manual_prompt(organism):
     for length in (1, len(manual), 2 * len(manual) + 1):
         method = stages.started(material, contexts, wb.EPO(length=length))
         assert runner.encode(method.start_text) == (manual * 9)[:length]
+    whole = stages.started(material, contexts, wb.SentenceSearch())
+    assert whole.start_text == material.persona.manual_prompts["suppress"][0]
+    entropies = [prompt_cross_entropy(organism, contexts, text) for text in material.persona.manual_prompts["suppress"]]
+    assert stages.with_limit(material, contexts, whole).max_cross_entropy == pytest.approx(sum(entropies) / len(entropies))
     plain = stages.Material.load(Study.from_yaml("{data: {search_items: 4}, sae: none}"), organism)
     assert stages.started(plain, contexts, wb.EPO(length=2)).start_text is None
 

@@ -30,6 +30,7 @@ from workbench.html_text import html_table
 from workbench.models.memory_estimate import memory_needed
 from workbench.models.model_sizes import ModelSizes, model_sizes_of, tokenizer_of
 from workbench.personas import load_persona
+from workbench.search import SentenceSearch
 from workbench.study.stages import make_method
 from workbench.study.study_settings import Study
 
@@ -252,7 +253,9 @@ class _Counts:
         own = n + contexts * t if forked else contexts * (n + t)
         parts = [self._cost((children * each + parents * own), depth, keys), self._cost(parents * n, shape.n_layers - depth, keys, parents * n)]
         parts.append(self._cost(children / 2 * n / 2, shape.n_layers - depth, keys, children / 2 * n / 2))
-        if method.uses_gradient:
+        if isinstance(method, SentenceSearch):
+            parts = self._sentence_step(method, depth, min(contexts, method.step_contexts), t)
+        elif method.uses_gradient:
             active = min(contexts, getattr(method, "gradient_contexts", contexts))
             parts.append(self._cost(parents * (n + active * t if forked else active * (n + t)), depth, keys, backward=True))
             parts.append(self._cost(parents * n, shape.n_layers, keys, parents * n, backward=True))
@@ -260,6 +263,18 @@ class _Counts:
         whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
         return StageCost(f"search {name}", *(steps * sum(p[i] for p in parts) + once[i] for i in (0, 1)), "gradient of an objective")
+
+    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[tuple[float, float]]:
+        """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
+        n, layers = method.typical_length, self.facts.shape.n_layers
+        read, likely = (method.edited + method.filled + method.joined) * n, 3 * method.children * n
+        written = method.written / method.write_every * n
+        return [
+            self._cost(read, layers / 2, n),
+            self._cost(likely, layers / 2, n, likely),
+            self._cost(written, layers, n, written),
+            self._cost(method.children * contexts * (n + behind), depth, n + behind),
+        ]
 
     def _steps(self, flops: float) -> float:
         budget = self.study.search.budget
