@@ -29,7 +29,8 @@ from workbench.runs import write_json
 from workbench.search import EPO, ChildProposals, Frontier, Guided, RandomSearch, ScoredPrompts, SearchMethod, SearchToolkit, hypervolume, search
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.scoring.prefix_cache import Optimizations
-from workbench.study.stages import Material, lexicon_of, scan
+from workbench.study.material import Material
+from workbench.study.stages.directions import scan
 from workbench.study.study_presets import demo_study
 
 LEVELS = (1.0, 0.99, 0.95)
@@ -104,7 +105,7 @@ def cell(model: Any, persona: str, sign: Any, seed: int) -> list[dict[str, Any]]
 
     def climb(method: SearchMethod, budget: Budget) -> Frontier:
         goal = scaled if sign == "induce" else -scaled
-        optimizations, words = Optimizations(halving=s.halving), lexicon_of(material)
+        optimizations, words = Optimizations(halving=s.halving), material.lexicon
         return search(
             model, goal, material.search_contexts, method, budget, seed, optimizations=optimizations, batch_tokens=s.batch_tokens, lexicon=words
         )

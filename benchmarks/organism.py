@@ -31,7 +31,10 @@ from workbench.forced_choice import answer
 from workbench.objectives import Objective, ProjectionObjective, answer_log_odds, latent_activation, projection
 from workbench.runs import read_json, write_json
 from workbench.study import Study
-from workbench.study.stages import Material, latents, run_search, sae_of, scan
+from workbench.study.material import Material
+from workbench.study.stages.directions import scan
+from workbench.study.stages.latents import ranked_latents
+from workbench.study.stages.search import run_search
 from workbench.study.study_presets import demo_study
 from workbench.world import World
 
@@ -55,11 +58,11 @@ def beam(material: Material, contexts: Contexts, sign: int, length: int, width: 
 
 def searches(material: Material, found: LayerScan, n_random: int, seed: int) -> dict[str, tuple[Objective, str]]:
     """Objectives by name, not yet calibrated, with the method that climbs them."""
-    sae = sae_of(material)
+    sae = material.sae
     method = material.study.search.method
     table: dict[str, tuple[Objective, str]] = {"resga": (projection(found.best), method), "answer_objective": (answer_log_odds(), method)}
     if sae is not None:
-        ranked = latents(material, sae)
+        ranked = ranked_latents(material)
         table["saega"] = (latent_activation(sae, ranked.ids, ranked.weights), method)
     table["random_search"] = (projection(found.best), "random")
     if n_random:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,7 +15,10 @@ from workbench.directions import Direction, find_directions
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import Site
-from workbench.study import stages
+from workbench.runs import RunDirectory
+from workbench.study.context import ChosenDirections, StudyContext
+from workbench.study.material import Material
+from workbench.study.stages.comparison import make_conditions
 from workbench.study.study_settings import DirectionSettings, ModelSettings, ProposerSettings, SearchSettings, Study
 
 MODEL = random_model()
@@ -25,12 +30,12 @@ STUDY = Study(
 )  # fmt: skip
 
 
-def test_they_are_built_and_each_is_what_its_name_says() -> None:
+def test_they_are_built_and_each_is_what_its_name_says(tmp_path: Path) -> None:
     pytest.importorskip("gepa")
-    material = stages.Material(STUDY, MODEL, PERSONA, PERSONA.split())
+    material = Material(STUDY, MODEL, PERSONA, PERSONA.split())
     best = Direction(torch.ones(32), Site(1), "toy", "own_choice")
-    directions = stages.ChosenDirections(best, ())
-    _, caa, vector, proposed, gepa = stages.make_conditions(material, directions, None, None, {})
+    context = StudyContext(RunDirectory.create(tmp_path), material, lambda stage, done: None, directions=ChosenDirections(best, ()))
+    _, caa, vector, proposed, gepa = make_conditions(context)
     for steering, method in ((caa, "mean_difference"), (vector, "response_mean")):
         assert isinstance(steering, Steering) and steering.direction.site.layer == 1 and steering.selection_rate is not None
         own = find_directions(MODEL, material.splits.train, material.splits.search, (1,), (method,), 16, 4, 2)[1, method]

@@ -22,8 +22,9 @@ from workbench.report.objective_words import objective_words
 from workbench.report.verdict import best_found
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
+from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
-from workbench.study.stages import Material, best_search
+from workbench.study.stages.attribution import best_search
 from workbench.study.study_settings import OffTargetSettings
 
 FILES = [

@@ -15,7 +15,7 @@ from workbench.directions.activation_sampling import ActivationSampler
 from workbench.models import runner_for
 from workbench.personas import load_persona
 from workbench.study.asking_protocol import PUBLISHED, AskingProtocol
-from workbench.study.stages import Material
+from workbench.study.material import Material
 from workbench.study.study_presets import PERSONAS, SAES, as_file, preset, presets
 
 

@@ -30,7 +30,9 @@ from workbench.models import Site
 from workbench.objectives import Readout
 from workbench.report import OverviewRun, write_overview
 from workbench.runs import RunDirectory, read_json, write_json
-from workbench.study import Study, run, stages
+from workbench.study import Study, run
+from workbench.study.material import Material
+from workbench.study.stages import search as search_stage
 from workbench.sweep import ABLATIONS, Sweep, ablation_sweep, sweep
 from workbench.sweep import study_worker as work
 from workbench.sweep.live_table import LiveTable
@@ -380,7 +382,7 @@ def test_what_happened_to_the_other_persona_is_in_the_collateral(real, organism)
     _, found = real
     entries = read_json(found.path / found.studies["run"][0] / "comparison.json")["conditions"]
     study = Study.load(found.path / found.studies["run"][0] / "study.yaml")
-    other = stages.besides(stages.Material.load(study, organism))[0]
+    other = Material.load(study, organism).others()[0]
     contexts = wb.make_contexts(organism, other.splits.test, "system")
     assert entries[0]["collateral"]["hallucination_log_odds"] == pytest.approx(wb.answer(organism, contexts).log_odds.mean(), abs=1e-9)
     prompt = next(e["prompt"] for e in entries if e["name"] == "resga")
@@ -421,18 +423,18 @@ def test_transfer_puts_the_text_to_another_tokenizer(real, tmp_path):
 
 
 def test_a_search_can_start_from_a_manual_prompt(organism):
-    material = stages.Material.load(Study.from_yaml("{search: {start: manual}, data: {search_items: 4}, sae: none}"), organism)
+    material = Material.load(Study.from_yaml("{search: {start: manual}, data: {search_items: 4}, sae: none}"), organism)
     contexts, runner = material.search_contexts, wb.runner_for(organism)
     manual = runner.encode(material.persona.manual_prompts["suppress"][0])
     for length in (1, len(manual), 2 * len(manual) + 1):
-        method = stages.started(material, contexts, wb.EPO(length=length))
+        method = search_stage.started(material, contexts, wb.EPO(length=length))
         assert runner.encode(method.start_text) == (manual * 9)[:length]
-    whole = stages.started(material, contexts, wb.SentenceSearch())
+    whole = search_stage.started(material, contexts, wb.SentenceSearch())
     assert whole.start_text == material.persona.manual_prompts["suppress"][0]
     entropies = [prompt_cross_entropy(organism, contexts, text) for text in material.persona.manual_prompts["suppress"]]
-    assert stages.with_limit(material, contexts, whole).max_cross_entropy == pytest.approx(sum(entropies) / len(entropies))
-    plain = stages.Material.load(Study.from_yaml("{data: {search_items: 4}, sae: none}"), organism)
-    assert stages.started(plain, contexts, wb.EPO(length=2)).start_text is None
+    assert search_stage.with_limit(material, contexts, whole).max_cross_entropy == pytest.approx(sum(entropies) / len(entropies))
+    plain = Material.load(Study.from_yaml("{data: {search_items: 4}, sae: none}"), organism)
+    assert search_stage.started(plain, contexts, wb.EPO(length=2)).start_text is None
 
 
 @pytest.mark.parametrize("sign", ["suppress", "induce"])
@@ -443,7 +445,7 @@ def test_personas_beside_are_pulled_where_they_are_wanted_whatever_the_study_s_s
     e = torch.eye(3)
     directions = [type("D", (), {"vector": e[i], "site": site})() for i in (1, 2)]
     own = wb.projection(type("D", (), {"vector": e[0], "site": site})())
-    total = stages.with_besides(study, own, directions)
+    total = search_stage.with_other_personas(study, own, directions)
     resid = torch.tensor([[2.0, 3.0, 5.0]])
     readout = Readout(dict.fromkeys(total.sites, resid), None, torch.zeros(1, 2, dtype=torch.long), None)
     goal = total if sign == "induce" else -total

@@ -19,8 +19,7 @@ from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.personas import Split, load_persona
 from workbench.runs import read_text
-from workbench.study import stages
-from workbench.study.stages import Material
+from workbench.study.material import Material
 from workbench.world import World
 from workbench.world.real_language.ordinary_chat import PROSE
 from workbench.world.training_corpus import training_rows
@@ -39,7 +38,7 @@ def off_target_measures(material: Material) -> OffTargetMeasures:
     found: dict[str, Figure] = {}
     if material.persona.true_items:
         found["agreement_with_true_statements"] = lambda model, c: agreement_with_truth(model, c, test, slot, n).rate
-    for name, split in {**_others(material), **{other.persona.name: other.splits.test for other in stages.besides(material)}}.items():
+    for name, split in {**_others(material), **{other.persona.name: other.splits.test for other in material.others()}}.items():
         found[f"{name}_log_odds"] = _log_odds(split, slot)
     texts = _texts(material)
     found["unrelated_text_nats"] = lambda model, c: text_cross_entropy(model, c, texts, slot)

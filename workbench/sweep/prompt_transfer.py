@@ -27,7 +27,7 @@ from workbench.models import load_model, runner_for
 from workbench.runs import RunDirectory, read_run_file
 from workbench.schema import FrontierFile
 from workbench.study import Study
-from workbench.study.stages import Material
+from workbench.study.material import Material
 from workbench.study.study_settings import ModelSettings
 
 _FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p", "p_adjusted", "letter_a", "cross_entropy", "tokens")

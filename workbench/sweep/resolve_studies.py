@@ -24,7 +24,7 @@ from workbench.models.model_sources import find_source
 from workbench.personas import Persona, load_persona
 from workbench.sae import find_sae
 from workbench.study import Study
-from workbench.study.stages import make_method
+from workbench.study.stages.search import make_method
 from workbench.sweep.sweep_settings import StudyVariant
 
 SAMPLE = 1 << 20

@@ -1,54 +1,100 @@
-"""The attribution stage: ledger, circuit and side effects of the study's main prompt on selection contexts, and cards of its latents."""
+"""Ledger, circuit and side effects of the study's main prompt on selection contexts, and cards of its latents.
+
+The test split is not read again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from workbench.attribution import attribute, side_effects
-from workbench.contexts import encode_prompt
-from workbench.directions import Direction
-from workbench.latents import LatentRanking, describe_latents
+import numpy as np
+
+from workbench.attribution import SideEffects, attribute, side_effects
+from workbench.contexts import Contexts, encode_prompt
+from workbench.latents import describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
-from workbench.runs import RunDirectory, write_run_file, write_table
-from workbench.sae import Sae, context_texts, read_corpus
+from workbench.runs import write_run_file, write_table
+from workbench.sae import context_texts, read_corpus
 from workbench.schema import AttributionRow
-from workbench.study.stages import ChosenDirections, Material
+from workbench.search import Frontier
+from workbench.study.context import StudyContext
+from workbench.study.stages.stage import Stage
+from workbench.study.study_settings import Study
 
 
-def explain(
-    directory: RunDirectory, material: Material, directions: ChosenDirections, sae: Sae | None, latents: LatentRanking | None, search: str, text: str
-) -> None:
-    """Writes attribution.parquet, attribution.json and, where there is an autoencoder, cards.json and cards.parquet. search, text: the prompt
-    and where it came from."""
-    study, settings = material.study, material.study.attribution
-    contexts = material.selection_contexts.take(settings.contexts, study.seed)
-    targets: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(directions.best, "raw")}
-    aimed = latents.ids[: study.latents] if latents is not None else []
-    if sae is not None:
-        targets |= {f"latent {i}": latent_activation(sae, [i]) for i in aimed}
-    ids = encode_prompt(material.model, contexts, text)
-    ledger = attribute(
-        material.model, ids, targets, contexts, settings.estimators, seed=study.seed, circuit=settings.circuit, controls=directions.randoms
-    )
-    effects = None
-    if sae is not None:
-        manual = next(iter(material.persona.manual_prompts.get(study.sign, ())), None)
-        effects = side_effects(material.model, sae, ids, contexts, aimed, manual)
-        if settings.cards:
-            moved = [m.latent for m in effects.beside]
-            _cards(directory, material, sae, [*aimed, *moved][: settings.cards], directions.best)
-    write_table(directory.file("attribution.parquet"), ledger.table, AttributionRow)
-    write_run_file(directory.file("attribution.json"), ledger.to_file(search, effects))
+class AttributionStage(Stage):
+    """Why the prompt of the report's headline works; nothing in a study without a search."""
+
+    name = "attribution"
+
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        if best_search(context.study, context.chosen) is None:
+            return ()
+        has_cards = context.material.has_sae and context.study.attribution.cards
+        return "attribution.parquet", "attribution.json", *(("cards.json", "cards.parquet") if has_cards else ())
+
+    def compute(self, context: StudyContext) -> None:
+        study, settings, directory = context.study, context.study.attribution, context.directory
+        name = best_search(study, context.chosen)
+        assert name is not None and context.directions is not None
+        text = next(c.text for c in context.chosen[name].candidates if c.chosen)
+        contexts = context.material.selection_contexts.take(settings.contexts, study.seed)
+        ids = encode_prompt(context.model, contexts, text)
+        controls = context.directions.randoms
+        ledger = attribute(
+            context.model, ids, targets(context), contexts, settings.estimators, seed=study.seed, circuit=settings.circuit, controls=controls
+        )
+        effects = moved_latents(context, ids, contexts)
+        if effects is not None and settings.cards:
+            write_cards(context, [*aimed_latents(context), *(moved.latent for moved in effects.beside)][: settings.cards])
+        write_table(directory.file("attribution.parquet"), ledger.table, AttributionRow)
+        write_run_file(directory.file("attribution.json"), ledger.to_file(name, effects))
 
 
-def _cards(directory: RunDirectory, material: Material, sae: Sae, latents: list[int], direction: Direction) -> None:
+def targets(context: StudyContext) -> dict[str, Any]:
+    """What each token's effect is measured on: the answer, the direction, and the objective's latents."""
+    assert context.directions is not None
+    found: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(context.directions.best, "raw")}
+    if context.material.sae is not None:
+        found |= {f"latent {i}": latent_activation(context.material.sae, [i]) for i in aimed_latents(context)}
+    return found
+
+
+def aimed_latents(context: StudyContext) -> list[int]:
+    """The latents of the objective."""
+    return context.latents.ids[: context.study.latents] if context.latents is not None else []
+
+
+def moved_latents(context: StudyContext, ids: tuple[int, ...], contexts: Contexts) -> SideEffects | None:
+    """What the prompt does to all latents, next to the persona's first manual prompt."""
+    if context.material.sae is None:
+        return None
+    manual = next(iter(context.material.persona.manual_prompts.get(context.study.sign, ())), None)
+    return side_effects(context.model, context.material.sae, ids, contexts, aimed_latents(context), manual)
+
+
+def write_cards(context: StudyContext, latents: list[int]) -> None:
     """Cards of the objective's latents and of the most moved others, from a corpus file or the train questions as the model sees them."""
-    study, settings = material.study, material.study.attribution
+    study, settings = context.study, context.study.attribution
     if settings.corpus is not None:
         corpus, about = read_corpus(settings.corpus, settings.texts), f"the first texts (at most {settings.texts}) of {settings.corpus}"
     else:
-        corpus = context_texts(material.model, material.splits.train, settings.texts, study.slot, study.seed)
+        corpus = context_texts(context.model, context.material.splits.train, settings.texts, study.slot, study.seed)
         about = f"{len(corpus)} of the train questions, bare or under a varied system text, with one of their answers"
-    cache = directory.file("cards.parquet")
-    found = describe_latents(material.model, sae, latents, corpus, {"direction": direction}, cache=cache, about=about)
-    write_run_file(directory.file("cards.json"), found.to_file())
+    assert context.material.sae is not None and context.directions is not None
+    cache, known = context.directory.file("cards.parquet"), {"direction": context.directions.best}
+    found = describe_latents(context.model, context.material.sae, latents, corpus, known, cache=cache, about=about)
+    write_run_file(context.directory.file("cards.json"), found.to_file())
+
+
+def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
+    """The search whose prompt is attributed: of the study's primary ones (of all, where none is primary) the best on selection, as in the
+    report's headline; ties go by order."""
+    wanted = 1 if study.sign == "induce" else -1
+
+    def rate(name: str) -> float:
+        best = next((c for c in chosen[name].candidates if c.chosen), None)
+        return wanted * best.selection_rate if best is not None and best.selection_rate is not None else -np.inf
+
+    return max([name for name in study.primary if name in chosen] or list(chosen), key=rate, default=None)

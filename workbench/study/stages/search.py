@@ -1,173 +1,61 @@
-"""The stages of a study: each a function of values, and each with its files. run.py puts them in order."""
+"""The searches of a study: one stage for each, resumed from its checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from pydantic import ValidationError
-from torch import Tensor
 
-from workbench.conditions import BuildContext, CapabilityGuard, Condition, SearchContext, build_conditions, search_objectives, true_contexts
+from workbench.conditions import SearchContext, search_objectives
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
-from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
-from workbench.directions import Direction, LayerScan, find_directions, random_directions
+from workbench.contexts import Contexts, encode_prompt
+from workbench.directions import Direction
 from workbench.errors import UserError
-from workbench.latents import LatentRanking, rank_latents
-from workbench.models import load_model, runner_for
+from workbench.models import runner_for
 from workbench.objectives import Objective, hold_direction, projection
-from workbench.personas import Persona, Split, Splits, load_persona
-from workbench.sae import Sae, load_sae
+from workbench.runs import read_run_file, read_table, write_run_file, write_table
+from workbench.schema import SearchFile, SearchStepRow
 from workbench.search import SEARCH_METHODS, Checkpoint, Frontier, Optimizations, SearchMethod, SearchProgress, search
+from workbench.study.context import StudyContext
+from workbench.study.material import Material
+from workbench.study.stages.stage import Stage
 from workbench.study.study_settings import Study
-from workbench.world import World
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a study works on: model, persona, limited splits, and (made on first use) its contexts."""
+class SearchStage(Stage):
+    """One search: its prompts and its history. objective: plus = more of the persona, not yet calibrated; method: its registered name."""
 
-    study: Study
-    model: Any
-    persona: Persona
-    splits: Splits
+    def __init__(self, search_name: str, objective: Objective, method: str) -> None:
+        self.search_name, self.objective, self.method = search_name, objective, method
+        self.name = f"search {search_name}"  # type: ignore[misc]
+        self.stem = f"search/{search_name.replace(' ', '_')}"
 
-    @classmethod
-    def load(cls, study: Study, model: Any = None) -> Material:
-        """Loads everything that the study names. A loaded model can be given (sweeps load it once)."""
-        persona = study.protocol.persona(load_persona(study.persona, study.data.path, study.data.world))
-        if study.metric is not None:
-            persona = replace(persona, metric=study.metric)
-        splits = persona.split(study.data.split_seed, study.data.fractions)
-        limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
-        options = study.model
-        if model is None:
-            model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
-        return cls(study, model, persona, study.protocol.splits(Splits(**limited)))
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        return f"{self.stem}.json", f"{self.stem}.parquet"
 
-    @cached_property
-    def search_contexts(self) -> Contexts:
-        """What every prompt of a search along directions or latents is scored on: the search questions, or nothing at all."""
-        return self.search_questions if self.study.protocol.search_behind == "questions" else _alone(self.model, self.search_questions)
+    def compute(self, context: StudyContext) -> None:
+        checkpoint = Checkpoint(context.directory.file(f"{self.stem}.checkpoint.safetensors"))
+        objective = with_other_personas(context.study, self.objective, context.other_directions)
+        found = run_search(context.material, objective, self.method, checkpoint, context.progress(self.name))
+        write_run_file(context.directory.file(f"{self.stem}.json"), found.to_file())
+        write_table(context.directory.file(f"{self.stem}.parquet"), found.history, SearchStepRow)
 
-    @cached_property
-    def search_questions(self) -> Contexts:
-        """One search question a group, as many as the study asks for."""
-        every = self._contexts(self.splits.search)
-        n = self.study.search.contexts
-        chosen = every.per_group(n, self.study.seed)
-        return chosen if len(chosen) >= min(n, len(every)) else every.take(n, self.study.seed)
-
-    @cached_property
-    def selection_contexts(self) -> Contexts:
-        """All contexts of the selection split."""
-        return self._contexts(self.splits.selection)
-
-    @cached_property
-    def guard(self) -> CapabilityGuard:
-        """What steering may cost on selection data; agreement with true statements counts where the persona has any."""
-        split = self.splits.selection
-        if not self.persona.true_items:
-            return CapabilityGuard()
-        return CapabilityGuard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60))
-
-    def _contexts(self, split: Split) -> Contexts:
-        return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
+    def load(self, context: StudyContext) -> StudyContext:
+        context.directory.file(f"{self.stem}.checkpoint.safetensors").unlink(missing_ok=True)
+        file, history = (context.directory.file(name) for name in self.files(context))
+        found = Frontier.from_file(read_run_file(file, SearchFile), read_table(history, SearchStepRow))
+        return replace(context, searches={**context.searches, self.search_name: found})
 
 
-def _alone(model: Any, contexts: Contexts) -> Contexts:
-    """One context in which a prompt stands behind the first token of a text and before nothing; its last token is read."""
-    tokenizer = runner_for(model).tokenizer
-    start = tokenizer.bos_token or tokenizer.eos_token
-    ids = (tokenizer.convert_tokens_to_ids(start),)
-    return replace(contexts, items=(replace(contexts[0], prefix_text=start, suffix_text="", prefix_ids=ids, suffix_ids=()),))
-
-
-def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
-    """train, search, selection, test."""
-    return splits.train, splits.search, splits.selection, splits.test
-
-
-def _limited(split: Split, n: int | None, seed: int) -> Split:
-    return split if n is None else split.take(n, seed)
-
-
-@dataclass(frozen=True)
-class ChosenDirections:
-    """The chosen direction, and the random ones as controls."""
-
-    best: Direction
-    randoms: tuple[Direction, ...]
-
-
-def scan(material: Material) -> LayerScan:
-    """Sweep of layers and methods on train and search data."""
-    study, s = material.study, material.study.directions
-    return find_directions(
-        material.model,
-        material.splits.train,
-        material.splits.search,
-        s.layers,
-        s.methods,
-        n=s.rows,
-        n_texts=s.texts,
-        n_contexts=s.contexts,
-        slot=study.slot,
-        seed=study.seed,
-        orders=study.protocol.orders,
-    )
-
-
-def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
-    """Random directions with the residuals' covariance, one sign each."""
-    if study.random_directions == 0:
-        return ()
-    return random_directions(found.best, found.activations, study.random_directions, study.seed, both_signs=False)
-
-
-def sae_of(material: Material) -> Sae | None:
-    """The study's sparse autoencoder, or None where it has none."""
-    name = material.study.sae
-    if name == "none" or (name == "auto" and material.study.model.name != "organism"):
-        return None
-    return load_sae("organism" if name == "auto" else name, material.model)
-
-
-def latents(material: Material, sae: Sae) -> LatentRanking:
-    """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
-    study = material.study
-    options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
-    if study.protocol.latents == "percentile":
-        options |= {"rule": "percentile", "labels": "answer"}
-    return rank_latents(material.model, sae, material.splits.train, n=study.directions.rows, texts=study.attribution.texts, **options)
-
-
-def objectives(study: Study, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None) -> dict[str, tuple[Objective, str]]:
-    """Searches by name: the objective (plus = more of the persona, not yet calibrated) and the method's name."""
-    return search_objectives(study.conditions, SearchContext(study, directions.best, directions.randoms, sae, ranked))
-
-
-def make_method(study: Study, name: str) -> SearchMethod:
-    """The registered method with the study's options (those that it has)."""
-    kind, options = SEARCH_METHODS[name], study.search.options
-    if name != study.search.method:
-        options = {k: v for k, v in options.items() if k in kind.model_fields and k not in ("population", "children")} | _shared(kind, options)
-    try:
-        return kind(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"search.options.{'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})") from error
-
-
-def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
-    if kind.keeps_one_prompt:
-        return {"children": options.get("population", 8) * options.get("children", 32)}
-    return {k: options[k] for k in ("population", "children") if k in options and not kind.any_length}
+def search_stages(context: StudyContext) -> list[Stage]:
+    """A stage for every search that the study's conditions ask for."""
+    directions = context.directions
+    assert directions is not None
+    known = SearchContext(context.study, directions.best, directions.randoms, context.material.sae, context.latents)
+    return [SearchStage(name, *made) for name, made in search_objectives(context.study.conditions, known).items()]
 
 
 def run_search(
@@ -187,10 +75,29 @@ def run_search(
         study.seed,
         optimizations=Optimizations(halving=s.halving),
         batch_tokens=s.batch_tokens,
-        lexicon=lexicon_of(material),
+        lexicon=material.lexicon,
         on_step=on_step,
         checkpoint=checkpoint,
     )
+
+
+def make_method(study: Study, name: str) -> SearchMethod:
+    """The registered method with the study's options (those that it has)."""
+    kind, options = SEARCH_METHODS[name], study.search.options
+    if name != study.search.method:
+        options = {k: v for k, v in options.items() if k in kind.model_fields and k not in ("population", "children")} | _shared(kind, options)
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"search.options.{'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})") from error
+
+
+def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Population and children for a control method: the same, unless the method keeps one prompt (then all children are its own)."""
+    if kind.keeps_one_prompt:
+        return {"children": options.get("population", 8) * options.get("children", 32)}
+    return {k: options[k] for k in ("population", "children") if k in options and not kind.any_length}
 
 
 def started(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
@@ -217,19 +124,7 @@ def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> 
     return method if limit is None else method.model_copy(update={"max_cross_entropy": limit})
 
 
-def beside_directions(material: Material) -> tuple[Direction, ...]:
-    """The direction of every persona that the study names beside its own, found on that persona's data as the study's own was."""
-    return tuple(scan(other).best for other in besides(material))
-
-
-def besides(material: Material) -> list[Material]:
-    """The material of the personas beside the study's own (the organism's by name, others by their files): same model, same settings."""
-    data = material.study.data.model_copy(update={"path": None})
-    studies = [material.study.model_copy(update={"persona": name, "data": data, "beside": {}}) for name in material.study.beside]
-    return [Material.load(study, material.model) for study in studies]
-
-
-def with_besides(study: Study, objective: Objective, others: Sequence[Direction]) -> Objective:
+def with_other_personas(study: Study, objective: Objective, others: Sequence[Direction]) -> Objective:
     """The objective and, for each other persona, what is wanted of its direction's z-scored reading; `run_search` turns the whole by
     the study's sign, so the others' terms are turned against it here."""
     turn = study.beside_weight if study.sign == "induce" else -study.beside_weight
@@ -237,52 +132,3 @@ def with_besides(study: Study, objective: Objective, others: Sequence[Direction]
         term = hold_direction(direction) if wanted == "hold" else projection(direction) * (1.0 if wanted == "induce" else -1.0)
         objective = objective + turn * term
     return objective
-
-
-def lexicon_of(material: Material) -> Bool[Tensor, " d_vocab"] | None:
-    """Tokens of the organism's ordinary words where the study asks for them ("auto" on the organism); None for all tokens."""
-    wanted = material.study.search.lexicon
-    if wanted == "all" or (wanted == "auto" and material.study.model.name != "organism"):
-        return None
-    return lexicon(material.model, World(material.study.data.world).lexicon.ordinary_words)
-
-
-def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
-    """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test)."""
-    limit = material.study.search.max_fluency
-    if material.study.protocol.choose_on == "test":
-        found = {name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()}
-    return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}
-
-
-def make_conditions(
-    material: Material, directions: ChosenDirections, sae: Sae | None, ranked: LatentRanking | None, chosen: Mapping[str, Frontier]
-) -> list[Condition]:
-    """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
-    context = BuildContext(
-        material.study,
-        directions.best,
-        directions.randoms,
-        sae,
-        ranked,
-        model=material.model,
-        persona=material.persona,
-        splits=material.splits,
-        search_questions=material.search_questions,
-        selection_contexts=material.selection_contexts,
-        guard=material.guard,
-        chosen=chosen,
-    )
-    return build_conditions(material.study.conditions, context)
-
-
-def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
-    """The search whose prompt is attributed: of the study's primary ones (of all, where none is primary) the best on selection, as in the
-    report's headline; ties go by order."""
-    wanted = 1 if study.sign == "induce" else -1
-
-    def rate(name: str) -> float:
-        best = next((c for c in chosen[name].candidates if c.chosen), None)
-        return wanted * best.selection_rate if best is not None and best.selection_rate is not None else -np.inf
-
-    return max([name for name in study.primary if name in chosen] or list(chosen), key=rate, default=None)

@@ -1,0 +1,122 @@
+"""`StudyContext`: a study under way, that is where it runs, what it works on, and what its stages have found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.comparison import OffTargetMeasures
+from workbench.directions import Direction
+from workbench.errors import UserError
+from workbench.latents import LatentRanking
+from workbench.models import Runner, runner_for
+from workbench.runs import RunDirectory, write_text
+from workbench.search import Frontier, SearchProgress
+from workbench.study.material import Material, splits_of
+from workbench.study.off_target_measures import off_target_measures
+from workbench.study.study_settings import Study
+
+#: Told after each bit of progress: the stage's name and how much of it is done, 0 to 1.
+Report = Callable[[str, float], None]
+#: Told after each step of a search: the stage's name and where the search is.
+Watch = Callable[[str, SearchProgress], None]
+
+
+@dataclass(frozen=True)
+class ChosenDirections:
+    """The chosen direction, and the random ones as controls."""
+
+    best: Direction
+    randoms: tuple[Direction, ...]
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """A study under way. A stage reads what earlier ones found, and gives back a context with its own findings.
+
+    Attributes:
+        directory: The run directory.
+        material: Model, persona, splits and settings.
+        report, watch: Callbacks of the stages and of the searches' steps.
+        off_target: Measures that are read for every condition, by name.
+        directions: The chosen and the random directions.
+        other_directions: Those of the other personas that the study names, in its order.
+        latents: The ranked latents, None without a sparse autoencoder.
+        searches: Frontiers by the search's name, as found.
+        chosen: The same, measured on the selection split, the best prompt of each marked.
+    """
+
+    directory: RunDirectory
+    material: Material
+    report: Report
+    watch: Watch | None = None
+    off_target: OffTargetMeasures = field(default_factory=dict)
+    directions: ChosenDirections | None = None
+    other_directions: tuple[Direction, ...] = ()
+    latents: LatentRanking | None = None
+    searches: Mapping[str, Frontier] = field(default_factory=dict)
+    chosen: Mapping[str, Frontier] = field(default_factory=dict)
+
+    @classmethod
+    def begin(
+        cls, study: Study, directory: RunDirectory, model: Any = None, report: Report | None = None, watch: Watch | None = None
+    ) -> StudyContext:
+        """Loads what the study names and notes it in the manifest. study.yaml says what was asked; a resumed run must ask the same."""
+        _write_study(study, directory)
+        tell = report or (lambda stage, share: None)
+        tell("load", 0.0)
+        context = cls(directory, Material.load(study, model), tell, watch)
+        _note(context)
+        with context.rendering():
+            context = replace(context, off_target=off_target_measures(context.material))  # its files are read before anything is computed
+        tell("load", 1.0)
+        return context
+
+    @property
+    def study(self) -> Study:
+        """The study's settings."""
+        return self.material.study
+
+    @property
+    def model(self) -> Any:
+        """The loaded model."""
+        return self.material.model
+
+    @property
+    def runner(self) -> Runner:
+        """The model's runner; its meter counts the FLOPs of a stage."""
+        return runner_for(self.material.model)
+
+    def rendering(self) -> Any:
+        """A context manager inside which questions are rendered as the study's protocol says."""
+        return self.runner.rendering(self.study.protocol.template)
+
+    def progress(self, stage: str) -> Callable[[SearchProgress], None]:
+        """What a search is given to tell its steps to."""
+
+        def on_step(progress: SearchProgress) -> None:
+            self.report(stage, min(progress.used, 0.999))
+            if self.watch:
+                self.watch(stage, progress)
+
+        return on_step
+
+
+def _write_study(study: Study, directory: RunDirectory) -> None:
+    path = directory.file("study.yaml")
+    if path.exists() and Study.load(path) != study:
+        raise UserError(f"{path} describes another study: resume with the same settings, or begin a new run")
+    write_text(path, study.to_yaml())
+
+
+def _note(context: StudyContext) -> None:
+    """Device, seeds, hashes and warnings into the manifest."""
+    study, material = context.study, context.material
+    splits = {split.name: split.hash for split in splits_of(material.splits)}
+    context.directory.note(
+        device=str(context.runner.device),
+        seeds={"study": study.seed, "split": study.data.split_seed},
+        hashes={"model": context.runner.fingerprint, "data": material.persona.hash, **splits},
+        notes={"batch_tokens": study.search.batch_tokens, "warnings": [*study.protocol.departures, *material.persona.warnings]},
+    )

@@ -1,0 +1,114 @@
+"""What a study works on: the model, the persona, its splits, and what is made of them on first use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from workbench.conditions import CapabilityGuard, true_contexts
+from workbench.contexts import Contexts, lexicon, make_contexts
+from workbench.models import load_model, runner_for
+from workbench.personas import Persona, Split, Splits, load_persona
+from workbench.sae import Sae, load_sae
+from workbench.study.study_settings import Study
+from workbench.world import World
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a study works on: model, persona, limited splits, and (made on first use) its contexts."""
+
+    study: Study
+    model: Any
+    persona: Persona
+    splits: Splits
+
+    @classmethod
+    def load(cls, study: Study, model: Any = None) -> Material:
+        """Loads everything that the study names. A loaded model can be given (sweeps load it once)."""
+        persona = study.protocol.persona(load_persona(study.persona, study.data.path, study.data.world))
+        if study.metric is not None:
+            persona = replace(persona, metric=study.metric)
+        splits = persona.split(study.data.split_seed, study.data.fractions)
+        limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
+        options = study.model
+        if model is None:
+            model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
+        return cls(study, model, persona, study.protocol.splits(Splits(**limited)))
+
+    @cached_property
+    def search_contexts(self) -> Contexts:
+        """What every prompt of a search along directions or latents is scored on: the search questions, or nothing at all."""
+        return self.search_questions if self.study.protocol.search_behind == "questions" else _alone(self.model, self.search_questions)
+
+    @cached_property
+    def search_questions(self) -> Contexts:
+        """One search question a group, as many as the study asks for."""
+        every = self._contexts(self.splits.search)
+        n = self.study.search.contexts
+        chosen = every.per_group(n, self.study.seed)
+        return chosen if len(chosen) >= min(n, len(every)) else every.take(n, self.study.seed)
+
+    @cached_property
+    def selection_contexts(self) -> Contexts:
+        """All contexts of the selection split."""
+        return self._contexts(self.splits.selection)
+
+    @cached_property
+    def guard(self) -> CapabilityGuard:
+        """What steering may cost on selection data; agreement with true statements counts where the persona has any."""
+        split = self.splits.selection
+        if not self.persona.true_items:
+            return CapabilityGuard()
+        return CapabilityGuard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60))
+
+    @cached_property
+    def sae(self) -> Sae | None:
+        """The study's sparse autoencoder, or None where it has none."""
+        name = self.study.sae
+        return load_sae("organism" if name == "auto" else name, self.model) if self.has_sae else None
+
+    @property
+    def has_sae(self) -> bool:
+        """Does the study name a sparse autoencoder ("auto": on the organism)?"""
+        name = self.study.sae
+        return name != "none" and (name != "auto" or self.study.model.name == "organism")
+
+    @property
+    def lexicon(self) -> Bool[Tensor, " d_vocab"] | None:
+        """Tokens of the organism's ordinary words where the study asks for them ("auto" on the organism); None for all tokens."""
+        wanted = self.study.search.lexicon
+        if wanted == "all" or (wanted == "auto" and self.study.model.name != "organism"):
+            return None
+        return lexicon(self.model, World(self.study.data.world).lexicon.ordinary_words)
+
+    def others(self) -> list[Material]:
+        """The material of the other personas that the study names (the organism's by name, others by their files): same model, same
+        settings."""
+        data = self.study.data.model_copy(update={"path": None})
+        studies = [self.study.model_copy(update={"persona": name, "data": data, "beside": {}}) for name in self.study.beside]
+        return [Material.load(study, self.model) for study in studies]
+
+    def _contexts(self, split: Split) -> Contexts:
+        return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
+
+
+def _alone(model: Any, contexts: Contexts) -> Contexts:
+    """One context in which a prompt stands behind the first token of a text and before nothing; its last token is read."""
+    tokenizer = runner_for(model).tokenizer
+    start = tokenizer.bos_token or tokenizer.eos_token
+    ids = (tokenizer.convert_tokens_to_ids(start),)
+    return replace(contexts, items=(replace(contexts[0], prefix_text=start, suffix_text="", prefix_ids=ids, suffix_ids=()),))
+
+
+def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
+    """train, search, selection, test."""
+    return splits.train, splits.search, splits.selection, splits.test
+
+
+def _limited(split: Split, n: int | None, seed: int) -> Split:
+    return split if n is None else split.take(n, seed)

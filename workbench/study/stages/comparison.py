@@ -1,0 +1,92 @@
+"""The choice of each search's prompt on the selection split, then one reading of the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from workbench.comparison import Comparison, compare
+from workbench.conditions import BuildContext, Condition, build_conditions
+from workbench.runs import read_run_file, write_run_file, write_table
+from workbench.schema import EvaluationRow, FrontierFile
+from workbench.search import Frontier, write_frontiers
+from workbench.study.context import StudyContext
+from workbench.study.material import Material, splits_of
+from workbench.study.stages.stage import Stage
+
+
+class ComparisonStage(Stage):
+    """Every condition on the test questions."""
+
+    name = "comparison"
+
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        return "evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"
+
+    def compute(self, context: StudyContext) -> None:
+        directory, chosen = context.directory, choose(context.material, context.searches)
+        write_frontiers(directory.path, chosen)
+        conditions = make_conditions(replace(context, chosen=chosen))
+        context.report(self.name, 0.5)
+        if context.study.protocol.choose_on == "test":
+            directory.count_test_read()
+        directory.count_test_read()
+        comparison = compare_on_test(context, conditions)
+        write_table(directory.file("evaluation.parquet"), comparison.rows, EvaluationRow)
+        write_run_file(directory.file("comparison.json"), comparison.to_file())
+
+    def load(self, context: StudyContext) -> StudyContext:
+        entries = read_run_file(context.directory.file("search/frontier.json"), FrontierFile).searches
+        chosen = {name: Frontier.from_file(entries[name], found.history) for name, found in context.searches.items()}
+        return replace(context, chosen=chosen)
+
+
+def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
+    """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test)."""
+    limit = material.study.search.max_fluency
+    if material.study.protocol.choose_on == "test":
+        found = {name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()}
+    return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}
+
+
+def make_conditions(context: StudyContext) -> list[Condition]:
+    """All conditions of the study, fitted on train and search data and chosen on selection; nothing here sees the test split."""
+    material, directions = context.material, context.directions
+    assert directions is not None
+    return build_conditions(
+        context.study.conditions,
+        BuildContext(
+            context.study,
+            directions.best,
+            directions.randoms,
+            material.sae,
+            context.latents,
+            model=material.model,
+            persona=material.persona,
+            splits=material.splits,
+            search_questions=material.search_questions,
+            selection_contexts=material.selection_contexts,
+            guard=material.guard,
+            chosen=context.chosen,
+        ),
+    )
+
+
+def compare_on_test(context: StudyContext, conditions: Sequence[Condition]) -> Comparison:
+    """The conditions on the test split, with what else they move."""
+    study, material = context.study, context.material
+    names = {condition.name for condition in conditions}
+    return compare(
+        material.model,
+        material.splits.test,
+        conditions,
+        slot=study.slot,
+        primary=tuple(name for name in study.primary if name in names),
+        sign=study.sign,
+        metric=study.metric,
+        orders=study.protocol.orders,
+        seed=study.seed,
+        splits=splits_of(material.splits),
+        model_name=study.model.name,
+        collateral=context.off_target,
+    )

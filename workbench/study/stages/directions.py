@@ -1,0 +1,70 @@
+"""The direction of the persona, random ones as controls, and the directions of other personas that the study names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from workbench.directions import Direction, LayerScan, find_directions, load_directions, random_directions, save_directions
+from workbench.runs import write_run_file
+from workbench.study.context import ChosenDirections, StudyContext
+from workbench.study.material import Material
+from workbench.study.stages.stage import Stage
+from workbench.study.study_settings import Study
+
+
+class DirectionsStage(Stage):
+    """The sweep over layers and methods; its best direction and the controls."""
+
+    name = "directions"
+
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        return "direction.safetensors", "direction.json"
+
+    def compute(self, context: StudyContext) -> None:
+        found = scan(context.material)
+        save_directions([found.best, *controls(context.study, found)], context.directory.file("direction.safetensors"))
+        write_run_file(context.directory.file("direction.json"), found.to_file())
+
+    def load(self, context: StudyContext) -> StudyContext:
+        best, *randoms = load_directions(context.directory.file("direction.safetensors"))
+        return replace(context, directions=ChosenDirections(best, tuple(randoms)))
+
+
+class OtherDirectionsStage(Stage):
+    """The direction of every other persona that the study names, found on that persona's data as the study's own was."""
+
+    name = "directions beside"
+
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        return ("direction_beside.safetensors",) if context.study.beside else ()
+
+    def compute(self, context: StudyContext) -> None:
+        save_directions([scan(other).best for other in context.material.others()], context.directory.file("direction_beside.safetensors"))
+
+    def load(self, context: StudyContext) -> StudyContext:
+        return replace(context, other_directions=tuple(load_directions(context.directory.file("direction_beside.safetensors"))))
+
+
+def scan(material: Material) -> LayerScan:
+    """Sweep of layers and methods on train and search data."""
+    study, s = material.study, material.study.directions
+    return find_directions(
+        material.model,
+        material.splits.train,
+        material.splits.search,
+        s.layers,
+        s.methods,
+        n=s.rows,
+        n_texts=s.texts,
+        n_contexts=s.contexts,
+        slot=study.slot,
+        seed=study.seed,
+        orders=study.protocol.orders,
+    )
+
+
+def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
+    """Random directions with the residuals' covariance, one sign each."""
+    if study.random_directions == 0:
+        return ()
+    return random_directions(found.best, found.activations, study.random_directions, study.seed, both_signs=False)

@@ -1,0 +1,37 @@
+"""The SAE latents that carry the persona; nothing in a study without a sparse autoencoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from workbench.latents import LatentRanking, rank_latents
+from workbench.runs import read_run_file, write_run_file
+from workbench.schema import LatentsFile
+from workbench.study.context import StudyContext
+from workbench.study.material import Material
+from workbench.study.stages.stage import Stage
+
+
+class LatentsStage(Stage):
+    """Latents ranked on the train split."""
+
+    name = "latents"
+
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        return ("latents.json",) if context.material.has_sae else ()
+
+    def compute(self, context: StudyContext) -> None:
+        write_run_file(context.directory.file("latents.json"), ranked_latents(context.material).to_file())
+
+    def load(self, context: StudyContext) -> StudyContext:
+        return replace(context, latents=LatentRanking.from_file(read_run_file(context.directory.file("latents.json"), LatentsFile)))
+
+
+def ranked_latents(material: Material) -> LatentRanking:
+    """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
+    study = material.study
+    options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
+    if study.protocol.latents == "percentile":
+        options |= {"rule": "percentile", "labels": "answer"}
+    return rank_latents(material.model, material.sae, material.splits.train, n=study.directions.rows, texts=study.attribution.texts, **options)

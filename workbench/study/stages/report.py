@@ -1,0 +1,22 @@
+"""The page about the run."""
+
+from __future__ import annotations
+
+from workbench.report import write_report
+from workbench.study.context import StudyContext
+from workbench.study.stages.stage import Stage
+
+
+class ReportStage(Stage):
+    """report.html; written anew whenever a finished run is run again."""
+
+    name = "report"
+
+    def files(self, context: StudyContext) -> tuple[str, ...]:
+        return ("report.html",)
+
+    def compute(self, context: StudyContext) -> None:
+        write_report(context.directory.path, context.directory.file("report.html"))
+
+    def is_done(self, context: StudyContext) -> bool:
+        return False
