@@ -10,31 +10,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 
+from workbench.answer_tokens import answer_log_probs
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
-from workbench.personas import Item, Persona, Split
+from workbench.personas import Item, Normalization, Persona, Split
 from workbench.prompt_tokens import all_survive, allowed_ids, encode_prompt, lexicon, probes, survives, text_of  # noqa: F401
 from workbench.slot_contexts import Context, Contexts, Metric, Orders, Slot
 
 _MARK = "@@slot@@"
 
 
-class AnswersBeginAlike(UserError):
-    """Two answers that begin with the same token: the model's choice between them cannot be read at the first one."""
+class AnswersNotComparable(UserError):
+    """Two answers between which no choice can be read: equal token by token, or one the beginning of the other."""
 
 
 def make_contexts(
-    model: Any, split: Split, slot: Slot = "system", metric: Metric | None = None, orders: Orders = "both", n: int | None = None, seed: int = 0
+    model: Any,
+    split: Split,
+    slot: Slot = "system",
+    metric: Metric | None = None,
+    orders: Orders = "both",
+    n: int | None = None,
+    seed: int = 0,
+    normalization: Normalization | None = None,
 ) -> Contexts:
     """Contexts for the items of a split (with letters: each item in both orders, so that the letter cancels).
 
     metric: the persona's own when None. orders: "both"; "original" (as published); "random" (one order an item).
-    n: at most so many items, drawn by seed. Raises UserError for an unknown slot, a template that cannot hold it, or a
-    question that leaves no room in the model's context.
+    n: at most so many items, drawn by seed. normalization: of text answers; the persona's own when None. Raises UserError for an unknown
+    slot, a template that cannot hold it, answers that cannot be compared (`AnswersNotComparable`), or a question that leaves no room in
+    the model's context.
     """
     if slot not in get_args(Slot):
         raise UserError(f"unknown slot {slot!r}: expected one of {', '.join(get_args(Slot))}")
@@ -43,10 +53,13 @@ def make_contexts(
         raise UserError(f"persona {split.persona.name!r} has no letter form: use metric='text'")
     items = list(split if n is None else split.take(n, seed))
     rng = np.random.default_rng(seed)
-    made = [_context(runner, split.persona, item, slot, metric, first) for item in items for first in _orders(item, metric, orders, rng)]
+    rule = "mean" if metric == "letters" else normalization or split.persona.normalization
+    made = [_context(runner, split.persona, item, slot, metric, first, rule) for item in items for first in _orders(item, metric, orders, rng)]
     if not made:
         raise UserError(f"the split {split.name!r} has no items")
-    longest = max(len(c.ids(())) for c in made)
+    if rule == "pmi":
+        made = _without_prior(runner, made)
+    longest = max(len(c.ids(())) + max(map(len, c.answers)) - 1 for c in made)
     if longest >= runner.shape.n_ctx:
         raise UserError(f"a question of {longest} tokens leaves no room for a prompt: this model's context holds {runner.shape.n_ctx}")
     return Contexts(tuple(made), slot, metric, split.name)
@@ -67,14 +80,37 @@ def _orders(item: Item, metric: Metric, orders: Orders, rng: np.random.Generator
     return (bool(rng.integers(2)),) if orders == "random" else (True, False)
 
 
-def _context(runner: Runner, persona: Persona, item: Item, slot: Slot, metric: Metric, matching_first: bool) -> Context:
+def _context(
+    runner: Runner, persona: Persona, item: Item, slot: Slot, metric: Metric, matching_first: bool, normalization: Normalization
+) -> Context:
     question, opening, answers = user_text(persona, item, metric, matching_first)
     prefix_text, suffix_text = _split_at_slot(_render(runner, question, slot, opening), slot)
     lead, prefix_ids, suffix_ids, answer_ids = _encode_around(runner, prefix_text, suffix_text, answers)
     prefix_text = prefix_text[: len(prefix_text) - len(lead)]
     bare_text = runner.render([{"role": "user", "content": question}], opening)
     _, bare_ids, _ = _encode_answers(runner, bare_text, (), answers)
-    return Context(item, matching_first, prefix_text, suffix_text, prefix_ids, suffix_ids, bare_ids, answer_ids, lead=lead)
+    weights = _weights(normalization, answers, answer_ids)
+    return Context(item, matching_first, prefix_text, suffix_text, prefix_ids, suffix_ids, bare_ids, answer_ids, weights, lead=lead)
+
+
+def _weights(normalization: Normalization, answers: tuple[str, str], ids: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[float, float]:
+    """What each token counts, for the two answers."""
+    if normalization == "mean":
+        return 1 / len(ids[0]), 1 / len(ids[1])
+    return (1 / len(answers[0].strip()), 1 / len(answers[1].strip())) if normalization == "character" else (1.0, 1.0)
+
+
+def _without_prior(runner: Runner, contexts: list[Context]) -> list[Context]:
+    """The contexts with offsets that take off each answer's log-probability after an empty question."""
+    text = runner.render([{"role": "user", "content": ""}])
+    pairs = {c.answers: (c.item.matching, c.item.not_matching) for c in contexts}
+    rows = []
+    for pair in pairs.values():
+        _, ids, answers = _encode_answers(runner, text, (), pair)
+        rows += [(ids, answer) for answer in answers]
+    found = answer_log_probs(runner, rows)
+    prior = {ids: (-found[2 * i], -found[2 * i + 1]) for i, ids in enumerate(pairs)}
+    return [replace(c, offsets=prior[c.answers]) for c in contexts]
 
 
 def _render(runner: Runner, question: str, slot: Slot, opening: str) -> str:
@@ -134,17 +170,37 @@ def _encode_answers(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
     """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
 
-    The answers follow without a space behind white space, brackets and special tokens, otherwise with one; where that does
-    not tell them apart, the other way is tried."""
+    The answers follow without a space behind white space, brackets and special tokens, otherwise with one. Where both then begin with the
+    same token, the other way is tried for answers that are one token by it (a letter)."""
     plain = tuple(runner.encode(text))
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
-    for space in ("", " ") if tight else (" ", ""):
-        joined = [tuple(runner.encode(text + space + answer)) for answer in answers]
-        end = min(_common(plain, ids) for ids in joined)
-        matching, other = joined[0][end:], joined[1][end:]
-        if matching and other and matching[0] != other[0] and end >= len(left):
+    ways = [_continued(runner, text + space, plain, answers) for space in (("", " ") if tight else (" ", ""))]
+    for end, (matching, other) in ways:
+        alike = not matching or not other or matching[0] == other[0]
+        if end >= len(left) and not alike and (end, (matching, other)) in (ways[0], (end, (matching[:1], other[:1]))):
             return left, plain[len(left) : end], (matching, other)
-    raise AnswersBeginAlike(f"the answers {answers[0]!r} and {answers[1]!r} do not differ in their first token: they cannot be compared here")
+    end, (matching, other) = ways[0]
+    shorter = min(len(matching), len(other))
+    if end < len(left) or matching[:shorter] == other[:shorter]:
+        raise AnswersNotComparable(f"the answers {answers[0]!r} and {answers[1]!r} cannot be compared: {_why_not(matching, other, end < len(left))}")
+    return left, plain[len(left) : end], (matching, other)
+
+
+def _continued(
+    runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]
+) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Where the text's own ids end and the answers' begin, and theirs."""
+    joined = [tuple(runner.encode(text + answer)) for answer in answers]
+    end = min(_common(plain, ids) for ids in joined)
+    return end, (joined[0][end:], joined[1][end:])
+
+
+def _why_not(matching: Sequence[int], other: Sequence[int], merged: bool) -> str:
+    if merged:
+        return "this model's tokenizer merges their beginning with the prompt"
+    if tuple(matching) == tuple(other):
+        return "this model reads both as the same tokens"
+    return "one is the beginning of the other, so whatever makes it likelier raises both"
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

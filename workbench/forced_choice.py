@@ -1,9 +1,9 @@
 """Forced choice: which of two answers the model finds likelier, and by how much.
 
 1. Every context is run with the prompt in its slot (or bare), padded on the right, in batches of similar length.
-2. log p(answer | context) is read at the decision token; an answer of several tokens is teacher-forced, and its mean
-   log-probability per token is used, so that a shorter answer has no advantage.
-3. log-odds = log p(matching) - log p(not matching); the model chooses the matching answer where they are above 0.
+2. Each answer is scored whole, teacher-forced: the sum of its tokens' log-probabilities, normalised as the persona says
+   (`answer_tokens`, `Normalization`), so that answers may be of any length and begin alike.
+3. log-odds = score of the matching answer - score of the other; the model chooses the matching answer where they are above 0.
 
 Published metrics for comparison: CAA (Rimsky et al. 2024) reports p(A)/(p(A)+p(B)), which is `p` here.
 """
@@ -11,7 +11,8 @@ Published metrics for comparison: CAA (Rimsky et al. 2024) reports p(A)/(p(A)+p(
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from workbench.answer_tokens import AnswerTable
 from workbench.contexts import Context, Contexts, encode_prompt
+from workbench.errors import UserError
 from workbench.html_text import html_table
-from workbench.models import Runner, TokenLayout, pad_right, runner_for
+from workbench.models import Runner, TokenLayout, not_finite, pad_right, runner_for
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One entry a context, numpy float64. log_odds: log p(matching) - log p(not matching), nats, plus = shows the persona.
+    """One entry a context, numpy float64. log_odds: log p(matching) - log p(not matching), nats (normalised for text answers as their
+    persona says), plus = shows the persona.
     matching_first: the matching option stood first. group, item_id: what belongs together."""
 
     log_odds: Float[np.ndarray, " context"]
@@ -78,34 +82,50 @@ def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = 
 def answer_prompts(model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], batch_tokens: int = 8192) -> list[Answers]:
     """`answer` for each of several prompts, to rounding.
 
-    Where contexts differ left of the slot (a prompt behind the question) and answers are single tokens, what stands there is run once
-    for all prompts. Hooks then see prompts and suffixes apart from what stands left of them.
+    Where contexts differ left of the slot (a prompt after the question), what is left of it is run once for all prompts. Hooks then see
+    prompts and suffixes apart from what is left of them.
     """
     runner = runner_for(model)
     ids = [tuple(encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt) for prompt in prompts]
-    if contexts.shared_prefix or len(ids) < 2 or any(len(a) > 1 for context in contexts for a in context.answers):
+    if contexts.shared_prefix or len(ids) < 2:
         return [answer(runner, contexts, each, batch_tokens) for each in ids]
-    columns = np.stack([_behind(runner, context, ids, batch_tokens) for context in contexts])
+    columns = np.stack([_after_prefix(runner, context, ids, batch_tokens) for context in contexts])
+    check_answers(runner, [(context, prompt) for context in contexts for prompt in ids], columns)
     return [package(contexts, column) for column in columns.T]
 
 
 @torch.no_grad()
-def _behind(runner: Runner, context: Context, prompts: Sequence[tuple[int, ...]], batch_tokens: int) -> Float[np.ndarray, " prompt"]:
-    """Log-odds of a context's single-token answers with each prompt, behind the one run of what stands left of the slot."""
-    top, kv, found = runner.shape.n_layers, None, []
+def _after_prefix(runner: Runner, context: Context, prompts: Sequence[tuple[int, ...]], batch_tokens: int) -> Float[np.ndarray, " prompt"]:
+    """Log-odds of a context's answers with each prompt, after the one run of what is left of the slot."""
+    top, kv = runner.shape.n_layers, None
     if context.prefix_ids:
         _, kv = runner.run(runner.embed(torch.tensor([context.prefix_ids], device=runner.device)), 0, top, keep=True)
-    tails = [(*prompt, *context.suffix_ids) for prompt in prompts]
-    answers = torch.tensor([[a[0] for a in context.answers]], device=runner.device)
-    at_once = max(1, batch_tokens // max(map(len, tails)))
-    for start in range(0, len(tails), at_once):
-        some = tails[start : start + at_once]
-        last = torch.tensor([len(tail) - 1 for tail in some], device=runner.device)
-        forked = kv.fork(torch.zeros_like(last)) if kv is not None else None
-        resid = runner.run_at(runner.embed(pad_right(some).to(runner.device), len(context.prefix_ids)), 0, top, last, forked)
-        logits = runner.logits_of(resid[:, 0], answers.expand(len(some), -1))
-        found.append((logits[:, 0] - logits[:, 1]).double().cpu().numpy())
-    return np.concatenate(found)
+    branches = own_branches(context)
+    table = AnswerTable(branches, runner.device)
+    rows = [(p, b) for p in range(len(prompts)) for b in range(len(branches))]
+    found, at_once = np.zeros(len(prompts)), max(1, batch_tokens // max(len(p) + len(b.after_prompt) for p in prompts for b in branches))
+    for start in range(0, len(rows), at_once):
+        some = rows[start : start + at_once]
+        tails = [(*prompts[p], *branches[b].after_prompt) for p, b in some]
+        decision = torch.tensor([len(prompts[p]) + len(context.suffix_ids) - 1 for p, _ in some], device=runner.device)
+        forked = kv.fork(torch.zeros_like(decision)) if kv is not None else None
+        embedded = runner.embed(pad_right(tails).to(runner.device), len(context.prefix_ids))
+        members = [b for _, b in some]
+        if table.one_token:
+            logits = runner.logits_of(runner.run_at(embedded, 0, top, decision, forked)[:, 0], table.first[members])
+            values = logits[:, 0] - logits[:, 1]
+        else:
+            values = table.scores(runner, runner.run(embedded, 0, top, forked)[0], decision, members)
+        np.add.at(found, [p for p, _ in some], values.double().cpu().numpy() / len(branches))
+    return found
+
+
+def own_branches(context: Context) -> list[Context]:
+    """The sequences that a context's answers are read from: itself where they are single tokens."""
+    if context.one_token or context.branch is not None:
+        return [context]
+    n = len(context.branches)
+    return [replace(context, branch=k, n_branches=n) for k in range(n)]
 
 
 def package(contexts: Contexts, log_odds: np.ndarray) -> Answers:
@@ -119,35 +139,46 @@ def answer_each(
 ) -> Float[np.ndarray, " context"]:
     """Log-odds where every context has a prompt of its own (context i with prompts[i])."""
     runner = runner_for(model)
-    rows = [row for i, (c, p) in enumerate(zip(contexts, prompts, strict=True)) for row in _rows(i, c, p)]
-    scores = np.zeros((len(contexts), 2))
+    rows = [_Row(i, branch, p) for i, (c, p) in enumerate(zip(contexts, prompts, strict=True)) for branch in own_branches(c)]
+    scores = np.zeros(len(contexts))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for batch in _batches([rows[i] for i in order], batch_tokens):
-        for row, values in zip(batch, _score(runner, batch), strict=True):
-            for side, value in zip(row.sides, values, strict=True):
-                scores[row.context, side] = value
-    return scores[:, 0] - scores[:, 1]
+        for row, value in zip(batch, _score(runner, batch), strict=True):
+            scores[row.index] += value / row.branch.n_branches
+    check_answers(runner, list(zip(contexts, prompts, strict=True)), scores)
+    return scores
+
+
+def check_answers(runner: Runner, asked: Sequence[tuple[Context, tuple[int, ...] | None]], log_odds: Float[np.ndarray, ...]) -> None:
+    """UserError where a log-odds is no finite number: it names the question, and the block where the values began to be none."""
+    bad = np.flatnonzero(~np.isfinite(log_odds.reshape(-1)))
+    if len(bad):
+        context, prompt = asked[int(bad[0])]
+        where = not_finite(runner, own_branches(context)[0].sequence(prompt))
+        raise UserError(f"the question {context.item.question[:60]!r} has log-odds that are no finite number: {where}")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence to run: up to the decision token, then all but the last token of an answer; `answers` are scored on it."""
+    """One sequence to run: a branch of context number `index`, with its prompt."""
 
-    context: int
-    ids: tuple[int, ...]
-    decision: int
-    prompt: tuple[int, int]
-    answers: tuple[tuple[int, ...], ...]
-    sides: tuple[int, ...]
+    index: int
+    branch: Context
+    prompt_ids: tuple[int, ...] | None
 
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        return self.branch.sequence(self.prompt_ids)
 
-def _rows(index: int, context: Context, prompt_ids: tuple[int, ...] | None) -> list[_Row]:
-    ids = context.ids(prompt_ids)
-    start = len(context.prefix_ids)
-    span = (start, start + len(prompt_ids)) if prompt_ids is not None else (0, 0)
-    if all(len(a) == 1 for a in context.answers):
-        return [_Row(index, ids, len(ids) - 1, span, context.answers, (0, 1))]
-    return [_Row(index, (*ids, *a[:-1]), len(ids) - 1, span, (a,), (side,)) for side, a in enumerate(context.answers)]
+    @property
+    def decision(self) -> int:
+        return len(self.ids) - len(self.branch.tail) - 1
+
+    @property
+    def prompt(self) -> tuple[int, int]:
+        """First and one-past-last position of the prompt."""
+        start = len(self.branch.prefix_ids)
+        return (0, 0) if self.prompt_ids is None else (start, start + len(self.prompt_ids))
 
 
 def _batches(rows: list[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
@@ -163,20 +194,19 @@ def _batches(rows: list[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
 
 
 @torch.no_grad()
-def _score(runner: Runner, batch: list[_Row]) -> list[list[float]]:
-    """Mean log-probability per token of every answer of every row."""
+def _score(runner: Runner, batch: list[_Row]) -> Float[np.ndarray, " row"]:
+    """What each row reads of its context's log-odds."""
     ids = pad_right([row.ids for row in batch]).to(runner.device)
     as_tensor = lambda values: torch.tensor(values, device=runner.device)  # noqa: E731
     decision = as_tensor([row.decision for row in batch])
     layout = TokenLayout(as_tensor([r.prompt[0] for r in batch]), as_tensor([r.prompt[1] for r in batch]), decision)
-    spans = [max(len(a) for a in row.answers) for row in batch]
+    table = AnswerTable([row.branch for row in batch], runner.device)
     with runner.placed(layout):
-        if max(spans) == 1:
-            wanted = runner.run_at(runner.embed(ids), 0, runner.shape.n_layers, decision)[:, 0]
+        if table.one_token:
+            resid = runner.run_at(runner.embed(ids), 0, runner.shape.n_layers, decision)[:, 0]
         else:
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
-            where = [(r, row.decision + k) for r, (row, n) in enumerate(zip(batch, spans, strict=True)) for k in range(n)]
-            wanted = resid[[r for r, _ in where], [pos for _, pos in where]]
-    log_probs = runner.logits(wanted).log_softmax(dim=-1)
-    starts = np.cumsum([0, *spans[:-1]])
-    return [[float(log_probs[range(s, s + len(a)), list(a)].mean()) for a in row.answers] for row, s in zip(batch, starts, strict=True)]
+    if table.one_token:
+        log_probs = runner.log_probs_of(resid, table.first).double().cpu().numpy()
+        return log_probs[:, 0] - log_probs[:, 1]
+    return table.scores(runner, resid, decision, range(len(batch))).double().cpu().numpy()

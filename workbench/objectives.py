@@ -14,7 +14,7 @@ Sign: plus is more of the persona; `-objective` suppresses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -22,20 +22,74 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.answer_tokens import LOG_ODDS, MATCHING, OTHER, AnswerTable
 from workbench.contexts import Contexts, allowed_ids
 from workbench.errors import UserError
-from workbench.models import Runner, Site, pad_right, runner_for
+from workbench.models import Runner, Site, not_finite, pad_right, runner_for
 
 
 @dataclass(frozen=True)
 class Readout:
     """The decision tokens of a batch. resid: float32 activations by site. final: the residual after the last block (None
-    unless asked for). answers: first token of the matching and the not matching answer, a row each."""
+    unless asked for). answers: first token of the matching and the not matching answer, a row each. whole: how the answers are read where
+    they are more than one token each (None otherwise)."""
 
     resid: dict[Site, Float[Tensor, "batch d_model"]]
     final: Float[Tensor, "batch d_model"] | None
     answers: Int[Tensor, "batch 2"]
     runner: Runner
+    whole: WholeAnswers | None = None
+
+    @classmethod
+    def of(
+        cls,
+        runner: Runner,
+        caught: Mapping[Site, Float[Tensor, "batch pos d_model"]],
+        stream: Float[Tensor, "batch pos d_model"] | None,
+        decision: Int[Tensor, " batch"],
+        table: AnswerTable,
+        members: Sequence[int] | Tensor,
+    ) -> Readout:
+        """The readout of a run.
+
+        Args:
+            runner: the model.
+            caught: activations at the sites, all positions (or the decision token alone).
+            stream: residuals after the last block, or None where no objective needs them.
+            decision: position of each row's decision token.
+            table: the answers of (branched) contexts.
+            members: each row's context in the table.
+        """
+        members = torch.as_tensor(members, device=decision.device)
+        rows = torch.arange(len(decision), device=decision.device)
+
+        def at_decision(activation: Tensor) -> Tensor:
+            return activation[:, 0] if activation.shape[1] == 1 else activation[rows, decision]
+
+        whole = None if stream is None or table.one_token else WholeAnswers(stream, decision, table, members.cpu())
+        read = {site: at_decision(activation).float() for site, activation in caught.items()}
+        return cls(read, None if stream is None else at_decision(stream), table.first[members], runner, whole)
+
+    def answer_scores(self, sides: tuple[float, float]) -> Float[Tensor, " batch"]:
+        """What the two answers' scores add up to (`answer_tokens`), nats. UserError where the last block's residuals were not kept."""
+        if self.whole is not None:
+            return self.whole.table.scores(self.runner, self.whole.stream, self.whole.decision, self.whole.members, sides)
+        if sides == LOG_ODDS:
+            logits = self.runner.logits_of(self.final, self.answers)
+            return logits[:, 0] - logits[:, 1]
+        side = sides.index(1.0)
+        chosen = self.answers[:, side : side + 1]
+        return (self.runner.logits_of(self.final, chosen) - self.runner.log_normalizer(self.final)[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class WholeAnswers:
+    """Where the tokens of a batch's answers are read. stream: residuals after the last block. members: rows' contexts in the table."""
+
+    stream: Float[Tensor, "batch pos d_model"]
+    decision: Int[Tensor, " batch"]
+    table: AnswerTable
+    members: Int[Tensor, " batch"]
 
 
 class Objective:
@@ -244,7 +298,7 @@ def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequen
 
 @dataclass(frozen=True)
 class AnswerLogOddsObjective(_Scaled):
-    """Logit of the matching answer's first token minus that of the not matching one: log-odds between the two, in nats."""
+    """Score of the matching answer minus that of the other one, whole answers: the log-odds that `answer` reports, in nats."""
 
     scale: ObjectiveScale = ObjectiveScale()
 
@@ -253,9 +307,8 @@ class AnswerLogOddsObjective(_Scaled):
         return True
 
     def raw(self, readout: Readout) -> Float[Tensor, " batch"]:
-        """Matching minus not matching logit, nats."""
-        logits = readout.runner.logits_of(readout.final, readout.answers)
-        return logits[:, 0] - logits[:, 1]
+        """Matching minus not matching answer, nats."""
+        return readout.answer_scores(LOG_ODDS)
 
 
 def answer_log_odds() -> AnswerLogOddsObjective:
@@ -265,7 +318,7 @@ def answer_log_odds() -> AnswerLogOddsObjective:
 
 @dataclass(frozen=True)
 class AnswerLogProbObjective(Objective):
-    """Log-probability (nats) of the first token of one answer; side 0: matching, 1: not matching (GCG's objective)."""
+    """Log-probability (nats) of one answer, whole; side 0: matching, 1: not matching (GCG's objective)."""
 
     side: int = 0
 
@@ -278,8 +331,7 @@ class AnswerLogProbObjective(Objective):
         return 1 if self.side == 0 else -1
 
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
-        log_probs = readout.runner.logits(readout.final).log_softmax(-1)
-        return log_probs.gather(-1, readout.answers[:, self.side : self.side + 1])[:, 0]
+        return readout.answer_scores(MATCHING if self.side == 0 else OTHER)
 
 
 @dataclass(frozen=True)
@@ -298,6 +350,8 @@ class HoldObjective(Objective):
         return self.inner.needs_final
 
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
+        if readout.whole is not None and readout.whole.table.n_branches > 1 and self.inner.needs_final:
+            raise UserError("an answer of several tokens cannot be held at a value: hold a direction or latents, or use one-token answers")
         return -((self.inner.score(readout) - self.value) ** 2)
 
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
@@ -348,12 +402,19 @@ def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8
 
 @torch.no_grad()
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
-    """The readout of every context with one prompt (None: bare), in the order of the contexts; plain passes, no sharing."""
+    """The readout of every context (of every branch, where answers need more than one) with one prompt (None: bare), in the order of the
+    contexts; plain passes, no sharing. UserError where a score is no finite number."""
     runner = runner_for(model)
-    rows = [c.ids(prompt_ids) for c in contexts]
-    at = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
-    everyone = torch.arange(len(rows), device=runner.device)
+    branched = contexts.branched if objective.needs_final else contexts
+    rows = [c.sequence(prompt_ids) for c in branched]
+    decision = torch.tensor([len(c.ids(prompt_ids)) - 1 for c in branched], device=runner.device)
     with runner.capture(objective.sites) as caught:
         resid, _ = runner.run(runner.embed(pad_right(rows).to(runner.device)), 0, objective.depth(runner.shape.n_layers))
-    answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
-    return Readout({s: a[everyone, at].float() for s, a in caught.items()}, resid[everyone, at] if objective.needs_final else None, answers, runner)
+    table = AnswerTable(branched, runner.device)
+    stream = resid if objective.needs_final else None
+    found = Readout.of(runner, caught, stream, decision, table, range(len(rows)))
+    values = [*found.resid.values(), *([] if found.final is None else [found.final])]
+    bad = next((int((~v.isfinite()).any(-1).nonzero()[0, 0]) for v in values if not v.isfinite().all()), None)
+    if bad is not None:
+        raise UserError(f"the question {branched[bad].item.question[:60]!r} gives values that are no finite numbers: {not_finite(runner, rows[bad])}")
+    return found

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from workbench.answer_tokens import AnswerBranch, answer_branches
 from workbench.personas import Item
 
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
@@ -22,7 +23,11 @@ class Context:
     decision token for the matching and the not matching answer. matching_first: the matching option is the first one shown.
 
     lead: white space between prefix_text and the prompt that belongs to the prompt's first token, as most tokenizers have it: the
-    prompt's tokens then begin with it, its text is told without it."""
+    prompt's tokens then begin with it, its text is told without it.
+
+    weights: what each token of the two answers counts in the answer's score; offsets: added to the two scores (both 1 and 0 unless a
+    normalization says otherwise). branch: which of the sequences that its answers are read from (`answer_tokens`) this context stands
+    for, of `n_branches`; None: the context as a whole."""
 
     item: Item
     matching_first: bool
@@ -32,11 +37,50 @@ class Context:
     suffix_ids: tuple[int, ...]
     bare_ids: tuple[int, ...]
     answers: tuple[tuple[int, ...], tuple[int, ...]]
+    weights: tuple[float, float] = (1.0, 1.0)
+    offsets: tuple[float, float] = (0.0, 0.0)
+    branch: int | None = None
+    n_branches: int = 1
     lead: str = ""
 
     def around(self, prompt: str) -> str:
         """The whole text with a prompt's text in the slot."""
         return self.prefix_text + self.lead + prompt + self.suffix_text
+
+    @property
+    def one_token(self) -> bool:
+        """True where the log-odds are the difference of two logits at the decision token."""
+        return all(len(a) == 1 for a in self.answers) and self.weights == (1.0, 1.0) and self.offsets == (0.0, 0.0)
+
+    @property
+    def branches(self) -> tuple[AnswerBranch, ...]:
+        """The sequences that its answers are read from."""
+        return answer_branches(self.answers, self.weights)
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """Ids that are run after the decision token, to score the answers of this branch."""
+        return self._own.tail
+
+    @property
+    def reads(self) -> tuple[tuple[int, int, float, float], ...]:
+        """What of the answers is read on this branch, multiplied by the number of branches (see `AnswerBranch`)."""
+        n = self.n_branches
+        return tuple((place, token, n * mine, n * other) for place, token, mine, other in self._own.reads)
+
+    @property
+    def _own(self) -> AnswerBranch:
+        found = () if self.branch is None else self.branches
+        return found[self.branch] if self.branch is not None and self.branch < len(found) else AnswerBranch()
+
+    def sequence(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
+        """`ids`, and behind them the tail."""
+        return (*self.ids(prompt_ids), *self.tail)
+
+    @property
+    def after_prompt(self) -> tuple[int, ...]:
+        """All ids that are run after the prompt: the suffix and the tail."""
+        return (*self.suffix_ids, *self.tail)
 
     def ids(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
         """Token ids up to and with the decision token; None means "no prompt"."""
@@ -70,6 +114,15 @@ class Contexts(Sequence[Context]):
     def shared_prefix(self) -> bool:
         """True where every context has the same ids left of the slot (the system slot): the prompt is then run once."""
         return len({context.prefix_ids for context in self.items}) == 1
+
+    @property
+    def branched(self) -> Contexts:
+        """The contexts with each one's branches in its place, as many for all: a mean over them is the mean over the contexts. The
+        contexts themselves where all answers are single tokens, or where they are branches already."""
+        if all(c.one_token or c.branch is not None for c in self.items):
+            return self
+        n = max(len(c.branches) for c in self.items)
+        return replace(self, items=tuple(replace(c, branch=k, n_branches=n) for c in self.items for k in range(n)))
 
     def take(self, n: int, seed: int = 0) -> Contexts:
         """n contexts drawn without replacement (all of them when there are fewer), in their old order."""

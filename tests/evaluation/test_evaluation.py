@@ -151,9 +151,11 @@ def test_the_scorecard_has_a_chance_level_and_a_count_for_every_metric():
     assert "<table" in card._repr_html_()
 
 
-def test_options_that_begin_alike_are_missing_from_the_text_metric_not_an_error():
+def test_options_that_begin_alike_are_compared_and_beginnings_are_missing():
     """Published myopic-reward rows hold "Option A" and "Option B": the whole scorecard once failed for them."""
     alike = replace(SPLIT.items[0], id="alike", matching="yes indeed", not_matching="yes never")
+    assert evaluate(MODEL, replace(SPLIT, items=(*SPLIT.items[:3], alike)))["text"].value.n == 4
+    alike = replace(alike, not_matching="yes")
     both = evaluate(MODEL, replace(SPLIT, items=(*SPLIT.items[:3], alike)))
     assert both["text"].missing == 1 and both["text"].value.n == 3 and both["letters"].value.n == 8
     assert "text" not in set(evaluate(MODEL, replace(SPLIT, items=(alike, replace(alike, id="second")))).table["metric"])

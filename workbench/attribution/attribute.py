@@ -41,8 +41,8 @@ def attribute(
     """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
 
     prompt: text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`). targets: directions,
-    objectives, or a mapping of names to them; the answer's log-odds always come first (read at the answers' first tokens,
-    also where an answer has several). estimators: names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is
+    objectives, or a mapping of names to them; the answer's log-odds always come first (of whole answers, as
+    the comparison counts them). estimators: names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is
     always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
     mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
     and beside them, and hold the prompt's doses against those of steering along the first direction. nodes: the so many heads
@@ -74,18 +74,8 @@ def attribute(
     total = problem.with_prompt - problem.without_prompt
     return Ledger(
         ids, tokens, runner.decode(ids).strip(), problem.targets, estimates, contexts.groups, total,
-        pairs=found, seconds=seconds, caution=_caution(contexts), mediation=split, path=carriers, circuit=graph, dose=doses,
+        pairs=found, seconds=seconds, mediation=split, path=carriers, circuit=graph, dose=doses,
     )  # fmt: skip
-
-
-def _caution(contexts: Contexts) -> str:
-    longer = sum(any(len(answer) > 1 for answer in context.answers) for context in contexts)
-    if not longer:
-        return ""
-    return (
-        f"The answer's log-odds are read at the answers' first tokens; in {longer} of {len(contexts)} questions an answer goes on "
-        "after it, which the comparison counts and this table does not."
-    )
 
 
 def _prompt_ids(runner: Any, prompt: Any, contexts: Contexts) -> Ids:

@@ -80,8 +80,8 @@ def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> Promp
 
 
 def about_answer(problem: AttributionProblem) -> AttributionProblem:
-    """The same problem, scored on the answer's log-odds alone."""
-    return replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),)))
+    """The same problem, scored on the answer's log-odds alone, with a row for every branch of the answers."""
+    return replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))).branched
 
 
 def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "layer unit place"]:

@@ -2,13 +2,14 @@
 
 1. `scores`: any number of token sequences in the slot, exactly, without a graph.
 2. `embedded`: the prompt given as embeddings, with a graph, for the gradient estimators.
-Both run plain passes padded on the right, only as deep as the targets need, and read at each context's decision token.
+Both run plain passes padded on the right, only as deep as the targets need, and read at each context's decision token; answers of
+several tokens are read whole, at the positions that predict them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.answer_tokens import AnswerTable
 from workbench.attribution.attribution_targets import AttributionTargets
 from workbench.contexts import Context, Contexts, allowed_ids
-from workbench.models import Runner, Site, TokenLayout, pad_right
+from workbench.errors import UserError
+from workbench.models import Runner, Site, TokenLayout, not_finite, pad_right
 from workbench.objectives import Readout
 
 Ids = tuple[int, ...]
@@ -26,11 +29,13 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Sequences ready to run: ids padded on the right, where each one's decision token and prompt are, answers' first tokens."""
+    """Sequences ready to run: ids padded on the right, where each one's decision token and prompt are, their
+    answers, and how long each is (behind the decision token: answer tokens)."""
 
     ids: Int[Tensor, "batch pos"]
     layout: TokenLayout
-    answers: Int[Tensor, "batch 2"]
+    answers: AnswerTable
+    length: Int[Tensor, " batch"]
 
 
 @dataclass(frozen=True)
@@ -54,53 +59,72 @@ class AttributionProblem:
         """Scores of the bare questions: no prompt and no slot."""
         return self.scores([None])[0]
 
+    @cached_property
+    def branched(self) -> AttributionProblem:
+        """The problem with each context's answer branches in its place where the targets need them (`answer_tokens`): means over them are
+        means over the contexts, and every row reads its part of the answer. For estimators that look at rows."""
+        return replace(self, contexts=self.contexts.branched) if self.targets.needs_final else self
+
     def scores(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
         """Float64 scores of every prompt in every context; None is "no prompt". An empty prompt leaves an empty slot."""
-        jobs = [(p, c) for p in range(len(prompts)) for c in range(len(self.contexts))]
-        lengths = [len(self.contexts[c].ids(prompts[p])) for p, c in jobs]
-        found = np.zeros((len(prompts), len(self.contexts), len(self.targets.items)))
+        contexts = self.branched.contexts
+        jobs = [(p, c) for p in range(len(prompts)) for c in range(len(contexts))]
+        lengths = [len(contexts[c].sequence(prompts[p])) for p, c in jobs]
+        found = np.zeros((len(prompts), len(contexts), len(self.targets.items)))
         for batch in self._batches(lengths):
             chosen = [jobs[i] for i in batch]
-            rows = self.rows([self.contexts[c] for _, c in chosen], [prompts[p] for p, _ in chosen])
+            rows = self.rows([contexts[c] for _, c in chosen], [prompts[p] for p, _ in chosen])
             with torch.no_grad():
                 scored = self.run(rows, self.runner.embed(rows.ids))
             for (p, c), values in zip(chosen, scored.double().cpu().numpy(), strict=True):
                 found[p, c] = values
-        return found
+        return self.over_branches(found)
+
+    def over_branches(self, found: Float[np.ndarray, "prompt branch target"]) -> Float[np.ndarray, "prompt context target"]:
+        """Scores of the contexts from those of their branches; UserError where one is no finite number."""
+        bad = np.argwhere(~np.isfinite(found))
+        if len(bad):
+            context = self.branched.contexts[int(bad[0][1])]
+            where = not_finite(self.runner, context.sequence(self.prompt))
+            raise UserError(f"the question {context.item.question[:60]!r} has a score that is no finite number: {where}")
+        each = found.shape[1] // len(self.contexts)
+        return found.reshape(len(found), len(self.contexts), each, found.shape[-1]).mean(axis=2)
 
     def embedded(self, members: Sequence[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]) -> Float[Tensor, "batch target"]:
         """Scores with the prompt given as what it adds to the residual stream, for the contexts with these indices."""
-        contexts = [self.contexts[i] for i in members]
+        each = len(self.branched.contexts) // len(self.contexts)
+        contexts = [self.branched.contexts[each * i + k] for i in members for k in range(each)]
         rows = self.rows(contexts, [self.prompt] * len(contexts))
         with torch.no_grad():
             resid = self.runner.embed(rows.ids)
         batch = torch.arange(len(contexts), device=resid.device)[:, None]
         places = rows.layout.prompt_start[:, None] + torch.arange(len(self.prompt), device=resid.device)
-        return self.run(rows, resid.index_put((batch, places), embeddings.to(resid.dtype)))
+        whole = resid.index_put((batch, places), embeddings.repeat_interleave(each, 0).to(resid.dtype))
+        return self.run(rows, whole).unflatten(0, (len(members), each)).mean(1)
 
     def run(self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
         """Scores of rows that start from these residuals before block `start`, behind which all targets must be read; edits that are
         set act and find the layout."""
-        everyone = torch.arange(len(resid), device=resid.device)
         with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
             last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))
-        at = rows.layout.decision
-        read = {site: activation[everyone, at].float() for site, activation in caught.items()}
-        return self.targets.score(Readout(read, last[everyone, at] if self.targets.needs_final else None, rows.answers, self.runner))
+        stream = last if self.targets.needs_final else None
+        return self.targets.score(Readout.of(self.runner, caught, stream, rows.layout.decision, rows.answers, range(len(resid))))
 
     def rows(self, contexts: Sequence[Context], prompts: Sequence[Ids | None]) -> ScoredRows:
         """Contexts, each with a prompt of its own in the slot."""
         device = self.runner.device
-        sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
+        sequences = [c.sequence(p) for c, p in zip(contexts, prompts, strict=True)]
         start = torch.tensor([0 if p is None else len(c.prefix_ids) for c, p in zip(contexts, prompts, strict=True)], device=device)
         stop = start + torch.tensor([0 if p is None else len(p) for p in prompts], device=device)
-        decision = torch.tensor([len(s) - 1 for s in sequences], device=device)
-        answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=device)
-        return ScoredRows(pad_right(sequences).to(device), TokenLayout(start, stop, decision), answers)
+        decision = torch.tensor([len(s) - len(c.tail) - 1 for s, c in zip(sequences, contexts, strict=True)], device=device)
+        length = torch.tensor([len(s) for s in sequences], device=device)
+        return ScoredRows(pad_right(sequences).to(device), TokenLayout(start, stop, decision), AnswerTable(contexts, device), length)
 
     def context_batches(self, copies: int = 1) -> Iterator[list[int]]:
         """Indices of contexts, in batches that stay within batch_tokens when each is run `copies` times."""
-        yield from self._batches([copies * len(c.ids(self.prompt)) for c in self.contexts])
+        contexts = self.branched.contexts
+        each = len(contexts) // len(self.contexts)
+        yield from self._batches([copies * each * len(c.sequence(self.prompt)) for c in contexts[::each]])
 
     def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
         """What the prompt's tokens add to the residual stream, at their true positions in each context."""

@@ -133,6 +133,7 @@ def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, grap
     """The circuit of `size` nodes. n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
     graphs beside it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20)
     forward passes a context."""
+    problem = problem.branched
     answer = nodes.about_answer(problem)
     neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)
     ends = np.mean([[_scores(answer, other, everything) for everything in (_none(answer), ~_none(answer))] for other in neutral], axis=0)

@@ -1,7 +1,7 @@
 """Heads and MLPs at places of the text: the grid that the path and the circuit are made of, and how a part of it is patched.
 
 1. A unit is an attention head (read at z) or an MLP (read at its output) of one layer. A place is one prompt token, the rest of the
-   question, or the decision token. A node is a unit at a place.
+   question, or the decision token (with the answer's tokens after it, where answers have several). A node is a unit at a place.
 2. A clean run has the prompt in the slot; a corrupted run has neutral tokens of the same number, everything else equal. Left
    of the prompt both runs are the same, so nodes there would carry nothing and are left out.
 3. Patching a set of nodes: in the clean run each of them gives what it gave in the corrupted run; everything behind it follows.
@@ -131,4 +131,5 @@ def _places(problem: AttributionProblem, rows: ScoredRows) -> Bool[Tensor, "plac
     at = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
     start, decision = rows.layout.prompt_start[:, None], rows.layout.decision[:, None]
     tokens = [(at == start + i) & (at < decision) for i in range(len(problem.prompt))]
-    return torch.stack([*tokens, (at >= rows.layout.prompt_stop[:, None]) & (at < decision), at == decision])
+    answer = (at >= decision) & (at < rows.length[:, None])
+    return torch.stack([*tokens, (at >= rows.layout.prompt_stop[:, None]) & (at < decision), answer])

@@ -106,11 +106,11 @@ class MediationResult:
 
 
 def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[MediationResult, ...]:
-    """Each mediator's share of the prompt's effect on the answer's log-odds (first tokens). Four forward passes a context and
+    """Each mediator's share of the prompt's effect on the answer's log-odds. Four forward passes a context and
     mediator. Raises UserError for unknown positions."""
     if positions not in ("decision", "question"):
         raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
-    answer = replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),)))
+    answer = replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))).branched
     return tuple(_mediate(answer, mediator, positions) for mediator in through)
 
 

@@ -125,11 +125,12 @@ def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, 
     here = change[torch.arange(len(at), device=at.device), at].float()
     plain = {site: g.parts[site][0] for site in targets.sites}
     moved = {site: x + here * (sender[0] <= site.layer) for site, x in plain.items()}
-    last = g.parts[Site(g.problem.runner.shape.n_layers - 1)][0]
-    scores = [
-        targets.score(Readout(resid, final.to(change.dtype), g.pair.clean.answers, g.problem.runner))
-        for resid, final in ((plain, last), (moved, last + here))
-    ]
+    rows, last = torch.arange(len(at), device=at.device), g.before[-1]
+    after = last.index_put((rows, at), last[rows, at] + here.to(last.dtype))
+    scores = []
+    for resid, stream in ((plain, last), (moved, after)):
+        single = {site: x[:, None] for site, x in resid.items()}
+        scores.append(targets.score(Readout.of(g.problem.runner, single, stream, at, g.pair.clean.answers, range(len(at)))))
     return scores[0] - scores[1]
 
 

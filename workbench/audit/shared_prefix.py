@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from workbench.answer_tokens import AnswerTable
 from workbench.attribution import AttributionProblem
 from workbench.attribution.attribution_problem import Ids
 from workbench.contexts import Contexts
@@ -29,15 +30,16 @@ def shares(contexts: Contexts) -> bool:
 @torch.no_grad()
 def behind_prompts(problem: AttributionProblem, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
     """Float64 scores as `AttributionProblem.scores` gives them; None is "no prompt"."""
-    found = np.zeros((len(prompts), len(problem.contexts), len(problem.targets.items)))
+    branched, each = problem.branched, len(problem.branched.contexts) // len(problem.contexts)
+    found = np.zeros((len(prompts), len(branched.contexts), len(problem.targets.items)))
     bare = [p for p, ids in enumerate(prompts) if ids is None]
-    found[bare] = problem.scores([None] * len(bare))
+    found[bare] = np.repeat(problem.scores([None] * len(bare)), each, axis=1)
     for members in _equal_lengths(problem, prompts):
         prefix = problem.contexts[0].prefix_ids
         ids = torch.tensor([(*prefix, *(prompts[p] or ())) for p in members], device=problem.runner.device)
         _, kv = problem.runner.run(problem.runner.embed(ids), 0, problem.targets.depth(problem.runner.shape.n_layers), keep=True)
-        found[members] = _suffixes(problem, kv, len(members))
-    return found
+        found[members] = _suffixes(branched, kv, len(members))
+    return problem.over_branches(found)
 
 
 def _equal_lengths(problem: AttributionProblem, prompts: Sequence[Ids | None]) -> Iterator[list[int]]:
@@ -54,19 +56,18 @@ def _equal_lengths(problem: AttributionProblem, prompts: Sequence[Ids | None]) -
 def _suffixes(problem: AttributionProblem, kv: KeyValueCache, n_prompts: int) -> Float[np.ndarray, "prompt context target"]:
     """Scores of all contexts behind these prompts."""
     runner, contexts, targets = problem.runner, problem.contexts, problem.targets
-    found = np.zeros((n_prompts, len(contexts), len(targets.items)))
-    jobs = sorted(((p, c) for p in range(n_prompts) for c in range(len(contexts))), key=lambda job: len(contexts[job[1]].suffix_ids))
-    at_once = max(1, problem.batch_tokens // max(len(context.suffix_ids) for context in contexts))
+    found, table = np.zeros((n_prompts, len(contexts), len(targets.items))), AnswerTable(contexts, runner.device)
+    jobs = sorted(((p, c) for p in range(n_prompts) for c in range(len(contexts))), key=lambda job: len(contexts[job[1]].after_prompt))
+    at_once = max(1, problem.batch_tokens // max(len(context.after_prompt) for context in contexts))
     for k in range(0, len(jobs), at_once):
         batch = jobs[k : k + at_once]
         tensor = lambda values: torch.tensor(values, device=runner.device)  # noqa: E731
-        ids = pad_right([contexts[c].suffix_ids for _, c in batch]).to(runner.device)
-        rows, at = torch.arange(len(batch), device=runner.device), tensor([len(contexts[c].suffix_ids) - 1 for _, c in batch])
+        ids = pad_right([contexts[c].after_prompt for _, c in batch]).to(runner.device)
+        decision = tensor([len(contexts[c].suffix_ids) - 1 for _, c in batch])
         with runner.capture(targets.sites) as caught:
             resid, _ = runner.run(runner.embed(ids, kv.length), 0, targets.depth(runner.shape.n_layers), kv.fork(tensor([p for p, _ in batch])))
-        read = {site: activation[rows, at].float() for site, activation in caught.items()}
-        answers = tensor([[answer[0] for answer in contexts[c].answers] for _, c in batch])
-        scored = targets.score(Readout(read, resid[rows, at] if targets.needs_final else None, answers, runner))
+        stream = resid if targets.needs_final else None
+        scored = targets.score(Readout.of(runner, caught, stream, decision, table, [c for _, c in batch]))
         places = np.array(batch)
         found[places[:, 0], places[:, 1]] = scored.double().cpu().numpy()
     return found

@@ -28,7 +28,6 @@ from workbench.audit.prompt_words import PromptWords
 from workbench.audit.sampled_intervals import sampled_interval
 from workbench.audit.shared_prefix import behind_prompts, shares
 from workbench.contexts import Contexts, encode_prompt
-from workbench.forced_choice import answer_each
 from workbench.models import Runner
 from workbench.statistics import Interval, cluster_interval, holm, sign_flip_p
 
@@ -102,13 +101,8 @@ class WordProblem(AttributionProblem):
         return self.of_ids([self._ids(chosen) for chosen in prompts])
 
     def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Scores of token sequences. The answer's column counts the whole answers, also where they have several tokens."""
-        found = behind_prompts(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
-        if any(len(answer) > 1 for context in self.contexts for answer in context.answers):
-            every = [context for _ in prompts for context in self.contexts]
-            each = answer_each(self.runner, every, [ids for ids in prompts for _ in self.contexts], self.batch_tokens)
-            found[:, :, 0] = each.reshape(len(prompts), -1)
-        return found
+        """Scores of token sequences."""
+        return behind_prompts(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
 
     def _ids(self, chosen: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if not chosen:

@@ -122,6 +122,6 @@ def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for row, context in enumerate(batch):
             log_probs = runner.logits(resid[row, : last[row] + 1]).log_softmax(-1)
-            masses.append(float(sum(log_probs[-1, a[0]].exp() for a in context.answers)))
+            masses.append(float(sum(log_probs[-1, token].exp() for token in {a[0] for a in context.answers})))
             losses.append(-log_probs[:-1].gather(-1, ids[row, 1 : last[row] + 1, None])[:, 0].cpu())
     return ModelVitals(sum(masses) / len(masses), float(torch.cat(losses).mean()))

@@ -3,7 +3,7 @@
 What a prompt of this length could do if it did not have to be made of words: an upper bound that no text can be held to.
 1. Vectors stand where the prompt's tokens would, in the residual stream before the first block; they begin as the embeddings of
    random allowed tokens.
-2. Adam lowers the mean of -log sigmoid(sign x log-odds) of the answers' first tokens over random batches of the search contexts.
+2. Adam lowers the mean of -log sigmoid(sign x log-odds) over random batches of the search contexts.
 3. The token nearest to each vector (cosine among the embeddings of all tokens that a prompt may hold) is named: what it would be
    as text, with the cosine that says how little that means.
 """
@@ -19,13 +19,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.answer_tokens import AnswerTable
 from workbench.budget import Cost
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import Condition, as_contexts, signed, spending
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.contexts import Context, Contexts, Slot, allowed_ids
 from workbench.errors import UserError
-from workbench.forced_choice import Answers, answer
+from workbench.forced_choice import Answers, answer, own_branches
 from workbench.html_text import visible
 from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.personas import Sign, Split
@@ -137,16 +138,21 @@ def _put_in(
 
 
 def _log_odds(runner: Runner, contexts: list[Context], vectors: Float[Tensor, "prompt_pos d_model"]) -> Float[Tensor, " context"]:
-    """Log-odds of the answers' first tokens at the decision token, differentiable in the vectors."""
-    rows = [context.ids(_placeholder(runner, len(vectors))) for context in contexts]
-    decision = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
-    start = torch.tensor([len(context.prefix_ids) for context in contexts], device=runner.device)
+    """Log-odds of the contexts' answers, differentiable in the vectors."""
+    branches = [own_branches(context) for context in contexts]
+    every, placeholder = [branch for some in branches for branch in some], _placeholder(runner, len(vectors))
+    rows = [branch.sequence(placeholder) for branch in every]
+    decision = torch.tensor([len(branch.ids(placeholder)) - 1 for branch in every], device=runner.device)
+    start = torch.tensor([len(branch.prefix_ids) for branch in every], device=runner.device)
     embedded = runner.embed(pad_right(rows).to(runner.device)).detach()
     resid, _ = runner.run(_put_in(embedded, vectors, start), 0, runner.shape.n_layers)
-    logits = runner.logits(resid[torch.arange(len(rows), device=runner.device), decision])
-    first = torch.tensor([[a[0] for a in context.answers] for context in contexts], device=runner.device)
-    matching, other = logits.gather(-1, first).unbind(-1)
-    return matching - other
+    table = AnswerTable(every, runner.device)
+    if table.one_token:
+        logits = runner.logits(resid[torch.arange(len(rows), device=runner.device), decision])
+        matching, other = logits.gather(-1, table.first).unbind(-1)
+        return matching - other
+    scores = table.scores(runner, resid, decision, range(len(rows))).split([len(some) for some in branches])
+    return torch.stack([part.mean() for part in scores])
 
 
 def _build(context: BuildContext) -> list[SoftPrompt]:

@@ -69,7 +69,7 @@ def own_choices(
     """Context i with prompts[i] in its slot (None: bare), read at the decision token, scored by the model's own log-odds."""
     sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
     sites = [Site(layer) for layer in layers]
-    if all(len(a) == 1 for c in contexts for a in c.answers):
+    if all(c.one_token for c in contexts):
         found, log_odds = _choices_in_one_pass(runner, contexts, sequences, sites)
     else:
         found = collect(runner, sequences, sites)

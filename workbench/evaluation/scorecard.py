@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.contexts import AnswersBeginAlike, Slot, make_contexts
+from workbench.contexts import AnswersNotComparable, Slot, make_contexts
 from workbench.contexts import Metric as Kind
 from workbench.evaluation.judges import REFUSAL, Judge, judge_all
 from workbench.evaluation.open_answers import open_answers
@@ -76,20 +76,21 @@ def _letters(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | 
 
 
 def _text(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[ScorecardMetric]:
-    """The choice by the options' texts. Items whose options begin with the same token ("Option A", "Option B") cannot be told apart there: they
-    are counted as missing; where that is all of them, there is no such metric."""
+    """The choice by the options' texts. Items of which one option is the beginning of the other cannot be compared: they are counted as
+    missing; where that is all of them, there is no such metric."""
     asked = split if n is None else split.take(n, seed)
     told = replace(asked, items=tuple(item for item in asked.items if _comparable(model, asked, item, slot)))
     if not told.items:
         return []
-    found = _choice(model, told, "text", prompt, slot, None, seed, "text", "persona's answer likelier, mean over its tokens")
+    meaning = f"persona's answer likelier, whole answers by {split.persona.normalization}"
+    found = _choice(model, told, "text", prompt, slot, None, seed, "text", meaning)
     return [replace(found, missing=len(asked.items) - len(told.items))]
 
 
 def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
     try:
         make_contexts(model, replace(split, items=(item,)), slot, "text", "original")
-    except AnswersBeginAlike:
+    except AnswersNotComparable:
         return False
     return True
 

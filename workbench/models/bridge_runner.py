@@ -29,11 +29,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformer_lens.model_bridge import AttentionBridge, TransformerBridge
 from transformers import DynamicCache
 
 from workbench.errors import UserError
+from workbench.models.output_head import find_output_head
 from workbench.models.runner import KeyValueCache, ModelShape, Runner
+from workbench.models.vocabulary_chunks import row_chunks
 
 _KEPT_ARGUMENTS = 64
 _PROBE_LENGTH = 6
@@ -108,6 +111,7 @@ class BridgeRunner(Runner):
         super().__init__(model, _shape(model, blocks.name))
         self.caches = all(len(found) == 1 for found in self._attentions)
         self._probe()
+        self._head = find_output_head(model, self.shape.d_model, self.logits)
 
     def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
         catcher = _Catcher()
@@ -140,6 +144,22 @@ class BridgeRunner(Runner):
                 use_cache=False,
             )
         return out.logits.float().to(self.device).reshape(*resid.shape[:-1], -1)
+
+    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        if self._head is None:
+            return self.logits(resid).gather(-1, ids)
+        self._count_products(ids.numel(), resid)
+        return self._head.logits_of(resid, ids).to(self.device)
+
+    def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
+        if self._head is None:
+            parts = [checkpoint(self._own_log_normalizer, resid[rows], use_reentrant=False) for rows in row_chunks(len(resid), self.shape.d_vocab)]
+            return torch.cat(parts) if parts else resid.new_zeros(0, dtype=torch.float32)
+        self._count_products(len(resid) * self.shape.d_vocab, resid)
+        return self._head.log_normalizer(resid).to(self.device)
+
+    def _own_log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
+        return self.logits(resid).logsumexp(-1)
 
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)

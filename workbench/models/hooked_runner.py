@@ -22,7 +22,8 @@ from transformer_lens.utilities import apply_softcap
 from workbench.errors import UserError
 from workbench.models.hook_sites import Site
 from workbench.models.hooked_block import Hidden, Pair, is_plain, run_block, run_block_at
-from workbench.models.runner import KeyValueCache, ModelShape, Runner
+from workbench.models.runner import HALF, KeyValueCache, ModelShape, Runner
+from workbench.models.vocabulary_chunks import log_normalizer
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,31 @@ class HookedRunner(Runner):
         return logits.float().reshape(*resid.shape[:-1], -1)
 
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        normed = self.model.ln_final(resid[:, None])[:, 0] if self.model.cfg.normalization_type is not None else resid
-        columns = self.model.W_U.T[ids]
+        normed = self._normed(resid)
+        columns = self.model.W_U.T[ids].to(normed.dtype)
         self._count_products(ids.numel(), resid)
         logits = torch.einsum("bd,bkd->bk", normed, columns) + self.model.b_U[ids]
         return apply_softcap(logits, self.model.cfg.output_logits_soft_cap).float()
+
+    def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
+        self._count_products(len(resid) * self.shape.d_vocab, resid)
+        softcap = max(0.0, self.model.cfg.output_logits_soft_cap or 0.0)
+        return log_normalizer(self._normed(resid), self.model.W_U.T, self.model.b_U, softcap).float()
+
+    def _normed(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
+        """After the final norm, whose hooks fire; in float32 where the model's dtype is shorter (TransformerLens would round to it)."""
+        norm, cfg = self.model.ln_final, self.model.cfg
+        if cfg.normalization_type is None:
+            return resid.float() if resid.dtype in HALF else resid
+        if resid.dtype not in HALF:
+            return norm(resid[:, None])[:, 0]
+        x = resid.float()[:, None]
+        if cfg.normalization_type.startswith("LN"):
+            x = x - x.mean(-1, keepdim=True)
+        scale = norm.hook_scale((x.pow(2).mean(-1, keepdim=True) + cfg.eps).sqrt())
+        x = norm.hook_normalized(x / scale)[:, 0]
+        x = x * norm.w.float() if hasattr(norm, "w") else x
+        return x + norm.b.float() if hasattr(norm, "b") else x
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
         return self.model.W_E[start:stop]

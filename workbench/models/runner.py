@@ -25,7 +25,11 @@ from workbench.budget import Meter
 from workbench.errors import UserError
 from workbench.models.chat_template import render_chat, reply_ends
 from workbench.models.hook_sites import Site
+from workbench.models.vocabulary_chunks import row_chunks
 from workbench.text_forms import require_whole_text
+
+#: Dtypes of weights in which log-odds are still read in float32.
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -209,9 +213,22 @@ class Runner(ABC):
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         """Float32 logits of residuals that left the last block: final norm, unembedding, soft-cap."""
 
+    @abstractmethod
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        """Logits of a few tokens only (a row's own); equal to `logits(resid)` gathered at ids, cheaper where a model allows."""
-        return self.logits(resid).gather(-1, ids)
+        """Logits of a few tokens only (a row's own); `logits(resid)` gathered at ids, with final norm and unembedding in float32 also
+        where the model's weights are not."""
+
+    @abstractmethod
+    def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
+        """log(sum(exp(logits))) over the vocabulary, float32 throughout; logits are made by chunks, so that memory does not grow with the
+        vocabulary (`vocabulary_chunks`). log p(token) = logits_of - log_normalizer."""
+
+    def log_probs_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        """Log-probabilities (nats) of a few tokens only, a row's own, float32; no gradient is kept small here."""
+        if self.dtype in HALF:
+            return self.logits_of(resid, ids) - self.log_normalizer(resid)[:, None]
+        parts = [self.logits(resid[rows]).log_softmax(-1).gather(-1, ids[rows]) for rows in row_chunks(len(resid), self.shape.d_vocab)]
+        return torch.cat(parts) if parts else ids.new_zeros(ids.shape, dtype=torch.float32)
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
         """What the tokens start..stop-1 (all of them by default) add to the residual stream at their position, up to a constant

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from workbench.answer_tokens import AnswerTable
 from workbench.attribution import AttributionProblem, AttributionTargets, EffectEstimate, GradientXInput, Ledger
 from workbench.attribution.token_removal import drop
 from workbench.contexts import Contexts, encode_prompt, survives
@@ -165,17 +166,15 @@ def _scores_behind(problem: AttributionProblem, prompts: Sequence[Ids]) -> Float
 
     The prompts differ in length by one token at most: of the longer ones, the last token goes with what follows.
     """
-    runner, contexts, targets = problem.runner, problem.contexts, problem.targets
+    runner, contexts, targets = problem.runner, problem.branched.contexts, problem.targets
     depth, device, common = targets.depth(runner.shape.n_layers), runner.device, min(len(prompt) for prompt in prompts)
     heads = torch.tensor([[*contexts[0].prefix_ids, *prompt[:common]] for prompt in prompts], device=device)
-    tails = [(*prompt[common:], *context.suffix_ids) for prompt in prompts for context in contexts]
+    tails = [(*prompt[common:], *context.after_prompt) for prompt in prompts for context in contexts]
     _, kv = runner.run(runner.embed(heads), 0, depth, keep=True)
     owner = torch.arange(len(prompts), device=device).repeat_interleave(len(contexts))
     with runner.capture(targets.sites) as caught:
         last, _ = runner.run(runner.embed(pad_right(tails).to(device), offset=heads.shape[1]), 0, depth, kv.fork(owner))
-    rows = torch.arange(len(tails), device=device)
-    at = torch.tensor([len(tail) - 1 for tail in tails], device=device)
-    answers = torch.tensor([[context.answers[0][0], context.answers[1][0]] for context in contexts], device=device).repeat(len(prompts), 1)
-    read = {site: activation[rows, at].float() for site, activation in caught.items()}
-    scored = targets.score(Readout(read, last[rows, at] if targets.needs_final else None, answers, runner))
-    return scored.view(len(prompts), len(contexts), -1).double().cpu().numpy()
+    decision = torch.tensor([len(prompt) - common + len(c.suffix_ids) - 1 for prompt in prompts for c in contexts], device=device)
+    stream, members = last if targets.needs_final else None, [*range(len(contexts))] * len(prompts)
+    scored = targets.score(Readout.of(runner, caught, stream, decision, AnswerTable(contexts, device), members))
+    return problem.over_branches(scored.view(len(prompts), len(contexts), -1).double().cpu().numpy())

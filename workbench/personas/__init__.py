@@ -3,7 +3,7 @@
 from workbench.personas.data_formats import DataQuestion, read_items, read_truthfulqa
 from workbench.personas.duplicate_questions import Duplicate, duplicates
 from workbench.personas.load_personas import load_persona, organism_persona
-from workbench.personas.persona import Item, LetterForm, Metric, Persona, Sign, Split, Splits
+from workbench.personas.persona import Item, LetterForm, Metric, Normalization, Persona, Sign, Split, Splits
 from workbench.personas.persona_checks import PersonaCheck, check_persona
 from workbench.personas.persona_file import CAA_LETTERS, PersonaFile, persona_from, persona_from_file, trait_from_file
 from workbench.personas.trait_file import TraitFile, read_trait
@@ -15,6 +15,7 @@ __all__ = [
     "Item",
     "LetterForm",
     "Metric",
+    "Normalization",
     "Persona",
     "PersonaCheck",
     "PersonaFile",

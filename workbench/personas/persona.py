@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -23,6 +23,9 @@ from workbench.text_forms import require_whole_text
 
 Metric = Literal["letters", "text"]
 Sign = Literal["suppress", "induce"]
+#: How a whole text answer's log-probability is made comparable: "sum" over its tokens, "mean" over its tokens, "character": sum over the
+#: number of its characters, "pmi": sum minus the same sum after an empty question (pointwise mutual information, Holtzman et al. 2021).
+Normalization = Literal["sum", "mean", "character", "pmi"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Persona:
     metric: the primary one. manual_prompts: "suppress" and "induce". varied_system_texts: system texts of varied
     stance, under which a model's own choices differ. true_items: statements that deserve agreement (matching =
     agrees), for the dual stance. warnings: what the data's reader saw (balance, length, duplicates), each one line.
+    normalization: of whole answers, for the metric "text".
     """
 
     name: str
@@ -114,10 +118,14 @@ class Persona:
     varied_system_texts: tuple[str, ...]
     true_items: tuple[Item, ...] = ()
     warnings: tuple[str, ...] = ()
+    normalization: Normalization = "mean"
 
     def __post_init__(self) -> None:
         if self.metric not in ("letters", "text"):
             raise UserError(f"persona {self.name!r}: metric must be 'letters' or 'text', found {self.metric!r}")
+        if self.normalization not in get_args(Normalization):
+            expected = ", ".join(get_args(Normalization))
+            raise UserError(f"persona {self.name!r}: normalization must be one of {expected}, found {self.normalization!r}")
         if self.metric == "letters" and self.letters is None:
             raise UserError(f"persona {self.name!r}: the metric is 'letters', so a letter form is needed")
         unknown = set(self.manual_prompts) - {"suppress", "induce"}

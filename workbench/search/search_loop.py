@@ -145,7 +145,7 @@ def _counters(runner: Runner) -> dict[str, float]:
 
 
 def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
-    longest = max(len(c.ids(())) for c in contexts)
+    longest = max(len(c.sequence(())) for c in contexts.branched)
     if longest + length > runner.shape.n_ctx:
         raise UserError(f"a prompt of {length} tokens leaves no room: the longest context has {longest} tokens, the model holds {runner.shape.n_ctx}")
 
@@ -162,4 +162,6 @@ def _key(bench: SearchToolkit, objective: Objective, contexts: Contexts, method:
         "seed": seed,
         "batch_tokens": batch_tokens,
     }
+    if not all(c.one_token for c in contexts):
+        parts["answers"] = [(c.answers, c.weights, c.offsets) for c in contexts]
     return search_key(parts)

@@ -120,8 +120,8 @@ def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: Batch
     free = free_memory(runner.device)
     if free is None:
         return True
-    whole = length + max(len(c.ids(())) for c in contexts)
-    rows = chunk.tokens // (length + max(len(c.suffix_ids) for c in contexts)) + 1
+    whole = length + max(len(c.sequence(())) for c in contexts)
+    rows = chunk.tokens // (length + max(len(c.after_prompt) for c in contexts)) + 1
     number = torch.finfo(runner.dtype).bits // 8
     forward = memory_needed(runner.shape, 0, number, rows, whole)
     gradient = memory_needed(runner.shape, 0, number, rows * chunk.gradient_tokens // chunk.tokens + 1, whole)

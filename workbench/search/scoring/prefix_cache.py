@@ -87,7 +87,8 @@ class PrefixCache:
         alone = _grouped(contexts, optimizations.shared_prompt)
         #: Contexts of each round: all at once, or with halving a share, then as many again, and so on. The first round holds every
         #: prefix that fluency is averaged over, because it is taken from there.
-        self.rounds = _rounds(len(contexts), optimizations.halving, max(min(group.members) for group in alone[:fluent]) + 1)
+        least = max(min(group.members) for group in alone[:fluent]) + 1
+        self.rounds = _rounds(len(contexts), optimizations.halving, least, contexts[0].n_branches)
         with torch.no_grad():
             made = [self._run(group, number < fluent) for number, group in enumerate(alone)]
             with runner.capture(sites):  # who looks inside attention gets it unstacked
@@ -135,11 +136,11 @@ class PrefixCache:
         return resid if self.cached else resid[:, group.length :]
 
     def suffixes(self, group: PrefixGroup, n: int) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
-        """Of a joined group: each member's embedded suffix behind prompts of n tokens, and the position of its last token in it. One
-        row a member."""
-        suffixes = [self.contexts[member].suffix_ids for member in group.members]
-        ids = pad_right(suffixes).to(self.runner.device)
-        last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=self.runner.device)
+        """Of a joined group: each member's embedded suffix behind prompts of n tokens, and the position of its decision token in it.
+        One row a member."""
+        members = [self.contexts[member] for member in group.members]
+        ids = pad_right([c.after_prompt for c in members]).to(self.runner.device)
+        last = torch.tensor([len(c.suffix_ids) - 1 for c in members], device=self.runner.device)
         rows = zip(group.prefixes, ids.split(1), strict=True)
         return torch.cat([self.runner.embed(row, len(prefix) + n) for prefix, row in rows]), last
 
@@ -174,7 +175,7 @@ class PrefixCache:
         """(round, length of the suffix, length of the prefix) of a group of one context."""
         member = group.members[0]
         number = next(i for i, contexts in enumerate(self.rounds) if member in contexts)
-        return number, len(self.contexts[member].suffix_ids), group.length
+        return number, len(self.contexts[member].after_prompt), group.length
 
     def _as_one(self, groups: list[PrefixGroup]) -> list[PrefixGroup]:
         if len(groups) == 1:
@@ -199,8 +200,10 @@ def _grouped(contexts: Contexts, shared: bool) -> list[PrefixGroup]:
     return [PrefixGroup((contexts[found[0]].prefix_ids,), found, len(found) == 1) for found in members.values()]
 
 
-def _rounds(total: int, halving: float, least: int) -> list[range]:
-    ends = [0, min(total, max(least, round(total * halving))) if 0 < halving < 1 else total]
+def _rounds(total: int, halving: float, least: int, step: int) -> list[range]:
+    """step: contexts that belong together (the branches of one); they are never parted."""
+    first = min(total, -(-max(least, round(total * halving)) // step) * step)
+    ends = [0, first if 0 < halving < 1 else total]
     while ends[-1] < total:
         ends.append(min(total, 2 * ends[-1]))
     return [range(start, end) for start, end in pairwise(ends)]

@@ -8,7 +8,8 @@ For prompts of n tokens, contexts with q tokens left of the slot and t right of 
 3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run. Contexts with
    prefixes of their own (prompt behind the question) have prompt and suffix run together, many contexts in one run of the blocks.
 4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of block L itself, where
-   no residual of the prompt is wanted, only the decision token is run to its end; of the others its keys and values suffice.
+   no residual of the prompt is wanted, only the decision token is run to its end; of the others its keys and values suffice. Answers of
+   several tokens are run after the suffix, an answer a row where both go on after they part (`answer_tokens`).
 5. Fluency continues from the residual at L, and only for children that can still win (`fluency.py`).
 6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
 
@@ -27,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.answer_tokens import AnswerTable
 from workbench.contexts import Contexts
 from workbench.models import KeyValueCache, Runner, pad_right
 from workbench.objectives import Objective, Readout
@@ -65,20 +67,22 @@ class Scorer:
         batch_tokens: int = 8192,
         cross_entropy_groups: int = 4,
     ) -> None:
-        self.runner, self.objective, self.contexts = runner, objective, contexts
+        self.runner, self.objective = runner, objective
+        #: Branches count as contexts here (`answer_tokens`): the mean over them is the mean over contexts.
+        self.contexts = contexts.branched if objective.needs_final else contexts
         self.optimizations = optimizations or Optimizations()
         self.chunk = BatchSize(batch_tokens, max(SMALLEST, batch_tokens // 4))
         self.depth = max(1, objective.depth(runner.shape.n_layers))
-        self.answers = torch.tensor([[c.answers[0][0], c.answers[1][0]] for c in contexts], device=runner.device)
-        self.prefixes = PrefixCache(runner, contexts, self.depth, self.optimizations, cross_entropy_groups, objective.sites)
+        self.answers = AnswerTable(self.contexts, runner.device)
+        self.prefixes = PrefixCache(runner, self.contexts, self.depth, self.optimizations, cross_entropy_groups, objective.sites)
         self.groups, self.rounds = self.prefixes.groups, self.prefixes.rounds
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
         """Measures what a step of `population` parents of `length` tokens needs and takes on the chunk that fits into the free
         memory. None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept."""
-        longest = sorted(self.contexts, key=lambda c: len(c.ids(())), reverse=True)
-        suffix = max(len(c.suffix_ids) for c in longest)
+        longest = sorted(self.contexts, key=lambda c: len(c.sequence(())), reverse=True)
+        suffix = max(len(c.after_prompt) for c in longest)
         unit, shared = length + suffix, not all(group.joined for group in self.groups)
 
         def few(tokens: int) -> tuple[Scorer, Ids, int]:
@@ -139,7 +143,7 @@ class Scorer:
             objective[rows] = self.objective.prompt_score(ids[rows, :length])
         prompts = as_prompts(ids)
         for group in self.groups:
-            rows = [(i, member, (*prompt, *self.contexts[member].suffix_ids)) for i, prompt in enumerate(prompts) for member in group.members]
+            rows = [(i, member, (*prompt, *self.contexts[member].after_prompt)) for i, prompt in enumerate(prompts) for member in group.members]
             rows.sort(key=lambda row: len(row[2]))
             at_once = max(1, self.chunk.tokens // len(rows[-1][2])) if rows else 1
             for start in range(0, len(rows), at_once):
@@ -151,11 +155,15 @@ class Scorer:
     def _rows(self, group: PrefixGroup, rows: Sequence[tuple[int, int, tuple[int, ...]]]) -> Float[Tensor, " row"]:
         """The objective of (prompt, context, ids after the prefix), one row each."""
         ids = pad_right([row for _, _, row in rows]).to(self.runner.device)
-        last = torch.tensor([len(row) - 1 for _, _, row in rows], device=self.runner.device)
-        kv = self.prefixes.fork(group.low, len(rows))
+        members = [member for _, member, _ in rows]
+        last = torch.tensor([len(row) - 1 - len(self.contexts[m].tail) for m, (_, _, row) in zip(members, rows, strict=True)], device=ids.device)
+        kv, embedded = self.prefixes.fork(group.low, len(rows)), self.runner.embed(ids, group.length)
         with self.runner.capture(self.objective.sites) as caught:
-            resid = self.runner.run_at(self.runner.embed(ids, group.length), 0, self.depth, last, kv, self.objective.sites)
-        return self._read(caught, resid, last, [member for _, member, _ in rows])
+            if self._last_position(members):
+                resid = self.runner.run_at(embedded, 0, self.depth, last, kv, self.objective.sites)
+            else:
+                resid, _ = self.runner.run(embedded, 0, self.depth, kv)
+        return self._read(caught, resid, last, members)
 
     @halve_on_out_of_memory
     @torch.no_grad()
@@ -183,8 +191,9 @@ class Scorer:
     def gradients(self, parents: Ids, n_contexts: int | None = None, first: int = 0) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale), over n contexts counted
         from `first` round the list (all when None)."""
-        total = len(self.contexts)
-        active = {(first + i) % total for i in range(min(n_contexts or total, total))}
+        each = self.contexts[0].n_branches
+        total = -(-len(self.contexts) // each)
+        active = {(first + i) % total * each + k for i in range(min(n_contexts or total, total)) for k in range(each)}
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
         tokens = self.chunk.gradient_tokens
         for group in self.groups:
@@ -306,7 +315,7 @@ class Scorer:
         whole = torch.cat([embedded, suffixes.repeat_interleave(each, 0)], dim=1)
         last, members = (n + last).repeat_interleave(each), [member for member in group.members for _ in range(each)]
         with self.runner.capture(self.objective.sites) as caught:
-            if keep or want_resid or not self.optimizations.last_position:
+            if keep or want_resid or not self._last_position(members):
                 resid, cache = self.runner.run(whole, 0, self.depth, kv, keep=keep)
             else:
                 resid, cache = self.runner.run_at(whole, 0, self.depth, last, kv, self.objective.sites), None
@@ -316,27 +325,25 @@ class Scorer:
     def _suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
         """The suffixes of some contexts behind each of the rows' caches."""
         contexts = [self.contexts[m] for m in members]
-        ids = pad_right([c.suffix_ids for c in contexts]).to(self.runner.device)
+        ids = pad_right([c.after_prompt for c in contexts]).to(self.runner.device)
         embedded = self.runner.embed(ids, cache.length).repeat(rows, 1, 1)
         fork = torch.arange(rows, device=self.runner.device).repeat_interleave(len(members))
         last = torch.tensor([len(c.suffix_ids) - 1 for c in contexts], device=self.runner.device).repeat(rows)
         with self.runner.capture(self.objective.sites) as caught:
-            if self.optimizations.last_position:
+            if self._last_position(members):
                 resid = self.runner.run_at(embedded, 0, self.depth, last, cache.fork(fork), self.objective.sites)
             else:
                 resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
         return self._read(caught, resid, last, members * rows).view(rows, len(members))
 
+    def _last_position(self, members: Sequence[int]) -> bool:
+        """Whether of the last block the decision token alone is run to its end: no answer goes on after it."""
+        return self.optimizations.last_position and not any(self.contexts[m].tail for m in members)
+
     def _read(self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]) -> Float[Tensor, " row"]:
-        """The objective of rows whose decision token stands at `last`, or is all that is there."""
-        rows = torch.arange(len(resid), device=resid.device)
-
-        def at_decision(activation: Tensor) -> Tensor:
-            return activation[:, 0] if activation.shape[1] == 1 else activation[rows, last]
-
-        read = {site: at_decision(activation).float() for site, activation in caught.items()}
-        final = at_decision(resid) if self.objective.needs_final else None
-        return self.objective.score(Readout(read, final, self.answers[list(members)], self.runner)).float()
+        """The objective of rows whose decision token is at `last`, or is all that is there."""
+        stream = resid if self.objective.needs_final else None
+        return self.objective.score(Readout.of(self.runner, caught, stream, last, self.answers, members)).float()
 
     # ---- chunks -----------------------------------------------------------------------------------------------------
 
@@ -358,7 +365,7 @@ class Scorer:
         """Prompts that fit into `tokens` with their suffixes, behind one prefix. Contexts are chunked too: suffixes take no more than a
         quarter, or one suffix, so that prompts are not run one by one."""
         lead = 0 if self.optimizations.prefix_kv else group.length
-        longest = max(len(self.contexts[member].suffix_ids) for member in group.members)
+        longest = max(len(self.contexts[member].after_prompt) for member in group.members)
         suffixes = longest if group.joined else min(longest * len(group.members), max(longest, tokens // 4))
         return max(1, tokens // (lead + length + suffixes))
 
@@ -375,7 +382,7 @@ class Scorer:
         chunks: list[list[int]] = []
         longest, lead = 1, length if group.joined else 0
         for member in group.members:
-            suffix = len(self.contexts[member].suffix_ids)
+            suffix = len(self.contexts[member].after_prompt)
             longest = max(longest, suffix)
             if not chunks or rows * (len(chunks[-1]) + 1) * (lead + longest) > tokens:
                 chunks.append([])

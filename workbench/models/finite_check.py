@@ -1,0 +1,27 @@
+"""Where values stop being finite numbers on the way up through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from workbench.models.runner import Runner
+
+
+@torch.no_grad()
+def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
+    """The first place on the way up whose values are not finite: the embedding, a block, the logits; None if all are."""
+    resid = runner.embed(torch.tensor([list(ids)], device=runner.device))
+    name = "the embedding"
+    for block in range(runner.shape.n_layers + 1):
+        if not resid.isfinite().all():
+            return f"{name} ({runner.dtype}) is the first that is not; check the model's dtype and weights"
+        if block < runner.shape.n_layers:
+            name, resid = f"block {block}", runner.run(resid, block, block + 1)[0]
+    return None if runner.logits(resid).isfinite().all() else f"the logits ({runner.dtype}) are the first; check the unembedding"
+
+
+def not_finite(runner: Runner, ids: Sequence[int]) -> str:
+    """`first_not_finite`, or that the model's values are all finite."""
+    return first_not_finite(runner, ids) or "the model's own values are all finite"

@@ -1,0 +1,69 @@
+"""The end of a wrapped Hugging Face model, in float32: final norm, unembedding rows, scale and soft-cap.
+
+`found` names the parts by what the bridge and the configuration say, and keeps them only if they give the model's own logits; a head that
+does more than these parts is left to the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.models.vocabulary_chunks import log_normalizer
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """norm: the final norm, which keeps float32 (its weights may be shorter). weight: one row a token. scale: of the logits."""
+
+    norm: Callable[[Tensor], Tensor]
+    weight: Float[Tensor, "d_vocab d_model"]
+    bias: Float[Tensor, " d_vocab"] | None
+    scale: float
+    softcap: float
+
+    def normed(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
+        """Residuals after the final norm, float32, on the unembedding's device."""
+        wide = resid if resid.dtype == torch.float64 else resid.float()
+        return self.norm(wide[:, None].to(self.weight.device))[:, 0] * self.scale
+
+    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        """Float32 logits of a few tokens, a row's own."""
+        ids = ids.to(self.weight.device)
+        normed = self.normed(resid)
+        logits = torch.einsum("bd,bkd->bk", normed, self.weight[ids].to(normed.dtype))
+        logits = logits if self.bias is None else logits + self.bias[ids].to(normed.dtype)
+        return (self.softcap * torch.tanh(logits / self.softcap) if self.softcap > 0 else logits).float()
+
+    def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
+        """log(sum(exp(logits))) over the vocabulary, by chunks."""
+        return log_normalizer(self.normed(resid), self.weight, self.bias, self.softcap).float()
+
+
+@torch.no_grad()
+def find_output_head(model: Any, d_model: int, own_logits: Callable[[Tensor], Tensor]) -> OutputHead | None:
+    """The head of a TransformerBridge, or None where its parts do not give `own_logits` of random residuals."""
+    whole, cfg = model.original_model, getattr(model.original_model, "config", None)
+    norm_name = getattr((model.adapter.component_mapping or {}).get("ln_final"), "name", None)
+    unembedding = whole.get_output_embeddings()
+    text = getattr(cfg, "text_config", cfg)
+    scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
+    softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
+    if not norm_name or unembedding is None:
+        return None
+    head = OutputHead(whole.get_submodule(norm_name), unembedding.weight, getattr(unembedding, "bias", None), scale, softcap)
+    dtype = next(model.parameters()).dtype
+    resid = torch.randn(3, d_model, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()).device, dtype)
+    try:
+        wanted = own_logits(resid)
+        ids = torch.arange(min(256, wanted.shape[1]), device=wanted.device).expand(3, -1)
+        found = head.logits_of(resid, ids).to(wanted.device)
+    except (RuntimeError, TypeError, ValueError):
+        return None
+    allowed = (1e-4 if dtype in (torch.float32, torch.float64) else 0.05) * float(wanted.abs().max())
+    return head if float((found - wanted.gather(1, ids)).abs().max()) <= allowed else None
