@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.conftest import bench  # noqa: F401  (a fixture)
 from workbench.answer_tokens import answer_branches
 from workbench.attribution import AttributionProblem, GradientXInput
 from workbench.attribution import heads_and_mlps as units
@@ -76,9 +75,9 @@ def expected_log_odds(reference, runner, contexts, prompt_ids, normalization: st
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gemma3", "gpt2", "mistral"])
-def test_log_odds_are_hugging_faces(bench, family, backend):
+def test_log_odds_are_hugging_faces(families, family, backend):
     """In every slot and by every normalization, with a prompt and without one."""
-    runner, reference = bench.runner(family, backend, "float32"), bench.reference(family, torch.float32)
+    runner, reference = families.runner(family, backend, "float32"), families.reference(family, torch.float32)
     for slot in slots_of(family) if family != "gpt2" else ("system", "after_question"):
         for normalization in NORMALIZATIONS if slot == "after_question" else ("mean",):
             contexts = contexts_for(runner, slot, normalization)
@@ -90,9 +89,9 @@ def test_log_odds_are_hugging_faces(bench, family, backend):
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 @pytest.mark.parametrize("slot", SLOTS)
-def test_search_selection_attribution_audit_and_panel_read_the_same(bench, slot, backend):
+def test_search_selection_attribution_audit_and_panel_read_the_same(families, slot, backend):
     """One prompt, one number: the search's score, the answers, the ledger's, the audit's, the panel's, and a soft prompt's."""
-    runner, reference = bench.runner("llama", backend, "float32"), bench.reference("llama", torch.float32)
+    runner, reference = families.runner("llama", backend, "float32"), families.reference("llama", torch.float32)
     contexts = contexts_for(runner, slot, "mean")
     ids = encode_prompt(runner, contexts, PROMPT)
     wanted = expected_log_odds(reference, runner, contexts, ids, "mean")
@@ -115,9 +114,9 @@ def test_search_selection_attribution_audit_and_panel_read_the_same(bench, slot,
 
 
 @pytest.mark.parametrize("slot", ["system", "after_question"])
-def test_children_and_gradients(bench, slot):
+def test_children_and_gradients(families, slot):
     """Children's scores with every saving on, and the gradient, against Hugging Face's own from the prompt's embeddings."""
-    runner, reference = bench.runner("llama", "hooked", "float32"), bench.reference("llama", torch.float32)
+    runner, reference = families.runner("llama", "hooked", "float32"), families.reference("llama", torch.float32)
     contexts = contexts_for(runner, slot, "mean")
     parents = torch.tensor([[60, 70, 80, 90]])
     children = ChildProposals(torch.tensor([[60, 70, 99, 90], [61, 70, 80, 90]]), torch.tensor([0, 0]), torch.tensor([2, 0]))
@@ -127,7 +126,8 @@ def test_children_and_gradients(bench, slot):
     _, scored = scorer.score_children(scorer.prepare(parents), children)
     kept = scored.objective.isfinite()
     for ids, found in zip(children.ids[kept].tolist(), scored.objective[kept].tolist(), strict=True):
-        reading = [float(runner.read(torch.tensor([c.ids(ids)]), [Site(1)], torch.tensor([len(c.ids(ids)) - 1]))[Site(1)][0] @ unit) for c in contexts]
+        rows = [torch.tensor([c.ids(ids)]) for c in contexts]
+        reading = [float(runner.read(row, [Site(1)], torch.tensor([row.shape[1] - 1]))[Site(1)][0] @ unit) for row in rows]
         wanted = expected_log_odds(reference, runner, contexts, ids, "mean").mean() + 0.1 * np.mean(reading)
         assert found == pytest.approx(wanted, abs=5e-4)
     found = Scorer(runner, answer_log_odds(), contexts, batch_tokens=120).gradients(parents)[0]
@@ -148,9 +148,9 @@ def hugging_face_gradient(reference, contexts, prompt: list[int]) -> torch.Tenso
     return torch.autograd.grad(total, leaf)[0]
 
 
-def test_ledger_gradients_and_patches(bench):
+def test_ledger_gradients_and_patches(families):
     """Gradient x input is the gradient's product, and with every node patched the whole effect is gone, at the answer's tokens too."""
-    runner, reference = bench.runner("llama", "hooked", "float32"), bench.reference("llama", torch.float32)
+    runner, reference = families.runner("llama", "hooked", "float32"), families.reference("llama", torch.float32)
     contexts = contexts_for(runner, "system", "mean")
     ids = encode_prompt(runner, contexts, PROMPT)
     problem = AttributionProblem(runner, ids, contexts, as_targets([]))
@@ -165,8 +165,8 @@ def test_ledger_gradients_and_patches(bench):
         torch.testing.assert_close(patched, one.run(pair.corrupted, runner.embed(pair.corrupted.ids))[:, 0].detach(), atol=1e-3, rtol=1e-3)
 
 
-def test_one_answer_alone_is_its_log_probability(bench):
-    runner, reference = bench.runner("qwen2", "hooked", "float32"), bench.reference("qwen2", torch.float32)
+def test_one_answer_alone_is_its_log_probability(families):
+    runner, reference = families.runner("qwen2", "hooked", "float32"), families.reference("qwen2", torch.float32)
     contexts = contexts_for(runner, "system", "sum")
     ids = encode_prompt(runner, contexts, PROMPT)
     for side in (0, 1):
@@ -175,9 +175,9 @@ def test_one_answer_alone_is_its_log_probability(bench):
         assert float(found) == pytest.approx(wanted, abs=1e-3)
 
 
-def test_answers_of_one_token_are_read_as_before(bench):
+def test_answers_of_one_token_are_read_as_before(families):
     """Two logits at the decision token, no branch, no tail, whatever the normalization that leaves them as they are."""
-    runner, reference = bench.runner("qwen2", "hooked", "float32"), bench.reference("qwen2", torch.float32)
+    runner, reference = families.runner("qwen2", "hooked", "float32"), families.reference("qwen2", torch.float32)
     contexts = contexts_for(runner, "system", "mean", (("A", "B"),))
     assert contexts.branched is contexts
     with torch.no_grad():
@@ -187,9 +187,9 @@ def test_answers_of_one_token_are_read_as_before(bench):
 
 
 @pytest.mark.parametrize("answers", [("Yes", "Yes, honest"), ("I think so", "I think"), ("  Yes", "Yes  ")])
-def test_answers_that_cannot_be_compared(bench, answers):
-    runner = bench.runner("llama", "hooked", "float32")
-    with pytest.raises(UserError if answers[0].strip() == answers[1].strip() else AnswersNotComparable, match="beginning of the other|same"):
+def test_answers_that_cannot_be_compared(families, answers):
+    runner = families.runner("llama", "hooked", "float32")
+    with pytest.raises(UserError if answers[0].strip() == answers[1].strip() else AnswersNotComparable, match=r"beginning of the other|same"):
         contexts_for(runner, "system", "sum", (answers,))
 
 
@@ -207,8 +207,8 @@ def test_branches_read_every_token_once(a, b):
         assert branch.tail in (a[:-1], b[:-1])
 
 
-def test_an_answer_of_several_tokens_cannot_be_held(bench):
-    runner = bench.runner("llama", "hooked", "float32")
+def test_an_answer_of_several_tokens_cannot_be_held(families):
+    runner = families.runner("llama", "hooked", "float32")
     contexts = contexts_for(runner, "system")
     held = replace(hold_direction(_Direction(torch.ones(runner.shape.d_model), Site(1))), inner=answer_log_odds())
     with pytest.raises(UserError, match="cannot be held"):

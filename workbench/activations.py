@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import UserError
-from workbench.models import Runner, Site, pad_right, runner_for
+from workbench.models import Runner, Site, not_finite, pad_right, runner_for
 
 #: One token of a sequence (negative counts from its end), or [start, stop), over which the mean is taken.
 Where = int | tuple[int, int]
@@ -54,7 +54,18 @@ def collect(
             for row, i in enumerate(batch):
                 start, stop = spans[site][i] if states[site].shape[1] > 1 else (0, 1)
                 kept[site][i] = states[site][row, start:stop].float().mean(dim=0).cpu()
-    return {site: torch.stack(rows) for site, rows in kept.items()}
+    found = {site: torch.stack(rows) for site, rows in kept.items()}
+    check_states(runner, sequences, found)
+    return found
+
+
+def check_states(runner: Runner, sequences: Sequence[Sequence[int]], states: Mapping[Site, Float[Tensor, "n ..."]]) -> None:
+    """UserError where an activation is no finite number: it names the site, and the block where the values began to be none."""
+    for site, x in states.items():
+        bad = (~x.isfinite().flatten(1).all(1)).nonzero()
+        if len(bad):
+            where = not_finite(runner, sequences[int(bad[0, 0])])
+            raise UserError(f"an activation at {site.name} is no finite number: {where}")
 
 
 @torch.no_grad()

@@ -153,7 +153,7 @@ def test_the_guard_drops_strengths_that_break_the_model() -> None:
 
 def test_a_guard_with_true_statements_stops_short_of_one_answer_to_all() -> None:
     grid, loose = (0.01, 4.0), {"keep_mass": 0.0, "text_rise": 1e9}
-    truth = replace(TEXT, items=tuple(replace(c, answers=c.answers[::-1]) for c in TEXT))  # as if `no` were true here
+    truth = replace(TEXT, items=tuple(replace(c, answers=c.answers[::-1], weights=c.weights[::-1]) for c in TEXT))  # as if `no` were true here
     level = answer(MODEL, truth).rate
     free = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose))
     held = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose, truth=truth, truth_fall=0.2))

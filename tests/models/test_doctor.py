@@ -74,7 +74,7 @@ def test_wrong_logits_are_found(families: TinyFamilies, monkeypatch: pytest.Monk
         return config
 
     monkeypatch.setattr(load, "hooked_config", wrong)
-    assert _failed(diagnose(families.directory("llama"))) == ["logits against Hugging Face"]
+    assert _failed(diagnose(families.directory("llama"))) == ["logits against Hugging Face", "logits after a chat text"]
 
 
 def test_a_model_that_does_not_load_is_one_row(families: TinyFamilies, tmp_path: Path) -> None:

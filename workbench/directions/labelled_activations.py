@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.activations import collect, length_batches, read_all
+from workbench.activations import check_states, collect, length_batches, read_all
+from workbench.answer_tokens import AnswerTable
 from workbench.contexts import Context, Contexts
-from workbench.forced_choice import answer_each
+from workbench.forced_choice import answer_each, check_answers
 from workbench.models import Runner, Site
 from workbench.models.hook_sites import Position
 from workbench.personas import Split
@@ -146,12 +147,14 @@ def _choices_in_one_pass(
     for batch in length_batches(sequences, batch_tokens):
         states = read_all(runner, [sequences[i] for i in batch], [*dict.fromkeys([*sites, last])])
         rows, at = torch.arange(len(batch)), torch.tensor([len(sequences[i]) - 1 for i in batch])
-        log_probs = runner.logits(states[last][rows, at]).log_softmax(dim=-1).cpu()
-        for row, i in enumerate(batch):
-            (matching,), (other,) = contexts[i].answers
-            log_odds[i] = float(log_probs[row, matching] - log_probs[row, other])
+        first = AnswerTable([contexts[i] for i in batch], runner.device).first
+        log_probs = runner.log_probs_of(states[last][rows, at], first).cpu()
+        log_odds[batch] = (log_probs[:, 0] - log_probs[:, 1]).numpy()
         for site in sites:
             picked = states[site][rows, at].float().cpu()
             for row, i in enumerate(batch):
                 kept[site][i] = picked[row]
-    return {site: torch.stack(rows) for site, rows in kept.items()}, log_odds
+    found = {site: torch.stack(rows) for site, rows in kept.items()}
+    check_states(runner, sequences, found)
+    check_answers(runner, [(context, None) for context in contexts], log_odds)
+    return found, log_odds

@@ -1,18 +1,20 @@
 """What is right and what is wrong with a model, in words: the checks behind `workbench doctor`.
 
 1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; which revision they are.
-2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours.
-3. parts: a pass behind a cached prefix against the whole pass.
-4. hooks: every canonical hook fires at the lowest and the highest block.
-5. template, system role, BOS: what a chat text of this model looks like, and how often BOS stands in it.
-6. tokens: which share of the vocabulary survives decode -> encode alone; the rest can never be part of a prompt.
-7. memory: the arithmetic of memory.py, for the dtype asked for.
+2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours; on random ids, and on a chat text
+   that is longer than the sliding window, where values of a short dtype overflow first.
+3. log-odds resolution: how far a log-odds moves where every block's output is rounded the other way now and then.
+4. parts: a pass behind a cached prefix against the whole pass.
+5. hooks: every canonical hook fires at the lowest and the highest block.
+6. template, system role, BOS: what a chat text of this model looks like, and how often BOS stands in it.
+7. tokens: which share of the vocabulary survives decode -> encode alone; the rest can never be part of a prompt.
+8. memory: the arithmetic of memory.py, for the dtype asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models.chat_template import PINNED_DATE, opens_thought, writes_date
+from workbench.models.finite_check import not_finite
 from workbench.models.gguf_files import gguf_record
 from workbench.models.hook_sites import HOOKS, Site
 from workbench.models.loading import Backend, attach, choose_device, choose_dtype, configured_ends, load_weights, wrap
@@ -36,7 +39,7 @@ from workbench.models.token_text import token_ids, token_texts
 
 #: Largest difference of logits, relative to the largest logit, that counts as the same.
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-_LENGTH = 24
+_LENGTH, _CHAT = 24, 96
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,10 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     part = "text part of a multimodal checkpoint, " if checkpoint.multimodal else ""
     yield DoctorFinding("files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite")
     ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(reference.device)
+    chat = _long_chat(tokenizer, checkpoint.config).to(reference.device)
     with torch.no_grad():
         wanted = reference(input_ids=ids, use_cache=False).logits.float()
+        wanted_at_end = reference(input_ids=chat, use_cache=False, logits_to_keep=1).logits[:, -1].float()
     ends = configured_ends(reference)
     model, used, reason = wrap(reference, checkpoint, backend, dtype, device)
     attach(model, tokenizer, source.name, ends)
@@ -115,6 +120,8 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
         yield DoctorFinding("GGUF", None, _gguf_words(record))
     yield DoctorFinding("backend", None, _backend_words(runner, used, reason))
     yield _logits(runner, ids, wanted)
+    yield _at_end_of_chat(runner, chat, wanted_at_end)
+    yield _resolution(runner, chat)
     yield _parts(runner, ids)
     yield _hooks(runner, ids)
     yield from _template(runner)
@@ -145,6 +152,64 @@ def _whole(runner: Runner, ids: Tensor) -> Tensor:
 
 def _logits(runner: Runner, ids: Tensor, wanted: Tensor) -> DoctorFinding:
     return _compared("logits against Hugging Face", _whole(runner, ids), wanted, runner.dtype)
+
+
+def _long_chat(tokenizer: PreTrainedTokenizerBase, config: Any) -> Tensor:
+    """Ids of a chat text that is a little longer than the sliding window, where there is one and the context holds it."""
+    text_config = getattr(config, "text_config", config)
+    window = getattr(text_config, "sliding_window", None) or 0
+    room = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", _CHAT)
+    length = min(room, max(_CHAT, window + 32))
+    question, text = "Please judge the following argument: the river is deep, so the bridge must be old. ", ""
+    if getattr(tokenizer, "chat_template", None):
+        long = [{"role": "user", "content": question * (length // 8)}]
+        text = str(tokenizer.apply_chat_template(long, tokenize=False, add_generation_prompt=True))
+    ids = tokenizer(text or question * (length // 8), add_special_tokens=False)["input_ids"]
+    return torch.tensor([[*ids[: length // 2], *ids[len(ids) - (length - length // 2) :]]])
+
+
+@torch.no_grad()
+def _at_end_of_chat(runner: Runner, chat: Tensor, wanted: Tensor) -> DoctorFinding:
+    """Logits after a long chat text, against Hugging Face's; where they are no finite numbers, the block and dtype that they begin at."""
+    name, length = "logits after a chat text", f"{chat.shape[1]} tokens; "
+    resid, _ = runner.run(runner.embed(chat.to(runner.device)), 0, runner.shape.n_layers)
+    found = runner.logits(resid[:, -1])
+    if not found.isfinite().all():
+        return DoctorFinding(name, False, f"{length}no finite numbers: {not_finite(runner, chat[0].tolist())}")
+    if not wanted.isfinite().all():
+        return DoctorFinding(name, None, f"{length}Hugging Face's own are no finite numbers in {runner.dtype}; ours are")
+    row = _compared(name, found, wanted.to(found.device), runner.dtype)
+    return replace(row, detail=length + row.detail)
+
+
+@torch.no_grad()
+def _resolution(runner: Runner, chat: Tensor, repeats: int = 4) -> DoctorFinding:
+    """Standard deviation of the log-odds of the two likeliest tokens (mean over positions) under rounding errors of the residual stream."""
+    ids = chat[:, -_CHAT:].to(runner.device)
+    generator = torch.Generator().manual_seed(0)
+
+    def states(rounded: bool) -> Tensor:
+        resid = runner.embed(ids)
+        for block in range(runner.shape.n_layers):
+            resid, _ = runner.run(resid, block, block + 1)
+            resid = _rounded_otherwise(resid, generator) if rounded else resid
+        return resid[0, ids.shape[1] // 2 :]
+
+    plain = states(rounded=False)
+    pair = runner.logits(plain).topk(2).indices
+    sign = torch.tensor([1.0, -1.0], device=pair.device)
+    log_odds = torch.stack([runner.logits_of(state, pair) @ sign for state in (states(rounded=True) for _ in range(repeats))])
+    spread = float((log_odds - runner.logits_of(plain, pair) @ sign).square().mean().sqrt())
+    detail = f"about {spread:.1g} nats: what {runner.dtype} leaves open of one log-odds (rounding of every block's output)"
+    return DoctorFinding("log-odds resolution", None, detail)
+
+
+def _rounded_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
+    """x with one number in six moved to a neighbouring one of its dtype: the variance, 1/6 of a squared step, is that of two roundings."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    draw = torch.rand(x.shape, generator=generator).to(x.device)
+    step = ((draw < 1 / 12).to(integer) - (draw > 11 / 12).to(integer)) * (x != 0)
+    return (x.contiguous().view(integer) + step).view(x.dtype)
 
 
 @torch.no_grad()

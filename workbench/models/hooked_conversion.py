@@ -30,6 +30,8 @@ from transformer_lens.pretrained.weight_conversions import (
 from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from workbench.models.runner import HALF
+
 _CONVERTERS: dict[str, Callable[[Any, HookedTransformerConfig], dict[str, torch.Tensor]]] = {
     "LlamaForCausalLM": convert_llama_weights,
     "MistralForCausalLM": convert_mistral_weights,
@@ -84,6 +86,10 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
         raise NotExpressible(f"the weight converter gives no {min(lacking)}")
     state = {name: weight.detach().to(config.dtype) for name, weight in state.items()}
     hooked.load_state_dict(state, strict=False, assign=True)
+    if config.dtype in HALF and str(config.original_architecture).startswith("Gemma"):
+        # Gemma's norms multiply by 1 + weight in float32; the converter's sum is rounded to the weights' dtype
+        whole = 1 + model.get_decoder().norm.weight.detach().float()
+        hooked.ln_final.register_buffer("w_float32", whole, persistent=False)
     return hooked.to(config.device, print_details=False).eval().requires_grad_(False)
 
 

@@ -204,9 +204,10 @@ class HookedRunner(Runner):
 
     def _normed(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
         """After the final norm, whose hooks fire; in float32 where the model's dtype is shorter (TransformerLens would round to it)."""
-        norm, cfg = self.model.ln_final, self.model.cfg
+        cfg = self.model.cfg
         if cfg.normalization_type is None:
             return resid.float() if resid.dtype in HALF else resid
+        norm = self.model.ln_final
         if resid.dtype not in HALF:
             return norm(resid[:, None])[:, 0]
         x = resid.float()[:, None]
@@ -214,7 +215,8 @@ class HookedRunner(Runner):
             x = x - x.mean(-1, keepdim=True)
         scale = norm.hook_scale((x.pow(2).mean(-1, keepdim=True) + cfg.eps).sqrt())
         x = norm.hook_normalized(x / scale)[:, 0]
-        x = x * norm.w.float() if hasattr(norm, "w") else x
+        weight = getattr(norm, "w_float32", getattr(norm, "w", None))
+        x = x if weight is None else x * weight.float()
         return x + norm.b.float() if hasattr(norm, "b") else x
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:

@@ -314,16 +314,28 @@ class Runner(ABC):
         banned: Tensor | None = None,
     ) -> Int[Tensor, "batch new_pos"]:
         """New tokens after ids (rows of equal length); greedy at temperature 0. banned: bool [d_vocab], never produced.
-        A row goes on after its end-of-sequence token: cut there by the caller."""
+        A row goes on after its end-of-sequence token: cut there by the caller. UserError where logits are no finite numbers."""
         kv, new, step = None, [], ids.to(self.device)
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
         for _ in range(max_new_tokens):
             resid, kv = self.run(self.embed(step, offset=kv.length if kv else 0), 0, self.shape.n_layers, kv, keep=True)
             logits = self.logits(resid[:, -1])
+            finite &= logits.isfinite().all()
+            if temperature and not finite:
+                break
             if banned is not None:
                 logits = logits.masked_fill(banned.to(logits.device), -torch.inf)
             step = _sample(logits, temperature, generator)[:, None]
             new.append(step)
+        if not finite:
+            raise UserError(f"a text cannot be continued: {self._why_not_finite(torch.cat([ids.to(self.device), *new], dim=1))}")
         return torch.cat(new, dim=1)
+
+    def _why_not_finite(self, ids: Int[Tensor, "batch pos"]) -> str:
+        from workbench.models.finite_check import first_not_finite
+
+        found = (first_not_finite(self, row) for row in ids.tolist())
+        return next((place for place in found if place), "the logits were no finite numbers under the edits that are on")
 
     def _count(self, out: Tensor, blocks: int, keys: int) -> None:
         """Counts one run into the meter by what it gave: two operations a weight and token, four a token, key and dimension of a head.
