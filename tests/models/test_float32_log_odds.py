@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -31,16 +33,11 @@ def test_logits_of_short_weights_are_float32(families: TinyFamilies, family: str
     resid = torch.randn(5, runner.shape.d_model, generator=torch.Generator().manual_seed(0)).to(HALF[dtype])
     ids = torch.randint(4, 300, (5, 2), generator=torch.Generator().manual_seed(1))
     short = families.reference(family, HALF[dtype])
-    copied = families.reference(family, torch.float32).state_dict()
-    rounded = {name: weight.float() for name, weight in short.state_dict().items()}
-    exact_reference = families.reference(family, torch.float32)
-    try:
-        exact_reference.load_state_dict(rounded)
-        norm = exact_reference.get_submodule("transformer.ln_f" if family == "gpt2" else "model.norm")
-        with torch.no_grad():
-            logits = exact_reference.get_output_embeddings()(norm(resid.float()))
-    finally:
-        exact_reference.load_state_dict({name: weight.clone() for name, weight in copied.items()})
+    rounded = copy.deepcopy(families.reference(family, torch.float32))
+    rounded.load_state_dict({name: weight.float() for name, weight in short.state_dict().items()})
+    norm = rounded.get_submodule("transformer.ln_f" if family == "gpt2" else "model.norm")
+    with torch.no_grad():
+        logits = rounded.get_output_embeddings()(norm(resid.float()))
     cap = exact.model.cfg.output_logits_soft_cap or 0
     logits = cap * torch.tanh(logits / cap) if cap > 0 else logits
     found = runner.logits_of(resid, ids)

@@ -33,6 +33,8 @@ class Material:
         persona = study.protocol.persona(load_persona(study.persona, study.data.path, study.data.world))
         if study.metric is not None:
             persona = replace(persona, metric=study.metric)
+        if study.normalization is not None:
+            persona = replace(persona, normalization=study.normalization)
         splits = persona.split(study.data.split_seed, study.data.fractions)
         limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
         options = study.model

@@ -193,6 +193,8 @@ class Study(FrozenSettings):
     """Where the prompt is placed."""
     metric: Literal["letters", "text"] | None = None
     """How an answer is scored: by option letter or by its text; null: the persona's own."""
+    normalization: Literal["sum", "mean", "character", "pmi"] | None = None
+    """Of whole text answers: sum of their tokens' log-probabilities, mean per token, sum per character, or pmi; null: the persona's own."""
     seed: int = Field(0, ge=0, lt=1 << 63)
     """Seed of searches and random controls."""
     model: ModelSettings = ModelSettings()

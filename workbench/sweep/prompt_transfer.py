@@ -100,7 +100,7 @@ def _by_questions(prompts: Iterable[_Prompt]) -> list[list[_Prompt]]:
     found: dict[tuple[str, ...], list[_Prompt]] = {}
     for prompt in prompts:
         study = prompt.study
-        found.setdefault((prompt.questions, study.slot, str(study.metric), study.sign), []).append(prompt)
+        found.setdefault((prompt.questions, study.slot, f"{study.metric} {study.normalization}", study.sign), []).append(prompt)
     return list(found.values())
 
 
