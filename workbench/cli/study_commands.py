@@ -126,6 +126,26 @@ def plan_command(
     print_notes(found.notes, as_json)
 
 
+@app.command
+def explain(study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, as_json: Json = False) -> None:
+    """What a study will do and cost, in words. No weights are loaded.
+
+    Args:
+        study: the study file.
+        data: contrast file, instead of the study's.
+        model: name or directory, instead of the study's.
+        sae: directory or release, instead of the study's.
+    """
+    from workbench.study import Study
+    from workbench.study.study_explanation import explain_study
+
+    found = explain_study(_instead(Study.load(study), data, model, sae))
+    if as_json:
+        print(json.dumps(found.sections, ensure_ascii=False))
+        return
+    console().print(plain(str(found)), highlight=False)
+
+
 def _instead(study: Study, data: Path | None = None, model: str | None = None, sae: str | None = None, seed: int | None = None) -> Study:
     """The study with what the command line gives instead of its own, validated again."""
     from workbench.study import Study

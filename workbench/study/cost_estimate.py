@@ -108,7 +108,7 @@ class CostEstimate:
         table = self.table
         found = pd.DataFrame({"stage": table["stage"], "TFLOPs": table["tflops"].map("{:,.4g}".format)})
         for machine in MACHINES:
-            times = table[f"{machine.name} s"].map(lambda s: "does not fit" if pd.isna(s) else _duration(s))
+            times = table[f"{machine.name} s"].map(lambda s: "does not fit" if pd.isna(s) else duration(s))
             found[machine.name] = times + "\n" + table[f"{machine.name} GB"].map("{:.1f} GB".format)
         return found
 
@@ -124,7 +124,7 @@ class CostEstimate:
         return html_table(self.table, f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
