@@ -1,7 +1,8 @@
 """Sparse autoencoders: loaded, checked against the model, trained. The only importer of sae_lens."""
 
-from workbench.sae.reconstruction_check import SaeCheck, SpliceEvaluation, check_sae, explained_variance, own_text, splice
+from workbench.sae.reconstruction_check import SpliceEvaluation, check_sae, explained_variance, own_text, splice
 from workbench.sae.sae import LatentRows, Sae
+from workbench.sae.sae_check import SaeCheck
 from workbench.sae.sae_loading import PRESETS, find_sae, load_sae, saes_for
 from workbench.sae.sae_training import SaeCard, TrainingProbe, best_latent, make_card, train_sae
 from workbench.sae.training_texts import context_texts, read_corpus

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,33 +28,10 @@ from workbench.budget import Meter
 from workbench.errors import UserError
 from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.sae.sae import Sae
+from workbench.sae.sae_check import SaeCheck
 
 #: Tokens on which the neighbouring layers are compared.
 COMPARED = 4096
-
-
-@dataclass(frozen=True)
-class SaeCheck:
-    """explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the neighbours too, on at
-    most COMPARED tokens. l0: latents active at a token, mean. density: of each latent, the fraction of tokens on which it is active.
-    tokens: how many were read (the first of each text is not); every density, L0 and explained variance is over these."""
-
-    explained_variance: float
-    by_layer: dict[int, float]
-    l0: float
-    density: Float[Tensor, " d_sae"] = field(repr=False, compare=False)
-    tokens: int
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def silent(self) -> int:
-        """Latents that never fired on this text."""
-        return int((self.density == 0).sum())
-
-    @property
-    def summary(self) -> str:
-        """One line: explained variance, L0 and the text that they are of."""
-        return f"explained variance {self.explained_variance:.2f} and L0 {self.l0:.1f} on {self.tokens:,} tokens of the model's own text"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,9 +21,7 @@ from torch import Tensor
 
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
-
-if TYPE_CHECKING:
-    from workbench.sae.reconstruction_check import SaeCheck
+from workbench.sae.sae_check import SaeCheck
 
 #: Architectures whose latents do not compete: a latent's activation depends on its own row alone.
 SEPARATE = ("standard", "jumprelu", "gated")

@@ -31,7 +31,7 @@ from workbench.models.memory_estimate import memory_needed
 from workbench.models.model_sizes import ModelSizes, model_sizes_of, tokenizer_of
 from workbench.personas import load_persona
 from workbench.search import SentenceSearch
-from workbench.study.stages import make_method
+from workbench.study.stages.search import make_method
 from workbench.study.study_settings import Study
 
 #: Forward passes a context of the ledger beside removal.
