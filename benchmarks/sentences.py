@@ -44,6 +44,7 @@ CELLS = (
 BASE = "smollm2-135m"
 #: Search questions that finalists are scored on, and those of EPO (as in docs/examples).
 FINAL, EPO_CONTEXTS = 12, 4
+TRUE_STATEMENTS = 24
 
 
 class BestOfN(SentenceSearch):
@@ -74,12 +75,13 @@ class BestOfN(SentenceSearch):
 class Cell:
     """One model and persona: contexts of each split, the limit, and what a prompt does on the test split."""
 
-    def __init__(self, model_name: str, persona: str, written: dict[str, Any]) -> None:
+    def __init__(self, model_name: str, persona: str, written: dict[str, Any], selection_contexts: int) -> None:
         self.model, self.name, self.persona = load_model(model_name), model_name, persona
         splits = load_persona(f"english_{persona}").split(seed=0)
         self.search, self.selection, self.test = (make_contexts(self.model, s) for s in (splits.search, splits.selection, splits.test))
-        self.truth = true_contexts(self.model, splits.test)
-        self.bare = answer(self.model, self.test).log_odds
+        self.selection = self.selection.take(selection_contexts, 0)
+        self.truth = true_contexts(self.model, splits.test, n=TRUE_STATEMENTS)
+        self.bare, self.truth_without = answer(self.model, self.test).log_odds, answer(self.model, self.truth).rate
         self.written, self.neutral = written[persona]["suppress"], written["neutral"]
         self.limit = float(np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written]))
         base = load_model(BASE)
@@ -94,7 +96,7 @@ class Cell:
             "effects": (found.log_odds - self.bare).round(4).tolist(),
             "groups": list(found.group),
             "truth": answer(self.model, self.truth, text).rate,
-            "truth_without": answer(self.model, self.truth).rate,
+            "truth_without": self.truth_without,
             "cross_entropy": prompt_cross_entropy(self.model, self.test, text),
             "cross_entropy_by_base": self.judge(text),
             "limit": self.limit,
@@ -105,7 +107,7 @@ class Cell:
         """The written sentence that suppresses most on selection."""
         return self.measured(min(self.written, key=lambda text: float(answer(self.model, self.selection, text).log_odds.mean())))
 
-    def found(self, method: str, seed: int, calls: float, options: dict[str, Any]) -> dict[str, Any]:
+    def found(self, method: str, seed: int, calls: float) -> dict[str, Any]:
         """One search, chosen on selection, measured on test."""
         contexts = self.search.per_group(EPO_CONTEXTS if method == "epo" else FINAL, seed)
         goal = -answer_log_odds().calibrate(self.model, contexts, n=8)
@@ -114,7 +116,7 @@ class Cell:
         if method == "epo":
             value: Any = EPO(length=8, population=4, children=12, top_k=256, restart_every=0, gradient_contexts=2)
         else:
-            value = kinds[method](max_cross_entropy=self.limit, **options)
+            value = kinds[method](max_cross_entropy=self.limit)
         budget = Budget(model_calls=calls * (tokens + 12) / (tokens + value.typical_length))
         began = time.process_time()
         optimizations = Optimizations(halving=0.5) if method == "epo" else None
@@ -125,14 +127,14 @@ class Cell:
         return self.measured(chosen.text) | record | {"warnings": list(frontier.warnings)}
 
 
-def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[str], cells: list[int], options: dict[str, Any]) -> None:
+def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[str], cells: list[int], selection_contexts: int) -> None:
     """Whatever of the grid is missing, seed by seed."""
     sentences = read_yaml(written)
     made: dict[int, Cell] = {}
     for number, (model, persona) in enumerate(CELLS):
         path = out / f"{model}-{persona}-written.json"
         if number in cells and not path.exists():
-            cell = made.setdefault(number, Cell(model, persona, sentences))
+            cell = made.setdefault(number, Cell(model, persona, sentences, selection_contexts))
             entry = {"written": cell.best_written(), "neutral": [cell.measured(text) for text in cell.neutral]}
             write_json(path, {"schema": 1, "model": model, "persona": persona, **entry})
     for seed in seeds:
@@ -142,8 +144,8 @@ def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[
                 path = out / f"{model}-{persona}-{method}-{seed}.json"
                 if path.exists():
                     continue
-                cell = made.setdefault(number, Cell(model, persona, sentences))
-                entry = cell.found(method, seed, calls, options)
+                cell = made.setdefault(number, Cell(model, persona, sentences, selection_contexts))
+                entry = cell.found(method, seed, calls)
                 write_json(path, {"schema": 1, "model": model, "persona": persona, "method": method, "seed": seed, "calls": calls, **entry})
                 print(f"{path.stem}: {np.mean(entry['effects']):+.2f} {entry['cross_entropy']:.2f} nats {entry['prompt']!r}", flush=True)
 
@@ -200,13 +202,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
     parser.add_argument("--methods", nargs="+", default=["sentences", "best_of_n", "epo"])
     parser.add_argument("--cells", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--selection", type=int, default=60, help="contexts of the selection split that prompts are chosen on")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentences"))
     parser.add_argument("--summary", type=Path, default=Path("benchmarks/latest/sentences.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.written:
-        run(arguments.out, arguments.written, arguments.calls, arguments.seeds, arguments.methods, arguments.cells, {})
+        run(arguments.out, arguments.written, arguments.calls, arguments.seeds, arguments.methods, arguments.cells, arguments.selection)
     table = summary(arguments.out)
     write_json(arguments.summary, table)
     for row in table["rows"]:
