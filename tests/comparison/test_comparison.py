@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from statsmodels.stats.multitest import multipletests
 
@@ -246,6 +247,17 @@ def test_runs_of_several_seeds_become_one_table_with_their_spread(tmp_path: Path
     assert (spread["runs"], spread["shift"], spread["shift_sd"]) == (3, -2.0, 1.0)
     assert (spread["shift_smallest"], spread["shift_largest"]) == (-3.0, -1.0)
     assert json.dumps(runs.to_json(), allow_nan=False)
+
+
+def test_runs_that_repeat_one_result_count_it_once(tmp_path: Path) -> None:
+    """A control drawn with the same seed in two runs is one draw: no interval of width 0, and the mean of what differs."""
+    paths = [write_run(tmp_path / str(k), SPLITS.test, k, shift) for k, shift in enumerate((-1.0, -1.0, -3.0))]
+    spread = compare_runs(paths).by_condition.set_index("condition").loc["scripted"]
+    assert (spread["runs"], spread["shift"], spread["shift_smallest"], spread["shift_largest"]) == (2, -2.0, -3.0, -1.0)
+    low, high = scipy.stats.t.interval(0.95, 1, loc=-2.0, scale=scipy.stats.sem([-1.0, -3.0]))
+    assert (spread["shift_low"], spread["shift_high"]) == pytest.approx((low, high))
+    same = compare_runs(paths[:2]).by_condition.set_index("condition").loc["scripted"]
+    assert same["runs"] == 1 and "shift_low" not in same.dropna()
 
 
 def test_effect_against_budget_is_the_mean_over_runs_of_equal_budget(tmp_path: Path) -> None:

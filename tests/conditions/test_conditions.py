@@ -25,6 +25,7 @@ from workbench.conditions import (
     few_shot,
     spending,
 )
+from workbench.conditions.build_context import BuildContext
 from workbench.conditions.capability_guard import model_vitals
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts
@@ -33,6 +34,7 @@ from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.interventions import steer
 from workbench.models import Site, runner_for
+from workbench.study import Study
 
 MODEL = random_model()
 LAST = Site(2)
@@ -99,6 +101,15 @@ def test_random_tokens_are_seeded_allowed_and_of_equal_length() -> None:
     assert len({p.name for p in drawn}) == 3
     with pytest.raises(UserError, match="at least 1"):
         RandomTokens(0)
+
+
+def test_studies_of_different_seeds_draw_different_random_prompts() -> None:
+    """Their seeds are disjoint, and equal numbers have equal names, so that a table over seeds may average them."""
+    seeds = [BuildContext.random_seeds.fget(SimpleNamespace(study=Study(seed=seed, random_prompts=3))) for seed in range(4)]
+    assert len({seed for each in seeds for seed in each}) == 12
+    drawn = [RandomTokens(6, each).draw(MODEL, LETTERS) for each in seeds]
+    assert [[p.name for p in prompts] for prompts in drawn] == [[f"random tokens {n}" for n in range(3)]] * 4
+    assert len({p.prompt for prompts in drawn for p in prompts}) == 12
 
 
 def test_random_text_is_more_fluent_than_random_tokens() -> None:

@@ -118,3 +118,11 @@ def test_no_worker_at_all_is_one_line(place, monkeypatch):
     monkeypatch.setattr(pool.RayWorker, "ready", broken)
     with pytest.raises(pool.UserError, match="no worker could be started: the actor died"):
         list(pool._Pool(StandIn(), studies(1), place, lambda *at: None).run(2, 1, False))
+
+
+def test_a_cluster_named_in_the_environment_is_used_only_when_asked_for(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    says = r"the environment variable RAY_ADDRESS names a Ray cluster \(10\.0\.0\.1:6379\)"
+    with pytest.raises(pool.UserError, match=says) as caught, pool.connected(2, None):
+        pass
+    assert "\n" not in str(caught.value)

@@ -33,7 +33,8 @@ class RunsTable:
     @property
     def by_condition(self) -> pd.DataFrame:
         """One row a persona, model, sign and condition, over the seeds: runs, mean rate and mean shift with a t interval over
-        runs, standard deviation, smallest and largest shift. Found prompts differ from seed to seed; their kind is the name."""
+        runs, standard deviation, smallest and largest shift. Runs with one and the same result count once. Found prompts differ from seed to
+        seed; their kind is the name."""
         keys = ["persona", "model", "sign", "kind", "condition"]
         return pd.DataFrame(
             [dict(zip(keys, key, strict=True)) | _spread(part) for key, part in self.table.groupby(keys, sort=False)]
@@ -117,7 +118,15 @@ def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any
     }  # fmt: skip
 
 
+def independent_runs(part: pd.DataFrame) -> pd.DataFrame:
+    """One row of each different result. Runs that share a prompt and its effect to the last digit repeated one draw (a manual prompt, a
+    control with the same seed): counted twice, they would give an interval of width 0."""
+    names = [name for name in ("prompt", "log_odds", "shift") if name in part]
+    return part.drop_duplicates(names)
+
+
 def _spread(part: pd.DataFrame) -> dict[str, Any]:
+    part = independent_runs(part)
     found: dict[str, Any] = {"runs": len(part), "rate": part["rate"].mean(), "shift": part["shift"].mean()}
     shifts = [float(value) for value in part["shift"].dropna()]
     if len(shifts) < 2:

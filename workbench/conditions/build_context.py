@@ -84,8 +84,9 @@ class BuildContext(SearchContext):
 
     @property
     def random_seeds(self) -> tuple[int, ...]:
-        """One seed for each random prompt that the study asks for."""
-        return tuple(range(self.study.seed, self.study.seed + self.study.random_prompts))
+        """One seed for each random prompt that the study asks for; studies of different seeds share none."""
+        first = 1000 * self.study.seed
+        return tuple(range(first, first + self.study.random_prompts))
 
     @property
     def manual_prompts(self) -> tuple[str, ...]:

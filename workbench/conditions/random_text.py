@@ -35,10 +35,10 @@ class RandomText:
             raise UserError(f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}")
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """One prompt a seed, sampled behind what stands left of the slot, surviving decode -> encode in these contexts."""
-        return tuple(self._draw(model, contexts, seed) for seed in self.seeds)
+        """One prompt a seed, numbered from 0, sampled behind what stands left of the slot, surviving decode -> encode in these contexts."""
+        return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 
-    def _draw(self, model: Any, contexts: Contexts, seed: int) -> Prompt:
+    def _draw(self, model: Any, contexts: Contexts, seed: int, number: int) -> Prompt:
         runner = runner_for(model)
         banned = ~allowed_ids(runner)
         generator = torch.Generator().manual_seed(seed)
@@ -47,7 +47,7 @@ class RandomText:
             for ids in runner.generate(rows, self.length, self.temperature, generator, banned).tolist():
                 if survives(runner, contexts, ids):
                     method = f"{self.length} tokens sampled from the model, seed {seed}"
-                    return Found(runner.decode(ids).strip(), "random_text", method, name=f"random text {seed}")
+                    return Found(runner.decode(ids).strip(), "random_text", method, name=f"random text {number}")
         raise UserError(f"no sampled prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES * _ROWS} tries)")
 
 

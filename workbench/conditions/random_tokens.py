@@ -33,10 +33,10 @@ class RandomTokens:
             raise UserError(f"random prompts need a length of at least 1 and a seed, found {self.length} and {self.seeds}")
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """One prompt a seed, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
-        return tuple(self._draw(model, contexts, seed) for seed in self.seeds)
+        """One prompt a seed, numbered from 0, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
+        return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 
-    def _draw(self, model: Any, contexts: Contexts, seed: int) -> Prompt:
+    def _draw(self, model: Any, contexts: Contexts, seed: int, number: int) -> Prompt:
         runner = runner_for(model)
         allowed = torch.nonzero(allowed_ids(runner))[:, 0]
         generator = torch.Generator().manual_seed(seed)
@@ -44,7 +44,7 @@ class RandomTokens:
             ids = allowed[torch.randint(len(allowed), (self.length,), generator=generator)].tolist()
             if survives(runner, contexts, ids):
                 method = f"{self.length} random tokens, seed {seed}"
-                return Found(runner.decode(ids).strip(), "random_prompt", method, name=f"random tokens {seed}")
+                return Found(runner.decode(ids).strip(), "random_prompt", method, name=f"random tokens {number}")
         raise UserError(f"no random prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES} tries)")
 
 

@@ -43,7 +43,7 @@ def open_answers(
         ids = torch.tensor([runner.encode(text)])
         zero, last = torch.zeros(1, dtype=torch.long), torch.tensor([ids.shape[1] - 1])
         for sample in range(samples):
-            generator = torch.Generator().manual_seed(seed + 1000 * number + sample)
+            generator = torch.Generator().manual_seed(1_000_003 * seed + 1000 * number + sample)
             with runner.placed(TokenLayout(zero, zero, last)):
                 new = runner.generate(ids, max_new_tokens, temperature, generator)[0].tolist()
             stop = next((i for i, token in enumerate(new) if token in end), None)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.budget import COSTS
+from workbench.comparison.compare_runs import independent_runs
 from workbench.conditions import GROUPS
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
@@ -54,8 +55,9 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
     each run; one panel a persona and sign. runs: a `RunsTable`, a `SweepResult`, or the table of either (results.parquet)."""
     frame = _each_run(runs)
     keys = ["persona", "sign", "shown"]
-    spread = {key: over_seeds(list(part)) if len(part) > 1 else None for key, part in frame.groupby(keys)["shift"]}
-    means = frame.groupby(keys)["shift"].transform("mean")
+    draws = {key: list(independent_runs(part)["shift"]) for key, part in frame.groupby(keys)}
+    spread = {key: over_seeds(part) if len(part) > 1 else None for key, part in draws.items()}
+    means = [sum(draws[key]) / len(draws[key]) for key in frame[keys].itertuples(index=False, name=None)]
     found = [spread[key] for key in frame[keys].itertuples(index=False, name=None)]
     frame = frame.assign(mean=means, low=[s and s.interval.low for s in found], high=[s and s.interval.high for s in found])
     order = list(dict.fromkeys(frame["shown"]))

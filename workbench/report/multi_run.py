@@ -80,6 +80,7 @@ class _Shifts:
     shifts: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     interval: tuple[float | None, float | None] = (None, None)
+    results: set[tuple[str | None, float | None, float]] = field(default_factory=set)
 
 
 def write_overview(runs: Sequence[OverviewRun | str | os.PathLike[str]], path: str | os.PathLike[str], title: str = "") -> Path:
@@ -147,6 +148,10 @@ def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
             if condition.name == one.comparison.baseline or difference is None or difference.log_odds is None:
                 continue
             at = gathered.setdefault((_shown_name(condition), _seedless(one.run.label)), _Shifts(condition.kind))
+            result = (condition.prompt, condition.log_odds, difference.log_odds)
+            if result in at.results:
+                continue  # the same draw in two runs is one result (see compare_runs.independent_runs)
+            at.results.add(result)
             at.shifts.append(difference.log_odds)
             at.rates += [condition.rate] if condition.rate is not None else []
             at.interval = difference.log_odds_ci

@@ -157,6 +157,9 @@ class _Pool:
 def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
     loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found."""
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    if address is None and named not in ("", "local"):
+        raise UserError(f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
