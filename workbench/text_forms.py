@@ -71,6 +71,16 @@ def canonical(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
+def text_length(text: str) -> int:
+    """Length of a text in characters of its canonical form: the one meaning of length wherever two texts are compared by it.
+
+    Example:
+        >>> text_length("cafe\\u0301") == text_length("caf\\u00e9") == 4
+        True
+    """
+    return len(canonical(text))
+
+
 def words_of(text: str) -> list[str]:
     """The words and numbers of a text as they are compared: case-folded, in compatibility form (NFKC), no punctuation.
 

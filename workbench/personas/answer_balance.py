@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from workbench.personas.persona import Item
+from workbench.text_forms import text_length
 
 TOLERANCE_LETTERS = 0.05
 TOLERANCE_LENGTH = 0.10
@@ -60,5 +61,5 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
 
 
 def _longer(item: Item) -> float:
-    matching, other = (len(answer) for answer in item.full_answers)
+    matching, other = (text_length(answer) for answer in item.full_answers)
     return 0.5 if matching == other else float(matching > other)

@@ -24,7 +24,7 @@ from workbench.personas.answer_options import OPTION_FIELDS, read_answers
 from workbench.personas.data_rows import DataRow, read_rows
 from workbench.personas.persona import Item
 from workbench.personas.question_groups import Grouping, by_claim, by_question, join_same_questions
-from workbench.text_forms import canonical
+from workbench.text_forms import canonical, text_length
 
 OWN_FIELDS = ("question", "matching", "not_matching", "group", "id")
 _MISREAD = re.compile(
@@ -114,7 +114,7 @@ def _answered_item(row: DataRow, question: str, fields: tuple[str, str], groupin
 
 def _truthful_item(row: DataRow, grouping: Grouping) -> Item:
     entry = _truthful(row)
-    wrong = min(entry.incorrect, key=lambda answer: abs(len(answer) - len(entry.best)))
+    wrong = min(entry.incorrect, key=lambda answer: abs(text_length(answer) - text_length(entry.best)))
     return _item(row, entry.question, wrong, entry.best, None, grouping)
 
 
