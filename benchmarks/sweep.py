@@ -43,6 +43,7 @@ from workbench.models import load_model
 from workbench.runs import RunDirectory, write_json, write_text
 from workbench.study import Study, run
 from workbench.sweep import Sweep, sweep
+from workbench.sweep.ray_workers import START_SECONDS, start_patiently
 from workbench.sweep.resolve_studies import plan
 from workbench.sweep.run_sweep import FILE
 from workbench.sweep.study_worker import StudyWorker
@@ -136,9 +137,12 @@ def cluster(asked: Sweep, place: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     from ray.cluster_utils import Cluster
 
     here = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **here})
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(START_SECONDS))
+    made = Cluster()
     try:
-        second = made.add_node(num_cpus=1, **here)
+        start_patiently(lambda: made.add_node(num_cpus=1, include_dashboard=False, **here), made.shutdown)
+        second = start_patiently(lambda: made.add_node(num_cpus=1, wait=False, **here), lambda: None)
+        made.wait_for_nodes(timeout=START_SECONDS)
         remover = threading.Thread(target=_when_two_begun, args=(place, lambda: made.remove_node(second, allow_graceful=False)), daemon=True)
         remover.start()
         found = sweep(asked, place, workers=2, address=made.address, threads=1)

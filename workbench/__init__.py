@@ -21,7 +21,7 @@ _PUBLIC = {
     "workbench.activations": ("collect",),
     "workbench.forced_choice": ("Answers", "answer"),
     "workbench.evaluation": ("AskedJudge", "ScorecardExtras", "PatternJudge", "evaluate", "judge_all", "open_answers", "truthfulqa"),
-    "workbench.directions": ("Direction", "direction_permutation_test", "find_directions", "random_directions"),
+    "workbench.directions": ("Direction", "LabelledCache", "direction_permutation_test", "find_directions", "random_directions"),
     "workbench.sae": ("load_sae", "train_sae"),
     "workbench.latents": ("describe_latents", "rank_latents"),
     "workbench.objectives": (

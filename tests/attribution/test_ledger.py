@@ -7,7 +7,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 import workbench as wb
@@ -130,3 +132,24 @@ def test_sampling_error_and_completeness_reach_the_summary(ledger):
     summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).to_file().to_json()
     lacking = 0.5 / (0.5 + 0.15 * shape[1])
     assert any("is 0.25" in line for line in summary["notes"]) and any(f"lack {lacking:.0%}" in line for line in summary["notes"])
+
+
+def test_a_ledger_goes_to_a_tensor_and_back():
+    ledger = attribute(random_model(), TEXT, targets(), contexts(n=4), ("removal", "gradient_x_input"), mediation=False)
+    effects = ledger.to_tensor()
+    assert effects.shape == (len(ledger.groups), len(ledger.tokens), len(ledger.names)) and effects.dtype == torch.float64
+    again = Ledger.from_tensor(effects, ledger.tokens, ledger.targets, torch.from_numpy(ledger.total), ledger.groups, ledger.prompt_ids)
+    pd.testing.assert_frame_equal(again.table, ledger.table[ledger.table["estimator"] == "removal"])
+    assert torch.equal(again.to_tensor(), effects) and again.to_file().totals == ledger.to_file().totals
+    with pytest.raises(UserError, match="no estimator 'shapley'"):
+        ledger.to_tensor("shapley")
+
+
+def test_a_ledger_of_effects_computed_elsewhere_has_their_means_and_sums():
+    effects = torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]])
+    ledger = Ledger.from_tensor(effects, ["be", " so"], wb.answer_log_odds())
+    assert ledger.means().tolist() == [[2.0], [1.0]] and ledger.total.tolist() == [[3.0], [3.0]] and ledger.text == "be so"
+    assert "be" in ledger._repr_html_()
+    for change in ({"tokens": ["be"]}, {"groups": ["a"]}, {"total": torch.zeros(2)}, {"effects": effects * float("nan")}):
+        with pytest.raises(UserError, match="expected"):
+            Ledger.from_tensor(**{"effects": effects, "tokens": ["be", " so"], "targets": wb.answer_log_odds()} | change)

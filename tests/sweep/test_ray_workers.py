@@ -126,3 +126,22 @@ def test_a_cluster_named_in_the_environment_is_used_only_when_asked_for(monkeypa
     with pytest.raises(pool.UserError, match=says) as caught, pool.connected(2, None):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_that_runs_out_of_time_is_made_again_and_any_other_error_is_not():
+    cleaned, answers = [], iter([Exception("The current node timed out during startup."), TimeoutError("Timeout: 2 nodes"), "started"])
+
+    def start():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert pool.start_patiently(start, lambda: cleaned.append(1)) == "started" and len(cleaned) == 2
+    answers = iter([ValueError("no such address"), "started"])
+    with pytest.raises(ValueError, match="no such address"):
+        pool.start_patiently(start, lambda: cleaned.append(1))
+    answers = iter([Exception("timed out"), "started"])
+    with pytest.raises(Exception, match="timed out"):
+        pool.start_patiently(start, lambda: cleaned.append(1), seconds=0)
+    assert len(cleaned) == 4

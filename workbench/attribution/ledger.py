@@ -8,18 +8,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from scipy import stats
+from torch import Tensor
 
 from workbench.attribution.attribution_patching import PromptPath
-from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
+from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets, as_targets
 from workbench.attribution.circuit import Circuit
 from workbench.attribution.dose_response import DoseResponse, dose_verdict
 from workbench.attribution.estimator import EffectEstimate
@@ -73,6 +75,52 @@ class Ledger:
     def names(self) -> tuple[str, ...]:
         """Names of the targets."""
         return tuple(target.name for target in self.targets.items)
+
+    def to_tensor(self, estimator: str = JUDGE) -> Float[Tensor, "context prompt_pos target"]:
+        """Each token's effect on each target in each context, float64; its axes are `groups`, `tokens` and `names`.
+
+        Raises:
+            UserError: For an estimator that was not run.
+        """
+        self.means(estimator)
+        return torch.from_numpy(self.estimates[estimator].values.astype(np.float64))
+
+    @classmethod
+    def from_tensor(
+        cls,
+        effects: Float[Tensor, "context prompt_pos target"],
+        tokens: Sequence[str],
+        targets: Any,
+        total: Float[Tensor, "context target"] | None = None,
+        groups: Sequence[str] | None = None,
+        prompt_ids: Sequence[int] | None = None,
+        estimator: str = JUDGE,
+    ) -> Ledger:
+        """A ledger of effects that were computed elsewhere, for the workbench's tables, intervals and reports.
+
+        Args:
+            effects: What each prompt token adds to each target in each context, in the target's unit; plus raises it.
+            tokens: The prompt's tokens as text.
+            targets: What the last axis is, in order: as `attribute` takes them, the answer's log-odds included.
+            total: Score with the prompt minus score without it; the sum over tokens when None.
+            groups: Question group of each context; every context its own when None.
+            prompt_ids: The tokens' ids; -1 each when None.
+            estimator: Whose effects they are. `removal`: exact, the reference for others.
+
+        Raises:
+            UserError: Where shapes and names do not fit each other, or a number is not finite.
+        """
+        values = torch.as_tensor(effects).detach().double().cpu().numpy()
+        named = AttributionTargets(tuple(targets)) if isinstance(targets, (list, tuple)) and _are_targets(targets) else as_targets(targets)
+        if values.ndim != 3 or values.shape[1:] != (len(tokens), len(named.items)) or not np.isfinite(values).all():
+            expected = f"finite effects [context, {len(tokens)} tokens, {len(named.items)} targets]"
+            raise UserError(f"expected {expected}, found shape {list(values.shape)} (targets: {', '.join(t.name for t in named.items)})")
+        whole = values.sum(axis=1) if total is None else torch.as_tensor(total).detach().double().cpu().numpy()
+        grouped = tuple(f"context {i}" for i in range(len(values))) if groups is None else tuple(map(str, groups))
+        ids = (-1,) * len(tokens) if prompt_ids is None else tuple(map(int, prompt_ids))
+        if whole.shape != (len(values), len(named.items)) or len(grouped) != len(values) or len(ids) != len(tokens):
+            raise UserError(f"expected totals [{len(values)}, {len(named.items)}], {len(values)} groups and {len(tokens)} ids")
+        return cls(ids, tuple(tokens), "".join(tokens), named, {estimator: EffectEstimate(values)}, grouped, whole)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -183,6 +231,10 @@ class Ledger:
     def _repr_html_(self) -> str:
         caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"
         return matrix_html(self.tokens, self.names, self.means(), caption, agreement_lines(self.agreement))
+
+
+def _are_targets(given: Sequence[Any]) -> bool:
+    return bool(given) and all(isinstance(item, AttributionTarget) for item in given)
 
 
 def _described(target: AttributionTarget) -> TargetEntry:

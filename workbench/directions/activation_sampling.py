@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from workbench.contexts import Contexts, Orders, Slot, encode_prompt, make_contexts
-from workbench.directions.class_split import centred_by
 from workbench.directions.direction_method import Labels
-from workbench.directions.labelled_activations import LabelledActivations, answer_pairs, own_choices, responses
+from workbench.directions.labelled_activations import LabelledActivations, answer_pairs, own_choices, responses, within_contexts
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.personas import Split
@@ -86,9 +85,3 @@ def deal_texts(texts: Sequence[str], n_testing: int, seed: int) -> tuple[list[st
     order = np.random.default_rng(seed).permutation(len(distinct))
     n_testing = min(n_testing, len(distinct) // 2)
     return [distinct[i] for i in order[n_testing:]], [distinct[i] for i in order[:n_testing]]
-
-
-def within_contexts(data: LabelledActivations) -> LabelledActivations:
-    """The same rows with the mean state and mean score of each context taken off: what is left is the texts' doing."""
-    states = {layer: centred_by(x, data.context_ids) for layer, x in data.states.items()}
-    return replace(data, states=states, scores=centred_by(data.scores[:, None], data.context_ids)[:, 0])

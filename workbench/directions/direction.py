@@ -48,6 +48,37 @@ class Direction:
         """As `sycophancy own_choice blocks.2.hook_resid_post`."""
         return f"{self.persona} {self.method} {self.site.name}"
 
+    @classmethod
+    def from_tensor(
+        cls, vector: Float[Tensor, " d_model"], hook_name: str, persona: str = "persona", method: str = "given", position: Position = "decision"
+    ) -> Direction:
+        """A direction from a plain vector and the TransformerLens hook name where it is read.
+
+        Args:
+            vector: [d_model], in units of the residual stream; plus = more of the persona.
+            hook_name: As `blocks.5.hook_resid_post`.
+            persona: What it stands for.
+            method: How it was made, for tables.
+            position: Which token of a sequence is read.
+
+        Raises:
+            UserError: For a hook name that the workbench does not read, or a vector that is no finite [d_model].
+
+        Example:
+            >>> Direction.from_tensor(torch.tensor([3.0, 4.0]), "blocks.5.hook_resid_post").norm
+            5.0
+        """
+        return cls(torch.as_tensor(vector), Site.parse(hook_name, position), persona, method)
+
+    @property
+    def hook_name(self) -> str:
+        """TransformerLens's name of the hook where it is read, as `blocks.5.hook_resid_post`."""
+        return self.site.name
+
+    def to_tensor(self) -> Float[Tensor, " d_model"]:
+        """The vector as a tensor of its own, float32 on the CPU: with `hook_name` all that a TransformerLens hook needs."""
+        return self.vector.clone()
+
     @property
     def norm(self) -> float:
         """Length of the vector, in units of the residual stream."""

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from workbench.activations import check_states, collect, length_batches, read_all
 from workbench.answer_tokens import AnswerTable
 from workbench.contexts import Context, Contexts
+from workbench.directions.class_split import centred_by
 from workbench.forced_choice import answer_each, check_answers
 from workbench.models import Runner, Site
 from workbench.models.hook_sites import Position
@@ -114,6 +115,12 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
         position="response_mean",
         texts=tuple(f"{i.question} [{t}]" for i in split for t in i.responses or (i.matching, i.not_matching)),
     )
+
+
+def within_contexts(data: LabelledActivations) -> LabelledActivations:
+    """The same rows with the mean state and mean score of each context taken off: what is left is the texts' doing."""
+    states = {layer: centred_by(x, data.context_ids) for layer, x in data.states.items()}
+    return replace(data, states=states, scores=centred_by(data.scores[:, None], data.context_ids)[:, 0])
 
 
 def _id(context: Context) -> str:

@@ -39,6 +39,7 @@ from workbench.directions.direction_quality import (
     split_cosine,
 )
 from workbench.directions.labelled_activations import LabelledActivations
+from workbench.directions.labelled_cache import LabelledCache
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models import Site, runner_for
@@ -102,42 +103,61 @@ class LayerScan:
 
 
 def find_directions(
-    model: Any, train: Split, search: Split, layers: Sequence[int] | None = None, methods: Sequence[str | DirectionMethod] | None = None,
+    model: Any, train: Split | LabelledCache, search: Split | LabelledCache, layers: Sequence[int] | None = None,
+    methods: Sequence[str | DirectionMethod] | None = None,
     n: int = 384, n_texts: int = TESTING_TEXTS, n_contexts: int = 24, slot: Slot = "system", seed: int = 0,
     orders: Orders = "both",
 ) -> LayerScan:  # fmt: skip
     """Sweep layers (None: all) and methods; see the module's text. Signs: plus = more of the persona.
 
+    train, search: splits, whose questions the model is run on, or activations that you already have (`LabelledCache`). Labelled caches
+    as train data are what every method is fitted to. As search data they have no testing texts: `predicts` is nan then, and the best
+    direction is the one of the highest AUC on them.
     n: rows of train data for each way of labelling. n_texts: testing texts. n_contexts: search contexts under each of them.
     orders: in which options are shown; with "original" the letter does not cancel.
     Raises UserError for an unknown method or layer, and where too few varied system texts are left to test on.
     """
     runner = runner_for(model)
-    wanted = range(runner.shape.n_layers) if layers is None else layers
-    layers, chosen = (
-        sorted({Site(k).checked(runner.shape.n_layers).layer for k in wanted}),
-        [_method(m) for m in (default_methods() if methods is None else methods)],
-    )
+    cached = [given for given in (train, search) if isinstance(given, LabelledCache)]
+    top = runner.shape.n_layers
+    wanted = set(range(top)).intersection(*(given.layers(top) for given in cached)) if layers is None else layers
+    layers = sorted({Site(k).checked(top).layer for k in wanted})
+    chosen = [_method(m) for m in (_default_methods(cached) if methods is None else methods)]
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
-    fitting, testing = deal_texts(train.persona.varied_system_texts, n_texts, seed)
+    fitting, testing = _texts(train, search, n_texts, seed)
     draw, kinds = ActivationSampler(runner, layers, slot, seed, orders), {m.labels for m in chosen}
-    trained = {kind: draw.labelled(train, kind, n, fitting) for kind in kinds | {"choice"}}
-    choices = draw.under_each(search, testing, n_contexts)
-    pairs = {kind: draw.labelled(search, kind, 256) for kind in kinds & {"answer", "response"}}
-    tested = _Tested(
-        choices, {"choice": choices, "choice_within": choices, **pairs}, len(choices) // (len(testing) + 1)
-    )
-    found = {
-        (layer, m.name): _judge(m, layer, trained, tested, train.persona.name, seed) for layer in layers for m in chosen
-    }
+    trained = {kind: _labelled(draw, train, kind, n, fitting) for kind in kinds | {"choice"}}
+    if isinstance(search, LabelledCache):
+        testing = []
+    tested = _search_data(draw, search, kinds, testing, n_contexts)
+    persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
+    found = {(layer, m.name): _judge(m, layer, trained, tested, persona, seed) for layer in layers for m in chosen}
     table = pd.DataFrame([row for row, _ in found.values()])
-    order = np.argsort(-table["predicts"].fillna(-np.inf).to_numpy(), kind="stable")
+    order = np.argsort(-table["predicts" if testing else "auc"].fillna(-np.inf).to_numpy(), kind="stable")
     table = table.iloc[order].reset_index(drop=True)
     directions = {key: direction for key, (_, direction) in found.items()}
     best = directions[int(table["layer"][0]), str(table["method"][0])]
     effects = pd.DataFrame({"text": testing, "effect": tested.effects, "reading": tested.readings(best)})
     return LayerScan(table, directions, effects, trained["choice"].states[best.site.layer])
+
+
+def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
+    """The default ones; those that compare within contexts only where cached rows name their contexts."""
+    named = all(given.contexts is not None for given in cached)
+    return [name for name in default_methods() if named or DIRECTION_METHODS[name].labels != "choice_within"]
+
+
+def _texts(train: Split | LabelledCache, search: Split | LabelledCache, n_texts: int, seed: int) -> tuple[list[str], list[str]]:
+    """(fitting, testing) system texts of the persona that is drawn from; none where both are cached."""
+    split = next((given for given in (train, search) if not isinstance(given, LabelledCache)), None)
+    return ([], []) if split is None else deal_texts(split.persona.varied_system_texts, n_texts, seed)
+
+
+def _labelled(draw: ActivationSampler, train: Split | LabelledCache, kind: Labels, n: int, fitting: Sequence[str]) -> LabelledActivations:
+    if isinstance(train, LabelledCache):
+        return train.activations(draw.layers, kind)
+    return draw.labelled(train, kind, n, fitting)
 
 
 @dataclass(frozen=True)
@@ -162,6 +182,17 @@ class _Tested:
         return (by_text[1:] - by_text[0]).mean(axis=1)
 
 
+def _search_data(
+    draw: ActivationSampler, search: Split | LabelledCache, kinds: set[Labels], testing: Sequence[str], n_contexts: int
+) -> _Tested:
+    if isinstance(search, LabelledCache):
+        rows = search.activations(draw.layers)
+        return _Tested(rows, dict.fromkeys(kinds, rows), len(rows))
+    choices = draw.under_each(search, testing, n_contexts)
+    pairs = {kind: draw.labelled(search, kind, 256) for kind in kinds & {"answer", "response"}}
+    return _Tested(choices, {"choice": choices, "choice_within": choices, **pairs}, len(choices) // (len(testing) + 1))
+
+
 def _judge(
     method: DirectionMethod, layer: int, trained: dict[Labels, LabelledActivations], tested: _Tested, persona: str, seed: int
 ) -> tuple[dict[str, Any], Direction]:
@@ -170,7 +201,9 @@ def _judge(
     x, y = data.states[layer], data.scores
     direction = _direction(method, layer, data, held_out, trained["choice"], persona)
     vector = direction.vector
-    predicts, low, high = rank_correlation(tested.readings(direction), tested.effects, seed=seed)
+    predicts = low = high = float("nan")
+    if len(tested.effects):
+        predicts, low, high = rank_correlation(tested.readings(direction), tested.effects, seed=seed)
     angles = (float("nan"), float("nan"))
     if method.replicates:
         angles = angle_interval(method.fit, x, y, data.groups, method.replicates, seed)

@@ -31,6 +31,7 @@ from workbench.directions.activation_sampling import ActivationSampler
 from workbench.directions.class_split import centred_by, positive
 from workbench.directions.direction_method import Labels
 from workbench.directions.direction_quality import auc
+from workbench.directions.labelled_cache import LabelledCache
 from workbench.errors import UserError
 from workbench.html_text import escape, html_table
 from workbench.models import Runner, runner_for
@@ -156,7 +157,7 @@ class LatentRanking:
 def rank_latents(
     model: Any,
     sae: Sae,
-    train: Split,
+    train: Split | LabelledCache,
     k: int = 20,
     labels: Labels = "choice_within",
     rule: Rule = "effect",
@@ -167,8 +168,10 @@ def rank_latents(
     orders: Orders = "both",
     texts: int = 200,
 ) -> LatentRanking:
-    """The latents that tell the persona best; see the module's text. n: rows of data. least: smallest fraction of rows considered. orders: of
-    the options. texts: train questions on which density and the reconstruction check are read.
+    """The latents that tell the persona best; see the module's text. train: a split, whose questions the model is run on, or activations
+    that you already have (`LabelledCache`; labels "choice_within" needs its `contexts`; no reconstruction check and no density then).
+    n: rows of data. least: smallest fraction of rows considered. orders: of the options. texts: train questions on which density and
+    the reconstruction check are read.
 
     UserError where SAE and model do not fit, for an unknown rule, k below 1, or when no latent tells anything.
     """
@@ -180,11 +183,12 @@ def rank_latents(
         raise UserError(f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}")
     rows = _encode(ActivationSampler(runner, [sae.site.layer], slot, seed, orders), sae, train, labels, n)
     chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, least, k)
+    persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
     if not chosen:
-        raise UserError(f"no latent of SAE {sae.name!r} tells {train.persona.name} on these {len(rows.shown)} rows")
-    check = check_sae(sae, runner, context_texts(runner, train, texts, slot, seed))
+        raise UserError(f"no latent of SAE {sae.name!r} tells {persona} on these {len(rows.shown)} rows")
+    check = None if isinstance(train, LabelledCache) else check_sae(sae, runner, context_texts(runner, train, texts, slot, seed))
     described = tuple(_describe(runner, sae, i, rows, check) for i in chosen)
-    return LatentRanking(train.persona.name, sae.name, sae.site.name, labels, rule, described, check)
+    return LatentRanking(persona, sae.name, sae.site.name, labels, rule, described, check)
 
 
 def persona_probe(
@@ -230,10 +234,14 @@ class _Rows:
     texts: tuple[str, ...]
 
 
-def _encode(draw: ActivationSampler, sae: Sae, train: Split, labels: Labels, n: int) -> _Rows:
+def _encode(draw: ActivationSampler, sae: Sae, train: Split | LabelledCache, labels: Labels, n: int) -> _Rows:
     if labels not in ("choice", "choice_within", "answer"):
         raise UserError(f"unknown labels {labels!r}: expected choice, choice_within or answer")
-    data = draw.labelled(train, "answer" if labels == "answer" else "choice", n)
+    if isinstance(train, LabelledCache):
+        train.activations(draw.layers, labels)  # what does not fit is said before the SAE runs
+        data = train.activations(draw.layers)
+    else:
+        data = draw.labelled(train, "answer" if labels == "answer" else "choice", n)
     with torch.no_grad():
         raw = sae.encode(data.states[sae.site.layer])
     compared, scores = raw, data.scores
@@ -260,7 +268,7 @@ def _above_percentile(difference: Tensor, percent: float = 99.0) -> list[int]:
     return [i for i in torch.argsort(size, descending=True, stable=True).tolist() if kept[i]]
 
 
-def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows, check: SaeCheck) -> RankedLatent:
+def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows, check: SaeCheck | None) -> RankedLatent:
     column = rows.raw[:, latent]
     top = [i for i in torch.argsort(column, descending=True, stable=True)[:3].tolist() if column[i] != 0]
     return RankedLatent(
@@ -268,7 +276,7 @@ def _describe(runner: Runner, sae: Sae, latent: int, rows: _Rows, check: SaeChec
         weight=float(rows.difference[latent]),
         effect_size=float(rows.sizes[1][latent]),
         auc=auc(rows.compared[rows.held_out, latent], rows.shown[rows.held_out]),
-        density=float(check.density[latent]),
+        density=float("nan") if check is None else float(check.density[latent]),
         mean=float(column.mean()),
         max_activation=float(column.max()),
         label=promoted(runner, sae, latent),

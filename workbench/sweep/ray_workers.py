@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from workbench.sweep.sweep_store import StudyOutcome, run_path, write_failure
 LOSSES = 3
 #: Seconds between two looks at where the running studies stand; each call through Ray takes a millisecond or more of cores that the workers need.
 SHOWN_EVERY = 2.0
+#: Seconds in which a Ray of our own may start; a loaded machine needs more than Ray's own 30.
+START_SECONDS = 180
 #: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the workers.
 OBJECT_STORE = 80 << 20
 
@@ -153,6 +155,19 @@ class _Pool:
                 self.tell(key, stage, share)
 
 
+def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+    """What `start` gives, started again after a time-out of its own until `seconds` are over: Ray gives a node 30 s, whatever the
+    machine's load, and has no setting for it. clean: removes what a failed start left. Any other error is raised at once."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return start()
+        except Exception as error:  # Ray raises bare Exceptions where a node does not come up
+            clean()
+            if time.monotonic() >= end or not any(words in str(error).lower() for words in ("timed out", "timeout")):
+                raise
+
+
 @contextmanager
 def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
@@ -161,6 +176,7 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     if address is None and named not in ("", "local"):
         raise UserError(f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(START_SECONDS))
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
     with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
@@ -173,7 +189,8 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
         if address:
             ray.init(address, **quiet)
         else:
-            ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", object_store_memory=OBJECT_STORE, **quiet)
+            here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
+            start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
     except Exception as error:  # Ray raises bare Exceptions where a node does not come up
         ray.shutdown()
         raise UserError(f"no Ray {f'cluster at {address}' if address else 'here'}: {' '.join(str(error).split())}") from error

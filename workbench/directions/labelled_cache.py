@@ -1,0 +1,102 @@
+"""A TransformerLens user's own `ActivationCache`s with a score for each of their sequences, as data for directions and latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.directions.direction_method import Labels
+from workbench.directions.labelled_activations import LabelledActivations, within_contexts
+from workbench.errors import UserError
+from workbench.models import Site
+from workbench.models.hook_sites import Position
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCache:
+    """Activations that the user has at hand, labelled. Rows are the sequences of all caches, in order.
+
+    Attributes:
+        caches: One `ActivationCache` (any mapping from hook names to activations [batch, pos, d_model]) or several; of a cache
+            without batch dimension [pos, d_model] each is one row.
+        scores: One number per row, plus = shows the persona: the model's own log-odds, or +1 and -1.
+        token: The token that is read, the same in every row or one per row; -1 is the last one. Rows of unequal length that are
+            padded on the right need their own.
+        groups: Question group of each row (rows about one thing belong together); None: every row is its own group.
+        contexts: What each row varies, such as its question; needed to compare rows within contexts. None: not compared so.
+        position: What the token is, for the record of the direction.
+        persona: The name of what is labelled.
+
+    Example:
+        >>> _, cache = model.run_with_cache(tokens)  # doctest: +SKIP
+        >>> scan = wb.find_directions(model, wb.LabelledCache(cache, scores), data.search)  # doctest: +SKIP
+    """
+
+    caches: Mapping[str, Any] | Any
+    scores: Sequence[float] | Float[Tensor, " n"]
+    token: int | Sequence[int] = -1
+    groups: Sequence[str] | None = None
+    contexts: Sequence[str] | None = None
+    position: Position = "decision"
+    persona: str = "persona"
+
+    def layers(self, n_layers: int) -> list[int]:
+        """The layers whose block outputs are in every cache. UserError if there is none."""
+        found = [layer for layer in range(n_layers) if all(Site(layer).name in cache for cache in self._all())]
+        if not found:
+            raise UserError(f"the caches hold no output of a block: expected hook names such as {Site(0).name!r}")
+        return found
+
+    def activations(self, layers: Sequence[int], labels: Labels = "choice") -> LabelledActivations:
+        """The rows as every method of this package takes them. UserError names what does not fit.
+
+        Args:
+            layers: Layers to read, by the outputs of their blocks.
+            labels: `choice_within` subtracts the mean of each of `contexts`; all others take the rows as they are.
+        """
+        states = {layer: self._read(Site(layer).name) for layer in layers}
+        n = len(next(iter(states.values())))
+        scores = torch.as_tensor(self.scores, dtype=torch.float32).detach().cpu()
+        if scores.shape != (n,) or not bool(torch.isfinite(scores).all()):
+            raise UserError(f"expected one finite score per row, {n} in all, found shape {tuple(scores.shape)}")
+        groups, contexts = ([*map(str, given)] if given is not None else [f"row {i}" for i in range(n)] for given in (self.groups, self.contexts))
+        if not len(groups) == len(contexts) == n:
+            raise UserError(f"expected {n} groups and contexts, one per row, found {len(groups)} and {len(contexts)}")
+        data = LabelledActivations(
+            states, scores, tuple(groups), tuple(contexts), (1,) * n, torch.zeros(n, dtype=torch.bool), self.position, tuple(contexts)
+        )
+        if labels != "choice_within":
+            return data
+        if self.contexts is None:
+            raise UserError("rows cannot be compared within contexts: LabelledCache has no `contexts`")
+        return within_contexts(data)
+
+    def _all(self) -> Sequence[Mapping[str, Any]]:
+        caches = list(self.caches) if isinstance(self.caches, (list, tuple)) else [self.caches]
+        if not caches or not all(hasattr(cache, "keys") for cache in caches):
+            raise UserError("expected an ActivationCache or a list of them")
+        return caches
+
+    def _read(self, hook: str) -> Float[Tensor, "n d_model"]:
+        """The wanted token's activation of each row, float32 on the CPU."""
+        blocks = []
+        for cache in self._all():
+            if hook not in cache:
+                raise UserError(f"a cache has no activation {hook!r}")
+            values = cache[hook].detach().float().cpu()
+            blocks.append(rearrange(values, "pos d_model -> 1 pos d_model") if values.dim() == 2 else values)
+        n = sum(map(len, blocks))
+        token = [self.token] * n if isinstance(self.token, int) else [int(t) for t in self.token]
+        if len(token) != n:
+            raise UserError(f"expected one token per row, {n} in all, found {len(token)}")
+        rows = [row for block in blocks for row in block]
+        for i, (row, at) in enumerate(zip(rows, token, strict=True)):
+            if not -len(row) <= at < len(row):
+                raise UserError(f"row {i} has {len(row)} tokens: there is no token {at}")
+        return torch.stack([row[at] for row, at in zip(rows, token, strict=True)])
