@@ -2,7 +2,8 @@
 
 1. report.png: the first screen of the run's report.
 2. effects.png: the change in log-odds of each condition (`wb.figures.forest`).
-3. panel.png: the live panel, reading the prompt that the search found.
+3. panel.png and panel.gif: the live panel, reading the prompt that the search found, whole and word by word.
+4. ../gallery/demo_report.html: the report itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 import workbench as wb
 from workbench.runs import read_json
@@ -53,20 +56,30 @@ def effects_picture(run: Path) -> None:
     chart.save(str(OUT / "effects.png"), ppi=120)
 
 
-def panel_picture(prompt: str) -> None:
+def panel_pictures(prompt: str) -> None:
     from workbench.panel import Panel
 
     model, persona = wb.load_model("organism"), wb.load_persona("sycophancy")
     data = persona.split(seed=0)
     scan = wb.find_directions(model, data.train, data.search)
     panel = Panel(model, persona, direction=scan.best, contexts=wb.make_contexts(model, data.search, n=12))
-    panel.read(prompt, exact=True)
+    words = prompt.split()
+    frames = [_panel_frame(panel, " ".join(words[: n + 1]), OUT / "panel.png", exact=n + 1 == len(words)) for n in range(len(words))]
+    small = [frame.resize((frame.width // 2, frame.height // 2)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for frame in frames]
+    durations = [700] * (len(small) - 1) + [3000]
+    small[0].save(OUT / "panel.gif", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=True)
+
+
+def _panel_frame(panel: Any, text: str, path: Path, exact: bool) -> Image.Image:
+    panel.read(text, exact=exact)
     state = {key: getattr(panel, key) for key in ("about", "comparing", "readings", "difference", "progress")}
     with browser_page(1000, 560) as page:
         page.set_content('<!doctype html><meta charset="utf-8"><body style="margin:12px;background:#fff"><div id="cell"></div>')
         page.evaluate(_MOUNT, [str(panel._esm), state])
         page.locator("textarea").first.wait_for()
-        page.screenshot(path=OUT / "panel.png", full_page=False)
+        page.screenshot(path=path)
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
 
 
 def main() -> None:
@@ -78,10 +91,12 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     if "report" in given.only:
         report_picture(given.run)
+        Path("docs/gallery").mkdir(exist_ok=True)
+        shutil.copyfile(given.run / "report.html", "docs/gallery/demo_report.html")
     if "effects" in given.only:
         effects_picture(given.run)
     if "panel" in given.only:
-        panel_picture(found["resga"])
+        panel_pictures(found["resga"])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ PAGES = sorted(
 )
 #: Hosts that pages may name: other projects, papers, standards.
 HOSTS = {"arxiv.org", "docs.ray.io", "github.com", "huggingface.co", "json-schema.org", "keepachangelog.com", "www.neuronpedia.org"}
+#: Pages of the site that docs/site_hook.py makes; tests/docs/test_site.py checks links to them in the built site.
+GENERATED = {"changelog.md", "contributing.md"} | {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 _FENCE = re.compile(r"^\s*```(\w*)[^\n]*\n(.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
 
@@ -45,6 +47,8 @@ def broken(page: Path) -> Iterator[str]:
                 yield target
             continue
         file = (page.parent / parts.path).resolve() if parts.path else page
+        if file.is_relative_to(ROOT / "docs") and str(file.relative_to(ROOT / "docs")) in GENERATED:
+            continue
         if not file.exists() or (parts.fragment and file.suffix == ".md" and parts.fragment not in anchors(file)):
             yield target
 
