@@ -14,7 +14,9 @@ One JSON file a cell, method and seed in --out; what is there already is not run
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,12 @@ FINAL, EPO_CONTEXTS = 12, 4
 TRUE_STATEMENTS = 24
 
 
+@cache
+def loaded(name: str) -> Any:
+    """Each model once."""
+    return load_model(name)
+
+
 class BestOfN(SentenceSearch):
     """Sentences that the model writes after the same openings, neither biased nor steered nor screened but for form and limits; the same
     scoring, the same dozen at the end."""
@@ -76,7 +84,7 @@ class Cell:
     """One model and persona: contexts of each split, the limit, and what a prompt does on the test split."""
 
     def __init__(self, model_name: str, persona: str, written: dict[str, Any], selection_contexts: int) -> None:
-        self.model, self.name, self.persona = load_model(model_name), model_name, persona
+        self.model, self.name, self.persona = loaded(model_name), model_name, persona
         splits = load_persona(f"english_{persona}").split(seed=0)
         self.search, self.selection, self.test = (make_contexts(self.model, s) for s in (splits.search, splits.selection, splits.test))
         self.selection = self.selection.take(selection_contexts, 0)
@@ -84,7 +92,7 @@ class Cell:
         self.bare, self.truth_without = answer(self.model, self.test).log_odds, answer(self.model, self.truth).rate
         self.written, self.neutral = written[persona]["suppress"], written["neutral"]
         self.limit = float(np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written]))
-        base = load_model(BASE)
+        base = loaded(BASE)
         self.judge = lambda text: prompt_cross_entropy(base, make_contexts(base, splits.search, n=1), text)
         self.limit_by_base = float(np.mean([self.judge(text) for text in self.written]))
 
@@ -130,24 +138,23 @@ class Cell:
 def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[str], cells: list[int], selection_contexts: int) -> None:
     """Whatever of the grid is missing, seed by seed."""
     sentences = read_yaml(written)
-    made: dict[int, Cell] = {}
-    for number, (model, persona) in enumerate(CELLS):
-        path = out / f"{model}-{persona}-written.json"
-        if number in cells and not path.exists():
-            cell = made.setdefault(number, Cell(model, persona, sentences, selection_contexts))
+
+    @cache
+    def cell_of(number: int) -> Cell:
+        model, persona = CELLS[number]
+        cell, path = Cell(model, persona, sentences, selection_contexts), out / f"{model}-{persona}-written.json"
+        if not path.exists():
             entry = {"written": cell.best_written(), "neutral": [cell.measured(text) for text in cell.neutral]}
             write_json(path, {"schema": 1, "model": model, "persona": persona, **entry})
-    for seed in seeds:
-        for method in methods:
-            for number in cells:
-                model, persona = CELLS[number]
-                path = out / f"{model}-{persona}-{method}-{seed}.json"
-                if path.exists():
-                    continue
-                cell = made.setdefault(number, Cell(model, persona, sentences, selection_contexts))
-                entry = cell.found(method, seed, calls)
-                write_json(path, {"schema": 1, "model": model, "persona": persona, "method": method, "seed": seed, "calls": calls, **entry})
-                print(f"{path.stem}: {np.mean(entry['effects']):+.2f} {entry['cross_entropy']:.2f} nats {entry['prompt']!r}", flush=True)
+        return cell
+
+    for seed, method, number in itertools.product(seeds, methods, cells):
+        model, persona = CELLS[number]
+        path = out / f"{model}-{persona}-{method}-{seed}.json"
+        if not path.exists():
+            entry = cell_of(number).found(method, seed, calls)
+            write_json(path, {"schema": 1, "model": model, "persona": persona, "method": method, "seed": seed, "calls": calls, **entry})
+            print(f"{path.stem}: {np.mean(entry['effects']):+.2f} {entry['cross_entropy']:.2f} nats {entry['prompt']!r}", flush=True)
 
 
 def two_level(rows: list[list[float]], groups: list[str], against: list[float] | None = None, n: int = 2000) -> tuple[float, float, float]:
