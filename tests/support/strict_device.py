@@ -4,7 +4,7 @@ A tensor of the device holds its numbers on the CPU, so that all is computed as 
 of the CPU raises, as it does on CUDA (but for single numbers, and for indices into the device's tensors). So do `.numpy()` and drawing
 by a generator of the CPU. The device is a backend made for the length of this process (that is why it is one).
 
-    python -m tests.support.strict_device study|attribution|audit hooked|bridge
+    python -m tests.support.strict_device study|attribution|audit|sentences hooked|bridge
 """
 
 from __future__ import annotations
@@ -192,6 +192,26 @@ def audit(backend: str) -> None:
     wb.evaluate(loaded, splits.test.take(8, 0))
 
 
+def sentences(backend: str) -> None:
+    """A search over sentences along a direction and on the answer (the organism's vocabulary has none: a random model of BPE tokens)."""
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    import workbench as wb
+    from tests.support.tiny_checkpoints import tiny_checkpoint
+    from tests.support.toy_models import toy_persona
+    from workbench.models import load_model
+
+    torch.random.fork_rng = lambda *_, **__: nullcontext()  # it would ask the device for a state that it has not
+    loaded = move(load_model(tiny_checkpoint("llama", Path(tempfile.mkdtemp()) / "llama"), backend=backend))
+    loaded.cfg.device = "strict:0"
+    contexts = wb.make_contexts(loaded, toy_persona().split().search, n=3)
+    direction = wb.projection(SimpleNamespace(vector=torch.randn(loaded.cfg.d_model), site=wb.Site(1)), "raw")
+    method = wb.SentenceSearch(length=14, first=60, slot_words=4, children=4, edited=12, written=6, population=3, write_every=1)
+    for goal in (direction, -wb.answer_log_odds()):
+        wb.search(loaded, goal, contexts, method, wb.Budget(steps=3), batch_tokens=4096)
+
+
 PROMPT = "be honest"
 if __name__ == "__main__":
     _setup_privateuseone_for_python_backend("strict")
@@ -201,4 +221,4 @@ if __name__ == "__main__":
     _device_constructors()  # torch keeps the list: transformers asks the true torch.tensor for the default device while it loads
     torch.tensor, torch.as_tensor = made_here(torch.tensor), made_here(torch.as_tensor)
     with Strict():
-        {part.__name__: part for part in (study, attribution, audit)}[sys.argv[1]](sys.argv[2])
+        {part.__name__: part for part in (study, attribution, audit, sentences)}[sys.argv[1]](sys.argv[2])
