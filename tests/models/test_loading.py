@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformer_lens import HookedTransformer
@@ -199,8 +200,20 @@ def test_a_repository_in_the_hubs_cache_opens_offline(
     found = provenance(model)
     assert found is not None and (found.source.name, found.source.revision) == ("acme/tiny", commit)
     assert runner_for(model).fingerprint == families.runner("qwen3", "hooked", "float32").fingerprint
-    with pytest.raises(UserError, match="no directory, not in the local cache"):
+    with pytest.raises(UserError, match="no directory, not in the local cache, and offline mode forbids a download: unset HF_HUB_OFFLINE"):
         load_model("acme/tiny", revision="another")
+
+
+def test_a_failed_download_is_told_from_offline_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, local_files_only: bool = False, **options: object) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache")
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("workbench.models.model_sources.snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(UserError, match=r"the download failed \(ConnectionError\): check the name, the network and your access"):
+        find_source("acme/tiny")
 
 
 @pytest.mark.usefixtures("offline")

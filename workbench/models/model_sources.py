@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 import workbench
@@ -113,9 +113,16 @@ def _from_hub(name: str, repository: str, revision: str | None) -> ModelSource:
         return _snapshot(name, repository, revision, local=False)
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"model {name!r} is no directory, not in the local cache, and the hub did not give it "
-            f"({type(error).__name__}); names known here: {', '.join(model_names())}"
+            f"model {name!r} is no directory, not in the local cache, and {why_no_download(error)}; "
+            f"known names: {', '.join(model_names())}"
         ) from error
+
+
+def why_no_download(error: Exception) -> str:
+    """Why nothing was downloaded, and what helps: offline mode, or a failed request."""
+    if constants.HF_HUB_OFFLINE:
+        return "offline mode forbids a download: unset HF_HUB_OFFLINE, or give a directory"
+    return f"the download failed ({type(error).__name__}): check the name, the network and your access, or give a directory"
 
 
 def _snapshot(name: str, repository: str, revision: str | None, local: bool) -> ModelSource:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
-from workbench.models.model_sources import REPOSITORIES, data_directory
+from workbench.models.model_sources import REPOSITORIES, data_directory, why_no_download
 from workbench.runs import read_json
 from workbench.sae.reconstruction_check import check_sae, own_text
 from workbench.sae.sae import Sae
@@ -125,7 +125,7 @@ def _from_release(where: SaeLocation, device: str, dtype: str) -> SAE[Any]:
         raise UserError(f"SAE {name}: {str(error).splitlines()[0]}") from error
     except OSError as error:  # the hub's errors, offline mode among them, are OSErrors
         raise UserError(
-            f"SAE {name} is not in the local cache, and the hub did not give it ({type(error).__name__})"
+            f"SAE {name} is not in the local cache, and {why_no_download(error)}"
         ) from error
 
 
