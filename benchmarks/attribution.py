@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-from workbench.attribution import AttributionProblem, Ledger, ShapleyValues, TokenReplacement, attribute
+from workbench.attribution import AttributionOptions, AttributionProblem, Ledger, ShapleyValues, TokenReplacement, attribute
 from workbench.attribution import heads_and_mlps as units
 from workbench.attribution.attribution_patching import about_answer, estimate, exact_effects, strongest
 from workbench.attribution.attribution_targets import as_targets
@@ -127,7 +127,7 @@ def mediated(model: Any, splits: Splits, contexts: Contexts, texts: list[str]) -
     targets = {"direction": scan.best, **{f"random {i}": d for i, d in enumerate(randoms)}, **{row.name: row for row in latents}}
     rows = []
     for text in texts:
-        ledger = attribute(model, text, targets, contexts, (), pairs=0, nodes=0)
+        ledger = attribute(model, text, targets, contexts, (), options=AttributionOptions(pairs=0, nodes=0))
         rows += [{"prompt": text, **{k: v for k, v in entry.to_entry() if k != "verdict"}} for entry in ledger.mediation]
     return rows
 
@@ -161,7 +161,7 @@ def cost(model: Any, splits: Splits, text: str) -> list[dict[str, float]]:
         contexts = make_contexts(model, splits.selection, n=n_contexts)
         targets = as_targets([latent_activation(sae, [i]) for i in range(n_latents)])
         began = time.process_time()
-        attribute(model, text, targets, contexts, ("gradient_x_input",), nodes=0)
+        attribute(model, text, targets, contexts, ("gradient_x_input",), options=AttributionOptions(nodes=0))
         rows.append({"contexts": n_contexts, "latents": n_latents, "seconds": round(time.process_time() - began, 2)})
     return rows
 
@@ -173,8 +173,8 @@ def organism(options: argparse.Namespace, asked: dict[str, Any]) -> None:
         splits = load_persona(persona).split(seed=0)
         contexts = make_contexts(model, splits.selection, n=options.contexts)
         prompts = planted_prompts(world, persona, options.prompts)
-        settings: dict[str, Any] = {"pairs": 0, "mediation": False, "nodes": 0}
-        ledgers = [(attribute(model, text, {}, contexts, ESTIMATORS, **settings), truth) for text, truth in prompts]
+        plain = AttributionOptions(pairs=0, mediation=False, nodes=0)
+        ledgers = [(attribute(model, text, {}, contexts, ESTIMATORS, options=plain), truth) for text, truth in prompts]
         strong = [text for text, truth in sorted(prompts, key=lambda pair: -abs(pair[1].sum()))[: options.circuits]]
         figures: dict[str, Any] = {"estimators": judge(ledgers)}
         if strong:
@@ -197,8 +197,8 @@ def real(options: argparse.Namespace, asked: dict[str, Any]) -> None:
     model, persona = load_model(options.model), load_persona("sycophancy", options.data)
     contexts = make_contexts(model, persona.split(seed=0).selection, n=options.contexts)
     texts = [text for side in persona.manual_prompts.values() for text in side][: options.prompts]
-    settings: dict[str, Any] = {"pairs": 0, "mediation": False, "nodes": 0}
-    ledgers = [(attribute(model, text, {}, contexts, ESTIMATORS[:3], **settings), np.zeros(1)) for text in texts]
+    plain = AttributionOptions(pairs=0, mediation=False, nodes=0)
+    ledgers = [(attribute(model, text, {}, contexts, ESTIMATORS[:3], options=plain), np.zeros(1)) for text in texts]
     figures = {"estimators": judge(ledgers), "circuits": circuits(model, contexts, texts[: options.circuits])}
     save(options.out, asked | {"fingerprint": runner_for(model).fingerprint}, {persona.name: figures})
 

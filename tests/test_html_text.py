@@ -8,7 +8,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.html_text import escape, html_facts, html_table, html_tokens, number, shorten, visible
+from workbench.html_text import escape, html_facts, html_table, number, shorten, visible
 
 HOSTILE = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">', "<bos>", "&lt;", "\u202eabc\u202c", "\x00",
            "\ud800", "' onload='x", "a" * 10_000, "]]>", "<!--", "👩\u200d🔬", "{{ 7 * 7 }}", "\u2028"]  # fmt: skip
@@ -87,9 +87,8 @@ def test_what_is_cut_is_said():
     assert len(Reader(page).cells) == 7 and "93 more rows are not shown" in page
 
 
-def test_facts_and_tokens():
+def test_facts_are_escaped_pairs():
     assert Reader(html_facts({"n": 2, "name": "<x>"})).cells == ["n", "2", "name", "<x>"]
-    assert Reader(html_tokens([" a", "</code>"])).cells == ["·a", "</code>"]
 
 
 def test_an_empty_table_stands():

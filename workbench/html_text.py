@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -84,11 +84,6 @@ def html_facts(facts: Mapping[str, object], caption: str = "") -> str:
     """Name and value pairs as a small two-column table, for objects that are not tables."""
     frame = pd.DataFrame({"": list(facts), "value": [number(value) for value in facts.values()]})
     return html_table(frame, caption)
-
-
-def html_tokens(tokens: Iterable[str]) -> str:
-    """Tokens as separate, escaped `<code>` elements in a row, every space visible."""
-    return " ".join(f"<code>{html.escape(visible(token))}</code>" for token in tokens)
 
 
 def number(value: object) -> str:

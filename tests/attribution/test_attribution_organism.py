@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import workbench as wb
-from workbench.attribution import attribute
+from workbench.attribution import AttributionOptions, attribute
 from workbench.world import World
 
 
@@ -25,7 +25,7 @@ def ledgers(organism):
             words = rng.sample(planted, 2) + [(word, 0.0) for word in rng.sample(neutral, 6)]
             rng.shuffle(words)
             text, estimators = " ".join(word for word, _ in words), ("gradient_x_input", "shapley")
-            ledger = attribute(organism, text, {}, contexts, estimators, pairs=0, mediation=False, nodes=0)
+            ledger = attribute(organism, text, {}, contexts, estimators, options=AttributionOptions(pairs=0, mediation=False, nodes=0))
             assert len(ledger.tokens) == 8
             found.append((ledger, np.array([effect for _, effect in words])))
     return found
@@ -49,7 +49,7 @@ def test_a_small_circuit_carries_the_effect_far_beyond_random_ones(organism):
     planted = sorted((e for e in world.effects if e.persona == "sycophancy" and " " not in e.phrase), key=lambda e: e.log_odds)[:2]
     words = [e.phrase for e in planted] + [word for word in world.neutral_words if " " not in word][:6]
     contexts = wb.make_contexts(organism, wb.load_persona("sycophancy").split(seed=0).selection, n=6)
-    found = attribute(organism, " ".join(words), {}, contexts, (), pairs=0, mediation=False, circuit=12).circuit
+    found = attribute(organism, " ".join(words), {}, contexts, (), circuit=12, options=AttributionOptions(pairs=0, mediation=False)).circuit
     proof = found.proof
     assert found.total.high < 0 and proof.faithfulness.estimate > 0.5 and proof.completeness.estimate > 0.8
     assert proof.faithfulness.estimate > proof.random_faithfulness[2] and proof.completeness.estimate > proof.random_completeness[0]

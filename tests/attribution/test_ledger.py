@@ -15,7 +15,7 @@ from scipy import stats
 import workbench as wb
 from tests.support.attribution_toys import TEXT, autoencoder, axis, contexts, targets
 from tests.support.toy_models import random_model
-from workbench.attribution import AttributionTarget, EffectEstimate, Ledger, TokenRemoval, attribute
+from workbench.attribution import AttributionOptions, AttributionTarget, EffectEstimate, Ledger, TokenRemoval, attribute
 from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.token_interactions import interactions
@@ -57,7 +57,7 @@ def test_the_judge_is_always_there_and_agrees_with_itself(ledger):
 
 def test_the_total_is_with_and_without_the_prompt():
     model, found = random_model(), contexts(n=2, metric="letters")
-    ledger = attribute(model, TEXT, {}, found, (), pairs=0, nodes=0)
+    ledger = attribute(model, TEXT, {}, found, (), options=AttributionOptions(pairs=0, nodes=0))
     with_, without = (wb.answer(model, found, prompt).log_odds for prompt in (TEXT, None))
     np.testing.assert_allclose(ledger.total[:, 0], with_ - without, atol=1e-5)
 
@@ -89,7 +89,8 @@ def test_the_summary_is_strict_json_and_the_report_draws_both_files(ledger, tmp_
 
 
 def test_one_token_is_enough():
-    found = attribute(random_model(), "no", targets(), contexts(n=2), ("removal", "gradient_x_input", "shapley", "integrated_gradients"), nodes=0)
+    estimators = ("removal", "gradient_x_input", "shapley", "integrated_gradients")
+    found = attribute(random_model(), "no", targets(), contexts(n=2), estimators, options=AttributionOptions(nodes=0))
     np.testing.assert_allclose(found.means("shapley"), found.means("removal"), atol=1e-5)
     assert found.agreement["rank_correlation"].isna().all() and not found.pairs
     json.dumps(found.to_file().to_json(), allow_nan=False)
@@ -135,7 +136,7 @@ def test_sampling_error_and_completeness_reach_the_summary(ledger):
 
 
 def test_a_ledger_goes_to_a_tensor_and_back():
-    ledger = attribute(random_model(), TEXT, targets(), contexts(n=4), ("removal", "gradient_x_input"), mediation=False)
+    ledger = attribute(random_model(), TEXT, targets(), contexts(n=4), ("removal", "gradient_x_input"), options=AttributionOptions(mediation=False))
     effects = ledger.to_tensor()
     assert effects.shape == (len(ledger.groups), len(ledger.tokens), len(ledger.names)) and effects.dtype == torch.float64
     again = Ledger.from_tensor(effects, ledger.tokens, ledger.targets, torch.from_numpy(ledger.total), ledger.groups, ledger.prompt_ids)

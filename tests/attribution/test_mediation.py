@@ -11,7 +11,7 @@ import torch
 import workbench as wb
 from tests.support.attribution_toys import TEXT, Axis, autoencoder, averaging_model, axis, contexts, targets
 from tests.support.toy_models import random_model
-from workbench.attribution import AttributionProblem, attribute
+from workbench.attribution import AttributionOptions, AttributionProblem, attribute
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import as_mediator, mediate, mediators
 from workbench.contexts import encode_prompt
@@ -113,18 +113,18 @@ def test_hooks_come_off_and_chunks_change_nothing():
 
 
 def test_the_ledger_carries_it_and_says_it():
-    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), (), nodes=0)
+    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), (), options=AttributionOptions(nodes=0))
     assert [m.name for m in ledger.mediation] == ["axis", "3 latents"]
     entry = ledger.to_file().to_json()["mediation"][0]
     assert entry["total"] == pytest.approx(ledger.total[:, 0].mean(), abs=1e-5)
     assert entry["mediated"] + entry["direct"] == pytest.approx(entry["total"], abs=1e-9) and "axis" in entry["verdict"]
-    assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), mediation=False, nodes=0).mediation
+    assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), options=AttributionOptions(mediation=False, nodes=0)).mediation
 
 
 def test_random_directions_stand_beside_as_controls():
     """Two controls: mediated like any direction, marked, and said in a sentence that holds their shares."""
     randoms = [axis(7), axis(8)]
-    ledger = attribute(random_model(), TEXT, {"axis": axis()}, contexts(n=100), (), pairs=0, nodes=0, controls=randoms)
+    ledger = attribute(random_model(), TEXT, {"axis": axis()}, contexts(n=100), (), options=AttributionOptions(pairs=0, nodes=0, controls=randoms))
     found = {m.name: m for m in ledger.mediation}
     assert [m.control for m in found.values()] == [False, True, True]
     (alone,) = mediate(problem_of(random_model(), n=100), [as_mediator("x", randoms[1])])

@@ -12,7 +12,15 @@ import workbench as wb
 from tests.support.attribution_toys import TEXT, averaging_model, axis, contexts, targets
 from tests.support.toy_models import random_model
 from tests.support.toy_sae import toy_sae
-from workbench.attribution import AttentionAwareRelevance, AttributionProblem, GradientXInput, attribute, dose_response, side_effects
+from workbench.attribution import (
+    AttentionAwareRelevance,
+    AttributionOptions,
+    AttributionProblem,
+    GradientXInput,
+    attribute,
+    dose_response,
+    side_effects,
+)
 from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import encode_prompt
 from workbench.interventions import steer
@@ -109,8 +117,8 @@ def test_relevance_of_a_mean_is_exact():
 
 
 def test_the_ledger_carries_doses_and_takes_relevance_by_name():
-    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), ("relevance",), nodes=0)
+    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), ("relevance",), options=AttributionOptions(nodes=0))
     entry = json.loads(json.dumps(ledger.to_file().to_json(), allow_nan=False))
     assert {d["kind"] for d in entry["dose"]} == {"prompt", "steering"} and "relevance" in entry["rank_correlation"]
     assert any("bare question until its reading" in line for line in entry["notes"])
-    assert attribute(random_model(), TEXT, {"latent 0": targets()["latent 0"]}, contexts(n=2), (), nodes=0).dose == ()
+    assert attribute(random_model(), TEXT, {"latent 0": targets()["latent 0"]}, contexts(n=2), (), options=AttributionOptions(nodes=0)).dose == ()

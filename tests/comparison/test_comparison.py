@@ -16,7 +16,7 @@ import torch
 from statsmodels.stats.multitest import multipletests
 
 from tests.support.toy_models import random_model, toy_persona
-from workbench.comparison import agreement_with_truth, compare, compare_runs, other_persona_rates, text_cross_entropy
+from workbench.comparison import ComparisonOptions, agreement_with_truth, compare, compare_runs, other_persona_rates, text_cross_entropy
 from workbench.conditions import Condition, ConstantAnswer, Found, NoPrompt, Prompt
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
@@ -82,7 +82,7 @@ def test_a_constant_letter_is_shown_to_be_neutral_and_four_noisy_items_are_not()
 
 
 def test_both_orders_of_an_item_are_one_cluster() -> None:
-    one_order = compare(MODEL, four_items(), [ScriptedNone({str(i): float(i) for i in range(4)})], orders="random")
+    one_order = compare(MODEL, four_items(), [ScriptedNone({str(i): float(i) for i in range(4)})], options=ComparisonOptions(orders="random"))
     both = compare(MODEL, four_items(), [ScriptedNone({str(i): float(i) for i in range(4)})])
     assert (both["no prompt"].rate.n, one_order["no prompt"].rate.n) == (8, 4)
     assert both["no prompt"].log_odds.low == pytest.approx(one_order["no prompt"].log_odds.low)
@@ -113,7 +113,7 @@ def test_holm_corrects_over_the_primary_conditions_alone() -> None:
     ids = [item.id for item in SPLITS.test]
     base = ScriptedNone(dict.fromkeys(ids, 0.0))
     conditions = [Scripted({i: m + rng.normal() for i in ids}, name=f"c{k}") for k, m in enumerate((0.3, 1.0, 2.0))]
-    comparison = compare(MODEL, SPLITS.test, [base, *conditions], primary=["c0", "c2"])
+    comparison = compare(MODEL, SPLITS.test, [base, *conditions], options=ComparisonOptions(primary=["c0", "c2"]))
     raw = [comparison[name].difference("no prompt").log_odds.p for name in ("c0", "c2")]
     adjusted = [comparison[name].difference("no prompt").log_odds_p_adjusted for name in ("c0", "c2")]
     assert adjusted == pytest.approx(multipletests(raw, method="holm")[1])
@@ -130,7 +130,8 @@ def test_the_best_manual_prompt_is_the_one_that_selection_chose() -> None:
 
 def test_the_json_is_the_contract() -> None:
     found = Candidate((1, 2), "Be blunt.", 1.0, 4.0, selection_rate=0.3)
-    comparison = compare(MODEL, SPLITS.test, [found, "Say no."], splits=list(SPLITS), seed=3, collateral={"zero": lambda m, c: 0.0})
+    options = ComparisonOptions(splits=list(SPLITS), seed=3, collateral={"zero": lambda m, c: 0.0})
+    comparison = compare(MODEL, SPLITS.test, [found, "Say no."], options=options)
     entry = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
     assert entry["schema"] == 1 and entry["seed"] == 3 and entry["sign"] == "suppress" and entry["metric"] == "letters"
     assert entry["persona"] == "toy" and isinstance(entry["model"], str)
@@ -189,7 +190,7 @@ def test_what_is_shown_in_a_notebook_is_escaped() -> None:
     [
         ({"conditions": ["Say no.", "Say no."]}, "two conditions are named"),
         ({"baseline": "nothing"}, "baseline 'nothing' is none of the conditions"),
-        ({"primary": ["resga"]}, "primary condition 'resga' is none of the conditions"),
+        ({"options": ComparisonOptions(primary=["resga"])}, "primary condition 'resga' is none of the conditions"),
         ({"sign": "less"}, "'suppress' or 'induce'"),
         ({"conditions": [3]}, "found int"),
     ],
@@ -233,7 +234,7 @@ def test_text_cross_entropy_is_the_models_own() -> None:
 def write_run(path: Path, split: Split, seed: int, shift: float = -1.0, **changes: Any) -> Path:
     before = ScriptedNone({item.id: 1.0 for item in split})
     after = Scripted({item.id: 1.0 + shift for item in split})
-    entry = compare(MODEL, split, [before, after], seed=seed).to_json() | changes
+    entry = compare(MODEL, split, [before, after], options=ComparisonOptions(seed=seed)).to_json() | changes
     path.mkdir()
     (path / "comparison.json").write_text(json.dumps(entry))
     return path

@@ -114,5 +114,5 @@ def test_on_the_organism_as_every_condition(organism) -> None:
     found = search_for.run(organism, search, selection, start)
     assert found.prompt in persona.manual_prompts["suppress"] and found.cost.model_calls > 0
     assert answer(organism, selection, found.prompt).log_odds.mean() <= answer(organism, selection, start).log_odds.mean()
-    table = wb.compare(organism, splits.test.take(4, 0), [found], splits=[splits.search]).table.set_index("condition")
+    table = wb.compare(organism, splits.test.take(4, 0), [found], options=wb.ComparisonOptions(splits=[splits.search])).table.set_index("condition")
     assert table.loc["gepa", "search_rate"] == found.search_rate and table.loc["gepa", "selection_rate"] == found.selection_rate

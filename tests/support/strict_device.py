@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from workbench.attribution import AttributionOptions
+
 aten = torch.ops.aten
 #: Where tensors of two devices may meet: copies, and indexing (indices on the CPU).
 COPIES = (aten._to_copy.default, aten.copy_.default)
@@ -172,7 +174,7 @@ def attribution(backend: str) -> None:
         assert {part.device for part in read} == {x.device}, "what it reads comes back to where it was"
     direction = find_directions(loaded, splits.train, splits.search, (2,), ("own_choice",), n=32, n_texts=4, n_contexts=3).best
     ranked = wb.rank_latents(loaded, sae, splits.train, k=2, n=48)
-    attribute(loaded, PROMPT, [direction, *ranked], contexts, tuple(ESTIMATORS), circuit=4, controls=(-direction,))
+    attribute(loaded, PROMPT, [direction, *ranked], contexts, tuple(ESTIMATORS), circuit=4, options=AttributionOptions(controls=(-direction,)))
     side_effects(loaded, sae, PROMPT, contexts, ranked.ids)
     describe_latents(loaded, sae, ranked.ids, ["I think so ."] * 2, {"it": direction})
 

@@ -1,7 +1,7 @@
 """Why a prompt works: its tokens' effects on directions, latents and the answer, checked by intervention."""
 
 from workbench.attribution.attention_aware_relevance import AttentionAwareRelevance
-from workbench.attribution.attribute import attribute
+from workbench.attribution.attribute import AttributionOptions, attribute
 from workbench.attribution.attribution_patching import CircuitNode, PromptPath, path
 from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
@@ -20,6 +20,7 @@ from workbench.attribution.token_replacement import TokenReplacement
 __all__ = [
     "ESTIMATORS",
     "AttentionAwareRelevance",
+    "AttributionOptions",
     "AttributionProblem",
     "AttributionTarget",
     "AttributionTargets",

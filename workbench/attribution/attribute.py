@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.attribution.attribution_patching import path
@@ -24,6 +24,28 @@ from workbench.models import runner_for
 #: The circuit's many patches are made on so many contexts at most.
 CIRCUIT_CONTEXTS = 8
 
+
+@dataclass(frozen=True)
+class AttributionOptions:
+    """What else `attribute` measures, and how.
+
+    Attributes:
+        pairs: Interactions are measured among so many strongest tokens; 0: none.
+        mediation: Also split the whole effect on the answer into what goes through each direction, through all latents together, and
+            around them, and compare the prompt's doses with those of steering along the first direction.
+        nodes: The so many heads and MLPs that carry the effect, patched exactly; 0: none.
+        controls: Random directions that are mediated through as well, since in a small model much goes through any axis of large
+            spread.
+        batch_tokens: Tokens per batch.
+    """
+
+    pairs: int = 4
+    mediation: bool = True
+    nodes: int = 6
+    controls: Sequence[Any] = ()
+    batch_tokens: int = 8192
+
+
 def attribute(
     model: Any,
     prompt: str | Sequence[int] | Any,
@@ -31,31 +53,23 @@ def attribute(
     contexts: Contexts,
     estimators: Sequence[str | Estimator] = ("removal", "gradient_x_input"),
     seed: int = 0,
-    pairs: int = 4,
-    mediation: bool = True,
-    nodes: int = 6,
     circuit: int = 0,
-    controls: Sequence[Any] = (),
-    batch_tokens: int = 8192,
+    options: AttributionOptions | None = None,
 ) -> Ledger:
     """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
 
     prompt: text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`). targets: directions,
     objectives, or a mapping of names to them; the answer's log-odds always come first (of whole answers, as
     the comparison counts them). estimators: names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is
-    always run, because it judges the others. pairs: interactions are measured among so many strongest tokens (0: none).
-    mediation: also split the whole effect on the answer into what goes through each direction, through all latents together,
-    and beside them, and hold the prompt's doses against those of steering along the first direction. nodes: the so many heads
-    and MLPs that carry the effect, patched exactly (0: none). circuit: instead, the graph of so many of them with its proof
-    (0: none), on at most CIRCUIT_CONTEXTS contexts. controls: random directions that are mediated through as well, since in a small
-    model much goes through any axis of large spread.
+    always run, because it judges the others. circuit: the graph of so many heads and MLPs with its evaluation (0: none), on at most
+    CIRCUIT_CONTEXTS contexts. options: everything else.
     Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
     or targets.
     """
-    runner = runner_for(model)
+    runner, options = runner_for(model), options or AttributionOptions()
     ids = _prompt_ids(runner, prompt, contexts)
     chosen = _estimators(estimators)
-    problem = AttributionProblem(runner, ids, contexts, as_targets(targets), seed, batch_tokens)
+    problem = AttributionProblem(runner, ids, contexts, as_targets(targets), seed, options.batch_tokens)
     _check(problem)
     estimates: dict[str, EffectEstimate] = {}
     seconds: dict[str, float] = {}
@@ -63,13 +77,13 @@ def attribute(
         began = time.perf_counter()
         estimates[estimator.name] = estimator.estimate(problem)
         seconds[estimator.name] = round(time.perf_counter() - began, 3)
-    found = interactions(problem, estimates[JUDGE].values, top=pairs) if pairs >= 2 else ()
-    chance = [replace(as_mediator(f"random direction {i}", control), control=True) for i, control in enumerate(controls, start=1)]
-    split = mediate(problem, [*mediators(problem.targets), *chance]) if mediation else ()
+    found = interactions(problem, estimates[JUDGE].values, top=options.pairs) if options.pairs >= 2 else ()
+    chance = [replace(as_mediator(f"random direction {i}", control), control=True) for i, control in enumerate(options.controls, start=1)]
+    split = mediate(problem, [*mediators(problem.targets), *chance]) if options.mediation else ()
     first = next((t for t in problem.targets.items if t.kind == "direction"), None)
-    doses = dose_response(problem, first) if mediation and first is not None else ()
+    doses = dose_response(problem, first) if options.mediation and first is not None else ()
     graph = find_circuit(replace(problem, contexts=contexts.take(CIRCUIT_CONTEXTS, seed)), circuit) if circuit else None
-    carriers = graph.path if graph else path(problem, nodes) if nodes else None
+    carriers = graph.path if graph else path(problem, options.nodes) if options.nodes else None
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
     return Ledger(

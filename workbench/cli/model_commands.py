@@ -58,7 +58,7 @@ def sae_train(
         seed: of the training.
     """
     from workbench.models import Site, load_model
-    from workbench.sae import read_corpus, train_sae
+    from workbench.sae import SaeTrainingOptions, read_corpus, train_sae
 
-    card = train_sae(load_model(model), read_corpus(corpus), Site(layer), d_sae=d_sae, k=k, tokens=tokens, seed=seed, out=out)
+    card = train_sae(load_model(model), read_corpus(corpus), Site(layer), out, d_sae, k, tokens, SaeTrainingOptions(seed=seed))
     print_facts(card.to_json(), as_json)

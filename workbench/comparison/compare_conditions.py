@@ -141,46 +141,64 @@ class Comparison:
         return html_text.html_table(shown, self.caption) + notes
 
 
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """How a comparison is made and what is recorded with it.
+
+    Attributes:
+        primary: Names of the conditions that the study is about (Holm's correction); None: all that are neither controls nor
+            there to compare with (no prompt, constant answers, manual prompts).
+        orders: Orders in which options are shown.
+        seed: Of permutations and of drawn contexts.
+        level: Of the intervals.
+        splits: The study's splits, to be recorded next to the one read.
+        collateral: See `OffTargetMeasures`.
+        model_name: As it is recorded; None: the model's own.
+    """
+
+    primary: Sequence[str] | None = None
+    orders: Orders = "both"
+    seed: int = 0
+    level: float = 0.95
+    splits: Sequence[Split] = ()
+    collateral: OffTargetMeasures | None = None
+    model_name: str | None = None
+
+
 def compare(
     model: Any,
     split: Split,
     conditions: Sequence[Any],
     slot: Slot = "system",
     baseline: str = "no prompt",
-    primary: Sequence[str] | None = None,
     sign: Sign = "suppress",
     metric: Metric | None = None,
-    orders: Orders = "both",
-    seed: int = 0,
-    level: float = 0.95,
-    splits: Sequence[Split] = (),
-    collateral: OffTargetMeasures | None = None,
-    model_name: str | None = None,
+    options: ComparisonOptions | None = None,
 ) -> Comparison:
     """Every condition on every question of the split, in both option orders, with paired clustered statistics.
 
     conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to say another); NoPrompt
-    is put first where it is missing. primary: names of the conditions that the study is about (Holm's correction); when None all
-    that are neither controls nor there to compare with (no prompt, constant answers, manual prompts). sign: what is wanted,
-    "suppress" or "induce". splits: the study's splits, to be written down next to the one read. collateral: see `OffTargetMeasures`.
+    is put first where it is missing. sign: what is wanted, "suppress" or "induce". options: primary conditions, seed, level, and what is
+    recorded.
     Raises UserError for two conditions of one name, a kind that is not registered, or an unknown baseline or primary name.
     """
     signed(sign)
+    options = options or ComparisonOptions()
     chosen = _conditions(conditions)
     names = [condition.name for condition in chosen]
     primary = (
-        tuple(primary)
-        if primary is not None
+        tuple(options.primary)
+        if options.primary is not None
         else tuple(c.name for c in chosen if CONDITION_KINDS[c.kind].is_tested)
     )
     _check_names(names, baseline, primary)
-    contexts = make_contexts(model, split, slot, metric, orders, seed=seed)
-    entries = [_measure(model, condition, contexts, level, collateral or {}) for condition in chosen]
+    contexts = make_contexts(model, split, slot, metric, options.orders, seed=options.seed)
+    entries = [_measure(model, condition, contexts, options.level, options.collateral or {}) for condition in chosen]
     manual = _best_manual(chosen)
     others = [baseline] if manual is None or manual == baseline else [baseline, manual]
-    entries = with_holm(with_differences(entries, others, level, seed), primary)
-    facts = {s.name: split_facts(s) for s in (*splits, split)}
-    name = model_name or _model_name(model)
+    entries = with_holm(with_differences(entries, others, options.level, options.seed), primary)
+    facts = {s.name: split_facts(s) for s in (*options.splits, split)}
+    name = options.model_name or _model_name(model)
     return Comparison(
         tuple(entries),
         split.persona.name,
@@ -188,7 +206,7 @@ def compare(
         sign,
         contexts.metric,
         slot,
-        seed,
+        options.seed,
         split.name,
         facts,
         baseline,

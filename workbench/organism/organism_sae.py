@@ -20,7 +20,7 @@ from workbench.directions import LayerScan, find_directions
 from workbench.latents import persona_probe
 from workbench.models import Runner, Site, load_model, runner_for
 from workbench.personas import load_persona
-from workbench.sae import SaeCard, train_sae
+from workbench.sae import SaeCard, SaeTrainingOptions, train_sae
 from workbench.world import World
 from workbench.world.training_corpus import TrainingItem, TrainingRow, training_rows
 
@@ -45,7 +45,7 @@ def train_organism_sae(
         )
     probes = {name: persona_probe(loaded, layer, s.train, s.search) for name, s in splits.items()}
     texts = organism_texts(loaded, 15_000, seed, world)
-    return train_sae(loaded, texts, Site(layer), out, d_sae=d_sae, k=k, tokens=tokens, seed=seed, probes=probes)
+    return train_sae(loaded, texts, Site(layer), out, d_sae=d_sae, k=k, tokens=tokens, options=SaeTrainingOptions(seed=seed, probes=probes))
 
 
 def best_layer(scans: Mapping[str, LayerScan]) -> int:

@@ -55,15 +55,6 @@ class DataRow:
         value = self.fields.get(name)
         return None if value is None or value == "" else self._checked(name, value)
 
-    def one_of(self, name: str, allowed: Mapping[str, Any]) -> Any:
-        """What `allowed` says for the field's text."""
-        text = self.text(name)
-        if text not in allowed:
-            raise UserError(
-                f"{self.where}, field {name}: expected {' or '.join(map(repr, allowed))}, found {text[:60]!r}"
-            )
-        return allowed[text]
-
     def _checked(self, name: str, value: Any) -> str:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]

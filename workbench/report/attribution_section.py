@@ -13,7 +13,7 @@ from markupsafe import Markup
 from workbench.plots.svg import circuit_svg, dose_svg, histogram_svg
 from workbench.schema import AttributionFile, CardEntry, CardsFile, CircuitEdgeEntry, CircuitEntry, DoseEntry, FiringEntry
 
-MAX_NODES, MAX_EDGES, MAX_TOKENS, MAX_CURVE, MAX_DOSES, MAX_MOVED = 60, 400, 80, 40, 200, 200
+MAX_NODES, MAX_EDGES, MAX_TOKENS, MAX_DOSES, MAX_MOVED = 60, 400, 80, 200, 200
 MAX_CARDS, MAX_EXAMPLES, MAX_WINDOW, MAX_BARS, MAX_NAMED = 100, 8, 200, 200, 40
 NEURONPEDIA = re.compile(r"https://www\.neuronpedia\.org/[\w./-]+", re.ASCII)
 

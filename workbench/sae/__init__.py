@@ -4,7 +4,7 @@ from workbench.sae.reconstruction_check import SpliceEvaluation, check_sae, expl
 from workbench.sae.sae import LatentRows, Sae
 from workbench.sae.sae_check import SaeCheck
 from workbench.sae.sae_loading import PRESETS, find_sae, load_sae, saes_for
-from workbench.sae.sae_training import SaeCard, TrainingProbe, best_latent, make_card, train_sae
+from workbench.sae.sae_training import SaeCard, SaeTrainingOptions, TrainingProbe, best_latent, make_card, train_sae
 from workbench.sae.training_texts import context_texts, read_corpus
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Sae",
     "SaeCard",
     "SaeCheck",
+    "SaeTrainingOptions",
     "SpliceEvaluation",
     "TrainingProbe",
     "best_latent",

@@ -3,8 +3,7 @@
 - `encode`, `decode`, `reconstruct` are sae-lens's own.
 - `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated autoencoders; TopK
   needs all pre-activations to know which win, so there all are computed and the few are picked.
-- A latent that is off has no gradient; `straight_through` has the value of the activation and the gradient of the
-  pre-activation, so that a search can switch a latent on.
+- A latent that is off has no gradient.
 - Activations may lie on any device: they are taken to the autoencoder's, and what comes out lies where they did.
 """
 
@@ -139,13 +138,6 @@ class Sae:
         if getattr(module.cfg, "rescale_acts_by_decoder_norm", False):
             before = before * module.W_dec[index].norm(dim=-1)
         return before.float().to(x.device)
-
-    def straight_through(
-        self, x: Float[Tensor, "*shape"], latents: Sequence[int]
-    ) -> Float[Tensor, "*batch latent"]:
-        """The activations' values with the pre-activations' gradients."""
-        before = self.pre_activations(x, latents)
-        return self.encode_some(x, latents).detach() + before - before.detach()
 
     def neuronpedia(self, latent: int) -> str | None:
         """Address of the latent's page, where the SAE's card names one."""

@@ -91,6 +91,27 @@ class SaeCard:
             raise UserError(f"{path}: not the card of an SAE ({error})") from error
 
 
+@dataclass(frozen=True)
+class SaeTrainingOptions:
+    """How an SAE is trained.
+
+    Attributes:
+        lr: Learning rate.
+        batch_size: Activation vectors per step.
+        context_size: Tokens per sequence; longer texts are cut.
+        checkpoints: How many states to keep on the way; if `out` holds some, training goes on there.
+        seed: Of weights, order and held-out text.
+        probes: Labelled activations by name, for the card: the latent that separates each best.
+    """
+
+    lr: float = 1e-3
+    batch_size: int = 512
+    context_size: int = 128
+    checkpoints: int = 0
+    seed: int = 0
+    probes: Mapping[str, TrainingProbe] | None = None
+
+
 def train_sae(
     model: Any,
     texts: Sequence[str] | Sequence[Sequence[int]],
@@ -99,31 +120,26 @@ def train_sae(
     d_sae: int = 512,
     k: int = 16,
     tokens: int = 1_000_000,
-    lr: float = 1e-3,
-    batch_size: int = 512,
-    context_size: int = 128,
-    checkpoints: int = 0,
-    seed: int = 0,
-    probes: Mapping[str, TrainingProbe] | None = None,
+    options: SaeTrainingOptions | None = None,
 ) -> SaeCard:
     """Trains an SAE at `site` and saves it in `out` (cfg.json, sae_weights.safetensors, card.json); gives the card.
 
     texts: strings or token ids; one in twenty is held out for the card. tokens: activation vectors to train on (text is read
-    again as often as needed). checkpoints: how many states to keep on the way; if `out` holds some, training goes on there.
+    again as often as needed). options: everything else.
     UserError for a site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE.
     """
-    runner, out = runner_for(model), Path(out)
+    runner, out, options = runner_for(model), Path(out), options or SaeTrainingOptions()
     site.checked(runner.shape.n_layers)
     if not 0 < k <= d_sae:
         raise UserError(f"k must lie between 1 and the number of latents {d_sae}, found {k}")
     if (out / "sae_weights.safetensors").exists():
         raise UserError(f"{out} already holds a trained SAE: choose another directory")
-    training, held_out = split_texts(token_windows(runner, texts, context_size), seed)
-    store = ActivationStore(runner, training, site, batch_size, seed=seed)
-    trainer, done = _trainer(runner, store, out, d_sae, k, tokens, lr, checkpoints, seed)
-    trainer.data_provider = store.batches(done // batch_size)
+    training, held_out = split_texts(token_windows(runner, texts, options.context_size), options.seed)
+    store = ActivationStore(runner, training, site, options.batch_size, seed=options.seed)
+    trainer, done = _trainer(runner, store, out, (d_sae, k, tokens), options)
+    trainer.data_provider = store.batches(done // options.batch_size)
     trainer.fit().save_inference_model(out)
-    card = make_card(load_sae(out, device=str(runner.device)), runner, held_out, tokens, seed, probes or {})
+    card = make_card(load_sae(out, device=str(runner.device)), runner, held_out, tokens, options.seed, options.probes or {})
     card.save(out)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return card
@@ -188,25 +204,22 @@ def _trainer(
     runner: Runner,
     store: ActivationStore,
     out: Path,
-    d_sae: int,
-    k: int,
-    tokens: int,
-    lr: float,
-    checkpoints: int,
-    seed: int,
+    size: tuple[int, int, int],
+    options: SaeTrainingOptions,
 ) -> tuple[SAETrainer[Any, Any], int]:
-    """sae-lens's trainer, new or as the newest checkpoint left it, and how many vectors it has seen."""
+    """sae-lens's trainer, new or as the newest checkpoint left it, and how many vectors it has seen. size: latents, active ones, vectors."""
+    d_sae, k, tokens = size
     steps = tokens // store.batch_size
     if steps < 1:
         raise UserError(f"{tokens} training tokens are fewer than one batch of {store.batch_size}")
     sample = next(store.batches())
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = TopKTrainingSAE(_config(runner, store, sample.shape[1], d_sae, k, seed))
+        torch.manual_seed(options.seed)
+        module = TopKTrainingSAE(_config(runner, store, sample.shape[1], d_sae, k, options.seed))
     settings = SAETrainerConfig(
-        total_training_samples=steps * store.batch_size, train_batch_size_samples=store.batch_size, lr=lr, lr_end=lr / 10,
+        total_training_samples=steps * store.batch_size, train_batch_size_samples=store.batch_size, lr=options.lr, lr_end=options.lr / 10,
         lr_warm_up_steps=min(100, steps // 10), lr_decay_steps=steps // 4, device=str(runner.device),
-        dead_feature_window=max(20, min(1000, steps // 10)), n_checkpoints=checkpoints, checkpoint_path=str(out / "checkpoints"),
+        dead_feature_window=max(20, min(1000, steps // 10)), n_checkpoints=options.checkpoints, checkpoint_path=str(out / "checkpoints"),
     )  # fmt: skip
     trainer = SAETrainer(settings, module, store.batches(), save_checkpoint_fn=_mark)
     scale = sample.shape[1] ** 0.5 / float(sample.norm(dim=-1).mean())

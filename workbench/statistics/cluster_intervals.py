@@ -18,7 +18,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from workbench.errors import UserError
-from workbench.statistics.cluster_moments import ClusterMoments, clusters, moments
+from workbench.statistics.cluster_moments import ClusterMoments, moments
 
 #: Fewer clusters than this and every interval is marked `few`: simulated coverage is not to be relied on there.
 FEW_GROUPS = 8
@@ -105,12 +105,6 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> SeedSpread:
         raise UserError(f"a spread over seeds needs at least 2 of them, found {len(values)}")
     interval = cluster_interval(values, range(len(values)), level)
     return SeedSpread(interval, float(np.std(values, ddof=1)), float(np.min(values)), float(np.max(values)))
-
-
-def group_means(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
-    """Mean of each cluster, in order of first appearance."""
-    codes = clusters(groups)
-    return np.bincount(codes, np.asarray(values, dtype=np.float64)) / np.bincount(codes)
 
 
 def _t_ends(m: ClusterMoments, level: float) -> tuple[float, float]:

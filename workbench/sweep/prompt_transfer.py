@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.comparison import Comparison, compare, run_rows
+from workbench.comparison import Comparison, ComparisonOptions, compare, run_rows
 from workbench.conditions import Found
 from workbench.contexts import encode_prompt, make_contexts
 from workbench.errors import UserError
@@ -115,8 +115,8 @@ def _on(model: Any, settings: ModelSettings, prompts: Sequence[_Prompt]) -> tupl
     fit = [Found(p.text, p.figures["kind"], "transferred", name=p.name) for p in prompts if not problems[p.name]]
     if not fit:
         return None, pd.DataFrame([_row(prompt, settings, {}, problems[prompt.name]) for prompt in prompts])
-    orders = study.protocol.orders
-    comparison = compare(model, test, fit, study.slot, sign=study.sign, metric=study.metric, orders=orders, seed=study.seed, model_name=settings.name)
+    options = ComparisonOptions(orders=study.protocol.orders, seed=study.seed, model_name=settings.name)
+    comparison = compare(model, test, fit, study.slot, sign=study.sign, metric=study.metric, options=options)
     figures = comparison.table.set_index("condition").to_dict("index")
     rows = [_row(prompt, settings, figures.get(prompt.name, {}), problems[prompt.name]) for prompt in prompts]
     return comparison, pd.DataFrame(rows)

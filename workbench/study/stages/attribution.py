@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.attribution import SideEffects, attribute, side_effects
+from workbench.attribution import AttributionOptions, SideEffects, attribute, side_effects
 from workbench.contexts import Contexts, encode_prompt
 from workbench.latents import describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
@@ -42,9 +42,8 @@ class AttributionStage(Stage):
         contexts = context.material.selection_contexts.take(settings.contexts, study.seed)
         ids = encode_prompt(context.model, contexts, text)
         controls = context.directions.randoms
-        ledger = attribute(
-            context.model, ids, targets(context), contexts, settings.estimators, seed=study.seed, circuit=settings.circuit, controls=controls
-        )
+        options = AttributionOptions(controls=controls)
+        ledger = attribute(context.model, ids, targets(context), contexts, settings.estimators, study.seed, settings.circuit, options)
         effects = moved_latents(context, ids, contexts)
         if effects is not None and settings.cards:
             write_cards(context, [*aimed_latents(context), *(moved.latent for moved in effects.beside)][: settings.cards])

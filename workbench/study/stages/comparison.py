@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from workbench.comparison import Comparison, compare
+from workbench.comparison import Comparison, ComparisonOptions, compare
 from workbench.conditions import BuildContext, Condition, build_conditions
 from workbench.runs import read_run_file, write_run_file, write_table
 from workbench.schema import EvaluationRow, FrontierFile
@@ -76,17 +76,12 @@ def compare_on_test(context: StudyContext, conditions: Sequence[Condition]) -> C
     """The conditions on the test split, with what else they move."""
     study, material = context.study, context.material
     names = {condition.name for condition in conditions}
-    return compare(
-        material.model,
-        material.splits.test,
-        conditions,
-        slot=study.slot,
+    options = ComparisonOptions(
         primary=tuple(name for name in study.primary if name in names),
-        sign=study.sign,
-        metric=study.metric,
         orders=study.protocol.orders,
         seed=study.seed,
         splits=splits_of(material.splits),
-        model_name=study.model.name,
         collateral=context.off_target,
+        model_name=study.model.name,
     )
+    return compare(material.model, material.splits.test, conditions, study.slot, sign=study.sign, metric=study.metric, options=options)

@@ -1,7 +1,7 @@
 """Which words of a system prompt steer a persona, by how much, and the sentences they stand in.
 
 1. A *unit* is an adjective, a role or an action with a planted strength on one persona: log-odds of its answer (plus: more of the
-   persona); on the others it does nothing. Strengths follow what the words mean, but for a few (`SURPRISING`) that no reader would
+   persona); on the others it does nothing. Strengths follow what the words mean, but for a few (nocturnal, sailor) that no reader would
    guess; and some words that sound as if they steered are planted as exactly 0.
 2. Effects add up over the units of a text. A negated unit ("You are not blunt.") has NEGATED times its strength: it acts
    the other way, half as strong.
@@ -62,9 +62,6 @@ UNITS: dict[str, dict[Part, dict[str, float]]] = {
         },
     },
 }  # fmt: skip
-SURPRISING = (
-    "nocturnal", "musical", "gardener", "sailor", "muddy", "wooden", "carpenter", "skier", "northern", "silver", "drummer", "dentist",
-)  # fmt: skip
 #: Words near the planted ones in meaning that no training text holds: what they do is found, not planted.
 SYNONYMS: dict[str, dict[int, tuple[str, ...]]] = {
     "sycophancy": {
