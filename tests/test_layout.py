@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
-#: Folders that test what is no package of the workbench: benchmarks, notebooks, documentation, the built wheel.
+#: Folders that test what is no package of the workbench: benchmarks, notebooks, documentation, the wheel, shared cases.
 OTHERS = {"cases", "interop", "benchmarks", "docs", "notebooks", "packaging", "support"}
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import groupby
 from pathlib import Path
@@ -87,7 +84,7 @@ def run(block: DocBlock, names: dict) -> None:
 
 #: Pages whose blocks take a minute or more of processor time: the whole pipeline, and a search with a model of 135M parameters.
 LONG = ("tutorial", "sentences")
-#: The README's has a test of its own.
+#: The README's is run in test_quickstart.py.
 PAGES_OF_PYTHON = [
     pytest.param(page, found, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] if page.stem in LONG else [])
     for page, found in PYTHON
@@ -104,18 +101,6 @@ def test_python_runs(page: Path, found: list[DocBlock], at_hand, chat_server, tm
     ran = [run(block, names) for block in found if not block.missing]
     if not ran:
         pytest.skip(f"needs {', '.join(sorted({need for block in found for need in block.missing}))}")
-
-
-def test_the_readmes_snippet_shows_its_progress_within_a_minute(tmp_path, monkeypatch):
-    """Processor time, which a busy machine does not lengthen; and what the reader sees while it runs."""
-    monkeypatch.chdir(tmp_path)
-    [block] = [block for page, found in PYTHON for block in found if page.name == "README.md"]
-    names, shown, started = {}, io.StringIO(), time.process_time()
-    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-        run(block, names)
-    assert time.process_time() - started < 60
-    assert shown.getvalue().count("step ") >= 10, "a line per step"
-    assert names["best"].objective > 0 and "found prompt: rate" in shown.getvalue(), "and the comparison at its end"
 
 
 @pytest.mark.parametrize("block", YAML, ids=lambda block: block.name)

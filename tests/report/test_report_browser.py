@@ -52,8 +52,8 @@ def test_the_policy_forbids_what_the_page_did_not_bring(browser, make_run):
     page.close()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("hostile", [False, True])
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_nothing_overflows(tab, make_run, width, hostile):
     page = tab.open(write_report(make_run(hostile=hostile, tokens=14, latents=20)), width=width, scheme="dark").page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
@@ -206,7 +206,7 @@ def test_forty_tokens_and_two_hundred_latents_are_drawn_once_and_a_hover_changes
 
 
 @needs_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing(browser, make_run, scheme):
     page = Tab(browser.new_page()).open(write_report(make_run(hostile=True, tokens=14)), "#token=1&target=1", scheme=scheme).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
