@@ -1,24 +1,23 @@
-"""A run directory with every file that the report reads."""
+"""A run directory with every file that the report reads, made by the program itself."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.example_run import write_example_run
+from tests.support.real_run import EVERY_SECTION, copy_of
+from workbench.study import run
 
 MakeRun = Callable[..., Path]
 
 
+@pytest.fixture(scope="session")
+def real_run(organism, tmp_path_factory) -> Path:
+    """The run itself: not to be changed."""
+    return run(EVERY_SECTION, tmp_path_factory.mktemp("real") / "run", model=organism).path
+
+
 @pytest.fixture
-def make_run(tmp_path: Path) -> MakeRun:
-    """make_run(hostile=False, without=(), tokens=8, latents=8) writes a run directory and gives its path."""
-
-    def make(hostile: bool = False, without: tuple[str, ...] = (), tokens: int = 8, latents: int = 8) -> Path:
-        directory = tmp_path / "run"
-        write_example_run(directory, hostile, tokens, latents)
-        for name in without:
-            (directory / name).unlink()
-        return directory
-
-    return make
+def make_run(real_run, tmp_path: Path) -> MakeRun:
+    """make_run(hostile=False, without=(), tokens=0, latents=0) copies the run, with changes, and gives the copy's path."""
+    return lambda **changes: copy_of(real_run, tmp_path / "run", **changes)

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from tests.support.browser import Tab, needs_chromium
-from tests.support.example_run import CONDITIONS, HOSTILE
+from tests.support.real_run import HOSTILE
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
 from workbench.report import altair_figures as figures
@@ -32,9 +32,10 @@ def data_of(chart: alt.LayerChart, columns: set[str]) -> pd.DataFrame:
 def test_the_forest_has_every_condition_with_a_difference(make_run):
     comparison = load(make_run(), "comparison.json")
     drawn = data_of(figures.forest(comparison), {"change", "condition"}).set_index("condition")
-    assert len(drawn) == len(CONDITIONS) - 1 and drawn.loc["RESGA", "change"] == pytest.approx(-2.47)
+    own = next(c for c in comparison["conditions"] if c["name"] == "resga")["differences"][0]
+    assert len(drawn) == len(comparison["conditions"]) - 1 and drawn.loc["resga", "change"] == pytest.approx(own["log_odds"])
     points = data_of(figures.forest(SimpleNamespace(to_json=lambda: comparison), unit="points"), {"change"}).set_index("condition")
-    assert points.loc["RESGA", "change"] == pytest.approx(-53.0)
+    assert points.loc["resga", "change"] == pytest.approx(100 * own["value"])
     with pytest.raises(UserError, match="unknown unit"):
         figures.forest(comparison, unit="metres")
 
@@ -83,7 +84,7 @@ def test_charts_save_as_svg_and_png(make_run, tmp_path, name, hostile):
     directory = make_run(hostile=hostile, tokens=14)
     chart = {
         "forest": lambda: figures.forest(load(directory, "comparison.json")),
-        "frontier": lambda: figures.frontier(load(directory, "search/frontier.json")["searches"]["RESGA"]),
+        "frontier": lambda: figures.frontier(load(directory, "search/frontier.json")["searches"]["resga"]),
         "heatmap": lambda: figures.heatmap(pd.read_parquet(directory / "attribution.parquet")),
         "layers": lambda: figures.layers(load(directory, "direction.json")),
         "seeds": lambda: figures.seeds(runs_table()),

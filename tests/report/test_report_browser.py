@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.browser import Tab, axe_violations, needs_axe, needs_chromium
-from tests.support.example_run import HOSTILE
+from tests.support.real_run import HOSTILE, edit, read_entry
 from workbench.html_text import shorten, visible
 from workbench.report import OverviewRun, write_overview, write_report
 
@@ -69,12 +68,13 @@ def test_nothing_overflows(tab, make_run, width, hostile):
 
 
 def test_the_linked_view_by_keyboard(tab, make_run):
-    path = write_report(make_run())
+    path = write_report(run := make_run())
+    tokens = read_entry(run, "attribution.json")["tokens"]
     page = tab.open(path).page
     page.locator("#matrix td").first.focus()
     for key in ("ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    assert "·blunt" in page.locator("#detail h3").inner_text() and "direction" in page.locator("#detail h3").inner_text()
+    assert tokens[1] in page.locator("#detail h3").inner_text() and "direction" in page.locator("#detail h3").inner_text()
     page.keyboard.press("Enter")
     assert tab.fragment == "#token=1&target=1" and page.locator("#matrix td[aria-selected=true]").count() == 1
     page.keyboard.press("End")
@@ -84,18 +84,19 @@ def test_the_linked_view_by_keyboard(tab, make_run):
     page.locator("#strip button").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    assert page.locator("#strip button[aria-pressed=true] span").inner_text() == "·blunt"
+    assert page.locator("#strip button[aria-pressed=true] span").inner_text() == tokens[1]
 
 
 def test_the_linked_view_by_mouse_and_from_its_address(tab, make_run):
-    path = write_report(make_run(latents=20))
+    path = write_report(run := make_run(latents=20))
+    tokens = read_entry(run, "attribution.json")["tokens"]
     page = tab.open(path, "#token=3&target=0&by=gradient_x_input").page
-    assert "·critical" in page.locator("#detail h3").inner_text() and "kept" in page.locator("#detail h3").inner_text()
+    assert tokens[3] in page.locator("#detail h3").inner_text() and "kept" in page.locator("#detail h3").inner_text()
     assert page.locator("[data-controls=ledger] button[aria-pressed=true]").inner_text().startswith("gradient")
     page.locator('#matrix td[data-r="4"][data-c="1"]').hover()
-    assert "·blunt" in page.locator("#detail h3").inner_text()
+    assert tokens[1] in page.locator("#detail h3").inner_text()
     page.locator("h1").hover()
-    assert "·critical" in page.locator("#detail h3").inner_text()
+    assert tokens[3] in page.locator("#detail h3").inner_text()
     page.locator('#matrix td[data-r="4"][data-c="1"]').click()
     assert "token=1" in tab.fragment and "target=4" in tab.fragment
     assert page.locator("#matrix tbody tr").count() == 14
@@ -105,11 +106,11 @@ def test_the_linked_view_by_mouse_and_from_its_address(tab, make_run):
 
 def test_the_ticks_of_a_small_effect_are_told_apart(tab, make_run):
     """Effects of some thousandths once had an axis of -0.0, -0.0, 0.0, +0.0, and figures that touched their intervals."""
-    run = make_run()
-    content = json.loads((run / "comparison.json").read_text())
-    for difference in (d for c in content["conditions"] for d in c["differences"]):
-        difference["log_odds"], difference["log_odds_ci"] = difference["log_odds"] / 100, [end / 100 for end in difference["log_odds_ci"]]
-    (run / "comparison.json").write_text(json.dumps(content))
+    def shrink(entry):
+        for difference in (d for c in entry["conditions"] for d in c["differences"]):
+            difference["log_odds"], difference["log_odds_ci"] = difference["log_odds"] / 100, [end / 100 for end in difference["log_odds_ci"]]
+
+    run = edit(make_run(), "comparison.json", shrink)
     page = tab.open(write_report(run)).page
     labels = page.evaluate("[...document.querySelectorAll('#forest svg > text[text-anchor=middle]')].map((e) => e.textContent)")
     ticks = [text for text in labels if text[:1] in "+−0"]
@@ -128,18 +129,19 @@ def test_an_address_that_makes_no_sense_is_passed_over(tab, make_run):
 
 
 def test_the_frontier_by_mouse_and_keyboard(tab, make_run):
-    page = tab.open(write_report(make_run())).page
-    assert page.locator("#hovered h3").inner_text() == "RESGA: chosen"
+    page = tab.open(write_report(run := make_run())).page
+    n = len(read_entry(run, "search/frontier.json")["searches"]["resga"]["candidates"])
+    assert n >= 6 and page.locator("#hovered h3").inner_text() == "RESGA: chosen"
     page.locator("#scatter svg").focus()
     page.keyboard.press("Home")
-    assert page.locator("#hovered h3").inner_text() == "RESGA: prompt 1 of 14"
+    assert page.locator("#hovered h3").inner_text() == f"RESGA: prompt 1 of {n}"
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     assert page.locator("#pinned li").count() == 1 and tab.fragment == "#pins=0~1"
     page.locator("#scatter svg").scroll_into_view_if_needed()
     box = page.locator("#scatter svg path.c-fill").nth(5).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert page.locator("#hovered h3").inner_text() == "RESGA: prompt 6 of 14"
+    assert page.locator("#hovered h3").inner_text() == f"RESGA: prompt 6 of {n}"
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert page.locator("#pinned li").count() == 2
     page.get_by_role("button", name="SAEGA", exact=True).click()
@@ -149,11 +151,13 @@ def test_the_frontier_by_mouse_and_keyboard(tab, make_run):
 
 
 def test_the_forest_shows_log_odds_or_points(tab, make_run):
-    page = tab.open(write_report(make_run())).page
-    assert "−2.47" in page.locator("#forest svg").inner_html()
+    page = tab.open(write_report(run := make_run())).page
+    conditions = read_entry(run, "comparison.json")["conditions"]
+    own = next(c for c in conditions if c["name"] == "resga")["differences"][0]
+    assert f"{own['log_odds']:+.2f}".replace("-", "−") in page.locator("#forest svg").inner_html()
     page.get_by_role("button", name="percentage points").click()
-    assert "−53" in page.locator("#forest svg").inner_html() and tab.fragment == "#scale=points"
-    assert page.locator("#forest svg").get_attribute("aria-label").startswith("Change against no prompt for 11")
+    assert f"{100 * own['value']:+.0f}".replace("-", "−") in page.locator("#forest svg").inner_html() and tab.fragment == "#scale=points"
+    assert page.locator("#forest svg").get_attribute("aria-label").startswith(f"Change against no prompt for {len(conditions) - 1}")
 
 
 @pytest.mark.parametrize("figure", ["forest", "scatter", "matrix", "layers"])
@@ -223,8 +227,7 @@ def test_an_overview_of_hostile_runs_fits_and_axe_finds_nothing(tab, make_run, s
     write_report(run)
     for name, persona in (("second", "sycophancy"), ("third", HOSTILE[1])):
         shutil.copytree(run, run.parent / name)
-        figures = json.loads((run.parent / name / "comparison.json").read_text())
-        (run.parent / name / "comparison.json").write_text(json.dumps(figures | {"persona": persona}))
+        edit(run.parent / name, "comparison.json", lambda entry, persona=persona: entry.update(persona=persona))
     failed = OverviewRun(run.parent / "gone", HOSTILE[0], "failed", HOSTILE[1])
     runs = [run, run.parent / "second", run.parent / "third", failed]
     page = tab.open(write_overview(runs, run.parent / "overview.html"), width=width, scheme=scheme).page

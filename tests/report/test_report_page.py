@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.html_reader import HtmlReader, read_report
+from tests.support.real_run import edit, read_entry
 from workbench.errors import UserError
 from workbench.html_text import visible
 from workbench.report import report_page as module
@@ -127,8 +128,9 @@ def test_a_part_that_is_missing_or_broken_is_said_and_the_rest_stands(make_run, 
 
 def test_a_run_of_little_more_than_a_comparison_stands(make_run):
     directory = make_run(without=tuple(name for name in FILES if name != "comparison.json"))
+    prompts = [c["prompt"] for c in read_entry(directory, "comparison.json")["conditions"] if c["kind"] == "resga"]
     seen = read_report(directory)
-    assert "Be blunt, critical and say so." in seen.words and "What this page lacks (10)" in seen.words
+    assert prompts[0] in seen.words and "What this page lacks (10)" in seen.words
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -182,17 +184,15 @@ def test_what_is_too_large_is_cut_and_said(make_run, monkeypatch):
 
 
 def test_the_prompt_is_chosen_on_selection_and_never_on_the_test(make_run):
-    directory = make_run()
-    entry = json.loads((directory / "comparison.json").read_text())
-    best, other = (next(c for c in entry["conditions"] if c["name"] == n) for n in ("RESGA", "SAEGA"))
-    best["selection_rate"], other["selection_rate"], other["rate"] = 0.40, 0.30, 0.9
-    (directory / "comparison.json").write_text(json.dumps(entry))
+    def rate(entry):
+        found = {c["name"]: c for c in entry["conditions"]}
+        found["resga"]["selection_rate"], found["saega"]["selection_rate"], found["saega"]["rate"] = 0.40, 0.30, 0.9
+
+    directory = edit(make_run(), "comparison.json", rate)
     told = story.tell(load_run(directory))
-    assert told.best is not None and told.best.name == "SAEGA"
-    entry["sign"] = 1
-    (directory / "comparison.json").write_text(json.dumps(entry))
-    told = story.tell(load_run(directory))
-    assert told.best.name == "RESGA" and "more" in told.question and told.tone == "no"
+    assert told.best is not None and told.best.name == "saega"
+    told = story.tell(load_run(edit(directory, "comparison.json", lambda entry: entry.update(sign=1))))
+    assert told.best.name == "resga" and "more" in told.question and told.tone == "no", "this prompt lowers the persona"
 
 
 @pytest.mark.parametrize(("low", "high", "sign", "tone"), [(-3, -1, -1, "yes"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "yes")])
@@ -248,14 +248,11 @@ def test_what_a_search_warned_of_is_a_caveat_of_its_prompt():
 
 
 def test_numbers_that_are_none_do_not_stop_it(make_run):
-    directory = make_run()
-    entry = json.loads((directory / "comparison.json").read_text())
-    for condition in entry["conditions"]:
-        for key in ("rate", "log_odds", "n", "groups", "fluency", "selection_rate"):
-            condition[key] = None
-        condition["ci"] = [None, None]
-    (directory / "comparison.json").write_text(json.dumps(entry))
-    seen = read_report(directory)
+    def forget(entry):
+        for condition in entry["conditions"]:
+            condition.update(dict.fromkeys(("rate", "log_odds", "n", "groups", "fluency", "selection_rate")), ci=[None, None])
+
+    seen = read_report(edit(make_run(), "comparison.json", forget))
     assert seen.data()["comparison"]["rows"][3]["rate"] is None and "RESGA" in seen.words
 
 

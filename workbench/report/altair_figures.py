@@ -159,7 +159,7 @@ def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart:
 def _forest_row(condition: Mapping[str, Any], baseline: str, unit: str) -> dict[str, Any] | None:
     difference = next((d for d in condition.get("differences", []) if d["to"] == baseline), None)
     key, ends, scale = ("log_odds", "log_odds_ci", 1.0) if unit == "log_odds" else ("value", "ci", 100.0)
-    if difference is None or difference.get(key) is None:
+    if condition["name"] == baseline or difference is None or difference.get(key) is None:
         return None
     low, high = (None if end is None else scale * end for end in difference[ends])
     shown = {"condition": _text(condition["name"]), "prompt": _text(condition.get("prompt") or "")}
