@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -87,8 +88,8 @@ class AttributionProblem:
             context = self.branched.contexts[int(bad[0][1])]
             where = not_finite(self.runner, context.sequence(self.prompt))
             raise UserError(f"the question {context.item.question[:60]!r} has a score that is no finite number: {where}")
-        each = found.shape[1] // len(self.contexts)
-        return found.reshape(len(found), len(self.contexts), each, found.shape[-1]).mean(axis=2)
+        apart = rearrange(found, "prompt (context branch) target -> prompt context branch target", context=len(self.contexts))
+        return apart.mean(axis=2)
 
     def embedded(self, members: Sequence[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]) -> Float[Tensor, "batch target"]:
         """Scores with the prompt given as what it adds to the residual stream, for the contexts with these indices."""
@@ -100,7 +101,7 @@ class AttributionProblem:
         batch = torch.arange(len(contexts), device=resid.device)[:, None]
         places = rows.layout.prompt_start[:, None] + torch.arange(len(self.prompt), device=resid.device)
         whole = resid.index_put((batch, places), embeddings.repeat_interleave(each, 0).to(resid.dtype))
-        return self.run(rows, whole).unflatten(0, (len(members), each)).mean(1)
+        return rearrange(self.run(rows, whole), "(member branch) target -> member branch target", branch=each).mean(1)
 
     def run(self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
         """Scores of rows that start from these residuals before block `start`, behind which all targets must be read; edits that are

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -109,8 +110,9 @@ def swap(problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tens
 
 def split(problem: AttributionProblem, site: Site, activation: Tensor) -> Float[Tensor, "batch pos head width"]:
     """Heads on an axis of their own; an MLP counts as one head."""
-    batch, pos = activation.shape[:2]
-    return activation.reshape(batch, pos, problem.runner.shape.n_heads if site.hook == "z" else 1, -1)
+    if site.hook == "z" and activation.ndim == 4:
+        return activation
+    return rearrange(activation, "batch pos (head width) -> batch pos head width", head=problem.runner.shape.n_heads if site.hook == "z" else 1)
 
 
 def only(problem: AttributionProblem, *keys: Key) -> Nodes:

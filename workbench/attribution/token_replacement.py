@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
@@ -43,7 +44,7 @@ class TokenReplacement:
         """`draws` extra forward passes per token and context."""
         drawn = self._draw(problem)
         prompts = [_swap(problem.prompt, i, int(token)) for i, tokens in enumerate(drawn) for token in tokens]
-        scored = problem.scores(prompts).reshape(len(drawn), self.draws, *problem.with_prompt.shape)
+        scored = rearrange(problem.scores(prompts), "(prompt_pos draw) context target -> prompt_pos draw context target", draw=self.draws)
         values = np.moveaxis(problem.with_prompt[None] - scored.mean(axis=1), 0, 1)
         if self.draws == 1:
             return EffectEstimate(values)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from workbench.contexts import Contexts, encode_prompt
 from workbench.models import Runner, pad_right, runner_for
@@ -27,7 +28,7 @@ def prompt_cross_entropies(
     rows = [(prefix, tuple(ids)) for ids in prompts for prefix in prefixes]
     at_once = max(1, batch_tokens // max(len(prefix) + len(ids) for prefix, ids in rows)) if rows else 1
     losses = [loss for k in range(0, len(rows), at_once) for loss in _losses(runner, rows[k : k + at_once])]
-    return np.reshape(losses, (len(prompts), len(prefixes))).mean(axis=1).tolist() if rows else []
+    return rearrange(np.asarray(losses), "(prompt prefix) -> prompt prefix", prefix=len(prefixes)).mean(axis=1).tolist() if rows else []
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -104,4 +105,4 @@ def _auc(train: Tensor, test: Tensor) -> float:
 
 def _pairs(states: Float[Tensor, "n d_model"], context_ids: tuple[str, ...]) -> tuple[Float[Tensor, "pair side d_model"], list[str]]:
     """Rows two by two (matching, not matching), and the item of each pair."""
-    return states.reshape(-1, 2, states.shape[1]), [name.rsplit(" ", 1)[0] for name in context_ids[::2]]
+    return rearrange(states, "(pair side) d_model -> pair side d_model", side=2), [name.rsplit(" ", 1)[0] for name in context_ids[::2]]

@@ -29,6 +29,7 @@ import jinja2
 import jinja2.ext
 import numpy as np
 import torch
+from einops import rearrange
 from gguf import GGMLQuantizationType, dequantize
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors.torch import save_file
@@ -219,7 +220,7 @@ def _read(header: GgufHeader, tensor: GgufTensor) -> Tensor:
 
 def _unrotated(values: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
     """Rows of each head back from pairs (x0, y0, x1, y1, ...) to halves (x0, x1, ..., y0, y1, ...)."""
-    return values.reshape(heads, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    return rearrange(values, "(head pair half) ... -> (head half pair) ...", head=heads, half=2)
 
 
 def _write_weights(header: GgufHeader, directory: Path) -> None:

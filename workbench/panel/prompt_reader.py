@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 
 from workbench.answer_tokens import AnswerTable
@@ -177,4 +178,4 @@ def _scores_behind(problem: AttributionProblem, prompts: Sequence[Ids]) -> Float
     decision = torch.tensor([len(prompt) - common + len(c.suffix_ids) - 1 for prompt in prompts for c in contexts], device=device)
     stream, members = last if targets.needs_final else None, [*range(len(contexts))] * len(prompts)
     scored = targets.score(Readout.of(runner, caught, stream, decision, AnswerTable(contexts, device), members))
-    return problem.over_branches(scored.view(len(prompts), len(contexts), -1).double().cpu().numpy())
+    return problem.over_branches(rearrange(scored, "(prompt branch) target -> prompt branch target", prompt=len(prompts)).double().cpu().numpy())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 
 from workbench.organism.real_language.base_model import BaseModel
@@ -24,7 +25,8 @@ def agreement(base: BaseModel, systems: Sequence[str | None], items: Sequence[En
     """Log-odds of every item's matching answer (first token) under every system text; None: no system message."""
     answers = torch.tensor([encode(base.tokenizer, word)[0] for word in ("Yes", "No")], device=base.model.device)
     rows = [question_row(base.tokenizer, text, [item.question for item in items]) for text in systems]
-    found = np.concatenate([_yes_log_odds(base, row, answers) for row in rows]).reshape(len(systems), len(items))
+    each = np.concatenate([_yes_log_odds(base, row, answers) for row in rows])
+    found = rearrange(each, "(text item) -> text item", text=len(systems))
     return found * np.array([1.0 if item.matching == "Yes" else -1.0 for item in items])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 
 from workbench.contexts import make_contexts
 from workbench.forced_choice import answer
@@ -21,7 +22,7 @@ def measure_published(model: Any, file: Path, items: int = 8) -> list[GateRow]:
     rate without a system text, the share of "A", and the change of the log-odds under a lowering and a raising text."""
     contexts = make_contexts(model, load_persona("sycophancy", file).split(seed=0).test.take(items))
     plain, lowered, raised = (answer(model, contexts, text) for text in (None, LOWERING, RAISING))
-    averaged = plain.log_odds.reshape(-1, 2).mean(1)
+    averaged = rearrange(plain.log_odds, "(item order) -> item order", order=2).mean(1)
     name = f"published items ({file.name}, n = {len(averaged)})"
     return [
         GateRow(f"{name}: rate by letters, orders averaged", float((averaged > 0).mean())),

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -174,4 +175,4 @@ def _to_each(group: PrefixGroup, ids: Ids) -> Ids:
 
 def _over_prefixes(group: PrefixGroup, values: Tensor) -> Tensor:
     """The sum over the prefixes of what came prefix by prefix."""
-    return values.unflatten(0, (len(group.prefixes), -1)).sum(0)
+    return rearrange(values, "(prefix row) ... -> prefix row ...", prefix=len(group.prefixes)).sum(0)

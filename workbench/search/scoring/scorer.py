@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -204,7 +205,8 @@ class Scorer:
                     embedded = self.prefixes.leaf(part, parents[rows])
                     scores, _, _ = self._parents(part, self.prefixes.lead(part, embedded))
                     slope = torch.autograd.grad(scores.sum(), embedded)[0].float()
-                    out[rows] += slope.unflatten(0, (len(part.prefixes), -1)).sum(0) / len(active)
+                    by_prefix = rearrange(slope, "(prefix row) pos d_model -> prefix row pos d_model", prefix=len(part.prefixes))
+                    out[rows] += by_prefix.sum(0) / len(active)
         return out
 
     @halve_on_out_of_memory
@@ -319,7 +321,7 @@ class Scorer:
                 resid, cache = self.runner.run(whole, 0, self.depth, kv, keep=keep)
             else:
                 resid, cache = self.runner.run_at(whole, 0, self.depth, last, kv, self.objective.sites), None
-        scores = self._read(caught, resid, last, members).view(len(group.prefixes), each).T
+        scores = rearrange(self._read(caught, resid, last, members), "(prefix row) -> row prefix", row=each)
         return scores, resid[:, :n] if want_resid else None, cache
 
     def _suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
@@ -334,7 +336,7 @@ class Scorer:
                 resid = self.runner.run_at(embedded, 0, self.depth, last, cache.fork(fork), self.objective.sites)
             else:
                 resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
-        return self._read(caught, resid, last, members * rows).view(rows, len(members))
+        return rearrange(self._read(caught, resid, last, members * rows), "(row context) -> row context", row=rows)
 
     def _last_position(self, members: Sequence[int]) -> bool:
         """Whether of the last block the decision token alone is run to its end: no answer goes on after it."""
