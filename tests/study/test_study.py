@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+import torch
 
 from tests.support.paths import ROOT
 from tests.support.tiny_study import TINY
 from workbench.conditions import NoPrompt
+from workbench.conditions.prompt_proposers import check_endpoint
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.evaluation import text_cross_entropies
@@ -25,7 +29,7 @@ from workbench.study import Study, run
 from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
 from workbench.study.stages.attribution import best_search
-from workbench.study.study_settings import OffTargetSettings
+from workbench.study.study_settings import OffTargetSettings, ProposerSettings
 
 FILES = [
     "study.yaml", "manifest.json", "direction.safetensors", "direction.json", "latents.json", "search/frontier.json", "search/history.parquet",
@@ -171,3 +175,69 @@ def test_mistakes_end_with_code_2_and_one_line(arguments, says, tmp_path):
 def test_help_and_import_do_not_load_torch():
     code = "import sys, workbench, workbench.cli; assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.fixture
+def stopped(organism, tmp_path) -> RunDirectory:
+    """A run that Ctrl-C ended in the second step of its first search."""
+
+    def interrupt(stage, progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path / "run", model=organism, watch=interrupt)
+    return RunDirectory.open(tmp_path / "run")
+
+
+def test_an_interrupted_search_is_not_done_and_the_resumed_run_has_the_uninterrupted_ones_figures(stopped, finished, organism):
+    assert "directions" in stopped.manifest().stages and not any(name.startswith("search") for name in stopped.manifest().stages)
+    run(TINY, stopped.path, resume=True, model=organism)
+    for name in ("evaluation.parquet", "search/resga.parquet"):
+        same = ["search", "step", "best_objective", "item", "log_odds"]
+        one, other = (pd.read_parquet(directory.file(name)) for directory in (stopped, finished))
+        pd.testing.assert_frame_equal(one.filter(same), other.filter(same))
+
+
+def test_resuming_with_other_data_or_another_sae_is_refused_by_name_and_told_with_force(stopped, organism, monkeypatch):
+    real = Material.input_hashes
+    monkeypatch.setattr(Material, "input_hashes", lambda self: real(self) | {"data": "0" * 64, "SAE": "f" * 16})
+    before = stopped.file("manifest.json").read_text()
+    with pytest.raises(UserError, match=r"used other inputs \(data, SAE\).*--force"):
+        run(TINY, stopped.path, resume=True, model=organism)
+    assert stopped.file("manifest.json").read_text() == before
+    page = run(TINY, stopped.path, resume=True, model=organism, force=True).file("report.html").read_text(encoding="utf-8")
+    assert "resumed with other inputs than its finished stages had: data, SAE" in page
+
+
+def test_labels_that_are_swapped_and_other_weights_are_other_inputs(organism):
+    material = Material.load(TINY, organism)
+    swapped = replace(material.persona, items=tuple(replace(i, matching=i.not_matching, not_matching=i.matching) for i in material.persona.items))
+    plain, other = material.input_hashes(), replace(material, persona=swapped).input_hashes()
+    assert plain["data"] != other["data"] and plain["model"] == other["model"]
+    weight = material.sae.module.W_dec
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] += 1
+        changed = material.input_hashes()
+        weight.copy_(kept)
+    assert changed["SAE"] != plain["SAE"] and material.input_hashes() == plain
+
+
+def test_a_study_file_cannot_choose_where_requests_and_keys_go(organism, tmp_path, monkeypatch):
+    monkeypatch.delenv("WORKBENCH_ENDPOINTS", raising=False)
+    asks = TINY.model_copy(update={"proposer": ProposerSettings(base_url="http://127.0.0.1:9/v1", model="m", key_variable="HOME")})
+    with pytest.raises(UserError, match=r"WORKBENCH_ENDPOINTS='http://127\.0\.0\.1:9/v1=HOME'"):
+        run(asks, tmp_path / "run", model=organism)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WORKBENCH_ENDPOINTS", "http://127.0.0.1:9/v1=PATH http://other/v1")
+    with pytest.raises(UserError, match="allow it yourself"):
+        check_endpoint("http://127.0.0.1:9/v1", "HOME")
+    check_endpoint("http://127.0.0.1:9/v1", "PATH")
+    check_endpoint("http://other/v1", None)
+
+
+def test_a_refused_study_leaves_nothing_behind(organism, tmp_path):
+    with pytest.raises(UserError):
+        run(TINY.model_copy(update={"persona": "nobody"}), tmp_path / "run", model=organism)
+    assert not (tmp_path / "run").exists()

@@ -24,6 +24,7 @@ def demo(
     out: Path | None = None,
     seed: int = 0,
     resume: bool = False,
+    force: bool = False,
     as_json: Json = False,
 ) -> None:
     """The whole way on the embedded model: directions, latents, searches, comparison, attribution, report.
@@ -34,13 +35,14 @@ def demo(
         out: run directory; a new numbered one under runs/ when not given.
         seed: of the searches and random controls.
         resume: go on in --out where an interrupted demo stopped.
+        force: resume although the model, data or SAE changed; the report says so.
     """
     from workbench.runs import RunDirectory
     from workbench.study.study_presets import demo_study
 
     study = demo_study(persona, sign, seed)
     directory = RunDirectory.create(out, resume) if out else RunDirectory.next_numbered("runs", "demo")
-    _run_and_print(study, directory, as_json)
+    _run_and_print(study, directory, as_json, force)
 
 
 @app.command
@@ -49,6 +51,7 @@ def run(
     *,
     out: Path,
     resume: bool = False,
+    force: bool = False,
     data: Path | None = None,
     model: str | None = None,
     sae: str | None = None,
@@ -61,6 +64,7 @@ def run(
         study: the study file (every setting: docs/study.md).
         out: run directory; must be empty or not exist, unless --resume.
         resume: go on where the run in --out stopped.
+        force: resume although the model, data or SAE changed; the report says so.
         data: contrast file, instead of the study's.
         model: name or directory, instead of the study's.
         sae: directory or release, instead of the study's.
@@ -73,7 +77,7 @@ def run(
 
     settings = Study.load(study)
     changed = _instead(settings, data, model, sae, seed)
-    _run_and_print(changed, RunDirectory.create(out, resume), as_json)
+    _run_and_print(changed, RunDirectory.create(out, resume), as_json, force)
 
 
 @app.command
@@ -162,12 +166,12 @@ def _instead(study: Study, data: Path | None = None, model: str | None = None, s
     return Study.of(study.model_copy(update=changes).model_dump(mode="json", by_alias=True), "the command line")
 
 
-def _run_and_print(study: Any, directory: Any, as_json: bool) -> None:
+def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> None:
     """Run with a bar per stage, then the short table, the found prompts and the report's path."""
     from workbench.study import run as run_study
 
     with ProgressBars() as bars:
-        run_study(study, directory, resume=True, report=bars.update, watch=bars.note)
+        run_study(study, directory, resume=True, report=bars.update, watch=bars.note, force=force)
     from workbench.runs import read_run_file
     from workbench.schema import ComparisonFile
 

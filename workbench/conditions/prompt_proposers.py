@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from workbench.conditions.build_context import BuildContext
@@ -33,6 +34,26 @@ def study_proposer(context: BuildContext) -> Proposer:
     """Who writes prompts in a study: the studied model, another one of the workbench, or a model at an endpoint."""
     who, own = context.study.proposer, context.study.model
     if who.base_url is not None:
+        check_endpoint(who.base_url, who.key_variable)
         return Endpoint(who.base_url, str(who.model), who.key_variable, who.temperature)
     model = context.model if who.model is None else load_model(who.model, own.device, own.dtype)
     return LocalModel(model, temperature=who.temperature or 0.0, seed=context.seed)
+
+
+def check_endpoint(base_url: str, key_variable: str | None) -> None:
+    """A study file is somebody's data: it may not choose on its own where requests and keys go.
+
+    Args:
+        base_url: The endpoint that the study names.
+        key_variable: The environment variable whose value would be sent there as the key, if any.
+
+    Raises:
+        UserError: The user's own setting WORKBENCH_ENDPOINTS ("URL" or "URL=KEY_VARIABLE", separated by spaces) does not
+            allow this pair.
+    """
+    allowed = dict(entry.partition("=")[::2] for entry in os.environ.get("WORKBENCH_ENDPOINTS", "").split())
+    if base_url not in allowed or (key_variable or "") not in ("", allowed[base_url]):
+        wanted = f"{base_url}={key_variable}" if key_variable else base_url
+        raise UserError(
+            f"the study names the endpoint {base_url}: allow it yourself with WORKBENCH_ENDPOINTS='{wanted}' in the environment"
+        )

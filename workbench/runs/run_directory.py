@@ -103,6 +103,15 @@ class RunDirectory:
             raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
         return cls.create(base / f"{stem}-{number:03d}")
 
+    def discard_if_unused(self) -> None:
+        """Removes the directory if no stage was begun: a study that is refused leaves nothing behind."""
+        starters = {"manifest.json", "study.yaml", "log.jsonl"}
+        found = list(self.path.iterdir())
+        if all(entry.name in starters or _is_debris(entry) for entry in found) and not self.manifest().stages:
+            for entry in found:
+                entry.unlink()
+            self.path.rmdir()
+
     def file(self, name: str) -> Path:
         """The path of a file of the run; its directory is made. UserError for a name that leaves the run directory."""
         path = (self.path / name).resolve()

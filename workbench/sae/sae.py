@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,6 +81,14 @@ class Sae:
     def metadata(self) -> dict[str, Any]:
         """What the file says about its making: model, hook, training."""
         return self.module.cfg.metadata.to_dict()
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when the site or any weight does."""
+        digest = hashlib.sha256(f"{self.site.name} {self.architecture}".encode())
+        for name, weight in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}{tuple(weight.shape)}".encode() + weight.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def check(self, model: Any) -> Sae:
         """Itself; UserError if the model has no such layer or hook, or another width there."""

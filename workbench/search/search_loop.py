@@ -42,10 +42,18 @@ from workbench.search.toolkit import SearchToolkit
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often the state of a search is saved; an existing file is resumed from."""
+    """Where and how often the state of a search is saved; an existing file is resumed from.
+
+    Attributes:
+        path: The file.
+        every: Steps between two saves.
+        ends_on_interrupt: True: Ctrl-C ends the search with KeyboardInterrupt, to be resumed (a study's stage is then not done).
+            False: it gives the frontier found so far, as a notebook wants it.
+    """
 
     path: Path
     every: int = 10
+    ends_on_interrupt: bool = False
 
 
 def search(
@@ -102,6 +110,8 @@ def search(
             if checkpoint and state.step % checkpoint.every == 0:
                 save_state(checkpoint.path, key, state, bench.generator)
     except KeyboardInterrupt:
+        if state.archive is None or (checkpoint and checkpoint.ends_on_interrupt):
+            raise
         interrupted = True
     if state.archive is None:
         raise UserError("the search ended before its first step was done: give it a larger budget")

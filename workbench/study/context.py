@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.comparison import OffTargetMeasures
+from workbench.conditions.prompt_proposers import check_endpoint
 from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.latents import LatentRanking
 from workbench.models import Runner, runner_for
 from workbench.runs import RunDirectory, write_text
 from workbench.search import Frontier, SearchProgress
-from workbench.study.material import Material, splits_of
+from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
 from workbench.study.study_settings import Study
 
@@ -60,14 +61,26 @@ class StudyContext:
 
     @classmethod
     def begin(
-        cls, study: Study, directory: RunDirectory, model: Any = None, report: Report | None = None, watch: Watch | None = None
+        cls,
+        study: Study,
+        directory: RunDirectory,
+        model: Any = None,
+        report: Report | None = None,
+        watch: Watch | None = None,
+        force: bool = False,
     ) -> StudyContext:
-        """Loads what the study names and notes it in the manifest. study.yaml says what was asked; a resumed run must ask the same."""
+        """Loads what the study names and records its hashes in the manifest.
+
+        A resumed run must have the same settings and the same inputs as its finished stages: model, data, splits, SAE and text
+        files are compared by hash. UserError names what differs; with `force` the run goes on and its report says so.
+        """
+        if study.proposer.base_url is not None:
+            check_endpoint(study.proposer.base_url, study.proposer.key_variable)
         _write_study(study, directory)
         tell = report or (lambda stage, share: None)
         tell("load", 0.0)
         context = cls(directory, Material.load(study, model), tell, watch)
-        _note(context)
+        _note(context, force)
         with context.rendering():
             context = replace(context, off_target=off_target_measures(context.material))  # its files are read before anything is computed
         tell("load", 1.0)
@@ -110,13 +123,24 @@ def _write_study(study: Study, directory: RunDirectory) -> None:
     write_text(path, study.to_yaml())
 
 
-def _note(context: StudyContext) -> None:
-    """Device, seeds, hashes and warnings into the manifest."""
-    study, material = context.study, context.material
-    splits = {split.name: split.hash for split in splits_of(material.splits)}
-    context.directory.note(
+def _note(context: StudyContext, force: bool) -> None:
+    """Device, seeds, hashes and warnings into the manifest; other inputs than those of the finished stages are refused."""
+    study, material, directory = context.study, context.material, context.directory
+    before, hashes = directory.manifest(), material.input_hashes()
+    changed = [name for name, value in hashes.items() if before.stages and before.hashes.get(name, value) != value]
+    warnings = [*study.protocol.departures, *material.persona.warnings]
+    if changed and not force:
+        raise UserError(
+            f"{directory.path}: finished stages of this run used other inputs ({', '.join(changed)}): restore them, begin a new "
+            "run, or go on with --force"
+        )
+    mixed = [*before.notes.get("mixed_inputs", []), *(name for name in changed if name not in before.notes.get("mixed_inputs", []))]
+    if mixed:
+        warnings.append(f"This run was resumed with other inputs than its finished stages had: {', '.join(mixed)}.")
+    notes: dict[str, Any] = {"batch_tokens": study.search.batch_tokens, "warnings": warnings}
+    directory.note(
         device=str(context.runner.device),
         seeds={"study": study.seed, "split": study.data.split_seed},
-        hashes={"model": context.runner.fingerprint, "data": material.persona.hash, **splits},
-        notes={"batch_tokens": study.search.batch_tokens, "warnings": [*study.protocol.departures, *material.persona.warnings]},
+        hashes=hashes,
+        notes=notes | ({"mixed_inputs": mixed} if mixed else {}),
     )

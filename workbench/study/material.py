@@ -13,6 +13,7 @@ from workbench.conditions import CapabilityGuard, true_contexts
 from workbench.contexts import Contexts, lexicon, make_contexts
 from workbench.models import load_model, runner_for
 from workbench.personas import Persona, Split, Splits, load_persona
+from workbench.runs import file_hash
 from workbench.sae import Sae, load_sae
 from workbench.study.study_settings import Study
 from workbench.world import World
@@ -87,6 +88,23 @@ class Material:
         if wanted == "all" or (wanted == "auto" and self.study.model.name != "organism"):
             return None
         return lexicon(self.model, World(self.study.data.world).lexicon.ordinary_words)
+
+    def input_hashes(self) -> dict[str, str]:
+        """sha256 or fingerprint of everything that the study reads, by name: what a resumed run compares.
+
+        Returns:
+            "model", "data", one entry per split, "SAE" if there is one, and one entry per text file that the settings name.
+        """
+        hashes = {"model": runner_for(self.model).fingerprint, "data": self.persona.hash}
+        hashes |= {split.name: split.hash for split in splits_of(self.splits)}
+        if self.sae is not None:
+            hashes["SAE"] = self.sae.fingerprint
+        files = {
+            "attribution.corpus": self.study.attribution.corpus,
+            "collateral.texts": self.study.collateral.texts,
+            "collateral.capability": self.study.collateral.capability,
+        }
+        return hashes | {name: file_hash(path) for name, path in files.items() if path is not None}
 
     def others(self) -> list[Material]:
         """The material of the other personas that the study names (the organism's by name, others by their files): same model, same

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.errors import UserError
 from workbench.runs import RunDirectory
 from workbench.study.context import Report, StudyContext, Watch
 from workbench.study.stages.attribution import AttributionStage
@@ -30,7 +31,13 @@ STAGES: Sequence[Stage | Callable[[StudyContext], list[Stage]]] = (
 
 
 def run(
-    study: Study, out: str | Path | RunDirectory, resume: bool = False, report: Report | None = None, model: Any = None, watch: Watch | None = None
+    study: Study,
+    out: str | Path | RunDirectory,
+    resume: bool = False,
+    report: Report | None = None,
+    model: Any = None,
+    watch: Watch | None = None,
+    force: bool = False,
 ) -> RunDirectory:
     """A whole study: directions, latents, searches, comparison on the test split, attribution, report.
 
@@ -41,6 +48,7 @@ def run(
         report: Called with a stage's name and how much of it is done, 0 to 1.
         model: A loaded model (sweeps load it once); the study's own otherwise.
         watch: Called with a stage's name and the progress after each step of a search.
+        force: Resume with other data, weights or SAE than the finished stages had; the report says so.
 
     Returns:
         The run directory.
@@ -53,7 +61,11 @@ def run(
     """
     directory = out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
     with directory.lock():
-        context = StudyContext.begin(study, directory, model, report, watch)
+        try:
+            context = StudyContext.begin(study, directory, model, report, watch, force)
+        except UserError:
+            directory.discard_if_unused()
+            raise
         with context.rendering():
             for entry in STAGES:
                 for stage in [entry] if isinstance(entry, Stage) else entry(context):

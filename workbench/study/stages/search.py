@@ -37,7 +37,7 @@ class SearchStage(Stage):
         return f"{self.stem}.json", f"{self.stem}.parquet"
 
     def compute(self, context: StudyContext) -> None:
-        checkpoint = Checkpoint(context.directory.file(f"{self.stem}.checkpoint.safetensors"))
+        checkpoint = Checkpoint(context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True)
         objective = with_other_personas(context.study, self.objective, context.other_directions)
         found = run_search(context.material, objective, self.method, checkpoint, context.progress(self.name))
         write_run_file(context.directory.file(f"{self.stem}.json"), found.to_file())
