@@ -6,6 +6,7 @@ from workbench.directions.direction_permutation_test import DirectionPermutation
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.directions.layer_scan import LayerScan, find_directions
 from workbench.directions.vector_formats import (
+    ControlVector,
     load_directions,
     read_gguf,
     read_persona_vectors,
@@ -16,6 +17,7 @@ from workbench.directions.vector_formats import (
 
 __all__ = [
     "DIRECTION_METHODS",
+    "ControlVector",
     "Direction",
     "DirectionMethod",
     "DirectionPermutationTest",
