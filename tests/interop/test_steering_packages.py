@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.interop.conftest import LAYERS
 from workbench.directions import ControlVector, read_gguf, write_gguf
 
 
@@ -18,7 +17,7 @@ def repeng(monkeypatch):
 
 def test_a_control_vector_of_ours_steers_repeng_s_model_alike(repeng, pair, ids, tmp_path):
     theirs = repeng.ControlVector.import_gguf(write_gguf(pair.directions, tmp_path / "v.gguf", "llama"))
-    wrapped = repeng.ControlModel(pair.theirs, list(LAYERS))
+    wrapped = repeng.ControlModel(pair.theirs, [d.site.layer for d in pair.directions])
     try:
         wrapped.set_control(theirs, 1.0)
         with torch.no_grad():  # a row at a time: its mask expects positions for each row of a batch
@@ -37,7 +36,7 @@ def test_a_control_vector_of_repeng_s_is_read_as_it_is(repeng, pair, ids, tmp_pa
     repeng.ControlVector(model_type="llama", directions=vectors).export_gguf(tmp_path / "v.gguf")
     read = read_gguf(tmp_path / "v.gguf")
     assert read.model_hint == "llama" and {k: v.tolist() for k, v in read.vectors.items()} == {k: v.tolist() for k, v in vectors.items()}
-    again = tuple(read.direction(layer, "toy") for layer in LAYERS)
+    again = tuple(read.direction(layer, "toy") for layer in vectors)
     torch.testing.assert_close(pair.steered(ids, again), pair.steered(ids))
 
 

