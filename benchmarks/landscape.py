@@ -100,7 +100,8 @@ def _fixed(row: list[int]) -> np.random.Generator:
 def run(method: SearchMethod, seed: int, candidates: int, landscape: Landscape | None = None) -> list[list[float]]:
     """(children scored, best objective, hypervolume) after each step."""
     scorer: Any = landscape or Landscape()
-    bench = SearchToolkit(scorer, torch.ones(WORDS, dtype=torch.bool), torch.Generator().manual_seed(seed))
+    every = torch.ones(WORDS, dtype=torch.bool)
+    bench = SearchToolkit(scorer, every, every, torch.Generator().manual_seed(seed))
     population, archive, curve = method.start(bench), None, []
     while scorer.scored < candidates:
         prepared = scorer.prepare(population)

@@ -17,6 +17,7 @@ _PUBLIC = {
     "workbench.personas": ("Item", "LetterForm", "Persona", "Split", "check_persona", "load_persona"),
     "workbench.models": ("Runner", "Site", "load_model", "runner_for"),
     "workbench.models.doctor": ("diagnose",),
+    "workbench.lexicons": ("Lexicon", "make_lexicon"),
     "workbench.contexts": ("Context", "Contexts", "allowed_ids", "lexicon", "make_contexts", "survives"),
     "workbench.activations": ("collect",),
     "workbench.forced_choice": ("Answers", "answer"),

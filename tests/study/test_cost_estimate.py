@@ -108,3 +108,32 @@ def test_the_command_plans_with_the_data_and_the_autoencoder_that_it_is_given(tm
         planned[name] = {row["stage"]: row["tflops"] for row in json.loads(capsys.readouterr().out)}
     assert "latents" in planned["given"] and "latents" not in planned["own"]
     assert planned["given"]["directions"] != planned["own"]["directions"]
+
+
+def test_gpu_seconds_include_the_starts_of_kernels():
+    """A short search on a small model is bound by the host: seconds by hand from the runs of a block, 3 ms each."""
+    study = Study.of({"sae": "none", "conditions": ["resga"], "primary": ["resga"], "search": {"budget": {"steps": 12}}})
+    found = plan(study)
+    stage, gpu = next(s for s in found.stages if s.name == "search resga"), found.machines[0]
+    assert stage.seconds(gpu) == pytest.approx(stage.flops / gpu.speed + 0.003 * stage.block_runs)
+    layers = found.facts.shape.n_layers
+    assert stage.block_runs >= 12 * 5 * layers / 2 and 0.003 * stage.block_runs > 20 * stage.flops / gpu.speed
+    assert found.machines[-1].launch == 0
+
+
+def test_what_fits_is_said_with_dtype_and_batch():
+    study = preset("sycophancy", "llama-3.1-8b-instruct", "corrected")
+    (note,) = [n for n in plan(study).notes if n.startswith("24 GB GPU (RTX 4090), bfloat16")]
+    batch = int(note.split("fits with ")[1].split()[0])
+    smaller = study.model_copy(update={"search": study.search.model_copy(update={"batch_tokens": batch})})
+    table = plan(smaller).table.set_index("stage")
+    assert table.loc["all", "24 GB GPU (RTX 4090) GB"] <= 24 and table.loc["all", "24 GB GPU (RTX 4090) s"] > 0
+    assert not [n for n in plan(smaller).notes if n.startswith("24 GB")]
+    assert any("the weights alone take 32.1 GB" in n and "4-bit" in n for n in plan(study, "float32").notes)
+
+
+@pytest.mark.parametrize("dtype", ("4bit", "int4", "nf4", "q4_k_m", "8-bit", "gptq"))
+def test_quantised_weights_are_refused_by_name(dtype):
+    for call in (lambda: plan(Study(), dtype), lambda: wb.load_model("organism", dtype=dtype)):
+        with pytest.raises(wb.UserError, match="quantised weights are not supported"):
+            call()

@@ -17,6 +17,8 @@ def audit(
     *,
     persona: str,
     model: str = "organism",
+    device: str = "cpu",
+    dtype: str = "float32",
     max_edits: int = 2,
     sign: Sign = "suppress",
     inside: bool = False,
@@ -31,7 +33,9 @@ def audit(
     Args:
         prompt: the text to audit (it stands in the system slot).
         persona: name or file.
-        model: name or directory.
+        model: name, directory or GGUF file.
+        device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
+        dtype: float32, bfloat16 or float16.
         max_edits: words that may be deleted or exchanged.
         sign: what is wanted of the persona: less (suppress) or more (induce).
         inside: also fit a direction and show what each word does to it (takes longer).
@@ -47,7 +51,7 @@ def audit(
     from workbench.personas import load_persona
     from workbench.sae import load_sae
 
-    loaded, asked = load_model(model), load_persona(persona, data)
+    loaded, asked = load_model(model, device, dtype), load_persona(persona, data)
     wanted = find_targets(loaded, asked.split(seed), load_sae(sae, loaded) if sae else None, seed=seed) if inside or sae else ()
     found = audit_prompt(loaded, prompt, asked, max_edits, sign, wanted, seed=seed)
     if out is not None:

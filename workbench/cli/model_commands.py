@@ -24,11 +24,13 @@ def models(*, as_json: Json = False) -> None:
 
 
 @app.command
-def doctor(model: str = "organism", *, as_json: Json = False) -> None:
+def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float32", as_json: Json = False) -> None:
     """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory, SAEs made for it.
 
     Args:
-        model: name or directory.
+        model: name, directory or GGUF file.
+        device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
+        dtype: float32, bfloat16 or float16.
     """
     from workbench.models.doctor import diagnose
     from workbench.sae import saes_for
@@ -36,7 +38,7 @@ def doctor(model: str = "organism", *, as_json: Json = False) -> None:
     named, releases = saes_for(model)
     words = "; ".join(filter(None, [", ".join(named), "sae-lens releases: " + ", ".join(releases) if releases else ""]))
     fitting = {"check": "SAEs of this model", "ok": "", "detail": words or "none known: RESGA needs none, `workbench sae train` makes one"}
-    table = diagnose(model).frame()
+    table = diagnose(model, device, dtype).frame()
     table.loc[len(table)] = fitting
     print_frame(table, as_json)
 

@@ -56,6 +56,8 @@ def run(
     model: str | None = None,
     sae: str | None = None,
     seed: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
     as_json: Json = False,
 ) -> None:
     """One study from its YAML file.
@@ -69,6 +71,8 @@ def run(
         model: name or directory, instead of the study's.
         sae: directory or release, instead of the study's.
         seed: instead of the study's.
+        device: cpu, cuda, cuda:1, mps or balanced, instead of the study's.
+        dtype: float32, bfloat16 or float16, instead of the study's.
     """
     from workbench.runs import RunDirectory, read_yaml
 
@@ -76,7 +80,11 @@ def run(
     from workbench.study import Study
 
     settings = Study.load(study)
-    changed = _instead(settings, data, model, sae, seed)
+    changed = _instead(settings, data, model, sae, seed, device, dtype)
+    from workbench.models.loading import choose_device, choose_dtype
+
+    choose_dtype(changed.model.dtype)
+    choose_device(changed.model.device)  # before a run directory is made
     _run_and_print(changed, RunDirectory.create(out, resume), as_json, force)
 
 
@@ -112,7 +120,13 @@ def preset(
 
 @app.command(name="plan")
 def plan_command(
-    study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, as_json: Json = False
+    study: Path,
+    *,
+    data: Path | None = None,
+    model: str | None = None,
+    sae: str | None = None,
+    dtype: str | None = None,
+    as_json: Json = False,
 ) -> None:
     """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
 
@@ -121,11 +135,12 @@ def plan_command(
         data: contrast file, instead of the study's.
         model: name or directory, instead of the study's.
         sae: directory or release, instead of the study's.
+        dtype: of the weights on every machine; without it bfloat16 on GPUs and float32 on the CPU.
     """
     from workbench.study import Study
     from workbench.study.cost_estimate import plan
 
-    found = plan(_instead(Study.load(study), data, model, sae))
+    found = plan(_instead(Study.load(study), data, model, sae), dtype)
     print_frame(found.table if as_json else found.short, as_json)
     print_notes(found.notes, as_json)
 
@@ -150,15 +165,24 @@ def explain(study: Path, *, data: Path | None = None, model: str | None = None, 
     console().print(plain(str(found)), highlight=False)
 
 
-def _instead(study: Study, data: Path | None = None, model: str | None = None, sae: str | None = None, seed: int | None = None) -> Study:
+def _instead(
+    study: Study,
+    data: Path | None = None,
+    model: str | None = None,
+    sae: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Study:
     """The study with what the command line gives instead of its own, validated again."""
     from workbench.study import Study
 
     changes: dict[str, Any] = {}
     if data is not None:
         changes["data"] = study.data.model_copy(update={"path": str(data.resolve())})
-    if model is not None:
-        changes["model"] = study.model.model_copy(update={"name": model})
+    named = {"name": model, "device": device, "dtype": dtype}
+    if any(value is not None for value in named.values()):
+        changes["model"] = study.model.model_copy(update={key: value for key, value in named.items() if value is not None})
     if sae is not None:
         changes["sae"] = sae
     if seed is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -145,6 +146,11 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     """The dtype of a name; UserError for an unknown one."""
     if isinstance(dtype, torch.dtype):
         return dtype
+    if re.search(r"(4|8)[-_ ]?bit|int4|int8|[nf]p?4|fp8|awq|gptq|^q\d", dtype.lower()):
+        raise UserError(
+            f"dtype {dtype!r}: quantised weights are not supported, gradients and hooks need plain ones: expected {', '.join(DTYPES)} "
+            "(a quantised GGUF file is read as plain weights)"
+        )
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     return DTYPES[dtype]

@@ -71,24 +71,24 @@ class Frontier:
         }
         return pd.DataFrame([{new: getattr(c, old) for new, old in columns.items()} for c in self.candidates])
 
-    def choose(self, model: Any, split: Split | Contexts, max_fluency: float | None = None) -> Frontier:
+    def choose(self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None) -> Frontier:
         """The same frontier with every candidate measured on the selection split and the best one marked: the greatest mean
-        shift of the log-odds in the direction of the search's sign. max_fluency: only candidates at most so unlikely (nats)."""
+        shift of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats)."""
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
         measured = [
             replace(c, selection_rate=found.rate, selection_log_odds=float(np.mean(found.log_odds)))
             for c, found in zip(self.candidates, answers, strict=True)
         ]
-        admitted = [i for i, c in enumerate(measured) if max_fluency is None or c.cross_entropy <= max_fluency]
+        admitted = [i for i, c in enumerate(measured) if max_cross_entropy is None or c.cross_entropy <= max_cross_entropy]
         if not admitted:
-            raise UserError(f"no candidate has a cross-entropy of at most {max_fluency} nats: the lowest has {measured[0].cross_entropy:.2f}")
+            raise UserError(f"no candidate has a cross-entropy of at most {max_cross_entropy} nats: the lowest has {measured[0].cross_entropy:.2f}")
         best = max(admitted, key=lambda i: self.sign * (measured[i].selection_log_odds or 0.0))
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
-    def select(self, model: Any, split: Split | Contexts, max_fluency: float | None = None) -> Candidate:
+    def select(self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None) -> Candidate:
         """The candidate that `choose` marks."""
-        return next(c for c in self.choose(model, split, max_fluency).candidates if c.chosen)
+        return next(c for c in self.choose(model, split, max_cross_entropy).candidates if c.chosen)
 
     def to_file(self) -> SearchFile:
         """search/NAME.json, and the entry of one search in search/frontier.json."""

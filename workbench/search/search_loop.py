@@ -25,6 +25,7 @@ import torch
 from workbench.budget import Budget, Cost
 from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
+from workbench.lexicons import Lexicon
 from workbench.models import Runner, runner_for
 from workbench.objectives import Objective
 from workbench.search.frontier import Candidate, Frontier
@@ -66,15 +67,15 @@ def search(
     *,
     optimizations: Optimizations | None = None,
     batch_tokens: int | None = None,
-    lexicon: torch.Tensor | None = None,
+    lexicon: Lexicon | torch.Tensor | None = None,
     on_step: Callable[[SearchProgress], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Frontier:
     """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
 
-    method: EPO() when None. budget: 60 s when None. lexicon: bool [d_vocab], further restricts the tokens. batch_tokens: tokens
-    run at a time; None: as many as fit into the free memory (`planner.py`). on_step: called after each step. Raises UserError for
-    a prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
+    method: EPO() when None. budget: 60 s when None. lexicon: further restricts the tokens (`make_lexicon`, or a mask, bool [d_vocab]).
+    batch_tokens: tokens run at a time; None: as many as fit into the free memory (`batch_size.py`). on_step: called after each step.
+    Raises UserError for a prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
     """
     runner, method, budget = runner_for(model), method or EPO(), budget or Budget(seconds=60)
     _check_room(runner, contexts, method.length)
@@ -167,7 +168,7 @@ def _key(bench: SearchToolkit, objective: Objective, contexts: Contexts, method:
         "contexts": [c.ids(()) for c in contexts],
         "slot": contexts.slot,
         "method": [method.name, method.model_dump()],
-        "allowed": describe(bench.allowed),
+        "allowed": [describe(bench.first), describe(bench.later)],
         "savings": describe(bench.scorer.optimizations),
         "seed": seed,
         "batch_tokens": batch_tokens,

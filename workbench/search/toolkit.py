@@ -7,14 +7,17 @@ the method gives, keep the child only if its text gives its ids back inside the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.contexts import all_survive, allowed_ids
 from workbench.errors import UserError
+from workbench.lexicons import Lexicon
+from workbench.prompt_tokens import all_survive, allowed_ids
 from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.scoring.scorer import Scorer
@@ -27,31 +30,65 @@ Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 
 @dataclass(frozen=True)
 class SearchToolkit:
-    """scorer, allowed tokens (bool [d_vocab]), the one generator of the whole search, and what the method has learned so far
-    (tensors by name; a checkpoint holds them). tools: what a method makes once and can make again (not in a checkpoint)."""
+    """scorer, tokens that may begin a prompt and that may follow (bool [d_vocab]), the one generator of the whole search, and what the
+    method has learned so far (tensors by name; a checkpoint holds them). tools: what a method makes once and can make again (not in a checkpoint)."""
 
     scorer: Scorer
-    allowed: Bool[Tensor, " d_vocab"]
+    first: Bool[Tensor, " d_vocab"]
+    later: Bool[Tensor, " d_vocab"]
     generator: torch.Generator
     memory: dict[str, Tensor] = field(default_factory=dict)
     tools: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, scorer: Scorer, seed: int, lexicon: Bool[Tensor, " d_vocab"] | None = None) -> SearchToolkit:
-        """lexicon: further restricts the tokens. UserError when nothing is left."""
-        allowed = allowed_ids(scorer.runner)
-        if lexicon is not None:
-            allowed &= lexicon
-        if not allowed.any():
-            raise UserError("no token is left to search with: the lexicon and the tokens that may stand in a prompt have none in common")
-        return cls(scorer, allowed.to(scorer.runner.device), torch.Generator().manual_seed(seed))
+    def make(cls, scorer: Scorer, seed: int, lexicon: Lexicon | Bool[Tensor, " d_vocab"] | None = None) -> SearchToolkit:
+        """lexicon: further restricts the tokens (a mask, or one mask for the first token and one for the others). UserError when
+        nothing is left."""
+        first = later = allowed_ids(scorer.runner)
+        if isinstance(lexicon, Lexicon):
+            first, later = first & lexicon.begin(scorer.contexts[0].lead).cpu(), later & lexicon.later.cpu()
+        elif lexicon is not None:
+            first = later = first & lexicon.cpu()
+        if not first.any() or not later.any():
+            raise UserError("no token is left to search with: the lexicon and the tokens that may be in a prompt have none in common")
+        device = scorer.runner.device
+        return cls(scorer, first.to(device), later.to(device), torch.Generator().manual_seed(seed))
+
+    @cached_property
+    def allowed(self) -> Bool[Tensor, " d_vocab"]:
+        """Tokens that may be anywhere in a prompt."""
+        return self.first | self.later
+
+    @cached_property
+    def _same(self) -> bool:
+        return bool(torch.equal(self.first, self.later))
+
+    def allowed_at(self, length: int) -> Bool[Tensor, "prompt_pos d_vocab"]:
+        """The tokens that may be at each position of a prompt."""
+        return torch.stack([self.first, *[self.later] * (length - 1)])
+
+    def tokens_at(self, length: int) -> Int[Tensor, "prompt_pos k"]:
+        """Ids of the tokens that may be at each position, the shorter list repeated."""
+        first, later = (torch.nonzero(mask)[:, 0] for mask in (self.first, self.later))
+        k = max(len(first), len(later) if length > 1 else 0)
+        filled = [ids[torch.arange(k, device=ids.device) % len(ids)] for ids in (first, later)]
+        return torch.stack([filled[0], *[filled[1]] * (length - 1)])
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """`first` and `later` where single prompts are looked up."""
+        return self.first.cpu().numpy(), self.later.cpu().numpy()
+
+    def _in_lexicon(self, ids: tuple[int, ...]) -> bool:
+        first, later = self._places
+        return self._same or (bool(first[ids[0]]) and bool(later[list(ids[1:])].all()))
 
     def random_prompts(self, n: int, length: int) -> Ids:
         """n surviving prompts of random allowed tokens."""
         kept: list[tuple[int, ...]] = []
-        choices = torch.nonzero(self.allowed.cpu())[:, 0]
+        choices = self.tokens_at(length).cpu()
         for _ in range(50):
-            drawn = choices[torch.randint(len(choices), (2 * n, length), generator=self.generator)]
+            drawn = choices[torch.arange(length), torch.randint(choices.shape[1], (2 * n, length), generator=self.generator)]
             kept += self._surviving([tuple(row) for row in drawn.tolist()])
             if len(kept) >= n:
                 return torch.tensor(kept[:n], device=self.scorer.runner.device)
@@ -90,8 +127,9 @@ class SearchToolkit:
 
     def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
         """The k allowed tokens of the greatest table entries at every position, the present token left out."""
-        masked = table.masked_fill(~self.allowed, -torch.inf).scatter(-1, ids[..., None], -torch.inf)
-        return masked.topk(min(k, int(self.allowed.sum()) - 1), dim=-1).indices
+        masked = table.masked_fill(~self.allowed_at(ids.shape[1]), -torch.inf).scatter(-1, ids[..., None], -torch.inf)
+        most = min(int(self.first.sum()), int(self.later.sum()))
+        return masked.topk(max(1, min(k, most - 1)), dim=-1).indices
 
     def swap(self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1) -> ChildProposals:
         """per_parent children of each parent: `swaps` random positions, each with a token drawn evenly from its k best."""
@@ -116,7 +154,7 @@ class SearchToolkit:
         """Surviving, distinct children out of (parent row, ids) pairs; the first changed position is found by comparison."""
         length = parents.shape[1]
         rows = parents.tolist()
-        alive = all_survive(self.scorer.runner, self.scorer.contexts, [ids for _, ids in children])
+        alive = self._alive([ids for _, ids in children])
         kept: dict[tuple[int, ...], tuple[int, tuple[int, ...], int]] = {}
         for (parent, ids), ok in zip(children, alive, strict=True):
             changed = [i for i in range(length) if ids[i] != rows[parent][i]]
@@ -128,7 +166,7 @@ class SearchToolkit:
         """Adds the surviving children that are new (neither among `kept` nor a parent)."""
         known = {row for _, row, _ in kept} | set(map(tuple, ids.tolist()))
         rows = [tuple(row) for row in children.tolist()]
-        alive = all_survive(self.scorer.runner, self.scorer.contexts, rows)
+        alive = self._alive(rows)
         for who, row, position, ok in zip(parent.tolist(), rows, first.tolist(), alive, strict=True):
             if ok and row not in known:
                 known.add(row)
@@ -136,8 +174,13 @@ class SearchToolkit:
         return kept
 
     def _surviving(self, prompts: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        alive = all_survive(self.scorer.runner, self.scorer.contexts, prompts)
-        return [prompt for prompt, ok in zip(prompts, alive, strict=True) if ok]
+        return [prompt for prompt, ok in zip(prompts, self._alive(prompts), strict=True) if ok]
+
+    def _alive(self, prompts: list[tuple[int, ...]]) -> list[bool]:
+        """Which prompts have the lexicon's tokens at their places, and keep their tokens inside the whole text."""
+        fit = [self._in_lexicon(ids) for ids in prompts]
+        survive = iter(all_survive(self.scorer.runner, self.scorer.contexts, [ids for ids, ok in zip(prompts, fit, strict=True) if ok]))
+        return [ok and next(survive) for ok in fit]
 
     def _as_proposals(self, kept: list[tuple[int, tuple[int, ...], int]], length: int) -> ChildProposals:
         device = self.scorer.runner.device

@@ -5,21 +5,28 @@
 2. Each stage is counted as the code runs it (REFERENCES' cost model): q tokens a question, n of the prompt, t behind it, L layers,
    D of them below the objective; a swap re-runs half the prompt on its parent's cache. A token-layer costs 2 x the block's weights
    and its attention to the tokens on its left; a gradient as much again.
-3. Seconds = FLOPs / (peak x share of the peak that is really had). Peaks are the makers' dense figures; the shares are assumptions,
-   the CPU's is measured (SmolLM2-135M, one thread, float32). No GPU figure has been measured.
-4. Memory: models/memory_estimate.py, the largest batch of the study.
+3. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch its kernels. GPU peaks are
+   the makers' dense figures and their fraction an assumption; launching a block's kernels took 3 ms on an H200 (docs/performance.md),
+   however few tokens the run had. The CPU's peak is that of matrix products on one core of this machine, measured when a plan is made;
+   real models reach 0.75 to 0.95 of it (docs/models.md).
+4. Memory: models/memory_estimate.py, the largest batch of the study. Where a stage does not fit into a GPU, the notes say which
+   `search.batch_tokens` does, and where not even the weights fit, so.
 
 The plan is an estimate: `tests/study/test_cost_estimate.py` holds its FLOPs against the meter's on real runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from jinja2 import TemplateError
 
 from workbench.attribution.attribute import CIRCUIT_CONTEXTS
@@ -27,6 +34,7 @@ from workbench.conditions import CONDITION_KINDS, STUDY_CONDITIONS, SearchRecipe
 from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
 from workbench.html_text import html_table
+from workbench.models.loading import choose_dtype
 from workbench.models.memory_estimate import memory_needed
 from workbench.models.model_sizes import ModelSizes, model_sizes_of, tokenizer_of
 from workbench.personas import load_persona
@@ -36,20 +44,21 @@ from workbench.study.study_settings import Study
 
 #: Forward passes a context of the ledger beside removal.
 LEDGER = 45
-_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 #: Rows of published files and mean characters of their questions, for plans made where the files are not.
 _PUBLISHED = {"sycophancy.json": (1000, 730), "hallucination.json": (1000, 420), "myopic-reward.jsonl": (1000, 170), "TruthfulQA.csv": (817, 60)}
 
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes."""
+    """peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes; launch: seconds that
+    starting the kernels of one block takes."""
 
     name: str
     peak: float
     share: float
     memory: float
     dtype: str
+    launch: float = 0.0
 
     @property
     def speed(self) -> float:
@@ -59,64 +68,120 @@ class MachineSpeed:
 
 #: H100 and RTX 4090 after their makers' data sheets (dense, 16 bits); the CPU: one core, measured.
 MACHINES = (
-    MachineSpeed("80 GB GPU (H100)", 989e12, 0.35, 80e9, "bfloat16"),
-    MachineSpeed("24 GB GPU (RTX 4090)", 165e12, 0.35, 24e9, "bfloat16"),
-    MachineSpeed("CPU (one core)", 7e10, 1.0, 64e9, "float32"),
+    MachineSpeed("80 GB GPU (H100)", 989e12, 0.35, 80e9, "bfloat16", 3e-3),
+    MachineSpeed("24 GB GPU (RTX 4090)", 165e12, 0.35, 24e9, "bfloat16", 3e-3),
+    MachineSpeed("CPU (one core)", 7e10, 0.85, 64e9, "float32"),
 )
+
+
+def machines(dtype: str | None = None) -> tuple[MachineSpeed, ...]:
+    """The machines of a plan: MACHINES with this machine's own core, and with one dtype for all where it is given."""
+    *gpus, cpu = MACHINES
+    found = (*gpus, replace(cpu, peak=core_speed()))
+    return tuple(replace(machine, dtype=dtype) for machine in found) if dtype else found
+
+
+@cache
+def core_speed() -> float:
+    """FLOPs a second of float32 matrix products on one core of this machine: the best of five tries of 50 ms of processor time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        left, right = torch.randn(256, 1024), torch.randn(1024, 2048)
+        torch.mm(left, right)
+        return max(_rate(left, right) for _ in range(5))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rate(left: torch.Tensor, right: torch.Tensor) -> float:
+    done, start = 0, time.process_time()
+    while time.process_time() - start < 0.05:
+        torch.mm(left, right)
+        done += 1
+    return 2 * left.shape[0] * left.shape[1] * right.shape[1] * done / (time.process_time() - start)
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory: what is computed there."""
+    """token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory: what is computed there.
+    block_runs: how often one block is run, whatever the batch (a way back counts twice)."""
 
     name: str
     token_layers: float
     flops: float
     memory: str
+    block_runs: float = 0.0
+
+    def seconds(self, machine: MachineSpeed) -> float:
+        """Arithmetic and launches, one after the other."""
+        return self.flops / machine.speed + self.block_runs * machine.launch
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """stages: in their order. question, suffix, prompt: tokens. facts: of the model. notes: what was assumed."""
+    """stages: in their order. question, suffix, prompt: tokens. facts: of the model. notes: what was assumed, and what fits where.
+    machines: that times and memory are told for."""
 
     study: Study
     facts: ModelSizes
     stages: tuple[StageCost, ...]
     question: float
     notes: tuple[str, ...]
+    machines: tuple[MachineSpeed, ...] = MACHINES
 
     @property
     def flops(self) -> float:
         """Of the whole study."""
         return sum(stage.flops for stage in self.stages)
 
-    def bytes(self, stage: StageCost, dtype: str) -> int:
+    def bytes(self, stage: StageCost, dtype: str, batch_tokens: int | None = None) -> int:
         """Peak memory of a stage, weights included. A gradient is taken a quarter of a batch at a time."""
         length, share = int(self.question) + 16, 4 if stage.memory.startswith("gradient") else 1
-        sequences = max(1, self.study.search.batch_tokens // share // length)
-        return memory_needed(self.facts.shape, self.facts.parameters, _BYTES[dtype], sequences, length).rows()[stage.memory]
+        sequences = max(1, (batch_tokens or self.study.search.batch_tokens) // share // length)
+        return memory_needed(self.facts.shape, self.facts.parameters, choose_dtype(dtype).itemsize, sequences, length).rows()[stage.memory]
+
+    def fitting(self, machine: MachineSpeed) -> str | None:
+        """What to change so that the study fits into a machine's memory; None where it does as it is."""
+        peak = lambda tokens: max(self.bytes(stage, machine.dtype, tokens) for stage in self.stages)  # noqa: E731
+        now = self.study.search.batch_tokens
+        if peak(now) <= machine.memory:
+            return None
+        halves = [now >> n for n in range(1, 12) if now >> n >= 64]
+        fitting = next((tokens for tokens in halves if peak(tokens) <= machine.memory), None)
+        if fitting:
+            longest = int(self.question) + 16
+            return (
+                f"{machine.name}, {machine.dtype}: {peak(now) / 1e9:.1f} GB at search.batch_tokens {now}; "
+                f"fits with {fitting} ({peak(fitting) / 1e9:.1f} GB): "
+                f"{max(1, fitting // longest)} questions of {longest} tokens at a time, any number of contexts and candidates"
+            )
+        weights = self.facts.parameters * choose_dtype(machine.dtype).itemsize
+        what = f"the weights alone take {weights / 1e9:.1f} GB" if weights > machine.memory else f"one question takes {peak(64) / 1e9:.1f} GB"
+        advice = "4-bit weights are not supported: a smaller model, bfloat16, or device balanced"
+        return f"{machine.name}, {machine.dtype}: does not fit, {what}; {advice}"
 
     @property
     def table(self) -> pd.DataFrame:
         """One row a stage and one for all: TFLOPs, and for each machine seconds and GB (empty seconds: it does not fit)."""
-        rows = [self._row(stage.name, stage.token_layers, stage.flops, [stage]) for stage in self.stages]
-        return pd.DataFrame([*rows, self._row("all", sum(s.token_layers for s in self.stages), self.flops, list(self.stages))])
+        rows = [self._row(stage.name, [stage]) for stage in self.stages]
+        return pd.DataFrame([*rows, self._row("all", list(self.stages))])
 
     @property
     def short(self) -> pd.DataFrame:
         """The table as text for a narrow screen: TFLOPs, and for each machine time and memory in one column."""
         table = self.table
         found = pd.DataFrame({"stage": table["stage"], "TFLOPs": table["tflops"].map("{:,.4g}".format)})
-        for machine in MACHINES:
+        for machine in self.machines:
             times = table[f"{machine.name} s"].map(lambda s: "does not fit" if pd.isna(s) else duration(s))
             found[machine.name] = times + "\n" + table[f"{machine.name} GB"].map("{:.1f} GB".format)
         return found
 
-    def _row(self, name: str, token_layers: float, flops: float, stages: list[StageCost]) -> dict[str, Any]:
-        row: dict[str, Any] = {"stage": name, "token_layers": token_layers, "tflops": flops / 1e12}
-        for machine in MACHINES:
+    def _row(self, name: str, stages: list[StageCost]) -> dict[str, Any]:
+        row: dict[str, Any] = {"stage": name, "token_layers": sum(s.token_layers for s in stages), "tflops": sum(s.flops for s in stages) / 1e12}
+        for machine in self.machines:
             needed = max(self.bytes(stage, machine.dtype) for stage in stages)
-            row[f"{machine.name} s"] = flops / machine.speed if needed <= machine.memory else None
+            row[f"{machine.name} s"] = sum(stage.seconds(machine) for stage in stages) if needed <= machine.memory else None
             row[f"{machine.name} GB"] = needed / 1e9
         return row
 
@@ -128,11 +193,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def plan(study: Study) -> CostEstimate:
-    """The plan of a study; neither weights nor the network are touched. UserError where the model's sizes are not to be had."""
+def plan(study: Study, dtype: str | None = None) -> CostEstimate:
+    """The plan of a study; neither weights nor the network are touched. UserError where the model's sizes are not to be had.
+
+    dtype: of the weights on every machine; None: bfloat16 on GPUs, float32 on the CPU."""
+    choose_dtype(dtype or study.model.dtype)
     facts = model_sizes_of(study.model.name, study.model.revision)
     data = _Data.of(study)
-    return CostEstimate(study, facts, tuple(_Counts(study, facts, data).stages()), data.tokens, data.notes)
+    found = CostEstimate(study, facts, tuple(_Counts(study, facts, data).stages()), data.tokens, data.notes, machines(dtype))
+    fitting = [words for machine in found.machines if (words := found.fitting(machine))]
+    return replace(found, notes=(*data.notes, *fitting))
 
 
 @dataclass(frozen=True)
@@ -220,14 +290,25 @@ class _Counts:
         """Whether there is an autoencoder, as far as the study says."""
         return self.study.sae != "none" and not (self.study.sae == "auto" and self.study.model.name != "organism")
 
-    def _cost(self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False) -> tuple[float, float]:
-        """Token-layers and FLOPs, as the runner's meter counts them."""
+    def _cost(
+        self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False, batches: float | None = None
+    ) -> tuple[float, float, float]:
+        """Token-layers and FLOPs, as the runner's meter counts them, and runs of a block. batches: in which the tokens are run; None: as
+        many as `search.batch_tokens` makes of them, a quarter as long with gradients."""
         shape, times = self.facts.shape, 2 if backward else 1
         block = times * 2 * shape.block_parameters + (2 * times - 1) * 4 * keys * shape.n_heads * shape.d_head
-        return times * tokens * layers, tokens * layers * block + times * 2 * unembedded * shape.d_model * shape.d_vocab
+        flops = tokens * layers * block + times * 2 * unembedded * shape.d_model * shape.d_vocab
+        most = self.study.search.batch_tokens / (4 if backward else 1)
+        runs = (batches or math.ceil(tokens / most)) * (3 if backward else 1) * layers
+        return times * tokens * layers, flops, runs
+
+    def _stage(self, name: str, parts: Sequence[tuple[float, float, float]], memory: str, times: float = 1.0) -> StageCost:
+        """The sum of the parts, so many times."""
+        layers, flops, runs = (times * sum(part[i] for part in parts) for i in range(3))
+        return StageCost(name, layers, flops, memory, runs)
 
     def _run(self, name: str, rows: float, tokens: float, layers: float, memory: str) -> StageCost:
-        return StageCost(name, *self._cost(rows * tokens, layers, tokens, rows), memory)
+        return self._stage(name, [self._cost(rows * tokens, layers, tokens, rows)], memory)
 
     def _directions(self) -> StageCost:
         s, shape, q = self.study.directions, self.facts.shape, self.data.tokens
@@ -236,7 +317,7 @@ class _Counts:
         full = s.rows * len({"choice", *(k for k in kinds if k == "choice_within")}) + (s.texts + 1) * s.contexts
         pairs = (s.rows + 256) * len(kinds & {"answer", "response"})
         parts = [self._cost(full * q, shape.n_layers, q, full), self._cost(pairs * q, top, q)]
-        return StageCost("directions", sum(p[0] for p in parts), sum(p[1] for p in parts), "collect activations")
+        return self._stage("directions", parts, "collect activations")
 
     def _search(self, name: str, recipe: SearchRecipe) -> StageCost:
         """Steps x (gradients of the parents, the children's objective, the fluency of those that can win)."""
@@ -262,9 +343,10 @@ class _Counts:
         steps = s.budget.steps or self._steps(sum(p[1] for p in parts))
         whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
-        return StageCost(f"search {name}", *(steps * sum(p[i] for p in parts) + once[i] for i in (0, 1)), "gradient of an objective")
+        every = [tuple(steps * value for value in part) for part in parts]
+        return self._stage(f"search {name}", [*every, once], "gradient of an objective")
 
-    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[tuple[float, float]]:
+    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[tuple[float, float, float]]:
         """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
         n, layers = method.typical_length, self.facts.shape.n_layers
         read, likely = (method.edited + method.filled + method.joined) * n, 3 * method.children * n
@@ -310,4 +392,4 @@ class _Counts:
         circuit = self._cost(some * passes * tokens, layers, tokens, some * passes)
         cards = self._cost(a.texts * tokens if self._latents and a.cards else 0, layers, tokens)
         parts = removal, gradient, circuit, cards
-        return StageCost("attribution", sum(p[0] for p in parts), sum(p[1] for p in parts), "gradient of an objective")
+        return self._stage("attribution", parts, "gradient of an objective")

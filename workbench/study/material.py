@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
 from workbench.conditions import CapabilityGuard, true_contexts
+from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, lexicon, make_contexts
+from workbench.lexicons import Lexicon, make_lexicon, readable_lexicon
 from workbench.models import load_model, runner_for
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.runs import file_hash
@@ -82,12 +85,26 @@ class Material:
         return name != "none" and (name != "auto" or self.study.model.name == "organism")
 
     @property
-    def lexicon(self) -> Bool[Tensor, " d_vocab"] | None:
-        """Tokens of the organism's ordinary words where the study asks for them ("auto" on the organism); None for all tokens."""
+    def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:
+        """What the searches may use: the organism's ordinary words there (world; auto on the organism), whole words (auto elsewhere), or as
+        the study says; None for all tokens."""
         wanted = self.study.search.lexicon
-        if wanted == "all" or (wanted == "auto" and self.study.model.name != "organism"):
+        if wanted == "all":
             return None
-        return lexicon(self.model, World(self.study.data.world).lexicon.ordinary_words)
+        if wanted == "world" or (wanted == "auto" and self.study.model.name == "organism"):
+            return lexicon(self.model, World(self.study.data.world).lexicon.ordinary_words)
+        return readable_lexicon(self.model) if wanted == "auto" else make_lexicon(self.model, wanted)
+
+    def cross_entropy_limit(self, contexts: Contexts, wanted: float | str | None) -> float | None:
+        """Nats per token that a prompt may have: a number as it is, `written+x` as the mean of the persona's written prompts plus x; None
+        without a limit, or without written prompts."""
+        if not isinstance(wanted, str):
+            return wanted
+        prompts = self.persona.manual_prompts.get(self.study.sign, ())
+        if not prompts:
+            return None
+        written = float(np.mean([prompt_cross_entropy(self.model, contexts, prompt) for prompt in prompts]))
+        return written + float(wanted.partition("+")[2] or 0)
 
     def input_hashes(self) -> dict[str, str]:
         """sha256 or fingerprint of everything that the study reads, by name: what a resumed run compares.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workbench.conditions import STUDY_CONDITIONS
 from workbench.personas import Persona, load_persona
-from workbench.study.cost_estimate import MACHINES, CostEstimate, duration, plan
+from workbench.study.cost_estimate import CostEstimate, duration, plan
 from workbench.study.study_settings import Study
 
 _SLOTS = {
@@ -129,8 +129,9 @@ def _conditions(study: Study) -> list[str]:
 def _cost(cost: CostEstimate) -> list[str]:
     last = cost.table.iloc[-1]
     lines = [f"{last['tflops']:,.3g} TFLOP in all."]
-    for machine in MACHINES:
+    for machine in cost.machines:
         seconds, memory = last[f"{machine.name} s"], last[f"{machine.name} GB"]
         fits = "does not fit" if seconds is None or seconds != seconds else f"about {duration(seconds)}"
         lines.append(f"{machine.name}: {fits}, {memory:.1f} GB for weights and activations at the peak.")
-    return [*lines, "Times are for the arithmetic alone: estimates, not measurements. `workbench plan` shows every stage.", *cost.notes]
+    about = "Times are for the arithmetic and, on GPUs, for starting kernels: estimates, not measurements."
+    return [*lines, f"{about} `workbench plan` shows every stage.", *cost.notes]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,6 +22,9 @@ from workbench.study.asking_protocol import AskingProtocol
 
 Sign = Literal["suppress", "induce"]
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
+#: A limit of cross-entropy relative to the written prompts.
+WRITTEN = r"^written(\+\d+(\.\d+)?)?$"
+
 
 def registered(registry: Registry[Any], names: tuple[str, ...]) -> tuple[str, ...]:
     """The names as they are; UserError, which lists what exists, for one that is not registered."""
@@ -113,10 +117,12 @@ class SearchSettings(FrozenSettings):
     """Tokens in one batch; a smaller number needs less memory."""
     halving: float = Field(0.0, ge=0, lt=1)
     """Successive halving: fraction of the questions that all children are scored on first; 0: off."""
-    max_fluency: float | None = Field(None, gt=0)
-    """No prompt with a cross-entropy above this (nats per token) is chosen; null: no limit."""
-    lexicon: Literal["auto", "all", "world"] = "auto"
-    """Allowed tokens: all, or world (the ordinary words of the organism's world); auto: world on the organism."""
+    max_cross_entropy: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=WRITTEN)] | None = None
+    """No prompt with a cross-entropy above this (nats per token) is chosen; written, or written+1.5: the mean of the persona's written
+    prompts, plus so many nats; null: no limit (a search over sentences: written). Formerly max_fluency."""
+    lexicon: str = "auto"
+    """Allowed tokens: words (whole English words that do not run together), latin, all, world (the ordinary words of the organism's
+    world) or a file of words, one a line; auto: world on the organism, else words, or latin where the vocabulary has too few."""
     start: Literal["random", "manual"] = "random"
     """First population: random tokens, or one prompt from the persona's first manual prompt."""
 
@@ -241,9 +247,9 @@ class Study(FrozenSettings):
 
     @classmethod
     def of(cls, content: dict[str, Any], source: str = "study") -> Study:
-        """The study of these settings; UserError names the source and the field."""
+        """The study of these settings; UserError names the source and the field. A renamed key is accepted for the old one, with a notice."""
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(_renamed(content, source))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "study"
@@ -257,3 +263,21 @@ class Study(FrozenSettings):
             return study
         beside = (Path(path).parent / study.data.path).resolve()
         return study.model_copy(update={"data": study.data.model_copy(update={"path": str(beside)})})
+
+
+#: Settings that have a new name: (part, old key) -> new key.
+RENAMED = {("search", "max_fluency"): "max_cross_entropy"}
+
+
+def _renamed(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """The settings with old keys under their new names; one line on standard error for each that says something."""
+    content = dict(content)
+    for (part, old), new in RENAMED.items():
+        settings = content.get(part)
+        if isinstance(settings, dict) and old in settings:
+            if new in settings:
+                raise UserError(f"{source}, field {part}: both {new} and its former name {old} are given")
+            if settings[old] is not None:
+                print(f"{source}: {part}.{old} is now called {part}.{new}", file=sys.stderr)
+            content[part] = {**{key: value for key, value in settings.items() if key != old}, new: settings[old]}
+    return content

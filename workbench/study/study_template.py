@@ -56,3 +56,25 @@ def _inline(value: object) -> str:
     """A value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()
+
+
+def settings_table() -> str:
+    """A Markdown table of every setting of a study, with its default and its description: the table in docs/study.md.
+
+    Example:
+        >>> print(settings_table().splitlines()[2])
+        | `persona` | `sycophancy` | A persona of the organism, the name of a published format (with data.path), or a persona file. |
+    """
+    rows = [f"| `{name}` | `{default}` | {about} |" for name, default, about in _rows(Study(), "")]
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows])
+
+
+def _rows(values: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in type(values).model_fields.items():
+        value = getattr(values, name)
+        key = prefix + (field.alias or name)
+        if isinstance(value, BaseModel):
+            yield from _rows(value, f"{key}.")
+            continue
+        about = " ".join(_about(value, field).split())
+        yield key, _inline(values.model_dump(mode="json", include={name})[name]), about.replace("|", "\\|")

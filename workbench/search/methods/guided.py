@@ -105,7 +105,8 @@ class Guided(SearchMethod):
         gain = (1 - known) * self._believed(bench) * first_order + self.measured * (effect - effect[ids][..., None])
         gain += weight * self.beta / self.length * bench.log_prob_gains(parent)
         scale = (bench.memory["sums"][2] / bench.memory["sums"][3]).sqrt() if "sums" in bench.memory else first_order.std(correction=0)
-        return gain.masked_fill(~bench.allowed, -torch.inf).scatter(-1, ids[..., None], -torch.inf)[0], self.explore * scale * variance.sqrt()
+        gain = gain.masked_fill(~bench.allowed_at(ids.shape[1]), -torch.inf).scatter(-1, ids[..., None], -torch.inf)
+        return gain[0], self.explore * scale * variance.sqrt()
 
     def _believed(self, bench: SearchToolkit) -> float:
         """How far first-order gains came true: the slope of gains on them, the first step's weight given to `trust`."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-
 from workbench.search.scored_prompts import ChildProposals
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.search_method import SEARCH_METHODS, SearchMethod
@@ -19,5 +17,5 @@ class RandomSearch(SearchMethod):
     uses_gradient: ClassVar[bool] = False
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        everything = torch.nonzero(bench.allowed)[:, 0].expand(*prepared.ids.shape, -1)
+        everything = bench.tokens_at(prepared.ids.shape[1]).expand(len(prepared.ids), -1, -1)
         return bench.swap(prepared.ids, everything, self.children)

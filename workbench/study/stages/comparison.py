@@ -43,7 +43,7 @@ class ComparisonStage(Stage):
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
     """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test)."""
-    limit = material.study.search.max_fluency
+    limit = material.cross_entropy_limit(material.search_contexts, material.study.search.max_cross_entropy)
     if material.study.protocol.choose_on == "test":
         found = {name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()}
     return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}

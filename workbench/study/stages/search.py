@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from workbench.conditions import SearchContext, search_objectives
-from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, encode_prompt
 from workbench.directions import Direction
 from workbench.errors import UserError
@@ -115,12 +113,10 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
 
 
 def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
-    """A search over sentences with its limit: the study's `max_fluency`, or the mean cross-entropy of the persona's manual prompts."""
+    """A search over sentences with its limit: the study's `max_cross_entropy`, or the mean cross-entropy of the persona's manual prompts."""
     if "max_cross_entropy" not in type(method).model_fields or "max_cross_entropy" in material.study.search.options:
         return method
-    limit, prompts = material.study.search.max_fluency, material.persona.manual_prompts.get(material.study.sign, ())
-    if limit is None and prompts:
-        limit = float(np.mean([prompt_cross_entropy(material.model, contexts, prompt) for prompt in prompts]))
+    limit = material.cross_entropy_limit(contexts, material.study.search.max_cross_entropy or "written")
     return method if limit is None else method.model_copy(update={"max_cross_entropy": limit})
 
 
