@@ -24,8 +24,7 @@ from workbench.conditions.steering import Steering
 from workbench.directions import find_directions
 from workbench.evaluation import ScorecardExtras, evaluate
 from workbench.models import load_model
-from workbench.personas import Split, load_persona
-from workbench.personas.data_formats import read_truthfulqa
+from workbench.personas import Split, load_persona, read_truthfulqa
 from workbench.runs import read_json, write_json
 from workbench.world.real_language.ordinary_chat import PROSE
 

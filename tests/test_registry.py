@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -10,19 +11,22 @@ from types import ModuleType
 
 import altair
 import pytest
+import torch
 
 from tests.support.paths import ROOT
+from tests.support.registries import restored_registries
 from workbench.attribution import ESTIMATORS
 from workbench.budget import Budget
 from workbench.comparison import compare
 from workbench.conditions import CLAIMS, CONDITION_KINDS, GROUPS, STUDY_CONDITIONS, Found, Prompt, default_conditions
 from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
-from workbench.personas import load_persona
+from workbench.personas import DATA_FORMATS, load_persona
 from workbench.registry import RegistrationError, Registry
 from workbench.report import altair_figures, write_report
 from workbench.report.load_run import load_run
 from workbench.report.verdict import UNKNOWN, caveats, group_of, is_control, label
+from workbench.sae import SAE_FORMATS, load_sae
 from workbench.search import SEARCH_METHODS
 from workbench.study import Study, run
 from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, OffTargetSettings, SearchSettings
@@ -77,12 +81,10 @@ def load(path: Path, text: str) -> ModuleType:
 @pytest.fixture
 def toys(tmp_path):
     condition, method = tmp_path / "said_twice.py", tmp_path / "first_token.py"
-    load(condition, CONDITION)
-    load(method, METHOD)
-    yield condition, method
-    CONDITION_KINDS.discard("twice")
-    STUDY_CONDITIONS.discard("said_twice")
-    SEARCH_METHODS.discard("first_token")
+    with restored_registries():
+        load(condition, CONDITION)
+        load(method, METHOD)
+        yield condition, method
 
 
 def test_one_file_each_is_enough_for_a_study_a_comparison_and_a_report(toys, organism, tmp_path):
@@ -189,6 +191,56 @@ def test_methods_and_estimators_are_registered_under_their_own_names():
     assert all(estimator().name == name for name, estimator in ESTIMATORS.items())
 
 
+FORMAT = '''
+"""Statements with a stance: a toy."""
+
+from workbench.personas import DataFormat, Item, register_format
+
+FIELDS = ("statement", "agrees", "disagrees")
+register_format(DataFormat("stances", FIELDS, lambda row, grouping: Item(row.source, *map(row.text, FIELDS), "one group"), "a toy"))
+'''
+
+
+def test_a_data_format_is_one_file(tmp_path):
+    with restored_registries():
+        load(tmp_path / "stances.py", FORMAT)
+        rows = [{"statement": f"Tea is {word}.", "agrees": "yes", "disagrees": "no"} for word in ("warm", "dry")]
+        (tmp_path / "data.json").write_text(json.dumps(rows))
+        item, other = load_persona("stances", tmp_path / "data.json").items
+        assert (item.question, item.matching, item.not_matching, item.group) == ("Tea is warm.", "yes", "no", "one group")
+        assert other.question == "Tea is dry."
+        with pytest.raises(RegistrationError, match=r"data format 'stances' is registered twice: in .*stances\.py:7 and in .*again\.py:7"):
+            load(tmp_path / "again.py", FORMAT)
+    with pytest.raises(UserError, match=r"data\.json, row 1: expected the fields of a format \(question, answer_matching_behavior"):
+        load_persona("stances", tmp_path / "data.json")
+    assert list(DATA_FORMATS) == ["caa_and_anthropic_evals", "caa_mmlu", "truthfulqa", "own_fields"]
+
+
+SAE = '''
+"""SAEs of one's own store: a toy that hands the name to the organism's."""
+
+from workbench.sae import SAE_FORMATS, SaeFormat, find_sae, register_sae_format
+
+
+def find(name):
+    return find_sae("organism") if str(name) == "store:1" else None
+
+
+register_sae_format(SaeFormat("store", find, SAE_FORMATS["organism"].load, "'store:NUMBER'", order=1))
+'''
+
+
+def test_an_sae_format_is_one_file(tmp_path):
+    with restored_registries():
+        load(tmp_path / "store.py", SAE)
+        assert torch.equal(load_sae("store:1").W_dec, load_sae("organism").W_dec)
+        with pytest.raises(UserError, match=r"no SAE at store:2: expected 'store:NUMBER'; 'organism'; one of llama.*; a directory; 'release/id'"):
+            load_sae("store:2")
+        with pytest.raises(RegistrationError, match=r"SAE format 'store' is registered twice: in .*store\.py:\d+ and in .*again\.py:\d+"):
+            load(tmp_path / "again.py", SAE)
+    assert list(SAE_FORMATS) == ["organism", "preset", "sae-lens directory", "sae-lens release"]
+
+
 def test_the_words_of_the_contract_are_registered():
     kinds = (
         "none constant_answer manual random_prompt random_text random_search random_direction random_updates resga saega answer_objective gcg "
@@ -216,3 +268,18 @@ def test_the_documented_conditions_are_the_registered_ones():
     """docs/study.md lists every name with its kind and description, in the registry's order."""
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*?) \|", (ROOT / "docs/study.md").read_text(), flags=re.M)
     assert rows == [(name, entry.kind, entry.description) for name, entry in STUDY_CONDITIONS.items()]
+
+
+def test_the_registries_of_the_architecture_page_are_the_real_ones():
+    rows = re.findall(r"^\| `([a-z]+)\.([A-Z_]+)` \| `(.*?)/` \| (.*?) \|$", (ROOT / "docs/architecture.md").read_text(), flags=re.M)
+    assert len(rows) == 7
+    for module, name, folder, names in rows:
+        registry = getattr(importlib.import_module(f"workbench.{module}"), name)
+        assert all(Path(registry.file(entry).rpartition(":")[0]).parent == ROOT / "workbench" / folder for entry in registry)
+        assert names in (", ".join(sorted(registry)), "see [study.md](study.md)")
+
+
+def test_the_setting_and_its_page_name_every_search_method():
+    listed = ", ".join(SEARCH_METHODS)
+    assert SearchSettings.model_fields["method"].description == f"A registered search method: {listed}."
+    assert f"# {listed} " in (ROOT / "docs/study.md").read_text()

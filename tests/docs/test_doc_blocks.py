@@ -15,6 +15,7 @@ import yaml
 import workbench as wb
 from tests.support.doc_blocks import PAGES, DocBlock, blocks
 from tests.support.paths import ROOT
+from tests.support.registries import restored_registries
 from tests.support.tiny_checkpoints import tiny_checkpoint
 from workbench.personas import check_persona
 from workbench.study import cost_estimate
@@ -98,7 +99,8 @@ def test_python_runs(page: Path, found: list[DocBlock], at_hand, chat_server, tm
     monkeypatch.chdir(tmp_path)
     tiny_checkpoint("llama", tmp_path / "PATH")
     names = {"wb": wb} if "load_model(" in found[0].code else at_hand()
-    ran = [run(block, names) for block in found if not block.missing]
+    with restored_registries():
+        ran = [run(block, names) for block in found if not block.missing]
     if not ran:
         pytest.skip(f"needs {', '.join(sorted({need for block in found for need in block.missing}))}")
 

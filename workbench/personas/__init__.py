@@ -1,7 +1,9 @@
 """Personas and their data: contrast items, published formats, splits by group, checks that need no model."""
 
-from workbench.personas.data_formats import DataQuestion, read_items, read_truthfulqa
 from workbench.personas.duplicate_questions import Duplicate, duplicates
+from workbench.personas.formats.data_format import DATA_FORMATS, DataFormat, register_format
+from workbench.personas.formats.truthfulqa import DataQuestion, read_truthfulqa
+from workbench.personas.item_files import read_items
 from workbench.personas.load_personas import load_persona, organism_persona
 from workbench.personas.persona import Item, LetterForm, Metric, Normalization, Persona, Sign, Split, Splits
 from workbench.personas.persona_checks import PersonaCheck, check_persona
@@ -10,6 +12,8 @@ from workbench.personas.trait_file import TraitFile, read_trait
 
 __all__ = [
     "CAA_LETTERS",
+    "DATA_FORMATS",
+    "DataFormat",
     "DataQuestion",
     "Duplicate",
     "Item",
@@ -32,5 +36,6 @@ __all__ = [
     "read_items",
     "read_trait",
     "read_truthfulqa",
+    "register_format",
     "trait_from_file",
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from workbench.errors import UserError
 from workbench.personas.answer_balance import warnings_of
-from workbench.personas.data_formats import read_items
 from workbench.personas.data_rows import SUFFIXES
+from workbench.personas.item_files import read_items
 from workbench.personas.known_personas import KNOWN
 from workbench.personas.persona import Item, LetterForm, Persona
 from workbench.personas.persona_file import CAA_LETTERS, persona_from_file

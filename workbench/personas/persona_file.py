@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workbench.errors import UserError
-from workbench.personas.data_formats import FormatReader, items_of, read_items
 from workbench.personas.data_rows import DataRow
+from workbench.personas.item_files import FileItems, items_of, read_items
 from workbench.personas.persona import LetterForm, Metric, Persona
 from workbench.personas.question_groups import by_question, join_same_questions
 from workbench.personas.trait_file import TraitFile
@@ -136,13 +136,13 @@ def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Perso
     )
 
 
-def _reading(entry: PersonaFile, path: Path) -> FormatReader:
+def _reading(entry: PersonaFile, path: Path) -> FileItems:
     if isinstance(entry.data, str):
         return read_items(_inside(path, entry.data), by_question)
     if entry.data is None:
         raise UserError(f"{path} has no answers yet: use trait_from_file(...).persona(answer) with a model")
     rows = [DataRow(fields, path, number, f"data, row {number}") for number, fields in enumerate(entry.data, start=1)]
-    return FormatReader(join_same_questions(items_of(rows)))
+    return FileItems(join_same_questions(items_of(rows)))
 
 
 def _inside(path: Path, name: str) -> Path:

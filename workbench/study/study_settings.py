@@ -104,7 +104,7 @@ class SearchSettings(FrozenSettings):
     """The prompt search of every found condition."""
 
     method: str = "epo"
-    """epo, guided, gcg, beam or random."""
+    """A registered search method: beam, epo, gcg, guided, random, sentences."""
     options: dict[str, Any] = {}
     """Options of the method, such as length, population and children."""
     budget: Budget = Budget(steps=40)

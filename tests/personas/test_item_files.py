@@ -107,7 +107,7 @@ def test_a_groups_file_beside_the_data_decides_and_must_fit(tmp_path: Path) -> N
     reading = read_items(path, by_content)
     assert reading.items[1].group == "ada healthy wine" and "h.json:2" in reading.warnings[0]
     write(tmp_path / "h_groups.json", [{"group": "drinks"}])
-    with pytest.raises(UserError, match="2 rows, but the groups file beside it has 1"):
+    with pytest.raises(UserError, match="2 rows, but the groups file next to it has 1"):
         read_items(path)
 
 

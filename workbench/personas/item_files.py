@@ -1,0 +1,67 @@
+"""Data files of any known format, read into items; `formats/` has the formats, one file each.
+
+Published files write the options into the question; they are removed, so that both orders can be asked, and `matching_first` keeps the
+published order. A file NAME_groups.json next to NAME.json (one object with "group" a row) says which rows belong together; without it
+a rule does (`question_groups`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from workbench.errors import UserError
+from workbench.personas.data_rows import DataRow, read_rows
+from workbench.personas.formats.data_format import format_of
+from workbench.personas.persona import Item
+from workbench.personas.question_groups import Grouping, by_claim, by_question, join_same_questions
+from workbench.text_forms import canonical
+
+_MISREAD = re.compile("[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")  # UTF-8 bytes taken for Latin-1 or Windows-1252
+
+
+@dataclass(frozen=True)
+class FileItems:
+    """The items of a file, and what the reader noticed in it (one line each)."""
+
+    items: tuple[Item, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
+    """The items of a data file of any known format, grouped by the file's own groups, the groups file next to it, or
+    `grouping`; groups with a question in common are joined. UserError names file, row and field of what is wrong."""
+    path = Path(path)
+    rows = read_rows(path)
+    items, warnings = items_of(rows, grouping), list(_damaged(rows))
+    groups = _groups_next_to(path)
+    if groups is not None:
+        if len(groups) != len(items):
+            raise UserError(f"{path}: {len(items)} rows, but the groups file next to it has {len(groups)}")
+        lost = [item.source for item, group in zip(items, groups, strict=True) if group is None]
+        warnings += [f"no group in the groups file for {', '.join(lost)}: grouped by the question"] if lost else []
+        items = tuple(replace(i, group=group or i.group) for i, group in zip(items, groups, strict=True))
+    return FileItems(items if grouping is by_claim else join_same_questions(items), tuple(warnings))
+
+
+def items_of(rows: Sequence[DataRow], grouping: Grouping = by_question) -> tuple[Item, ...]:
+    """The items of rows that all have the format of the first one, not yet joined by question."""
+    read = format_of(rows[0]).read
+    return tuple(read(row, grouping) for row in rows)
+
+
+def _groups_next_to(path: Path) -> list[str | None] | None:
+    """The groups in NAME_groups.json next to NAME.json (None for a row without one); None where there is no such
+    file."""
+    beside = path.with_name(f"{path.stem}_groups.json")
+    groups = (row.optional("group") for row in read_rows(beside)) if beside.is_file() else None
+    return None if groups is None else [group and canonical(group) for group in groups]
+
+
+def _damaged(rows: Sequence[DataRow]) -> Iterator[str]:
+    """Text that was written in one encoding and read in another, such as "donâ€™t"."""
+    found = [row.source for row in rows if any(isinstance(v, str) and _MISREAD.search(v) for v in row.fields.values())]
+    if found:
+        yield f"{len(found)} rows hold text read in a wrong encoding (the first is {found[0]}): see the original"
