@@ -74,10 +74,10 @@ def audit(
 
 
 def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0) -> dict[str, Any]:
-    """Targets for `audit`: the direction that predicts prompts best (from train and search), and the k latents of an SAE that tell the
-    persona (from train). Errors as `find_directions` and `rank_latents`."""
-    best = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed).best
-    found: dict[str, Any] = {f"direction at layer {best.site.layer}": best}
+    """Targets for `audit`: the direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and the k
+    latents of an SAE that tell the persona (from train). Errors as `find_directions` and `rank_latents`."""
+    scan = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed)
+    found: dict[str, Any] = {} if scan.shown is False else {f"direction at layer {scan.best.site.layer}": scan.best}
     if sae is not None:
         found |= {latent.name: latent for latent in rank_latents(model, sae, splits.train, k=k, slot=slot, seed=seed)}
     return found
@@ -139,7 +139,7 @@ def _notes(targets: AttributionTargets, watched: EditGuard, effects: PromptEffec
     kinds = {target.kind for target in targets.items}
     notes = []
     if "direction" not in kinds and "latent" not in kinds:
-        notes.append("No direction and no latents were given: what the words move inside the model is not shown.")
+        notes.append("No direction (none was given, or none is shown) and no latents: what the words move inside the model is not shown.")
     elif "latent" not in kinds:
         notes.append("No sparse autoencoder was given: words are followed to the direction, not to latents.")
     if watched.truth is None:

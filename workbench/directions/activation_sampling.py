@@ -34,7 +34,7 @@ class ActivationSampler:
     def labelled(self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None) -> LabelledActivations:
         """About n rows of a split. texts: system texts for own choices; the persona's fitting texts when None."""
         if labels == "answer":
-            contexts = self._contexts(split, max(2, n // (4 if self.orders == "both" else 2)))
+            contexts = self._contexts(split, max(2, n // (2 * self._orders(split))))
             return answer_pairs(self.runner, contexts, self.layers)
         if labels == "response":
             return responses(self.runner, split.take(max(2, n // 2), self.seed), self.layers)

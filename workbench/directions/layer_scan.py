@@ -8,14 +8,16 @@ wrong sign twice on a small organism). So a site is chosen by prediction, on dat
    responses; every method gives one vector per layer (fit.py).
 3. On the search split, each testing text is put before the same contexts; its effect is the mean change of the answer's
    log-odds against no prompt, its reading the mean change of x . unit at the decision token.
-4. `predicts` is Spearman's correlation of readings and effects over the testing texts; the best pair of layer and method has
-   the highest (ties: the lower layer, then the earlier method). It is the best of many, so a little too good: the interval
-   beside it is a bootstrap over texts, and does not know of the choice.
+4. Only sites that pass `site_gates` may be chosen: the texts' effects have a spread, readings go with them beyond chance, and the
+   direction has a held-out AUC and repeats between halves. Where none passes, no direction is shown, and the verdict says why.
+5. `predicts` is Spearman's correlation of readings and effects over the testing texts; of the sites that pass, the best pair of layer and
+   method has the highest (ties: the lower layer, then the earlier method). It is the best of many, so a little too good: the interval
+   next to it is a bootstrap over texts, and does not know of the choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,27 +42,49 @@ from workbench.directions.direction_quality import (
 )
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.directions.labelled_cache import LabelledCache
+from workbench.directions.site_gates import GATES, LEAST, SiteGates
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models import Site, runner_for
 from workbench.personas import Split
 from workbench.schema import DirectionFile, LayerEntry, PromptEffectEntry
 
+#: Held-out rows of answer pairs or responses, at most; fewer where fewer train rows are asked for.
+HELD_OUT_ROWS = 256
+
 
 @dataclass(frozen=True, repr=False)
 class LayerScan:
     """Result of the sweep. table: one row a layer and method, best first. directions: by (layer, method). effects: one row a
     testing text: text, effect (mean change of log-odds), reading (change along the best direction). activations: train states
-    at the decision token of the best layer [n, d_model], for controls with their covariance."""
+    at the decision token of the best layer [n, d_model], for controls with their covariance. gates: what a site had to show."""
 
     table: pd.DataFrame
     directions: dict[tuple[int, str], Direction]
     effects: pd.DataFrame
     activations: Float[Tensor, "n d_model"]
+    gates: SiteGates = GATES
+
+    @property
+    def shown(self) -> bool | None:
+        """Whether a direction is shown: a site passes the gates. None where there were too few texts or question groups to test."""
+        return None if bool(self.table["p_labels"].isna().all()) else bool(self.table["passes"].any())
+
+    @property
+    def verdict(self) -> str:
+        """In words, with the reason where no direction is shown."""
+        first, spread = self.table.iloc[0], float(self.effects["effect"].std())
+        if self.shown is None:
+            return f"not tested whether there is a direction: at least {LEAST} testing texts and {LEAST} question groups are needed"
+        if not self.shown:
+            return f"no direction shown for {self.best.persona}: {self.gates.why_not(self.table, spread)}"
+        p = max(first["p_association"], first["p_labels"])
+        tests = f"p {'below 0.001' if p < 0.001 else f'{p:.3f}'}, corrected for {len(self.table)} layers and methods"
+        return f"direction shown: {self.best.name} predicts what texts do to the answer with {first['predicts']:.2f} ({tests})"
 
     @property
     def best(self) -> Direction:
-        """The direction whose reading predicts the effect of prompts best."""
+        """The direction whose reading predicts the effect of prompts best, of the sites that pass; of all sites where none is `shown`."""
         return self[int(self.table["layer"].iloc[0]), str(self.table["method"].iloc[0])]
 
     def __getitem__(self, key: tuple[int, str]) -> Direction:
@@ -88,6 +112,8 @@ class LayerScan:
             auc=best.auc,
             predicts=self.table["predicts"].iloc[0],
             source=best.source,
+            shown=self.shown,
+            verdict=self.verdict,
             table=[LayerEntry(**row) for row in self.table.to_dict("records")],
             effects=[PromptEffectEntry(**row) for row in self.effects.to_dict("records")],
         )
@@ -106,7 +132,7 @@ def find_directions(
     model: Any, train: Split | LabelledCache, search: Split | LabelledCache, layers: Sequence[int] | None = None,
     methods: Sequence[str | DirectionMethod] | None = None,
     n: int = 384, n_texts: int = TESTING_TEXTS, n_contexts: int = 24, slot: Slot = "system", seed: int = 0,
-    orders: Orders = "both",
+    orders: Orders = "both", gates: SiteGates = GATES,
 ) -> LayerScan:  # fmt: skip
     """Sweep layers (None: all) and methods; see the module's text. Signs: plus = more of the persona.
 
@@ -114,7 +140,7 @@ def find_directions(
     as train data are what every method is fitted to. As search data they have no testing texts: `predicts` is nan then, and the best
     direction is the one of the highest AUC on them.
     n: rows of train data for each way of labelling. n_texts: testing texts. n_contexts: search contexts under each of them.
-    orders: in which options are shown; with "original" the letter does not cancel.
+    orders: in which options are shown; with "original" the letter does not cancel. gates: what a layer and method must show to be chosen.
     Raises UserError for an unknown method or layer, and where too few varied system texts are left to test on.
     """
     runner = runner_for(model)
@@ -125,21 +151,56 @@ def find_directions(
     chosen = [_method(m) for m in (_default_methods(cached) if methods is None else methods)]
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
-    fitting, testing = _texts(train, search, n_texts, seed)
     draw, kinds = ActivationSampler(runner, layers, slot, seed, orders), {m.labels for m in chosen}
-    trained = {kind: _labelled(draw, train, kind, n, fitting) for kind in kinds | {"choice"}}
-    if isinstance(search, LabelledCache):
-        testing = []
-    tested = _search_data(draw, search, kinds, testing, n_contexts)
+    return scan_sites(draw_scan_data(draw, train, search, kinds, n, n_texts, n_contexts), chosen, gates, seed)
+
+
+@dataclass(frozen=True)
+class ScanData:
+    """What a sweep is made of. trained: train data by kind of labels. choices: search contexts, bare and then under each testing text;
+    held_out: search data of each kind of labels. texts: the testing ones (none where the search data are cached)."""
+
+    persona: str
+    trained: dict[Labels, LabelledActivations]
+    choices: LabelledActivations
+    held_out: dict[Labels, LabelledActivations]
+    texts: tuple[str, ...]
+
+
+def draw_scan_data(
+    draw: ActivationSampler, train: Split | LabelledCache, search: Split | LabelledCache, kinds: Collection[Labels], n: int, n_texts: int,
+    n_contexts: int,
+) -> ScanData:  # fmt: skip
+    """Runs the model: all activations and log-odds that a sweep needs. Arguments as `find_directions`."""
+    fitting, testing = _texts(train, search, n_texts, draw.seed)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
-    found = {(layer, m.name): _judge(m, layer, trained, tested, persona, seed) for layer in layers for m in chosen}
-    table = pd.DataFrame([row for row, _ in found.values()])
-    order = np.argsort(-table["predicts" if testing else "auc"].fillna(-np.inf).to_numpy(), kind="stable")
-    table = table.iloc[order].reset_index(drop=True)
+    every: set[Labels] = {*kinds, "choice"}
+    trained = {kind: _labelled(draw, train, kind, n, fitting) for kind in every}
+    if isinstance(search, LabelledCache):
+        rows = search.activations(draw.layers)
+        return ScanData(persona, trained, rows, dict.fromkeys(kinds, rows), ())
+    choices = draw.under_each(search, testing, n_contexts)
+    pairs: dict[Labels, LabelledActivations] = {
+        kind: draw.labelled(search, kind, min(n, HELD_OUT_ROWS)) for kind in kinds if kind in ("answer", "response")
+    }
+    pairs |= {"choice": choices, "choice_within": choices}
+    return ScanData(persona, trained, choices, pairs, tuple(testing))
+
+
+def scan_sites(data: ScanData, methods: Sequence[DirectionMethod], gates: SiteGates = GATES, seed: int = 0) -> LayerScan:
+    """The sweep of drawn data, without a model."""
+    tested = _Tested(data.choices, data.held_out, len(data.choices) // (len(data.texts) + 1))
+    layers = sorted(data.choices.states)
+    found = {(layer, m.name): _judge(m, layer, data.trained, tested, data.persona, seed) for layer in layers for m in methods}
     directions = {key: direction for key, (_, direction) in found.items()}
+    readings = np.stack([tested.readings(direction) for direction in directions.values()])
+    table = gates.judge(pd.DataFrame([row for row, _ in found.values()]), readings, tested.effects_by_group, seed)
+    merit = table["predicts" if data.texts else "auc"].fillna(-np.inf).to_numpy()
+    order = np.lexsort((-merit, ~table["passes"].to_numpy()))
+    table = table.iloc[order].reset_index(drop=True)
     best = directions[int(table["layer"][0]), str(table["method"][0])]
-    effects = pd.DataFrame({"text": testing, "effect": tested.effects, "reading": tested.readings(best)})
-    return LayerScan(table, directions, effects, trained["choice"].states[best.site.layer])
+    effects = pd.DataFrame({"text": data.texts, "effect": tested.effects, "reading": tested.readings(best)})
+    return LayerScan(table, directions, effects, data.trained["choice"].states[best.site.layer], gates)
 
 
 def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
@@ -165,7 +226,7 @@ class _Tested:
     """Search data. choices: bare contexts, then the same under each testing text; held_out: data of each kind of labels."""
 
     choices: LabelledActivations
-    held_out: dict[str, LabelledActivations]
+    held_out: dict[Labels, LabelledActivations]
     n_contexts: int
 
     @property
@@ -173,24 +234,24 @@ class _Tested:
         """Mean change of log-odds of each testing text against no text."""
         return self._mean_change(self.choices.scores)
 
+    @property
+    def effects_by_group(self) -> Float[np.ndarray, "text group"]:
+        """The same by question group, each weighted by its contexts, so that their mean over groups is the mean over contexts."""
+        change = self._changes(self.choices.scores)
+        groups = np.array(self.choices.groups[: self.n_contexts])
+        names = sorted(set(groups))
+        return np.stack([change[:, groups == name].sum(axis=1) for name in names], axis=1) * len(names) / self.n_contexts
+
     def readings(self, direction: Direction) -> Float[np.ndarray, " text"]:
         """Mean change of the direction's reading under each testing text."""
         return self._mean_change(direction.reading(self.choices.states[direction.site.layer]))
 
     def _mean_change(self, values: Float[Tensor, " n"]) -> Float[np.ndarray, " text"]:
+        return self._changes(values).mean(axis=1)
+
+    def _changes(self, values: Float[Tensor, " n"]) -> Float[np.ndarray, "text context"]:
         by_text = values.double().numpy().reshape(-1, self.n_contexts)
-        return (by_text[1:] - by_text[0]).mean(axis=1)
-
-
-def _search_data(
-    draw: ActivationSampler, search: Split | LabelledCache, kinds: set[Labels], testing: Sequence[str], n_contexts: int
-) -> _Tested:
-    if isinstance(search, LabelledCache):
-        rows = search.activations(draw.layers)
-        return _Tested(rows, dict.fromkeys(kinds, rows), len(rows))
-    choices = draw.under_each(search, testing, n_contexts)
-    pairs = {kind: draw.labelled(search, kind, 256) for kind in kinds & {"answer", "response"}}
-    return _Tested(choices, {"choice": choices, "choice_within": choices, **pairs}, len(choices) // (len(testing) + 1))
+        return by_text[1:] - by_text[0]
 
 
 def _judge(

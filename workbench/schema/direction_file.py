@@ -9,7 +9,8 @@ from workbench.schema.run_file import Entry, Number, RunFile
 
 class LayerEntry(Entry):
     """One layer and method of the sweep. predicts: rank correlation of its readings with prompts' effects; auc, auc_choice: how well it
-    separates the two answers, and the model's two choices; angles in degrees."""
+    separates the two answers, and the model's two choices; angles in degrees. p_association, p_labels: of the two tests that a site must pass,
+    corrected for the number of sites; passes: it met every requirement."""
 
     layer: int
     method: str = ""
@@ -25,6 +26,9 @@ class LayerEntry(Entry):
     split_cosine: Number = None
     letter_cosine: Number = None
     length_correlation: Number = None
+    p_association: Number = None
+    p_labels: Number = None
+    passes: bool | None = None
 
 
 class PromptEffectEntry(Entry):
@@ -36,7 +40,8 @@ class PromptEffectEntry(Entry):
 
 
 class DirectionFile(RunFile):
-    """direction.json. site, position: where it was read; norm: in units of the residual stream."""
+    """direction.json. site, position: where it was read; norm: in units of the residual stream. shown: whether any site passed
+    (None: not tested); verdict: in words."""
 
     site: str = ""
     position: str = ""
@@ -45,5 +50,7 @@ class DirectionFile(RunFile):
     auc: Number = None
     predicts: Number = None
     source: str = ""
+    shown: bool | None = None
+    verdict: str = ""
     table: list[LayerEntry] = Field(default_factory=list)
     effects: list[PromptEffectEntry] = Field(default_factory=list)

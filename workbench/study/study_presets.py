@@ -125,7 +125,9 @@ def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ..
         # 80 % to train on (TruthfulQA half), of which the search has its part; the selection split is not used.
         data=DataSettings(split_seed=42, fractions=(0.3, 0.15, 0.05, 0.5) if about.metric == "text" else (0.5, 0.25, 0.05, 0.2)),
         latents=10,
-        directions=DirectionSettings(layers=layers or (LAYER,), methods=("mean_difference",), rows=2 * about.pairs, texts=8, contexts=8),
+        directions=DirectionSettings(
+            layers=layers or (LAYER,), methods=("mean_difference",), rows=2 * about.pairs, texts=8, contexts=8, unshown="go_on"
+        ),
         search=SearchSettings(method="epo", options=options, budget=Budget(steps=300), contexts=max(1, about.questions), lexicon="all"),
         conditions=("manual", "random_tokens", "resga", "saega", "gcg", "random_direction", "steering"),
         random_directions=1,

@@ -93,6 +93,8 @@ class DirectionSettings(FrozenSettings):
     """System texts whose effect a direction must predict."""
     contexts: int = Field(24, ge=2)
     """Search questions under each of these texts."""
+    unshown: Literal["stop", "go_on"] = "stop"
+    """What to do where no layer and method shows a direction (docs/directions.md): stop, or go_on with the best one."""
 
     @field_validator("methods")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from workbench.directions import Direction, LayerScan, find_directions, load_directions, random_directions, save_directions
+from workbench.errors import UserError
 from workbench.runs import write_run_file
 from workbench.study.context import ChosenDirections, StudyContext
 from workbench.study.material import Material
@@ -22,6 +23,7 @@ class DirectionsStage(Stage):
 
     def compute(self, context: StudyContext) -> None:
         found = scan(context.material)
+        stop_without_direction(context.study, found)
         save_directions([found.best, *controls(context.study, found)], context.directory.file("direction.safetensors"))
         write_run_file(context.directory.file("direction.json"), found.to_file())
 
@@ -39,10 +41,19 @@ class OtherDirectionsStage(Stage):
         return ("direction_beside.safetensors",) if context.study.beside else ()
 
     def compute(self, context: StudyContext) -> None:
-        save_directions([scan(other).best for other in context.material.others()], context.directory.file("direction_beside.safetensors"))
+        scans = [scan(other) for other in context.material.others()]
+        for found in scans:
+            stop_without_direction(context.study, found)
+        save_directions([found.best for found in scans], context.directory.file("direction_beside.safetensors"))
 
     def load(self, context: StudyContext) -> StudyContext:
         return replace(context, other_directions=tuple(load_directions(context.directory.file("direction_beside.safetensors"))))
+
+
+def stop_without_direction(study: Study, found: LayerScan) -> None:
+    """UserError where no direction is shown and the study does not say to go on."""
+    if found.shown is False and study.directions.unshown == "stop":
+        raise UserError(f"{found.verdict}. To search along the best one all the same, set directions.unshown to go_on")
 
 
 def scan(material: Material) -> LayerScan:
