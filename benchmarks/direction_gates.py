@@ -4,8 +4,8 @@ Activations and log-odds of the embedded model (planted personas) are drawn once
 
 1. *Wrong labels*: the two answers of each question are exchanged with probability q, in train and search data alike. q = 0: the planted
    persona. q = 0.5: labels that mean nothing, which may show a direction in at most 5 %. Between: power.
-2. *Random directions*: labels right, but every method's vector is replaced by a random one with the covariance of the activations: texts
-   do move the answer, and no direction should be shown.
+2. *Wrong texts*: labels right, but each testing text is given the log-odds of another one: texts do move the answer, and no reading can
+   go with what they do but by chance; at most 5 %.
 
     python -m benchmarks.direction_gates --repeats 200 --out benchmarks/latest/direction_gates.json
 """
@@ -13,7 +13,6 @@ Activations and log-odds of the embedded model (planted personas) are drawn once
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 
 from workbench.directions.activation_sampling import ActivationSampler
-from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, default_methods
+from workbench.directions.direction_method import DIRECTION_METHODS, default_methods
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.directions.layer_scan import ScanData, draw_scan_data, scan_sites
 from workbench.models import load_model, runner_for
@@ -51,16 +50,13 @@ def exchanged(data: ScanData, share: float, seed: int) -> ScanData:
     return ScanData(data.persona, trained, choices, held_out, data.texts)
 
 
-def random_methods(methods: list[DirectionMethod], seed: int) -> list[DirectionMethod]:
-    """The methods with random vectors instead of theirs, another one for each call."""
-    counter = itertools.count(1000 * seed)
-
-    def drawn(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        weights = torch.randn(len(x), generator=torch.Generator().manual_seed(next(counter)))
-        vector = weights @ (x - x.mean(0))
-        return vector / vector.norm()
-
-    return [replace(method, fit=drawn, replicates=0) for method in methods]
+def other_texts(data: ScanData, seed: int) -> ScanData:
+    """The same data with the log-odds of every testing text given to another one."""
+    blocks = data.choices.scores.reshape(len(data.texts) + 1, -1)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data.texts)) + 1)
+    choices = replace(data.choices, scores=torch.cat([blocks[:1], blocks[order]]).flatten())
+    held_out = {kind: choices if kind in ("choice", "choice_within") else part for kind, part in data.held_out.items()}
+    return replace(data, choices=choices, held_out=held_out)
 
 
 def rate(repeats: int, one: Callable[[int], Any]) -> dict[str, Any]:
@@ -83,8 +79,8 @@ def measure(persona: str, size: str, repeats: int, draws: int) -> list[dict[str,
         result = rate(n, lambda k, share=share: scan_sites(exchanged(data[k % draws], share, k), methods, seed=k))
         rows.append({"persona": persona, "size": size, "null": "labels", "exchanged": share, **result})
         print(rows[-1], flush=True)
-    result = rate(repeats // 2, lambda k: scan_sites(data[k % draws], random_methods(methods, k), seed=k))
-    rows.append({"persona": persona, "size": size, "null": "random directions", "exchanged": 0.0, **result})
+    result = rate(repeats, lambda k: scan_sites(other_texts(data[k % draws], k), methods, seed=k))
+    rows.append({"persona": persona, "size": size, "null": "texts", "exchanged": 0.0, **result})
     print(rows[-1], flush=True)
     return rows
 

@@ -140,6 +140,9 @@ def answer_each(
     """Log-odds where every context has a prompt of its own (context i with prompts[i])."""
     runner = runner_for(model)
     rows = [_Row(i, branch, p) for i, (c, p) in enumerate(zip(contexts, prompts, strict=True)) for branch in own_branches(c)]
+    longest = max((len(row.ids) for row in rows), default=0)
+    if longest > runner.shape.n_ctx:
+        raise UserError(f"a question with its prompt and answer has {longest} tokens: this model's context holds {runner.shape.n_ctx}")
     scores = np.zeros(len(contexts))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for batch in _batches([rows[i] for i in order], batch_tokens):

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from workbench.errors import UserError
 from workbench.personas.data_rows import DataRow
 from workbench.personas.item_files import FileItems, items_of, read_items
-from workbench.personas.persona import LetterForm, Metric, Persona
+from workbench.personas.persona import LetterForm, Metric, Normalization, Persona
 from workbench.personas.question_groups import by_question, join_same_questions
 from workbench.personas.trait_file import TraitFile
 from workbench.runs import read_yaml
@@ -74,6 +74,8 @@ class PersonaFile(PersonaFileEntry):
     """Questions that a model answers under each of the opposite system texts."""
     metric: Metric = "letters"
     """How an answer is scored: letters or text."""
+    normalization: Normalization = "mean"
+    """Of whole text answers: sum of their tokens' log-probabilities, mean per token, sum per character, or pmi."""
     letters: LettersEntry = LettersEntry()
     manual_prompts: ManualPromptsEntry = ManualPromptsEntry()
     varied_system_texts: tuple[str, ...] = ()
@@ -132,7 +134,7 @@ def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Perso
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
     texts = entry.varied_system_texts
     return Persona(
-        entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, (), reading.warnings
+        entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, (), reading.warnings, entry.normalization
     )
 
 

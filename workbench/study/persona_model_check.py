@@ -1,0 +1,206 @@
+"""What a model makes of a persona's questions, before any search: biases, which metric can show anything, and what a run would refuse.
+
+Read on search and selection questions; the test split is never read.
+
+1. *Letters*: which option is preferred for where it stands (log-odds of the option shown first), and how often both orders of a question
+   choose the same answer. A model that follows the letter alone has an agreement near 0, and no prompt can show the persona by it.
+2. *Text*: how many answers begin with the same token (they are scored whole), and how far the log-odds follow the answers' lengths.
+3. *Can show*: the written prompts (or some varied system texts) are put in the slot; a metric can show something where one of them moves
+   the mean log-odds clear of zero (intervals over question groups, corrected for the number of prompts).
+4. *Minimum detectable effect*: with the spread of these changes and the test split's number of groups, the mean change of log-odds that a
+   two-sided test at 5 % finds in 80 % of studies.
+5. *Refusals*: every check that `run` makes before and while it reads the data, made here; no refusal means that `run` accepts the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from workbench.contexts import Contexts, Metric, Slot, encode_prompt, make_contexts
+from workbench.directions.activation_sampling import deal_texts
+from workbench.errors import UserError
+from workbench.forced_choice import Answers, answer
+from workbench.html_text import html_table
+from workbench.models import Runner, runner_for
+from workbench.personas import Persona, Split, Splits
+from workbench.statistics import Interval, cluster_interval
+from workbench.statistics.cluster_moments import moments
+from workbench.statistics.power import minimum_detectable_effect_from_spread
+from workbench.study.study_settings import DataSettings, DirectionSettings
+
+#: Prompts that each metric is tried under, of each sign.
+PROMPTS = 2
+
+
+@dataclass(frozen=True)
+class MetricCheck:
+    """One metric on this model. log_odds: without a prompt. position_bias: log-odds of the option shown first; agreement: questions whose
+    two orders choose the same answer, 0 to 1 (None for text). alike: answers that begin with the same token, 0 to 1. length: rank
+    correlation of the log-odds with the difference of the answers' tokens (None where all are equally long). changes: under each prompt.
+    smallest: minimum detectable effect on the test split, log-odds (None with fewer than 2 groups)."""
+
+    metric: Metric
+    log_odds: Interval
+    position_bias: float | None
+    agreement: float | None
+    alike: float
+    length: float | None
+    changes: dict[str, Interval]
+    smallest: float | None
+
+    @property
+    def shows(self) -> bool:
+        """True where a prompt moves the log-odds clear of zero."""
+        return any(not change.low <= 0 <= change.high for change in self.changes.values())
+
+    @property
+    def strength(self) -> float:
+        """The clearest change: how many times its interval's half width it is."""
+        return max((abs(c.estimate) / max((c.high - c.low) / 2, 1e-12) for c in self.changes.values()), default=0.0)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What, value, meaning."""
+        name, found = self.metric, [(f"{self.metric}: log-odds", f"{self.log_odds}", "of the persona's answer without a prompt")]
+        if self.position_bias is not None and self.agreement is not None:
+            found.append((f"{name}: first option", f"{self.position_bias:+.2f}", "log-odds of the option shown first: the bias of letter and place"))
+            found.append((f"{name}: both orders agree", f"{self.agreement:.0%}", "near 0 %: the letter alone decides; chance is 50 %"))
+        else:
+            length = "equally long" if self.length is None else f"{self.length:+.2f}"
+            found.append((f"{name}: begin alike", f"{self.alike:.0%}", "answers that begin with the same token; they are scored whole"))
+            found.append((f"{name}: length", length, "rank correlation of the log-odds with the answers' difference in tokens"))
+        for prompt, change in self.changes.items():
+            found.append((f"{name}: change", f"{change}", f"under {prompt[:60]!r}"))
+        smallest = "none" if self.smallest is None else f"{self.smallest:.2f}"
+        found.append((f"{name}: minimum detectable effect", smallest, "mean change of log-odds on the test split (80 % power)"))
+        return [*found, (f"{name}: can show something", "yes" if self.shows else "no", "a prompt moves it clear of zero")]
+
+
+@dataclass(frozen=True)
+class PersonaModelCheck:
+    """refusals: what `run` would say; empty where it accepts the persona. metrics: each that the persona has."""
+
+    persona: str
+    metrics: tuple[MetricCheck, ...]
+    refusals: tuple[str, ...]
+    default: Metric
+
+    @property
+    def recommended(self) -> Metric:
+        """The persona's own metric where it can show something or none can; else the one that shows the clearest change."""
+        shown = {m.metric: m.strength for m in self.metrics if m.shows}
+        return self.default if self.default in shown or not shown else max(shown, key=shown.__getitem__)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The recommendation in words, then the refusals."""
+        shown = [m.metric for m in self.metrics if m.shows]
+        if not self.metrics:
+            advice: tuple[str, ...] = ()
+        elif not shown:
+            advice = ("no metric shows anything on this model: no written prompt moves an answer clear of zero",)
+        else:
+            other = "" if self.recommended == self.default else f" (the file's own is {self.default}: set metric: {self.recommended})"
+            advice = (f"use the metric {self.recommended}{other}",)
+        return (*advice, *(f"run would refuse: {refusal}" for refusal in self.refusals))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a figure: what, value, meaning."""
+        return pd.DataFrame([row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table, f"{self.persona} on this model: {'; '.join(self.notes)}")
+
+
+def check_on_model(model: Any, persona: Persona, slot: Slot = "system", n: int = 24, seed: int = 0) -> PersonaModelCheck:
+    """The check of a persona on a model, by the settings of a study that names nothing else.
+
+    Args:
+        model: the model.
+        persona: the persona.
+        slot: where prompts are placed.
+        n: questions at most, of the search and the selection split together.
+        seed: of the questions drawn.
+    """
+    runner, refusals = runner_for(model), []
+    splits = _tried(refusals, lambda: persona.split(DataSettings().split_seed, DataSettings().fractions))
+    if splits is None:
+        return PersonaModelCheck(persona.name, (), tuple(refusals), persona.metric)
+    refusals += _refused(runner, persona, splits, slot)
+    asked = replace(splits.search, name="search and selection", items=(*splits.search.items, *splits.selection.items)).take(n, seed)
+    metrics: list[Metric] = ["text"] if persona.letters is None else ["letters", "text"]
+    found = [_tried([], lambda metric=metric: _metric(runner, asked, splits.test, metric, slot)) for metric in metrics]
+    return PersonaModelCheck(persona.name, tuple(m for m in found if m is not None), tuple(dict.fromkeys(refusals)), persona.metric)
+
+
+def _tried(refusals: list[str], made: Callable[[], Any]) -> Any:
+    """What is made, or None with the reason added to the refusals."""
+    try:
+        return made()
+    except UserError as error:
+        refusals.append(str(error))
+        return None
+
+
+def _refused(runner: Runner, persona: Persona, splits: Splits, slot: Slot) -> list[str]:
+    """What a run would stop at: contexts of every split, system texts to fit and test on, prompts that do not fit the slot."""
+    refusals: list[str] = []
+    every = (splits.train, splits.search, splits.selection, splits.test)
+    made = [_tried(refusals, lambda split=split: make_contexts(runner, split, slot)) for split in every]
+    _tried(refusals, lambda: deal_texts(persona.varied_system_texts, DirectionSettings().texts, 0))
+    written = [text for side in persona.manual_prompts.values() for text in side]
+    for contexts in (c for c in made if c is not None):
+        for text in dict.fromkeys((*persona.varied_system_texts, *written)):
+            _tried(refusals, lambda contexts=contexts, text=text: _fits(runner, contexts, text))
+    return refusals
+
+
+def _fits(runner: Runner, contexts: Contexts, text: str) -> None:
+    ids = encode_prompt(runner, contexts, text)
+    longest = max(len(c.sequence(ids)) for c in contexts.branched)
+    if longest > runner.shape.n_ctx:
+        raise UserError(f"the text {text[:40]!r} makes a question of {longest} tokens: this model's context holds {runner.shape.n_ctx}")
+
+
+def _metric(runner: Runner, split: Split, test: Split, metric: Metric, slot: Slot) -> MetricCheck:
+    contexts = make_contexts(runner, split, slot, metric)
+    bare = answer(runner, contexts)
+    prompts = _prompts(split.persona)
+    level = 1 - 0.05 / max(1, len(prompts))
+    under = {prompt: answer(runner, contexts, prompt).log_odds - bare.log_odds for prompt in prompts}
+    spread = max((moments(change, bare.group).standard_error for change in under.values()), default=0.0) * np.sqrt(len(set(bare.group)))
+    both = metric == "letters"
+    return MetricCheck(
+        metric,
+        cluster_interval(bare.log_odds, bare.group),
+        float(np.where(bare.matching_first, bare.log_odds, -bare.log_odds).mean()) if both else None,
+        _agreement(bare) if both else None,
+        float(np.mean([c.answers[0][0] == c.answers[1][0] for c in contexts])),
+        _length(contexts, bare),
+        {prompt: cluster_interval(change, bare.group, level) for prompt, change in under.items()},
+        minimum_detectable_effect_from_spread(float(spread), test.n_groups) if under and test.n_groups > 1 else None,
+    )
+
+
+def _prompts(persona: Persona) -> Sequence[str]:
+    written = [text for side in persona.manual_prompts.values() for text in side[:PROMPTS]]
+    return tuple(dict.fromkeys(written or persona.varied_system_texts[: 2 * PROMPTS]))
+
+
+def _agreement(answers: Answers) -> float:
+    """Fraction of items whose two orders choose the same answer."""
+    chosen: dict[str, set[bool]] = {}
+    for item, matching in zip(answers.item_id, answers.chose_matching, strict=True):
+        chosen.setdefault(item, set()).add(bool(matching))
+    return float(np.mean([len(choices) == 1 for choices in chosen.values()]))
+
+
+def _length(contexts: Contexts, answers: Answers) -> float | None:
+    difference = np.array([len(c.answers[0]) - len(c.answers[1]) for c in contexts], dtype=float)
+    return None if np.ptp(difference) == 0 else float(spearmanr(difference, answers.log_odds).statistic)
