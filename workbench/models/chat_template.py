@@ -26,12 +26,16 @@ _MARK = "@@said@@"
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
-    """Messages as chat text up to where the assistant's answer begins. UserError when the template refuses the roles.
+    """Messages as chat text up to where the assistant's answer begins. UserError when the template refuses the roles. A tokenizer without
+    a template gets `Question: ... Answer:` after its BOS token.
 
     Example:
         >>> render_chat(tokenizer, [{"role": "user", "content": "Hello"}])  # doctest: +SKIP
         '<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>assistant\\n'
     """
+    if not getattr(tokenizer, "chat_template", None):
+        parts = [m["content"] if m["role"] == "system" else f"Question: {m['content']}" for m in messages]
+        return (tokenizer.bos_token or "") + "\n\n".join([*parts, "Answer:"])
     try:
         text = _applied(tokenizer, messages, True)
     except TemplateError as error:

@@ -18,18 +18,21 @@ from workbench.models.runner import ModelShape
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from."""
+    """shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from. architecture: Hugging Face's
+    name of its class; empty where it does not matter."""
 
     shape: ModelShape
     parameters: int
     source: str
+    architecture: str = ""
 
 
 def _gated(layers: int, d: int, heads: int, kv: int, d_head: int, mlp: int, vocab: int, n_ctx: int, tied: bool, small: int) -> ModelSizes:
     """A gated-MLP transformer. small: norms and biases of one block."""
     block = 2 * d * d_head * (heads + kv) + 3 * d * mlp + small
     parameters = layers * block + d + vocab * d * (1 if tied else 2)
-    return ModelSizes(ModelShape(layers, d, heads, kv, d_head, vocab, n_ctx, block, tied), parameters, "the published config")
+    shape = ModelShape(layers, d, heads, kv, d_head, vocab, n_ctx, block, tied)
+    return ModelSizes(shape, parameters, "the published config", "Gemma3ForCausalLM" if tied else "")
 
 
 KNOWN = {
@@ -60,7 +63,7 @@ def model_sizes_of(name: str, revision: str | None = None) -> ModelSizes:
         block_parameters=sum(p.numel() for p in blocks.parameters()) // len(blocks),
         tied=bool(config.tie_word_embeddings),
     )
-    return ModelSizes(shape, model.num_parameters(), f"{checkpoint.architecture}, its config")
+    return ModelSizes(shape, model.num_parameters(), f"{checkpoint.architecture}, its config", checkpoint.architecture)
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -150,9 +150,6 @@ class Runner(ABC):
         closed (see `chat_template`). Models without a template get
         `Question: ... Answer:` behind their BOS token.
         """
-        if not getattr(self.tokenizer, "chat_template", None):
-            parts = [m["content"] if m["role"] == "system" else f"Question: {m['content']}" for m in messages]
-            return (self.tokenizer.bos_token or "") + "\n\n".join([*parts, "Answer:"]) + opening
         return render_chat(self.tokenizer, messages) + opening
 
     @property

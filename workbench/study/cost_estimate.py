@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,15 +27,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from jinja2 import TemplateError
 
 from workbench.attribution.attribute import CIRCUIT_CONTEXTS
 from workbench.conditions import CONDITION_KINDS, STUDY_CONDITIONS, SearchRecipe
 from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
 from workbench.html_text import html_table
+from workbench.models.chat_template import render_chat
 from workbench.models.loading import choose_dtype
-from workbench.models.memory_estimate import memory_needed
+from workbench.models.memory_estimate import memory_needed, process_memory, second_embedding
 from workbench.models.model_sizes import ModelSizes, model_sizes_of, tokenizer_of
 from workbench.personas import load_persona
 from workbench.search import SentenceSearch
@@ -65,7 +65,14 @@ class MachineSpeed:
         """FLOPs a second."""
         return self.peak * self.share
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether weights and program share one memory, and kernels start at no cost worth counting."""
+        return not self.launch
 
+
+#: Fraction of the rate of whole passes that a search reaches on one core (docs/models.md).
+SHORT_RUNS = 0.7
 #: H100 and RTX 4090 after their makers' data sheets (dense, 16 bits); the CPU: one core, measured.
 MACHINES = (
     MachineSpeed("80 GB GPU (H100)", 989e12, 0.35, 80e9, "bfloat16", 3e-3),
@@ -114,8 +121,9 @@ class StageCost:
     block_runs: float = 0.0
 
     def seconds(self, machine: MachineSpeed) -> float:
-        """Arithmetic and launches, one after the other."""
-        return self.flops / machine.speed + self.block_runs * machine.launch
+        """Arithmetic and launches, one after the other; on a core the short runs of a search are slower than whole passes."""
+        slowed = SHORT_RUNS if self.name.startswith("search ") and machine.on_cpu else 1.0
+        return self.flops / (machine.speed * slowed) + self.block_runs * machine.launch
 
 
 @dataclass(frozen=True)
@@ -135,15 +143,18 @@ class CostEstimate:
         """Of the whole study."""
         return sum(stage.flops for stage in self.stages)
 
-    def bytes(self, stage: StageCost, dtype: str, batch_tokens: int | None = None) -> int:
+    def bytes(self, stage: StageCost, dtype: str, batch_tokens: int | None = None, on_cpu: bool = False) -> int:
         """Peak memory of a stage, weights included. A gradient is taken a quarter of a batch at a time."""
         length, share = int(self.question) + 16, 4 if stage.memory.startswith("gradient") else 1
         sequences = max(1, (batch_tokens or self.study.search.batch_tokens) // share // length)
-        return memory_needed(self.facts.shape, self.facts.parameters, choose_dtype(dtype).itemsize, sequences, length).rows()[stage.memory]
+        shape, model = self.facts.shape, self.study.model
+        held = self.facts.parameters + second_embedding(shape, self.facts.architecture, model.backend)
+        process = process_memory(shape.d_vocab) if on_cpu else 0
+        return memory_needed(shape, held, choose_dtype(dtype).itemsize, sequences, length, process).rows()[stage.memory]
 
     def fitting(self, machine: MachineSpeed) -> str | None:
         """What to change so that the study fits into a machine's memory; None where it does as it is."""
-        peak = lambda tokens: max(self.bytes(stage, machine.dtype, tokens) for stage in self.stages)  # noqa: E731
+        peak = lambda tokens: max(self.bytes(stage, machine.dtype, tokens, machine.on_cpu) for stage in self.stages)  # noqa: E731
         now = self.study.search.batch_tokens
         if peak(now) <= machine.memory:
             return None
@@ -180,7 +191,7 @@ class CostEstimate:
     def _row(self, name: str, stages: list[StageCost]) -> dict[str, Any]:
         row: dict[str, Any] = {"stage": name, "token_layers": sum(s.token_layers for s in stages), "tflops": sum(s.flops for s in stages) / 1e12}
         for machine in self.machines:
-            needed = max(self.bytes(stage, machine.dtype) for stage in stages)
+            needed = max(self.bytes(stage, machine.dtype, on_cpu=machine.on_cpu) for stage in stages)
             row[f"{machine.name} s"] = sum(stage.seconds(machine) for stage in stages) if needed <= machine.memory else None
             row[f"{machine.name} GB"] = needed / 1e9
         return row
@@ -244,22 +255,20 @@ def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, fl
         notes.append("the model's tokenizer is not here: 4 characters a token assumed, and 40 tokens for the template")
         tokens = sum(map(len, texts)) / len(texts) / 4 + 40
         return tokens, tokens - 8
-    if getattr(tokenizer, "chat_template", None):
-        chats = ([{"role": "user", "content": text}] for text in texts)
-        texts = [str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats]
-    tokens = sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]) / len(texts)
+    rendered = [render_chat(tokenizer, [{"role": "user", "content": text}]) for text in texts]
+    tokens = sum(len(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"]) / len(rendered)
     return tokens, tokens - _before_system(tokenizer)
 
 
 def _before_system(tokenizer: Any) -> int:
-    """Tokens of a bare question that do not stand behind a system prompt: all but the end that both renderings share."""
+    """Tokens of a bare question that do not follow a system prompt: all but the end that both renderings share."""
     user = [{"role": "user", "content": "x"}]
     try:
-        both = (tokenizer.apply_chat_template(chat, add_generation_prompt=True) for chat in (user, [{"role": "system", "content": "y"}, *user]))
-        bare, prompted = (chat["input_ids"] if isinstance(chat, Mapping) else chat for chat in both)
-    except (TemplateError, ValueError):
-        return 8  # no template, or none with a system role
-    shared = next((i for i, (a, b) in enumerate(zip(bare[::-1], prompted[::-1], strict=False)) if a != b), min(len(bare), len(prompted)))
+        texts = [render_chat(tokenizer, chat) for chat in (user, [{"role": "system", "content": "y"}, *user])]
+    except UserError:
+        return 8  # a template without a system role
+    bare, prompted = (ids[::-1] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
+    shared = next((i for i, (a, b) in enumerate(zip(bare, prompted, strict=False)) if a != b), min(len(bare), len(prompted)))
     return len(bare) - shared
 
 
