@@ -137,7 +137,6 @@ def cluster(asked: Sweep, place: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     from ray.cluster_utils import Cluster
 
     here = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(START_SECONDS))
     made = Cluster()
     try:
         start_patiently(lambda: made.add_node(num_cpus=1, include_dashboard=False, **here), made.shutdown)

@@ -169,6 +169,20 @@ def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds:
 
 
 @contextmanager
+def _few_attempts() -> Iterator[None]:
+    """While the block runs, Ray tries an address twice, half a minute each, not its own twenty times."""
+    name, before = "RAY_gcs_server_port_wait_time_s", os.environ.get("RAY_gcs_server_port_wait_time_s")
+    os.environ[name] = "2"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
 def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
     loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found."""
@@ -176,7 +190,6 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     if address is None and named not in ("", "local"):
         raise UserError(f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", str(START_SECONDS))
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
     with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
@@ -187,7 +200,8 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
         if address:
-            ray.init(address, **quiet)
+            with _few_attempts():
+                ray.init(address, **quiet)
         else:
             here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
             start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
