@@ -171,7 +171,8 @@ def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds:
 @contextmanager
 def _few_attempts() -> Iterator[None]:
     """While the block runs, Ray tries an address twice, half a minute each, not its own twenty times."""
-    name, before = "RAY_gcs_server_port_wait_time_s", os.environ.get("RAY_gcs_server_port_wait_time_s")
+    name = "RAY_gcs_server_port_wait_time_s"  # in Ray's own spelling
+    before = os.environ.get(name)
     os.environ[name] = "2"
     try:
         yield
