@@ -121,7 +121,8 @@ def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
         with runner.placed(TokenLayout(nowhere, nowhere, last)):
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for row, context in enumerate(batch):
-            log_probs = runner.logits(resid[row, : last[row] + 1]).log_softmax(-1)
-            masses.append(float(sum(log_probs[-1, token].exp() for token in {a[0] for a in context.answers})))
-            losses.append(-log_probs[:-1].gather(-1, ids[row, 1 : last[row] + 1, None])[:, 0].cpu())
+            first = sorted({answer[0] for answer in context.answers})
+            at_decision = runner.log_probs_of(resid[row, last[row]][None], torch.tensor([first], device=ids.device))
+            masses.append(float(at_decision.exp().sum()))
+            losses.append(-runner.log_probs_of(resid[row, : last[row]], ids[row, 1 : last[row] + 1, None])[:, 0].cpu())
     return ModelVitals(sum(masses) / len(masses), float(torch.cat(losses).mean()))

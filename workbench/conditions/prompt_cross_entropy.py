@@ -22,7 +22,7 @@ def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes
 def prompt_cross_entropies(
     model: Any, contexts: Contexts, prompts: Sequence[Sequence[int]], n_prefixes: int = 8, batch_tokens: int = 2048
 ) -> list[float]:
-    """`prompt_cross_entropy` of many prompts, as ids, in few passes. batch_tokens: tokens run at a time (their logits are the memory)."""
+    """`prompt_cross_entropy` of many prompts, as ids, in few passes. batch_tokens: tokens run at a time."""
     runner = runner_for(model)
     prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:n_prefixes]
     rows = [(prefix, tuple(ids)) for ids in prompts for prefix in prefixes]
@@ -39,5 +39,5 @@ def _losses(runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...
     spans = [range(max(1, len(prefix)), len(prefix) + len(ids)) for prefix, ids in rows]
     row = torch.tensor([r for r, span in enumerate(spans) for _ in span], device=runner.device)
     at = torch.tensor([pos for span in spans for pos in span], device=runner.device)
-    losses = -runner.logits(resid[row, at - 1]).log_softmax(-1).gather(-1, whole[row, at, None])[:, 0]
+    losses = -runner.log_probs_of(resid[row, at - 1], whole[row, at, None])[:, 0]
     return [float(part.mean()) for part in losses.split([len(span) for span in spans])]

@@ -58,9 +58,8 @@ def token_log_probs(runner: Runner, rows: Sequence[Continuation], batch_tokens: 
         with runner.placed(TokenLayout(nowhere, nowhere, last)):
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for i, row, states in zip(batch, picked, resid, strict=True):
-            log_probs = runner.logits(states[row.start - 1 : len(row.ids) - 1]).log_softmax(-1)
             wanted = torch.tensor(row.ids[row.start :], device=runner.device)
-            found[i] = log_probs.gather(-1, wanted[:, None])[:, 0].float().cpu()
+            found[i] = runner.log_probs_of(states[row.start - 1 : len(row.ids) - 1], wanted[:, None])[:, 0].float().cpu()
     return found
 
 

@@ -8,7 +8,7 @@ gradients every block of the stretch keeps its inputs.
 2. keys and values of one token: 2 x layers x kv heads x head size x b.
 3. a pass without gradients over `sequences` of `length` tokens, in numbers: a token of one block has 4 d_model, 2 d_mlp and
    queries, keys, values twice; a sequence 3 heads x length^2 for scores, mask and pattern.
-4. logits of one position: d_vocab x (b + 4), in the model's dtype and in float32.
+4. logits of one position: d_vocab x (b + 4), in the model's dtype and in float32; at most `vocabulary_chunks.CHUNK` logits at a time.
 5. a gradient to the residual at the bottom, in numbers, for every block: as the third, but 4 d_mlp a token and 7 heads x
    length^2 a sequence.
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workbench.models.runner import ModelShape
+from workbench.models.vocabulary_chunks import CHUNK
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class MemoryEstimate:
     def rows(self) -> dict[str, int]:
         """Stage -> bytes at its peak, weights included."""
         tokens, held = self.sequences * self.length, self.weights + self.process
+        logits = min(self.sequences * self.logits_per_position, 8 * CHUNK)
         return {
             "load": held,
             "collect activations": held + self.forward,
-            "forced-choice answers": held + self.forward + self.sequences * self.logits_per_position,
+            "forced-choice answers": held + self.forward + logits,
             "score candidates behind a cached prefix": held + self.forward + tokens * self.kv_per_token,
-            "gradient of an objective": held + self.gradient + self.sequences * self.logits_per_position,
+            "gradient of an objective": held + self.gradient + logits,
         }
 
 

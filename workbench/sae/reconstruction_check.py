@@ -156,7 +156,6 @@ def _cross_entropy(
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for row, i in enumerate(batch):
             n = len(usable[i])
-            log_probs = runner.logits(resid[row, : n - 1]).log_softmax(dim=-1)
-            total -= float(log_probs.gather(1, ids[row, 1:n, None]).sum())
+            total -= float(runner.log_probs_of(resid[row, : n - 1], ids[row, 1:n, None]).sum())
             count += n - 1
     return total / count
