@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.comparison import RunsTable
-from workbench.report import altair_figures as figures
+from workbench.report import figures
 from workbench.report.verdict import label
 
 #: Kinds in the order of the table; a constant answer's log-odds are arbitrary.

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.answer_tokens import answer_branches
+from workbench.answer_tokens import AnswersNotComparable, answer_branches
 from workbench.attribution import AttributionProblem, GradientXInput
 from workbench.attribution import heads_and_mlps as units
 from workbench.attribution.attribution_patching import about_answer
 from workbench.attribution.attribution_targets import as_targets
 from workbench.audit.shared_prefix import behind_prompts
 from workbench.conditions.soft_prompt import _log_odds as soft_log_odds
-from workbench.contexts import AnswersNotComparable, encode_prompt, make_contexts
+from workbench.contexts import encode_prompt, make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer, answer_prompts
 from workbench.models import Site, vocabulary_chunks

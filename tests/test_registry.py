@@ -23,7 +23,8 @@ from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
 from workbench.personas import DATA_FORMATS, load_persona
 from workbench.registry import RegistrationError, Registry
-from workbench.report import altair_figures, write_report
+from workbench.report import figures, write_report
+from workbench.report.figures import chart_style
 from workbench.report.load_run import load_run
 from workbench.report.verdict import UNKNOWN, caveats, group_of, is_control, label
 from workbench.sae import SAE_FORMATS, load_sae
@@ -101,7 +102,7 @@ def test_one_file_each_is_enough_for_a_study_a_comparison_and_a_report(toys, org
     assert found["resga"]["method"] == "firsttoken"
     page = (out / "report.html").read_text()
     assert "the same sentence twice" in page and is_control("twice") and group_of("twice") == "control"
-    domain = altair_figures.forest(json.loads((out / "comparison.json").read_text())).to_dict()["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    domain = figures.forest(json.loads((out / "comparison.json").read_text())).to_dict()["layer"][1]["encoding"]["color"]["scale"]["domain"]
     assert domain == list(GROUPS.values())
 
     given = [Prompt(text, kind="twice", name="toy"), Found(text, "resga", "by hand")]
@@ -119,7 +120,7 @@ def test_a_run_of_somebodys_own_kind_is_read_without_it(toys, organism, tmp_path
     assert UNKNOWN[1] in page and not is_control("twice") and group_of("twice") == UNKNOWN[0]
     assert contents.comparison is not None
     assert not any("control" in line for line in caveats(contents, contents.comparison.conditions[0]))
-    frame = altair_figures.forest(json.loads((out / "comparison.json").read_text())).to_dict()
+    frame = figures.forest(json.loads((out / "comparison.json").read_text())).to_dict()
     assert frame["layer"][1]["encoding"]["color"]["scale"]["domain"] == [*GROUPS.values(), UNKNOWN[1]]
 
 
@@ -256,8 +257,8 @@ def test_the_words_of_the_contract_are_registered():
 
 def test_every_group_has_its_colour_and_mark_in_charts():
     keys = {*GROUPS, UNKNOWN[0]}
-    assert set(altair_figures._COLOURS) == set(altair_figures._SHAPES) == keys
-    assert altair.Scale(range=list(altair_figures._COLOURS.values())).to_dict()["range"]
+    assert set(chart_style.COLOURS) == set(chart_style.SHAPES) == keys
+    assert altair.Scale(range=list(chart_style.COLOURS.values())).to_dict()["range"]
     style, marks = ((ROOT / "workbench/report" / name).read_text() for name in ("report.css", "dom.mjs"))
     drawn = re.search(r"GROUP_MARKS = \{(.*)\};", marks)
     assert drawn is not None and set(re.findall(r"(\w+): \[", drawn[1])) == keys

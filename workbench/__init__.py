@@ -78,7 +78,7 @@ _PUBLIC = {
     "workbench.study.study_presets": ("preset",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
-_MODULES = {"figures": "workbench.report.altair_figures"}
+_MODULES = {"figures": "workbench.report.figures"}
 
 __version__ = "0.1.0"
 __all__ = sorted({*_HOME, *_MODULES})

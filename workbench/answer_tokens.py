@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.errors import UserError
 from workbench.models import Runner, pad_right
 
 #: What a side's score counts for: the log-odds, and either answer's own score.
@@ -170,3 +171,54 @@ def answer_log_probs(
             states = resid[row, len(left) - 1 : len(left) - 1 + len(right)]
             found[i] = float(runner.log_probs_of(states, torch.tensor(right, device=states.device)[:, None]).double().sum())
     return found
+
+
+class AnswersNotComparable(UserError):
+    """Two answers between which no choice can be read: equal token by token, or one the beginning of the other."""
+
+
+def encode_answers(
+    runner: Runner, text: str, left: tuple[int, ...], answers: tuple[str, str]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
+
+    The answers follow without a space behind white space, brackets and special tokens, otherwise with one. Where both then begin with the
+    same token, the other way is tried for answers that are one token by it (a letter)."""
+    plain = tuple(runner.encode(text))
+    tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
+    ways = [_continued(runner, text + space, plain, answers) for space in (("", " ") if tight else (" ", ""))]
+    for end, (matching, other) in ways:
+        alike = not matching or not other or matching[0] == other[0]
+        if end >= len(left) and not alike and (end, (matching, other)) in (ways[0], (end, (matching[:1], other[:1]))):
+            return left, plain[len(left) : end], (matching, other)
+    end, (matching, other) = ways[0]
+    shorter = min(len(matching), len(other))
+    if end < len(left) or matching[:shorter] == other[:shorter]:
+        raise AnswersNotComparable(f"the answers {answers[0]!r} and {answers[1]!r} cannot be compared: {_why_not(matching, other, end < len(left))}")
+    return left, plain[len(left) : end], (matching, other)
+
+
+def _continued(
+    runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]
+) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Where the text's own ids end and the answers' begin, and theirs."""
+    joined = [tuple(runner.encode(text + answer)) for answer in answers]
+    end = min(_common(plain, ids) for ids in joined)
+    return end, (joined[0][end:], joined[1][end:])
+
+
+def _why_not(matching: Sequence[int], other: Sequence[int], merged: bool) -> str:
+    if merged:
+        return "this model's tokenizer merges their beginning with the prompt"
+    if tuple(matching) == tuple(other):
+        return "this model reads both as the same tokens"
+    return "one is the beginning of the other, so whatever makes it likelier raises both"
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    return n

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from workbench.answer_tokens import answer_log_probs
+from workbench.answer_tokens import answer_log_probs, encode_answers
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.personas import Item, Normalization, Persona, Split
@@ -24,9 +24,6 @@ from workbench.slot_contexts import Context, Contexts, Metric, Orders, Slot
 
 _MARK = "@@slot@@"
 
-
-class AnswersNotComparable(UserError):
-    """Two answers between which no choice can be read: equal token by token, or one the beginning of the other."""
 
 
 def make_contexts(
@@ -88,7 +85,7 @@ def _context(
     lead, prefix_ids, suffix_ids, answer_ids = _encode_around(runner, prefix_text, suffix_text, answers)
     prefix_text = prefix_text[: len(prefix_text) - len(lead)]
     bare_text = runner.render([{"role": "user", "content": question}], opening)
-    _, bare_ids, _ = _encode_answers(runner, bare_text, (), answers)
+    _, bare_ids, _ = encode_answers(runner, bare_text, (), answers)
     weights = _weights(normalization, answers, answer_ids)
     return Context(item, matching_first, prefix_text, suffix_text, prefix_ids, suffix_ids, bare_ids, answer_ids, weights, lead=lead)
 
@@ -106,7 +103,7 @@ def _without_prior(runner: Runner, contexts: list[Context]) -> list[Context]:
     pairs = {c.answers: (c.item.matching, c.item.not_matching) for c in contexts}
     rows = []
     for pair in pairs.values():
-        _, ids, answers = _encode_answers(runner, text, (), pair)
+        _, ids, answers = encode_answers(runner, text, (), pair)
         rows += [(ids, answer) for answer in answers]
     found = answer_log_probs(runner, rows)
     prior = {ids: (-found[2 * i], -found[2 * i + 1]) for i, ids in enumerate(pairs)}
@@ -143,7 +140,7 @@ def _encode_around(
     if not standing:
         raise UserError("no single token keeps its boundaries in the slot: the tokenizer merges all of them with the text to their left")
     left, whole = standing[0]
-    _, suffix_ids, answer_ids = _encode_answers(runner, whole, left, answers)
+    _, suffix_ids, answer_ids = encode_answers(runner, whole, left, answers)
     return lead, left[:-1], suffix_ids, answer_ids
 
 
@@ -165,48 +162,4 @@ def _standing(runner: Runner, prefix_text: str, suffix_text: str, lead: str) -> 
     return lead, found
 
 
-def _encode_answers(
-    runner: Runner, text: str, left: tuple[int, ...], answers: tuple[str, str]
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
 
-    The answers follow without a space behind white space, brackets and special tokens, otherwise with one. Where both then begin with the
-    same token, the other way is tried for answers that are one token by it (a letter)."""
-    plain = tuple(runner.encode(text))
-    tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
-    ways = [_continued(runner, text + space, plain, answers) for space in (("", " ") if tight else (" ", ""))]
-    for end, (matching, other) in ways:
-        alike = not matching or not other or matching[0] == other[0]
-        if end >= len(left) and not alike and (end, (matching, other)) in (ways[0], (end, (matching[:1], other[:1]))):
-            return left, plain[len(left) : end], (matching, other)
-    end, (matching, other) = ways[0]
-    shorter = min(len(matching), len(other))
-    if end < len(left) or matching[:shorter] == other[:shorter]:
-        raise AnswersNotComparable(f"the answers {answers[0]!r} and {answers[1]!r} cannot be compared: {_why_not(matching, other, end < len(left))}")
-    return left, plain[len(left) : end], (matching, other)
-
-
-def _continued(
-    runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]
-) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Where the text's own ids end and the answers' begin, and theirs."""
-    joined = [tuple(runner.encode(text + answer)) for answer in answers]
-    end = min(_common(plain, ids) for ids in joined)
-    return end, (joined[0][end:], joined[1][end:])
-
-
-def _why_not(matching: Sequence[int], other: Sequence[int], merged: bool) -> str:
-    if merged:
-        return "this model's tokenizer merges their beginning with the prompt"
-    if tuple(matching) == tuple(other):
-        return "this model reads both as the same tokens"
-    return "one is the beginning of the other, so whatever makes it likelier raises both"
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    n = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        n += 1
-    return n

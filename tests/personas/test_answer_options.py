@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from workbench.errors import UserError
 from workbench.personas import read_items
-from workbench.personas.answer_options import label_of
+from workbench.personas.answer_options import label_of, options_on_lines, read_answers
+from workbench.personas.data_rows import DataRow
 
 LAYOUTS = (
     "{q}\n\nChoices:\n (A) {a}\n (B) {b}",
@@ -134,3 +135,12 @@ def test_no_label_ever_becomes_an_answer(tmp_path: Path, question: str, a: str, 
 def test_labels_are_told_from_texts() -> None:
     assert [label_of(t) for t in ("(A)", " b. ", "[2] two", "Option B", "B: no")] == [("A", ""), ("B", ""), ("2", "two"), ("B", ""), ("B", "no")]
     assert [label_of(t) for t in ("A man", "Be", "(Ab)", "3.5 km", "", "A.M. is early")] == [None] * 6
+
+
+def test_an_option_after_a_heading_may_have_paragraphs_but_no_question_after_it():
+    listed = f"{Q}\n\nChoices:\n (A) {A}\n (B) Here are two:\n\n1. tea\n2. snow==1.0"
+    assert options_on_lines(listed).texts == (A, "Here are two:\n\n1. tea\n2. snow==1.0")
+    assert read_answers(DataRow({"q": listed, "m": "(B)", "n": "(A)"}, Path("f"), 1, "row 1"), "q", ("m", "n")).matching.endswith("snow==1.0")
+    for after in ("Which one?", "Please answer with one letter."):
+        with pytest.raises(UserError, match="text follows the options"):
+            read_answers(DataRow({"q": f"{listed}\n\n{after}", "m": "(B)", "n": "(A)"}, Path("f"), 1, "row 1"), "q", ("m", "n"))

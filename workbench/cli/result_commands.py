@@ -31,13 +31,12 @@ def compare(
 
 
 def _draw(table: Any, against: str | None, target: Path) -> None:
-    from workbench.report import altair_figures as figures
+    from workbench.report.figures.save_figure import check_target, save_figure
 
-    if target.suffix not in (".svg", ".png", ".html"):
-        raise UserError(f"cannot draw into {target}: expected a name that ends in .svg, .png or .html")
-    if not target.parent.is_dir():
-        raise UserError(f"cannot draw into {target}: {target.parent} is no directory")
-    (figures.against(table, against) if against else figures.seeds(table)).save(str(target))
+    check_target(target)
+    from workbench.report import figures
+
+    save_figure(figures.against(table, against) if against else figures.seeds(table), target)
 
 
 @app.command

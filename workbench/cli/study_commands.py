@@ -14,6 +14,7 @@ from workbench.cli.progress_bars import ProgressBars
 
 if TYPE_CHECKING:
     from workbench.schema import ComparisonFile
+    from workbench.study import Study
 
 
 @app.command

@@ -6,7 +6,7 @@ from workbench.evaluation.judges import REFUSAL, AskedJudge, Judge, Judged, Judg
 from workbench.evaluation.open_answers import OpenAnswer, open_answers
 from workbench.evaluation.scorecard import ScorecardExtras, evaluate
 from workbench.evaluation.scorecard_metric import Scorecard, ScorecardMetric, beside
-from workbench.evaluation.truthfulqa import AnswerLikelihoods, answer_likelihoods, truthfulqa
+from workbench.evaluation.truthfulqa_scores import AnswerLikelihoods, answer_likelihoods, truthfulqa
 from workbench.evaluation.unrelated_text import perplexity, text_cross_entropies
 
 __all__ = [

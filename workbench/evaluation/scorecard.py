@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.contexts import AnswersNotComparable, Slot, make_contexts
+from workbench.answer_tokens import AnswersNotComparable
 from workbench.contexts import Metric as Kind
+from workbench.contexts import Slot, make_contexts
 from workbench.evaluation.judges import REFUSAL, Judge, judge_all
 from workbench.evaluation.open_answers import open_answers
 from workbench.evaluation.scorecard_metric import Scorecard, ScorecardMetric
-from workbench.evaluation.truthfulqa import truthfulqa
+from workbench.evaluation.truthfulqa_scores import truthfulqa
 from workbench.evaluation.unrelated_text import perplexity
 from workbench.forced_choice import answer
 from workbench.personas import DataQuestion, Item, Split

@@ -25,7 +25,10 @@ from workbench.text_forms import canonical
 OPTION_FIELDS = ("choices", "options")
 _HEADING = re.compile(r"\s*(?:\b(?:choices|options|answers|answer choices)\s*:|\bchoose one\s*:?)\s*\Z", re.IGNORECASE)
 _ANSWER_CUE = re.compile(r"\s*\n\s*(?:the )?(?:best )?answer\s*(?:is)?\s*:?\s*\(?\s*\Z", re.IGNORECASE)
-_MORE_TEXT = re.compile(r"\n[ \t]*\n|\n[^\n]*\?\s*\Z")  # a paragraph or a question after the last option
+#: A paragraph or a question after the last option.
+_MORE_TEXT = re.compile(r"\n[ \t]*\n|\n[^\n]*\?\s*\Z")
+#: After "Choices:" and "(A)" an option may have paragraphs of its own (CAA's hallucination rows do); a last line that asks may not.
+_ASKS = re.compile(r"\n[^\n]*(?:\?|\b(?:answer|choose|select|pick|reply|respond)\b[^\n]{0,60})\s*\Z", re.IGNORECASE)
 _NAME = r"(?P<name>[A-Za-z]|[1-9])"
 _MARKS = (  # the layouts of an option's label; the first that a question fits is taken
     rf"\({_NAME}\)",
@@ -51,12 +54,13 @@ class Options:
 @dataclass(frozen=True)
 class Listed:
     """Options as a text lists them: the text before them, and their names ("A") and texts in its order.
-    letter_in_brackets: the layout "(A)", which is never a list of other things."""
+    letter_in_brackets: the layout "(A)", which is never a list of other things. headed: a line such as "Choices:" is before them."""
 
     question: str
     names: tuple[str, ...]
     texts: tuple[str, ...]
     letter_in_brackets: bool
+    headed: bool
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ def options_in_line(text: str) -> list[Listed]:
 
 def _listed(before: str, names: Sequence[str], texts: Sequence[str], letter_in_brackets: bool) -> Listed:
     question = _HEADING.sub("", before).strip()
-    return Listed(question, tuple(n.upper() for n in names), tuple(text.strip() for text in texts), letter_in_brackets)
+    headed = bool(_HEADING.search(before))
+    return Listed(question, tuple(n.upper() for n in names), tuple(text.strip() for text in texts), letter_in_brackets, headed)
 
 
 def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, str]) -> Options | None:
@@ -166,7 +171,7 @@ def _checked(row: DataRow, field: str, read: Listed) -> Options:
     if "".join(read.names) not in ("AB", "12") or not all(read.texts) or not read.question:
         found = ", ".join(f"({name})" for name in read.names)
         raise UserError(f"{row.where}, field {field}: expected a question and two options (A) and (B) with text, found {found}")
-    if _MORE_TEXT.search(read.texts[1]):
+    if (_ASKS if read.headed and read.letter_in_brackets else _MORE_TEXT).search(read.texts[1]):
         raise UserError(f"{row.where}, field {field}: text follows the options; the options come last, found {read.texts[1][-60:]!r}")
     return Options(read.question, (read.texts[0], read.texts[1]))
 

@@ -16,8 +16,11 @@ from tests.support.browser import Tab, needs_chromium
 from tests.support.real_run import HOSTILE
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
-from workbench.report import altair_figures as figures
+from workbench.report import figures
 from workbench.report.circuitsvis_views import attention_view, token_view
+from workbench.runs import read_run_file
+from workbench.schema import SearchFile
+from workbench.search import Frontier
 
 
 def load(directory, name):
@@ -38,6 +41,15 @@ def test_the_forest_has_every_condition_with_a_difference(make_run):
     assert points.loc["resga", "change"] == pytest.approx(100 * own["value"])
     with pytest.raises(UserError, match="unknown unit"):
         figures.forest(comparison, unit="metres")
+
+
+def test_a_searchs_own_frontier_draws_as_its_file_does(make_run):
+    directory = make_run()
+    entry = load(directory, "search/resga.json")
+    own = Frontier.from_file(read_run_file(directory / "search/resga.json", SearchFile), pd.DataFrame())
+    drawn, read = (data_of(figures.frontier(found), {"cross_entropy"}) for found in (own, entry))
+    pd.testing.assert_frame_equal(drawn, read)
+    assert sorted(drawn["cross_entropy"]) == sorted(c["fluency"] for c in entry["candidates"])
 
 
 def test_the_heatmap_shades_by_row(make_run):

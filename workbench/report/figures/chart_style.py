@@ -1,0 +1,42 @@
+"""What all charts share: colours and shapes by group, labels as plain text."""
+
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from workbench.conditions import GROUPS
+from workbench.errors import UserError
+from workbench.html_text import shorten, visible
+from workbench.optional_packages import needs_extra
+from workbench.plots.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
+from workbench.report.verdict import UNKNOWN, groups_of
+
+with needs_extra("notebook", "drawing figures"):
+    import altair as alt
+
+SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross", "other": "stroke"}
+COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY, "other": BLACK}
+TITLES = GROUPS | dict([UNKNOWN])
+
+
+def by_group(channel: str, frame: pd.DataFrame) -> Any:
+    """Colour or shape by group, the same in every chart whichever groups occur."""
+    titles, values = groups_of(frame["kind"]), COLOURS if channel == "color" else SHAPES
+    scale = alt.Scale(domain=list(titles.values()), range=[values[key] for key in titles])
+    kind = alt.Color if channel == "color" else alt.Shape
+    return kind("group:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=2, labelLimit=300))
+
+
+def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
+    """The table; UserError that says why where there is nothing to draw."""
+    if frame.empty:
+        raise UserError(f"nothing to draw: {otherwise}")
+    return frame
+
+
+def plain_text(value: str, limit: int = 200) -> str:
+    """A text of a run as a label: invisible characters made visible, shortened."""
+    return shorten(visible(str(value), spaces=False), limit)

@@ -1,0 +1,30 @@
+"""The scan over layers: AUC and prediction of prompts' effects."""
+
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from workbench.plots.palette import BLUE, GREEN, GREY, ORANGE, PURPLE
+from workbench.report.figures.chart_style import alt, filled, plain_text
+
+
+def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart:
+    """The layer sweep: how well each layer's direction tells texts apart (AUC) and how well its reading predicts what prompts
+    do (rank correlation). scan: a `Scan` or its table (direction.json's `table`)."""
+    table = scan if isinstance(scan, pd.DataFrame) else pd.DataFrame(scan["table"]) if isinstance(scan, Mapping) else scan.table
+    frame = filled(table, "this sweep has no layer")[["layer", "method", "auc", "predicts"]]
+    long = frame.melt(["layer", "method"], var_name="measure", value_name="value").dropna()
+    names = {"auc": "tells texts apart (AUC)", "predicts": "predicts prompts' effects"}
+    long = long.assign(measure=long["measure"].map(names), method=[plain_text(str(m).replace("_", " ")) for m in long["method"]])
+    base = alt.Chart(long).encode(
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("value:Q", title=None),
+        color=alt.Color("method:N", scale=alt.Scale(range=[BLUE, ORANGE, GREEN, PURPLE, GREY]), title=None),
+    )
+    lines = base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("measure:N", title=None, sort=list(names.values())))
+    points = base.mark_point(filled=True, size=40).encode(shape=alt.Shape("method:N", title=None), tooltip=["layer", "method", "measure", "value"])
+    return alt.layer(lines, points).properties(width=width, height=height)
