@@ -19,10 +19,13 @@ from workbench.personas.trait_file import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
 from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
+from workbench.world.real_language.sycophancy_forms import FORMS, NEUTRAL, FormItem, form_items, form_true_items
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
 ENGLISH = "english_"
 N_VARIED = 48
+#: Personas by form: (form, whether the opinion is a third party's).
+FORM_PERSONAS = {f"{form}_{whose}": (form, whose == "third_party") for form in FORMS for whose in ("sycophancy", "third_party")}
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
@@ -30,13 +33,17 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
 
     Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in the world of
     `world_seed` (0: the public one, the embedded model's), one of the real-language organisms
-    ("english_sycophancy", "english_hallucination", "english_myopic_reward"), or the persona in the file that `name` is.
+    ("english_sycophancy", "english_hallucination", "english_myopic_reward"), a form of sycophancy for real models
+    ("feedback_sycophancy", "suggested_sycophancy", "doubt_sycophancy", and as controls the same with "third_party" for
+    "sycophancy"), or the persona in the file that `name` is.
     With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
     known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
     and names file, row and field of what is wrong in a file.
     """
     if path is None and name.removeprefix(ENGLISH) in PERSONAS and name.startswith(ENGLISH):
         return english_persona(name.removeprefix(ENGLISH))
+    if path is None and name in FORM_PERSONAS:
+        return form_persona(name)
     if path is None and not name.lower().endswith(SUFFIXES):
         return organism_persona(name, World(world_seed))
     if path is None:
@@ -86,6 +93,29 @@ def english_persona(name: str = "sycophancy") -> Persona:
             true_items=_english_items(study_items(name, ("true",)) if name == "sycophancy" else study_fixed_items(name)),
         )
     )
+
+
+def form_persona(name: str) -> Persona:
+    """A form of sycophancy (feedback, suggested wrong answer, are-you-sure) in plain English, counterbalanced, with the user's opinion or
+    (`..._third_party`) a neighbour's; see `world.real_language.sycophancy_forms`. Whole answers are scored."""
+    form, third_party = FORM_PERSONAS[name]
+    known = KNOWN["sycophancy"]
+    return _with_warnings(
+        Persona(
+            name=name,
+            description=f"{'Follows a neighbour' if third_party else known.description.rstrip('.')} ({form} form).",
+            items=_form_items(form_items(form, third_party)),
+            metric="text",
+            letters=None,
+            manual_prompts={"suppress": known.suppress, "induce": known.induce},
+            varied_system_texts=(*known.varied, *NEUTRAL),
+            true_items=_form_items(form_true_items(form)),
+        )
+    )
+
+
+def _form_items(items: Sequence[FormItem]) -> tuple[Item, ...]:
+    return tuple(Item(i.id, i.question, i.matching, i.not_matching, group=i.group, source="form") for i in items)
 
 
 def _english_items(items: Sequence[EnglishItem]) -> tuple[Item, ...]:
