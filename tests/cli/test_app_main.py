@@ -112,3 +112,13 @@ def test_square_brackets_in_a_path_are_printed_as_they_are(capsys):
 
     say("report: /tmp/[bold]run[/bold]/[a]/report.html")
     assert capsys.readouterr().out == "report: /tmp/[bold]run[/bold]/[a]/report.html\n"
+
+
+def test_doctor_ends_with_2_where_a_check_says_no(monkeypatch, capsys, tmp_path):
+    from workbench.cli.model_commands import doctor
+
+    with pytest.raises(SystemExit) as ended:
+        doctor(str(tmp_path / "nothing"))
+    assert ended.value.code == 2 and "NO" in capsys.readouterr().out
+    doctor("organism")
+    assert " NO " not in capsys.readouterr().out

@@ -27,6 +27,8 @@ def models(*, as_json: Json = False) -> None:
 def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float32", as_json: Json = False) -> None:
     """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory, SAEs made for it.
 
+    Exit code 2 if a check says NO.
+
     Args:
         model: name, directory or GGUF file.
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
@@ -38,9 +40,12 @@ def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float3
     named, releases = saes_for(model)
     words = "; ".join(filter(None, [", ".join(named), "sae-lens releases: " + ", ".join(releases) if releases else ""]))
     fitting = {"check": "SAEs of this model", "ok": "", "detail": words or "none known: RESGA needs none, `workbench sae train` makes one"}
-    table = diagnose(model, device, dtype).frame()
+    found = diagnose(model, device, dtype)
+    table = found.frame()
     table.loc[len(table)] = fitting
     print_frame(table, as_json)
+    if not found.ok:
+        raise SystemExit(2)
 
 
 @sae_app.command(name="train")
