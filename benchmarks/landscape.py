@@ -37,6 +37,24 @@ class Stand(SimpleNamespace):
     __hash__ = object.__hash__
 
 
+class WordNumbers:
+    """The tokenizer of the landscape: a text is its words' numbers."""
+
+    def __call__(self, texts: str | list[str], **_: Any) -> dict[str, Any]:
+        if isinstance(texts, str):
+            return {"input_ids": [int(word) for word in texts.split() if word.isdigit()]}
+        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        """The numbers as words."""
+        return [str(number) for number in ids]
+
+    def batch_decode(self, rows: list[list[int]], **_: Any) -> list[str]:
+        """Each row as the text of its numbers."""
+        return [" ".join(map(str, row)) for row in rows]
+
+
+
 class Landscape:
     """Stands in a scorer's place. signal, noise: of the first-order gains, in units of the effects."""
 
@@ -47,7 +65,7 @@ class Landscape:
         self.bigrams = torch.tensor(rng.normal(0, 1, (WORDS + 1, WORDS))).log_softmax(-1).float()
         self.signal, self.noise, self.scored = signal, noise, 0
         words = lambda ids: " ".join(map(str, ids))  # noqa: E731
-        tokenizer = lambda texts, **_: {"input_ids": [[int(w) for w in text.split()] for text in texts]}  # noqa: E731
+        tokenizer = WordNumbers()
         embed = lambda ids: torch.nn.functional.one_hot(ids, WORDS).float()  # noqa: E731
         self.runner = Stand(
             device=torch.device("cpu"), dtype=torch.float32, decode=words, tokenizer=tokenizer, embed=embed, generate=self._generate,
