@@ -71,7 +71,7 @@ class Landscape:
             device=torch.device("cpu"), dtype=torch.float32, decode=words, tokenizer=tokenizer, embed=embed, generate=self._generate,
             shape=SimpleNamespace(d_vocab=WORDS), embeddings=lambda start, stop: torch.eye(WORDS)[start:stop],
         )  # fmt: skip
-        self.contexts = [SimpleNamespace(prefix_text="", suffix_text="", prefix_ids=(), suffix_ids=(), ids=tuple)]
+        self.contexts = [SimpleNamespace(prefix_text="", suffix_text="", prefix_ids=(), suffix_ids=(), ids=tuple, lead="", in_text=True)]
 
     def prepare(self, ids: Tensor) -> PreparedParents:
         table = self.bigrams[self._left(ids)]

@@ -35,7 +35,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str,
     """
     if not getattr(tokenizer, "chat_template", None):
         parts = [m["content"] if m["role"] == "system" else f"Question: {m['content']}" for m in messages]
-        return (tokenizer.bos_token or "") + "\n\n".join([*parts, "Answer:"])
+        return str(tokenizer.bos_token or "") + "\n\n".join([*parts, "Answer:"])
     try:
         text = _applied(tokenizer, messages, True)
     except TemplateError as error:
