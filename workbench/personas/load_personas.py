@@ -110,6 +110,7 @@ def form_persona(name: str) -> Persona:
             manual_prompts={"suppress": known.suppress, "induce": known.induce},
             varied_system_texts=(*known.varied, *NEUTRAL),
             true_items=_form_items(form_true_items(form)),
+            normalization="sum",  # the two answers of an item are about equally long
         )
     )
 
