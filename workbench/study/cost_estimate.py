@@ -5,10 +5,10 @@
 2. Each stage is counted as the code runs it (REFERENCES' cost model): q tokens a question, n of the prompt, t behind it, L layers,
    D of them below the objective; a swap re-runs half the prompt on its parent's cache. A token-layer costs 2 x the block's weights
    and its attention to the tokens on its left; a gradient as much again.
-3. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch its kernels. GPU peaks are
-   the makers' dense figures and their fraction an assumption; launching a block's kernels took 3 ms on an H200 (docs/performance.md),
-   however few tokens the run had. The CPU's peak is that of matrix products on one core of this machine, measured when a plan is made;
-   real models reach 0.75 to 0.95 of it (docs/models.md).
+3. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch its kernels + the time
+   to read the weights that a run needs. GPU peaks are the makers' dense figures and their fraction an assumption; launching a block's
+   kernels took 3 ms on an H200 (docs/performance.md), however few tokens the run had. The CPU's peak is that of matrix products on
+   one core of this machine, measured when a plan is made (docs/models.md has planned and measured seconds of real models).
 4. Memory: models/memory_estimate.py, the largest batch of the study. Where a stage does not fit into a GPU, the notes say which
    `search.batch_tokens` does, and where not even the weights fit, so.
 
@@ -31,6 +31,7 @@ import torch
 from workbench.attribution.attribute import CIRCUIT_CONTEXTS
 from workbench.conditions import CONDITION_KINDS, STUDY_CONDITIONS, SearchRecipe
 from workbench.directions import DIRECTION_METHODS, default_methods
+from workbench.directions.layer_scan import HELD_OUT_ROWS
 from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models.chat_template import render_chat
@@ -39,11 +40,17 @@ from workbench.models.memory_estimate import memory_needed, process_memory, seco
 from workbench.models.model_sizes import ModelSizes, model_sizes_of, tokenizer_of
 from workbench.personas import load_persona
 from workbench.search import SentenceSearch
+from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN
+from workbench.study.off_target_measures import PROSE
 from workbench.study.stages.search import make_method
 from workbench.study.study_settings import Study
 
 #: Forward passes a context of the ledger beside removal.
 LEDGER = 45
+#: Tokens of a system text that directions are found under, or of a written prompt.
+SYSTEM_TEXT = 12
+#: Token-layers, FLOPs, runs of one block, weights read.
+Part = tuple[float, float, float, float]
 #: Rows of published files and mean characters of their questions, for plans made where the files are not.
 _PUBLISHED = {"sycophancy.json": (1000, 730), "hallucination.json": (1000, 420), "myopic-reward.jsonl": (1000, 170), "TruthfulQA.csv": (817, 60)}
 
@@ -51,7 +58,7 @@ _PUBLISHED = {"sycophancy.json": (1000, 730), "hallucination.json": (1000, 420),
 @dataclass(frozen=True)
 class MachineSpeed:
     """peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes; launch: seconds that
-    starting the kernels of one block takes."""
+    starting the kernels of one block takes; bandwidth: bytes of weights a second."""
 
     name: str
     peak: float
@@ -59,6 +66,7 @@ class MachineSpeed:
     memory: float
     dtype: str
     launch: float = 0.0
+    bandwidth: float = 1e12
 
     @property
     def speed(self) -> float:
@@ -71,13 +79,11 @@ class MachineSpeed:
         return not self.launch
 
 
-#: Fraction of the rate of whole passes that a search reaches on one core (docs/models.md).
-SHORT_RUNS = 0.7
 #: H100 and RTX 4090 after their makers' data sheets (dense, 16 bits); the CPU: one core, measured.
 MACHINES = (
-    MachineSpeed("80 GB GPU (H100)", 989e12, 0.35, 80e9, "bfloat16", 3e-3),
-    MachineSpeed("24 GB GPU (RTX 4090)", 165e12, 0.35, 24e9, "bfloat16", 3e-3),
-    MachineSpeed("CPU (one core)", 7e10, 0.85, 64e9, "float32"),
+    MachineSpeed("80 GB GPU (H100)", 989e12, 0.35, 80e9, "bfloat16", 3e-3, 3.35e12),
+    MachineSpeed("24 GB GPU (RTX 4090)", 165e12, 0.35, 24e9, "bfloat16", 3e-3, 1.0e12),
+    MachineSpeed("CPU (one core)", 7e10, 0.85, 64e9, "float32", 0.0, 8e9),
 )
 
 
@@ -112,18 +118,20 @@ def _rate(left: torch.Tensor, right: torch.Tensor) -> float:
 @dataclass(frozen=True)
 class StageCost:
     """token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory: what is computed there.
-    block_runs: how often one block is run, whatever the batch (a way back counts twice)."""
+    block_runs: how often one block is run, whatever the batch (a way back counts twice). weights_read: numbers of weights that these
+    runs and those of the unembedding read from memory."""
 
     name: str
     token_layers: float
     flops: float
     memory: str
     block_runs: float = 0.0
+    weights_read: float = 0.0
 
     def seconds(self, machine: MachineSpeed) -> float:
-        """Arithmetic and launches, one after the other; on a core the short runs of a search are slower than whole passes."""
-        slowed = SHORT_RUNS if self.name.startswith("search ") and machine.on_cpu else 1.0
-        return self.flops / (machine.speed * slowed) + self.block_runs * machine.launch
+        """Arithmetic, launches and the reading of weights, one after the other: short runs are bound by the last two."""
+        read = self.weights_read * choose_dtype(machine.dtype).itemsize / machine.bandwidth
+        return self.flops / machine.speed + self.block_runs * machine.launch + read
 
 
 @dataclass(frozen=True)
@@ -213,22 +221,30 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
     data = _Data.of(study)
     found = CostEstimate(study, facts, tuple(_Counts(study, facts, data).stages()), data.tokens, data.notes, machines(dtype))
     fitting = [words for machine in found.machines if (words := found.fitting(machine))]
+    if study.directions.layers is None and any(stage.name.startswith("search ") for stage in found.stages):
+        layers = facts.shape.n_layers
+        where = f"block {layers // 2} of {layers} assumed"
+        fitting.append(f"searches end at the direction's layer, which the run chooses: {where}; a search costs in proportion")
     return replace(found, notes=(*data.notes, *fitting))
 
 
 @dataclass(frozen=True)
 class _Data:
-    """items: of the whole file. tokens: of a rendered question. behind: tokens between prompt and answer. orders: option orders asked."""
+    """items: of the whole file. tokens: of a rendered question. behind: tokens between prompt and answer. orders: option orders asked.
+    answers: tokens whose log-probabilities score both answers (a letter: the one decision token). asked: tokens of a question with a
+    prompt, the prompt left out."""
 
     items: int
     tokens: float
     behind: float
     orders: int
     notes: tuple[str, ...]
+    answers: float = 1.0
+    asked: float = 0.0
 
     @classmethod
     def of(cls, study: Study) -> _Data:
-        notes = []
+        notes, said = [], 20.0
         path = study.data.path
         if path is not None and not Path(path).is_file():
             if Path(path).name not in _PUBLISHED:
@@ -236,40 +252,45 @@ class _Data:
             items, characters = _PUBLISHED[Path(path).name]
             notes.append(f"{path} is not here: {items} questions of {characters} characters assumed, as published")
             tokens, metric = characters / 4 + 40, study.metric or "letters"
-            after_system = tokens - 8
+            after_system, asked = tokens - 8, tokens
         else:
             persona = load_persona(study.persona, path, study.data.world)
             items, metric = len(persona.items), study.metric or persona.metric
             sample = [i.question + (f" (A) {i.matching} (B) {i.not_matching}" if metric == "letters" else "") for i in persona.items[::7]]
-            tokens, after_system = _tokens(study, sample, notes)
+            tokens, after_system, asked = _tokens(study, sample, notes)
+            said = sum(len(item.matching) + len(item.not_matching) for item in persona.items[::7]) / len(sample)
         behind = 6.0 if study.slot != "system" else after_system
         orders = 2 if metric == "letters" and study.protocol.orders == "both" else 1
-        return cls(items, tokens, behind, orders, tuple(notes))
+        score = 1.0 if metric == "letters" else max(1.0, said / 4)
+        return cls(items, tokens, behind, orders, tuple(notes), score, asked if study.slot == "system" else tokens)
 
 
-def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float]:
-    """Mean tokens of a question with its template, and of what the template puts behind a system prompt."""
+def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float, float]:
+    """Mean tokens of a question with its template, of what the template puts after a system prompt, and of a question with one, the
+    prompt left out."""
     try:
         tokenizer = tokenizer_of(study.model.name)
     except UserError:
         notes.append("the model's tokenizer is not here: 4 characters a token assumed, and 40 tokens for the template")
         tokens = sum(map(len, texts)) / len(texts) / 4 + 40
-        return tokens, tokens - 8
+        return tokens, tokens - 8, tokens
     rendered = [render_chat(tokenizer, [{"role": "user", "content": text}]) for text in texts]
     tokens = sum(len(ids) for ids in tokenizer(rendered, add_special_tokens=False)["input_ids"]) / len(rendered)
-    return tokens, tokens - _before_system(tokenizer)
+    before, instead = _around_system(tokenizer)
+    return tokens, tokens - before, tokens - before + instead
 
 
-def _before_system(tokenizer: Any) -> int:
-    """Tokens of a bare question that do not follow a system prompt: all but the end that both renderings share."""
+def _around_system(tokenizer: Any) -> tuple[int, int]:
+    """Tokens of a bare question that do not follow a system prompt (all but the end that both renderings share), and those that stand
+    before the question where there is one, the prompt itself left out: less where the template has a system text of its own."""
     user = [{"role": "user", "content": "x"}]
     try:
         texts = [render_chat(tokenizer, chat) for chat in (user, [{"role": "system", "content": "y"}, *user])]
     except UserError:
-        return 8  # a template without a system role
+        return 8, 8  # a template without a system role
     bare, prompted = (ids[::-1] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
     shared = next((i for i, (a, b) in enumerate(zip(bare, prompted, strict=False)) if a != b), min(len(bare), len(prompted)))
-    return len(bare) - shared
+    return len(bare) - shared, max(0, len(prompted) - shared - 1)
 
 
 @dataclass(frozen=True)
@@ -301,31 +322,34 @@ class _Counts:
 
     def _cost(
         self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False, batches: float | None = None
-    ) -> tuple[float, float, float]:
-        """Token-layers and FLOPs, as the runner's meter counts them, and runs of a block. batches: in which the tokens are run; None: as
-        many as `search.batch_tokens` makes of them, a quarter as long with gradients."""
+    ) -> Part:
+        """Token-layers and FLOPs, as the runner's meter counts them, runs of a block, and numbers of weights that these read.
+
+        batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter as long with gradients."""
         shape, times = self.facts.shape, 2 if backward else 1
         block = times * 2 * shape.block_parameters + (2 * times - 1) * 4 * keys * shape.n_heads * shape.d_head
         flops = tokens * layers * block + times * 2 * unembedded * shape.d_model * shape.d_vocab
         most = self.study.search.batch_tokens / (4 if backward else 1)
         runs = (batches or math.ceil(tokens / most)) * (3 if backward else 1) * layers
-        return times * tokens * layers, flops, runs
+        calls = math.ceil(unembedded * shape.d_vocab / (LOGITS_PER_TOKEN * self.study.search.batch_tokens))
+        read = runs * shape.block_parameters + times * calls * shape.d_model * shape.d_vocab
+        return times * tokens * layers, flops, runs, read
 
-    def _stage(self, name: str, parts: Sequence[tuple[float, float, float]], memory: str, times: float = 1.0) -> StageCost:
-        """The sum of the parts, so many times."""
-        layers, flops, runs = (times * sum(part[i] for part in parts) for i in range(3))
-        return StageCost(name, layers, flops, memory, runs)
+    def _stage(self, name: str, parts: Sequence[Part], memory: str) -> StageCost:
+        """The sum of the parts."""
+        layers, flops, runs, read = (sum(part[i] for part in parts) for i in range(4))
+        return StageCost(name, layers, flops, memory, runs, read)
 
     def _run(self, name: str, rows: float, tokens: float, layers: float, memory: str) -> StageCost:
         return self._stage(name, [self._cost(rows * tokens, layers, tokens, rows)], memory)
 
     def _directions(self) -> StageCost:
-        s, shape, q = self.study.directions, self.facts.shape, self.data.tokens
+        s, shape, q = self.study.directions, self.facts.shape, self.data.asked + SYSTEM_TEXT
         top = max(s.layers) + 1 if s.layers else shape.n_layers
         kinds = {DIRECTION_METHODS[m].labels for m in s.methods or default_methods()}
         full = s.rows * len({"choice", *(k for k in kinds if k == "choice_within")}) + (s.texts + 1) * s.contexts
-        pairs = (s.rows + 256) * len(kinds & {"answer", "response"})
-        parts = [self._cost(full * q, shape.n_layers, q, full), self._cost(pairs * q, top, q)]
+        pairs = (s.rows + min(s.rows, HELD_OUT_ROWS)) * len(kinds & {"answer", "response"})
+        parts = [self._cost(full * (q + self.data.answers - 1), shape.n_layers, q, full * self.data.answers), self._cost(pairs * q, top, q)]
         return self._stage("directions", parts, "collect activations")
 
     def _search(self, name: str, recipe: SearchRecipe) -> StageCost:
@@ -352,10 +376,10 @@ class _Counts:
         steps = s.budget.steps or self._steps(sum(p[1] for p in parts))
         whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
-        every = [tuple(steps * value for value in part) for part in parts]
+        every = [(steps * a, steps * b, steps * c, steps * d) for a, b, c, d in parts]
         return self._stage(f"search {name}", [*every, once], "gradient of an objective")
 
-    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[tuple[float, float, float]]:
+    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[Part]:
         """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
         n, layers = method.typical_length, self.facts.shape.n_layers
         read, likely = (method.edited + method.filled + method.joined) * n, 3 * method.children * n
@@ -377,13 +401,18 @@ class _Counts:
 
     def _comparison(self, stages_before: int) -> StageCost:
         """Selection: 8 candidates a frontier, 4 manual prompts, 7 strengths (each with its guard); then every condition on test."""
-        study, q = self.study, self.data.tokens + make_method(self.study, self.study.search.method).length
+        study, q = self.study, self.data.asked + max(SYSTEM_TEXT, make_method(self.study, self.study.search.method).length)
         select, test = self._split(2, study.data.selection_items), self._split(3, study.data.test_items)
         frontiers = max(0, stages_before - 1)
         steering = sum(CONDITION_KINDS[STUDY_CONDITIONS[c].kind].group == "inside" for c in study.conditions)
         rows = select * (8 * frontiers + 4 * ("manual" in study.conditions)) + 7 * steering * (select + min(32, select) + 60)
-        conditions = 1 + len(study.conditions) + study.random_directions + 2 * study.random_prompts
-        return self._run("comparison", rows + conditions * (test + 40), q, self.facts.shape.n_layers, "forced-choice answers")
+        several = {"random_direction": study.random_directions, "random_tokens": study.random_prompts, "random_text": study.random_prompts}
+        conditions = 1 + sum(several.get(name, 1) for name in study.conditions)
+        asked, answers = rows + conditions * (test + study.collateral.items), self.data.answers
+        prose = conditions * sum(map(len, PROSE)) / 4
+        layers = self.facts.shape.n_layers
+        parts = [self._cost(asked * (q + answers - 1), layers, q, asked * answers), self._cost(prose, layers, 40, prose)]
+        return self._stage("comparison", parts, "forced-choice answers")
 
     def _split(self, index: int, limit: int | None) -> int:
         items = round(self.data.items * self.study.data.fractions[index])
@@ -393,7 +422,7 @@ class _Counts:
         """Every token removed once, a gradient for each target, pairs, mediation and doses (LEDGER passes, counted on real runs); the circuit
         (passes as `attribution.circuit` says); cards from texts."""
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
-        tokens, layers = self.data.tokens + n, self.facts.shape.n_layers
+        tokens, layers = self.data.asked + n, self.facts.shape.n_layers
         removal = self._cost(a.contexts * (n + 2 + LEDGER) * tokens, layers, tokens, a.contexts * (n + 2 + LEDGER))
         gradient = self._cost(a.contexts * tokens * (2 + self.study.latents * self._latents), layers, tokens, backward=True)
         passes = 2 * (a.circuit + 66) if a.circuit else 0
