@@ -1,8 +1,8 @@
 """`audit`: which words of one's own prompt cause the persona, through what, and the smallest edit that takes it away.
 
 The prompt's *effect* is the change of the answer's log-odds against no prompt (the bare question without the slot); plus is more of
-the persona. Word effects and the mend's effect are read on *test* questions; a direction, where one is fitted, comes from train and
-search, the mend from search and selection.
+the persona. Word effects and the minimal edit's effect are read on *test* questions; a direction, where one is fitted, comes from train and
+search, the minimal edit from search and selection.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def audit(
 ) -> Audit:
     """Which words of `prompt` cause the persona, and the smallest fluent edit that takes the effect away.
 
-    max_edits: words that may be deleted or exchanged (0: no mend is sought). sign: what is wanted of the persona: "suppress" makes a
+    max_edits: words that may be deleted or exchanged (0: no edit is sought). sign: what is wanted of the persona: "suppress" makes a
     prompt that raises it the fault, "induce" one that lowers it. targets: directions, ranked latents or objectives whose change by each
-    word is wanted (see `inside`). others: personas that the mend must leave alone; for a persona of the organism its other ones
+    word is wanted (see `inside`). others: personas that the edit must not move; for a persona of the organism its other ones
     unless given. questions: items of each split that are asked. tolerance: log-odds within which a prompt's effect counts as none;
     a word needs half of it to be named. seed: of the splits, the questions and the sampled orders.
     Raises UserError for an empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is not positive.

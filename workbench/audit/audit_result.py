@@ -23,7 +23,7 @@ class Audit:
 
     effects: of the whole prompt and of each word, on test questions. need: "edit" where the prompt moves the persona the unwanted
     way on selection questions; "none" where its effect is shown to lie within +-tolerance; "helps" where it moves it the wanted
-    way; "unclear" where the interval holds zero but is too wide for "none". mend: None unless needed and found. mediation: what
+    way; "unclear" where the interval holds zero but is too wide for "none". minimal_edit: None unless needed and found. mediation: what
     of the whole effect goes through the direction and the latents. notes: what a reader must know, one line each.
     """
 
@@ -60,7 +60,7 @@ class Audit:
         return pd.DataFrame(rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: schema, what was asked, whole, words, phrases, mend, mediation, notes."""
+        """Plain values: schema, what was asked, whole, words, phrases, minimal_edit, mediation, notes."""
         from workbench.audit.audit_json import to_json
 
         return to_json(self)

@@ -90,8 +90,8 @@ def minimal_edit_sentence(audit: Audit) -> str:
     if not minimal_edit.suffices:
         return f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
     if minimal_edit.equivalence.equivalent:
-        return f"Mended with {falls}, shown to lie within ±{audit.tolerance:g} of no prompt on test questions."
-    return f"Mended with {falls}; it passed on selection questions, but test questions do not confirm that it lies within ±{audit.tolerance:g}."
+        return f"Edited: {falls}, shown to lie within ±{audit.tolerance:g} of no prompt on test questions."
+    return f"Edited: {falls}; it passed on selection questions, but test questions do not confirm that it lies within ±{audit.tolerance:g}."
 
 
 def collateral(entry: OffTargetChange) -> str:

@@ -8,7 +8,7 @@
 2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown
    to lie within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
    below that without a prompt, and no other persona is further from no prompt than the old prompt had it, by more than the tolerance.
-3. The most fluent edit of the first size at which one passes is the mend. If none passes, the harmless edit that leaves least
+3. The most fluent edit of the first size at which one passes is the minimal edit. If none passes, the harmless edit that leaves least
    is given, and `suffices` is False.
 4. *Test* questions are read once, for that edit alone: an edit chosen among many looks a little better on selection than it is.
 """
@@ -52,8 +52,8 @@ class OffTargetChange:
 
 @dataclass(frozen=True)
 class MinimalEdit:
-    """An edit with its effect on test questions. changes: (word index, new core or None for deleted). remaining: effect of the mended
-    prompt against no prompt. change: mended minus old, paired. suffices: it passed the rule on selection; equivalence: the same
+    """An edit with its effect on test questions. changes: (word index, new core or None for deleted). remaining: effect of the edited
+    prompt against no prompt. change: edited minus old, paired. suffices: it passed the rule on selection; equivalence: the same
     test on test questions. fluency: nats a token, before and after. tried: edits scored."""
 
     changes: Edits
@@ -93,7 +93,7 @@ def find_minimal_edit(
     max_edits: int,
     tolerance: float,
 ) -> MinimalEdit | None:
-    """The mend of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
+    """The minimal edit of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
     rule = _Rule(selection, watched[0], tolerance)
@@ -226,7 +226,7 @@ def _cross_entropy(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> l
 
 @dataclass(frozen=True)
 class _Rule:
-    """What a mend must keep, on one split's questions."""
+    """What an edit must keep, on one split's questions."""
 
     problem: WordProblem
     watched: EditGuard

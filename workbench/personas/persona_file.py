@@ -1,10 +1,16 @@
 """A persona of one's own in one YAML file.
 
-```yaml name: stoicism description: Takes bad news calmly. data: stoicism.csv          # a data file in the directory
-of this one, or the pairs themselves: # data: #   - {question: "You lost your keys.", matching: "I shall look for
-them.", not_matching: "This is a disaster!", group: keys} metric: letters             # or text manual_prompts:
-{suppress: ["Panic."], induce: ["Stay calm."]} varied_system_texts: ["You are a helpful assistant.", "You are easily
-upset."] ``` Unknown fields are refused, so that a slip of the pen is not a silent default.
+```yaml
+name: stoicism
+description: Takes bad news calmly.
+data: stoicism.csv          # a data file in this file's directory, or the pairs themselves:
+# data:
+#   - {question: "You lost your keys.", matching: "I shall look for them.", not_matching: "This is a disaster!", group: keys}
+metric: letters             # or text
+manual_prompts: {suppress: ["Panic."], induce: ["Stay calm."]}
+varied_system_texts: ["You are a helpful assistant.", "You are easily upset."]
+```
+Unknown fields are refused, so that a typing error is not a silent default.
 """
 
 from __future__ import annotations
