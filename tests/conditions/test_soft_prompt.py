@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.toy_models import random_model, toy_persona
-from workbench.conditions import SoftPrompt
+from workbench.conditions import PromptTuning, SoftPrompt
 from workbench.conditions.soft_prompt import _log_odds, nearest_tokens
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts
 from workbench.errors import UserError
@@ -48,7 +48,7 @@ def test_gradients_equal_finite_differences() -> None:
 @pytest.mark.parametrize(("sign", "side"), [("suppress", -1), ("induce", 1)])
 def test_training_moves_the_answers_its_way_and_is_seeded(sign: str, side: int) -> None:
     contexts = make_contexts(MODEL, toy_persona().split().search, metric="text")  # a random model cannot bind letters
-    fit = lambda: SoftPrompt.fit(MODEL, contexts, sign, length=4, steps=25, batch=8, rate=0.1)  # noqa: E731
+    fit = lambda: SoftPrompt.fit(MODEL, contexts, sign, length=4, training=PromptTuning(steps=25, batch=8, rate=0.1))  # noqa: E731
     trained = fit()
     assert side * trained.answer(MODEL, contexts).log_odds.mean() > side * answer(MODEL, contexts).log_odds.mean() + 0.3
     assert trained.cost.backward > 0 and trained.prompt is None

@@ -14,7 +14,7 @@ import torch
 from tests.support.toy_models import random_model
 from tests.support.toy_sae import toy_sae
 from workbench.errors import UserError
-from workbench.latents import describe_latents
+from workbench.latents import LatentCardOptions, describe_latents
 from workbench.latents import latent_cards as module
 from workbench.models import Site, runner_for
 from workbench.plots.svg import histogram_svg
@@ -48,7 +48,8 @@ def plain(texts, latents):
 @pytest.fixture(scope="module")
 def cards():
     directions = {"axis": Axis(toy_sae().W_dec[2], Site(1)), "elsewhere": Axis(torch.ones(32), Site(0))}
-    return describe_latents(random_model(), toy_sae("toy/1"), [0, 2, 3], TEXTS, directions, {2: "plain speech"}, "a colleague", top=4)
+    named = LatentCardOptions({2: "plain speech"}, "a colleague")
+    return describe_latents(random_model(), toy_sae("toy/1"), [0, 2, 3], TEXTS, directions, top=4, options=named)
 
 
 def test_density_histogram_and_examples_are_those_of_plain_passes(cards):
@@ -116,7 +117,7 @@ def test_a_stream_of_ids_gives_the_same_cards_as_texts():
 def test_they_are_strict_json_and_show_hostile_tokens_as_text(cards):
     json.dumps(cards.to_file().to_json(), allow_nan=False)
     assert len(cards.table) == 3 and "3 latents of toy" in repr(cards)
-    hostile = describe_latents(random_model(), toy_sae(), [0], TEXTS, labels={0: "</table><script>x</script>"})
+    hostile = describe_latents(random_model(), toy_sae(), [0], TEXTS, options=LatentCardOptions({0: "</table><script>x</script>"}))
     seen: list[str] = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: seen.append(tag)

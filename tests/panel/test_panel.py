@@ -9,7 +9,7 @@ import pytest
 
 import workbench as wb
 from workbench.attribution import AttributionProblem, AttributionTarget, GradientXInput, TokenRemoval
-from workbench.panel import Panel, prompt_reader
+from workbench.panel import Panel, PanelOptions, prompt_reader
 
 PROMPT = "be blunt and critical"
 
@@ -116,7 +116,7 @@ def test_messages_that_make_no_sense_are_passed_over(panel):
 
 
 def test_two_prompts_are_compared_on_the_same_contexts(organism, latents, contexts):
-    panel = make(organism, latents, contexts, prompt=PROMPT, compare="you are a friendly helper")
+    panel = make(organism, latents, contexts, prompt=PROMPT, options=PanelOptions(compare="you are a friendly helper"))
     a, b = panel.last
     means = (b.with_prompt - a.with_prompt).mean(axis=0)
     assert [row["mean"] for row in panel.difference] == pytest.approx(means.tolist(), rel=1e-3, abs=1e-6) and panel.comparing

@@ -29,7 +29,7 @@ from workbench.conditions.no_prompt import NoPrompt
 from workbench.conditions.prompt import Prompt
 from workbench.conditions.random_text import RandomText
 from workbench.conditions.random_tokens import RandomTokens
-from workbench.conditions.soft_prompt import SoftPrompt
+from workbench.conditions.soft_prompt import PromptTuning, SoftPrompt
 from workbench.conditions.steering import Steering
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "ManualPrompts",
     "NoPrompt",
     "Prompt",
+    "PromptTuning",
     "RandomText",
     "RandomTokens",
     "SearchContext",

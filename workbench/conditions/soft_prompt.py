@@ -32,6 +32,21 @@ from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.personas import Sign, Split
 
 
+@dataclass(frozen=True)
+class PromptTuning:
+    """How vectors are trained.
+
+    Attributes:
+        steps: Steps of Adam.
+        batch: Contexts a step.
+        rate: Learning rate in units of the embeddings' mean length.
+    """
+
+    steps: int = 100
+    batch: int = 16
+    rate: float = 0.02
+
+
 @dataclass(frozen=True, eq=False)
 class SoftPrompt(Condition):
     """vectors: float32 [prompt_pos d_model], in the residual stream before block 0. nearest: the nearest token of each, with its
@@ -51,25 +66,24 @@ class SoftPrompt(Condition):
         search: Split | Contexts,
         sign: Sign = "suppress",
         length: int = 8,
-        steps: int = 100,
-        batch: int = 16,
-        rate: float = 0.02,
         seed: int = 0,
         slot: Slot = "system",
+        training: PromptTuning | None = None,
     ) -> SoftPrompt:
-        """Trained on the search data. rate: Adam's learning rate in units of the embeddings' mean length. Same seed, same bits.
+        """`length` vectors trained on the search data. Same seed, same bits.
 
         Raises UserError for a length, number of steps or batch below 1.
         """
-        if min(length, steps, batch) < 1 or rate <= 0:
-            raise UserError(f"a soft prompt needs length, steps, batch and rate above 0, found {length}, {steps}, {batch}, {rate}")
+        t = training or PromptTuning()
+        if min(length, t.steps, t.batch) < 1 or t.rate <= 0:
+            raise UserError(f"a soft prompt needs length, steps, batch and rate above 0, found {length}, {t.steps}, {t.batch}, {t.rate}")
         runner, contexts = runner_for(model), as_contexts(model, search, slot)
         generator = torch.Generator().manual_seed(seed)
         vectors = _start(runner, length, generator).requires_grad_()
-        optimizer = torch.optim.Adam([vectors], lr=rate * float(vectors.detach().norm(dim=-1).mean()))
+        optimizer = torch.optim.Adam([vectors], lr=t.rate * float(vectors.detach().norm(dim=-1).mean()))
         with spending(runner, contexts) as receipt:
-            for _ in range(steps):
-                chosen = torch.randperm(len(contexts), generator=generator)[:batch].tolist()
+            for _ in range(t.steps):
+                chosen = torch.randperm(len(contexts), generator=generator)[:t.batch].tolist()
                 log_odds = _log_odds(runner, [contexts[i] for i in chosen], vectors)
                 loss = -torch.nn.functional.logsigmoid(signed(sign) * log_odds).mean()
                 optimizer.zero_grad()
@@ -77,7 +91,7 @@ class SoftPrompt(Condition):
                 optimizer.step()
         found = vectors.detach().clone()
         nearest = nearest_tokens(runner, found)
-        method = f"prompt tuning, {length} vectors, {steps} steps of {batch} contexts, seed {seed}; nearest tokens (cosine): "
+        method = f"prompt tuning, {length} vectors, {t.steps} steps of {t.batch} contexts, seed {seed}; nearest tokens (cosine): "
         method += " ".join(f"{visible(token)} ({cosine:.2f})" for token, cosine in nearest)
         return cls(found, nearest, method=method, cost=receipt.cost)
 

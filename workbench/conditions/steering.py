@@ -25,7 +25,7 @@ from workbench.conditions.capability_guard import CapabilityGuard
 from workbench.conditions.condition import Condition, as_contexts, signed, spending
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.contexts import Contexts, Slot
-from workbench.directions import Direction, find_directions
+from workbench.directions import Direction, LayerScanOptions, find_directions
 from workbench.forced_choice import Answers, answer
 from workbench.interventions import Positions, limit, steer
 from workbench.personas import Sign, Split
@@ -118,9 +118,10 @@ def _published(method: str, name: str) -> Callable[[BuildContext], list[Steering
 
     def build(context: BuildContext) -> list[Steering]:
         study, splits, s = context.study, context.splits, context.study.directions
-        texts = (s.rows, s.texts, s.contexts, study.slot, study.seed, study.protocol.orders)
+        sizes = {"n": s.rows, "n_texts": s.texts, "n_contexts": s.contexts, "slot": study.slot, "seed": study.seed}
+        options = LayerScanOptions(orders=study.protocol.orders)
         layer = (context.direction.site.layer,)
-        scan = find_directions(context.model, splits.train, splits.search, layer, (method,), *texts)
+        scan = find_directions(context.model, splits.train, splits.search, layer, (method,), **sizes, options=options)
         return [_tuned(Steering(scan.best, name=name), context)]
 
     return build

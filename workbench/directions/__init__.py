@@ -4,7 +4,7 @@ from workbench.directions.direction import Direction, random_directions
 from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, default_methods, register_direction_method
 from workbench.directions.direction_permutation_test import DirectionPermutationTest, direction_permutation_test
 from workbench.directions.labelled_cache import LabelledCache
-from workbench.directions.layer_scan import LayerScan, find_directions
+from workbench.directions.layer_scan import LayerScan, LayerScanOptions, find_directions
 from workbench.directions.vector_formats import (
     ControlVector,
     load_directions,
@@ -23,6 +23,7 @@ __all__ = [
     "DirectionPermutationTest",
     "LabelledCache",
     "LayerScan",
+    "LayerScanOptions",
     "default_methods",
     "direction_permutation_test",
     "find_directions",

@@ -128,22 +128,41 @@ class LayerScan:
         )
 
 
+@dataclass(frozen=True)
+class LayerScanOptions:
+    """What a sweep does beyond its sizes.
+
+    Attributes:
+        orders: Orders in which options are shown; with "original" the letter does not cancel.
+        gates: What a layer and method must show to be chosen.
+    """
+
+    orders: Orders = "both"
+    gates: SiteGates = GATES
+
+
 def find_directions(
-    model: Any, train: Split | LabelledCache, search: Split | LabelledCache, layers: Sequence[int] | None = None,
+    model: Any,
+    train: Split | LabelledCache,
+    search: Split | LabelledCache,
+    layers: Sequence[int] | None = None,
     methods: Sequence[str | DirectionMethod] | None = None,
-    n: int = 384, n_texts: int = TESTING_TEXTS, n_contexts: int = 24, slot: Slot = "system", seed: int = 0,
-    orders: Orders = "both", gates: SiteGates = GATES,
-) -> LayerScan:  # fmt: skip
+    n: int = 384,
+    n_texts: int = TESTING_TEXTS,
+    n_contexts: int = 24,
+    slot: Slot = "system",
+    seed: int = 0,
+    options: LayerScanOptions | None = None,
+) -> LayerScan:
     """Sweep layers (None: all) and methods; see the module's text. Signs: plus = more of the persona.
 
     train, search: splits, whose questions the model is run on, or activations that you already have (`LabelledCache`). Labelled caches
     as train data are what every method is fitted to. As search data they have no testing texts: `predicts` is nan then, and the best
     direction is the one of the highest AUC on them.
     n: rows of train data for each way of labelling. n_texts: testing texts. n_contexts: search contexts under each of them.
-    orders: in which options are shown; with "original" the letter does not cancel. gates: what a layer and method must show to be chosen.
     Raises UserError for an unknown method or layer, and where too few varied system texts are left to test on.
     """
-    runner = runner_for(model)
+    runner, options = runner_for(model), options or LayerScanOptions()
     cached = [given for given in (train, search) if isinstance(given, LabelledCache)]
     top = runner.shape.n_layers
     wanted = set(range(top)).intersection(*(given.layers(top) for given in cached)) if layers is None else layers
@@ -151,8 +170,8 @@ def find_directions(
     chosen = [_method(m) for m in (_default_methods(cached) if methods is None else methods)]
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
-    draw, kinds = ActivationSampler(runner, layers, slot, seed, orders), {m.labels for m in chosen}
-    return scan_sites(draw_scan_data(draw, train, search, kinds, n, n_texts, n_contexts), chosen, gates, seed)
+    draw, kinds = ActivationSampler(runner, layers, slot, seed, options.orders), {m.labels for m in chosen}
+    return scan_sites(draw_scan_data(draw, train, search, kinds, n, n_texts, n_contexts), chosen, options.gates, seed)
 
 
 @dataclass(frozen=True)

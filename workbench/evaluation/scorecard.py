@@ -18,7 +18,7 @@ from workbench.evaluation.open_answers import open_answers
 from workbench.evaluation.scorecard_metric import Scorecard, ScorecardMetric
 from workbench.evaluation.truthfulqa_scores import truthfulqa
 from workbench.evaluation.unrelated_text import perplexity
-from workbench.forced_choice import answer
+from workbench.forced_choice import Answers, answer
 from workbench.personas import DataQuestion, Item, Split
 from workbench.statistics import rate_interval
 
@@ -46,15 +46,15 @@ def evaluate(
     seed: int = 0,
 ) -> Scorecard:
     """The scorecard of a model on a split (at most n items), under a prompt or none. Edits that are on (`condition.edit(model)`) act."""
-    extras, found = extras or ScorecardExtras(), []
+    extras, found, choice = extras or ScorecardExtras(), [], _ForcedChoice(model, prompt, slot, n, seed)
     if split.persona.letters is not None:
-        found += _letters(model, split, prompt, slot, n, seed)
-    found += _text(model, split, prompt, slot, n, seed)
+        found += choice.by_letter(split)
+    found += choice.by_text(split)
     if split.persona.true_items:
         true = replace(split, name="true statements", items=split.persona.true_items)
-        found.append(_choice(model, true, None, prompt, slot, n, seed, "true statements", "agrees with statements that are true, as it should"))
+        found.append(choice.measure(true, None, "true statements", "agrees with statements that are true, as it should"))
     if extras.capability is not None:
-        found.append(_choice(model, extras.capability, "letters", prompt, slot, n, seed, "capability", "correct option, both orders"))
+        found.append(choice.measure(extras.capability, "letters", "capability", "correct option, both orders"))
     if extras.texts:
         found.append(perplexity(model, extras.texts, prompt, slot))
     if extras.truthful:
@@ -64,28 +64,42 @@ def evaluate(
     return Scorecard(tuple(found), f"{split.persona.name}, {split.name}: {prompt or 'no prompt'}")
 
 
-def _letters(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[ScorecardMetric]:
-    """The persona by letter, and how far the model leans on the first one."""
-    answers = answer(model, make_contexts(model, split, slot, "letters", "both", n, seed), prompt)
-    first = answers.chose_matching == answers.matching_first
-    return [
-        ScorecardMetric(
-            "letters", rate_interval(answers.chose_matching, answers.group), 0.5, "persona's option chosen by letter, both orders of every item"
-        ),
-        ScorecardMetric("first option", rate_interval(first, answers.group), 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
-    ]
+@dataclass(frozen=True)
+class _ForcedChoice:
+    """How forced choices are read: under a prompt or none, on at most n items of a split."""
 
+    model: Any
+    prompt: str | None
+    slot: Slot
+    n: int | None
+    seed: int
 
-def _text(model: Any, split: Split, prompt: str | None, slot: Slot, n: int | None, seed: int) -> list[ScorecardMetric]:
-    """The choice by the options' texts. Items of which one option is the beginning of the other cannot be compared: they are counted as
-    missing; where that is all of them, there is no such metric."""
-    asked = split if n is None else split.take(n, seed)
-    told = replace(asked, items=tuple(item for item in asked.items if _comparable(model, asked, item, slot)))
-    if not told.items:
-        return []
-    meaning = f"persona's answer likelier, whole answers by {split.persona.normalization}"
-    found = _choice(model, told, "text", prompt, slot, None, seed, "text", meaning)
-    return [replace(found, missing=len(asked.items) - len(told.items))]
+    def answers(self, split: Split, kind: Kind | None) -> Answers:
+        return answer(self.model, make_contexts(self.model, split, self.slot, kind, "both", self.n, self.seed), self.prompt)
+
+    def measure(self, split: Split, kind: Kind | None, name: str, meaning: str) -> ScorecardMetric:
+        answers = self.answers(split, kind)
+        return ScorecardMetric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
+
+    def by_letter(self, split: Split) -> list[ScorecardMetric]:
+        """The persona by letter, and how far the model leans on the first one."""
+        answers = self.answers(split, "letters")
+        first = answers.chose_matching == answers.matching_first
+        chosen, leaning = (rate_interval(values, answers.group) for values in (answers.chose_matching, first))
+        return [
+            ScorecardMetric("letters", chosen, 0.5, "persona's option chosen by letter, both orders of every item"),
+            ScorecardMetric("first option", leaning, 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
+        ]
+
+    def by_text(self, split: Split) -> list[ScorecardMetric]:
+        """The choice by the options' texts. Items of which one option is the beginning of the other cannot be compared: they are counted
+        as missing; where that is all of them, there is no such metric."""
+        asked = split if self.n is None else split.take(self.n, self.seed)
+        told = replace(asked, items=tuple(item for item in asked.items if _comparable(self.model, asked, item, self.slot)))
+        if not told.items:
+            return []
+        found = replace(self, n=None).measure(told, "text", "text", f"persona's answer likelier, whole answers by {split.persona.normalization}")
+        return [replace(found, missing=len(asked.items) - len(told.items))]
 
 
 def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
@@ -94,13 +108,6 @@ def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
     except AnswersNotComparable:
         return False
     return True
-
-
-def _choice(
-    model: Any, split: Split, kind: Kind | None, prompt: str | None, slot: Slot, n: int | None, seed: int, name: str, meaning: str
-) -> ScorecardMetric:
-    answers = answer(model, make_contexts(model, split, slot, kind, "both", n, seed), prompt)
-    return ScorecardMetric(name, rate_interval(answers.chose_matching, answers.group), 0.5, meaning)
 
 
 def _open(model: Any, split: Split, prompt: str | None, slot: Slot, extras: ScorecardExtras) -> list[ScorecardMetric]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -127,28 +127,41 @@ class LatentCards:
         return f"<p>{escape(repr(self))}</p>" + "".join(card._repr_html_() for card in self.cards)
 
 
+@dataclass(frozen=True)
+class LatentCardOptions:
+    """What is written on cards besides what is measured.
+
+    Attributes:
+        labels: Names of latents, by number.
+        label_source: Who named them.
+        about: The corpus in words; empty: its number of tokens.
+    """
+
+    labels: Mapping[int, str] = field(default_factory=dict)
+    label_source: str = "the user"
+    about: str = ""
+
+
 def describe_latents(
     model: Any,
     sae: Sae,
     latents: Sequence[int],
     corpus: Iterable[str | Sequence[int]],
     directions: Mapping[str, Any] | None = None,
-    labels: Mapping[int, str] | None = None,
-    label_source: str = "the user",
     cache: str | Path | None = None,
     top: int = 6,
-    about: str = "",
+    options: LatentCardOptions | None = None,
 ) -> LatentCards:
     """Cards of these latents. corpus: texts or token ids. directions: by name, with `unit` and `site`; only those at the autoencoder's site are
     compared. cache: a Parquet file that is used again for the same model, autoencoder, latents and corpus (the corpus is then a
-    sequence), and written otherwise. about: the corpus in words. Raises UserError for latents that do not exist or a corpus without text."""
-    runner = runner_for(model)
+    sequence), and written otherwise. top: examples a latent. Raises UserError for latents that do not exist or a corpus without text."""
+    runner, options = runner_for(model), options or LatentCardOptions()
     sae.check(runner)
     sae.pre_activations(torch.zeros(1, sae.d_in), list(latents))  # refuses latents that do not exist, before anything is read
     frame = _cached(runner, sae, latents, corpus, top, cache)
     near = _nearest(sae, list(latents), directions or {})
-    cards = [_card(runner, sae, row, near[row.latent], (labels or {}).get(row.latent, ""), label_source) for row in frame.itertuples()]
-    return LatentCards(sae.name, sae.site.name, about or f"{int(frame['n_tokens'].iloc[0]):,} tokens", tuple(cards))
+    cards = [_card(runner, sae, row, near[row.latent], options.labels.get(row.latent, ""), options.label_source) for row in frame.itertuples()]
+    return LatentCards(sae.name, sae.site.name, options.about or f"{int(frame['n_tokens'].iloc[0]):,} tokens", tuple(cards))
 
 
 def _cached(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any], top: int, cache: str | Path | None) -> pd.DataFrame:

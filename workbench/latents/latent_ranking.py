@@ -154,6 +154,21 @@ class LatentRanking:
         return html_table(self.table, caption=f"Latents of {self.sae} at {self.site} that go with {self.persona}") + notes
 
 
+@dataclass(frozen=True)
+class LatentRankingOptions:
+    """What a ranking of latents does beyond its sizes.
+
+    Attributes:
+        least: Smallest fraction of the rows in which a latent must be active to be considered.
+        orders: Orders in which options are shown.
+        texts: Train questions on which density and the reconstruction check are read.
+    """
+
+    least: float = 0.01
+    orders: Orders = "both"
+    texts: int = 200
+
+
 def rank_latents(
     model: Any,
     sae: Sae,
@@ -162,31 +177,28 @@ def rank_latents(
     labels: Labels = "choice_within",
     rule: Rule = "effect",
     n: int = 384,
-    least: float = 0.01,
     slot: Slot = "system",
     seed: int = 0,
-    orders: Orders = "both",
-    texts: int = 200,
+    options: LatentRankingOptions | None = None,
 ) -> LatentRanking:
     """The latents that tell the persona best; see the module's text. train: a split, whose questions the model is run on, or activations
     that you already have (`LabelledCache`; labels "choice_within" needs its `contexts`; no reconstruction check and no density then).
-    n: rows of data. least: smallest fraction of rows considered. orders: of the options. texts: train questions on which density and
-    the reconstruction check are read.
+    n: rows of data.
 
     UserError where SAE and model do not fit, for an unknown rule, k below 1, or when no latent tells anything.
     """
     if rule not in ("effect", "percentile") or k < 1:
         raise UserError(f"expected rule 'effect' or 'percentile' and k of at least 1, found {rule!r} and {k}")
-    runner = runner_for(model)
+    runner, options = runner_for(model), options or LatentRankingOptions()
     sae.check(runner)
     if sae.site.hook != "resid_post":
         raise UserError(f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}")
-    rows = _encode(ActivationSampler(runner, [sae.site.layer], slot, seed, orders), sae, train, labels, n)
-    chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, least, k)
+    rows = _encode(ActivationSampler(runner, [sae.site.layer], slot, seed, options.orders), sae, train, labels, n)
+    chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, options.least, k)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
     if not chosen:
         raise UserError(f"no latent of SAE {sae.name!r} tells {persona} on these {len(rows.shown)} rows")
-    check = None if isinstance(train, LabelledCache) else check_sae(sae, runner, context_texts(runner, train, texts, slot, seed))
+    check = None if isinstance(train, LabelledCache) else check_sae(sae, runner, context_texts(runner, train, options.texts, slot, seed))
     described = tuple(_describe(runner, sae, i, rows, check) for i in chosen)
     return LatentRanking(persona, sae.name, sae.site.name, labels, rule, described, check)
 

@@ -5,7 +5,7 @@ Sources: the config.json of meta-llama/Llama-3.1-8B-Instruct, Qwen/Qwen2.5-7B-In
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -27,18 +27,22 @@ class ModelSizes:
     architecture: str = ""
 
 
-def _gated(layers: int, d: int, heads: int, kv: int, d_head: int, mlp: int, vocab: int, n_ctx: int, tied: bool, small: int) -> ModelSizes:
-    """A gated-MLP transformer. small: norms and biases of one block."""
-    block = 2 * d * d_head * (heads + kv) + 3 * d * mlp + small
-    parameters = layers * block + d + vocab * d * (1 if tied else 2)
-    shape = ModelShape(layers, d, heads, kv, d_head, vocab, n_ctx, block, tied)
-    return ModelSizes(shape, parameters, "the published config", "Gemma3ForCausalLM" if tied else "")
+def _gated(shape: ModelShape, d_mlp: int, small: int, architecture: str = "") -> ModelSizes:
+    """A gated-MLP transformer of a published config. shape: its `block_parameters` are filled in. small: norms and biases of one block."""
+    block = 2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads) + 3 * shape.d_model * d_mlp + small
+    embeddings = shape.d_vocab * shape.d_model * (1 if shape.tied else 2)
+    parameters = shape.n_layers * block + shape.d_model + embeddings
+    return ModelSizes(replace(shape, block_parameters=block), parameters, "the published config", architecture)
 
+
+_LLAMA = ModelShape(n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, d_head=128, d_vocab=128_256, n_ctx=131_072, block_parameters=0, tied=False)
+_QWEN = ModelShape(n_layers=28, d_model=3584, n_heads=28, n_kv_heads=4, d_head=128, d_vocab=152_064, n_ctx=32_768, block_parameters=0, tied=False)
+_GEMMA = ModelShape(n_layers=34, d_model=2560, n_heads=8, n_kv_heads=4, d_head=256, d_vocab=262_208, n_ctx=131_072, block_parameters=0, tied=True)
 
 KNOWN = {
-    "llama-3.1-8b-instruct": _gated(32, 4096, 32, 8, 128, 14_336, 128_256, 131_072, False, 2 * 4096),
-    "qwen2.5-7b-instruct": _gated(28, 3584, 28, 4, 128, 18_944, 152_064, 32_768, False, 2 * 3584 + 3584 + 2 * 512),
-    "gemma-3-4b-it": _gated(34, 2560, 8, 4, 256, 10_240, 262_208, 131_072, True, 4 * 2560 + 2 * 256),
+    "llama-3.1-8b-instruct": _gated(_LLAMA, 14_336, 2 * 4096),
+    "qwen2.5-7b-instruct": _gated(_QWEN, 18_944, 2 * 3584 + 3584 + 2 * 512),
+    "gemma-3-4b-it": _gated(_GEMMA, 10_240, 4 * 2560 + 2 * 256, "Gemma3ForCausalLM"),
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from workbench.attribution.attribution_targets import as_targets
@@ -34,14 +35,27 @@ LIVE_SECONDS = 1.0
 Live = Literal["auto"] | bool
 
 
+@dataclass(frozen=True)
+class PanelOptions:
+    """What a panel seldom needs to be told.
+
+    Attributes:
+        compare: The prompt in the second field; None: no second field until one is added.
+        seed: Of the questions that are drawn.
+    """
+
+    compare: str | None = None
+    seed: int = 0
+
+
 class Panel(anywidget.AnyWidget):
     """A text field whose prompt is read while one types: each token's effect on direction, latents and answer, the whole prompt's
     effect, and the probability of the answer that shows the persona; two prompts side by side.
 
     persona: a `Persona` or the name of one of the organism's; its search questions are used where no contexts are given.
     direction, latents: one, or several (`Direction`, `Latents`, `Latent`, objectives). contexts: those of an exact reading; `quick`:
-    how many of them, from different groups, a reading while typing takes. prompt, compare: what stands in the first and second
-    field. live: read while typing: always, never, or ("auto") where a reading takes less than a second.
+    how many of them, from different groups, a reading while typing takes. prompt: the text in the first field.
+    live: read while typing: always, never, or ("auto") where a reading takes less than a second.
     Raises UserError for missing contexts, targets that are none, or a `quick` below 1.
     """
 
@@ -63,27 +77,26 @@ class Panel(anywidget.AnyWidget):
         latents: Any = (),
         contexts: Contexts | None = None,
         prompt: str = "",
-        compare: str | None = None,
         quick: int = 4,
         live: Live = "auto",
-        seed: int = 0,
+        options: PanelOptions | None = None,
     ) -> None:
-        runner = runner_for(model)
+        runner, options = runner_for(model), options or PanelOptions()
         persona = load_persona(persona) if isinstance(persona, str) else persona
         if contexts is None:
-            contexts = _contexts(runner, persona, seed)
+            contexts = _contexts(runner, persona, options.seed)
         if quick < 1 or not len(contexts):
             raise UserError(f"expected at least one context and quick of at least 1, found {len(contexts)} and {quick}")
         members = [*_several(direction), *_several(latents)]
-        self.bench = PromptReader(runner, contexts, contexts.per_group(quick, seed), as_targets(members))
+        self.bench = PromptReader(runner, contexts, contexts.per_group(quick, options.seed), as_targets(members))
         self._labels = {item.name: item.label for item in members if getattr(item, "label", "")}
         self._live = live
         self._seconds_per_token: float | None = None
         self._read: list[PromptReading | None] = [None, None]
         self._kept: list[DisplayHandle] = []
-        super().__init__(about=self._about(persona), readings=[_blank(prompt), _blank(compare or "")], comparing=compare is not None)
+        super().__init__(about=self._about(persona), readings=[_blank(prompt), _blank(options.compare or "")], comparing=options.compare is not None)
         self.on_msg(self._on_message)
-        for side, text in enumerate((prompt, compare)):
+        for side, text in enumerate((prompt, options.compare)):
             if text:
                 self._answer(side, text, "", "read")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from workbench.attribution import AttributionOptions, SideEffects, attribute, side_effects
 from workbench.contexts import Contexts, encode_prompt
-from workbench.latents import describe_latents
+from workbench.latents import LatentCardOptions, describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
 from workbench.runs import write_run_file, write_table
 from workbench.sae import context_texts, read_corpus
@@ -83,7 +83,7 @@ def write_cards(context: StudyContext, latents: list[int]) -> None:
         about = f"{len(corpus)} of the train questions, bare or under a varied system text, with one of their answers"
     assert context.material.sae is not None and context.directions is not None
     cache, known = context.directory.file("cards.parquet"), {"direction": context.directions.best}
-    found = describe_latents(context.model, context.material.sae, latents, corpus, known, cache=cache, about=about)
+    found = describe_latents(context.model, context.material.sae, latents, corpus, known, cache=cache, options=LatentCardOptions(about=about))
     write_run_file(context.directory.file("cards.json"), found.to_file())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workbench.directions import Direction, LayerScan, find_directions, load_directions, random_directions, save_directions
+from workbench.directions import Direction, LayerScan, LayerScanOptions, find_directions, load_directions, random_directions, save_directions
 from workbench.errors import UserError
 from workbench.runs import write_run_file
 from workbench.study.context import ChosenDirections, StudyContext
@@ -70,7 +70,7 @@ def scan(material: Material) -> LayerScan:
         n_contexts=s.contexts,
         slot=study.slot,
         seed=study.seed,
-        orders=study.protocol.orders,
+        options=LayerScanOptions(orders=study.protocol.orders),
     )
 
 

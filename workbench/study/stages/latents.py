@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from workbench.latents import LatentRanking, rank_latents
+from workbench.latents import LatentRanking, LatentRankingOptions, rank_latents
 from workbench.runs import read_run_file, write_run_file
 from workbench.schema import LatentsFile
 from workbench.study.context import StudyContext
@@ -31,7 +31,8 @@ class LatentsStage(Stage):
 def ranked_latents(material: Material) -> LatentRanking:
     """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
     study = material.study
-    options: dict[str, Any] = {"k": study.latents, "slot": study.slot, "seed": study.seed, "orders": study.protocol.orders}
+    asked: dict[str, Any] = {"k": study.latents, "n": study.directions.rows, "slot": study.slot, "seed": study.seed}
     if study.protocol.latents == "percentile":
-        options |= {"rule": "percentile", "labels": "answer"}
-    return rank_latents(material.model, material.sae, material.splits.train, n=study.directions.rows, texts=study.attribution.texts, **options)
+        asked |= {"rule": "percentile", "labels": "answer"}
+    options = LatentRankingOptions(orders=study.protocol.orders, texts=study.attribution.texts)
+    return rank_latents(material.model, material.sae, material.splits.train, options=options, **asked)
