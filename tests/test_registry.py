@@ -175,7 +175,7 @@ def test_what_is_a_control_of_what():
     """The claims of a verdict and their controls, written down by hand; constant answers and steering are shown and control nothing."""
     controls = {claim: {k.kind for k in CONDITION_KINDS.values() if claim in k.control_of} for claim in CLAIMS}
     assert controls == {
-        "works": {"random_prompt", "random_text"},
+        "works": {"random_prompt", "random_text", "neutral_text"},
         "optimizer_matters": {"random_search", "random_updates"},
         "direction_is_specific": {"random_direction"},
     }
@@ -247,9 +247,9 @@ def test_the_words_of_the_contract_are_registered():
         "none constant_answer manual random_prompt random_text random_search random_direction random_updates resga saega answer_objective gcg "
         "steering latent_clamp soft_prompt llm_proposed few_shot warm_start"
     )
-    assert set(CONDITION_KINDS) == set(kinds.split())
+    assert set(CONDITION_KINDS) == {*kinds.split(), "neutral_text"}
     assert all(entry.kind in CONDITION_KINDS for entry in STUDY_CONDITIONS.values())
-    usual = "constant_answer manual random_tokens random_text resga saega answer_objective random_direction random_search steering"
+    usual = "constant_answer manual random_tokens neutral_text random_text resga saega answer_objective random_direction random_search steering"
     assert " ".join(default_conditions()) == usual
     shown = {"resga": "RESGA", "random_direction 2": "random direction 2", "gcg": "GCG", "epo": "EPO", "always A": "always A"}
     assert {name: label(name) for name in shown} == shown

@@ -1,8 +1,9 @@
 """The comparison of conditions on held-out questions, each read once.
 
 1. Contexts of the split are made once, every item in both option orders; every condition answers all of them.
-2. Each condition's figures, its paired difference to the baseline and to the best manual prompt (entries.py). Which manual
-   prompt is best was decided on *selection*; without such a figure the first one stands, never the one that looks best here.
+2. Each condition's figures, its paired difference to the baseline, to the best manual prompt and to the mean of the neutral sentences
+   (condition_results.py). Which manual prompt is best was decided on *selection*; without such a figure it is the first one, never the
+   one that looks best here.
 3. Holm over the primary conditions, which are named before anything is read.
 4. Whatever was asked to be watched beside the effect (`collateral`) is measured for every condition.
 """
@@ -13,15 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from workbench import html_text
 from workbench.comparison.condition_results import ConditionResult, make_entry, with_differences, with_holm
-from workbench.conditions import CONDITION_KINDS, Condition, NoPrompt, Prompt
+from workbench.conditions import CONDITION_KINDS, Condition, MeanOfPrompts, NoPrompt, Prompt
 from workbench.conditions.condition import signed
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import package
 from workbench.models import runner_for
 from workbench.personas import Sign, Split
 from workbench.schema import ComparisonFile, SplitEntry
@@ -41,7 +44,8 @@ _SHOWN = (
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """Conditions on one split. entries: in the order given, the baseline first. primary: names that Holm's correction covers.
-    splits: of the study, as {name: {n, groups, hash}}."""
+    splits: of the study, as {name: {n, groups, hash}}. manual, neutral: names of the best manual prompt and of the mean of the neutral
+    sentences, where there are such."""
 
     entries: tuple[ConditionResult, ...]
     persona: str
@@ -55,6 +59,7 @@ class Comparison:
     baseline: str
     manual: str | None
     primary: tuple[str, ...]
+    neutral: str | None = None
 
     def __getitem__(self, name: str) -> ConditionResult:
         for entry in self.entries:
@@ -64,10 +69,11 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, its rates on
+        """One row a condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, the shift against the mean of
+        the neutral sentences (beyond_neutral), its rates on
         the questions it was found and chosen with (beside `rate`: the optimism of choosing), what it cost (token-layers, operations,
         model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona."""
-        return pd.DataFrame([_row(entry, self.baseline) for entry in self.entries])
+        return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -116,6 +122,7 @@ class Comparison:
             split=self.split,
             splits={name: SplitEntry(**facts) for name, facts in self.splits.items()},
             baseline=self.baseline,
+            neutral=self.neutral,
             primary=list(self.primary),
             warnings=list(self.warnings),
             conditions=[entry.to_entry() for entry in self.entries],
@@ -193,9 +200,9 @@ def compare(
     )
     _check_names(names, baseline, primary)
     contexts = make_contexts(model, split, slot, metric, options.orders, seed=options.seed)
-    entries = [_measure(model, condition, contexts, options.level, options.collateral or {}) for condition in chosen]
-    manual = _best_manual(chosen)
-    others = [baseline] if manual is None or manual == baseline else [baseline, manual]
+    entries = _measure_all(model, chosen, contexts, options)
+    manual, neutral = _best_manual(chosen), next((c.name for c in chosen if isinstance(c, MeanOfPrompts)), None)
+    others = list(dict.fromkeys(name for name in (baseline, manual, neutral) if name is not None))
     entries = with_holm(with_differences(entries, others, options.level, options.seed), primary)
     facts = {s.name: split_facts(s) for s in (*options.splits, split)}
     name = options.model_name or _model_name(model)
@@ -212,12 +219,37 @@ def compare(
         baseline,
         manual,
         primary,
+        neutral,
     )
 
 
 def split_facts(split: Split) -> dict[str, Any]:
     """A split as comparison.json names it: items, groups, and the hash of its content."""
     return {"n": len(split), "groups": len(set(split.groups)), "hash": split.hash}
+
+
+def _measure_all(model: Any, chosen: Sequence[Condition], contexts: Contexts, options: ComparisonOptions) -> list[ConditionResult]:
+    """Every condition's figures; a mean of prompts is made of its members' answers, each measured once."""
+    done: dict[int, ConditionResult] = {}
+
+    def measured(condition: Condition) -> ConditionResult:
+        if id(condition) not in done:
+            members = [measured(member) for member in condition.members] if isinstance(condition, MeanOfPrompts) else []
+            done[id(condition)] = (
+                _mean(condition, members, contexts, options.level)
+                if members
+                else _measure(model, condition, contexts, options.level, options.collateral or {})
+            )
+        return done[id(condition)]
+
+    return [measured(condition) for condition in chosen]
+
+
+def _mean(condition: Condition, members: Sequence[ConditionResult], contexts: Contexts, level: float) -> ConditionResult:
+    """The mean of the members' log-odds in every context, and of what else they move."""
+    answers = package(contexts, np.mean([member.answers.log_odds for member in members], axis=0))
+    off_target = {name: float(np.mean([member.collateral[name] for member in members])) for name in members[0].collateral}
+    return replace(make_entry(condition, answers, contexts.metric == "letters", level), collateral=off_target)
 
 
 def _measure(model: Any, condition: Condition, contexts: Contexts, level: float, collateral: OffTargetMeasures) -> ConditionResult:
@@ -280,13 +312,15 @@ def _line(entry: ConditionResult, baseline: str) -> str:
     return f"{line}, shift {moved.estimate:+.2f} [{moved.low:+.2f}, {moved.high:+.2f}] nats, p {shift.log_odds.p:.2g}"
 
 
-def _row(entry: ConditionResult, baseline: str) -> dict[str, Any]:
-    condition, shift = entry.condition, entry.difference(baseline)
+def _row(entry: ConditionResult, baseline: str, neutral: str | None) -> dict[str, Any]:
+    condition, shift, beyond = entry.condition, entry.difference(baseline), entry.difference(neutral) if neutral else None
     row: dict[str, Any] = {"condition": entry.name, "kind": condition.kind}
     row |= _with_ends("rate", entry.rate) | _with_ends("log_odds", entry.log_odds)
     if shift is not None:
         row |= _with_ends("shift", shift.log_odds.interval)
         row |= {"p": shift.log_odds.p, "p_adjusted": shift.log_odds_p_adjusted, "rate_difference": shift.rate.value}
+    if beyond is not None:
+        row |= _with_ends("beyond_neutral", beyond.log_odds.interval)
     row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "cross_entropy": entry.cross_entropy}
     row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
     row |= condition.cost.to_json()

@@ -1,8 +1,9 @@
 """One condition's figures on one split: rates, log-odds, differences to other conditions, and what stands in comparison.json.
 
 1. Rate of the matching answer with Wilson's clustered interval; mean log-odds and mean probability with t intervals.
-2. Difference to the baseline and to the best manual prompt, paired over the same contexts: of the rates (`value`) and of the
-   log-odds. Shifts are judged in log-odds, because a rate of 0.9 has no room above; the rate's own p is given beside it.
+2. Difference to the baseline, to the best manual prompt and to the mean of the neutral sentences, paired over the same contexts:
+   of the rates (`value`) and of the log-odds. Shifts are judged in log-odds, because a rate of 0.9 has no room above; the rate's
+   own p is given next to it.
 3. Holm's correction runs over the conditions named primary, over their differences to the same condition; others have none.
 """
 

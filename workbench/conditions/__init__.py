@@ -25,6 +25,7 @@ from workbench.conditions.gepa_proposed import GEPAProposed
 from workbench.conditions.latent_clamp import LatentClamp
 from workbench.conditions.llm_proposed import LLMProposed
 from workbench.conditions.manual_prompts import ManualPrompts
+from workbench.conditions.neutral_text import NEUTRAL_MEAN, MeanOfPrompts, neutral_texts
 from workbench.conditions.no_prompt import NoPrompt
 from workbench.conditions.prompt import Prompt
 from workbench.conditions.random_text import RandomText
@@ -36,6 +37,7 @@ __all__ = [
     "CLAIMS",
     "CONDITION_KINDS",
     "GROUPS",
+    "NEUTRAL_MEAN",
     "STUDY_CONDITIONS",
     "BuildContext",
     "CapabilityGuard",
@@ -47,6 +49,7 @@ __all__ = [
     "LLMProposed",
     "LatentClamp",
     "ManualPrompts",
+    "MeanOfPrompts",
     "NoPrompt",
     "Prompt",
     "PromptTuning",
@@ -63,6 +66,7 @@ __all__ = [
     "default_primary",
     "few_shot",
     "kind_label",
+    "neutral_texts",
     "register_kind",
     "register_study_condition",
     "search_objectives",

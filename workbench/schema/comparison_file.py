@@ -81,7 +81,8 @@ class SplitEntry(Entry):
 
 
 class ComparisonFile(RunFile):
-    """comparison.json. split: the one that was read; splits: all of the study."""
+    """comparison.json. split: the one that was read; splits: all of the study. neutral: name of the mean of the neutral
+    sentences, which every condition has a difference to."""
 
     persona: str
     model: str
@@ -92,6 +93,7 @@ class ComparisonFile(RunFile):
     split: str = "test"
     splits: dict[str, SplitEntry]
     baseline: str = "no prompt"
+    neutral: str | None = None
     primary: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     conditions: list[ConditionEntry]

@@ -30,6 +30,7 @@ import torch
 
 from workbench.attribution.attribute import CIRCUIT_CONTEXTS
 from workbench.conditions import CONDITION_KINDS, STUDY_CONDITIONS, SearchRecipe
+from workbench.conditions.neutral_text import NEUTRAL_SENTENCES
 from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.directions.layer_scan import HELD_OUT_ROWS
 from workbench.errors import UserError
@@ -406,7 +407,8 @@ class _Counts:
         frontiers = max(0, stages_before - 1)
         steering = sum(CONDITION_KINDS[STUDY_CONDITIONS[c].kind].group == "inside" for c in study.conditions)
         rows = select * (8 * frontiers + 4 * ("manual" in study.conditions)) + 7 * steering * (select + min(32, select) + 60)
-        several = {"random_direction": study.random_directions, "random_tokens": study.random_prompts, "random_text": study.random_prompts}
+        several = {"random_direction": study.random_directions, "neutral_text": len(NEUTRAL_SENTENCES)}
+        several |= dict.fromkeys(("random_tokens", "random_text"), study.random_prompts)
         conditions = 1 + sum(several.get(name, 1) for name in study.conditions)
         asked, answers = rows + conditions * (test + study.collateral.items), self.data.answers
         prose = conditions * sum(map(len, PROSE)) / 4

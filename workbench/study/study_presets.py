@@ -145,8 +145,8 @@ def _corrected(about: _Persona, layers: tuple[int, ...] | None, known: tuple[int
         directions=DirectionSettings(layers=layers or known, rows=512, texts=24, contexts=24),
         search=SearchSettings(method="epo", options=options, budget=Budget(steps=300), contexts=16, halving=0.25, lexicon="all"),
         conditions=(
-            "constant_answer", "manual", "random_tokens", "random_text", "resga", "saega", "answer_objective", "random_direction",
-            "random_search", "gcg", "steering", "few_shot",
+            "constant_answer", "manual", "random_tokens", "neutral_text", "random_text", "resga", "saega", "answer_objective",
+            "random_direction", "random_search", "gcg", "steering", "few_shot",
         ),
     )  # fmt: skip
 

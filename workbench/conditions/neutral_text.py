@@ -1,0 +1,114 @@
+"""Neutral written sentences: the placebo. Does any sentence that a person writes do it, whatever it says?
+
+1. The sentences say nothing about opinions, truth, doubt, or waiting. All of them answer every question, each a condition of its own.
+2. Their mean (of the log-odds, question by question) is one more condition, "neutral text": a comparison states every effect against
+   no prompt and against this mean, because a system text by itself can move the answer ("Today is Monday." moved a suggested answer
+   more than sentences written to).
+3. A model whose tokenizer does not hold the sentences (the organism's knows some hundred words) gets texts of its world's grammar,
+   filled with words that have no planted effect.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench.conditions.build_context import BuildContext
+from workbench.conditions.condition import Condition
+from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.prompt import Prompt
+from workbench.contexts import Contexts, encode_prompt
+from workbench.errors import UserError
+from workbench.forced_choice import Answers, package
+from workbench.models import runner_for
+from workbench.world import World
+
+#: What the model is for, how to write, a fact, and a remark on the conversation.
+NEUTRAL_SENTENCES = (
+    "You receive a question and write a reply.",
+    "Use plain words and ordinary punctuation.",
+    "The library on the main street opens at nine.",
+    "Each message here is at most a page long.",
+)
+#: The mean's name in a comparison.
+NEUTRAL_MEAN = "neutral text"
+
+
+@dataclass(frozen=True)
+class MeanOfPrompts(Condition):
+    """Several prompts as one condition: in every context the mean of their log-odds."""
+
+    members: tuple[Prompt, ...]
+    name: str = NEUTRAL_MEAN
+    kind: str = "neutral_text"
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise UserError("a mean of prompts needs at least one prompt")
+
+    @property
+    def method(self) -> str:  # type: ignore[override]
+        """How many prompts it is the mean of."""
+        return f"mean log-odds of {len(self.members)} neutral texts"
+
+    def answer(self, model: Any, contexts: Contexts) -> Answers:
+        """The mean of the members' log-odds in every context."""
+        return package(contexts, np.mean([member.answer(model, contexts).log_odds for member in self.members], axis=0))
+
+
+def neutral_texts(model: Any, contexts: Contexts, world_seed: int = 0) -> tuple[Condition, ...]:
+    """The neutral sentences that survive in the contexts' slot (on a model of few words: texts of its world), then their mean.
+
+    Args:
+        model: a loaded model.
+        contexts: where the sentences must survive decode -> encode.
+        world_seed: of the organism's world.
+
+    Raises:
+        UserError: neither a sentence nor a text of the world survives.
+
+    Example:
+        >>> [c.name for c in neutral_texts(model, contexts)]  # doctest: +SKIP
+        ['neutral text 0', 'neutral text 1', 'neutral text 2', 'neutral text 3', 'neutral text']
+    """
+    texts = _surviving(model, contexts, NEUTRAL_SENTENCES) or _surviving(model, contexts, _world_texts(world_seed))
+    if not texts:
+        raise UserError("no neutral sentence survives in this model's tokenizer and slot: leave out the condition 'neutral_text'")
+    prompts = tuple(Prompt(text, f"{NEUTRAL_MEAN} {i}", "neutral_text", "a neutral sentence") for i, text in enumerate(texts))
+    return *prompts, MeanOfPrompts(prompts)
+
+
+def _surviving(model: Any, contexts: Contexts, texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text for text in texts if _fits(model, contexts, text))
+
+
+def _fits(model: Any, contexts: Contexts, text: str) -> bool:
+    runner = runner_for(model)
+    try:
+        return text in runner.decode(encode_prompt(runner, contexts, text))
+    except UserError:
+        return False
+
+
+def _world_texts(seed: int) -> tuple[str, ...]:
+    """As many texts of the world's grammar as there are sentences, 4 to 10 words long, no word of which moves an answer."""
+    world, rng = World(seed), random.Random(f"neutral-texts-{seed}")
+    found: dict[str, None] = {}
+    while len(found) < len(NEUTRAL_SENTENCES):
+        text = world.sampler.text(rng)
+        if 4 <= len(text.split()) <= 10 and not any(world.effect_of(name, text) for name in world.personas):
+            found[text] = None
+    return tuple(found)
+
+
+def _build(context: BuildContext) -> tuple[Condition, ...]:
+    return neutral_texts(context.model, context.selection_contexts, context.study.data.world)
+
+
+register_kind(ConditionKind("neutral_text", "control", "neutral sentences written by a person", control_of=("works",)))
+register_study_condition(
+    StudyCondition("neutral_text", "neutral_text", "neutral written sentences and their mean: a placebo", _build, is_default=True, order=35)
+)
