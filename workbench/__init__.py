@@ -52,7 +52,7 @@ _PUBLIC = {
         "Optimizations",
         "search",
     ),
-    "workbench.interventions": ("clamp", "patch", "steer"),
+    "workbench.interventions": ("ablate", "clamp", "patch", "steer"),
     "workbench.conditions": (
         "ConstantAnswer",
         "Found",

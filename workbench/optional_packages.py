@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from workbench.errors import UserError
 
 #: The extras of pyproject.toml that a user installs by need.
-EXTRAS = ("notebook", "sweep", "lora", "gepa", "inspect")
+Extra = Literal["notebook", "sweep", "lora", "gepa", "inspect"]
 
 
 @contextmanager
-def needs_extra(extra: str, what: str) -> Iterator[None]:
+def needs_extra(extra: Extra, what: str) -> Iterator[None]:
     """Import optional packages inside this block.
 
     Args:
-        extra: one of `EXTRAS`, whose packages the block imports.
+        extra: an extra of pyproject.toml, whose packages the block imports.
         what: the subject of the error, for example "drawing figures".
 
     Raises:

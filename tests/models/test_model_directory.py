@@ -59,7 +59,8 @@ def _edit_weights(file: Path, change: Callable[[dict[str, Tensor]], None]) -> No
     save_file(weights, file, metadata={"format": "pt"})
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_refused(directory: Path, share: float) -> None:
     whole = (directory / "model.safetensors").read_bytes()

@@ -120,7 +120,8 @@ LETTERS = st.characters(categories=["Lu", "Ll", "Zs", "Nd"])
 TEXT = st.text(LETTERS, min_size=1, max_size=20).map(lambda text: " ".join(text.split())).filter(bool)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=TEXT, a=TEXT, b=TEXT, layout=st.sampled_from(LAYOUTS), first=st.booleans())
 def test_no_label_ever_becomes_an_answer(tmp_path: Path, question: str, a: str, b: str, layout: str, first: bool) -> None:
     """Whatever the texts: the planted ones come back, or the row is refused."""

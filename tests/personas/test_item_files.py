@@ -221,7 +221,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_items(tmp_path / "no.json")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200), suffix=st.sampled_from([".json", ".jsonl", ".csv", ".yaml"]))
 def test_any_bytes_are_rows_or_one_clear_line(tmp_path: Path, data: bytes, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
@@ -232,7 +233,8 @@ def test_any_bytes_are_rows_or_one_clear_line(tmp_path: Path, data: bytes, suffi
         assert "\n" not in str(error)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="[]{}:,-&*!|>'\"#\n \t%@`?0.a\u2028\x85~", max_size=40))
 def test_any_yaml_is_a_value_or_one_clear_line(tmp_path: Path, text: str) -> None:
     try:

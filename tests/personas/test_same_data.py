@@ -24,7 +24,7 @@ ROW = st.tuples(TEXT, TEXT, TEXT, TEXT)
 ROWS = st.lists(ROW, min_size=5, max_size=9, unique_by=lambda row: row[0])
 
 Rows = list[dict[str, str]]
-fixture = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fixture = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def rows_of(made: list[tuple[str, ...]]) -> Rows:
@@ -67,6 +67,7 @@ def csv_text(rows: Rows, ends: str = "\n", names: tuple[str, ...] = NAMES) -> st
     return file.getvalue()
 
 
+@pytest.mark.slow
 @fixture
 @given(made=ROWS, order=st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_keys_does_not_matter(tmp_path: Path, made: list[tuple[str, ...]], order: random.Random) -> None:
@@ -79,6 +80,7 @@ def test_the_order_of_rows_and_keys_does_not_matter(tmp_path: Path, made: list[t
     assert table == first
 
 
+@pytest.mark.slow
 @fixture
 @given(made=ROWS, ends=st.sampled_from(["\r\n", "\r"]))
 def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path: Path, made: list[tuple[str, ...]], ends: str) -> None:
@@ -99,6 +101,7 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path: Path, made: list
     assert seen(read(tmp_path / "a.yaml", "".join(f"- {json.dumps(row)}\n" for row in rows))) == first
 
 
+@pytest.mark.slow
 @fixture
 @given(made=ROWS)
 def test_the_unicode_form_does_not_matter(tmp_path: Path, made: list[tuple[str, ...]]) -> None:
@@ -113,6 +116,7 @@ def test_the_unicode_form_does_not_matter(tmp_path: Path, made: list[tuple[str, 
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @fixture
 @given(made=ROWS, at=st.integers(0, 4), half=st.sampled_from("\ud83d\udc00\udfff"), name=st.sampled_from(NAMES))
 def test_half_a_character_is_always_refused(tmp_path: Path, made: list[tuple[str, ...]], at: int, half: str, name: str) -> None:

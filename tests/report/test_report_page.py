@@ -133,7 +133,8 @@ def test_a_run_of_little_more_than_a_comparison_stands(make_run):
     assert prompts[0] in seen.words and "What this page lacks (10)" in seen.words
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["comparison.json", "latents.json", "direction.json", "attribution.json", "manifest.json", "search/frontier.json"]),
     value=json_values,

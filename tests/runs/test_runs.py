@@ -227,7 +227,8 @@ def test_tensor_files_that_are_broken_or_something_else_are_refused(tmp_path: Pa
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.none() | st.integers(0, 10_000))
 def test_a_damaged_tensor_file_is_read_whole_or_refused_in_words(
     tmp_path: Path, position: int, byte: int, cut: int | None

@@ -5,6 +5,7 @@ from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMe
 from workbench.directions.direction_permutation_test import DirectionPermutationTest, direction_permutation_test
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.directions.layer_scan import LayerScan, LayerScanOptions, find_directions
+from workbench.directions.semi_supervised import semi_supervised
 from workbench.directions.vector_formats import (
     ControlVector,
     load_directions,
@@ -33,6 +34,7 @@ __all__ = [
     "read_persona_vectors",
     "register_direction_method",
     "save_directions",
+    "semi_supervised",
     "write_gguf",
     "write_persona_vectors",
 ]  # fmt: skip

@@ -69,11 +69,6 @@ class LatentCard:
     label_source: str = ""
     neuronpedia: str | None = None
 
-    @property
-    def fires(self) -> bool:
-        """False where it was off on the whole corpus."""
-        return self.density > 0
-
     def _repr_html_(self) -> str:
         label = f"{self.label} (label: {self.label_source})" if self.label else "no label"
         facts = {

@@ -86,10 +86,7 @@ def search(
     key = _key(bench, objective, contexts, method, seed, batch_tokens)
     state = _first_state(bench, method, checkpoint, key)
     bench.memory.update(state.memory)
-    if state.chunk:
-        scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
-    elif batch_tokens is None and not fits_in_memory(runner, contexts, method.length, scorer.chunk):
-        scorer.plan(method.length, method.population, method.population * method.children)
+    _set_batch_size(scorer, method, state, fixed=batch_tokens is not None)
     already = Cost(**state.spent) if state.spent else Cost()
     call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.typical_length)
 
@@ -142,6 +139,14 @@ def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> Non
     state.chunk = (bench.scorer.chunk.tokens, bench.scorer.chunk.gradient_tokens)
     state.candidates += scored
     state.step += 1
+
+
+def _set_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fixed: bool) -> None:
+    """That of the resumed search; else, where none was given and the largest does not fit, as many tokens as the free memory holds."""
+    if state.chunk:
+        scorer.chunk.tokens, scorer.chunk.gradient_tokens = state.chunk
+    elif not fixed and not fits_in_memory(scorer.runner, scorer.contexts, method.length, scorer.chunk):
+        scorer.plan(method.length, method.population, method.population * method.children)
 
 
 def _first_state(bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpoint | None, key: str) -> SearchState:
