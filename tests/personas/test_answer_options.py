@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from workbench.errors import UserError
 from workbench.personas import read_items
-from workbench.personas.answer_options import label_of, options_on_lines, read_answers
+from workbench.personas.answer_options import options_on_lines, read_answers
 from workbench.personas.data_rows import DataRow
+from workbench.personas.option_labels import label_of
 
 LAYOUTS = (
     "{q}\n\nChoices:\n (A) {a}\n (B) {b}",
@@ -37,6 +38,37 @@ LAYOUTS = (
     "{q} [A] {a} [B] {b}",
     "{q} Choices: (A) {a} (B) {b}",
 )
+#: Other layouts and scripts, with the names that the answers have there.
+OTHER_LAYOUTS = (
+    ("{q}\n**A** {a}\n**B** {b}", "A", "B"),
+    ("{q}\n**(A)** {a}\n**(B)** {b}", "(A)", "(B)"),
+    ("{q}\n`A` {a}\n`B` {b}", "A", "B"),
+    ("{q}\nA\n{a}\nB\n{b}", "A", "B"),
+    ("{q}\nA:\n{a}\nB:\n{b}", "A", "B"),
+    ("{q}\n### Option A\n{a}\n### Option B\n{b}", "Option A", "Option B"),
+    ("{q}\nA - {a}\nB - {b}", "A", "B"),
+    ("{q}\nA\t{a}\nB\t{b}", "A", "B"),
+    ("{q}\n> (A) {a}\n> (B) {b}", "(A)", "(B)"),
+    ("{q}\n(A): {a}\n(B): {b}", "(A)", "(B)"),
+    ("{q}\n(A.) {a}\n(B.) {b}", "A.", "B."),
+    ("{q}\n( A ) {a}\n( B ) {b}", "( A )", "( B )"),
+    ("{q}\n[[A]] {a}\n[[B]] {b}", "[[A]]", "[[B]]"),
+    ("{q} A: {a} / B: {b}", "A", "B"),
+    ("{q} (A) {a} or (B) {b}?", "(A)", "(B)"),
+    ("{q}\n0. {a}\n1. {b}", "0", "1"),
+    ("{q}\nI. {a}\nII. {b}", "I", "II"),
+    ("{q}\ni) {a}\nii) {b}", "(i)", "(ii)"),
+    ("{q}\n\u2460 {a}\n\u2461 {b}", "\u2460", "2"),
+    ("{q}\n(\u0410) {a}\n(\u0411) {b}", "(\u0410)", "(\u0411)"),  # Cyrillic A, Be
+    ("{q}\n\u0430) {a}\n\u0431) {b}", "\u0430", "\u0431"),
+    ("{q}\n(\u0410) {a}\n(\u0412) {b}", "(A)", "(B)"),  # Cyrillic letters that look like A and B
+    ("{q}\n(\u0391) {a}\n(\u0392) {b}", "(\u0391)", "(\u0392)"),  # Greek
+    ("{q}\n(\u0623) {a}\n(\u0628) {b}", "(\u0623)", "(\u0628)"),  # Arabic
+    ("{q}\n\uff08\uff21\uff09{a}\n\uff08\uff22\uff09{b}", "\uff08\uff21\uff09", "B"),  # full-width
+    ("{q}\n\uff21\uff0e{a}\n\uff22\uff0e{b}", "\uff21", "\uff22"),
+    ("{q}\nA\u3001{a}\nB\u3001{b}", "A", "B"),
+    ("{q}\n\u3010A\u3011{a}\n\u3010B\u3011{b}", "\u3010A\u3011", "\u3010B\u3011"),
+)
 NUMBERED = ("{q}\n1. {a}\n2. {b}", "{q}\n(1) {a}\n(2) {b}", "{q} (1) {a} (2) {b}")
 LABELS = ("({})", "{}", " {}", "{}.", "{})", "({}) ", "[{}]", "{}:", "Option {}")
 Q, A, B = "Is tea better than coffee?", "Yes, of course", "No, not at all"
@@ -58,6 +90,38 @@ def test_options_are_found_in_every_usual_layout_for_every_label(tmp_path: Path,
             assert item.question == Q, (layout, label)
             assert (item.matching, item.not_matching) == ((A, B) if first else (B, A)), (layout, label)
             assert item.matching_first is first
+
+
+@pytest.mark.parametrize(("layout", "first", "second"), OTHER_LAYOUTS)
+def test_other_layouts_and_scripts_are_read(tmp_path: Path, layout: str, first: str, second: str) -> None:
+    for names, texts in (((first, second), (A, B)), ((second, first), (B, A)), ((f"**{first}**", f"The answer is {second}"), (A, B))):
+        item = read_one(tmp_path / "a.json", layout.format(q=Q, a=A, b=B), *names)
+        assert (item.question, item.matching, item.not_matching) == (Q, *texts), names
+        assert item.matching_first is (texts == (A, B))
+
+
+NAMES = ("**A** **B**", "(X) (Y)", "[[A]] [[B]]", "<A> <B>", "(i) (ii)", "\u2460 \u2461", "\uff21 \uff22", "(\u0410) (\u0411)", "(0) (1)")
+
+
+@pytest.mark.parametrize("answers", [*(tuple(names.split()) for names in NAMES), ("The answer is A", "The answer is B")])
+@pytest.mark.parametrize("question", [Q, f"{Q}\n| A | {A} |\n| B | {B} |", f"{Q}\n<A>{A}</A>\n<B>{B}</B>"])
+def test_names_of_options_are_never_scored_as_answers(tmp_path: Path, question: str, answers: tuple[str, str]) -> None:
+    with pytest.raises(UserError, match="row 1, field"):
+        read_one(tmp_path / "a.json", question, *answers)
+
+
+def test_a_field_of_options_must_agree_with_the_question(tmp_path: Path) -> None:
+    listed = f"{Q}\n(A) {A}\n(B) {B}"
+    item = read_one(tmp_path / "a.json", listed, "A", "B", choices=[A, B])
+    assert (item.question, item.matching) == (Q, A)
+    for question, options, message in (
+        (listed, [B, A], "in another order than their own field"),
+        (Q, [f"B. {B}", f"A. {A}"], "the option B comes before A"),
+        (Q, {"yes": A, "no": B}, "expected the options A and B, found 'yes, no'"),
+        (Q, {"label": ["A", "B"], "text": [A, B]}, "expected the options A and B, found 'label, text'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_one(tmp_path / "a.json", question, "A", "B", choices=options)
 
 
 @pytest.mark.parametrize("layout", NUMBERED)

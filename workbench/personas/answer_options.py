@@ -4,8 +4,8 @@ Published files write the options into the question and name the answers by lett
 scores texts, so it needs the question alone and the text of each option. A letter is never an answer's text: where an
 answer is a letter and the options are not found, the row is refused.
 
-1. Options on lines of their own (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "A. ...", "A: ...", in capitals
-   or small letters or as 1 and 2, after "Choices:", "Options:" or nothing.
+1. Options on lines of their own (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "**A** ...", "A - ...", in any
+   script (`option_labels`), after "Choices:", "Options:" or nothing.
 2. Options within one line (`options_in_line`), tried only where the answers are letters, and taken only if there is
    one way to read them.
 3. Options in a field of their own (`choices` or `options`), or in front of the answers themselves ("(A) quick wins").
@@ -20,6 +20,19 @@ from typing import Any
 
 from workbench.errors import UserError
 from workbench.personas.data_rows import DataRow
+from workbench.personas.option_labels import (
+    BRACKETED,
+    LINE_MARKS,
+    TEXT_MARKS,
+    certain_label,
+    fold_name,
+    followers,
+    is_single_name,
+    label_of,
+    names_options,
+    place_of,
+    starts_alphabet,
+)
 from workbench.text_forms import canonical
 
 OPTION_FIELDS = ("choices", "options")
@@ -29,26 +42,17 @@ _ANSWER_CUE = re.compile(r"\s*\n\s*(?:the )?(?:best )?answer\s*(?:is)?\s*:?\s*\(
 _MORE_TEXT = re.compile(r"\n[ \t]*\n|\n[^\n]*\?\s*\Z")
 #: After "Choices:" and "(A)" an option may have paragraphs of its own (CAA's hallucination rows do); a last line that asks may not.
 _ASKS = re.compile(r"\n[^\n]*(?:\?|\b(?:answer|choose|select|pick|reply|respond)\b[^\n]{0,60})\s*\Z", re.IGNORECASE)
-_NAME = r"(?P<name>[A-Za-z]|[1-9])"
-_MARKS = (  # the layouts of an option's label; the first that a question fits is taken
-    rf"\({_NAME}\)",
-    rf"\[{_NAME}\]",
-    rf"\uff08{_NAME}\uff09",
-    rf"(?:\*\*)?(?:(?i:option|choice)\s+)?{_NAME}[).:](?:\*\*)?(?=\s)",
-)
-_LABEL = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:\((?P<a>[A-Za-z1-9])\)|\[(?P<b>[A-Za-z1-9])\]|\uff08(?P<c>[A-Za-z1-9])\uff09|(?P<d>[A-Za-z1-9])[).:](?=\s|\Z))[.:]?\s*",
-    re.IGNORECASE,
-)
-_BARE_LABEL = re.compile(r"(?:(?:option|choice|answer)\s+)?(?P<name>[A-Za-z1-9])", re.IGNORECASE)
+_BULLET = r"(?:[-*+>\u2022][ \t]+)?"
+_BETWEEN = re.compile(r"\s*[,;/|]?(?P<joined>\s+(?:or|and))?\s*\Z")
 
 
 @dataclass(frozen=True)
 class Options:
-    """A question without its options, and their texts, the one called A (or a, or 1) first."""
+    """A question without its options, their texts in the order of their names, and the folded names."""
 
     question: str
     texts: tuple[str, str]
+    names: tuple[str, str] = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -100,21 +104,6 @@ def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], nee
     return AnswerOptions(options.question, options.texts[sides[0]], options.texts[sides[1]], sides[0] == 0)
 
 
-def label_of(text: str) -> tuple[str, str] | None:
-    """(letter in capitals, text after it) of an answer that begins with an option's label; None for any other text.
-
-    Example:
-        >>> label_of("(b) No"), label_of(" A"), label_of("A man")
-        (('B', 'No'), ('A', ''), None)
-    """
-    text = text.strip()
-    found = _LABEL.match(text)
-    if found:
-        return next(filter(None, found.groups())).upper(), text[found.end() :].strip()
-    bare = _BARE_LABEL.fullmatch(text)
-    return (bare["name"].upper(), "") if bare else None
-
-
 def options_on_lines(text: str) -> Listed | None:
     """Options that each begin a line; None where no layout has its first option.
 
@@ -122,42 +111,51 @@ def options_on_lines(text: str) -> Listed | None:
         >>> options_on_lines("Tea?\\n\\nChoices:\\n A. Yes\\n B. No").texts
         ('Yes', 'No')
     """
-    for mark in _MARKS:
-        parts = re.split(rf"(?:\A|\n)[ \t]*(?:[-*\u2022][ \t]+)?{mark}", text)
-        names, texts = parts[1::2], parts[2::2]
-        in_brackets = mark is not _MARKS[-1]
-        if names and names[0] in "Aa1" and len(set(names)) == len(names) and (in_brackets or len(names) > 1):
+    for mark in LINE_MARKS:
+        parts = re.split(rf"(?:\A|\n)[ \t]*{_BULLET}{mark}", text)
+        names, texts = [fold_name(name) for name in parts[1::2]], parts[2::2]
+        in_brackets = mark in BRACKETED
+        if names and starts_alphabet(names[0]) and len(set(names)) == len(names) and (in_brackets or len(names) > 1):
             texts[-1] = _ANSWER_CUE.sub("", texts[-1])
-            return _listed(parts[0], names, texts, in_brackets and names[0] != "1")
+            return _listed(parts[0], names, texts, in_brackets and not names[0].isdigit())
     return None
 
 
 def options_in_line(text: str) -> list[Listed]:
     """Every way to read two options within running text: "Tea? (A) Yes (B) No", "Tea? A) Yes or B) No"."""
     found = []
-    for mark in _MARKS:
-        marks = list(re.finditer(rf"(?:(?<=\s)|(?<=[?.:!;,])|\A){mark}", text))
-        for first in (m for m in marks if m["name"] in "Aa1"):
-            following = {"A": "B", "a": "b", "1": "2"}[first["name"]]
-            for second in (m for m in marks if m["name"] == following and m.start() > first.end()):
-                before = re.sub(r"[,;]?(\s+or)?\s*\Z", "", text[first.end() : second.start()])
-                texts = [before, _ANSWER_CUE.sub("", text[second.end() :])]
-                found.append(_listed(text[: first.start()], [first["name"], following], texts, True))
+    for mark in TEXT_MARKS:
+        marks = [(m, fold_name(m["name"])) for m in re.finditer(rf"(?:(?<=\s)|(?<=[?.:!;,])|\A){mark}", text)]
+        for first, name in marks:
+            for second, following in marks:
+                if following in followers(name) and second.start() > first.end():
+                    texts = _texts_between(text, first.end(), second.start(), second.end())
+                    found.append(_listed(text[: first.start()], [name, following], texts, True))
     return [reading for reading in found if reading.question and all(reading.texts)]
+
+
+def _texts_between(text: str, begin: int, end: int, second: int) -> list[str]:
+    """The two options' texts; a question mark after "(A) Yes or (B) No?" is the question's."""
+    joined = _BETWEEN.search(text, begin, end)
+    first = text[begin : joined.start()] if joined else text[begin:end]
+    other = _ANSWER_CUE.sub("", text[second:]).strip()
+    if joined and joined["joined"] and other.endswith("?") and not first.rstrip().endswith("?"):
+        other = other[:-1]
+    return [first, other]
 
 
 def _listed(before: str, names: Sequence[str], texts: Sequence[str], letter_in_brackets: bool) -> Listed:
     question = _HEADING.sub("", before).strip()
     headed = bool(_HEADING.search(before))
-    return Listed(question, tuple(n.upper() for n in names), tuple(text.strip() for text in texts), letter_in_brackets, headed)
+    return Listed(question, tuple(names), tuple(text.strip() for text in texts), letter_in_brackets, headed)
 
 
 def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, str]) -> Options | None:
     """The options of a row: from a field of their own, on lines, or within a line."""
     own = _options_field(row)
     if own is not None:
-        return Options(question, own)
-    named = any(label is not None and label[0] in "AB12" for label in map(label_of, given))
+        return _with_own_field(row, field, question, own)
+    named = all(label is not None for label in map(label_of, given)) or any(certain_label(text) for text in given)
     read = options_on_lines(question)
     if read is not None and (named or read.letter_in_brackets or _same_texts(read.texts, given)):
         return _checked(row, field, read)
@@ -167,13 +165,24 @@ def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, s
     return _checked(row, field, readings[0]) if readings else None
 
 
+def _with_own_field(row: DataRow, field: str, question: str, own: tuple[str, str]) -> Options:
+    """Options of a field; where the question lists the same texts they are taken off it, in another order refused."""
+    on_lines = options_on_lines(question)
+    read = next((read for read in (*([on_lines] if on_lines else []), *options_in_line(question)) if _same_texts(read.texts, own)), None)
+    if read is None:
+        return Options(question, own)
+    if [canonical(text) for text in read.texts] != [canonical(text) for text in own]:
+        raise UserError(f"{row.where}, field {field}: lists the options in another order than their own field")
+    return Options(read.question, own)
+
+
 def _checked(row: DataRow, field: str, read: Listed) -> Options:
-    if "".join(read.names) not in ("AB", "12") or not all(read.texts) or not read.question:
+    if len(read.names) != 2 or not names_options(read.names) or not all(read.texts) or not read.question:
         found = ", ".join(f"({name})" for name in read.names)
         raise UserError(f"{row.where}, field {field}: expected a question and two options (A) and (B) with text, found {found}")
     if (_ASKS if read.headed and read.letter_in_brackets else _MORE_TEXT).search(read.texts[1]):
         raise UserError(f"{row.where}, field {field}: text follows the options; the options come last, found {read.texts[1][-60:]!r}")
-    return Options(read.question, (read.texts[0], read.texts[1]))
+    return Options(read.question, (read.texts[0], read.texts[1]), (read.names[0], read.names[1]))
 
 
 def _same_texts(texts: Sequence[str], given: tuple[str, str]) -> bool:
@@ -185,10 +194,15 @@ def _options_field(row: DataRow) -> tuple[str, str] | None:
     if name is None:
         return None
     value: Any = row.fields[name]
-    entries: Sequence[Any] = value if isinstance(value, list) else [value[key] for key in sorted(value)]
+    if isinstance(value, dict) and not names_options([fold_name(str(key)) for key in value]):
+        raise UserError(f"{row.where}, field {name}: expected the options A and B, found {', '.join(map(str, value))[:60]!r}")
+    entries: Sequence[Any] = value if isinstance(value, list) else [value[key] for key in sorted(value, key=lambda key: fold_name(str(key)))]
     if len(entries) != 2 or not all(isinstance(entry, str) and entry.strip() for entry in entries):
         raise UserError(f"{row.where}, field {name}: expected the texts of two options, found {str(value)[:60]!r}")
     labels = [label_of(entry) for entry in entries]
+    named = [label[0] for label in labels if label is not None and label[1]]
+    if len(named) == 2 and names_options(named) and not starts_alphabet(named[0]):
+        raise UserError(f"{row.where}, field {name}: the option {named[0]} comes before {named[1]}; put them in order")
     own_labels = all(label is not None and label[0] in name for label, name in zip(labels, ("A1", "B2"), strict=True))
     texts = [label[1] if own_labels and label else entry.strip() for label, entry in zip(labels, entries, strict=True)]
     if not all(texts):
@@ -198,15 +212,14 @@ def _options_field(row: DataRow) -> tuple[str, str] | None:
 
 def _without_options(row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]) -> AnswerOptions:
     """Answers that are texts, or texts after the letters A and B; a letter alone is refused."""
-    labels = [_certain_label(text) for text in given]
+    labels = [certain_label(text) for text in given]
     for name, label, text in zip(fields, labels, given, strict=True):
         if label is not None and not label[1]:
             raise UserError(
                 f"{row.where}, field {name}: {text!r} names an option, but no options were found in the field {question_field}; "
                 "write each on a line of its own, such as '(A) Yes'"
             )
-    are_bare_letters = {text.casefold().removeprefix("option ") for text in given} == {"a", "b"}
-    if labels[0] is None and labels[1] is None and not are_bare_letters:
+    if labels[0] is None and labels[1] is None and not _bare_names(question, given):
         return AnswerOptions(question, given[0], given[1], None)
     if labels[0] is None or labels[1] is None or {labels[0][0], labels[1][0]} not in ({"A", "B"}, {"1", "2"}):
         raise UserError(
@@ -216,11 +229,15 @@ def _without_options(row: DataRow, question_field: str, question: str, fields: t
     return AnswerOptions(question, labels[0][1], labels[1][1], labels[0][0] in "A1")
 
 
-def _certain_label(text: str) -> tuple[str, str] | None:
-    """The label of an answer where the question shows no options; None for what may be the answer itself: a single
-    letter or number without brackets, or a text such as "I. Newton"."""
-    label = label_of(text)
-    return None if label is None or _BARE_LABEL.fullmatch(text) or label[0] not in "ABCDE12345" else label
+def _bare_names(question: str, given: tuple[str, str]) -> bool:
+    """Answers that are two names of options and nothing else: the first two letters of an alphabet, or two numbers that the question
+    has at the beginning of lines."""
+    if not all(map(is_single_name, given)):
+        return False
+    names = [text.strip() for text in given]
+    if names_options([fold_name(name) for name in names]) and all(len(name) == 1 and not name.isdigit() for name in names):
+        return True
+    return all(re.search(rf"(?m)^\W{{0,4}}{re.escape(name)}(?:\W|$)", question, re.IGNORECASE) for name in names)
 
 
 def _side(row: DataRow, name: str, text: str, options: Options) -> int:
@@ -229,9 +246,9 @@ def _side(row: DataRow, name: str, text: str, options: Options) -> int:
     if canonical(text) in texts:
         return texts.index(canonical(text))
     label = label_of(text)
-    if label is None or label[0] not in "AB12":
+    side = place_of(label[0], options.names) if label else None
+    if label is None or side is None:
         raise UserError(f"{row.where}, field {name}: expected '(A)' or '(B)' or the text of an option, found {text[:60]!r}")
-    side = 0 if label[0] in "A1" else 1
     if label[1] and canonical(label[1]) != texts[side]:
-        raise UserError(f"{row.where}, field {name}: {text[:60]!r} is not the option ({'AB'[side]}) {options.texts[side][:60]!r}")
+        raise UserError(f"{row.where}, field {name}: {text[:60]!r} is not the option ({options.names[side]}) {options.texts[side][:60]!r}")
     return side
