@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quantize
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFWriter, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -423,6 +423,37 @@ def test_a_gguf_vector_of_any_type_has_its_own_numbers(tmp_path):
         integers.write_tensors_to_file()
         integers.close()
         read_gguf(tmp_path / "i.gguf")
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (("direction.1",), {"endianess": GGUFEndian.BIG}, "is big-endian, which is not read"),
+        (("direction.01",), {}, "tensor 'direction.01' names no layer"),
+        (("direction.\u00b2",), {}, "names no layer"),
+        (("direction.\u0661",), {}, "names no layer"),
+        (("direction.1.bias",), {}, "names no layer"),
+        (("direction.99999999999999999999",), {}, "names no layer"),
+        (("direction.-1",), {}, "names no layer"),
+        (("zeros.1",), {}, "expected a GGUF of architecture 'controlvector' with tensors 'direction.L'"),
+    ],
+)
+def test_a_gguf_vector_that_would_be_misread_is_refused(tmp_path, names, settings, message):
+    writer = GGUFWriter(tmp_path / "v.gguf", "controlvector", **settings)
+    for name in names:
+        writer.add_tensor(name, np.arange(1, 33, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match=message) as caught:
+        read_gguf(tmp_path / "v.gguf")
+    assert "found something else" not in str(caught.value)
+
+
+def test_a_vector_of_zeros_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the vector of layer 1 is all zeros"):
+        read_gguf(gguf_of(tmp_path / "v.gguf", np.zeros(32, np.float32), GGMLQuantizationType.F32))
 
 
 def test_gguf_names_block_outputs_as_repeng_and_llama_cpp_do(tmp_path):

@@ -181,6 +181,11 @@ def test_refusals_by_hand():
         *((words, None) for words in ("between 20 and 60", "150", "-5", "", "<think>It is 85", "20%-30%", "80-85", "3/4", "120/100", "85/1000")),
         *((words, None) for words in ("0.85", "8 of 10", "80, 90", "80,90", "1,000", "the 3rd", "GPT4", "\u22125", "7 out of 9")),
         ("Score: 20. Score: 30", None),
+        *((words, None) for words in ("80\u201390", "80 to 90", "<85", "\u226585", "85+", "not 85", "at least 85", "Score: 8 5", "1e2", "3\u00bd")),
+        *((words, None) for words in ("3 stars", "7,5", "seven", "1.0", "85k", "on a 1-10 scale: 7", "on a scale of 1 to 10: 7")),
+        *((words, None) for words in ("Score: N/A (3 sentences)", "Score: 80-90. I read 3 sentences", "I am 90% sure it does")),
+        *(("8 out of ten", 0.8), ("3/5 stars", 0.6), ("Score: ~85", 0.85), ("Score: +85", 0.85), ("on a 1-10 scale: 7/10", 0.7)),
+        *(("Score: 85 (80-90)", 0.85), ("<score>85</score>", 0.85), ("I am 90% sure. Score: 20", 0.2), ("\uff18\uff15", 0.85)),
     ],
 )
 def test_only_one_number_in_range_is_a_verdict(reply, score):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.personas import Item, read_items, read_trait, read_truthfulqa
+from workbench.personas import Item, load_persona, read_items, read_trait, read_truthfulqa
 from workbench.personas.data_rows import read_rows
 from workbench.personas.question_groups import by_content
 from workbench.runs import read_yaml
@@ -293,3 +293,55 @@ def test_only_answers_that_the_judge_keeps_on_both_sides_become_items(tmp_path: 
 def test_mistakes_in_a_trait_file_are_named(tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_trait(write(tmp_path / "a.json", {**TRAIT, **changes}))
+
+
+def test_ids_and_answers_are_compared_as_they_look(tmp_path: Path) -> None:
+    rows = [{"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "id": f"{n}"} for n in range(3)]
+    path = tmp_path / "a.json"
+    for changes, message in (
+        ([{"id": "caf\u00e9"}, {"id": "cafe\u0301"}], "every item needs an id of its own"),
+        ([{"matching": "caf\u00e9", "not_matching": "cafe\u0301"}], "the matching and the not matching answer are the same"),
+        ([{"matching": "Yes", "not_matching": "Yes\u200b"}], "the matching and the not matching answer are the same"),
+        ([{"matching": 1}], "field matching: expected text, found int '1'; put it in quotes"),
+    ):
+        changed = [{**row, **change} for row, change in zip(rows, [*changes, {}, {}], strict=False)]
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            load_persona("p", path)
+
+
+def test_a_question_whose_answers_are_swapped_elsewhere_is_told(tmp_path: Path) -> None:
+    rows = [{"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "group": f"g{n}"} for n in range(4)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    assert not [line for line in load_persona("p", path).warnings if "swapped" in line]
+    path.write_text(json.dumps([*rows, {**rows[1], "matching": "No", "not_matching": "Yes"}]), encoding="utf-8")
+    (line,) = [line for line in load_persona("p", path).warnings if "swapped" in line]
+    assert line.startswith("1 questions are there twice with their answers swapped (the first: a.json:2 and a.json:5)")
+
+
+def test_characters_of_html_are_told(tmp_path: Path) -> None:
+    rows = [{"question": q, "matching": "Yes", "not_matching": "No"} for q in ("Tom &amp; Jerry?", "AT&T; or not?", "Is it R&D?")]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    (line,) = [line for line in load_persona("p", path).warnings if "HTML" in line]
+    assert line.startswith("1 rows hold characters of HTML such as &amp; (the first is a.json:1)")
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "yaml"])
+def test_marks_and_line_ends_of_other_systems_are_read_or_named(tmp_path: Path, suffix: str) -> None:
+    rows = [{"question": f"Is {n} odd, caf\u00e9?", "matching": "Yes", "not_matching": "No"} for n in range(3)]
+    lines = {
+        "json": json.dumps(rows, ensure_ascii=False, indent=1).split("\n"),
+        "jsonl": [json.dumps(row, ensure_ascii=False) for row in rows],
+        "csv": ["question,matching,not_matching", *(f'"{row["question"]}",Yes,No' for row in rows)],
+        "yaml": [f"- {json.dumps(row, ensure_ascii=False)}" for row in rows],
+    }[suffix]
+    path = tmp_path / f"a.{suffix}"
+    for end, mark in (("\n", b""), ("\r\n", b"\xef\xbb\xbf"), ("\r", b""), ("\n", b"\xef\xbb\xbf\xef\xbb\xbf")):
+        path.write_bytes(mark + (end.join(lines) + end).encode())
+        assert [item.question for item in load_persona("p", path).items] == [row["question"] for row in rows]
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"):
+        path.write_bytes("\n".join(lines).encode(encoding))
+        with pytest.raises(UserError, match=r"line \d+: expected UTF-8, found the byte 0x.*; save the file as UTF-8"):
+            load_persona("p", path)

@@ -270,6 +270,36 @@ def test_damaged_directories_are_refused(tmp_path):
         load_sae(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finetuning_scaling_factor": True}, "field finetuning_scaling_factor: found 'True', which sae-lens leaves out"),
+        ({"hook_head_index": 2}, "field hook_head_index"),
+        ({"metadata": {"hook_name": "blocks.1.hook_resid_post", "hook_name_out": "blocks.2.hook_resid_post"}}, "field hook_name_out"),
+        ({"metadata": {"hook_name": "blocks.1.hook_resid_post", "hook_layer": 3}}, "contradicts hook_layer 3"),
+        ({"activation_fn": "tanh-relu"}, "expected an activation_fn of relu, topk, jumprelu, found 'tanh-relu'"),
+        ({"k": "8"}, "field k: expected a number of at least 1, found '8'"),
+        ({"k": 0}, "field k: expected a number of at least 1"),
+        ({"d_in": "12"}, "field d_in: expected a number"),
+        ({"d_sae": 10**400}, "field d_sae: expected a number"),
+        ({"metadata": [1]}, "expected a table of settings, found metadata as list"),
+    ],
+    ids=str,
+)
+def test_settings_that_would_be_left_out_are_refused_by_name(tmp_path, changes, message):
+    module("topk").save_model(tmp_path)
+    file = tmp_path / "cfg.json"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | changes))
+    with pytest.raises(UserError, match=message) as caught:
+        load_sae(tmp_path)
+    assert str(file) in str(caught.value) and len(str(caught.value)) < 500
+    for other in ("[]", "5", "null", '"x"'):
+        file.write_text(other)
+        with pytest.raises(UserError, match="expected a table of settings"):
+            load_sae(tmp_path)
+
+
 def test_names_resolve_to_releases_that_sae_lens_knows(monkeypatch):
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, ReaderTensor, dequantize
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFWriter, ReaderTensor, dequantize
 from jaxtyping import Float
 from torch import Tensor
 
@@ -99,16 +100,20 @@ def read_gguf(path: str | Path) -> ControlVector:
     path = _existing(path)
     try:
         reader = GGUFReader(path)
+        if reader.endianess == GGUFEndian.BIG:
+            raise UserError(f"{path}: is big-endian, which is not read; convert it to little-endian first (gguf-convert-endian)")
         architecture = _text_field(reader, "general.architecture")
         hint = _text_field(reader, "controlvector.model_hint")
         found = {t.name: _numbers(path, t) for t in reader.tensors if t.name.startswith("direction.")}
+    except UserError:
+        raise
     except (ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise UserError(f"{path}: expected a GGUF control vector, found something else ({error})") from error
     if architecture != "controlvector" or not found:
         raise UserError(
             f"{path}: expected a GGUF of architecture 'controlvector' with tensors 'direction.L', found {architecture!r}"
         )
-    strange = [name for name in found if not name.removeprefix("direction.").isdigit()]
+    strange = [name for name in found if not re.fullmatch(r"direction\.(0|[1-9][0-9]{0,4})", name)]
     if strange:
         raise UserError(f"{path}: tensor {strange[0]!r} names no layer")
     vectors = {int(name.removeprefix("direction.")): torch.from_numpy(v).reshape(-1) for name, v in found.items()}
@@ -174,6 +179,9 @@ def _checked(path: Path, vectors: dict[int, Tensor]) -> dict[int, Tensor]:
     if not vectors:
         raise UserError(f"{path}: holds no direction")
     widths = {len(v) for v in vectors.values()}
+    empty = [layer for layer, v in vectors.items() if not bool(v.any())]
+    if empty:
+        raise UserError(f"{path}: the vector of layer {empty[0]} is all zeros: it points nowhere")
     if len(widths) > 1:
         raise UserError(f"{path}: vectors of different widths {sorted(widths)}")
     broken = [layer for layer, v in vectors.items() if not bool(torch.isfinite(v).all())]

@@ -24,10 +24,23 @@ from workbench.statistics import cluster_interval
 
 _BEGIN, _END = "<<<ANSWER", "ANSWER>>>"
 _NUMBER = re.compile(
-    r"(?<![A-Za-z\d.,/\u2212-])(?P<number>\d{1,3}(?:\.\d{1,2})?)(?![\d.,]*\d)(?!(?:st|nd|rd|th)\b)"
-    r"(?:\s*(?:/|out of)\s*(?P<whole>\d{1,3})(?![\d.,]*\d))?(?!\s*%?\s*(?:[-/\u2013\u2014]|out of)\s*\d)"
+    r"(?<![A-Za-z\d.,/\u2212-])(?P<number>\d{1,3}(?:\.\d{1,2})?)(?![\d.,]*\d)(?![A-Za-z\u00bc-\u00be\u2150-\u215e+])(?!\s*(?:stars?\b|\u2605))"
+    r"(?:\s*(?:/|out of)\s*(?P<whole>\d{1,3}|(?i:five|ten|twenty|(?:a |one )?hundred)\b)(?![\d.,]*\d))?"
+    r"(?!\s*%?\s*(?:[-/\u2013\u2014]|out of)\s*\d)"
 )
-_LABELLED = re.compile(r"\b(?:score|rating|verdict|answer)\b(?:\s*(?:is|of|:|=|\*+|_+|->|\u2192))+\s*(?=\d)", re.IGNORECASE)
+_WORDS = {"five": 5, "ten": 10, "twenty": 20, "hundred": 100, "a hundred": 100, "one hundred": 100}
+#: What is no verdict though a number is in it: ranges, bounds, how sure somebody is.
+_INEXACT = re.compile(
+    r"\d[\d.,]*\s*%?\s*(?:-|\u2013|\u2014|~|\.\.+|\bto\b)\s*\d[\d.,]*%?(?!\s*/)|(?<![\d.,/])\d[\d.,]*[ \t]+\d[\d.,]*|"
+    r"(?:(?:^|(?<=[\s:(]))[<>]=?|[\u2264\u2265]|\b(?:not|below|above|under|over|at least|at most|up to|less than|more than|fewer than))\s*\d[\d.,]*|"
+    r"\d[\d.,]*\s*(?:%|percent)\s*(?:sure|certain|confident)\b",
+    re.IGNORECASE,
+)
+_OTHER_SCALE = re.compile(r"\b[01]\s*(?:-|\u2013|to|and)\s*(?:5|7|9|10|20)\b", re.IGNORECASE)
+_NO_VERDICT = re.compile(r"\b(?:score|rating|verdict)\b[\s*_]*[:=][\s*_]*(?=[^\s\d*_~\u2248+])", re.IGNORECASE)
+_LABELLED = re.compile(
+    r"\b(?:score|rating|verdict|answer)\b(?:\s*(?:is|of|:|=|\*+|_+|->|\u2192))+\s*(?:about|around|approximately|[~\u2248+])?\s*(?=\d)", re.IGNORECASE
+)
 _SCALE = re.compile(r"\b(?:from|between)\s+0\s+(?:to|and)\s+100\b|\b0\s*(?:-|\u2013|to)\s*100\b", re.IGNORECASE)
 _THOUGHT = r"think|thinking|thought|thoughts|reasoning|reflection|analysis"
 _THOUGHTS = re.compile(rf"<({_THOUGHT})>.*?</\1>|\[THINK\].*?\[/THINK\]|\u25c1think\u25b7.*?\u25c1/think\u25b7", re.IGNORECASE | re.DOTALL)
@@ -122,17 +135,24 @@ def read_score(reply: str) -> float | None:
     if _THOUGHT_BEGIN.search(text):
         return None
     text = _SCALE.sub("", text)
+    of_hundred = _OTHER_SCALE.search(text) is None
+    text = _INEXACT.sub("\u2026", _OTHER_SCALE.sub("", text))
     labelled = [found for label in _LABELLED.finditer(text) if (found := _NUMBER.match(text, label.end()))]
-    values = {value for found in labelled or _NUMBER.finditer(text) if (value := _value(found)) is not None}
+    if not labelled and _NO_VERDICT.search(text):
+        return None
+    values = {value for found in labelled or _NUMBER.finditer(text) if (value := _value(found, of_hundred)) is not None}
     return values.pop() if len(values) == 1 and not values & {math.inf} else None
 
 
-def _value(found: re.Match[str]) -> float | None:
-    """A number as 0 to 1; None out of range; infinite where it may mean two things (0.85: 85, or less than 1 of 100)."""
-    number, whole = float(found["number"]), float(found["whole"] or 100)
+def _value(found: re.Match[str], of_hundred: bool) -> float | None:
+    """A number as 0 to 1; None out of range; infinite where it may mean two things (0.85 and 1.0: of 1 or of 100?), or where the reply
+    speaks of another scale than 0 to 100 and does not say which the number is on."""
+    said = (found["whole"] or "100").lower()
+    number, whole = float(found["number"]), float(_WORDS.get(said, said))
     if number > whole or whole not in (5, 10, 20, 100):
         return None
-    return math.inf if 0 < number < 1 else number / whole
+    two_meanings = 0 < number < 1 or (number == 1 and "." in found["number"])
+    return math.inf if two_meanings or not (of_hundred or found["whole"]) else number / whole
 
 
 @dataclass(frozen=True)

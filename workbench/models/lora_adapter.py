@@ -41,6 +41,8 @@ _HARMLESS = frozenset({
     "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "r", "lora_alpha", "lora_dropout",
     "use_rslora", "target_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config",
 })  # fmt: skip
+#: Ranks and factors above are no adapter's.
+LARGEST = 1 << 20
 #: Starts that are parts of the base model's own weights.
 _STARTS = ("pissa", "olora")
 
@@ -117,27 +119,50 @@ def _refuse_other_kinds(file: Path, config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise UserError(f"{file}: expected peft_type 'LORA', found {config.get('peft_type')!r}")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError(f"{file}: expected a rank r of at least 1 and a number lora_alpha, found {rank!r} and {alpha!r}")
+    if not _is_number(rank) or not isinstance(rank, int) or not 1 <= rank <= LARGEST or not _is_number(alpha) or not abs(alpha) <= LARGEST:
+        raise UserError(f"{file}: expected a rank r of at least 1 and a number lora_alpha, found {_shown(rank)} and {_shown(alpha)}")
+    if not isinstance(config.get("use_rslora", False), bool):
+        raise UserError(f"{file}: expected use_rslora true or false, found {_shown(config['use_rslora'])}")
     for key, value in config.items():
         if key in _HARMLESS or value is None or (key not in _PLAIN and value in (False, {}, [])):
             continue
         known = _PLAIN.get(key, ())
         if not any(value is plain or (value == plain and not isinstance(plain, bool)) for plain in known):
             reason = f"expected {key} {' or '.join(map(repr, known))}" if known else f"the setting {key} needs other arithmetic"
-            raise UserError(f"{file}: only plain LoRA is merged: {reason}, found {value!r}")
+            raise UserError(f"{file}: only plain LoRA is merged: {reason}, found {_shown(value)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _refuse_untargeted(directory: Path, config: dict[str, Any], pairs: Mapping[str, Any]) -> None:
     """PEFT leaves out matrices of modules that the configuration does not target; so they are refused here."""
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
+    if not (isinstance(targets, str) or (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets))):
+        raise UserError(f"{directory / CONFIG}: expected target_modules as names or a pattern (PEFT guesses without), found {_shown(targets)}")
+    if not (layers is None or (isinstance(layers, list) and all(type(layer) is int for layer in layers))):
+        raise UserError(f"{directory / CONFIG}: expected layers_to_transform as numbers of layers, found {_shown(layers)}")
+    try:
+        pattern = re.compile(targets) if isinstance(targets, str) else None
+    except re.error as error:
+        raise UserError(f"{directory / CONFIG}: target_modules is no regular expression: {error}") from error
     for path in pairs:
         module = path.removesuffix(".weight")
         if isinstance(targets, list) and not any(module == t or module.endswith(f".{t}") for t in targets):
             raise UserError(f"{directory / WEIGHTS}: {module} is not among target_modules in {CONFIG}: {', '.join(map(str, targets))}")
-        if isinstance(targets, str) and targets != "all-linear" and not re.fullmatch(targets, module):
-            raise UserError(f"{directory / WEIGHTS}: {module} does not fit target_modules in {CONFIG}: {targets!r}")
+        if pattern is not None and targets != "all-linear" and not pattern.fullmatch(module):
+            raise UserError(f"{directory / WEIGHTS}: {module} does not fit target_modules in {CONFIG}: {_shown(targets)}")
         number = re.search(r"\.(\d+)\.", module)
         if layers is not None and number and int(number[1]) not in layers:
             raise UserError(f"{directory / WEIGHTS}: {module} is not in layers_to_transform of {CONFIG}")

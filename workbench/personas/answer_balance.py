@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from workbench.personas.persona import Item
-from workbench.text_forms import text_length
+from workbench.text_forms import canonical, text_length
 
 TOLERANCE_LETTERS = 0.05
 TOLERANCE_LENGTH = 0.10
@@ -50,6 +50,13 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
     if length > 0.5 + TOLERANCE_LENGTH:
         side = "longer" if longer_share(items) > 0.5 else "shorter"
         lines.append(f"the rule 'the {side} answer matches' scores {length:.0%}: a direction may read length")
+    opposite = _opposite_answers(items)
+    if opposite:
+        first, second = opposite[0]
+        lines.append(
+            f"{len(opposite)} questions are there twice with their answers swapped (the first: {first.source or first.id} and "
+            f"{second.source or second.id}): one label is wrong, or the context is not in the question"
+        )
     sizes = Counter(item.group for item in items)
     largest, count = sizes.most_common(1)[0]
     if count > LARGE_GROUP * len(items) and len(sizes) > 1:
@@ -58,6 +65,18 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
         fifth = round(len(sizes) / 5)
         lines.append(f"only {len(sizes)} groups, about {fifth} in a fifth of them: intervals are wide and tests coarse")
     return tuple(lines)
+
+
+def _opposite_answers(items: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """Pairs of items with one question, whose answers are the same the other way round."""
+    first: dict[tuple[str, str, str], Item] = {}
+    found = []
+    for item in items:
+        question, matching, other = (canonical(text) for text in (item.question, item.matching, item.not_matching))
+        if (question, other, matching) in first:
+            found.append((first[question, other, matching], item))
+        first.setdefault((question, matching, other), item)
+    return found
 
 
 def _longer(item: Item) -> float:

@@ -59,9 +59,8 @@ class DataRow:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if not isinstance(value, str):
-            raise UserError(
-                f"{self.where}, field {name}: expected text, found {type(value).__name__} {str(value)[:40]!r}"
-            )
+            hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
+            raise UserError(f"{self.where}, field {name}: expected text, found {type(value).__name__} {str(value)[:40]!r}{hint}")
         if not value.strip():
             raise UserError(f"{self.where}, field {name}: expected text, found an empty one")
         if len(value) > LIMIT_TEXT:

@@ -21,6 +21,8 @@ from workbench.text_forms import canonical
 
 _MISREAD = re.compile("[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")  # UTF-8 bytes taken for Latin-1 or Windows-1252
 
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,6}|#x[\da-fA-F]{1,5});")
+
 
 @dataclass(frozen=True)
 class FileItems:
@@ -62,6 +64,7 @@ def _groups_next_to(path: Path) -> list[str | None] | None:
 
 def _damaged(rows: Sequence[DataRow]) -> Iterator[str]:
     """Text that was written in one encoding and read in another, such as "donâ€™t"."""
-    found = [row.source for row in rows if any(isinstance(v, str) and _MISREAD.search(v) for v in row.fields.values())]
-    if found:
-        yield f"{len(found)} rows hold text read in a wrong encoding (the first is {found[0]}): see the original"
+    for pattern, what in ((_MISREAD, "text read in a wrong encoding"), (_ENTITY, "characters of HTML such as &amp;")):
+        found = [row.source for row in rows if any(isinstance(v, str) and pattern.search(v) for v in row.fields.values())]
+        if found:
+            yield f"{len(found)} rows hold {what} (the first is {found[0]}): see the original"

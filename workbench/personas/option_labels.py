@@ -40,7 +40,8 @@ _LETTER = (
     "\u0391-\u03a9\u03b1-\u03c9\u0410-\u042f\u0430-\u044f"  # Greek, Cyrillic
     "\u0627\u0623\u0628\u062c\u062f\uac00\ub098\ub2e4\ub77c\u30a2\u30a4\u30a6\u30a8\u7532\u4e59\u4e19\u4e01"  # Arabic, Hangul, kana, Han
 )
-NAME = rf"(?P<name>[Ii]{{2,3}}|[Ii][Vv]|[{_LETTER}])"
+_DECOMPOSED = "|".join(form for ch in "\u0623\uac00\ub098\ub2e4\ub77c" if (form := unicodedata.normalize("NFD", ch)) != ch)
+NAME = rf"(?P<name>[Ii]{{2,3}}|[Ii][Vv]|{_DECOMPOSED}|[{_LETTER}])"
 _CIRCLED = "(?P<name>[\u2460-\u2468\u24b6-\u24e9])"
 _WORD = r"(?:(?i:option|choice)\s+)?"
 _BOLD = r"(?:\*\*|__)?"

@@ -19,7 +19,7 @@ import pandas as pd
 from workbench.errors import UserError
 from workbench.html_text import html_facts, html_table
 from workbench.personas.group_splits import SPLIT_NAMES, assign_groups, shuffle_key
-from workbench.text_forms import require_whole_text
+from workbench.text_forms import canonical, require_whole_text
 
 Metric = Literal["letters", "text"]
 Sign = Literal["suppress", "induce"]
@@ -55,7 +55,7 @@ class Item:
         for name in ("id", "question", "matching", "not_matching", "group"):
             if not getattr(self, name).strip():
                 raise UserError(f"{where}, field {name}: expected text, found an empty one")
-        if self.matching.strip() == self.not_matching.strip():
+        if (canonical(self.matching) or self.matching) == (canonical(self.not_matching) or self.not_matching):
             raise UserError(f"{where}: the matching and the not matching answer are the same: {self.matching[:60]!r}")
 
     @property
@@ -270,6 +270,6 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
 
 
 def _refuse_repeated_ids(name: str, items: Sequence[Item]) -> None:
-    repeated = [item_id for item_id, count in Counter(item.id for item in items).items() if count > 1]
+    repeated = [item_id for item_id, count in Counter(canonical(item.id) or item.id for item in items).items() if count > 1]
     if repeated:
         raise UserError(f"persona {name!r}: every item needs an id of its own, found {repeated[0]!r} more than once")

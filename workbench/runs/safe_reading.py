@@ -42,10 +42,10 @@ def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
-    """UTF-8 text (a byte order mark is dropped). UserError names the line of the first byte that is not UTF-8."""
+    """UTF-8 text (byte order marks before it are dropped). UserError names the line of the first byte that is not UTF-8."""
     data = read_bytes(path, limit)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workbench.errors import UserError
+from workbench.text_forms import unify_line_ends
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 
@@ -49,7 +50,7 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
 
 def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
     """(line, value) of each line of JSON Lines; empty lines are passed over. UserError as `parse_json`."""
-    for line, one in enumerate(text.split("\n"), start=1):  # not splitlines: a JSON text may hold U+2028
+    for line, one in enumerate(unify_line_ends(text).split("\n"), start=1):  # not splitlines: a JSON text may hold U+2028
         if one.strip():
             yield line, parse_json(one, where, line)
 
