@@ -10,9 +10,9 @@ from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.models import hooked_runner as hooked
-from workbench.models.hooked_block import is_plain
+from workbench.models.hooked_block import is_plain, run_block
 
-PLAIN = ("llama", "qwen2", "qwen3", "gpt2")
+PLAIN = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "gpt2")
 HALF = 9
 
 
@@ -85,23 +85,33 @@ def test_prefixes_of_unequal_length_run_as_a_stack(families: TinyFamilies, famil
 
 
 def test_models_that_cannot_leave_padding_out_stack_nothing(families: TinyFamilies, ids: Tensor) -> None:
-    for family, backend in (("gemma2", "hooked"), ("llama", "bridge")):
-        runner = families.runner(family, backend, "float32")
-        caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
-        assert runner.batch_caches(caches) is None
+    runner = families.runner("llama", "bridge", "float32")
+    caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
+    assert runner.batch_caches(caches) is None
 
 
 def test_a_look_into_attention_behind_a_stack_is_refused_in_words(families: TinyFamilies, ids: Tensor) -> None:
     runner = families.runner("llama", "hooked", "float32")
     stacked = runner.batch_caches([runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)])
     look = [("blocks.0.attn.hook_pattern", lambda activation, hook: None)]
-    with runner.model.hooks(fwd_hooks=look), pytest.raises(UserError, match="stacked_contexts off"):
+    with runner.model.hooks(fwd_hooks=look), pytest.raises(UserError, match="batched_caches off"):
         runner.run(runner.embed(ids[:2, :4]), 0, 1, stacked)
 
 
-def test_soft_caps_and_windows_keep_transformer_lens_code(families: TinyFamilies) -> None:
-    assert not any(is_plain(block) for block in families.runner("gemma2", "hooked", "float32").model.blocks)
-    assert not any(is_plain(block) for block in families.runner("mistral", "hooked", "float32").model.blocks)
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "mistral"])
+def test_keys_beyond_the_window_are_not_multiplied(families: TinyFamilies, ids: Tensor, family: str) -> None:
+    """Behind a prefix of 9 tokens and a window of 6, the first of 4 queries reaches 5 keys of the prefix: NaN further left changes nothing."""
+    runner = families.runner(family, "hooked", "float32")
+    block = runner.model.blocks[0]
+    assert (block.attn.attn_type, block.cfg.window_size) == ("local", 6)
+    with torch.no_grad():
+        resid = runner.embed(ids[:1])
+        _, (keys, values) = run_block(block, resid[:, :9], ())
+        expected, _ = run_block(block, resid[:, 9:13], [(keys, values)])
+        for t in (keys, values):
+            t[:, :4] = torch.nan
+        out, _ = run_block(block, resid[:, 9:13], [(keys, values)])
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
 def test_all_hooks_fire_and_a_look_at_the_pattern_takes_the_other_way(families: TinyFamilies, ids: Tensor) -> None:

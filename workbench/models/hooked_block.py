@@ -3,7 +3,8 @@
 TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the
 keys to the left stay in pieces: keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
 products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
-the same numbers to rounding.
+the same numbers to rounding. A soft-cap bends the scores before they are masked. Behind a sliding window keys that no query reaches are
+not multiplied at all: positions are counted in the padded stack, in which a query and its keys are shifted alike.
 
 The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
 switches for split inputs and results, gets TransformerLens's own block: `is_plain` says when.
@@ -12,11 +13,13 @@ switches for split inputs and results, gets TransformerLens's own block: `is_pla
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformer_lens.utilities import apply_softcap
 
 #: Keys and values. Each owner's serve as many neighbouring rows as there are to an owner.
 Pair = tuple[Float[Tensor, "owner pos kv_head d_head"], Float[Tensor, "owner pos kv_head d_head"]]
@@ -34,8 +37,7 @@ def is_plain(block: Any) -> bool:
         not any(getattr(cfg, name, None) for name in switches + other)
         and cfg.positional_embedding_type in ("rotary", "standard")
         and cfg.attention_dir == "causal"
-        and attn.attn_type == "global"
-        and (cfg.attn_scores_soft_cap or 0) <= 0
+        and (attn.attn_type == "global" or isinstance(cfg.window_size, int))
         and not (cfg.original_architecture or "").startswith("Olmo")
         and not any(point.fwd_hooks or point.bwd_hooks for point in inside)
     )
@@ -71,8 +73,19 @@ def _behind_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
 
 def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden) -> tuple[Tensor, Pair]:
     q, k, v = _qkv(attn, normed)
-    z = _mixed_here(attn, q, k, v) if not left else _mixed_behind(attn, q, [*left, (k, v)], hidden)
+    alone = not left and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
+    z = _mixed_here(attn, q, k, v) if alone else _mixed_behind(attn, q, [*left, (k, v)], hidden)
     return _out(attn, z), (k, v)
+
+
+def _softcap(attn: Any) -> float:
+    """The bound of the scores; 0 where there is none (TransformerLens writes -1)."""
+    return max(0.0, attn.cfg.attn_scores_soft_cap or 0.0)
+
+
+def _window(attn: Any) -> int | None:
+    """How many positions a query sees, its own counted; None: all."""
+    return attn.cfg.window_size if attn.attn_type == "local" else None
 
 
 def _qkv(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,20 +107,60 @@ def _mixed_behind(
     attn: Any, q: Tensor, pieces: Sequence[Pair], hidden: Hidden, positions: Int[Tensor, " row"] | None = None
 ) -> Float[Tensor, "row pos head d_head"]:
     """The last piece holds the queries' own positions. positions: of each row only the query that stands there."""
-    starts = [sum(piece[0].shape[1] for piece in pieces[:i]) for i in range(len(pieces))]
-    q, kv_heads, owners = _turned(attn, q, starts[-1]), pieces[0][0].shape[2], len(pieces[0][0])
+    own, window = sum(keys.shape[1] for keys, _ in pieces[:-1]), _window(attn)
+    seen = _seen(pieces, hidden, 0 if window is None else own - window + 1)
+    q, kv_heads, owners = _turned(attn, q, own), pieces[0][0].shape[2], len(pieces[0][0])
+    at = torch.arange(own, own + q.shape[1], device=q.device) if positions is None else own + positions[:, None]
     if positions is not None:
         q = q[torch.arange(len(q), device=q.device), positions][:, None]
     rows, pos = q.shape[:2]
     q = _by_kv_head(q, kv_heads) / attn.attn_scale
-    scores = [_scores(q, _turned(attn, keys, start), owners) for (keys, _), start in zip(pieces, starts, strict=True)]
-    if hidden is not None:
-        scores[0] = scores[0].masked_fill(hidden[:, None, None, None], -torch.inf)
-    future = _future(pos, scores[-1]) if positions is None else _right_of(positions, scores[-1])
-    scores[-1] = scores[-1].masked_fill(future, -torch.inf)
-    pattern = torch.cat(scores, dim=-1).softmax(-1).split([piece[0].shape[1] for piece in pieces], dim=-1)
-    z = sum(_mixed(part, values) for part, (_, values) in zip(pattern, pieces, strict=True))
+    scores = [apply_softcap(_scores(q, _turned(attn, piece.keys, piece.start), owners), _softcap(attn)) for piece in seen]
+    if seen[0].hidden is not None:
+        scores[0] = scores[0].masked_fill(seen[0].hidden[:, None, None, None], -torch.inf)
+    scores = [_masked(part, piece, at, seen[-1].stop - 1, window) for part, piece in zip(scores, seen, strict=True)]
+    pattern = torch.cat(scores, dim=-1).softmax(-1).split([part.shape[-1] for part in scores], dim=-1)
+    z = sum(_mixed(part, piece.values) for part, piece in zip(pattern, seen, strict=True))
     return z.reshape(rows, kv_heads, -1, pos, z.shape[-1]).permute(0, 3, 1, 2, 4).reshape(rows, pos, -1, z.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class SeenKeys:
+    """The part of a piece that some query reaches. start: position of its first key. stop: behind its last. hidden: padding among its keys."""
+
+    keys: Float[Tensor, "owner pos kv_head d_head"]
+    values: Float[Tensor, "owner pos kv_head d_head"]
+    start: int
+    stop: int
+    hidden: Hidden
+
+
+def _seen(pieces: Sequence[Pair], hidden: Hidden, first: int) -> list[SeenKeys]:
+    """What stands at position `first` or to its right."""
+    found, start = [], 0
+    for keys, values in pieces:
+        skip, stop = max(0, first - start), start + keys.shape[1]
+        if start + skip < stop:
+            padding = hidden[:, skip:] if hidden is not None and start == 0 else None
+            found.append(SeenKeys(keys[:, skip:], values[:, skip:], start + skip, stop, padding))
+        start = stop
+    return found
+
+
+def _masked(scores: Float[Tensor, "owner row_of_it kv_head query key"], keys: SeenKeys, at: Tensor, last: int, window: int | None) -> Tensor:
+    """-inf where a key stands to the right of its query or beyond its window. at: positions of the queries, [query] or [row 1]; last: the
+    last position of all."""
+    places, mask = torch.arange(keys.start, keys.stop, device=at.device), None
+    if keys.stop > last:
+        mask = places > at[..., None]
+    if window is not None and keys.start <= last - window:
+        far = places <= at[..., None] - window
+        mask = far if mask is None else mask | far
+    if mask is None:
+        return scores
+    if at.ndim == 1:  # the heads that share keys follow one another
+        return scores.masked_fill(mask.repeat(scores.shape[3] // len(at), 1), -torch.inf)
+    return scores.masked_fill(mask.unflatten(0, scores.shape[:2])[:, :, None], -torch.inf)
 
 
 def _turned(attn: Any, x: Tensor, start: int) -> Tensor:
@@ -134,15 +187,3 @@ def _mixed(pattern: Float[Tensor, "owner row_of_it kv_head query key"], values: 
         return (pattern.flatten(0, 1) @ values.transpose(1, 2)).unflatten(0, (owners, rows))
     flat = pattern.transpose(1, 2).flatten(2, 3) @ values.transpose(1, 2)
     return flat.unflatten(2, (rows, pattern.shape[3])).transpose(1, 2)
-
-
-def _future(pos: int, scores: Float[Tensor, "owner row_of_it kv_head query pos"]) -> Tensor:
-    """True where a query (heads of a group one after the other) would look to its right."""
-    mask = torch.ones(pos, pos, dtype=torch.bool, device=scores.device).triu(1)
-    return mask.repeat(scores.shape[3] // pos, 1)
-
-
-def _right_of(positions: Int[Tensor, " row"], scores: Float[Tensor, "owner row_of_it kv_head query pos"]) -> Tensor:
-    """True where a key stands to the right of the row's own position."""
-    right = torch.arange(scores.shape[-1], device=scores.device) > positions[:, None]
-    return right.unflatten(0, scores.shape[:2])[:, :, None, None]

@@ -109,7 +109,7 @@ def _left_padded(tensors: Sequence[Float[Tensor, "1 pos kv_head d_head"]], lengt
 
 def _refuse_stack(kv: HookedKeyValueCache | None) -> None:
     if kv is not None and kv.owners > 1:
-        raise UserError("a hook on attention's scores or pattern was set after the search had begun: set it before, or switch stacked_contexts off")
+        raise UserError("a hook on attention's scores or pattern was set after the search had begun: set it before, or switch batched_caches off")
 
 
 class HookedRunner(Runner):
