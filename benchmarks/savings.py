@@ -5,7 +5,7 @@ operations by the runner's meter and of operators (calls into torch's kernels, b
 1: what the step costs more without the saving. `--as-on cuda`: children are cut into runs as on that device.
 
     OMP_NUM_THREADS=1 python -m benchmarks.savings --models organism smollm --slots after_question --contexts 8 --repeats 3
-    OMP_NUM_THREADS=1 python -m benchmarks.savings --only stacked_contexts last_position
+    OMP_NUM_THREADS=1 python -m benchmarks.savings --only batched_caches last_position
 """
 
 from __future__ import annotations
