@@ -16,14 +16,19 @@ is ours and joins them to the cache's. (Its own reads the argument `past_key_val
 and would silently attend to nothing behind.) Where an attention never asks, the cache holds residuals and the prefix is
 run again: slow, but right. Which of the two holds is measured when the runner is made, and so is that running in parts
 gives the model's own logits.
+
+Caches of prefixes of unequal length run as one batch (`batch_caches`): shorter ones are padded on the left, and the model's own pass is
+asked for the arguments of such a batch (an attention mask that leaves the padding out, each row's own positions). Whether that gives
+the numbers of each prefix alone is measured at the first such batch; where it does not, contexts run one at a time.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,11 +49,13 @@ _PROBE_LENGTH = 6
 
 @dataclass(frozen=True)
 class BridgeKeyValueCache(KeyValueCache):
-    """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head]."""
+    """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head]. padding: positions on the left, one number an
+    owner, that nobody may look at; the rows of an owner are neighbours, as many to each."""
 
     start: int
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    padding: tuple[int, ...] = (0,)
 
     @property
     def length(self) -> int:  # type: ignore[override]
@@ -58,6 +65,10 @@ class BridgeKeyValueCache(KeyValueCache):
     def batch(self) -> int:  # type: ignore[override]
         return self.keys[0].shape[0]
 
+    @property
+    def owners(self) -> int:  # type: ignore[override]
+        return len(self.padding)
+
     def fork(self, index: Int[Tensor, " new_batch"]) -> BridgeKeyValueCache:
         if self.batch == 1:
             return self._each(lambda t: t.expand(len(index), -1, -1, -1))
@@ -66,8 +77,14 @@ class BridgeKeyValueCache(KeyValueCache):
     def crop(self, length: int) -> BridgeKeyValueCache:
         return self._each(lambda t: t[:, :, :length])
 
+    def pick(self, owners: Sequence[int], skip: int = 0) -> BridgeKeyValueCache:
+        of_one = self.batch // self.owners
+        rows = torch.tensor([owner * of_one + row for owner in owners for row in range(of_one)])
+        picked = self._each(lambda t: t[rows.to(t.device)][:, :, skip:])
+        return replace(picked, padding=tuple(self.padding[owner] - skip for owner in owners))
+
     def _each(self, fn: Callable[[Tensor], Tensor]) -> BridgeKeyValueCache:
-        return BridgeKeyValueCache(self.start, tuple(map(fn, self.keys)), tuple(map(fn, self.values)))
+        return replace(self, keys=tuple(map(fn, self.keys)), values=tuple(map(fn, self.values)))
 
 
 @dataclass(frozen=True)
@@ -130,9 +147,27 @@ class BridgeRunner(Runner):
         assert kv is None or (isinstance(kv, BridgeKeyValueCache) and kv.start == start), "the cache begins at another block"
         offset = kv.length if kv is not None else 0
         with self._joined(start, stop, kv) as joined:
-            resid = self._through(resid, start, stop, offset)
+            resid = self._through(resid, start, stop, offset, kv.padding if kv is not None else (0,))
         self._count(resid, stop - start, resid.shape[1] + offset)
-        return resid, BridgeKeyValueCache(start, *_columns(joined, start, stop)) if keep else None
+        padding = kv.padding if kv is not None else (0,)
+        return resid, BridgeKeyValueCache(start, *_columns(joined, start, stop), padding) if keep else None
+
+    def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
+        return _one_batch(caches) if self.caches and self._batches_exactly else None
+
+    @cached_property
+    def _batches_exactly(self) -> bool:
+        """Whether two prefixes of unequal length, run as one batch, give what each gives alone."""
+        ids, lengths, top = torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab, (2, 4), self.shape.n_layers
+        counted = dict(vars(self.meter))
+        with torch.no_grad():
+            caches = [self.run(self.embed(ids[:, :n]), 0, top, keep=True)[1] for n in lengths]
+            rows = [self.embed(ids[:, n : n + 2], offset=n) for n in lengths]
+            alone = torch.cat([self.run(row, 0, top, kv)[0] for row, kv in zip(rows, caches, strict=True)])
+            together, _ = self.run(torch.cat(rows), 0, top, _one_batch([kv for kv in caches if kv is not None]))
+        vars(self.meter).update(counted)
+        scale = 1e-3 if self.dtype in (torch.float32, torch.float64) else 0.1
+        return bool((together - alone).abs().max() <= scale * alone.abs().max())
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)
@@ -171,10 +206,14 @@ class BridgeRunner(Runner):
         self._count(out, stop - start, whole.shape[1])
         return out[:, whole.shape[1] - resid.shape[1] :], ResidualCache(start, whole) if keep else None
 
-    def _through(self, resid: Tensor, start: int, stop: int, offset: int) -> Tensor:
-        arguments = self._block_arguments(resid.shape[1], offset, resid)
+    def _through(self, resid: Tensor, start: int, stop: int, offset: int, padding: tuple[int, ...] = (0,)) -> Tensor:
+        arguments, of_one = self._block_arguments(resid.shape[1], offset, resid, padding), len(resid) // len(padding)
+        repeated: dict[int, Tensor] = {}
         for layer in range(start, stop):
             positional, named = arguments[layer]
+            if len(padding) > 1:
+                positional = tuple(_for_rows(a, len(padding), of_one, repeated) for a in positional)
+                named = {name: _for_rows(a, len(padding), of_one, repeated) for name, a in named.items()}
             out = self._blocks[layer](resid.to(self._places[layer]), *positional, **named)
             resid = out[0] if isinstance(out, tuple) else out
         return resid.to(self.device)
@@ -203,27 +242,28 @@ class BridgeRunner(Runner):
             for _, attention in attentions:
                 attention.__dict__.pop("_update_kv_cache", None)
 
-    def _block_arguments(self, length: int, offset: int, like: Tensor) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What the model's own pass hands to each block beside the residuals (its batch axis is 1 and broadcasts)."""
-        key = (length, offset, like.dtype, like.device)
+    def _block_arguments(self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """What the model's own pass hands to each block beside the residuals (a row an owner; of one owner it broadcasts)."""
+        key = (length, offset, like.dtype, like.device, padding)
         if key not in self._arguments:
             while len(self._arguments) >= _KEPT_ARGUMENTS:
                 self._arguments.pop(next(iter(self._arguments)))
-            self._arguments[key] = self._note_arguments(length, offset, like)
+            self._arguments[key] = self._note_arguments(length, offset, like, padding)
         return self._arguments[key]
 
-    def _note_arguments(self, length: int, offset: int, like: Tensor) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        notes = [_Noter() for _ in self._blocks]
-        empty = torch.zeros(1, length, self.shape.d_model, dtype=like.dtype, device=like.device)
+    def _note_arguments(self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        notes, owners = [_Noter() for _ in self._blocks], len(padding)
+        empty = torch.zeros(owners, length, self.shape.d_model, dtype=like.dtype, device=like.device)
         cache = DynamicCache()
         if offset:
-            behind = torch.zeros(1, 1, offset, 1, dtype=like.dtype, device=like.device)
+            behind = torch.zeros(owners, 1, offset, 1, dtype=like.dtype, device=like.device)
             cache.update(behind, behind, 0)
-        named = "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
+        named: dict[str, Any] = {"cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values": cache}
+        hidden = torch.tensor(padding, device=self.device)[:, None]
+        if any(padding):
+            named["attention_mask"] = (torch.arange(offset + length, device=self.device) >= hidden).long()
         with torch.no_grad(), self._stand_ins(notes):
-            self._decoder(
-                inputs_embeds=empty, position_ids=self._positions(length, offset), use_cache=False, **{named: cache}
-            )
+            self._decoder(inputs_embeds=empty, position_ids=self._positions(length, offset) - hidden, use_cache=False, **named)
         return [note.without(cache, place) for note, place in zip(notes, self._places, strict=True)]
 
     @contextmanager
@@ -312,6 +352,30 @@ def _placed(argument: Any, place: torch.device) -> Any:
     if isinstance(argument, tuple):
         return tuple(_placed(part, place) for part in argument)
     return argument.to(place) if isinstance(argument, Tensor) else argument
+
+
+def _for_rows(argument: Any, owners: int, of_one: int, repeated: dict[int, Tensor]) -> Any:
+    """A block's argument with a row for each owner, with one for each of its rows. repeated: what was made so far, by the argument's id."""
+    if isinstance(argument, tuple):
+        return tuple(_for_rows(part, owners, of_one, repeated) for part in argument)
+    if not isinstance(argument, Tensor) or argument.ndim < 2 or len(argument) != owners:
+        return argument
+    if id(argument) not in repeated:
+        repeated[id(argument)] = argument.repeat_interleave(of_one, 0)
+    return repeated[id(argument)]
+
+
+def _one_batch(caches: Sequence[KeyValueCache]) -> BridgeKeyValueCache:
+    """Caches of one row each, the shorter ones padded on the left."""
+    held = [kv for kv in caches if isinstance(kv, BridgeKeyValueCache) and kv.batch == 1]
+    assert len(held) == len(caches), "only caches of one row are stacked"
+    longest = max(kv.length for kv in held)
+
+    def padded(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([torch.nn.functional.pad(t, (0, 0, longest - t.shape[2], 0)) for t in tensors])
+
+    keys, values = (tuple(map(padded, zip(*column, strict=True))) for column in ([kv.keys for kv in held], [kv.values for kv in held]))
+    return BridgeKeyValueCache(held[0].start, keys, values, tuple(longest - kv.length for kv in held))
 
 
 def _columns(

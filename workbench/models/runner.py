@@ -1,11 +1,11 @@
 """The seam to TransformerLens: one small interface that search, activations and answers are written against.
 
 A `Runner` embeds ids, runs a stretch of blocks behind a key-value cache, and unembeds. Nothing else in the workbench
-knows whether the model is a `HookedTransformer` (here) or a `TransformerBridge` (bridge.py).
+knows whether the model is a `HookedTransformer` (`hooked_runner.py`) or a `TransformerBridge` (`bridge_runner.py`).
 
 Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal model never
 looks to the right), and rows that share a key-value cache have prefixes of equal length. Where a model's attention can leave
-padding out by itself, caches of unequal length can be stacked (`Runner.stack`).
+padding out by itself, caches of unequal length can be stacked (`Runner.batch_caches`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class KeyValueCache(ABC):
 
     length: int
     batch: int
-    #: Of a stack (`Runner.stack`): how many caches stand in it, each for as many neighbouring rows.
+    #: Of a stack (`Runner.batch_caches`): how many caches stand in it, each for as many neighbouring rows.
     owners: int = 1
 
     @abstractmethod
@@ -94,7 +94,7 @@ class KeyValueCache(ABC):
 
     def pick(self, owners: Sequence[int], skip: int = 0) -> KeyValueCache:
         """Of a stack, the rows of some owners, without the first `skip` positions (padding of all of them)."""
-        raise NotImplementedError(f"{type(self).__name__} is never stacked")
+        raise NotImplementedError(f"{type(self).__name__} is never run in a batch")
 
 
 #: Under this name a model keeps the end tokens of its generation config.
