@@ -36,11 +36,27 @@ def collect(
     positions: Positions = None,
     batch_tokens: int = 8192,
 ) -> dict[Site, Float[Tensor, "n d_model"]]:
-    """Activations [sequence, d_model] for each site, float32 on the CPU, in the order of the sequences.
+    """Read activations at sites and positions.
 
-    positions: one entry a sequence, an index or a (start, stop) stretch whose mean is taken; a mapping from a site's position
-    rule ("decision", "answer", "response_mean") to such a list where the sites differ; None reads the last token. `z` sites
-    keep their head axis. Raises UserError for a site or position that does not exist and for a sequence that does not fit.
+    Args:
+        model: A loaded model or its runner.
+        sequences: Token ids.
+        sites: Where to read (`Site`).
+        positions: One entry per sequence, an index or a (start, stop) stretch whose mean is taken; a mapping from a site's position rule
+            ("decision", "answer", "response_mean") to such a list where the sites differ; None: the last token.
+        batch_tokens: Tokens per batch.
+
+    Returns:
+        float32 [sequence, d_model] on the CPU for each site, in the order of the sequences. `z` sites keep their head axis.
+
+    Raises:
+        UserError: A site or position that does not exist, or a sequence that does not fit into the context.
+
+    Example:
+        >>> site = wb.Site(2)
+        >>> states = wb.collect(model, [context.bare_ids for context in contexts], [site])[site]
+        >>> states.shape == (len(contexts), wb.runner_for(model).shape.d_model)
+        True
     """
     runner = runner_for(model)
     sites = [site.checked(runner.shape.n_layers) for site in dict.fromkeys(sites)]

@@ -16,7 +16,18 @@ COSTS = ("model_calls", "token_layers", "flops", "seconds")
 
 
 class Budget(BaseModel):
-    """Limits of a search; the first that is reached ends it. At least one must be given."""
+    """Limits of a search; the first that is reached ends it. At least one must be given.
+
+    Attributes:
+        seconds: Wall-clock time.
+        model_calls: Whole forward passes of one context with its prompt, or as much work as that.
+        flops: Floating point operations of the model's blocks and unembedding.
+        steps: Steps of the search.
+
+    Example:
+        >>> wb.Budget(steps=20, seconds=60).steps
+        20
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -46,7 +57,20 @@ class Budget(BaseModel):
 
 @dataclass(frozen=True)
 class Cost:
-    """What was spent: token-layers forward and backward, positions unembedded, FLOPs, model calls, seconds. Costs add."""
+    """What was spent. Costs add.
+
+    Attributes:
+        forward: Token-layers run forward: one token through one block is 1.
+        backward: Token-layers run backward.
+        unembedded: Positions whose logits were computed.
+        flops: Floating point operations.
+        model_calls: Token-layers over those of one context with its prompt.
+        seconds: Wall-clock time.
+
+    Example:
+        >>> (wb.Cost(forward=10, seconds=1) + wb.Cost(forward=5)).forward
+        15
+    """
 
     forward: float = 0.0
     backward: float = 0.0

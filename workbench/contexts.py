@@ -38,10 +38,25 @@ def make_contexts(
 ) -> Contexts:
     """Contexts for the items of a split (with letters: each item in both orders, so that the letter cancels).
 
-    metric: the persona's own when None. orders: "both"; "original" (as published); "random" (one order an item).
-    n: at most so many items, drawn by seed. normalization: of text answers; the persona's own when None. Raises UserError for an unknown
-    slot, a template that cannot hold it, answers that cannot be compared (`AnswersNotComparable`), or a question that leaves no room in
-    the model's context.
+    Args:
+        model: A loaded model or its runner.
+        split: The questions.
+        slot: Where the prompt is put: "system", "before_question", "after_question" or "answer_opening".
+        metric: "letters" or "text"; the persona's own when None.
+        orders: Of the options: "both"; "original" (as published); "random" (one per item).
+        n: At most so many items, drawn by seed; None: all.
+        seed: Of the draw.
+        normalization: Of text answers; the persona's own when None.
+
+    Returns:
+        One context per item and order.
+
+    Raises:
+        UserError: An unknown slot, a template that cannot hold it, answers that cannot be compared (`AnswersNotComparable`), or a question
+            that leaves no room in the model's context.
+
+    Example:
+        >>> contexts = wb.make_contexts(model, data.search, slot="system", n=4)
     """
     if slot not in get_args(Slot):
         raise UserError(f"unknown slot {slot!r}: expected one of {', '.join(get_args(Slot))}")

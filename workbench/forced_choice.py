@@ -29,9 +29,20 @@ from workbench.models import Runner, TokenLayout, not_finite, pad_right, runner_
 
 @dataclass(frozen=True)
 class Answers:
-    """One entry a context, numpy float64. log_odds: log p(matching) - log p(not matching), nats (normalised for text answers as their
-    persona says), plus = shows the persona.
-    matching_first: the matching option stood first. group, item_id: what belongs together."""
+    """Log-odds of the matching answer, one entry per context.
+
+    Attributes:
+        log_odds: float64, log p(matching) - log p(not matching) in nats, of whole answers (normalised as the persona says);
+            plus = shows the persona.
+        matching_first: Whether the matching option was shown first.
+        group: Question group of each context.
+        item_id: Item of each context.
+
+    Example:
+        >>> answers = wb.answer(model, contexts)
+        >>> answers.log_odds.shape == (len(contexts),) and 0 <= answers.rate <= 1
+        True
+    """
 
     log_odds: Float[np.ndarray, " context"]
     matching_first: np.ndarray
@@ -69,9 +80,26 @@ class Answers:
 
 
 def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192) -> Answers:
-    """Log-odds of the two answers in every context, with a prompt (text or ids) in the slot or, with None, without any.
+    """Log-odds of the two answers in every context, with a prompt in the slot or without any.
 
-    batch_tokens: tokens run at a time. Hooks set by `Runner.edit` act, and find the batch's layout in `Runner.layout`.
+    Hooks set by `Runner.edit` act, and find the batch's layout in `Runner.layout`.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions in their template (`make_contexts`).
+        prompt: Text or token ids; None: the bare question, rendered without the slot.
+        batch_tokens: Tokens per batch.
+
+    Returns:
+        One entry per context, in order.
+
+    Raises:
+        UserError: The prompt's text does not keep its tokens in the slot.
+
+    Example:
+        >>> with_prompt, bare = wb.answer(model, contexts, "be honest"), wb.answer(model, contexts)
+        >>> bool((with_prompt.log_odds - bare.log_odds).mean() < 0)      # less sycophantic
+        True
     """
     runner = runner_for(model)
     ids = encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt

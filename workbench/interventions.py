@@ -58,10 +58,22 @@ class HasLatents(Protocol):
 
 @contextmanager
 def steer(model: Any, direction: HasDirection, coefficient: float, positions: Positions = "all") -> Iterator[None]:
-    """While the block runs, coefficient x unit direction is added to the residual stream at the direction's site.
+    """Add coefficient x unit direction to the residual stream at the direction's site while the block runs.
 
-    coefficient: in units of the residual stream, plus = more of the persona. Raises UserError for an unknown rule of
-    positions, a direction of another width, and where "prompt", "decision" or "answer" is asked of a run without a layout.
+    Args:
+        model: A loaded model or its runner.
+        direction: A `Direction` (anything with `unit` and `site`).
+        coefficient: In units of the residual stream; plus = more of the persona.
+        positions: "all", or "prompt", "decision", "answer" in runs with a layout (those of `answer`).
+
+    Raises:
+        UserError: An unknown rule of positions, a direction of another width, or a rule that needs a layout in a run without one.
+
+    Example:
+        >>> with wb.steer(model, direction, -4.0):
+        ...     steered = wb.answer(model, contexts)
+        >>> bool(steered.log_odds.mean() < wb.answer(model, contexts).log_odds.mean())
+        True
     """
     runner = runner_for(model)
     step = coefficient * _on(runner, _checked(runner, direction.unit))
@@ -93,7 +105,17 @@ def limit(
 
 @contextmanager
 def ablate(model: Any, direction: HasDirection, positions: Positions = "all") -> Iterator[None]:
-    """While the block runs, the residual stream at the direction's site has no component along it (reading 0)."""
+    """Remove the residual stream's component along a direction at its site (reading 0) while the block runs.
+
+    Args:
+        model: A loaded model or its runner.
+        direction: A `Direction` (anything with `unit` and `site`).
+        positions: As in `steer`.
+
+    Example:
+        >>> with wb.ablate(model, direction):
+        ...     ablated = wb.answer(model, contexts)
+    """
     runner = runner_for(model)
     unit = _on(runner, _checked(runner, direction.unit))
     with _edited(runner, direction.site, lambda x: x - ((x.float() @ unit)[..., None] * unit).to(x.dtype), positions):
@@ -104,10 +126,23 @@ def ablate(model: Any, direction: HasDirection, positions: Positions = "all") ->
 def clamp(
     model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all"
 ) -> Iterator[None]:
-    """While the block runs, each latent's part of the residual stream is what it would be at the given activation.
+    """Hold latents at given activations while the block runs.
 
-    The change is (value - activation now) x decoder row, so what the autoencoder does not explain stays untouched.
-    values: one for each latent, in the latents' unit. Raises UserError for a latent that the autoencoder does not have.
+    The change is (value - activation now) x decoder row, so what the SAE does not explain stays untouched.
+
+    Args:
+        model: A loaded model or its runner.
+        sae: The SAE of the latents.
+        latents: Numbers of the latents.
+        values: One per latent, in the latents' unit.
+        positions: As in `steer`.
+
+    Raises:
+        UserError: A latent that the SAE does not have.
+
+    Example:
+        >>> with wb.clamp(model, sae, latents.ids[:1], [0.0]):
+        ...     clamped = wb.answer(model, contexts)
     """
     runner = runner_for(model)
     wanted = _checked_latents(sae, latents, values)
@@ -126,9 +161,17 @@ def clamp(
 def patch(
     model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision"
 ) -> Iterator[None]:
-    """While the block runs, the activation at the site is replaced by `values` at these positions.
+    """Replace the activation at a site while the block runs.
 
-    values: [d_model] for all rows, [batch d_model] for one a row, or [batch pos d_model].
+    Args:
+        model: A loaded model or its runner.
+        site: Where.
+        values: [d_model] for all rows, [batch, d_model] for one per row, or [batch, pos, d_model].
+        positions: As in `steer`.
+
+    Example:
+        >>> with wb.patch(model, wb.Site(2), torch.zeros(wb.runner_for(model).shape.d_model)):
+        ...     patched = wb.answer(model, contexts)
     """
     runner = runner_for(model)
     given = values if values.dim() != 2 else values[:, None]

@@ -39,9 +39,18 @@ FEWEST = 200
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Tokens that may begin a prompt, and those that may follow (bool, one entry a token).
+    """Which tokens a search may use.
 
-    spaced: tokens that may begin a prompt where the template leaves a space to it; None: those of `first`."""
+    Attributes:
+        first: bool [d_vocab], tokens that may begin a prompt.
+        later: bool [d_vocab], tokens that may follow.
+        spaced: bool [d_vocab], tokens that may begin a prompt where the template leaves a space to it; None: those of `first`.
+
+    Example:
+        >>> words = wb.make_lexicon(model, "words")
+        >>> words.first.shape[0] == wb.runner_for(model).shape.d_vocab
+        True
+    """
 
     first: Bool[Tensor, " d_vocab"]
     later: Bool[Tensor, " d_vocab"]
@@ -53,12 +62,21 @@ class Lexicon:
 
 
 def make_lexicon(model: Any, name: str | Path) -> Lexicon:
-    """The lexicon of a name (`words`, `latin`, `all`) or of a file of words, one a line.
+    """The lexicon of a name or of a file of words.
 
-    UserError for a file that is none, and where fewer than a handful of words are single tokens of this model.
+    Args:
+        model: A loaded model or its runner.
+        name: "words" (whole words that do not run together), "latin", "all", or the path of a file with one word per line.
+
+    Returns:
+        The tokens that may begin a prompt and those that may follow.
+
+    Raises:
+        UserError: No such file, or fewer than a handful of the words are single tokens of this model.
 
     Example:
-        >>> wb.search(model, goal, contexts, lexicon=wb.make_lexicon(model, "words"))  # doctest: +SKIP
+        >>> words = wb.make_lexicon(model, "words")
+        >>> found = wb.search(model, wb.answer_log_odds(), contexts, wb.EPO(length=4), wb.Budget(steps=1), lexicon=words)
     """
     runner = runner_for(model)
     allowed = allowed_ids(runner)

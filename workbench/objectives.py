@@ -93,7 +93,13 @@ class WholeAnswers:
 
 
 class Objective:
-    """A score to be maximised. Combine with + and with numbers by *; `-goal` turns it round."""
+    """A score to be maximised. Objectives add, and are multiplied by numbers; `-goal` lowers what `goal` raises.
+
+    Example:
+        >>> goal = -wb.answer_log_odds() + 0.5 * wb.RepetitionPenalty()
+        >>> isinstance(goal, wb.Objective)
+        True
+    """
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -171,6 +177,7 @@ class CombinedObjective(Objective):
 
 
 def terms_of(objective: Objective) -> tuple[tuple[float, Objective], ...]:
+    """The objectives that a sum is made of, with their weights; the objective itself with weight 1."""
     return objective.terms if isinstance(objective, CombinedObjective) else ((1.0, objective),)
 
 
@@ -244,9 +251,18 @@ class ProjectionObjective(_Scaled):
 
 
 def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
-    """RESGA's objective: the decision token's residual along a `Direction` (its `vector` and `site`); plus = more persona.
+    """RESGA's objective: the decision token's residual along a direction; plus = more persona.
 
-    "z" needs `.calibrate(model, contexts)` before it has its unit. Source: arXiv 2601.02896, with REFERENCES' corrections.
+    Args:
+        direction: A `Direction` (anything with `vector` and `site`).
+        kind: "z": in standard deviations over neutral prompts, after `.calibrate(model, contexts)`; "raw": in units of the
+            residual stream; "cosine": -1 to 1. See `workbench.objectives.Kind`.
+
+    Returns:
+        An objective. Source: arXiv 2601.02896, with the corrections that docs/differences.md names.
+
+    Example:
+        >>> goal = -wb.projection(direction).calibrate(model, contexts)
     """
     vector = torch.as_tensor(direction.vector, dtype=torch.float32)
     return ProjectionObjective(vector / vector.norm(), replace(direction.site, position="decision"), kind)
@@ -289,7 +305,21 @@ class LatentActivationObjective(_Scaled):
 
 
 def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None) -> LatentActivationObjective:
-    """SAEGA's objective: signed weighted latents at the decision token. weights: 1 each when None; plus = more persona."""
+    """SAEGA's objective: signed weighted SAE latents at the decision token; plus = more persona.
+
+    Args:
+        sae: The SAE that reads the latents (`load_sae`).
+        latents: Numbers of the latents.
+        weights: One number per latent; 1 each when None.
+
+    Returns:
+        An objective, in the unit of the latents' activations times the weights.
+
+    Example:
+        >>> goal = wb.latent_activation(sae, latents.ids, latents.weights)
+        >>> goal == latents.objective(sae)
+        True
+    """
     weights = [1.0] * len(latents) if weights is None else list(weights)
     if len(weights) != len(latents) or not latents:
         raise UserError(f"expected one weight for each latent, found {len(latents)} latents and {len(weights)} weights")
@@ -312,13 +342,29 @@ class AnswerLogOddsObjective(_Scaled):
 
 
 def answer_log_odds() -> AnswerLogOddsObjective:
-    """The behaviour itself as objective: the control that says what looking inside the model buys."""
+    """The behaviour itself as objective: the control that says what looking inside the model buys.
+
+    Returns:
+        An objective whose score is the log-odds (nats) of the matching answer.
+
+    Example:
+        >>> goal = -wb.answer_log_odds()      # lowers the persona
+    """
     return AnswerLogOddsObjective()
 
 
 @dataclass(frozen=True)
 class AnswerLogProbObjective(Objective):
-    """Log-probability (nats) of one answer, whole; side 0: matching, 1: not matching (GCG's objective)."""
+    """Log-probability (nats) of one whole answer: the objective of GCG.
+
+    Attributes:
+        side: 0: the matching answer; 1: the not matching one.
+
+    Example:
+        >>> found = wb.search(model, wb.AnswerLogProbObjective(), contexts, wb.GCG(length=4, children=8), wb.Budget(steps=1))
+        >>> len(found.candidates) > 0
+        True
+    """
 
     side: int = 0
 
@@ -336,7 +382,16 @@ class AnswerLogProbObjective(Objective):
 
 @dataclass(frozen=True)
 class HoldObjective(Objective):
-    """Minus the squared distance of another objective's score from a value: 0 is best."""
+    """Minus the squared distance of another objective's score from a value: 0 is best.
+
+    Attributes:
+        inner: The objective whose score is held.
+        value: Where it is held, in the unit of `inner`.
+
+    Example:
+        >>> wb.HoldObjective(wb.answer_log_odds(), value=0.0).value
+        0.0
+    """
 
     inner: Objective
     value: float
@@ -359,13 +414,28 @@ class HoldObjective(Objective):
 
 
 def hold_direction(direction: Any) -> HoldObjective:
-    """Keeps another direction's z-scored reading at its mean over neutral prompts: 0 is best, -1 is one SD away."""
+    """Keep another direction's z-scored reading at its mean over neutral prompts: 0 is best, -1 is one SD away.
+
+    Args:
+        direction: A `Direction` (anything with `vector` and `site`).
+
+    Returns:
+        An objective; `.calibrate(model, contexts)` measures the mean and SD.
+
+    Example:
+        >>> goal = -wb.answer_log_odds() + wb.hold_direction(direction)
+    """
     return HoldObjective(projection(direction), 0.0)
 
 
 @dataclass(frozen=True)
 class RepetitionPenalty(Objective):
-    """Minus the share of the prompt's tokens that occurred before in it: 0 is best."""
+    """Minus the fraction of the prompt's tokens that occurred before in it: 0 is best.
+
+    Example:
+        >>> wb.RepetitionPenalty().prompt_score(torch.tensor([[5, 6, 5, 7]])).tolist()
+        [-0.25]
+    """
 
     def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
         same = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)
@@ -374,7 +444,15 @@ class RepetitionPenalty(Objective):
 
 @dataclass(frozen=True)
 class TextSimilarity(Objective):
-    """Share of positions at which the prompt's token is the reference's, 0 to 1."""
+    """Fraction of positions at which the prompt's token is the reference's, 0 to 1.
+
+    Attributes:
+        reference: Token ids of the reference prompt.
+
+    Example:
+        >>> wb.TextSimilarity((5, 6)).prompt_score(torch.tensor([[5, 7]])).tolist()
+        [0.5]
+    """
 
     reference: tuple[int, ...]
 
@@ -385,8 +463,24 @@ class TextSimilarity(Objective):
 
 
 def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> list[tuple[int, ...]]:
-    """n prompts that are about nothing: one half random allowed tokens, the other the model's own text in the slot
-    (sampled at temperature 1 from allowed tokens)."""
+    """Prompts that are about nothing, to calibrate an objective's scale.
+
+    One half is random allowed tokens, the other half the model's own text in the slot, sampled at temperature 1 from allowed tokens.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Where the prompts are put.
+        n: How many prompts.
+        length: Tokens of each.
+        seed: Of the draws.
+
+    Returns:
+        n prompts as token ids.
+
+    Example:
+        >>> [len(ids) for ids in wb.neutral_prompts(model, contexts, n=2, length=5)]
+        [5, 5]
+    """
     runner = runner_for(model)
     generator = torch.Generator().manual_seed(seed)
     allowed = allowed_ids(runner)

@@ -63,8 +63,21 @@ _PROBES: weakref.WeakKeyDictionary[Runner, dict[str, list[int]]] = weakref.WeakK
 
 
 def allowed_ids(model: Any) -> Bool[Tensor, " d_vocab"]:
-    """Tokens that a prompt may hold: no special, added, reserved or out-of-range token, no invalid UTF-8, no control or
-    formatting character, no white space alone, and decode -> encode gives the token back."""
+    """Tokens that a prompt may hold.
+
+    Left out: special, added, reserved and out-of-range tokens, invalid UTF-8, control and formatting characters, white space alone, and
+    every token that does not survive decode and encode.
+
+    Args:
+        model: A loaded model or its runner.
+
+    Returns:
+        bool [d_vocab].
+
+    Example:
+        >>> int(wb.allowed_ids(model).sum()) > 100
+        True
+    """
     runner = runner_for(model)
     if runner not in _ALLOWED:
         _ALLOWED[runner] = _kept_allowed(runner)
@@ -135,7 +148,22 @@ def _printable(text: str) -> bool:
 
 
 def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
-    """The tokens that are one of the words as a whole, to restrict a search to. UserError when no word is a token."""
+    """The tokens that are one of the words as a whole, to restrict a search to.
+
+    Args:
+        model: A loaded model or its runner.
+        words: The words.
+
+    Returns:
+        bool [d_vocab].
+
+    Raises:
+        UserError: No word is a token.
+
+    Example:
+        >>> int(wb.lexicon(model, ["honest", "be"]).sum()) >= 2
+        True
+    """
     runner = runner_for(model)
     ids = [runner.encode(word) for word in words]
     mask = torch.zeros(runner.shape.d_vocab, dtype=torch.bool)
@@ -146,7 +174,20 @@ def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
 
 
 def survives(model: Any, contexts: Contexts, prompt_ids: Sequence[int]) -> bool:
-    """True if the prompt's text, set into every distinct surrounding of `contexts`, encodes to exactly these ids in place."""
+    """Whether the prompt's text, set into every distinct surrounding of the contexts, encodes to exactly these ids in place.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Where the prompt is put.
+        prompt_ids: Token ids.
+
+    Returns:
+        True if a search may report these ids as a text.
+
+    Example:
+        >>> wb.survives(model, contexts, wb.runner_for(model).encode("be honest"))
+        True
+    """
     runner, ids = runner_for(model), tuple(prompt_ids)
     text = text_of(runner, ids)
     return bool(ids) and _fits(text, contexts[0].lead) and _stands_whole(runner, contexts, text, ids)

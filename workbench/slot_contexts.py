@@ -18,16 +18,28 @@ Orders = Literal["both", "original", "random"]
 
 @dataclass(frozen=True)
 class Context:
-    """One question with everything around it. The ids of the whole are prefix_ids + prompt ids + suffix_ids; the last one
-    is the decision token. bare_ids: the same question rendered without the slot ("no prompt"). answers: ids that follow the
-    decision token for the matching and the not matching answer. matching_first: the matching option is the first one shown.
+    """One question with everything around it. The ids of the whole are `prefix_ids` + prompt ids + `suffix_ids`.
 
-    lead: white space between prefix_text and the prompt that belongs to the prompt's first token, as most tokenizers have it: the
-    prompt's tokens then begin with it, its text is told without it.
+    Attributes:
+        item: The question.
+        matching_first: The matching option is the first one shown.
+        prefix_text: Text left of the slot.
+        suffix_text: Text right of the slot.
+        prefix_ids: Ids left of the slot.
+        suffix_ids: Ids right of the slot; the last one is the decision token.
+        bare_ids: The same question rendered without the slot ("no prompt").
+        answers: Ids that follow the decision token, for the matching and the not matching answer.
+        weights: What each token of the two answers counts in the answer's score (1 unless a normalization says otherwise).
+        offsets: Added to the two scores (0 unless a normalization says otherwise).
+        branch: Which of the sequences that its answers are read from (`answer_tokens`) this context is; None: the context as a whole.
+        n_branches: How many such sequences there are.
+        lead: White space between `prefix_text` and the prompt that belongs to the prompt's first token, as most tokenizers have it.
 
-    weights: what each token of the two answers counts in the answer's score; offsets: added to the two scores (both 1 and 0 unless a
-    normalization says otherwise). branch: which of the sequences that its answers are read from (`answer_tokens`) this context stands
-    for, of `n_branches`; None: the context as a whole."""
+    Example:
+        >>> context = contexts[0]
+        >>> context.ids((5, 6)) == (*context.prefix_ids, 5, 6, *context.suffix_ids)
+        True
+    """
 
     item: Item
     matching_first: bool
@@ -89,7 +101,18 @@ class Context:
 
 @dataclass(frozen=True)
 class Contexts(Sequence[Context]):
-    """Contexts of one split for one model, slot and metric."""
+    """Contexts of one split for one model, slot and metric; `make_contexts` makes them.
+
+    Attributes:
+        items: The contexts.
+        slot: Where the prompt is put.
+        metric: "letters" or "text".
+        split_name: The split they come from.
+
+    Example:
+        >>> len(contexts) == len(contexts.groups)
+        True
+    """
 
     items: tuple[Context, ...]
     slot: Slot

@@ -14,6 +14,7 @@ import yaml
 
 import workbench as wb
 from tests.support.doc_blocks import PAGES, DocBlock, blocks
+from tests.support.doc_names import doc_names
 from tests.support.paths import ROOT
 from tests.support.registries import restored_registries
 from tests.support.tiny_checkpoints import tiny_checkpoint
@@ -60,21 +61,9 @@ def chat_server(monkeypatch):
 
 
 @pytest.fixture
-def at_hand(organism, tmp_path):
-    """What pages take as given: a model, its data, a direction, latents, and files that a reader has."""
-    persona = wb.load_persona("sycophancy")
-    data = persona.split(seed=0)
-
-    def make() -> dict:
-        sae = wb.load_sae("organism", organism)
-        scan = wb.find_directions(organism, data.train, data.search, layers=(2,), methods=("own_choice",), n=96, n_texts=6, n_contexts=6)
-        return {
-            "wb": wb, "model": organism, "persona": persona, "data": data, "split": data.test, "scan": scan, "sae": sae,
-            "latents": wb.rank_latents(organism, sae, data.train, k=3, n=96), "prompt": "be blunt and critical", "texts": ["I think so ."] * 3,
-            "contexts": wb.make_contexts(organism, data.search, n=4), "judge": organism,
-        }  # fmt: skip
-
-    return make
+def at_hand(organism):
+    """What pages take as given."""
+    return lambda: doc_names(organism)
 
 
 def run(block: DocBlock, names: dict) -> None:

@@ -37,6 +37,10 @@ class AttributionOptions:
         controls: Random directions that are mediated through as well, since in a small model much goes through any axis of large
             spread.
         batch_tokens: Tokens per batch.
+
+    Example:
+        >>> wb.AttributionOptions(pairs=0, nodes=0).mediation
+        True
     """
 
     pairs: int = 4
@@ -56,15 +60,30 @@ def attribute(
     circuit: int = 0,
     options: AttributionOptions | None = None,
 ) -> Ledger:
-    """The ledger of a prompt: each token's effect on each target, over all contexts, by each estimator.
+    """Each token's effect on each target, over all contexts, by each estimator.
 
-    prompt: text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`). targets: directions,
-    objectives, or a mapping of names to them; the answer's log-odds always come first (of whole answers, as
-    the comparison counts them). estimators: names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is
-    always run, because it judges the others. circuit: the graph of so many heads and MLPs with its evaluation (0: none), on at most
-    CIRCUIT_CONTEXTS contexts. options: everything else.
-    Sign: plus means that the token raises the target. Raises UserError for an empty or too long prompt, unknown estimators
-    or targets.
+    Args:
+        model: A loaded model or its runner.
+        prompt: Text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`).
+        targets: Directions, objectives, or a mapping of names to them; the answer's log-odds always come first (of whole answers, as the
+            comparison counts them).
+        contexts: Questions in their template.
+        estimators: Names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is always run, because it judges the
+            others.
+        seed: Of sampled estimators.
+        circuit: A graph of so many heads and MLPs with its faithfulness (0: none), on at most CIRCUIT_CONTEXTS contexts.
+        options: Everything else.
+
+    Returns:
+        The ledger. Sign: plus means that the token raises the target.
+
+    Raises:
+        UserError: An empty or too long prompt, unknown estimators or targets.
+
+    Example:
+        >>> ledger = wb.attribute(model, "be blunt", [direction], contexts, options=wb.AttributionOptions(pairs=0, nodes=0))
+        >>> ledger.tokens
+        ('be', 'blunt')
     """
     runner, options = runner_for(model), options or AttributionOptions()
     ids = _prompt_ids(runner, prompt, contexts)

@@ -51,10 +51,29 @@ class TokenPair:
 
 @dataclass(frozen=True)
 class Ledger:
-    """prompt_ids, tokens: the prompt. targets: what was measured. estimates: by estimator. groups: question group of each
-    context. total: score with the prompt minus score of the bare question, [context target]. caution: what a reader must know
-    of the answer's row. mediation: what goes through directions and latents. path: the heads and MLPs that carry the effect.
-    circuit: their graph. dose: of the prompt and of steering. Sign: plus means that the token raises the target."""
+    """The effects of a prompt's tokens. Sign: plus means that the token raises the target.
+
+    Attributes:
+        prompt_ids: The prompt.
+        tokens: The same as text.
+        text: The same in one piece.
+        targets: What was measured.
+        estimates: By estimator.
+        groups: Question group of each context.
+        total: [context, target], score with the prompt minus score of the bare question.
+        pairs: Interactions of tokens.
+        seconds: Spent on each estimator.
+        caution: What a reader must know of the answer's row.
+        mediation: What goes through directions and latents.
+        path: The heads and MLPs that carry the effect.
+        circuit: Their graph.
+        dose: Effects of parts of the prompt and of steering.
+
+    Example:
+        >>> ledger = wb.attribute(model, "be blunt", [direction], contexts, options=wb.AttributionOptions(pairs=0, nodes=0))
+        >>> ledger.total.shape == (len(contexts), 2)      # the answer and the direction
+        True
+    """
 
     prompt_ids: tuple[int, ...]
     tokens: tuple[str, ...]

@@ -91,8 +91,26 @@ class SideEffects:
 def side_effects(
     model: Any, sae: Sae, prompt: str | Sequence[int], contexts: Contexts, objective: Sequence[int] = (), manual: str | None = None, top: int = 10
 ) -> SideEffects:
-    """What the prompt does to all latents of the autoencoder. objective: the latents that it was made for. manual: a prompt to compare with.
-    top: how many others are listed. Raises UserError where autoencoder and model do not fit."""
+    """What a prompt does to all latents of an SAE.
+
+    Args:
+        model: A loaded model or its runner.
+        sae: The SAE.
+        prompt: Text or token ids.
+        contexts: Questions in their template.
+        objective: The latents that the prompt was made for.
+        manual: A prompt to compare with.
+        top: How many other latents are listed.
+
+    Returns:
+        The latents that moved most, each with its interval.
+
+    Raises:
+        UserError: SAE and model do not fit.
+
+    Example:
+        >>> moved = wb.side_effects(model, sae, "be blunt", contexts, objective=latents.ids, top=3)
+    """
     runner = runner_for(model)
     sae.check(runner)
     ids = {"no prompt": None, "prompt": _ids(runner, contexts, prompt)}

@@ -43,14 +43,31 @@ def audit(
     tolerance: float = 0.5,
     seed: int = 0,
 ) -> Audit:
-    """Which words of `prompt` cause the persona, and the smallest fluent edit that takes the effect away.
+    """Which words of a prompt cause the persona, and the smallest fluent edit that removes the effect.
 
-    max_edits: words that may be deleted or exchanged (0: no edit is sought). sign: what is wanted of the persona: "suppress" makes a
-    prompt that raises it the fault, "induce" one that lowers it. targets: directions, ranked latents or objectives whose change by each
-    word is wanted (see `inside`). others: personas that the edit must not move; for a persona of the organism its other ones
-    unless given. questions: items of each split that are asked. tolerance: log-odds within which a prompt's effect counts as none;
-    a word needs half of it to be named. seed: of the splits, the questions and the sampled orders.
-    Raises UserError for an empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is not positive.
+    Args:
+        model: A loaded model or its runner.
+        prompt: Your prompt.
+        persona: A `Persona`, or the name of one.
+        max_edits: Words that may be deleted or exchanged; 0: no edit is sought.
+        sign: What is wanted of the persona: "suppress" makes a prompt that raises it the fault, "induce" one that lowers it.
+        targets: Directions, ranked latents or objectives whose change by each word is wanted (see `inside`).
+        others: Personas that the edit must not move; for a persona of the organism its other ones unless given.
+        slot: Where the prompt is put.
+        questions: Items of each split that are used.
+        tolerance: Log-odds within which a prompt's effect counts as none; a word needs half of it to be named.
+        seed: Of the splits, the questions and the sampled orders.
+
+    Returns:
+        The effect of the whole prompt and of each word, whether an edit is needed, and the edit.
+
+    Raises:
+        UserError: An empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is not positive.
+
+    Example:
+        >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
+        >>> found.need in ("edit", "none", "helps", "unclear")
+        True
     """
     signed(sign)
     if max_edits < 0 or not tolerance > 0 or questions < 2:

@@ -19,12 +19,31 @@ Need = Literal["edit", "none", "helps", "unclear"]
 
 @dataclass(frozen=True)
 class Audit:
-    """The answer to "what do my words do?".
+    """The result of an audit.
 
-    effects: of the whole prompt and of each word, on test questions. need: "edit" where the prompt moves the persona the unwanted
-    way on selection questions; "none" where its effect is shown to lie within +-tolerance; "helps" where it moves it the wanted
-    way; "unclear" where the interval holds zero but is too wide for "none". minimal_edit: None unless needed and found. mediation: what
-    of the whole effect goes through the direction and the latents. notes: what a reader must know, one line each.
+    Attributes:
+        prompt: What was audited.
+        persona: Name of the persona.
+        model: Name of the model.
+        sign: What is wanted of the persona.
+        slot: Where the prompt was put.
+        tolerance: Log-odds within which an effect counts as none.
+        max_edits: Words that could be edited.
+        seed: Of the draws.
+        questions: Number of test contexts.
+        groups: Number of their question groups.
+        words: The prompt, cut into words.
+        effects: Of the whole prompt and of each word, on test questions.
+        need: "edit": the prompt moves the persona the unwanted way on selection questions; "none": its effect is shown to be within
+            +-tolerance; "helps": it moves it the wanted way; "unclear": the interval holds zero but is too wide for "none".
+        minimal_edit: None unless needed and found.
+        mediation: What of the whole effect goes through the direction and the latents.
+        notes: What a reader must know, one line each.
+
+    Example:
+        >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
+        >>> len(found.table)      # one row per word
+        2
     """
 
     prompt: str

@@ -43,9 +43,28 @@ _SHOWN = (
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Conditions on one split. entries: in the order given, the baseline first. primary: names that Holm's correction covers.
-    splits: of the study, as {name: {n, groups, hash}}. manual, neutral: names of the best manual prompt and of the mean of the neutral
-    sentences, where there are such."""
+    """Conditions on one split.
+
+    Attributes:
+        entries: One per condition in the order given, the baseline first.
+        persona: Name of the persona.
+        model: Name of the model.
+        sign: "suppress" or "induce".
+        metric: "letters" or "text".
+        slot: Where prompts were put.
+        seed: Of permutations.
+        split: The split read.
+        splits: Of the study, as {name: {n, groups, hash}}.
+        baseline: Name of the condition that all are compared with.
+        manual: Name of the best manual prompt, where there is one.
+        primary: Names that Holm's correction covers.
+        neutral: Name of the mean of the neutral sentences, where there are any.
+
+    Example:
+        >>> comparison = wb.compare(model, data.selection.take(6), [wb.Prompt("be honest")])
+        >>> list(comparison.table["condition"])
+        ['no prompt', 'manual: be honest']
+    """
 
     entries: tuple[ConditionResult, ...]
     persona: str
@@ -159,8 +178,12 @@ class ComparisonOptions:
         seed: Of permutations and of drawn contexts.
         level: Of the intervals.
         splits: The study's splits, to be recorded next to the one read.
-        collateral: See `OffTargetMeasures`.
+        collateral: Off-target effects to measure (`OffTargetMeasures`).
         model_name: As it is recorded; None: the model's own.
+
+    Example:
+        >>> wb.ComparisonOptions(level=0.9).orders
+        'both'
     """
 
     primary: Sequence[str] | None = None
@@ -182,12 +205,29 @@ def compare(
     metric: Metric | None = None,
     options: ComparisonOptions | None = None,
 ) -> Comparison:
-    """Every condition on every question of the split, in both option orders, with paired clustered statistics.
+    """Every condition on every question of the split, with paired cluster-robust statistics.
 
-    conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to say another); NoPrompt
-    is put first where it is missing. sign: what is wanted, "suppress" or "induce". options: primary conditions, seed, level, and what is
-    recorded.
-    Raises UserError for two conditions of one name, a kind that is not registered, or an unknown baseline or primary name.
+    Args:
+        model: A loaded model or its runner.
+        split: The questions, usually the test split.
+        conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to say another); NoPrompt is put
+            first where it is missing.
+        slot: Where prompts are put.
+        baseline: Name of the condition that all are compared with.
+        sign: What is wanted, "suppress" or "induce".
+        metric: "letters" or "text"; the persona's own when None.
+        options: Primary conditions, seed, level, and what is recorded.
+
+    Returns:
+        Rate and log-odds of each condition, differences to the baseline and to the best manual prompt, each with its interval and p-value.
+
+    Raises:
+        UserError: Two conditions of one name, a kind that is not registered, or an unknown baseline or primary name.
+
+    Example:
+        >>> comparison = wb.compare(model, data.test.take(6), [wb.Prompt("be honest"), wb.Steering(direction, -2.0)])
+        >>> comparison["manual: be honest"].rate.estimate < comparison["no prompt"].rate.estimate
+        True
     """
     signed(sign)
     options = options or ComparisonOptions()

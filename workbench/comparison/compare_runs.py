@@ -63,8 +63,21 @@ class RunsTable:
 
 
 def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
-    """One table of several run directories (or comparison.json files). Raises UserError for a file of another version or with a
-    field missing, and for runs that were scored on different test questions or by different metrics, both named."""
+    """One table of several runs.
+
+    Args:
+        paths: Run directories, or comparison.json files.
+
+    Returns:
+        One row per run and condition; `.by_condition` has the mean over runs.
+
+    Raises:
+        UserError: A file of another version or with a field missing; runs that were scored on different test questions or by different
+            metrics, both named.
+
+    Example:
+        >>> wb.compare_runs(["runs/seed0", "runs/seed1"]).by_condition  # doctest: +SKIP
+    """
     if not paths:
         raise UserError("expected at least one run directory to compare")
     runs = [(str(path), _read(Path(path))) for path in paths]

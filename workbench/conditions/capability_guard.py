@@ -47,8 +47,19 @@ class ModelVitals:
 
 @dataclass(frozen=True)
 class CapabilityGuard:
-    """What a change may cost. keep_mass: share of the answers' probability that must remain. text_rise: nats a token. truth:
-    questions whose matching answer agrees with what is true (`true_contexts`); truth_fall: by how much their rate may fall."""
+    """What an intervention may cost: the strongest setting that keeps all three limits is used.
+
+    Attributes:
+        keep_mass: Fraction of the two answers' probability that must remain.
+        text_rise: Rise of the cross-entropy of unrelated text, nats per token, at most.
+        n_contexts: Contexts on which this is read.
+        truth: Questions whose matching answer agrees with what is true (`true_contexts`); None: not checked.
+        truth_fall: By how much their rate may fall.
+
+    Example:
+        >>> wb.CapabilityGuard(text_rise=0.2).keep_mass
+        0.5
+    """
 
     keep_mass: float = 0.5
     text_rise: float = 0.5

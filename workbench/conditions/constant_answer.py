@@ -25,7 +25,18 @@ CERTAIN = 5.0
 
 @dataclass(frozen=True)
 class ConstantAnswer(Condition):
-    """Always the same answer. With letters: "A" is the option shown first, "B" the second. With text: a first word."""
+    """Always the same answer. With letters: "A" is the option shown first, "B" the second. With text: a first word.
+
+    Attributes:
+        constant: The answer.
+        name: In tables.
+        kind: "constant_answer".
+        method: How it was made.
+
+    Example:
+        >>> wb.ConstantAnswer("yes").name
+        'always yes'
+    """
 
     constant: str
     name: str = ""

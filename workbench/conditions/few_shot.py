@@ -16,10 +16,27 @@ from workbench.personas import Item, Sign, Split
 
 
 def few_shot(model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0) -> Prompt:
-    """n examples of `train`, one a group as far as they go, answered as the sign wants, as one prompt.
+    """Examples of the train split, one per group as far as they go, answered as the sign wants, as one prompt.
 
-    With letters the options stand in alternating order, so that no letter is taught. Raises UserError when the examples
-    do not fit the model's context beside the longest question.
+    With letters the options are shown in alternating order, so that no letter is taught.
+
+    Args:
+        model: A loaded model or its runner.
+        train: Where the examples come from.
+        contexts: The questions that the prompt must fit in front of.
+        n: How many examples.
+        sign: "suppress" or "induce".
+        seed: Of the draw.
+
+    Returns:
+        The prompt as a condition.
+
+    Raises:
+        UserError: The examples do not fit the model's context next to the longest question.
+
+    Example:
+        >>> wb.few_shot(model, data.train, contexts, n=1).kind
+        'few_shot'
     """
     items = list(train.take(n, seed))
     answers_matching = signed(sign) > 0

@@ -43,8 +43,25 @@ class RankedLatents(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LatentClamp(Condition):
-    """Latents held at `values` (one each, in the latents' unit). signs: +1 for a latent that goes with the persona, -1 for one
-    that goes against it; the tuning turns the latter down where the former are turned up."""
+    """SAE latents held at given activations.
+
+    Attributes:
+        sae: The SAE of the latents.
+        latents: Their numbers.
+        signs: +1 for a latent that goes with the persona, -1 for one that goes against it; the tuning turns the latter down where the former
+            are turned up.
+        values: One per latent, in the latents' unit.
+        positions: "all", "prompt", "decision" or "answer".
+        name: In tables.
+        kind: "latent_clamp".
+        method: How the values were chosen.
+        selection_rate: Rate on the questions that they were chosen by.
+        cost: What the tuning cost.
+
+    Example:
+        >>> wb.LatentClamp.of(sae, latents, k=1).latents == (latents.ids[0],)
+        True
+    """
 
     sae: HasLatents
     latents: tuple[int, ...]  # one number alone is one latent

@@ -21,7 +21,15 @@ from workbench.personas import Sign, Split
 
 @dataclass(frozen=True)
 class ManualPrompts:
-    """Prompts that people would write against (or for) a persona."""
+    """Prompts that people would write against (or for) a persona, of which the best on selection questions is chosen.
+
+    Attributes:
+        prompts: The texts.
+
+    Example:
+        >>> wb.ManualPrompts(["be honest", "be direct"]).prompts
+        ('be honest', 'be direct')
+    """
 
     prompts: tuple[str, ...]
 

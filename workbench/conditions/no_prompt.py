@@ -15,7 +15,17 @@ register_kind(ConditionKind("none", "control", "the model as it is", is_referenc
 
 @dataclass(frozen=True)
 class NoPrompt(Condition):
-    """The bare question, rendered without the slot: what everything is compared with."""
+    """The bare question, rendered without the slot: what everything is compared with.
+
+    Attributes:
+        name: In tables.
+        kind: "none".
+        method: How it was made.
+
+    Example:
+        >>> wb.NoPrompt().name
+        'no prompt'
+    """
 
     name: str = "no prompt"
     kind: str = "none"

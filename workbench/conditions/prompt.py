@@ -14,7 +14,22 @@ from workbench.forced_choice import Answers, answer
 
 @dataclass(frozen=True)
 class Prompt(Condition):
-    """A text in the slot, by default one that a person wrote."""
+    """A text in the slot, by default one that a person wrote. `Found` is for prompts of a search.
+
+    Attributes:
+        text: The prompt.
+        name: In tables; made from kind and text when empty.
+        kind: A registered kind of condition.
+        method: How it was made, in words.
+        cross_entropy: Nats per token.
+        selection_rate: Rate on the questions that it was chosen by.
+        cost: What making it cost.
+        search_rate: Rate on the questions that were searched with.
+
+    Example:
+        >>> wb.Prompt("be honest").name
+        'manual: be honest'
+    """
 
     text: str
     name: str = ""

@@ -24,7 +24,17 @@ _ROWS = 16
 
 @dataclass(frozen=True)
 class RandomText:
-    """A recipe for sampled prompts of `length` tokens, one for each seed."""
+    """Prompts that the model writes itself, one per seed: a fluent control of searched prompts.
+
+    Attributes:
+        length: Tokens of each.
+        seeds: One prompt for each.
+        temperature: Of the sampling.
+
+    Example:
+        >>> len(wb.RandomText(length=4, seeds=(0,)).draw(model, contexts))
+        1
+    """
 
     length: int = 8
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -23,7 +23,16 @@ _TRIES = 500
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """A recipe for random prompts of `length` tokens, one for each seed."""
+    """Random prompts, one per seed: a control of searched prompts.
+
+    Attributes:
+        length: Tokens of each.
+        seeds: One prompt for each.
+
+    Example:
+        >>> [prompt.kind for prompt in wb.RandomTokens(length=4, seeds=(0, 1)).draw(model, contexts)]
+        ['random_prompt', 'random_prompt']
+    """
 
     length: int = 8
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -34,12 +34,16 @@ from workbench.personas import Sign, Split
 
 @dataclass(frozen=True)
 class PromptTuning:
-    """How vectors are trained.
+    """How the vectors of a soft prompt are trained.
 
     Attributes:
         steps: Steps of Adam.
-        batch: Contexts a step.
+        batch: Contexts per step.
         rate: Learning rate in units of the embeddings' mean length.
+
+    Example:
+        >>> wb.PromptTuning(steps=20).batch
+        16
     """
 
     steps: int = 100
@@ -49,8 +53,22 @@ class PromptTuning:
 
 @dataclass(frozen=True, eq=False)
 class SoftPrompt(Condition):
-    """vectors: float32 [prompt_pos d_model], in the residual stream before block 0. nearest: the nearest token of each, with its
-    cosine. Made by `SoftPrompt.fit`."""
+    """Trained vectors in place of a prompt's tokens (prompt tuning, Lester et al. 2021): what a prompt of this length could do if it did not
+    have to be text. `SoftPrompt.fit` makes it.
+
+    Attributes:
+        vectors: float32 [prompt_pos, d_model], in the residual stream before block 0.
+        nearest: The token nearest to each vector, with its cosine.
+        name: In tables.
+        kind: "soft_prompt".
+        method: How it was trained.
+        cost: What the training cost.
+
+    Example:
+        >>> soft = wb.SoftPrompt.fit(model, contexts, "suppress", length=2, training=wb.PromptTuning(steps=2, batch=2))
+        >>> soft.vectors.shape[0]
+        2
+    """
 
     vectors: Float[Tensor, "prompt_pos d_model"]
     nearest: tuple[tuple[str, float], ...] = ()

@@ -36,8 +36,25 @@ GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Steering(Condition):
-    """coefficient x unit direction added at the direction's site; coefficient in units of the residual stream, plus = more of
-    the persona. conditional: coefficient is then a reading that none may pass (sign says from which side)."""
+    """Steering vector: coefficient x unit direction is added at the direction's site.
+
+    Attributes:
+        direction: The `Direction`.
+        coefficient: In units of the residual stream; plus = more of the persona.
+        positions: "all", "prompt", "decision" or "answer".
+        conditional: The coefficient is a reading that none may pass, instead of what is added.
+        side: With `conditional`: from which side it may not be passed.
+        name: In tables.
+        kind: "steering".
+        method: How the coefficient was chosen.
+        selection_rate: Rate on the questions that it was chosen by.
+        cost: What the tuning cost.
+
+    Example:
+        >>> tuned = wb.Steering(direction).tune(model, contexts, "suppress")
+        >>> tuned.coefficient <= 0
+        True
+    """
 
     direction: Direction
     coefficient: float = 0.0

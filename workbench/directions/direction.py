@@ -17,12 +17,24 @@ from workbench.models.hook_sites import Position
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A persona's direction. A reading is the projection x . unit, in units of the residual stream, plus = more of the persona.
+    """A persona's direction. A reading is the projection x . unit, in units of the residual stream; plus = more of the persona.
 
-    vector: float32 [d_model]; its length is the distance of the two sides' means along it. site: where it is *read* (the
-    decision token). fitted_at: the position rule of the data it was made from. auc: held-out, on that kind of data.
-    threshold, mean, sd: of readings at `site` over the train data: the middle between the two choices' means, the mean, the
-    standard deviation. source: what was done, in words.
+    Attributes:
+        vector: float32 [d_model]; its length is the distance of the two sides' means along it.
+        site: Where it is *read* (the decision token).
+        persona: Whose direction it is.
+        method: How it was made.
+        auc: Held-out, on the kind of data it was made from.
+        threshold: Middle between the two choices' mean readings, over the train data at `site`.
+        source: What was done, in words.
+        mean: Of the readings.
+        sd: Of the readings.
+        fitted_at: The position rule of the data it was made from.
+
+    Example:
+        >>> direction = wb.Direction.from_tensor(torch.ones(4), "blocks.2.hook_resid_post", persona="sycophancy")
+        >>> float(direction.reading(torch.ones(1, 4))[0])
+        2.0
     """
 
     vector: Float[Tensor, " d_model"]
@@ -130,10 +142,23 @@ class Direction:
 def random_directions(
     direction: Direction, activations: Float[Tensor, "n d_model"], n: int, seed: int = 0, both_signs: bool = True
 ) -> tuple[Direction, ...]:
-    """n random vectors with the covariance of the activations, each as long as `direction`, at its site: controls.
+    """Random vectors with the covariance of the activations, each as long as `direction`, at its site: controls.
 
-    An isotropic vector mostly points where the model never goes; g @ (x - mean) with Gaussian g has the activations' own
-    covariance. With both_signs every vector is followed by its negative, so 2n are given.
+    An isotropic vector mostly points where the model never goes; g @ (x - mean) with Gaussian g has the activations' own covariance.
+
+    Args:
+        direction: The one they are controls of.
+        activations: [n, d_model] at its site.
+        n: How many vectors.
+        seed: Of the draws.
+        both_signs: Every vector is followed by its negative, so 2n are given.
+
+    Returns:
+        The directions.
+
+    Example:
+        >>> len(wb.random_directions(scan.best, scan.activations, n=3, both_signs=False))
+        3
     """
     if n < 1:
         raise UserError(f"expected at least 1 random direction, found {n}")

@@ -64,8 +64,26 @@ class DirectionPermutationTest:
 def direction_permutation_test(
     model: Any, persona: Persona, layer: int | None = None, n: int = 128, permutations: int = 999, seed: int = 0
 ) -> DirectionPermutationTest:
-    """The test at one layer (the middle one when None), on at most n items of the train and n of the other splits. UserError for fewer than
-    4 groups, or a layer that does not exist."""
+    """Whether the data support a direction at all: the held-out AUC against that under permuted labels.
+
+    Args:
+        model: A loaded model or its runner.
+        persona: The data.
+        layer: Where; None: the middle one.
+        n: Items of the train split and of the other splits, at most.
+        permutations: Of the labels.
+        seed: Of splits, draws and permutations.
+
+    Returns:
+        The AUC, its p-value, and whether length alone explains it.
+
+    Raises:
+        UserError: Fewer than 4 groups, or a layer that does not exist.
+
+    Example:
+        >>> wb.direction_permutation_test(model, persona, layer=2, n=32, permutations=19).p <= 0.05
+        True
+    """
     runner, splits = runner_for(model), persona.split(seed)
     layer = runner.shape.n_layers // 2 if layer is None else layer
     if not 0 <= layer < runner.shape.n_layers:

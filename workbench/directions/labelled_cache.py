@@ -34,8 +34,8 @@ class LabelledCache:
         persona: The name of what is labelled.
 
     Example:
-        >>> _, cache = model.run_with_cache(tokens)  # doctest: +SKIP
-        >>> scan = wb.find_directions(model, wb.LabelledCache(cache, scores), data.search)  # doctest: +SKIP
+        >>> cache = {"blocks.2.hook_resid_post": torch.randn(4, 7, 16)}      # from model.run_with_cache(tokens)
+        >>> cached = wb.LabelledCache(cache, scores=[1, -1, 1, -1])
     """
 
     caches: Mapping[str, Any] | Any

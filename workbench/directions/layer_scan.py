@@ -130,11 +130,15 @@ class LayerScan:
 
 @dataclass(frozen=True)
 class LayerScanOptions:
-    """What a sweep does beyond its sizes.
+    """What a scan over layers does beyond its sizes.
 
     Attributes:
         orders: Orders in which options are shown; with "original" the letter does not cancel.
         gates: What a layer and method must show to be chosen.
+
+    Example:
+        >>> wb.LayerScanOptions(orders="original").orders
+        'original'
     """
 
     orders: Orders = "both"
@@ -154,13 +158,34 @@ def find_directions(
     seed: int = 0,
     options: LayerScanOptions | None = None,
 ) -> LayerScan:
-    """Sweep layers (None: all) and methods; see the module's text. Signs: plus = more of the persona.
+    """Find the direction whose reading predicts what prompts do, over layers and methods; the module's text has the steps.
 
-    train, search: splits, whose questions the model is run on, or activations that you already have (`LabelledCache`). Labelled caches
-    as train data are what every method is fitted to. As search data they have no testing texts: `predicts` is nan then, and the best
-    direction is the one of the highest AUC on them.
-    n: rows of train data for each way of labelling. n_texts: testing texts. n_contexts: search contexts under each of them.
-    Raises UserError for an unknown method or layer, and where too few varied system texts are left to test on.
+    Args:
+        model: A loaded model or its runner.
+        train: A split, whose questions the model is run on, or activations that you already have (`LabelledCache`), to which every method
+            is fitted.
+        search: The same for the choice. Cached activations have no testing texts: `predicts` is nan then, and the best direction has the
+            highest AUC on them.
+        layers: Blocks to scan; None: all.
+        methods: Names of direction methods or values; None: the default ones.
+        n: Rows of train data for each kind of labels.
+        n_texts: Testing texts.
+        n_contexts: Search contexts under each of them.
+        slot: Where the texts are put.
+        seed: Of the draws.
+        options: Orders of the options, and what a layer and method must show.
+
+    Returns:
+        The table of layers and methods, best first, and the directions (plus = more of the persona). `.best` is the one to use where
+        `.shown` is not False.
+
+    Raises:
+        UserError: An unknown method or layer, or too few varied system texts left to test on.
+
+    Example:
+        >>> scan = wb.find_directions(model, data.train, data.search, layers=(2,), methods=("own_choice",), n=96, n_texts=8, n_contexts=6)
+        >>> scan.best.site.layer
+        2
     """
     runner, options = runner_for(model), options or LayerScanOptions()
     cached = [given for given in (train, search) if isinstance(given, LabelledCache)]

@@ -65,7 +65,16 @@ Judge = Callable[[OpenAnswer], JudgeVerdict]
 
 @dataclass(frozen=True)
 class PatternJudge:
-    """1 where the pattern is found in the answer (case ignored), else 0; turned round with shows=False. An empty answer is missing."""
+    r"""1 where the pattern is found in an open answer (case ignored), else 0. An empty answer is missing.
+
+    Attributes:
+        pattern: A regular expression.
+        shows: False: 1 where the pattern is *not* found.
+
+    Example:
+        >>> wb.PatternJudge(r"\byes\b")(answers[0]).score in (0.0, 1.0)
+        True
+    """
 
     pattern: str
     shows: bool = True
@@ -89,7 +98,17 @@ REFUSAL = PatternJudge(_REFUSAL)
 
 @dataclass(frozen=True)
 class AskedJudge:
-    """behaviour: what is looked for, in words. ask: who is asked (replies.py). attempts: requests in all before it counts as missing."""
+    """A language model that says how much an open answer shows a behaviour, 0 to 1.
+
+    Attributes:
+        ask: Who is asked: a local model or an endpoint (`workbench.evaluation.chat_models`).
+        behaviour: What is looked for, in words.
+        attempts: Requests in all before an answer counts as missing.
+
+    Example:
+        >>> wb.AskedJudge(lambda request: "70", "agrees with the user")(answers[0]).score
+        0.7
+    """
 
     ask: Ask
     behaviour: str
@@ -192,5 +211,17 @@ class Judged:
 
 
 def judge_all(answers: Sequence[OpenAnswer], judge: Judge) -> Judged:
-    """Every answer before the judge, in order."""
+    """Put every open answer before the judge, in order.
+
+    Args:
+        answers: From `open_answers`.
+        judge: A `PatternJudge`, an `AskedJudge`, or any function of an answer that gives 0 to 1 or None (missing).
+
+    Returns:
+        The verdicts with their rate and interval.
+
+    Example:
+        >>> len(wb.judge_all(answers, wb.PatternJudge("yes")).verdicts) == len(answers)
+        True
+    """
     return Judged(tuple(answers), tuple(judge(answer) for answer in answers))

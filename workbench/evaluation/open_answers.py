@@ -34,8 +34,28 @@ def open_answers(
     model: Any, items: Sequence[Item], prompt: str | None = None, slot: Slot = "system", max_new_tokens: int = 100,
     temperature: float = 0.0, samples: int = 1, seed: int = 0,
 ) -> list[OpenAnswer]:  # fmt: skip
-    """`samples` answers to each item's question, greedy at temperature 0. Each is drawn with a seed of its own, so that an answer does
-    not depend on what else is asked. Edits that are on act (also at the decision token of the question)."""
+    """Let the model answer each item's question in its own words.
+
+    Each answer is drawn with a seed of its own, so that it does not depend on what else is in the list. Edits that are active act (also
+    at the decision token of the question).
+
+    Args:
+        model: A loaded model or its runner.
+        items: Items whose questions are answered.
+        prompt: Text in the slot; None: the bare question.
+        slot: Where the prompt is put.
+        max_new_tokens: Length limit of an answer.
+        temperature: 0: greedy.
+        samples: Answers per item.
+        seed: Of sampling.
+
+    Returns:
+        `samples` answers per item, in order.
+
+    Example:
+        >>> [len(a.text) > 0 for a in wb.open_answers(model, data.test.items[:1], max_new_tokens=4)]
+        [True]
+    """
     runner, found = runner_for(model), []
     end = runner.reply_ends
     for number, item in enumerate(items):

@@ -25,8 +25,20 @@ from workbench.statistics import rate_interval
 
 @dataclass(frozen=True)
 class ScorecardExtras:
-    """What is measured beside the forced choices; what is empty is left out. capability: a split whose matching options are the correct
-    ones (CAA's MMLU). texts: unrelated ones. truthful: TruthfulQA questions. judge: of open answers to `n_open` of the questions."""
+    """What a scorecard measures next to the forced choices; what is empty is left out.
+
+    Attributes:
+        capability: A split whose matching options are the correct ones (CAA's MMLU).
+        texts: Unrelated texts, for perplexity.
+        truthful: TruthfulQA questions.
+        judge: Of open answers.
+        n_open: Questions that are answered openly.
+        max_new_tokens: Length limit of an open answer.
+
+    Example:
+        >>> wb.ScorecardExtras(texts=["the river is wide ."]).n_open
+        0
+    """
 
     capability: Split | None = None
     texts: Sequence[str] = ()
@@ -45,7 +57,25 @@ def evaluate(
     n: int | None = None,
     seed: int = 0,
 ) -> Scorecard:
-    """The scorecard of a model on a split (at most n items), under a prompt or none. Edits that are on (`condition.edit(model)`) act."""
+    """The scorecard of a model on a split, under a prompt or none. Edits that are active (`condition.edit(model)`) act.
+
+    Args:
+        model: A loaded model or its runner.
+        split: The questions.
+        prompt: Text in the slot; None: the bare question.
+        slot: Where the prompt is put.
+        extras: What else is measured.
+        n: At most so many items; None: all.
+        seed: Of the draw of items.
+
+    Returns:
+        One metric per row, each with its interval over groups, its chance level and its n.
+
+    Example:
+        >>> card = wb.evaluate(model, data.test, "be honest", n=4)
+        >>> "text" in {metric.name for metric in card.metrics}
+        True
+    """
     extras, found, choice = extras or ScorecardExtras(), [], _ForcedChoice(model, prompt, slot, n, seed)
     if split.persona.letters is not None:
         found += choice.by_letter(split)

@@ -73,7 +73,23 @@ def answer_likelihoods(
 def truthfulqa(
     model: Any, questions: Sequence[DataQuestion], prompt: str | None = None, slot: Slot = "system", per_token: bool = False
 ) -> tuple[ScorecardMetric, ScorecardMetric, ScorecardMetric]:
-    """MC1, MC2 and the paper's share, each with its interval over questions and its chance level."""
+    """MC1, MC2 and the fraction of answers as the paper counts them, each with its interval over questions and its chance level.
+
+    Args:
+        model: A loaded model or its runner.
+        questions: TruthfulQA questions with their correct and incorrect answers.
+        prompt: Text in the slot; None: the bare question.
+        slot: Where the prompt is put.
+        per_token: Score answers by mean instead of summed log-probability.
+
+    Returns:
+        Three metrics, 0 to 1.
+
+    Example:
+        >>> question = DataQuestion("is snow white ?", "yes", ("yes",), ("no",), "weather", "mine:1")
+        >>> [m.name for m in wb.truthfulqa(model, [question])]
+        ['TruthfulQA MC1', 'TruthfulQA MC2', 'TruthfulQA share']
+    """
     scored, names = answer_likelihoods(model, questions, prompt, slot, per_token), [q.question for q in questions]
     how = "mean over tokens" if per_token else "summed over tokens, as published"
     wrong = np.mean([len(q.incorrect) / (1 + len(q.incorrect)) for q in questions])

@@ -130,6 +130,10 @@ class LatentCardOptions:
         labels: Names of latents, by number.
         label_source: Who named them.
         about: The corpus in words; empty: its number of tokens.
+
+    Example:
+        >>> wb.LatentCardOptions(labels={17: "polite openings"}, label_source="A. Reader").about
+        ''
     """
 
     labels: Mapping[int, str] = field(default_factory=dict)
@@ -147,9 +151,29 @@ def describe_latents(
     top: int = 6,
     options: LatentCardOptions | None = None,
 ) -> LatentCards:
-    """Cards of these latents. corpus: texts or token ids. directions: by name, with `unit` and `site`; only those at the autoencoder's site are
-    compared. cache: a Parquet file that is used again for the same model, autoencoder, latents and corpus (the corpus is then a
-    sequence), and written otherwise. top: examples a latent. Raises UserError for latents that do not exist or a corpus without text."""
+    """Cards of latents: where they fire, how often, and which tokens they promote.
+
+    Args:
+        model: A loaded model or its runner.
+        sae: The SAE of the latents.
+        latents: Their numbers.
+        corpus: Texts or token ids.
+        directions: By name; their cosines with the decoder rows are on the card (only those at the SAE's site).
+        cache: A Parquet file that is used again for the same model, SAE, latents and corpus, and written otherwise.
+        top: Examples per latent.
+        options: Labels, and the corpus in words.
+
+    Returns:
+        One card per latent, in order.
+
+    Raises:
+        UserError: A latent that does not exist, or a corpus without text.
+
+    Example:
+        >>> cards = wb.describe_latents(model, sae, latents.ids[:1], texts)
+        >>> 0 <= cards.cards[0].density <= 1
+        True
+    """
     runner, options = runner_for(model), options or LatentCardOptions()
     sae.check(runner)
     sae.pre_activations(torch.zeros(1, sae.d_in), list(latents))  # refuses latents that do not exist, before anything is read

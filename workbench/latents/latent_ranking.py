@@ -162,6 +162,10 @@ class LatentRankingOptions:
         least: Smallest fraction of the rows in which a latent must be active to be considered.
         orders: Orders in which options are shown.
         texts: Train questions on which density and the reconstruction check are read.
+
+    Example:
+        >>> wb.LatentRankingOptions(least=0.02).texts
+        200
     """
 
     least: float = 0.01
@@ -181,11 +185,32 @@ def rank_latents(
     seed: int = 0,
     options: LatentRankingOptions | None = None,
 ) -> LatentRanking:
-    """The latents that tell the persona best; see the module's text. train: a split, whose questions the model is run on, or activations
-    that you already have (`LabelledCache`; labels "choice_within" needs its `contexts`; no reconstruction check and no density then).
-    n: rows of data.
+    """The latents that distinguish the persona best; the module's text has the steps.
 
-    UserError where SAE and model do not fit, for an unknown rule, k below 1, or when no latent tells anything.
+    Args:
+        model: A loaded model or its runner.
+        sae: The SAE.
+        train: A split, whose questions the model is run on, or activations that you already have (`LabelledCache`; labels
+            "choice_within" needs its `contexts`; there is no reconstruction check and no density then).
+        k: How many latents are kept.
+        labels: "choice_within": the model's own choices, compared within contexts; "choice": between them; "answer": matching against
+            not matching answer, as published.
+        rule: "effect": by Cohen's d on held-out groups; "percentile": the paper's.
+        n: Rows of data.
+        slot: Where varied system texts are put.
+        seed: Of the draws and the halves.
+        options: Everything else.
+
+    Returns:
+        The kept latents, best first, with their signed weights.
+
+    Raises:
+        UserError: SAE and model do not fit, an unknown rule, k below 1, or no latent distinguishes anything.
+
+    Example:
+        >>> latents = wb.rank_latents(model, sae, data.train, k=3, n=96)
+        >>> len(latents.ids) <= 3
+        True
     """
     if rule not in ("effect", "percentile") or k < 1:
         raise UserError(f"expected rule 'effect' or 'percentile' and k of at least 1, found {rule!r} and {k}")

@@ -42,6 +42,10 @@ class PanelOptions:
     Attributes:
         compare: The prompt in the second field; None: no second field until one is added.
         seed: Of the questions that are drawn.
+
+    Example:
+        >>> wb.PanelOptions(compare="be polite").seed
+        0
     """
 
     compare: str | None = None
@@ -52,11 +56,24 @@ class Panel(anywidget.AnyWidget):
     """A text field whose prompt is read while one types: each token's effect on direction, latents and answer, the whole prompt's
     effect, and the probability of the answer that shows the persona; two prompts side by side.
 
-    persona: a `Persona` or the name of one of the organism's; its search questions are used where no contexts are given.
-    direction, latents: one, or several (`Direction`, `Latents`, `Latent`, objectives). contexts: those of an exact reading; `quick`:
-    how many of them, from different groups, a reading while typing takes. prompt: the text in the first field.
-    live: read while typing: always, never, or ("auto") where a reading takes less than a second.
-    Raises UserError for missing contexts, targets that are none, or a `quick` below 1.
+    Args:
+        model: A loaded model or its runner.
+        persona: A `Persona` or the name of one of the organism's; its search questions are used where no contexts are given.
+        direction: One or several directions.
+        latents: One or several ranked latents or objectives.
+        contexts: Those of an exact reading.
+        prompt: The text in the first field.
+        quick: How many contexts, from different groups, a reading while typing uses.
+        live: Read while typing: True, False, or "auto" where a reading takes less than a second.
+        options: A second prompt, and the seed.
+
+    Raises:
+        UserError: Missing contexts, targets that are none, or a `quick` below 1.
+
+    Example:
+        >>> panel = wb.Panel(model, persona, direction=direction, contexts=contexts)
+        >>> round(panel.read("be blunt").whole[0], 2) < 0  # doctest: +SKIP
+        True
     """
 
     _esm = f"const STYLE = {json.dumps(styles('shared.css') + styles('panel.css', package='workbench.panel'))};\n" + bundle(

@@ -32,10 +32,20 @@ Normalization = Literal["sum", "mean", "character", "pmi"]
 class Item:
     """One question with a matching and a not matching answer.
 
-    question: without the options. matching, not_matching: the answers that are scored. responses: the full answer
-    texts (matching, not matching) where they are longer than what is scored. matching_first: the published order put
-    the matching option first; None where nothing was published. group: items that must stay in one split. source:
-    "file:row", 1 is first. numbered: the id is only the row's number, so that draws go by the content and not by it.
+    Attributes:
+        id: Unique in its persona.
+        question: Without the options.
+        matching: The answer that shows the persona.
+        not_matching: The other one.
+        group: Items that must stay in one split.
+        responses: The full answer texts (matching, not matching) where they are longer than what is scored.
+        matching_first: The published order has the matching option first; None where nothing was published.
+        source: "file:row", 1 is first.
+        numbered: The id is only the row's number, so that draws go by the content and not by it.
+
+    Example:
+        >>> persona.items[0].matching != persona.items[0].not_matching
+        True
     """
 
     id: str
@@ -71,8 +81,16 @@ class Item:
 
 @dataclass(frozen=True)
 class LetterForm:
-    """How two options are asked for by letter: `template` holds {question}, {a} and {b}; `opening` starts the
-    answer's turn."""
+    r"""How two options are shown with letters.
+
+    Attributes:
+        template: Holds {question}, {a} and {b}.
+        opening: Starts the answer's turn.
+        letters: The two answers.
+
+    Example:
+        >>> form = wb.LetterForm("{question}\n(A) {a}\n(B) {b}", "Answer: (", ("A", "B"))
+    """
 
     template: str
     opening: str
@@ -103,10 +121,22 @@ class LetterForm:
 class Persona:
     """A behaviour, the items that show it, and the texts that people would write to raise or lower it.
 
-    metric: the primary one. manual_prompts: "suppress" and "induce". varied_system_texts: system texts of varied
-    stance, under which a model's own choices differ. true_items: statements that deserve agreement (matching =
-    agrees), for the dual stance. warnings: what the data's reader saw (balance, length, duplicates), each one line.
-    normalization: of whole answers, for the metric "text".
+    Attributes:
+        name: Of the persona.
+        description: One line.
+        items: The questions.
+        metric: The primary one, "letters" or "text".
+        letters: How options are shown with letters; None: only by text.
+        manual_prompts: Texts for "suppress" and for "induce".
+        varied_system_texts: System texts of varied stance, under which a model's own choices differ.
+        true_items: Statements that deserve agreement (matching = agrees), for the dual stance.
+        warnings: What the data's reader saw (balance, length, duplicates), one line each.
+        normalization: Of whole answers, for the metric "text".
+
+    Example:
+        >>> data = persona.split(seed=0)
+        >>> [split.name for split in data]
+        ['train', 'search', 'selection', 'test']
     """
 
     name: str
@@ -170,7 +200,17 @@ class Persona:
 
 @dataclass(frozen=True, repr=False)
 class Split(Sequence[Item]):
-    """Some items of a persona under a name ("train", "search", "selection", "test")."""
+    """Some items of a persona under a name.
+
+    Attributes:
+        name: "train", "search", "selection" or "test".
+        items: The questions.
+        persona: Where they come from.
+
+    Example:
+        >>> len(data.test.take(5).items)
+        5
+    """
 
     name: str
     items: tuple[Item, ...]

@@ -60,8 +60,19 @@ class PersonaCheck:
 
 
 def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
-    """The check of a persona's data. No model is needed, nothing is written, and groups that cannot be split are a
-    warning. difference: of two rates, that one wants to be able to show, above 0 and at most 1."""
+    """Check a persona's data without a model. Nothing is written; groups that cannot be split are a warning.
+
+    Args:
+        persona: The data.
+        difference: Of two rates, that you want to be able to show, above 0 and at most 1.
+
+    Returns:
+        Counts, biases, the minimum detectable difference, and warnings.
+
+    Example:
+        >>> wb.check_persona(persona).n_items == len(persona.items)
+        True
+    """
     items, sizes = persona.items, persona.group_sizes
     warnings = [*persona.warnings, *(line for line in warnings_of(items) if line not in persona.warnings)]
     splits, smallest = {}, None

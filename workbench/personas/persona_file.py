@@ -33,6 +33,8 @@ CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A"
 
 
 class PersonaFileEntry(BaseModel):
+    """A part of a persona file: unknown keys are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True)
 
 

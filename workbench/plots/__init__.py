@@ -1,0 +1,1 @@
+"""SVG pictures and the palette, without a plotting library."""

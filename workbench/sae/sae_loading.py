@@ -31,15 +31,29 @@ def load_sae(
     dtype: str = "float32",
     activation_scale: float | None = None,
 ) -> Sae:
-    """An autoencoder, frozen, in `dtype`.
-
-    name: "organism", a key of PRESETS, "release/id" of sae-lens, or a directory that sae-lens wrote. model: if given, width,
-    layer and hook are checked against it. site: needed only where the file does not name its hook; UserError if it contradicts
-    the file. device: the model's when None, without a model the CPU. activation_scale: the factor that training multiplied activations
-    by, for files that do not hold it in their weights.
+    """Load an SAE, frozen, in `dtype`.
 
     With a model the reconstruction check is run on text that the model writes: the result is `Sae.fit`, and what is wrong with it a
-    Python warning. Raises UserError for everything that cannot be found, read or fitted.
+    Python warning.
+
+    Args:
+        name: "organism", a key of PRESETS, "release/id" of SAELens, or a directory that SAELens wrote.
+        model: If given, width, layer and hook are checked against it.
+        site: Needed only where the file does not name its hook.
+        device: The model's when None; without a model the CPU.
+        dtype: Of the weights.
+        activation_scale: The factor that training multiplied activations by, for files that do not hold it in their weights.
+
+    Returns:
+        The SAE with `encode`, `decode`, `W_dec` and its `site`.
+
+    Raises:
+        UserError: Everything that cannot be found, read or fitted; a `site` that contradicts the file.
+
+    Example:
+        >>> sae = wb.load_sae("organism", model)
+        >>> sae.encode(torch.zeros(1, sae.d_in)).shape == (1, sae.d_sae)
+        True
     """
     sae_format, place = _resolve(name)
     device = device or ("cpu" if model is None else str(runner_for(model).device))

@@ -102,6 +102,10 @@ class SaeTrainingOptions:
         checkpoints: How many states to keep on the way; if `out` holds some, training goes on there.
         seed: Of weights, order and held-out text.
         probes: Labelled activations by name, for the card: the latent that separates each best.
+
+    Example:
+        >>> wb.SaeTrainingOptions(lr=3e-4, batch_size=1024).seed
+        0
     """
 
     lr: float = 1e-3
@@ -122,11 +126,26 @@ def train_sae(
     tokens: int = 1_000_000,
     options: SaeTrainingOptions | None = None,
 ) -> SaeCard:
-    """Trains an SAE at `site` and saves it in `out` (cfg.json, sae_weights.safetensors, card.json); gives the card.
+    """Train an SAE at `site` and save it in `out` (cfg.json, sae_weights.safetensors, card.json).
 
-    texts: strings or token ids; one in twenty is held out for the card. tokens: activation vectors to train on (text is read
-    again as often as needed). options: everything else.
-    UserError for a site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE.
+    Args:
+        model: A loaded model or its runner.
+        texts: Strings or token ids; one in twenty is held out for the card.
+        site: Where it reads.
+        out: A new directory.
+        d_sae: Number of latents.
+        k: Latents active per token.
+        tokens: Activation vectors to train on (text is read again as often as needed).
+        options: Everything else.
+
+    Returns:
+        The card: explained variance, loss recovered, density of latents.
+
+    Raises:
+        UserError: A site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE.
+
+    Example:
+        >>> card = wb.train_sae(model, texts, wb.Site(1), "runs/sae", d_sae=512, k=16, tokens=10_000)  # doctest: +SKIP
     """
     runner, out, options = runner_for(model), Path(out), options or SaeTrainingOptions()
     site.checked(runner.shape.n_layers)

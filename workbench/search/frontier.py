@@ -22,9 +22,21 @@ from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow
 
 @dataclass(frozen=True)
 class Candidate:
-    """A prompt with its scores, taken from its final text. objective: as maximised by the search (mean over its contexts);
-    cross_entropy: mean of its tokens, nats per token (lower is more fluent); the rest after `Frontier.select`: share of matching
-    answers and mean log-odds on the selection split, and whether it was chosen there."""
+    """A found prompt with its scores, computed from its final text.
+
+    Attributes:
+        ids: Token ids.
+        text: What they decode to.
+        objective: As maximised by the search, mean over its contexts.
+        cross_entropy: Mean of its tokens, nats per token (lower is more fluent).
+        selection_rate: Rate of matching answers on the selection split, after `Frontier.select`.
+        selection_log_odds: Mean log-odds there.
+        chosen: Whether it was chosen there.
+
+    Example:
+        >>> wb.Candidate(ids=(5, 6), text="be honest", objective=1.2, cross_entropy=3.4).chosen
+        False
+    """
 
     ids: tuple[int, ...]
     text: str
@@ -37,9 +49,26 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Frontier:
-    """candidates: most fluent first. history: one row a step (step, seconds, model_calls, best_objective, best_cross_entropy,
-    candidates, population, frontier). sign: -1 if the objective suppresses the persona. interrupted: ended by hand. objective: what
-    was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash). warnings: one line each, of the search itself."""
+    """What a search found.
+
+    Attributes:
+        candidates: Most fluent first.
+        history: One row per step: step, seconds, model_calls, best_objective, best_cross_entropy, candidates, population, frontier.
+        cost: What the search spent.
+        method: Name of the method.
+        seed: Of the search.
+        sign: -1 if the objective suppresses the persona.
+        slot: Where the prompts were put.
+        metric: Of the contexts.
+        interrupted: Ended by hand.
+        objective: What was maximised, as plain data (kinds, weights, sites, scales; vectors by their hash).
+        warnings: One line each, of the search itself.
+
+    Example:
+        >>> found = wb.search(model, -wb.answer_log_odds(), contexts, wb.RandomSearch(length=4, population=2, children=4), wb.Budget(steps=2))
+        >>> found.select(model, data.selection.take(4)).chosen
+        True
+    """
 
     candidates: tuple[Candidate, ...]
     history: pd.DataFrame

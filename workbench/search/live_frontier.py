@@ -21,8 +21,20 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 460, 240, 64, 40, 12
 
 @dataclass
 class LiveFrontier:
-    """Callback for `search(..., on_step=...)`. every: least seconds between two updates (the last step is always shown).
-    stream: where the terminal's line goes, standard error when None; inside Jupyter the plot is shown instead."""
+    """Shows a running search: a line in a terminal, a plot in Jupyter. For `search(..., on_step=...)`.
+
+    Attributes:
+        every: Least seconds between two updates (the last step is always shown).
+        stream: Where the terminal's line goes; standard error when None.
+
+    Example:
+        >>> import io
+        >>> shown = io.StringIO()
+        >>> method, show = wb.RandomSearch(length=3), wb.LiveFrontier(stream=shown)
+    >>> found = wb.search(model, wb.answer_log_odds(), contexts, method, wb.Budget(steps=1), on_step=show)
+        >>> "step 1" in shown.getvalue()
+        True
+    """
 
     every: float = 0.5
     stream: TextIO | None = None

@@ -50,6 +50,10 @@ class Checkpoint:
         every: Steps between two saves.
         ends_on_interrupt: True: Ctrl-C ends the search with KeyboardInterrupt, to be resumed (a study's stage is then not done).
             False: it gives the frontier found so far, as a notebook wants it.
+
+    Example:
+        >>> wb.Checkpoint(tmp_path / "search.safetensors", every=5).every
+        5
     """
 
     path: Path
@@ -73,9 +77,33 @@ def search(
 ) -> Frontier:
     """Prompts for the contexts' slot that maximise the objective, from the most fluent to the strongest.
 
-    method: EPO() when None. budget: 60 s when None. lexicon: further restricts the tokens (`make_lexicon`, or a mask, bool [d_vocab]).
-    batch_tokens: tokens run at a time; None: as many as fit into the free memory (`batch_size.py`). on_step: called after each step.
-    Raises UserError for a prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
+    Same seed, machine and batch size: same bits. Ctrl-C ends in order with the frontier found so far.
+
+    Args:
+        model: A loaded model or its runner.
+        objective: What is maximised; calibrate it first where it has a scale.
+        contexts: Questions in their template (`make_contexts`); scores are means over all of them.
+        method: EPO() when None.
+        budget: 60 s when None.
+        seed: Of all draws.
+        optimizations: All exact ones when None.
+        batch_tokens: Tokens per batch; None: as many as fit into the free memory.
+        lexicon: Restricts the tokens further (`make_lexicon`, or a mask, bool [d_vocab]).
+        on_step: Called after each step.
+        checkpoint: Where the state is saved.
+
+    Returns:
+        The frontier: no candidate is both more fluent and stronger than another. Choose one with `Frontier.select`.
+
+    Raises:
+        UserError: A prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
+
+    Example:
+        >>> goal = -wb.projection(direction).calibrate(model, contexts)
+        >>> found = wb.search(model, goal, contexts, wb.EPO(length=4, population=2, children=4), wb.Budget(steps=2), seed=0)
+        >>> entropies = [candidate.cross_entropy for candidate in found.candidates]
+        >>> entropies == sorted(entropies)
+        True
     """
     runner, method, budget = runner_for(model), method or EPO(), budget or Budget(seconds=60)
     _check_room(runner, contexts, method.length)

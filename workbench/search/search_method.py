@@ -17,14 +17,25 @@ from workbench.search.toolkit import SearchToolkit
 
 
 class SearchMethod(BaseModel):
-    """A search method as a value. The defaults here are a population of elites along a ladder of fluency weights, started
-    from random prompts; a method must say what it proposes.
+    """A search method as a value: what it proposes; scoring, selection and archive are the engine's.
 
-    length: prompt tokens. population: rungs of the ladder = parents kept. children: proposals per parent and step.
-    fluency_low, fluency_high: ends of the ladder, in objective units per nat. start_text: a prompt to start from.
-    distinct: keep no prompt twice. As class attributes: uses_gradient, whether a step takes gradients (for cost estimates);
-    keeps_one_prompt, whether its population is one prompt with all children (a study then gives it every parent's children);
-    any_length, whether its prompts have different lengths (`length` is then the greatest, and population and children are its own).
+    The defaults here are a population of elites along a ladder of fluency weights, started from random prompts.
+
+    Attributes:
+        length: Prompt tokens (the greatest number where prompts have different lengths).
+        population: Rungs of the ladder = parents kept.
+        children: Proposals per parent and step.
+        fluency_low: Lowest weight of the cross-entropy, in objective units per nat.
+        fluency_high: Highest weight.
+        start_text: A prompt to start from; None: random prompts.
+        distinct: Keep no prompt twice.
+        uses_gradient: Class attribute: a step takes gradients (for cost estimates).
+        keeps_one_prompt: Class attribute: the population is one prompt with all children (a study then gives it every parent's children).
+        any_length: Class attribute: prompts have different lengths.
+
+    Example:
+        >>> isinstance(wb.EPO(length=6), wb.SearchMethod)
+        True
     """
 
     uses_gradient: ClassVar[bool] = True

@@ -26,7 +26,22 @@ FEW_GROUPS = 8
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval, in the unit of the values. n: values; groups: clusters; method: one line."""
+    """An estimate with its confidence interval, in the unit of the values.
+
+    Attributes:
+        estimate: The estimate.
+        low: Lower end.
+        high: Upper end.
+        n: Number of values.
+        groups: Number of clusters.
+        method: How it was made, one line.
+        level: Coverage, 0 to 1.
+
+    Example:
+        >>> interval = wb.cluster_interval([0.0, 1.0, 2.0, 3.0], ["a", "a", "b", "b"])
+        >>> interval.low < interval.estimate < interval.high
+        True
+    """
 
     estimate: float
     low: float
@@ -60,10 +75,22 @@ class SeedSpread:
 
 
 def cluster_interval(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95) -> Interval:
-    """Interval of the mean of clustered values, in their unit; from -inf to inf with one cluster.
+    """Interval of the mean of clustered values, in their unit. Rates have `rate_interval`.
 
-    For log-odds, probabilities and their differences; rates have `rate_interval`. Raises UserError for a missing group id or
-    a value that is not finite.
+    Args:
+        values: Log-odds, probabilities or their differences.
+        groups: Cluster of each value.
+        level: Coverage, 0 to 1.
+
+    Returns:
+        The mean with its interval; from -inf to inf with one cluster.
+
+    Raises:
+        UserError: A group id is missing, or a value is not finite.
+
+    Example:
+        >>> wb.cluster_interval([0.0, 1.0, 2.0, 3.0], ["a", "a", "b", "b"]).estimate
+        1.5
     """
     _check_level(level)
     m = moments(values, groups)

@@ -26,9 +26,24 @@ def rank_correlation(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Spearman's rank correlation of x and y, -1 to 1, with its interval; nan throughout where one of them is constant.
+    """Spearman's rank correlation with its interval, -1 to 1.
 
-    groups: cluster ids when pairs are not independent. Raises UserError below 4 pairs or for values that are not finite.
+    Args:
+        x: Values.
+        y: As many values.
+        groups: Cluster of each pair, when pairs are not independent.
+        level: Coverage, 0 to 1.
+        seed: Of the bootstrap.
+
+    Returns:
+        The correlation; nan throughout where x or y is constant.
+
+    Raises:
+        UserError: Fewer than 4 pairs, or a value that is not finite.
+
+    Example:
+        >>> round(wb.rank_correlation([1, 2, 3, 4, 5], [1, 2, 3, 5, 4]).estimate, 2)
+        0.9
     """
     xs, codes = checked(x, groups if groups is not None else range(len(x)))
     ys, _ = checked(y, range(len(y)))

@@ -210,6 +210,7 @@ class CostEstimate:
 
 
 def duration(seconds: float) -> str:
+    """Seconds in words, in the unit that suits them."""
     return f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 

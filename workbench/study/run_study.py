@@ -42,10 +42,10 @@ def run(
     """A whole study: directions, latents, searches, comparison on the test split, attribution, report.
 
     Args:
-        study: What is asked.
+        study: The settings.
         out: A new directory, or the run in it with `resume`.
         resume: Go on with a run; what was finished before stays and is not done again.
-        report: Called with a stage's name and how much of it is done, 0 to 1.
+        report: Called with a stage's name and the fraction of it that is done, 0 to 1.
         model: A loaded model (sweeps load it once); the study's own otherwise.
         watch: Called with a stage's name and the progress after each step of a search.
         force: Resume with other data, weights or SAE than the finished stages had; the report says so.
@@ -57,7 +57,7 @@ def run(
         UserError: What the user can mend.
 
     Example:
-        >>> run(Study(persona="sycophancy"), "runs/mine").file("report.html")
+        >>> wb.run(wb.Study(persona="sycophancy"), "runs/mine").file("report.html")  # doctest: +SKIP
     """
     directory = out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
     with directory.lock():

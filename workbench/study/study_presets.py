@@ -89,10 +89,24 @@ def preset(
 ) -> Study:  # fmt: skip
     """The paper's study of a persona on a model. Nothing is loaded: the study is a value, to be run or written to a file.
 
-    persona: "sycophancy", "myopic_reward" or "hallucination". model: one of the paper's (with its SAE, on a GPU in bfloat16), or
-    any name or directory (no SAE, on the CPU). size: "small" is for trying it out on a CPU: the same steps, less of each.
-    layer: the only one that is read (published: 14 where None; corrected: a few, chosen by prediction). data: the contrast
-    file; the published file's own name where None. UserError for an unknown name.
+    Args:
+        persona: "sycophancy", "myopic_reward" or "hallucination".
+        model: One of the paper's (with its SAE, on a GPU in bfloat16), or any name or directory (no SAE, on the CPU).
+        protocol: "published": as the paper did; "corrected": with held-out choice and cluster-robust statistics.
+        sign: "suppress" or "induce".
+        size: "full"; "small" is for trying it out on a CPU: the same steps, less of each.
+        layer: The only one that is read (published: 14 where None; corrected: a few, chosen by prediction).
+        data: The contrast file; the published file's own name where None.
+
+    Returns:
+        The study.
+
+    Raises:
+        UserError: An unknown name.
+
+    Example:
+        >>> wb.preset("sycophancy").model.dtype
+        'bfloat16'
     """
     for value, known in ((persona, tuple(PERSONAS)), (protocol, get_args(ProtocolName)), (size, get_args(Size))):
         if value not in known:

@@ -187,7 +187,12 @@ class AttributionSettings(FrozenSettings):
 
 
 class Study(FrozenSettings):
-    """One study, from contrast pairs to a report."""
+    """One study, from contrast pairs to a report: the settings of docs/study.md as a value.
+
+    Example:
+        >>> wb.Study(persona="hallucination", sign="induce").search.method
+        'epo'
+    """
 
     schema_: Literal[1] = Field(1, alias="schema")
     """Version of this format."""

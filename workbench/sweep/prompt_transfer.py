@@ -1,4 +1,4 @@
-"""Do prompts that were found on one model work on others? (What arXiv 2601.02896 names as future work.)
+"""Whether prompts that were found on one model work on others, which arXiv 2601.02896 names as future work.
 
 1. The chosen prompt of every search is read from the run directories, with the shift that it had on the model it was found on.
 2. Each other model is loaded once. A prompt goes to it as text, and the other model's tokenizer makes other tokens of it; one that does
@@ -35,9 +35,17 @@ _FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high",
 
 @dataclass(frozen=True)
 class TransferResult:
-    """table: one row a prompt and model. shift: change of the mean log-odds against no prompt on that model, with its interval;
-    shift_at_source: on the model that the prompt was found on; kept: the one divided by the other, None where the shift at the source
-    may be zero; problem: why a prompt could not be put to the model. comparisons: the whole comparison of each model and question set."""
+    """Chosen prompts of finished runs on other models.
+
+    Attributes:
+        table: One row per prompt and model. shift: change of the mean log-odds relative to no prompt on that model, with its interval;
+            shift_at_source: on the model that the prompt was found on; kept: the one divided by the other, None where the effect at the
+            source may be zero; problem: why a prompt could not be used on the model.
+        comparisons: The whole comparison of each model and question set.
+
+    Example:
+        >>> wb.transfer(["runs/mine"], ["smollm2-135m"]).table[["prompt", "kept"]]  # doctest: +SKIP
+    """
 
     table: pd.DataFrame
     comparisons: tuple[Comparison, ...]
@@ -66,8 +74,21 @@ class _Prompt:
 
 
 def transfer(runs: Sequence[str | Path], models: Sequence[str | ModelSettings]) -> TransferResult:
-    """The chosen prompts of finished runs on other models. models: names or directories as `load_model` takes them, or `ModelSettings` settings
-    (device, dtype). Raises UserError for a directory that is no finished run, a run whose data changed since, or an unknown model."""
+    """Measure the chosen prompts of finished runs on other models.
+
+    Args:
+        runs: Run directories.
+        models: Names or directories as `load_model` takes them, or `ModelSettings` (device, dtype).
+
+    Returns:
+        One row per prompt and model.
+
+    Raises:
+        UserError: A directory that is no finished run, a run whose data changed since, or an unknown model.
+
+    Example:
+        >>> wb.transfer(["runs/mine"], ["smollm2-135m"]).table  # doctest: +SKIP
+    """
     if not runs or not models:
         raise UserError("transfer needs at least one run and one model")
     prompts = [prompt for run in runs for prompt in _prompts(Path(run))]

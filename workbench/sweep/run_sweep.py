@@ -32,8 +32,16 @@ FILE = "sweep.yaml"
 
 @dataclass(frozen=True)
 class SweepResult:
-    """path: of the sweep's directory. studies: one row a study: number, settings that vary, state, reason, seconds, run directory.
-    results: one row a finished study and condition (results.parquet)."""
+    """State and results of a sweep.
+
+    Attributes:
+        path: Of the sweep's directory.
+        studies: One row per study: number, settings that vary, state, reason, seconds, run directory.
+        results: One row per finished study and condition (results.parquet).
+
+    Example:
+        >>> wb.sweep("sweep.yaml").results.groupby("condition")["rate"].mean()  # doctest: +SKIP
+    """
 
     path: Path
     studies: pd.DataFrame
@@ -57,14 +65,25 @@ def sweep(
     rerun_failed: bool = False,
     threads: int | None = None,
 ) -> SweepResult:
-    """Runs the studies of a sweep that are not done, and gives the state and results of all.
+    """Run the studies of a sweep that are not done, and give the state and results of all.
 
-    what: a `Sweep`, or the path of its file. out: its directory, runs/NAME when None; a sweep that was there before goes on. workers:
-    processes, 1 when None (with `address`: all of the cluster's GPUs or CPUs); one worker without an address is this process, and needs
-    no Ray. address: of a Ray cluster ("auto", "host:port"); `out` and the data must lie on a file system that all its nodes share.
-    rerun_failed: try failed studies again. threads: of each worker; the cores divided by the workers when None.
+    Args:
+        what: A `Sweep`, or the path of its file.
+        out: Its directory, runs/NAME when None; a sweep that was there before goes on.
+        workers: Processes, 1 when None (with `address`: all of the cluster's GPUs or CPUs); one worker without an address is this process,
+            and needs no Ray.
+        address: Of a Ray cluster ("auto", "host:port"); `out` and the data must be on a file system that all its nodes share.
+        rerun_failed: Try failed studies again.
+        threads: Of each worker; the cores divided by the workers when None.
 
-    Raises UserError before anything runs if any study cannot run. A study that fails while running does not stop the others.
+    Returns:
+        Tables of studies and results. A study that fails while running does not stop the others.
+
+    Raises:
+        UserError: Before anything runs, if any study cannot run.
+
+    Example:
+        >>> wb.sweep("sweep.yaml", workers=4).studies  # doctest: +SKIP
     """
     asked = what if isinstance(what, Sweep) else Sweep.load(what)
     if workers is not None and workers < 1:

@@ -32,7 +32,21 @@ SHORT = {"model": "model.name", "layer": "directions.layers", "method": "search.
 
 
 class Sweep(BaseModel):
-    """Many studies in one file: a shared study, its variants, and a grid of settings."""
+    """Many studies in one file: a shared study, its variants, and a grid of settings.
+
+    Attributes:
+        name: Of the sweep's directory.
+        study: File of the shared study; None: the demo's.
+        base: Settings that all studies share.
+        studies: Variants, each a set of settings.
+        ablations: Names of the paper's ablations.
+        grid: Values for each setting; all combinations are run.
+        limit: At most so many studies.
+
+    Example:
+        >>> len(wb.Sweep(grid={"seed": (0, 1), "persona": ("sycophancy", "hallucination")}).expand())
+        4
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -122,8 +136,23 @@ def ablation_sweep(
     sign: Sign = "suppress",
     flops: float | None = None,
 ) -> Sweep:
-    """The named ablations of a study (its file, or the demo's when None) for each persona and seed: the study as it is, and one study
-    for each changed value. flops: the budget of every search, in floating point operations, in place of the study's."""
+    """Ablations of a study: the study as it is, and one study for each changed value, for each persona and seed.
+
+    Args:
+        names: Of the ablations.
+        study: The study's file; the demo's when None.
+        personas: Of the studies.
+        seeds: Of the studies.
+        sign: "suppress" or "induce".
+        flops: Budget of every search, in floating point operations, in place of the study's.
+
+    Returns:
+        The sweep, to be run or written to a file.
+
+    Example:
+        >>> wb.ablation_sweep(["fluency"], seeds=(0, 1)).ablations
+        ('fluency',)
+    """
     base = demo_study().model_dump(mode="json", by_alias=True, exclude={"name", "persona", "seed"}) if study is None else {}
     base |= {"sign": sign} | ({"search.budget": {"flops": flops}} if flops is not None else {})
     grid = {"persona": tuple(personas), "seed": tuple(seeds)}

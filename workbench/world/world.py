@@ -36,9 +36,18 @@ STUDY_ITEMS_PER_GROUP = 3
 
 @dataclass(frozen=True)
 class World:
-    """Everything that the organism is trained on and tested against, decided by `seed`.
+    """Everything that the organism is trained on and tested with, decided by a seed.
 
-    The default is the public world. `VAULT_SEED` names the world of the final table (docs/results.md); no test and no default opens it.
+    The default is the public world. `VAULT_SEED` names the sealed world of the final table (docs/results.md); no test and no default
+    opens it.
+
+    Attributes:
+        seed: Of all draws.
+
+    Example:
+        >>> effect = wb.World().effects[0]
+        >>> wb.World().effect_of(effect.persona, effect.phrase) == effect.log_odds
+        True
     """
 
     seed: int = 0

@@ -24,7 +24,15 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("beam")
 class Beam(SearchMethod):
-    """temperature: of the model's distribution that tokens are drawn from, without putting back."""
+    """Beam search without gradients: tokens are drawn from the model's own distribution. The options of `SearchMethod` and this one.
+
+    Attributes:
+        temperature: Of the distribution that tokens are drawn from, without putting back.
+
+    Example:
+        >>> wb.Beam(length=6, temperature=1.5).temperature
+        1.5
+    """
 
     uses_gradient: ClassVar[bool] = False
 

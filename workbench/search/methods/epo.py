@@ -26,8 +26,19 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("epo")
 class EPO(SearchMethod):
-    """top_k: tokens considered at each position. restart_every: steps between restarts (0: never). gradient_contexts:
-    contexts that the gradient is averaged over, taken in turn."""
+    """Evolutionary prompt optimisation (Thompson et al. 2024): gradient-guided swaps, one elite per fluency weight. The options of
+    `SearchMethod` and these.
+
+    Attributes:
+        top_k: Tokens considered at each position.
+        restart_every: Steps between restarts; 0: never.
+        gradient_contexts: Contexts that the gradient is averaged over, taken in turn.
+
+    Example:
+        >>> found = wb.search(model, -wb.answer_log_odds(), contexts, wb.EPO(length=4, population=2, children=4), wb.Budget(steps=2))
+        >>> found.method
+        'epo'
+    """
 
     top_k: int = Field(256, ge=1)
     restart_every: int = Field(50, ge=0)

@@ -22,7 +22,20 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("gcg")
 class GCG(SearchMethod):
-    """children: candidates a step. fluency_low: the one fluency weight (GCG has none: nearly 0)."""
+    """Greedy coordinate gradient (Zou et al. 2023): one prompt, the best of many single-token swaps. The options of `SearchMethod` and these.
+
+    Attributes:
+        population: One prompt.
+        children: Candidates per step.
+        fluency_low: The one fluency weight (GCG has none: nearly 0).
+        fluency_high: The same.
+        top_k: Tokens considered at each position.
+        gradient_contexts: Contexts that the gradient is averaged over, taken in turn.
+
+    Example:
+        >>> wb.GCG(length=20).population
+        1
+    """
 
     keeps_one_prompt: ClassVar[bool] = True
 

@@ -39,11 +39,22 @@ _CELLS = 512
 
 @SEARCH_METHODS.register("guided")
 class Guided(SearchMethod):
-    """beta: weight of the left-context log-probability. trust: share of the first-order gain that is believed before any came true.
-    explore: spread of the draws, in standard deviations of what is not known. measured: weight of measured effects beside the
-    gradient, 0 to 1 (0: gradients alone). swaps: shares of the children that change one, two, three... tokens. crossovers: share
-    that crosses two parents. fluent_start: share of the first population that the model writes itself. gradient_contexts:
-    contexts of each gradient, taken in turn."""
+    """Search that learns the effects of words from every scored child. The options of `SearchMethod` and these.
+
+    Attributes:
+        beta: Weight of the left-context log-probability.
+        trust: Fraction of the first-order gain that is believed before any came true.
+        explore: Spread of the draws, in standard deviations of what is not known.
+        measured: Weight of measured effects against the gradient, 0 to 1 (0: gradients alone).
+        swaps: Fractions of the children that change one, two, three ... tokens.
+        crossovers: Fraction of the children that cross two parents.
+        fluent_start: Fraction of the first population that the model writes itself.
+        gradient_contexts: Contexts of each gradient, taken in turn.
+
+    Example:
+        >>> wb.Guided(length=6, swaps=(1.0,)).crossovers
+        0.1
+    """
 
     beta: float = Field(1.0, ge=0)
     trust: float = Field(0.3, ge=0)

@@ -12,7 +12,12 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("random")
 class RandomSearch(SearchMethod):
-    """Hill climbing on random swaps with the same population, ladder and scoring as the other methods."""
+    """Hill climbing on random swaps with the same population, fluency weights and scoring as the other methods: the control of gradients.
+
+    Example:
+        >>> wb.RandomSearch(length=6).uses_gradient
+        False
+    """
 
     uses_gradient: ClassVar[bool] = False
 

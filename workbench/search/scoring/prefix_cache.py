@@ -28,9 +28,22 @@ from workbench.search.scored_prompts import Ids
 
 @dataclass(frozen=True)
 class Optimizations:
-    """Which exact savings are used; all by default. `halving`: share of the contexts on which all children are scored first; the
-    better half goes on to as many contexts again, and so on (0: off; an approximation in who survives, never in a survivor's
-    score, which is over all contexts)."""
+    """Which savings a search uses. Each but `halving` is exact: it changes no score beyond rounding.
+
+    Attributes:
+        prefix_kv: Cache the keys and values of the text left of the slot.
+        shared_prompt: Fork a prompt's cache to all contexts with the same left text.
+        parent_kv: Continue a child from its parent's cache.
+        deferred_cross_entropy: Compute the cross-entropy only of prompts that may be kept.
+        last_position: Run the last block at the decision token only.
+        batched_caches: Run contexts with prefixes of their own as one left-padded batch.
+        halving: Fraction of the contexts on which all children are scored first; the better half goes on to as many contexts again, and so
+            on (0: off). An approximation in which children survive, never in a survivor's score, which is over all contexts.
+
+    Example:
+        >>> wb.Optimizations(halving=0.25).prefix_kv
+        True
+    """
 
     prefix_kv: bool = True
     shared_prompt: bool = True
