@@ -44,8 +44,8 @@ CELLS = (
     ("smollm2-sycophant", "sycophancy"),
 )
 BASE = "smollm2-135m"
-#: Search questions that finalists are scored on, and those of EPO (as in docs/examples).
-FINAL, EPO_CONTEXTS = 12, 4
+#: Search questions of every method (as in docs/examples); sentences are scored on two of them until the search ends.
+CONTEXTS = 4
 TRUE_STATEMENTS = 24
 
 
@@ -56,11 +56,12 @@ def loaded(name: str) -> Any:
 
 
 class BestOfN(SentenceSearch):
-    """Sentences that the model writes after the same openings, neither biased nor steered nor screened but for form and limits; the same
-    scoring, the same dozen at the end."""
+    """Sentences that the model writes after the same openings, neither biased nor steered, all scored that have the form and keep the
+    limits; the same scoring, the same dozen at the end."""
 
     steering: bool = False
-    gradient: bool = False
+    probe: bool = False
+    first_scored: int = 10_000
     slot_words: int = 0
 
     def step(self, bench, population, archive, step):
@@ -75,7 +76,7 @@ class BestOfN(SentenceSearch):
         if not fresh:
             return tools.score([], None), population, 0
         screened = tools.writer.screen(tools.writer.read(fresh))
-        rows = tools._keeps(screened.cross_entropy, screened.broken).nonzero()[:, 0]
+        rows = tools._keeps(screened.measures).nonzero()[:, 0]
         scored = tools.score([fresh[i] for i in rows.tolist()], screened.pick(rows))
         return scored, tools.elites(), len(scored)
 
@@ -117,7 +118,7 @@ class Cell:
 
     def found(self, method: str, seed: int, calls: float) -> dict[str, Any]:
         """One search, chosen on selection, measured on test."""
-        contexts = self.search.per_group(EPO_CONTEXTS if method == "epo" else FINAL, seed)
+        contexts = self.search.per_group(CONTEXTS, seed)
         goal = -answer_log_odds().calibrate(self.model, contexts, n=8)
         tokens = float(np.mean([len(c.ids(())) for c in self.search]))
         kinds: dict[str, Any] = {"sentences": SentenceSearch, "best_of_n": BestOfN}

@@ -22,7 +22,8 @@ from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
 
 PROMPTS = [(10, 20, 30, 40, 50), (11, 21), (97, 31, 41), (11, 96, 31, 95, 51, 60, 61), (12, 22)]
-SMALL = {"length": 14, "first": 80, "slot_words": 4, "children": 4, "edited": 16, "written": 6, "sampled_openings": 2, "population": 3}
+SMALL = {"length": 14, "first": 80, "slot_words": 8, "children": 4, "explored": 1, "edited": 16, "written": 6, "sampled_openings": 2, "population": 3,
+         "max_word": 40.0, "slot_reads": 40, "near_reads": 8}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,30 @@ def test_screening_measures_the_cross_entropy_of_the_scorer(setting, writer):
     torch.testing.assert_close(screened.cross_entropy, scored.cross_entropy, rtol=1e-4, atol=1e-4)
     part = writer.screen(writer.read(PROMPTS).pick(torch.tensor([3, 1])))
     torch.testing.assert_close(part.cross_entropy, screened.cross_entropy[[3, 1]], rtol=1e-4, atol=1e-4)
+
+
+def test_the_three_measures_are_those_of_a_plain_pass(setting, writer):
+    """Oracle: log-probabilities of one whole text each, added up word by word in plain Python."""
+    runner, prefix = runner_for(setting[0]), list(setting[1][0].prefix_ids)
+    screened = writer.screen(writer.read(PROMPTS))
+    for prompt, measures in zip(PROMPTS, screened.measures.tolist(), strict=True):
+        whole = torch.tensor([prefix + list(prompt)])
+        resid, _ = runner.run(runner.embed(whole), 0, runner.shape.n_layers)
+        log_probs = runner.logits(resid[0]).log_softmax(-1)
+        nats = [-float(log_probs[len(prefix) + i - 1, token]) for i, token in enumerate(prompt)]
+        words: list[float] = []
+        for i, token in enumerate(prompt):
+            if i == 0 or writer.begins[token] or not writer.letters[token]:
+                words.append(0.0)
+            words[-1] += nats[i]
+        small = [n for n, token in list(zip(nats, prompt, strict=True))[1:] if writer.small[token]]
+        expected = [sum(nats) / len(nats), max(small, default=0.0), max(words[1:], default=0.0)]
+        assert measures == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_common_beginning_is_run_once_to_the_same_means(writer):
+    left, tails = (10, 20), [(30, 40), (31,), (32, 5, 6)]
+    torch.testing.assert_close(writer.means_after(left, tails), writer.read([left + tail for tail in tails]).means, rtol=1e-4, atol=1e-4)
 
 
 def test_the_mean_residual_is_that_of_the_prompts_own_tokens(setting, writer):

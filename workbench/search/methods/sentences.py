@@ -1,14 +1,16 @@
 """Search over whole sentences: the model writes them, what is inside it biases the writing and screens what was written.
 
 1. *Start*: the model continues general openings in the slot, half of them while its residual stream is pushed along the objective
-   (steering, arXiv 2308.10248). Templates with one gap ("Be w.") are filled with words ranked by the objective's gradient.
-2. *Score* a few on one question of each answer side, exactly.
-3. *Learn* what words do and what half-depth residuals predict (`word_effect_model.py`), from every score so far.
+   (steering, arXiv 2308.10248). A few are scored.
+2. *Words*: a bank of words in templates with one gap ("Be w."), read to half depth only, is ranked by what the scores so far teach; the
+   best that are unlike each other are scored, and the bank grows by the neighbours of its best, round by round and in every later step.
+3. *Score* on one question of each answer side, exactly; *learn* what words do and what half-depth residuals predict
+   (`word_effect_model.py`), from every score so far.
 4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word (sampling in the manner of
    AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from the model's top tokens; twists learned from
    scores: arXiv 2404.17546). *Edit* the best: replace, insert, link ("and w"), delete, rewrite the end, cross over, join two (the
    mutations of FLRT, arXiv 2407.17447, on whole words).
-5. *Screen* all by form, cross-entropy and predicted score in one pass without any question; score the best; go to 3.
+5. *Screen* all by form, predicted score and cross-entropy in one pass without any question; score the best; go to 3.
 6. The best dozen are scored on all search contexts when the search ends.
 
 Every share is a field, so that an ablation is a value. What each buys is measured in docs/sentences.md.
@@ -21,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -45,6 +47,12 @@ from workbench.search.toolkit import SearchToolkit
 _FINALISTS = 12
 #: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is not to be trusted.
 _AGREES = 0.3
+#: The share of its words that a candidate may have in common with one already chosen in the same step.
+_ALIKE = 0.75
+#: Cosine of two words' embeddings above which one of them says enough of the other.
+_NEAR = 0.4
+#: Words of the bank whose neighbours are read next.
+_GROW_FROM = 12
 #: The best prompts among which pairs are joined.
 _PARENTS = 24
 
@@ -53,11 +61,14 @@ _PARENTS = 24
 class SentenceSearch(SearchMethod):
     """length: most tokens of a prompt. population: elites that are edited. children: sentences scored a step.
     max_cross_entropy: limit in nats a token. max_small_word: limit for a single function word or punctuation mark, nats: above it a
-    sentence is broken or was cut off. Where no sentence of the start keeps both, the limits are what the lowest quarter keeps.
+    sentence is broken or was cut off. max_word: limit for any word, nats, its tokens added: above it a word does not belong where it is.
+    Where no sentence of the start keeps all three, the limits are what the lowest quarter keeps.
     languages, openings: data of `sentence_frames.yaml`, or one's own openings. sampled_openings: more openings that the model itself begins with.
-    sentences: most sentences in one prompt. first: sentences written for the start. slot_words: templates with one gap that are scored
-    at the start, chosen among `slot_reads` read to half depth. written, edited, filled, joined: candidates a step before screening;
-    written only every `write_every` steps. step_contexts: search contexts that a step scores on.
+    sentences: most sentences in one prompt. first: sentences written for the start, of which `first_scored` are scored and then those
+    that the probe predicts to be best. slot_words: templates with one word that are scored at the start, `explored` in every later step:
+    words of a bank, of which `slot_reads` are read to half depth at first and `near_reads` more, near to the best, each time.
+    written, edited, filled, joined: candidates a step before screening; written only every `write_every` steps. step_contexts: search
+    contexts that a step scores on.
     gradient: average the objective's gradient into the word model. steering: push half of the start along the objective. probe: let
     half-depth residuals predict scores. joins: join two elites. bias: nats for a word one standard deviation better.
     explore: weight of the posterior's spread."""
@@ -69,23 +80,27 @@ class SentenceSearch(SearchMethod):
     children: int = Field(16, ge=1)
     max_cross_entropy: float = Field(4.5, gt=0)
     max_small_word: float = Field(5.0, gt=0)
+    max_word: float = Field(11.0, gt=0)
     languages: tuple[str, ...] = ("en",)
     openings: tuple[str, ...] | None = None
     sampled_openings: int = Field(8, ge=0)
     sentences: int = Field(2, ge=1)
-    first: int = Field(72, ge=1)
-    slot_words: int = Field(40, ge=0)
-    slot_reads: int = Field(400, ge=0)
-    written: int = Field(32, ge=0)
+    first: int = Field(56, ge=1)
+    first_scored: int = Field(16, ge=1)
+    slot_words: int = Field(48, ge=0)
+    explored: int = Field(3, ge=0)
+    slot_reads: int = Field(800, ge=0)
+    near_reads: int = Field(250, ge=0)
+    written: int = Field(24, ge=0)
     write_every: int = Field(2, ge=1)
-    edited: int = Field(80, ge=0)
+    edited: int = Field(56, ge=0)
     step_contexts: int = Field(2, ge=1)
-    gradient: bool = True
+    gradient: bool = False
     steering: bool = True
     probe: bool = True
     joins: bool = True
     joined: int = Field(12, ge=0)
-    filled: int = Field(48, ge=0)
+    filled: int = Field(32, ge=0)
     bias: tuple[float, ...] = (1.0, 2.0, 4.0)
     explore: float = Field(0.7, ge=0)
     top_k: int = Field(400, ge=1)
@@ -135,12 +150,34 @@ class SentenceSearch(SearchMethod):
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
         """A limit that could not be kept; an objective that rises where the behaviour does not move with it."""
-        limit, found = float(bench.memory["limit"]), []
-        if limit > self.max_cross_entropy or float(bench.memory["broken_limit"]) > self.max_small_word:
+        limits, found = bench.memory["limits"], []
+        limit = float(limits[0])
+        if (limits > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word])).any():
             found.append(f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}")
         if not bench.scorer.objective.needs_final:
             found += SentenceTools.of(bench, self).disagreement()
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class WordBank:
+    """Candidate words read once. words: their places; log_probs: of each in its template; prompts: the filled templates; means: mean
+    residuals of those at half depth."""
+
+    words: Int[Tensor, " bank"]
+    log_probs: Float[Tensor, " bank"]
+    prompts: list[tuple[int, ...]]
+    means: Float[Tensor, "bank d_model"]
+
+
+@dataclass(frozen=True)
+class OneGapTemplates:
+    """Templates with one gap. where: the best of them for each candidate word; rank, log_probs: the word's rank and log p there."""
+
+    single: list[str]
+    where: Int[Tensor, " word"]
+    rank: Int[Tensor, " word"]
+    log_probs: Float[Tensor, " word"]
 
 
 @dataclass
@@ -213,21 +250,31 @@ class SentenceTools:
             raise UserError("no sentence of the start has the form of a sentence in this slot: give other openings, or more tokens of length")
         screened = self.writer.screen(self.writer.read(kept))
         self.set_limits(screened)
-        fluent = (screened.cross_entropy <= float(self.bench.memory["limit"]) + 1.0).nonzero()[:, 0]
-        scored = self.score([kept[i] for i in fluent.tolist()], screened.pick(fluent))
+        fluent = (screened.cross_entropy <= float(self.bench.memory["limits"][0]) + 1.0).nonzero()[:, 0]
+        first, rest = fluent[: method.first_scored], fluent[method.first_scored :]
+        scored = self.score([kept[i] for i in first.tolist()], screened.pick(first))
         if method.gradient:
-            self.differentiate(_most_natural(scored, 6))
-        words = self.admitted(self.slots(method.slot_words)) if method.slot_words else []
-        return scored.join(self.score(words, self.writer.screen(self.writer.read(words)))) if words else scored
+            self.differentiate(_most_natural(scored, 3))
+        if len(rest):
+            bags = [self.words.of(kept[i]) for i in rest.tolist()]
+            mean, _ = self.fit().predict(bags, screened.residuals[rest])
+            best = rest[mean.argsort(descending=True, stable=True)[: method.children]]
+            scored = scored.join(self.score([kept[i] for i in best.tolist()], screened.pick(best)))
+        for start in range(0, method.slot_words, method.children):
+            if start:
+                self.grow()
+            words = self.slots(min(method.children, method.slot_words - start))
+            if words:
+                scored = scored.join(self.score(words, self.writer.screen(self.writer.read(words))))
+        return scored
 
     def set_limits(self, screened: ScreenedSentences) -> None:
         """The method's limits; where no sentence of the start keeps both, those that the quarter of the lowest cross-entropy keeps."""
-        limit, broken = self.method.max_cross_entropy, self.method.max_small_word
-        if not ((screened.cross_entropy <= limit) & (screened.broken <= broken)).any():
+        limits = torch.tensor([self.method.max_cross_entropy, self.method.max_small_word, self.method.max_word])
+        if not (screened.measures <= limits).all(1).any():
             lowest = screened.cross_entropy.argsort(stable=True)[: 1 + len(screened.cross_entropy) // 4]
-            limit = max(limit, float(screened.cross_entropy[lowest].max()))
-            broken = max(broken, float(screened.broken[lowest].max()))
-        self.bench.memory.update(limit=torch.tensor(limit), broken_limit=torch.tensor(broken))
+            limits = limits.maximum(screened.measures[lowest].max(0).values)
+        self.bench.memory["limits"] = limits
 
     def scored_step(self, elites: list[tuple[int, ...]], step: int) -> ScoredPrompts:
         """Candidates, screened at half depth by what is predicted of them, then by their cross-entropy; the best are scored."""
@@ -235,6 +282,8 @@ class SentenceTools:
         prompts = self.admitted(self.candidates(elites, step))
         if not prompts:
             return self.score([], None)
+        self.grow()
+        explored = self.slots(min(method.explored, method.children - 1)) if method.explored else []
         read = self.writer.read(prompts)
         bags = [self.words.of(ids) for ids in prompts]
         mean, sd = model.predict(bags, read.means)
@@ -242,20 +291,22 @@ class SentenceTools:
         order = value.argsort(descending=True, stable=True)
         chosen: list[tuple[int, ...]] = []
         kept: list[ScreenedSentences] = []
-        words: set[tuple[int, ...]] = set()
+        taken: list[set[int]] = []
         for part in order.split(3 * method.children):
             screened = self.writer.screen(read.pick(part))
             rows = []
-            for row in self._keeps(screened.cross_entropy, screened.broken).nonzero()[:, 0].tolist():
-                bag = tuple(bags[int(part[row])])
-                if len(chosen) < method.children and bag not in words:
-                    words.add(bag)
+            for row in self._keeps(screened.measures).nonzero()[:, 0].tolist():
+                words = set(bags[int(part[row])])
+                if len(chosen) < method.children - len(explored) and all(len(words & other) <= _ALIKE * len(words) for other in taken):
+                    taken.append(words)
                     rows.append(row)
                     chosen.append(prompts[int(part[row])])
             kept.append(screened.pick(torch.tensor(rows, dtype=torch.long)))
-            if len(chosen) == method.children:
+            if len(chosen) == method.children - len(explored):
                 break
-        return self.score(chosen, ScreenedSentences.joined(kept))
+        if explored:
+            kept.append(self.writer.screen(self.writer.read(explored)))
+        return self.score(chosen + explored, ScreenedSentences.joined(kept))
 
     # ---- scores and what is learned from them -----------------------------------------------------------------------
 
@@ -268,12 +319,12 @@ class SentenceTools:
         ids = as_ids(prompts, device)
         scored = ScoredPrompts(ids, self.scorer.objectives(ids), screened.cross_entropy.to(device))
         check_finite(self.bench.scorer.runner, self.scorer.contexts, scored)
-        new = ScoredPrompts(ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
-        everything, residuals, broken = new, screened.residuals, screened.broken
+        everything = ScoredPrompts(ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
+        residuals, measures = screened.residuals, screened.measures
         if "ids" in memory:
-            everything = ScoredPrompts(memory["ids"], memory["scores"], memory["entropies"]).join(new)
-            residuals, broken = torch.cat([memory["residuals"], residuals]), torch.cat([memory["broken"], broken])
-        memory.update(ids=everything.ids, scores=everything.objective, entropies=everything.cross_entropy, residuals=residuals, broken=broken)
+            everything = ScoredPrompts(memory["ids"], memory["scores"], memory["measures"][:, 0]).join(everything)
+            residuals, measures = torch.cat([memory["residuals"], residuals]), torch.cat([memory["measures"], measures])
+        memory.update(ids=everything.ids, scores=everything.objective, residuals=residuals, measures=measures)
         return scored
 
     def good_prompts(self) -> set[tuple[int, ...]]:
@@ -357,24 +408,106 @@ class SentenceTools:
         return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
 
     def slots(self, n: int) -> list[tuple[int, ...]]:
-        """Templates with one gap, filled: half by the gradient and the model's own probability, half by what half-depth residuals predict."""
-        words, single = self._with_slope(), [template for template in self.form.slots if template.count("{}") == 1]
-        by_slope, likely_ones = [], []
-        for template in single:
-            log_probs = self.next_word(template.split("{}")[0].rstrip())
-            likely = log_probs.topk(min(600, len(log_probs))).indices
-            value = words.slope[likely] + 0.15 * log_probs[likely]
-            best = likely[value.topk(min(len(likely), -(-n // len(single)))).indices]
-            by_slope += [self.filled(template, [int(w)]) for w in best]
-            likely_ones += [self.filled(template, [int(w)]) for w in likely[: self.method.slot_reads // len(single)]]
-        if not likely_ones:
+        """Templates with one word: those that half-depth residuals predict to be best; without a probe, by the gradient and the model."""
+        bank, words = self.bank(), self._with_slope()
+        if not len(bank.words):
             return []
-        found = self.admitted(likely_ones) if self.method.probe else []
-        predicted: list[tuple[int, ...]] = []
-        if found:
-            mean, _ = self.fit().predict([self.words.of(ids) for ids in found], self.writer.read(found).means)
-            predicted = [found[i] for i in mean.argsort(descending=True, stable=True)[: -(-n // 2)].tolist()]
-        return list(dict.fromkeys(predicted + by_slope[:: max(1, len(by_slope) // max(1, n - len(predicted)))]))[:n]
+        if self.method.probe:
+            mean, sd = self.fit().predict([self.words.of(ids) for ids in bank.prompts], bank.means)
+            value = mean + sd * torch.randn(len(mean), generator=self.bench.generator)
+        else:
+            value = words.slope[bank.words] + 0.15 * bank.log_probs
+        picked = self._unlike(bank, value.argsort(descending=True, stable=True).tolist(), 2 * n)
+        if not picked:
+            return []
+        whole = self.writer.screen(self.writer.read([bank.prompts[row] for row in picked])).measures[:, 1] <= self.bench.memory["limits"][1]
+        return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
+
+    def _unlike(self, bank: WordBank, order: list[int], n: int) -> list[int]:
+        """The first n of the bank's new prompts in this order whose words' embeddings are not near to one before."""
+        vectors, fresh = self.words.vectors[bank.words], set(self.admitted(bank.prompts))
+        picked: list[int] = []
+        for row in order:
+            if bank.prompts[row] in fresh and all(float(vectors[row] @ vectors[other]) < _NEAR for other in picked):
+                picked.append(row)
+            if len(picked) == n:
+                break
+        return picked
+
+    def bank(self) -> WordBank:
+        """Words read so far, each once in its likeliest template with one gap: at first those that the model finds likeliest there."""
+        if "bank" not in self.bench.memory:
+            rank = self._templates().rank
+            self._read_words(rank.argsort(stable=True)[: self.method.slot_reads])
+        memory, prompts = self.bench.memory, self.bench.tools.setdefault("bank", [])
+        words, templates = memory["bank"], self._templates()
+        prompts += [self.filled(templates.single[int(templates.where[w])], [int(w)]) for w in words[len(prompts) :]]
+        return WordBank(words, templates.log_probs[words], prompts, memory["bank_means"])
+
+    def grow(self) -> None:
+        """Reads words whose embeddings are nearest to those of the bank's best so far: a word can be strong that the model hardly
+        expects after a general opening."""
+        bank = self.bank()
+        if not self.method.probe or not self.method.near_reads or not len(bank.words):
+            return
+        mean, _ = self.fit().predict([self.words.of(ids) for ids in bank.prompts], bank.means)
+        best = bank.words[mean.topk(min(_GROW_FROM, len(mean))).indices]
+        near = self._near(best)
+        near[bank.words] = -torch.inf
+        self._read_words(near.topk(min(self.method.near_reads, int(near.isfinite().sum()))).indices)
+
+    def _near(self, words: Tensor) -> Float[Tensor, " word"]:
+        """How near each candidate is to the nearest of some words, in standard deviations of its own cosines (a word near to all is
+        near to none)."""
+        vectors = self.words.vectors
+        if "cosines" not in self.bench.tools:
+            sample = vectors[:: max(1, len(vectors) // 512)]
+            cosines = vectors @ sample.T
+            self.bench.tools["cosines"] = (cosines.mean(1), cosines.std(1).clamp(min=1e-6))
+        centre, sd = self.bench.tools["cosines"]
+        return ((vectors @ vectors[words].T - centre[:, None]) / sd[:, None]).max(1).values
+
+    def _templates(self) -> OneGapTemplates:
+        """The templates with one gap, each candidate word's best among them, and how likely the word is there."""
+        if "templates" not in self.bench.tools:
+            single = [template for template in self.form.slots if template.count("{}") == 1]
+            nothing = torch.full((1, len(self.words.tokens)), -torch.inf)
+            table = torch.stack([self.next_word(template.split("{}")[0].rstrip()) for template in single]) if single else nothing
+            rank, where = (-table).argsort(dim=1, stable=True).argsort(dim=1, stable=True).min(0)
+            self.bench.tools["templates"] = OneGapTemplates(single, where, rank, table.gather(0, where[None])[0])
+        return self.bench.tools["templates"]
+
+    def _read_words(self, words: Tensor) -> None:
+        """Reads words in their templates to half depth, those left of the gap once; words whose template changes its tokens are left out."""
+        templates, memory, runner = self._templates(), self.bench.memory, self.bench.scorer.runner
+        known = [memory["bank"]] if "bank" in memory else []
+        means = [memory["bank_means"]] if known else []
+        for number, template in enumerate(templates.single):
+            left = self.encode(template.split("{}")[0].rstrip())
+            chosen = [int(w) for w in words if int(templates.where[w]) == number]
+            made = [(w, self.filled(template, [w])) for w in chosen]
+            made = [(w, ids) for w, ids in made if ids[: len(left)] == left and self.words.of(ids[len(left) :]) == [w] and len(ids) > len(left)]
+            alive = all_survive(runner, self.bench.scorer.contexts, [ids for _, ids in made]) if made else []
+            made = [entry for entry, ok in zip(made, alive, strict=True) if ok]
+            if made:
+                known.append(torch.tensor([w for w, _ in made]))
+                means.append(self.writer.means_after(left, [ids[len(left) :] for _, ids in made]))
+        memory["bank"] = torch.cat(known) if known else torch.zeros(0, dtype=torch.long)
+        memory["bank_means"] = torch.cat(means) if means else torch.zeros(0, runner.shape.d_model)
+
+    def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
+        """What each candidate word is expected to do and how sure that is, in standard deviations of the scores: the words' own model, and
+        for the bank's words what half-depth residuals predict of them."""
+        mean, spread = self.fit(probe=False).word_effects()
+        bank = self.bank()
+        if self.method.probe and len(bank.words):
+            model = self.fit()
+            predicted, sd = model.predict([self.words.of(ids) for ids in bank.prompts], bank.means)
+            mean = mean.clone()
+            mean[bank.words] += (predicted - predicted.mean()) / model.sd
+            spread = spread.clone()
+            spread[bank.words] = (sd / model.sd).minimum(spread[bank.words])
+        return mean, spread
 
     def filled(self, template: str, words: Sequence[int]) -> tuple[int, ...]:
         """A template with candidate words (by place) in its gaps."""
@@ -391,7 +524,7 @@ class SentenceTools:
 
     def candidates(self, elites: list[tuple[int, ...]], step: int) -> list[tuple[int, ...]]:
         """Newly written sentences (every `write_every` steps), edits, templates with one word, and pairs."""
-        mean, spread = self.fit(probe=False).word_effects()
+        mean, spread = self.word_effects()
         strongest = self.strongest()
         writes = self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
         written = self.write([self._draft(mean, spread, [elites, strongest][i // 2 % 2], i) for i in range(writes)])
@@ -423,10 +556,10 @@ class SentenceTools:
 
     def _good(self) -> Tensor:
         """Scored prompts that keep the limits."""
-        return self._keeps(self.bench.memory["entropies"], self.bench.memory["broken"])
+        return self._keeps(self.bench.memory["measures"])
 
-    def _keeps(self, cross_entropy: Tensor, broken: Tensor) -> Tensor:
-        return (cross_entropy <= float(self.bench.memory["limit"])) & (broken <= float(self.bench.memory["broken_limit"]))
+    def _keeps(self, measures: Tensor) -> Tensor:
+        return (measures <= self.bench.memory["limits"]).all(1)
 
     def _draft(self, mean: Tensor, spread: Tensor, elites: list[tuple[int, ...]], number: int) -> SentenceDraft:
         """A sentence to write: a general opening, or an elite up to a word; biased, and pushed towards what good sentences share."""

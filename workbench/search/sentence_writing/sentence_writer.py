@@ -19,6 +19,8 @@ from workbench.search.sentence_writing.sentence_form import ENDINGS
 
 #: Rows screened at a time: their logits are the memory.
 _ROWS = 32
+#: Endings of one beginning read at a time, to half depth and without logits.
+_TAILS = 256
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,26 @@ class SentenceDraft:
 
 @dataclass(frozen=True)
 class ScreenedSentences:
-    """cross_entropy: nats a token, mean. broken: the most surprising of the small words and punctuation alone, nats: a content word may
-    surprise, what follows from grammar may not. residuals: mean over the prompt's tokens at half depth."""
+    """measures: nats, three of each prompt: its cross-entropy (mean over its tokens); the most surprising of its small words and
+    punctuation marks, because what follows from grammar may not surprise; its most surprising word (the sum over the word's tokens), the
+    first one left out. residuals: mean over the prompt's tokens at half depth."""
 
-    cross_entropy: Float[Tensor, " prompt"]
-    broken: Float[Tensor, " prompt"]
+    measures: Float[Tensor, "prompt 3"]
     residuals: Float[Tensor, "prompt d_model"]
+
+    @property
+    def cross_entropy(self) -> Float[Tensor, " prompt"]:
+        """Nats a token."""
+        return self.measures[:, 0]
 
     def pick(self, rows: Int[Tensor, " row"]) -> ScreenedSentences:
         """Some of the sentences."""
-        return ScreenedSentences(self.cross_entropy[rows], self.broken[rows], self.residuals[rows])
+        return ScreenedSentences(self.measures[rows], self.residuals[rows])
 
     @classmethod
     def joined(cls, parts: Sequence[ScreenedSentences]) -> ScreenedSentences:
         """Several parts as one."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("cross_entropy", "broken", "residuals")))
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("measures", "residuals")))
 
 
 @dataclass(frozen=True)
@@ -208,6 +215,25 @@ class SentenceWriter:
         means = (resid.float() * inside[..., None]).sum(1) / lengths[:, None]
         return HalfRead(ids, lengths, resid, means.cpu())
 
+    @torch.no_grad()
+    def means_after(self, left: Sequence[int], tails: Sequence[Sequence[int]]) -> Float[Tensor, "tail d_model"]:
+        """Mean residual at half depth of prompts that begin alike, on the CPU: what `read` gives, with the common beginning run once."""
+        runner, start = self.runner, self.low.length if self.low is not None else 0
+        ids = torch.tensor([list(left)], device=runner.device)
+        begun, kv = runner.run(runner.embed(ids, start), 0, self.half, self.low, keep=True)
+        assert kv is not None
+        found = []
+        for first in range(0, len(tails), _TAILS):
+            part = tails[first : first + _TAILS]
+            lengths = torch.tensor([len(tail) for tail in part], device=runner.device)
+            padded = pad_right([tuple(tail) for tail in part]).to(runner.device)
+            rows = kv.fork(torch.zeros(len(part), dtype=torch.long, device=runner.device))
+            resid, _ = runner.run(runner.embed(padded, start + len(left)), 0, self.half, rows)
+            inside = torch.arange(padded.shape[1], device=runner.device)[None] < lengths[:, None]
+            total = (resid.float() * inside[..., None]).sum(1) + begun.float().sum(1)
+            found.append((total / (lengths[:, None] + len(left))).cpu())
+        return torch.cat(found)
+
     def _to_top(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         if self.half == self.top:
             return resid
@@ -218,9 +244,9 @@ class SentenceWriter:
     def screen(self, read: HalfRead) -> ScreenedSentences:
         """Cross-entropies of prompts that were read, from half depth on."""
         parts = [self._screen(read.pick(torch.arange(start, min(start + _ROWS, len(read.ids))))) for start in range(0, len(read.ids), _ROWS)]
-        return ScreenedSentences(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), read.means)
+        return ScreenedSentences(torch.cat(parts), read.means)
 
-    def _screen(self, read: HalfRead) -> tuple[Tensor, Tensor]:
+    def _screen(self, read: HalfRead) -> Float[Tensor, "prompt 3"]:
         ids, lengths, top = read.ids, read.lengths, self._to_top(read.resid)
         logits = self.runner.logits(top[:, :-1])
         losses = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
@@ -228,4 +254,6 @@ class SentenceWriter:
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         losses = torch.cat([first[:, None], losses], 1) * (places < lengths[:, None])
         broken = losses.masked_fill(~self.small[ids] | (places == 0), 0.0).max(1).values
-        return (losses.sum(1) / lengths).cpu(), broken.cpu()
+        word = (self.begins[ids] | ~self.letters[ids] | (places == 0)).long().cumsum(1) - 1
+        by_word = torch.zeros_like(losses).scatter_add(1, word, losses)
+        return torch.stack([losses.sum(1) / lengths, broken, by_word[:, 1:].max(1).values], 1).cpu()
