@@ -1,5 +1,6 @@
 """Metrics beyond the forced choice of a comparison: open answers and their judges, TruthfulQA's scores, what else a prompt moved."""
 
+from workbench.evaluation.changed_forms import PromptRobustness, prompt_forms, prompt_robustness
 from workbench.evaluation.chat_models import Ask, Endpoint, LocalModel, MissingReply, ScriptedModel
 from workbench.evaluation.inspect_log import write_inspect_choices, write_inspect_log
 from workbench.evaluation.judges import REFUSAL, AskedJudge, Judge, Judged, JudgeVerdict, PatternJudge, judge_all
@@ -22,6 +23,7 @@ __all__ = [
     "MissingReply",
     "OpenAnswer",
     "PatternJudge",
+    "PromptRobustness",
     "Scorecard",
     "ScorecardExtras",
     "ScorecardMetric",
@@ -32,6 +34,8 @@ __all__ = [
     "judge_all",
     "open_answers",
     "perplexity",
+    "prompt_forms",
+    "prompt_robustness",
     "text_cross_entropies",
     "truthfulqa",
     "write_inspect_choices",

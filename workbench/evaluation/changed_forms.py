@@ -1,0 +1,97 @@
+"""How much of a prompt's effect stays when its form changes and its meaning does not: punctuation, case, quotes, order, another slot.
+
+Every row is a whole forced-choice measurement against no prompt in the same slot. A prompt whose effect needs its exact characters is an
+adversarial string, whatever it says; a sentence that steers by what it says keeps most of its effect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.contexts import make_contexts
+from workbench.errors import UserError
+from workbench.forced_choice import answer
+from workbench.personas import Split
+from workbench.slot_contexts import Slot
+from workbench.statistics import cluster_interval
+
+#: A prompt of whose effect the median change of form keeps less is brittle.
+_KEPT = 0.5
+
+
+@dataclass(frozen=True)
+class PromptRobustness:
+    """One prompt in other forms.
+
+    Attributes:
+        rows: One row a form: form, prompt, slot, effect (log-odds against no prompt in that slot, nats) with its 95 % interval low, high
+            over question groups, and share (of the effect of the prompt as it is).
+        share_kept: Median share over the other forms in the same slot; nan where the prompt itself has no effect.
+    """
+
+    rows: pd.DataFrame
+    share_kept: float
+
+    @property
+    def brittle(self) -> bool:
+        """True where the median change of form keeps less than half of the effect."""
+        return bool(self.share_kept < _KEPT)
+
+
+def prompt_robustness(
+    model: Any, split: Split, prompt: str, paraphrases: Sequence[str] = (), slots: Sequence[Slot] = ("system",), n: int | None = None
+) -> PromptRobustness:
+    """Measures a prompt, its other forms (`prompt_forms`) and given paraphrases in the first slot, and the prompt itself in the others.
+
+    n: at most so many items of the split. Raises UserError for a prompt without words or an empty list of slots.
+
+    Example:
+        >>> prompt_robustness(model, splits.test, "Be wary. Check every name.", ["Be careful and check each name."])  # doctest: +SKIP
+    """
+    if not slots:
+        raise UserError("a prompt's robustness needs at least one slot to measure it in")
+    forms = {"as it is": prompt} | prompt_forms(prompt) | {f"paraphrase {i + 1}": text for i, text in enumerate(paraphrases)}
+    rows = []
+    for slot in slots:
+        contexts = make_contexts(model, split, slot, n=n)
+        bare = answer(model, contexts).log_odds
+        for form, text in forms.items() if slot == slots[0] else [("as it is", prompt)]:
+            effects = answer(model, contexts, text).log_odds - bare
+            interval = cluster_interval(effects, [context.item.group for context in contexts])
+            rows.append({"form": form, "prompt": text, "slot": slot, "effect": interval.estimate, "low": interval.low, "high": interval.high})
+    table = pd.DataFrame(rows)
+    whole = float(table["effect"].iloc[0])
+    table["share"] = table["effect"] / whole if whole else np.nan
+    others = table[(table["slot"] == slots[0]) & (table["form"] != "as it is")]
+    return PromptRobustness(table, float(others["share"].median()))
+
+
+def prompt_forms(prompt: str) -> dict[str, str]:
+    """Other forms of a prompt by name, those left out that would not change it.
+
+    Raises UserError for a prompt without words.
+
+    Example:
+        >>> prompt_forms("Be calm. Check it.")["sentences in another order"]
+        'Check it. Be calm.'
+    """
+    text = prompt.strip()
+    if not re.search(r"\w", text):
+        raise UserError("the prompt has no words: there is no other form of it to measure")
+    sentences = re.split(r"(?<=[.!?])\s+", text)
+    made = {
+        "no stop at the end": text.rstrip(".!?"),
+        "exclamation mark": text.rstrip(".!?") + "!",
+        "no punctuation": re.sub(r"\s+", " ", re.sub(r"[^\w\s'\u2019-]", " ", text)).strip(),
+        "lower case": text.lower(),
+        "upper case": text.upper(),
+        "in quotes": f'"{text}"',
+        "sentences in another order": " ".join(sentences[::-1]),
+    }
+    return {name: form for name, form in made.items() if form != text}
