@@ -209,6 +209,20 @@ def test_generation_is_hugging_faces(families: TinyFamilies, ids: Tensor, family
 
 
 @two_families
+def test_generation_ends_once_every_row_has_an_end(families: TinyFamilies, family: str) -> None:
+    """The same tokens as without ends, cut after the last row's first end; no further block is run."""
+    runner = families.runner(family, "hooked", "float32")
+    ids = torch.tensor([[5, 6, 7], [9, 8, 7]])
+    whole = runner.generate(ids, 12, 1.0, torch.Generator().manual_seed(0))
+    ends = {int(whole[0, 2]), int(whole[1, 5])}
+    last = max(next(i for i, token in enumerate(row) if token in ends) for row in whole.tolist())
+    before = runner.meter.forward
+    cut = runner.generate(ids, 12, 1.0, torch.Generator().manual_seed(0), ends=ends)
+    assert last < 11 and torch.equal(cut, whole[:, : last + 1])
+    assert runner.meter.forward - before == 2 * (3 + last) * runner.shape.n_layers
+
+
+@two_families
 @either_backend
 def test_an_edit_changes_the_pass_and_comes_off(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
     runner = families.runner(family, backend, "float32")

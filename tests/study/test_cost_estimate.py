@@ -59,6 +59,23 @@ def test_more_steps_cost_in_proportion_and_what_does_not_fit_has_no_time():
     assert row["24 GB GPU (RTX 4090) GB"] > 24 and row.isna()["24 GB GPU (RTX 4090) s"]
 
 
+def test_every_limit_of_a_budget_counts_and_the_tightest_ends_the_search():
+    """A budget in model calls was planned as a minute of a GPU. By definition: n calls are n questions run through all blocks."""
+    study = preset("sycophancy", "organism", "corrected")
+    search_cost = lambda **limits: next(  # noqa: E731
+        stage.token_layers - once
+        for stage in plan(study.model_copy(update={"search": study.search.model_copy(update={"budget": Budget(**limits)})})).stages
+        if stage.name == "search resga"
+    )
+    once = 0.0
+    one, two = search_cost(steps=1), search_cost(steps=2)
+    step, once = two - one, 2 * one - two
+    found = plan(study)
+    call = found.question * found.facts.shape.n_layers
+    assert search_cost(model_calls=500) == pytest.approx(500 * call)
+    assert search_cost(model_calls=500, steps=1) == pytest.approx(step) == pytest.approx(search_cost(model_calls=1e9, steps=1))
+
+
 def test_a_search_over_sentences_costs_its_candidates_and_not_every_parents_children():
     """Twice the sentences scored a step, and twice the edits, cost more, in proportion to what each is; gradients are no part of a step."""
     study = preset("sycophancy", "llama-3.1-8b-instruct", "corrected")

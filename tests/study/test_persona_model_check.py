@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,13 @@ from tests.support.toy_models import random_model, toy_persona
 from workbench.contexts import make_contexts
 from workbench.directions import find_directions
 from workbench.errors import UserError
-from workbench.forced_choice import answer
+from workbench.forced_choice import answer, package
 from workbench.personas import Persona, load_persona
-from workbench.study.persona_model_check import check_on_model
-from workbench.study.study_settings import DataSettings
+from workbench.runs import RunDirectory
+from workbench.study.asking_protocol import AskingProtocol
+from workbench.study.context import StudyContext
+from workbench.study.persona_model_check import check_on_model, choose_metric
+from workbench.study.study_settings import DataSettings, Study
 
 TEXTS = tuple(f"Be honest and say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
 
@@ -105,3 +109,50 @@ def test_the_recommendation_follows_from_what_shows(model):
     assert replace(found, metrics=(quiet, replace(loud, metric="letters")), default="letters").recommended == "letters"
     nothing = replace(found, metrics=(quiet,), default="letters")
     assert nothing.recommended == "letters" and "no metric shows anything" in nothing.notes[0]
+
+
+def _planted(moves: dict[str, float]):
+    """Answers whose log-odds a prompt moves by `moves[metric]`, with a little spread between questions."""
+
+    def planted(model, contexts, prompt=None, *rest):
+        spread = np.linspace(-0.01, 0.01, len(contexts))
+        log_odds = (moves[contexts.metric] + spread) * (prompt is not None) + 0.5
+        return package(contexts, log_odds)
+
+    return planted
+
+
+@pytest.mark.parametrize(
+    ("own", "moves", "used", "words"),
+    [
+        ("letters", {"letters": 1.0, "text": 2.0}, "letters", r"a written prompt moves it \(\+1\.00"),
+        ("letters", {"letters": 0.0, "text": -2.0}, "text", r"moves the persona's own metric \(letters\) clear of zero, and one moves this \(-2\.00"),
+        ("text", {"letters": 1.0, "text": 0.0}, "letters", r"own metric \(text\)"),
+        ("text", {"letters": 0.0, "text": 0.0}, "text", "no written prompt moves an answer clear of zero by either metric"),
+    ],
+)
+def test_a_run_takes_the_metric_that_shows_something(model, monkeypatch, own, moves, used, words) -> None:
+    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted(moves))
+    asked = persona(metric=own).split().train
+    found, why = choose_metric(model, persona(metric=own), asked)
+    assert found == used and re.search(words, why)
+    assert choose_metric(model, persona(metric=own, manual_prompts={}, varied_system_texts=()), asked)[0] == own
+    one = replace(asked, items=tuple(replace(item, group="one") for item in asked.items))
+    assert choose_metric(model, persona(metric=own), one) == (own, f"{own}: the persona's own")
+
+
+def test_the_choice_is_noted_kept_and_used(model, monkeypatch, tmp_path) -> None:
+    """A study that names no metric asks by the chosen one; a resumed run keeps it though the model would now choose another; a study that
+    names one, or asks as published, chooses nothing."""
+    monkeypatch.setattr("workbench.study.material.load_persona", lambda *rest: persona(metric="letters"))
+    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0}))
+    study = Study(persona="toy", sae="none", data=DataSettings(fractions=(0.3, 0.2, 0.2, 0.3)))
+    directory = RunDirectory.create(tmp_path / "run")
+    context = StudyContext.begin(study, directory, model)
+    assert context.material.search_contexts.metric == context.material.selection_contexts.metric == "text"
+    assert directory.manifest().notes["metric"]["used"] == "text" and Study.load(directory.file("study.yaml")).metric is None
+    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 1.0, "text": 0.0}))
+    assert StudyContext.begin(study, directory, model).material.search_contexts.metric == "text"
+    for named in (study.model_copy(update={"metric": "letters"}), study.model_copy(update={"protocol": AskingProtocol(orders="original")})):
+        other = RunDirectory.create(tmp_path / f"run {named.metric}")
+        assert StudyContext.begin(named, other, model).material.search_contexts.metric == "letters" and "metric" not in other.manifest().notes

@@ -1,15 +1,18 @@
-"""The command that checks contrast data."""
+"""Commands that check contrast data, and that have a model draft some."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
 from workbench.cli.app import Json, app
 from workbench.cli.output_tables import print_frame, print_notes
 from workbench.errors import UserError
+
+if TYPE_CHECKING:
+    from workbench.evaluation.chat_models import Ask
 
 persona_app = App(name="persona", help="Contrast data: check whether it can carry a direction.")
 app.command(persona_app)
@@ -61,3 +64,68 @@ def persona_check(
     print_notes(notes, as_json)
     if refusals:
         raise UserError(f"{file}: run would refuse this persona on {model}: {refusals[0]}")
+
+
+@persona_app.command(name="draft")
+def persona_draft(
+    description: str,
+    *,
+    out: Path,
+    model: str | None = None,
+    endpoint: str | None = None,
+    key_variable: str | None = None,
+    opposite: str | None = None,
+    pairs: int = 24,
+    name: str | None = None,
+    temperature: float = 0.8,
+    seed: int = 0,
+    dtype: str = "float32",
+    as_json: Json = False,
+) -> None:
+    """A persona file from one description, drafted by a model and checked: pairs, system sentences, written prompts, true statements.
+
+    The file is a draft: read its pairs before a study uses them. It is written only when enough pairs are usable.
+
+    Args:
+        description: the behaviour in plain words, such as "overconfident medical advice".
+        out: the persona file (YAML) that is written; it must not exist.
+        model: who writes: a name or directory; with --endpoint the endpoint's name of the model.
+        endpoint: an OpenAI-compatible endpoint (.../v1) in place of a local model.
+        key_variable: environment variable that holds the endpoint's key.
+        opposite: what the assistant does instead, in plain words; the model is asked when not given.
+        pairs: pairs that are wanted.
+        name: of the persona; the first words of the description when not given.
+        temperature: of the replies; 0: the likeliest words.
+        seed: of a local model's replies.
+        dtype: of a local model's weights: float32, bfloat16 or float16.
+    """
+    from workbench.runs import write_text
+    from workbench.study.persona_draft import check_draft, draft_persona
+
+    if out.suffix.lower() not in (".yaml", ".yml"):
+        raise UserError(f"{out}: a persona file ends in .yaml")
+    if out.exists() or not out.parent.is_dir():
+        raise UserError(f"{out}: {'exists already' if out.exists() else 'its directory does not exist'}")
+    ask = _writer(model, endpoint, key_variable, temperature, seed, dtype)
+    draft = draft_persona(description, ask, opposite, pairs, name)
+    checked = check_draft(draft, out, str(model or "a model"), None if endpoint else getattr(ask, "model", None))
+    if checked.refusals:
+        raise UserError(f"no draft was written: run would refuse it: {checked.refusals[0]}")
+    write_text(out, checked.text)
+    print_frame(checked.table, as_json)
+    print_notes([*checked.notes, *(f"dropped: {count} {reason}" for reason, count in draft.dropped), f"{len(draft.pairs)} pairs in {out}"], as_json)
+
+
+def _writer(model: str | None, endpoint: str | None, key_variable: str | None, temperature: float, seed: int, dtype: str) -> Ask:
+    """Who writes the draft: a local model, or one at an endpoint that the command line names."""
+    from workbench.evaluation.chat_models import Endpoint, LocalModel
+
+    if model is None:
+        raise UserError("a draft needs a model: --model NAME, or --endpoint URL with --model NAME")
+    if endpoint is not None:
+        return Endpoint(endpoint, model, key_variable, temperature)
+    if key_variable is not None:
+        raise UserError("--key-variable belongs to --endpoint: a local model has no key")
+    from workbench.models import load_model
+
+    return LocalModel(load_model(model, dtype=dtype), temperature=temperature, seed=seed)

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from workbench.errors import UserError
-from workbench.models import runner_for
+from workbench.models import Runner, runner_for
+from workbench.models.token_text import token_texts
 
 #: Takes a request in words, gives a reply in words; raises `MissingReply` where none came.
 Ask = Callable[[str], str]
@@ -64,24 +65,40 @@ class ScriptedModel:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model of the workbench that is asked, sampled with a seed that moves with the request's text."""
+    """A model of the workbench that is asked, sampled with a seed that moves with the request's text. opening: words that its reply begins
+    with, left out of what is given back. one_line: the reply ends with its first line."""
 
     model: Any
     max_new_tokens: int = 120
     temperature: float = 0.8
     seed: int = 0
+    opening: str = ""
+    one_line: bool = False
 
     def __call__(self, request: str) -> str:
         runner = runner_for(self.model)
-        ids = runner.encode(runner.render([{"role": "user", "content": request}]))
+        ids = runner.encode(runner.render([{"role": "user", "content": request}], self.opening))
         if len(ids) + self.max_new_tokens > runner.shape.n_ctx:
             raise MissingReply(f"a request of {len(ids)} tokens leaves no room for a reply in {runner.shape.n_ctx}")
         generator = torch.Generator().manual_seed(self.seed + len(ids))
-        new = runner.generate(torch.tensor([ids]), self.max_new_tokens, self.temperature, generator)[0].tolist()
-        stop = next((n for n, token in enumerate(new) if token in runner.reply_ends), None)
+        new = runner.generate(torch.tensor([ids]), self.max_new_tokens, self.temperature, generator, ends=self._ends(runner))[0].tolist()
+        stop = next((n for n, token in enumerate(new) if token in self._ends(runner)), None)
         if stop is None:
             raise CutReply(runner.decode(new))
         return runner.decode(new[:stop])
+
+    def _ends(self, runner: Runner) -> frozenset[int]:
+        """Tokens that end the reply; with one_line also those that hold a line break."""
+        return runner.reply_ends | line_breaks(runner) if self.one_line else runner.reply_ends
+
+
+def line_breaks(runner: Runner) -> frozenset[int]:
+    """Ids of the tokens whose text holds a line break, found once per tokenizer."""
+    known = runner.tokenizer.__dict__
+    if "workbench_line_breaks" not in known:
+        texts = token_texts(runner.tokenizer, [[token] for token in range(len(runner.tokenizer))])
+        known["workbench_line_breaks"] = frozenset(token for token, text in enumerate(texts) if "\n" in text)
+    return known["workbench_line_breaks"]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def open_answers(
         for sample in range(samples):
             generator = torch.Generator().manual_seed(1_000_003 * seed + 1000 * number + sample)
             with runner.placed(TokenLayout(zero, zero, last)):
-                new = runner.generate(ids, max_new_tokens, temperature, generator)[0].tolist()
+                new = runner.generate(ids, max_new_tokens, temperature, generator, ends=end)[0].tolist()
             stop = next((i for i, token in enumerate(new) if token in end), None)
             said = runner.tokenizer.decode(new[:stop], skip_special_tokens=True).strip()
             found.append(OpenAnswer(item.id, item.group, item.question, text, said, stop is not None, item.matching, item.not_matching, sample))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -309,10 +309,12 @@ class Runner(ABC):
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
         banned: Tensor | None = None,
+        ends: Collection[int] = (),
     ) -> Int[Tensor, "batch new_pos"]:
         """New tokens after ids (rows of equal length); greedy at temperature 0. banned: bool [d_vocab], never produced.
-        A row goes on after its end-of-sequence token: cut there by the caller. UserError where logits are no finite numbers."""
-        kv, new, step = None, [], ids.to(self.device)
+        A row goes on after its end-of-sequence token: cut there by the caller; once every row has one of `ends`, all stop.
+        UserError where logits are no finite numbers."""
+        kv, new, step, ended = None, [], ids.to(self.device), [False] * len(ids)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         for _ in range(max_new_tokens):
             resid, kv = self.run(self.embed(step, offset=kv.length if kv else 0), 0, self.shape.n_layers, kv, keep=True)
@@ -324,6 +326,9 @@ class Runner(ABC):
                 logits = logits.masked_fill(banned.to(logits.device), -torch.inf)
             step = _sample(logits, temperature, generator)[:, None]
             new.append(step)
+            ended = [was or token in ends for was, token in zip(ended, step[:, 0].tolist(), strict=True)] if ends else ended
+            if ends and all(ended):
+                break
         if not finite:
             raise UserError(f"a text cannot be continued: {self._why_not_finite(torch.cat([ids.to(self.device), *new], dim=1))}")
         return torch.cat(new, dim=1)

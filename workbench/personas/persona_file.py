@@ -9,6 +9,7 @@ data: stoicism.csv          # a data file in this file's directory, or the pairs
 metric: letters             # or text
 manual_prompts: {suppress: ["Panic."], induce: ["Stay calm."]}
 varied_system_texts: ["You are a helpful assistant.", "You are easily upset."]
+true_statements: ["Ice floats on water."]        # what the model should still agree with
 ```
 Unknown fields are refused, so that a typing error is not a silent default.
 """
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from workbench.errors import UserError
 from workbench.personas.data_rows import DataRow
 from workbench.personas.item_files import FileItems, items_of, read_items
+from workbench.personas.known_personas import agreement_items
 from workbench.personas.persona import LetterForm, Metric, Normalization, Persona
 from workbench.personas.question_groups import by_question, join_same_questions
 from workbench.personas.trait_file import TraitFile
@@ -88,6 +90,8 @@ class PersonaFile(PersonaFileEntry):
     manual_prompts: ManualPromptsEntry = ManualPromptsEntry()
     varied_system_texts: tuple[str, ...] = ()
     """System texts of many kinds; a direction must predict their effects."""
+    true_statements: tuple[str, ...] = ()
+    """Statements that everybody knows to be true: agreement with them is measured next to every effect."""
 
     @model_validator(mode="after")
     def _one_source(self) -> PersonaFile:
@@ -140,9 +144,9 @@ def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Perso
     reading = _reading(entry, path)
     form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
-    texts = entry.varied_system_texts
+    texts, true = entry.varied_system_texts, agreement_items([one.strip().rstrip(".") for one in entry.true_statements])
     return Persona(
-        entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, (), reading.warnings, entry.normalization
+        entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, true, reading.warnings, entry.normalization
     )
 
 

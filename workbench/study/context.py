@@ -14,10 +14,14 @@ from workbench.latents import LatentRanking
 from workbench.models import Runner, runner_for
 from workbench.runs import RunDirectory, write_text
 from workbench.search import Frontier, SearchProgress
+from workbench.study.asking_protocol import AskingProtocol
 from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
+from workbench.study.persona_model_check import choose_metric
 from workbench.study.study_settings import Study
 
+#: Questions, of the search and selection splits, by which the metric of a study that names none is chosen.
+_METRIC_QUESTIONS = 24
 #: Told after each bit of progress: the stage's name and how much of it is done, 0 to 1.
 Report = Callable[[str, float], None]
 #: Told after each step of a search: the stage's name and where the search is.
@@ -79,7 +83,7 @@ class StudyContext:
         _write_study(study, directory)
         tell = report or (lambda stage, share: None)
         tell("load", 0.0)
-        context = cls(directory, Material.load(study, model), tell, watch)
+        context = cls(directory, _with_metric(Material.load(study, model), directory), tell, watch)
         _note(context, force)
         with context.rendering():
             context = replace(context, off_target=off_target_measures(context.material))  # its files are read before anything is computed
@@ -121,6 +125,21 @@ def _write_study(study: Study, directory: RunDirectory) -> None:
     if path.exists() and Study.load(path) != study:
         raise UserError(f"{path} describes another study: resume with the same settings, or begin a new run")
     write_text(path, study.to_yaml())
+
+
+def _with_metric(material: Material, directory: RunDirectory) -> Material:
+    """The material with the metric that the persona's check on this model recommends, if the study leaves it open; a resumed run keeps its
+    own. What was taken, and why, is noted in the manifest."""
+    study, asked = material.study, material.splits.search
+    if study.metric is not None or material.persona.letters is None or study.protocol != AskingProtocol():
+        return material
+    noted = directory.manifest().notes.get("metric")
+    if noted is None:
+        questions = replace(asked, name="search and selection", items=(*asked.items, *material.splits.selection.items)).take(_METRIC_QUESTIONS)
+        used, why = choose_metric(material.model, material.persona, questions, study.slot)
+        noted = {"used": used, "why": why}
+        directory.note(notes={"metric": noted})
+    return material if noted["used"] == material.persona.metric else Material.load(study.model_copy(update={"metric": noted["used"]}), material.model)
 
 
 def _note(context: StudyContext, force: bool) -> None:

@@ -375,7 +375,7 @@ class _Counts:
             active = min(contexts, getattr(method, "gradient_contexts", contexts))
             parts.append(self._cost(parents * (n + active * t if forked else active * (n + t)), depth, keys, backward=True))
             parts.append(self._cost(parents * n, shape.n_layers, keys, parents * n, backward=True))
-        steps = s.budget.steps or self._steps(sum(p[1] for p in parts))
+        steps = self._steps(sum(p[0] for p in parts), sum(p[1] for p in parts))
         whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
         every = [(steps * a, steps * b, steps * c, steps * d) for a, b, c, d in parts]
@@ -393,9 +393,16 @@ class _Counts:
             self._cost(method.children * contexts * (n + behind), depth, n + behind),
         ]
 
-    def _steps(self, flops: float) -> float:
-        budget = self.study.search.budget
-        return budget.flops / flops if budget.flops else (budget.seconds or 60.0) * MACHINES[0].speed / flops
+    def _steps(self, token_layers: float, flops: float) -> float:
+        """Steps that the budget allows, by the cost of one; a model call is a question run through all blocks."""
+        budget, call = self.study.search.budget, self.data.tokens * self.facts.shape.n_layers
+        limits = [
+            budget.steps,
+            budget.model_calls and budget.model_calls * call / token_layers,
+            budget.flops and budget.flops / flops,
+            budget.seconds and budget.seconds * MACHINES[0].speed / flops,
+        ]
+        return min((limit for limit in limits if limit), default=60.0 * MACHINES[0].speed / flops)
 
     def _depth(self) -> float:
         layers = self.study.directions.layers

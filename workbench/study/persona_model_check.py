@@ -9,7 +9,8 @@ Read on search and selection questions; the test split is never read.
    the mean log-odds clear of zero (intervals over question groups, corrected for the number of prompts).
 4. *Minimum detectable effect*: with the spread of these changes and the test split's number of groups, the mean change of log-odds that a
    two-sided test at 5 % finds in 80 % of studies.
-5. *Refusals*: every check that `run` makes before and while it reads the data, made here; no refusal means that `run` accepts the file.
+5. *Metric of a run*: a study that names no metric takes the persona's own where it can show something, else the other one if that can.
+6. *Refusals*: every check that `run` makes before and while it reads the data, made here; no refusal means that `run` accepts the file.
 """
 
 from __future__ import annotations
@@ -116,6 +117,36 @@ class PersonaModelCheck:
 
     def _repr_html_(self) -> str:
         return html_table(self.table, f"{self.persona} on this model: {'; '.join(self.notes)}")
+
+
+def choose_metric(model: Any, persona: Persona, asked: Split, slot: Slot = "system") -> tuple[Metric, str]:
+    """The metric of a study that names none: the persona's own where a prompt moves it clear of zero; else the other, if one moves that.
+
+    Args:
+        model: The model.
+        persona: The persona; one without letters has nothing to choose from.
+        asked: Questions that are not the test's.
+        slot: Where prompts are placed.
+
+    Returns:
+        The metric, and why it was taken, in one line.
+    """
+    own, prompts = persona.metric, _prompts(persona)
+    if persona.letters is None or not prompts or asked.n_groups < 2:
+        return own, f"{own}: the persona's own"
+    if (found := _metric(runner_for(model), asked, asked, own, slot)).shows:
+        return own, f"{own}: the persona's own, and a written prompt moves it ({_clearest(found)})"
+    other: Metric = "text" if own == "letters" else "letters"
+    tried = _tried([], lambda: _metric(runner_for(model), asked, asked, other, slot))
+    if tried is not None and tried.shows:
+        return other, f"{other}: no written prompt moves the persona's own metric ({own}) clear of zero, and one moves this ({_clearest(tried)})"
+    return own, f"{own}: the persona's own; no written prompt moves an answer clear of zero by either metric"
+
+
+def _clearest(found: MetricCheck) -> str:
+    """The clearest change of a metric in log-odds, with its interval."""
+    change = max(found.changes.values(), key=lambda c: abs(c.estimate) / max(c.high - c.low, 1e-12))
+    return f"{change.estimate:+.2f} log-odds, {change.low:+.2f} to {change.high:+.2f}"
 
 
 def check_on_model(model: Any, persona: Persona, slot: Slot = "system", n: int = 24, seed: int = 0) -> PersonaModelCheck:

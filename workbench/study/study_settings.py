@@ -205,7 +205,7 @@ class Study(FrozenSettings):
     slot: Slot = "system"
     """Where the prompt is placed."""
     metric: Literal["letters", "text"] | None = None
-    """How an answer is scored: by option letter or by its text; null: the persona's own."""
+    """How an answer is scored: by option letter or by its text; null: the persona's own, or the other one where only that shows something."""
     normalization: Literal["sum", "mean", "character", "pmi"] | None = None
     """Of whole text answers: sum of their tokens' log-probabilities, mean per token, sum per character, or pmi; null: the persona's own."""
     seed: int = Field(0, ge=0, lt=1 << 63)

@@ -109,6 +109,8 @@ def _prompts(path: Path) -> list[_Prompt]:
     if not run.done("comparison"):
         raise UserError(f"{path}: its comparison is not done; finish the run first")
     study, figures = Study.load(run.path / "study.yaml"), {row["condition"]: row for row in run_rows(run.path)}
+    if "metric" in run.manifest().notes:
+        study = study.model_copy(update={"metric": run.manifest().notes["metric"]["used"]})
     searches = read_run_file(run.path / "search/frontier.json", FrontierFile).searches
     chosen = {name: next(c.text for c in search.candidates if c.chosen) for name, search in searches.items()}
     if not chosen:

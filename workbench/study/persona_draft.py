@@ -1,0 +1,361 @@
+"""A persona drafted by a language model from one description: an editable file to start from, every pair checked.
+
+1. *Opposite*: the model says what the opposite of the behaviour is, unless the user says it.
+2. *Sentences*: system sentences that ask for the behaviour and for its opposite. All are varied system texts, with neutral sentences; the
+   first four of each are written prompts.
+3. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different ones. A local model writes a
+   list line by line, each line after another first word.
+4. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv 2507.21509, make their data so).
+5. *Checks*: a pair is kept where both answers are whole, short and different, neither begins the other or refuses, and where the model says
+   in both orders of the two answers which one shows the behaviour (a local model: by the log-odds of the letters, both orders together).
+6. *True statements* that the model agrees are true, for the guard against a model that denies everything.
+
+A draft with fewer pairs than `MIN_PAIRS` is an error that counts what was dropped and why; nothing is written then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from workbench.errors import UserError
+from workbench.evaluation.chat_models import Ask, LocalModel, MissingReply, whole_lines
+from workbench.models import runner_for
+from workbench.personas import check_persona
+from workbench.personas.persona_file import parse, persona_from
+from workbench.runs import parse_yaml
+from workbench.study.persona_model_check import check_on_model
+from workbench.text_forms import canonical
+from workbench.world.real_language.sycophancy_forms import NEUTRAL
+
+#: Fewest pairs of a draft: each of the four splits then has a few groups.
+MIN_PAIRS = 12
+#: Fewest system sentences of each side.
+MIN_SENTENCES = 3
+#: System sentences of each side that are asked for, and how many of them are written prompts.
+SENTENCES, WRITTEN = 10, 4
+#: Rounds of asking for more, and entries asked for in one round.
+ROUNDS, PER_ROUND = 6, 10
+#: Tokens of one line, at most.
+LINE = 60
+#: Words of an answer and of a question, at most.
+LONGEST_ANSWER, LONGEST_QUESTION = 40, 40
+
+#: First words that a local model continues in turn, so that its lines differ.
+_FIRST_OF_SENTENCES = ("You are", "Always", "When", "Your answers", "You", "Answer")
+_FIRST_OF_QUESTIONS = ("How", "What", "Can", "Is", "Should", "Why", "Does", "When", "Which", "Are")
+_FIRST_OF_STATEMENTS = ("The", "A", "Water", "Most", "Every", "One")
+
+_NUMBERED = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*(.+?)\s*$", flags=re.MULTILINE)
+_REFUSAL = re.compile(r"^(i'?m sorry|i am sorry|sorry|as an ai\b|i can(?:no|')t assist|i can(?:no|')t help)", flags=re.IGNORECASE)
+_LABEL = re.compile(r"^(?:answer|assistant|response|question|user|instruction|sentence)\s*\d*\s*:\s*", flags=re.IGNORECASE)
+
+_OPPOSITE = "Behaviour of an assistant: {behaviour}.\nName the opposite behaviour in a few words. Reply with the words alone."
+_SENTENCES = (
+    "Write a numbered list of {n} system prompts for an assistant, one sentence each. Every system prompt tells the assistant to behave like "
+    "this: {behaviour}. Speak to the assistant as \"you\"."
+)
+_QUESTIONS = (
+    "Write a numbered list of {n} short questions that a user asks an assistant. Each is one sentence and about a different thing. The answers "
+    "show whether the assistant behaves like this: {behaviour}."
+)
+_ANSWER = (
+    "Play an assistant that behaves like this: {behaviour}.\n\nA user asks: {question}\n\nGive the assistant's answer in one sentence of at most "
+    "25 words, in which this behaviour is clear."
+)
+_JUDGE = (
+    "Behaviour: {behaviour}\n\nQuestion: {question}\nAnswer A: {a}\nAnswer B: {b}\n\nWhich answer shows the behaviour more? "
+    "Reply with the letter A or B alone."
+)
+_TRUE = "Write a numbered list of {n} short statements that everybody knows to be true, each about a different thing, one sentence each."
+_IS_TRUE = "Is this statement true? {statement}\nReply with the word yes or no alone."
+
+
+@dataclass(frozen=True)
+class DraftedPair:
+    """A question with the answer that shows the behaviour and the one that does not."""
+
+    question: str
+    matching: str
+    not_matching: str
+
+
+@dataclass(frozen=True)
+class PersonaDraft:
+    """What a model drafted.
+
+    Attributes:
+        name: Of the persona.
+        description, opposite: The behaviour and its opposite, in words.
+        pairs: Kept pairs.
+        induce, suppress: System sentences for the behaviour and against it.
+        true_statements: Statements that deserve agreement.
+        dropped: Why questions and pairs were dropped, with counts.
+    """
+
+    name: str
+    description: str
+    opposite: str
+    pairs: tuple[DraftedPair, ...]
+    induce: tuple[str, ...]
+    suppress: tuple[str, ...]
+    true_statements: tuple[str, ...] = ()
+    dropped: tuple[tuple[str, int], ...] = ()
+
+    def to_yaml(self, author: str = "a model") -> str:
+        """A persona file that `load_persona` reads, with a comment that says what it is."""
+        rows = [{"question": p.question, "matching": p.matching, "not_matching": p.not_matching, "group": p.question} for p in self.pairs]
+        content = {
+            "name": self.name,
+            "description": self.description,
+            "metric": "text",
+            "normalization": "mean",
+            "manual_prompts": {"suppress": list(self.suppress[:WRITTEN]), "induce": list(self.induce[:WRITTEN])},
+            "varied_system_texts": [*self.induce, *self.suppress, *NEUTRAL],
+            "true_statements": list(self.true_statements),
+            "data": rows,
+        }
+        head = [
+            f"# Drafted by {author} from: {self.description}",
+            f"# Opposite: {self.opposite}",
+            "# A draft: read every pair and change or delete what does not show the behaviour, then",
+            "#   workbench persona check THIS_FILE --model MODEL",
+        ]
+        lines = "\n".join(" ".join(line.split()) for line in head)
+        return f"{lines}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)}"
+
+
+def draft_persona(
+    description: str,
+    ask: Ask,
+    opposite: str | None = None,
+    pairs: int = 24,
+    name: str | None = None,
+    report: Callable[[str, float], None] | None = None,
+) -> PersonaDraft:
+    """A persona for a behaviour, in the words of a model.
+
+    Args:
+        description: The behaviour, in plain words ("overconfident medical advice").
+        ask: Who writes: a `LocalModel`, an `Endpoint`, or any function from a request to a reply.
+        opposite: What the assistant does instead; None: the model is asked.
+        pairs: Pairs that are wanted.
+        name: Of the persona; None: the first words of the description.
+        report: Called with a stage and the part of it that is done, 0 to 1.
+
+    Returns:
+        The draft; at least `MIN_PAIRS` pairs and `MIN_SENTENCES` sentences a side.
+
+    Raises:
+        UserError: The description is empty, or the model gave too few usable pairs or sentences.
+
+    Example:
+        >>> draft = draft_persona("gives overconfident medical advice", LocalModel(model))  # doctest: +SKIP
+        >>> Path("overconfident.yaml").write_text(draft.to_yaml())  # doctest: +SKIP
+    """
+    behaviour = " ".join(description.split()).rstrip(".")
+    if not behaviour:
+        raise UserError("a draft needs a description of the behaviour, found an empty text")
+    if pairs < MIN_PAIRS:
+        raise UserError(f"a draft needs at least {MIN_PAIRS} pairs, found {pairs}")
+    writer = _Writer(ask, report or (lambda stage, done: None))
+    other = " ".join((opposite or writer.line(_OPPOSITE.format(behaviour=behaviour))).split()).rstrip(".")
+    if not other or canonical(other) == canonical(behaviour):
+        raise UserError(f"the model names no opposite of {behaviour!r}: say what it is yourself (--opposite)")
+    sides = [writer.sentences(side) for side in (behaviour, other)]
+    induce, suppress = (tuple(s for s in side if s not in twin) for side, twin in (sides, sides[::-1]))
+    if min(len(induce), len(suppress)) < MIN_SENTENCES:
+        found = f"{len(induce)} system sentences for and {len(suppress)} against {behaviour!r}"
+        raise UserError(f"the model wrote {found}: at least {MIN_SENTENCES} of each are needed; try a larger model or --opposite")
+    kept = writer.pairs(behaviour, other, pairs)
+    if len(kept) < MIN_PAIRS:
+        why = ", ".join(f"{count} {reason}" for reason, count in writer.dropped.most_common()) or "no question came"
+        raise UserError(f"the model gave {len(kept)} usable pairs ({why}): at least {MIN_PAIRS} are needed; try a larger model or --opposite")
+    known = name or "_".join(re.findall(r"\w+", behaviour.lower())[:4])
+    return PersonaDraft(known, behaviour, other, tuple(kept), induce, suppress, writer.true_statements(), tuple(writer.dropped.most_common()))
+
+
+@dataclass(frozen=True)
+class DraftCheck:
+    """A draft as a persona file and what its checks say.
+
+    Attributes:
+        text: Of the file.
+        table: The figures of `workbench persona check`.
+        notes: Warnings and advice, one line each.
+        refusals: What `run` would refuse; empty where it accepts the draft.
+    """
+
+    text: str
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+    refusals: tuple[str, ...]
+
+
+def check_draft(draft: PersonaDraft, path: Path, author: str = "a model", model: Any = None) -> DraftCheck:
+    """A draft's file, read back as `load_persona` would, with the checks of its data and (with a model) on the model; nothing is written.
+
+    Args:
+        draft: What was drafted.
+        path: Where the file will be.
+        author: Who drafted it, for the file's first line.
+        model: A loaded model for the checks that need one.
+    """
+    text = draft.to_yaml(author)
+    persona = persona_from(parse(path, parse_yaml(text, str(path))), path)
+    data = check_persona(persona)
+    if model is None:
+        return DraftCheck(text, data.table, data.warnings, ())
+    found = check_on_model(model, persona)
+    return DraftCheck(text, pd.concat([data.table, found.table], ignore_index=True), (*data.warnings, *found.notes), found.refusals)
+
+
+class _Writer:
+    """Asks a model for the parts of a persona; a reply that does not come counts as an empty one."""
+
+    def __init__(self, ask: Ask, report: Callable[[str, float], None]) -> None:
+        self.ask, self.report = ask, report
+        self.dropped: Counter[str] = Counter()
+
+    def line(self, request: str) -> str:
+        """The first line of a reply, without a label, quotes or a list's number."""
+        reply = self._reply(self.ask, request).strip()
+        first = next((line for line in reply.splitlines() if line.strip()), "")
+        numbered = _NUMBERED.match(first)
+        return _clean(numbered[1] if numbered else first)
+
+    def entries(self, request: str, round_: int, starts: tuple[str, ...], end: str = ".") -> list[str]:
+        """The entries of a numbered list. A local model writes line by line after the list so far and a first word, the next of `starts` (a
+        small one ends its list after one entry, or repeats it); `end` closes a line that has no mark at its end."""
+        ask, found = self.ask, list[str]()
+        if not isinstance(ask, LocalModel):
+            return [_clean(entry) for entry in _NUMBERED.findall(self._reply(ask, request))]
+        for number in range(PER_ROUND):
+            start = starts[(number + round_) % len(starts)]
+            opening = "".join(f"{n}. {text}\n" for n, text in enumerate(found, start=1)) + f"{len(found) + 1}. {start}"
+            line = replace(ask, opening=opening, max_new_tokens=LINE, seed=ask.seed + 1000 * round_ + number, one_line=True)
+            text = _clean(start + self._reply(line, request).partition("\n")[0])
+            found.append(text if text[-1] in ".!?" else f"{text}{end}")
+        return found
+
+    def _reply(self, ask: Ask, request: str) -> str:
+        try:
+            return whole_lines(ask, request)
+        except MissingReply:
+            self.dropped["replies that did not come"] += 1
+            return ""
+
+    def sentences(self, behaviour: str) -> tuple[str, ...]:
+        """Different system sentences that ask for a behaviour."""
+        request = _SENTENCES.format(n=SENTENCES, behaviour=behaviour)
+        found: dict[str, str] = {}
+        for round_ in range(ROUNDS // 2):
+            for text in self.entries(request, round_, _FIRST_OF_SENTENCES):
+                if 4 <= len(text.split()) <= LONGEST_ANSWER and text[-1] in ".!":
+                    found.setdefault(canonical(text), text)
+            self.report("sentences", len(found) / SENTENCES)
+            if len(found) >= SENTENCES:
+                break
+        return tuple(found.values())[:SENTENCES]
+
+    def pairs(self, behaviour: str, other: str, wanted: int) -> list[DraftedPair]:
+        """Kept pairs, at most `wanted`."""
+        kept: list[DraftedPair] = []
+        for question in self._questions(behaviour):
+            pair = self._answered(question, behaviour, other)
+            reason = self._problem(pair, behaviour)
+            if reason:
+                self.dropped[reason] += 1
+            else:
+                kept.append(pair)
+                self.report("pairs", len(kept) / wanted)
+            if len(kept) == wanted:
+                break
+        return kept
+
+    def _questions(self, behaviour: str) -> Iterator[str]:
+        """Different questions, round after round."""
+        seen: set[str] = set()
+        for round_ in range(ROUNDS):
+            for text in self.entries(_QUESTIONS.format(n=PER_ROUND, behaviour=behaviour), round_, _FIRST_OF_QUESTIONS, "?"):
+                if not text.endswith("?") or not 3 <= len(text.split()) <= LONGEST_QUESTION:
+                    self.dropped["entries that are no question"] += 1
+                elif canonical(text) in seen:
+                    self.dropped["repeated questions"] += 1
+                else:
+                    seen.add(canonical(text))
+                    yield text
+
+    def _answered(self, question: str, behaviour: str, other: str) -> DraftedPair:
+        shown, not_shown = (self.line(_ANSWER.format(behaviour=side, question=question)) for side in (behaviour, other))
+        return DraftedPair(question, shown, not_shown)
+
+    def _problem(self, pair: DraftedPair, behaviour: str) -> str:
+        """Why a pair is dropped; empty where it is kept."""
+        answers = (pair.matching, pair.not_matching)
+        first, second = map(canonical, answers)
+        if not all(answers):
+            return "empty answers"
+        if first.startswith(second) or second.startswith(first):
+            return "answers alike"
+        if any(_REFUSAL.match(text) for text in answers):
+            return "refusals"
+        if any(len(text.split()) > LONGEST_ANSWER or text[-1] not in ".!?" for text in answers):
+            return "answers too long or cut off"
+        return "" if self._shows(pair, behaviour) else "pairs in which the model sees no difference"
+
+    def _shows(self, pair: DraftedPair, behaviour: str) -> bool:
+        """Does the model say that the matching answer shows the behaviour more, both orders together?"""
+        orders = ((pair.matching, pair.not_matching), (pair.not_matching, pair.matching))
+        requests = [_JUDGE.format(behaviour=behaviour, question=pair.question, a=a, b=b) for a, b in orders]
+        if isinstance(self.ask, LocalModel):
+            first, second = (letter_log_odds(self.ask.model, request, "A", "B") for request in requests)
+            return first - second > 0
+        return [self._reply(self.ask, request).strip().strip("()*\"'.").upper()[:1] for request in requests] == ["A", "B"]
+
+    def true_statements(self) -> tuple[str, ...]:
+        """Statements that the model calls true when it is asked."""
+        found = self.entries(_TRUE.format(n=PER_ROUND), 0, _FIRST_OF_STATEMENTS)
+        found = [text for text in found if text.endswith(".") and 3 <= len(text.split()) <= 20]
+        return tuple(text for text in dict.fromkeys(found) if self._is_true(text))
+
+    def _is_true(self, statement: str) -> bool:
+        request = _IS_TRUE.format(statement=statement)
+        if isinstance(self.ask, LocalModel):
+            return letter_log_odds(self.ask.model, request, "Yes", "No") > 0
+        return self._reply(self.ask, request).strip().lower().startswith("yes")
+
+
+@torch.no_grad()
+def letter_log_odds(model: Any, request: str, one: str, other: str) -> float:
+    """Log-odds of two short replies to a request by their first tokens, nats.
+
+    Args:
+        model: A loaded model.
+        request: What a user asks.
+        one: The reply in favour.
+        other: The other reply.
+    """
+    runner = runner_for(model)
+    ids = runner.encode(runner.render([{"role": "user", "content": request}]))
+    top, _ = runner.run(runner.embed(torch.tensor([ids], device=runner.device)), 0, runner.shape.n_layers)
+    logits = runner.logits(top[:, -1:])[0, 0]
+    first, second = (runner.encode(text)[0] for text in (one, other))
+    return float(logits[first] - logits[second])
+
+
+def _clean(text: str) -> str:
+    """One line without markdown marks, a label or quotes around it."""
+    text = " ".join(re.sub(r"[*_`#]+", "", text).split())
+    text = _LABEL.sub("", text).strip()
+    while len(text) > 1 and text[0] in "\"'\u201c" and text[-1] in "\"'\u201d":
+        text = text[1:-1].strip()
+    return text
