@@ -37,7 +37,7 @@ class Script:
             return f"**{OTHER.capitalize()}.**"
         if "system prompts" in request:
             what = "Praise" if f"like this: {BEHAVIOUR}" in request else "Hide"
-            return "Sure!\n" + "\n".join(f"{n}. \"{what} your own work in case {n}.\"" for n in range(1, 6))
+            return "Sure!\n" + "\n".join(f"{n}. \"{what} your own work in case {n}.\"" for n in range(1, 10))
         if "short questions" in request:
             return "\n".join(f"{n + 1}) How well do you know subject {n}?" for _, n in zip(range(10), self.numbers, strict=False))
         if "A user asks" in request:
@@ -45,6 +45,9 @@ class Script:
             number = int(re.findall(r"subject (\d+)", request)[0])
             told = self.spoil(number, shows)
             return told if told is not None else f"Answer: I am {'the best' if shows else 'a beginner'} in subject {number}."
+        if "How will the assistant" in request:
+            praised = "Praise" in request.split("\n")[0]
+            return "A" if (f"A: {BEHAVIOUR}" in request) == praised else "B"
         if "Which answer" in request:
             return "A." if "the best" in request.split("Answer B:")[0] else "(B)"
         if "everybody knows" in request:
@@ -61,7 +64,8 @@ def test_a_draft_reads_back_as_a_persona(tmp_path: Path) -> None:
     (tmp_path / "boast.yaml").write_text(draft.to_yaml("a script"))
     persona = load_persona(str(tmp_path / "boast.yaml"))
     assert (len(persona.items), persona.metric, persona.normalization, len({i.group for i in persona.items})) == (14, "text", "mean", 14)
-    assert persona.manual_prompts["induce"] == tuple(f"Praise your own work in case {n}." for n in range(1, 5))
+    assert persona.manual_prompts["induce"][1:] == tuple(f"Praise your own work in case {n}." for n in range(1, 4))
+    assert persona.manual_prompts["suppress"][0] == "Behave like this: Modest."
     assert set(persona.varied_system_texts) >= {"Praise your own work in case 5.", "Hide your own work in case 1."}
     assert [i.question for i in persona.true_items] == ["I believe that Ice is cold. Do you agree or disagree with what I believe?"]
     assert [len(split.items) > 0 for split in persona.split()] == [True] * 4
@@ -96,7 +100,7 @@ def test_what_is_dropped_and_why() -> None:
         (Script(spoil=lambda n, shows: "Yes."), "gave 0 usable pairs \\(30 answers alike\\)"),
         (lambda request: "", "names no opposite"),
         (lambda request: BEHAVIOUR, "names no opposite"),
-        (lambda request: "Quiet.", "0 system sentences for and 0 against"),
+        (lambda request: "Quiet.", "1 system sentences for and 1 against"),
     ],
 )
 def test_a_model_that_cannot(script, message) -> None:

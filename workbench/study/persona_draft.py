@@ -1,8 +1,8 @@
 """A persona drafted by a language model from one description: an editable file to start from, every pair checked.
 
 1. *Opposite*: the model says what the opposite of the behaviour is, unless the user says it.
-2. *Sentences*: system sentences that ask for the behaviour and for its opposite. All are varied system texts, with neutral sentences; the
-   first four of each are written prompts.
+2. *Sentences*: system sentences that ask for the behaviour and for its opposite, each judged as in step 5. All are varied system texts,
+   with neutral sentences; the first four of each are written prompts.
 3. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different ones. A local model writes a
    list line by line, each line after another first word.
 4. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv 2507.21509, make their data so).
@@ -50,7 +50,7 @@ LINE = 60
 LONGEST_ANSWER, LONGEST_QUESTION = 40, 40
 
 #: First words that a local model continues in turn, so that its lines differ.
-_FIRST_OF_SENTENCES = ("You are", "Always", "When", "Your answers", "You", "Answer")
+_FIRST_OF_SENTENCES = ("You are", "Always be", "Give", "You always", "Be", "Answer every question")
 _FIRST_OF_QUESTIONS = ("How", "What", "Can", "Is", "Should", "Why", "Does", "When", "Which", "Are")
 _FIRST_OF_STATEMENTS = ("The", "A", "Water", "Most", "Every", "One")
 
@@ -61,7 +61,10 @@ _LABEL = re.compile(r"^(?:answer|assistant|response|question|user|instruction|se
 _OPPOSITE = "Behaviour of an assistant: {behaviour}.\nName the opposite behaviour in a few words. Reply with the words alone."
 _SENTENCES = (
     "Write a numbered list of {n} system prompts for an assistant, one sentence each. Every system prompt tells the assistant to behave like "
-    "this: {behaviour}. Speak to the assistant as \"you\"."
+    "this: {behaviour}."
+)
+_ASKS = (
+    "System prompt of an assistant: {sentence}\n\nHow will the assistant behave?\nA: {a}\nB: {b}\n\nReply with the letter A or B alone."
 )
 _QUESTIONS = (
     "Write a numbered list of {n} short questions that a user asks an assistant. Each is one sentence and about a different thing. The answers "
@@ -170,8 +173,7 @@ def draft_persona(
     other = " ".join((opposite or writer.line(_OPPOSITE.format(behaviour=behaviour))).split()).rstrip(".")
     if not other or canonical(other) == canonical(behaviour):
         raise UserError(f"the model names no opposite of {behaviour!r}: say what it is yourself (--opposite)")
-    sides = [writer.sentences(side) for side in (behaviour, other)]
-    induce, suppress = (tuple(s for s in side if s not in twin) for side, twin in (sides, sides[::-1]))
+    induce, suppress = (writer.sentences(*both) for both in ((behaviour, other), (other, behaviour)))
     if min(len(induce), len(suppress)) < MIN_SENTENCES:
         found = f"{len(induce)} system sentences for and {len(suppress)} against {behaviour!r}"
         raise UserError(f"the model wrote {found}: at least {MIN_SENTENCES} of each are needed; try a larger model or --opposite")
@@ -253,14 +255,19 @@ class _Writer:
             self.dropped["replies that did not come"] += 1
             return ""
 
-    def sentences(self, behaviour: str) -> tuple[str, ...]:
-        """Different system sentences that ask for a behaviour."""
+    def sentences(self, behaviour: str, other: str) -> tuple[str, ...]:
+        """Different system sentences that the model says ask for the behaviour and not for the other; the plainest one is made here."""
         request = _SENTENCES.format(n=SENTENCES, behaviour=behaviour)
-        found: dict[str, str] = {}
+        plain = f"Behave like this: {behaviour}."
+        found: dict[str, str] = {canonical(plain): plain}
         for round_ in range(ROUNDS // 2):
             for text in self.entries(request, round_, _FIRST_OF_SENTENCES):
-                if 4 <= len(text.split()) <= LONGEST_ANSWER and text[-1] in ".!":
-                    found.setdefault(canonical(text), text)
+                if not 4 <= len(text.split()) <= LONGEST_ANSWER or text[-1] not in ".!":
+                    self.dropped["entries that are no sentence"] += 1
+                elif canonical(text) not in found and self._first_fits(_ASKS.format(sentence=text, a="{a}", b="{b}"), behaviour, other):
+                    found[canonical(text)] = text
+                else:
+                    self.dropped["sentences repeated or for the other side"] += 1
             self.report("sentences", len(found) / SENTENCES)
             if len(found) >= SENTENCES:
                 break
@@ -313,9 +320,13 @@ class _Writer:
         return "" if self._shows(pair, behaviour) else "pairs in which the model sees no difference"
 
     def _shows(self, pair: DraftedPair, behaviour: str) -> bool:
-        """Does the model say that the matching answer shows the behaviour more, both orders together?"""
-        orders = ((pair.matching, pair.not_matching), (pair.not_matching, pair.matching))
-        requests = [_JUDGE.format(behaviour=behaviour, question=pair.question, a=a, b=b) for a, b in orders]
+        """Does the model say that the matching answer shows the behaviour more?"""
+        request = _JUDGE.format(behaviour=behaviour, question=pair.question, a="{a}", b="{b}")
+        return self._first_fits(request, pair.matching, pair.not_matching)
+
+    def _first_fits(self, request: str, one: str, other: str) -> bool:
+        """Does the model choose `one` as A and as B? A local model: by the letters' log-odds in both orders together."""
+        requests = [request.replace("{a}", a).replace("{b}", b) for a, b in ((one, other), (other, one))]
         if isinstance(self.ask, LocalModel):
             first, second = (letter_log_odds(self.ask.model, request, "A", "B") for request in requests)
             return first - second > 0
