@@ -43,9 +43,46 @@ def test_todays_date_is_pinned_and_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "26 July 2024" in rows["date"] and "thought" not in rows
 
 
-def test_a_date_that_cannot_be_pinned_is_refused() -> None:
-    with pytest.raises(UserError, match="cannot be pinned"):
-        render_chat(_with_template("{% set form = '%d' %}{{ strftime_now(form) }}"), HELLO)
+@pytest.mark.parametrize(
+    "call",
+    [
+        "{% set form = '%d %b %Y' %}{{ strftime_now(form) }}",
+        "{% set today = strftime_now %}{{ today('%d %b %Y') }}",
+        "{{ strftime_now(format='%d %b %Y') }}",
+        "{% if date_string is not defined %}{% set date_string = strftime_now(\"%d %b %Y\") %}{% endif %}{{ date_string }}",
+    ],
+)
+def test_a_date_is_pinned_however_the_template_asks_for_it(call: str) -> None:
+    assert render_chat(_with_template(call + _HEAD + "{% endfor %}"), HELLO).startswith("26 Jul 2024")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}", "leaves out or changes what the message of the user says"),
+        ("{{ messages[0]['content'] | upper }}", "leaves out or changes"),
+        ("no messages here", "leaves out or changes"),
+        ("{% for t in tools %}{{ t }}{% endfor %}", "cannot hold the roles user: 'NoneType' object is not iterable"),
+        ("{{ documents | length }}", "cannot hold the roles user"),
+        ("{% for %}", "cannot hold the roles user"),
+        ("{{ foo.bar.baz }}", "'foo' is undefined"),
+        ("{{ raise_exception('only even turns') }}", "only even turns"),
+        ("{{ messages[0]['content'] }}<|thinking|>", "opens a thought .* that it does not say how to close"),
+        ("{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "counts further than 200,000"),
+        ("{% for a in range(10 ** 30) %}{% endfor %}", "cannot hold the roles user|counts further"),
+        ("{{ range(100) | random }}", "draws at random"),
+        ("{{ lipsum() }}", "draws at random"),
+        ("{% for a in range(99999) %}{{ 'x' * 100 }}{% endfor %}", "writes more than 4,000,000 characters"),
+        (
+            "{% set s = 'x' * 3000 %}{% for a in s %}{% for b in s %}{% for c in s %}{% endfor %}{% endfor %}{% endfor %}",
+            "did not end within its time",
+        ),
+    ],
+)
+def test_a_template_that_would_mislead_or_not_end_is_refused(template: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        render_chat(_with_template(template), HELLO)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("opened", ("<think>\n", "<think>", "<thinking>\n\n", "<seed:think>"))
@@ -54,6 +91,33 @@ def test_an_open_thought_is_closed(opened: str) -> None:
     name = opened.strip().strip("<>")
     text = render_chat(tokenizer, HELLO)
     assert opens_thought(tokenizer) and text.endswith(f"{opened}\n</{name}>\n\n")
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<think>\nOkay, ", "\n</think>\n\n"),
+        ("[THINK]", "\n[/THINK]\n\n"),
+        ("\u25c1think\u25b7", "\n\u25c1/think\u25b7\n\n"),
+        ("<|begin_of_thought|>", "\n<|end_of_thought|>\n\n"),
+        ("<|START_THINKING|>", "\n<|END_THINKING|>\n\n"),
+        ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ],
+)
+def test_thoughts_of_other_templates_are_closed_as_these_close_them(opened: str, closed: str) -> None:
+    tokenizer = _with_template(_HEAD + "<|im_end|>\n{% endfor %}" + opened)
+    assert render_chat(tokenizer, HELLO).endswith(opened + closed)
+    said = [{"role": "user", "content": f"What does {opened.strip()} mean?"}]
+    tokenizer.chat_template = _HEAD + "<|im_end|>\n{% endfor %}"
+    assert render_chat(tokenizer, said).endswith("mean?<|im_end|>\n"), "a thought inside a question is not the template's"
+
+
+@pytest.mark.parametrize("ends", ["3", ["<|im_end|>"], [[3]], 3.0, True], ids=str)
+def test_end_tokens_that_are_no_ids_are_refused_by_name(ends: Any, tmp_path: Path) -> None:
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    with pytest.raises(UserError, match=r"generation_config\.json, field eos_token_id: expected ids of tokens"):
+        _ = runner_for(load_model(directory)).reply_ends
 
 
 @pytest.mark.parametrize("text", ("<think>\n\n</think>\n\n", "assistant\n", "I think", "a <b>", "<thin> ", ""))

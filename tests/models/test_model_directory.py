@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.models.loading import load_model
 from workbench.models.model_directory import INDEX, open_model_directory
+
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "intermediate_size", "head_dim", "num_key_value_heads")
 
 
 @pytest.fixture
@@ -250,3 +253,48 @@ def test_a_second_head_in_a_tied_file_is_used_as_transformers_does(backend: str,
         want = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager")(ids).logits
         runner = runner_for(load_model(directory, backend=backend))
         torch.testing.assert_close(runner.logits(runner.run(runner.embed(ids), 0, 4)[0]), want, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(({name: value}, f"field {name}: expected a number from 1 to") for name in SIZES for value in (0, -1, 10**9, 10**400)),
+        ({"max_position_embeddings": 0}, "field max_position_embeddings: expected a number from 1 to"),
+        ({"quantization_config": [1]}, "expected plain weights, found quantisation"),
+        ({"hidden_act": "foo"}, "do not fit the config: 'foo'"),
+        ({"rope_theta": "x"}, "do not fit the config: unsupported operand"),
+        ({"rope_scaling": {"rope_type": "foo"}}, "do not fit the config: 'foo'"),
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_absurd_numbers_of_a_config_are_refused_at_once(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    begin = time.perf_counter()
+    with pytest.raises(UserError, match=message) as caught:
+        load_model(directory)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '{"model": {"type": "X"}}', '{"model": null}', "{", "[" * 100_000], ids=lambda text: text[:20])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_of_a_wrong_type_is_refused(content: str, name: str, tmp_path: Path) -> None:
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    (directory / name).write_text(content)
+    if name == "tokenizer_config.json" and content.startswith('{"'):
+        pytest.skip("a table of settings that nobody reads")
+    with pytest.raises(UserError) as caught:
+        load_model(directory)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_window_that_hugging_face_s_llama_does_not_read_is_not_read_here(tmp_path: Path) -> None:
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    ids = torch.randint(8, 300, (1, 12), generator=torch.Generator().manual_seed(0))
+    file = directory / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sliding_window": 4}))
+    with torch.no_grad():
+        want = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()(ids).logits
+        runner = runner_for(load_model(directory))
+        torch.testing.assert_close(runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]), want, rtol=1e-4, atol=1e-4)

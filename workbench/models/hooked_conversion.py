@@ -136,7 +136,8 @@ def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any
     }
     if architecture in _GEMMA:
         fields |= _gemma_fields(config, architecture)
-    return fields | _window_fields(config) | _rope_fields(config)
+    windows = {} if architecture == "LlamaForCausalLM" else _window_fields(config)  # Hugging Face's Llama reads no sliding_window
+    return fields | windows | _rope_fields(config)
 
 
 def _gemma_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import UserError
+from workbench.models.chat_template import end_ids
 from workbench.models.hooked_conversion import NotExpressible, hooked_config, to_hooked
 from workbench.models.lora_adapter import merge_adapter, open_adapter
 from workbench.models.model_directory import ModelDirectory, Place, load_reference, load_tokenizer, open_model_directory, spreads
@@ -96,8 +97,7 @@ def provenance(model: Any) -> ModelProvenance | None:
 
 def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
     """The tokens at which Hugging Face's generate would stop: of generation_config.json, else of the config."""
-    ends = getattr(reference.generation_config, "eos_token_id", None)
-    return (ends,) if isinstance(ends, int) else tuple(ends or ())
+    return end_ids(getattr(reference.generation_config, "eos_token_id", None))
 
 
 def attach(

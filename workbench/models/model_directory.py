@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -65,15 +64,18 @@ def open_model_directory(directory: Path) -> ModelDirectory:
     _refuse_code(directory)
     raw = read_json(directory / "config.json")
     if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method", "unknown")
-        raise UserError(f"{directory / 'config.json'}: expected plain weights, found quantisation {method!r}")
+        quantised = raw["quantization_config"]
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+        raise UserError(f"{directory / 'config.json'}: expected plain weights, found quantisation {str(method)[:60]!r}")
+    shards = _shards(directory)
+    _refuse_absurd_sizes(directory / "config.json", raw, sum(shard.stat().st_size for shard in shards))
     config = _read_config(directory)
     multimodal = config.model_type == "gemma3"
     text = config.text_config if multimodal else config
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{directory / 'config.json'}: model type {config.model_type!r} is no causal language model")
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)].__name__
-    return ModelDirectory(directory, text, architecture, _shards(directory), multimodal)
+    return ModelDirectory(directory, text, architecture, shards, multimodal)
 
 
 def spreads(device: Place) -> bool:
@@ -101,10 +103,10 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
                 key_mapping=_TEXT_PART if checkpoint.multimodal else None,
                 device_map=device if spreads(device) else None,
             )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise UserError(
-                f"{checkpoint.directory}: the weights do not fit the config: {one_line(error)}"
-            ) from error
+        except UserError:
+            raise
+        except Exception as error:  # transformers raises what its arithmetic on a strange config raises
+            raise UserError(f"{checkpoint.directory}: the weights do not fit the config: {one_line(error)}") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if info.get(kind):
             names = sorted(str(name) for name in info[kind])
@@ -128,7 +130,7 @@ def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(
                 checkpoint.directory, local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # tokenizers raises plain Exception
         raise UserError(f"{checkpoint.directory}: no usable tokenizer: {one_line(error)}") from error
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= checkpoint.config.vocab_size:
@@ -147,7 +149,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise UserError(f"missing file {file}")
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # ValueError: no UTF-8, no JSON, a number of thousands of digits
         raise UserError(f"{file}: no JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{file}: expected a JSON object, found a {type(value).__name__}")
@@ -179,6 +181,25 @@ def _refuse_unexpected(checkpoint: ModelDirectory, keys: Iterable[str]) -> None:
     if names:
         listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise UserError(f"{checkpoint.directory}: {len(names)} weights of the file have no place in the model that config.json describes: {listed}")
+
+
+#: Numbers of a config that no weights of the file's size can have.
+_SIZES = frozenset({
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+    "max_position_embeddings", "n_layer", "n_embd", "n_head", "n_inner", "n_positions",
+})  # fmt: skip
+_LONGEST = 1 << 40
+
+
+def _refuse_absurd_sizes(file: Path, config: Mapping[str, Any], n_bytes: int) -> None:
+    """Sizes below 1, or beyond the bytes of the weights: building such a model takes minutes or all memory before the weights are read."""
+    for name, value in (*config.items(), *(config.get("text_config") or {}).items()):
+        if name not in _SIZES or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        layers = name in ("num_hidden_layers", "n_layer")
+        most = _LONGEST if name in ("max_position_embeddings", "n_positions") else n_bytes // (1000 if layers else 1) + 1000
+        if not 1 <= value <= most:
+            raise UserError(f"{file}, field {name}: expected a number from 1 to {most} for weights of {n_bytes} bytes, found {str(value)[:30]}")
 
 
 def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> None:
@@ -218,7 +239,7 @@ def _read_config(directory: Path) -> PreTrainedConfig:
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+    except Exception as error:  # transformers raises what its arithmetic on a strange config raises
         raise UserError(f"{directory / 'config.json'}: not understood by transformers: {one_line(error)}") from error
 
 

@@ -1,0 +1,81 @@
+"""Limits for a chat template, which is a program that came with a model: time, output, and numbers in a loop.
+
+1. The template runs in a thread of its own; after SECONDS an exception is raised in it, which ends loops of any kind.
+2. `range` hands out at most STEPS numbers in one rendering.
+3. More than CHARACTERS characters are refused.
+What is not limited is the memory within these seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+SECONDS = 1.5
+STEPS = 200_000
+CHARACTERS = 4_000_000
+T = TypeVar("T")
+
+
+class TemplateLimit(Exception):
+    """A limit was reached; the message continues "the chat template of this model ..."."""
+
+
+class _Stopped(BaseException):
+    """Raised inside the rendering thread when its time is over."""
+
+
+def limited_range() -> Callable[..., range]:
+    """A `range` for one rendering, which refuses to hand out more than STEPS numbers in all."""
+    left = STEPS
+
+    def counted(*arguments: int) -> range:
+        nonlocal left
+        numbers = range(*arguments)
+        left -= len(numbers) + 1 if abs(numbers.stop - numbers.start) < 1 << 62 else STEPS + 1
+        if left < 0:
+            raise TemplateLimit(f"counts further than {STEPS:,}")
+        return numbers
+
+    return counted
+
+
+def refuse_chance(*_: Any, **__: Any) -> str:
+    """Stands for what would give another text every time."""
+    raise TemplateLimit("draws at random")
+
+
+def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
+    """What `render` gives, within limits.
+
+    Raises:
+        TemplateLimit: it took longer than `seconds`, or gave a text of more than CHARACTERS characters.
+        Exception: whatever `render` raises.
+    """
+    outcome: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            outcome["value"] = render()
+        except _Stopped:
+            pass
+        except BaseException as error:  # handed on to the caller
+            outcome["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    for _ in range(10):  # it may be inside one long operation of C; then it is left behind, a daemon
+        if not thread.is_alive():
+            break
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))
+        thread.join(0.1)
+    if not outcome:
+        raise TemplateLimit("did not end within its time")
+    if "error" in outcome:
+        raise outcome["error"]
+    if isinstance(outcome["value"], str) and len(outcome["value"]) > CHARACTERS:
+        raise TemplateLimit(f"writes more than {CHARACTERS:,} characters")
+    return outcome["value"]
