@@ -55,7 +55,7 @@ def test_templates_that_do_harm_are_named(families: TinyFamilies, tmp_path: Path
     own = (directory / "chat_template.jinja").read_text()
     template = "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content'] }}{% endif %}{% endfor %}"
     (directory / "chat_template.jinja").write_text(template)
-    assert _failed(diagnose(directory)) == ["system role"]
+    assert _detail(diagnose(directory), "system role").startswith("none: use the slots"), "a system text that would vanish is refused"
     (directory / "chat_template.jinja").write_text(own.replace("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}"))
     assert _failed(diagnose(directory)) == ["BOS"]
     (directory / "chat_template.jinja").write_text(own.replace("{{ bos_token }}", "{{ 'A helpful system text.' }}"))

@@ -267,8 +267,6 @@ def _system_role(runner: Runner, user: dict[str, str], plain: str) -> DoctorFind
         text = runner.render([{"role": "system", "content": mark}, user])
     except UserError:
         return DoctorFinding("system role", None, "none: use the slots before_question, after_question or answer_opening")
-    if mark not in text:
-        return DoctorFinding("system role", False, "the template takes a system text and drops it")
     if text == runner.render([{**user, "content": f"{mark}\n\n{user['content']}"}]):
         return DoctorFinding("system role", True, "yes, written into the user's turn")
     own = len(plain) > len(text) - len(mark) + 4
