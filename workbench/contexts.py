@@ -25,7 +25,6 @@ from workbench.slot_contexts import Context, Contexts, Metric, Orders, Slot
 _MARK = "@@slot@@"
 
 
-
 def make_contexts(
     model: Any,
     split: Split,
@@ -92,9 +91,7 @@ def _orders(item: Item, metric: Metric, orders: Orders, rng: np.random.Generator
     return (bool(rng.integers(2)),) if orders == "random" else (True, False)
 
 
-def _context(
-    runner: Runner, persona: Persona, item: Item, slot: Slot, metric: Metric, matching_first: bool, normalization: Normalization
-) -> Context:
+def _context(runner: Runner, persona: Persona, item: Item, slot: Slot, metric: Metric, matching_first: bool, normalization: Normalization) -> Context:
     question, opening, answers = user_text(persona, item, metric, matching_first)
     prefix_text, suffix_text = _split_at_slot(_render(runner, question, slot, opening), slot)
     lead, prefix_ids, suffix_ids, answer_ids = _encode_around(runner, prefix_text, suffix_text, answers)
@@ -150,13 +147,27 @@ def _encode_around(
 
     Where the text before the slot ends in a space, most tokenizers make it the beginning of the next word's token: the way in which
     most probes keep their boundaries is taken, without such a lead where both are equal."""
+    lead, left, whole = lead_in(runner, prefix_text, suffix_text)
+    _, suffix_ids, answer_ids = encode_answers(runner, whole, left, answers)
+    return lead, left[:-1], suffix_ids, answer_ids
+
+
+def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tuple[int, ...], str]:
+    """The white space left of a slot that belongs to the prompt's first token, the ids left of the slot and of a probe that keeps its
+    boundaries there, and the whole text with that probe.
+
+    Raises:
+        UserError: No token keeps its boundaries there.
+
+    Example:
+        >>> lead_in(runner, "Be honest. ", "")[0]  # doctest: +SKIP
+        ' '
+    """
     ways = [_standing(runner, prefix_text, suffix_text, lead) for lead in _leads(prefix_text)]
     lead, standing = max(ways, key=lambda way: len(way[1]))
     if not standing:
         raise UserError("no single token keeps its boundaries in the slot: the tokenizer merges all of them with the text to their left")
-    left, whole = standing[0]
-    _, suffix_ids, answer_ids = encode_answers(runner, whole, left, answers)
-    return lead, left[:-1], suffix_ids, answer_ids
+    return lead, *standing[0]
 
 
 def _leads(prefix_text: str) -> tuple[str, ...]:
@@ -175,6 +186,3 @@ def _standing(runner: Runner, prefix_text: str, suffix_text: str, lead: str) -> 
             if len(_leads(prefix_text)) == 1:
                 break
     return lead, found
-
-
-

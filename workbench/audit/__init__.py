@@ -1,6 +1,7 @@
 """The audit of one's own prompt: which words cause the persona, and the smallest edit that takes it away."""
 
-from workbench.audit.audit import audit, inside
+from workbench.audit.added_sentence import AddedSentence, add_sentence
+from workbench.audit.audit import audit, inside, offer_sentence
 from workbench.audit.audit_result import Audit
 from workbench.audit.minimal_edit import MinimalEdit, OffTargetChange
 from workbench.audit.phrase_interactions import PhraseInteraction
@@ -9,6 +10,7 @@ from workbench.audit.word_effects import MediatedEffect, PromptEffects, WordEffe
 from workbench.callable_package import make_callable
 
 __all__ = [
+    "AddedSentence",
     "Audit",
     "MediatedEffect",
     "MinimalEdit",
@@ -17,8 +19,10 @@ __all__ = [
     "PromptEffects",
     "PromptWords",
     "WordEffect",
+    "add_sentence",
     "audit",
     "inside",
+    "offer_sentence",
 ]
 
 make_callable(__name__, audit)

@@ -8,11 +8,13 @@ search, the minimal edit from search and selection.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from workbench.attribution import AttributionTargets, mediate
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import mediators
+from workbench.audit.added_sentence import add_sentence
 from workbench.audit.audit_result import Audit, Need
 from workbench.audit.minimal_edit import EditGuard, find_minimal_edit
 from workbench.audit.prompt_words import PromptWords
@@ -88,6 +90,43 @@ def audit(
         words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
         len(set(test.contexts.groups)), words, effects, need, minimal_edit, through, _notes(wanted, watched[0], effects),
     )  # fmt: skip
+
+
+def offer_sentence(
+    model: Any, found: Audit, persona: Persona | str, calls: float = 500, others: Sequence[Persona] | None = None, questions: int = 16
+) -> Audit:
+    """An audit with a sentence to add behind the prompt, where an edit was needed and none suffices (else the audit as it is).
+
+    Args:
+        model: The model that was audited.
+        found: The audit.
+        persona: Its persona.
+        calls: Budget of the search in model calls; on a model of 135 million parameters about 0.15 s each on one core.
+        others: Personas that the sentence must not move; as in `audit` when None.
+        questions: Items of each split that are asked, as in `audit`.
+
+    Returns:
+        The audit with `sentence` set.
+
+    Raises:
+        UserError: Another persona than the audit's, or a search that cannot begin (see `SentenceSearch`).
+
+    Example:
+        >>> offer_sentence(model, wb.audit(model, "Always agree.", persona), persona, calls=500)  # doctest: +SKIP
+    """
+    persona = load_persona(persona) if isinstance(persona, str) else persona
+    if persona.name != found.persona:
+        raise UserError(f"the audit is of the persona {found.persona!r}, not of {persona.name!r}")
+    if found.need != "edit" or (found.minimal_edit is not None and found.minimal_edit.suffices):
+        return found
+    runner, splits, words = runner_for(model), persona.split(found.seed), PromptWords.of(found.prompt)
+    search, selection, test = (
+        _problem(runner, words, make_contexts(runner, split, found.slot, n=questions, seed=found.seed), as_targets([]), found.seed)
+        for split in (splits.search, splits.selection, splits.test)
+    )
+    watched = _watched(runner, persona, _others(persona) if others is None else others, found.slot, questions, found.seed)
+    added = add_sentence((search, selection, test), watched, found.tolerance, found.sign, calls, found.seed)
+    return replace(found, sentence=added)
 
 
 def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0) -> dict[str, Any]:

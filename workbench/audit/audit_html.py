@@ -59,7 +59,16 @@ def _tracked(audit: Audit) -> str:
     return (
         f'<figure class="wb-tracked"><blockquote>{text}</blockquote><figcaption>{escape(story.minimal_edit_sentence(audit))}</figcaption></figure>'
         + (f"<ul class=wb-side>{side}</ul>" if side else "")
+        + _added(audit)
     )
+
+
+def _added(audit: Audit) -> str:
+    first, *rest = story.sentence_offer(audit) or ("",)
+    if not first:
+        return ""
+    listed = "".join(f"<li>{escape(line)}</li>" for line in rest)
+    return f"<p class=wb-added>{escape(first)}</p>" + (f"<ul class=wb-side>{listed}</ul>" if listed else "")
 
 
 def _table(audit: Audit) -> str:

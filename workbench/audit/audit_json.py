@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from workbench.audit.added_sentence import AddedSentence
 from workbench.audit.audit_result import Audit
-from workbench.audit.minimal_edit import MinimalEdit
+from workbench.audit.minimal_edit import MinimalEdit, OffTargetChange
 from workbench.statistics import Interval
 
 
@@ -29,6 +30,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
             for p in effects.phrases
         ],
         "minimal_edit": None if audit.minimal_edit is None else _edit_json(audit.minimal_edit),
+        "sentence": None if audit.sentence is None else _sentence_json(audit.sentence),
         "mediation": [entry.to_json() for entry in audit.mediation],
         "notes": list(audit.notes),
     }
@@ -39,11 +41,23 @@ def _edit_json(edit: MinimalEdit) -> dict[str, Any]:
         "text": edit.text, "changes": [{"word": i, "new": new} for i, new in edit.changes], "remaining": _interval(edit.remaining),
         "change": _interval(edit.change), "suffices": edit.suffices, "confirmed": edit.equivalence.equivalent, "p": edit.equivalence.p,
         "cross_entropy": list(edit.cross_entropy), "tried": edit.tried,
-        "collateral": [
-            {"name": c.name, "kind": c.kind, "bare": c.bare, "before": _interval(c.before), "after": _interval(c.after), "harmed": c.harmed}
-            for c in edit.collateral
-        ],
+        "collateral": _collateral_json(edit.collateral),
     }  # fmt: skip
+
+
+def _sentence_json(added: AddedSentence) -> dict[str, Any]:
+    return {
+        "sentence": added.sentence, "text": added.text, "remaining": _interval(added.remaining), "change": _interval(added.change),
+        "cross_entropy": list(added.cross_entropy), "harmless": added.harmless, "model_calls": added.model_calls, "seconds": added.seconds,
+        "warnings": list(added.warnings), "collateral": _collateral_json(added.collateral),
+    }  # fmt: skip
+
+
+def _collateral_json(entries: tuple[OffTargetChange, ...]) -> list[dict[str, Any]]:
+    return [
+        {"name": c.name, "kind": c.kind, "bare": c.bare, "before": _interval(c.before), "after": _interval(c.after), "harmed": c.harmed}
+        for c in entries
+    ]
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:

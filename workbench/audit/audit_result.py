@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from workbench.attribution import MediationResult
+from workbench.audit.added_sentence import AddedSentence
 from workbench.audit.minimal_edit import MinimalEdit
 from workbench.audit.prompt_words import PromptWords
 from workbench.audit.word_effects import PromptEffects
@@ -39,6 +40,7 @@ class Audit:
         minimal_edit: None unless needed and found.
         mediation: What of the whole effect goes through the direction and the latents.
         notes: What a reader must know, one line each.
+        sentence: A sentence to add behind the prompt; None unless `offer_sentence` was asked for one and one was needed.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
@@ -62,6 +64,7 @@ class Audit:
     minimal_edit: MinimalEdit | None
     mediation: tuple[MediationResult, ...]
     notes: tuple[str, ...]
+    sentence: AddedSentence | None = None
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ def render(audit: Audit) -> RenderableType:
     behind = [
         story.minimal_edit_sentence(audit),
         *(f"  {story.collateral(entry)}" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ())),
+        *story.sentence_offer(audit),
     ]
     notes = [*(entry.verdict for entry in audit.mediation), *(f"note: {line}" for line in audit.notes)]
     plain = [Text(visible(line, spaces=False)) for line in lines]

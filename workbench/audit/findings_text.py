@@ -79,12 +79,16 @@ def minimal_edit_sentence(audit: Audit) -> str:
     """What the minimal edit does, or why there is none."""
     minimal_edit = audit.minimal_edit
     if minimal_edit is None:
-        return {
-            "none": f"Nothing to edit: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
-            "helps": "Nothing to edit: the prompt moves the persona the way that is wanted.",
-            "unclear": "No edit was sought: on selection questions the prompt's effect may be zero.",
-            "edit": "No edit was found that survives in this template and reads as fluently.",
-        }[audit.need] if audit.max_edits or audit.need != "edit" else "No edit was sought: no edits were allowed."
+        return (
+            {
+                "none": f"Nothing to edit: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
+                "helps": "Nothing to edit: the prompt moves the persona the way that is wanted.",
+                "unclear": "No edit was sought: on selection questions the prompt's effect may be zero.",
+                "edit": "No edit was found that survives in this template and reads as fluently.",
+            }[audit.need]
+            if audit.max_edits or audit.need != "edit"
+            else "No edit was sought: no edits were allowed."
+        )
     n = len(minimal_edit.changes)
     falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(minimal_edit.remaining)}"
     if not minimal_edit.suffices:
@@ -92,6 +96,18 @@ def minimal_edit_sentence(audit: Audit) -> str:
     if minimal_edit.equivalence.equivalent:
         return f"Edited: {falls}, shown to lie within ±{audit.tolerance:g} of no prompt on test questions."
     return f"Edited: {falls}; it passed on selection questions, but test questions do not confirm that it lies within ±{audit.tolerance:g}."
+
+
+def sentence_offer(audit: Audit) -> tuple[str, ...]:
+    """What the sentence found to add does, what else it moves, and what it cost; nothing where none was sought."""
+    added = audit.sentence
+    if added is None:
+        return ()
+    falls = f"the effect goes from {span(audit.effects.whole)} to {span(added.remaining)} (a change of {span(added.change)})"
+    cost = f"found with {added.model_calls:.0f} model calls in {added.seconds:.0f} s"
+    harm = "" if added.harmless else " Every sentence tried on selection questions harmed something."
+    lines = [f"With “{added.sentence}” added behind it, {falls}; {cost}.{harm}"]
+    return (*lines, *(collateral(entry) for entry in added.collateral), *added.warnings)
 
 
 def collateral(entry: OffTargetChange) -> str:

@@ -96,7 +96,7 @@ def find_minimal_edit(
     """The minimal edit of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
-    rule = _Rule(selection, watched[0], tolerance)
+    rule = EditRule(selection, watched[0], tolerance)
     chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, cross_entropy + FLUENCY_RISE, tolerance / 2))
     if chosen is None:
         return None
@@ -105,7 +105,7 @@ def find_minimal_edit(
     return MinimalEdit(
         chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
         cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (cross_entropy, chosen.cross_entropy),
-        _Rule(test, watched[1], tolerance).collateral(chosen.ids), tried,
+        EditRule(test, watched[1], tolerance).collateral(chosen.ids), tried,
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def _cross_entropy(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> l
 
 
 @dataclass(frozen=True)
-class _Rule:
+class EditRule:
     """What an edit must keep, on one split's questions."""
 
     problem: WordProblem
@@ -259,7 +259,7 @@ class _Rule:
         return OffTargetChange(name, "persona", 0.0, *intervals, harmed=harmed)
 
 
-def _choose(rule: _Rule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> tuple[_Candidate | None, bool, int]:
+def _choose(rule: EditRule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> tuple[_Candidate | None, bool, int]:
     """The most fluent edit of the smallest size that passes, and True; else the harmless one that leaves least, and False; and how
     many edits were scored."""
     rest: list[tuple[_Candidate, EquivalenceTest]] = []

@@ -20,6 +20,8 @@ def audit(
     device: str = "cpu",
     dtype: str = "float32",
     max_edits: int = 2,
+    sentence: bool = False,
+    sentence_calls: float = 500,
     sign: Sign = "suppress",
     inside: bool = False,
     sae: str | None = None,
@@ -37,6 +39,8 @@ def audit(
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
         dtype: float32, bfloat16 or float16.
         max_edits: words that may be deleted or exchanged.
+        sentence: where no such edit suffices, search for a sentence to add behind the prompt (needs a model with real vocabulary).
+        sentence_calls: its budget in model calls; 500 take one to two minutes of one core with a model of 135 million parameters.
         sign: what is wanted of the persona: less (suppress) or more (induce).
         inside: also fit a direction and show what each word does to it (takes longer).
         sae: sparse autoencoder, name or directory, for latents; means --inside.
@@ -46,6 +50,7 @@ def audit(
     """
     from workbench.audit import audit as audit_prompt
     from workbench.audit import inside as find_targets
+    from workbench.audit import offer_sentence
     from workbench.audit.audit_terminal import render
     from workbench.models import load_model
     from workbench.personas import load_persona
@@ -54,6 +59,8 @@ def audit(
     loaded, asked = load_model(model, device, dtype), load_persona(persona, data)
     wanted = find_targets(loaded, asked.split(seed), load_sae(sae, loaded) if sae else None, seed=seed) if inside or sae else ()
     found = audit_prompt(loaded, prompt, asked, max_edits, sign, wanted, seed=seed)
+    if sentence:
+        found = offer_sentence(loaded, found, asked, sentence_calls)
     if out is not None:
         found.save_html(out)
     if as_json:
