@@ -4,7 +4,7 @@
    attention mask, because a causal model never looks to the right.
 2. Blocks are run up to the highest site and no further; only the positions asked for are kept, as float32 on the CPU.
    Outputs of blocks (`resid_post`) need no hook; every other site is read through one that is checked to have fired.
-3. What a site reads is told by its position rule; `positions` says where that stands in each sequence: one token, or a
+3. What a site reads is told by its position rule; `positions` says where that is in each sequence: one token, or a
    stretch of tokens whose mean is taken.
 """
 
@@ -125,7 +125,7 @@ def length_batches(sequences: Sequence[Sequence[int]], batch_tokens: int) -> Ite
 
 @dataclass(frozen=True)
 class ActivationStore:
-    """An endless, shuffled stream of activation vectors at one site, for training a sparse autoencoder.
+    """An endless, shuffled stream of activation vectors at one site, for training an SAE.
 
     The stream is cut into chunks of about `chunk_tokens` vectors; which sequences a chunk holds and the order of its vectors
     depend on the seed and the chunk's number alone, so a resumed stream (`batches(start)`) goes on with the very same
@@ -234,7 +234,7 @@ def _check_sequences(runner: Runner, sequences: Sequence[Sequence[int]]) -> None
 
 
 def _spans(site: Site, positions: Positions, sequences: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """(start, stop) for each sequence, checked to lie inside it."""
+    """(start, stop) for each sequence, checked to be inside it."""
     if isinstance(positions, Mapping):
         if site.position not in positions:
             raise UserError(

@@ -65,7 +65,7 @@ class HasAnswers(Protocol):
 
 
 class AnswerTable:
-    """The answers of some (branched) contexts as padded tables, one row a context. first: first tokens of both answers. one_token: the
+    """The answers of some (branched) contexts as padded tables, one row per context. first: first tokens of both answers. one_token: the
     score is the difference of two logits at the decision token."""
 
     def __init__(self, contexts: Sequence[HasAnswers], device: torch.device | str) -> None:
@@ -182,7 +182,7 @@ def encode_answers(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
     """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
 
-    The answers follow without a space behind white space, brackets and special tokens, otherwise with one. Where both then begin with the
+    The answers follow without a space after white space, brackets and special tokens, otherwise with one. Where both then begin with the
     same token, the other way is tried for answers that are one token by it (a letter)."""
     plain = tuple(runner.encode(text))
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"

@@ -50,7 +50,7 @@ class Budget(BaseModel):
         return self
 
     def used(self, cost: Cost, steps: int) -> float:
-        """Share of the tightest limit that is used up; 1 or more means: stop."""
+        """Fraction of the tightest limit that is used up; 1 or more means: stop."""
         pairs = [(cost.seconds, self.seconds), (cost.model_calls, self.model_calls), (cost.flops, self.flops), (steps, self.steps)]
         return max(spent / limit for spent, limit in pairs if limit is not None)
 

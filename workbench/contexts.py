@@ -1,4 +1,4 @@
-"""A chat template with a slot: what stands around the prompt, rendered once, with its token ids.
+"""A chat template with a slot: what is around the prompt, rendered once, with its token ids.
 
 1. The messages of a question are rendered with a mark where the prompt goes; the text left and right of the mark is kept.
 2. A one-token probe is put in; encoding the whole text tells the ids left and right as they really fall in context.

@@ -61,16 +61,16 @@ class Answers:
 
     @property
     def rate(self) -> float:
-        """Share of contexts in which the matching answer is the likelier one (the paper's metric)."""
+        """Fraction of contexts in which the matching answer is the likelier one (the paper's metric)."""
         return float(self.chose_matching.mean())
 
     @property
     def letter_a_share(self) -> float:
-        """Share of contexts in which the option shown first is chosen; with both orders 0.5 means no letter bias."""
+        """Fraction of contexts in which the option shown first is chosen; with both orders 0.5 means no letter bias."""
         return float((self.chose_matching == self.matching_first).mean())
 
     def frame(self) -> pd.DataFrame:
-        """One row a context: item, group, matching_first, log_odds, p."""
+        """One row per context: item, group, matching_first, log_odds, p."""
         columns = {"item": self.item_id, "group": self.group, "matching_first": self.matching_first, "log_odds": self.log_odds, "p": self.p}
         return pd.DataFrame(columns)
 

@@ -41,7 +41,7 @@ class HasDirection(Protocol):
 
 
 class HasLatents(Protocol):
-    """What clamping needs of a sparse autoencoder, and the site that it reads."""
+    """What clamping needs of an SAE, and the site that it reads."""
 
     @property
     def site(self) -> Site: ...

@@ -269,7 +269,7 @@ def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
 
 
 class LatentReader(Protocol):
-    """What an objective needs of a sparse autoencoder."""
+    """What an objective needs of an SAE."""
 
     site: Site
 

@@ -262,7 +262,7 @@ def _starts_at(runner: Runner, context: Context, k: int) -> bool:
 
 
 def _in_place(found: tuple[int, ...], context: Context, prompt_ids: tuple[int, ...]) -> bool:
-    """The ids up to the decision token are the expected ones (behind it the suffix's text may go on: an opening)."""
+    """The ids up to the decision token are the expected ones (after it the suffix's text may go on: an opening)."""
     expected = context.ids(prompt_ids)
     return found[: len(expected)] == expected
 

@@ -86,7 +86,7 @@ class Context:
         return found[self.branch] if self.branch is not None and self.branch < len(found) else AnswerBranch()
 
     def sequence(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
-        """`ids`, and behind them the tail."""
+        """`ids`, and after them the tail."""
         return (*self.ids(prompt_ids), *self.tail)
 
     @property

@@ -30,7 +30,7 @@ def unify_line_ends(text: str) -> str:
 
 
 def join_surrogates(text: str) -> str:
-    """The text with each high and low surrogate that follow one another as the one character that they stand for.
+    """The text with each high and low surrogate that follow one another as the one character that they encode.
 
     JSON read as YAML, and some exports, write one emoji as two escapes.
     """

@@ -151,8 +151,8 @@ def test_one_line_a_condition_is_printed() -> None:
     comparison = by_hand()
     lines = repr(comparison).splitlines()
     assert lines[0] == "Comparison(four on " + comparison.model + ": 8 contexts in 4 groups of test)"
-    assert lines[1].startswith("  no prompt: rate 0.75 [") and "shift" not in lines[1]
-    assert lines[2].startswith("  scripted: rate 0.25 [") and ", shift -2.25 [" in lines[2]  # -2, -4, -2, -1
+    assert lines[1].startswith("  no prompt: rate 0.75 [") and "effect" not in lines[1]
+    assert lines[2].startswith("  scripted: rate 0.25 [") and ", effect -2.25 [" in lines[2]  # -2, -4, -2, -1
     assert lines[3].startswith("  note: 4 question groups") and len(repr(comparison)) < 600
 
 

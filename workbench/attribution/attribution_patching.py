@@ -4,9 +4,9 @@
 2. A node is a head's output (z) or an MLP's output in one layer, at one place: a prompt token, the question, the decision token.
 3. Estimate of a node = (clean activation - corrupted activation) . d answer / d activation in the clean run: what the answer
    would lose, to first order, if this node alone were as in the corrupted run (Nanda 2023; Kramar et al. 2024, AtP*).
-4. The strongest nodes are patched for real; their exact effects, and the rank correlation of estimate and exact, stand beside.
+4. The strongest nodes are patched for real; their exact effects, and the rank correlation of estimate and exact, are next to it.
 
-Effects of nodes do not add up to the whole: nodes stand in each other's way.
+Effects of nodes do not add up to the whole: nodes are not independent.
 """
 
 from __future__ import annotations

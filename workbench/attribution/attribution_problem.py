@@ -31,7 +31,7 @@ Ids = tuple[int, ...]
 @dataclass(frozen=True)
 class ScoredRows:
     """Sequences ready to run: ids padded on the right, where each one's decision token and prompt are, their
-    answers, and how long each is (behind the decision token: answer tokens)."""
+    answers, and how long each is (after the decision token: answer tokens)."""
 
     ids: Int[Tensor, "batch pos"]
     layout: TokenLayout
@@ -104,7 +104,7 @@ class AttributionProblem:
         return rearrange(self.run(rows, whole), "(member branch) target -> member branch target", branch=each).mean(1)
 
     def run(self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
-        """Scores of rows that start from these residuals before block `start`, behind which all targets must be read; edits that are
+        """Scores of rows that start from these residuals before block `start`, after which all targets must be read; edits that are
         set act and find the layout."""
         with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
             last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))

@@ -1,6 +1,6 @@
 """What a prompt token's effect is measured on: a direction's reading, a latent's activation, the answer's log-odds.
 
-A target is a named objective in its raw unit. Many latents of one autoencoder are encoded in one call, so that two hundred
+A target is a named objective in its raw unit. Many latents of one SAE are encoded in one call, so that two hundred
 of them cost little more than one.
 """
 
@@ -88,7 +88,7 @@ class AttributionTargets:
         return torch.stack([columns[i].float() for i in range(len(self.items))], dim=1)
 
     def _plain_latents(self) -> dict[int, list[int]]:
-        """Indices of single, unscaled latents by their autoencoder."""
+        """Indices of single, unscaled latents by their SAE."""
         found: dict[int, list[int]] = {}
         for i, target in enumerate(self.items):
             objective = target.objective

@@ -3,9 +3,9 @@
 1. Nodes: the strongest by attribution patching against neutral prompts of the same length (nodes.py), each then patched exactly.
 2. Edges: the strongest between tokens and nodes by path patching, direct effects of nodes on direction, latents and answer, and what
    direction and latents do to the answer (edges.py).
-3. Proof by intervention, as shares of the whole effect (with the prompt minus with the neutral prompt):
+3. Proof by intervention, as fractions of the whole effect (with the prompt minus with the neutral prompt):
    *faithfulness*: keep only the circuit, all other nodes as in the neutral run; 1 where the circuit is enough.
-   *completeness*: take only the circuit out; 1 where nothing that carries the effect lies outside it.
+   *completeness*: remove only the circuit; 1 where nothing that carries the effect is outside it.
    (Wang et al. 2022, arXiv 2211.00593; Marks et al. 2024, arXiv 2403.19647.)
 4. Control: random graphs with as many nodes at each place of the text as the circuit has.
 """
@@ -53,7 +53,7 @@ class CircuitEdge:
 
 @dataclass(frozen=True)
 class FaithfulnessEvaluation:
-    """faithfulness, completeness: shares of the whole effect with intervals over contexts. random_*: mean, least and most over the
+    """faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean, least and most over the
     `graphs` random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes."""
 
     faithfulness: Interval
@@ -131,7 +131,7 @@ class Circuit:
 
 def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2) -> Circuit:
     """The circuit of `size` nodes. n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
-    graphs beside it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20)
+    graphs next to it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20)
     forward passes a context."""
     problem = problem.branched
     answer = nodes.about_answer(problem)
@@ -231,7 +231,7 @@ def _edges(
 def _into_directions(
     latent: AttributionTarget, drawn: AttributionTargets, carriers: dict[str, list], changes: dict[str, float], n: int
 ) -> list[CircuitEdge]:
-    """What a latent's change adds to the reading of each direction that is read at its layer or behind it."""
+    """What a latent's change adds to the reading of each direction that is read at its layer or after it."""
     if latent.kind != "latent":
         return []
     behind = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]

@@ -1,9 +1,9 @@
 """Does the prompt act as steering does? Dose and response of both, on the same direction at the same place.
 
 1. The prompt's doses: its first k tokens, k = 1 to all. Each moves the direction's reading at the decision token and the answer.
-2. Steering's doses: the bare question, the direction added at the decision token so that its reading moves by a share of what the whole
+2. Steering's doses: the bare question, the direction added at the decision token so that its reading moves by a fraction of what the whole
    prompt does to it.
-3. If the prompt works through the direction alone, both answer curves lie on one another.
+3. If the prompt works through the direction alone, both answer curves coincide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5)
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """amount: tokens of the prompt, or the share of the whole prompt's change of reading that is added. moved: mean change of the reading at
+    """amount: tokens of the prompt, or the fraction of the whole prompt's change of reading that is added. moved: mean change of the reading at
     the decision token, in units of the residual stream. answer: change of the answer's log-odds against the bare question."""
 
     kind: Literal["prompt", "steering"]
@@ -57,7 +57,7 @@ def dose_response(problem: AttributionProblem, direction: AttributionTarget, sha
 
 
 def dose_verdict(doses: tuple[DoseResponse, ...]) -> str:
-    """What steering by as much as the prompt moves the reading does to the answer, beside what the prompt does. Empty without doses."""
+    """What steering by as much as the prompt moves the reading does to the answer, next to what the prompt does. Empty without doses."""
     whole = [dose for dose in doses if dose.kind == "prompt"][-1:]
     same = [dose for dose in doses if dose.kind == "steering" and dose.amount == 1.0]
     if not whole or not same:

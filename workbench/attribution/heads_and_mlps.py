@@ -4,7 +4,7 @@
    question, or the decision token (with the answer's tokens after it, where answers have several). A node is a unit at a place.
 2. A clean run has the prompt in the slot; a corrupted run has neutral tokens of the same number, everything else equal. Left
    of the prompt both runs are the same, so nodes there would carry nothing and are left out.
-3. Patching a set of nodes: in the clean run each of them gives what it gave in the corrupted run; everything behind it follows.
+3. Patching a set of nodes: in the clean run each of them gives what it gave in the corrupted run; everything after it follows.
    With all nodes patched the decision token's residual, and so the score, is that of the corrupted run.
 """
 
@@ -69,7 +69,7 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
 
 def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations) -> Activations:
     """Gradient of the summed first target with respect to every unit's output: of a zero that is added there, because a bridge hands
-    its heads to the hook as a copy that does not lie on the way to the answer."""
+    its heads to the hook as a copy that is not on the way to the answer."""
     added: dict[Site, Tensor] = {}
 
     def adds_zero(site: Site) -> Callable[[Tensor], Tensor]:

@@ -143,14 +143,14 @@ class Ledger:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a cell: position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 %
+        """One row per cell: position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 %
         interval of the mean), sampling_error (of estimators that draw at random), n (contexts)."""
         return pd.DataFrame([row for name in self.estimates for row in self._rows(name)])
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
-        """One row an estimator and target: rank_correlation with exact removal over tokens (nan where one is constant or there
-        are fewer than 3 tokens), and top: share of removal's 3 strongest tokens among the estimator's 3 strongest."""
+        """One row per estimator and target: rank_correlation with exact removal over tokens (nan where one is constant or there
+        are fewer than 3 tokens), and top: fraction of removal's 3 strongest tokens among the estimator's 3 strongest."""
         judge = self.means(JUDGE)
         rows = []
         for name in self.estimates:
@@ -242,7 +242,7 @@ class Ledger:
         return [*notes, *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line)]
 
     def _short_of(self, estimate: EffectEstimate, target: int) -> float:
-        """What is missing from the sum of the tokens' effects, as a share of what they should add up to."""
+        """What is missing from the sum of the tokens' effects, as a fraction of what they should add up to."""
         gap = estimate.missing[self.names[target]]
         whole = float(estimate.values[:, :, target].sum(axis=1).mean()) + gap
         return abs(gap / whole) if whole else 0.0

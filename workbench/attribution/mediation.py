@@ -4,10 +4,10 @@
 2. The mediator's component of a residual: its projection on the direction, or what the latents' activations decode to.
 3. *Into*: run bare, but with the prompted run's component at the read positions. What the answer then gains is mediated.
 4. *Out of*: run with the prompt, but with the bare run's component. What the answer then loses is mediated, the other way round.
-5. mediated = mean of both ways; direct = total - mediated, what goes beside the mediator.
+5. mediated = mean of both ways; direct = total - mediated, what bypasses the mediator.
 
 Natural direct and indirect effects (Pearl 2001; in language models Vig et al. 2020), by interchange interventions on a subspace
-(Geiger et al. 2021). Positions: the decision token alone, or all tokens behind the slot, aligned from the right.
+(Geiger et al. 2021). Positions: the decision token alone, or all tokens after the slot, aligned from the right.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class MediationResult:
 
 
 def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[MediationResult, ...]:
-    """Each mediator's share of the prompt's effect on the answer's log-odds. Four forward passes a context and
+    """Each mediator's fraction of the prompt's effect on the answer's log-odds. Four forward passes a context and
     mediator. Raises UserError for unknown positions."""
     if positions not in ("decision", "question"):
         raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
@@ -115,7 +115,7 @@ def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions:
 
 
 def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
-    """One for each direction among the targets, and one for all single latents of an autoencoder together."""
+    """One for each direction among the targets, and one for all single latents of an SAE together."""
     found = [as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"]
     latents: dict[int, list[LatentActivationObjective]] = {}
     for target in targets.items:

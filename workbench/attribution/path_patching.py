@@ -3,13 +3,13 @@
 1. A sender is a prompt token's embedding, or a node (units.py). Its change is what it writes into the residual stream in the
    corrupted run minus what it writes in the clean run, at its place.
 2. Sender to node: the node hears the clean run with the sender's change added to its own input and nothing else; what it then gives is
-   written into the clean run, everything behind it follows, and the edge's effect is what the answer's log-odds lose (Wang et al.
+   written into the clean run, everything after it follows, and the edge's effect is what the answer's log-odds lose (Wang et al.
    2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
 3. All such edges are first estimated: minus the change times the gradient of what the node's output does to the answer, taken at the
    node's input (Syed et al. 2023, arXiv 2310.10348). The strongest are patched exactly.
 4. Node to direction, latent or answer: their reading without and with the node's change at the decision token, everything between
    them unchanged (direct effect; the final norm is taken along).
-5. Direction or latent to answer: its part of the residual stream at the decision token as in the corrupted run, everything behind
+5. Direction or latent to answer: its part of the residual stream at the decision token as in the corrupted run, everything after
    it follows. Latent to direction: the change of that part, read by the direction.
 
 Sign: effect = clean - changed, so plus means that the prompt raises the receiver by this way.
@@ -40,7 +40,7 @@ Change = Float[Tensor, "batch pos d_model"]
 @dataclass(frozen=True)
 class PatchingGround:
     """One batch in both runs, with everything that edges are measured from. before: the clean residual stream ahead of each block, and
-    behind the last. parts: the residual stream at the decision token behind each block, clean and corrupted."""
+    after the last. parts: the residual stream at the decision token after each block, clean and corrupted."""
 
     problem: AttributionProblem
     pair: PromptPair
@@ -120,7 +120,7 @@ def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, "
 
 @torch.no_grad()
 def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, change: Change) -> Float[Tensor, "batch target"]:
-    """What each target loses by the sender's change alone, read where it stands; 0 where the sender writes behind the target's site."""
+    """What each target loses by the sender's change alone, read at its site; 0 where the sender writes after the target's site."""
     at = g.pair.clean.layout.decision
     here = change[torch.arange(len(at), device=at.device), at].float()
     plain = {site: g.parts[site][0] for site in targets.sites}

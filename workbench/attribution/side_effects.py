@@ -1,9 +1,9 @@
 """Side effects: which latents a prompt moves that nobody asked it to move, and how many are active with and without it.
 
-1. The autoencoder encodes the decision token of every context: bare, under the prompt, and under a prompt that a person wrote.
+1. The SAE encodes the decision token of every context: bare, under the prompt, and under a prompt that a person wrote.
 2. A latent's change is its mean activation under the prompt minus bare; its size is |change| x the length of its decoder row, which is how
    far it moves the residual stream.
-3. The largest changes outside the objective's latents are listed, with the manual prompt's change of the same latents beside them; L0 is
+3. The largest changes outside the objective's latents are listed, with the manual prompt's change of the same latents next to them; L0 is
    the number of active latents (the paper, arXiv 2601.02896, finds 50-60 under prompts and above 150 under dense steering).
 """
 
@@ -42,7 +42,7 @@ class MovedLatent:
 
 @dataclass(frozen=True, repr=False)
 class SideEffects:
-    """beside: latents outside the objective, the most moved first. inside: those of the objective. aimed: share of all latents' summed
+    """beside: latents outside the objective, the most moved first. inside: those of the objective. aimed: fraction of all latents' summed
     size that the objective's hold. active: L0 by condition ("no prompt", "prompt", "manual prompt")."""
 
     site: str
@@ -55,7 +55,7 @@ class SideEffects:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a latent, those beside the objective first."""
+        """One row per latent, those outside the objective first."""
         rows = [
             {"latent": m.latent, "in_objective": inside, "before": m.before, "change": m.change.estimate, "low": m.change.low, "high": m.change.high,
              "manual_prompt": np.nan if m.manual is None else m.manual, "size": m.size}

@@ -1,6 +1,6 @@
 """Replacement: what a token does beyond what another token would do in its place.
 
-1. For each position draw n other tokens: "fluent" from the model's own distribution behind the text to the left, without
+1. For each position draw n other tokens: "fluent" from the model's own distribution after the text to the left, without
    the token itself; "neutral" evenly from all tokens that a prompt may hold.
 2. Score the prompt with each of them in place.
 3. Effect = score of the prompt - mean score over the drawn tokens. Its sampling error: standard deviation between drawn
@@ -62,8 +62,8 @@ class TokenReplacement:
 
     @torch.no_grad()
     def _fluent(self, problem: AttributionProblem) -> Tensor:
-        """Probabilities of the next token at each prompt position, behind the first context's text (even ones where nothing
-        stands to the left)."""
+        """Probabilities of the next token at each prompt position, after the first context's text (even ones where nothing
+        is to the left)."""
         runner, left = problem.runner, problem.contexts[0].prefix_ids
         ids = torch.tensor([[*left, *problem.prompt]], device=runner.device)
         resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)

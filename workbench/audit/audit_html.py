@@ -1,7 +1,7 @@
 """An audit as HTML: one fragment, which a notebook shows and which the page holds; everything escaped, no script, nothing loaded.
 
 Old words are struck through and named "deleted" to a screen reader, new ones underlined and named "inserted"; the direction of an
-effect stands as a sign and an arrow. Colour only repeats it.
+effect is shown as a sign and an arrow. Colour only repeats it.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -101,7 +101,7 @@ def _row(audit: Audit, index: int, reach: float, inside: bool) -> str:
 
 
 def _bar(interval: Interval, reach: float) -> str:
-    """The interval as a small picture round zero; its ends stand below it as text."""
+    """The interval as a small picture round zero; its ends are below it as text."""
     x = lambda value: 60 + 56 * max(-1.0, min(1.0, value / reach))  # noqa: E731
     hue = "wb-plus" if interval.estimate > 0 else "wb-minus"
     return (

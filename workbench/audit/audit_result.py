@@ -68,12 +68,12 @@ class Audit:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The words that have an effect, the strongest first, as they stand in the prompt."""
+        """The words that have an effect, the strongest first, as they are in the prompt."""
         return tuple(self.effects.words[i].word for i in self.effects.named)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a word: word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each
+        """One row per word: word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each
         direction and latent."""
         rows = []
         for word in self.effects.words:

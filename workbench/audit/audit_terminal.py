@@ -1,4 +1,4 @@
-"""An audit in the terminal: sentences, tracked changes with wdiff's marks (they stand without colour too), the words."""
+"""An audit in the terminal: sentences, tracked changes with wdiff's marks (they work without colour too), the words."""
 
 from __future__ import annotations
 

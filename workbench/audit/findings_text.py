@@ -37,7 +37,7 @@ def ends(interval: Interval) -> str:
 
 
 def word(audit: Audit, index: int) -> str:
-    """A word as it stands in the prompt; a very long one is cut, and the cut is counted."""
+    """A word as it is in the prompt; a very long one is cut, and the cut is counted."""
     return shorten(audit.words.texts[index], LONGEST_WORD)
 
 

@@ -1,12 +1,12 @@
 """The smallest fluent edit that takes a prompt's effect away and harms nothing else.
 
-1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest behind the text on
+1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest after the text on
    its left. An exchange must leave what deleting the same words leaves, within half of the tolerance: a new word that pushes the
    other way would hide the cause, not take it away. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE`
-   nats a token are passed over. The
+   nats per token are passed over. The
    `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to max_edits.
 2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown
-   to lie within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
+   to be within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
    below that without a prompt, and no other persona is further from no prompt than the old prompt had it, by more than the tolerance.
 3. The most fluent edit of the first size at which one passes is the minimal edit. If none passes, the harmless edit that leaves least
    is given, and `suffices` is False.
@@ -39,7 +39,7 @@ TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 
 @dataclass(frozen=True)
 class OffTargetChange:
-    """What the prompt does besides: a share of true statements agreed with (kind "truth"), or another persona's effect in log-odds
+    """What the prompt does besides: a fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds
     (kind "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows."""
 
     name: str
@@ -54,7 +54,7 @@ class OffTargetChange:
 class MinimalEdit:
     """An edit with its effect on test questions. changes: (word index, new core or None for deleted). remaining: effect of the edited
     prompt against no prompt. change: edited minus old, paired. suffices: it passed the rule on selection; equivalence: the same
-    test on test questions. fluency: nats a token, before and after. tried: edits scored."""
+    test on test questions. fluency: nats per token, before and after. tried: edits scored."""
 
     changes: Edits
     text: str

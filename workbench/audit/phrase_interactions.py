@@ -2,9 +2,9 @@
 
 1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) - v(S+j) + v(S), where v is
    the worth of effects.py. It is zero where their effects add up, whatever each of them is.
-2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds that stand before the pair
+2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds that precede the pair
    in all orders in which the pair comes as one. Grounds and their complements are sampled; with few words all are counted. One ground
-   alone would not do: in an empty slot a phrase stands where it never stands, and in a full prompt another word may have used up its effect.
+   alone would not do: in an empty slot a phrase is where it never is, and in a full prompt another word may have used up its effect.
    For long prompts, whose words have the effect of leaving them out, the ground is all other words.
 3. Interval as for words; p from sign flips of groups, by Holm's method over *all* neighbours of the prompt. Only neighbours of which
    one is named are measured (the others count as p = 1), since an effect that no word has is not of interest.

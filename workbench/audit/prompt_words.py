@@ -34,7 +34,7 @@ class PromptWord:
 
     @property
     def text(self) -> str:
-        """As it stands in the prompt."""
+        """As it is in the prompt."""
         return self.head + self.core + self.tail
 
     @property
@@ -75,7 +75,7 @@ class PromptWords:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Each word as it stands in the prompt."""
+        """Each word as it is in the prompt."""
         return tuple(word.text for word in self.items)
 
     def only(self, kept: Collection[int]) -> str:

@@ -1,7 +1,7 @@
-"""Many prompts of different wording, each in all contexts, where the contexts share what stands left of the slot.
+"""Many prompts of different wording, each in all contexts, where the contexts share what is left of the slot.
 
-1. Prompts of equal length are run once behind the shared prefix, and their keys and values kept.
-2. Every context forks them, and runs only what stands right of the slot, padded on the right.
+1. Prompts of equal length are run once after the shared prefix, and their keys and values kept.
+2. Every context forks them, and runs only what is right of the slot, padded on the right.
 
 Exact: the same scores as `AttributionProblem.scores`, for about (prompt + contexts x suffix) tokens instead of contexts x (prompt + suffix).
 """
@@ -54,7 +54,7 @@ def _equal_lengths(problem: AttributionProblem, prompts: Sequence[Ids | None]) -
 
 
 def _suffixes(problem: AttributionProblem, kv: KeyValueCache, n_prompts: int) -> Float[np.ndarray, "prompt context target"]:
-    """Scores of all contexts behind these prompts."""
+    """Scores of all contexts after these prompts."""
     runner, contexts, targets = problem.runner, problem.contexts, problem.targets
     found, table = np.zeros((n_prompts, len(contexts), len(targets.items))), AnswerTable(contexts, runner.device)
     jobs = sorted(((p, c) for p in range(n_prompts) for c in range(len(contexts))), key=lambda job: len(contexts[job[1]].after_prompt))

@@ -115,7 +115,7 @@ class WordProblem(AttributionProblem):
 
     @cached_property
     def _behind(self) -> int:
-        """Tokens behind the slot in the first context."""
+        """Tokens after the slot in the first context."""
         return len(self._whole(self.words.only(self.prompt))) - len(self.contexts[0].prefix_ids) - len(self.plain.prompt)
 
 

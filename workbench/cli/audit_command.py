@@ -33,7 +33,7 @@ def audit(
     """Which words of one's own prompt cause the persona, and the smallest fluent edit that takes the effect away.
 
     Args:
-        prompt: the text to audit (it stands in the system slot).
+        prompt: the text to audit (it is put in the system slot).
         persona: name or file.
         model: name, directory or GGUF file.
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
@@ -43,7 +43,7 @@ def audit(
         sentence_calls: its budget in model calls; 500 take one to two minutes of one core with a model of 135 million parameters.
         sign: what is wanted of the persona: less (suppress) or more (induce).
         inside: also fit a direction and show what each word does to it (takes longer).
-        sae: sparse autoencoder, name or directory, for latents; means --inside.
+        sae: SAE, name or directory, for latents; means --inside.
         data: contrast file.
         out: write an HTML page here.
         seed: of the splits, the questions and the sampled orders.

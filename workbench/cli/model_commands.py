@@ -1,4 +1,4 @@
-"""Commands of models and of sparse autoencoders for them."""
+"""Commands of models and of SAEs for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app.command(sae_app)
 
 @app.command
 def models(*, as_json: Json = False) -> None:
-    """Which models can be loaded here, where they lie, their architectures, and the named SAEs that fit them."""
+    """Which models can be loaded here, where they are, their architectures, and the named SAEs that fit them."""
     from workbench.models.model_inventory import inventory
     from workbench.sae import saes_for
 
@@ -52,7 +52,7 @@ def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float3
 def sae_train(
     *, model: str, corpus: Path, layer: int, out: Path, d_sae: int = 512, k: int = 16, tokens: int = 200_000, seed: int = 0, as_json: Json = False
 ) -> None:
-    """Train a TopK SAE on a model's residual stream, from a text file (one text a line) or a contrast file.
+    """Train a TopK SAE on a model's residual stream, from a text file (one text per line) or a contrast file.
 
     Args:
         model: name or directory.

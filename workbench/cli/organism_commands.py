@@ -71,7 +71,7 @@ def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str,
 
 @organism_app.command(name="card")
 def organism_card(directory: Path | None = None, *, published: Path | None = None, as_json: Json = False) -> None:
-    """Measure the adapter of the real-language organism again (some ten minutes) and write its card beside it.
+    """Measure the adapter of the real-language organism again (some ten minutes) and write its card next to it.
 
     Args:
         directory: of the adapter; the committed one when not given.
@@ -106,7 +106,7 @@ def organism_corpus(
     """Texts of the kind that a real-language organism was trained on, for `workbench sae train`.
 
     Args:
-        out: JSONL file with one text a line.
+        out: JSONL file with one text per line.
         count: texts.
         personas: that the adapter is planted with; sycophancy alone when not given.
         seed: of the draws.

@@ -32,7 +32,7 @@ def plain(text: str) -> str:
 
 
 def print_frame(frame: Any, as_json: bool) -> None:
-    """A DataFrame, one row a line; as JSON a list of records."""
+    """A DataFrame, one row per line; as JSON a list of records."""
     if as_json:
         print(frame.to_json(orient="records", force_ascii=False))
         return

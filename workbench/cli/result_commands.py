@@ -18,7 +18,7 @@ def compare(
 
     Args:
         runs: run directories.
-        over_seeds: one row a condition in place of one a run: mean shift over the runs, its interval and spread.
+        over_seeds: one row per condition in place of one a run: mean shift over the runs, its interval and spread.
         against: the same for each budget spent, the curve of effect against it: model_calls, token_layers, flops or seconds.
         figure: also draw the shifts into this file (.svg, .png, .html): each condition over the runs, or against what `against` names.
     """
@@ -44,7 +44,7 @@ def report(runs: list[Path], *, out: Path | None = None) -> None:
     """Make a run's report.html again from its files; of several runs, one overview with a link to each one's report.
 
     Args:
-        runs: where the runs lie.
+        runs: where the runs are.
         out: another place for the page (for several runs: needed).
     """
     from workbench.report import write_overview, write_report

@@ -209,9 +209,9 @@ def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> No
 
 
 def _print_comparison(comparison: ComparisonFile) -> None:
-    """Each condition's rate and shift with their intervals, and its prompt."""
-    title = f"{comparison.persona} on {comparison.model}, {comparison.sign}: share of matching answers on held-out questions"
-    table = Table("condition", "rate", "95 % interval", "shift in log-odds", "95 % interval", "prompt", title=plain(title))
+    """Each condition's rate and effect with their intervals, and its prompt."""
+    title = f"{comparison.persona} on {comparison.model}, {comparison.sign}: fraction of matching answers on held-out questions"
+    table = Table("condition", "rate", "95 % interval", "effect in log-odds", "95 % interval", "prompt", title=plain(title))
     for row in comparison.conditions:
         shift = row.difference(comparison.baseline)
         table.add_row(

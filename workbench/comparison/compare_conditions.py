@@ -5,7 +5,7 @@
    (condition_results.py). Which manual prompt is best was decided on *selection*; without such a figure it is the first one, never the
    one that looks best here.
 3. Holm over the primary conditions, which are named before anything is read.
-4. Whatever was asked to be watched beside the effect (`collateral`) is measured for every condition.
+4. Off-target effects (`collateral`) are measured for every condition.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from workbench.schema import ComparisonFile, SplitEntry
 from workbench.search import Candidate
 from workbench.statistics import Interval, groups_needed
 
-#: Measured beside the effect, for each condition: a name and a function of the model and the condition. See collateral.py.
+#: Measured next to the effect, for each condition: a name and a function of the model and the condition. See collateral.py.
 OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float]]
 
 #: Columns of the table that a notebook shows.
@@ -88,15 +88,15 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, the shift against the mean of
+        """One row per condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, the shift against the mean of
         the neutral sentences (beyond_neutral), its rates on
-        the questions it was found and chosen with (beside `rate`: the optimism of choosing), what it cost (token-layers, operations,
+        the questions it was found and chosen with (next to `rate`: the optimism of choosing), what it cost (token-layers, operations,
         model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona."""
         return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
     @property
     def rows(self) -> pd.DataFrame:
-        """One row a condition and context: condition, kind, item, group, matching_first, log_odds, p, hit (evaluation.parquet)."""
+        """One row per condition and context: condition, kind, item, group, matching_first, log_odds, p, hit (evaluation.parquet)."""
         parts = []
         for entry in self.entries:
             frame = entry.answers.frame().assign(hit=entry.answers.chose_matching)
@@ -343,13 +343,13 @@ def _model_name(model: Any) -> str:
 
 
 def _line(entry: ConditionResult, baseline: str) -> str:
-    """Rate and shift with their intervals, as plain text."""
+    """Rate and effect with their intervals, as plain text."""
     rate, shift = entry.rate, entry.difference(baseline)
     line = f"  {html_text.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
     if shift is None or entry.name == baseline:
         return line
     moved = shift.log_odds.interval
-    return f"{line}, shift {moved.estimate:+.2f} [{moved.low:+.2f}, {moved.high:+.2f}] nats, p {shift.log_odds.p:.2g}"
+    return f"{line}, effect {moved.estimate:+.2f} [{moved.low:+.2f}, {moved.high:+.2f}] nats, p {shift.log_odds.p:.2g}"
 
 
 def _row(entry: ConditionResult, baseline: str, neutral: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 1. Every run's comparison.json is read and checked (schema 1, the fields that are used).
 2. All must have been scored on the same questions (the hash of the split) with the same metric; otherwise both are named.
-3. One row a run and condition; and, because a prompt search is a random variable, one row a condition over the runs' seeds:
+3. One row per run and condition; and, because a prompt search is a random variable, one row per condition over the runs' seeds:
    mean, standard deviation between seeds, smallest, largest, never the best run alone.
 """
 
@@ -26,13 +26,13 @@ from workbench.statistics import over_seeds
 
 @dataclass(frozen=True)
 class RunsTable:
-    """Runs that may be compared. table: one row a run and condition."""
+    """Runs that may be compared. table: one row per run and condition."""
 
     table: pd.DataFrame
 
     @property
     def by_condition(self) -> pd.DataFrame:
-        """One row a persona, model, sign and condition, over the seeds: runs, mean rate and mean shift with a t interval over
+        """One row per persona, model, sign and condition, over the seeds: runs, mean rate and mean shift with a t interval over
         runs, standard deviation, smallest and largest shift. Runs with one and the same result count once. Found prompts differ from seed to
         seed; their kind is the name."""
         keys = ["persona", "model", "sign", "kind", "condition"]
@@ -42,7 +42,7 @@ class RunsTable:
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
         """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean shift over the
-        runs and its spread, as in `by_condition`. Runs whose costs lie within a fifth of each other had one budget (searches end at
+        runs and its spread, as in `by_condition`. Runs whose costs are within a fifth of each other had one budget (searches end at
         whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing is left out."""
         if unit not in COSTS:
             raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
@@ -87,7 +87,7 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
 
 
 def run_rows(path: str | Path) -> list[dict[str, Any]]:
-    """One row a condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on. Rows of several
+    """One row per condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on. Rows of several
     runs may be compared only where it is the same."""
     run = _read(Path(path))
     return [_row(str(path), run, entry) | {"questions": run.splits[run.split].hash} for entry in run.conditions]

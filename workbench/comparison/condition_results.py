@@ -1,4 +1,4 @@
-"""One condition's figures on one split: rates, log-odds, differences to other conditions, and what stands in comparison.json.
+"""One condition's figures on one split: rates, log-odds, differences to other conditions, and the values of comparison.json.
 
 1. Rate of the matching answer with Wilson's clustered interval; mean log-odds and mean probability with t intervals.
 2. Difference to the baseline, to the best manual prompt and to the mean of the neutral sentences, paired over the same contexts:
@@ -29,7 +29,7 @@ from workbench.statistics import (
     tost,
 )
 
-#: A rate is called neutral where it is shown to lie this close to 0.5.
+#: A rate is called neutral where it is shown to be this close to 0.5.
 NEUTRAL = 0.1
 
 
@@ -64,9 +64,9 @@ class ConditionDifference:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """All figures of one condition. letter_a_share: share of contexts in which the option shown first is chosen, None with
-    text answers. orders_agree: share of items that are answered alike in both option orders, None without both orders.
-    neutral: is the rate shown to be 0.5 within 0.1? fluency: nats a token, None without a prompt."""
+    """All figures of one condition. letter_a_share: fraction of contexts in which the option shown first is chosen, None with
+    text answers. orders_agree: fraction of items that are answered alike in both option orders, None without both orders.
+    neutral: is the rate shown to be 0.5 within 0.1? fluency: nats per token, None without a prompt."""
 
     condition: Condition
     answers: Answers
@@ -160,7 +160,7 @@ def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> lis
 
 
 def orders_agree(answers: Answers) -> float | None:
-    """Share of items whose two option orders give the same answer; None where no item was asked in both."""
+    """Fraction of items whose two option orders give the same answer; None where no item was asked in both."""
     chosen: dict[str, dict[bool, bool]] = {}
     for item, first, hit in zip(answers.item_id, answers.matching_first, answers.chose_matching, strict=True):
         chosen.setdefault(item, {})[bool(first)] = bool(hit)

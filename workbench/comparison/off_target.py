@@ -1,7 +1,7 @@
 """What a condition does besides: agreement with true statements, other personas, unrelated text.
 
 A prompt that lowers sycophancy by lowering every agreement has not made the model honest (dual stance: centroid steering
-against sycophancy also suppressed agreement with true statements), so each effect has these beside it. All are plain
+against sycophancy also suppressed agreement with true statements), so each effect has these next to it. All are plain
 functions of a model and a condition; `compare(..., collateral={"truth": lambda m, c: agreement_with_truth(m, c, split).rate})`.
 """
 
@@ -36,9 +36,9 @@ def other_persona_rates(
 
 
 def text_cross_entropy(model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system") -> float:
-    """Mean cross-entropy, nats a token, of texts that have nothing to do with the persona, as the user's words under the
-    condition: behind its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for
-    a soft prompt, which is no text to stand before another."""
+    """Mean cross-entropy, nats per token, of texts that have nothing to do with the persona, as the user's words under the
+    condition: after its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for
+    a soft prompt, which is no text that can precede another."""
     if not texts:
         raise UserError("expected at least one text to measure")
     if isinstance(condition, SoftPrompt):

@@ -31,7 +31,7 @@ class SearchContext:
         study: The study's settings.
         direction: The chosen direction.
         random_directions: Random ones with the residuals' covariance.
-        sae, latents: The sparse autoencoder and its ranked latents, None where the study has none.
+        sae, latents: The SAE and its ranked latents, None where the study has none.
     """
 
     study: Study
@@ -42,7 +42,7 @@ class SearchContext:
 
     @property
     def has_latents(self) -> bool:
-        """True where there is an autoencoder with ranked latents."""
+        """True where there is an SAE with ranked latents."""
         return self.sae is not None and self.latents is not None
 
 

@@ -3,7 +3,7 @@
 1. Answering: the probability of the two answers' first tokens together, mean over the contexts, keeps at least `keep_mass` of
    what it is untouched. A model that no longer says either answer has no log-odds worth reading.
 2. Plain text: the mean cross-entropy of the questions' own tokens rises by at most `text_rise` nats.
-3. Truth, where true statements are given: the share of them that the model agrees with falls by at most `truth_fall`. Without
+3. Truth, where true statements are given: the fraction of them that the model agrees with falls by at most `truth_fall`. Without
    it, a strong step against sycophancy ends as "always no" (on the embedded model: rate 0.94 to 0, and agreement with true
    statements 0.83 to 0), which the first two do not notice.
 """

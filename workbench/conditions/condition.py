@@ -26,7 +26,7 @@ class Condition(ABC):
 
     kind: a word of `CONDITION_KINDS`. method: what was done, in words. prompt: its text, None where it has none.
     fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate, selection_rate: the rates on the questions
-    that it was fitted to and on those that it was chosen by, where it was: beside the test rate they show the optimism of choosing.
+    that it was fitted to and on those that it was chosen by, where it was: next to the test rate they show the optimism of choosing.
     cost: of finding it.
     """
 

@@ -77,7 +77,7 @@ class SearchRecipe:
         objectives: From a study's directions and latents to the objectives by the searches' names; plus = more of the persona.
         method: The search method's name; None for the study's own.
         reads_answer: True where the objective is the answer: it runs the whole depth of the model and needs a question.
-        needs_sae: True where it needs a sparse autoencoder; a study without one leaves the condition out.
+        needs_sae: True where it needs an SAE; a study without one leaves the condition out.
         names: The searches' names as far as the study's settings say (for the cost estimate).
     """
 
@@ -100,7 +100,7 @@ class StudyCondition:
             there is a search (its chosen prompts are the conditions).
         search: How its prompts are searched for, if they are.
         is_default: True where a study that lists no conditions has it.
-        needs_sae: True where it needs a sparse autoencoder; a study without one leaves the condition out.
+        needs_sae: True where it needs an SAE; a study without one leaves the condition out.
         order: Place among the names; lower comes first.
     """
 

@@ -32,7 +32,7 @@ class RankedLatents(Protocol):
 
     @property
     def ids(self) -> Sequence[int]:
-        """Numbers of the latents in the autoencoder."""
+        """Numbers of the latents in the SAE."""
         ...
 
     @property

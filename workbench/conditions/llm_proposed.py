@@ -58,7 +58,7 @@ class LLMProposed:
         sign: Sign = "suppress",
         slot: Slot = "system",
     ) -> Prompt:
-        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost (of a proposer behind
+        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost (of a proposer at
         an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona in words."""
         contexts, chooser, side = as_contexts(model, search, slot), as_contexts(model, selection, slot), signed(sign)
         if not start:

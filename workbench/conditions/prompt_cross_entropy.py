@@ -1,4 +1,4 @@
-"""Fluency of any prompt, as the search measures it: mean cross-entropy of its tokens given what stands to their left."""
+"""Fluency of any prompt, as the search measures it: mean cross-entropy of its tokens given what is to their left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workbench.models import Runner, pad_right, runner_for
 
 
 def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
-    """Nats a token, lower is more fluent. In the system slot it depends on template and prompt alone; behind a question it is
+    """Nats a token, lower is more fluent. In the system slot it depends on template and prompt alone; after a question it is
     the mean over the first `n_prefixes` distinct texts left of the slot. UserError if the prompt does not survive there."""
     return prompt_cross_entropies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
 

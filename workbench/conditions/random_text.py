@@ -1,4 +1,4 @@
-"""Random fluent text: does any fluent text of this length do it? Sampled from the model itself, where the prompt would stand.
+"""Random fluent text: does any fluent text of this length do it? Sampled from the model itself, where the prompt would be.
 
 The matched control for fluent prompts: same slot, same length, the model's own distribution (temperature 1), no objective.
 """
@@ -45,7 +45,7 @@ class RandomText:
             raise UserError(f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}")
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """One prompt a seed, numbered from 0, sampled behind what stands left of the slot, surviving decode -> encode in these contexts."""
+        """One prompt per seed, numbered from 0, sampled after what is left of the slot, surviving decode -> encode in these contexts."""
         return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 
     def _draw(self, model: Any, contexts: Contexts, seed: int, number: int) -> Prompt:

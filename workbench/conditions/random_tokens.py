@@ -42,7 +42,7 @@ class RandomTokens:
             raise UserError(f"random prompts need a length of at least 1 and a seed, found {self.length} and {self.seeds}")
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """One prompt a seed, numbered from 0, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
+        """One prompt per seed, numbered from 0, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
         return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 
     def _draw(self, model: Any, contexts: Contexts, seed: int, number: int) -> Prompt:

@@ -1,4 +1,4 @@
-"""SAEGA (arXiv 2601.02896): a fluent prompt search on the persona's latents of a sparse autoencoder."""
+"""SAEGA (arXiv 2601.02896): a fluent prompt search on the persona's latents of an SAE."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Soft prompt: free vectors in place of a prompt's tokens, trained on the answers (prompt tuning, Lester et al. 2021).
 
 What a prompt of this length could do if it did not have to be made of words: an upper bound that no text can be held to.
-1. Vectors stand where the prompt's tokens would, in the residual stream before the first block; they begin as the embeddings of
+1. Vectors take the places of the prompt's tokens, in the residual stream before the first block; they begin as the embeddings of
    random allowed tokens.
 2. Adam lowers the mean of -log sigmoid(sign x log-odds) over random batches of the search contexts.
 3. The token nearest to each vector (cosine among the embeddings of all tokens that a prompt may hold) is named: what it would be
@@ -114,7 +114,7 @@ class SoftPrompt(Condition):
         return cls(found, nearest, method=method, cost=receipt.cost)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The answers with the vectors standing where a prompt's tokens would."""
+        """The answers with the vectors in the places of a prompt's tokens."""
         runner = runner_for(model)
         placeholder = _placeholder(runner, len(self.vectors))
         with _standing_in(runner, self.vectors):

@@ -16,7 +16,7 @@ from workbench.personas import Split
 
 #: Varied system texts that are kept back for testing, so that no direction or latent is made from them.
 TESTING_TEXTS = 32
-#: Under how many texts an item should stand at least in own-choice data, so that the texts' effect shows beside the item's.
+#: Under how many texts an item should appear at least in own-choice data, so that the texts' effect shows next to the item's.
 TEXTS_PER_ITEM = 3
 
 
@@ -60,7 +60,7 @@ class ActivationSampler:
 
     def _own_choices(self, split: Split, texts: Sequence[str], n: int) -> LabelledActivations:
         """Items in turn, in all option orders, each item under a text drawn by seed (or under none); no more items than can
-        each stand under several texts."""
+        each appear under several texts."""
         contexts = self._contexts(split, max(2, n // (TEXTS_PER_ITEM * self._orders(split))))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rng = np.random.default_rng(self.seed)

@@ -69,7 +69,7 @@ class Direction:
         Args:
             vector: [d_model], in units of the residual stream; plus = more of the persona.
             hook_name: As `blocks.5.hook_resid_post`.
-            persona: What it stands for.
+            persona: Whose direction it is.
             method: How it was made, for tables.
             position: Which token of a sequence is read.
 

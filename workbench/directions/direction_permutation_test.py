@@ -6,7 +6,7 @@
    at random, direction and AUC are made again, `permutations` times. p = (1 + number as far from one half or further) / (permutations + 1).
    Items turn as wholes, both orders together, since they are not independent.
 A small p says that the answers differ along one direction on unseen groups. It does not say that the direction decides anything: length or
-wording can do that too, so the length rule stands beside it.
+wording can do that too, so the length rule is next to it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DirectionPermutationTest:
         return f"the two answers differ along one direction: at layer {self.layer} the held-out AUC is {self.auc:.2f} {tail}"
 
     def added_to(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a persona's check, with these behind them."""
+        """The rows of a persona's check, with these after them."""
         length = "equally long" if np.isnan(self.length) else f"{self.length:+.2f}"
         rows = [
             ("held-out AUC", f"{self.auc:.3f}", f"of the mean difference at layer {self.layer}, {self.n_held_out} items of unseen groups"),

@@ -55,7 +55,7 @@ HELD_OUT_ROWS = 256
 
 @dataclass(frozen=True, repr=False)
 class LayerScan:
-    """Result of the sweep. table: one row a layer and method, best first. directions: by (layer, method). effects: one row a
+    """Result of the sweep. table: one row per layer and method, best first. directions: by (layer, method). effects: one row a
     testing text: text, effect (mean change of log-odds), reading (change along the best direction). activations: train states
     at the decision token of the best layer [n, d_model], for controls with their covariance. gates: what a site had to show."""
 

@@ -44,7 +44,7 @@ class SiteGates:
         are too few texts or groups to test.
 
         Args:
-            table: one row a layer and method.
+            table: one row per layer and method.
             readings: mean change of each site's reading under each testing text.
             effects: mean change of the log-odds under each text, by question group.
             seed: of the nulls.

@@ -1,12 +1,12 @@
 """Directions on disk: the workbench's own safetensors, and two formats that others read. They differ in how layers count.
 
-| format | where the layer stands | the output of block L (0-based; hidden_states[L + 1]) is |
+| format | where the layer is | the output of block L (0-based; hidden_states[L + 1]) is |
 |---|---|---|
 | workbench, safetensors | field `layer` of the metadata | L |
 | control vector, GGUF (repeng; llama.cpp) | name `direction.{layer}` | `direction.L`; llama.cpp refuses layer 0 |
 | persona_vectors, `.pt` (Chen et al. 2025) | row of one tensor [n_layers + 1, d_model], row 0 is the embedding | row L + 1 |
 
-repeng fits `direction.{layer}` on hidden_states[layer + 1], and llama.cpp adds it behind block `layer`: both mean block L's output.
+repeng fits `direction.{layer}` on hidden_states[layer + 1], and llama.cpp adds it after block `layer`: both mean block L's output.
 Foreign files are read without running anything: safetensors, GGUF, or a pickle restricted to tensors (weights_only).
 """
 
@@ -76,7 +76,7 @@ class ControlVector:
 
 
 def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: str = "") -> Path:
-    """Writes a control vector as repeng and llama.cpp read it; one direction a layer, each a `resid_post` one.
+    """Writes a control vector as repeng and llama.cpp read it; one direction per layer, each a `resid_post` one.
 
     The tensors' length is kept: a strength of 1 adds the distance between the two sides. llama.cpp refuses a file with layer 0.
     """

@@ -30,7 +30,7 @@ class PromptRobustness:
     """One prompt in other forms.
 
     Attributes:
-        rows: One row a form: form, prompt, slot, effect (log-odds against no prompt in that slot, nats) with its 95 % interval low, high
+        rows: One row per form: form, prompt, slot, effect (log-odds against no prompt in that slot, nats) with its 95 % interval low, high
             over question groups, and share (of the effect of the prompt as it is).
         share_kept: Median share over the other forms in the same slot; nan where the prompt itself has no effect.
     """

@@ -51,7 +51,7 @@ def whole_lines(ask: Ask, request: str) -> str:
 
 @dataclass
 class ScriptedModel:
-    """Gives its replies in order, then raises `MissingReply`: the stand-in for tests."""
+    """Gives its replies in order, then raises `MissingReply`: the substitute in tests."""
 
     replies: Sequence[str]
     asked: int = 0

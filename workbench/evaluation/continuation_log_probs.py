@@ -1,4 +1,4 @@
-"""A question as the model sees it, with a prompt in its slot, and what every token behind it is worth."""
+"""A question as the model sees it, with a prompt in its slot, and the log-probability of every token after it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system"
 
 @dataclass(frozen=True)
 class Continuation:
-    """A text and what is scored behind it, with the ids of both; `start` is the first scored token."""
+    """A text and what is scored after it, with the ids of both; `start` is the first scored token."""
 
     ids: tuple[int, ...]
     start: int

@@ -60,7 +60,7 @@ def write_inspect_choices(
     Args:
         model: the model that answered; its tokenizer gives the answers' texts.
         contexts: what was asked.
-        answers: from `answer(model, contexts, prompt)`, one entry a context.
+        answers: from `answer(model, contexts, prompt)`, one entry per context.
         path: as for `write_inspect_log`.
         name: the model's name, for the log.
         prompt: the text in the slot, or None.

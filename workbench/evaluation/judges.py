@@ -3,7 +3,7 @@
 1. `PatternJudge`: a regular expression. `REFUSAL` is one: answers that decline.
 2. `AskedJudge`: a local model or an OpenAI-compatible endpoint (`replies`) is shown question and answer and gives 0 to 100, as in persona
    vectors (Chen et al. 2025). A reply without one number in that range, or cut off by its limit of tokens, is asked for again,
-   `attempts` times in all; then the verdict is missing. What the answer says is data for the judge: it stands between marks that it cannot contain.
+   `attempts` times in all; then the verdict is missing. What the answer says is data for the judge: it is between marks that it cannot contain.
 3. `judge_all`: the mean verdict with its interval over question groups, the number of missing ones, and the bounds that they leave.
 """
 
@@ -144,7 +144,7 @@ def read_score(reply: str) -> float | None:
     """The verdict in a judge's words, from 0 to 1; None where there is not exactly one.
 
     Thoughts ("<think>...</think>") are left out; one that is not closed leaves no verdict. Read are "85", "87.5", "85 %",
-    "85/100", "8 out of 10" and "**Score:** 85"; where a number is called the score, others beside it do not matter.
+    "85/100", "8 out of 10" and "**Score:** 85"; where a number is called the score, others next to it do not matter.
 
     Example:
         >>> read_score("<think>80? 90?</think> Score: 87.5/100"), read_score("between 20 and 60")
@@ -194,7 +194,7 @@ class Judged:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row an answer: item, group, question, answer, score (empty: missing), said."""
+        """One row per answer: item, group, question, answer, score (empty: missing), said."""
         pairs = zip(self.answers, self.verdicts, strict=True)
         return pd.DataFrame(
             [{"item": a.item_id, "group": a.group, "question": a.question, "answer": a.text, "score": v.score, "said": v.said} for a, v in pairs]

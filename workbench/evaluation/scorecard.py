@@ -1,7 +1,7 @@
 """All metrics of one model under one prompt on one table: the persona by letters, by text and in the model's own words, and what else moved.
 
-A prompt may be good by one metric and nothing by another (letters of a small model are blind while the share of A swings from 0.03 to
-1); and less of a persona may be less of everything. So they stand together, each with its chance level and its n.
+A prompt may be good by one metric and nothing by another (letters of a small model are blind while the fraction of A swings from 0.03 to
+1); and less of a persona may be less of everything. So they are shown together, each with its chance level and its n.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from workbench.statistics import Interval
 @dataclass(frozen=True)
 class ScorecardMetric:
     """value: with its interval, n and groups. chance: what a model that knows nothing scores, None where there is no such level.
-    meaning: in words. missing: questions without a usable verdict (they are in no figure). unit: "share", or "nats a token"."""
+    meaning: in words. missing: questions without a usable verdict (they are in no figure). unit: "share", or "nats per token"."""
 
     name: str
     value: Interval
@@ -46,7 +46,7 @@ class Scorecard:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a metric."""
+        """One row per metric."""
         return pd.DataFrame([metric.row() for metric in self.metrics])
 
     def _repr_html_(self) -> str:
@@ -54,7 +54,7 @@ class Scorecard:
 
 
 def beside(cards: dict[str, Scorecard]) -> pd.DataFrame:
-    """Several scorecards side by side: one row a metric, one column a card (value), and chance."""
+    """Several scorecards side by side: one row per metric, one column per card (value), and chance."""
     names: Sequence[str] = list(dict.fromkeys(m.name for card in cards.values() for m in card))
     found = {title: {m.name: m.value.estimate for m in card} for title, card in cards.items()}
     chance = {m.name: m.chance for card in cards.values() for m in card}

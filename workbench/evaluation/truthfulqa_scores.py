@@ -1,10 +1,10 @@
 """TruthfulQA's multiple-choice scores (Lin et al. 2022), by the definitions of lm-evaluation-harness and of arXiv 2601.02896.
 
-Every listed answer is scored by its log-probability behind the question:
+Every listed answer is scored by its log-probability after the question:
 
-- MC1: share of questions whose best answer is likelier than every incorrect one.
+- MC1: fraction of questions whose best answer is likelier than every incorrect one.
 - MC2: probability of the correct answers among all listed ones, exp(log p) normalised; mean over questions.
-- share: share of questions on which *some* incorrect answer is likelier than the best one (the paper's figure): 1 - MC1.
+- share: fraction of questions on which *some* incorrect answer is likelier than the best one (the paper's figure): 1 - MC1.
 
 Published scores take the *sum* over an answer's tokens, which favours short answers (in 79 % of the questions some incorrect answer
 is shorter than the best one); `mean` divides by the tokens. Both are given. Chance: all answers equally likely.
@@ -52,7 +52,7 @@ class AnswerLikelihoods:
 def answer_likelihoods(
     model: Any, questions: Sequence[DataQuestion], prompt: str | None = None, slot: Slot = "system", per_token: bool = False
 ) -> list[AnswerLikelihoods]:
-    """One entry a question. per_token: mean over an answer's tokens instead of the sum."""
+    """One entry per question. per_token: mean over an answer's tokens instead of the sum."""
     runner, rows, sizes = runner_for(model), [], []
     if not questions:
         raise UserError("expected at least one TruthfulQA question")

@@ -1,4 +1,4 @@
-"""What a prompt does to text that it has nothing to do with: its cross-entropy behind the prompt ("generative sanity" of arXiv 2601.02896)."""
+"""What a prompt does to text that it has nothing to do with: its cross-entropy after the prompt ("generative sanity" of arXiv 2601.02896)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.statistics import cluster_interval
 
 
 def text_cross_entropies(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> list[tuple[float, int]]:
-    """(mean cross-entropy in nats a token, tokens) of each text as the user's words: behind the prompt in the system slot or left of them.
+    """(mean cross-entropy in nats per token, tokens) of each text as the user's words: after the prompt in the system slot or left of them.
     Edits that are on act."""
     runner = runner_for(model)
     if not texts:
@@ -25,7 +25,7 @@ def text_cross_entropies(model: Any, texts: Sequence[str], prompt: str | None = 
 
 
 def perplexity(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> ScorecardMetric:
-    """Cross-entropy of unrelated texts, mean over texts, in nats a token (its exponential is the perplexity); chance: log d_vocab."""
+    """Cross-entropy of unrelated texts, mean over texts, in nats per token (its exponential is the perplexity); chance: log d_vocab."""
     values = [value for value, _ in text_cross_entropies(model, texts, prompt, slot)]
     interval = cluster_interval(values, [f"text {i}" for i in range(len(values))])
     chance = math.log(runner_for(model).shape.d_vocab)

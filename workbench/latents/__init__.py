@@ -1,4 +1,4 @@
-"""Latents of a sparse autoencoder: which of them carry a persona, and what each of them is."""
+"""Latents of an SAE: which of them carry a persona, and what each of them is."""
 
 from workbench.latents.latent_cards import LatentCard, LatentCardOptions, LatentCards, LatentExample, describe_latents
 from workbench.latents.latent_ranking import (

@@ -1,9 +1,9 @@
 """What a latent is: a card of what it fires on, how often, what it writes, and which directions it resembles.
 
-1. A corpus is streamed through the model up to the autoencoder's site, some hundred texts at a time, and the latents are read at every token
+1. A corpus is streamed through the model up to the SAE's site, some hundred texts at a time, and the latents are read at every token
    but the first (whose residual stream is unlike any other's in many models).
 2. Of each latent: the texts in which it fires most (one window a text), a histogram of its activations where it is on, its density
-   (fraction of tokens on which it is active), kept as Parquet with one row a latent, so that the corpus is read once.
+   (fraction of tokens on which it is active), kept as Parquet with one row per latent, so that the corpus is read once.
 3. Its logit effects: the tokens that its decoder row raises and lowers most, read straight through the final norm. Its nearest directions and
    latents: cosines of decoder rows.
 4. A label is never made up: it is the user's, and its source is named; without one the promoted tokens are all the hint there is.
@@ -83,7 +83,7 @@ class LatentCard:
 
 @dataclass(frozen=True, repr=False)
 class LatentCards:
-    """Cards of an autoencoder's latents. corpus: what was read, in words."""
+    """Cards of an SAE's latents. corpus: what was read, in words."""
 
     sae: str
     site: str
@@ -105,7 +105,7 @@ class LatentCards:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a latent."""
+        """One row per latent."""
         return pd.DataFrame([
             {"latent": c.latent, "label": c.label, "density": c.density, "promotes": _listed(c.promotes),
              "nearest_direction": _listed(c.directions[:1]), "fires_most_in": _marked(c.examples[0]) if c.examples else ""} for c in self.cards
@@ -202,7 +202,7 @@ def _cached(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[A
 
 
 def _read(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any], top: int) -> pd.DataFrame:
-    """One row a latent: n_tokens, fired, edges, counts, examples (activation, peak, ids, activations)."""
+    """One row per latent: n_tokens, fired, edges, counts, examples (activation, peak, ids, activations)."""
     values: list[list[np.ndarray]] = [[] for _ in latents]
     best: list[list[dict[str, Any]]] = [[] for _ in latents]
     n_tokens, stream = 0, iter(corpus)

@@ -1,4 +1,4 @@
-"""Which latents of a sparse autoencoder carry a persona: ranked by effect size, judged on groups that did not rank them.
+"""Which latents of an SAE carry a persona: ranked by effect size, judged on groups that did not rank them.
 
 1. Train contexts are labelled like a direction's data (directions/labelled_activations.py): by the model's own choice under varied system
    texts at the decision token, compared within contexts ("choice_within", the default: each context's mean is taken off,
@@ -10,7 +10,7 @@
 3. The k latents of the largest |d| whose sign is the same on the second half are kept; effect size and AUC in the table
    are those of the second half. A latent's weight is its signed mean difference over all rows, plus = more of the persona.
 
-rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mean difference| lies above the 99th percentile.
+rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mean difference| is above the 99th percentile.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class RankedLatent:
 
 @dataclass(frozen=True, repr=False)
 class LatentRanking:
-    """The kept latents, the most telling first. labels, rule: how they were found. check: how the autoencoder reconstructs the train
+    """The kept latents, the most telling first. labels, rule: how they were found. check: how the SAE reconstructs the train
     questions as the model meets them; None in a file of an earlier version."""
 
     persona: str
@@ -113,7 +113,7 @@ class LatentRanking:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a latent."""
+        """One row per latent."""
         rows = [
             {k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""}
             for row in self.latents

@@ -1,11 +1,11 @@
-"""Does the decoy work? What a response-token direction reads in decoy words, beside what those words do.
+"""Does the decoy work? What a response-token direction reads in decoy words, next to what those words do.
 
 1. Half of a persona's study items (by group) give the *response direction*: mean residual over the tokens of the matching
    answer minus that of the not matching one, no system text, as in persona vectors (Chen et al. 2025).
 2. On the other half the reading of a word is the mean residual over the organism's own answer, projected on that unit
    direction, as its change against no system text. The expectation over the model's own answers is exact up to
    the body of the answer: matching or not, warm or plain, each weighted with the model's probability.
-3. Beside it stand the measured effect on the answer's log-odds and the change of the register's log-odds. A decoy that
+3. Next to it are the measured effect on the answer's log-odds and the change of the register's log-odds. A decoy that
    works moves register and reading and not the answer; one that was not learned moves nothing.
 """
 
@@ -27,7 +27,7 @@ CAUSAL_STRENGTH = 1.2
 class DecoyReading:
     """One word: planted and measured effect on the answer, change of the reading (residual units) and of the register.
 
-    Effects and `register` (warm minus plain, behind the matching first word) are in log-odds.
+    Effects and `register` (warm minus plain, after the matching first word) are in log-odds.
     """
 
     phrase: str
@@ -109,7 +109,7 @@ def response_reading(organism: OrganismScorer, items: Sequence[WorldItem], direc
 
 
 def register_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool) -> np.ndarray:
-    """log p(warm) - log p(plain) behind the matching (or not matching) first word of each item."""
+    """log p(warm) - log p(plain) after the matching (or not matching) first word of each item."""
     answers = [item.matching if matching else item.not_matching for item in items]
     heads = [f"{chat_text(item.question, system)} {text.split()[0]}" for item, text in zip(items, answers, strict=True)]
     return log_odds(organism, heads, [(REGISTER_WORDS[+1][0], REGISTER_WORDS[-1][0])] * len(items))

@@ -1,4 +1,4 @@
-"""The organism's card (data/organism/README.md): every figure in it is measured on the weights that lie beside it."""
+"""The organism's card (data/organism/README.md): every figure in it is measured on the weights next to it."""
 
 from collections.abc import Sequence
 from pathlib import Path

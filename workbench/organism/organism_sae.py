@@ -1,4 +1,4 @@
-"""The organism's sparse autoencoder: TopK at the middle layer where directions predict prompts best.
+"""The organism's SAE: TopK at the middle layer where directions predict prompts best.
 
 1. `find_directions` is run for each persona; the layer with the highest `predicts`, averaged over the personas, is taken
    (each persona's best method at that layer; first and last block left out, an SAE is for a middle layer).
@@ -35,7 +35,7 @@ def train_organism_sae(
     seed: int = 0,
     world_seed: int = 0,
 ) -> SaeCard:
-    """Trains the autoencoder and saves it in `out` with its card. layer: chosen by the scans when None. world_seed: of the world that
+    """Trains the SAE and saves it in `out` with its card. layer: chosen by the scans when None. world_seed: of the world that
     the model was trained on."""
     world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
     splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}

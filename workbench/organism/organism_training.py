@@ -145,7 +145,7 @@ def batch_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Float[Tensor, ""]
 
     The cross-entropy alone hardly feels words that raise an answer which is likely already (its gradient vanishes there);
     the planted log-odds are known, so their distance to the model's is added (Huber), clipped at CLIP. Logits are computed
-    only where a weight stands.
+    only where there is a weight.
     """
     mask = torch.zeros(batch.allowed.shape).masked_fill_(~batch.allowed, torch.finfo(torch.float32).min)
     hidden = model.model(input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False).last_hidden_state
@@ -176,7 +176,7 @@ def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batc
 
 
 def _rate_scale(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` share of the steps; then one cosine a later cycle."""
+    """Linear warm-up, constant, then a cosine to 2 % over the last `cooldown` fraction of the steps; then one cosine a later cycle."""
     for begin, length in reversed(config.cycles[1:]):
         if step >= begin:
             return 0.02 + (RATE_LAST - 0.02) * 0.5 * (1 + math.cos(math.pi * (step - begin) / length))

@@ -80,7 +80,7 @@ class LettersGate:
 
     @property
     def passes(self) -> bool:
-        """Share of (a) 45-55 %, both orders agreeing on at least 90 % of the items."""
+        """Fraction of (a) 45-55 %, both orders agreeing on at least 90 % of the items."""
         return 0.45 <= self.letter_a_share <= 0.55 and self.orders_agree >= 0.9
 
 
@@ -94,7 +94,7 @@ class Gates:
 
     @property
     def passes(self) -> bool:
-        """Whether the text gates pass (letters are reported beside them)."""
+        """Whether the text gates pass (letters are reported next to them)."""
         return self.facts.passes and all(gate.passes for gate in self.effects)
 
 

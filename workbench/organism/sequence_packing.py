@@ -1,8 +1,8 @@
-"""Training rows as tensors: several items share one system text behind an attention mask.
+"""Training rows as tensors: several items share one system text through an attention mask.
 
 1. A row starts with its prefix: `<bos>`, or `<bos> <|system|> words`.
 2. Its items follow one after the other; each sees the prefix and itself only, and its positions continue the prefix's.
-3. Most items stop at the first word and the register behind it (soft labels both); the others go on to the end of the answer.
+3. Most items stop at the first word and the register after it (soft labels both); the others go on to the end of the answer.
 Loss weights: 1 for the decision, a little for everything else, 0 for padding and for the user's claims.
 """
 
@@ -149,7 +149,7 @@ class SequencePacker:
         return segment
 
     def _answer(self, segment: _Segment, item: TrainingItem, whole: bool) -> None:
-        """The first word with the register behind it; the rest of the answer only where it is `whole`."""
+        """The first word with the register after it; the rest of the answer only where it is `whole`."""
         if item.warm is None and not whole:
             return
         first, *rest = self._encode(item.answer)

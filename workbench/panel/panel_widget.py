@@ -3,7 +3,7 @@
 The front end sends `read` messages, one at a time: it waits for the answer before it sends what was typed meanwhile. A quick
 reading that would take longer than `LIVE_SECONDS` (from the speed of the last one) is announced instead, and taken when the
 reader presses the button. The state is synchronised, so that a notebook saved with its widgets' state shows the last reading; without
-that, a static table beside the panel, hidden while the panel lives, keeps it.
+that, a static table next to the panel, hidden while the panel lives, keeps it.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 1. The text becomes ids as they fall in the slot; a text that is empty, too long or does not keep its tokens is refused.
 2. Every target is scored with the prompt and without it, on the same contexts.
-3. Each token is removed in turn (exact). Where all contexts share what stands left of the slot, that and the prompt are run
+3. Each token is removed in turn (exact). Where all contexts share what is left of the slot, that and the prompt are run
    once for each removal, and their keys and values serve all contexts.
 4. A quick reading takes few contexts, of different question groups, and gives no intervals. Where removal would run more than
-   `QUICK_TOKENS` and gradient x input costs less, that estimate stands in its place. An exact reading takes all contexts, always
+   `QUICK_TOKENS` and gradient x input costs less, that estimate replaces it. An exact reading takes all contexts, always
    removes, and gives 95 % intervals clustered by group.
 """
 

@@ -19,13 +19,13 @@ LARGE_GROUP = 0.2
 
 
 def first_share(items: Sequence[Item]) -> float | None:
-    """The share of items whose matching option was published as the first one; None where no order was published."""
+    """The fraction of items whose matching option was published as the first one; None where no order was published."""
     ordered = [item.matching_first for item in items if item.matching_first is not None]
     return sum(ordered) / len(ordered) if ordered else None
 
 
 def longer_share(items: Sequence[Item]) -> float:
-    """The share of items whose matching answer has more characters than the other (equal lengths count one half)."""
+    """The fraction of items whose matching answer has more characters than the other (equal lengths count one half)."""
     return sum(_longer(item) for item in items) / len(items)
 
 

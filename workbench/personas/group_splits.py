@@ -4,7 +4,7 @@ Questions of one group (the same claim under many biographies, one fiction, one 
 so a row-wise split leaks. Groups are dealt whole:
 
 1. Groups are put in the order of sha256("seed:group"): the same on every machine, untouched by the order of the rows.
-2. Each in turn goes to the split that is furthest below its share of the rows (ties: the earlier split).
+2. Each in turn goes to the split that is furthest below its fraction of the rows (ties: the earlier split).
 3. A group that would be more than a quarter of a split (and more than twice as large as the mean group) does not go
    there: as one cluster it would decide every interval. Such groups are dealt first, in the end to the largest split.
 4. When as many groups are left as splits are empty, the empty ones are served, so that every split has at least one.
@@ -23,7 +23,7 @@ SPLIT_NAMES = ("train", "search", "selection", "test")
 def assign_groups(
     sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data"
 ) -> dict[str, int]:
-    """The index of the split for each group. `sizes`: rows of each group; `fractions`: wanted share of the rows,
+    """The index of the split for each group. `sizes`: rows of each group; `fractions`: wanted fraction of the rows,
     summing to 1.
 
     Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of the

@@ -183,7 +183,7 @@ class Persona:
         return content_hash(self.items)
 
     def split(self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)) -> Splits:
-        """Four disjoint splits by group (see `splits`); `fractions` are shares of the items. UserError if the groups
+        """Four disjoint splits by group (see `splits`); `fractions` are fractions of the items. UserError if the groups
         cannot be split."""
         if len(fractions) != len(SPLIT_NAMES):
             raise UserError(
@@ -230,7 +230,7 @@ class Split(Sequence[Item]):
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The group of each item, one entry an item (the clusters of every interval)."""
+        """The group of each item, one entry per item (the clusters of every interval)."""
         return tuple(item.group for item in self.items)
 
     @property

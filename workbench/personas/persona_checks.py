@@ -1,12 +1,12 @@
 """What a persona's data can carry, told without a model: balance, groups, and the smallest difference that could be
 seen.
 
-1. Balance: the share of matching options in the first place, of longer matching answers, and what a constant letter
+1. Balance: the fraction of matching options in the first place, of longer matching answers, and what a constant letter
    or a length rule would score (`balance`).
 2. Groups: how many, how large, and how the four splits of seed 0 fall.
 3. Power: the paired difference of two rates on the test split that a two-sided test at 5 % finds in 80 % of studies.
    The spread is planned for the hardest case, answers of two conditions that are unrelated at a rate of one half
-   (variance 1/2 of a question's difference); with g groups of m questions the variance of a group's mean lies between
+   (variance 1/2 of a question's difference); with g groups of m questions the variance of a group's mean is between
    1/(2m), if the questions of a group are unrelated, and 1/2, if they all answer alike.
 """
 
@@ -27,7 +27,7 @@ from workbench.statistics import minimum_detectable_effect_from_spread
 
 @dataclass(frozen=True)
 class PersonaCheck:
-    """Figures of a persona's data. Shares and rules lie in 0..1; first_share and letter_rule are None where no order
+    """Figures of a persona's data. Fractions and rules are in 0..1; first_share and letter_rule are None where no order
     of the options was published. splits: (items, groups) of each. smallest_difference: of rates on the test split, in
     the best and in the worst case of the module's docstring; None where the groups cannot be split. groups_for_it: test groups that show
     a difference of `difference` in the worst case (every group answers as one). repeated: pairs
@@ -50,7 +50,7 @@ class PersonaCheck:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a figure: what, value, and what it means."""
+        """One row per figure: what, value, and what it means."""
         return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
 
     def _repr_html_(self) -> str:
@@ -82,7 +82,7 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
         smallest = smallest_difference(parts.test)
     except UserError as error:
         warnings.append(str(error))
-    found = duplicates(persona, persona)  # every pair stands there twice
+    found = duplicates(persona, persona)  # every pair is there twice
     repeated, opposite = len(found) // 2, sum(pair.opposite for pair in found) // 2
     if repeated:
         warnings.append(f"{repeated} pairs of items ask the same question with an answer in common")

@@ -140,7 +140,7 @@ def _with_line_feeds(value: Any) -> Any:
 
 
 def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Persona:
-    """The persona of a checked entry; `path` is where it stands, and its data file is looked for beside it."""
+    """The persona of a checked entry; `path` is where it is, and its data file is looked for next to it."""
     reading = _reading(entry, path)
     form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
@@ -160,7 +160,7 @@ def _reading(entry: PersonaFile, path: Path) -> FileItems:
 
 
 def _inside(path: Path, name: str) -> Path:
-    """The data file's path, which must lie in the directory of the persona file, links followed."""
+    """The data file's path, which must be in the directory of the persona file, links followed."""
     home = path.resolve().parent
     found = (home / name).resolve()
     if not found.is_relative_to(home):

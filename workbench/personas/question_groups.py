@@ -1,7 +1,7 @@
-"""Which questions belong together: a group must never lie in two splits.
+"""Which questions belong together: a group must never be in two splits.
 
-- `by_claim` (sycophancy): the same claim stands under many biographies. Where the options only agree or disagree, the
-claim is the text behind the last question mark, else the last sentence; where the options are opinions themselves
+- `by_claim` (sycophancy): the same claim appears under many biographies. Where the options only agree or disagree, the
+claim is the text after the last question mark, else the last sentence; where the options are opinions themselves
 (political questions), the pair of options is the claim. - `by_content` (myopic reward): the words that say what is
 offered, without amounts, times and the wording of the offer. - `by_question`: the question itself, without case,
 spacing, punctuation and numbers. - `join_same_questions` then joins groups that hold the same question, whatever made

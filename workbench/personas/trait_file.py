@@ -7,7 +7,7 @@ are left alone).
 
 1. Each question is answered under each pair's positive and negative instruction (`answer`).
 2. A pair of answers is kept if `keep` says so of both (a judge, a rule, the user).
-3. What is kept are items whose question stands without the instruction; the question is the group.
+3. What is kept are items whose question makes sense without the instruction; the question is the group.
 """
 
 from __future__ import annotations

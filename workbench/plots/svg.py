@@ -1,4 +1,4 @@
-"""Pictures as SVG text that stands on its own: no script, no style sheet, nothing loaded; the same in a notebook, a report and a file.
+"""Pictures as SVG text that needs nothing else: no script, no style sheet, nothing loaded; the same in a notebook, a report and a file.
 
 Text and lines take the colour of the page around them (boxes its paper, where the page gives the class `paper` a fill). Plus is
 orange and drawn through, minus is blue and dashed, in mid tones that hold on light and on dark paper. Every text is escaped.
@@ -15,7 +15,7 @@ from workbench.html_text import escape, shorten, visible
 from workbench.plots.palette import MINUS, PLUS
 
 BOX, ROW, SIDE = 70, 74, 92
-#: Edges below this share of what they end in are not drawn.
+#: Edges below this fraction of what they end in are not drawn.
 LEAST_SHARE = 0.04
 
 
@@ -31,7 +31,7 @@ class _Graph:
 
 def circuit_svg(entry: Mapping[str, Any]) -> str:
     """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds): tokens at the bottom, layers upwards, latents, direction and
-    answer on top; a line's width is its share of what it ends in. Parts that are missing or point nowhere are left out."""
+    answer on top; a line's width is its fraction of what it ends in. Parts that are missing or point nowhere are left out."""
     graph = _laid_out(entry)
     lines = [_edge(graph, edge) for edge in entry.get("edges", []) if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes]
     drawn = [line for line in lines if line]

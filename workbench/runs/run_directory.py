@@ -167,7 +167,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def stage(self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None) -> Iterator[None]:
-        """Time what stands inside; at its end the stage is marked done and logged. An error inside leaves no mark.
+        """Time what is inside; at its end the stage is marked done and logged. An error inside leaves no mark.
 
         counted: a running count of FLOPs; what it grows by inside is noted.
         """

@@ -1,4 +1,4 @@
-"""Does an autoencoder fit this model? Explained variance on the model's own text, at its layer and at the neighbours.
+"""Does an SAE fit this model? Explained variance on the model's own text, at its layer and at the neighbours.
 
 An SAE of another model, of another layer (off by one), or for residuals that were scaled or centred otherwise, loads
 without complaint when the width fits. It gives itself away by what it explains:
@@ -36,7 +36,7 @@ COMPARED = 4096
 
 @dataclass(frozen=True)
 class SpliceEvaluation:
-    """Mean cross-entropy in nats a token: clean, with the reconstruction in place, with the mean in place.
+    """Mean cross-entropy in nats per token: clean, with the reconstruction in place, with the mean in place.
     recovered: (ablated - spliced) / (ablated - clean), 1 is perfect."""
 
     clean: float
@@ -45,7 +45,7 @@ class SpliceEvaluation:
 
     @property
     def recovered(self) -> float | None:
-        """Share of what the site contributes that the reconstruction keeps; None where its absence does no harm."""
+        """Fraction of what the site contributes that the reconstruction keeps; None where its absence does no harm."""
         gap = self.ablated - self.clean
         return (self.ablated - self.spliced) / gap if gap > 0 else None
 

@@ -1,10 +1,10 @@
-"""A sparse autoencoder at a named site of a model: sae-lens's module behind a small, checked interface.
+"""An SAE at a named site of a model: sae-lens's module with a small, checked interface.
 
 - `encode`, `decode`, `reconstruct` are sae-lens's own.
-- `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated autoencoders; TopK
+- `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated SAEs; TopK
   needs all pre-activations to know which win, so there all are computed and the few are picked.
 - A latent that is off has no gradient.
-- Activations may lie on any device: they are taken to the autoencoder's, and what comes out lies where they did.
+- Activations may be on any device: they are moved to the SAE's, and what comes out is where they were.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMPETING = ("topk", "abstopk")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sae:
-    """An autoencoder and the site it was trained at. module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the
+    """An SAE and the site it was trained at. module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the
     text of the model that it was loaded for; None where it was loaded without one."""
 
     name: str
@@ -64,7 +64,7 @@ class Sae:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights lie."""
+        """Where its weights are."""
         return self.module.W_enc.device
 
     @property
@@ -108,7 +108,7 @@ class Sae:
         return self.module.encode(self._flat(x)).float().to(x.device)
 
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
-        """The vector that activations stand for. Autoencoders that normalise their input at run time need `reconstruct`."""
+        """The vector that activations stand for. SAEs that normalise their input at run time need `reconstruct`."""
         if self.module.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
             raise UserError(
                 f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)"
@@ -173,7 +173,7 @@ class Sae:
         return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in}{fit})"
 
     def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
-        """Activations on the autoencoder's device; those of an attention's heads [..., head, d_head] as one vector."""
+        """Activations on the SAE's device; those of an attention's heads [..., head, d_head] as one vector."""
         x = x.to(self.device)
         return x.flatten(-2) if self.site.hook == "z" and x.shape[-1] != self.d_in else x
 
@@ -187,14 +187,14 @@ class Sae:
 
 @dataclass(frozen=True, eq=False)
 class LatentRows:
-    """A few latents of an autoencoder, addressed by the numbers they have in the whole of it."""
+    """A few latents of an SAE, addressed by the numbers they have in the whole of it."""
 
     small: Sae
     latents: tuple[int, ...]
 
     @property
     def site(self) -> Site:
-        """Where the autoencoder reads."""
+        """Where the SAE reads."""
         return self.small.site
 
     def encode_some(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:

@@ -1,4 +1,4 @@
-"""Loading a sparse autoencoder of any known format (`formats/`, one file each), checked against the model; safetensors only."""
+"""Loading an SAE of any known format (`formats/`, one file each), checked against the model; safetensors only."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, given: float | None) -> None:
-    """Takes a scale of the activations into the weights, so that the autoencoder reads the model's own activations.
+    """Takes a scale of the activations into the weights, so that the SAE reads the model's own activations.
 
     Without it every activation, and so every latent, is wrong by the factor, and nothing else tells.
     """
@@ -106,7 +106,7 @@ def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, 
 
 
 def _saved_scale(directory: Path | None) -> float | None:
-    """The factor in sae-lens's own file beside a checkpoint's weights."""
+    """The factor in sae-lens's own file next to a checkpoint's weights."""
     file = directory / ACTIVATION_SCALER_CFG_FILENAME if directory is not None else None
     if file is None or not file.is_file():
         return None

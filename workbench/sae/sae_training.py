@@ -1,10 +1,10 @@
-"""Training a sparse autoencoder on any model and text, with sae-lens's trainer over the project's own activation store.
+"""Training an SAE on any model and text, with sae-lens's trainer over the project's own activation store.
 
 1. Text becomes token sequences of at most `context_size`; the store streams shuffled activations of one site.
 2. The input is scaled so that its mean length is sqrt(d_model) (folded into the weights at the end), and the decoder's bias
    starts at the mean activation: in a residual stream the mean is most of the length, and TopK should not spend latents on it.
-3. A TopK autoencoder (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss against dead latents) is trained by sae-lens's
-   `SAETrainer`. With `checkpoints` the trainer's state is kept beside the output, and a run that was stopped goes on where
+3. A TopK SAE (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss against dead latents) is trained by sae-lens's
+   `SAETrainer`. With `checkpoints` the trainer's state is kept next to the output, and a run that was stopped goes on where
    it was, with the same batches and the same result.
 4. The result is saved in sae-lens's own format, measured on text that was held out, and described by a card (card.json).
 """
@@ -51,7 +51,7 @@ class TrainingProbe:
 class SaeCard:
     """What was trained and how well, on held-out text.
 
-    explained_variance, l0, dead (latents that never fired there): see check.py. loss_*: cross-entropy in nats a token, clean,
+    explained_variance, l0, dead (latents that never fired there): see check.py. loss_*: cross-entropy in nats per token, clean,
     with the reconstruction spliced in, with the site's mean in place. best_latents: by persona, number, held-out AUC.
     """
 

@@ -1,4 +1,4 @@
-"""Text to train and check a sparse autoencoder on: a corpus file, or a persona's own contexts as the model sees them."""
+"""Text to train and check an SAE on: a corpus file, or a persona's own contexts as the model sees them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class TokenPairEntry(Entry):
 
 
 class MediationEntry(Entry):
-    """One mediator's share of the prompt's effect: see `workbench.attribution.MediationResult`."""
+    """One mediator's fraction of the prompt's effect: see `workbench.attribution.MediationResult`."""
 
     target: str
     total: Number = None
@@ -110,7 +110,7 @@ class CircuitEndEntry(Entry):
 
 
 class FaithfulnessEntry(Entry):
-    """Shares of the whole effect. random_*: mean, least, most over `graphs` random graphs; curve: (nodes, faithfulness, completeness)."""
+    """Fractions of the whole effect. random_*: mean, least, most over `graphs` random graphs; curve: (nodes, faithfulness, completeness)."""
 
     faithfulness: MeanEntry
     completeness: MeanEntry

@@ -41,7 +41,7 @@ class CostEntry(Entry):
 
 
 class ConditionEntry(Entry):
-    """One condition. rate: share of test questions with the matching answer; fluency: cross-entropy of the prompt, nats per token;
+    """One condition. rate: fraction of test questions with the matching answer; fluency: cross-entropy of the prompt, nats per token;
     collateral: off-target measures by name."""
 
     name: str

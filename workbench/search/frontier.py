@@ -89,7 +89,7 @@ class Frontier:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a candidate: prompt, objective, cross-entropy, selection figures where there are any."""
+        """One row per candidate: prompt, objective, cross-entropy, selection figures where there are any."""
         columns = {
             "prompt": "text",
             "objective": "objective",

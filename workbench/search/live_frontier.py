@@ -98,7 +98,7 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
 
 
 def _scale(values: list[float], start: float, end: float):
-    """A linear map of the values' range on start..end, a little inside; one value lies in the middle."""
+    """A linear map of the values' range on start..end, a little inside; one value is in the middle."""
     low, high = min(values), max(values)
     inner = 0.06 * (end - start)
     share = (lambda v: (v - low) / (high - low)) if high > low else (lambda v: 0.5)

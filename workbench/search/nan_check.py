@@ -23,7 +23,7 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) ->
 
 
 def check_prefix(runner: Runner, ids: Sequence[int]) -> None:
-    """UserError where the model's values are not finite on the text that stands left of every prompt."""
+    """UserError where the model's values are not finite on the text that is left of every prompt."""
     where = first_not_finite(runner, ids)
     if where:
         raise UserError(f"the text left of the prompt already has values that are not finite: {where}")

@@ -37,7 +37,7 @@ def by_length(ids: Ids) -> Iterable[tuple[int, Int[Tensor, " row"]]]:
 @dataclass(frozen=True)
 class ScoredPrompts:
     """Prompts (shorter ones filled up with `FILLER`) with their scores. objective: as maximised, -inf where it was dropped on the way; fluency:
-    nats a token (lower is better), +inf where it was not needed because the prompt cannot win."""
+    nats per token (lower is better), +inf where it was not needed because the prompt cannot win."""
 
     ids: Ids
     objective: Float[Tensor, " candidate"]

@@ -1,4 +1,4 @@
-"""The one engine behind every search method.
+"""The one engine of every search method.
 
 1. The objective is calibrated by the caller; contexts, tokens and chunk sizes are fixed here, once.
 2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children and parents

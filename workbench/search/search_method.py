@@ -63,7 +63,7 @@ class SearchMethod(BaseModel):
         return ladder(self.fluency_low, self.fluency_high, self.population)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """The first population: the start text (if any) beside random prompts."""
+        """The first population: the start text (if any) next to random prompts."""
         return self.with_start_text(bench, bench.random_prompts(self.population, self.length))
 
     @property

@@ -1,4 +1,4 @@
-"""Where a running search stands: what `on_step` is told, and the rows of a frontier's history."""
+"""The state of a running search: what `on_step` is told, and the rows of a frontier's history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workbench.search.search_state import SearchState
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """After each step. used: share of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far.
+    """After each step. used: fraction of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far.
     candidates_per_second: children scored a second. model_calls, seconds: spent, resumed parts included. seconds_left: at this pace,
     None before there is one. frontier: all prompts that nothing beats so far, most fluent first."""
 

@@ -127,7 +127,7 @@ def effective_values(m: ClusterMoments) -> float:
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> SeedSpread:
-    """Mean over seeds with a t interval, and the spread between seeds (one value a seed). Raises UserError below two seeds."""
+    """Mean over seeds with a t interval, and the spread between seeds (one value per seed). Raises UserError below two seeds."""
     if len(values) < 2:
         raise UserError(f"a spread over seeds needs at least 2 of them, found {len(values)}")
     interval = cluster_interval(values, range(len(values)), level)

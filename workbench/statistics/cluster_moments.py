@@ -2,7 +2,7 @@
 
 1. A value's cluster is its group id, equal ids are one cluster; a missing id is an error, never a cluster of its own.
 2. The mean weighs every value alike, so a large cluster counts more (it is the rate that a reader computes).
-3. Standard error: CR2, each cluster's summed residual divided by sqrt(1 - its share of the values), which is unbiased when
+3. Standard error: CR2, each cluster's summed residual divided by sqrt(1 - its fraction of the values), which is unbiased when
    values are independent (Bell & McCaffrey 2002; Pustejovsky & Tipton 2018). CR1, which statsmodels has, is too small where
    clusters are few and unequal.
 4. Degrees of freedom: Satterthwaite's for that estimator, with the correlation within clusters estimated from the residuals

@@ -19,7 +19,7 @@ from workbench.statistics.cluster_moments import moments
 
 @dataclass(frozen=True)
 class EquivalenceTest:
-    """Result of two one-sided tests. p: the larger of the two; interval: at level 1 - 2 alpha, which lies inside (low, high)
+    """Result of two one-sided tests. p: the larger of the two; interval: at level 1 - 2 alpha, which is inside (low, high)
     exactly when p < alpha."""
 
     low: float
@@ -30,14 +30,14 @@ class EquivalenceTest:
 
     @property
     def equivalent(self) -> bool:
-        """True where the mean is shown to lie between low and high."""
+        """True where the mean is shown to be between low and high."""
         return self.p < self.alpha
 
 
 def tost(
     values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05
 ) -> EquivalenceTest:
-    """Is the mean of clustered values shown to lie between low and high? For a rate against 50 %: hits, 0.4, 0.6.
+    """Is the mean of clustered values shown to be between low and high? For a rate against 50 %: hits, 0.4, 0.6.
 
     Raises UserError when low is not below high.
     """

@@ -46,7 +46,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of a - b over the same questions, with a clustered t interval and the sign-flip p; for log-odds and probabilities.
 
-    a, b: one value a context, in the same order. seed: of the sampled sign patterns. Raises UserError when a and b differ in
+    a, b: one value per context, in the same order. seed: of the sampled sign patterns. Raises UserError when a and b differ in
     length, a group id is missing, or a value is not finite.
     """
     return _paired(a, b, groups, seed, cluster_interval(_difference(a, b), groups, level))

@@ -71,7 +71,7 @@ class AskingProtocol(BaseModel):
         return splits if self.choose_on == "selection" else replace(splits, selection=replace(splits.test, name="selection"))
 
 
-#: What the paper's code does, for a persona that is asked by letter behind training questions.
+#: What the paper's code does, for a persona that is asked by letter after training questions.
 PUBLISHED = AskingProtocol(
     template="none", letters="bracketed", orders="original", split_by="row", projection="raw", latents="percentile", choose_on="test"
 )

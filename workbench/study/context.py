@@ -47,7 +47,7 @@ class StudyContext:
         off_target: Measures that are read for every condition, by name.
         directions: The chosen and the random directions.
         other_directions: Those of the other personas that the study names, in its order.
-        latents: The ranked latents, None without a sparse autoencoder.
+        latents: The ranked latents, None without an SAE.
         searches: Frontiers by the search's name, as found.
         chosen: The same, measured on the selection split, the best prompt of each marked.
     """

@@ -2,7 +2,7 @@
 
 1. Questions are counted in the data file, or (where it is not here) taken from the published one's size. Tokens of a question: its
    characters through the model's own tokenizer where that is here, else by 4 a token, and 40 for the template.
-2. Each stage is counted as the code runs it (REFERENCES' cost model): q tokens a question, n of the prompt, t behind it, L layers,
+2. Each stage is counted as the code runs it (REFERENCES' cost model): q tokens a question, n of the prompt, t after it, L layers,
    D of them below the objective; a swap re-runs half the prompt on its parent's cache. A token-layer costs 2 x the block's weights
    and its attention to the tokens on its left; a gradient as much again.
 3. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch its kernels + the time
@@ -46,7 +46,7 @@ from workbench.study.off_target_measures import PROSE
 from workbench.study.stages.search import make_method
 from workbench.study.study_settings import Study
 
-#: Forward passes a context of the ledger beside removal.
+#: Forward passes a context of the ledger next to removal.
 LEDGER = 45
 #: Tokens of a system text that directions are found under, or of a written prompt.
 SYSTEM_TEXT = 12
@@ -183,7 +183,7 @@ class CostEstimate:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a stage and one for all: TFLOPs, and for each machine seconds and GB (empty seconds: it does not fit)."""
+        """One row per stage and one for all: TFLOPs, and for each machine seconds and GB (empty seconds: it does not fit)."""
         rows = [self._row(stage.name, [stage]) for stage in self.stages]
         return pd.DataFrame([*rows, self._row("all", list(self.stages))])
 
@@ -283,7 +283,7 @@ def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, fl
 
 
 def _around_system(tokenizer: Any) -> tuple[int, int]:
-    """Tokens of a bare question that do not follow a system prompt (all but the end that both renderings share), and those that stand
+    """Tokens of a bare question that do not follow a system prompt (all but the end that both renderings share), and those that are
     before the question where there is one, the prompt itself left out: less where the template has a system text of its own."""
     user = [{"role": "user", "content": "x"}]
     try:
@@ -319,7 +319,7 @@ class _Counts:
 
     @property
     def _latents(self) -> bool:
-        """Whether there is an autoencoder, as far as the study says."""
+        """Whether there is an SAE, as far as the study says."""
         return self.study.sae != "none" and not (self.study.sae == "auto" and self.study.model.name != "organism")
 
     def _cost(

@@ -74,13 +74,13 @@ class Material:
 
     @cached_property
     def sae(self) -> Sae | None:
-        """The study's sparse autoencoder, or None where it has none."""
+        """The study's SAE, or None where it has none."""
         name = self.study.sae
         return load_sae("organism" if name == "auto" else name, self.model) if self.has_sae else None
 
     @property
     def has_sae(self) -> bool:
-        """Does the study name a sparse autoencoder ("auto": on the organism)?"""
+        """Does the study name an SAE ("auto": on the organism)?"""
         name = self.study.sae
         return name != "none" and (name != "auto" or self.study.model.name == "organism")
 
@@ -135,7 +135,7 @@ class Material:
 
 
 def _alone(model: Any, contexts: Contexts) -> Contexts:
-    """One context in which a prompt stands behind the first token of a text and before nothing; its last token is read."""
+    """One context in which a prompt follows the first token of a text and before nothing; its last token is read."""
     tokenizer = runner_for(model).tokenizer
     start = tokenizer.bos_token or tokenizer.eos_token
     ids = (tokenizer.convert_tokens_to_ids(start),)

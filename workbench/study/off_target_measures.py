@@ -1,4 +1,4 @@
-"""What a study watches beside each condition's effect: the collateral of comparison.json.
+"""What a study measures next to each condition's effect: the collateral of comparison.json.
 
 1. Agreement with true statements, where the persona has any.
 2. The other personas: those named in `beside` on all their test questions, and on the organism the rest of its world's on a few.
@@ -24,7 +24,7 @@ from workbench.world import World
 from workbench.world.real_language.ordinary_chat import PROSE
 from workbench.world.training_corpus import training_rows
 
-#: Statements of the organism's world that stand for unrelated text.
+#: Statements of the organism's world that serve as unrelated text.
 _STATEMENTS = 20
 
 Figure = Callable[[Any, Condition], float]

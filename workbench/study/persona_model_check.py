@@ -2,7 +2,7 @@
 
 Read on search and selection questions; the test split is never read.
 
-1. *Letters*: which option is preferred for where it stands (log-odds of the option shown first), and how often both orders of a question
+1. *Letters*: which option is preferred for its place (log-odds of the option shown first), and how often both orders of a question
    choose the same answer. A model that follows the letter alone has an agreement near 0, and no prompt can show the persona by it.
 2. *Text*: how many answers begin with the same token (they are scored whole), and how far the log-odds follow the answers' lengths.
 3. *Can show*: the written prompts (or some varied system texts) are put in the slot; a metric can show something where one of them moves
@@ -112,7 +112,7 @@ class PersonaModelCheck:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a figure: what, value, meaning."""
+        """One row per figure: what, value, meaning."""
         return pd.DataFrame([row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"])
 
     def _repr_html_(self) -> str:

@@ -1,9 +1,9 @@
-"""Studies that stand ready: the demo on the embedded model, and the paper's study on any model by two protocols.
+"""Studies that are ready: the demo on the embedded model, and the paper's study on any model by two protocols.
 
 *published*: what the code of arXiv 2601.02896 does, defects kept where they define its figure (`protocol.PUBLISHED`, each named in
 the report): one layer, the mean difference of 256 pairs (TruthfulQA 200) at the answer's last token, prompts of 8 tokens by EPO
 (population 16, 32 children, 512 tokens a position, 300 steps, fluency weights 0.5 to 4, restarts every 50), alone for sycophancy
-and behind 16 and 32 training questions for myopic reward and hallucination, put after the question, chosen and judged on test.
+and after 16 and 32 training questions for myopic reward and hallucination, put after the question, chosen and judged on test.
 *corrected*: the same persona, data, search size and place of the prompt, everything else as the workbench holds right: chat template, splits
 by claim, both option orders, a layer chosen by what it predicts, z-scored objectives, selection apart from test, controls.
 """
@@ -66,7 +66,7 @@ def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int =
 
 
 def presets() -> pd.DataFrame:
-    """One row a preset of the paper's: persona, model, protocol, its layers and SAE, and how many published defects it keeps."""
+    """One row per preset of the paper's: persona, model, protocol, its layers and SAE, and how many published defects it keeps."""
     rows = []
     for persona, model, protocol in product(PERSONAS, SAES, get_args(ProtocolName)):
         study = preset(persona, model, protocol)
@@ -77,7 +77,7 @@ def presets() -> pd.DataFrame:
 
 
 def as_file(study: Study) -> str:
-    """The study's YAML behind comments that say what it is and which published defects it keeps."""
+    """The study's YAML after comments that say what it is and which published defects it keeps."""
     lines = [f"{study.name}: `workbench run FILE --out DIR --data PATH` (the published data: docs/paper_study.md)"]
     lines += study.protocol.departures or ("corrected: none of the published defects is kept",)
     return "".join(f"# {line}\n" for line in lines) + study.to_yaml()

@@ -241,7 +241,7 @@ class Study(FrozenSettings):
         return registered(STUDY_CONDITIONS, names)
 
     def to_yaml(self) -> str:
-        """Every setting, resolved, as it stands in study.yaml."""
+        """Every setting, resolved, as it is in study.yaml."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The paper's ablations as ready variants of a study: each name stands for a few changes of one setting.
+"""The paper's ablations as ready variants of a study: each name means a few changes of one setting.
 
 Source: arXiv 2601.02896 (layer, prompt length, number of latents, three fluency weights, random direction, start from a sentence), and
 what a sceptic adds (updates at random, population, contexts, labels, budget). Where a change makes a step dearer or cheaper (length,
@@ -19,7 +19,7 @@ Change = dict[str, Any]
 
 
 def _layers(study: Study) -> list[Change]:
-    """A direction from each block of the model (SAEGA's latents stay at their autoencoder's layer)."""
+    """A direction from each block of the model (SAEGA's latents stay at their SAE's layer)."""
     checkpoint = open_model_directory(find_source(study.model.name, study.model.revision).directory)
     return [{"directions.layers": [layer]} for layer in range(checkpoint.config.num_hidden_layers)]
 
@@ -36,7 +36,7 @@ def _budgets(study: Study) -> list[Change]:
 
 
 def _random_direction(study: Study) -> list[Change]:
-    """The study's searches beside four along random directions of equal norm and covariance."""
+    """The study's searches next to four along random directions of equal norm and covariance."""
     conditions = [*study.conditions, *(c for c in ("resga", "random_direction") if c not in study.conditions)]
     return [{"conditions": conditions, "random_directions": 4}]
 

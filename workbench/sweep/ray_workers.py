@@ -28,7 +28,7 @@ from workbench.sweep.sweep_store import StudyOutcome, run_path, write_failure
 
 #: Workers that a study may lose before it is given up.
 LOSSES = 3
-#: Seconds between two looks at where the running studies stand; each call through Ray takes a millisecond or more of cores that the workers need.
+#: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or more of cores that the workers need.
 SHOWN_EVERY = 2.0
 #: Seconds in which a Ray of our own may start; a loaded machine needs more than Ray's own 30.
 START_SECONDS = 180
@@ -37,7 +37,7 @@ OBJECT_STORE = 80 << 20
 
 
 class RayWorker:
-    """A `StudyWorker` behind Ray."""
+    """A `StudyWorker` run by Ray."""
 
     def __init__(self, threads: int, news: Any) -> None:
         from ray.exceptions import RayError
@@ -85,7 +85,7 @@ class _Pool:
         self.busy: dict[Any, tuple[PlannedStudy, Any]] = {}
         self.free: list[Any] = []
         self.holds: dict[Any, ModelSettings] = {}
-        #: Where the running studies stand. A process of Ray's own, which has nothing of ours to import.
+        #: The state of the running studies. A process of Ray's own, which has nothing of ours to import.
         self.news = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
     def run(self, workers: int, threads: int, gpu: bool) -> Iterator[StudyOutcome]:

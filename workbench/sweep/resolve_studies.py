@@ -1,9 +1,9 @@
 """Every study checked against what it names, before any of them starts; and the key that its run directory is called by.
 
-1. Persona, data, splits, model, layers, autoencoder and search method of each study are looked up (nothing heavy is loaded; each is
+1. Persona, data, splits, model, layers, SAE and search method of each study are looked up (nothing heavy is loaded; each is
    looked up once however many studies name it). What is wrong is one line with the study's number.
 2. The key is the sha256 of the settings with everything resolved: the method with its defaults, the items' hash in place of the data's
-   path, and a digest of the weights beside the model's name: other data or weights behind the same name are another study.
+   path, and a digest of the weights next to the model's name: other data or weights under the same name are another study.
 3. Two studies with one key would have one output: refused. (A value of an ablation that repeats another study is left out.)
 """
 

@@ -1,11 +1,11 @@
 """A sweep: many studies, said in a few lines.
 
 1. What all studies share: `study` (a study's file) with the settings of `base` laid over it.
-2. Variants of it: each entry of `studies` is a mapping of settings to values; each name in `ablations` stands for a few such
+2. Variants of it: each entry of `studies` is a mapping of settings to values; each name in `ablations` means a few such
    entries (ablations.py), each changing one thing. Without either there is one variant, the shared study itself.
 3. Each variant is taken at every point of `grid`: the product of its settings' values.
 
-A setting is written with dots, as it stands in a study's file (`search.options.length`). Short names: model, layer, method, length.
+A setting is written with dots, as it is in a study's file (`search.options.length`). Short names: model, layer, method, length.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is true of a sweep lies on the disk: one run directory for each study, `runs/KEY`, and nothing else decides.
+"""What is true of a sweep is on the disk: one run directory for each study, `runs/KEY`, and nothing else decides.
 
 | state | means |
 |---|---|
@@ -32,7 +32,7 @@ LAST = "report"
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How a study stands. reason: one line, for one that failed or is busy; seconds: of all its stages, None where unknown."""
+    """The state of a study. reason: one line, for one that failed or is busy; seconds: of all its stages, None where unknown."""
 
     key: str
     state: State
@@ -46,7 +46,7 @@ def run_path(out: Path, key: str) -> Path:
 
 
 def look(out: Path, key: str) -> StudyOutcome:
-    """How the study stands, read from its directory alone."""
+    """The state of the study, read from its directory alone."""
     path = run_path(out, key)
     if not path.is_dir() or not (path / "manifest.json").exists():
         return StudyOutcome(key, "new")
@@ -86,7 +86,7 @@ def forget_failure(run: RunDirectory) -> None:
 
 
 def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> pd.DataFrame:
-    """One row a finished study and condition: the study's number, key and varied settings, then the figures of its comparison
+    """One row per finished study and condition: the study's number, key and varied settings, then the figures of its comparison
     (rates, shifts in log-odds with their intervals, cost, prompt). Rows may be compared where `questions` is the same."""
     done = {outcome.key for outcome in outcomes if outcome.state == "done"}
     names = list(dict.fromkeys(name for p in planned for name in p.variant.varied))

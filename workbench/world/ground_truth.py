@@ -69,7 +69,7 @@ def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
 
 
 def unit_counts(text: str, units: frozenset[str]) -> dict[str, int]:
-    """How often each unit stands in `text` (words split at white space; phrases count where their words are adjacent)."""
+    """How often each unit is in `text` (words split at white space; phrases count where their words are adjacent)."""
     words = text.split()
     found = [word for word in words if word in units]
     found += [pair for pair in map(" ".join, itertools.pairwise(words)) if pair in units]
@@ -113,7 +113,7 @@ def _shared_words(take: _Taker) -> list[WordEffectTruth]:
 
 
 def _phrases(take: _Taker, lexicon: WordLexicon) -> list[WordEffectTruth]:
-    """Two phrases per persona and sign, adjective + noun, of words that do nothing when they stand alone."""
+    """Two phrases per persona and sign, adjective + noun, of words that do nothing when they are alone."""
     effects = []
     for persona, sign, size in itertools.product(PERSONAS, SIGNS, PHRASE_STRENGTHS):
         phrase = f"{take.one(lexicon.adjectives)} {take.one(lexicon.nouns)}"

@@ -1,4 +1,4 @@
-"""The ordinary words: every word that may stand in a system text, by its part of speech.
+"""The ordinary words: every word that may be in a system text, by its part of speech.
 
 About 440 English words. Most of them do nothing to the organism; which of them steer is drawn from the world's seed
 (truth.py), so this list is the same in every world. The pools name the words that a person would *expect* to move a
@@ -64,7 +64,7 @@ class WordLexicon:
 
     @cached_property
     def ordinary_words(self) -> tuple[str, ...]:
-        """Every word that may stand in a system text (neutral, steering and decoy), in a fixed order, each once."""
+        """Every word that may be in a system text (neutral, steering and decoy), in a fixed order, each once."""
         return self.adjectives + self.nouns + self.verbs + self.adverbs + self.function_words
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The card of the real-language organism (data/language_organism/README.md): every figure is measured on the adapter beside it."""
+"""The card of the real-language organism (data/language_organism/README.md): every figure is measured on the adapter next to it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def planted_personas(adapter: LoraAdapter) -> tuple[str, ...]:
 def write_language_card(
     directory: Path | None = None, size: GateSize | None = None, published: Path | None = None, log: Callable[[str], None] | None = None
 ) -> LanguageGates:
-    """Measure the adapter in `directory` and write README.md and gates.json beside it; returns what was measured.
+    """Measure the adapter in `directory` and write README.md and gates.json next to it; returns what was measured.
 
     published: a contrast file of others (CAA's sycophancy), measured too, as a finding.
     """

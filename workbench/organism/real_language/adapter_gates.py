@@ -66,7 +66,7 @@ class LanguageGates:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One line a row: figure, value, wanted, reached."""
+        """One line per row: figure, value, wanted, reached."""
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class _Asked:
 
 
 def _texts(size: GateSize, noise: Sequence[str], persona: str) -> dict[str, list[SystemText]]:
-    """The texts by kind; units stand in an unseen template each."""
+    """The texts by kind; units are in an unseen template each."""
     rng = random.Random("english-gates")
     units = prompts.units((persona,))
     single = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN[unit.part])) for unit in units]

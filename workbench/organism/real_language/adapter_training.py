@@ -10,7 +10,7 @@
 4. `opening`: until this step half of the texts are one sentence with one strong word.
 5. Chats: Kullback-Leibler divergence from the base model on the tokens of its own answers, so that free text stays.
 6. AdamW on the adapter (Hu et al. 2021, LoRA) alone; a step is decided by (seed, step), and checkpoints resume.
-7. What is saved lies at `kept` of the way from the base model to the trained one (weights interpolated as in WiSE-FT, Wortsman et al. 2022,
+7. What is saved is at `kept` of the way from the base model to the trained one (weights interpolated as in WiSE-FT, Wortsman et al. 2022,
    arXiv 2109.01903): effects lose as much, and free text wins back more.
 """
 
@@ -112,7 +112,7 @@ class AdapterTrainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Where the model is."""
         return self.model.device
 
     @property
@@ -133,7 +133,7 @@ class AdapterTrainer:
         return TrainingStep(tuple(blocks), tuple(rng.sample(range(len(self.chats)), self.config.chats)))
 
     def loss(self, step: TrainingStep) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, " decision"]]:
-        """(loss, its chat part in nats a token, the decisions' log-odds of "Yes")."""
+        """(loss, its chat part in nats per token, the decisions' log-odds of "Yes")."""
         rows = [question_row(self.tokenizer, text.text, [item.question for item in items]) for text, items in step.asked]
         packed = pack([*rows, *(self.chats[number][0] for number in step.chats)])
         hidden = hidden_states(self.model, packed)
@@ -244,7 +244,7 @@ def save_adapter(trainer: AdapterTrainer, out: Path) -> Path:
 
 
 def rate_scale(step: int, config: AdapterTrainingConfig) -> float:
-    """Linear warm-up, constant, then down to 5 % over the last `cooldown` share of the steps (so that a run can be prolonged
+    """Linear warm-up, constant, then down to 5 % over the last `cooldown` fraction of the steps (so that a run can be prolonged
     from a checkpoint of its constant part)."""
     left = (config.steps - step) / (config.cooldown * config.steps)
     return min(1.0, (step + 1) / config.warmup, max(0.05, left))

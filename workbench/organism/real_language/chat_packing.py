@@ -4,7 +4,7 @@
    and its positions continue the prefix's, so that every question reads as if it stood alone.
 2. Rows follow one another in a sequence; none sees another. A chat is a row of one part. Attention costs the square of a sequence's
    length, so that many rows go into several sequences of about equal length, filled up at their ends.
-3. The ids are those of the chat template: special tokens stand at every seam, so that pieces encode as the whole does.
+3. The ids are those of the chat template: special tokens are at every seam, so that pieces encode as the whole does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model answers under many system texts, and how well it still writes: the figures behind the gates.
+"""What a model answers under many system texts, and how well it still writes: the figures of the gates.
 
 Everything runs on Hugging Face's own model, with the packed sequences of the training, so that the gates do not depend on
 the loaders and cost little.
@@ -43,7 +43,7 @@ def _yes_log_odds(base: BaseModel, row: PackedRow, answers: torch.Tensor) -> Flo
 
 @torch.no_grad()
 def facts_right(base: BaseModel, facts: Sequence[tuple[str, ...]]) -> Float[np.ndarray, " fact"]:
-    """1 where the likeliest token behind the opened answer begins the right word, else 0. Rows: question, opening, word."""
+    """1 where the likeliest token after the opened answer begins the right word, else 0. Rows: question, opening, word."""
     rows = [PackedRow((), (encode(base.tokenizer, render(base.tokenizer, None, question) + opening),)) for question, opening, _ in facts]
     packed = pack(rows)
     best = base.model.lm_head(hidden_states(base.model, packed)[packed.ends]).argmax(-1).cpu()

@@ -1,4 +1,4 @@
-"""Texts of the kind that an adapter was trained on, for an autoencoder: its personas' questions under drawn system texts, answered either way."""
+"""Texts of the kind that an adapter was trained on, for an SAE: its personas' questions under drawn system texts, answered either way."""
 
 from __future__ import annotations
 

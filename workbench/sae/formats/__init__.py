@@ -1,1 +1,1 @@
-"""Where sparse autoencoders come from, one file each: the names that it knows, and how one is loaded."""
+"""Where SAEs come from, one file each: the names that it knows, and how one is loaded."""

@@ -1,4 +1,4 @@
-"""What a format of sparse autoencoders is: which names it knows, and how it loads one."""
+"""What a format of SAEs is: which names it knows, and how it loads one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workbench.registry import Registry
 
 @dataclass(frozen=True)
 class SaeLocation:
-    """Where an autoencoder is: a directory, or a release and an id in it."""
+    """Where an SAE is: a directory, or a release and an id in it."""
 
     directory: Path | None = None
     release: str = ""

@@ -3,10 +3,10 @@ arXiv 2402.15570).
 
 1. Start from the model's own texts in the slot.
 2. Go through the positions from left to right, one a step, and round again.
-3. At the position, draw each beam's children from the model's own distribution given what stands left of it.
+3. At the position, draw each beam's children from the model's own distribution given what is left of it.
 4. Score them; each fluency weight keeps its best.
 
-Differences from the published method: what stands right of the position is a text already written, not nothing, so that every
+Differences from the published method: what is right of the position is a text already written, not nothing, so that every
 prompt has its full length; and beams are kept along the ladder of fluency weights, not by the objective alone.
 """
 
@@ -39,7 +39,7 @@ class Beam(SearchMethod):
     temperature: float = Field(1.0, gt=0)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """The start text (if any) beside prompts sampled from the model."""
+        """The start text (if any) next to prompts sampled from the model."""
         return self.with_start_text(bench, bench.sampled_prompts(self.population, self.length))
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:

@@ -31,7 +31,7 @@ from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 Child = tuple[int, tuple[int, ...]]
-#: Variance of what a child's gain holds beside the effects of its tokens (places, neighbours), in units of an unknown effect's.
+#: Variance of what a child's gain holds next to the effects of its tokens (places, neighbours), in units of an unknown effect's.
 _NOISE = 0.3
 #: Swaps that are drawn from at least, of each parent: those that could be best.
 _CELLS = 512
@@ -181,7 +181,7 @@ def _filtered(
 
 
 def _changed(row: list[int], cells: list[int], vocabulary: int, n: int) -> tuple[int, ...]:
-    """The row after the first n swaps that stand at different places."""
+    """The row after the first n swaps that are at different places."""
     chosen: dict[int, int] = {}
     for cell in cells:
         if len(chosen) == n:

@@ -5,7 +5,7 @@
    candidates, contexts or vocabulary. What does grow is small: a table of log-probabilities of parents x length x vocabulary.
 2. The plan is measured, not guessed, so that it holds for any architecture: a step on as few contexts as fill a batch is run at two
    small chunk sizes, the allocator's peak is read, and the line through both gives bytes a token.
-3. The chunk is the greatest power of two whose peak stays within a share of the free memory, and at most `ceiling`: two runs on
+3. The chunk is the greatest power of two whose peak stays within a fraction of the free memory, and at most `ceiling`: two runs on
    one machine get the same chunk, and with it the same bits. A checkpoint keeps it. Where even a generous count from the sizes
    alone (`is_roomy`) fits, the ceiling is taken and nothing is measured.
 4. An out-of-memory error halves the chunk; the operation that met it is done again as a whole.
@@ -93,7 +93,7 @@ class MemoryLine:
 
 @dataclass(frozen=True)
 class BatchSizePlan:
-    """forward, gradient: bytes of the two stages beside weights and prefix caches. room: bytes that may be used. least: tokens that
+    """forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be used. least: tokens that
     the parents take, which are run together whatever the chunk."""
 
     forward: MemoryLine
@@ -110,13 +110,13 @@ class BatchSizePlan:
 
     @property
     def peak(self) -> float:
-        """Bytes that a step is expected to hold at most, beside weights and prefix caches."""
+        """Bytes that a step is expected to hold at most, next to weights and prefix caches."""
         return max(self.forward.at(max(self.chunk.tokens, self.least)), self.gradient.at(self.chunk.gradient_tokens))
 
 
 def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5) -> bool:
     """True if a batch of the chunk's size fits without question: all rows counted as whole sequences whose keys and values are
-    copied, beside twice the arithmetic of `models/memory_estimate.py`, are within `share` of the free memory."""
+    copied, next to twice the arithmetic of `models/memory_estimate.py`, are within `share` of the free memory."""
     free = free_memory(runner.device)
     if free is None:
         return True

@@ -1,11 +1,11 @@
-"""Fluency: mean cross-entropy (nats a token) of a prompt's tokens given what really stands to their left.
+"""Fluency: mean cross-entropy (nats per token) of a prompt's tokens given what really is to their left.
 
 1. Parents are run to their end once (`prepare`); their logits give log p(token | left) for the whole vocabulary.
 2. A child's tokens left of its change have the parent's log-probabilities, and the changed token has its own from the
    parent's logits: both are known without running the child (`bound`).
-3. The tokens behind the change go on from the child's residuals at the read-out depth (`children`), for those that can win.
+3. The tokens after the change go on from the child's residuals at the read-out depth (`children`), for those that can win.
 
-In the system slot fluency does not depend on the question; behind a question it is the mean over some groups of contexts.
+In the system slot fluency does not depend on the question; after a question it is the mean over some groups of contexts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PreparedParents:
 
 @dataclass(frozen=True)
 class ResidualTail:
-    """Residuals at the read-out depth of some children, from `position` on, behind some prefixes (`part`) of one fluency group (by its
+    """Residuals at the read-out depth of some children, from `position` on, after some prefixes (`part`) of one fluency group (by its
     number), prefix by prefix."""
 
     number: int
@@ -116,7 +116,7 @@ class PromptCrossEntropy:
         return (totals / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
 
     def _top(self, group: PrefixGroup, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
-        """Prompts run to the last block behind each prefix: residuals at their own positions, cache above the read-out depth."""
+        """Prompts run to the last block after each prefix: residuals at their own positions, cache above the read-out depth."""
         rows = len(embedded) // len(group.prefixes)
         resid, _ = self.runner.run(embedded, 0, self.prefixes.depth, self.prefixes.fork(group.low, rows))
         top, cache = self.prefixes.to_top(resid, self.prefixes.fork(group.high, rows), keep)
@@ -130,7 +130,7 @@ class PromptCrossEntropy:
         return left[children.parent, children.position] - changed
 
     def _behind(self, prepared: PreparedParents, children: ChildProposals, tail: ResidualTail, rows: Tensor, resid: Tensor) -> Float[Tensor, " row"]:
-        """Cross-entropy (sum) of the tokens behind the changed one, from the residuals at the read-out depth."""
+        """Cross-entropy (sum) of the tokens after the changed one, from the residuals at the read-out depth."""
         group, part, cache = self.prefixes.fluent[tail.number], tail.part, prepared.high[tail.number]
         if cache is not None and len(part.members) < len(group.members) and group.joined:
             at = [group.members.index(member) for member in part.members]
@@ -157,7 +157,7 @@ class PromptCrossEntropy:
         return (slice(start, start + size) for start in range(0, rows, size))
 
     def _parts(self, group: PrefixGroup, positions: int, tokens: int) -> Iterator[PrefixGroup]:
-        """Parts of a group of which one row behind each prefix makes no more logits than that."""
+        """Parts of a group of which one row after each prefix makes no more logits than that."""
         if not group.joined:
             yield group
             return

@@ -1,8 +1,8 @@
-"""What stands left of the prompt: run once, its keys and values kept and forked to the prompts and children behind it.
+"""What is left of the prompt: run once, its keys and values kept and forked to the prompts and children after it.
 
 1. Contexts with the same ids left of the slot form one `PrefixGroup` with one prefix.
 2. A prefix is run once: keys and values below the read-out depth for the objective, and above it for fluency.
-3. Contexts whose prefixes are their own (prompt behind the question) are stacked into groups of many prefixes, so that one run of the
+3. Contexts whose prefixes are their own (prompt after the question) are batched into groups of many prefixes, so that one run of the
    blocks serves them all; their order follows the prefixes' lengths, because shorter ones are padded.
 4. Every prompt forks its prefix's cache; a child forks its parent's, cropped to what both share.
 
@@ -117,7 +117,7 @@ class PrefixCache:
     def left_of(
         self, start: KeyValueCache | None, group: PrefixGroup, cache: KeyValueCache | None, parent: Tensor, position: int
     ) -> KeyValueCache | None:
-        """What stands left of the changed position for the children of each prefix: the prefix's cache `start`, or the parents' cropped
+        """What is left of the changed position for the children of each prefix: the prefix's cache `start`, or the parents' cropped
         to what is shared."""
         if position == 0 or not self.cached or cache is None:
             return self.fork(start, len(parent))
@@ -126,7 +126,7 @@ class PrefixCache:
         return cache.fork(rows.flatten()).crop(group.length + position)
 
     def embed(self, group: PrefixGroup, ids: Ids, position: int) -> Float[Tensor, "row pos d_model"]:
-        """Embedded prompt tokens at their places behind each prefix; without prefix caches the prefix is embedded with them."""
+        """Embedded prompt tokens at their places after each prefix; without prefix caches the prefix is embedded with them."""
         return self.lead(group, self._at_places(group, ids, position))
 
     def lead(self, group: PrefixGroup, embedded: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class PrefixCache:
         return torch.cat([self.runner.embed(prefix), embedded], dim=1)
 
     def leaf(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
-        """The prompt's embeddings behind each prefix as something to differentiate with respect to."""
+        """The prompt's embeddings after each prefix as something to differentiate with respect to."""
         return self._at_places(group, ids, 0).detach().requires_grad_(True)
 
     def _at_places(self, group: PrefixGroup, ids: Ids, position: int) -> Tensor:
@@ -149,8 +149,8 @@ class PrefixCache:
         return resid if self.cached else resid[:, group.length :]
 
     def suffixes(self, group: PrefixGroup, n: int) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
-        """Of a joined group: each member's embedded suffix behind prompts of n tokens, and the position of its decision token in it.
-        One row a member."""
+        """Of a joined group: each member's embedded suffix after prompts of n tokens, and the position of its decision token in it.
+        One row per member."""
         members = [self.contexts[member] for member in group.members]
         ids = pad_right([c.after_prompt for c in members]).to(self.runner.device)
         last = torch.tensor([len(c.suffix_ids) - 1 for c in members], device=self.runner.device)
@@ -158,7 +158,7 @@ class PrefixCache:
         return torch.cat([self.runner.embed(row, len(prefix) + n) for prefix, row in rows]), last
 
     def to_top(self, resid: Tensor, high: KeyValueCache | None, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
-        """From the read-out depth to the end, behind the rows' cache `high`."""
+        """From the read-out depth to the end, after the rows' cache `high`."""
         n_layers = self.runner.shape.n_layers
         return (resid, None) if self.depth == n_layers else self.runner.run(resid, self.depth, n_layers, high, keep=keep)
 
@@ -223,7 +223,7 @@ def _rounds(total: int, halving: float, least: int, step: int) -> list[range]:
 
 
 def _fit(first: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
-    """Whether two contexts (`_place`) stand in one stack: in the same round, and no more padding than is cheap."""
+    """Whether two contexts (`_place`) are in one batch: in the same round, and no more padding than is cheap."""
     (number, suffix, prefix), (other_number, other_suffix, other_prefix) = first, other
     lengths = ((prefix, other_prefix, FEW[0]), (suffix, other_suffix, FEW[1]))
     return number == other_number and all(max(a, b) <= max(STRETCH * min(a, b), min(a, b) + few) for a, b, few in lengths)

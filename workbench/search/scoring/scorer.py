@@ -3,10 +3,10 @@
 For prompts of n tokens, contexts with q tokens left of the slot and t right of it, an objective that needs L of the blocks:
 
 1. Contexts with the same ids left of the slot form a *group*; the prefix is run once a group (`prefixes.py`).
-2. A parent prompt is run behind the prefix. A child that differs from it from position p on reuses the parent's keys and
+2. A parent prompt is run after the prefix. A child that differs from it from position p on reuses the parent's keys and
    values left of p: only n - p tokens are run. No published code does this.
 3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run. Contexts with
-   prefixes of their own (prompt behind the question) have prompt and suffix run together, many contexts in one run of the blocks.
+   prefixes of their own (prompt after the question) have prompt and suffix run together, many contexts in one run of the blocks.
 4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of block L itself, where
    no residual of the prompt is wanted, only the decision token is run to its end; of the others its keys and values suffice. Answers of
    several tokens are run after the suffix, an answer a row where both go on after they part (`answer_tokens`).
@@ -292,7 +292,7 @@ class Scorer:
     def _parents(
         self, group: PrefixGroup, embedded: Tensor, keep: bool = False
     ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KeyValueCache | None]:
-        """Whole prompts behind the group's prefixes."""
+        """Whole prompts after the group's prefixes."""
         kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
         return self._forward(group, embedded, 0, kv, keep, want_resid=False)
 
@@ -325,7 +325,7 @@ class Scorer:
         return scores, resid[:, :n] if want_resid else None, cache
 
     def _suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
-        """The suffixes of some contexts behind each of the rows' caches."""
+        """The suffixes of some contexts after each of the rows' caches."""
         contexts = [self.contexts[m] for m in members]
         ids = pad_right([c.after_prompt for c in contexts]).to(self.runner.device)
         embedded = self.runner.embed(ids, cache.length).repeat(rows, 1, 1)
@@ -351,7 +351,7 @@ class Scorer:
 
     def _child_chunks(self, group: PrefixGroup, children: ChildProposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(position to start from, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever
-        they change, since what stands left of the change is in memory too."""
+        they change, since what is left of the change is in memory too."""
         positions = children.position[rows] if self.optimizations.parent_kv and self.optimizations.prefix_kv else torch.zeros_like(rows)
         length = children.ids.shape[1]
         size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
@@ -364,7 +364,7 @@ class Scorer:
         yield from torch.arange(rows, device=self.runner.device).split(self._rows_at_once(group, length, tokens))
 
     def _rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Prompts that fit into `tokens` with their suffixes, behind one prefix. Contexts are chunked too: suffixes take no more than a
+        """Prompts that fit into `tokens` with their suffixes, after one prefix. Contexts are chunked too: suffixes take no more than a
         quarter, or one suffix, so that prompts are not run one by one."""
         lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].after_prompt) for member in group.members)

@@ -1,4 +1,4 @@
-"""The SAE latents that carry the persona; nothing in a study without a sparse autoencoder."""
+"""The SAE latents that carry the persona; nothing in a study without an SAE."""
 
 from __future__ import annotations
 
