@@ -27,6 +27,7 @@ from workbench.budget import Budget
 from workbench.conditions.capability_guard import true_contexts
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import make_contexts
+from workbench.evaluation import prompt_robustness
 from workbench.forced_choice import answer
 from workbench.models import load_model
 from workbench.objectives import answer_log_odds
@@ -197,9 +198,53 @@ def summary(out: Path) -> dict[str, Any]:
             row["over_neutral"] = two_level(effects, written["groups"], placebo)[0]
             for key in ("cross_entropy", "cross_entropy_by_base", "limit", "limit_by_base", "truth", "truth_without"):
                 row[key] = float(np.mean([entry[key] for entry in results]))
+            row["cpu_seconds"] = float(np.mean([entry["search_cost"]["cpu_seconds"] for entry in results if "search_cost" in entry] or [0.0]))
             row["each"] = [{"effect": float(np.mean(entry["effects"])), "prompt": entry["prompt"]} for entry in results]
             rows.append(row)
-    return {"schema": 1, "rows": rows}
+    return {"schema": 1, "rows": rows, "aims": aims(rows), "forms": [read_json(p, schema=1) for p in sorted(out.glob("*-forms.json"))]}
+
+
+def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each aim by cell (suppress: less is further), and whether it holds in as many cells as it must."""
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault(f"{row['model']} {row['persona']}", {})[row["method"]] = row
+    cells = {name: methods for name, methods in cells.items() if "sentences" in methods}
+    tests: dict[str, tuple[Any, int]] = {
+        "cross-entropy at most the written mean, both judges": (
+            lambda c: c["sentences"]["cross_entropy"] <= c["sentences"]["limit"]
+            and c["sentences"]["cross_entropy_by_base"] <= c["sentences"]["limit_by_base"], 4),
+        "mean beyond the best written sentence": (lambda c: c["sentences"]["over_written"] < 0, 4),
+        "beyond the best written sentence, interval clear of zero": (lambda c: c["sentences"]["over_written_high"] < 0, 3),
+        "mean beyond EPO": (lambda c: "epo" in c and c["sentences"]["effect"] < c["epo"]["effect"], 4),
+        "mean beyond best-of-N": (lambda c: "best_of_n" in c and c["sentences"]["effect"] < c["best_of_n"]["effect"], 4),
+        "every seed beyond EPO's mean": (
+            lambda c: "epo" in c and all(each["effect"] < c["epo"]["effect"] for each in c["sentences"]["each"]), 4),
+        "true statements within 3 points of no prompt": (
+            lambda c: abs(c["sentences"]["truth"] - c["sentences"]["truth_without"]) <= 0.03, 4),
+    }  # fmt: skip
+    found = {}
+    for aim, (test, needed) in tests.items():
+        held = {name: bool(test(methods)) for name, methods in cells.items()}
+        found[aim] = {"cells": held, "needed": needed, "reached": sum(held.values()) >= needed}
+    return found
+
+
+def measure_forms(out: Path, cells: list[int], items: int = 8) -> None:
+    """How much of the effect stays in other forms and another slot: the first seed's found sentence and the best written one."""
+    for number in cells:
+        model, persona = CELLS[number]
+        path, found = out / f"{model}-{persona}-forms.json", sorted(out.glob(f"{model}-{persona}-sentences-*.json"))
+        if path.exists() or not found:
+            continue
+        split = load_persona(f"english_{persona}").split(seed=0).test
+        fixed = read_json(out / f"{model}-{persona}-written.json", schema=1)
+        prompts = {"found": read_json(found[0], schema=1)["prompt"], "written": fixed["written"]["prompt"]}
+        entry: dict[str, Any] = {"schema": 1, "model": model, "persona": persona}
+        for origin, prompt in prompts.items():
+            result = prompt_robustness(loaded(model), split, prompt, slots=("system", "before_question"), n=items)
+            entry[origin] = {"share_kept": result.share_kept, "brittle": result.brittle, "rows": result.rows.round(4).to_dict("records")}
+        write_json(path, entry)
 
 
 def main() -> None:
@@ -211,12 +256,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["sentences", "best_of_n", "epo"])
     parser.add_argument("--cells", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--selection", type=int, default=60, help="contexts of the selection split that prompts are chosen on")
+    parser.add_argument("--forms", action="store_true", help="other forms of the found and the written sentences instead of searches")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentences"))
     parser.add_argument("--summary", type=Path, default=Path("benchmarks/latest/sentences.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.written:
+    if arguments.forms:
+        measure_forms(arguments.out, arguments.cells)
+    elif arguments.written:
         run(arguments.out, arguments.written, arguments.calls, arguments.seeds, arguments.methods, arguments.cells, arguments.selection)
     table = summary(arguments.out)
     write_json(arguments.summary, table)
@@ -224,6 +272,8 @@ def main() -> None:
         interval = f"{row['effect']:+.2f} ({row['low']:+.2f}, {row['high']:+.2f})"
         entropies = f"{row['cross_entropy']:.2f} / {row['cross_entropy_by_base']:.2f} nats"
         print(row["model"], row["persona"], row["method"], row["seeds"], interval, entropies)
+    for aim, entry in table["aims"].items():
+        print("yes" if entry["reached"] else "no", f"{sum(entry['cells'].values())} of {len(entry['cells'])} cells:", aim)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def run(arguments: list[str], monkeypatch) -> int:
     return 0
 
 
-@pytest.mark.parametrize("study", [Study(), demo_study("hallucination", "induce", 3), Study(metric="text", beside={"x: y": "hold"})])
+@pytest.mark.parametrize(
+    "study", [Study(), demo_study("hallucination", "induce", 3), demo_study("english_hallucination"), Study(metric="text", beside={"x: y": "hold"})]
+)
 def test_a_template_is_the_study_with_a_comment_on_every_setting(study: Study):
     text = study_template(study)
     assert Study.from_yaml(text) == study

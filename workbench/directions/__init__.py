@@ -5,6 +5,7 @@ from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMe
 from workbench.directions.direction_permutation_test import DirectionPermutationTest, direction_permutation_test
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.directions.layer_scan import LayerScan, LayerScanOptions, find_directions
+from workbench.directions.refit import refit_direction
 from workbench.directions.semi_supervised import semi_supervised
 from workbench.directions.vector_formats import (
     ControlVector,
@@ -32,6 +33,7 @@ __all__ = [
     "random_directions",
     "read_gguf",
     "read_persona_vectors",
+    "refit_direction",
     "register_direction_method",
     "save_directions",
     "semi_supervised",

@@ -384,7 +384,7 @@ class _Counts:
     def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[Part]:
         """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
         n, layers = method.typical_length, self.facts.shape.n_layers
-        read, likely = (method.edited + method.filled + method.joined) * n, 3 * method.children * n
+        read, likely = (method.edited + method.filled + method.joined) * n + 2 * method.near_reads, 3 * method.children * n
         written = method.written / method.write_every * n
         return [
             self._cost(read, layers / 2, n),

@@ -52,8 +52,11 @@ LAYER = 14
 
 
 def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int = 0) -> Study:
-    """The organism's study at a size that two CPU cores finish in a few minutes. Its budget is counted in steps, not in
-    seconds, so that the same seed gives the same prompts on a busy machine too."""
+    """The organism's study at a size that two CPU cores finish in a few minutes. Its budget is counted in steps or model calls, not in
+    seconds, so that the same seed gives the same prompts on a busy machine too. An `english_` persona: whole sentences on a model with
+    real vocabulary."""
+    if persona.startswith("english_"):
+        return _language_demo(persona, sign, seed)
     options = {"length": 8, "population": 6, "children": 12, "top_k": 48, "restart_every": 0, "gradient_contexts": 4}
     return Study(
         name=f"demo {persona}",
@@ -62,6 +65,26 @@ def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int =
         seed=seed,
         directions=DirectionSettings(rows=256, texts=20, contexts=16),
         search=SearchSettings(method="epo", options=options, budget=Budget(steps=24), contexts=8),
+    )
+
+
+def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
+    """The same with English on the real-language organism (extra smollm2): a search over whole sentences and its controls."""
+    return Study(
+        name=f"demo {persona}",
+        persona=persona,
+        sign=sign,
+        seed=seed,
+        model=ModelSettings(name="smollm2-personas"),
+        data=DataSettings(fractions=(0.3, 0.15, 0.15, 0.4), train_items=48, search_items=16, selection_items=12, test_items=40),
+        sae="none",
+        directions=DirectionSettings(layers=(17, 20), methods=("mean_difference", "own_choice"), rows=48, texts=8, contexts=6),
+        search=SearchSettings(method="sentences", budget=Budget(model_calls=500), contexts=4, neutral=8),
+        conditions=("constant_answer", "manual", "neutral_text", "random_tokens", "answer_objective"),
+        primary=("answer_objective",),
+        random_directions=0,
+        random_prompts=1,
+        attribution=AttributionSettings(contexts=6, circuit=0, cards=0),
     )
 
 
