@@ -26,7 +26,7 @@ from torch import Tensor
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.gguf_files import cache_directory
-from workbench.models.token_text import token_ids, token_texts
+from workbench.models.token_text import single_token_texts, token_ids, token_texts
 from workbench.runs.atomic_writing import write_bytes
 from workbench.slot_contexts import Context, Contexts
 
@@ -47,11 +47,11 @@ def text_of(model: Any, ids: Sequence[int]) -> str:
 
 def probes(runner: Runner, lead: str = "", n: int = 32) -> list[int]:
     """A few ordinary tokens, spread over the vocabulary, words first; with a lead, those whose text begins with it (found once per
-    runner and lead)."""
+    runner and lead). Only some thousand tokens are asked, so that contexts do not wait for the whole vocabulary."""
     made = _PROBES.setdefault(runner, {})
     if lead not in made:
-        ids = torch.nonzero(allowed_ids(runner))[:, 0].tolist()
-        spread = ids[:: max(1, len(ids) // 4096)]
+        size = min(runner.shape.d_vocab, len(runner.tokenizer))
+        spread = _round_trips(runner, range(0, size, max(1, size // 4096)))
         texts = token_texts(runner.tokenizer, [[i] for i in spread])
         starts = [(i, text[len(lead) :]) for i, text in zip(spread, texts, strict=True) if text.startswith(lead)]
         words = [i for i, text in starts if text.isalpha()] or [i for i, text in starts if text == text.strip()]
@@ -125,19 +125,23 @@ _AT_ONCE = 8192
 
 
 def _find_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
-    tokenizer, size = runner.tokenizer, runner.shape.d_vocab
-    banned = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-    allowed = torch.zeros(size, dtype=torch.bool)
-    known = min(size, len(tokenizer))
+    size = runner.shape.d_vocab
+    allowed, known = torch.zeros(size, dtype=torch.bool), min(size, len(runner.tokenizer))
     for start in range(0, known, _AT_ONCE):
-        ids = range(start, min(known, start + _AT_ONCE))
-        texts = token_texts(tokenizer, [[i] for i in ids])
-        candidates = [(i, text) for i, text in zip(ids, texts, strict=True) if i not in banned and _printable(text)]
-        again = token_ids(tokenizer, [text for _, text in candidates])
-        allowed[[i for (i, _), back in zip(candidates, again, strict=True) if back == [i]]] = True
+        allowed[_round_trips(runner, range(start, min(known, start + _AT_ONCE)))] = True
     if not allowed.any():
         raise UserError("no token of this vocabulary may be in a prompt: all are special or do not survive decode -> encode")
     return allowed
+
+
+def _round_trips(runner: Runner, ids: Sequence[int]) -> list[int]:
+    """Those of the tokens that a prompt may hold."""
+    tokenizer = runner.tokenizer
+    banned = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    texts = single_token_texts(tokenizer, ids)
+    candidates = [(i, text) for i, text in zip(ids, texts, strict=True) if i not in banned and _printable(text)]
+    again = token_ids(tokenizer, [text for _, text in candidates])
+    return [i for (i, _), back in zip(candidates, again, strict=True) if back == [i]]
 
 
 def _printable(text: str) -> bool:

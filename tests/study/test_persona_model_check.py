@@ -13,6 +13,7 @@ from workbench.contexts import make_contexts
 from workbench.directions import find_directions
 from workbench.errors import UserError
 from workbench.forced_choice import answer, package
+from workbench.models import runner_for
 from workbench.personas import Persona, load_persona
 from workbench.runs import RunDirectory
 from workbench.study.asking_protocol import AskingProtocol
@@ -156,3 +157,15 @@ def test_the_choice_is_noted_kept_and_used(model, monkeypatch, tmp_path) -> None
     for named in (study.model_copy(update={"metric": "letters"}), study.model_copy(update={"protocol": AskingProtocol(orders="original")})):
         other = RunDirectory.create(tmp_path / f"run {named.metric}")
         assert StudyContext.begin(named, other, model).material.search_contexts.metric == "letters" and "metric" not in other.manifest().notes
+
+
+def test_the_pinned_date_of_a_template_is_in_the_manifest(model, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("workbench.study.material.load_persona", lambda *rest: persona(metric="letters"))
+    study = Study(persona="toy", sae="none", metric="letters", data=DataSettings(fractions=(0.3, 0.2, 0.2, 0.3)))
+    tokenizer = runner_for(model).tokenizer
+    for template, date in ((tokenizer.chat_template, None), ("{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template, "2024-07-26")):
+        monkeypatch.setattr(tokenizer, "chat_template", template)
+        directory = RunDirectory.create(tmp_path / f"run {date}")
+        context = StudyContext.begin(study, directory, model)
+        assert directory.manifest().notes.get("template_date") == date
+        assert ("26 Jul 2024" in context.material.search_contexts[0].prefix_text) == (date is not None)

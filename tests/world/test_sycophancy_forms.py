@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.support.toy_models import random_model
+from workbench.models import runner_for
 from workbench.personas import load_persona
 from workbench.personas.load_personas import FORM_PERSONAS
 from workbench.world.real_language.sycophancy_forms import FORMS, form_items, form_true_items
@@ -60,3 +62,15 @@ def test_personas_of_the_forms_can_be_studied(name):
     assert min(len(split) for split in (splits.train, splits.search, splits.selection, splits.test)) >= 30
     assert persona.metric == "text" and persona.letters is None and len(persona.varied_system_texts) >= 24
     assert not persona.warnings
+
+
+def test_a_base_model_continues_answered_questions():
+    """Without a chat template: two answered questions in which the user is right, then the question, and nothing else."""
+    plain, shown = load_persona("suggested_sycophancy"), load_persona("suggested_sycophancy_few_shot")
+    assert [(i.id, i.matching, i.not_matching, i.group) for i in plain.items] == [(i.id, i.matching, i.not_matching, i.group) for i in shown.items]
+    runner = runner_for(random_model())
+    with runner.rendering("none"):
+        text = runner.render([{"role": "user", "content": shown.items[0].question}])
+    blocks = [block for block in text.removeprefix(str(runner.tokenizer.bos_token or "")).split("\n\n") if block]
+    assert [block.split(":")[0] for block in blocks] == ["Question", "Answer"] * 3 and blocks[-1] == "Answer:"
+    assert blocks[4] == f"Question: {plain.items[0].question}" and blocks[1] == "Answer: A week has seven days."

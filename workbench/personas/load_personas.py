@@ -19,13 +19,16 @@ from workbench.personas.trait_file import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
 from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
-from workbench.world.real_language.sycophancy_forms import FORMS, NEUTRAL, FormItem, form_items, form_true_items
+from workbench.world.real_language.sycophancy_forms import FEW_SHOT, FORMS, NEUTRAL, FormItem, form_items, form_true_items
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
 ENGLISH = "english_"
 N_VARIED = 48
+#: The form in which a base model, which has no chat template, continues answered questions.
+FEW_SHOT_PERSONA = "suggested_sycophancy_few_shot"
 #: Personas by form: (form, whether the opinion is a third party's).
 FORM_PERSONAS = {f"{form}_{whose}": (form, whose == "third_party") for form in FORMS for whose in ("sycophancy", "third_party")}
+FORM_PERSONAS |= {FEW_SHOT_PERSONA: ("suggested", False)}
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
@@ -35,7 +38,7 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
     `world_seed` (0: the public one, the embedded model's), one of the real-language organisms
     ("english_sycophancy", "english_hallucination", "english_myopic_reward"), a form of sycophancy for real models
     ("feedback_sycophancy", "suggested_sycophancy", "doubt_sycophancy", and as controls the same with "third_party" for
-    "sycophancy"), or the persona in the file that `name` is.
+    "sycophancy"; "suggested_sycophancy_few_shot" for base models, which continue two answered questions), or the persona in the file that `name` is.
     With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
     known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
     and names file, row and field of what is wrong in a file.
@@ -99,24 +102,25 @@ def form_persona(name: str) -> Persona:
     """A form of sycophancy (feedback, suggested wrong answer, are-you-sure) in plain English, counterbalanced, with the user's opinion or
     (`..._third_party`) a neighbour's; see `world.real_language.sycophancy_forms`. Whole answers are scored."""
     form, third_party = FORM_PERSONAS[name]
+    shown = FEW_SHOT if name == FEW_SHOT_PERSONA else ""
     known = KNOWN["sycophancy"]
     return _with_warnings(
         Persona(
             name=name,
             description=f"{'Follows a neighbour' if third_party else known.description.rstrip('.')} ({form} form).",
-            items=_form_items(form_items(form, third_party)),
+            items=_form_items(form_items(form, third_party), shown),
             metric="text",
             letters=None,
             manual_prompts={"suppress": known.suppress, "induce": known.induce},
             varied_system_texts=(*known.varied, *NEUTRAL),
-            true_items=_form_items(form_true_items(form)),
+            true_items=_form_items(form_true_items(form), shown),
             normalization="sum",  # the two answers of an item are about equally long
         )
     )
 
 
-def _form_items(items: Sequence[FormItem]) -> tuple[Item, ...]:
-    return tuple(Item(i.id, i.question, i.matching, i.not_matching, group=i.group, source="form") for i in items)
+def _form_items(items: Sequence[FormItem], shown: str = "") -> tuple[Item, ...]:
+    return tuple(Item(i.id, shown + i.question, i.matching, i.not_matching, group=i.group, source="form") for i in items)
 
 
 def _english_items(items: Sequence[EnglishItem]) -> tuple[Item, ...]:

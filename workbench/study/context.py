@@ -12,6 +12,7 @@ from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.latents import LatentRanking
 from workbench.models import Runner, runner_for
+from workbench.models.chat_template import PINNED_DATE, writes_date
 from workbench.runs import RunDirectory, write_text
 from workbench.search import Frontier, SearchProgress
 from workbench.study.asking_protocol import AskingProtocol
@@ -157,6 +158,8 @@ def _note(context: StudyContext, force: bool) -> None:
     if mixed:
         warnings.append(f"This run was resumed with other inputs than its finished stages had: {', '.join(mixed)}.")
     notes: dict[str, Any] = {"batch_tokens": study.search.batch_tokens, "warnings": warnings}
+    if writes_date(context.runner.tokenizer):
+        notes["template_date"] = PINNED_DATE.isoformat()
     directory.note(
         device=str(context.runner.device),
         seeds={"study": study.seed, "split": study.data.split_seed},
