@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import numpy as np
 
 from workbench.answer_tokens import AnswerBranch, answer_branches
 from workbench.personas import Item
+from workbench.personas.persona import counterbalanced
 
 Slot = Literal["system", "before_question", "after_question", "answer_opening"]
 Metric = Literal["letters", "text"]
@@ -151,13 +153,39 @@ class Contexts(Sequence[Context]):
         """n contexts drawn without replacement (all of them when there are fewer), in their old order."""
         if n >= len(self):
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), size=n, replace=False))
+        rng = np.random.default_rng(seed)
+        balanced = self._is_counterbalanced
+        drawn = _least_drawn(self.items, rng.permutation(len(self)))[:n] if balanced else rng.choice(len(self), size=n, replace=False)
+        chosen = np.sort(drawn)
         return replace(self, items=tuple(self.items[i] for i in chosen))
 
     def per_group(self, n_groups: int, seed: int = 0) -> Contexts:
-        """One context from each of n groups, so that few contexts still cover many groups."""
+        """One context from each of n groups, so that few contexts still cover many groups. Where answers are counterbalanced, each matching
+        answer comes about as often."""
         rng = np.random.default_rng(seed)
         names = sorted(set(self.groups))
         order = rng.permutation(len(names))[:n_groups]
         members = {names[i]: [c for c in self.items if c.item.group == names[i]] for i in order}
-        return replace(self, items=tuple(group[rng.integers(len(group))] for group in members.values()))
+        picks = [int(rng.integers(len(group))) for group in members.values()]
+        if not self._is_counterbalanced:
+            return replace(self, items=tuple(group[pick] for group, pick in zip(members.values(), picks, strict=True)))
+        drawn, chosen = Counter[str](), []
+        for group, pick in zip(members.values(), picks, strict=True):
+            turned = [*group[pick:], *group[:pick]]
+            chosen.append(min(turned, key=lambda context: drawn[context.item.matching]))
+            drawn[chosen[-1].item.matching] += 1
+        return replace(self, items=tuple(chosen))
+
+    @property
+    def _is_counterbalanced(self) -> bool:
+        return counterbalanced([context.item for context in self.items])
+
+
+def _least_drawn(items: Sequence[Context], order: Sequence[int]) -> list[int]:
+    """The order, in which the next is always the first whose matching answer was drawn least."""
+    drawn, left, found = Counter[str](), [int(i) for i in order], list[int]()
+    while left:
+        best = min(range(len(left)), key=lambda k: (drawn[items[left[k]].item.matching], k))
+        found.append(left.pop(best))
+        drawn[items[found[-1]].item.matching] += 1
+    return found

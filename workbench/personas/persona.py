@@ -286,13 +286,37 @@ def _content_line(item: Item) -> str:
 
 
 def _spread(items: Sequence[Item], seed: int) -> list[str]:
-    """Ids in a shuffled order that visits every group once before any group twice."""
-    seen: Counter[str] = Counter()
-    turns = []
+    """Ids in a shuffled order that visits every group once before any group twice. Where every group is counterbalanced, the item comes
+    next that leaves a liking for one answer the least effect, on its group and then on all that are drawn."""
+    waiting: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id)):
-        turns.append((seen[item.group], shuffle_key(seed, item.group), item.id))
-        seen[item.group] += 1
-    return [item_id for _, _, item_id in sorted(turns)]
+        waiting.setdefault(item.group, []).append(item)
+    balanced = all(map(counterbalanced, waiting.values()))
+    turns, found, own = sorted(waiting, key=lambda group: (shuffle_key(seed, group), group)), list[str](), Counter[tuple[str, str]]()
+    drawn = Counter[str]()
+    for turn in range(max(map(len, waiting.values()), default=0)):
+        for group in turns:
+            members = waiting[group]
+            if turn < len(members):
+                rest = range(turn, len(members)) if balanced else [turn]
+                best = min(rest, key=lambda k: (_tilt(own, members[k], group), _tilt(drawn, members[k]), k))
+                item = members.pop(best)
+                members.insert(turn, item)
+                own.update({(group, item.matching): 1, (group, item.not_matching): -1})
+                drawn.update({item.matching: 1, item.not_matching: -1})
+                found.append(item.id)
+    return found
+
+
+def _tilt(counts: Mapping[Any, int], item: Item, group: str | None = None) -> int:
+    """By how much an item increases what a liking for an answer does to the sum; counts: times an answer matched minus times it did not."""
+    m, n = (item.matching, item.not_matching) if group is None else ((group, item.matching), (group, item.not_matching))
+    return abs(counts[m] + 1) - abs(counts[m]) + abs(counts[n] - 1) - abs(counts[n])
+
+
+def counterbalanced(items: Sequence[Item]) -> bool:
+    """Whether every answer is the matching one as often as it is the other one, so that a liking for it cancels over the items."""
+    return bool(items) and Counter(item.matching for item in items) == Counter(item.not_matching for item in items)
 
 
 def _draw_name(item: Item) -> str:

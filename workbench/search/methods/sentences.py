@@ -33,6 +33,7 @@ from workbench.errors import UserError
 from workbench.models import Site
 from workbench.models.token_text import token_ids, token_texts
 from workbench.objectives import LatentActivationObjective, Objective, ProjectionObjective, answer_log_odds, terms_of
+from workbench.personas.persona import counterbalanced
 from workbench.search.elite_selection import first_copies
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import Ids, ScoredPrompts, as_ids, as_prompts
@@ -659,9 +660,10 @@ def _candidate_words(writer: SentenceWriter) -> CandidateWords:
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
     """n contexts, those of each matching answer in turn, so that no answer is preferred."""
-    sides: dict[int, list[Any]] = {}
+    whole = counterbalanced([context.item for context in contexts])
+    sides: dict[tuple[int, ...], list[Any]] = {}
     for context in contexts:
-        sides.setdefault(context.answers[0][0], []).append(context)
+        sides.setdefault(context.answers[0] if whole else context.answers[0][:1], []).append(context)
     turns = max(map(len, sides.values()))
     chosen = [side[i] for i in range(turns) for side in sides.values() if i < len(side)]
     return replace(contexts, items=tuple(chosen[:n]))

@@ -1,0 +1,62 @@
+"""Few items of a counterbalanced persona cancel a liking for one answer as all of them do; other personas draw as before."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.support.toy_models import random_model, toy_persona
+from workbench.contexts import make_contexts
+from workbench.personas import load_persona
+from workbench.personas.group_splits import shuffle_key
+from workbench.personas.persona import counterbalanced
+from workbench.search.methods.sentences import both_sides
+
+FORMS = ("feedback_sycophancy", "suggested_sycophancy", "doubt_sycophancy")
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_items_a_group_cancel_a_liking(name, seed):
+    """A model that likes one answer, whatever is asked, has a mean log-odds of 0 over the draw; with a random draw it has not."""
+    test = load_persona(name).split(0, (0.3, 0.15, 0.15, 0.4)).test
+    drawn = test.take(2 * test.n_groups, seed)
+    answers = sorted({item.matching for item in test.items})
+    liking = dict(zip(answers, np.random.default_rng(0).normal(size=len(answers)), strict=True))
+    by_group: dict[str, list[float]] = {}
+    for item in drawn.items:
+        by_group.setdefault(item.group, []).append(liking[item.matching] - liking[item.not_matching])
+    assert {len(values) for values in by_group.values()} == {2}
+    assert max(abs(sum(values)) for values in by_group.values()) < 1e-12
+    assert set(test.take(7, seed).items) <= set(test.take(8, seed).items)
+
+
+def test_one_item_a_group_has_each_answer_as_often():
+    test = load_persona("feedback_sycophancy").split(0, (0.3, 0.15, 0.15, 0.4)).test
+    for n in (4, 10, 24, 48):
+        counts = Counter(item.matching for item in test.take(n).items)
+        assert len(counts) == 2 and counts.most_common()[0][1] == n // 2
+        assert len({item.group for item in test.take(n).items}) == min(n, 24)
+
+
+def test_contexts_are_drawn_alike():
+    model = random_model()
+    contexts = make_contexts(model, load_persona("feedback_sycophancy").split().search)
+    for seed in range(4):
+        for drawn in (contexts.per_group(6, seed), contexts.take(6, seed), both_sides(contexts, 6)):
+            assert Counter(c.item.matching for c in drawn).most_common()[0][1] == 3 and len(drawn) == 6
+        assert len(set(contexts.per_group(6, seed).groups)) == 6
+
+
+def test_other_personas_draw_as_before():
+    """By the earlier rule, written out: groups in turn, items shuffled in each."""
+    for persona in (toy_persona(), load_persona("english_sycophancy"), load_persona("myopic_reward")):
+        split = persona.split().test
+        assert not all(counterbalanced([i for i in split.items if i.group == group]) for group in split.groups)
+        seen, turns = Counter(), []
+        for item in sorted(split.items, key=lambda item: (shuffle_key(3, item.id), item.id)):
+            turns.append((seen[item.group], shuffle_key(3, item.group), item.id))
+            seen[item.group] += 1
+        assert {item.id for item in split.take(9, 3).items} == {name for _, _, name in sorted(turns)[:9]}
