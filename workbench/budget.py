@@ -66,6 +66,7 @@ class Cost:
         flops: Floating point operations.
         model_calls: Token-layers over those of one context with its prompt.
         seconds: Wall-clock time.
+        repeated: Token-layers that a resumed search ran a second time to go on (its prefixes); not among the others.
 
     Example:
         >>> (wb.Cost(forward=10, seconds=1) + wb.Cost(forward=5)).forward
@@ -78,6 +79,7 @@ class Cost:
     flops: float = 0.0
     model_calls: float = 0.0
     seconds: float = 0.0
+    repeated: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
@@ -90,17 +92,18 @@ class Cost:
         seconds."""
         entry = asdict(self)
         layers = {"token_layers": entry["forward"] + entry["backward"], "token_layers_backward": entry["backward"]}
-        return layers | {"flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}
+        rest = {"flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}
+        return layers | rest | ({"token_layers_repeated": self.repeated} if self.repeated else {})
 
 
 class Meter:
-    """Running counters of one model; a runner counts into its own. `cost(sequence_tokens)` reads them."""
+    """Running counters of one model, whole numbers; a runner counts into its own. `cost(sequence_tokens)` reads them."""
 
     def __init__(self) -> None:
-        self.forward = 0.0
-        self.backward = 0.0
-        self.unembedded = 0.0
-        self.flops = 0.0
+        self.forward = 0
+        self.backward = 0
+        self.unembedded = 0
+        self.flops = 0
         self._began = time.perf_counter()
 
     def cost(self, full_sequence: float) -> Cost:

@@ -78,6 +78,11 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
         assert rest.candidates == whole.candidates
         assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
         assert rest.history["candidates"].tolist() == whole.history["candidates"].tolist()
+        for name in ("forward", "backward", "unembedded", "flops", "model_calls"):
+            assert getattr(rest.cost, name) == getattr(whole.cost, name), name
+        assert whole.cost.repeated == 0 < rest.cost.repeated < whole.cost.forward / 2
+        for name in ("forward", "backward", "flops", "model_calls"):
+            assert rest.history[name].tolist() == whole.history[name].tolist(), name
     words = torch.zeros(model.cfg.d_vocab, dtype=torch.bool)
     words[list(whole.best.ids)] = True
     for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "optimizations": Optimizations(halving=0.5)}):

@@ -131,7 +131,7 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 problem = self._problem(error)
                 wait = _seconds(error.headers.get("Retry-After", ""), 2.0**attempt)
-            except (OSError, ValueError, KeyError, IndexError, TypeError, http.client.HTTPException) as error:
+            except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, http.client.HTTPException) as error:
                 problem, wait = f"{type(error).__name__}: {error}", 2.0**attempt
             if attempt < self.retries:
                 time.sleep(min(wait, self.longest_wait))

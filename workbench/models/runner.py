@@ -345,11 +345,12 @@ class Runner(ABC):
         Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their products has one product
         behind it; queries, keys, pattern and values all vary, so each of attention's has two.
         """
-        layers = out.shape[0] * out.shape[1] * blocks
+        layers = int(out.shape[0] * out.shape[1]) * blocks
         self._count_layers(out, layers, layers * keys)
 
     def _count_layers(self, out: Tensor, layers: float, pairs: float) -> None:
         """`layers`: tokens x blocks (a part of a block counts by its weights); `pairs`: of a query and a key, over all blocks."""
+        layers, pairs = round(layers), round(pairs)  # whole numbers add up to the same whatever the order, and after a resume
         weights, attention = 2 * layers * self.shape.block_parameters, 4 * pairs * self.shape.n_heads * self.shape.d_head
         self.meter.forward += layers
         self.meter.flops += weights + attention
@@ -358,14 +359,14 @@ class Runner(ABC):
             self.meter.flops += weights + 2 * attention
 
     def _count_unembedding(self, resid: Tensor) -> None:
-        positions = resid.numel() / resid.shape[-1]
+        positions = resid.numel() // resid.shape[-1]
         self.meter.unembedded += positions
         self._count_products(positions * self.shape.d_vocab, resid)
 
     def _count_products(self, logits: float, resid: Tensor) -> None:
         """Scalar products of residuals with the unembedding, and those of the way back where a graph hangs on the residuals."""
         passes = 2 if torch.is_grad_enabled() and resid.requires_grad else 1
-        self.meter.flops += 2 * passes * logits * self.shape.d_model
+        self.meter.flops += 2 * passes * round(logits) * self.shape.d_model
 
 
 def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None) -> Int[Tensor, " batch"]:

@@ -31,13 +31,15 @@ class DifferenceEntry(Entry):
 
 
 class CostEntry(Entry):
-    """What something cost. token_layers: forward and backward together; token_layers_backward: the backward ones of them."""
+    """What something cost. token_layers: forward and backward together; token_layers_backward: the backward ones of them;
+    token_layers_repeated: what a resumed search ran a second time, not among them."""
 
     token_layers: Number = None
     token_layers_backward: Number = 0.0
     flops: Number = None
     model_calls: Number = None
     seconds: Number = None
+    token_layers_repeated: Number = 0.0
 
 
 class ConditionEntry(Entry):

@@ -145,6 +145,7 @@ class Frontier:
             flops=cost.flops or 0.0,
             model_calls=cost.model_calls or 0.0,
             seconds=cost.seconds or 0.0,
+            repeated=cost.token_layers_repeated or 0.0,
         )
         candidates = tuple(_candidate(c) for c in file.candidates)
         asked = {"slot": cast(Slot, file.slot), "metric": cast(Metric, file.metric), "seed": file.seed or 0, "sign": file.sign}

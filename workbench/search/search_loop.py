@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,14 @@ def search(
     bench.memory.update(state.memory)
     _set_batch_size(scorer, method, state, fixed=batch_tokens is not None)
     already = Cost(**state.spent) if state.spent else Cost()
+    if state.spent:  # the prefixes were counted by the run that was stopped
+        already, before = already + Cost(repeated=_layers(runner) - before["forward"] - before["backward"]), _counters(runner)
     call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.typical_length)
 
     def spent() -> Cost:
         now = _counters(runner)
-        used = {name: now[name] - before[name] for name in now}
-        calls = (used["forward"] + used["backward"]) / call
-        return already + Cost(**used, model_calls=calls, seconds=time.perf_counter() - began)
+        whole = already + Cost(**{name: now[name] - before[name] for name in now}, seconds=time.perf_counter() - began)
+        return replace(whole, model_calls=(whole.forward + whole.backward) / call)
 
     interrupted = False
     try:
@@ -183,9 +184,13 @@ def _first_state(bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpo
     return SearchState(method.start(bench), None)
 
 
-def _counters(runner: Runner) -> dict[str, float]:
+def _counters(runner: Runner) -> dict[str, int]:
     meter = runner.meter
     return {"forward": meter.forward, "backward": meter.backward, "unembedded": meter.unembedded, "flops": meter.flops}
+
+
+def _layers(runner: Runner) -> int:
+    return runner.meter.forward + runner.meter.backward
 
 
 def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
