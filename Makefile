@@ -11,7 +11,7 @@ BIN := .venv/bin
 AXE := .cache/npm/node_modules/axe-core/axe.min.js
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow test-wheel release lab notebooks schemas docs bench bench-sweep bench-gpu lint clean
+.PHONY: demo test test-slow fuzz faults test-wheel release lab notebooks schemas docs bench bench-sweep bench-gpu lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -29,6 +29,13 @@ test: $(STAMP) lint
 
 test-slow: $(STAMP) test-wheel
 	$(BIN)/python -m pytest -m slow --timeout 3600 --ignore tests/packaging
+
+# Mutated inputs for every reader (about half an hour), and faults at every write of a tiny run.
+fuzz: $(STAMP)
+	nice -n 10 $(BIN)/python -m tests.fuzz.fuzz_readers --inputs 50000
+
+faults: $(STAMP)
+	nice -n 10 $(BIN)/python -m tests.faults.injected_faults
 
 # The built wheel in a fresh environment outside the checkout, without extras.
 test-wheel: $(STAMP)

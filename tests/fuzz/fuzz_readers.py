@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import random
@@ -35,7 +36,15 @@ from tests.fuzz.mutations import changed, damaged, dumped
 from tests.support.tiny_checkpoints import tiny_checkpoint, tiny_tokenizer
 from tests.support.tiny_study import TINY
 from workbench.comparison import compare_runs
-from workbench.directions import Direction, load_directions, read_gguf, read_persona_vectors, save_directions, write_gguf, write_persona_vectors
+from workbench.directions import (
+    Direction,
+    load_directions,
+    read_gguf,
+    read_persona_vectors,
+    save_directions,
+    write_gguf,
+    write_persona_vectors,
+)
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Endpoint, MissingReply
 from workbench.evaluation.judges import read_score
@@ -46,7 +55,17 @@ from workbench.models.lora_adapter import open_adapter
 from workbench.personas import load_persona, read_trait, read_truthfulqa
 from workbench.runs import read_run_file, read_table, read_yaml
 from workbench.sae.training_texts import read_corpus
-from workbench.schema import AttributionFile, CardsFile, ComparisonFile, DirectionFile, EvaluationRow, LatentsFile, RunManifest, SearchFile, SearchStepRow
+from workbench.schema import (
+    AttributionFile,
+    CardsFile,
+    ComparisonFile,
+    DirectionFile,
+    EvaluationRow,
+    LatentsFile,
+    RunManifest,
+    SearchFile,
+    SearchStepRow,
+)
 from workbench.study import Study
 from workbench.sweep import Sweep
 
@@ -210,15 +229,14 @@ def _model_readers(place: Path) -> list[FuzzedReader]:
         tokenizer.chat_template = path.read_bytes().decode("utf-8", "replace")
         return render_chat(tokenizer, [{"role": "user", "content": "Hello"}]), reply_ends(tokenizer)
 
+    words, settings = (json.loads(file.read_text()) for file in (model / "tokenizer.json", adapter / "adapter_config.json"))
     plain = {name: json.loads((model / name).read_text()) for name in ("config.json", "tokenizer_config.json", "generation_config.json")}
     return [
         *(FuzzedReader(f"model, {name}", model / name, lambda _: load_model(model), value, 0.3) for name, value in plain.items()),
-        FuzzedReader("model, tokenizer.json", model / "tokenizer.json", lambda _: load_model(model), json.loads((model / "tokenizer.json").read_text()), 0.3),
+        FuzzedReader("model, tokenizer.json", model / "tokenizer.json", lambda _: load_model(model), words, 0.3),
         FuzzedReader("model, weights", model / "model.safetensors", lambda _: load_model(model), None, 0.2),
         FuzzedReader("chat template", _text_file(place / "t.jinja", TEMPLATE), template, None, 1.5),
-        FuzzedReader(
-            "adapter, settings", adapter / "adapter_config.json", lambda _: open_adapter(adapter), json.loads((adapter / "adapter_config.json").read_text())
-        ),
+        FuzzedReader("adapter, settings", adapter / "adapter_config.json", lambda _: open_adapter(adapter), settings),
         FuzzedReader("adapter, weights", adapter / "adapter_model.safetensors", lambda _: open_adapter(adapter)),
         FuzzedReader("SAE, cfg.json", sae / "cfg.json", lambda _: wb.load_sae(sae), json.loads((sae / "cfg.json").read_text())),
         FuzzedReader("SAE, weights", sae / "sae_weights.safetensors", lambda _: wb.load_sae(sae), None, 0.5),
@@ -238,8 +256,11 @@ def _word_readers(place: Path) -> list[FuzzedReader]:
             except MissingReply as missing:
                 raise UserError(missing) from missing
 
-    return [FuzzedReader("a judge's reply", _text_file(place / "r.txt", "<think>80?</think> Score: **85/100**, between 80 and 90."), words, weight=1.5),
-            FuzzedReader("an endpoint's reply", _json_file(place / "r.json", reply), answered, reply)]  # fmt: skip
+    said = _text_file(place / "r.txt", "<think>80?</think> Score: **85/100**, between 80 and 90.")
+    return [
+        FuzzedReader("a judge's reply", said, words, weight=1.5),
+        FuzzedReader("an endpoint's reply", _json_file(place / "r.json", reply), answered, reply),
+    ]
 
 
 class _TooSlow(BaseException):
@@ -286,10 +307,8 @@ def try_one(reader: FuzzedReader, data: bytes, keep: Path | None = None) -> None
 
 
 def _peak_reset() -> int:
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
     return _peak()
 
 

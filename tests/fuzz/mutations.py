@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from typing import Any
 
 PIECES = (
-    b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"'", b"{", b"}", b"[", b"]", b":", b",", b"-", b"!!python/object:os.system",
-    b"&a", b"*a", b"NaN", b"1e999", b"9" * 5000, b"\xed\xa0\xbd", b"\\ud83d", b"\x1b[31m", b"\xe2\x80\xae", b"null", b"true", b"<<: ", b"? ", b"!!bool x",
+    b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"'", b"{", b"}", b"[", b"]", b":", b",", b"-",
+    b"!!python/object:os.system", b"!!bool x",
+    b"&a", b"*a", b"NaN", b"1e999", b"9" * 5000, b"\xed\xa0\xbd", b"\\ud83d", b"\x1b[31m", b"\xe2\x80\xae", b"null", b"true", b"<<: ", b"? ",
     b"{{", b"%}", b"../../../etc/passwd", b"\t", b"0x7fffffffffffffff", b"-1", b"\xf0\x9f\x98\x80", b"a" * 10_000, b"[" * 2000, b"{\"a\":" * 500,
 )  # fmt: skip
 DEEP: Any = None
@@ -16,7 +18,8 @@ for _ in range(200):
     DEEP = [DEEP]
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e308, float("nan"), float("inf"), 10**400, 2**63, -(2**63), "", " ", "\n", "x" * 50_000, "\ud83d",
-    "\x1b[2J", "\u202e", "\x00", "../../..", "/dev/null", "NaN", "1", "true", [], {}, [[]], {"": {}}, [None] * 50, {"a": 1, "b": [2]}, DEEP, "é", "e\u0301",
+    "\x1b[2J", "\u202e", "\x00", "../../..", "/dev/null", "NaN", "1", "true", [], {}, [[]], {"": {}}, [None] * 50, {"a": 1, "b": [2]}, DEEP,
+    "\u00e9", "e\u0301",
 )  # fmt: skip
 
 
@@ -59,7 +62,7 @@ def dumped(value: Any, rng: random.Random) -> bytes:
 
 def _changed_once(value: Any, rng: random.Random) -> Any:
     if not isinstance(value, dict | list) or not value or rng.random() < 0.15:
-        return rng.choice(VALUES)
+        return copy.deepcopy(rng.choice(VALUES))
     keys = list(value) if isinstance(value, dict) else range(len(value))
     key = rng.choice(list(keys))
     if isinstance(value, dict) and rng.random() < 0.25:
@@ -69,5 +72,5 @@ def _changed_once(value: Any, rng: random.Random) -> Any:
         return value
     if isinstance(value, list) and rng.random() < 0.2:
         return value[:key] + value[key:] * rng.randint(0, 2)
-    value[key] = _changed_once(value[key], rng) if rng.random() < 0.75 else rng.choice(VALUES)
+    value[key] = _changed_once(value[key], rng) if rng.random() < 0.75 else copy.deepcopy(rng.choice(VALUES))
     return value

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
 
 import workbench as wb
+from tests.fuzz.mutations import changed
 from workbench.attribution import AttributionProblem, AttributionTarget, GradientXInput, TokenRemoval
 from workbench.panel import Panel, PanelOptions, prompt_reader
 
@@ -113,6 +115,19 @@ def test_messages_that_make_no_sense_are_passed_over(panel):
     for content in ("read", {"kind": "read"}, {"kind": "read", "side": 5, "text": "a"}, {"kind": "read", "side": 0, "text": 3}, {"kind": "settled"}):
         panel._on_message(panel, content, [])
     assert panel.readings[0] == before
+
+
+def test_garbage_from_a_page_or_a_stored_notebook_never_raises(panel):
+    before, rng = say(panel, PROMPT), random.Random(0)
+    for _ in range(400):
+        message = changed({"kind": "read", "side": 5, "text": "a", "ask": "1", "how": "typed", "more": [1, {"a": None}]}, rng)
+        panel._on_message(panel, message, [])
+    for side, text in ((True, "a"), (1.0, "a"), ([0], []), (0, "x" * 200_000)):
+        panel._on_message(panel, {"kind": "read", "side": side, "text": text}, [])
+    panel._on_message(panel, {"kind": "read", "side": 0, "text": PROMPT, "ask": {"a": "\ud83d"}, "how": 7}, [])
+    for state in ([], [1, 2], ["a"], [{"text": 1}, {}], [{"text": "a"}]):
+        panel.readings = state
+    assert len(panel.readings) == 2 and panel.readings[0]["text"] == before["text"] and panel.readings[0]["error"] == ""
 
 
 def test_two_prompts_are_compared_on_the_same_contexts(organism, latents, contexts):

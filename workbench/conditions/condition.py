@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,17 @@ class Condition(ABC):
 class SpendingMeter:
     """What a `spending` block has cost: so far while it runs, in all once it has ended."""
 
-    def __init__(self, read: Callable[[], Cost]) -> None:
-        self._read, self._before = read, read()
+    def __init__(self, read: Callable[[], Cost], model_call: float = 1.0) -> None:
+        self._read, self._before, self._model_call = read, read(), model_call
         self._all: Cost | None = None
 
     @property
     def cost(self) -> Cost:
         """Tokens, operations, model calls and seconds since the block began."""
-        return self._all or self._read() - self._before
+        if self._all is not None:
+            return self._all
+        spent = self._read() - self._before  # of whole numbers; model calls are not, so they are divided only now
+        return replace(spent, model_calls=(spent.forward + spent.backward) / self._model_call)
 
     def close(self) -> None:
         """The cost stays as it is now."""
@@ -68,7 +72,7 @@ def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[Spending
     runner = runner_for(model)
     others = {id(r): r for r in map(runner_for, helpers) if r is not runner}.values()
     full = float(np.mean([len(c.bare_ids) for c in contexts])) * runner.shape.n_layers
-    receipt = SpendingMeter(lambda: runner.meter.cost(full) + Cost(flops=sum(r.meter.flops for r in others)))
+    receipt = SpendingMeter(lambda: runner.meter.cost(full) + Cost(flops=sum(r.meter.flops for r in others)), full)
     yield receipt
     receipt.close()
 

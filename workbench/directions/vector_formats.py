@@ -151,7 +151,7 @@ def read_persona_vectors(path: str | Path) -> ControlVector:
     path = _existing(path)
     try:
         table = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
         raise UserError(
             f"{path}: expected a tensor saved by torch, found something that is not read for safety or is damaged"
         ) from error

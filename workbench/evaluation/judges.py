@@ -36,6 +36,9 @@ _INEXACT = re.compile(
     r"\d[\d.,]*\s*(?:%|percent)\s*(?:sure|certain|confident)\b",
     re.IGNORECASE,
 )
+_LONG_NUMBER, _LONG_SPACE = re.compile(r"[\d.,]{20,}"), re.compile(r"\s{3,}")
+#: Characters of a reply that are read, its last ones.
+LONGEST_REPLY = 20_000
 _OTHER_SCALE = re.compile(r"\b[01]\s*(?:-|\u2013|to|and)\s*(?:5|7|9|10|20)\b", re.IGNORECASE)
 _NO_VERDICT = re.compile(r"\b(?:score|rating|verdict)\b[\s*_]*[:=][\s*_]*(?=[^\s\d*_~\u2248+])", re.IGNORECASE)
 _LABELLED = re.compile(
@@ -150,6 +153,7 @@ def read_score(reply: str) -> float | None:
         >>> read_score("<think>80? 90?</think> Score: 87.5/100"), read_score("between 20 and 60")
         (0.875, None)
     """
+    reply = _LONG_NUMBER.sub("\u2026", _LONG_SPACE.sub("\n\n", reply[-LONGEST_REPLY:]))
     text = _THOUGHT_END.sub("", _THOUGHTS.sub("", reply))
     if _THOUGHT_BEGIN.search(text):
         return None

@@ -32,6 +32,8 @@ with needs_extra("notebook", "the panel"):
 
 #: The longest quick reading that is taken while one types, in seconds.
 LIVE_SECONDS = 1.0
+#: Characters of a prompt that a message may bring.
+LONGEST_TEXT = 100_000
 Live = Literal["auto"] | bool
 
 
@@ -136,13 +138,22 @@ class Panel(anywidget.AnyWidget):
         readings = self._read if self.comparing else self._read[:1]
         return f'<div class="{self.about["kept"]}">{kept_html(readings, self.about["title"])}</div>'
 
+    @traitlets.validate("readings")
+    def _two_readings(self, proposal: Any) -> Any:
+        """The proposed readings; the present ones where a notebook's stored state or a page proposes something else than two."""
+        value = proposal["value"]
+        sound = len(value) == 2 and all(isinstance(entry, dict) and isinstance(entry.get("text"), str) for entry in value)
+        return value if sound else self.readings
+
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
         if not isinstance(content, Mapping):
             return
-        if content.get("kind") == "settled":
+        kind, side, text = (content.get(name) for name in ("kind", "side", "text"))
+        if kind == "settled":
             self._keep()
-        if content.get("kind") == "read" and content.get("side") in (0, 1) and isinstance(content.get("text"), str):
-            self._answer(content["side"], content["text"], str(content.get("ask", "")), str(content.get("how", "typed")))
+        if kind == "read" and type(side) is int and side in (0, 1) and isinstance(text, str) and len(text) <= LONGEST_TEXT:
+            ask, how = content.get("ask", ""), content.get("how", "typed")
+            self._answer(side, text, _utf8(ask)[:200] if isinstance(ask, str) else "", how if isinstance(how, str) else "typed")
 
     def _answer(self, side: int, text: str, ask: str, how: str) -> None:
         """What was typed, read, announced or refused: always in one line, never as a traceback."""

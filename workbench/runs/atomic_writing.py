@@ -89,7 +89,18 @@ def write_safetensors(
     from safetensors.torch import save
 
     ready = {name: torch.as_tensor(tensor).detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(ready, metadata=dict(metadata or {})))
+    write_bytes(path, _in_one_order(save(ready, metadata=dict(metadata or {}))))
+
+
+def _in_one_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes them in another order in every process."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _write_through(temporary: Path, data: bytes) -> None:
