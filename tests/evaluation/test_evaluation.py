@@ -203,7 +203,7 @@ def test_a_verdict_that_was_cut_off_is_missing(monkeypatch):
     assert verdict.score is None and "cut off by its limit of tokens: 'The score is 8'" in verdict.said
     runner = runner_for(MODEL)
     script = [*runner.encode("It is 100"), runner.tokenizer.eos_token_id, *runner.encode("20")]
-    monkeypatch.setattr(type(runner), "generate", lambda self, ids, n, *_: torch.tensor([script[:n]]))
+    monkeypatch.setattr(type(runner), "generate", lambda self, ids, n, *_, **__: torch.tensor([script[:n]]))
     for limit in range(1, len(script) + 1):
         local = AskedJudge(LocalModel(MODEL, max_new_tokens=limit, temperature=0.0), "agrees")
         assert local(said("yes")).score == (1.0 if runner.tokenizer.eos_token_id in script[:limit] else None)
