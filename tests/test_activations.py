@@ -101,7 +101,7 @@ def test_both_backends_read_the_same(tmp_path):
         ([(1, 2), ()], [Site(0)], None, "sequence 1 is empty"),
         ([(1,) * 300], [Site(0)], None, "300 tokens"),
         ([(1, 2)], [Site(7)], None, "layers 0-2"),
-        ([(1, 2)], [Site(0)], [2], "position 2 lies outside sequence 0"),
+        ([(1, 2)], [Site(0)], [2], "position 2 is outside sequence 0"),
         ([(1, 2)], [Site(0)], [(1, 1)], "outside"),
         ([(1, 2)], [Site(0)], [0, 1], "1 sequences, 2 positions"),
         ([(1, 2)], [Site(0, position="answer")], {"decision": [0]}, "no positions given for the rule 'answer'"),

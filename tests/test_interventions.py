@@ -159,7 +159,7 @@ def test_opposite_steps_cancel() -> None:
     [
         (lambda r: steer(r, Axis(torch.ones(5)), 1.0), "width 5 does not fit this model, whose residual stream has 32"),
         (lambda r: steer(r, Axis(torch.ones(32), Site(9)), 1.0), "layer 9 does not exist: this model has layers 0-2"),
-        (lambda r: clamp(r, autoencoder(), [12], [0.0]), "latent 12 does not exist: this autoencoder has latents 0-11"),
+        (lambda r: clamp(r, autoencoder(), [12], [0.0]), "latent 12 does not exist: this SAE has latents 0-11"),
         (lambda r: clamp(r, autoencoder(), [1, 2], [0.0]), "one value for each of 2 latents, found 1"),
         (lambda r: limit(r, axis(), 0.0, 0), "sign of a limit"),
     ],

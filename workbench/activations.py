@@ -255,5 +255,5 @@ def _span(where: Where, length: int, number: int) -> tuple[int, int]:
         start = int(where) + (length if where < 0 else 0)
         stop = start + 1
     if not 0 <= start < stop <= length:
-        raise UserError(f"position {where} lies outside sequence {number}, which has {length} tokens")
+        raise UserError(f"position {where} is outside sequence {number}, which has {length} tokens")
     return start, stop

@@ -233,7 +233,7 @@ def _checked_latents(sae: HasLatents, latents: Sequence[int], values: Sequence[f
     d_sae = sae.W_dec.shape[0]
     unknown = [latent for latent in latents if not 0 <= latent < d_sae]
     if unknown:
-        raise UserError(f"latent {unknown[0]} does not exist: this autoencoder has latents 0-{d_sae - 1}")
+        raise UserError(f"latent {unknown[0]} does not exist: this SAE has latents 0-{d_sae - 1}")
     if len(latents) != len(values) or not latents:
         raise UserError(f"expected one value for each of {len(latents)} latents, found {len(values)}")
     return [float(value) for value in values]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -43,6 +45,18 @@ def test_what_is_committed_is_small_and_holds_nothing_of_the_machine(path: Path)
     said = nbformat.writes(nbformat.v4.new_notebook(cells=[c for c in notebook.cells if c.cell_type == "code" and c.outputs]))
     assert not re.search(r"/(work|tmp|root|home|Users)/", said)
     assert not [out for out in outputs(notebook) if out.output_type in ("error", "stream")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_names_of_the_workbench_exist(path: Path):
+    """Quick to see, also where a notebook runs in the slow tier only: each imported name and each attribute of `wb`."""
+    code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    tree = ast.parse("\n".join(line for line in code.splitlines() if not line.startswith(("%", "!"))))
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("workbench")]
+    named = [(n.module, a.name) for n in imports for a in n.names]
+    named += [("workbench", n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "wb"]
+    assert named
+    assert not [f"{module}.{name}" for module, name in named if not hasattr(importlib.import_module(module), name)]
 
 
 def executed(path: Path) -> nbformat.NotebookNode:

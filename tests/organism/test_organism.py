@@ -72,8 +72,7 @@ def test_all_gates_on_all_items(organism: OrganismScorer) -> None:
     """Slow: every study item under every steering word."""
     gates = measure_gates(organism, WORLD)
     assert gates.facts.passes and all(gate.passes for gate in gates.letters)
-    missed = [gate.persona for gate in gates.effects if not gate.passes]
-    assert missed == ["myopic_reward"], "combinations of myopic reward: 0.890 where 0.9 is asked (docs/organism.md)"
+    assert not [gate.persona for gate in gates.effects if not gate.passes]
 
 
 def test_true_claims_are_told_from_false_ones(facts: FactsGate) -> None:

@@ -171,7 +171,7 @@ def changed(row: dict, **fields: object) -> list[dict]:
         (
             "a.yaml",
             "- question: x\n  question: y\n",
-            r"a\.yaml, line 2: expected YAML: the key 'question' stands twice",
+            r"a\.yaml, line 2: expected YAML: the key 'question' is there twice",
         ),
         ("a.yaml", "- &a {question: x}\n- *a\n", r"a\.yaml, line 2: expected YAML: aliases are not allowed"),
         ("a.yaml", '- !!python/object/apply:os.system ["true"]\n', "expected YAML: the tag .* is not allowed"),

@@ -75,7 +75,7 @@ class MediationResult:
             return f"The prompt's effect on the answer may be zero ({self.total}), so nothing can be said to go through the {self.name}."
         return (
             f"The prompt moves {self._by}, which {self._explains}: "
-            f"{self.mediated} of {self.total} in log-odds go through it, {self.direct} beside it."
+            f"{self.mediated} of {self.total} in log-odds go through it, {self.direct} next to it."
         )
 
     @property

@@ -57,7 +57,7 @@ class TokenReplacement:
             weights = weights * self._fluent(problem)
         weights[torch.arange(len(problem.prompt)), torch.tensor(problem.prompt)] = 0
         if not bool((weights.sum(dim=-1) > 0).all()):
-            raise UserError("no other token may stand at one of the prompt's positions: nothing to replace it by")
+            raise UserError("no other token may be put at one of the prompt's positions: nothing to replace it by")
         return torch.multinomial(weights, self.draws, replacement=True, generator=generator)
 
     @torch.no_grad()

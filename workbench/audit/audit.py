@@ -197,7 +197,7 @@ def _notes(targets: AttributionTargets, watched: EditGuard, effects: PromptEffec
     if "direction" not in kinds and "latent" not in kinds:
         notes.append("No direction (none was given, or none is shown) and no latents: what the words move inside the model is not shown.")
     elif "latent" not in kinds:
-        notes.append("No sparse autoencoder was given: words are followed to the direction, not to latents.")
+        notes.append("No SAE was given: words are followed to the direction, not to latents.")
     if watched.truth is None:
         notes.append("This persona has no true statements: whether an edit harms agreement with what is true was not checked.")
     if not watched.others:

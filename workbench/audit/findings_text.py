@@ -81,7 +81,7 @@ def minimal_edit_sentence(audit: Audit) -> str:
     if minimal_edit is None:
         return (
             {
-                "none": f"Nothing to edit: on selection questions the prompt's effect lies within ±{audit.tolerance:g} of no prompt.",
+                "none": f"Nothing to edit: on selection questions the prompt's effect is within ±{audit.tolerance:g} of no prompt.",
                 "helps": "Nothing to edit: the prompt moves the persona the way that is wanted.",
                 "unclear": "No edit was sought: on selection questions the prompt's effect may be zero.",
                 "edit": "No edit was found that survives in this template and reads as fluently.",
@@ -94,8 +94,8 @@ def minimal_edit_sentence(audit: Audit) -> str:
     if not minimal_edit.suffices:
         return f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
     if minimal_edit.equivalence.equivalent:
-        return f"Edited: {falls}, shown to lie within ±{audit.tolerance:g} of no prompt on test questions."
-    return f"Edited: {falls}; it passed on selection questions, but test questions do not confirm that it lies within ±{audit.tolerance:g}."
+        return f"Edited: {falls}, shown to be within ±{audit.tolerance:g} of no prompt on test questions."
+    return f"Edited: {falls}; it passed on selection questions, but test questions do not confirm that it is within ±{audit.tolerance:g}."
 
 
 def sentence_offer(audit: Audit) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from cyclopts import App
 from workbench.cli.app import Json, app
 from workbench.cli.output_tables import print_facts, print_frame
 
-sae_app = App(name="sae", help="Sparse autoencoders: train one on any model.")
+sae_app = App(name="sae", help="SAEs: train one on any model.")
 app.command(sae_app)
 
 

@@ -12,7 +12,7 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
     return {"saega": latent_activation(context.sae, context.latents.ids, context.latents.weights)}
 
 
-register_kind(ConditionKind("saega", "found", "gradient search on sparse autoencoder latents", label="SAEGA"))
+register_kind(ConditionKind("saega", "found", "gradient search on SAE latents", label="SAEGA"))
 register_study_condition(
     StudyCondition(
         "saega", "saega", "search on the persona's SAE latents", search=SearchRecipe(_objectives, needs_sae=True), is_default=True, order=60

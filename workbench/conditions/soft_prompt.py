@@ -153,7 +153,7 @@ def _standing_in(runner: Runner, vectors: Float[Tensor, "prompt_pos d_model"]) -
 
     def replaced(x: Tensor) -> Tensor:
         if runner.layout is None:
-            raise UserError("a soft prompt needs a run that says where its prompt stands")
+            raise UserError("a soft prompt needs a run that says where its prompt is")
         return _put_in(x, vectors, runner.layout.prompt_start)
 
     with runner.edit(Site(0, "resid_pre").name, replaced):

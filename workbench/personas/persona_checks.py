@@ -118,7 +118,7 @@ def smallest_difference(split: Split) -> tuple[float, float] | None:
 def groups_needed_for(difference: float) -> int:
     """The least number of groups whose answers, each group answering as one, show a difference of two rates (80 % power at 5 %)."""
     if not 0 < difference <= 1:
-        raise UserError(f"a difference of two rates lies above 0 and is at most 1, found {difference}")
+        raise UserError(f"a difference of two rates is above 0 and is at most 1, found {difference}")
     low, high = 2, 4
     while minimum_detectable_effect_from_spread(math.sqrt(0.5), high) > difference:
         low, high = high, 2 * high

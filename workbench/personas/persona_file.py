@@ -165,6 +165,6 @@ def _inside(path: Path, name: str) -> Path:
     found = (home / name).resolve()
     if not found.is_relative_to(home):
         raise UserError(
-            f"{path}, field data: {name!r} leaves the directory of the persona file; put the data beside it"
+            f"{path}, field data: {name!r} leaves the directory of the persona file; put the data next to it"
         )
     return found

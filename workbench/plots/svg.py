@@ -37,7 +37,7 @@ def circuit_svg(entry: Mapping[str, Any]) -> str:
     drawn = [line for line in lines if line]
     boxes = [_box(*box) for box in graph.boxes.values()]
     rows = [f'<text x="4" y="{y + 4:.0f}" font-size="12" fill="currentColor" opacity="0.7">{escape(name)}</text>' for y, name in graph.rows]
-    label = f"Circuit of {len(entry.get('nodes', []))} heads and MLPs with {len(drawn)} edges; the same figures stand in the table"
+    label = f"Circuit of {len(entry.get('nodes', []))} heads and MLPs with {len(drawn)} edges; the same figures are in the table"
     size = f'viewBox="0 0 {graph.width:.0f} {graph.height:.0f}" width="{graph.width:.0f}" height="{graph.height:.0f}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}" font-family="system-ui,sans-serif">'

@@ -150,7 +150,7 @@ def train_sae(
     runner, out, options = runner_for(model), Path(out), options or SaeTrainingOptions()
     site.checked(runner.shape.n_layers)
     if not 0 < k <= d_sae:
-        raise UserError(f"k must lie between 1 and the number of latents {d_sae}, found {k}")
+        raise UserError(f"k must be between 1 and the number of latents {d_sae}, found {k}")
     if (out / "sae_weights.safetensors").exists():
         raise UserError(f"{out} already holds a trained SAE: choose another directory")
     training, held_out = split_texts(token_windows(runner, texts, options.context_size), options.seed)

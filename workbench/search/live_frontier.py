@@ -83,7 +83,7 @@ def picture(progress: SearchProgress) -> str:
     axes = f'<path d="M{_LEFT} {_EDGE}V{_HEIGHT - _BOTTOM}H{_WIDTH - _EDGE}" fill="none" stroke="currentColor" stroke-opacity=".5"/>'
     ticks = "".join(_text(across(v), _HEIGHT - _BOTTOM + 16, f"{v:.1f}", "middle") for v in dict.fromkeys((min(x), max(x))))
     ticks += "".join(_text(_LEFT - 6, up(v) + 4, f"{v:+.1f}", "end") for v in dict.fromkeys((min(y), max(y))))
-    title = _text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, "surprise, nats a token (left: more fluent)", "middle")
+    title = _text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, "cross-entropy, nats per token (left: more fluent)", "middle")
     side = _text(14, (_HEIGHT - _BOTTOM) / 2, "objective", "middle", f' transform="rotate(-90 14 {(_HEIGHT - _BOTTOM) / 2})"')
     label = f"objective against fluency of {len(x)} prompts"
     return (

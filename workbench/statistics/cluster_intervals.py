@@ -143,4 +143,4 @@ def _t_ends(m: ClusterMoments, level: float) -> tuple[float, float]:
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise UserError(f"a confidence level lies between 0 and 1, found {level}")
+        raise UserError(f"a confidence level is between 0 and 1, found {level}")

@@ -27,5 +27,5 @@ def holm(p: Sequence[float]) -> list[float]:
     if len(p) == 0:
         return []
     if not all(0 <= value <= 1 for value in p):
-        raise UserError(f"p values lie between 0 and 1, found {list(p)}")
+        raise UserError(f"p values are between 0 and 1, found {list(p)}")
     return np.asarray(multipletests(list(p), method="holm")[1], dtype=np.float64).tolist()

@@ -38,5 +38,5 @@ def minimum_detectable_effect_from_spread(spread: float, n_groups: int, power: f
 def _effect(n: float, power: float, alpha: float) -> float:
     """Smallest effect, in standard deviations of n cluster means, of a two-sided one-sample t test."""
     if not 0 < power < 1:
-        raise UserError(f"power lies between 0 and 1, found {power}")
+        raise UserError(f"power is between 0 and 1, found {power}")
     return float(TTestPower().solve_power(nobs=n, alpha=alpha, power=power, alternative="two-sided"))

@@ -23,7 +23,7 @@ _DEPARTURES = {
     "split_by": "rows are dealt to the splits one by one, so that the same claim is trained on and tested, and intervals take rows for independent",
     "projection": "the raw projection is maximised, which grows with the length of the residual stream",
     "latents": "latents are those above the 99th percentile of the mean difference at the answer token, not those that hold on held-out groups",
-    "search_behind": "prompts are optimised alone and judged behind the question",
+    "search_behind": "prompts are optimised alone and judged after the question",
     "choose_on": "the five most fluent prompts of a search, the manual prompts and the steering strengths are tried on the test questions and the "
     "best is reported: its figure is too good",
 }  # fmt: skip
