@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.html_text import escape, html_facts, html_table, number, shorten, visible
+from workbench.html_text import TABLE_STYLE, escape, html_facts, html_table, minus, number, plain_table, shorten, visible
 
 HOSTILE = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">', "<bos>", "&lt;", "\u202eabc\u202c", "\x00",
            "\ud800", "' onload='x", "a" * 10_000, "]]>", "<!--", "👩\u200d🔬", "{{ 7 * 7 }}", "\u2028"]  # fmt: skip
@@ -93,3 +94,25 @@ def test_facts_are_escaped_pairs():
 
 def test_an_empty_table_stands():
     assert Reader(html_table(pd.DataFrame({"a": []}))).cells == []
+
+
+def test_a_table_for_a_terminal_by_hand():
+    frame = pd.DataFrame({"token": ["be", "\x1b[31mhonest\n"], "effect": [0.5, -1.25], "sure": [True, False]})
+    assert plain_table(frame, "effects").splitlines() == [
+        "effects",
+        "token                effect  sure",
+        "be                      0.5  True",
+        "⟨U+001B⟩[31mhonest↵   -1.25  False",
+    ]
+    assert plain_table(frame, max_rows=1).splitlines()[-1] == "... 1 more rows" and plain_table(pd.DataFrame()) == ""
+    assert plain_table(pd.DataFrame({"a": ["x" * 99]}), max_characters=10).splitlines()[-1] == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(("text", "shown"), [("-0.5 to -1", "−0.5 to −1"), ("a-1 and 2-3", "a-1 and 2-3"), ("co-op -x", "co-op -x")])
+def test_a_minus_is_one_before_a_digit_alone(text, shown):
+    assert minus(text) == shown
+
+
+def test_only_a_word_too_long_for_a_column_may_be_broken():
+    page = html_table(pd.DataFrame({"a": ["short words only", "x" * 33]}))
+    assert page.count("wb-long") == 1 + TABLE_STYLE.count("wb-long") and "overflow-wrap:break-word" in TABLE_STYLE

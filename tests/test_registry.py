@@ -175,10 +175,14 @@ def test_what_is_a_control_of_what():
     """The claims of a verdict and their controls, written down by hand; constant answers and steering are shown and control nothing."""
     controls = {claim: {k.kind for k in CONDITION_KINDS.values() if claim in k.control_of} for claim in CLAIMS}
     assert controls == {
-        "works": {"random_prompt", "random_text", "neutral_text"},
+        "works": {"none", "random_prompt", "random_text", "neutral_text"},
         "optimizer_matters": {"random_search", "random_updates"},
         "direction_is_specific": {"random_direction"},
+        "internals_matter": {"answer_objective", "gcg"},
+        "better_than_writing": {"manual", "llm_proposed", "few_shot"},
+        "clean": set(),
     }
+    assert {k.kind for k in CONDITION_KINDS.values() if k.same_search_as} == {"random_search", "random_direction"}
     tested = {k.kind for k in CONDITION_KINDS.values() if k.is_tested}
     searched = {"resga", "saega", "answer_objective", "gcg", "warm_start"}
     assert tested == searched | {"steering", "latent_clamp", "soft_prompt", "llm_proposed", "few_shot"}

@@ -17,6 +17,7 @@ MODULES = (
     "file_commands",
     "study_commands",
     "result_commands",
+    "run_commands",
     "audit_command",
     "sweep_commands",
     "model_commands",

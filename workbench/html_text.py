@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +22,20 @@ _PICTURES = {" ": "·", "\n": "↵", "\t": "⇥"}
 #: line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
+#: Longer words may be broken in a table.
+LONG_WORD = 32
 TABLE_STYLE = """
-.wb-table{border-collapse:collapse;font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums;color:inherit}
-.wb-table caption{text-align:left;padding:.25em .6em;font-weight:600}
-.wb-table th,.wb-table td{padding:.25em .6em;border:0;border-bottom:1px solid rgba(128,128,128,.35);text-align:left;vertical-align:top}
-.wb-table th,.wb-table td{background:none;color:inherit}
-.wb-table thead th{border-bottom:2px solid currentColor;font-weight:600}
-.wb-table .wb-number{text-align:right;white-space:nowrap}
-.wb-table .wb-text{max-width:36em;overflow-wrap:anywhere;white-space:pre-wrap}
+.wb-scroll{overflow-x:auto;max-width:100%}
+table.wb-table.wb-table.wb-table{table-layout:auto;width:auto;margin:0;border-collapse:collapse;color:inherit;
+font:13px/1.45 system-ui,sans-serif;font-variant-numeric:tabular-nums}
+.wb-table.wb-table.wb-table caption{text-align:left;padding:.25em .6em;font-weight:600;color:inherit}
+.wb-table.wb-table.wb-table tr{background:none}
+.wb-table.wb-table.wb-table th,.wb-table.wb-table.wb-table td{padding:.25em .6em;border:0;border-bottom:1px solid rgba(128,128,128,.35);
+text-align:left;vertical-align:top;background:none;color:inherit;white-space:normal;overflow-wrap:break-word;word-break:normal;max-width:36em}
+.wb-table.wb-table.wb-table thead th{border-bottom:2px solid currentColor;font-weight:600;vertical-align:bottom}
+.wb-table.wb-table.wb-table .wb-number{text-align:right;white-space:nowrap}
+.wb-table.wb-table.wb-table td.wb-text{white-space:pre-wrap}
+.wb-table.wb-table.wb-table td.wb-long{overflow-wrap:anywhere;min-width:16em}
 .wb-note{font:12px/1.45 system-ui,sans-serif;opacity:.75;margin:.3em .6em}
 """.strip()
 
@@ -63,6 +70,11 @@ def spoken(persona: str) -> str:
     return persona.removeprefix("english_").replace("_", " ")
 
 
+def minus(text: str) -> str:
+    """Hyphens before a digit as typographic minus signs; for pages and pictures, not for terminals."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
 def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_characters: int = 400) -> str:
     """A data frame as one escaped HTML table; numbers to four significant digits, missing values as a dash.
 
@@ -77,7 +89,26 @@ def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_c
     cut = len(frame) - max_rows
     note = f'<p class="wb-note">{cut:,} more rows are not shown.</p>' if cut > 0 else ""
     table = f'<table class="wb-table">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f"<style>{TABLE_STYLE}</style><div>{table}{note}</div>"
+    return f"<style>{TABLE_STYLE}</style><div class='wb-scroll'>{table}{note}</div>"
+
+
+def plain_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 20, max_characters: int = 60) -> str:
+    """A data frame as text for a plain terminal: columns of equal width, numbers to the right, long texts cut, further rows counted.
+
+    Example:
+        >>> print(plain_table(pd.DataFrame({"token": ["be", "honest"], "effect": [0.5, -1.25]}), "effects"))
+        effects
+        token   effect
+        be         0.5
+        honest   -1.25
+    """
+    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
+    rows = [[_plain_cell(value, max_characters) for value in row] for row in frame.head(max_rows).itertuples(index=False, name=None)]
+    heads = [str(column) for column in frame.columns]
+    widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)] if heads else []
+    lines = ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip() for row in [heads, *rows]]
+    cut = [f"... {len(frame) - max_rows:,} more rows"] if len(frame) > max_rows else []
+    return "\n".join([*([caption] if caption else []), *lines, *cut])
 
 
 def html_facts(facts: Mapping[str, object], caption: str = "") -> str:
@@ -98,6 +129,12 @@ def number(value: object) -> str:
     return digits.replace("-", "−") if math.isfinite(value) else ("∞" if value > 0 else "−∞")
 
 
+def _plain_cell(value: Any, max_characters: int) -> str:
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    text = visible(number(plain).replace("−", "-"), spaces=False).replace("\n", "↵")
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+
+
 def _visible_character(character: str, spaces: bool) -> str:
     if not spaces and character in " \n":
         return character
@@ -116,8 +153,11 @@ def _row(row: tuple[Any, ...], numeric: list[bool], max_characters: int) -> str:
 def _cell(value: Any, is_number: bool, max_characters: int) -> str:
     plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     text = shorten(number(plain), max_characters)
-    return f"<td{_kind(is_number)}>{escape(text)}</td>"
+    return f"<td{_kind(is_number, text)}>{escape(text)}</td>"
 
 
-def _kind(is_number: bool) -> str:
-    return ' class="wb-number"' if is_number else ' class="wb-text"'
+def _kind(is_number: bool, text: str = "") -> str:
+    """Class of a cell: numbers to the right; only a text with a word too long for its column may break inside a word."""
+    if is_number:
+        return ' class="wb-number"'
+    return ' class="wb-text wb-long"' if any(len(word) > LONG_WORD for word in text.split()) else ' class="wb-text"'

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from workbench.answer_tokens import AnswerBranch, answer_branches
+from workbench.html_text import html_table, plain_table
 from workbench.personas import Item
 from workbench.personas.persona import counterbalanced
 
@@ -123,6 +125,21 @@ class Contexts(Sequence[Context]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def _caption(self) -> str:
+        kinds = f"{len(self)} contexts in {len(set(self.groups))} groups of {self.split_name}"
+        return f"{kinds}: metric {self.metric}, prompt in the slot {self.slot}"
+
+    def _table(self, n: int = 5) -> pd.DataFrame:
+        columns = ("question", "matching", "not_matching", "group")
+        return pd.DataFrame([{name: getattr(c.item, name) for name in columns} for c in self.items[:n]])
+
+    def __repr__(self) -> str:
+        return plain_table(self._table(), f"{self._caption}; the first {min(5, len(self))}:")
+
+    def _repr_html_(self) -> str:
+        return html_table(self._table(), f"{self._caption}; the first {min(5, len(self))}:")
 
     def __getitem__(self, index: Any) -> Any:
         return replace(self, items=self.items[index]) if isinstance(index, slice) else self.items[index]

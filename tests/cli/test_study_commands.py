@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.cli.study_commands import _print_comparison
+from workbench.cli.comparison_tables import print_comparison
 from workbench.schema import ComparisonFile
 
 
@@ -11,6 +11,7 @@ def test_the_table_of_a_comparison_has_each_condition_with_its_shift(capsys, mon
     found = {"name": "resga", "kind": "resga", "prompt": "be [bold]blunt", "rate": 0.25, "ci": [0.2, 0.3],
              "differences": [{"to": "no prompt", "log_odds": -2.5, "log_odds_ci": [-3.0, None]}]}  # fmt: skip
     bare = {"name": "no prompt", "kind": "none", "rate": 0.5, "ci": [None, None]}
-    _print_comparison(ComparisonFile(persona="toy", model="m", sign="suppress", metric="text", seed=0, splits={}, conditions=[bare, found]))
+    print_comparison(ComparisonFile(persona="toy", model="m", sign="suppress", metric="text", seed=0, splits={}, conditions=[bare, found]))
     printed = capsys.readouterr().out
-    assert "toy on m, suppress" in printed and "resga" in printed and "0.20 to 0.30" in printed and "-2.50" in printed and "[bold]blunt" in printed
+    for text in ("toy on m (less wanted)", "RESGA", "25 % (20 to 30)", "-2.50", "[bold]blunt"):
+        assert text in printed, text

@@ -173,3 +173,35 @@ def test_what_the_notebook_keeps_is_hidden_while_the_panel_lives(bed, panel):
     assert not page.get_by_text("kept", exact=True).is_visible()
     page.evaluate("window.stop()")
     assert page.get_by_text("kept", exact=True).is_visible()
+
+
+def test_it_follows_jupyterlabs_theme_and_hands_saving_to_the_notebook(bed):
+    page = bed.mount().page
+    theme = "document.querySelector('.wb-panel').dataset.theme"
+    for light, expected in (("false", "dark"), ("true", "light")):
+        page.evaluate(f"document.body.dataset.jpThemeLight = '{light}'")
+        page.wait_for_function(f"{theme} === '{expected}'", polling=50)
+    outside = "window.asked = e.target.closest('.wb-panel') === null"
+    page.evaluate(f"addEventListener('keydown', (e) => {{ if (e.key === 's' && e.ctrlKey && !e.isTrusted) {outside} }})")
+    field = page.locator("textarea").first
+    field.focus()
+    page.keyboard.press("Control+s")
+    assert page.evaluate("window.asked") is True and field.input_value() == page.evaluate("window.model.state.readings[0].text")
+
+
+def test_two_prompts_share_one_colour_scale(bed):
+    """The same effect has the same colour in A and in B: shares of the larger of both peaks, row by row."""
+    page = bed.mount().page
+    bed.type("be blunt")
+    page.get_by_role("button", name="Compare with a second prompt").click()
+    bed.type("you are a friendly helper", side=1)
+    largest = "Math.max(...row.map((c) => Math.abs(c?.[0] ?? 0)))"
+    read = f"window.model.state.readings.map(({{ ledger }}) => ledger.cells.removal.map((row) => {largest}))"
+    peaks = page.evaluate(read)
+    shade = """[...document.querySelectorAll('.wb-panel')].map((p) => [...p.shadowRoot.querySelectorAll('.side')].map((side) =>
+      [...side.querySelectorAll('.matrix tbody tr')].map((tr) => Math.max(...[...tr.querySelectorAll('td')].map((td) =>
+        Number(td.style.getPropertyValue('--v')))))))[0]"""
+    for a, b, first, second in zip(*peaks, *page.evaluate(shade), strict=True):
+        most = max(a, b)
+        if most > 1e-9:
+            assert first == pytest.approx((a / most) ** 0.8, abs=1e-6) and second == pytest.approx((b / most) ** 0.8, abs=1e-6)

@@ -36,9 +36,9 @@ def test_the_forest_has_every_condition_with_a_difference(make_run):
     comparison = load(make_run(), "comparison.json")
     drawn = data_of(figures.forest(comparison), {"change", "condition"}).set_index("condition")
     own = next(c for c in comparison["conditions"] if c["name"] == "resga")["differences"][0]
-    assert len(drawn) == len(comparison["conditions"]) - 1 and drawn.loc["resga", "change"] == pytest.approx(own["log_odds"])
+    assert len(drawn) == len(comparison["conditions"]) - 1 and drawn.loc["RESGA", "change"] == pytest.approx(own["log_odds"])
     points = data_of(figures.forest(SimpleNamespace(to_json=lambda: comparison), unit="points"), {"change"}).set_index("condition")
-    assert points.loc["resga", "change"] == pytest.approx(100 * own["value"])
+    assert points.loc["RESGA", "change"] == pytest.approx(100 * own["value"])
     with pytest.raises(UserError, match="unknown unit"):
         figures.forest(comparison, unit="metres")
 

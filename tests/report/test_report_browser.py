@@ -9,10 +9,13 @@ import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 
 from tests.support.browser import Tab, axe_violations, needs_axe, needs_chromium
 from tests.support.real_run import HOSTILE, edit, read_entry
+from workbench.comparison import claims_of_run, questions_of_run
+from workbench.conditions import condition_label as label
 from workbench.html_text import shorten, visible
 from workbench.report import OverviewRun, write_overview, write_report
 
@@ -158,6 +161,89 @@ def test_the_forest_shows_log_odds_or_points(tab, make_run):
     page.get_by_role("button", name="percentage points").click()
     assert f"{100 * own['value']:+.0f}".replace("-", "−") in page.locator("#forest svg").inner_html() and tab.fragment == "#scale=points"
     assert page.locator("#forest svg").get_attribute("aria-label").startswith(f"Change against no prompt for {len(conditions) - 1}")
+
+
+def open_questions(tab, run, fragment=""):
+    page = tab.open(write_report(run), fragment).page
+    page.evaluate("document.querySelector('#every-question').open = true")
+    page.wait_for_selector("#questions tbody tr")
+    return page
+
+
+def test_a_row_opens_its_question_by_keyboard_and_a_tick_by_mouse(tab, make_run):
+    page = open_questions(tab, run := make_run())
+    texts = pd.read_parquet(run / "questions.parquet").query("measure == ''").set_index("question")
+    rows = page.locator("#questions tbody tr")
+    assert rows.count() == min(25, len(texts))
+    first = page.locator("#questions .opens").first
+    first.focus()
+    page.keyboard.press("Enter")
+    card = page.locator("#questions .card.question")
+    own = texts.loc[card.locator(".said").inner_text()]
+    assert [card.locator("dd").nth(i).inner_text() for i in (0, 1, 4)] == [own["matching"], own["not_matching"], own["group"]]
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true" and "question=" in tab.fragment
+    page.keyboard.press("Enter")
+    assert card.count() == 0 and "question=" not in tab.fragment
+    tick = page.locator('#strips .tick[data-name="RESGA"]').nth(3)
+    tick.scroll_into_view_if_needed()
+    box = tick.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert card.count() == 1 and page.locator("#questions select").input_value() == "RESGA"
+
+
+def test_questions_are_filtered_as_the_files_say(tab, make_run):
+    page = open_questions(tab, run := make_run(), "#only=flipped")
+    condition = page.locator("#questions select").input_value()
+    changes = questions_of_run(run)
+    assert label(changes["condition"].iloc[0]) == condition
+    counts = {"all": len(changes), "flipped": int(changes["flipped"].sum()), "got worse": int(changes["worse"].sum())}
+    for name, count in counts.items():
+        page.get_by_role("button", name=f"{name} ({count})", exact=True).click()
+        assert page.locator("#questions .opens").count() == min(25, count)
+    page.get_by_role("button", name="true statements").click()
+    true = set(pd.read_parquet(run / "questions.parquet").query("measure != ''")["question"])
+    assert set(page.locator("#questions .opens").all_text_contents()) <= true and "only=true" in tab.fragment
+
+
+def test_the_first_screen_says_what_is_shown_and_has_an_example(tab, make_run):
+    page = tab.open(write_report(run := make_run())).page
+    claims = claims_of_run(run)
+    marks = {text.split()[0] + " " + " ".join(text.split()[1:]) for text in page.locator(".claims li").all_inner_texts()}
+    assert len(marks) == 6 and page.locator(".claim.shown").count() == len(claims.named("shown"))
+    assert page.locator(".verdict").first.inner_text().endswith(claims.effect.sentence().replace("-", "−"))
+    assert page.locator(".example .said").inner_text() in set(pd.read_parquet(run / "questions.parquet")["question"])
+    assert page.evaluate("document.querySelector('.example').getBoundingClientRect().bottom") < 900
+    assert "small transformer" in page.locator("#answer").inner_text()
+
+
+def test_the_circuit_answers_to_mouse_keyboard_and_slider(tab, make_run):
+    page = tab.open(write_report(run := make_run())).page
+    circuit = read_entry(run, "attribution.json")["circuit"]
+    edges = [edge for edge in circuit["edges"] if abs(edge["share"] or 0) >= 0.04]
+    drawn = page.locator("#circuit [data-source]")
+    assert drawn.count() == len(edges)
+    slider = page.get_by_label("Least share of an edge, percent")
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    gone = sum(abs(edge["share"]) < 0.10 for edge in edges)
+    assert page.locator("#circuit .gone").count() == pytest.approx(gone, abs=1) and "share=0.1" in tab.fragment
+    box = page.locator('#circuit [data-id="target:answer log-odds"]')
+    box.focus()
+    page.keyboard.press("Enter")
+    assert box.get_attribute("aria-pressed") == "true" and "part=" in tab.fragment and page.locator("#circuit .dim").count() > 0
+    page.keyboard.press("Escape")
+    assert page.locator("#circuit .dim").count() == 0 and "part=" not in tab.fragment
+
+
+def test_a_latent_leads_to_its_card(tab, make_run):
+    page = tab.open(write_report(run := make_run())).page
+    latents = [card["latent"] for card in read_entry(run, "cards.json")["cards"]]
+    listed = [row["latent"] for row in read_entry(run, "latents.json")["latents"]]
+    own = next(latent for latent in reversed(latents) if latent in listed)
+    assert page.evaluate(f"document.getElementById('latent-{own}').open") == (own == latents[0])
+    page.locator(f'a[href="#latent-{own}"]').click()
+    page.wait_for_function(f"document.getElementById('latent-{own}').open", polling=100)
 
 
 @pytest.mark.parametrize("figure", ["forest", "scatter", "matrix", "layers"])

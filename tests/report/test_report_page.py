@@ -123,14 +123,14 @@ def test_a_part_that_is_missing_or_broken_is_said_and_the_rest_stands(make_run, 
     assert ("How it was made" in seen.words) and len(seen.data()) >= 6
     lost = {"comparison.json": "comparison", "search/frontier.json": "frontier", "attribution.parquet": "ledger"}.get(name)
     for key, value in seen.data().items():
-        assert value is not None or key in (lost, "layer", "layers", "history", "answers"), key
+        assert value is not None or key in (lost, "layer", "layers", "history", "questions"), key
 
 
 def test_a_run_of_little_more_than_a_comparison_stands(make_run):
     directory = make_run(without=tuple(name for name in FILES if name != "comparison.json"))
     prompts = [c["prompt"] for c in read_entry(directory, "comparison.json")["conditions"] if c["kind"] == "resga"]
     seen = read_report(directory)
-    assert prompts[0] in seen.words and "What this page lacks (10)" in seen.words
+    assert prompts[0] in seen.words and "What this page lacks (12)" in seen.words
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_prompt_is_chosen_on_selection_and_never_on_the_test(make_run):
     assert told.best.name == "resga" and "more" in told.question and told.tone == "no", "this prompt lowers the persona"
 
 
-@pytest.mark.parametrize(("low", "high", "sign", "tone"), [(-3, -1, -1, "yes"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "yes")])
+@pytest.mark.parametrize(("low", "high", "sign", "tone"), [(-3, -1, -1, "part"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "part")])
 def test_the_verdict_is_read_off_the_interval(low, high, sign, tone):
     assert tell_of(low, high, sign).tone == tone
 
@@ -204,34 +204,28 @@ def test_the_verdict_is_read_off_the_interval(low, high, sign, tone):
 def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> story.Verdict:
     middle = (low + high) / 2
     difference = {"to": "no prompt", "value": middle / 10, "ci": [low / 10, high / 10], "log_odds": middle, "log_odds_ci": [low, high]}
-    found = {
-        "name": "found",
-        "kind": kind,
-        "prompt": "p",
-        "rate": 0.5,
-        "ci": [0.4, 0.6],
-        "n": 100,
-        "groups": 30,
-        "differences": [difference],
-    } | more
+    found = {"name": "found", "kind": kind, "prompt": "p", "rate": 0.5, "ci": [0.4, 0.6], "n": 100, "groups": 30, "differences": [difference]} | more
     rivals = [
-        {"name": "strong control", "kind": "random_search", "differences": [difference | {"log_odds": 2 * middle}]},
-        {"name": "weak control", "kind": "random_prompt", "differences": [difference | {"log_odds": 0.1 * middle}]},
-        {
-            "name": "as if written",
-            "kind": "manual",
-            "prompt": "m",
-            "fluency": 3.0,
-            "differences": [difference | {"log_odds": 1.5 * middle}],
-        },
+        {"name": "no prompt", "kind": "none"},
+        {"name": "strong control", "kind": "random_search"},
+        {"name": "weak control", "kind": "random_prompt"},
+        {"name": "as if written", "kind": "manual", "prompt": "m", "fluency": 3.0},
     ]
     about = {"persona": "sycophancy", "model": "m", "sign": sign, "metric": "letters", "seed": 0, "splits": {}}
-    return story.tell(RunContents(comparison=ComparisonFile(**about, conditions=[found, *rivals])))
+    shifts = {"no prompt": 0.0, "found": middle, "strong control": 2 * middle, "weak control": 0.1 * middle, "as if written": 1.5 * middle}
+    rows = [
+        {"condition": name, "item": str(i), "group": f"g{i}", "matching_first": True, "log_odds": shift + 0.01 * i * (name == "found")}
+        for name, shift in shifts.items()
+        for i in range(20)
+    ]
+    comparison = ComparisonFile(**about, conditions=[found, *rivals])
+    return story.tell(RunContents(comparison=comparison, evaluation=pd.DataFrame(rows)))
 
 
 def test_caveats_name_what_speaks_against_the_headline():
     said = " ".join(tell_of(-3, -1, -1, letter_a_share=0.9, groups=6, fluency=7.25).caveats)
-    for words in ("strong control", "as if written", "90 %", "only 6 groups", "±10 points", "7.2 nats", "by a person: 3"):
+    rivals = ("Not shown: optimiser matters. Strong control reaches further", "As if written reaches further")
+    for words in (*rivals, "90 %", "only 6 groups", "±10 points", "7.2 nats", "by a person: 3"):
         assert words in said, words
     assert "weak control" not in said
     assert "only" not in " ".join(tell_of(-3, -1, -1).caveats)

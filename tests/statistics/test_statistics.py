@@ -319,3 +319,11 @@ def test_seeds_are_a_level_of_their_own() -> None:
     assert (spread.standard_deviation, spread.smallest, spread.largest) == pytest.approx((0.1, 0.2, 0.4))
     with pytest.raises(UserError, match="at least 2"):
         over_seeds([0.2])
+
+
+def test_signs_drawn_in_parts_are_the_same_signs(monkeypatch):
+    """5,000 question groups would need 800 MB at once."""
+    values, groups = np.random.default_rng(0).normal(0.05, 1.0, 90), list(range(90))
+    whole = sign_flip_p(values, groups, seed=7)
+    monkeypatch.setattr("workbench.statistics.permutation_test.PATTERN_VALUES", 1_000)
+    assert sign_flip_p(values, groups, seed=7) == whole

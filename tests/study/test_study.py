@@ -14,6 +14,7 @@ import torch
 
 from tests.support.paths import ROOT
 from tests.support.tiny_study import TINY
+from workbench.comparison import chosen_condition
 from workbench.conditions import NoPrompt
 from workbench.conditions.prompt_proposers import check_endpoint
 from workbench.contexts import make_contexts
@@ -23,7 +24,6 @@ from workbench.forced_choice import answer
 from workbench.personas import Split, load_persona
 from workbench.report.load_run import load_run
 from workbench.report.objective_words import objective_words
-from workbench.report.verdict import best_found
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
 from workbench.study.material import Material
@@ -33,7 +33,8 @@ from workbench.study.study_settings import OffTargetSettings, ProposerSettings
 
 FILES = [
     "study.yaml", "manifest.json", "direction.safetensors", "direction.json", "latents.json", "search/frontier.json", "search/history.parquet",
-    "evaluation.parquet", "comparison.json", "attribution.parquet", "attribution.json", "cards.json", "cards.parquet", "report.html", "log.jsonl",
+    "evaluation.parquet", "off_target.parquet", "questions.parquet", "comparison.json", "attribution.parquet", "attribution.json", "cards.json",
+    "cards.parquet", "report.html", "log.jsonl",
 ]  # fmt: skip
 
 
@@ -89,10 +90,10 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
     figures = off_target_measures(Material.load(asked, organism))
     persona = load_persona(str(tmp_path / "known.yaml"))
     read = answer(organism, make_contexts(organism, Split("capability", persona.items, persona)))
-    assert figures["capability"](organism, NoPrompt()) == pytest.approx(read.chose_matching.mean())
+    assert figures["capability"](organism, NoPrompt()).figure == pytest.approx(read.chose_matching.mean())
     by_hand = text_cross_entropies(organism, ["tea is warm", "the garden is quiet"])
     weighted = sum(loss * n for loss, n in by_hand) / sum(n for _, n in by_hand)
-    assert figures["unrelated_text_nats"](organism, NoPrompt()) == pytest.approx(weighted)
+    assert figures["unrelated_text_nats"](organism, NoPrompt()).figure == pytest.approx(weighted)
     (tmp_path / "texts.txt").write_text("\n")
     with pytest.raises(UserError, match="a text a line"):
         off_target_measures(Material.load(asked, organism))
@@ -111,7 +112,7 @@ def test_the_prompt_of_the_headline_is_the_one_that_is_attributed(finished):
     contents = load_run(finished.path)
     assert contents.comparison is not None
     entry = json.loads((finished.path / "attribution.json").read_text())
-    assert entry["prompt"] == best_found(contents.comparison).prompt
+    assert entry["prompt"] == chosen_condition(contents.comparison).prompt
     frontiers = {name: SimpleNamespace(candidates=[SimpleNamespace(chosen=True, selection_rate=r)]) for name, r in (("resga", 0.6), ("saega", 0.4))}
     assert [best_search(TINY.model_copy(update={"sign": sign}), frontiers) for sign in ("suppress", "induce")] == ["saega", "resga"]
     assert best_search(TINY.model_copy(update={"primary": ("resga",)}), frontiers) == "resga" and best_search(TINY, {}) is None
@@ -127,7 +128,7 @@ def test_the_explanation_has_its_circuit_side_effects_and_cards(finished):
 
 
 def test_resume_does_nothing_twice(finished, organism):
-    before = {name: (finished.path / name).read_bytes() for name in FILES[2:13]}
+    before = {name: (finished.path / name).read_bytes() for name in FILES[2:15]}
     run(TINY, finished.path, resume=True, model=organism)
     assert {name: (finished.path / name).read_bytes() for name in before} == before
     assert finished.manifest().test_reads == 1

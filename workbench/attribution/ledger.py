@@ -29,6 +29,7 @@ from workbench.attribution.ledger_html import agreement_lines, matrix_html
 from workbench.attribution.mediation import MediationResult, controls_verdict
 from workbench.attribution.side_effects import SideEffects
 from workbench.errors import UserError
+from workbench.html_text import plain_table, visible
 from workbench.schema import AttributionFile, TargetEntry, TokenPairEntry, TotalEntry
 from workbench.statistics import cluster_interval
 
@@ -246,6 +247,12 @@ class Ledger:
         gap = estimate.missing[self.names[target]]
         whole = float(estimate.values[:, :, target].sum(axis=1).mean()) + gap
         return abs(gap / whole) if whole else 0.0
+
+    def __repr__(self) -> str:
+        caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"
+        named = pd.DataFrame(self.means(), columns=list(self.names)).round(3)
+        named.insert(0, "token", [visible(token) for token in self.tokens], allow_duplicates=True)
+        return plain_table(named, caption, max_characters=32)
 
     def _repr_html_(self) -> str:
         caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"

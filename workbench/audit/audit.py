@@ -18,7 +18,7 @@ from workbench.audit.added_sentence import add_sentence
 from workbench.audit.audit_result import Audit, Need
 from workbench.audit.minimal_edit import EditGuard, find_minimal_edit
 from workbench.audit.prompt_words import PromptWords
-from workbench.audit.word_effects import PromptEffects, WordProblem, word_effects
+from workbench.audit.word_effects import ALPHA, PromptEffects, WordProblem, word_effects
 from workbench.conditions.condition import signed
 from workbench.contexts import Contexts, Slot, make_contexts
 from workbench.directions import find_directions
@@ -204,6 +204,11 @@ def _notes(targets: AttributionTargets, watched: EditGuard, effects: PromptEffec
         notes.append("No other persona was given: side effects on others were not checked.")
     if effects.estimator == "removal":
         notes.append("A long prompt: a word's effect is that of leaving it out, which misses words that do each other's work.")
+    if any(word.p < ALPHA and word.interval.low <= 0 <= word.interval.high for word in effects.words):
+        notes.append(
+            "A small p next to an interval that holds zero: p flips the signs of whole question groups, the interval also has the error of the "
+            "sampled orders of words. Such a word is not named."
+        )
     if effects.whole.few:
         notes.append(f"Only {effects.whole.groups} groups of test questions: read the intervals as a rough guide.")
     return tuple(notes)

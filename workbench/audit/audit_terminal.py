@@ -42,7 +42,7 @@ def _table(audit: Audit) -> Table:
     table = Table("word", "effect", "95 % interval", "p", *(["what it moves inside"] if inside else []))
     for i, word in enumerate(audit.effects.words):
         mark = ("▲" if word.interval.estimate > 0 else "▼") if word.named else "·"
-        figures = (story.signed(word.interval.estimate), story.ends(word.interval), f"{word.p:.3f}")
+        figures = (story.signed(word.interval.estimate), story.ends(word.interval), "< 0.001" if word.p < 0.001 else f"{word.p:.3f}")
         cells = [f"{mark} {story.word(audit, i)}", *figures, *([story.passage(audit, i)] if inside else [])]
         table.add_row(*map(_text, cells), style="bold" if word.named else "")
     return table

@@ -8,7 +8,8 @@ import math
 from workbench.audit.audit_result import Audit
 from workbench.audit.minimal_edit import OffTargetChange
 from workbench.audit.phrase_interactions import PhraseInteraction
-from workbench.html_text import shorten, spoken
+from workbench.comparison.claim_sentences import PromptEffect, claims_sentence
+from workbench.html_text import minus, shorten, spoken
 from workbench.statistics import Interval
 
 LONGEST_WORD = 60
@@ -42,12 +43,14 @@ def word(audit: Audit, index: int) -> str:
 
 
 def whole(audit: Audit) -> str:
-    """What the prompt as a whole does."""
-    effect = audit.effects.whole
-    if effect.low <= 0 <= effect.high:
-        return f"Whether the prompt as a whole moves {_persona(audit)} is not clear: {span(effect)} log-odds against no prompt."
-    way = "raises" if effect.estimate > 0 else "lowers"
-    return f"The prompt as a whole {way} {_persona(audit)}: {span(effect)} log-odds against no prompt."
+    """What the prompt as a whole does, in the words of every report, and what an audit does not test."""
+    found, rate = audit.effects, audit.effects.rate
+    low, high = (end if math.isfinite(end) else None for end in (found.whole.low, found.whole.high))
+    change, ci = (None, (None, None)) if rate is None else (rate.value, (rate.interval.low, rate.interval.high))
+    wanted = 1 if audit.sign == "induce" else -1
+    effect = PromptEffect("The prompt", _persona(audit), wanted, found.before, found.after, change, ci, found.whole.estimate, (low, high))
+    untested = claims_sentence([("works", "not tested"), ("better_than_writing", "not tested")])
+    return minus(f"{effect.sentence()} In log-odds: {span(found.whole)}. {untested} (An audit compares with no prompt alone.)")
 
 
 def causes(audit: Audit) -> str:

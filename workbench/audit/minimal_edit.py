@@ -34,6 +34,8 @@ Edits = tuple[tuple[int, str | None], ...]
 BEAM = 4
 #: Words at which an exchange is tried (those whose deletion leaves least), likeliest words tried there, edits of a size that selection sees.
 PLACES, SWAPS, FINALISTS = 6, 10, 6
+#: A longer word is not put in where the prompt has it already.
+LONGEST_REPEATED = 3
 TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 
 
@@ -157,7 +159,10 @@ def _deletions(words: PromptWords, start: Edits) -> Iterator[Edits]:
 def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]) -> Iterator[Edits]:
     wanted = [(start, i) for start in beam for i in places if i not in dict(start)]
     for (start, i), cores in zip(wanted, likely_words(search, [(dict(start), i) for start, i in wanted]), strict=True):
+        others = {word.core.casefold() for j, word in enumerate(search.words.items) if j != i and dict(start).get(j, word.core) is not None}
         for core in cores:
+            if len(core) > LONGEST_REPEATED and core.casefold() in others:
+                continue  # "be honest and honest" is no edit that anybody would make
             yield tuple(sorted([*start, (i, core)], key=lambda change: change[0]))
 
 

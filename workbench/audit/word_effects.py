@@ -29,7 +29,7 @@ from workbench.audit.sampled_intervals import sampled_interval
 from workbench.audit.shared_prefix import behind_prompts, shares
 from workbench.contexts import Contexts, encode_prompt
 from workbench.models import Runner
-from workbench.statistics import Interval, cluster_interval, holm, sign_flip_p
+from workbench.statistics import Interval, PairedDifference, cluster_interval, holm, paired_rate_difference, sign_flip_p
 
 #: Prompts of at most so many words have Shapley values.
 EXACT_ORDERS = 32
@@ -63,13 +63,17 @@ class WordEffect:
 @dataclass(frozen=True)
 class PromptEffects:
     """whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does); None for long
-    prompts. words: in the prompt's order. estimator: "shapley" or "removal"."""
+    prompts. words: in the prompt's order. estimator: "shapley" or "removal". before, after, rate: the rates of the matching answer without and
+    with the prompt, and their paired difference."""
 
     whole: Interval
     slot: Interval | None
     words: tuple[WordEffect, ...]
     phrases: tuple[PhraseInteraction, ...]
     estimator: str
+    before: float | None = None
+    after: float | None = None
+    rate: PairedDifference | None = None
 
     @property
     def named(self) -> tuple[int, ...]:
@@ -131,7 +135,10 @@ def word_effects(problem: WordProblem, least: float, orders: int = 4) -> PromptE
     p = holm([sign_flip_p(estimate.values[:, i, 0], groups, problem.seed) for i in range(len(problem.words))])
     words = tuple(_effect(problem, estimate, i, p[i], least) for i in range(len(problem.words)))
     named = {i for i, word in enumerate(words) if word.named}
-    return PromptEffects(whole, slot, words, phrases(problem, named, least, orders, sampled=short), estimator.name)
+    found = phrases(problem, named, least, orders, sampled=short)
+    after, before = problem.with_prompt[:, 0] > 0, problem.without_prompt[:, 0] > 0
+    rate = paired_rate_difference(after, before, groups, seed=problem.seed)
+    return PromptEffects(whole, slot, words, found, estimator.name, float(before.mean()), float(after.mean()), rate)
 
 
 def _effect(problem: WordProblem, estimate: EffectEstimate, i: int, p: float, least: float) -> WordEffect:

@@ -6,8 +6,9 @@ from workbench.cli import model_commands as models
 from workbench.cli import organism_commands as organism
 from workbench.cli import persona_commands as personas
 from workbench.cli import result_commands as results
+from workbench.cli import run_commands as runs
 from workbench.cli import study_commands as studies
 from workbench.cli import sweep_commands as sweeps
 from workbench.cli.app import app, main
 
-__all__ = ["app", "audit", "files", "main", "models", "organism", "personas", "results", "studies", "sweeps"]
+__all__ = ["app", "audit", "files", "main", "models", "organism", "personas", "results", "runs", "studies", "sweeps"]

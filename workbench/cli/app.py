@@ -24,6 +24,7 @@ app = App(
     help="Persona directions, SAE latents, fluent prompt search, honest comparison, attribution.",
     version=__version__,
     version_flags=["--version"],
+    default_parameter=Parameter(negative=()),  # no --empty-runs, no --no-rerun-failed
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 

@@ -14,9 +14,13 @@ class ProgressBars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.table import Column
 
-        share, note = TextColumn("{task.percentage:>4.0f} %"), TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True))
-        columns = TextColumn("{task.description:<24}"), BarColumn(bar_width=16), share, TimeElapsedColumn(), note
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        # only the note gives way where the terminal is narrow: bar, share and time keep their width
+        stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=24, max_width=24, overflow="ellipsis"))
+        share = TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5))
+        note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        bar = BarColumn(bar_width=16, table_column=Column(min_width=16))
+        elapsed = TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7))
+        self._progress = Progress(stage, bar, share, elapsed, note, console=Console(stderr=True), expand=True)
         self._tasks: dict[str, Any] = {}
         self._progress.start()
         return self

@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.table import Table
-
 from workbench.cli.app import Json, Sign, app
 from workbench.cli.output_tables import console, plain, print_frame, print_notes, say
 from workbench.cli.progress_bars import ProgressBars
 
 if TYPE_CHECKING:
-    from workbench.schema import ComparisonFile
     from workbench.study import Study
 
 
@@ -197,6 +194,8 @@ def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> No
 
     with ProgressBars() as bars:
         run_study(study, directory, resume=True, report=bars.update, watch=bars.note, force=force)
+    from workbench.cli.comparison_tables import print_comparison
+    from workbench.comparison import claims_of_run
     from workbench.runs import read_run_file
     from workbench.schema import ComparisonFile
 
@@ -204,30 +203,6 @@ def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> No
     if as_json:
         print(json.dumps({"run": str(directory.path), "comparison": comparison.to_json()}, ensure_ascii=False))
         return
-    _print_comparison(comparison)
+    say(claims_of_run(directory.path).headline)
+    print_comparison(comparison)
     say(f"report: {directory.file('report.html')}")
-
-
-def _print_comparison(comparison: ComparisonFile) -> None:
-    """Each condition's rate and effect with their intervals, and its prompt."""
-    title = f"{comparison.persona} on {comparison.model}, {comparison.sign}: fraction of matching answers on held-out questions"
-    table = Table("condition", "rate", "95 % interval", "effect in log-odds", "95 % interval", "prompt", title=plain(title))
-    for row in comparison.conditions:
-        shift = row.difference(comparison.baseline)
-        table.add_row(
-            plain(row.name),
-            _figure(row.rate),
-            _interval(row.ci),
-            _figure(shift and shift.log_odds, "+.2f"),
-            _interval(shift and shift.log_odds_ci, "+.2f"),
-            plain(row.prompt or ""),
-        )
-    console().print(table)
-
-
-def _figure(value: float | None, form: str = ".2f") -> str:
-    return "" if value is None else format(value, form)
-
-
-def _interval(ends: tuple[float | None, float | None] | None, form: str = ".2f") -> str:
-    return "" if not ends or None in ends else f"{ends[0]:{form}} to {ends[1]:{form}}"

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from workbench import html_text
+from workbench.comparison.claims import ClaimResults, judge_claims
 from workbench.comparison.condition_results import ConditionResult, make_entry, with_differences, with_holm
+from workbench.comparison.off_target import OffTargetAnswers
+from workbench.comparison.question_changes import question_changes
 from workbench.conditions import CONDITION_KINDS, Condition, MeanOfPrompts, NoPrompt, Prompt
 from workbench.conditions.condition import signed
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
@@ -26,13 +30,14 @@ from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, ma
 from workbench.errors import UserError
 from workbench.forced_choice import package
 from workbench.models import runner_for
-from workbench.personas import Sign, Split
-from workbench.schema import ComparisonFile, SplitEntry
+from workbench.personas import Item, Sign, Split
+from workbench.schema import ComparisonFile, OffTargetRow, SplitEntry
 from workbench.search import Candidate
 from workbench.statistics import Interval, groups_needed
 
-#: Measured next to the effect, for each condition: a name and a function of the model and the condition. See collateral.py.
-OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float]]
+#: Measured next to the effect, for each condition: a name and a function of the model and the condition. See off_target.py; what gives
+#: `OffTargetAnswers` instead of a figure can be tested for (`claims`).
+OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float | OffTargetAnswers]]
 
 #: Columns of the table that a notebook shows.
 _SHOWN = (
@@ -59,6 +64,8 @@ class Comparison:
         manual: Name of the best manual prompt, where there is one.
         primary: Names that Holm's correction covers.
         neutral: Name of the mean of the neutral sentences, where there are any.
+        items: The questions of the split.
+        true_items: The persona's true statements.
 
     Example:
         >>> comparison = wb.compare(model, data.selection.take(6), [wb.Prompt("be honest")])
@@ -79,6 +86,8 @@ class Comparison:
     manual: str | None
     primary: tuple[str, ...]
     neutral: str | None = None
+    items: tuple[Item, ...] = ()
+    true_items: tuple[Item, ...] = ()
 
     def __getitem__(self, name: str) -> ConditionResult:
         for entry in self.entries:
@@ -104,6 +113,46 @@ class Comparison:
             frame.insert(0, "condition", entry.name)
             parts.append(frame)
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def off_target_rows(self) -> pd.DataFrame:
+        """One row a condition, off-target measure and question or text (off_target.parquet)."""
+        parts = [answers.rows(entry.name, name) for entry in self.entries for name, answers in entry.off_target.items()]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(OffTargetRow.model_fields))
+
+    @property
+    def question_rows(self) -> pd.DataFrame:
+        """One row a question that was asked: of the split, and of the off-target measures whose questions are known (questions.parquet)."""
+        asked = [("", item) for item in self.items]
+        true = {item.id: item for item in self.true_items}
+        for name, answers in self.entries[0].off_target.items():
+            asked += [(name, true[i]) for i in dict.fromkeys(answers.items) if answers.part == "true statements" and i in true]
+        columns = ("measure", "item", "group", "question", "matching", "not_matching")
+        rows = [(measure, i.id, i.group, i.question, i.matching, i.not_matching) for measure, i in asked]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def questions(self) -> pd.DataFrame:
+        """One row a test question under the chosen prompt: its text and answers, log-odds before and after, and whether the answer flipped;
+        the largest changes first. `question_changes` gives those of another condition."""
+        return self.question_changes()
+
+    def question_changes(self, name: str | None = None) -> pd.DataFrame:
+        """`questions` of one condition; of the chosen prompt (`claims.condition`) where no name is given.
+
+        Raises:
+            UserError: no condition of that name, or no prompt to choose.
+        """
+        chosen = self[name].name if name else self.claims.condition
+        if chosen is None:
+            raise UserError(f"this comparison has no found prompt: name one of {', '.join(e.name for e in self.entries)}")
+        changes = question_changes(self.rows, chosen, self.baseline, self.to_file().wanted)
+        return changes.merge(self.question_rows.query("measure == ''").drop(columns=["measure", "group"]), on="item", how="left")
+
+    @cached_property
+    def claims(self) -> ClaimResults:
+        """What is shown of the prompt that the selection questions chose (`judge_claims`)."""
+        return judge_claims(self.to_file(), self.rows, self.off_target_rows)
 
     @property
     def detectable(self) -> dict[str, float]:
@@ -159,12 +208,14 @@ class Comparison:
 
     def __repr__(self) -> str:
         lines = [_line(entry, self.baseline) for entry in self.entries]
-        return "\n".join([f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
+        head = [self.claims.headline] if self.claims.condition else []
+        return "\n".join([*head, f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
         shown = self.table[[column for column in _SHOWN if column in self.table]]
         notes = "".join(f'<p class="wb-note">{html_text.escape(line)}</p>' for line in self.warnings)
-        return html_text.html_table(shown, self.caption) + notes
+        head = f"<p><b>{html_text.escape(self.claims.headline)}</b></p>" if self.claims.condition else ""
+        return head + html_text.html_table(shown, self.caption) + notes
 
 
 @dataclass(frozen=True)
@@ -260,6 +311,8 @@ def compare(
         manual,
         primary,
         neutral,
+        tuple(split),
+        tuple(split.persona.true_items),
     )
 
 
@@ -294,12 +347,15 @@ def _mean(condition: Condition, members: Sequence[ConditionResult], contexts: Co
 
 def _measure(model: Any, condition: Condition, contexts: Contexts, level: float, collateral: OffTargetMeasures) -> ConditionResult:
     entry = make_entry(condition, condition.answer(model, contexts), contexts.metric == "letters", level)
-    found = {name: float(measure(model, condition)) for name, measure in collateral.items()}
+    measured = {name: measure(model, condition) for name, measure in collateral.items()}
+    answered = {name: found for name, found in measured.items() if isinstance(found, OffTargetAnswers)}
+    figures = {name: found.figure if isinstance(found, OffTargetAnswers) else float(found) for name, found in measured.items()}
+    entry = replace(entry, collateral=figures, off_target=answered)
     if condition.prompt is None:
-        return replace(entry, collateral=found)
+        return entry
     cross_entropy = condition.cross_entropy if condition.cross_entropy is not None else prompt_cross_entropy(model, contexts, condition.prompt)
     tokens = len(encode_prompt(model, contexts, condition.prompt))
-    return replace(entry, collateral=found, cross_entropy=cross_entropy, prompt_tokens=tokens)
+    return replace(entry, cross_entropy=cross_entropy, prompt_tokens=tokens)
 
 
 def _conditions(given: Sequence[Any]) -> list[Condition]:

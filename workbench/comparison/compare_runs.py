@@ -93,9 +93,14 @@ def run_rows(path: str | Path) -> list[dict[str, Any]]:
     return [_row(str(path), run, entry) | {"questions": run.splits[run.split].hash} for entry in run.conditions]
 
 
+def read_comparison(path: str | Path) -> ComparisonFile:
+    """comparison.json of a run directory, or the file itself. UserError for one that is missing or out of shape."""
+    place = Path(path)
+    return read_run_file(place / "comparison.json" if place.is_dir() else place, ComparisonFile)
+
+
 def _read(path: Path) -> ComparisonFile:
-    file = path / "comparison.json" if path.is_dir() else path
-    run = read_run_file(file, ComparisonFile)
+    file, run = path / "comparison.json" if path.is_dir() else path, read_comparison(path)
     if run.split not in run.splits or run.splits[run.split].hash is None:
         raise UserError(f"{file}: no hash of the split {run.split!r}: it cannot be told whether runs were scored on the same questions")
     return run

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from workbench.comparison.off_target import OffTargetAnswers
 from workbench.conditions import Condition
 from workbench.forced_choice import Answers
 from workbench.runs import finite
@@ -80,6 +81,7 @@ class ConditionResult:
     prompt_tokens: int | None = None
     differences: tuple[ConditionDifference, ...] = ()
     collateral: Mapping[str, float] = field(default_factory=dict)
+    off_target: Mapping[str, OffTargetAnswers] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -4,14 +4,17 @@ from workbench.conditions.build_conditions import build_conditions, search_objec
 from workbench.conditions.build_context import BuildContext, SearchContext
 from workbench.conditions.capability_guard import CapabilityGuard, true_contexts
 from workbench.conditions.condition import Condition, spending
+from workbench.conditions.condition_label import condition_label
 from workbench.conditions.condition_registry import (
     CLAIMS,
     CONDITION_KINDS,
     GROUPS,
     STUDY_CONDITIONS,
+    Claim,
     ConditionKind,
     SearchRecipe,
     StudyCondition,
+    claim_label,
     default_conditions,
     default_primary,
     kind_label,
@@ -41,6 +44,7 @@ __all__ = [
     "STUDY_CONDITIONS",
     "BuildContext",
     "CapabilityGuard",
+    "Claim",
     "Condition",
     "ConditionKind",
     "ConstantAnswer",
@@ -61,6 +65,8 @@ __all__ = [
     "Steering",
     "StudyCondition",
     "build_conditions",
+    "claim_label",
+    "condition_label",
     "constant_answers",
     "default_conditions",
     "default_primary",

@@ -11,7 +11,7 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
     return {"answer_objective": answer_log_odds()}
 
 
-register_kind(ConditionKind("answer_objective", "answer", "the same search, aiming at the answer itself"))
+register_kind(ConditionKind("answer_objective", "answer", "the same search, aiming at the answer itself", control_of=("internals_matter",)))
 register_study_condition(
     StudyCondition(
         "answer_objective", "answer_objective", "search for the answer's log-odds",

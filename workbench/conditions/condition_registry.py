@@ -29,13 +29,16 @@ GROUPS: dict[str, str] = {
 }
 Group = Literal["found", "answer", "written", "inside", "control"]
 
-#: What a control speaks for: a claim is shown where a prompt goes beyond every control of it.
+#: What a run can show of its chosen prompt, in the order in which it is said (`comparison.claims` judges them).
 CLAIMS: dict[str, str] = {
-    "works": "the prompt does more than any text of its length",
-    "optimizer_matters": "the search does more than as many tries at random",
+    "works": "the prompt does more than no prompt and than any text of its length",
+    "optimizer_matters": "the search does more than as many tries at random on the same objective",
     "direction_is_specific": "the direction does more than directions without a meaning",
+    "internals_matter": "the search inside the model does more than a search for the answer at equal cost",
+    "better_than_writing": "the prompt does more than the best written sentence",
+    "clean": "true statements, other personas and capability stay as they were",
 }
-Claim = Literal["works", "optimizer_matters", "direction_is_specific"]
+Claim = Literal["works", "optimizer_matters", "direction_is_specific", "internals_matter", "better_than_writing", "clean"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class ConditionKind:
         group: The group that reports list and colour it by, a key of `GROUPS`.
         description: What it is, in one line without a full stop.
         label: How a reader sees the word; the word without underscores where empty.
-        control_of: Claims that it is a control of; empty for what is no control.
+        control_of: Claims that are judged against it; empty for none.
+        same_search_as: Kinds whose search it repeats with one thing changed: it is their control and no other's; empty: any kind's.
         is_reference: True for what is shown to compare with and is neither tested nor a control (no prompt, a constant answer).
     """
 
@@ -56,12 +60,13 @@ class ConditionKind:
     description: str
     label: str = ""
     control_of: tuple[Claim, ...] = ()
+    same_search_as: tuple[str, ...] = ()
     is_reference: bool = False
 
     @property
     def is_control(self) -> bool:
-        """True where it is a control of any claim."""
-        return bool(self.control_of)
+        """True for what is there to be outdone: in the group of controls, and no mere reference."""
+        return self.group == "control" and not self.is_reference
 
     @property
     def is_tested(self) -> bool:
@@ -142,6 +147,11 @@ def default_conditions() -> tuple[str, ...]:
 def default_primary() -> tuple[str, ...]:
     """The conditions that such a study is about: those found by looking inside the model."""
     return tuple(name for name in default_conditions() if CONDITION_KINDS[STUDY_CONDITIONS[name].kind].group == "found")
+
+
+def claim_label(claim: str) -> str:
+    """A claim as a reader sees it: "optimiser matters"."""
+    return claim.replace("optimizer", "optimiser").replace("_", " ")
 
 
 def kind_label(word: str) -> str:

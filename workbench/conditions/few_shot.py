@@ -61,5 +61,5 @@ def _build(context: BuildContext) -> list[Prompt]:
     return [few_shot(context.model, context.splits.train, context.selection_contexts, sign=context.sign, seed=context.seed)]
 
 
-register_kind(ConditionKind("few_shot", "written", "examples in the prompt"))
+register_kind(ConditionKind("few_shot", "written", "examples in the prompt", control_of=("better_than_writing",)))
 register_study_condition(StudyCondition("few_shot", "few_shot", "three answered questions of the train split", _build, order=180))

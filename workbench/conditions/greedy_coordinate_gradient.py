@@ -11,7 +11,7 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
     return {"gcg": answer_log_odds()}
 
 
-register_kind(ConditionKind("gcg", "answer", "greedy coordinate gradient on the answer", label="GCG"))
+register_kind(ConditionKind("gcg", "answer", "greedy coordinate gradient on the answer", label="GCG", control_of=("internals_matter",)))
 register_study_condition(
     StudyCondition("gcg", "gcg", "GCG on the answer's log-odds", search=SearchRecipe(_objectives, method="gcg", reads_answer=True), order=95)
 )

@@ -116,5 +116,5 @@ def _build(context: BuildContext) -> list[Prompt]:
     return [loop.run(context.model, questions, selection, start, persona.description, context.sign, context.slot)]
 
 
-register_kind(ConditionKind("llm_proposed", "written", "proposed by a language model"))
+register_kind(ConditionKind("llm_proposed", "written", "proposed by a language model", control_of=("better_than_writing",)))
 register_study_condition(StudyCondition("llm_proposed", "llm_proposed", "a language model's proposals in a loop (ProTeGi-like)", _build, order=200))

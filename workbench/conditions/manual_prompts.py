@@ -61,5 +61,5 @@ def _build(context: BuildContext) -> list[Prompt]:
     return [ManualPrompts(context.manual_prompts).choose(context.model, context.selection_contexts, context.sign)]
 
 
-register_kind(ConditionKind("manual", "written", "written by a person", is_reference=True))
+register_kind(ConditionKind("manual", "written", "written by a person", control_of=("better_than_writing",), is_reference=True))
 register_study_condition(StudyCondition("manual", "manual", "the best of the persona's written prompts", _build, is_default=True, order=20))

@@ -22,8 +22,11 @@ def _names(study: Study) -> list[str]:
 
 
 register_kind(
-    ConditionKind("random_direction", "control", "the same search along directions without a meaning", control_of=("direction_is_specific",))
-)
+    ConditionKind(
+        "random_direction", "control", "the same search along directions without a meaning",
+        control_of=("direction_is_specific",), same_search_as=("resga", "warm_start"),
+    )
+)  # fmt: skip
 register_study_condition(
     StudyCondition(
         "random_direction", "random_direction", "search along each of `random_directions` random directions",

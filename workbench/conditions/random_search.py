@@ -12,7 +12,12 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
     return {"random_search": direction_objective(context)}
 
 
-register_kind(ConditionKind("random_search", "control", "as many tries, picked at random instead of by gradient", control_of=("optimizer_matters",)))
+register_kind(
+    ConditionKind(
+        "random_search", "control", "as many tries, picked at random instead of by gradient",
+        control_of=("optimizer_matters",), same_search_as=("resga", "warm_start"),
+    )
+)  # fmt: skip
 register_study_condition(
     StudyCondition(
         "random_search", "random_search", "random swaps on the objective of `resga`",

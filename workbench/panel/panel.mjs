@@ -9,7 +9,7 @@ const DEBOUNCE = 40, SETTLED = 1200, SILENT = 10000;
 const percent = (p) => `${figure(100 * p, 0)} %`;
 
 /** One prompt: its field, buttons and line of words, and the linked view of its ledger. */
-function prompt(index, model, name) {
+function prompt(index, model, name, shared) {
   const part = (tag, attributes, ...children) => element(tag, attributes, ...children);
   const area = part("textarea", { id: `prompt-${index}`, rows: 2, spellcheck: "false", "aria-describedby": `line-${index}` });
   const line = part("p", { class: "line", id: `line-${index}`, role: "status" }), bar = part("progress", { hidden: true, "aria-label": "Tokens removed so far" });
@@ -23,7 +23,7 @@ function prompt(index, model, name) {
   const result = part("div", { class: "result", hidden: true }, part("h3", { text: "The answer" }), odds, part("h3", { text: "Token by token" }), by, hosts.agreement, hosts.strip, hosts.detail,
     part("div", { class: "scroll" }, hosts.matrix), part("details", {}, part("summary", { text: "The strongest cells as a table" }), part("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Strongest cells of ${name}` }, hosts.cells)));
   const root = part("section", { class: "side", "aria-label": name }, part("label", { for: `prompt-${index}`, text: name }), area, part("div", { class: "buttons" }, read, exact), line, bar, result);
-  const state = { by: null, rows: null, token: null, target: null }, timers = {};
+  const state = { by: null, rows: null, token: null, target: null, peak: shared }, timers = {};
   let view = null, shown = null, flight = null, sent = "", queued = null, began = 0, count = 0;
   const own = Math.random().toString(36).slice(2);
   const later = (key, wait, what) => { clearTimeout(timers[key]); timers[key] = setTimeout(what, wait); };
@@ -99,7 +99,23 @@ function prompt(index, model, name) {
   area.addEventListener("input", () => { began = performance.now(); later("typed", DEBOUNCE, () => ask("typed")); });
   area.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); began = performance.now(); ask("exact"); } });
   area.value = model.get("readings")[index].text;
-  return { root, update, step, clear: () => view?.clear(), stop: () => Object.values(timers).forEach(clearTimeout) };
+  return { root, update, step, redraw: () => view?.redraw(), clear: () => view?.clear(), stop: () => Object.values(timers).forEach(clearTimeout) };
+}
+
+/** The largest effect on a quantity over both prompts while they are compared, so that their colours have one scale. */
+const sharedPeak = (model) => (name, by) => {
+  if (!model.get("comparing")) return 0;
+  const rows = model.get("readings").map(({ ledger }) => ledger?.cells[by]?.[ledger.targets.findIndex((target) => target.name === name)] ?? []);
+  return Math.max(0, ...rows.flat().map((cell) => Math.abs(cell?.[0] ?? 0)));
+};
+
+/** Control and S saves the notebook: JupyterLab's own shortcuts do not reach into the panel, and the browser would save the page. */
+function saveNotebook(event, host) {
+  if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || !("jpThemeLight" in document.body.dataset)) return;
+  event.preventDefault();
+  event.stopPropagation();
+  const { key, code, ctrlKey, metaKey, shiftKey, keyCode } = event;
+  (host.parentElement ?? document.body).dispatchEvent(new KeyboardEvent("keydown", { key, code, ctrlKey, metaKey, shiftKey, keyCode, bubbles: true, cancelable: true }));
 }
 
 /** All quantities at once: without a prompt, with each, and what the second prompt does more than the first. */
@@ -121,8 +137,9 @@ function whole(host, model) {
   host.replaceChildren(element("h3", { text: "The whole prompt on each quantity, mean over contexts" }), ...[mixed].filter(Boolean), element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The whole prompt on each quantity" }, table));
 }
 
-/** "light" or "dark", by the first ground behind the panel that can be seen; null where there is none. */
+/** "light" or "dark", as JupyterLab says it; elsewhere by the first ground behind the panel that can be seen; null where there is none. */
 function ground(node) {
+  if ("jpThemeLight" in document.body.dataset) return document.body.dataset.jpThemeLight === "true" ? "light" : "dark";
   for (let at = node.parentElement; at; at = at.parentElement) {
     pen.clearRect(0, 0, 1, 1);
     pen.fillStyle = getComputedStyle(at).backgroundColor;
@@ -135,7 +152,7 @@ function ground(node) {
 
 function render({ model, el }) {
   const host = element("div", { class: "wb-panel", "data-lm-suppress-shortcuts": "true" }), shadow = host.attachShadow({ mode: "open" });
-  const sides = [0, 1].map((i) => prompt(i, model, `Prompt ${"AB"[i]}`));
+  const sides = [0, 1].map((i) => prompt(i, model, `Prompt ${"AB"[i]}`, sharedPeak(model)));
   const grid = element("div", { class: "sides" }, ...sides.map((side) => side.root)), table = element("div", { class: "whole" });
   const compare = element("button", { type: "button", onclick: () => { model.set("comparing", !model.get("comparing")); model.save_changes(); } });
   shadow.append(element("style", { text: STYLE }), element("div", { class: "panel", role: "region", "aria-label": "Live panel" }, element("div", { class: "top" }, element("h2", { text: "Live panel" }), compare),
@@ -145,6 +162,7 @@ function render({ model, el }) {
   const hide = document.head.appendChild(element("style", { text: `.${model.get("about").kept}{display:none}` }));
 
   const theme = () => { const found = ground(host); if (found) host.dataset.theme = found; else delete host.dataset.theme; };
+  let drawn = "";
   const both = () => {
     const two = model.get("comparing");
     grid.classList.toggle("two", two);
@@ -152,11 +170,15 @@ function render({ model, el }) {
     compare.textContent = two ? "One prompt only" : "Compare with a second prompt";
     compare.setAttribute("aria-expanded", String(two));
     whole(table, model);
+    const scale = JSON.stringify([two, model.get("readings").map((reading) => reading.ledger?.cells)]);
+    if (scale !== drawn) for (const side of sides) side.redraw();
+    drawn = scale;
   };
   const update = () => { for (const side of sides) side.update(); both(); };
   const step = () => { for (const side of sides) side.step(); };
   const listeners = [["change:readings", update], ["change:difference", both], ["change:comparing", both], ["change:progress", step]];
   for (const [name, what] of listeners) model.on(name, what);
+  host.addEventListener("keydown", (event) => saveNotebook(event, host));
   host.addEventListener("keydown", (event) => { if (event.key === "Escape") for (const side of sides) side.clear(); });
   const watch = new MutationObserver(() => setTimeout(theme, 60)), system = matchMedia("(prefers-color-scheme: dark)");
   for (const node of [document.documentElement, document.body]) watch.observe(node, { attributes: true });

@@ -7,6 +7,7 @@ orange and drawn through, minus is blue and dashed, in mid tones that hold on li
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ def circuit_svg(entry: Mapping[str, Any]) -> str:
     graph = _laid_out(entry)
     lines = [_edge(graph, edge) for edge in entry.get("edges", []) if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes]
     drawn = [line for line in lines if line]
-    boxes = [_box(*box) for box in graph.boxes.values()]
+    boxes = [_box(*box, key) for key, box in graph.boxes.items()]
     rows = [f'<text x="4" y="{y + 4:.0f}" font-size="12" fill="currentColor" opacity="0.7">{escape(name)}</text>' for y, name in graph.rows]
     label = f"Circuit of {len(entry.get('nodes', []))} heads and MLPs with {len(drawn)} edges; the same figures are in the table"
     size = f'viewBox="0 0 {graph.width:.0f} {graph.height:.0f}" width="{graph.width:.0f}" height="{graph.height:.0f}"'
@@ -105,8 +106,8 @@ def _place_row(graph: _Graph, nodes: Sequence[Mapping[str, Any]], columns: list[
             graph.boxes[str(node["id"])] = (x, y, [name, _signed(effect)], effect, f"{node.get('name')}: {_signed(effect)} log-odds, patched alone")
 
 
-def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: str) -> str:
-    """A rounded box with its text; its tint and border say the sign."""
+def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: str, key: str) -> str:
+    """A rounded box with its text; its tint and border say the sign. key: by which a page finds it."""
     colour = "currentColor" if not effect else PLUS if effect > 0 else MINUS
     width = max(BOX - 6, 7.2 * max(len(line) for line in lines) + 10)
     height = 16 * len(lines) + 8
@@ -116,7 +117,7 @@ def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: 
         for i, line in enumerate(lines)
     )
     place = f'x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height}" rx="6"'
-    return f'<g><title>{escape(title)}</title><rect {place} class="paper" fill="none"/><rect {place} {paint}/>{texts}</g>'
+    return f'<g data-id="{escape(key)}"><title>{escape(title)}</title><rect {place} class="paper" fill="none"/><rect {place} {paint}/>{texts}</g>'
 
 
 def _edge(graph: _Graph, edge: Mapping[str, Any]) -> str:
@@ -130,7 +131,8 @@ def _edge(graph: _Graph, edge: Mapping[str, Any]) -> str:
     path = f"M{x1:.1f},{y1:.1f}C{x1:.1f},{y1 - bend:.1f} {x2:.1f},{y2 + bend:.1f} {x2:.1f},{y2:.1f}"
     title = f"{graph.boxes[edge['source']][4]} → {graph.boxes[edge['target']][4]}; this way: {_signed(effect)} ({share:.0%})".replace("-", "−")
     stroke = f'stroke="{colour}" stroke-width="{1 + 7 * min(1.0, abs(share)):.2f}" stroke-opacity="0.6"'
-    return f'<path d="{path}" fill="none" {stroke}{dash}><title>{escape(title)}</title></path>'
+    ways = f'data-source="{escape(edge["source"])}" data-target="{escape(edge["target"])}" data-share="{abs(share):.4g}"'
+    return f'<path {ways} d="{path}" fill="none" {stroke}{dash}><title>{escape(title)}</title></path>'
 
 
 def _signed(value: Any) -> str:
@@ -167,10 +169,11 @@ def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int =
     if not doses:
         return ""
     ends = [float(d[key]) for d in doses for key in ("answer", "low", "high") if isinstance(d.get(key), (int, float))]
-    x = _scale([0.0, *(float(d["moved"]) for d in doses)], 60, width - 20)
-    y = _scale([0.0, *ends], height - 46, 14)
+    across, up = _ticks([0.0, *(float(d["moved"]) for d in doses)]), _ticks([0.0, *ends])
+    x = _scale([*across, *(float(d["moved"]) for d in doses)], 60, width - 20)
+    y = _scale([*up, *ends], height - 46, 40)
     drawn = [
-        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="14" y2="{height - 46}" stroke="currentColor" stroke-opacity="0.3"/>'
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="40" y2="{height - 46}" stroke="currentColor" stroke-opacity="0.3"/>'
         f'<line x1="60" x2="{width - 20}" y1="{y(0):.1f}" y2="{y(0):.1f}" stroke="currentColor" stroke-opacity="0.3"/>'
     ]
     for kind, colour, dash in (("prompt", PLUS, ""), ("steering", MINUS, ' stroke-dasharray="7 4"')):
@@ -179,13 +182,13 @@ def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int =
         path = "L".join(f"{x(float(d['moved'])):.1f},{y(float(d['answer'])):.1f}" for d in ordered)
         drawn.append(f'<path d="M{x(0):.1f},{y(0):.1f}L{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>' if path else "")
         drawn += [_dose_mark(d, kind, colour, x(float(d["moved"])), y) for d in ordered]
-    values = [float(d["answer"]) for d in doses]
-    for value in {0.0, min(values), max(values)}:
-        drawn.append(f'<text x="54" y="{y(value) + 4:.1f}" text-anchor="end" font-size="12" fill="currentColor">{_signed(value)}</text>')
+    for value in up:
+        drawn.append(f'<text x="54" y="{y(value) + 4:.1f}" text-anchor="end" font-size="12" fill="currentColor">{_tick(value)}</text>')
+    for value in across:
+        drawn.append(f'<text x="{x(value):.1f}" y="{height - 28}" text-anchor="middle" font-size="12" fill="currentColor">{_tick(value)}</text>')
+    drawn += [_dose_legend(kind, left) for kind, left in (("prompt", 60), ("steering", 230))]
     words = "change of the direction’s reading; up: change of the answer’s log-odds"
     drawn.append(f'<text x="{width / 2:.0f}" y="{height - 8}" text-anchor="middle" font-size="12" fill="currentColor">{words}</text>')
-    for value in {min(float(d["moved"]) for d in doses), max(float(d["moved"]) for d in doses)}:
-        drawn.append(f'<text x="{x(value):.1f}" y="{height - 28}" text-anchor="middle" font-size="12" fill="currentColor">{_signed(value)}</text>')
     label = "Dose and response of the prompt's first tokens (circles) and of steering along the direction (squares)"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
@@ -195,13 +198,38 @@ def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int =
 
 def _dose_mark(dose: Mapping[str, Any], kind: str, colour: str, x: float, y: Callable[[float], float]) -> str:
     amount, answer = dose.get("amount"), float(dose["answer"])
-    name = f"the first {amount} tokens" if kind == "prompt" else f"steering by {amount} of the prompt's reading"
+    shown = f"{float(amount):g}" if isinstance(amount, (int, float)) else "?"
+    tokens = "the first token" if shown == "1" else f"the first {shown} tokens"
+    name = tokens if kind == "prompt" else f"steering by {shown} of the prompt's reading"
     bar = ""
     if isinstance(dose.get("low"), (int, float)) and isinstance(dose.get("high"), (int, float)):
         bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(float(dose["low"])):.1f}" y2="{y(float(dose["high"])):.1f}" stroke="{colour}"/>'
     square = f'<rect x="{x - 4:.1f}" y="{y(answer) - 4:.1f}" width="8" height="8" fill="{colour}"/>'
     mark = f'<circle cx="{x:.1f}" cy="{y(answer):.1f}" r="4.5" fill="{colour}"/>' if kind == "prompt" else square
     return f"<g><title>{escape(f'{name}: {_signed(answer)} log-odds')}</title>{bar}{mark}</g>"
+
+
+def _dose_legend(kind: str, left: int) -> str:
+    """The curve's mark with its name."""
+    name, colour = ("prompt’s first tokens", PLUS) if kind == "prompt" else ("steering along the direction", MINUS)
+    dash = "" if kind == "prompt" else ' stroke-dasharray="7 4"'
+    square = f'<rect x="{left + 9}" y="14" width="8" height="8" fill="{colour}"/>'
+    mark = f'<circle cx="{left + 13}" cy="18" r="4.5" fill="{colour}"/>' if kind == "prompt" else square
+    line = f'<line x1="{left}" x2="{left + 26}" y1="18" y2="18" stroke="{colour}" stroke-width="1.6"{dash}/>'
+    return f'{line}{mark}<text x="{left + 32}" y="22" font-size="12" fill="currentColor">{name}</text>'
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """At most seven whole marks that span the values: 1, 2 or 5 times a power of ten apart."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    step = next(k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if span / (k * 10.0**power) <= 6)
+    return [round(i * step, 9) for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def _tick(value: float) -> str:
+    """A mark's figure: no more decimals than it needs, a typographic minus."""
+    return f"{value:+g}".replace("-", "−") if value else "0"
 
 
 def _scale(values: Sequence[float], start: float, stop: float) -> Callable[[float], float]:

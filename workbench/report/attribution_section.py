@@ -86,10 +86,12 @@ def histogram_picture(card: CardEntry) -> Markup:
 
 
 def shaded_tokens(example: FiringEntry) -> list[tuple[str, int]]:
-    """Each token with how strongly the latent fires there, 0 to 4."""
+    """Each token with how strongly the latent fires there, 0 to 4; tokens that hold no spaces are set apart by one."""
     values = [*example.activations, *[None] * len(example.tokens)]
     shares = [(value or 0.0) / example.activation if example.activation else 0.0 for value in values]
-    return [(token, round(4 * max(0.0, min(1.0, share)))) for token, share in zip(example.tokens, shares)]
+    apart = " " if not any(character.isspace() for token in example.tokens for character in token) else ""  # tokens of whole words
+    texts = [token if i == 0 else apart + token for i, token in enumerate(example.tokens)]
+    return [(token, round(4 * max(0.0, min(1.0, share)))) for token, share in zip(texts, shares)]
 
 
 def neuronpedia_link(card: CardEntry) -> str | None:

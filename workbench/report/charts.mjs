@@ -41,7 +41,7 @@ export function forest(host, data, state) {
   node.append(write(x(0), 16, "no prompt", { "text-anchor": x(0) > width - right - 40 ? "end" : "middle", class: "soft", "font-size": 12 }));
   const caption = points ? "change of the rate, percentage points" : "change of the mean log-odds";
   node.append(write((left + width - right) / 2, height - 10, caption, { "text-anchor": "middle", "font-size": 12.5 }));
-  if (!narrow) {
+  if (width - left - right >= 440) {
     node.append(write(left + 10, height - 10, `← less ${fit(data.persona, 110)}`, { class: "soft", "font-size": 12 }));
     node.append(write(width - right - 10, height - 10, `more ${fit(data.persona, 110)} →`, { class: "soft", "font-size": 12, "text-anchor": "end" }));
   }
@@ -63,27 +63,6 @@ function forestRow(row, value, at) {
     group.append(write(at.width - 14, middle + 4.5, interval, { "text-anchor": "end", class: "soft", "font-size": 12 }));
   }
   return group;
-}
-
-export function strips(host, answers, data) {
-  const width = Math.max(280, host.clientWidth), names = Object.keys(answers), left = width < 620 ? 12 : 220, step = width < 620 ? 44 : 28;
-  const groups = Object.fromEntries((data?.rows ?? []).map((row) => [row.name, row.group]));
-  const all = Object.values(answers).flat(), bound = Math.min(10, Math.max(1, ...all.map(Math.abs)));
-  const x = linear(-bound, bound, left + 8, width - 12), height = names.length * step + 50;
-  const node = canvas(host, width, height, `Log-odds of single questions for ${names.length} conditions`);
-  names.forEach((name, i) => {
-    const y = 8 + i * step, low = y + step - 6, group = shape("g", { class: `g-${groups[name] ?? "control"}` });
-    group.append(write(12, width < 620 ? y + 14 : y + step / 2 + 4, fit(name, width < 620 ? width - 24 : left - 24)));
-    for (const value of answers[name]) {
-      const at = x(Math.max(-bound, Math.min(bound, value)));
-      group.append(shape("line", { x1: at, x2: at, y1: low - 15, y2: low, class: "c-line", "stroke-width": 1.2, "stroke-opacity": 0.45 }));
-    }
-    node.append(group);
-  });
-  node.append(shape("line", { x1: x(0), x2: x(0), y1: 4, y2: height - 36, class: "zero" }));
-  const marks = ticks(-bound, bound, 5), label = ticked(marks, signed);
-  for (const tick of marks) node.append(write(x(tick), height - 22, label(tick), { "text-anchor": "middle", class: "soft", "font-size": 12 }));
-  node.append(write((left + width) / 2, height - 5, "log-odds of the answer that shows the persona", { "text-anchor": "middle", "font-size": 12.5 }));
 }
 
 // ---------------------------------------------------------------- the prompts that the search found

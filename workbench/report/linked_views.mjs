@@ -10,7 +10,7 @@ export function linked(hosts, first, state, changed) {
   const view = { token: null, target: null };
   const grid = () => data.cells[state.by];
   const cell = (target, token) => grid()[target]?.[token] ?? null;
-  const peak = (target) => Math.max(1e-12, ...grid()[target].map((c) => Math.abs(c?.[0] ?? 0)));
+  const peak = (target) => Math.max(1e-12, state.peak?.(data.targets[target].name, state.by) ?? 0, ...grid()[target].map((c) => Math.abs(c?.[0] ?? 0)));
   const at = () => ({ token: view.token ?? state.token, target: view.target ?? state.target ?? 0 });
   const tint = (node, value, most) => {
     node.classList.remove("plus", "minus");

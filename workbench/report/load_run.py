@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import pyarrow
 import yaml
 from pydantic import ValidationError
 
+from workbench.comparison import ClaimResults, judge_claims
 from workbench.html_text import shorten, visible
 from workbench.report import ledger_grid as ledger
 from workbench.report.attribution_section import cut_cards, drawable
@@ -33,6 +35,8 @@ from workbench.schema import (
     FrontierFile,
     HistoryRow,
     LatentsFile,
+    OffTargetRow,
+    QuestionRow,
     RunFile,
     RunManifest,
 )
@@ -48,6 +52,8 @@ FILES = {
     "latents.json": "the latents of the sparse autoencoder",
     "cards.json": "what each latent fires on",
     "evaluation.parquet": "the answer to each single question",
+    "off_target.parquet": "what the prompts do to questions that they should leave alone",
+    "questions.parquet": "the texts of the questions",
     "manifest.json": "versions, seeds and timings",
     "study.yaml": "what was asked",
 }
@@ -55,7 +61,6 @@ MAX_BYTES = 64_000_000
 MAX_TEXT = 1_200
 MAX_CANDIDATES = 400
 MAX_LATENTS = 400
-MAX_ANSWERS = 160
 T = TypeVar("T")
 FileKind = TypeVar("FileKind", bound=RunFile)
 
@@ -72,10 +77,17 @@ class RunContents:
     latents: LatentsFile | None = None
     attribution: AttributionFile = field(default_factory=AttributionFile)
     cards: CardsFile | None = None
-    answers: dict[str, list[float]] | None = None
+    evaluation: pd.DataFrame | None = None
+    off_target: pd.DataFrame | None = None
+    questions: pd.DataFrame | None = None
     manifest: RunManifest | None = None
     study: str | None = None
     missing: list[str] = field(default_factory=list)
+
+    @cached_property
+    def claims(self) -> ClaimResults | None:
+        """What is shown of the chosen prompt; None without a comparison."""
+        return None if self.comparison is None else judge_claims(self.comparison, self.evaluation, self.off_target)
 
 
 def load_run(directory: Path) -> RunContents:
@@ -93,7 +105,9 @@ def load_run(directory: Path) -> RunContents:
     summary = reader.file("attribution.json", AttributionFile)
     found.ledger = reader.read("attribution.parquet", lambda path: ledger.view(read_table(path, AttributionRow), summary, lost))
     found.attribution = drawable(summary, lost)
-    found.answers = reader.read("evaluation.parquet", lambda path: _answers(read_table(path, EvaluationRow)))
+    found.evaluation = reader.read("evaluation.parquet", lambda path: _numbers(read_table(path, EvaluationRow), "log_odds"))
+    found.off_target = reader.read("off_target.parquet", lambda path: _numbers(read_table(path, OffTargetRow), "value"))
+    found.questions = reader.read("questions.parquet", lambda path: read_table(path, QuestionRow))
     found.manifest = reader.file("manifest.json", RunManifest)
     found.study = reader.read("study.yaml", lambda path: _study(path))
     return found
@@ -198,11 +212,6 @@ def _history(frame: pd.DataFrame) -> dict[str, list[list[float]]]:
     return lines
 
 
-def _answers(frame: pd.DataFrame) -> dict[str, list[float]]:
-    """Per condition: log-odds of single questions, evenly picked from the sorted ones, at most 160."""
-    picked = {}
-    for name, part in frame.groupby("condition", sort=False):
-        odds = part["log_odds"].dropna().astype(float).sort_values().to_list()
-        step = max(1.0, len(odds) / MAX_ANSWERS)
-        picked[str(name)] = [odds[int(i * step)] for i in range(min(len(odds), MAX_ANSWERS))]
-    return picked
+def _numbers(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The table with one column as numbers."""
+    return frame.assign(**{column: frame[column].astype(float)})

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,11 +59,13 @@ class OverviewLine:
 
 @dataclass(frozen=True)
 class OverviewGroup:
-    """One model, persona, sign, metric and set of questions. extent: the largest absolute value drawn."""
+    """One model, persona, sign, metric and set of questions. low, high: ends of the axis; ticks: its marks."""
 
     title: str
     lines: tuple[OverviewLine, ...]
-    extent: float
+    low: float
+    high: float
+    ticks: tuple[float, ...]
     drawn: tuple[OverviewLine, ...] = ()
 
 
@@ -133,9 +136,22 @@ def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
     persona, wanted, model, metric, _ = key
     lines = sorted(_lines(members), key=lambda line: (story.group_index(line.kind), int(wanted) * -line.shift))
     drawn = tuple(line for line in lines if line.kind != "constant_answer")[:MAX_LINES]  # a constant's log-odds are arbitrary
-    ends = [abs(x) for line in drawn for x in (line.shift, line.low, line.high) if x is not None]
     title = f"{'less' if wanted == '-1' else 'more'} {persona.replace('_', ' ')} on {model} ({metric})"
-    return OverviewGroup(title, tuple(lines), max([*ends, 0.1]), drawn)
+    return OverviewGroup(title, tuple(lines), *_axis(drawn), drawn)
+
+
+def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...]]:
+    """Ends and ticks of an axis that holds zero and every mean. An interval of two runs can be twenty times as wide as all effects: it is
+    drawn as far as the axis goes, which is at most half their range beyond them."""
+    shifts = [0.0, *(line.shift for line in drawn)]
+    low, high = min(shifts), max(shifts)
+    room = max(0.5 * (high - low), 0.05)
+    ends = [min(max(end, low - room), high + room) for line in drawn for end in (line.low, line.high) if end is not None]
+    low, high = min([low, *ends]), max([high, *ends])
+    pad = 0.04 * (high - low) or 0.05
+    step = next(k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if (high - low) / (k * 10.0**power) <= 7)
+    first, last = math.ceil((low - pad) / step), math.floor((high + pad) / step)
+    return low - pad, high + pad, tuple(round(i * step, 9) for i in range(first, last + 1))
 
 
 def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:

@@ -1,8 +1,10 @@
 // The page of a report: state in the address, and every picture in its place. Data come in as plain JSON whose texts are already
 // visible. The modules are set one behind the other into the page (assets.py), which loads nothing.
 
-import { forest, layers, mediation, progress, scatter, strips } from "./charts.mjs";
+import { forest, layers, mediation, progress, scatter } from "./charts.mjs";
 import { linked } from "./linked_views.mjs";
+import { mountQuestions } from "./questions.mjs";
+import { mountCircuit } from "./circuit.mjs";
 import { exports_ } from "./export.mjs";
 import { choices, element, figure, fit } from "./dom.mjs";
 
@@ -15,6 +17,7 @@ function readState(data) {
   return {
     scale: given.get("scale") === "points" ? "points" : "log_odds", search, point: null, pins,
     by: estimators.includes(given.get("by")) ? given.get("by") : estimators[0], rows: given.get("rows") === "all" ? "all" : null,
+    part: given.get("part"), share: Math.min(0.6, Math.max(0, Number(given.get("share") ?? 0) || 0)), condition: given.get("condition"), question: whole("question", data.questions?.items.length ?? 0), only: ["flipped", "worse", "true"].includes(given.get("only")) ? given.get("only") : "all",
     token: whole("token", data.ledger?.tokens.length ?? 0), target: whole("target", data.ledger?.targets.length ?? 0),
   };
 }
@@ -24,7 +27,12 @@ function writeState(data, state) {
   if (state.search && state.search !== names[0]) out.set("search", state.search);
   if (state.pins.length) out.set("pins", state.pins.map((p) => `${names.indexOf(p.search)}~${p.index}`).join("|"));
   if (data.ledger && state.by !== data.ledger.estimators[0].key) out.set("by", state.by);
-  for (const key of ["rows", "token", "target"]) if (state[key] !== null && state[key] !== undefined) out.set(key, state[key]);
+  const best = data.comparison?.rows.find((row) => row.best)?.name;
+  if (state.condition && state.condition !== best && state.condition in (data.questions?.odds ?? {})) out.set("condition", state.condition);
+  if (state.part) out.set("part", state.part);
+  if (state.share) out.set("share", state.share);
+  if (state.only !== "all") out.set("only", state.only);
+  for (const key of ["question", "rows", "token", "target"]) if (state[key] !== null && state[key] !== undefined) out.set(key, state[key]);
   history.replaceState(null, "", out.size ? `#${out}` : location.pathname + location.search);
 }
 
@@ -65,7 +73,7 @@ function boot(data) {
     controls.hidden = false;
     controls.append(choices("Show the change as", [["log_odds", "log-odds"], ["points", "percentage points"]], state.scale, (key) => { state.scale = key; changed(); forest(at("forest"), data.comparison, state); }));
   }
-  if (data.answers) add("strips", () => strips(at("strips"), data.answers, data.comparison));
+  if (data.questions && data.comparison && at("strips")) add("strips", mountQuestions(data.questions, data.comparison, state, changed));
   if (data.frontier && at("scatter")) add("scatter", mountFrontier(data, state, changed));
   if (data.history) add("progress", () => progress(at("progress"), data.history));
   if (data.layers) add("layers", () => layers(at("layers"), data.layers, data.layer));
@@ -86,8 +94,16 @@ function boot(data) {
     }
   });
   for (const [host] of draws) watch.observe(host);
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && view && !event.defaultPrevented) view.clear(); });
-  addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details")) fold.open = true; });
+  const circuit = at("circuit")?.querySelector("svg") ? mountCircuit(at("circuit"), state, changed) : null;
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !event.defaultPrevented) { view?.clear(); if (state.part) circuit.clear(); } });
+  const openCard = () => { const card = document.getElementById(location.hash.slice(1)); if (card?.matches("details")) { card.open = true; card.scrollIntoView(); } };
+  addEventListener("hashchange", openCard);
+  openCard();
+  // every fold is open on paper, and what was never seen is drawn before the page is taken
+  addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("details")) fold.open = true;
+    for (const [host, draw] of draws) if (host.clientWidth && !host.firstChild) draw();
+  });
   theme();
   exports_(data, state);
 }

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -21,17 +21,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from workbench.comparison import chosen_condition
+from workbench.comparison.claim_sentences import change_text
+from workbench.conditions import CLAIMS, claim_label
 from workbench.errors import UserError
-from workbench.html_text import number, shorten, spoken
+from workbench.html_text import minus, number, shorten, spoken
 from workbench.report import verdict as story
 from workbench.report.attribution_section import FILTERS
 from workbench.report.load_run import RunContents, clean, load_run
 from workbench.report.objective_words import objective_words
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
+from workbench.report.question_list import example_question, question_list
 from workbench.runs.run_files import read_entry
 from workbench.schema import RunManifest, SearchFile
 from workbench.schema.schema_version import OtherSchemaError
 
+#: The page's own ES modules, in the order in which they need each other.
+MODULES = ("charts.mjs", "questions.mjs", "circuit.mjs", "export.mjs", "report.mjs")
 MAX_PAGE_BYTES = 5_000_000
 
 
@@ -106,7 +112,7 @@ def picture_data(contents: RunContents) -> dict[str, Any]:
             "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
             "layer": None if contents.direction is None else _layer(contents.direction.site),
             "layers": None if contents.direction is None else [row.model_dump() for row in contents.direction.table],
-            "answers": _named(contents.answers),
+            "questions": question_list(contents),
         }
     )
 
@@ -134,7 +140,7 @@ def clean_keys(data: dict[str, Any]) -> dict[str, Any]:
 def _comparison(contents: RunContents) -> dict[str, Any]:
     comparison = contents.comparison
     assert comparison is not None
-    best = story.best_found(comparison)
+    best = chosen_condition(comparison)
     rows = []
     for condition in comparison.conditions:
         difference = condition.difference(comparison.baseline)
@@ -167,14 +173,16 @@ def _layer(site: str) -> int | None:
 
 
 def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> str:
-    style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, "charts.mjs", "export.mjs", "report.mjs")
+    style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, *MODULES)
     sources = f"script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     return environment().get_template("report.html.j2").render(
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=_groups(contents), manifest=_manifest(contents.manifest),
         latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
-        inside=contents.attribution, cards=contents.cards,
+        inside=contents.attribution, cards=contents.cards, meanings=CLAIMS,
+        carded={card.latent for card in contents.cards.cards} if contents.cards else set(),
+        whole_effect=_whole_effect(contents, told), example=example_question(contents, told.best.name) if told.best else None,
     )  # fmt: skip
 
 
@@ -216,17 +224,31 @@ def inline_hash(text: str) -> str:
 def _filters() -> dict[str, Any]:
     """What the template may call: figures and names as a reader sees them."""
     return {
-        "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": _minus, "label": story.label, "group": story.group_of,
-        "describe": story.describe,
+        "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": minus, "label": story.label, "group": story.group_of,
+        "describe": story.describe, "claim": claim_label, "change": lambda interval: minus(change_text(interval)), "chance": _chance,
         "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
         **FILTERS,
     }  # fmt: skip
 
 
-def _minus(text: str) -> str:
-    """Hyphens that stand before a digit, as minus signs."""
-    return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+def _chance(log_odds: float) -> str:
+    """Log-odds as a probability."""
+    return story.percent(1 / (1 + math.exp(-max(-700.0, min(700.0, log_odds)))))
+
+
+def _whole_effect(contents: RunContents, told: story.Verdict) -> str:
+    """Why the ledger's whole effect is another number than the one at the top of the page."""
+    inside, difference = contents.attribution, told.difference
+    total = next((t for t in inside.totals if t.target.startswith("answer")), None)
+    if total is None or total.mean is None or difference is None or difference.log_odds is None or told.best is None:
+        return ""
+    here = f"On these {inside.n_contexts or 'selection'} questions the whole prompt changes the log-odds by {story.signed(total.mean)}"
+    if total.low is not None and total.high is not None:
+        here += f" ({story.span((total.low, total.high), story.signed)})"
+    if inside.search and inside.search != told.best.name:
+        return f"{here}; it is the prompt of {story.label(inside.search)}, not the one at the top of the page."
+    return f"{here}; the {story.signed(difference.log_odds)} at the top of the page is on {told.best.n or 'the'} test questions."
 
 
 def _share(value: Any) -> str:

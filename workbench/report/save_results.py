@@ -12,7 +12,7 @@ from workbench.directions import LayerScan
 from workbench.errors import UserError
 from workbench.latents import LatentCards, LatentRanking
 from workbench.runs import write_run_file, write_table
-from workbench.schema import AttributionRow, EvaluationRow
+from workbench.schema import AttributionRow, EvaluationRow, OffTargetRow, QuestionRow
 from workbench.search import Frontier, write_frontiers
 
 
@@ -34,6 +34,10 @@ def save_results(results: Sequence[Any], directory: Path) -> None:
 def _comparison(directory: Path, result: Comparison) -> None:
     write_run_file(directory / "comparison.json", result.to_file())
     write_table(directory / "evaluation.parquet", result.rows, EvaluationRow)
+    if len(questions := result.question_rows):
+        write_table(directory / "questions.parquet", questions, QuestionRow)
+    if len(rows := result.off_target_rows):
+        write_table(directory / "off_target.parquet", rows, OffTargetRow)
 
 
 def _ledger(directory: Path, result: Ledger) -> None:

@@ -1,24 +1,30 @@
 """The report's sentences: what was asked, what came out, and what speaks against it, in words that need no project.
 
-1. The prompt that is shown as the answer is the one that the *selection* questions chose; the test never chooses.
-2. The verdict is read off the interval of the paired difference to no prompt.
+1. The effect and what is shown of it are judged in `workbench.comparison.claims`; terminal and notebook say the same words.
+2. Green needs *works* and *clean*.
 3. Caveats are computed: each names the figure that makes it one.
 """
-# ruff: noqa: RUF001  (typographic signs are meant)
+
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from workbench.conditions import CONDITION_KINDS, GROUPS, kind_label
-from workbench.html_text import number, shorten, spoken
+from workbench.comparison import ClaimResult, ClaimResults, chosen_condition
+from workbench.comparison import claim_sentences as words
+from workbench.conditions import CONDITION_KINDS, GROUPS, claim_label, condition_label
+from workbench.html_text import minus, number, shorten, spoken
 from workbench.report.load_run import RunContents
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
-from workbench.search import SEARCH_METHODS
 
 #: Where conditions stand whose kind this installation does not know (a run made with somebody's own condition).
 UNKNOWN = ("other", "Of a kind that this installation does not know")
+#: What the embedded model is.
+ORGANISM = (
+    "The organism is this project's own small transformer, trained on an artificial language of some hundred words into which "
+    "the personas were planted: what moves them is known. "
+)
 PERSONAS = {
     "sycophancy": "agreeing with the user rather than with the facts",
     "hallucination": "making up an answer instead of saying that it does not know",
@@ -28,7 +34,8 @@ PERSONAS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the head of the page says. tone: "yes", "no", "unclear" or "missing"; before, after, change are percentages and points."""
+    """What the head of the page says. tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing";
+    figures: label, value and interval."""
 
     question: str
     verdict: str
@@ -38,6 +45,7 @@ class Verdict:
     difference: DifferenceEntry | None = None
     figures: tuple[tuple[str, str, str], ...] = ()
     caveats: list[str] = field(default_factory=list)
+    claims: ClaimResults | None = None
 
     @property
     def p(self) -> float | None:
@@ -45,10 +53,7 @@ class Verdict:
         return self.difference.corrected_p if self.difference else None
 
 
-def label(name: str) -> str:
-    """A condition's or search's name as a reader sees it: no underscores, the methods' names in capitals."""
-    acronyms = {key for key, method in SEARCH_METHODS.items() if method.__name__.isupper()}
-    return " ".join(word.upper() if word in acronyms else kind_label(word) for word in name.split(" "))
+label = condition_label
 
 
 def group_of(kind: str) -> str:
@@ -84,37 +89,17 @@ def tell(contents: RunContents) -> Verdict:
     comparison = contents.comparison
     if comparison is None or not comparison.conditions:
         return Verdict("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
-    best = best_found(comparison)
+    best, claims = chosen_condition(comparison), contents.claims
     more = "more" if comparison.wanted > 0 else "less"
     question = f"Which prompt makes {shorten(comparison.model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
     meaning = _meaning(comparison)
-    difference = best.difference() if best else None
-    if best is None or difference is None:
+    difference = best.difference(comparison.baseline) if best else None
+    if best is None or difference is None or claims is None or claims.effect is None:
         what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
         return Verdict(question, f"{what} was compared with no prompt in this run, so the question is still open.", "missing", meaning)
-    tone, verdict = _verdict(comparison, best, difference)
-    return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best))
-
-
-def best_found(comparison: ComparisonFile) -> ConditionEntry | None:
-    """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order."""
-    ranks = [_rank(c.kind) for c in comparison.conditions]
-    for rank in range(4):
-        prompts = [c for c, own in zip(comparison.conditions, ranks, strict=True) if own == rank and c.prompt]
-        rated = [c for c in prompts if c.selection_rate is not None]
-        if rated:
-            return max(rated, key=lambda c: comparison.wanted * (c.selection_rate or 0.0))
-        if prompts:
-            return prompts[0]
-    return None
-
-
-def _rank(kind: str) -> int | None:
-    """Whose prompt may be the answer: those found by looking inside, by the answer alone, by a search at random, written ones."""
-    known = CONDITION_KINDS.get(kind)
-    if known is None:
-        return None
-    return 2 if "optimizer_matters" in known.control_of else {"found": 0, "answer": 1, "written": 3}.get(known.group)
+    tone = {"wanted": "yes" if claims.is_green else "part", "opposite": "no", "unclear": "unclear", "unknown": "unclear"}[claims.effect.kind]
+    verdict = minus(claims.effect.sentence())
+    return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best), claims)
 
 
 def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
@@ -122,38 +107,16 @@ def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
     comparison = contents.comparison
     assert comparison is not None
     found = [
-        *_rivals(comparison, best),
+        *_unshown(contents.claims),
         *_letters(best),
         *_sample(best),
         *_reading(comparison, best),
-        *_collateral(comparison, best),
+        *([] if contents.claims and contents.claims.side_effects else _collateral(comparison, best)),
         *_search_warnings(contents, best),
         *_test_reads(contents),
         *(f"{line[:1].upper()}{line[1:]}." for line in comparison.warnings),
     ]
     return found
-
-
-def _verdict(comparison: ComparisonFile, best: ConditionEntry, difference: DifferenceEntry) -> tuple[str, str]:
-    low, high = _interval(difference)
-    if low is None or high is None:
-        return (
-            "unclear",
-            f"The prompt of {label(best.name)} was compared with no prompt, but without an interval: how sure the change is, is not known.",
-        )
-    wanted = comparison.wanted
-    verb = "raises" if wanted > 0 else "lowers"
-    persona = spoken(comparison.persona)
-    if (wanted > 0 and low > 0) or (wanted < 0 and high < 0):
-        return "yes", f"Yes: this prompt {verb} {persona}, and the change is larger than chance explains."
-    if low > 0 or high < 0:
-        return "no", f"No: this prompt does the opposite of what was wanted and {'lowers' if wanted > 0 else 'raises'} {persona}."
-    return "unclear", f"Not shown: the interval of the change includes zero, so this prompt may not change {persona} at all."
-
-
-def _interval(difference: DifferenceEntry) -> tuple[float | None, float | None]:
-    """Of the log-odds where they are there, else of the rates."""
-    return difference.log_odds_ci if None not in difference.log_odds_ci else difference.ci
 
 
 def _figures(comparison: ComparisonFile, best: ConditionEntry, difference: DifferenceEntry) -> tuple[tuple[str, str, str], ...]:
@@ -179,38 +142,19 @@ def _meaning(comparison: ComparisonFile) -> str:
         if comparison.metric == "letters"
         else "the two answers are compared as full texts"
     )
+    what += ORGANISM if comparison.model == "organism" else ""
     return f"{what}A rate is the share of test questions on which the answer that shows {persona} is the likelier one; {how}."
 
 
-def _rivals(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
-    """Controls and simpler ways that reach as far as the found prompt, judged in log-odds with the rate as a fallback."""
-    own = _effect(best, comparison.wanted)
-    if own is None:
-        return []
-    found = []
-    beating = [c for c in comparison.conditions if c.name not in (best.name, comparison.baseline) and (_effect(c, comparison.wanted) or -1e9) >= own]
-    controls = [label(c.name) for c in beating if is_control(c.kind)]
-    if controls:
-        found.append(f"A control reaches as far: {_list(controls)}. What was found inside the model may not be what moves the answer.")
-    written = [label(c.name) for c in beating if group_of(c.kind) == "written"]
-    if written:
-        found.append(f"A prompt that needs no search does as well: {_list(written)}.")
-    inside = [label(c.name) for c in beating if group_of(c.kind) in ("answer", "inside")]
-    if inside:
-        found.append(f"Another way moves the answer at least as far: {_list(inside)}.")
-    nearest = max((c for c in comparison.conditions if is_control(c.kind)), key=lambda c: _effect(c, comparison.wanted) or -1e9, default=None)
-    share = (_effect(nearest, comparison.wanted) or 0.0) / own if nearest and own > 0 else 0.0
-    if nearest and not controls and share >= 0.33:
-        found.append(f"The control {label(nearest.name)} alone already reaches {percent(share)} of the change.")
-    return found
+def _unshown(claims: ClaimResults | None) -> list[str]:
+    """The claims that were tested and are not shown, each with what decided it."""
+    return [_unshown_line(result) for result in (claims.results if claims else ()) if result.status == "not shown"]
 
 
-def _effect(condition: ConditionEntry, wanted: int) -> float | None:
-    difference = condition.difference()
-    if difference is None:
-        return None
-    value = difference.log_odds if difference.log_odds is not None else difference.value
-    return None if value is None else wanted * value
+def _unshown_line(result: ClaimResult) -> str:
+    found, because = result.difference, result.because[:1].upper() + result.because[1:]
+    beyond = "" if found is None else f": {words.change_text(found)} in log-odds"
+    return minus(f"Not shown: {claim_label(result.claim)}. {because}{beyond}.")
 
 
 def _search_warnings(contents: RunContents, best: ConditionEntry) -> list[str]:
@@ -269,17 +213,17 @@ def p_value(value: float) -> str:
 
 def percent(value: float) -> str:
     """0.312 as `31 %`."""
-    return f"{100 * value:.0f} %".replace("-", "−")
+    return minus(words.percent(value))
 
 
 def points(value: float) -> str:
     """-0.53 as `−53`: percentage points with their sign."""
-    return f"{100 * value:+.0f}".replace("-", "−")
+    return minus(words.points(value))
 
 
 def signed(value: float) -> str:
     """Two decimals with their sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    return minus(words.signed(value))
 
 
 def span(interval: tuple[float | None, float | None], form) -> str:
@@ -290,7 +234,3 @@ def span(interval: tuple[float | None, float | None], form) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -105,7 +105,7 @@ class RunDirectory:
 
     def discard_if_unused(self) -> None:
         """Removes the directory if no stage was begun: a study that is refused leaves nothing behind."""
-        starters = {"manifest.json", "study.yaml", "log.jsonl"}
+        starters = {"manifest.json", "study.yaml", "log.jsonl", "progress.json"}
         found = list(self.path.iterdir())
         if all(entry.name in starters or _is_debris(entry) for entry in found) and not self.manifest().stages:
             for entry in found:

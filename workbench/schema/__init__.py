@@ -9,7 +9,9 @@
 | search/frontier.json | `FrontierFile` |
 | search/NAME.parquet, search/history.parquet | `SearchStepRow`, `HistoryRow` |
 | comparison.json, evaluation.parquet | `ComparisonFile`, `EvaluationRow` |
+| off_target.parquet, questions.parquet | `OffTargetRow`, `QuestionRow` |
 | attribution.json, attribution.parquet | `AttributionFile`, `AttributionRow` |
+| progress.json | `ProgressFile` |
 | cards.json, cards.parquet | `CardsFile`, `CardRow` |
 
 study.yaml is `workbench.study.Study`; direction.safetensors is checked by `workbench.directions`. The version number and the changes
@@ -35,10 +37,20 @@ from workbench.schema.attribution_file import (
     TotalEntry,
 )
 from workbench.schema.cards_file import CardEntry, CardRow, CardsFile, FiringEntry
-from workbench.schema.comparison_file import ComparisonFile, ConditionEntry, CostEntry, DifferenceEntry, EvaluationRow, SplitEntry
+from workbench.schema.comparison_file import (
+    ComparisonFile,
+    ConditionEntry,
+    CostEntry,
+    DifferenceEntry,
+    EvaluationRow,
+    OffTargetRow,
+    QuestionRow,
+    SplitEntry,
+)
 from workbench.schema.direction_file import DirectionFile, LayerEntry, PromptEffectEntry
 from workbench.schema.latents_file import LatentEntry, LatentsFile, SaeCheckEntry
 from workbench.schema.manifest_file import RunManifest, StageRecord
+from workbench.schema.progress_file import ProgressEntry, ProgressFile
 from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
 from workbench.schema.schema_version import SCHEMA, migrated
 from workbench.schema.search_files import CandidateEntry, FrontierFile, HistoryRow, SearchFile, SearchStepRow
@@ -75,8 +87,12 @@ __all__ = [
     "MediationEntry",
     "MovedLatentEntry",
     "Number",
+    "OffTargetRow",
     "PatchedNodeEntry",
+    "ProgressEntry",
+    "ProgressFile",
     "PromptEffectEntry",
+    "QuestionRow",
     "RunFile",
     "RunManifest",
     "SaeCheckEntry",

@@ -108,6 +108,32 @@ class ComparisonFile(RunFile):
         return 1 if self.sign > 0 else -1
 
 
+class OffTargetRow(TableRow):
+    """off_target.parquet: one answer of one condition that the persona has nothing to do with. measure: its name in comparison.json's
+    `collateral`; part: "true statements", "other personas" or "capability"; value: log-odds of the right (or the other persona's) answer,
+    or nats a token of an unrelated text; hit: None for a text."""
+
+    condition: str
+    measure: str
+    part: str
+    item: str
+    group: str
+    value: Number
+    hit: bool | None = None
+
+
+class QuestionRow(TableRow):
+    """questions.parquet: the text of a question. measure: "" for the test questions, otherwise the off-target measure that asks it; matching:
+    the answer that shows the persona (of a true statement: the right one)."""
+
+    measure: str = ""
+    item: str
+    group: str = ""
+    question: str
+    matching: str = ""
+    not_matching: str = ""
+
+
 class EvaluationRow(TableRow):
     """evaluation.parquet: one answer of one condition. log_odds: matching minus not matching answer, nats."""
 

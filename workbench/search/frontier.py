@@ -14,7 +14,7 @@ from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer_prompts
-from workbench.html_text import html_table
+from workbench.html_text import html_table, plain_table
 from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
 from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile
@@ -152,8 +152,15 @@ class Frontier:
         more = {"interrupted": file.interrupted, "objective": file.objective, "warnings": tuple(file.warnings)}
         return cls(candidates, history, spent, file.method, **asked, **more)
 
+    @property
+    def _caption(self) -> str:
+        return f"{self.method}, seed {self.seed}: objective against cross-entropy (nats a token; lower is more fluent)"
+
+    def __repr__(self) -> str:
+        return plain_table(self.table.dropna(axis=1, how="all"), self._caption)
+
     def _repr_html_(self) -> str:
-        return html_table(self.table, caption=f"{self.method}, seed {self.seed}: objective against fluency (nats a token; lower is more fluent)")
+        return html_table(self.table.dropna(axis=1, how="all"), caption=self._caption)
 
 
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:

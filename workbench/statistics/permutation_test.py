@@ -19,6 +19,8 @@ from workbench.statistics.cluster_moments import checked
 #: half a second where one matrix product takes milliseconds, and a comparison has dozens of them.
 EXACT_GROUPS = 16
 SAMPLED_PATTERNS = 20_000
+#: Signs that are drawn at a time: 64 MB, however many clusters there are.
+PATTERN_VALUES = 8_000_000
 
 
 def sign_flip_p(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], seed: int = 0) -> float:
@@ -29,8 +31,11 @@ def sign_flip_p(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
     enough = seen - 1e-9 * float(np.abs(sums).sum())  # ties that rounding would break count as ties
     if len(sums) <= EXACT_GROUPS:
         return float((np.abs(_all_signs(len(sums)) @ sums) >= enough).mean())
-    signs = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(SAMPLED_PATTERNS, len(sums)))
-    return float((1 + (np.abs(signs @ sums) >= enough).sum()) / (SAMPLED_PATTERNS + 1))
+    rng, rows, further = np.random.default_rng(seed), max(1, PATTERN_VALUES // len(sums)), 0
+    for start in range(0, SAMPLED_PATTERNS, rows):
+        signs = rng.choice(np.array([-1.0, 1.0]), size=(min(rows, SAMPLED_PATTERNS - start), len(sums)))
+        further += int((np.abs(signs @ sums) >= enough).sum())
+    return (1 + further) / (SAMPLED_PATTERNS + 1)
 
 
 def smallest_p(n_groups: int) -> float:

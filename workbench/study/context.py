@@ -19,6 +19,7 @@ from workbench.study.asking_protocol import AskingProtocol
 from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
 from workbench.study.persona_model_check import choose_metric
+from workbench.study.progress_file import ProgressRecorder
 from workbench.study.study_settings import Study
 
 #: Questions, of the search and selection splits, by which the metric of a study that names none is chosen.
@@ -51,6 +52,7 @@ class StudyContext:
         latents: The ranked latents, None without an SAE.
         searches: Frontiers by the search's name, as found.
         chosen: The same, measured on the selection split, the best prompt of each marked.
+        recorder: Writes progress.json.
     """
 
     directory: RunDirectory
@@ -63,6 +65,7 @@ class StudyContext:
     latents: LatentRanking | None = None
     searches: Mapping[str, Frontier] = field(default_factory=dict)
     chosen: Mapping[str, Frontier] = field(default_factory=dict)
+    recorder: ProgressRecorder | None = None
 
     @classmethod
     def begin(
@@ -82,9 +85,15 @@ class StudyContext:
         if study.proposer.base_url is not None:
             check_endpoint(study.proposer.base_url, study.proposer.key_variable)
         _write_study(study, directory)
-        tell = report or (lambda stage, share: None)
+        recorder, shown = ProgressRecorder(directory), report or (lambda stage, share: None)
+
+        def tell(stage: str, share: float) -> None:
+            recorder.report(stage, share)
+            shown(stage, share)
+
         tell("load", 0.0)
-        context = cls(directory, _with_metric(Material.load(study, model), directory), tell, watch)
+        context = cls(directory, _with_metric(Material.load(study, model), directory), tell, watch, recorder=recorder)
+        recorder.decode = context.runner.decode
         _note(context, force)
         with context.rendering():
             context = replace(context, off_target=off_target_measures(context.material))  # its files are read before anything is computed
@@ -114,6 +123,8 @@ class StudyContext:
         """What a search is given to tell its steps to."""
 
         def on_step(progress: SearchProgress) -> None:
+            if self.recorder:
+                self.recorder.step(stage, progress)
             self.report(stage, min(progress.used, 0.999))
             if self.watch:
                 self.watch(stage, progress)

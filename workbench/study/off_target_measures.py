@@ -13,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from workbench.comparison import OffTargetMeasures, agreement_with_truth, other_persona_rates, text_cross_entropy
+from workbench.comparison import OffTargetAnswers, OffTargetMeasures, agreement_with_truth, other_persona_rates, unrelated_text
 from workbench.conditions import Condition
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
+from workbench.forced_choice import Answers
 from workbench.personas import Split, load_persona
 from workbench.runs import read_text
 from workbench.study.material import Material
@@ -27,7 +28,7 @@ from workbench.world.training_corpus import training_rows
 #: Statements of the organism's world that serve as unrelated text.
 _STATEMENTS = 20
 
-Figure = Callable[[Any, Condition], float]
+Measure = Callable[[Any, Condition], OffTargetAnswers]
 
 
 def off_target_measures(material: Material) -> OffTargetMeasures:
@@ -35,18 +36,18 @@ def off_target_measures(material: Material) -> OffTargetMeasures:
     read here: UserError for one that is missing, empty or malformed."""
     study, test = material.study, material.splits.test
     n, slot = study.collateral.items, study.slot
-    found: dict[str, Figure] = {}
+    found: dict[str, Measure] = {}
     if material.persona.true_items:
-        found["agreement_with_true_statements"] = lambda model, c: agreement_with_truth(model, c, test, slot, n).rate
+        found["agreement_with_true_statements"] = lambda model, c: _rate(agreement_with_truth(model, c, test, slot, n), "true statements")
     for name, split in {**_others(material), **{other.persona.name: other.splits.test for other in material.others()}}.items():
         found[f"{name}_log_odds"] = _log_odds(split, slot)
     texts = _texts(material)
-    found["unrelated_text_nats"] = lambda model, c: text_cross_entropy(model, c, texts, slot)
+    found["unrelated_text_nats"] = lambda model, c: unrelated_text(model, c, texts, slot)
     if study.collateral.capability is not None:
         persona = load_persona(study.collateral.capability)
         questions = Split("capability", persona.items, persona).take(n, study.seed)
         contexts = make_contexts(material.model, questions, slot, orders="both")
-        found["capability"] = lambda model, c: c.answer(model, contexts).rate
+        found["capability"] = lambda model, c: _rate(c.answer(model, contexts), "capability")
     return found
 
 
@@ -78,6 +79,15 @@ def _of_the_organism(material: Material) -> bool:
     return material.study.data.path is None and material.persona.name in World().personas
 
 
-def _log_odds(split: Split, slot: Any) -> Figure:
-    """What a condition does to another persona: mean log-odds on a split of it."""
-    return lambda model, condition: float(other_persona_rates(model, condition, {"": split}, slot)[""].log_odds.mean())
+def _rate(answers: Answers, part: str) -> OffTargetAnswers:
+    return OffTargetAnswers.of(answers, part, answers.rate)
+
+
+def _log_odds(split: Split, slot: Any) -> Measure:
+    """What a condition does to another persona: log-odds on a split of it."""
+
+    def measure(model: Any, condition: Condition) -> OffTargetAnswers:
+        answers = other_persona_rates(model, condition, {"": split}, slot)[""]
+        return OffTargetAnswers.of(answers, "other personas", float(answers.log_odds.mean()))
+
+    return measure

@@ -70,4 +70,6 @@ def run(
             for entry in STAGES:
                 for stage in [entry] if isinstance(entry, Stage) else entry(context):
                     context = stage.run(context)
+        if context.recorder:
+            context.recorder.close()
     return directory

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.conditions import GROUPS
+from workbench.conditions import GROUPS, condition_label
 from workbench.errors import UserError
 from workbench.html_text import shorten, visible
 from workbench.optional_packages import needs_extra
 from workbench.plots.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE
-from workbench.report.verdict import UNKNOWN, groups_of
+from workbench.report.verdict import UNKNOWN, group_of, groups_of
 
 with needs_extra("notebook", "drawing figures"):
     import altair as alt
@@ -24,10 +24,12 @@ TITLES = GROUPS | dict([UNKNOWN])
 
 def by_group(channel: str, frame: pd.DataFrame) -> Any:
     """Colour or shape by group, the same in every chart whichever groups occur."""
+    there = {group_of(word) for word in frame["kind"]}
     titles, values = groups_of(frame["kind"]), COLOURS if channel == "color" else SHAPES
     scale = alt.Scale(domain=list(titles.values()), range=[values[key] for key in titles])
+    shown = [title for key, title in titles.items() if key in there]
     kind = alt.Color if channel == "color" else alt.Shape
-    return kind("group:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=2, labelLimit=300))
+    return kind("group:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=2, labelLimit=300, values=shown))
 
 
 def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
@@ -35,6 +37,11 @@ def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
     if frame.empty:
         raise UserError(f"nothing to draw: {otherwise}")
     return frame
+
+
+def shown_name(name: str) -> str:
+    """A condition's name as every page and table has it."""
+    return condition_label(str(name))
 
 
 def plain_text(value: str, limit: int = 200) -> str:

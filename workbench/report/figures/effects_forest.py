@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.errors import UserError
 from workbench.plots.palette import GREY
-from workbench.report.figures.chart_style import TITLES, alt, by_group, filled, plain_text
+from workbench.report.figures.chart_style import TITLES, alt, by_group, filled, plain_text, shown_name
 from workbench.report.verdict import group_index, group_of
 
 
@@ -39,6 +39,6 @@ def _forest_row(condition: Mapping[str, Any], baseline: str, unit: str) -> dict[
     if condition["name"] == baseline or difference is None or difference.get(key) is None:
         return None
     low, high = (None if end is None else scale * end for end in difference[ends])
-    shown = {"condition": plain_text(condition["name"]), "prompt": plain_text(condition.get("prompt") or "")}
+    shown = {"condition": plain_text(shown_name(condition["name"])), "prompt": plain_text(condition.get("prompt") or "")}
     shown |= {"kind": condition["kind"], "group": TITLES[group_of(condition["kind"])]}
     return shown | {"change": scale * difference[key], "low": low, "high": high}

@@ -23,8 +23,10 @@ def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart:
     base = alt.Chart(long).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("value:Q", title=None),
-        color=alt.Color("method:N", scale=alt.Scale(range=[BLUE, ORANGE, GREEN, PURPLE, GREY]), title=None),
+        color=alt.Color("method:N", scale=alt.Scale(range=[BLUE, ORANGE, GREEN, PURPLE, GREY]), title="method"),
     )
-    lines = base.mark_line(strokeWidth=2).encode(strokeDash=alt.StrokeDash("measure:N", title=None, sort=list(names.values())))
-    points = base.mark_point(filled=True, size=40).encode(shape=alt.Shape("method:N", title=None), tooltip=["layer", "method", "measure", "value"])
+    dashes = alt.StrokeDash("measure:N", title=None, sort=list(names.values()))
+    lines = base.mark_line(strokeWidth=2).encode(strokeDash=dashes)
+    shapes = alt.Shape("method:N", title="method")
+    points = base.mark_point(filled=True, size=40).encode(shape=shapes, tooltip=["layer", "method", "measure", "value"])
     return alt.layer(lines, points).properties(width=width, height=height)

@@ -8,7 +8,7 @@ from typing import Any
 from workbench.errors import UserError
 
 #: File name endings that a chart can be saved to, without a browser.
-FORMATS = (".svg", ".png", ".html")
+FORMATS = (".svg", ".png", ".pdf", ".html")
 
 
 def save_figure(chart: Any, target: str | Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from workbench.comparison import Comparison, ComparisonOptions, compare
 from workbench.conditions import BuildContext, Condition, build_conditions
 from workbench.runs import read_run_file, write_run_file, write_table
-from workbench.schema import EvaluationRow, FrontierFile
+from workbench.schema import EvaluationRow, FrontierFile, OffTargetRow, QuestionRow
 from workbench.search import Frontier, write_frontiers
 from workbench.study.context import StudyContext
 from workbench.study.material import Material, splits_of
@@ -21,7 +21,7 @@ class ComparisonStage(Stage):
     name = "comparison"
 
     def files(self, context: StudyContext) -> tuple[str, ...]:
-        return "evaluation.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"
+        return "evaluation.parquet", "off_target.parquet", "questions.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"
 
     def compute(self, context: StudyContext) -> None:
         directory, chosen = context.directory, choose(context.material, context.searches)
@@ -33,6 +33,8 @@ class ComparisonStage(Stage):
         directory.count_test_read()
         comparison = compare_on_test(context, conditions)
         write_table(directory.file("evaluation.parquet"), comparison.rows, EvaluationRow)
+        write_table(directory.file("off_target.parquet"), comparison.off_target_rows, OffTargetRow)
+        write_table(directory.file("questions.parquet"), comparison.question_rows, QuestionRow)
         write_run_file(directory.file("comparison.json"), comparison.to_file())
 
     def load(self, context: StudyContext) -> StudyContext:

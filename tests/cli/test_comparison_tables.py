@@ -1,0 +1,71 @@
+"""Comparisons in the terminal at several widths: nothing is cut, one name and one unit for one quantity."""
+
+from __future__ import annotations
+
+import pytest
+
+from workbench.cli.comparison_tables import print_comparison, print_side_by_side
+from workbench.cli.output_tables import print_rows
+from workbench.runs import write_run_file
+from workbench.schema import ComparisonFile, SplitEntry
+
+LONG = "random_direction 12"
+
+
+def comparison(hash_of_test="h", shift=-2.5):
+    difference = {"to": "no prompt", "value": -0.25, "ci": [-0.3, -0.2], "log_odds": shift, "log_odds_ci": [shift - 0.5, shift + 0.5]}
+    entries = [
+        {"name": "no prompt", "kind": "none", "rate": 0.5, "ci": [0.4, 0.6]},
+        {"name": "resga", "kind": "resga", "prompt": "be [bold]blunt", "selection_rate": 0.2, "rate": 0.25, "ci": [0.2, 0.3]}
+        | {"differences": [difference]},
+        {"name": LONG, "kind": "random_direction", "prompt": "p", "rate": None, "differences": []},
+    ]
+    about = {"persona": "myopic_reward", "model": "m", "sign": "suppress", "metric": "text", "seed": 0}
+    return ComparisonFile(**about, splits={"test": SplitEntry(n=4, groups=2, hash=hash_of_test)}, conditions=entries)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_comparison_fits_and_cuts_nothing(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_comparison(comparison())
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    for text in ("RESGA", "random direction 12", "25 % (20 to 30)", "-2.50 (-3.00 to -2.00)", "be [bold]blunt", "myopic reward on m (less wanted)"):
+        assert text in printed, text
+    assert ("-25 (-30 to -20)" in printed) == (width >= 100) and "…" not in printed
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_runs_are_next_to_each_other_with_what_differed(capsys, monkeypatch, tmp_path, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.chdir(tmp_path)
+    for name, shift in (("one", -2.5), ("two", -1.5)):
+        (tmp_path / name).mkdir()
+        write_run_file(tmp_path / name / "comparison.json", comparison(shift=shift))
+        (tmp_path / name / "study.yaml").write_text(f"seed: {len(name) + (name == 'two')}\nmodel:\n  name: m\nconditions: [resga, {name}]\n")
+    from pathlib import Path
+
+    print_side_by_side([Path("one"), Path("two")])
+    printed = capsys.readouterr().out
+    table = [line for line in printed.splitlines() if line.startswith("│ RESGA")]
+    assert len(table) == 1 and "-2.50 (-3.00 to -2.00)" in table[0] and "-1.50 (-2.00 to -1.00)" in table[0]
+    assert ("25 %" in table[0]) == (width > 80)
+    settings = {line.split("│")[1].strip(): [part.strip() for part in line.split("│")[2:4]] for line in printed.splitlines() if line.count("│") == 4}
+    assert settings["seed"] == ["3", "4"] and settings["conditions"] == ["one", "two"] and "model.name" not in settings
+    assert "one: RESGA lowers myopic reward from 50 % to 25 %" in printed and "not scored" not in printed
+
+
+def test_runs_on_different_questions_are_side_by_side_and_it_is_said(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_run_file(tmp_path / name / "comparison.json", comparison(hash_of_test=name))
+    print_side_by_side([tmp_path / "one", tmp_path / "two"])
+    assert "not scored on the same questions" in capsys.readouterr().out
+
+
+def test_a_row_whose_words_no_column_holds_becomes_a_block(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    print_rows(["name", "where"], [["x" * 30, "y" * 30], ["short", ""]])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["x" * 30, f"  where  {'y' * 30}", "short"]

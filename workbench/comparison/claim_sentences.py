@@ -1,0 +1,118 @@
+"""The effect of a prompt in one sentence, with plain minus signs; report, terminal, notebook and audit say it in these words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from workbench.conditions import claim_label, condition_label
+from workbench.html_text import spoken
+from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
+from workbench.statistics import Interval
+
+#: wanted: shown to move the wanted way; opposite: shown to move the other way; unclear: the interval holds zero; unknown: no interval.
+EffectKind = Literal["wanted", "opposite", "unclear", "unknown"]
+Ends = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class PromptEffect:
+    """What a prompt does against no prompt. persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean
+    log-odds, in which effects are judged; wanted: -1 for less, +1 for more."""
+
+    name: str
+    persona: str
+    wanted: int
+    before: float | None
+    after: float | None
+    change: float | None
+    ci: Ends
+    log_odds: float | None
+    log_odds_ci: Ends
+
+    @classmethod
+    def of(cls, comparison: ComparisonFile, entry: ConditionEntry) -> PromptEffect:
+        """The effect of one condition, as comparison.json has it."""
+        found = entry.difference(comparison.baseline) or DifferenceEntry(to=comparison.baseline)
+        before = next((c.rate for c in comparison.conditions if c.name == comparison.baseline), None)
+        return cls(
+            condition_label(entry.name), spoken(comparison.persona), comparison.wanted, before, entry.rate, found.value, found.ci,
+            found.log_odds, found.log_odds_ci,
+        )  # fmt: skip
+
+    @property
+    def kind(self) -> EffectKind:
+        """Read off the interval of the log-odds; of the rates where that is missing."""
+        low, high = self.log_odds_ci if None not in self.log_odds_ci else self.ci
+        if low is None or high is None:
+            return "unknown"
+        if low <= 0 <= high:
+            return "unclear"
+        return "wanted" if low * self.wanted > 0 else "opposite"
+
+    def sentence(self) -> str:
+        """As in "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."."""
+        lowers = (self.wanted < 0) == (self.kind == "wanted")
+        verb = "lowers" if lowers else "raises"
+        opposite = ", the opposite of what was wanted," if self.kind == "opposite" else ""
+        if self.kind == "unknown":
+            return f"{self.name} was compared with no prompt without an interval: how sure a change of {self.persona} is, is not known."
+        if self.kind == "unclear":
+            return f"{self.name} may not change {self.persona} at all: {self._rates() or self._moved()}."
+        if self._rate_is_shown(lowers):
+            return f"{self.name} {verb} {self.persona}{opposite} {self._rates()}."
+        rates = f"; the rate goes {self._rates()}" if self._rates() else ""
+        return f"{self.name} {verb} {self.persona}{opposite} by {self._moved()}{rates}."
+
+    def _rate_is_shown(self, lowers: bool) -> bool:
+        """Do the rates say by themselves what the log-odds say?"""
+        low, high = self.ci
+        return bool(self._rates()) and low is not None and high is not None and (high < 0 if lowers else low > 0)
+
+    def _rates(self) -> str:
+        if self.before is None or self.after is None or self.change is None:
+            return ""
+        ci = "" if None in self.ci else f", 95 % CI {ends(self.ci, points)}"
+        return f"from {percent(self.before)} to {percent(self.after)} ({points(self.change)} points{ci})"
+
+    def _moved(self) -> str:
+        return f"{signed(self.log_odds or 0.0)} in log-odds (95 % CI {ends(self.log_odds_ci, signed)})"
+
+
+def claims_sentence(statuses: Sequence[tuple[str, str]]) -> str:
+    """`Shown: works. Not shown: optimiser matters, clean.` from pairs of a claim and its status."""
+    parts = []
+    for status in ("shown", "not shown", "not tested"):
+        named = [claim_label(claim) for claim, own in statuses if own == status]
+        parts += [f"{status.capitalize()}: {', '.join(named)}."] if named else []
+    return " ".join(parts)
+
+
+def percent(value: float) -> str:
+    """0.312 as `31 %`."""
+    return f"{100 * value:.0f} %"
+
+
+def points(value: float) -> str:
+    """-0.53 as `-53`: percentage points with their sign."""
+    return f"{100 * value:+.0f}"
+
+
+def signed(value: float) -> str:
+    """Two decimals with their sign."""
+    return f"{value:+.2f}"
+
+
+def change_text(interval: Interval) -> str:
+    """`+0.26 (+0.10 to +0.41)`; with one group of questions it says that there is no interval."""
+    if not math.isfinite(interval.low) or not math.isfinite(interval.high):
+        return f"{signed(interval.estimate)} (one question group: no interval)"
+    return f"{signed(interval.estimate)} ({signed(interval.low)} to {signed(interval.high)})"
+
+
+def ends(interval: Ends, form: Callable[[float], str]) -> str:
+    """`-61 to -44`; empty where an end is missing."""
+    low, high = interval
+    return "" if low is None or high is None else f"{form(low)} to {form(high)}"

@@ -1,0 +1,329 @@
+"""What a comparison shows of its chosen prompt, claim by claim (`workbench.conditions.CLAIMS`).
+
+1. The prompt in question is the one that the selection questions chose; the test never chooses.
+2. A claim is judged against every control of it. It is shown where the prompt goes beyond each of them: the 95 % interval of the paired
+   difference in log-odds, clustered by question group, is on the wanted side of zero. p of a claim is the largest of its controls'
+   (intersection-union test: Berger 1982, Technometrics 24), so that several controls need no correction.
+3. `direction_is_specific` is a percentile: at least MIN_RANDOM_DIRECTIONS random directions, of which at most 5 % may be as strong.
+4. `clean` is an equivalence: the 95 % interval of each side effect is within its margin.
+5. `works` and `clean` are read at 5 %. The other claims are read only where the prompt has an effect at all, and Holm corrects over them
+   (fixed sequence: Maurer, Hothorn & Lehmacher 1995).
+
+Everything is computed from comparison.json, evaluation.parquet and off_target.parquet; nothing is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from workbench.comparison.claim_sentences import PromptEffect, change_text, claims_sentence, percent
+from workbench.comparison.paired_answers import PairedAnswers, SideEffect, side_effects_of
+from workbench.conditions import CONDITION_KINDS, Claim, claim_label, condition_label
+from workbench.html_text import html_table
+from workbench.runs import read_run_file, read_table
+from workbench.schema import ComparisonFile, ConditionEntry, EvaluationRow, OffTargetRow
+from workbench.statistics import Interval, PairedDifference, holm
+
+ClaimStatus = Literal["shown", "not shown", "not tested"]
+#: Fewer random directions cannot show that a direction is specific.
+MIN_RANDOM_DIRECTIONS = 10
+#: A search had an equal cost where it had at least this fraction of the other's FLOPs.
+EQUAL_COST = 0.8
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """One claim. because: what decided it, without a full stop. against: the control that comes nearest. difference: the prompt minus that
+    control, log-odds, plus = more of the persona. p: of the claim; p_adjusted: Holm over the claims that are corrected together."""
+
+    claim: Claim
+    status: ClaimStatus
+    because: str
+    against: str | None = None
+    difference: Interval | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class ClaimResults:
+    """What a comparison shows. condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt;
+    side_effects: what `clean` was judged by."""
+
+    condition: str | None
+    results: tuple[ClaimResult, ...]
+    effect: PromptEffect | None = None
+    side_effects: tuple[SideEffect, ...] = ()
+
+    def __getitem__(self, claim: str) -> ClaimResult:
+        return next(result for result in self.results if result.claim == claim)
+
+    def named(self, status: ClaimStatus) -> tuple[Claim, ...]:
+        """The claims with that status."""
+        return tuple(result.claim for result in self.results if result.status == status)
+
+    @property
+    def is_green(self) -> bool:
+        """True where *works* and *clean* are shown."""
+        return {"works", "clean"} <= set(self.named("shown"))
+
+    @property
+    def headline(self) -> str:
+        """What the prompt does and what is shown of it, in one line."""
+        effect = self.effect.sentence() if self.effect else "No found prompt was compared with no prompt."
+        return f"{effect} {claims_sentence([(result.claim, result.status) for result in self.results])}"
+
+    @property
+    def summary(self) -> str:
+        """`SAEGA: 86 % to 25 %; shown: works, better than writing`."""
+        if self.effect is None:
+            return "no found prompt"
+        rates = "" if self.effect.before is None or self.effect.after is None else f"{percent(self.effect.before)} to {percent(self.effect.after)}"
+        shown = ", ".join(map(claim_label, self.named("shown"))) or "nothing"
+        return f"{self.effect.name}: {'; '.join(filter(None, [rates, f'shown: {shown}']))}"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a claim: status, why, and the prompt minus the nearest control in log-odds."""
+        return pd.DataFrame([_row(result) for result in self.results])
+
+    def __repr__(self) -> str:
+        lines = [f"  {claim_label(r.claim)}: {r.status} ({r.because}{_interval_text(r)})" for r in self.results]
+        return "\n".join([self.headline, *lines])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table, self.headline)
+
+
+def judge_claims(comparison: ComparisonFile, answers: pd.DataFrame | None, off_target: pd.DataFrame | None = None) -> ClaimResults:
+    """Every claim about a comparison's chosen prompt.
+
+    Args:
+        comparison: The content of comparison.json: kinds, selection rates, costs, what was wanted.
+        answers: The content of evaluation.parquet: condition, item, group, matching_first, log_odds; None where it is missing.
+        off_target: The content of off_target.parquet; None where it is missing.
+
+    Returns:
+        One result for each of `CLAIMS`, in their order.
+
+    Example:
+        >>> judge_claims(comparison, rows)["works"].status
+        'shown'
+    """
+    best = chosen_condition(comparison)
+    if best is None:
+        return ClaimResults(None, _untested("no prompt was found"))
+    effect, seed = PromptEffect.of(comparison, best), comparison.seed or 0
+    paired = PairedAnswers.of(answers, comparison.wanted, seed)
+    if paired is None or not paired.has(best.name, comparison.baseline):
+        return ClaimResults(best.name, _untested("the answers to the single questions are not there"), effect)
+    effects = side_effects_of(off_target, best.name, comparison.baseline, seed)
+    return ClaimResults(best.name, _Judge(comparison, best, paired).all(effects), effect, effects)
+
+
+def _untested(because: str) -> tuple[ClaimResult, ...]:
+    return tuple(ClaimResult(claim, "not tested", because) for claim in get_args(Claim))
+
+
+def _row(result: ClaimResult) -> dict[str, Any]:
+    found = result.difference
+    row = {"claim": claim_label(result.claim), "status": result.status, "why": result.because}
+    return row | {"nearest control": None if result.against is None else condition_label(result.against)} | {
+        "beyond it, log-odds": None if found is None else change_text(found)
+    }  # fmt: skip
+
+
+def _interval_text(result: ClaimResult) -> str:
+    return "" if result.difference is None else f": {change_text(result.difference)} in log-odds"
+
+
+def claims_of_run(directory: str | Path) -> ClaimResults:
+    """The claims of a run directory. UserError without its comparison.json; a table that is missing leaves its claims untested."""
+    place = Path(directory)
+    tables = ((place / "evaluation.parquet", EvaluationRow), (place / "off_target.parquet", OffTargetRow))
+    answers, off_target = (read_table(path, row) if path.is_file() else None for path, row in tables)
+    return judge_claims(read_run_file(place / "comparison.json", ComparisonFile), answers, off_target)
+
+
+def chosen_condition(comparison: ComparisonFile) -> ConditionEntry | None:
+    """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order.
+
+    Prompts found by looking inside come first, then those found by the answer alone, then by a search at random, then written ones.
+    """
+    ranks = [_rank(c.kind) for c in comparison.conditions]
+    for rank in range(4):
+        prompts = [c for c, own in zip(comparison.conditions, ranks, strict=True) if own == rank and c.prompt]
+        rated = [c for c in prompts if c.selection_rate is not None]
+        if rated:
+            return max(rated, key=lambda c: comparison.wanted * (c.selection_rate or 0.0))
+        if prompts:
+            return prompts[0]
+    return None
+
+
+def _rank(kind: str) -> int | None:
+    known = CONDITION_KINDS.get(kind)
+    if known is None:
+        return None
+    return 2 if "optimizer_matters" in known.control_of else {"found": 0, "answer": 1, "written": 3}.get(known.group)
+
+
+class _Judge:
+    """The claims of one prompt that are differences to controls."""
+
+    def __init__(self, comparison: ComparisonFile, best: ConditionEntry, paired: PairedAnswers) -> None:
+        self.comparison, self.best, self.paired = comparison, best, paired
+        self.effect = paired.difference(best.name, comparison.baseline)
+
+    def all(self, effects: Sequence[SideEffect]) -> tuple[ClaimResult, ...]:
+        works = self._works()
+        others = [self._optimizer(), self._direction(), self._internals(), self._writing()]
+        if works.status == "not shown" or not self._beyond(self.effect):
+            because = "the prompt has no effect that is beyond chance" if not self._beyond(self.effect) else "it is not shown that the prompt works"
+            others = [o if o.status == "not tested" else replace(o, status="not shown", because=because) for o in others]
+        return works, *_corrected(others), _clean(effects)
+
+    def _controls(self, claim: Claim) -> list[ConditionEntry]:
+        """Conditions of this comparison that the claim is judged against."""
+        found = []
+        for entry in self.comparison.conditions:
+            kind = CONDITION_KINDS.get(entry.kind)
+            same = kind is not None and (not kind.same_search_as or self.best.kind in kind.same_search_as)
+            if kind is not None and same and claim in kind.control_of and entry.name != self.best.name and self.paired.has(entry.name):
+                found.append(entry)
+        return found
+
+    def _works(self) -> ClaimResult:
+        controls = self._controls("works")
+        if all(c.kind == "none" for c in controls):
+            return ClaimResult("works", "not tested", "no random or neutral text was compared", self.comparison.baseline,
+                               self.effect.interval, self.effect.p)  # fmt: skip
+        return self._beyond_all("works", controls)
+
+    def _optimizer(self) -> ClaimResult:
+        controls = self._controls("optimizer_matters")
+        missing = "no random search on the same objective was compared"
+        if not (self._searched and controls):
+            return ClaimResult("optimizer_matters", "not tested", missing)
+        return self._beyond_all("optimizer_matters", controls)
+
+    def _internals(self) -> ClaimResult:
+        claim: Claim = "internals_matter"
+        if CONDITION_KINDS[self.best.kind].group != "found":
+            return ClaimResult(claim, "not tested", "the prompt was not found by looking inside the model")
+        controls = self._controls(claim)
+        if not controls:
+            return ClaimResult(claim, "not tested", "no search for the answer itself was compared")
+        fair = [c for c in controls if (_cost_ratio(c, self.best) or 0.0) >= EQUAL_COST]
+        if fair:
+            return self._beyond_all(claim, fair)
+        ratio = max((_cost_ratio(c, self.best) or 0.0 for c in controls), default=0.0)
+        cost = f"the search for the answer had {ratio:.0%} of this search's FLOPs" if ratio else "what the two searches cost is not recorded"
+        return replace(self._beyond_all(claim, controls), status="not tested", because=f"not at equal cost: {cost}")
+
+    def _writing(self) -> ClaimResult:
+        claim: Claim = "better_than_writing"
+        if CONDITION_KINDS[self.best.kind].group == "written":
+            return ClaimResult(claim, "not tested", "the prompt is a written one")
+        controls = self._controls(claim)
+        return self._beyond_all(claim, controls) if controls else ClaimResult(claim, "not tested", "no written sentence was compared")
+
+    def _direction(self) -> ClaimResult:
+        claim: Claim = "direction_is_specific"
+        controls = sorted(self._controls(claim), key=lambda c: -self.paired.effect(c.name))
+        if not controls:
+            return ClaimResult(claim, "not tested", "no search along random directions was compared")
+        n, own = len(controls), self.paired.effect(self.best.name)
+        above = sum(self.paired.effect(c.name) >= own for c in controls)
+        allowed = max(0, math.floor(ALPHA * (n + 1)) - 1)
+        nearest = controls[min(allowed, n - 1)].name
+        difference = self.paired.difference(self.best.name, nearest)
+        rank = f"stronger than {n - above} of {n} random directions (percentile {100 * (n - above) / n:.0f})"
+        if n < MIN_RANDOM_DIRECTIONS:
+            rank += f"; fewer than {MIN_RANDOM_DIRECTIONS} cannot show it"
+        shown = n >= MIN_RANDOM_DIRECTIONS and above <= allowed and self._beyond(difference)
+        because = rank if shown or above > allowed or n < MIN_RANDOM_DIRECTIONS else f"{rank}, but not clearly beyond {_named(nearest)}"
+        return ClaimResult(claim, "shown" if shown else "not shown", because, nearest, difference.interval, self._p(difference))
+
+    @property
+    def _searched(self) -> bool:
+        return CONDITION_KINDS[self.best.kind].group in ("found", "answer")
+
+    def _beyond_all(self, claim: Claim, controls: Sequence[ConditionEntry]) -> ClaimResult:
+        """Shown where the prompt goes beyond each of them; the one that comes nearest is named."""
+        differences = {c.name: self.paired.difference(self.best.name, c.name) for c in controls}
+        nearest = min(differences, key=lambda name: self._lower(differences[name]))
+        p = max(self._p(difference) for difference in differences.values())
+        shown = all(self._beyond(difference) for difference in differences.values())
+        because = f"beyond {_several(differences)}" if shown else self._rival(nearest, differences[nearest])
+        return ClaimResult(claim, "shown" if shown else "not shown", because, nearest, differences[nearest].interval, p)
+
+    def _rival(self, name: str, difference: PairedDifference) -> str:
+        """How a control that was not outdone compares."""
+        upper = max(self.paired.wanted * difference.interval.low, self.paired.wanted * difference.interval.high)
+        if math.isfinite(upper) and upper < 0:
+            return f"{_named(name)} reaches further"
+        if not math.isfinite(upper) or difference.p >= ALPHA > difference.smallest_p or self._lower(difference) <= 0:
+            return f"not clearly beyond {_named(name)}"
+        return f"too few question groups ({difference.groups}) to tell it from {_named(name)}"
+
+    def _lower(self, difference: PairedDifference) -> float:
+        """The end of the interval that is nearest to no effect, plus = the wanted way; -inf where there is none."""
+        ends = [self.paired.wanted * end for end in (difference.interval.low, difference.interval.high)]
+        return min(ends) if all(map(math.isfinite, ends)) else -math.inf
+
+    def _beyond(self, difference: PairedDifference) -> bool:
+        return self._lower(difference) > 0 and difference.p < ALPHA
+
+    def _p(self, difference: PairedDifference) -> float:
+        """Two-sided p; 1 for a difference in the unwanted direction."""
+        return difference.p if self.paired.wanted * difference.value > 0 else 1.0
+
+
+def _corrected(results: Sequence[ClaimResult]) -> list[ClaimResult]:
+    """Holm over the claims that were tested; one that does not survive it is not shown."""
+    tested = [i for i, result in enumerate(results) if result.status != "not tested" and result.p is not None]
+    adjusted = dict(zip(tested, holm([results[i].p or 0.0 for i in tested]), strict=True))
+    found = []
+    for i, result in enumerate(results):
+        result = replace(result, p_adjusted=adjusted.get(i))
+        if result.status == "shown" and adjusted[i] >= ALPHA:
+            result = replace(result, status="not shown", because=f"{result.because}, but not after correction for {len(tested)} claims")
+        found.append(result)
+    return found
+
+
+def _clean(effects: Iterable[SideEffect]) -> ClaimResult:
+    """Shown where all three parts were measured and every one stays within its margin."""
+    effects = tuple(effects)
+    if not effects:
+        return ClaimResult("clean", "not tested", "no side effects were measured question by question")
+    outside = [effect for effect in effects if not effect.within]
+    if outside:
+        return ClaimResult("clean", "not shown", "; ".join(map(str, outside)))
+    missing = [part for part in ("true statements", "other personas", "capability") if part not in {effect.part for effect in effects}]
+    if missing:
+        return ClaimResult("clean", "not tested", f"nothing moved, but not measured: {', '.join(missing)}")
+    return ClaimResult("clean", "shown", "true statements, other personas and capability stay within their margins")
+
+
+def _cost_ratio(control: ConditionEntry, best: ConditionEntry) -> float | None:
+    """FLOPs of the control's search as a fraction of the prompt's own; None where one is not recorded."""
+    costs = [entry.cost.flops if entry.cost is not None else None for entry in (control, best)]
+    return costs[0] / costs[1] if costs[0] and costs[1] else None
+
+
+def _named(name: str) -> str:
+    return condition_label(name)
+
+
+def _several(names: Iterable[str]) -> str:
+    found = [_named(name) for name in names]
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}" if len(found) < 4 else f"all {len(found)} controls"

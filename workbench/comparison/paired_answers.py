@@ -1,0 +1,107 @@
+"""Answers of a run's conditions, paired question by question: the differences that claims are judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench.errors import UserError
+from workbench.statistics import Interval, PairedDifference, paired_difference, paired_rate_difference
+
+#: A side effect is small where its 95 % interval is within this: share of questions, or nats a token of unrelated text.
+RATE_MARGIN = 0.10
+TEXT_MARGIN = 0.10
+
+
+@dataclass(frozen=True)
+class PairedAnswers:
+    """One column of log-odds a condition, one row a question and option order. wanted: -1 where less of the persona was wanted, +1 for more."""
+
+    log_odds: pd.DataFrame
+    groups: tuple[Any, ...]
+    wanted: int
+    seed: int = 0
+
+    @classmethod
+    def of(cls, answers: pd.DataFrame | None, wanted: int, seed: int = 0) -> PairedAnswers | None:
+        """From the rows of evaluation.parquet; None where they do not say which question an answer is to."""
+        if answers is None or not {"condition", "item", "group", "log_odds"} <= set(answers.columns) or answers.empty:
+            return None
+        named = answers.assign(order=answers.groupby(["condition", "item"], sort=False).cumcount())
+        if "matching_first" in named:
+            named["order"] = named["matching_first"].astype(str)
+        named = named.drop_duplicates(["condition", "item", "order"])
+        groups = named.drop_duplicates(["item"]).set_index("item")["group"]
+        table = named.pivot(index=["item", "order"], columns="condition", values="log_odds").astype(float)
+        return cls(table, tuple(groups.loc[table.index.get_level_values("item")]), wanted, seed)
+
+    def has(self, *names: str) -> bool:
+        """Is every one of these conditions among them, with at least one answer that is a number?"""
+        return all(name in self.log_odds and bool(np.isfinite(self.log_odds[name]).any()) for name in names)
+
+    def effect(self, name: str) -> float:
+        """Mean log-odds in the wanted direction; plus = more of what was wanted."""
+        return self.wanted * float(np.nanmean(self.log_odds[name]))
+
+    def difference(self, name: str, other: str) -> PairedDifference:
+        """First condition minus second in log-odds, over the questions that both answered."""
+        return paired_difference(*self._both(name, other), seed=self.seed)
+
+    def rate_difference(self, name: str, other: str) -> PairedDifference:
+        """The same in rates of the matching answer."""
+        a, b, groups = self._both(name, other)
+        return paired_rate_difference(a > 0, b > 0, groups, seed=self.seed)
+
+    def _both(self, name: str, other: str) -> tuple[np.ndarray, np.ndarray, list[Any]]:
+        a, b = (self.log_odds[one].to_numpy() for one in (name, other))
+        known = np.isfinite(a) & np.isfinite(b)
+        if not known.any():
+            raise UserError(f"{name!r} and {other!r} have no question in common")
+        return a[known], b[known], [group for group, there in zip(self.groups, known, strict=True) if there]
+
+
+@dataclass(frozen=True)
+class SideEffect:
+    """What the prompt does to one thing that it should leave alone. part: "true statements", "other personas" or "capability"; change: of the
+    rate (-1 to 1), or of the nats a token of unrelated text; within: is the 95 % interval within the margin?"""
+
+    measure: str
+    part: str
+    change: Interval
+    unit: str
+    margin: float
+    within: bool
+
+    def __str__(self) -> str:
+        scale, places = (100, 0) if self.unit == "points" else (1, 2)
+        value, low, high = (f"{scale * x:+.{places}f}" for x in (self.change.estimate, self.change.low, self.change.high))
+        interval = f"{low} to {high}" if math.isfinite(self.change.low) else "one question group: no interval"
+        name = self.measure.removesuffix("_log_odds").removesuffix("_nats").replace("_", " ")
+        return f"{name} {value} {self.unit} ({interval}; margin {scale * self.margin:g})"
+
+
+def side_effects_of(rows: pd.DataFrame | None, name: str, baseline: str, seed: int = 0) -> tuple[SideEffect, ...]:
+    """The side effects of one condition, from the rows of off_target.parquet: paired with the baseline, question by question."""
+    if rows is None or rows.empty:
+        return ()
+    kept: Mapping[Any, pd.DataFrame] = dict(tuple(rows.groupby(["measure", "part"], sort=False)))
+    found = (_side_effect(measure, part, own, name, baseline, seed) for (measure, part), own in kept.items())
+    return tuple(effect for effect in found if effect is not None)
+
+
+def _side_effect(measure: str, part: str, rows: pd.DataFrame, name: str, baseline: str, seed: int) -> SideEffect | None:
+    paired = PairedAnswers.of(rows.rename(columns={"value": "log_odds"}), 1, seed)
+    if paired is None or not paired.has(name, baseline):
+        return None
+    if not bool(rows["hit"].notna().to_numpy().any()):
+        change, unit, margin = paired.difference(name, baseline).interval, "nats a token", TEXT_MARGIN
+        return SideEffect(measure, part, change, unit, margin, change.high < margin)
+    change = paired.rate_difference(name, baseline).interval
+    falls_little = change.low > -RATE_MARGIN
+    within = falls_little and change.high < RATE_MARGIN if part == "other personas" else falls_little
+    return SideEffect(measure, part, change, "points", RATE_MARGIN, within)

@@ -1,0 +1,32 @@
+"""Doses and responses: the prompt's first tokens, one more at a time, against steering along the direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from workbench.plots.palette import BLUE, GREY, ORANGE
+from workbench.report.figures.chart_style import alt, filled
+
+NAMES = {"prompt": "the prompt's first tokens", "steering": "steering along the direction"}
+
+
+def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.LayerChart:
+    """Change of the answer's log-odds over the change of the direction's reading, with 95 % intervals. entries: those of attribution.json, or
+    `DoseResponse`s."""
+    rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]
+    frame = filled(pd.DataFrame(rows), "this run has no doses")
+    frame = frame.assign(kind=[NAMES.get(kind, kind) for kind in frame["kind"]])[["kind", "amount", "moved", "answer", "low", "high"]]
+    domain = list(NAMES.values())
+    x, y = alt.X("moved:Q", title="change of the direction's reading"), alt.Y("answer:Q", title="change of the log-odds")
+    colour = alt.Color("kind:N", scale=alt.Scale(domain=domain, range=[ORANGE, BLUE]), title=None, legend=alt.Legend(orient="bottom"))
+    base = alt.Chart(frame).encode(x=x, y=y, color=colour)
+    dashes = alt.StrokeDash("kind:N", scale=alt.Scale(domain=domain, range=[[1, 0], [6, 3]]), title=None)
+    lines = base.mark_line().encode(order="amount:Q", strokeDash=dashes)
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=["circle", "square"]), title=None)
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape, tooltip=["kind", "amount", "moved", "answer"])
+    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    zero = alt.Chart(pd.DataFrame({"y": [0.0]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(y="y:Q")
+    return alt.layer(zero, lines, bars, points).properties(width=width, height=height)

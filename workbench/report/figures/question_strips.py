@@ -1,0 +1,28 @@
+"""Every test question under every condition: one tick a question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from workbench.plots.palette import GREY
+from workbench.report.figures.chart_style import TITLES, alt, by_group, filled, plain_text, shown_name
+from workbench.report.verdict import group_index, group_of
+
+
+def questions(answers: Any, width: int = 420) -> alt.LayerChart:
+    """Log-odds of the answer that shows the persona, a tick a question (mean over option orders). answers: a `Comparison`, or the rows of
+    evaluation.parquet. Constant answers are left out: their log-odds are a convention."""
+    rows = answers if isinstance(answers, pd.DataFrame) else answers.rows
+    kept = rows[rows["kind"] != "constant_answer"]
+    frame = kept.groupby(["condition", "kind", "item"], sort=False, as_index=False)["log_odds"].mean().dropna()
+    frame = filled(frame, "no answer to a single question")
+    names = [plain_text(shown_name(name)) for name in frame["condition"]]
+    frame = frame.assign(group=[TITLES[group_of(kind)] for kind in frame["kind"]], condition=names)
+    frame = frame.sort_values("kind", key=lambda kinds: kinds.map(group_index), kind="stable")
+    order = list(dict.fromkeys(frame["condition"]))
+    base = alt.Chart(frame).encode(y=alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(labelLimit=260)), color=by_group("color", frame))
+    ticks = base.mark_tick(thickness=1, opacity=0.5).encode(x=alt.X("log_odds:Q", title="log-odds of a question"))
+    zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="x:Q")
+    return alt.layer(zero, ticks).properties(width=width, height=18 * len(order))

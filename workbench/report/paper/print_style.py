@@ -1,0 +1,109 @@
+"""Charts in print: an exact total width, white or no ground, small type, no label cut, and PDF with embedded fonts (by vl-convert)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import UserError
+from workbench.optional_packages import needs_extra
+
+with needs_extra("notebook", "drawing figures"):
+    import vl_convert
+
+FORMATS = ("pdf", "svg", "png")
+#: Points of one unit, by its name in `--width`.
+UNITS = {"in": 72.0, "cm": 72.0 / 2.54, "mm": 7.2 / 2.54, "pt": 1.0}
+#: Dots of an inch in PNG.
+PPI = 300
+#: Height in print as a share of that on a screen, where type is larger.
+HEIGHT = 0.55
+#: The narrowest cell of a heatmap, in points, that holds a figure.
+NARROWEST_CELL = 26
+FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
+
+
+def points_of(width: str) -> float:
+    """A width such as "3.3in" in points.
+
+    Example:
+        >>> round(points_of("3.3in"), 1), round(points_of("8.4cm"), 1)
+        (237.6, 238.1)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)\s*", width)
+    points = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 72 <= points <= 1440:
+        raise UserError(f"expected a width from 1 to 20 inches, as 3.3in, 8.4cm, 84mm or 238pt, found {width!r}")
+    return points
+
+
+def formats_of(text: str) -> tuple[str, ...]:
+    """Names of formats from a list with commas. UserError for another one."""
+    names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise UserError(f"unknown figure format {(unknown or ['nothing'])[0]!r}: expected {', '.join(FORMATS)}")
+    return names
+
+
+def printed(chart: Any, title: str, width: float, transparent: bool = False) -> dict[str, Any]:
+    """A chart's Vega-Lite specification in print style. width: of the whole figure, in points."""
+    spec = _restyled(chart.to_dict(), width)
+    spec |= {"width": width, "height": max(60, HEIGHT * spec.get("height", 200)), "autosize": {"type": "fit-x", "contains": "padding"}}
+    spec["title"] = {"text": title, "anchor": "start", "frame": "bounds", "fontSize": 8, "fontWeight": 600, "offset": 6}
+    axis = {"labelFontSize": 7, "titleFontSize": 7.5, "titleFontWeight": 400, "labelLimit": 0.45 * width}
+    axis |= {"gridColor": "#e4e4e4", "domainColor": "#555"}
+    legend = {"labelFontSize": 6.5, "titleFontSize": 7.5, "symbolSize": 40, "labelLimit": width - 30, "rowPadding": 1}
+    legend |= {"orient": "bottom", "columns": 1, "gradientLength": 0.5 * width, "layout": {"bottom": {"anchor": "start", "bounds": "full"}}}
+    spec["config"] = {
+        "background": None if transparent else "#ffffff", "font": FONT, "padding": 2, "axis": axis, "legend": legend,
+        "view": {"stroke": "#999", "strokeWidth": 0.5},
+    }  # fmt: skip
+    return spec
+
+
+def save_printed(spec: dict[str, Any], target: Path) -> Path:
+    """Draws a specification into a .pdf, .svg or .png file."""
+    kind = target.suffix.removeprefix(".")
+    try:
+        if kind == "svg":
+            target.write_text(vl_convert.vegalite_to_svg(spec), encoding="utf-8")
+        elif kind == "pdf":
+            target.write_bytes(vl_convert.vegalite_to_pdf(spec))
+        else:
+            target.write_bytes(vl_convert.vegalite_to_png(spec, ppi=PPI))
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    return target
+
+
+def _restyled(node: Any, width: float) -> Any:
+    """Legends below the chart, marks and their texts as small as print has them; figures only in cells that hold them."""
+    if isinstance(node, list):
+        return [_restyled(entry, width) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _restyled(value, width) for key, value in node.items() if key != "datasets"} | {k: v for k, v in node.items() if k == "datasets"}
+    if isinstance(found.get("legend"), dict):
+        found["legend"] = {key: value for key, value in found["legend"].items() if key not in ("labelLimit", "columns", "orient")}
+    if isinstance(found.get("axis"), dict):
+        found["axis"] = {key: value for key, value in found["axis"].items() if key != "labelLimit"}
+    mark = found.get("mark")
+    if isinstance(mark, dict):
+        smaller = {"point": {"size": 34, "strokeWidth": 1.2}, "text": {"fontSize": 6}, "line": {"strokeWidth": 1.2}, "rule": {"strokeWidth": 1.2}}
+        found["mark"] = mark | smaller.get(str(mark.get("type")), {})
+    if isinstance(found.get("layer"), list):
+        columns = len(_sort_of(found["layer"]) or [])
+        roomy = not columns or 0.6 * width / columns >= NARROWEST_CELL
+        found["layer"] = [layer for layer in found["layer"] if roomy or layer.get("mark", {}).get("type") != "text"]
+    return found
+
+
+def _sort_of(layers: list[dict[str, Any]]) -> list[str] | None:
+    """The columns of a heatmap: the order that its first layer with text gives its x axis."""
+    for layer in layers:
+        if layer.get("mark", {}).get("type") == "text":
+            found = layer.get("encoding", {}).get("x", {}).get("sort")
+            return found if isinstance(found, list) else None
+    return None
