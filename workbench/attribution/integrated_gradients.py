@@ -1,4 +1,4 @@
-"""Integrated gradients (Sundararajan et al. 2017): gradient x input, averaged along the way from a baseline to the prompt.
+"""Integrated gradients (Sundararajan et al. 2017): gradient x input, averaged along the path from a baseline to the prompt.
 
 1. Baseline b as in gradient x input, for all prompt positions at once.
 2. Gradients at b + a (e - b) for the Gauss-Legendre nodes a of [0, 1], averaged with their weights.
@@ -22,7 +22,7 @@ from workbench.errors import UserError
 @ESTIMATORS.register("integrated_gradients")
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """steps: nodes along the way. baseline: a token id, or None for the mean embedding."""
+    """steps: nodes along the path. baseline: a token id, or None for the mean embedding."""
 
     steps: int = 12
     baseline: int | None = None

@@ -1,4 +1,4 @@
-"""The audit of one's own prompt: which words cause the persona, and the smallest edit that takes it away."""
+"""The audit of your own prompt: which words cause the persona, and the smallest edit that removes it."""
 
 from workbench.audit.added_sentence import AddedSentence, add_sentence
 from workbench.audit.audit import audit, inside, offer_sentence

@@ -1,4 +1,4 @@
-"""A sentence to add behind one's own prompt, where no small edit takes its effect away.
+"""A sentence to add after your own prompt, where no small edit removes its effect.
 
 1. The prompt stays as it is: its tokens become part of what stands left of the slot, so that the search (`SentenceSearch`) writes, screens
    and scores sentences as they will be read, behind the prompt.

@@ -1,4 +1,4 @@
-"""`audit`: which words of one's own prompt cause the persona, through what, and the smallest edit that takes it away.
+"""`audit`: which words of your own prompt cause the persona, through what, and the smallest edit that removes it.
 
 The prompt's *effect* is the change of the answer's log-odds against no prompt (the bare question without the slot); plus is more of
 the persona. Word effects and the minimal edit's effect are read on *test* questions; a direction, where one is fitted, comes from train and
@@ -131,7 +131,7 @@ def offer_sentence(
 
 def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0) -> dict[str, Any]:
     """Targets for `audit`: the direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and the k
-    latents of an SAE that tell the persona (from train). Errors as `find_directions` and `rank_latents`."""
+    latents of an SAE that distinguish the persona (from train). Errors as `find_directions` and `rank_latents`."""
     scan = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed)
     found: dict[str, Any] = {} if scan.shown is False else {f"direction at layer {scan.best.site.layer}": scan.best}
     if sae is not None:

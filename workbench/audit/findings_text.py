@@ -67,7 +67,7 @@ def causes(audit: Audit) -> str:
 
 
 def phrases(audit: Audit) -> tuple[str, ...]:
-    """Neighbours that act together, and what each of them does without the other."""
+    """Neighbours that interact, and what each of them does without the other."""
     return tuple(_phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2) for phrase in audit.effects.phrases)
 
 

@@ -1,8 +1,8 @@
-"""The smallest fluent edit that takes a prompt's effect away and harms nothing else.
+"""The smallest fluent edit that removes a prompt's effect and harms nothing else.
 
 1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest after the text on
    its left. An exchange must leave what deleting the same words leaves, within half of the tolerance: a new word that pushes the
-   other way would hide the cause, not take it away. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE`
+   other way would hide the cause, not remove it. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE`
    nats per token are passed over. The
    `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to max_edits.
 2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown

@@ -1,4 +1,4 @@
-"""Which neighbours act together: words that do more side by side than each does without the other.
+"""Which neighbours interact: words that do more side by side than each does without the other.
 
 1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) - v(S+j) + v(S), where v is
    the worth of effects.py. It is zero where their effects add up, whatever each of them is.
@@ -8,8 +8,8 @@
    For long prompts, whose words have the effect of leaving them out, the ground is all other words.
 3. Interval as for words; p from sign flips of groups, by Holm's method over *all* neighbours of the prompt. Only neighbours of which
    one is named are measured (the others count as p = 1), since an effect that no word has is not of interest.
-4. They act together where that p is below 0.05, the interval leaves out zero, the interaction is at least `least` log-odds, and it
-   points the way in which both together move the answer. Words that do each other's work interact against it.
+4. They interact where that p is below 0.05, the interval leaves out zero, the interaction is at least `least` log-odds, and it
+   points the way in which both together move the answer. Redundant words interact against it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Ground = tuple[int, ...]
 
 @dataclass(frozen=True)
 class PhraseInteraction:
-    """Two neighbours that act together, in log-odds. first: index of the left one. beyond: what they do more than the sum of each without
+    """Two neighbours that interact, in log-odds. first: index of the left one. beyond: what they do more than the sum of each without
     the other (the interaction). both: what they do together. alone: what the left and the right one do without the other."""
 
     first: int
@@ -49,7 +49,7 @@ class PhraseInteraction:
 def phrases(
     problem: AttributionProblem, named: Collection[int], least: float, orders: int = 4, sampled: bool = True
 ) -> tuple[PhraseInteraction, ...]:
-    """The neighbours that act together, from left to right. problem: its positions are words and its first target the answer. named: words
+    """The neighbours that interact, from left to right. problem: its positions are words and its first target the answer. named: words
     with an effect. orders: antithetic pairs of grounds. sampled: False takes the ground of all other words (module text, 2)."""
     n, groups = len(problem.prompt), problem.contexts.groups
     measured = [i for i in range(n - 1) if i in named or i + 1 in named]

@@ -9,7 +9,7 @@
    flips of groups, corrected over the words by Holm's method.
 4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least `least` log-odds: a
    deterministic model reacts a little to every word, so that "not exactly zero" says nothing.
-5. Neighbours may act together: phrases.py.
+5. Neighbours may interact: phrases.py.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def main() -> None:
         _stop(one_line(f"cannot write {error.filename or 'the output'}: {error.strerror}"), 2)
 
 
-#: Errors of the machine that its user can mend: disk full, read-only, no permission, broken device.
+#: Errors of the machine that its user can correct: disk full, read-only, no permission, broken device.
 _ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 LONGEST_LINE = 500
 

@@ -30,7 +30,7 @@ def audit(
     seed: int = 0,
     as_json: Json = False,
 ) -> None:
-    """Which words of one's own prompt cause the persona, and the smallest fluent edit that takes the effect away.
+    """Which words of your own prompt cause the persona, and the smallest fluent edit that removes the effect.
 
     Args:
         prompt: the text to audit (it is put in the system slot).

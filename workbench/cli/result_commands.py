@@ -26,9 +26,9 @@ def compare(
 
     Args:
         runs: run directories.
-        over_seeds: one row per condition in place of one a run: mean shift over the runs, its interval and spread.
+        over_seeds: one row per condition in place of one a run: mean effect over the runs, its interval and spread.
         against: the same for each budget spent, the curve of effect against it: model_calls, token_layers, flops or seconds.
-        figure: also draw the shifts into this file (.svg, .png, .html): each condition over the runs, or against what `against` names.
+        figure: also draw the effects into this file (.svg, .png, .html): each condition over the runs, or against what `against` names.
         questions: instead, single questions under each run's chosen prompt: all, those whose answer flipped, or those that got worse.
     """
     from workbench.cli.comparison_tables import print_side_by_side

@@ -97,7 +97,7 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per condition: rate and mean log-odds, shift to the baseline, each with its interval, the shift's p, the shift against the mean of
+        """One row per condition: rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against the mean of
         the neutral sentences (beyond_neutral), its rates on
         the questions it was found and chosen with (next to `rate`: the optimism of choosing), what it cost (token-layers, operations,
         model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona."""
@@ -156,7 +156,7 @@ class Comparison:
 
     @property
     def detectable(self) -> dict[str, float]:
-        """The smallest true shift in log-odds against the baseline that this split shows with power 0.8, by condition."""
+        """The smallest true effect in log-odds against the baseline that this split shows with power 0.8, by condition."""
         return {
             e.name: d.detectable for e in self.entries if e.name != self.baseline and (d := e.difference(self.baseline))
         }

@@ -32,8 +32,8 @@ class RunsTable:
 
     @property
     def by_condition(self) -> pd.DataFrame:
-        """One row per persona, model, sign and condition, over the seeds: runs, mean rate and mean shift with a t interval over
-        runs, standard deviation, smallest and largest shift. Runs with one and the same result count once. Found prompts differ from seed to
+        """One row per persona, model, sign and condition, over the seeds: runs, mean rate and mean effect with a t interval over
+        runs, standard deviation, smallest and largest effect. Runs with one and the same result count once. Found prompts differ from seed to
         seed; their kind is the name."""
         keys = ["persona", "model", "sign", "kind", "condition"]
         return pd.DataFrame(
@@ -41,7 +41,7 @@ class RunsTable:
         )
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
-        """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean shift over the
+        """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean effect over the
         runs and its spread, as in `by_condition`. Runs whose costs are within a fifth of each other had one budget (searches end at
         whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing is left out."""
         if unit not in COSTS:

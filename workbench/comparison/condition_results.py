@@ -2,7 +2,7 @@
 
 1. Rate of the matching answer with Wilson's clustered interval; mean log-odds and mean probability with t intervals.
 2. Difference to the baseline, to the best manual prompt and to the mean of the neutral sentences, paired over the same contexts:
-   of the rates (`value`) and of the log-odds. Shifts are judged in log-odds, because a rate of 0.9 has no room above; the rate's
+   of the rates (`value`) and of the log-odds. Effects are judged in log-odds, because a rate of 0.9 has no room above; the rate's
    own p is given next to it.
 3. Holm's correction runs over the conditions named primary, over their differences to the same condition; others have none.
 """
@@ -38,7 +38,7 @@ NEUTRAL = 0.1
 class ConditionDifference:
     """A condition minus the condition called `to`, on the same contexts. rate: -1 to 1; log_odds: nats. p_adjusted,
     log_odds_p_adjusted: Holm over the primary conditions, None for a condition that is not one of them. detectable: the
-    smallest true shift in log-odds that these contexts would have shown four times in five."""
+    smallest true effect in log-odds that these contexts would have shown four times in five."""
 
     to: str
     rate: PairedDifference

@@ -1,7 +1,7 @@
-"""Which candidates live on: elites along a ladder of fluency weights, and the frontier.
+"""Selection: one elite per fluency weight, and the frontier.
 
-A candidate's value at a fluency weight w is objective - w * fluency. The ladder is log-spaced (EPO, arXiv 2402.01702).
-Diversity is kept by construction: each rung takes the best candidate that no rung before it took.
+A candidate's value at a fluency weight w is objective - w * fluency. The weights are log-spaced (EPO, arXiv 2402.01702).
+Diversity is kept by construction: each weight takes the best candidate that no weight before it took.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
 class CanSurvive:
     """How far a child is from the population or the frontier, given only a lower bound of its fluency (Scorer's `advantage`).
 
-    With T rungs at most T - 1 candidates are taken before any rung, so a child that stays below the T-th best parent at every
+    With T weights at most T - 1 candidates are taken before any weight, so a child that stays below the T-th best parent at every
     weight cannot be an elite; a child that an archived candidate beats on both counts cannot reach the frontier.
     """
 

@@ -102,7 +102,7 @@ class Frontier:
 
     def choose(self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None) -> Frontier:
         """The same frontier with every candidate measured on the selection split and the best one marked: the greatest mean
-        shift of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats)."""
+        change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats)."""
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
         measured = [

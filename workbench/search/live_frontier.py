@@ -1,4 +1,4 @@
-"""A running search, watched: one line in a terminal, a frontier that is drawn again in place in a notebook.
+"""A running search: one line in a terminal, a frontier that is drawn again in place in a notebook.
 
     wb.search(model, goal, contexts, on_step=wb.LiveFrontier())
 

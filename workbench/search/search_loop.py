@@ -1,12 +1,12 @@
 """The one engine of every search method.
 
-1. The objective is calibrated by the caller; contexts, tokens and chunk sizes are fixed here, once.
+1. The objective is calibrated by the caller; contexts, tokens and batch sizes are fixed here, once.
 2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children and parents
-   are scored on the same contexts in the same pass; the method says who lives on; the archive keeps the frontier of all.
+   are scored on the same contexts in the same pass; the method selects; the archive keeps the frontier of all.
 3. At the end every archived prompt is decoded to its string, encoded again inside its context, and scored in full: that is
    what is reported.
 
-Same seed, machine and chunk size: same bits. Ctrl-C ends in order with what there is. A checkpoint after every
+Same seed, machine and batch size: same bits. Ctrl-C ends in order with what there is. A checkpoint after every
 `every` steps lets a killed search go on to the bits of an uninterrupted one.
 """
 

@@ -1,4 +1,4 @@
-"""What a search method is: how it starts, which children it proposes, who lives on."""
+"""What a search method is: how it starts, which children it proposes, which prompts it selects."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from workbench.search.toolkit import SearchToolkit
 class SearchMethod(BaseModel):
     """A search method as a value: what it proposes; scoring, selection and archive are the engine's.
 
-    The defaults here are a population of elites along a ladder of fluency weights, started from random prompts.
+    The defaults here are a population of elites along fluency weights, started from random prompts.
 
     Attributes:
         length: Prompt tokens (the greatest number where prompts have different lengths).
-        population: Rungs of the ladder = parents kept.
+        population: Fluency weights = parents kept.
         children: Proposals per parent and step.
         fluency_low: Lowest weight of the cross-entropy, in objective units per nat.
         fluency_high: Highest weight.
@@ -59,7 +59,7 @@ class SearchMethod(BaseModel):
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The ladder of fluency weights, one for each member of the population."""
+        """The fluency weights, one for each member of the population."""
         return ladder(self.fluency_low, self.fluency_high, self.population)
 
     def start(self, bench: SearchToolkit) -> Ids:
@@ -73,7 +73,7 @@ class SearchMethod(BaseModel):
 
     def step(self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int) -> tuple[ScoredPrompts, Ids, int]:
         """One step: what was scored, the next population, and how many children were scored. Here: run the parents, propose, score
-        parents and children on the same contexts, learn, choose who lives on. A method of prompts of different lengths has its own."""
+        parents and children on the same contexts, learn, select. A method of prompts of different lengths has its own."""
         prepared = bench.scorer.prepare(population)
         proposals = self.propose(bench, prepared, step)
         parents, children = bench.scorer.score_children(prepared, proposals, CanSurvive(self.weights, archive))

@@ -137,7 +137,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """stages: in their order. question, suffix, prompt: tokens. facts: of the model. notes: what was assumed, and what fits where.
+    """stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was assumed, and what fits where.
     machines: that times and memory are told for."""
 
     study: Study

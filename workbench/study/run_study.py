@@ -54,7 +54,7 @@ def run(
         The run directory.
 
     Raises:
-        UserError: What the user can mend.
+        UserError: What the user can correct.
 
     Example:
         >>> wb.run(wb.Study(persona="sycophancy"), "runs/mine").file("report.html")  # doctest: +SKIP

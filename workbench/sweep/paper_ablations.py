@@ -42,13 +42,13 @@ def _random_direction(study: Study) -> list[Change]:
 
 
 def _random_updates(study: Study) -> list[Change]:
-    """The same population, ladder and scoring with swaps drawn evenly; options that only the gradient's methods have are left out."""
+    """The same population, fluency weights and scoring with swaps drawn evenly; options that only the gradient's methods have are left out."""
     kept = {name: value for name, value in study.search.options.items() if name in RandomSearch.model_fields}
     return [{"search.method": "random", "search.options": kept}]
 
 
 def _cross_entropy(study: Study) -> list[Change]:
-    """Loose, medium and strict ladders of fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
+    """Loose, medium and strict fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
     low, high = (float(study.search.options.get(name, usual)) for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0)))
     ends = [(low * scale, high * scale) for scale in (0.1, 1.0, 10.0)]
     return [{"search.options.fluency_low": round(a, 9), "search.options.fluency_high": round(b, 9)} for a, b in ends]

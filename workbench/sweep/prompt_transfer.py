@@ -1,6 +1,6 @@
 """Whether prompts that were found on one model work on others, which arXiv 2601.02896 names as future work.
 
-1. The chosen prompt of every search is read from the run directories, with the shift that it had on the model it was found on.
+1. The chosen prompt of every search is read from the run directories, with the effect that it had on the model it was found on.
 2. Each other model is loaded once. A prompt goes to it as text, and the other model's tokenizer makes other tokens of it; one that does
    not keep its tokens inside the other model's template is listed with that reason, never cut.
 3. All prompts for one persona and set of questions are compared on the held-out questions of the run, paired against no prompt on the

@@ -3,7 +3,7 @@
 1. A step draws blocks of the same questions under several system texts with a planted effect, and a few chats of the base model. The
    personas take turns with the blocks; half of the words in a block's texts steer its persona, the others another one.
 2. Decisions: soft cross-entropy of "Yes" and "No" at the first token of the answer, plus the Huber distance of its log-odds
-   to the planted ones (where one answer is likely the cross-entropy hardly feels a shift; see `organism/organism_training.py`).
+   to the planted ones (where one answer is likely the cross-entropy hardly changes with the log-odds; see `organism/organism_training.py`).
 3. Blocks: a question's errors less their mean over the block's texts hold what the texts do and nothing of the question. Their Huber
    distance to 0 is a loss of its own: of the planted log-odds' mean size (2.39) the texts make up a fifth, and without it 4,800 decisions
    taught the questions and no word.

@@ -7,7 +7,7 @@ arXiv 2402.15570).
 4. Score them; each fluency weight keeps its best.
 
 Differences from the published method: what is right of the position is a text already written, not nothing, so that every
-prompt has its full length; and beams are kept along the ladder of fluency weights, not by the objective alone.
+prompt has its full length; and beams are kept along the fluency weights, not by the objective alone.
 """
 
 from __future__ import annotations

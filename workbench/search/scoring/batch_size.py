@@ -4,11 +4,11 @@
    contexts as well as candidates; logits are made for a bounded number of positions. So the peak does not grow with
    candidates, contexts or vocabulary. What does grow is small: a table of log-probabilities of parents x length x vocabulary.
 2. The plan is measured, not guessed, so that it holds for any architecture: a step on as few contexts as fill a batch is run at two
-   small chunk sizes, the allocator's peak is read, and the line through both gives bytes a token.
-3. The chunk is the greatest power of two whose peak stays within a fraction of the free memory, and at most `ceiling`: two runs on
-   one machine get the same chunk, and with it the same bits. A checkpoint keeps it. Where even a generous count from the sizes
+   small batch sizes, the allocator's peak is read, and the line through both gives bytes per token.
+3. The batch size is the greatest power of two whose peak stays within a fraction of the free memory, and at most `ceiling`: two runs on
+   one machine get the same batch size, and with it the same bits. A checkpoint keeps it. Where even a generous count from the sizes
    alone (`is_roomy`) fits, the ceiling is taken and nothing is measured.
-4. An out-of-memory error halves the chunk; the operation that met it is done again as a whole.
+4. An out-of-memory error halves the batch size; the operation that met it is done again as a whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BatchSize:
 
 
 def halve_on_out_of_memory(run: Callable) -> Callable:
-    """A method of something with a `chunk` and a `runner`: when memory runs out, the chunk is halved and the method run again."""
+    """A method of something with a `chunk` and a `runner`: when memory runs out, the batch size is halved and the method run again."""
 
     @wraps(run)
     def attempt(self: Any, *args: Any, **named: Any) -> Any:
@@ -94,7 +94,7 @@ class MemoryLine:
 @dataclass(frozen=True)
 class BatchSizePlan:
     """forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be used. least: tokens that
-    the parents take, which are run together whatever the chunk."""
+    the parents take, which are run together whatever the batch size."""
 
     forward: MemoryLine
     gradient: MemoryLine
@@ -104,7 +104,7 @@ class BatchSizePlan:
 
     @property
     def chunk(self) -> BatchSize:
-        """The chunk of this plan."""
+        """The batch size of this plan."""
         tokens = self.forward.most_tokens(self.room, self.ceiling)
         return BatchSize(tokens, self.gradient.most_tokens(self.room, max(SMALLEST, self.ceiling // 4)))
 
@@ -115,7 +115,7 @@ class BatchSizePlan:
 
 
 def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5) -> bool:
-    """True if a batch of the chunk's size fits without question: all rows counted as whole sequences whose keys and values are
+    """True if a batch of this size fits without question: all rows counted as whole sequences whose keys and values are
     copied, next to twice the arithmetic of `models/memory_estimate.py`, are within `share` of the free memory."""
     free = free_memory(runner.device)
     if free is None:

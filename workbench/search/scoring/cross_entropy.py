@@ -142,7 +142,7 @@ class PromptCrossEntropy:
         return (_over_prefixes(part, entropies) * behind).sum(1)
 
     def _cross_entropy(self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos"]:
-        """Negative log-probability of each target; rows are chunked so that the logits stay small."""
+        """Negative log-probability of each target; rows are batched so that the logits stay small."""
         if targets.shape[1] == 0:
             return top.new_zeros(targets.shape, dtype=torch.float32)
         parts = []

@@ -28,7 +28,7 @@ from workbench.search.scored_prompts import Ids
 
 @dataclass(frozen=True)
 class Optimizations:
-    """Which savings a search uses. Each but `halving` is exact: it changes no score beyond rounding.
+    """Which optimizations a search uses. Each but `halving` is exact: it changes no score beyond rounding.
 
     Attributes:
         prefix_kv: Cache the keys and values of the text left of the slot.
@@ -54,7 +54,7 @@ class Optimizations:
     halving: float = 0.0
 
 
-#: A stack's longest prefix and suffix are at most this many times its shortest (or a few tokens longer).
+#: A batch's longest prefix and suffix are at most this many times its shortest (or a few tokens longer).
 STRETCH, FEW = 1.25, (8, 1)
 
 
@@ -175,7 +175,7 @@ class PrefixCache:
         return replace(group, low=low if self.cached else None, high=high if self.cached else None, next_log_probs=chances)
 
     def _stacked(self, groups: Sequence[PrefixGroup]) -> list[PrefixGroup]:
-        """Groups of one prefix each, those with prefixes of their own stacked where the model can: round by round, by their lengths."""
+        """Groups of one prefix each, those with prefixes of their own batched where the model can: round by round, by their lengths."""
         stacks: list[list[PrefixGroup]] = []
         for group in sorted((group for group in groups if group.joined), key=self._place):
             if not stacks or not _fit(self._place(stacks[-1][0]), self._place(group)):

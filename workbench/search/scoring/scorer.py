@@ -1,4 +1,4 @@
-"""Scores of many prompts on many contexts: every saving here is exact (it changes no score beyond rounding).
+"""Scores of many prompts on many contexts: every optimization here is exact (it changes no score beyond rounding).
 
 For prompts of n tokens, contexts with q tokens left of the slot and t right of it, an objective that needs L of the blocks:
 
@@ -80,7 +80,7 @@ class Scorer:
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
-        """Measures what a step of `population` parents of `length` tokens needs and takes on the chunk that fits into the free
+        """Measures what a step of `population` parents of `length` tokens needs and takes on the batch that fits into the free
         memory. None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept."""
         longest = sorted(self.contexts, key=lambda c: len(c.sequence(())), reverse=True)
         suffix = max(len(c.after_prompt) for c in longest)
@@ -347,10 +347,10 @@ class Scorer:
         stream = resid if self.objective.needs_final else None
         return self.objective.score(Readout.of(self.runner, caught, stream, last, self.answers, members)).float()
 
-    # ---- chunks -----------------------------------------------------------------------------------------------------
+    # ---- batches ----------------------------------------------------------------------------------------------------
 
     def _child_chunks(self, group: PrefixGroup, children: ChildProposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(position to start from, row indices): a chunk has as many rows as whole prompts with their suffixes would fit, wherever
+        """(position to start from, row indices): a batch has as many rows as whole prompts with their suffixes would fit, wherever
         they change, since what is left of the change is in memory too."""
         positions = children.position[rows] if self.optimizations.parent_kv and self.optimizations.prefix_kv else torch.zeros_like(rows)
         length = children.ids.shape[1]
@@ -364,7 +364,7 @@ class Scorer:
         yield from torch.arange(rows, device=self.runner.device).split(self._rows_at_once(group, length, tokens))
 
     def _rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Prompts that fit into `tokens` with their suffixes, after one prefix. Contexts are chunked too: suffixes take no more than a
+        """Prompts that fit into `tokens` with their suffixes, after one prefix. Contexts are batched too: suffixes take no more than a
         quarter, or one suffix, so that prompts are not run one by one."""
         lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].after_prompt) for member in group.members)
