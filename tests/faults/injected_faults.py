@@ -36,7 +36,7 @@ from workbench.study.study_settings import AttributionSettings, OffTargetSetting
 
 KINDS = ("ENOSPC", "EIO", "kill")
 STUDY: Study = TINY.model_copy(update={
-    "sae": "none", "conditions": ("constant_answer", "manual", "resga"), "collateral": OffTargetSettings(items=2), "random_prompts": 0,
+    "sae": "none", "conditions": ("constant_answer", "manual", "resga"), "collateral": OffTargetSettings(items=2), "random_prompts": 1,
     "search": SearchSettings(options={"length": 3, "population": 2, "children": 2, "top_k": 16}, budget=Budget(steps=2), contexts=2, neutral=4),
     "attribution": AttributionSettings(contexts=2),
 })  # fmt: skip
@@ -201,7 +201,7 @@ def check(every: int = 1, offset: int = 0, kinds: tuple[str, ...] = KINDS) -> tu
                     wrong += [f"{where}: after resume {name} differs" for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
                 except Exception as error:
                     wrong.append(f"{where}: cannot go on: {type(error).__name__}: {str(error)[:150]}")
-                print(f"{where}: {said[:60]!r}, {time.perf_counter() - begin:.1f} s, {len(wrong)} wrong", flush=True)
+                print(f"{where}: {said[:60]!r}, {time.perf_counter() - begin:.1f} s", *wrong[-1:], flush=True)
         return counted.seen, injected, wrong
 
 

@@ -2,7 +2,7 @@
 
 1. `SEEDS` writes one sound file for each reader into a scratch directory, among them the files of a tiny study.
 2. Each input is one of them, damaged (`mutations`), and read. Allowed are a value and a UserError of one line of at most 500 characters
-   without control characters. Everything else is a fault: another exception, more than 2 seconds, more than 1 GB beyond the input.
+   without control characters. Everything else is a fault: another exception, more than 2 processor seconds, more than 1 GB beyond the input.
 3. The table says inputs, refusals, faults, the slowest and the largest per reader; faults are kept with their input.
 """
 
@@ -275,8 +275,8 @@ def try_one(reader: FuzzedReader, data: bytes, keep: Path | None = None) -> None
     """Reads one damaged input and notes what came of it."""
     reader.path.write_bytes(data)
     reader.inputs += 1
-    before, begin, fault = _peak_reset(), time.perf_counter(), ""
-    signal.setitimer(signal.ITIMER_REAL, 10 * SECONDS)
+    before, begin, fault = _peak_reset(), time.process_time(), ""
+    signal.setitimer(signal.ITIMER_PROF, 10 * SECONDS)
     try:
         reader.read(reader.path)
     except UserError as error:
@@ -292,8 +292,8 @@ def try_one(reader: FuzzedReader, data: bytes, keep: Path | None = None) -> None
         own = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(where) if "workbench" in f.filename), "")
         fault = f"{type(error).__name__} at {own}: {str(error)[:80]!r}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    seconds, extra = time.perf_counter() - begin, _peak() - before - len(data)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    seconds, extra = time.process_time() - begin, _peak() - before - len(data)
     reader.slowest, reader.largest = max(reader.slowest, seconds), max(reader.largest, extra)
     if not fault and seconds > SECONDS:
         fault = f"took {seconds:.1f} s"
@@ -319,7 +319,7 @@ def _peak() -> int:
 
 def fuzz(inputs: int, seed: int, keep: Path | None = None, only: str = "") -> pd.DataFrame:
     """The table of `inputs` mutated inputs, spread over the readers by weight."""
-    signal.signal(signal.SIGALRM, _alarm)
+    signal.signal(signal.SIGPROF, _alarm)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         chosen = [reader for reader in readers(Path(scratch)) if only in reader.name]

@@ -12,9 +12,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import torch
@@ -29,6 +32,7 @@ from workbench.runs import (
     read_parquet,
     read_safetensors,
     read_text,
+    resolved,
     write_bytes,
     write_json,
     write_parquet,
@@ -396,3 +400,24 @@ def test_finite_values_are_json_and_keep_every_number_that_json_has(value) -> No
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
     if not isinstance(value, (float, list)) or (isinstance(value, float) and math.isfinite(value)):
         assert kept == {"a": value}
+
+
+def test_a_small_parquet_file_that_stands_for_gigabytes_is_refused_early(tmp_path):
+    pq.write_table(pa.table({"text": ["x" * 1_000_000] * 40}), tmp_path / "bomb.parquet", compression="zstd")
+    rows = pa.table({"n": pa.array(np.zeros(1, dtype=np.int8))})
+    assert (tmp_path / "bomb.parquet").stat().st_size < 100_000
+    pq.write_table(rows, tmp_path / "small.parquet")
+    assert len(read_parquet(tmp_path / "small.parquet")) == 1
+    with mock.patch("workbench.runs.safe_reading.LARGEST_TABLE", 1 << 24), pytest.raises(UserError, match="expected at most 16 MiB of values"):
+        read_parquet(tmp_path / "bomb.parquet")
+    with mock.patch("workbench.runs.safe_reading.LARGEST_ROWS", 3), pytest.raises(UserError, match="expected at most 3 rows, found 40"):
+        read_parquet(tmp_path / "bomb.parquet")
+
+
+def test_links_that_lead_to_each_other_are_one_line(tmp_path):
+    (tmp_path / "a.json").symlink_to(tmp_path / "b.json")
+    (tmp_path / "b.json").symlink_to(tmp_path / "a.json")
+    for read in (read_text, read_json, resolved):
+        with pytest.raises(UserError) as caught:
+            read(tmp_path / "a.json")
+        assert "\n" not in str(caught.value)

@@ -215,7 +215,11 @@ def _refuse_links_out(directory: Path) -> None:
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
     for entry in directory.iterdir():
-        if not entry.resolve().is_relative_to(root):
+        try:
+            inside = entry.resolve().is_relative_to(root)
+        except (OSError, RuntimeError) as error:  # links that lead to each other
+            raise UserError(f"{entry} is a link that leads nowhere: {one_line(error)}") from error
+        if not inside:
             raise UserError(f"{entry} is a link that leaves the model's directory")
 
 

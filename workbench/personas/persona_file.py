@@ -28,7 +28,7 @@ from workbench.personas.known_personas import agreement_items
 from workbench.personas.persona import LetterForm, Metric, Normalization, Persona
 from workbench.personas.question_groups import by_question, join_same_questions
 from workbench.personas.trait_file import TraitFile
-from workbench.runs import read_yaml
+from workbench.runs import read_yaml, resolved
 from workbench.text_forms import unify_line_ends
 
 CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A", "B"))
@@ -161,8 +161,8 @@ def _reading(entry: PersonaFile, path: Path) -> FileItems:
 
 def _inside(path: Path, name: str) -> Path:
     """The data file's path, which must be in the directory of the persona file, links followed."""
-    home = path.resolve().parent
-    found = (home / name).resolve()
+    home = resolved(path).parent
+    found = resolved(home / name)
     if not found.is_relative_to(home):
         raise UserError(
             f"{path}, field data: {name!r} leaves the directory of the persona file; put the data next to it"

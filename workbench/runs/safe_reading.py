@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from workbench.errors import UserError
 from workbench.runs.strict_json import parse_json
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEBIBYTE = 1 << 20
+#: Rows and bytes of a Parquet table once it is unpacked.
+LARGEST_ROWS, LARGEST_TABLE = 20_000_000, 1024 * MEBIBYTE
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -70,15 +73,32 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.D
     """A Parquet table; `columns` must all be there (others are kept)."""
     data = read_bytes(path)
     try:
-        frame = pd.read_parquet(io.BytesIO(data))
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a whole Parquet file: {str(error).splitlines()[0]}") from error
+        frame = _table_within(path, data)
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a whole Parquet file: {first[:200]}") from error
     missing = [name for name in columns or () if name not in frame.columns]
     if missing:
         raise UserError(
             f"{path}: expected the columns {', '.join(missing)}, found {', '.join(map(str, frame.columns)) or 'none'}"
         )
     return frame
+
+
+def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
+    """The table, read in small batches: a few compressed bytes may stand for terabytes."""
+    file = pq.ParquetFile(io.BytesIO(data))
+    if file.metadata.num_rows > LARGEST_ROWS:
+        raise UserError(f"{path}: expected at most {LARGEST_ROWS:,} rows, found {file.metadata.num_rows:,}")
+    batches, size = [], 0
+    for batch in file.iter_batches(batch_size=1024):
+        size += batch.nbytes
+        if size > LARGEST_TABLE:
+            raise UserError(f"{path}: expected at most {LARGEST_TABLE // MEBIBYTE} MiB of values, found more")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
 
 
 def read_safetensors(
@@ -100,6 +120,14 @@ def read_safetensors(
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{path}, tensor {name!r}: holds numbers that are not finite")
     return tensors, header.get("__metadata__", {})
+
+
+def resolved(path: str | Path) -> Path:
+    """The path with its links followed. UserError for links that lead to each other."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: a link that leads nowhere ({error})") from error
 
 
 def file_hash(path: str | Path) -> str:

@@ -16,7 +16,7 @@ from workbench.conditions.condition_registry import STUDY_CONDITIONS, default_co
 from workbench.directions import DIRECTION_METHODS
 from workbench.errors import UserError
 from workbench.registry import Registry
-from workbench.runs import parse_yaml, read_text
+from workbench.runs import parse_yaml, read_text, resolved
 from workbench.search import SEARCH_METHODS
 from workbench.study.asking_protocol import AskingProtocol
 
@@ -268,7 +268,7 @@ class Study(FrozenSettings):
         study = cls.from_yaml(read_text(path), str(path))
         if study.data.path is None or Path(study.data.path).is_absolute():
             return study
-        beside = (Path(path).parent / study.data.path).resolve()
+        beside = resolved(Path(path).parent / study.data.path)
         return study.model_copy(update={"data": study.data.model_copy(update={"path": str(beside)})})
 
 

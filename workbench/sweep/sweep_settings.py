@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.errors import UserError
-from workbench.runs import parse_yaml, read_text
+from workbench.runs import parse_yaml, read_text, resolved
 from workbench.study import Study
 from workbench.study.study_presets import demo_study
 from workbench.study.study_settings import Sign
@@ -90,7 +90,7 @@ class Sweep(BaseModel):
         sweep = cls.from_yaml(read_text(path), str(path))
         changes: dict[str, Any] = {} if "name" in sweep.model_fields_set else {"name": path.stem}
         if sweep.study is not None:
-            changes["study"] = str((path.parent / sweep.study).resolve())
+            changes["study"] = str(resolved(path.parent / sweep.study))
         return sweep.model_copy(update=changes)
 
     def expand(self) -> list[StudyVariant]:
@@ -156,7 +156,7 @@ def ablation_sweep(
     base = demo_study().model_dump(mode="json", by_alias=True, exclude={"name", "persona", "seed"}) if study is None else {}
     base |= {"sign": sign} | ({"search.budget": {"flops": flops}} if flops is not None else {})
     grid = {"persona": tuple(personas), "seed": tuple(seeds)}
-    where = None if study is None else str(Path(study).resolve())
+    where = None if study is None else str(resolved(study))
     return Sweep(name="-".join(names), study=where, base=base, ablations=tuple(names), grid=grid)
 
 
