@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
 #: Folders that test what is no package of the workbench: benchmarks, notebooks, documentation, the wheel, shared cases.
-OTHERS = {"cases", "interop", "benchmarks", "docs", "notebooks", "packaging", "support"}
+OTHERS = {"faults", "fuzz", "cases", "interop", "benchmarks", "docs", "notebooks", "packaging", "support"}
 
 
 def imported(file: Path) -> set[str]:

@@ -97,7 +97,9 @@ def main() -> int:
                 problems += [f"resume ends with {again.returncode}: {said[-200:]!r}"] if again.returncode else []
                 problems += [] if content(out) == wanted else ["other files after resume"]
             wrong += len(problems)
-            print(f"{number.name} {stage or f'after {wait:.1f} s'}: {took:.2f} s ({processor:.2f} processor seconds), exit code {code}, {line[:90]!r} {problems or ''}", flush=True)
+            when = stage or f"after {wait:.1f} s"
+            times = f"{took:.2f} s ({processor:.2f} processor seconds)"
+            print(f"{number.name} {when}: {times}, exit code {code}, {line[:90]!r} {problems or ''}", flush=True)
     print(f"{len(plan)} signals, {wrong} things went wrong")
     return int(wrong > 0)
 

@@ -101,3 +101,10 @@ def test_tables_have_the_columns_of_their_rows(tmp_path):
     frame.drop(columns="best_objective").to_parquet(tmp_path / "cut.parquet")
     with pytest.raises(UserError, match="found none named best_objective"):
         read_table(tmp_path / "cut.parquet", SearchStepRow)
+
+
+def test_half_a_character_in_a_run_s_file_is_one_line(tmp_path):
+    file = tmp_path / "comparison.json"
+    file.write_text('{"schema": 1, "persona": "\\ud83d", "model": "m", "sign": "suppress", "conditions": []}')
+    with pytest.raises(UserError, match="holds U\\+D83D, half of a character"):
+        read_run_file(file, ComparisonFile)

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 
 from workbench.errors import UserError
 from workbench.runs.atomic_writing import write_json, write_parquet
-from workbench.runs.safe_reading import MEBIBYTE, read_json, read_parquet
+from workbench.runs.safe_reading import MEBIBYTE, read_parquet, read_text
+from workbench.runs.strict_json import parse_json
 from workbench.schema import RunFile, TableRow, migrated
 from workbench.schema.schema_version import PACKAGE, RENAMED_COLUMNS
+from workbench.text_forms import require_whole_text
 
 FileKind = TypeVar("FileKind", bound=RunFile)
 
@@ -55,7 +57,11 @@ def salvage_run_file(path: str | Path, kind: type[FileKind], limit: int = 256 * 
 
 def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE) -> dict[str, Any]:
     """The content of a JSON file of a run, migrated to this version's schema."""
-    return migrated(Path(path).name, read_json(path, limit=limit), str(path), _writer(Path(path)))
+    text = read_text(path, limit)
+    value = parse_json(text, str(path))
+    if "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can print or hash
+        require_whole_text(json.dumps(value, ensure_ascii=False), str(path))
+    return migrated(Path(path).name, value, str(path), _writer(Path(path)))
 
 
 def write_table(path: str | Path, frame: pd.DataFrame, kind: type[TableRow]) -> None:
