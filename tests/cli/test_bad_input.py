@@ -141,3 +141,32 @@ def test_a_template_without_a_system_role(gemma, tmp_path, capsys, monkeypatch):
 def test_an_sae_of_another_width_or_layer(llama):
     with pytest.raises(wb.UserError, match=r"reads vectors of width \d+: this model has width 32|does not exist: this model has layers 0-1"):
         wb.load_sae("organism", wb.load_model(llama))
+
+
+def _pairs(matching: str = "I shall wait {}.", other: str = "I cannot wait {}.") -> list[dict[str, str]]:
+    asked = "Will you wait {} days?"
+    return [{"question": asked.format(n), "matching": matching.format(n), "not_matching": other.format(n), "group": str(n)} for n in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": _pairs("I wait.", "I wait.")}, "the matching and the not matching answer are the same"),
+        ({"data": _pairs("I wait.", "I wait. Gladly.")}, "the beginning of the other"),
+        ({"varied_system_texts": []}, "0 varied system texts: at least 8 are needed"),
+        (None, "unknown persona 'optimism'"),
+    ],
+)
+def test_a_persona_that_cannot_be_studied_leaves_nothing(changes, says, llama, tmp_path, capsys, monkeypatch):
+    """Equal answers, one the beginning of the other, no varied texts, a persona that does not exist: one line, no run directory."""
+    persona = "optimism"
+    if changes is not None:
+        texts = [f"Be calm about {n}." for n in range(12)]
+        whole = {"name": "waiting", "metric": "text", "data": _pairs(), "varied_system_texts": texts, **changes}
+        persona = str(tmp_path / "waiting.yaml")
+        Path(persona).write_text(yaml.safe_dump(whole))
+    study = {"persona": persona, "model": {"name": str(llama)}, "sae": "none", "conditions": ["resga"], "primary": ["resga"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    said = refused(["run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")], capsys, monkeypatch)
+    assert says in said
+    assert not (tmp_path / "run").exists() and not Path("runs").exists()

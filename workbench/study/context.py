@@ -9,6 +9,7 @@ from typing import Any
 from workbench.comparison import OffTargetMeasures
 from workbench.conditions.prompt_proposers import check_endpoint
 from workbench.directions import Direction
+from workbench.directions.activation_sampling import deal_texts
 from workbench.errors import UserError
 from workbench.latents import LatentRanking
 from workbench.models import Runner, runner_for
@@ -92,7 +93,9 @@ class StudyContext:
             shown(stage, share)
 
         tell("load", 0.0)
-        context = cls(directory, _with_metric(Material.load(study, model), directory), tell, watch, recorder=recorder)
+        material = Material.load(study, model)
+        deal_texts(material.persona.varied_system_texts, study.directions.texts, study.seed)  # too few are told before a stage begins
+        context = cls(directory, _with_metric(material, directory), tell, watch, recorder=recorder)
         recorder.decode = context.runner.decode
         _note(context, force)
         with context.rendering():

@@ -234,19 +234,19 @@ class _Writer:
         numbered = _NUMBERED.match(first)
         return _clean(numbered[1] if numbered else first)
 
-    def entries(self, request: str, round_: int, starts: tuple[str, ...], end: str = ".") -> list[str]:
-        """The entries of a numbered list. A local model writes line by line after the list so far and a first word, the next of `starts` (a
-        small one ends its list after one entry, or repeats it); `end` closes a line that has no mark at its end."""
-        ask, found = self.ask, list[str]()
+    def entries(self, request: str, round_: int, starts: tuple[str, ...], kept: list[str], end: str = ".") -> Iterator[str]:
+        """The entries of a numbered list. A local model writes line by line after the entries that the caller kept and a first word, the next
+        of `starts` (a small one ends its list after one entry, repeats it, or goes on with a mistake); `end` closes a line without a mark."""
+        ask = self.ask
         if not isinstance(ask, LocalModel):
-            return [_clean(entry) for entry in _NUMBERED.findall(self._reply(ask, request))]
+            yield from (_clean(entry) for entry in _NUMBERED.findall(self._reply(ask, request)))
+            return
         for number in range(PER_ROUND):
             start = starts[(number + round_) % len(starts)]
-            opening = "".join(f"{n}. {text}\n" for n, text in enumerate(found, start=1)) + f"{len(found) + 1}. {start}"
+            opening = "".join(f"{n}. {text}\n" for n, text in enumerate(kept, start=1)) + f"{len(kept) + 1}. {start}"
             line = replace(ask, opening=opening, max_new_tokens=LINE, seed=ask.seed + 1000 * round_ + number, one_line=True)
             text = _clean(start + self._reply(line, request).partition("\n")[0])
-            found.append(text if text[-1] in ".!?" else f"{text}{end}")
-        return found
+            yield text if text[-1] in ".!?" else f"{text}{end}"
 
     def _reply(self, ask: Ask, request: str) -> str:
         try:
@@ -258,20 +258,21 @@ class _Writer:
     def sentences(self, behaviour: str, other: str) -> tuple[str, ...]:
         """Different system sentences that the model says ask for the behaviour and not for the other; the plainest one is made here."""
         request = _SENTENCES.format(n=SENTENCES, behaviour=behaviour)
-        plain = f"Behave like this: {behaviour}."
-        found: dict[str, str] = {canonical(plain): plain}
+        kept = [f"Behave like this: {behaviour}."]
         for round_ in range(ROUNDS // 2):
-            for text in self.entries(request, round_, _FIRST_OF_SENTENCES):
+            for text in self.entries(request, round_, _FIRST_OF_SENTENCES, kept):
                 if not 4 <= len(text.split()) <= LONGEST_ANSWER or text[-1] not in ".!":
                     self.dropped["entries that are no sentence"] += 1
-                elif canonical(text) not in found and self._first_fits(_ASKS.format(sentence=text, a="{a}", b="{b}"), behaviour, other):
-                    found[canonical(text)] = text
+                elif canonical(text) in map(canonical, kept):
+                    self.dropped["repeated sentences"] += 1
+                elif self._first_fits(_ASKS.format(sentence=text, a="{a}", b="{b}"), behaviour, other):
+                    kept.append(text)
                 else:
-                    self.dropped["sentences repeated or for the other side"] += 1
-            self.report("sentences", len(found) / SENTENCES)
-            if len(found) >= SENTENCES:
-                break
-        return tuple(found.values())[:SENTENCES]
+                    self.dropped["sentences for the other side"] += 1
+                if len(kept) == SENTENCES:
+                    return tuple(kept)
+            self.report("sentences", len(kept) / SENTENCES)
+        return tuple(kept)
 
     def pairs(self, behaviour: str, other: str, wanted: int) -> list[DraftedPair]:
         """Kept pairs, at most `wanted`."""
@@ -292,13 +293,15 @@ class _Writer:
         """Different questions, round after round."""
         seen: set[str] = set()
         for round_ in range(ROUNDS):
-            for text in self.entries(_QUESTIONS.format(n=PER_ROUND, behaviour=behaviour), round_, _FIRST_OF_QUESTIONS, "?"):
+            kept: list[str] = []
+            for text in self.entries(_QUESTIONS.format(n=PER_ROUND, behaviour=behaviour), round_, _FIRST_OF_QUESTIONS, kept, "?"):
                 if not text.endswith("?") or not 3 <= len(text.split()) <= LONGEST_QUESTION:
                     self.dropped["entries that are no question"] += 1
                 elif canonical(text) in seen:
                     self.dropped["repeated questions"] += 1
                 else:
                     seen.add(canonical(text))
+                    kept.append(text)
                     yield text
 
     def _answered(self, question: str, behaviour: str, other: str) -> DraftedPair:
@@ -334,8 +337,10 @@ class _Writer:
 
     def true_statements(self) -> tuple[str, ...]:
         """Statements that the model calls true when it is asked."""
-        found = self.entries(_TRUE.format(n=PER_ROUND), 0, _FIRST_OF_STATEMENTS)
-        found = [text for text in found if text.endswith(".") and 3 <= len(text.split()) <= 20]
+        kept: list[str] = []
+        for text in self.entries(_TRUE.format(n=PER_ROUND), 0, _FIRST_OF_STATEMENTS, kept):
+            kept.append(text)
+        found = [text for text in kept if text.endswith(".") and 3 <= len(text.split()) <= 20]
         return tuple(text for text in dict.fromkeys(found) if self._is_true(text))
 
     def _is_true(self, statement: str) -> bool:

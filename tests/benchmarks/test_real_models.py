@@ -1,0 +1,37 @@
+"""The table of real studies: effects over complete groups, by hand; a planted answer bias is no effect."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from benchmarks.real_models import by_condition
+
+
+def _table() -> pd.DataFrame:
+    """Three groups, the last with one answer only. Base: 0. A: +1 on every question. B: +2 where "good" matches, -2 where "bad" does.
+    Neutral: +0.5 on every question."""
+    rows = []
+    for group, answers in (("g1", ("good", "good", "bad")), ("g2", ("bad", "good")), ("g3", ("good",))):
+        for number, answer in enumerate(answers):
+            shift = 2.0 if answer == "good" else -2.0
+            tilt = {"g1": 0.1, "g2": -0.1, "g3": 50.0}[group]
+            for condition, value in (("no prompt", 0.0), ("A", 1.0 + tilt), ("B", shift), ("neutral text", 0.5)):
+                rows.append({"condition": condition, "group": group, "item": f"{group}{number}", "matching": answer, "log_odds": value})
+    return pd.DataFrame(rows)
+
+
+def test_effects_are_over_groups_in_which_both_answers_match():
+    found = by_condition(_table())
+    assert {one["groups"] for one in found.values()} == {2}
+    assert found["A"]["effect"][0] == pytest.approx(1.0) and found["A"]["beyond_neutral"][0] == pytest.approx(0.5)
+    half = 12.7062 * 0.1  # t(1, 97.5 %) x standard error of (1.1, 0.9)
+    assert found["A"]["effect"][1:] == pytest.approx([1.0 - half, 1.0 + half], abs=1e-3)
+    assert found["A"]["answer_bias"] == pytest.approx(0.0)
+
+
+def test_an_answer_bias_is_no_effect():
+    """The plain mean of B over all questions would be +0.67: four of six have "good" as the matching answer."""
+    found = by_condition(_table())["B"]
+    assert found["effect"] == pytest.approx([0.0, 0.0, 0.0]) and abs(found["answer_bias"]) == pytest.approx(2.0)
+    assert _table().query("condition == 'B'")["log_odds"].mean() == pytest.approx(2 / 3)
