@@ -11,13 +11,14 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.support.caa_data import caa_file
 from tests.support.paths import ROOT
 from tests.support.tiny_checkpoints import tiny_checkpoint
 
 HOME = ROOT / "notebooks"
 NOTEBOOKS = sorted(HOME.glob("*.ipynb"))
-#: Of the others only the first is short enough for every change; the one about a real model runs on a tiny checkpoint (below).
-RUN = [pytest.param(p, marks=[] if p.stem.startswith("01") else pytest.mark.slow, id=p.stem) for p in NOTEBOOKS if p.stem != "06_real_model"]
+#: Of the others only the first is short enough for every change; the real model's and the paper's run on tiny checkpoints (below).
+RUN = [pytest.param(p, marks=[] if p.stem.startswith("01") else pytest.mark.slow, id=p.stem) for p in NOTEBOOKS if p.stem[:2] not in ("06", "08")]
 
 
 @pytest.mark.timeout(1800)
@@ -79,3 +80,16 @@ def test_the_real_model_runs_on_a_tiny_checkpoint_and_skips_visibly_without_one(
     pages = [out["data"]["text/html"] for out in shown if "text/html" in out.get("data", {})]
     assert len(pages) == 5 and ("none.gguf is not here" in pages[2]) == (not there) and ("You receive a question" in pages[2]) == there
     assert "answer_objective" in pages[3] and "no direction shown" in pages[4]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_papers_study_runs_on_a_tiny_checkpoint(tmp_path, monkeypatch):
+    """Both protocols from the notebook, on a random model of Llama's kind and short questions."""
+    monkeypatch.setenv("PAPER_MODEL", str(tiny_checkpoint("llama", tmp_path / "model", num_hidden_layers=3)))
+    monkeypatch.setenv("PAPER_DATA", str(caa_file(tmp_path / "sycophancy.json")))
+    monkeypatch.setenv("PAPER_LAYER", "1")
+    shown = outputs(executed(HOME / "08_paper_study.ipynb"))
+    assert not [out for out in shown if out.output_type == "error"]
+    pages = [out["data"]["text/html"] for out in shown if "text/html" in out.get("data", {})]
+    assert len(pages) >= 6 and any("first option" in page for page in pages) and any("as published" in page for page in pages)
