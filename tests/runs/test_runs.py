@@ -421,3 +421,16 @@ def test_links_that_lead_to_each_other_are_one_line(tmp_path):
         with pytest.raises(UserError) as caught:
             read(tmp_path / "a.json")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [640, 1152, 1408])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length):
+    """The eight bytes of the length are 80 02, 80 04 and 80 05 (hexadecimal) and zeros: the first bytes of pickles of protocol 2, 4 and 5."""
+    from safetensors.torch import save
+
+    path, tensors = tmp_path / "x.safetensors", {"vector": torch.arange(4.0)}
+    short = int.from_bytes(save(tensors, {"note": ""})[:8], "little")
+    data = save(tensors, {"note": "n" * (length - short)})
+    assert data[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")
+    path.write_bytes(data)
+    assert torch.equal(read_safetensors(path)[0]["vector"], tensors["vector"])

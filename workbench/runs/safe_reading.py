@@ -137,13 +137,15 @@ def file_hash(path: str | Path) -> str:
 
 def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
     """The header of a safetensors file: eight bytes of length, JSON, then the tensors' bytes without gaps."""
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+    length = int.from_bytes(data[:8], "little")
+    # A header of 640, 1152 or 1408 bytes has a length that begins as a pickle does.
+    is_header = data[8:9] == b"{" and length <= len(data) - 8
+    if not is_header and data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise UserError(
             f"{path}: expected safetensors, found a pickle or an archive of pickles; it can run code and is not opened"
         )
     if len(data) < 8:
         raise UserError(f"{path}: expected safetensors, found only {len(data)} bytes")
-    length = int.from_bytes(data[:8], "little")
     if length > min(len(data) - 8, 100 * MEBIBYTE):
         raise UserError(
             f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there"
