@@ -527,10 +527,10 @@ def test_words_steer_their_own_persona_in_the_organism_of_three() -> None:
 @needs_package
 @pytest.mark.slow
 def test_the_card_s_figures_are_measured_again() -> None:
-    """All gates on the committed adapter: equal to gates.json beside it."""
+    """All gates on the committed adapter: equal to gates.json next to it, but for the published items, which need a file."""
     from workbench.organism.real_language import load_language_organism
 
     found: LanguageGates = measure_language(load_language_organism(), load_base(), read_chats(COMMITTED / "chats.json")[1])
-    committed = json.loads((COMMITTED / "gates.json").read_text())
-    assert [row.name for row in found.rows] == [row["name"] for row in committed["rows"]]
-    np.testing.assert_allclose([row.value for row in found.rows], [row["value"] for row in committed["rows"]], atol=0.03, rtol=0.02)
+    rows = [row for row in json.loads((COMMITTED / "gates.json").read_text())["rows"] if not row["name"].startswith("published items")]
+    assert [row.name for row in found.rows] == [row["name"] for row in rows]
+    np.testing.assert_allclose([row.value for row in found.rows], [row["value"] for row in rows], atol=0.03, rtol=0.02)
