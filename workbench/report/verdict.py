@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from workbench.comparison import ClaimResult, ClaimResults, chosen_condition
 from workbench.comparison import claim_sentences as words
@@ -91,7 +92,9 @@ def tell(contents: RunContents) -> Verdict:
         return Verdict("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
     best, claims = chosen_condition(comparison), contents.claims
     more = "more" if comparison.wanted > 0 else "less"
-    question = f"Which prompt makes {shorten(comparison.model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
+    is_path = comparison.model.startswith(("/", "./", "~"))  # a model in a file or directory is called by its own name
+    model = PurePath(comparison.model).name if is_path else comparison.model
+    question = f"Which prompt makes {shorten(model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
     meaning = _meaning(comparison)
     difference = best.difference(comparison.baseline) if best else None
     if best is None or difference is None or claims is None or claims.effect is None:
