@@ -205,7 +205,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each aim by cell (suppress: less is further), and whether it holds in as many cells as it must."""
+    """Each aim by cell (suppress: less is further; cells without the other method left out), and whether it holds in as many as it must."""
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         cells.setdefault(f"{row['model']} {row['persona']}", {})[row["method"]] = row
@@ -216,16 +216,17 @@ def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             and c["sentences"]["cross_entropy_by_base"] <= c["sentences"]["limit_by_base"], 4),
         "mean beyond the best written sentence": (lambda c: c["sentences"]["over_written"] < 0, 4),
         "beyond the best written sentence, interval clear of zero": (lambda c: c["sentences"]["over_written_high"] < 0, 3),
-        "mean beyond EPO": (lambda c: "epo" in c and c["sentences"]["effect"] < c["epo"]["effect"], 4),
-        "mean beyond best-of-N": (lambda c: "best_of_n" in c and c["sentences"]["effect"] < c["best_of_n"]["effect"], 4),
+        "mean beyond EPO": (lambda c: c["sentences"]["effect"] < c["epo"]["effect"], 4),
+        "mean beyond best-of-N": (lambda c: c["sentences"]["effect"] < c["best_of_n"]["effect"], 4),
         "every seed beyond EPO's mean": (
-            lambda c: "epo" in c and all(each["effect"] < c["epo"]["effect"] for each in c["sentences"]["each"]), 4),
+            lambda c: all(each["effect"] < c["epo"]["effect"] for each in c["sentences"]["each"]), 4),
         "true statements within 3 points of no prompt": (
             lambda c: abs(c["sentences"]["truth"] - c["sentences"]["truth_without"]) <= 0.03, 4),
     }  # fmt: skip
     found = {}
     for aim, (test, needed) in tests.items():
-        held = {name: bool(test(methods)) for name, methods in cells.items()}
+        other = "epo" if "EPO" in aim else "best_of_n" if "best-of-N" in aim else "sentences"
+        held = {name: bool(test(methods)) for name, methods in cells.items() if other in methods}
         found[aim] = {"cells": held, "needed": needed, "reached": sum(held.values()) >= needed}
     return found
 
