@@ -298,3 +298,12 @@ def test_a_window_that_hugging_face_s_llama_does_not_read_is_not_read_here(tmp_p
         want = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()(ids).logits
         runner = runner_for(load_model(directory))
         torch.testing.assert_close(runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [[], "x"])
+def test_a_tokenizer_setting_of_a_wrong_type_is_refused(length: object, tmp_path: Path) -> None:
+    directory = tiny_checkpoint("llama", tmp_path / "m")
+    file = directory / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
+    with pytest.raises(UserError, match="no usable tokenizer"):
+        load_model(directory)

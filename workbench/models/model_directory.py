@@ -130,6 +130,7 @@ def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
             tokenizer = AutoTokenizer.from_pretrained(
                 checkpoint.directory, local_files_only=True, trust_remote_code=False
             )
+            tokenizer("a")  # a setting of a wrong type shows only here
     except Exception as error:  # tokenizers raises plain Exception
         raise UserError(f"{checkpoint.directory}: no usable tokenizer: {one_line(error)}") from error
     highest = max(tokenizer.get_vocab().values(), default=-1)
