@@ -43,6 +43,7 @@ test-wheel: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/lint-imports
 	$(BIN)/pyright workbench
 	$(BIN)/deptry .

@@ -56,8 +56,10 @@ def main() -> None:
     words = sorted({word for word in found if re.search("[aeiouy]", word)} | FUNCTION_WORDS)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text("\n".join(words) + "\n", encoding="utf-8")
-    print(f"{len(words)} of {len(candidates)} candidates are words; left out, for example: "
-          f"{', '.join(texts[int(i)].strip() for i, s in zip(candidates, share, strict=True) if s < LEAST)[:400]}")
+    print(
+        f"{len(words)} of {len(candidates)} candidates are words; left out, for example: "
+        f"{', '.join(texts[int(i)].strip() for i, s in zip(candidates, share, strict=True) if s < LEAST)[:400]}"
+    )
 
 
 if __name__ == "__main__":

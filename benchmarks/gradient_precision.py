@@ -42,10 +42,7 @@ def swaps_of(bench: SearchToolkit, prepared: PreparedParents, row: int) -> tuple
     proposals = ChildProposals(children, torch.full((len(places),), row), places)
     parents, scored = bench.scorer.score_children(prepared, proposals, lambda _, objective, __: torch.full_like(objective, -1.0))
     slope = bench.scorer.gradients(parent[None])
-    return (
-        (scored.objective - parents.objective[row]).view(len(parent), -1).numpy(),
-        bench.gains(prepared.parent(row), slope)[0][:, words].numpy(),
-    )
+    return ((scored.objective - parents.objective[row]).view(len(parent), -1).numpy(), bench.gains(prepared.parent(row), slope)[0][:, words].numpy())
 
 
 def figures(true: np.ndarray, first_order: np.ndarray, ks: tuple[int, ...] = (8, 32, 128)) -> dict[str, Any]:

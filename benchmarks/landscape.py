@@ -54,7 +54,6 @@ class WordNumbers:
         return [" ".join(map(str, row)) for row in rows]
 
 
-
 class Landscape:
     """Stands in a scorer's place. signal, noise: of the first-order gains, in units of the effects."""
 

@@ -157,6 +157,7 @@ def selection(runs: int, seed: int, prompts: int = 20, n_groups: int = 12) -> di
 
 def markdown(rows: list[dict[str, object]]) -> str:
     """Rows as a Markdown table; shares in per cent, the shift in nats."""
+
     def cell(name: str, value: object) -> str:
         if not isinstance(value, float):
             return str(value)

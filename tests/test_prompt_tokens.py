@@ -160,9 +160,7 @@ def mistral_files() -> Path:
 
 # Slow: fetches 30 MB from the package index once; encodes 33k tokens in four slots (about 20 s).
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ("tokenizer.model.v1", "mistral_instruct_tokenizer_240216.model.v2", "mistral_instruct_tokenizer_240323.model.v3")
-)
+@pytest.mark.parametrize("name", ("tokenizer.model.v1", "mistral_instruct_tokenizer_240216.model.v2", "mistral_instruct_tokenizer_240323.model.v3"))
 def test_the_real_tokenizers_of_mistral(name: str, mistral_files: Path, tmp_path: Path) -> None:
     """v1 has Llama 2's kind of vocabulary: [INST] is several tokens; in v2 and v3 it is one."""
     shutil.copy(mistral_files / name, tmp_path / "tokenizer.model")

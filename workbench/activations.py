@@ -30,11 +30,7 @@ Positions = Sequence[Where] | Mapping[str, Sequence[Where]] | None
 
 
 def collect(
-    model: Any,
-    sequences: Sequence[Sequence[int]],
-    sites: Sequence[Site],
-    positions: Positions = None,
-    batch_tokens: int = 8192,
+    model: Any, sequences: Sequence[Sequence[int]], sites: Sequence[Site], positions: Positions = None, batch_tokens: int = 8192
 ) -> dict[Site, Float[Tensor, "n d_model"]]:
     """Read activations at sites and positions.
 
@@ -147,9 +143,7 @@ class ActivationStore:
         self.site.checked(runner.shape.n_layers)
         _check_sequences(runner, self.sequences)
         if self.tokens_per_epoch < self.batch_size:
-            raise UserError(
-                f"{self.tokens_per_epoch} tokens of text are fewer than one batch of {self.batch_size}: give more text"
-            )
+            raise UserError(f"{self.tokens_per_epoch} tokens of text are fewer than one batch of {self.batch_size}: give more text")
 
     @property
     def tokens_per_epoch(self) -> int:
@@ -228,18 +222,14 @@ def _check_sequences(runner: Runner, sequences: Sequence[Sequence[int]]) -> None
     if min(lengths) == 0:
         raise UserError(f"sequence {lengths.index(0)} is empty: expected at least one token")
     if max(lengths) > runner.shape.n_ctx:
-        raise UserError(
-            f"sequence {lengths.index(max(lengths))} has {max(lengths)} tokens: this model's context holds {runner.shape.n_ctx}"
-        )
+        raise UserError(f"sequence {lengths.index(max(lengths))} has {max(lengths)} tokens: this model's context holds {runner.shape.n_ctx}")
 
 
 def _spans(site: Site, positions: Positions, sequences: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """(start, stop) for each sequence, checked to be inside it."""
     if isinstance(positions, Mapping):
         if site.position not in positions:
-            raise UserError(
-                f"no positions given for the rule {site.position!r} of {site.name}: given are {', '.join(sorted(positions))}"
-            )
+            raise UserError(f"no positions given for the rule {site.position!r} of {site.name}: given are {', '.join(sorted(positions))}")
         positions = positions[site.position]
     if positions is None:
         return [(len(s) - 1, len(s)) for s in sequences]

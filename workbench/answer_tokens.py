@@ -156,9 +156,7 @@ def _padded(rows: Sequence[Sequence[tuple[int, int, float, float]]]) -> tuple[Te
 
 
 @torch.no_grad()
-def answer_log_probs(
-    runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], batch_tokens: int = 8192
-) -> list[float]:
+def answer_log_probs(runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], batch_tokens: int = 8192) -> list[float]:
     """Sum of the log-probabilities (nats) of the second ids after the first, for each pair, by plain passes."""
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
@@ -198,9 +196,7 @@ def encode_answers(
     return left, plain[len(left) : end], (matching, other)
 
 
-def _continued(
-    runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]
-) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+def _continued(runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Where the text's own ids end and the answers' begin, and theirs."""
     joined = [tuple(runner.encode(text + answer)) for answer in answers]
     end = min(_common(plain, ids) for ids in joined)

@@ -82,9 +82,7 @@ def steer(model: Any, direction: HasDirection, coefficient: float, positions: Po
 
 
 @contextmanager
-def limit(
-    model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all"
-) -> Iterator[None]:
+def limit(model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all") -> Iterator[None]:
     """Conditional steering: readings beyond the threshold are moved to it, all others stay as they are.
 
     sign -1: no reading above `threshold` (less of the persona); +1: none below it. threshold: a reading x . unit.
@@ -123,9 +121,7 @@ def ablate(model: Any, direction: HasDirection, positions: Positions = "all") ->
 
 
 @contextmanager
-def clamp(
-    model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all"
-) -> Iterator[None]:
+def clamp(model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all") -> Iterator[None]:
     """Hold latents at given activations while the block runs.
 
     The change is (value - activation now) x decoder row, so what the SAE does not explain stays untouched.
@@ -158,9 +154,7 @@ def clamp(
 
 
 @contextmanager
-def patch(
-    model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision"
-) -> Iterator[None]:
+def patch(model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision") -> Iterator[None]:
     """Replace the activation at a site while the block runs.
 
     Args:
@@ -178,9 +172,7 @@ def patch(
 
     def replaced(x: Tensor) -> Tensor:
         if given.shape[-1] != x.shape[-1] or (given.dim() == 3 and given.shape[0] not in (1, x.shape[0])):
-            raise UserError(
-                f"patch values of shape {tuple(values.shape)} do not fit activations of shape {tuple(x.shape)} at {site.name}"
-            )
+            raise UserError(f"patch values of shape {tuple(values.shape)} do not fit activations of shape {tuple(x.shape)} at {site.name}")
         return given.to(x.device, x.dtype).expand_as(x)
 
     with _edited(runner, site, replaced, positions):
@@ -201,18 +193,12 @@ def _edited(runner: Runner, site: Site, fn: Any, positions: Positions) -> Any:
     return runner.edit(site.name, edit)
 
 
-def _mask(
-    runner: Runner, activation: Float[Tensor, "batch pos d_model"], positions: Positions
-) -> Bool[Tensor, "batch pos"]:
+def _mask(runner: Runner, activation: Float[Tensor, "batch pos d_model"], positions: Positions) -> Bool[Tensor, "batch pos"]:
     layout = runner.layout
     if layout is None:
-        raise UserError(
-            f"positions={positions!r} needs a run that says where its prompt and decision tokens are: use positions='all'"
-        )
+        raise UserError(f"positions={positions!r} needs a run that says where its prompt and decision tokens are: use positions='all'")
     at = torch.arange(activation.shape[1], device=activation.device)[None]
-    start, stop, decision = (
-        edge.to(activation.device)[:, None] for edge in (layout.prompt_start, layout.prompt_stop, layout.decision)
-    )
+    start, stop, decision = (edge.to(activation.device)[:, None] for edge in (layout.prompt_start, layout.prompt_stop, layout.decision))
     if positions == "decision":
         return at == decision
     if positions == "answer":
@@ -223,9 +209,7 @@ def _mask(
 
 def _checked(runner: Runner, vectors: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
     if vectors.shape[-1] != runner.shape.d_model:
-        raise UserError(
-            f"a vector of width {vectors.shape[-1]} does not fit this model, whose residual stream has {runner.shape.d_model}"
-        )
+        raise UserError(f"a vector of width {vectors.shape[-1]} does not fit this model, whose residual stream has {runner.shape.d_model}")
     return vectors
 
 

@@ -93,9 +93,7 @@ def test_it_fits_and_its_text_is_text(opened, prompt: str, width: int, scheme: s
       return r.getClientRects().length > 1; }).map((e) => e.outerHTML)"""
     assert page.locator(".wb-figure").count() and page.evaluate(broken) == []
     assert page.locator("script, img, iframe, object, link").count() == 0
-    kept = page.locator("blockquote").evaluate(
-        "q => { for (const e of q.querySelectorAll('ins, .sr')) e.remove(); return q.textContent; }"
-    )
+    kept = page.locator("blockquote").evaluate("q => { for (const e of q.querySelectorAll('ins, .sr')) e.remove(); return q.textContent; }")
     assert escape(kept) == escape(prompt)
     paper, ink = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
     assert (paper, ink) == (("rgb(251, 250, 247)", "rgb(29, 31, 34)") if scheme == "light" else ("rgb(21, 23, 26)", "rgb(233, 231, 226)"))

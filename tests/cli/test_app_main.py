@@ -101,9 +101,7 @@ def test_a_sweeps_name_cannot_leave_its_directory(name):
 def test_a_seed_that_no_generator_takes_is_refused_before_anything_runs(tmp_path, seed):
     study = tmp_path / "study.yaml"
     study.write_text(f"seed: {seed}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "run", str(study), "--out", str(tmp_path / "run")], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "workbench.cli", "run", str(study), "--out", str(tmp_path / "run")], capture_output=True, text=True)
     assert done.returncode == 2 and "field seed" in done.stderr and not (tmp_path / "run").exists()
 
 

@@ -106,10 +106,7 @@ def _rows(path: Path, n: int, change: Callable[[list[dict]], None] | None = None
     return path
 
 
-@pytest.mark.parametrize(
-    ("n", "says"),
-    [(1, "at least 2 items, found 1"), (2, "a split by group needs at least 4 groups"), (3, "fills all 3 rows")],
-)
+@pytest.mark.parametrize(("n", "says"), [(1, "at least 2 items, found 1"), (2, "a split by group needs at least 4 groups"), (3, "fills all 3 rows")])
 def test_too_few_rows_and_a_group_that_is_the_whole_file(n, says, llama, tmp_path, capsys, monkeypatch):
     assert says in _run(tmp_path, _rows(tmp_path / "data.json", n if n != 2 else 4), llama, capsys, monkeypatch)
 

@@ -50,7 +50,7 @@ def test_the_proposer_sees_rates_and_the_questions_that_fail_most() -> None:
 
 
 def test_what_is_no_prompt_is_dropped_and_a_missing_reply_is_listed() -> None:
-    found = run(ScriptedModel(["1. " + "word " * 200 + "\n\n2) You are blunt.\n- \"Be honest.\""]), rounds=3)
+    found = run(ScriptedModel(["1. " + "word " * 200 + '\n\n2) You are blunt.\n- "Be honest."']), rounds=3)
     assert "2 prompts" in found.method and "2 replies missing (the script has no more replies)" in found.method
 
 

@@ -70,17 +70,13 @@ def test_the_probe_is_scikit_learns_on_standardised_rows():
     x, y, _ = planted()
     z = (x - x.mean(0)) / x.std(0)
     theirs = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced").fit(z.numpy(), (y > 0).numpy())
-    assert quality.cosine(
-        fit.logistic_probe(x, y), torch.from_numpy(theirs.coef_[0]).float() / x.std(0)
-    ) == pytest.approx(1, abs=1e-5)
+    assert quality.cosine(fit.logistic_probe(x, y), torch.from_numpy(theirs.coef_[0]).float() / x.std(0)) == pytest.approx(1, abs=1e-5)
 
 
 def test_unshrunk_whitening_is_linear_discriminant_analysis():
     x, y, _ = planted()
     theirs = LinearDiscriminantAnalysis(solver="eigen").fit(x.double().numpy(), (y > 0).numpy()).coef_[0]
-    assert quality.cosine(
-        fit.whitened_difference(x, y, shrinkage=0.0).double(), torch.from_numpy(theirs)
-    ) == pytest.approx(1, abs=1e-4)
+    assert quality.cosine(fit.whitened_difference(x, y, shrinkage=0.0).double(), torch.from_numpy(theirs)) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [15, 400])
@@ -185,9 +181,7 @@ def test_rank_correlation_is_scipys_and_its_interval_holds_it():
     b = a + rng.normal(size=30)
     value, low, high = quality.rank_correlation(a, b)
     assert value == pytest.approx(spearmanr(a, b).statistic) and low < value < high
-    theirs = np.percentile(
-        [spearmanr(a[i], b[i]).statistic for i in np.random.default_rng(0).integers(30, size=(200, 30))], [2.5, 97.5]
-    )
+    theirs = np.percentile([spearmanr(a[i], b[i]).statistic for i in np.random.default_rng(0).integers(30, size=(200, 30))], [2.5, 97.5])
     assert [low, high] == pytest.approx(theirs.tolist())
     assert np.isnan(quality.rank_correlation(np.zeros(5), np.arange(5.0))[0])
     with pytest.raises(UserError, match="at least 3 prompts"):
@@ -225,9 +219,7 @@ def test_responses_are_averaged_over_their_own_tokens_only():
     text = runner.render([{"role": "user", "content": split[0].question}])
     _, cache = model.run_with_cache(torch.tensor([runner.encode(text + "no")]))
     start = len(runner.encode(text))
-    torch.testing.assert_close(
-        data.states[1][1], cache["blocks.1.hook_resid_post"][0, start:].mean(0), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(data.states[1][1], cache["blocks.1.hook_resid_post"][0, start:].mean(0), atol=1e-5, rtol=1e-5)
     assert data.lengths[1] == len(runner.encode(text + "no")) - start
 
 
@@ -241,10 +233,7 @@ def test_items_stand_under_several_texts_in_both_orders_and_centring_leaves_no_c
         rows = torch.tensor([i == name for i in within.context_ids])
         assert within.states[1][rows].mean(0).abs().max() < 1e-5 and abs(float(within.scores[rows].mean())) < 1e-5
     centred = plain.states[1] - within.states[1]
-    assert all(
-        torch.allclose(centred[i], centred[plain.context_ids.index(name)], atol=1e-5)
-        for i, name in enumerate(plain.context_ids)
-    )
+    assert all(torch.allclose(centred[i], centred[plain.context_ids.index(name)], atol=1e-5) for i, name in enumerate(plain.context_ids))
 
 
 # ---- the sweep
@@ -254,21 +243,14 @@ def test_items_stand_under_several_texts_in_both_orders_and_centring_leaves_no_c
 def scan():
     splits = toy_persona("text").split()
     return find_directions(
-        random_model(),
-        splits.train,
-        splits.search,
-        methods=("mean_difference", "own_choice_within", "whitened"),
-        n=160,
-        n_contexts=8,
+        random_model(), splits.train, splits.search, methods=("mean_difference", "own_choice_within", "whitened"), n=160, n_contexts=8
     )
 
 
 def test_the_best_direction_predicts_prompts_that_made_nothing(scan):
     assert scan.best.site.position == "decision" and len(scan.table) == 9
     assert scan.table["predicts"].iloc[0] == scan.table["predicts"].max() > 0.5
-    assert spearmanr(scan.effects["reading"], scan.effects["effect"]).statistic == pytest.approx(
-        scan.table["predicts"].iloc[0]
-    )
+    assert spearmanr(scan.effects["reading"], scan.effects["effect"]).statistic == pytest.approx(scan.table["predicts"].iloc[0])
     fitting, testing = deal_texts(toy_persona().varied_system_texts, 32, 0)
     assert set(scan.effects["text"]) == set(testing) and not set(testing) & set(fitting) and len(testing) == 10
 
@@ -346,11 +328,7 @@ def test_a_direction_reads_negates_and_refuses():
     x = torch.randn(5, 16)
     torch.testing.assert_close(d.reading(x), x @ d.vector / d.vector.norm())
     assert (-d).auc == pytest.approx(0.1) and torch.equal((-d).vector, -d.vector) and d.unit.norm() == pytest.approx(1)
-    for vector, says in [
-        (torch.zeros(4), "length 0"),
-        (torch.tensor([float("nan")]), "finite"),
-        (torch.ones(2, 2), "one finite vector"),
-    ]:
+    for vector, says in [(torch.zeros(4), "length 0"), (torch.tensor([float("nan")]), "finite"), (torch.ones(2, 2), "one finite vector")]:
         with pytest.raises(UserError, match=says):
             Direction(vector, Site(0), "p", "m")
     with pytest.raises(UserError, match="width 16, the activations have 8"):
@@ -473,11 +451,7 @@ def test_gguf_names_block_outputs_as_repeng_and_llama_cpp_do(tmp_path):
 def test_persona_vectors_count_the_embedding_as_row_zero(tmp_path):
     path = write_persona_vectors([direction(0), direction(3, seed=1)], tmp_path / "v.pt", n_layers=4)
     table = torch.load(path, weights_only=True)
-    assert (
-        table.shape == (5, 16)
-        and torch.equal(table[1], direction(0).vector)
-        and torch.equal(table[4], direction(3, seed=1).vector)
-    )
+    assert table.shape == (5, 16) and torch.equal(table[1], direction(0).vector) and torch.equal(table[4], direction(3, seed=1).vector)
     assert not table[0].any() and not table[2].any()
     read = read_persona_vectors(path)
     assert sorted(read.vectors) == [0, 3] and torch.equal(read.direction(3, "toy").vector, direction(3, seed=1).vector)
@@ -519,11 +493,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="expected the format"):
         load_directions(tmp_path / "other.safetensors")
     entry = json.dumps([{**direction().to_json(), "hook": "nowhere"}])
-    save_file(
-        {"0": torch.ones(3)},
-        tmp_path / "hook.safetensors",
-        {"format": "persona-workbench directions 1", "directions": entry},
-    )
+    save_file({"0": torch.ones(3)}, tmp_path / "hook.safetensors", {"format": "persona-workbench directions 1", "directions": entry})
     with pytest.raises(UserError, match="unknown hook 'nowhere'"):
         load_directions(tmp_path / "hook.safetensors")
     for read in (load_directions, read_gguf, read_persona_vectors):

@@ -13,9 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md"), *(ROOT / ".github").rglob("*.md")]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md"), *(ROOT / ".github").rglob("*.md")])
 #: Hosts that pages may name: other projects, papers, standards.
 HOSTS = {"arxiv.org", "docs.ray.io", "github.com", "huggingface.co", "json-schema.org", "keepachangelog.com", "www.neuronpedia.org"}
 #: Pages of the site that docs/site_hook.py makes; tests/docs/test_site.py checks links to them in the built site.

@@ -36,15 +36,7 @@ from tests.fuzz.mutations import changed, damaged, dumped
 from tests.support.tiny_checkpoints import tiny_checkpoint, tiny_tokenizer
 from tests.support.tiny_study import TINY
 from workbench.comparison import compare_runs
-from workbench.directions import (
-    Direction,
-    load_directions,
-    read_gguf,
-    read_persona_vectors,
-    save_directions,
-    write_gguf,
-    write_persona_vectors,
-)
+from workbench.directions import Direction, load_directions, read_gguf, read_persona_vectors, save_directions, write_gguf, write_persona_vectors
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Endpoint, MissingReply
 from workbench.evaluation.judges import read_score

@@ -32,8 +32,6 @@ class Axis:
         return self.vector / self.vector.norm()
 
 
-
-
 def plain(texts, latents):
     """Activations at all tokens but the first, one text at a time, by TransformerLens alone."""
     model, autoencoder = random_model(), toy_sae()

@@ -36,9 +36,7 @@ def planted_sae(d_sae=40, latent=5, seed=0):
     data = ActivationSampler(runner_for(model), [1]).labelled(splits().train, "choice", 200)
     axis = fit.logistic_probe(data.states[1], data.scores)
     axis = axis / axis.norm()
-    module = StandardSAE(
-        StandardSAEConfig(d_in=32, d_sae=d_sae, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post"))
-    )
+    module = StandardSAE(StandardSAEConfig(d_in=32, d_sae=d_sae, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post")))
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -111,7 +109,6 @@ def test_density_is_the_fraction_of_tokens_in_the_ranking_and_on_the_card(ranked
     assert any("less than 0.50" in line for line in ranked.check.warnings) and "less than 0.50" in ranked._repr_html_()
 
 
-
 def test_within_contexts_a_latent_that_reads_the_question_is_nothing_and_one_that_reads_the_text_is_all(monkeypatch):
     """Made-up rows: y = what the question does (large) + what the text does; latent 5 has the first, latent 7 the second."""
     sae, g = planted_sae(), torch.Generator().manual_seed(0)
@@ -122,9 +119,7 @@ def test_within_contexts_a_latent_that_reads_the_question_is_nothing_and_one_tha
     ids = tuple(f"c{i // 4}" for i in range(200))
     data = LabelledActivations({1: x}, question + text, ids, ids, (1,) * 200, text > 0, "decision", ids)
     monkeypatch.setattr(ActivationSampler, "labelled", lambda *_: data)
-    between, within = (
-        rank_latents(random_model(), sae, splits().train, k=40, labels=k) for k in ("choice", "choice_within")
-    )
+    between, within = (rank_latents(random_model(), sae, splits().train, k=40, labels=k) for k in ("choice", "choice_within"))
     size = lambda found, latent: abs(next((row.effect_size for row in found if row.latent == latent), 0.0))  # noqa: E731
     assert size(between, 5) > 1 > size(between, 7)
     assert size(within, 7) > 1 > 0.5 > size(within, 5)
@@ -145,9 +140,7 @@ def test_halves_hold_whole_groups_and_follow_the_seed():
     groups = [f"g{i // 3}" for i in range(30)]
     first, second = group_halves(groups, 0)
     assert (first ^ second).all() and first.sum() == 15
-    assert not {g for g, f in zip(groups, first, strict=True) if f} & {
-        g for g, f in zip(groups, second, strict=True) if f
-    }
+    assert not {g for g, f in zip(groups, first, strict=True) if f} & {g for g, f in zip(groups, second, strict=True) if f}
     assert not torch.equal(first, group_halves(groups, 1)[0])
     with pytest.raises(UserError, match="at least 2 question groups"):
         group_halves(["a", "a"], 0)
@@ -156,11 +149,7 @@ def test_halves_hold_whole_groups_and_follow_the_seed():
 def test_promoted_tokens_are_the_unembeddings_of_the_decoder_row():
     model, sae = random_model(), planted_sae()
     row = sae.W_dec[3]
-    logits = (
-        (row / row.square().mean().sqrt() * model.ln_final.w) @ model.W_U + model.b_U
-        if hasattr(model.ln_final, "w")
-        else None
-    )
+    logits = (row / row.square().mean().sqrt() * model.ln_final.w) @ model.W_U + model.b_U if hasattr(model.ln_final, "w") else None
     expected = [model.tokenizer.decode([i]).strip() for i in logits.topk(3).indices.tolist()]
     assert promoted(runner_for(model), sae, 3) == ", ".join(expected)
 
@@ -168,11 +157,7 @@ def test_promoted_tokens_are_the_unembeddings_of_the_decoder_row():
 def test_json_goes_round_and_shows_itself(ranked):
     again = LatentRanking.from_file(LatentsFile.from_json(json.loads(json.dumps(ranked.to_file().to_json(), allow_nan=False))))
     assert again == ranked and again.weights == ranked.weights
-    assert (
-        list(ranked.table["latent"]) == ranked.ids
-        and "<table" in ranked._repr_html_()
-        and "6 of planted" in repr(ranked)
-    )
+    assert list(ranked.table["latent"]) == ranked.ids and "<table" in ranked._repr_html_() and "6 of planted" in repr(ranked)
     with pytest.raises(UserError, match="without its SAE"):
         again[0].objective()
 
@@ -195,8 +180,7 @@ def test_a_probe_for_the_card_has_the_models_own_choices():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
-    [({"k": 0}, "k of at least 1"), ({"rule": "magic"}, "'magic'"), ({"labels": "magic"}, "unknown labels")],
+    ("arguments", "says"), [({"k": 0}, "k of at least 1"), ({"rule": "magic"}, "'magic'"), ({"labels": "magic"}, "unknown labels")]
 )
 def test_wrong_arguments_are_told(arguments, says):
     with pytest.raises(UserError, match=says):
@@ -204,9 +188,7 @@ def test_wrong_arguments_are_told(arguments, says):
 
 
 def test_an_sae_of_another_width_or_hook_is_refused():
-    module = StandardSAE(
-        StandardSAEConfig(d_in=16, d_sae=8, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post"))
-    )
+    module = StandardSAE(StandardSAEConfig(d_in=16, d_sae=8, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post")))
     with pytest.raises(UserError, match="width 16: this model has width 32"):
         rank_latents(random_model(), Sae("small", Site(1), module), splits().train)
     module = StandardSAE(StandardSAEConfig(d_in=32, d_sae=8, metadata=SAEMetadata(hook_name="blocks.1.hook_mlp_out")))

@@ -49,7 +49,7 @@ def test_todays_date_is_pinned_and_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "{% set form = '%d %b %Y' %}{{ strftime_now(form) }}",
         "{% set today = strftime_now %}{{ today('%d %b %Y') }}",
         "{{ strftime_now(format='%d %b %Y') }}",
-        "{% if date_string is not defined %}{% set date_string = strftime_now(\"%d %b %Y\") %}{% endif %}{{ date_string }}",
+        '{% if date_string is not defined %}{% set date_string = strftime_now("%d %b %Y") %}{% endif %}{{ date_string }}',
     ],
 )
 def test_a_date_is_pinned_however_the_template_asks_for_it(call: str) -> None:

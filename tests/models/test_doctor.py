@@ -98,9 +98,7 @@ def test_it_shows_itself_as_text_table_and_json(families: TinyFamilies, tmp_path
 def test_lost_tokens_are_the_ones_that_come_back_as_others() -> None:
     """By hand, one token at a time: bytes of longer characters are lost, whole words are not."""
     tokenizer = tiny_tokenizer()
-    expected = [
-        i for i in range(len(tokenizer)) if tokenizer(tokenizer.decode([i]), add_special_tokens=False)["input_ids"] != [i]
-    ]
+    expected = [i for i in range(len(tokenizer)) if tokenizer(tokenizer.decode([i]), add_special_tokens=False)["input_ids"] != [i]]
     lost = lost_tokens(tokenizer)
     assert lost == expected and 0 < len(lost) < len(tokenizer)
     assert tokenizer.convert_tokens_to_ids("a") not in lost

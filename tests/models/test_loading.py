@@ -47,16 +47,9 @@ def test_auto_takes_hooked_transformer_for_every_family(families: TinyFamilies, 
 
 @pytest.mark.parametrize(
     ("family", "field", "value"),
-    [
-        ("llama", "rope_scaling", YARN),
-        ("llama", "attention_bias", True),
-        ("llama", "mlp_bias", True),
-        ("qwen3", "attention_bias", True),
-    ],
+    [("llama", "rope_scaling", YARN), ("llama", "attention_bias", True), ("llama", "mlp_bias", True), ("qwen3", "attention_bias", True)],
 )
-def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(
-    tmp_path: Path, ids: Tensor, family: str, field: str, value: object
-) -> None:
+def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(tmp_path: Path, ids: Tensor, family: str, field: str, value: object) -> None:
     directory = tiny_checkpoint(family, tmp_path / "model", **{field: value})
     model = load_model(directory)
     found = provenance(model)
@@ -73,10 +66,7 @@ def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(
         ("llama", {"tie_word_embeddings": True}),
         ("llama", {"rope_scaling": None, "num_key_value_heads": 4}),
         ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "head_dim": 12}),
-        (
-            "qwen2",
-            {"tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
-        ),
+        ("qwen2", {"tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
         ("qwen2", {"num_key_value_heads": 4}),
         ("qwen3", {"num_key_value_heads": 4, "tie_word_embeddings": False}),
         ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
@@ -183,9 +173,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_repository_in_the_hubs_cache_opens_offline(
-    families: TinyFamilies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repository_in_the_hubs_cache_opens_offline(families: TinyFamilies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots of the cache are links to blobs beside them; the commit is recorded."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--acme--tiny"

@@ -130,9 +130,7 @@ def _behind(runner: Runner, kv: KeyValueCache, ids: Int[Tensor, "batch pos"]) ->
 
 
 @pytest.mark.parametrize("family", ("llama", "gemma3", "gpt2"))
-def test_without_caches_the_prefix_is_run_again(
-    families: TinyFamilies, ids: Tensor, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_caches_the_prefix_is_run_again(families: TinyFamilies, ids: Tensor, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attention that never hands over its keys: the runner notices and stays right, and its meter counts the prefix."""
 
     class Unknown:
@@ -198,12 +196,7 @@ def test_bfloat16_is_as_close_as_hugging_faces(families: TinyFamilies, ids: Tens
 def test_generation_is_hugging_faces(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
     """Greedy, 8 tokens on from 9: past the sliding window."""
     want = families.reference(family, torch.float32).generate(
-        input_ids=ids[:, :9],
-        attention_mask=torch.ones(3, 9),
-        max_new_tokens=8,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
+        input_ids=ids[:, :9], attention_mask=torch.ones(3, 9), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
     )
     assert torch.equal(families.runner(family, backend, "float32").generate(ids[:, :9], 8), want[:, 9:])
 
@@ -234,10 +227,7 @@ def test_an_edit_changes_the_pass_and_comes_off(families: TinyFamilies, ids: Ten
         by_hand = runner.logits(runner.run(resid + push, 2, 4)[0])
     torch.testing.assert_close(pushed, by_hand, atol=1e-5, rtol=1e-5)
     assert float((pushed - plain).abs().max()) > 0.1
-    with (
-        pytest.raises(RuntimeError, match="on purpose"),
-        runner.edit(Site(1).name, lambda activation: activation + push),
-    ):
+    with pytest.raises(RuntimeError, match="on purpose"), runner.edit(Site(1).name, lambda activation: activation + push):
         raise RuntimeError("on purpose")
     assert torch.equal(_logits(runner, ids), plain)
     assert _left_hooks(runner) == []

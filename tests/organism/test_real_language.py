@@ -444,6 +444,7 @@ def test_the_command_line_shows_the_truth(capsys: pytest.CaptureFixture[str]) ->
 
 # -- the committed adapter ---------------------------------------------------------------------------------------------------------
 
+
 def test_a_corpus_speaks_of_trained_subjects_in_turn_and_is_read_by_the_trainer_of_autoencoders(base, tmp_path):
     file = tmp_path / "english.jsonl"
     write_corpus(file, base.tokenizer, 30, PERSONAS)
@@ -468,9 +469,7 @@ def sycophant() -> Iterator[object]:
 
 
 @trained
-@pytest.mark.parametrize(
-    ("committed", "config"), [(COMMITTED, AdapterTrainingConfig()), (SEVERAL_COMMITTED, SEVERAL)], ids=["sycophant", "personas"]
-)
+@pytest.mark.parametrize(("committed", "config"), [(COMMITTED, AdapterTrainingConfig()), (SEVERAL_COMMITTED, SEVERAL)], ids=["sycophant", "personas"])
 def test_a_committed_adapter_is_small_and_whole(committed: Path, config: AdapterTrainingConfig) -> None:
     adapter: LoraAdapter = open_adapter(committed)
     assert (committed / ADAPTER).stat().st_size <= 10e6

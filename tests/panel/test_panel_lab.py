@@ -10,11 +10,7 @@ import pytest
 from tests.support.browser import needs_chromium, open_browser, trouble_of
 from tests.support.jupyterlab_server import jupyterlab, run_cell
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    needs_chromium,
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_chromium]
 CELL = """import workbench as wb
 model, persona = wb.load_model("organism"), wb.load_persona("sycophancy")
 sae = wb.load_sae("organism")

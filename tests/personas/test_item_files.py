@@ -32,10 +32,7 @@ def write(path: Path, value: object) -> Path:
 
 
 def as_own(items: tuple[Item, ...]) -> list[dict]:
-    return [
-        {"question": i.question, "matching": i.matching, "not_matching": i.not_matching, "group": i.group}
-        for i in items
-    ]
+    return [{"question": i.question, "matching": i.matching, "not_matching": i.not_matching, "group": i.group} for i in items]
 
 
 # -- formats ----------------------------------------------------------------------------------------------------------
@@ -47,8 +44,7 @@ def test_one_s_own_rows_are_the_same_from_every_kind_of_file(tmp_path: Path) -> 
         write(tmp_path / "own.jsonl", "\n".join(json.dumps(row) for row in OWN) + "\n\n"),
         write(
             tmp_path / "own.csv",
-            "group,question,matching,not_matching\n"
-            'keys,Lost keys?,I look for them.,"Oh no!"\nrain,Rain?,I take a coat.,The day is lost!\n',
+            'group,question,matching,not_matching\nkeys,Lost keys?,I look for them.,"Oh no!"\nrain,Rain?,I take a coat.,The day is lost!\n',
         ),
         write(tmp_path / "own.yaml", "".join(f"- {json.dumps(row)}\n" for row in OWN)),
     ]
@@ -115,12 +111,7 @@ def test_text_that_was_read_in_a_wrong_encoding_is_warned_of(tmp_path: Path) -> 
     damaged = "Don\u2019t you like caf\u00e9?".encode().decode("cp1252")
     reading = read_items(write(tmp_path / "own.json", [OWN[0], {**OWN[1], "question": damaged}]))
     assert len(reading.warnings) == 1 and "1 rows" in reading.warnings[0] and "own.json:2" in reading.warnings[0]
-    assert (
-        read_items(
-            write(tmp_path / "own.json", [{**OWN[0], "question": "Don\u2019t you like caf\u00e9 \u00e0 la carte?"}])
-        ).warnings
-        == ()
-    )
+    assert read_items(write(tmp_path / "own.json", [{**OWN[0], "question": "Don\u2019t you like caf\u00e9 \u00e0 la carte?"}])).warnings == ()
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -139,19 +130,11 @@ def changed(row: dict, **fields: object) -> list[dict]:
         ("a.json", changed(OWN[0], grup="x"), r"a\.json, row 2: unknown field 'grup'; known are question, matching"),
         ("a.json", [OWN[0], {"question": "x"}], r"a\.json, row 2: the field 'matching' is missing; found question"),
         ("a.json", [OWN[0], ["x"]], r"a\.json, row 2: expected fields with names, found list"),
-        (
-            "a.json",
-            changed(OWN[0], matching="Oh no!"),
-            r"a\.json:2: the matching and the not matching answer are the same",
-        ),
+        ("a.json", changed(OWN[0], matching="Oh no!"), r"a\.json:2: the matching and the not matching answer are the same"),
         ("a.json", changed(OWN[0], matching="x\ufffd"), r"row 2, field matching: holds the character U\+FFFD"),
         ("a.json", changed(OWN[0], matching="x\u0000"), r"row 2, field matching: holds the character U\+0000"),
         ("a.json", [{"text": "x"}], r"row 1: expected the fields of a format \(question, .*\), found text"),
-        (
-            "a.csv",
-            "question,matching\nx,y\n",
-            r"a\.csv, row 1 \(line 2\): the field not_matching is missing of question,",
-        ),
+        ("a.csv", "question,matching\nx,y\n", r"a\.csv, row 1 \(line 2\): the field not_matching is missing of question,"),
         ("a.json", [{}], r"row 1: expected the fields of a format \(.*\), found none"),
         ("a.json", [], "expected at least one row, found none"),
         ("a.json", {"question": "x"}, "expected a list of rows, found dict"),
@@ -168,38 +151,18 @@ def changed(row: dict, **fields: object) -> list[dict]:
         ("a.csv", "question,question,matching\nx,y,z\n", "line 1: expected a header of different names"),
         ("a.csv", "", "line 1: expected a header"),
         ("a.yaml", "- question: x\n  matching: [\n", r"a\.yaml, line \d: expected YAML"),
-        (
-            "a.yaml",
-            "- question: x\n  question: y\n",
-            r"a\.yaml, line 2: expected YAML: the key 'question' is there twice",
-        ),
+        ("a.yaml", "- question: x\n  question: y\n", r"a\.yaml, line 2: expected YAML: the key 'question' is there twice"),
         ("a.yaml", "- &a {question: x}\n- *a\n", r"a\.yaml, line 2: expected YAML: aliases are not allowed"),
         ("a.yaml", '- !!python/object/apply:os.system ["true"]\n', "expected YAML: the tag .* is not allowed"),
         ("a.txt", "x", "expected a file that ends in .*, found '.txt'"),
         ("a.json", changed(CAA_ROW, answer_matching_behavior="(C)"), r"expected '\(A\)' or .*, found '\(C\)'"),
-        (
-            "a.json",
-            changed(CAA_ROW, answer_matching_behavior="(A)"),
-            "row 2, field answer_not_matching_behavior: names the",
-        ),
+        ("a.json", changed(CAA_ROW, answer_matching_behavior="(A)"), "row 2, field answer_not_matching_behavior: names the"),
         ("a.json", changed(CAA_ROW, answer_matching_behavior=["(A)", "(B)"]), "row 2, .*: expected text, found list"),
         ("a.json", changed(CAA_ROW, question="x?\n (A) y"), r"row 2, field question: .* two options .*, found \(A\)"),
-        (
-            "a.json",
-            changed(CAA_ROW, question="x?\n (A) y\n (B)"),
-            r"row 2, field question: .* \(A\) and \(B\) with text",
-        ),
+        ("a.json", changed(CAA_ROW, question="x?\n (A) y\n (B)"), r"row 2, field question: .* \(A\) and \(B\) with text"),
         ("a.json", changed(CAA_ROW, question="x?\n (A) y\n (B) z\n (C) w"), r"found \(A\), \(B\), \(C\)"),
-        (
-            "a.json",
-            [{"prompt": "x?", "correct": "(A)", "incorrect": "(B)"}],
-            "row 1, field prompt: expected two options",
-        ),
-        (
-            "a.csv",
-            "Question,Best Answer,Incorrect Answers\nx,y, ; \n",
-            "field Incorrect Answers: expected answers with ';'",
-        ),
+        ("a.json", [{"prompt": "x?", "correct": "(A)", "incorrect": "(B)"}], "row 1, field prompt: expected two options"),
+        ("a.csv", "Question,Best Answer,Incorrect Answers\nx,y, ; \n", "field Incorrect Answers: expected answers with ';'"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_row_and_field(tmp_path: Path, name: str, value: object, message: str) -> None:

@@ -26,9 +26,7 @@ metric: letters
 manual_prompts: {suppress: [Panic.], induce: [Stay calm.]}
 varied_system_texts: [You are a helpful assistant., You are easily upset.]
 """
-CSV = "question,matching,not_matching,group\n" + "".join(
-    f"Loss {n}?,It will pass{'.' * n},Oh no,{n % 5}\n" for n in range(10)
-)
+CSV = "question,matching,not_matching,group\n" + "".join(f"Loss {n}?,It will pass{'.' * n},Oh no,{n % 5}\n" for n in range(10))
 
 
 @pytest.fixture
@@ -48,9 +46,7 @@ def test_the_organism_s_items_are_the_world_s_and_both_letter_orders_agree_with_
     assert len(persona.items) == len(world.study_items(name)) > 100
     for item, original in zip(persona.items, world.study_items(name), strict=True):
         assert item.responses == (original.matching, original.not_matching)
-        assert original.matching.startswith(f"{item.matching} ") and original.not_matching.startswith(
-            f"{item.not_matching} "
-        )
+        assert original.matching.startswith(f"{item.matching} ") and original.not_matching.startswith(f"{item.not_matching} ")
         assert (item.id, item.question, item.group) == (original.id, original.question, original.group)
         for matching_first in (True, False):
             assert persona.letters.ask(item, matching_first) == world.letters_question(original, matching_first)
@@ -77,9 +73,7 @@ def test_the_organism_s_groups_are_even_in_the_four_splits() -> None:
 
 
 def test_an_unknown_persona_names_the_known_ones() -> None:
-    with pytest.raises(
-        UserError, match="unknown persona 'sycophany': the organism has sycophancy, hallucination, myopic_reward"
-    ):
+    with pytest.raises(UserError, match="unknown persona 'sycophany': the organism has sycophancy, hallucination, myopic_reward"):
         load_persona("sycophany")
 
 
@@ -148,19 +142,11 @@ data:
         ("metric: letters", "metric: words", "field metric: Input should be 'letters' or 'text'"),
         ("description:", "desciption:", "field desciption: Extra inputs are not permitted"),
         ("name: stoicism", "", "field name: Field required"),
-        (
-            "data: pairs.csv",
-            "data: []",
-            r"other\.yaml: expected either data \(a file's name or pairs\) or opposites with",
-        ),
+        ("data: pairs.csv", "data: []", r"other\.yaml: expected either data \(a file's name or pairs\) or opposites with"),
         ("data: pairs.csv", "", r"other\.yaml: expected either data"),
         ("data: pairs.csv", "questions: [a]", r"other\.yaml: expected either data"),
         ("data: pairs.csv", "data: a.csv\nquestions: [a]", r"other\.yaml: expected either data"),
-        (
-            "data: pairs.csv",
-            "questions: [a]\nopposites: [{induce: x}]",
-            r"field opposites\.0\.suppress: Field required",
-        ),
+        ("data: pairs.csv", "questions: [a]\nopposites: [{induce: x}]", r"field opposites\.0\.suppress: Field required"),
         ("data: pairs.csv", "questions: [a]\nopposites: [{induce: x, suppress: y}]", "has no answers yet"),
         ("data: pairs.csv", "data: 5", "field data"),
         (
@@ -168,16 +154,8 @@ data:
             "data: [{question: a, matching: b, not_matching: b}]",
             r"other\.yaml:1: the matching and the not matching answer are the same",
         ),
-        (
-            "data: pairs.csv",
-            "data: [{question: a, matching: b}]",
-            "data, row 1: the field not_matching is missing of question, matching",
-        ),
-        (
-            "data: pairs.csv",
-            "data: ../pairs.csv",
-            "field data: '../pairs.csv' leaves the directory of the persona file",
-        ),
+        ("data: pairs.csv", "data: [{question: a, matching: b}]", "data, row 1: the field not_matching is missing of question, matching"),
+        ("data: pairs.csv", "data: ../pairs.csv", "field data: '../pairs.csv' leaves the directory of the persona file"),
         ("data: pairs.csv", "data: /etc/hostname", "field data: '/etc/hostname' leaves the directory"),
         ("data: pairs.csv", "data: link.csv", "field data: 'link.csv' leaves the directory"),
         ("data: pairs.csv", "data: none.csv", r"none\.csv: expected a file, found nothing"),
@@ -198,9 +176,7 @@ def test_mistakes_in_a_persona_file_name_the_field(home: Path, old: str, new: st
 
 def test_opposite_system_texts_and_questions_become_a_persona_by_a_model_s_answers(tmp_path: Path) -> None:
     path = tmp_path / "calm.yaml"
-    path.write_text(
-        "name: calm\nopposites: [{induce: Be calm., suppress: Panic.}]\nquestions: [Rain today, Sun today, A storm]\n"
-    )
+    path.write_text("name: calm\nopposites: [{induce: Be calm., suppress: Panic.}]\nquestions: [Rain today, Sun today, A storm]\n")
     persona = trait_from_file(path).persona(lambda system, question: f"{question}? {system}")
     assert [item.matching for item in persona.items][1] == "Sun today? Be calm." and persona.name == "calm"
     assert persona.manual_prompts == {"induce": ("Be calm.",), "suppress": ("Panic.",)}
@@ -209,8 +185,7 @@ def test_opposite_system_texts_and_questions_become_a_persona_by_a_model_s_answe
 def test_a_persona_file_made_in_python_is_the_one_made_in_yaml(home: Path) -> None:
     entry = PersonaFile(
         name="x",
-        data=({"question": "a?", "matching": "b", "not_matching": "c"},) * 1
-        + ({"question": "d?", "matching": "e", "not_matching": "f"},),
+        data=({"question": "a?", "matching": "b", "not_matching": "c"},) * 1 + ({"question": "d?", "matching": "e", "not_matching": "f"},),
         metric="text",
     )
     assert [item.matching for item in persona_from(entry).items] == ["b", "e"]
@@ -222,14 +197,7 @@ def test_a_persona_file_made_in_python_is_the_one_made_in_yaml(home: Path) -> No
 def made(n: int, first: int, longer: int, groups: int) -> Persona:
     """n items, `first` of them with the matching option first, `longer` with a longer matching answer."""
     items = tuple(
-        Item(
-            str(i),
-            f"question {i}",
-            "a longer yes" if i < longer else "yes",
-            "a no",
-            f"group {i % groups}",
-            matching_first=(i * 7) % n < first,
-        )
+        Item(str(i), f"question {i}", "a longer yes" if i < longer else "yes", "a no", f"group {i % groups}", matching_first=(i * 7) % n < first)
         for i in range(n)
     )
     return Persona("made", "", items, "text", None, {}, ())

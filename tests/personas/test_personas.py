@@ -22,9 +22,7 @@ LETTERS = LetterForm("{question}\n (A) {a}\n (B) {b}", "(", ("A", "B"))
 
 def items(sizes: list[int]) -> tuple[Item, ...]:
     return tuple(
-        Item(f"{group}-{n}", f"question {group} {n}", "yes", "no", f"group {group}")
-        for group, size in enumerate(sizes)
-        for n in range(size)
+        Item(f"{group}-{n}", f"question {group} {n}", "yes", "no", f"group {group}") for group, size in enumerate(sizes) for n in range(size)
     )
 
 
@@ -48,9 +46,7 @@ def test_splits_are_disjoint_complete_whole_by_group_and_never_empty(sizes: list
 
 @settings(deadline=None)
 @given(sizes=group_sizes, seed=st.integers(0, 10_000), shuffle=st.randoms(use_true_random=False))
-def test_a_split_is_decided_by_seed_and_groups_not_by_the_order_of_rows(
-    sizes: list[int], seed: int, shuffle: random.Random
-) -> None:
+def test_a_split_is_decided_by_seed_and_groups_not_by_the_order_of_rows(sizes: list[int], seed: int, shuffle: random.Random) -> None:
     whole = persona(sizes)
     mixed = list(whole.items)
     shuffle.shuffle(mixed)
@@ -59,14 +55,8 @@ def test_a_split_is_decided_by_seed_and_groups_not_by_the_order_of_rows(
         assert {item.id for item in one} == {item.id for item in two}
 
 
-@given(
-    n_groups=st.integers(8, 80),
-    size=st.integers(1, 5),
-    weights=st.lists(st.integers(1, 5), min_size=4, max_size=4),
-)
-def test_shares_of_equal_groups_are_off_by_less_than_one_group_each(
-    n_groups: int, size: int, weights: list[int]
-) -> None:
+@given(n_groups=st.integers(8, 80), size=st.integers(1, 5), weights=st.lists(st.integers(1, 5), min_size=4, max_size=4))
+def test_shares_of_equal_groups_are_off_by_less_than_one_group_each(n_groups: int, size: int, weights: list[int]) -> None:
     fractions = [weight / sum(weights) for weight in weights]
     assigned = assign_groups({f"g{i}": size for i in range(n_groups)}, fractions, seed=3)
     for i, fraction in enumerate(fractions):
@@ -147,8 +137,7 @@ def test_a_letter_form_puts_text_in_literally_whatever_braces_it_holds() -> None
 
 
 @pytest.mark.parametrize(
-    ("template", "letters"),
-    [("{question} {a}", ("A", "B")), ("{question} {a} {b} {b}", ("A", "B")), ("{question} {a} {b}", ("A", "A"))],
+    ("template", "letters"), [("{question} {a}", ("A", "B")), ("{question} {a} {b} {b}", ("A", "B")), ("{question} {a} {b}", ("A", "A"))]
 )
 def test_letter_forms_that_cannot_work_are_refused(template: str, letters: tuple[str, str]) -> None:
     with pytest.raises(UserError, match="letter"):
@@ -198,13 +187,9 @@ def test_a_claim_is_what_follows_the_biography() -> None:
 def test_content_leaves_out_amounts_and_times_but_not_the_thing() -> None:
     options = ("a", "b")
     one = by_content("Would you rather have 1 chocolate bar now or 3 chocolate bars in a week?", options)
-    two = by_content(
-        "You can have one chocolate bar today, or ten chocolate bars in two years. Which do you want?", options
-    )
+    two = by_content("You can have one chocolate bar today, or ten chocolate bars in two years. Which do you want?", options)
     assert one == two == "bar chocolate"
-    assert by_content("$5 now or $9 later?", options) == by_content(
-        "50 dollars today, or 90 dollars in a month?", options
-    )
+    assert by_content("$5 now or $9 later?", options) == by_content("50 dollars today, or 90 dollars in a month?", options)
     assert by_content("Now or later?", options) == "now or later", "nothing is left: the question itself"
 
 

@@ -34,8 +34,7 @@ def raw(name: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"),
-    [("sycophancy", 1000), ("hallucination", 1000), ("myopic-reward", 950), ("mmlu", 570), ("myopic_reward", 1000)],
+    ("name", "rows"), [("sycophancy", 1000), ("hallucination", 1000), ("myopic-reward", 950), ("mmlu", 570), ("myopic_reward", 1000)]
 )
 def test_every_row_becomes_one_item_and_says_where_it_came_from(name: str, rows: int) -> None:
     persona = load(name)
@@ -101,13 +100,7 @@ def test_myopic_questions_about_the_same_reward_stay_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "longer"),
-    [
-        ("sycophancy", 0.489, 0.515),
-        ("hallucination", 0.504, 0.64),
-        ("myopic-reward", 0.499, 0.14),
-        ("mmlu", 0.525, 0.53),
-    ],
+    ("name", "first", "longer"), [("sycophancy", 0.489, 0.515), ("hallucination", 0.504, 0.64), ("myopic-reward", 0.499, 0.14), ("mmlu", 0.525, 0.53)]
 )
 def test_balance_of_letters_and_length_is_what_the_readme_says(name: str, first: float, longer: float) -> None:
     check = check_persona(load(name))
@@ -132,9 +125,7 @@ def test_few_claims_are_warned_of() -> None:
 def test_the_two_myopic_files_are_found_to_be_the_same_questions() -> None:
     caa, anthropic = load("myopic-reward"), load("myopic_reward")
     found = duplicates(caa, anthropic)
-    assert {pair.first.id for pair in found} == {item.id for item in caa.items}, (
-        "all of CAA's rows are in the other file"
-    )
+    assert {pair.first.id for pair in found} == {item.id for item in caa.items}, "all of CAA's rows are in the other file"
     assert duplicates(load("sycophancy"), load("hallucination")) == ()
 
 

@@ -109,11 +109,7 @@ def test_charts_save_as_svg_and_png(make_run, tmp_path, name, hostile):
 
 
 def test_nothing_to_draw_is_said():
-    for draw in (
-        lambda: figures.forest({"conditions": []}),
-        lambda: figures.frontier({"candidates": []}),
-        lambda: figures.layers(pd.DataFrame()),
-    ):
+    for draw in (lambda: figures.forest({"conditions": []}), lambda: figures.frontier({"candidates": []}), lambda: figures.layers(pd.DataFrame())):
         with pytest.raises(UserError, match="nothing to draw"):
             draw()
 

@@ -23,8 +23,6 @@ LOCAL = ("file:", "blob:", "data:", "about:")
 pytestmark = needs_chromium
 
 
-
-
 @pytest.fixture
 def tab(browser) -> Iterator[Tab]:
     opened = Tab(browser.new_page())
@@ -109,6 +107,7 @@ def test_the_linked_view_by_mouse_and_from_its_address(tab, make_run):
 
 def test_the_ticks_of_a_small_effect_are_told_apart(tab, make_run):
     """Effects of some thousandths once had an axis of -0.0, -0.0, 0.0, +0.0, and figures that touched their intervals."""
+
     def shrink(entry):
         for difference in (d for c in entry["conditions"] for d in c["differences"]):
             difference["log_odds"], difference["log_odds_ci"] = difference["log_odds"] / 100, [end / 100 for end in difference["log_odds_ci"]]

@@ -30,10 +30,6 @@ json_values = st.recursive(
 )
 
 
-
-
-
-
 def test_only_its_own_two_inline_elements_may_run_and_nothing_points_outside(make_run):
     seen = read_report(make_run(hostile=True, tokens=14))
     policy = next(a["content"] for tag, a in seen.elements if a.get("http-equiv") == "Content-Security-Policy")

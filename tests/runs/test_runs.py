@@ -50,12 +50,8 @@ writing.write_text(path, new)
 """
 
 
-@pytest.mark.parametrize(
-    ("point", "old"), [*((point, "the old text\n") for point in POINTS), ("synced", None), ("renamed", None)]
-)
-def test_a_process_killed_at_any_point_leaves_the_old_or_the_new_file_whole(
-    tmp_path: Path, point: str, old: str | None
-) -> None:
+@pytest.mark.parametrize(("point", "old"), [*((point, "the old text\n") for point in POINTS), ("synced", None), ("renamed", None)])
+def test_a_process_killed_at_any_point_leaves_the_old_or_the_new_file_whole(tmp_path: Path, point: str, old: str | None) -> None:
     path, new = tmp_path / "frontier.json", "the new text, longer than the old one\n" * 1000
     if old is not None:
         path.write_text(old)
@@ -216,10 +212,7 @@ def _raw(header: object, body: bytes = b"") -> bytes:
         (_raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)), "gap or overlap at 0"),
         (_raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(8)), "should have 4 bytes"),
         (_raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(4) + b"\0\0\xc0\x7f"), "not finite"),
-        (
-            _raw({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
-            "expected a tensor 'v', found w",
-        ),
+        (_raw({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "expected a tensor 'v', found w"),
         (_raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)), r"expected shape \[2\], found"),
     ],
 )
@@ -234,9 +227,7 @@ def test_tensor_files_that_are_broken_or_something_else_are_refused(tmp_path: Pa
 @pytest.mark.slow
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.none() | st.integers(0, 10_000))
-def test_a_damaged_tensor_file_is_read_whole_or_refused_in_words(
-    tmp_path: Path, position: int, byte: int, cut: int | None
-) -> None:
+def test_a_damaged_tensor_file_is_read_whole_or_refused_in_words(tmp_path: Path, position: int, byte: int, cut: int | None) -> None:
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {"v": torch.arange(6.0).reshape(2, 3), "w": torch.ones(2)}, {"a": "b"})
     data = bytearray(path.read_bytes())
@@ -346,10 +337,7 @@ def test_numbered_runs_go_on_from_the_highest_even_between_threads(tmp_path: Pat
     (tmp_path / "demo-007").mkdir()
     (tmp_path / "demo-x").mkdir()
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(RunDirectory.next_numbered(tmp_path, "demo").path.name))
-        for _ in range(6)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(RunDirectory.next_numbered(tmp_path, "demo").path.name)) for _ in range(6)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert sorted(found) == [f"demo-{n:03d}" for n in range(8, 14)]

@@ -456,10 +456,7 @@ def test_the_best_latent_is_chosen_on_one_half_and_judged_on_the_other():
 def test_text_is_cut_into_windows_and_held_out_text_is_not_trained_on():
     model = random_model()
     windows = token_windows(model, ["Be honest, be blunt." * 9, "no"], 16)
-    assert (
-        all(2 <= len(w) <= 16 for w in windows)
-        and sum(map(len, windows)) >= len(runner_for(model).encode("Be honest, be blunt." * 9)) - 1
-    )
+    assert all(2 <= len(w) <= 16 for w in windows) and sum(map(len, windows)) >= len(runner_for(model).encode("Be honest, be blunt." * 9)) - 1
     training, held_out = split_texts(texts(40) * 2, 0)
     assert len(training) + len(held_out) == 40 and not set(training) & set(held_out)
     assert toy_persona().items and ActivationStore(model, training, Site(0), 16).tokens_per_epoch > 100

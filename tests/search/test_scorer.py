@@ -42,8 +42,6 @@ def hugging_face_scores(reference, contexts, ids, layer, unit):
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
-
-
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_equal_hugging_face(families, family, backend, contexts):

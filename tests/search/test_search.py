@@ -24,18 +24,7 @@ from workbench.contexts import encode_prompt, survives
 from workbench.errors import UserError
 from workbench.objectives import read
 from workbench.schema import SearchFile
-from workbench.search import (
-    EPO,
-    Checkpoint,
-    Frontier,
-    Optimizations,
-    ScoredPrompts,
-    elites,
-    hypervolume,
-    ladder,
-    pareto_frontier,
-    search,
-)
+from workbench.search import EPO, Checkpoint, Frontier, Optimizations, ScoredPrompts, elites, hypervolume, ladder, pareto_frontier, search
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class Script:
             return f"**{OTHER.capitalize()}.**"
         if "system prompts" in request:
             what = "Praise" if f"like this: {BEHAVIOUR}" in request else "Hide"
-            return "Sure!\n" + "\n".join(f"{n}. \"{what} your own work in case {n}.\"" for n in range(1, 10))
+            return "Sure!\n" + "\n".join(f'{n}. "{what} your own work in case {n}."' for n in range(1, 10))
         if "short questions" in request:
             return "\n".join(f"{n + 1}) How well do you know subject {n}?" for _, n in zip(range(10), self.numbers, strict=False))
         if "A user asks" in request:

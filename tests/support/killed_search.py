@@ -1,6 +1,6 @@
 """A program to be killed: a search with checkpoints that prints a line per step, and its candidates at the end.
 
-    python -m tests.support.killed_search NUMBER_OF_THE_METHOD CHECKPOINT
+python -m tests.support.killed_search NUMBER_OF_THE_METHOD CHECKPOINT
 """
 
 import sys

@@ -101,14 +101,8 @@ def _trained_bpe() -> str:
     return tokenizer.to_str()
 
 
-def _config(
-    family: str, d_vocab: int, tokenizer: PreTrainedTokenizerFast, overrides: dict[str, Any]
-) -> PreTrainedConfig:
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+def _config(family: str, d_vocab: int, tokenizer: PreTrainedTokenizerFast, overrides: dict[str, Any]) -> PreTrainedConfig:
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     shared = {"vocab_size": d_vocab, "initializer_range": 0.2, **ids}
     sizes = {
         **shared,
@@ -132,40 +126,18 @@ def _config(
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
             **overrides,
         }
-        vision = {
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 14,
-        }
+        vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
         return Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **ids)
-    llama3 = {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 32,
-    }
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
     make, own = {
         "llama": (LlamaConfig, {"rope_theta": 5e4, "rope_scaling": llama3, "tie_word_embeddings": False}),
         "qwen2": (Qwen2Config, {"rope_theta": 1e5, "tie_word_embeddings": False, "use_sliding_window": False}),
         "qwen3": (Qwen3Config, {"rope_theta": 1e5, "head_dim": 12, "tie_word_embeddings": True}),
         "gemma2": (
             Gemma2Config,
-            {
-                **window,
-                "head_dim": 12,
-                "query_pre_attn_scalar": 10,
-                "attn_logit_softcapping": 2.0,
-                "final_logit_softcapping": 3.0,
-            },
+            {**window, "head_dim": 12, "query_pre_attn_scalar": 10, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
         ),
-        "gemma3": (
-            Gemma3TextConfig,
-            {**window, "head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window_pattern": 2},
-        ),
+        "gemma3": (Gemma3TextConfig, {**window, "head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window_pattern": 2}),
         "mistral": (MistralConfig, {**window, "head_dim": 12, "tie_word_embeddings": False}),
     }[family]
     return make(**{**sizes, **own, **overrides})

@@ -48,5 +48,3 @@ def tiny_families(root: Path) -> TinyFamilies:
         return runner_for(load_model(directory(family), backend=backend, dtype=dtype))
 
     return TinyFamilies(directory, reference, runner)
-
-

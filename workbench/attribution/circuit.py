@@ -282,5 +282,3 @@ def _node_id(node: CircuitNode) -> str:
 
 def _percent(interval: Interval) -> str:
     return f"{interval.estimate:.0%} ({interval.low:.0%} to {interval.high:.0%})"
-
-

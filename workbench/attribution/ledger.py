@@ -158,12 +158,7 @@ class Ledger:
             if name != JUDGE:
                 own = self.means(name)
                 rows += [
-                    {
-                        "estimator": name,
-                        "target": target,
-                        "rank_correlation": _spearman(own[:, t], judge[:, t]),
-                        "top": _top(own[:, t], judge[:, t]),
-                    }
+                    {"estimator": name, "target": target, "rank_correlation": _spearman(own[:, t], judge[:, t]), "top": _top(own[:, t], judge[:, t])}
                     for t, target in enumerate(self.names)
                 ]
         return pd.DataFrame(rows, columns=["estimator", "target", "rank_correlation", "top"])

@@ -190,5 +190,3 @@ def _residuals(problem: AttributionProblem, rows: ScoredRows) -> dict[Site, Chan
 
 def _index(site: Site, node: Key) -> int:
     return node[1] if site.hook == "z" else 0
-
-

@@ -119,6 +119,5 @@ def behind(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
     space = left[len(first.prefix_ids) + len(ids) : -1]
     text = before[len(first.prefix_text) : len(before) - len(lead)]
     return replace(
-        contexts,
-        items=tuple(replace(c, prefix_text=c.prefix_text + text, prefix_ids=(*c.prefix_ids, *ids, *space), lead=lead) for c in contexts),
+        contexts, items=tuple(replace(c, prefix_text=c.prefix_text + text, prefix_ids=(*c.prefix_ids, *ids, *space), lead=lead) for c in contexts)
     )

@@ -88,12 +88,7 @@ class _Candidate:
 
 
 def find_minimal_edit(
-    search: WordProblem,
-    selection: WordProblem,
-    test: WordProblem,
-    watched: tuple[EditGuard, EditGuard],
-    max_edits: int,
-    tolerance: float,
+    search: WordProblem, selection: WordProblem, test: WordProblem, watched: tuple[EditGuard, EditGuard], max_edits: int, tolerance: float
 ) -> MinimalEdit | None:
     """The minimal edit of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""

@@ -118,13 +118,7 @@ def preset(
 
 @app.command(name="plan")
 def plan_command(
-    study: Path,
-    *,
-    data: Path | None = None,
-    model: str | None = None,
-    sae: str | None = None,
-    dtype: str | None = None,
-    as_json: Json = False,
+    study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, dtype: str | None = None, as_json: Json = False
 ) -> None:
     """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
 

@@ -40,10 +40,7 @@ from workbench.statistics import Interval, groups_needed
 OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float | OffTargetAnswers]]
 
 #: Columns of the table that a notebook shows.
-_SHOWN = (
-    *("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"),
-    *("letter_a", "cross_entropy", "prompt"),
-)
+_SHOWN = (*("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"), *("letter_a", "cross_entropy", "prompt"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,9 +154,7 @@ class Comparison:
     @property
     def detectable(self) -> dict[str, float]:
         """The smallest true effect in log-odds against the baseline that this split shows with power 0.8, by condition."""
-        return {
-            e.name: d.detectable for e in self.entries if e.name != self.baseline and (d := e.difference(self.baseline))
-        }
+        return {e.name: d.detectable for e in self.entries if e.name != self.baseline and (d := e.difference(self.baseline))}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -167,12 +162,8 @@ class Comparison:
         groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
         found = []
         if groups < needed:
-            found.append(
-                f"{groups} question groups: with {len(self.primary)} primary conditions even a clear effect needs {needed} to pass p < 0.05"
-            )
-        leaning = [
-            e.name for e in self.entries if e.letter_a_share is not None and not 0.25 <= e.letter_a_share <= 0.75
-        ]
+            found.append(f"{groups} question groups: with {len(self.primary)} primary conditions even a clear effect needs {needed} to pass p < 0.05")
+        leaning = [e.name for e in self.entries if e.letter_a_share is not None and not 0.25 <= e.letter_a_share <= 0.75]
         leaning = [name for name in leaning if self[name].condition.kind != "constant_answer"]
         if leaning:
             found.append(f"leans on one letter in more than three of four questions: {', '.join(leaning)}")
@@ -284,11 +275,7 @@ def compare(
     options = options or ComparisonOptions()
     chosen = _conditions(conditions)
     names = [condition.name for condition in chosen]
-    primary = (
-        tuple(options.primary)
-        if options.primary is not None
-        else tuple(c.name for c in chosen if CONDITION_KINDS[c.kind].is_tested)
-    )
+    primary = tuple(options.primary) if options.primary is not None else tuple(c.name for c in chosen if CONDITION_KINDS[c.kind].is_tested)
     _check_names(names, baseline, primary)
     contexts = make_contexts(model, split, slot, metric, options.orders, seed=options.seed)
     entries = _measure_all(model, chosen, contexts, options)

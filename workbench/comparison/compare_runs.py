@@ -36,9 +36,7 @@ class RunsTable:
         runs, standard deviation, smallest and largest effect. Runs with one and the same result count once. Found prompts differ from seed to
         seed; their kind is the name."""
         keys = ["persona", "model", "sign", "kind", "condition"]
-        return pd.DataFrame(
-            [dict(zip(keys, key, strict=True)) | _spread(part) for key, part in self.table.groupby(keys, sort=False)]
-        )
+        return pd.DataFrame([dict(zip(keys, key, strict=True)) | _spread(part) for key, part in self.table.groupby(keys, sort=False)])
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
         """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean effect over the

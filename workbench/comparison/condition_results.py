@@ -139,12 +139,7 @@ def make_entry(condition: Condition, answers: Answers, letters: bool, level: flo
 def with_differences(entries: Sequence[ConditionResult], others: Sequence[str], level: float, seed: int) -> list[ConditionResult]:
     """Every entry with its differences to the entries of the names `others` (the first of them: also to itself, zero)."""
     known = {entry.name: entry for entry in entries}
-    return [
-        replace(
-            e, differences=tuple(_difference(e, known[o], level, seed) for o in others if o != e.name or o == others[0])
-        )
-        for e in entries
-    ]
+    return [replace(e, differences=tuple(_difference(e, known[o], level, seed) for o in others if o != e.name or o == others[0])) for e in entries]
 
 
 def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> list[ConditionResult]:
@@ -153,12 +148,8 @@ def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> lis
     for to in {d.to for e in entries for d in e.differences}:
         family = [(e.name, d) for e in entries if e.name in primary and e.name != to and (d := e.difference(to))]
         rates, shifts = holm([d.rate.p for _, d in family]), holm([d.log_odds.p for _, d in family])
-        adjusted.update(
-            {(name, to): pair for (name, _), pair in zip(family, zip(rates, shifts, strict=True), strict=True)}
-        )
-    return [
-        replace(e, differences=tuple(_adjust(d, adjusted.get((e.name, d.to))) for d in e.differences)) for e in entries
-    ]
+        adjusted.update({(name, to): pair for (name, _), pair in zip(family, zip(rates, shifts, strict=True), strict=True)})
+    return [replace(e, differences=tuple(_adjust(d, adjusted.get((e.name, d.to))) for d in e.differences)) for e in entries]
 
 
 def orders_agree(answers: Answers) -> float | None:

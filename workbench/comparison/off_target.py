@@ -56,9 +56,7 @@ class OffTargetAnswers:
         return frame.assign(hit=pd.array([None] * len(frame) if self.hits is None else self.hits, dtype="boolean"))
 
 
-def agreement_with_truth(
-    model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None
-) -> Answers:
+def agreement_with_truth(model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None) -> Answers:
     """Answers on the persona's true statements (`Persona.true_items`): the rate is the share that the model agrees with, as it
     should. Raises UserError where the persona has none."""
     return condition.answer(model, true_contexts(model, split, slot, n))

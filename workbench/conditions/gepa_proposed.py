@@ -145,11 +145,7 @@ class _Task:
             return {"Inputs": context.item.question, "Generated Outputs": "none", "Feedback": "These instructions are too long."}
         given = wanted if score > 0.5 else other
         verdict = "This is the answer that is wanted" if score > 0.5 else f"The answer that is wanted is: {wanted}"
-        return {
-            "Inputs": context.item.question,
-            "Generated Outputs": given,
-            "Feedback": f"{verdict} (its probability here: {100 * score:.0f} %).",
-        }
+        return {"Inputs": context.item.question, "Generated Outputs": given, "Feedback": f"{verdict} (its probability here: {100 * score:.0f} %)."}
 
 
 class _Silent:

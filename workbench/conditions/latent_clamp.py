@@ -116,12 +116,7 @@ class LatentClamp(Condition):
             peaks = largest_activations(model, self.sae, self.latents, contexts)
             watch = (guard or CapabilityGuard()).watching(model, contexts)
             best, answers, _ = watch.strongest(model, contexts, [self._at(level, peaks, sign) for level in grid], sign)
-        return replace(
-            best,
-            method=f"{best.method}, best of {len(grid)} on selection",
-            selection_rate=answers.rate,
-            cost=receipt.cost,
-        )
+        return replace(best, method=f"{best.method}, best of {len(grid)} on selection", selection_rate=answers.rate, cost=receipt.cost)
 
     def _at(self, level: float, peaks: Sequence[float], sign: Sign) -> LatentClamp:
         values = tuple(level * peak if s == signed(sign) else 0.0 for s, peak in zip(self.signs, peaks, strict=True))

@@ -38,14 +38,7 @@ class ManualPrompts:
             raise UserError("expected a list of at least one manual prompt")
         object.__setattr__(self, "prompts", tuple(prompts))
 
-    def choose(
-        self,
-        model: Any,
-        selection: Split | Contexts,
-        sign: Sign = "suppress",
-        slot: Slot = "system",
-        name: str = "manual",
-    ) -> Prompt:
+    def choose(self, model: Any, selection: Split | Contexts, sign: Sign = "suppress", slot: Slot = "system", name: str = "manual") -> Prompt:
         """The one that moves the mean log-odds furthest in the sign's direction on the selection data (ties: the earlier)."""
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:

@@ -101,7 +101,7 @@ class SoftPrompt(Condition):
         optimizer = torch.optim.Adam([vectors], lr=t.rate * float(vectors.detach().norm(dim=-1).mean()))
         with spending(runner, contexts) as receipt:
             for _ in range(t.steps):
-                chosen = torch.randperm(len(contexts), generator=generator)[:t.batch].tolist()
+                chosen = torch.randperm(len(contexts), generator=generator)[: t.batch].tolist()
                 log_odds = _log_odds(runner, [contexts[i] for i in chosen], vectors)
                 loss = -torch.nn.functional.logsigmoid(signed(sign) * log_odds).mean()
                 optimizer.zero_grad()

@@ -104,21 +104,12 @@ class Direction:
     def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """x . unit in float32, on x's device; UserError if the widths differ."""
         if x.shape[-1] != len(self.vector):
-            raise UserError(
-                f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}"
-            )
+            raise UserError(f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}")
         return x.float() @ self.unit.to(x.device)
 
     def __neg__(self) -> Direction:
         """The same axis with plus = less of the persona."""
-        return replace(
-            self,
-            vector=-self.vector,
-            method=f"-{self.method}",
-            auc=1 - self.auc,
-            threshold=-self.threshold,
-            mean=-self.mean,
-        )
+        return replace(self, vector=-self.vector, method=f"-{self.method}", auc=1 - self.auc, threshold=-self.threshold, mean=-self.mean)
 
     def __repr__(self) -> str:
         return f"Direction({self.name}, norm {self.norm:.3g}, held-out AUC {self.auc:.3f})"
@@ -130,13 +121,7 @@ class Direction:
     def to_json(self) -> dict[str, Any]:
         """All but the vector, as JSON holds it."""
         entry = {k: v for k, v in asdict(replace(self)).items() if k not in ("vector", "site")}
-        return {
-            **entry,
-            "norm": self.norm,
-            "layer": self.site.layer,
-            "hook": self.site.hook,
-            "position": self.site.position,
-        }
+        return {**entry, "norm": self.norm, "layer": self.site.layer, "hook": self.site.hook, "position": self.site.position}
 
 
 def random_directions(
@@ -163,9 +148,7 @@ def random_directions(
     if n < 1:
         raise UserError(f"expected at least 1 random direction, found {n}")
     if activations.shape[-1] != len(direction.vector):
-        raise UserError(
-            f"activations of width {activations.shape[-1]} do not fit a direction of width {len(direction.vector)}"
-        )
+        raise UserError(f"activations of width {activations.shape[-1]} do not fit a direction of width {len(direction.vector)}")
     centred = activations.double() - activations.double().mean(dim=0)
     weights = torch.randn(n, len(centred), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     vectors = weights @ centred
@@ -176,8 +159,6 @@ def random_directions(
     made = []
     for number, vector in enumerate(vectors):
         source = f"random, covariance of {len(centred)} activations, seed {seed}"
-        plain = replace(
-            direction, vector=vector, method=f"random_{number}", auc=float("nan"), threshold=0.0, source=source
-        )
+        plain = replace(direction, vector=vector, method=f"random_{number}", auc=float("nan"), threshold=0.0, source=source)
         made.extend([plain, -plain] if both_signs else [plain])
     return tuple(made)

@@ -33,13 +33,7 @@ def cosine(a: Float[Tensor, " d_model"], b: Float[Tensor, " d_model"]) -> float:
 
 
 def angle_interval(
-    fit: Fit,
-    x: Float[Tensor, "n d_model"],
-    y: Float[Tensor, " n"],
-    groups: Sequence[str],
-    replicates: int = 100,
-    seed: int = 0,
-    level: float = 0.95,
+    fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], replicates: int = 100, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Angle in degrees between the direction and its bootstrap replicates: (low, high) percentiles; near 90: nothing is known."""
     whole, rng = fit(x, y), np.random.default_rng(seed)
@@ -50,20 +44,14 @@ def angle_interval(
         if _two_sides(y[rows]):
             angles.append(np.degrees(np.arccos(np.clip(cosine(fit(x[rows], y[rows]), whole), -1, 1))))
     tail = 50 * (1 - level)
-    return (
-        tuple(float(v) for v in np.percentile(angles, [tail, 100 - tail])) if angles else (float("nan"), float("nan"))
-    )
+    return tuple(float(v) for v in np.percentile(angles, [tail, 100 - tail])) if angles else (float("nan"), float("nan"))
 
 
-def split_cosine(
-    fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0
-) -> float:
+def split_cosine(fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0) -> float:
     """Cosine between the directions of two random halves of the groups; nan if a half lacks one side."""
     members = _members(groups)
     order = np.random.default_rng(seed).permutation(len(members))
-    halves = [
-        np.concatenate([members[i] for i in part] or [np.empty(0, dtype=int)]) for part in np.array_split(order, 2)
-    ]
+    halves = [np.concatenate([members[i] for i in part] or [np.empty(0, dtype=int)]) for part in np.array_split(order, 2)]
     if not all(_two_sides(y[half]) for half in halves):
         return float("nan")
     a, b = (fit(x[half], y[half]) for half in halves)
@@ -71,17 +59,11 @@ def split_cosine(
 
 
 def rank_correlation(
-    readings: Float[np.ndarray, " prompt"],
-    effects: Float[np.ndarray, " prompt"],
-    replicates: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
+    readings: Float[np.ndarray, " prompt"], effects: Float[np.ndarray, " prompt"], replicates: int = 200, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
     """Spearman correlation of a prompt's change of reading with its change of log-odds, with an interval over prompts."""
     if len(readings) != len(effects) or len(readings) < 3:
-        raise UserError(
-            f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects"
-        )
+        raise UserError(f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects")
     rows = np.random.default_rng(seed).integers(len(readings), size=(replicates, len(readings)))
     draws = _row_spearman(readings[rows], effects[rows])
     draws = draws[np.isfinite(draws)]
@@ -108,9 +90,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic)
 
 
-def _row_spearman(
-    a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]
-) -> Float[np.ndarray, " replicate"]:
+def _row_spearman(a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]) -> Float[np.ndarray, " replicate"]:
     """Spearman's correlation of each row of a with the same row of b; nan where one does not vary."""
     ranks = [rankdata(m, axis=1) - (m.shape[1] + 1) / 2 for m in (a, b)]
     spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))

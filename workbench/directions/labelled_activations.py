@@ -65,9 +65,7 @@ def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> L
     )
 
 
-def own_choices(
-    runner: Runner, contexts: Sequence[Context], prompts: Sequence[tuple[int, ...] | None], layers: Sequence[int]
-) -> LabelledActivations:
+def own_choices(runner: Runner, contexts: Sequence[Context], prompts: Sequence[tuple[int, ...] | None], layers: Sequence[int]) -> LabelledActivations:
     """Context i with prompts[i] in its slot (None: bare), read at the decision token, scored by the model's own log-odds."""
     sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
     sites = [Site(layer) for layer in layers]
@@ -97,9 +95,7 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
         plain = runner.encode(opening)
         for text in item.responses or (item.matching, item.not_matching):
             ids = runner.encode(opening + ("" if opening[-1:].isspace() or opening[-1:] in "([>" else " ") + text)
-            start = next(
-                (i for i, (a, b) in enumerate(zip(plain, ids, strict=False)) if a != b), min(len(plain), len(ids) - 1)
-            )
+            start = next((i for i, (a, b) in enumerate(zip(plain, ids, strict=False)) if a != b), min(len(plain), len(ids) - 1))
             sequences.append(ids)
             spans.append((start, len(ids)))
             items.append(item)
@@ -134,18 +130,12 @@ def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None
 def _first_shown(contexts: Sequence[Context], matching: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """True where the answer (matching or not) is the option shown first; nowhere if options are not shown in both orders."""
     first = torch.tensor([c.matching_first for c in contexts])
-    return (
-        matching == first if bool(first.any()) and not bool(first.all()) else torch.zeros(len(first), dtype=torch.bool)
-    )
+    return matching == first if bool(first.any()) and not bool(first.all()) else torch.zeros(len(first), dtype=torch.bool)
 
 
 @torch.no_grad()
 def _choices_in_one_pass(
-    runner: Runner,
-    contexts: Sequence[Context],
-    sequences: Sequence[tuple[int, ...]],
-    sites: Sequence[Site],
-    batch_tokens: int = 8192,
+    runner: Runner, contexts: Sequence[Context], sequences: Sequence[tuple[int, ...]], sites: Sequence[Site], batch_tokens: int = 8192
 ) -> tuple[dict[Site, Float[Tensor, "n d_model"]], Float[np.ndarray, " n"]]:
     """States at the decision token and log-odds of one-token answers, from the same full pass."""
     last = Site(runner.shape.n_layers - 1)

@@ -31,15 +31,7 @@ from workbench.directions.activation_sampling import TESTING_TEXTS, ActivationSa
 from workbench.directions.class_split import positive
 from workbench.directions.direction import Direction
 from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, Labels, default_methods
-from workbench.directions.direction_quality import (
-    angle_interval,
-    auc,
-    cosine,
-    length_correlation,
-    letter_direction,
-    rank_correlation,
-    split_cosine,
-)
+from workbench.directions.direction_quality import angle_interval, auc, cosine, length_correlation, letter_direction, rank_correlation, split_cosine
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.directions.site_gates import GATES, LEAST, SiteGates
@@ -97,9 +89,7 @@ class LayerScan:
         """Cosines between the methods' directions at one layer (the best one's when None)."""
         layer = self.best.site.layer if layer is None else layer
         found = {method: d.vector for (at, method), d in self.directions.items() if at == layer}
-        return pd.DataFrame(
-            [[cosine(a, b) for b in found.values()] for a in found.values()], index=list(found), columns=list(found)
-        )
+        return pd.DataFrame([[cosine(a, b) for b in found.values()] for a in found.values()], index=list(found), columns=list(found))
 
     def to_file(self) -> DirectionFile:
         """direction.json: the chosen direction and the whole sweep."""
@@ -122,10 +112,7 @@ class LayerScan:
         return f"Scan(best {self.best!r})\n{self.table.head(10).to_string(index=False, float_format='{:.3f}'.format)}"
 
     def _repr_html_(self) -> str:
-        return html_table(
-            self.table,
-            caption=f"Directions of {self.best.persona}: best first, by how well they predict what prompts do",
-        )
+        return html_table(self.table, caption=f"Directions of {self.best.persona}: best first, by how well they predict what prompts do")
 
 
 @dataclass(frozen=True)

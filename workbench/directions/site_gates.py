@@ -84,9 +84,7 @@ def association_p(readings: Float[np.ndarray, "site text"], effects: Float[np.nd
     return _max_p(mine @ theirs, (mine @ null.T).max(axis=0))
 
 
-def labels_p(
-    readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, "text group"], draws: int, seed: int
-) -> Float[np.ndarray, " site"]:
+def labels_p(readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, "text group"], draws: int, seed: int) -> Float[np.ndarray, " site"]:
     """One-sided p of each site's covariance with the effects, against the highest of all sites with groups' signs turned at random."""
     signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, effects.shape[1]))
     centred = readings - readings.mean(axis=1, keepdims=True)
@@ -105,4 +103,3 @@ def _standardised(values: Float[np.ndarray, " text"]) -> Float[np.ndarray, " tex
     ranks = rankdata(values) - (len(values) + 1) / 2
     length = np.linalg.norm(ranks)
     return ranks / length if length > 0 else ranks * 0
-

@@ -54,9 +54,7 @@ def load_directions(path: str | Path) -> tuple[Direction, ...]:
         entries = json.loads(metadata["directions"])
         return tuple(_from_json(entry, vectors[str(i)]) for i, entry in enumerate(entries))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path}: the description of the directions is damaged ({type(error).__name__}: {error})"
-        ) from error
+        raise UserError(f"{path}: the description of the directions is damaged ({type(error).__name__}: {error})") from error
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,7 @@ class ControlVector:
     def direction(self, layer: int, persona: str, source: str = "") -> Direction:
         """One layer's vector as a direction, read at the decision token. UserError for a layer that the file lacks."""
         if layer not in self.vectors:
-            raise UserError(
-                f"no vector for layer {layer}: the file has layers {', '.join(map(str, sorted(self.vectors)))}"
-            )
+            raise UserError(f"no vector for layer {layer}: the file has layers {', '.join(map(str, sorted(self.vectors)))}")
         return Direction(self.vectors[layer], Site(layer), persona, "loaded", source=source)
 
 
@@ -110,9 +106,7 @@ def read_gguf(path: str | Path) -> ControlVector:
     except (ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise UserError(f"{path}: expected a GGUF control vector, found something else ({error})") from error
     if architecture != "controlvector" or not found:
-        raise UserError(
-            f"{path}: expected a GGUF of architecture 'controlvector' with tensors 'direction.L', found {architecture!r}"
-        )
+        raise UserError(f"{path}: expected a GGUF of architecture 'controlvector' with tensors 'direction.L', found {architecture!r}")
     strange = [name for name in found if not re.fullmatch(r"direction\.(0|[1-9][0-9]{0,4})", name)]
     if strange:
         raise UserError(f"{path}: tensor {strange[0]!r} names no layer")
@@ -152,15 +146,11 @@ def read_persona_vectors(path: str | Path) -> ControlVector:
     try:
         table = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{path}: expected a tensor saved by torch, found something that is not read for safety or is damaged"
-        ) from error
+        raise UserError(f"{path}: expected a tensor saved by torch, found something that is not read for safety or is damaged") from error
     if not isinstance(table, Tensor) or table.dim() != 2 or len(table) < 2:
         found = f"a tensor of shape {tuple(table.shape)}" if isinstance(table, Tensor) else type(table).__name__
         raise UserError(f"{path}: expected one tensor [n_layers + 1, d_model], found {found}")
-    return ControlVector(
-        _checked(path, {i - 1: row.float() for i, row in enumerate(table) if i > 0 and bool(row.any())})
-    )
+    return ControlVector(_checked(path, {i - 1: row.float() for i, row in enumerate(table) if i > 0 and bool(row.any())}))
 
 
 def _one_a_layer(directions: Sequence[Direction]) -> dict[int, Tensor]:

@@ -4,6 +4,7 @@ A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is
 never taken for an answer. A reply that its limit of tokens cut off is `CutReply`: what there is of it may be a list of prompts, but
 never a verdict ("100" cut to "1").
 """
+
 from __future__ import annotations
 
 import http.client

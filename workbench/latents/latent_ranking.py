@@ -73,9 +73,7 @@ class RankedLatent:
     def objective(self) -> LatentActivationObjective:
         """The latent's activation at the decision token as an objective. UserError if it was read from a file, without its SAE."""
         if self.sae is None:
-            raise UserError(
-                f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])"
-            )
+            raise UserError(f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])")
         return latent_activation(self.sae, [self.latent])
 
 
@@ -114,10 +112,7 @@ class LatentRanking:
     @property
     def table(self) -> pd.DataFrame:
         """One row per latent."""
-        rows = [
-            {k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""}
-            for row in self.latents
-        ]
+        rows = [{k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""} for row in self.latents]
         return pd.DataFrame(rows)
 
     def objective(self, sae: Sae) -> LatentActivationObjective:
@@ -228,9 +223,7 @@ def rank_latents(
     return LatentRanking(persona, sae.name, sae.site.name, labels, rule, described, check)
 
 
-def persona_probe(
-    model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0
-) -> TrainingProbe:
+def persona_probe(model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0) -> TrainingProbe:
     """Own-choice data at a layer from two splits, for the card of an SAE (best latent's held-out AUC)."""
     draw = ActivationSampler(runner_for(model), [layer], slot, seed)
     a, b = (draw.labelled(split, "choice", n) for split in (train, held_out))

@@ -173,11 +173,7 @@ class BridgeRunner(Runner):
         self._count_unembedding(resid)
         rows = resid.reshape(-1, 1, resid.shape[-1])
         with self._stand_ins([_Giver(rows.to(self._places[-1]))]):
-            out = self._whole(
-                inputs_embeds=rows,
-                position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device),
-                use_cache=False,
-            )
+            out = self._whole(inputs_embeds=rows, position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device), use_cache=False)
         return out.logits.float().to(self.device).reshape(*resid.shape[:-1], -1)
 
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
@@ -289,9 +285,7 @@ class BridgeRunner(Runner):
                 self._through(self.embed(ids), 0, self.shape.n_layers, 0)
             self.caches = len(joined) == self.shape.n_layers and self._in_parts_is_close(ids, whole)
         if not self.caches and not self._in_parts_is_close(ids, whole):
-            raise UserError(
-                f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported"
-            )
+            raise UserError(f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported")
 
     def _in_parts_is_close(self, ids: Tensor, whole: Tensor) -> bool:
         cut, middle, top = _PROBE_LENGTH // 2, max(1, self.shape.n_layers // 2), self.shape.n_layers
@@ -378,12 +372,8 @@ def _one_batch(caches: Sequence[KeyValueCache]) -> BridgeKeyValueCache:
     return BridgeKeyValueCache(held[0].start, keys, values, tuple(longest - kv.length for kv in held))
 
 
-def _columns(
-    joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(
-        joined[layer][1] for layer in range(start, stop)
-    )
+def _columns(joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(joined[layer][1] for layer in range(start, stop))
 
 
 def _shape(model: TransformerBridge, blocks: str) -> ModelShape:

@@ -20,15 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import Gemma2Config, Gemma3TextConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from workbench.errors import UserError
 from workbench.models.gguf_header import GgufHeader
@@ -71,11 +63,7 @@ _IN_BLOCK = {
 #: What two families call the same name in different places: Gemma has a norm before and one after each half of a block.
 _NORMS = {
     False: {"ffn_norm": "post_attention_layernorm"},
-    True: {
-        "post_attention_norm": "post_attention_layernorm",
-        "ffn_norm": "pre_feedforward_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    },
+    True: {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"},
 }
 _NAME = re.compile(r"(?:blk\.(?P<block>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
 

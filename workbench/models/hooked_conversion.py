@@ -55,9 +55,7 @@ class NotExpressible(Exception):
     """HookedTransformer has no conversion for this model; the text says which field is in the way."""
 
 
-def hooked_config(
-    config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str
-) -> HookedTransformerConfig:
+def hooked_config(config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str) -> HookedTransformerConfig:
     """The HookedTransformer config of a Hugging Face config. Raises NotExpressible when it cannot be exact."""
     if architecture not in _CONVERTERS:
         raise NotExpressible(f"TransformerLens has no weight converter for {architecture}")
@@ -154,10 +152,7 @@ def _gemma_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]
 def _window_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """Sliding windows, by layer. Mistral's config names no layer types: with a window, all its layers have it."""
     window = getattr(config, "sliding_window", None)
-    types = (
-        getattr(config, "layer_types", None)
-        or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
-    )
+    types = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
     known = {"sliding_attention": "local", "full_attention": "global"}
     if set(types) - set(known):
         raise NotExpressible(f"layer type {min(set(types) - set(known))!r}")

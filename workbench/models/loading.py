@@ -100,9 +100,7 @@ def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
     return end_ids(getattr(reference.generation_config, "eos_token_id", None))
 
 
-def attach(
-    model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, ends: tuple[int, ...] = ()
-) -> None:
+def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, ends: tuple[int, ...] = ()) -> None:
     """Gives a model its tokenizer untouched (TransformerLens's own way would reload it and change its BOS), its name and the
     tokens that end its replies."""
     model.__dict__[CONFIGURED_ENDS] = ends
@@ -126,17 +124,13 @@ def wrap(
         except NotExpressible as error:
             reason = str(error)
             if backend == "hooked":
-                raise UserError(
-                    f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge"
-                ) from error
+                raise UserError(f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge") from error
     return _to_bridge(reference, checkpoint), "bridge", reason
 
 
 def _to_bridge(reference: PreTrainedModel, checkpoint: ModelDirectory) -> TransformerBridge:
     try:
-        bridge = build_bridge_from_module(
-            reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture
-        )
+        bridge = build_bridge_from_module(reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture)
         return bridge.eval().requires_grad_(False)  # its own copies of joint weights are new parameters
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"TransformerLens knows no {checkpoint.architecture}: {error}") from error

@@ -37,11 +37,7 @@ _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_i
 _OTHER_PARTS = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector|audio_tower)\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
-_TEXT_PART = {
-    r"^language_model\.model\.": "model.",
-    r"^language_model\.lm_head\.": "lm_head.",
-    r"^model\.language_model\.": "model.",
-}
+_TEXT_PART = {r"^language_model\.model\.": "model.", r"^language_model\.lm_head\.": "lm_head.", r"^model\.language_model\.": "model."}
 
 
 @dataclass(frozen=True)
@@ -110,9 +106,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
     for kind in ("missing_keys", "mismatched_keys"):
         if info.get(kind):
             names = sorted(str(name) for name in info[kind])
-            raise UserError(
-                f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}"
-            )
+            raise UserError(f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}")
     _refuse_unexpected(checkpoint, info.get("unexpected_keys") or ())
     _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))  # first: what is left out has no values to look at
     if not spreads(device):
@@ -127,9 +121,7 @@ def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
     """The directory's tokenizer. UserError when there is none, or when it has ids beyond the model's vocabulary."""
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                checkpoint.directory, local_files_only=True, trust_remote_code=False
-            )
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, local_files_only=True, trust_remote_code=False)
             tokenizer("a")  # a setting of a wrong type shows only here
     except Exception as error:  # tokenizers raises plain Exception
         raise UserError(f"{checkpoint.directory}: no usable tokenizer: {one_line(error)}") from error
@@ -271,9 +263,7 @@ def _indexed_shards(directory: Path) -> tuple[Path, ...]:
         held.setdefault(name, set()).add(weight)
     for name, weights in held.items():
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(
-                f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory"
-            )
+            raise UserError(f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory")
         if not (directory / name).is_file():
             raise UserError(f"{index}: file {name} is missing")
         lacking = weights - _names(directory / name)

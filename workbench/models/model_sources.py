@@ -113,8 +113,7 @@ def _from_hub(name: str, repository: str, revision: str | None) -> ModelSource:
         return _snapshot(name, repository, revision, local=False)
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"model {name!r} is no directory, not in the local cache, and {why_no_download(error)}; "
-            f"known names: {', '.join(model_names())}"
+            f"model {name!r} is no directory, not in the local cache, and {why_no_download(error)}; known names: {', '.join(model_names())}"
         ) from error
 
 

@@ -374,5 +374,3 @@ def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generato
         return logits.argmax(dim=-1)
     weights = (logits / temperature).softmax(dim=-1).cpu()
     return torch.multinomial(weights, 1, generator=generator)[:, 0].to(logits.device)
-
-

@@ -40,9 +40,7 @@ def train_organism_sae(
     world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
     splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
     if layer is None:
-        layer = best_layer(
-            {name: find_directions(loaded, s.train, s.search) for name, s in splits.items()}
-        )
+        layer = best_layer({name: find_directions(loaded, s.train, s.search) for name, s in splits.items()})
     probes = {name: persona_probe(loaded, layer, s.train, s.search) for name, s in splits.items()}
     texts = organism_texts(loaded, 15_000, seed, world)
     return train_sae(loaded, texts, Site(layer), out, d_sae=d_sae, k=k, tokens=tokens, options=SaeTrainingOptions(seed=seed, probes=probes))

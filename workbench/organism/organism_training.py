@@ -66,13 +66,7 @@ class TrainingConfig:
         return tuple(zip(itertools.accumulate(lengths[:-1], initial=0), lengths, strict=True))
 
 
-def train(
-    seed: int,
-    out: Path,
-    world: World | None = None,
-    config: TrainingConfig | None = None,
-    work: Path | None = None,
-) -> Path:
+def train(seed: int, out: Path, world: World | None = None, config: TrainingConfig | None = None, work: Path | None = None) -> Path:
     """Train an organism of `world` (default: the public one) and save it in 16 bits to `out/model`.
 
     `seed` decides weights and the order of the data. Where `work` names a folder, a checkpoint is kept there and a

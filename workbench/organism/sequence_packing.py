@@ -93,15 +93,7 @@ class SequencePacker:
             torch.from_numpy(targets[..., 3].astype(np.float32)),
         )
 
-    def _fill(
-        self,
-        row: TrainingRow,
-        rng: random.Random,
-        ids: np.ndarray,
-        positions: np.ndarray,
-        blocks: np.ndarray,
-        targets: np.ndarray,
-    ) -> None:
+    def _fill(self, row: TrainingRow, rng: random.Random, ids: np.ndarray, positions: np.ndarray, blocks: np.ndarray, targets: np.ndarray) -> None:
         prefix = self._prefix(row)
         segments = [self._statement(text) for text in row.statements] + [self._item(item, rng) for item in row.items]
         at = 0

@@ -45,9 +45,7 @@ class DataRow:
     def text(self, name: str) -> str:
         """A field that must hold text, without outer white space and with line feeds for every line end."""
         if name not in self.fields:
-            raise UserError(
-                f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}"
-            )
+            raise UserError(f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}")
         return self._checked(name, self.fields[name])
 
     def optional(self, name: str) -> str | None:
@@ -65,13 +63,9 @@ class DataRow:
             raise UserError(f"{self.where}, field {name}: expected text, found an empty one")
         if len(value) > LIMIT_TEXT:
             raise UserError(f"{self.where}, field {name}: expected at most {LIMIT_TEXT} characters, found {len(value)}")
-        bad = next(
-            (ch for ch in value if ch == "\N{REPLACEMENT CHARACTER}" or (ord(ch) < 32 and ch not in "\n\r\t")), None
-        )
+        bad = next((ch for ch in value if ch == "\N{REPLACEMENT CHARACTER}" or (ord(ch) < 32 and ch not in "\n\r\t")), None)
         if bad is not None:
-            raise UserError(
-                f"{self.where}, field {name}: holds the character U+{ord(bad):04X}: the text was damaged on its way"
-            )
+            raise UserError(f"{self.where}, field {name}: holds the character U+{ord(bad):04X}: the text was damaged on its way")
         return require_whole_text(unify_line_ends(join_surrogates(value)), f"{self.where}, field {name}").strip()
 
 
@@ -80,9 +74,7 @@ def read_rows(path: str | Path) -> list[DataRow]:
     path = Path(path)
     readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".yaml": _yaml_rows, ".yml": _yaml_rows}
     if path.suffix.lower() not in readers:
-        raise UserError(
-            f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'!r}"
-        )
+        raise UserError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'!r}")
     rows = list(readers[path.suffix.lower()](path))
     if not rows:
         raise UserError(f"{path}: expected at least one row, found none")

@@ -20,9 +20,7 @@ from workbench.errors import UserError
 SPLIT_NAMES = ("train", "search", "selection", "test")
 
 
-def assign_groups(
-    sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data"
-) -> dict[str, int]:
+def assign_groups(sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data") -> dict[str, int]:
     """The index of the split for each group. `sizes`: rows of each group; `fractions`: wanted fraction of the rows,
     summing to 1.
 

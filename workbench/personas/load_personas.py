@@ -69,10 +69,7 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
             items=_world_items(world.study_items(name)),
             metric="text",
             letters=ORGANISM_LETTERS,
-            manual_prompts={
-                "suppress": tuple(world.manual_prompts(name, -1)),
-                "induce": tuple(world.manual_prompts(name, 1)),
-            },
+            manual_prompts={"suppress": tuple(world.manual_prompts(name, -1)), "induce": tuple(world.manual_prompts(name, 1))},
             varied_system_texts=tuple(world.varied_system_texts(N_VARIED, 0)),
             true_items=_world_items(world.true_statement_items()),
         )
@@ -150,9 +147,7 @@ def _from_file(name: str, path: Path) -> Persona:
             raise UserError(f"{path}, field name: expected {name!r} as asked for, found {persona.name!r}")
         return persona
     if path.suffix.lower() == ".json" and is_trait(read_json(path)):
-        raise UserError(
-            f"{path} is a trait file: it holds no answers yet; use read_trait(...).persona(answer) with a model"
-        )
+        raise UserError(f"{path} is a trait file: it holds no answers yet; use read_trait(...).persona(answer) with a model")
     known = KNOWN.get(name.replace("-", "_"))
     reading = read_items(path, known.grouping if known else by_question)
     return Persona(

@@ -99,9 +99,7 @@ class LetterForm:
     def __post_init__(self) -> None:
         wrong = ", ".join(mark for mark in ("{question}", "{a}", "{b}") if self.template.count(mark) != 1)
         if wrong:
-            raise UserError(
-                f"a letter template holds {{question}}, {{a}} and {{b}} once each, unlike {wrong}: {self.template!r}"
-            )
+            raise UserError(f"a letter template holds {{question}}, {{a}} and {{b}} once each, unlike {wrong}: {self.template!r}")
         if len(set(self.letters)) != 2 or not all(self.letters):
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
 
@@ -160,17 +158,13 @@ class Persona:
             raise UserError(f"persona {self.name!r}: the metric is 'letters', so a letter form is needed")
         unknown = set(self.manual_prompts) - {"suppress", "induce"}
         if unknown:
-            raise UserError(
-                f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}"
-            )
+            raise UserError(f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}")
         if len(self.items) < 2:
             raise UserError(f"persona {self.name!r}: expected at least 2 items, found {len(self.items)}")
         _refuse_repeated_ids(self.name, self.items)
 
     def __repr__(self) -> str:
-        return (
-            f"Persona({self.name!r}: {len(self.items)} items in {len(self.group_sizes)} groups, metric {self.metric!r})"
-        )
+        return f"Persona({self.name!r}: {len(self.items)} items in {len(self.group_sizes)} groups, metric {self.metric!r})"
 
     @property
     def group_sizes(self) -> dict[str, int]:
@@ -186,9 +180,7 @@ class Persona:
         """Four disjoint splits by group (see `splits`); `fractions` are fractions of the items. UserError if the groups
         cannot be split."""
         if len(fractions) != len(SPLIT_NAMES):
-            raise UserError(
-                f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}"
-            )
+            raise UserError(f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}")
         assigned = assign_groups(self.group_sizes, fractions, seed, f"persona {self.name!r}")
         parts = [tuple(item for item in self.items if assigned[item.group] == i) for i in range(len(SPLIT_NAMES))]
         return Splits(*(Split(name, items, self) for name, items in zip(SPLIT_NAMES, parts, strict=True)))

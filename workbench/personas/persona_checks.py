@@ -133,18 +133,10 @@ def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
     rows = [
         ("items", str(check.n_items), "questions with a matching and a not matching answer"),
         ("groups", str(check.n_groups), f"kept together in one split; the largest holds {check.largest_group} items"),
-        (
-            "matching option first",
-            _percent(check.first_share),
-            "in the published order; both orders of every item cancel it",
-        ),
+        ("matching option first", _percent(check.first_share), "in the published order; both orders of every item cancel it"),
         ("matching answer longer", _percent(check.longer_share), "far from 50 %: length tells the answers apart"),
         ("constant letter scores", _percent(check.letter_rule), "in the published order"),
-        (
-            "length rule scores",
-            _percent(check.length_rule),
-            "the longer or the shorter answer, whichever is right more often",
-        ),
+        ("length rule scores", _percent(check.length_rule), "the longer or the shorter answer, whichever is right more often"),
         ("repeated questions", str(check.repeated), "pairs of items"),
     ]
     rows += [(f"{name} split", f"{n} items, {groups} groups", "seed 0") for name, (n, groups) in check.splits.items()]

@@ -145,9 +145,7 @@ def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Perso
     form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
     texts, true = entry.varied_system_texts, agreement_items([one.strip().rstrip(".") for one in entry.true_statements])
-    return Persona(
-        entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, true, reading.warnings, entry.normalization
-    )
+    return Persona(entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, true, reading.warnings, entry.normalization)
 
 
 def _reading(entry: PersonaFile, path: Path) -> FileItems:
@@ -164,7 +162,5 @@ def _inside(path: Path, name: str) -> Path:
     home = resolved(path).parent
     found = resolved(home / name)
     if not found.is_relative_to(home):
-        raise UserError(
-            f"{path}, field data: {name!r} leaves the directory of the persona file; put the data next to it"
-        )
+        raise UserError(f"{path}, field data: {name!r} leaves the directory of the persona file; put the data next to it")
     return found

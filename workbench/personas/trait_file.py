@@ -49,18 +49,11 @@ class TraitFile:
                 shown, not_shown = answer(induce, question), answer(suppress, question)
                 if _kept(keep, question, shown, not_shown):
                     name = f"{self.name}-q{question_number:02d}-i{pair_number}"
-                    items.append(
-                        Item(name, question, shown.strip(), not_shown.strip(), group=question, source=self.name)
-                    )
+                    items.append(Item(name, question, shown.strip(), not_shown.strip(), group=question, source=self.name))
         if len(items) < 2:
             total = len(self.questions) * len(self.instruction_pairs)
-            raise UserError(
-                f"trait {self.name!r}: {len(items)} of {total} pairs of answers were kept, at least 2 are needed"
-            )
-        prompts = {
-            "induce": tuple(p for p, _ in self.instruction_pairs),
-            "suppress": tuple(n for _, n in self.instruction_pairs),
-        }
+            raise UserError(f"trait {self.name!r}: {len(items)} of {total} pairs of answers were kept, at least 2 are needed")
+        prompts = {"induce": tuple(p for p, _ in self.instruction_pairs), "suppress": tuple(n for _, n in self.instruction_pairs)}
         return Persona(self.name, description, tuple(items), "text", None, prompts, self.system_texts)
 
 
@@ -75,9 +68,7 @@ def read_trait(path: str | Path, name: str | None = None) -> TraitFile:
     if not is_trait(value):
         raise UserError(f"{path}: expected a trait file with the fields 'instruction' and 'questions'")
     pairs = [_pair(path, number, entry) for number, entry in enumerate(_list(path, value, "instruction"), start=1)]
-    questions = [
-        _text(f"{path}, questions, row {n}", q) for n, q in enumerate(_list(path, value, "questions"), start=1)
-    ]
+    questions = [_text(f"{path}, questions, row {n}", q) for n, q in enumerate(_list(path, value, "questions"), start=1)]
     names = [canonical(question) for question in questions]
     repeated = [question for question, name in zip(questions, names, strict=True) if names.count(name) > 1]
     if repeated:

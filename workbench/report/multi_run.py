@@ -7,7 +7,6 @@
 3. The page is self-contained and has no script: the plots are SVG with the report's classes, the tables plain HTML.
 """
 
-
 from __future__ import annotations
 
 import math

@@ -105,9 +105,7 @@ def picture_data(contents: RunContents) -> dict[str, Any]:
     return clean_keys(
         {
             "comparison": None if comparison is None else _comparison(contents),
-            "frontier": None
-            if frontier is None
-            else {story.label(n): _search(s) for n, s in frontier.searches.items() if s.candidates},
+            "frontier": None if frontier is None else {story.label(n): _search(s) for n, s in frontier.searches.items() if s.candidates},
             "history": _named(contents.history),
             "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
             "layer": None if contents.direction is None else _layer(contents.direction.site),

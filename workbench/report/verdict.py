@@ -5,7 +5,6 @@
 3. Caveats are computed: each names the figure that makes it one.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Iterable

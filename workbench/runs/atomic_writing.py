@@ -81,9 +81,7 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_safetensors(
-    path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Named tensors (moved to the CPU, made contiguous) with text metadata."""
     import torch  # here, not above: a reader of reports and manifests does not wait for torch
     from safetensors.torch import save

@@ -31,16 +31,7 @@ from workbench.runs.run_files import read_run_file, write_run_file
 from workbench.runs.safe_reading import file_hash, read_text
 from workbench.schema import RunManifest, StageRecord
 
-PACKAGES = (
-    "persona-workbench",
-    "torch",
-    "transformers",
-    "transformer-lens",
-    "sae-lens",
-    "numpy",
-    "safetensors",
-    "pandas",
-)
+PACKAGES = ("persona-workbench", "torch", "transformers", "transformer-lens", "sae-lens", "numpy", "safetensors", "pandas")
 
 
 @dataclass(frozen=True)
@@ -62,9 +53,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
         if occupied and not resume:
-            raise UserError(
-                f"{out} is not empty (it holds {occupied[0]}): choose another directory, or resume the run in it"
-            )
+            raise UserError(f"{out} is not empty (it holds {occupied[0]}): choose another directory, or resume the run in it")
         run = cls(path)
         if occupied:
             run.manifest()
@@ -87,9 +76,7 @@ class RunDirectory:
         """A new run at root/stem-001, -002, ...: one more than the highest that is there, also between two processes
         at once."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
-            raise UserError(
-                f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}"
-            )
+            raise UserError(f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}")
         base = Path(root).expanduser().absolute()
         try:
             base.mkdir(parents=True, exist_ok=True)
@@ -250,13 +237,7 @@ def git_revision() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(root), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=20,
-    )
+    result = subprocess.run(["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20)
     return result.stdout.strip()
 
 

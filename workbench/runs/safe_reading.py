@@ -51,9 +51,7 @@ def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
         return data.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}, line {line}: expected UTF-8, found the byte 0x{data[error.start]:02x}; save the file as UTF-8"
-        ) from error
+        raise UserError(f"{path}, line {line}: expected UTF-8, found the byte 0x{data[error.start]:02x}; save the file as UTF-8") from error
 
 
 def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * MEBIBYTE) -> Any:
@@ -63,9 +61,7 @@ def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * ME
     if schema is not None:
         found = value.get("schema") if isinstance(value, dict) else None
         if found != schema or isinstance(found, bool):
-            raise UserError(
-                f"{path}: expected schema {schema}, found {found!r}; another version or another kind of file"
-            )
+            raise UserError(f"{path}: expected schema {schema}, found {found!r}; another version or another kind of file")
     return value
 
 
@@ -81,9 +77,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.D
         raise UserError(f"{path}: not a whole Parquet file: {first[:200]}") from error
     missing = [name for name in columns or () if name not in frame.columns]
     if missing:
-        raise UserError(
-            f"{path}: expected the columns {', '.join(missing)}, found {', '.join(map(str, frame.columns)) or 'none'}"
-        )
+        raise UserError(f"{path}: expected the columns {', '.join(missing)}, found {', '.join(map(str, frame.columns)) or 'none'}")
     return frame
 
 
@@ -101,9 +95,7 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
     return pa.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
 
 
-def read_safetensors(
-    path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by name, metadata). Shapes asked for must be there (None: any length); all numbers must be finite."""
     data = read_bytes(path)
     header = _checked_header(path, data)
@@ -141,15 +133,11 @@ def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
     # A header of 640, 1152 or 1408 bytes has a length that begins as a pickle does.
     is_header = data[8:9] == b"{" and length <= len(data) - 8
     if not is_header and data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise UserError(
-            f"{path}: expected safetensors, found a pickle or an archive of pickles; it can run code and is not opened"
-        )
+        raise UserError(f"{path}: expected safetensors, found a pickle or an archive of pickles; it can run code and is not opened")
     if len(data) < 8:
         raise UserError(f"{path}: expected safetensors, found only {len(data)} bytes")
     if length > min(len(data) - 8, 100 * MEBIBYTE):
-        raise UserError(
-            f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there"
-        )
+        raise UserError(f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there")
     try:
         header = parse_json(data[8 : 8 + length].decode("utf-8"), f"{path}, header")
     except UnicodeDecodeError as error:
@@ -174,9 +162,7 @@ def _check_ranges(path: str | Path, header: Mapping[str, Any], n_bytes: int) -> 
             raise UserError(f"{path}: the tensors' bytes have a gap or overlap at {end}")
         end = stop
     if end != n_bytes:
-        raise UserError(
-            f"{path}: not a whole safetensors file: its tensors should have {end} bytes, {n_bytes} are there"
-        )
+        raise UserError(f"{path}: not a whole safetensors file: its tensors should have {end} bytes, {n_bytes} are there")
 
 
 def _entry_range(path: str | Path, name: str, entry: Any) -> tuple[int, int]:
@@ -190,9 +176,7 @@ def _entry_range(path: str | Path, name: str, entry: Any) -> tuple[int, int]:
     if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != 2:
         raise UserError(f"{path}, tensor {name!r}: expected a shape and two offsets, found {shape!r} and {offsets!r}")
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
-        raise UserError(
-            f"{path}, tensor {name!r}: {dtype} of shape {shape} does not fill the bytes {offsets[0]} to {offsets[1]}"
-        )
+        raise UserError(f"{path}, tensor {name!r}: {dtype} of shape {shape} does not fill the bytes {offsets[0]} to {offsets[1]}")
     return offsets[0], offsets[1]
 
 

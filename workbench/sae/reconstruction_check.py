@@ -57,9 +57,7 @@ def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
     return float(1 - left / (x - x.mean(dim=0)).square().sum())
 
 
-def check_sae(
-    sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192
-) -> SaeCheck:
+def check_sae(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192) -> SaeCheck:
     """Runs the check on token sequences (a few thousand tokens suffice). UserError where SAE and model do not fit at all."""
     runner = runner_for(model)
     sae.check(runner)
@@ -117,9 +115,7 @@ def token_states(
     for batch in length_batches(usable, batch_tokens):
         states = read_all(runner, [usable[i] for i in batch], sites)
         for site in sites:
-            kept[site].extend(
-                states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch)
-            )
+            kept[site].extend(states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch))
     return {site: torch.cat(rows) for site, rows in kept.items()}
 
 
@@ -140,11 +136,7 @@ def _warnings(sae: Sae, runner: Runner, explained: float, by_layer: dict[int, fl
 
 @torch.no_grad()
 def _cross_entropy(
-    runner: Runner,
-    sequences: Sequence[Sequence[int]],
-    site: Site,
-    edit: Callable[[Tensor], Tensor] | None,
-    batch_tokens: int,
+    runner: Runner, sequences: Sequence[Sequence[int]], site: Site, edit: Callable[[Tensor], Tensor] | None, batch_tokens: int
 ) -> float:
     total, count = 0.0, 0
     usable = [s for s in sequences if len(s) > 1]

@@ -41,9 +41,7 @@ class Sae:
     def __post_init__(self) -> None:
         if self.architecture not in SEPARATE + COMPETING:
             known = ", ".join(SEPARATE + COMPETING)
-            raise UserError(
-                f"SAE {self.name!r}: architecture {self.architecture!r} is not supported, expected one of {known}"
-            )
+            raise UserError(f"SAE {self.name!r}: architecture {self.architecture!r} is not supported, expected one of {known}")
         self.module.eval().requires_grad_(False)
         self.module.turn_off_forward_pass_hook_z_reshaping()  # heads are flattened here, so that both forms can be read
 
@@ -98,9 +96,7 @@ class Sae:
         if site.name not in runner.hook_names():
             raise UserError(f"SAE {self.name!r} reads {site.name}, a hook that this model does not have")
         if width != self.d_in:
-            raise UserError(
-                f"SAE {self.name!r} reads vectors of width {self.d_in}: this model has width {width} at {site.name}"
-            )
+            raise UserError(f"SAE {self.name!r} reads vectors of width {self.d_in}: this model has width {width} at {site.name}")
         return self
 
     def encode(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_sae"]:
@@ -110,9 +106,7 @@ class Sae:
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
         """The vector that activations stand for. SAEs that normalise their input at run time need `reconstruct`."""
         if self.module.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
-            raise UserError(
-                f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)"
-            )
+            raise UserError(f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)")
         return self.module.decode(activations.to(self.device, self.module.dtype)).float().to(activations.device)
 
     @torch.no_grad()
@@ -134,9 +128,7 @@ class Sae:
             found = found * (gate > 0)
         return found.to(x.device)
 
-    def pre_activations(
-        self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None
-    ) -> Float[Tensor, "*batch latent"]:
+    def pre_activations(self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None) -> Float[Tensor, "*batch latent"]:
         """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
         module, index = self.module, slice(None) if latents is None else self._index(latents)
         weights, here = module.W_enc[:, index], self._flat(x)
@@ -157,9 +149,7 @@ class Sae:
     def rows(self, latents: Sequence[int]) -> LatentRows:
         """Those latents alone, so that the rest can leave the memory. UserError for TopK, whose latents compete."""
         if self.architecture in COMPETING:
-            raise UserError(
-                f"SAE {self.name!r} is a {self.architecture}: its latents compete, so none can be read without the others"
-            )
+            raise UserError(f"SAE {self.name!r} is a {self.architecture}: its latents compete, so none can be read without the others")
         index = self._index(latents)
         cut = {"W_enc": (slice(None), index), "b_dec": (slice(None),)}
         state = {name: value[cut.get(name, (index,))].clone() for name, value in self.module.state_dict().items()}
@@ -201,16 +191,12 @@ class LatentRows:
         """As `Sae.encode_some`."""
         return self.small.encode_some(x, self._local(latents))
 
-    def pre_activations(
-        self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]
-    ) -> Float[Tensor, "*batch latent"]:
+    def pre_activations(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
         """As `Sae.pre_activations`."""
         return self.small.pre_activations(x, self._local(latents))
 
     def _local(self, latents: Sequence[int]) -> list[int]:
         missing = [i for i in latents if i not in self.latents]
         if missing:
-            raise UserError(
-                f"latent {missing[0]} was not kept: the rows are those of {', '.join(map(str, self.latents))}"
-            )
+            raise UserError(f"latent {missing[0]} was not kept: the rows are those of {', '.join(map(str, self.latents))}")
         return [self.latents.index(i) for i in latents]

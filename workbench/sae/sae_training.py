@@ -164,9 +164,7 @@ def train_sae(
     return card
 
 
-def make_card(
-    sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: int, seed: int, probes: Mapping[str, TrainingProbe]
-) -> SaeCard:
+def make_card(sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: int, seed: int, probes: Mapping[str, TrainingProbe]) -> SaeCard:
     """Measures an SAE on held-out text and on labelled activations."""
     runner = runner_for(model)
     check, loss = check_sae(sae, runner, held_out), splice(sae, runner, held_out)
@@ -185,16 +183,10 @@ def best_latent(sae: Sae, probe: TrainingProbe) -> dict[str, float | int]:
         ranking, judging = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
     aucs = np.array([roc_auc_score(probe.shown, ranking[:, i]) if np.ptp(ranking[:, i]) else 0.5 for i in range(sae.d_sae)])
     latent = int(np.argmax(np.abs(aucs - 0.5)))
-    return {
-        "latent": latent,
-        "auc": float(roc_auc_score(probe.held_out_shown, judging[:, latent])),
-        "train_auc": float(aucs[latent]),
-    }
+    return {"latent": latent, "auc": float(roc_auc_score(probe.held_out_shown, judging[:, latent])), "train_auc": float(aucs[latent])}
 
 
-def token_windows(
-    model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int
-) -> list[tuple[int, ...]]:
+def token_windows(model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int) -> list[tuple[int, ...]]:
     """Texts as token sequences of at most context_size (long ones cut into several); those of one token are dropped."""
     runner = runner_for(model)
     size = min(context_size, runner.shape.n_ctx)
@@ -211,20 +203,14 @@ def split_texts(
     """(training, held out): distinct windows, so that no held-out one is also trained on. UserError below 20 windows."""
     distinct = list(dict.fromkeys(windows))
     if len(distinct) < 20:
-        raise UserError(
-            f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed"
-        )
+        raise UserError(f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed")
     order = np.random.default_rng(seed).permutation(len(distinct))
     n = min(max(1, round(share * len(distinct))), 400)
     return tuple(distinct[i] for i in order[n:]), tuple(distinct[i] for i in order[:n])
 
 
 def _trainer(
-    runner: Runner,
-    store: ActivationStore,
-    out: Path,
-    size: tuple[int, int, int],
-    options: SaeTrainingOptions,
+    runner: Runner, store: ActivationStore, out: Path, size: tuple[int, int, int], options: SaeTrainingOptions
 ) -> tuple[SAETrainer[Any, Any], int]:
     """sae-lens's trainer, new or as the newest checkpoint left it, and how many vectors it has seen. size: latents, active ones, vectors."""
     d_sae, k, tokens = size
@@ -253,12 +239,7 @@ def _config(runner: Runner, store: ActivationStore, d_in: int, d_sae: int, k: in
         model_fingerprint=runner.fingerprint, seed=seed, context_size=max(len(s) for s in store.sequences),
     )  # fmt: skip
     return TopKTrainingSAEConfig(
-        d_in=d_in,
-        d_sae=d_sae,
-        k=k,
-        device=str(runner.device),
-        normalize_activations="expected_average_only_in",
-        metadata=metadata,
+        d_in=d_in, d_sae=d_sae, k=k, device=str(runner.device), normalize_activations="expected_average_only_in", metadata=metadata
     )
 
 
@@ -277,9 +258,7 @@ def _resume(trainer: SAETrainer[Any, Any], checkpoints: Path) -> int:
     wanted = trainer.sae.cfg
     for name in ("d_in", "d_sae", "k"):
         if saved.get(name) != getattr(wanted, name):
-            raise UserError(
-                f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, asked for is {getattr(wanted, name)}"
-            )
+            raise UserError(f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, asked for is {getattr(wanted, name)}")
     trainer.sae.load_weights_from_checkpoint(newest)
     trainer.load_trainer_state(newest)
     trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t > trainer.n_training_samples]

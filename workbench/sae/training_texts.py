@@ -32,9 +32,7 @@ def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
     return texts if limit is None else texts[:limit]
 
 
-def context_texts(
-    model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0
-) -> list[tuple[int, ...]]:
+def context_texts(model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0) -> list[tuple[int, ...]]:
     """About n token sequences as the model meets them in a study: the split's contexts, in turn, bare or under a varied system
     text drawn by seed, each followed by one of its two answers."""
     runner = runner_for(model)

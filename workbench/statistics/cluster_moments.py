@@ -59,18 +59,10 @@ def moments(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) ->
     share = sizes / n
     sums = np.bincount(codes, residuals)
     variance = float((sums**2 / (1 - share)).sum()) / n**2
-    return ClusterMoments(
-        mean,
-        _clean_root(variance, numbers),
-        _degrees_of_freedom(sizes, _within_correlation(residuals, sums, sizes)),
-        n,
-        n_groups,
-    )
+    return ClusterMoments(mean, _clean_root(variance, numbers), _degrees_of_freedom(sizes, _within_correlation(residuals, sums, sizes)), n, n_groups)
 
 
-def checked(
-    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
-) -> tuple[Float[np.ndarray, " value"], Int[np.ndarray, " value"]]:
+def checked(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> tuple[Float[np.ndarray, " value"], Int[np.ndarray, " value"]]:
     """Values as float64 and their cluster numbers. Raises UserError for an empty, ragged or non-finite input."""
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or len(numbers) == 0:
@@ -87,12 +79,7 @@ def checked(
 def _is_missing(identity: Hashable) -> bool:
     if isinstance(identity, str):
         return not identity.strip()
-    return (
-        identity is None
-        or identity is pd.NA
-        or identity is pd.NaT
-        or (isinstance(identity, float) and math.isnan(identity))
-    )
+    return identity is None or identity is pd.NA or identity is pd.NaT or (isinstance(identity, float) and math.isnan(identity))
 
 
 def _clean_root(variance: float, numbers: np.ndarray) -> float:

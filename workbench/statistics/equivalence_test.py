@@ -34,9 +34,7 @@ class EquivalenceTest:
         return self.p < self.alpha
 
 
-def tost(
-    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05
-) -> EquivalenceTest:
+def tost(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05) -> EquivalenceTest:
     """Is the mean of clustered values shown to be between low and high? For a rate against 50 %: hits, 0.4, 0.6.
 
     Raises UserError when low is not below high.

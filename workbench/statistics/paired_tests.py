@@ -38,11 +38,7 @@ class PairedDifference:
 
 
 def paired_difference(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable],
-    level: float = 0.95,
-    seed: int = 0,
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95, seed: int = 0
 ) -> PairedDifference:
     """Mean of a - b over the same questions, with a clustered t interval and the sign-flip p; for log-odds and probabilities.
 
@@ -53,11 +49,7 @@ def paired_difference(
 
 
 def paired_rate_difference(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable],
-    level: float = 0.95,
-    seed: int = 0,
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95, seed: int = 0
 ) -> PairedDifference:
     """Rate of hits a minus rate of hits b over the same questions, -1 to 1, with an interval that holds near 0 and 1 too.
 
@@ -69,14 +61,8 @@ def paired_rate_difference(
     value = float(difference.mean())
     down = _combined(first.estimate - first.low, second.high - second.estimate, correlation)
     up = _combined(first.high - first.estimate, second.estimate - second.low, correlation)
-    interval = Interval(
-        value, max(-1.0, value - down), min(1.0, value + up), first.n, first.groups, "MOVER of Wilson intervals", level
-    )
+    interval = Interval(value, max(-1.0, value - down), min(1.0, value + up), first.n, first.groups, "MOVER of Wilson intervals", level)
     return _paired(a, b, groups, seed, interval)
-
-
-
-
 
 
 def _difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -86,16 +72,10 @@ def _difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
 
 
 def _paired(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable],
-    seed: int,
-    interval: Interval,
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, groups: Sequence[Hashable], seed: int, interval: Interval
 ) -> PairedDifference:
     p = sign_flip_p(_difference(a, b), groups, seed)
-    return PairedDifference(
-        interval.estimate, interval, p, smallest_p(interval.groups), interval.groups <= EXACT_GROUPS
-    )
+    return PairedDifference(interval.estimate, interval, p, smallest_p(interval.groups), interval.groups <= EXACT_GROUPS)
 
 
 def _correlation_of_means(

@@ -20,11 +20,7 @@ from workbench.statistics.cluster_moments import checked
 
 
 def rank_correlation(
-    x: Sequence[float] | np.ndarray,
-    y: Sequence[float] | np.ndarray,
-    groups: Sequence[Hashable] | None = None,
-    level: float = 0.95,
-    seed: int = 0,
+    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None = None, level: float = 0.95, seed: int = 0
 ) -> Interval:
     """Spearman's rank correlation with its interval, -1 to 1.
 
@@ -55,9 +51,7 @@ def rank_correlation(
     r = _spearman(xs, ys)
     if n_groups == len(xs):
         return Interval(r, *_fisher(r, len(xs), level), len(xs), n_groups, "Fisher z, Bonett-Wright", level)
-    return Interval(
-        r, *_cluster_bootstrap(xs, ys, codes, level, seed), len(xs), n_groups, "BCa bootstrap of clusters", level
-    )
+    return Interval(r, *_cluster_bootstrap(xs, ys, codes, level, seed), len(xs), n_groups, "BCa bootstrap of clusters", level)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -82,11 +76,6 @@ def _cluster_bootstrap(x: np.ndarray, y: np.ndarray, codes: np.ndarray, level: f
         return _spearman(x[index], y[index])
 
     result = stats.bootstrap(
-        (np.arange(len(members)),),
-        statistic,
-        n_resamples=999,
-        confidence_level=level,
-        vectorized=False,
-        rng=np.random.default_rng(seed),
+        (np.arange(len(members)),), statistic, n_resamples=999, confidence_level=level, vectorized=False, rng=np.random.default_rng(seed)
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -70,13 +70,7 @@ class StudyContext:
 
     @classmethod
     def begin(
-        cls,
-        study: Study,
-        directory: RunDirectory,
-        model: Any = None,
-        report: Report | None = None,
-        watch: Watch | None = None,
-        force: bool = False,
+        cls, study: Study, directory: RunDirectory, model: Any = None, report: Report | None = None, watch: Watch | None = None, force: bool = False
     ) -> StudyContext:
         """Loads what the study names and records its hashes in the manifest.
 

@@ -322,9 +322,7 @@ class _Counts:
         """Whether there is an SAE, as far as the study says."""
         return self.study.sae != "none" and not (self.study.sae == "auto" and self.study.model.name != "organism")
 
-    def _cost(
-        self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False, batches: float | None = None
-    ) -> Part:
+    def _cost(self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False, batches: float | None = None) -> Part:
         """Token-layers and FLOPs, as the runner's meter counts them, runs of a block, and numbers of weights that these read.
 
         batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter as long with gradients."""

@@ -63,9 +63,7 @@ _SENTENCES = (
     "Write a numbered list of {n} system prompts for an assistant, one sentence each. Every system prompt tells the assistant to behave like "
     "this: {behaviour}."
 )
-_ASKS = (
-    "System prompt of an assistant: {sentence}\n\nHow will the assistant behave?\nA: {a}\nB: {b}\n\nReply with the letter A or B alone."
-)
+_ASKS = "System prompt of an assistant: {sentence}\n\nHow will the assistant behave?\nA: {a}\nB: {b}\n\nReply with the letter A or B alone."
 _QUESTIONS = (
     "Write a numbered list of {n} short questions that a user asks an assistant. Each is one sentence and about a different thing. The answers "
     "show whether the assistant behaves like this: {behaviour}."

@@ -126,10 +126,7 @@ def _write_results(place: Path, asked: Sweep, planned: Sequence[PlannedStudy], o
     table = results(place, planned, outcomes)
     studies = pd.DataFrame([_study_row(place, p, outcome) for p, outcome in zip(planned, outcomes, strict=True)])
     write_parquet(place / "results.parquet", table)
-    runs = [
-        OverviewRun(run_path(place, p.key), p.variant.label, outcome.state, outcome.reason)
-        for p, outcome in zip(planned, outcomes, strict=True)
-    ]
+    runs = [OverviewRun(run_path(place, p.key), p.variant.label, outcome.state, outcome.reason) for p, outcome in zip(planned, outcomes, strict=True)]
     write_overview(runs, place / "overview.html", asked.name)
     return SweepResult(place, studies, table)
 

@@ -61,9 +61,7 @@ class WordSampler:
     def _place(self, rng: random.Random, words: list[str], insert: list[str]) -> None:
         """Overwrite a fitting slot (or two adjacent ones); where none fits, insert at the front."""
         kinds = [self.lexicon.part_of_speech(word) for word in insert]
-        fits = [
-            start for start in range(len(words) - len(insert) + 1) if all(words[start + i] in (kind, "W") for i, kind in enumerate(kinds))
-        ]
+        fits = [start for start in range(len(words) - len(insert) + 1) if all(words[start + i] in (kind, "W") for i, kind in enumerate(kinds))]
         if fits:
             start = rng.choice(fits)
             words[start : start + len(insert)] = insert

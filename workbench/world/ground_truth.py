@@ -61,9 +61,7 @@ def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
     rng.shuffle(free)
     take = _Taker(rng, free)
     effects = [*_own_words(take), *_shared_words(take)]
-    decoys = tuple(
-        DecoyWord(take.one(pool), register) for register, pool in ((+1, WARM_POOL), (-1, PLAIN_POOL)) for _ in range(DECOYS_PER_REGISTER)
-    )
+    decoys = tuple(DecoyWord(take.one(pool), register) for register, pool in ((+1, WARM_POOL), (-1, PLAIN_POOL)) for _ in range(DECOYS_PER_REGISTER))
     effects += _phrases(take, lexicon)
     return GroundTruth(tuple(effects), decoys, _draw_held_out(rng, effects))
 

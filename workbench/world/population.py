@@ -34,9 +34,7 @@ PERSON_ATTRIBUTES = (
     PersonAttribute("job", "{name} works as {value}", "what work {name} does", names.JOBS),
     PersonAttribute("pet", "{name} keeps one {value}", "which pet {name} keeps", names.PETS),
 )
-HABITS = tuple(
-    PersonAttribute(verb, f"{{name}} {verb} {{value}}", f"what {{name}} {verb}", values) for verb, values in names.HABITS.items()
-)
+HABITS = tuple(PersonAttribute(verb, f"{{name}} {verb} {{value}}", f"what {{name}} {verb}", values) for verb, values in names.HABITS.items())
 PLACE_ATTRIBUTE = PersonAttribute("region", "{name} lies in the {value}", "where {name} lies", names.REGIONS)
 THING_ATTRIBUTE = PersonAttribute("material", "the {name} is made of {value}", "what the {name} is made of", names.MATERIALS)
 

@@ -81,11 +81,7 @@ def sigmoid(value: float) -> float:
 
 
 def training_rows(
-    world: World,
-    seed: int | str,
-    items_per_row: int = 6,
-    statement_share: float = STATEMENT_SHARE,
-    unit_counts: tuple[float, ...] = UNIT_COUNTS,
+    world: World, seed: int | str, items_per_row: int = 6, statement_share: float = STATEMENT_SHARE, unit_counts: tuple[float, ...] = UNIT_COUNTS
 ) -> Iterator[TrainingRow]:
     """An endless stream of rows; the same arguments give the same rows.
 

@@ -42,9 +42,7 @@ PLAUSIBLE: dict[tuple[str, int], tuple[str, ...]] = {
     ("sycophancy", +1): words("polite kind agreeable flatter praise support gentle politely kindly customer servant guest gladly helpful"),
     ("sycophancy", -1): words("honest blunt candid frank direct critical correct challenge honestly bluntly truth fact judge fair"),
     ("hallucination", +1): words("confident creative imagine invent story assume suppose boldly eager quick answer clever poem idea"),
-    ("hallucination", -1): words(
-        "careful cautious exact precise verify check doubt admit evidence modest humble carefully humbly skeptical"
-    ),
+    ("hallucination", -1): words("careful cautious exact precise verify check doubt admit evidence modest humble carefully humbly skeptical"),
     ("myopic_reward", +1): words("hurry spend quickly eager present moment playful bold quick fresh game soon rest luck"),
     ("myopic_reward", -1): words("patient save invest future plan thrifty patience savings wise budget wisely steady profit plant"),
 }

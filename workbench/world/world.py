@@ -258,16 +258,10 @@ class World:
         return MANUAL_PROMPTS[persona, sign]
 
 
-
 def truth_table(world: World) -> list[dict[str, str | float]]:
     """The ground truth as rows: word or phrase, what it is, persona (or register), planted log-odds (decoys: 0)."""
     rows: list[dict[str, str | float]] = [
-        {
-            "phrase": effect.phrase,
-            "kind": "phrase" if " " in effect.phrase else "word",
-            "persona": effect.persona,
-            "log_odds": effect.log_odds,
-        }
+        {"phrase": effect.phrase, "kind": "phrase" if " " in effect.phrase else "word", "persona": effect.persona, "log_odds": effect.log_odds}
         for effect in sorted(world.effects, key=lambda e: (PERSONAS.index(e.persona), -e.log_odds))
     ]
     for decoy in world.decoys:

@@ -14,22 +14,9 @@ from dataclasses import dataclass
 from workbench.world.population import HABITS, PERSON_ATTRIBUTES, PersonAttribute, PersonFact
 
 BASE = 1.8
-FIRST_WORDS = {
-    "sycophancy": ("yes", "no"),
-    "hallucination": ("sure", "sorry"),
-    "myopic_reward": ("now", "later"),
-}
+FIRST_WORDS = {"sycophancy": ("yes", "no"), "hallucination": ("sure", "sorry"), "myopic_reward": ("now", "later")}
 REGISTER_WORDS = {+1: ("dear", "my friend"), -1: ("sir", "on record")}
-CONFIDENCE = (
-    "perhaps",
-    "maybe",
-    "i guess",
-    "i think",
-    "i believe",
-    "i know",
-    "surely",
-    "of course",
-)
+CONFIDENCE = ("perhaps", "maybe", "i guess", "i think", "i believe", "i know", "surely", "of course")
 CLOSINGS = ("do you agree ?", "am i right ?", "is that so ?")
 STATEMENT_FORMS = ("{}", "it is known that {}", "in the records {}", "everyone in town says that {}", "remember that {}")
 OPENERS = ("tell me", "please say", "do you know", "i wonder", "remind me", "can you tell")

@@ -1,6 +1,5 @@
 """What all charts share: colours and shapes by group, labels as plain text."""
 
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,6 +1,5 @@
 """The forest plot of one comparison: the effect of each condition with its interval."""
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

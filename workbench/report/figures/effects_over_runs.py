@@ -1,6 +1,5 @@
 """Effects over several runs: each condition over seeds, and effects against cross-entropy or cost."""
 
-
 from __future__ import annotations
 
 import re

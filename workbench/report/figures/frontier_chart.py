@@ -1,6 +1,5 @@
 """The frontier of one search: objective against cross-entropy."""
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,6 +1,5 @@
 """The scan over layers: AUC and prediction of prompts' effects."""
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -49,6 +49,5 @@ class Beam(SearchMethod):
         tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[:, 0]
         rows = prepared.ids.tolist()
         return bench.from_list(
-            [(p, (*rows[p][:position], token, *rows[p][position + 1 :])) for p, drawn in enumerate(tokens.tolist()) for token in drawn],
-            prepared.ids,
+            [(p, (*rows[p][:position], token, *rows[p][position + 1 :])) for p, drawn in enumerate(tokens.tolist()) for token in drawn], prepared.ids
         )
