@@ -104,6 +104,8 @@ def test_density_is_the_fraction_of_tokens_in_the_ranking_and_on_the_card(ranked
     for latent, card in zip(list(ranked)[:3], cards, strict=True):
         counted = sum(float(sae.encode(state)[latent.latent]) != 0 for state in states) / len(states)
         assert latent.density == pytest.approx(counted) and card.density == pytest.approx(counted)
+    for table in (ranked.table.head(3), cards.table):
+        assert list(table["density (fraction of tokens)"]) == pytest.approx([latent.density for latent in list(ranked)[:3]])
     assert ranked.check.tokens == len(states) == cards[ranked.ids[0]].n_tokens
     assert ranked.check.explained_variance == pytest.approx(explained_variance(sae, states), rel=1e-4)
     assert any("less than 0.50" in line for line in ranked.check.warnings) and "less than 0.50" in ranked._repr_html_()

@@ -29,6 +29,7 @@ from workbench.models import Runner, runner_for
 from workbench.plots.svg import histogram_svg
 from workbench.runs import read_table, write_table
 from workbench.sae import Sae
+from workbench.sae.sae_check import DENSITY_HEADER
 from workbench.schema import CardEntry, CardRow, CardsFile
 
 #: Texts that are read and kept in memory at a time; bars of the histogram; tokens on each side of a peak.
@@ -107,7 +108,7 @@ class LatentCards:
     def table(self) -> pd.DataFrame:
         """One row per latent."""
         return pd.DataFrame([
-            {"latent": c.latent, "label": c.label, "density": c.density, "promotes": _listed(c.promotes),
+            {"latent": c.latent, "label": c.label, DENSITY_HEADER: c.density, "promotes": _listed(c.promotes),
              "nearest_direction": _listed(c.directions[:1]), "fires_most_in": _marked(c.examples[0]) if c.examples else ""} for c in self.cards
         ])  # fmt: skip
 

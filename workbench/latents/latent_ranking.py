@@ -38,6 +38,7 @@ from workbench.models import Runner, runner_for
 from workbench.objectives import LatentActivationObjective, latent_activation
 from workbench.personas import Split
 from workbench.sae import Sae, SaeCheck, TrainingProbe, check_sae, context_texts
+from workbench.sae.sae_check import DENSITY_HEADER
 from workbench.schema import LatentEntry, LatentsFile, SaeCheckEntry
 
 Rule = Literal["effect", "percentile"]
@@ -113,7 +114,7 @@ class LatentRanking:
     def table(self) -> pd.DataFrame:
         """One row per latent."""
         rows = [{k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""} for row in self.latents]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows).rename(columns={"density": DENSITY_HEADER})
 
     def objective(self, sae: Sae) -> LatentActivationObjective:
         """SAEGA's objective: the weighted sum of their activations."""

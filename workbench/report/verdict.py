@@ -92,7 +92,7 @@ def tell(contents: RunContents) -> Verdict:
     best, claims = chosen_condition(comparison), contents.claims
     more = "more" if comparison.wanted > 0 else "less"
     is_path = comparison.model.startswith(("/", "./", "~"))  # a model in a file or directory is called by its own name
-    model = PurePath(comparison.model).name if is_path else comparison.model
+    model = PurePath(comparison.model).name if is_path else {"organism": "the organism"}.get(comparison.model, comparison.model)
     question = f"Which prompt makes {shorten(model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
     meaning = _meaning(comparison)
     difference = best.difference(comparison.baseline) if best else None

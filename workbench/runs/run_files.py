@@ -51,15 +51,16 @@ def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
 
 
 def salvage_run_file(path: str | Path, kind: type[FileKind], limit: int = 256 * MEBIBYTE) -> tuple[FileKind, dict[str, str]]:
-    """The same, without the fields that do not fit and may be missing; and why each of them was left out."""
-    return kind.salvaged(read_entry(path, limit))
+    """The same, without the fields that do not fit and may be missing; and why each of them was left out. Half characters stay: pages
+    show them by their code points."""
+    return kind.salvaged(read_entry(path, limit, whole=False))
 
 
-def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE) -> dict[str, Any]:
-    """The content of a JSON file of a run, migrated to this version's schema."""
+def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE, whole: bool = True) -> dict[str, Any]:
+    """The content of a JSON file of a run, migrated to this version's schema. whole: half characters are a UserError."""
     text = read_text(path, limit)
     value = parse_json(text, str(path))
-    if "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can print or hash
+    if whole and "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can print or hash
         require_whole_text(json.dumps(value, ensure_ascii=False), str(path))
     return migrated(Path(path).name, value, str(path), _writer(Path(path)))
 

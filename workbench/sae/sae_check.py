@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+#: Column of tables: the unit of a latent's density.
+DENSITY_HEADER = "density (fraction of tokens)"
+
 
 @dataclass(frozen=True)
 class SaeCheck:
