@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from benchmarks.baselines import cached_gcg, plain_epo
 from benchmarks.cost_settings import Loaded, Setting
 from benchmarks.gpu_lab import LLAMA8B, SMALL, Cells, Lab, Row, deviations, median_seconds, products_a_second, random_llama, setting_of, timed
 from benchmarks.search_cost import Size, cached_flops, our_step, plain_flops, table
+from workbench.budget import Budget
 from workbench.conditions import SearchRecipe
 from workbench.models import load_model, runner_for
 from workbench.models.memory_in_use import peak_memory
@@ -234,8 +234,7 @@ def planned_operations(setting: Setting, size: Size) -> float:
     study = Study(slot=setting.slot, search=SearchSettings(method="epo", options=options, contexts=n))
     counts = _Counts(study, ModelSizes(shape, 0, ""), data)
     one, two = (
-        replace(counts, study=study.model_copy(update={"search": study.search.model_copy(update={"budget": SimpleNamespace(steps=k)})}))
-        for k in (1, 2)
+        replace(counts, study=study.model_copy(update={"search": study.search.model_copy(update={"budget": Budget(steps=k)})})) for k in (1, 2)
     )
     recipe = SearchRecipe(dict)
     return two._search("resga", recipe).flops - one._search("resga", recipe).flops

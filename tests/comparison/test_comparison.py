@@ -26,7 +26,7 @@ from workbench.personas import Item, LetterForm, Persona, Split
 from workbench.search import Candidate
 
 MODEL = random_model()
-COST = {"token_layers", "token_layers_backward", "flops", "model_calls", "seconds"}
+COST = {"token_layers", "token_layers_backward", "token_layers_repeated", "flops", "model_calls", "seconds"}
 SPLITS = toy_persona().split()
 
 

@@ -422,8 +422,8 @@ def test_the_seed_decides(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"k": 0}, "k must lie"),
-        ({"k": 50, "d_sae": 40}, "k must lie"),
+        ({"k": 0}, "k must be between"),
+        ({"k": 50, "d_sae": 40}, "k must be between"),
         ({"site": Site(8)}, "layers 0-2"),
         ({"tokens": 3}, "fewer than one batch"),
         ({"texts": texts(3)}, "too little text"),

@@ -106,7 +106,7 @@ def test_prompts_of_different_lengths_join_and_come_back():
 
 def test_step_contexts_take_answer_sides_in_turn(setting):
     items = setting[1].items
-    swapped = [SimpleNamespace(answers=(c.answers[1], c.answers[0])) for c in items]
+    swapped = [SimpleNamespace(answers=(c.answers[1], c.answers[0]), item=c.item) for c in items]
     taken = both_sides(type(setting[1])((*items[:3], *swapped[:1]), "system", "letters", "search"), 2)
     assert [c.answers[0][0] for c in taken] == [items[0].answers[0][0], next(c.answers[0][0] for c in (*items[:3], *swapped[:1])
                                                                                if c.answers[0][0] != items[0].answers[0][0])]  # fmt: skip

@@ -53,7 +53,8 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str,
     hidden = [m["role"] for m in messages if m["content"].strip() not in text]
     if hidden:
         raise UserError(f"the chat template of this model leaves out or changes what the message of the {hidden[0]} says")
-    return text + closing_thought(text.rpartition(messages[-1]["content"].strip())[2] if messages else text)
+    last = messages[-1]["content"].strip() if messages else ""
+    return text + closing_thought(text.rpartition(last)[2] if last else text)
 
 
 def closing_thought(text: str) -> str:
