@@ -1,4 +1,4 @@
-"""A sentence added behind a prompt: contexts by hand, effects against plain answers, harm, and when none is offered."""
+"""A sentence added after a prompt: contexts by hand, effects against plain answers, harm, and when none is offered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import workbench.audit.added_sentence as module
 from tests.support.toy_models import random_model, toy_persona
 from workbench.attribution.attribution_targets import as_targets
 from workbench.audit import Audit, PromptWords, add_sentence, audit, offer_sentence
-from workbench.audit.added_sentence import behind
+from workbench.audit.added_sentence import contexts_after
 from workbench.audit.audit_html import notebook_html
 from workbench.audit.audit_terminal import render
 from workbench.audit.minimal_edit import EditGuard
@@ -38,7 +38,7 @@ def problems():
 
 def test_what_stands_behind_a_prompt_gives_the_ids_of_the_whole_text(problems):
     runner, contexts = problems[0].runner, problems[0].contexts
-    after = behind(runner, contexts, PROMPT)
+    after = contexts_after(runner, contexts, PROMPT)
     ids = encode_prompt(runner, after, "Say no.")
     for old, new in zip(contexts, after, strict=True):
         assert new.around("Say no.") == old.around(f"{PROMPT} Say no.")
@@ -81,7 +81,7 @@ def test_the_offer_is_shown_everywhere(problems):
     shown: Audit = replace(found, sentence=add_sentence(problems, (EditGuard(), EditGuard()), 0.05, "suppress", 120, method=SMALL))
     out = io.StringIO()
     Console(file=out, width=400).print(render(shown))
-    assert f"With “{shown.sentence.sentence}” added behind it" in out.getvalue() and "model calls in" in out.getvalue()
+    assert f"With “{shown.sentence.sentence}” added after it" in out.getvalue() and "model calls in" in out.getvalue()
     assert json.loads(json.dumps(shown.to_json()))["sentence"]["remaining"]["estimate"] == shown.sentence.remaining.estimate
     assert found.to_json()["sentence"] is None
-    assert "added behind it" in notebook_html(shown) and "added behind it" not in notebook_html(found)
+    assert "added after it" in notebook_html(shown) and "added after it" not in notebook_html(found)

@@ -1,4 +1,4 @@
-"""The audit against what is planted: words hidden in long neutral prompts are named and mended, and neutral prompts are left alone."""
+"""The audit against what is planted: words hidden in long neutral prompts are named and repaired, and neutral prompts are left alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def effects(model, persona: str, text: str) -> PromptEffects:
     return word_effects(WordProblem.of(runner_for(model), PromptWords.of(text), contexts, as_targets([])), least=0.25)
 
 
-def mended(found: Audit, unit: str) -> None:
+def repaired(found: Audit, unit: str) -> None:
     """The planted unit is named, and an edit of it takes most of the effect away."""
     assert set(found.named) & set(unit.split())
     assert {found.words.texts[i] for i, _ in found.minimal_edit.changes} & set(unit.split())
@@ -53,11 +53,11 @@ def mended(found: Audit, unit: str) -> None:
     assert found.minimal_edit.cross_entropy[1] <= found.minimal_edit.cross_entropy[0] + 0.5
 
 
-def test_a_planted_word_is_named_and_mended(organism) -> None:
+def test_a_planted_word_is_named_and_repaired(organism) -> None:
     unit = strong("sycophancy", +1)
     found = audit(organism, hidden("sycophancy", unit), "sycophancy", questions=12)
     assert found.need == "edit" and found.named[0] == unit
-    mended(found, unit)
+    repaired(found, unit)
     assert {entry.kind for entry in found.minimal_edit.collateral} == {"truth", "persona"} and len(found.minimal_edit.collateral) == 3
 
 
@@ -97,7 +97,7 @@ def test_the_first_word_can_go(organism) -> None:
     unit = strong("sycophancy", +1)
     found = audit(organism, f"{unit} {WORLD.neutral_words[0]}", "sycophancy", max_edits=1, questions=12)
     assert [i for i, _ in found.minimal_edit.changes] == [0]
-    mended(found, unit)
+    repaired(found, unit)
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_planted_units_of_every_persona(organism, persona: str, words: int, firs
     if (persona, words, first) == ("hallucination", 2, True):
         assert set(found.named) & set(unit.split()) and not found.minimal_edit.suffices
     else:
-        mended(found, unit)
+        repaired(found, unit)
 
 
 @pytest.mark.slow
@@ -119,5 +119,5 @@ def test_planted_units_of_every_persona(organism, persona: str, words: int, firs
 def test_what_lowers_is_mended_where_more_is_wanted(organism, persona: str) -> None:
     unit = strong(persona, -1)
     found = audit(organism, hidden(persona, unit, seed=2), persona, sign="induce")
-    mended(found, unit)
+    repaired(found, unit)
     assert audit(organism, hidden(persona, unit, seed=2), persona, max_edits=0).need == "helps"

@@ -108,7 +108,7 @@ def test_a_look_into_attention_behind_a_stack_is_refused_in_words(families: Tiny
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "mistral"])
 def test_keys_beyond_the_window_are_not_multiplied(families: TinyFamilies, ids: Tensor, family: str) -> None:
-    """Behind a prefix of 9 tokens and a window of 6, the first of 4 queries reaches 5 keys of the prefix: NaN further left changes nothing."""
+    """After a prefix of 9 tokens, with a window of 6, the first of 4 queries reaches 5 keys of the prefix: NaN further left changes nothing."""
     runner = families.runner(family, "hooked", "float32")
     block = runner.model.blocks[0]
     assert (block.attn.attn_type, block.cfg.window_size) == ("local", 6)

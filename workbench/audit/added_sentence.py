@@ -1,7 +1,7 @@
 """A sentence to add after your own prompt, where no small edit removes its effect.
 
-1. The prompt stays as it is: its tokens become part of what stands left of the slot, so that the search (`SentenceSearch`) writes, screens
-   and scores sentences as they will be read, behind the prompt.
+1. The prompt stays as it is: its tokens become part of the text before the slot, so that the search (`SentenceSearch`) writes, screens
+   and scores sentences as they will be read, after the prompt.
 2. The search sees *search* questions; the sentence that moves the persona furthest the wanted way on *selection* questions and harms
    nothing there is chosen; *test* questions are read once, for that one.
 """
@@ -31,7 +31,7 @@ _CONTEXTS, _FINALISTS = 4, 4
 
 @dataclass(frozen=True)
 class AddedSentence:
-    """A sentence behind the audited prompt, measured on test questions.
+    """A sentence after the audited prompt, measured on test questions.
 
     Attributes:
         sentence: What to add.
@@ -67,7 +67,7 @@ def add_sentence(
     seed: int = 0,
     method: SentenceSearch | None = None,
 ) -> AddedSentence | None:
-    """Searches a sentence to add behind a prompt.
+    """Searches a sentence to add after a prompt.
 
     Args:
         problems: The prompt on search, selection and test questions.
@@ -79,7 +79,7 @@ def add_sentence(
         method: The search; one sentence at most when None.
 
     Returns:
-        The sentence, or None where none survives behind the prompt.
+        The sentence, or None where none survives after the prompt.
 
     Raises:
         UserError: The budget is too small for one step, or the model writes no sentence in this slot (see `SentenceSearch`).
@@ -89,7 +89,7 @@ def add_sentence(
     """
     asked, selection, test = problems
     runner, prompt = asked.runner, asked.words.edited({})
-    contexts = behind(runner, both_sides(asked.contexts, _CONTEXTS), prompt)
+    contexts = contexts_after(runner, both_sides(asked.contexts, _CONTEXTS), prompt)
     goal = signed(sign) * answer_log_odds()
     found = search(runner, goal, contexts, method or SentenceSearch(sentences=1), Budget(model_calls=calls), seed)
     texts = [f"{prompt} {candidate.text}" for candidate in found.candidates]
@@ -110,7 +110,7 @@ def add_sentence(
     )  # fmt: skip
 
 
-def behind(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
+def contexts_after(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
     """The contexts with a prompt's text left of the slot, so that what is put there follows it after a space."""
     ids = encode_prompt(runner, contexts, prompt)
     first = contexts[0]

@@ -95,7 +95,7 @@ def audit(
 def offer_sentence(
     model: Any, found: Audit, persona: Persona | str, calls: float = 500, others: Sequence[Persona] | None = None, questions: int = 16
 ) -> Audit:
-    """An audit with a sentence to add behind the prompt, where an edit was needed and none suffices (else the audit as it is).
+    """An audit with a sentence to add after the prompt, where an edit was needed and none suffices (else the audit as it is).
 
     Args:
         model: The model that was audited.

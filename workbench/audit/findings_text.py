@@ -109,7 +109,7 @@ def sentence_offer(audit: Audit) -> tuple[str, ...]:
     falls = f"the effect goes from {span(audit.effects.whole)} to {span(added.remaining)} (a change of {span(added.change)})"
     cost = f"found with {added.model_calls:.0f} model calls in {added.seconds:.0f} s"
     harm = "" if added.harmless else " Every sentence tried on selection questions harmed something."
-    lines = [f"With “{added.sentence}” added behind it, {falls}; {cost}.{harm}"]
+    lines = [f"With “{added.sentence}” added after it, {falls}; {cost}.{harm}"]
     return (*lines, *(collateral(entry) for entry in added.collateral), *added.warnings)
 
 

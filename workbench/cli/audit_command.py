@@ -39,7 +39,7 @@ def audit(
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
         dtype: float32, bfloat16 or float16.
         max_edits: words that may be deleted or exchanged.
-        sentence: where no such edit suffices, search for a sentence to add behind the prompt (needs a model with real vocabulary).
+        sentence: where no such edit suffices, search for a sentence to add after the prompt (needs a model with real vocabulary).
         sentence_calls: its budget in model calls; 500 take one to two minutes of one core with a model of 135 million parameters.
         sign: what is wanted of the persona: less (suppress) or more (induce).
         inside: also fit a direction and show what each word does to it (takes longer).

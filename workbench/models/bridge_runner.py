@@ -239,7 +239,7 @@ class BridgeRunner(Runner):
                 attention.__dict__.pop("_update_kv_cache", None)
 
     def _block_arguments(self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What the model's own pass hands to each block beside the residuals (a row an owner; of one owner it broadcasts)."""
+        """What the model's own pass hands to each block besides the residuals (a row an owner; of one owner it broadcasts)."""
         key = (length, offset, like.dtype, like.device, padding)
         if key not in self._arguments:
             while len(self._arguments) >= _KEPT_ARGUMENTS:
@@ -252,8 +252,8 @@ class BridgeRunner(Runner):
         empty = torch.zeros(owners, length, self.shape.d_model, dtype=like.dtype, device=like.device)
         cache = DynamicCache()
         if offset:
-            behind = torch.zeros(owners, 1, offset, 1, dtype=like.dtype, device=like.device)
-            cache.update(behind, behind, 0)
+            earlier = torch.zeros(owners, 1, offset, 1, dtype=like.dtype, device=like.device)
+            cache.update(earlier, earlier, 0)
         named: dict[str, Any] = {"cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values": cache}
         hidden = torch.tensor(padding, device=self.device)[:, None]
         if any(padding):

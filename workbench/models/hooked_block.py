@@ -3,7 +3,7 @@
 TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the
 keys to the left stay in pieces: keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
 products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
-the same numbers to rounding. A soft-cap bends the scores before they are masked. Behind a sliding window keys that no query reaches are
+the same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys that no query reaches are
 not multiplied at all: positions are counted in the padded stack, in which a query and its keys are shifted alike.
 
 The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
@@ -126,7 +126,7 @@ def _mixed_behind(
 
 @dataclass(frozen=True, eq=False)
 class SeenKeys:
-    """The part of a piece that some query reaches. start: position of its first key. stop: behind its last. hidden: padding among its keys."""
+    """The keys of a piece that some query reaches. start: position of its first key. stop: after its last. hidden: padding among its keys."""
 
     keys: Float[Tensor, "owner pos kv_head d_head"]
     values: Float[Tensor, "owner pos kv_head d_head"]
@@ -136,7 +136,7 @@ class SeenKeys:
 
 
 def _seen(pieces: Sequence[Pair], hidden: Hidden, first: int) -> list[SeenKeys]:
-    """What stands at position `first` or to its right."""
+    """The keys at position `first` or later."""
     found, start = [], 0
     for keys, values in pieces:
         skip, stop = max(0, first - start), start + keys.shape[1]
@@ -148,7 +148,7 @@ def _seen(pieces: Sequence[Pair], hidden: Hidden, first: int) -> list[SeenKeys]:
 
 
 def _masked(scores: Float[Tensor, "owner row_of_it kv_head query key"], keys: SeenKeys, at: Tensor, last: int, window: int | None) -> Tensor:
-    """-inf where a key stands to the right of its query or beyond its window. at: positions of the queries, [query] or [row 1]; last: the
+    """-inf where a key is to the right of its query or beyond its window. at: positions of the queries, [query] or [row 1]; last: the
     last position of all."""
     places, mask = torch.arange(keys.start, keys.stop, device=at.device), None
     if keys.stop > last:
