@@ -95,7 +95,7 @@ def measure(runner: Runner, n: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Writes the rows of one model into the file, beside those of others."""
+    """Writes the rows of one model into the file, next to those of others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--name", default=None)

@@ -1,12 +1,12 @@
 """Does attribution find what was planted, does the circuit carry the effect, and what does it cost? On the organism, whose words are known.
 
 1. For every persona, prompts of 8 words: 2 or 3 planted single words among neutral ones, on selection contexts. For each estimator, means over
-   prompts with intervals: `sign_precision`, the share of the k tokens of largest effect that are planted and have the planted sign (k = planted
-   words); `truth`, rank correlation of the tokens' effects with the planted ones; `removal`, with exact removal. Beside it the same for
+   prompts with intervals: `sign_precision`, the fraction of the k tokens of largest effect that are planted and have the planted sign (k = planted
+   words); `truth`, rank correlation of the tokens' effects with the planted ones; `removal`, with exact removal. Next to it the same for
    a shuffled attribution (removal's effects dealt to the tokens at random).
 2. The circuit of some of these prompts: faithfulness and completeness, against random graphs of the same size and places; rank correlation of
    estimated and exact effects.
-3. Mediation: share of the effect through the direction that own-choice data give at the autoencoder's layer, through the latents together, and
+3. Mediation: fraction of the effect through the direction that own-choice data give at the SAE's layer, through the latents together, and
    through random directions of the activations' own covariance.
 4. Attribution patching against exact patching: correlation, and processor seconds for all nodes, measured in turns.
 5. Processor seconds of a ledger by number of contexts and latents.
@@ -65,7 +65,7 @@ def planted_prompts(world: World, persona: str, n: int) -> list[tuple[str, np.nd
 
 
 def sign_precision(effects: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the k largest effects (k: planted words) on planted words with the planted sign."""
+    """Fraction of the k largest effects (k: planted words) on planted words with the planted sign."""
     k = int((truth != 0).sum())
     top = np.argsort(-np.abs(effects), kind="stable")[:k]
     return float(np.mean([truth[i] != 0 and np.sign(effects[i]) == np.sign(truth[i]) for i in top]))

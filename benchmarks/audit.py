@@ -1,12 +1,12 @@
-"""The audit against what is planted in the organism: are the right words named, do one or two edits mend, what else is harmed.
+"""The audit against what is planted in the organism: are the right words named, do one or two edits suffice, what else is harmed.
 
 Per persona, `prompts` texts of 12 to 24 neutral words with one to three planted units hidden in them, and as many without any:
-1. Naming, for several thresholds (half the audit's `tolerance`): precision is the share of named words that belong to a unit planted
-   for this persona; recall the share of planted units of which a word is named. Thresholds are compared on *selection* questions
+1. Naming, for several thresholds (half the audit's `tolerance`): precision is the fraction of named words that belong to a unit planted
+   for this persona; recall the fraction of planted units of which a word is named. Thresholds are compared on *selection* questions
    and texts of their own; the audit's threshold is then read on *test* questions.
-2. Mending, of the texts that the audit says need it: the share mended by one edit, by at most two (the rule passed on selection questions, and
-   confirmed on test questions), and of the mends the share that harms truth or another persona.
-3. Neutral texts: the words named for nothing, and how often a mend is called for.
+2. Minimal edits, of the texts that the audit says need it: the fraction corrected by one edit, by at most two (the rule passed on
+   selection questions, and confirmed on test questions), and of the edits the fraction that harms truth or another persona.
+3. Neutral texts: the words named for nothing, and how often an edit is proposed.
 
     python -m benchmarks.audit --out benchmarks/latest/audit.json
 """
@@ -85,7 +85,7 @@ def thresholds(model: Any, world: World, prompts: int, questions: int) -> dict[s
 
 
 def one_persona(model: Any, world: World, persona: str, prompts: int) -> dict[str, Any]:
-    """Naming, mending and false findings on texts of its own."""
+    """Naming, minimal edits and false findings on texts of its own."""
     texts = [hidden(world, persona, +1, 1 + k % 3, random.Random(f"audit-test-{persona}-{k}")) for k in range(prompts)]
     neutral = [hidden(world, persona, +1, 0, random.Random(f"audit-neutral-{persona}-{k}")) for k in range(prompts)]
     started = time.process_time()
@@ -108,7 +108,7 @@ def one_persona(model: Any, world: World, persona: str, prompts: int) -> dict[st
 
 
 def minimal_edit_sentence(audits: Sequence[Audit]) -> dict[str, Any]:
-    """Shares of the audits that call for a mend; harm is judged on test questions."""
+    """Fractions of the audits that propose an edit; harm is judged on test questions."""
     mends = [found.minimal_edit for found in audits if found.need == "edit"]
     given = [minimal_edit for minimal_edit in mends if minimal_edit is not None]
     passed = [minimal_edit for minimal_edit in given if minimal_edit.suffices]

@@ -1,6 +1,6 @@
-"""Activations: tokens a second of `collect` beside a bare Hugging Face forward pass that ends at the same layer.
+"""Activations: tokens a second of `collect` against a bare Hugging Face forward pass that ends at the same layer.
 
-The same 64 sequences of 128 tokens, read at the last token behind the middle block, in batches of equal size, in turn. The bare
+The same 64 sequences of 128 tokens, read at the last token after the middle block, in batches of equal size, in turn. The bare
 pass is the model's own decoder cut to its first blocks, without cache, head or final use of what it gives.
 
     OMP_NUM_THREADS=1 python -m benchmarks.collection --models llama smollm

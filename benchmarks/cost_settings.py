@@ -1,4 +1,4 @@
-"""Models and contexts of the cost benchmarks: the same weights behind Hugging Face and behind the workbench."""
+"""Models and contexts of the cost benchmarks: the same weights in Hugging Face and in the workbench."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Loaded:
     reference: PreTrainedModel
 
     def setting(self, slot: str, n_contexts: int, tokens: int = 128, depth: float = 0.5) -> Setting:
-        """n contexts of `tokens` tokens beside the template's own few (organism: its own questions), read out at `depth`."""
+        """n contexts of `tokens` tokens in addition to the template's own few (organism: its own questions), read out at `depth`."""
         contexts = self._contexts(slot, n_contexts, tokens)
         layer = max(1, round(self.runner.shape.n_layers * depth)) - 1
         vector = torch.nn.functional.normalize(torch.randn(self.runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0)

@@ -1,9 +1,9 @@
 """Do directions and latents read what the organism's words really do? Judged by the planted truth, on the test split.
 
 1. Every planted unit and every decoy of the public world is put alone into the system slot, before the same test questions.
-2. For the direction that the sweep chooses, for every method at the autoencoder's layer, and for the ranked latents:
+2. For the direction that the sweep chooses, for every method at the SAE's layer, and for the ranked latents:
    `truth`, Pearson's correlation of the change of reading with the planted effect; `effect`, Spearman's with the measured change
-   of log-odds; `decoy`, the mean |change| of reading by decoys as a share of that by strong units (planted 1 or more).
+   of log-odds; `decoy`, the mean |change| of reading by decoys as a fraction of that by strong units (planted 1 or more).
 3. The same for a growing number of train items, with "own_choice_within" and the published "mean_difference".
 
     python -m benchmarks.directions --out benchmarks/latest/directions.json [--seeds 3]

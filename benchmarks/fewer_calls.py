@@ -1,7 +1,7 @@
 """Ways to have random search's final objective for a quarter of its model calls, on the organism with RESGA's objective.
 
 For every persona, sign and seed: random search to the demo's 24 steps; then each way from the same seed with half of its calls. Kept:
-the share of random search's calls after which a way had all, 99 % and 95 % of random search's final objective (null: not within half).
+the fraction of random search's calls after which a method had all, 99 % and 95 % of random search's final objective (null: not within half).
 
 Ways: EPO as in the demo; `Guided` (what scored children say of words); `MeanGradient` (EPO, but the gradient is averaged over places,
 parents and past steps, since a word's effect hardly depends on its place); `Screened` (first prompts that together hold every word, then

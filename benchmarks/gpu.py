@@ -1,10 +1,10 @@
 """The workbench on a GPU, part by part; what is done so far is printed and written after every cell, and a failure costs its cell only.
 
-1. `agree`: scores, gradients' tokens and a short search on the device against the CPU, savings on against off, float32 and bfloat16.
-2. `cost`: our step beside plain EPO and cached GCG, in turn, in bfloat16; the baselines take the gradients of all parents in one batch.
+1. `agree`: scores, gradients' tokens and a short search on the device against the CPU, optimizations on against off, float32 and bfloat16.
+2. `cost`: our step against plain EPO and cached GCG, in turn, in bfloat16; the baselines take the gradients of all parents in one batch.
 3. `llama8b`: a random model of Llama-3.1-8B's shape: loading, steps, memory, operations counted and planned.
 4. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory error.
-5. `collection`: activation collection beside a bare Hugging Face pass.  6. `device_map`: blocks on two devices.
+5. `collection`: activation collection next to a bare Hugging Face pass.  6. `device_map`: blocks on two devices.
 7. `growth`: seconds against candidates and contexts.  8. `ways`: blocks run as they are, through torch.compile, by CUDA graphs.
 
     make bench-gpu                                                        # all parts, SmolLM2-135M, at most 9 minutes
@@ -118,7 +118,7 @@ class Journal:
 
 
 def failure(error: BaseException) -> dict[str, object]:
-    """What a cell that failed leaves behind: the error and the end of its traceback."""
+    """What is recorded of a failed cell: the error and the end of its traceback."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return {"error": f"{type(error).__name__}: {str(error)[:500]}", "traceback": lines[-12:]}
 

@@ -1,7 +1,7 @@
 """Three ways to run the blocks: one kernel after the other, through torch.compile, and replayed as CUDA graphs.
 
 1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in every step), positions (the
-   prompt's rest behind the change and the suffix), pieces of keys to the left (a prefix, or a stack of prefixes padded to one length).
+   prompt's rest after the change and the suffix), pieces of keys to the left (a prefix, or a batch of prefixes padded to one length).
 2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows (of each prefix) filled up to a multiple
    of 16 so that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
 3. `compiled`: `run_block` with symbolic shapes, shared by all blocks: a few graphs whatever the shapes. One graph a shape would be
@@ -70,7 +70,7 @@ def shapes(setting: Setting, lab: Lab) -> Row:
 
 
 def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Tensor, expected: Any) -> Row:
-    """Difference from the eager scores, seconds of the first step and of the three behind it (compiling, capturing), then of a step."""
+    """Difference from the eager scores, seconds of the first step and of the next three (compiling, capturing), then of a step."""
     torch._dynamo.reset()
     counters.clear()
     with way(setting.runner) as made:
@@ -240,7 +240,7 @@ def _up(rows: int, owners: int) -> int:
 
 
 def _filled(x: Tensor, rows: int, owners: int) -> Tensor:
-    """Zero rows behind those of each owner, up to so many in all."""
+    """Zero rows after those of each owner, up to so many in all."""
     each = x.unflatten(0, (owners, -1))
     return torch.cat([each, each.new_zeros(owners, rows // owners - each.shape[1], *x.shape[1:])], dim=1).flatten(0, 1)
 

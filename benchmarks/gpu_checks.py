@@ -31,7 +31,7 @@ LENGTH, PARENTS = 8, 4
 
 
 def agree(lab: Lab) -> Cells:
-    """The device against the CPU in float32, bfloat16 against float32, savings on against off."""
+    """The device against the CPU in float32, bfloat16 against float32, optimizations on against off."""
     for slot in lab.slots:
         settings = {
             name: setting_of(lab.loaded(device, dtype), slot, 2 if lab.small else 4, lab, tokens=64)
@@ -42,7 +42,7 @@ def agree(lab: Lab) -> Cells:
             yield f"{slot}: scores, {one} against {other}", partial(scores_agree, settings[one], settings[other], prompts)
             yield f"{slot}: tokens of the gradient, {one} against {other}", partial(tokens_agree, settings[one], settings[other], prompts)
         for dtype in ("float32", "bfloat16"):
-            yield f"{slot}: savings on against off, {dtype}", partial(savings_agree, settings[dtype], prompts)
+            yield f"{slot}: optimizations on against off, {dtype}", partial(savings_agree, settings[dtype], prompts)
         yield f"{slot}: a search of 3 steps, float32 against cpu", partial(searches_agree, settings["float32"], settings["cpu"])
 
 
@@ -74,7 +74,7 @@ def savings_agree(setting: Setting, prompts: torch.Tensor) -> Row:
 
 
 def tokens_agree(one: Setting, other: Setting, prompts: torch.Tensor, k: int = 256) -> Row:
-    """Shares of the k tokens, and of the best ones, that both choose by the objective's gradient at each position of the parents."""
+    """Fractions of the k tokens, and of the best ones, that both choose by the objective's gradient at each position of the parents."""
     found, expected = (_top(s, prompts[:PARENTS], k) for s in (one, other))
     shared = (found[..., :, None] == expected[..., None, :]).any(-1).float().mean()
     return {"shared": float(shared), "best the same": float((found[..., 0] == expected[..., 0]).float().mean())}
@@ -125,7 +125,7 @@ def memory(lab: Lab) -> Cells:
 
 
 def planned_and_measured(setting: Setting, ceiling: int) -> Row:
-    """Bytes of gradients, preparation and the scores of enough children to fill every batch, beside weights and prefix caches."""
+    """Bytes of gradients, preparation and the scores of enough children to fill every batch, in addition to weights and prefix caches."""
     runner = setting.runner
     scorer, parents = Scorer(runner, setting.objective, setting.contexts, cross_entropy_groups=1), _parents(runner)
     n = _enough(setting, ceiling)
@@ -228,7 +228,7 @@ def short_of_memory(runner: Runner, device: str, room: int, tokens: int) -> Iter
 def device_map(lab: Lab) -> Cells:
     """The main model with its lower half on the CPU and the rest on the device, through the bridge, against the model on the CPU alone."""
     whole = lab.loaded("cpu", "float32").runner
-    yield "load_model with blocks on the CPU behind a GPU", lambda: refused(lab)
+    yield "load_model with blocks offloaded from a GPU to the CPU", lambda: refused(lab)
     yield (
         "load_model with everything on the device by a map",
         lambda: same_logits(
@@ -258,7 +258,7 @@ def spread_out(lab: Lab) -> Runner:
 
 
 def same_logits(one: Runner, other: Runner) -> Row:
-    """Largest differences of residuals behind the middle block and of logits, in standard deviations; where the blocks lie."""
+    """Largest differences of residuals after the middle block and of logits, in standard deviations; where the blocks are."""
     ids = torch.randint(10, min(10_000, other.shape.d_vocab), (2, 24), generator=torch.Generator().manual_seed(0))
     found, expected = (_residuals_and_logits(runner, ids) for runner in (one, other))
     places = getattr(one, "_places", [one.device])

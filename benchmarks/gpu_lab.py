@@ -46,7 +46,7 @@ class Lab:
 
     @property
     def source(self) -> Path:
-        """The directory of the main model; `tiny` is made when it is first asked for."""
+        """The directory of the main model; `tiny` is made when it is first requested."""
         if self.model == "tiny":
             self.model = str(random_llama(self.directory(), smollm_directory(), "cpu", torch.float32, **SMALL)[0])
         return smollm_directory() if self.model == "smollm" else Path(self.model)
@@ -62,7 +62,7 @@ class Lab:
         return Path(self._directories[-1].name)
 
     def loaded(self, device: str | None = None, dtype: str | None = None, reference: bool = False) -> Loaded:
-        """The main model on a device (loaded once), with Hugging Face's own beside it if asked for."""
+        """The main model on a device (loaded once), with Hugging Face's own next to it if requested."""
         key = device or self.device, dtype or self.dtype
         found = self._loaded.get(key) or Loaded(self.model, runner_for(load_model(self.source, *key)), None)
         if reference and found.reference is None:

@@ -34,7 +34,7 @@ from workbench.study.study_settings import SearchSettings, Study
 
 
 def cost(lab: Lab) -> Cells:
-    """Our step beside the baselines, in turn; and where our seconds go."""
+    """Our step against the baselines, in turn; and where our seconds go."""
     loaded = lab.loaded(reference=True)
     for slot in lab.slots:
         for n in lab.contexts:
@@ -93,7 +93,7 @@ def plain(setting: Setting, size: Size, lab: Lab) -> Callable[[], float]:
 
 
 def cached(setting: Setting, size: Size, lab: Lab) -> Callable[[], float]:
-    """Seconds of a GCG step behind cached prefixes, its candidates scaled from some in the system slot."""
+    """Seconds of a GCG step with cached prefixes, its candidates scaled from some in the system slot."""
     prompts, model, target, texts = _prompts(setting, size), setting.reference, setting.target, setting.texts
     caches = cached_gcg.prefixes(model, texts)
     some = min(size.candidates, 8 * size.few if setting.slot == "after_question" else size.few)
@@ -194,7 +194,7 @@ def _step(setting: Setting, size: Size, lab: Lab) -> Row:
     with peak_memory(setting.runner.device) as peak:
         step()
     rows, unit = max(size.parents, size.candidates // size.length), size.length + max(len(c.suffix_ids) for c in setting.contexts)
-    batch = plan.forward.at(min(tokens, rows * unit)) if plan else None  # behind the question a batch is the children of one position
+    batch = plan.forward.at(min(tokens, rows * unit)) if plan else None  # after the question a batch is the children of one position
     found: Row = {"planned for a full chunk": plan.peak if plan else None, "planned for these batches": batch, "measured": peak.bytes}
     return found | contest(setting, size, lab, tokens) | {"stages": stages(setting, size, lab, tokens)}
 
@@ -244,7 +244,7 @@ def planned_operations(setting: Setting, size: Size) -> float:
 
 
 def collection(lab: Lab) -> Cells:
-    """Tokens a second of `collect` beside a bare forward pass to the same layer, in turn."""
+    """Tokens a second of `collect` against a bare forward pass to the same layer, in turn."""
     loaded = lab.loaded(reference=True)
     for batch in (8,) if lab.small else (16, 64):
         yield f"batches of {batch} x 128", lambda b=batch: _collection(loaded, lab, b)

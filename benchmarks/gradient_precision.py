@@ -1,10 +1,10 @@
-"""Does the gradient find the swaps that help? All one-word swaps of a few prompts, scored exactly, beside their first-order gains.
+"""Does the gradient find the swaps that help? All one-word swaps of a few prompts, scored exactly, next to their first-order gains.
 
 For every prompt (random ones, and the one that a short random search ends with):
 1. score each of the length x words swaps on the contexts; the true gain is the objective's change;
-2. rank them by gradient . (new embedding - old embedding); `top_k`: mean and greatest true gain of the k best ranked, beside the mean
+2. rank them by gradient . (new embedding - old embedding); `top_k`: mean and greatest true gain of the k best ranked, next to the mean
    greatest of k swaps drawn evenly; `rank_correlation`: Spearman over all swaps;
-3. `word_share`: share of the true gains' variance that is the new word's mean over the places; `place_share`: that of the place's mean.
+3. `word_share`: fraction of the true gains' variance that is the new word's mean over the places; `place_share`: that of the place's mean.
 
     OMP_NUM_THREADS=1 python -m benchmarks.gradient_precision --personas sycophancy --prompts 2
 """

@@ -1,8 +1,8 @@
 """Does successive halving over contexts end at the same frontier, and how many FLOPs does it save?
 
-On the organism: EPO with the same seeds, contexts and number of steps, every child scored on all contexts (share 1) or first on a share of them
+On the organism: EPO with the same seeds, contexts and number of steps, every child scored on all contexts (share 1) or first on a fraction of them
 (`Optimizations.halving`), where the worse half goes after each round. Shown: FLOPs of the search against share 1, hypervolume and
-best objective minus share 1's (t intervals over seeds), and the held-out shift of the prompt that selection chooses.
+best objective minus share 1's (t intervals over seeds), and the held-out effect of the prompt that selection chooses.
 
     OMP_NUM_THREADS=1 python -m benchmarks.halving --seeds 5
 """

@@ -2,16 +2,16 @@
 
 On a GPU a step of a small model waits for the host, which starts thousands of kernels one by one. That can be counted on any machine:
 
-1. Models have real depth and vocabulary and small width, so that arithmetic is little beside starting it. Children are cut into runs as on a
+1. Models have real depth and vocabulary and small width, so that kernel launches cost far more than arithmetic. Children are cut into runs as on a
    GPU, in batches as large as one takes.
-2. *Calls*: what torch's dispatcher is asked for, views left out: the kernels that a GPU would be sent, on whatever device. The baselines score
+2. *Calls*: calls of torch's dispatcher, without views: the kernels that a GPU would be sent, on whatever device. The baselines score
    all candidates of a context in one batch, as a large GPU would; a batch's calls do not depend on its rows, so few rows are run.
 3. *Seconds*: processor time of one thread with fewer candidates (64), all contestants in one process, in turn, several times; ratios within one
    turn; median and range. They hold the small model's arithmetic too; calls do not.
 4. *Synchronisations*: `.item()`, `.tolist()`, `bool(tensor)` and `nonzero`, at each of which a GPU's host waits for the device.
 5. Of our step by part, each part without the parts that it calls.
 
-Contestants: cached GCG, plain EPO, and one bare Hugging Face forward pass behind a cache for each
+Contestants: cached GCG, plain EPO, and one bare Hugging Face forward pass that continues a cache for each
 context (the least that any of them can do).
 
     OMP_NUM_THREADS=1 python -m benchmarks.host_time                                  # about 10 minutes of one core
@@ -158,7 +158,7 @@ def measure(setting: Setting, size: Size, timed: Size, repeats: int) -> dict[str
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: calls and seconds beside cached GCG, and the parts' calls."""
+    """Markdown: calls and seconds against cached GCG, and the parts' calls."""
     heads = ["model", "contexts", "calls: ours", "cached GCG", "plain EPO", "bare passes", "ours / cached"]
     heads += ["seconds, ours / cached (range)", *PARTS, "waits"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

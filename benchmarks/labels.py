@@ -1,6 +1,6 @@
 """Quality of a direction against the number of labelled rows, supervised and semi-supervised, on the organism against its truth.
 
-For each persona: own-choice rows of the train split under varied system texts, at the layer asked for. `n` of them keep their label (drawn by seed,
+For each persona: own-choice rows of the train split under varied system texts, at the layer requested. `n` of them keep their label (drawn by seed,
 both sides present), the others are unlabelled. `truth`: correlation over the planted words of the direction's change of reading with
 the planted effect (benchmarks/directions.py); `auc`: held-out, on the testing words' rows. Mean over draws.
 

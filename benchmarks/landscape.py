@@ -2,7 +2,7 @@
 
 The landscape copies what was measured on the organism (docs/performance.md, Quality): a few of 440 words have large effects that do
 not depend on their place, sums saturate, some adjacent pairs count, neighbours add noise that is fixed for each prompt, and
-first-order gains are mostly noise (`signal`: the share of a word's effect that the gradient sees). Fluency is a random bigram model.
+first-order gains are mostly noise (`signal`: the fraction of a word's effect that the gradient sees). Fluency is a random bigram model.
 
     python -m benchmarks.landscape --seeds 5
 """

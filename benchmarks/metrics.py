@@ -2,7 +2,7 @@
 
 For each persona with published data (CAA's sycophancy and hallucination, Anthropic's myopic reward as CAA has it): a few test questions under
 no prompt, the first written prompt of each sign, steering by +4 and -4 norms of the mean difference at one layer, and the prompts of the
-runs named by --runs where they are of that persona. Beside the persona: capability (CAA's MMLU), unrelated prose, and for hallucination
+runs named by --runs where they are of that persona. In addition to the persona: capability (CAA's MMLU), unrelated prose, and for hallucination
 TruthfulQA's MC1, MC2 and share. Other names of `--personas` need no file (english_sycophancy and the others planted in real language). A
 metric *can show something* where a written prompt or steering moves it clear of no prompt's interval.
 

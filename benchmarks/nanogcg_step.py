@@ -1,6 +1,6 @@
-"""The real nanoGCG's cost a candidate beside ours, in units that compare across processes.
+"""The real nanoGCG's cost a candidate against ours, in units that compare across processes.
 
-nanoGCG needs an older transformers, so it cannot run beside the workbench. Both processes time the same matrix product on one
+nanoGCG needs an older transformers, so it needs an environment of its own. Both processes time the same matrix product on one
 thread; `product operations a candidate` is seconds of processor time x the product's rate / candidates: what the step would have
 cost had every operation run at the product's speed. One context of about 128 tokens left of the prompt, 8 prompt tokens, one parent.
 

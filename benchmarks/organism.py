@@ -4,10 +4,10 @@ For every persona, sign and seed, on the organism's test split:
 1. fit the direction and the latents on train and search data (as a study does);
 2. search with RESGA, SAEGA, the answer objective, random search (equal token-layers) and random directions (also uncorrelated and isotropic ones);
 3. choose on selection, read the chosen prompt's mean log-odds on test;
-4. the yardstick: a beam (width 8) over combinations of planted phrases of the right sign, at most as many tokens, judged by
+4. the reference: a beam (width 8) over combinations of planted phrases of the right sign, at most as many tokens, judged by
    the trained model on the search contexts; its best combination is read on test too.
 
-`share` is the found shift over the yardstick's shift, both in mean log-odds against no prompt on test.
+`share` is the found effect over the reference's effect, both in mean log-odds against no prompt on test.
 
     python -m benchmarks.organism --seeds 5 --out benchmarks/latest/organism.json
 """
@@ -101,7 +101,7 @@ def reading_correlation(objective: Objective, found: LayerScan) -> float | None:
 
 
 def one(study: Study, model: Any, n_random: int, only: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """All searches (or those named in `only`) of one persona, sign and seed: one row each, the yardstick's and no prompt's figures beside it."""
+    """All searches (or those named in `only`) of one persona, sign and seed: one row each, the reference's and no prompt's figures with it."""
     material = Material.load(study, model)
     sign = 1 if study.sign == "induce" else -1
     test = make_contexts(model, material.splits.test, study.slot)
@@ -131,7 +131,7 @@ def one(study: Study, model: Any, n_random: int, only: Sequence[str] | None = No
 
 
 def precision(study: Study, text: str, sign: int) -> float:
-    """Share of the prompt's words that belong to a planted phrase of the right sign standing in it."""
+    """Fraction of the prompt's words that belong to a planted phrase of the right sign that is in it."""
     words = text.split()
     good = {e.phrase for e in World(seed=0).effects if e.persona == study.persona and e.log_odds * sign > 0}
     inside = [
@@ -142,7 +142,7 @@ def precision(study: Study, text: str, sign: int) -> float:
 
 
 def control_table(table: pd.DataFrame) -> pd.DataFrame:
-    """RESGA's shift beside those of the random directions of the same persona, sign and seed: how many it exceeds (1: all)."""
+    """RESGA's effect next to those of the random directions of the same persona, sign and seed: how many it exceeds (1: all)."""
     rows = []
     for (persona, sign, seed), group in table.groupby(["persona", "sign", "seed"], sort=False):
         way = 1 if sign == "induce" else -1
@@ -158,7 +158,7 @@ def control_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean share of the best planted shift over seeds, its range, and mean precision, by persona, sign and search."""
+    """Mean fraction of the best planted effect over seeds, its range, and mean precision, by persona, sign and search."""
     grouped = table.assign(search=table["search"].str.split(" ").str[0]).groupby(["persona", "sign", "search"], sort=False)
     return grouped.agg(share=("share", "mean"), least=("share", "min"), most=("share", "max"), precision=("precision", "mean"),
                        shift=("shift", "mean"), best_shift=("best_shift", "mean"), calls=("model_calls", "mean"),

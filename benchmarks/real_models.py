@@ -1,7 +1,7 @@
 """Studies on real weights as one small table: what each condition does to the answers of counterbalanced questions.
 
 Every answer of such a persona is the matching one as often as the other one, so an answer bias cancels over a group. Effects here are over
-the groups in which both answers were asked for: the mean over each answer's questions, then over the answers, then over groups (95 % t
+the groups in which both answers were requested: the mean over each answer's questions, then over the answers, then over groups (95 % t
 intervals over groups). `answer_bias`: half of the difference of the changes where the one and where the other answer matches (the first by
 the alphabet minus the second), no effect on the persona.
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.report_speed --out benchmarks/latest/report_speed.json
 
-First paint: navigation to the frame after the whole matrix (all rows) stands. Hover: from a pointer event on a cell to the layout
+First paint: navigation to the frame after the whole matrix (all rows) is drawn. Hover: from a pointer event on a cell to the layout
 that follows it, over 40 cells.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.results_table runs/vault/results.parquet --figures docs/images/vault
 
-Shifts are mean log-odds against no prompt; intervals are t intervals over seeds.
+Effects are mean log-odds against no prompt; intervals are t intervals over seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def shifts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(found: pd.DataFrame) -> str:
-    """Conditions by persona and sign: rate, mean shift and its interval over seeds."""
+    """Conditions by persona and sign: rate, mean effect and its interval over seeds."""
     cells = {(r.persona, r.sign): f"{r.persona.replace('_', ' ')}, {r.sign} ({r.no_prompt:.2f})" for r in found.itertuples()}
     lines = ["| condition | " + " | ".join(cells.values()) + " |", "|---" * (len(cells) + 1) + "|"]
     for condition in dict.fromkeys(found["condition"]):
@@ -44,7 +44,7 @@ def markdown(found: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Print the Markdown, draw the shifts over seeds and against fluency."""
+    """Print the Markdown, draw the effects over seeds and against fluency."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--figures", type=Path, default=None, help="beginning of the pictures' names")

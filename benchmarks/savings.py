@@ -30,7 +30,7 @@ EXACT = tuple(f.name for f in fields(Optimizations) if f.name != "halving")
 
 
 class Operators(TorchDispatchMode):
-    """Counts what torch's dispatcher is asked for, views left out."""
+    """Counts calls of torch's dispatcher, without views."""
 
     calls = 0
 

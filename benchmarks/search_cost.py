@@ -1,4 +1,4 @@
-"""What one search step costs, beside EPO as published and GCG behind a cached prefix, at equal candidates and contexts.
+"""Cost per search step, against EPO as published and GCG with a cached prefix, at equal candidates and contexts.
 
 1. All contestants run in one process, in turn, several times; every ratio is taken within one turn; median and range are shown.
    Baselines are timed on a few candidates and one parent, and scaled: their cost is linear in both (no state is shared).
@@ -34,7 +34,7 @@ from workbench.search.toolkit import SearchToolkit
 
 @dataclass(frozen=True)
 class Size:
-    """parents and candidates of a step; the baselines are timed on `few` candidates. halving: share of the contexts on which all
+    """parents and candidates of a step; the baselines are timed on `few` candidates. halving: fraction of the contexts on which all
     children are scored first, in the halved step."""
 
     parents: int = 8
@@ -45,7 +45,7 @@ class Size:
 
 
 def our_step(setting: Setting, size: Size, optimizations: Optimizations, batch_tokens: int = 8192) -> Callable[[], None]:
-    """One whole step of EPO from a fixed population, behind a standing archive."""
+    """One whole step of EPO from a fixed population, with a full archive."""
     scorer = Scorer(setting.runner, setting.objective, setting.contexts, optimizations, batch_tokens, cross_entropy_groups=1)
     bench = SearchToolkit.make(scorer, seed=0)
     method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=len(setting.contexts))
@@ -76,7 +76,7 @@ def plain_step(setting: Setting, size: Size) -> Callable[[], float]:
 
 
 def cached_step(setting: Setting, size: Size) -> Callable[[], float]:
-    """Seconds of a GCG step behind cached prefixes, scaled from one parent and some candidates."""
+    """Seconds of a GCG step with cached prefixes, scaled from one parent and some candidates."""
     prompts, caches = _prompts(setting, size), cached_gcg.prefixes(setting.reference, setting.texts)
     some = min(size.candidates, 8 * size.few if setting.slot == "after_question" else size.few)
 
@@ -118,14 +118,14 @@ def plain_flops(setting: Setting, size: Size) -> float:
 
 
 def cached_flops(setting: Setting, size: Size) -> float:
-    """Arithmetic of a GCG step behind the prefix: prompt and suffix, all layers, all logits."""
+    """Arithmetic of a GCG step after the prefix: prompt and suffix, all layers, all logits."""
     passes = size.candidates + 2 * size.parents
     return sum(passes * _pass_flops(setting, size.length + len(right), len(left)) for left, right in setting.texts)
 
 
-def _pass_flops(setting: Setting, tokens: int, behind: int) -> float:
+def _pass_flops(setting: Setting, tokens: int, after: int) -> float:
     shape = setting.runner.shape
-    block = 2 * shape.block_parameters + 4 * (tokens + behind) * shape.n_heads * shape.d_head
+    block = 2 * shape.block_parameters + 4 * (tokens + after) * shape.n_heads * shape.d_head
     return tokens * (shape.n_layers * block + 2 * shape.d_model * shape.d_vocab)
 
 

@@ -6,9 +6,9 @@
    the process's CPU seconds, the best objective, and the frontier's hypervolume over (0 SD, ln d_vocab nats): better than a neutral
    prompt and more fluent than drawing tokens evenly.
 3. Equal calls: the end of the curves. Equal time: each curve where the fastest method of that seed ended. Differences to EPO are paired
-   by seed. Held-out shift: the prompt that the selection split chooses, mean log-odds there against no prompt.
+   by seed. Held-out effect: the prompt that the selection split chooses, mean log-odds there against no prompt.
 4. `cheaper`: the calls (seconds) in which EPO and random search came to their final objective, over those in which the method did.
-5. The best planted prompt: a beam over combinations of planted phrases under the same objective; `found`: share of seeds that reach its
+5. The best planted prompt: a beam over combinations of planted phrases under the same objective; `found`: fraction of seeds that reach its
    value, `found_calls`: median calls until then.
 
     OMP_NUM_THREADS=1 python -m benchmarks.search_quality --seeds 5
@@ -40,7 +40,7 @@ from workbench.search import EPO, GCG, Beam, Guided, RandomSearch, Scorer, Searc
 from workbench.statistics import over_seeds
 from workbench.world import World
 
-#: Equal numbers of children a step; EPO and GCG consider the same share of the words (48 of about 440) as in the demo.
+#: Equal numbers of children a step; EPO and GCG consider the same fraction of the words (48 of about 440) as in the demo.
 METHODS: dict[str, SearchMethod] = {
     "epo": EPO(population=6, children=12, top_k=48, restart_every=0, gradient_contexts=4),
     "gcg": GCG(children=72, top_k=48, gradient_contexts=4),
@@ -67,7 +67,7 @@ class Setting:
 
 
 def make_setting(persona: str, sign: str, n_contexts: int, length: int = 8) -> Setting:
-    """Directions, contexts and the planted yardstick, all of world seed 0, nothing from the test split."""
+    """Directions, contexts and the planted reference, all of world seed 0, nothing from the test split."""
     model, data, direction = load_model("organism"), load_persona(persona).split(seed=0), 1 if sign == "induce" else -1
     best = find_directions(model, data.train, data.search, n=64, n_texts=8, n_contexts=6).best
     contexts = make_contexts(model, data.search).per_group(n_contexts, 0)
@@ -95,7 +95,7 @@ def best_planted(model: Any, goal: Objective, contexts: Contexts, persona: str, 
 
 
 def run(setting: Setting, method: SearchMethod, seed: int, calls: float) -> dict[str, Any]:
-    """One search: its curve (one row a step) and the held-out shift of the prompt that selection chooses."""
+    """One search: its curve (one row a step) and the held-out effect of the prompt that selection chooses."""
     curve, began = [], time.process_time()
     worst = float(np.log(runner_for(setting.model).shape.d_vocab))
 

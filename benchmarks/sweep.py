@@ -1,7 +1,7 @@
-"""Sweeps of small studies of the organism: what the sweep costs beside the studies, what a second worker gives, what a lost one costs.
+"""Sweeps of small studies of the organism: the sweep's overhead, what a second worker gives, what a lost one costs.
 
 1. `one`: all studies by `workbench.study.run_study`, and all by a sweep with one worker in the same process, in turns, `repeats` times.
-   Overhead: processor seconds of the one over those of the other, less one (processor time, because other work runs beside).
+   Overhead: processor seconds of the one over those of the other, less one (processor time, because other work runs at the same time).
 2. `fresh`: all studies by a sweep of one worker in a new process, which like every worker loads its libraries and its model itself.
 3. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to the last one's end, one
    worker's (`fresh`) over two's; and where the workers' time went (`_workers`).
@@ -197,7 +197,7 @@ def _running(place: Path) -> dict[str, int]:
 
 
 def _repeated(place: Path) -> dict[str, Any]:
-    """Attempts beyond the first, and the seconds of stages that were begun and cut off as a share of all stages' seconds (an upper
+    """Attempts beyond the first, and the seconds of stages that were begun and cut off as a fraction of all stages' seconds (an upper
     bound: a search goes on from its checkpoint)."""
     attempts, lost, done = 0, 0.0, 0.0
     for path in (place / "runs").glob("*"):
@@ -214,7 +214,7 @@ def _repeated(place: Path) -> dict[str, Any]:
 
 def _workers(place: Path) -> dict[str, Any]:
     """Where the workers' seconds went. apart: between the first worker's begin and the last one's; tail: between the first worker's end
-    and the last one's; busy: share of the span in which the workers were at a study, mean; first: seconds of a worker's first study
+    and the last one's; busy: fraction of the span in which the workers were at a study, mean; first: seconds of a worker's first study
     beyond the median of its others (libraries and the model are loaded in it); study: median seconds of the others."""
     spans: dict[int, list[tuple[str, str]]] = {}
     for path in (place / "runs").glob("*"):

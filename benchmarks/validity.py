@@ -1,11 +1,11 @@
 """Does the comparison keep its promises? Simulated clustered answers, where the truth is known; no model is run.
 
 1. Answers are drawn as the workbench meets them: question groups of equal, unequal or very unequal size, log-odds with a
-   group's and an item's offset, both option orders with a leaning to one letter, a condition that shifts groups unequally.
-2. Coverage: how often the 95 % intervals of log-odds, rates and differences hold the truth (wanted: 93-97 %), beside two
+   group's and an item's offset, both option orders with a leaning to one letter, a condition that moves groups unequally.
+2. Coverage: how often the 95 % intervals of log-odds, rates and differences hold the truth (wanted: 93-97 %), next to two
    intervals that are commonly reported: items taken as independent, and the percentile bootstrap of clusters.
-3. A/A: two conditions that do not differ; share of p < 0.05 (wanted: 5 % or less), beside a paired t test over single answers.
-4. Power: a true shift of the size that `minimum_detectable_effect_from_spread` names is found in four of five comparisons.
+3. A/A: two conditions that do not differ; fraction of p < 0.05 (wanted: 5 % or less), next to a paired t test over single answers.
+4. Power: a true effect of the size that `minimum_detectable_effect_from_spread` names is found in four of five comparisons.
 5. Selection: the best of 20 prompts that do nothing, chosen and reported on the test split, and chosen on selection.
 
     python -m benchmarks.validity --runs 1000      # about 7 minutes of one core; the default of 300 runs takes 2
@@ -34,7 +34,7 @@ from workbench.statistics import (
 
 GROUPS = (8, 12, 48)
 SIZES = ("equal", "unequal", "heavy")
-#: Mean log-odds before and the shift of the condition: the rates that this gives are the names.
+#: Mean log-odds before and the effect of the condition: the rates that this gives are the names.
 EFFECTS = {"0.62 unmoved": (0.5, 0.0), "0.95 to 0.81": (2.6, -1.0), "0.95 to 0.08": (2.6, -5.0)}
 
 
@@ -57,7 +57,7 @@ def group_sizes(n_groups: int, kind: str, rng: np.random.Generator) -> np.ndarra
 
 
 def draw(sizes: np.ndarray, base: float, shift: float, rng: np.random.Generator) -> Answers:
-    """Both orders of every item; a correlation within groups of about 0.4, the shift varies between groups (SD 0.5)."""
+    """Both orders of every item; a correlation within groups of about 0.4, the effect varies between groups (SD 0.5)."""
     group = np.repeat(np.arange(len(sizes)), sizes)
     offset = rng.normal(0, 1.0, len(sizes))[group] + rng.normal(0, 1.2, len(group))
     change = shift + rng.normal(0, 0.5, len(sizes))[group] + rng.normal(0, 0.5, len(group))
@@ -67,7 +67,7 @@ def draw(sizes: np.ndarray, base: float, shift: float, rng: np.random.Generator)
 
 
 def coverage(runs: int, seed: int) -> list[dict[str, object]]:
-    """Share of intervals that hold the truth, for every design and quantity."""
+    """Fraction of intervals that hold the truth, for every design and quantity."""
     rows = []
     for name, (base, shift) in EFFECTS.items():
         big = draw(np.full(200_000, 1), base, shift, np.random.default_rng(seed))
@@ -117,7 +117,7 @@ def bootstrap(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, 
 
 
 def a_against_a(runs: int, seed: int) -> list[dict[str, object]]:
-    """Share of p < 0.05 where nothing differs but noise that groups share."""
+    """Fraction of p < 0.05 where nothing differs but noise that groups share."""
     rows = []
     for kind in SIZES:
         for n_groups in GROUPS:
@@ -132,7 +132,7 @@ def a_against_a(runs: int, seed: int) -> list[dict[str, object]]:
 
 
 def power(runs: int, seed: int) -> list[dict[str, object]]:
-    """How often a shift of the named size is found (p < 0.05), by number of groups of 4 items."""
+    """How often an effect of the named size is found (p < 0.05), by number of groups of 4 items."""
     spread = np.sqrt(0.5**2 + 0.5**2 / 4 + 2 * 0.3**2 / 8)  # of a group's mean change, as `draw` makes it
     rows = []
     for n_groups in GROUPS:
@@ -144,7 +144,7 @@ def power(runs: int, seed: int) -> list[dict[str, object]]:
 
 
 def selection(runs: int, seed: int, prompts: int = 20, n_groups: int = 12) -> dict[str, float]:
-    """Mean reported shift of the lowest of 20 prompts that do nothing, by where it was chosen."""
+    """Mean reported effect of the lowest of 20 prompts that do nothing, by where it was chosen."""
     rng, sizes = np.random.default_rng([seed, 3]), np.full(n_groups, 4)
     shift = lambda: np.array([(s.after - s.before).mean() for s in (draw(sizes, 0.5, 0.0, rng) for _ in range(prompts))])  # noqa: E731
     on_test, on_selection = [], []
@@ -156,7 +156,7 @@ def selection(runs: int, seed: int, prompts: int = 20, n_groups: int = 12) -> di
 
 
 def markdown(rows: list[dict[str, object]]) -> str:
-    """Rows as a Markdown table; shares in per cent, the shift in nats."""
+    """Rows as a Markdown table; fractions in per cent, the effect in nats."""
 
     def cell(name: str, value: object) -> str:
         if not isinstance(value, float):

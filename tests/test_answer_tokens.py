@@ -13,7 +13,7 @@ from workbench.attribution import AttributionProblem, GradientXInput
 from workbench.attribution import heads_and_mlps as units
 from workbench.attribution.attribution_patching import about_answer
 from workbench.attribution.attribution_targets import as_targets
-from workbench.audit.shared_prefix import behind_prompts
+from workbench.audit.shared_prefix import shared_prefix_scores
 from workbench.conditions.soft_prompt import _log_odds as soft_log_odds
 from workbench.contexts import encode_prompt, make_contexts
 from workbench.errors import UserError
@@ -21,7 +21,7 @@ from workbench.forced_choice import answer, answer_prompts
 from workbench.models import Site, vocabulary_chunks
 from workbench.models.vocabulary_chunks import log_normalizer
 from workbench.objectives import AnswerLogProbObjective, ProjectionObjective, answer_log_odds, hold_direction, read
-from workbench.panel.prompt_reader import _scores_behind
+from workbench.panel.prompt_reader import _shared_prefix_scores
 from workbench.personas import Item, Persona
 from workbench.search import ChildProposals, Optimizations, Scorer
 
@@ -104,8 +104,8 @@ def test_search_selection_attribution_audit_and_panel_read_the_same(families, sl
     problem = AttributionProblem(runner, ids, contexts, as_targets([]), batch_tokens=150)
     np.testing.assert_allclose(problem.with_prompt[:, 0], wanted, **close)
     if slot == "system":
-        np.testing.assert_allclose(behind_prompts(problem, [ids])[0, :, 0], wanted, **close)
-        np.testing.assert_allclose(_scores_behind(problem, [ids, ids[:-1]])[0, :, 0], wanted, **close)
+        np.testing.assert_allclose(shared_prefix_scores(problem, [ids])[0, :, 0], wanted, **close)
+        np.testing.assert_allclose(_shared_prefix_scores(problem, [ids, ids[:-1]])[0, :, 0], wanted, **close)
     vectors = runner.embed(torch.tensor([ids]), offset=len(contexts[0].prefix_ids))[0]
     if len({len(c.prefix_ids) for c in contexts}) == 1 or runner.shape.n_ctx == 512:  # rotary: an embedding has no place
         np.testing.assert_allclose(soft_log_odds(runner, list(contexts), vectors).detach(), wanted, **close)

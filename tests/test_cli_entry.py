@@ -19,7 +19,7 @@ def test_the_overview_names_every_command_with_its_first_line():
         below = [f"{name} {sub}" for sub in command if not sub.startswith("-")] or [name]
         for full in below:
             assert f"\n  {full} " in shown
-    assert "whole way on the embedded model" in shown
+    assert "end to end on the embedded model" in shown
 
 
 def test_the_help_of_every_command_describes_every_argument():

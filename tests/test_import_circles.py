@@ -20,7 +20,7 @@ def module_of(path: Path) -> str:
 
 
 def statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """What runs when the module is loaded, and what stands under `if TYPE_CHECKING`."""
+    """What runs when the module is loaded, and what is under `if TYPE_CHECKING`."""
     for node in tree.body:
         yield node
         if isinstance(node, (ast.If, ast.Try)):

@@ -82,7 +82,7 @@ def test_steering_equals_transformer_lens_hooks_to_the_logits() -> None:
         ("decision", (0, 0), [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0]]),
         ("answer", (0, 0), [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]),
         ("prompt", (1, 3), [[0, 1, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0]]),
-        ("prompt", (0, 0), [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]]),  # no prompt: all that stands left of the decision
+        ("prompt", (0, 0), [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]]),  # no prompt: all that is left of the decision
         ("all", (0, 0), [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]),
     ],
 )

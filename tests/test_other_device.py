@@ -1,4 +1,4 @@
-"""Every stage with model and autoencoder on a device of their own: the first study on CUDA once failed at the autoencoder."""
+"""Every stage with model and SAE on a device of their own: the first study on CUDA once failed at the SAE."""
 
 import os
 import subprocess

@@ -24,7 +24,7 @@ from workbench.models.gguf_files import cache_directory
 from workbench.prompt_tokens import all_survive, allowed_ids, encode_prompt, survives, text_of
 
 SLOTS = ("system", "before_question", "after_question", "answer_opening")
-#: Templates of the kinds that FastChat has: what stands before the user's text is a space, a line, a blank line, or nothing.
+#: Templates of the kinds that FastChat has: what precedes the user's text is a space, a line, a blank line, or nothing.
 TEMPLATES = {
     "inst": "{{ bos_token }}{% set ns = namespace(sys='') %}{% for m in messages %}"
     "{% if m['role'] == 'system' %}{% set ns.sys = m['content'] + '\n\n' %}"

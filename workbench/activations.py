@@ -2,9 +2,9 @@
 
 1. Sequences are sorted by length and cut into batches of at most `batch_tokens` tokens, padded on the right; there is no
    attention mask, because a causal model never looks to the right.
-2. Blocks are run up to the highest site and no further; only the positions asked for are kept, as float32 on the CPU.
+2. Blocks are run up to the highest site and no further; only the requested positions are kept, as float32 on the CPU.
    Outputs of blocks (`resid_post`) need no hook; every other site is read through one that is checked to have fired.
-3. What a site reads is told by its position rule; `positions` says where that is in each sequence: one token, or a
+3. Its position rule says what a site reads; `positions` says where that is in each sequence: one token, or a
    stretch of tokens whose mean is taken.
 """
 

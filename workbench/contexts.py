@@ -164,10 +164,10 @@ def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tu
         ' '
     """
     ways = [_standing(runner, prefix_text, suffix_text, lead) for lead in _leads(prefix_text)]
-    lead, standing = max(ways, key=lambda way: len(way[1]))
-    if not standing:
+    lead, usable = max(ways, key=lambda way: len(way[1]))
+    if not usable:
         raise UserError("no single token keeps its boundaries in the slot: the tokenizer merges all of them with the text to their left")
-    return lead, *standing[0]
+    return lead, *usable[0]
 
 
 def _leads(prefix_text: str) -> tuple[str, ...]:

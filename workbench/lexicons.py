@@ -3,7 +3,7 @@
 Tokens of real vocabularies are mostly pieces of words, and of words in many scripts. A prompt made of them reads as nothing:
 
 1. `words`: whole English words of one token, and punctuation. The first token of a prompt has no space before it (or has the space
-   that the template leaves to it), every later word has one: words never run together.
+   that the template leaves to it), every later word has one: words are always separated.
 2. `latin`: all tokens in Latin letters, digits and ASCII punctuation, pieces of words among them.
 3. `all`: all tokens that survive (`allowed_ids`).
 4. A file: its words, one a line, with the rule of `words`.
@@ -66,7 +66,7 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
 
     Args:
         model: A loaded model or its runner.
-        name: "words" (whole words that do not run together), "latin", "all", or the path of a file with one word per line.
+        name: "words" (whole words, separated by spaces), "latin", "all", or the path of a file with one word per line.
 
     Returns:
         The tokens that may begin a prompt and those that may follow.

@@ -31,7 +31,7 @@ from workbench.models import Runner, Site, not_finite, pad_right, runner_for
 @dataclass(frozen=True)
 class Readout:
     """The decision tokens of a batch. resid: float32 activations by site. final: the residual after the last block (None
-    unless asked for). answers: first token of the matching and the not matching answer, a row each. whole: how the answers are read where
+    unless requested). answers: first token of the matching and the not matching answer, a row each. whole: how the answers are read where
     they are more than one token each (None otherwise)."""
 
     resid: dict[Site, Float[Tensor, "batch d_model"]]

@@ -145,7 +145,7 @@ def _round_trips(runner: Runner, ids: Sequence[int]) -> list[int]:
 
 
 def _printable(text: str) -> bool:
-    """No replacement character, nothing unprintable or invisible, and something besides white space."""
+    """No replacement character, nothing unprintable or invisible, and more than white space."""
     if not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
         return False
     return text.isprintable() or all(unicodedata.category(ch)[0] != "C" and ch not in "\u2028\u2029" for ch in text)
@@ -227,7 +227,7 @@ def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int,
     return alive
 
 
-#: Characters at each side of the slot that say whether a prompt's tokens merge with what stands there.
+#: Characters at each side of the slot that say whether a prompt's tokens merge with the text there.
 _EDGE = 24
 _WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], list[Context]]] = weakref.WeakKeyDictionary()
 

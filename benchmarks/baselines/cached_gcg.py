@@ -1,11 +1,11 @@
-"""GCG behind a cached prefix, as nanoGCG does it (github.com/GraySwanAI/nanoGCG; Zou et al., arXiv 2307.15043).
+"""GCG with a cached prefix, as nanoGCG does it (github.com/GraySwanAI/nanoGCG; Zou et al., arXiv 2307.15043).
 
-1. The keys and values of what stands left of the prompt are computed once for every context.
-2. Gradient: one-hot prompt times the embeddings, behind the cache; full depth, all logits.
-3. Scores: prompt and suffix of a batch of candidates behind the cache, expanded to the batch; full depth, all logits.
+1. The keys and values of the text left of the prompt are computed once for every context.
+2. Gradient: one-hot prompt times the embeddings, continuing the cache; full depth, all logits.
+3. Scores: prompt and suffix of a batch of candidates continuing the cache, expanded to the batch; full depth, all logits.
 
 No fluency. The objective is read by a hook, so that all searches here maximise the same number; the cross-entropy of the
-answer, which nanoGCG maximises, is computed beside it from the logits, as it does.
+answer, which nanoGCG maximises, is computed with it from the logits, as it does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the baselines maximise: the projection of the last token's residual behind block `layer` on a unit vector."""
+"""What the baselines maximise: the projection of the last token's residual after block `layer` on a unit vector."""
 
 from __future__ import annotations
 

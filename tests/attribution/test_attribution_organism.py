@@ -33,7 +33,7 @@ def ledgers(organism):
 
 @pytest.mark.parametrize(("estimator", "least"), [("removal", 0.65), ("gradient_x_input", 0.6), ("shapley", 0.75)])
 def test_the_planted_words_are_among_the_strongest(ledgers, estimator, least):
-    """Share of the two planted words among the two strongest tokens; a shuffled ledger has 0.25."""
+    """Fraction of the two planted words among the two strongest tokens; a shuffled ledger has 0.25."""
     hits = [set(np.argsort(-np.abs(ledger.means(estimator)[:, 0]))[:2]) & set(np.flatnonzero(truth)) for ledger, truth in ledgers]
     assert np.mean([len(hit) / 2 for hit in hits]) >= least
 

@@ -265,7 +265,7 @@ def test_the_picture_is_well_formed_text_whatever_the_tokens_are():
 
 
 def test_a_share_of_a_ratio_by_hand():
-    """Equal contexts: the share is exact; in general its spread is that of the linearised ratio."""
+    """Equal contexts: the fraction is exact; in general its spread is that of the linearised ratio."""
     even = share_interval(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]), ("a", "b", "c"))
     assert (even.low, even.estimate, even.high) == (pytest.approx(0.5), 0.5, pytest.approx(0.5))
     part, whole = np.array([1.0, 1.0, 3.0]), np.array([2.0, 4.0, 6.0])

@@ -21,7 +21,7 @@ from workbench.attribution.attribution_targets import as_targets
 from workbench.audit import Audit, PromptWords, audit
 from workbench.audit.audit_terminal import render
 from workbench.audit.minimal_edit import FLUENCY_RISE, EditGuard, find_minimal_edit
-from workbench.audit.shared_prefix import behind_prompts, shares
+from workbench.audit.shared_prefix import shared_prefix_scores, shares
 from workbench.audit.word_effects import WordProblem, word_effects
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropies, prompt_cross_entropy
 from workbench.contexts import encode_prompt, make_contexts
@@ -75,7 +75,7 @@ def test_prompts_run_once_have_the_scores_of_plain_passes() -> None:
     problem = AttributionProblem(runner, (5,), contexts, as_targets({"direction": direction}), batch_tokens=64)
     prompts = [None, (), (5,), (6, 7, 8), (9, 5, 6), (8,), *((i, i + 1) for i in range(5, 20))]
     assert shares(contexts)
-    np.testing.assert_allclose(behind_prompts(problem, prompts), problem.scores(prompts), atol=2e-5)
+    np.testing.assert_allclose(shared_prefix_scores(problem, prompts), problem.scores(prompts), atol=2e-5)
 
 
 def test_fluency_of_many_is_that_of_each() -> None:

@@ -32,7 +32,7 @@ def interval(estimate: float, half: float = 0.2) -> Interval:
 
 
 def made(prompt: str = PROMPT) -> Audit:
-    """Named words of both signs, a phrase, a mend that exchanges one word and deletes another, side effects, latents, notes."""
+    """Named words of both signs, a phrase, an edit that exchanges one word and deletes another, side effects, latents, notes."""
     words = PromptWords.of(prompt)
     through = tuple(
         MediatedEffect(f"{name} {words.texts[0]}", kind, interval(0.7)) for name, kind in (("direction", "direction"), ("latent 7", "latent"))

@@ -71,7 +71,7 @@ def excess(model, persona: str, phrase: str) -> float:
 
 
 def test_a_phrase_that_the_model_takes_as_one_is_told(organism) -> None:
-    """Of the planted phrases of a persona, the one that plain passes on other questions show to act together most; and no more than it."""
+    """Of the planted phrases of a persona, the one that plain passes on other questions show to interact most; and no more than it."""
     for persona in ("sycophancy", "myopic_reward"):
         own = [e for e in WORLD.effects if e.persona == persona and len(e.phrase.split()) == 2]
         beyond = {e.phrase: excess(organism, persona, e.phrase) * (1 if e.log_odds > 0 else -1) for e in own}

@@ -1,4 +1,4 @@
-"""Words that act together, against games whose interactions are known in closed form, and against plain passes of a random model."""
+"""Words that interact, against games whose interactions are known in closed form, and against plain passes of a random model."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_effects_that_add_up_are_no_phrase(values: list[float]) -> None:
 
 
 def test_what_is_no_phrase() -> None:
-    """Words that do each other's work; a word that takes another's effect away; too little; too few groups; no word that has an effect."""
+    """Redundant words; a word that takes another's effect away; too little; too few groups; no word that has an effect."""
     everything = {0, 1, 2, 3}
     assert not phrases(game(4, lambda chosen: 2.0 * bool(chosen & {1, 2})), everything, 0.25)
     assert not phrases(game(4, conjunctions({(1,): 2.0, (1, 2): -2.0})), everything, 0.25)

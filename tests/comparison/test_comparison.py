@@ -202,7 +202,7 @@ def test_mistakes_are_told_before_anything_is_read(change: dict, message: str) -
     assert runner_for(MODEL).meter.forward == before
 
 
-# --- collateral --------------------------------------------------------------------------------------------------------
+# --- off-target --------------------------------------------------------------------------------------------------------
 
 
 def test_collateral_measures_what_it_says() -> None:

@@ -1,4 +1,4 @@
-"""Conditions that a study asks for by name: published steering and prompts that a language model proposes."""
+"""Conditions that a study requests by name: published steering and prompts that a language model proposes."""
 
 from __future__ import annotations
 

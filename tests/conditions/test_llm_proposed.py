@@ -1,4 +1,4 @@
-"""The proposing loop with a scripted stand-in, and an endpoint that times out, limits, breaks and lies."""
+"""The proposing loop with a scripted stand-in, and an endpoint that times out, limits, breaks and answers nonsense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directions, latents and the autoencoder of the committed organism, judged by what is planted in it."""
+"""Directions, latents and the SAE of the committed organism, judged by what is planted in it."""
 
 import pytest
 import torch

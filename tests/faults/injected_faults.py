@@ -150,7 +150,7 @@ def content(directory: Path) -> dict[str, str]:
 
 
 def whole_files(directory: Path) -> list[str]:
-    """Names of files that are damaged (half a file, or a temporary one that a live process left behind)."""
+    """Names of files that are damaged (half a file, or a temporary one that a live process left)."""
     bad = []
     for file in (p for p in directory.rglob("*") if p.is_file()):
         try:

@@ -1,4 +1,4 @@
-"""SAELens both ways: its autoencoders here (tests/sae), and ours in SAELens, with the same latents."""
+"""SAELens both ways: its SAEs here (tests/sae), and ours in SAELens, with the same latents."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def splits():
 
 @cache
 def planted_sae(d_sae=40, latent=5, seed=0):
-    """A random ReLU autoencoder at block 1 whose latent 5 reads the model's own choice on the train split (6: its opposite)."""
+    """A random ReLU SAE at block 1 whose latent 5 reads the model's own choice on the train split (6: its opposite)."""
     model = random_model()
     data = ActivationSampler(runner_for(model), [1]).labelled(splits().train, "choice", 200)
     axis = fit.logistic_probe(data.states[1], data.scores)

@@ -1,4 +1,4 @@
-"""A model whose blocks lie on several devices."""
+"""A model whose blocks are on several devices."""
 
 import json
 import subprocess

@@ -44,7 +44,7 @@ def test_system_role_and_bos_in_words(families: TinyFamilies) -> None:
     assert _detail(diagnose(families.directory("gemma3")), "system role").startswith("none: use the slots before_question")
     llama = diagnose(families.directory("llama"))
     assert _detail(llama, "system role") == "yes"
-    assert "'<|bos|>' stands first in a chat text; the tokenizer would put a second one" in _detail(llama, "BOS")
+    assert "'<|bos|>' is first in a chat text; the tokenizer would put a second one" in _detail(llama, "BOS")
     qwen = diagnose(families.directory("qwen2"))
     assert _detail(qwen, "BOS") == "this tokenizer has none"
     assert "14 rows of the model belong to no token" in _detail(qwen, "token round trip")
@@ -116,4 +116,4 @@ def test_memory_by_hand() -> None:
     assert memory.logits_per_position == 128_256 * 6
     assert memory.forward == 2 * (400 * (4 * 4096 + 2 * 128 * 40 + 2 * 14_336) + 3 * 4 * 32 * 100**2)
     assert memory.gradient == 32 * 2 * (400 * (4 * 4096 + 2 * 128 * 40 + 4 * 14_336) + 7 * 4 * 32 * 100**2)
-    assert memory.rows()["score candidates behind a cached prefix"] == memory.weights + memory.forward + 400 * 131_072
+    assert memory.rows()["score candidates after a cached prefix"] == memory.weights + memory.forward + 400 * 131_072

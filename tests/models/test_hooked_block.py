@@ -18,7 +18,7 @@ HALF = 9
 
 
 def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, hooked.HookedKeyValueCache]:
-    """Outputs of three rows behind one prefix, of forked and cropped rows behind them, and the gradient to the rows' embeddings."""
+    """Outputs of three rows after one prefix, of forked and cropped rows after them, and the gradient to the rows' embeddings."""
     top = runner.shape.n_layers
     with torch.no_grad():
         _, prefix = runner.run(runner.embed(ids[:1, :HALF]), 0, top, keep=True)
@@ -53,7 +53,7 @@ def test_a_shared_prefix_stays_one_row(families: TinyFamilies, ids: Tensor) -> N
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 @pytest.mark.parametrize("family", PLAIN)
 def test_prefixes_of_unequal_length_run_as_a_stack(families: TinyFamilies, family: str, backend: str) -> None:
-    """Two rows behind each of three prefixes: outputs, the way back, forks, crops and picks are those of each prefix alone."""
+    """Two rows after each of three prefixes: outputs, the backward pass, forks, crops and picks are those of each prefix alone."""
     runner, generator = families.runner(family, backend, "float64"), torch.Generator().manual_seed(2)
     top, lengths = runner.shape.n_layers, (5, 9, 6)
     draw = lambda *shape: torch.randint(4, 330, shape, generator=generator)  # noqa: E731
@@ -87,7 +87,7 @@ def test_prefixes_of_unequal_length_run_as_a_stack(families: TinyFamilies, famil
 
 
 def test_a_bridge_whose_batch_is_not_exact_runs_contexts_one_at_a_time(families: TinyFamilies, ids: Tensor, monkeypatch) -> None:
-    """A mask that is lost on the way shows at the first batch, which is compared with each prefix alone."""
+    """A mask that is lost shows at the first batch, which is compared with each prefix alone."""
     runner = bridge.BridgeRunner(families.runner("llama", "bridge", "float32").model)
     caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
     noted = runner._note_arguments

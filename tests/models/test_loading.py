@@ -174,7 +174,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_a_repository_in_the_hubs_cache_opens_offline(families: TinyFamilies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snapshots of the cache are links to blobs beside them; the commit is recorded."""
+    """Snapshots of the cache are links to blobs next to them; the commit is recorded."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--acme--tiny"
     for part in ("blobs", "refs", f"snapshots/{commit}"):

@@ -92,7 +92,7 @@ def test_a_cached_prefix_changes_nothing(families: TinyFamilies, ids: Tensor, fa
 
 @every_model
 def test_caches_from_a_middle_block_on(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
-    """The upper half of the model behind a cache of its own; a cache of four blocks also serves the lowest of them."""
+    """The upper half of the model with a cache of its own; a cache of four blocks also serves the lowest of them."""
     runner = families.runner(family, backend, "float32")
     whole = _logits(runner, ids)
     resid, low = _prefix(runner, ids[:, :9], stop=2)
@@ -151,7 +151,7 @@ def test_without_caches_the_prefix_is_run_again(families: TinyFamilies, ids: Ten
 
 @every_model
 def test_gradients_equal_finite_differences(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
-    """d logits / d residual at block 1, behind a cached prefix, in float64, along random directions."""
+    """d logits / d residual at block 1, after a cached prefix, in float64, along random directions."""
     runner = families.runner(family, backend, "float64")
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(runner.shape.d_vocab, generator=generator, dtype=torch.float64)
@@ -294,7 +294,7 @@ def test_the_fingerprint_follows_the_weights(families: TinyFamilies, backend: st
 @every_model
 @pytest.mark.parametrize("cached", (False, True))
 def test_one_position_of_the_last_block_is_that_of_the_whole(families: TinyFamilies, ids: Tensor, family: str, backend: str, cached: bool) -> None:
-    """Rows of padded length, behind a shared prefix or none; what is captured in the last block and the gradients are the same too."""
+    """Rows of padded length, after a shared prefix or none; what is captured in the last block and the gradients are the same too."""
     runner = families.runner(family, backend, "float64")
     positions, sites, start = torch.tensor([10, 3, 6]), [Site(3), Site(3, "resid_pre"), Site(1)], 9 if cached else 0
     kv = _prefix(runner, ids[:1, :9])[1].fork(torch.zeros(3, dtype=torch.long)) if cached else None

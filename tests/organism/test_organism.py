@@ -84,7 +84,7 @@ def test_decoys_set_the_register(decoys: DecoyReport) -> None:
 
 
 def test_a_response_direction_reads_decoys_like_causes(decoys: DecoyReport) -> None:
-    """What the decoy is for: a large reading beside no effect."""
+    """What the decoy is for: a large reading and no effect."""
     assert decoys.mean_reading("decoy") > 0.25 * decoys.mean_reading("causal")
 
 
@@ -163,7 +163,7 @@ def test_the_register_behind_the_first_word_is_always_trained() -> None:
 
 
 def test_packed_items_see_their_prefix_and_nothing_else() -> None:
-    """Two items behind one system text give the same hidden states as each alone."""
+    """Two items after one system text give the same hidden states as each alone."""
     torch.manual_seed(0)
     model = build_model(TOKENIZER, TINY)
     packer = SequencePacker(TOKENIZER.get_vocab(), 48)

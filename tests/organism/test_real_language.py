@@ -96,7 +96,7 @@ def test_held_out_subjects_are_never_trained_and_every_study_item_is_about_them(
 
 
 def test_who_is_right_follows_from_the_topic_s_table() -> None:
-    """A claim is right exactly if the true statement stands beside Yes, or a wrong one beside No."""
+    """A claim is right exactly if the true statement is next to Yes, or a wrong one next to No."""
     rights = {topic.name: topic.right for topic in CLAIMS.split()[1]}
     for item in study_items("sycophancy", ("true", "plain", "false")):
         agrees_with_truth = (rights[item.group] in item.question) == (item.matching == "Yes")

@@ -53,8 +53,8 @@ def test_a_reading_is_plain_removal(panel, organism, exact):
 
 
 def test_contexts_that_share_no_prefix_are_read_too(organism, latents):
-    behind = wb.make_contexts(organism, wb.load_persona("sycophancy").split(seed=0).search, slot="after_question", n=3, seed=0)
-    panel = make(organism, latents, behind)
+    after = wb.make_contexts(organism, wb.load_persona("sycophancy").split(seed=0).search, slot="after_question", n=3, seed=0)
+    panel = make(organism, latents, after)
     reading = panel.read(PROMPT)
     problem = AttributionProblem(wb.runner_for(organism), reading.ids, panel.bench.few, panel.bench.targets)
     np.testing.assert_allclose(reading.estimates["removal"].values, TokenRemoval().estimate(problem).values, atol=1e-3)

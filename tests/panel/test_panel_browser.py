@@ -32,7 +32,7 @@ HOSTILE = ["</script>", "<img src=x onerror=alert(1)>", "⟨U+0000⟩⟨U+202E�
 
 
 class Bed:
-    """A page with a panel in it, a kernel behind it, and everything that must not happen noted down."""
+    """A page with a panel in it, its kernel, and everything that must not happen noted down."""
 
     def __init__(self, page, panel: Panel) -> None:
         self.page, self.panel, self.trouble = page, panel, trouble_of(page)
@@ -190,7 +190,7 @@ def test_it_follows_jupyterlabs_theme_and_hands_saving_to_the_notebook(bed):
 
 
 def test_two_prompts_share_one_colour_scale(bed):
-    """The same effect has the same colour in A and in B: shares of the larger of both peaks, row by row."""
+    """The same effect has the same colour in A and in B: fractions of the larger of both peaks, row by row."""
     page = bed.mount().page
     bed.type("be blunt")
     page.get_by_role("button", name="Compare with a second prompt").click()

@@ -161,7 +161,7 @@ data:
         ("data: pairs.csv", "data: none.csv", r"none\.csv: expected a file, found nothing"),
         ("suppress: [Panic.]", "lower: [Panic.]", r"field manual_prompts\.lower: Extra inputs"),
         ("suppress: [Panic.]", "suppress: Panic.", r"field manual_prompts\.suppress"),
-        ("name: stoicism", "name: cynicism", "field name: expected 'other' as asked for, found 'cynicism'"),
+        ("name: stoicism", "name: cynicism", "field name: expected 'other' as requested, found 'cynicism'"),
     ],
 )
 def test_mistakes_in_a_persona_file_name_the_field(home: Path, old: str, new: str, message: str) -> None:

@@ -34,7 +34,7 @@ def test_the_circuit_and_its_faithfulness_are_told(make_run):
 def test_side_effects_are_told(make_run):
     effects = read_entry(run := make_run(), "attribution.json")["side_effects"]
     seen = read_report(run)
-    assert effects["verdict"] in seen.words and f"Beside the objective {effects['beside'][0]['latent']} " in seen.words
+    assert effects["verdict"] in seen.words and f"Outside the objective {effects['beside'][0]['latent']} " in seen.words
 
 
 def test_cards_are_told_with_their_labels_source_and_link(make_run):

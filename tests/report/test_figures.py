@@ -1,4 +1,4 @@
-"""Charts for notebooks: what they hold, that they save without a browser, and circuitsvis behind its adapter."""
+"""Charts for notebooks: what they hold, that they save without a browser, and circuitsvis with its adapter."""
 
 from __future__ import annotations
 

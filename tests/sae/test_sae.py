@@ -174,7 +174,7 @@ def test_a_directory_of_sae_lens_loads(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ("standard", "jumprelu", "gated", "topk"))
 def test_a_scale_of_the_activations_is_taken_in_or_asked_for(kind, tmp_path):
-    """The oracle is the definition: the autoencoder of scaled activations, encoded as encode(scale x), decoded as decode(...) / scale."""
+    """The oracle is the definition: the SAE of scaled activations, encoded as encode(scale x), decoded as decode(...) / scale."""
     scale, x = 0.031, 20 * torch.randn(40, 32)
     own = module(kind)
     want = own.encode(scale * x).detach()
@@ -401,7 +401,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         train_sae(random_model(), texts(), Site(0), tmp_path / "resumed", **arguments)
     assert not (tmp_path / "resumed" / "sae_weights.safetensors").exists()
-    with pytest.raises(UserError, match="unfinished SAE with d_sae 32, asked for is 40"):
+    with pytest.raises(UserError, match="unfinished SAE with d_sae 32, requested is 40"):
         train_sae(random_model(), texts(), Site(0), tmp_path / "resumed", **{**arguments, "d_sae": 40})
     before = len(calls)
     train_sae(random_model(), texts(), Site(0), tmp_path / "resumed", **arguments)

@@ -1,4 +1,4 @@
-"""Which children run together: the cheapest cut, and the same scores whatever the cut."""
+"""Which children are batched: the cheapest cut, and the same scores whatever the cut."""
 
 from __future__ import annotations
 

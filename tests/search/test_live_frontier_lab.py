@@ -1,4 +1,4 @@
-"""A running search watched in JupyterLab: the frontier is drawn again in place while the cell runs, and stays when it has ended."""
+"""A running search seen in JupyterLab: the frontier is drawn again in place while the cell runs, and stays when it has ended."""
 
 from __future__ import annotations
 

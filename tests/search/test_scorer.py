@@ -85,7 +85,7 @@ def test_savings_change_nothing(families, family, contexts):
 
 
 def test_contexts_with_prefixes_of_their_own_share_the_runs(families, monkeypatch):
-    """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four stand in one stack, and what is read of them is
+    """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four are one batch of caches, and what is read of them is
     what unstacked contexts give (the law above), with less than half of the runs."""
     runner, contexts = families.runner("llama", "hooked", "float32"), contexts_of_ids(False)
     goal, calls = random_projection(runner.shape.d_model, layer=1), []
@@ -125,7 +125,7 @@ def test_bfloat16_stays_near_float32(families, contexts):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_children_score_as_alone(families, data):
-    """Law: a child's scores do not depend on who is scored beside it, nor on the chunk size."""
+    """Law: a child's scores do not depend on what is scored with it, nor on the chunk size."""
     runner = families.runner("llama", "hooked", "float32")
     contexts = contexts_of_ids(data.draw(st.booleans()), n=5)
     token, where = st.integers(4, 329), st.integers(0, 4)

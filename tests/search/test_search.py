@@ -137,7 +137,7 @@ def test_impossible_searches_are_refused(setting):
 
 
 def test_without_distinctness_the_population_collapses():
-    """One prompt that is best at every weight fills the whole population, unless each rung must take a new one."""
+    """One prompt that is best at every weight fills the whole population, unless each weight must take a new one."""
     pool = ScoredPrompts(torch.tensor([[1, 1], [2, 2], [3, 3], [1, 1]]), torch.tensor([9.0, 1.0, 0.5, 9.0]), torch.tensor([1.0, 2.0, 3.0, 1.0]))
     weights = ladder(0.1, 1.0, 3)
     assert {tuple(r) for r in elites(pool, weights, distinct=False).ids.tolist()} == {(1, 1)}

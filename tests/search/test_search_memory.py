@@ -175,7 +175,7 @@ def test_a_resumed_search_keeps_the_halved_chunk_and_the_bits(setting, tmp_path,
     runner, goal, contexts = setting
     method = EPO(length=4, population=3, children=8, top_k=16)
     run, errors = runner.run, []
-    parents = 3 * (4 + max(len(c.suffix_ids) for c in contexts["after_question"]))  # run together, whatever the chunk
+    parents = 3 * (4 + max(len(c.suffix_ids) for c in contexts["after_question"]))  # one batch, whatever the chunk
 
     def limited(resid, *rest, **named):
         if resid.shape[0] > 1 and resid.shape[0] * resid.shape[1] > parents:

@@ -1,4 +1,4 @@
-"""The whole way on the organism at a toy size: files, resume, determinism; and the command line's exit codes."""
+"""The pipeline on the organism at a toy size: files, resume, determinism; and the command line's exit codes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_capability_and_texts_of_ones_own(organism, tmp_path):
 
 
 def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(organism, tmp_path):
-    """It once came to light only behind all searches."""
+    """It was once raised only after all searches."""
     asked = TINY.model_copy(update={"collateral": OffTargetSettings(items=6, texts=str(tmp_path / "nothing.txt"))})
     with pytest.raises(UserError, match=r"nothing\.txt"):
         run(asked, tmp_path / "run", model=organism)

@@ -59,7 +59,7 @@ class Tab:
         self.page.emulate_media(color_scheme=scheme)
         self.page.goto("about:blank")
         self.page.goto(path.as_uri() + fragment)
-        # polled by the clock: animation frames may stand still in a page that a loaded machine does not draw
+        # polled by the clock: animation frames may not come in a page that a loaded machine does not draw
         self.page.wait_for_function("!document.querySelector('#scatter') || document.querySelector('#scatter svg')", polling=100)
         return self
 

@@ -1,4 +1,4 @@
-"""A program of its own: runs a tiny model whose blocks lie on two devices, and prints where each result lies.
+"""A program of its own: runs a tiny model whose blocks are on two devices, and prints where each result is.
 
 Torch's fake tensors know the device of every operand without holding a number, and refuse operations that meet tensors of
 two devices, as CUDA does. The devices are a backend made for the length of this process (that is why it is one).
@@ -34,7 +34,7 @@ def main(path: Path, tied: bool) -> None:
 
 
 def runner(path: Path, tied: bool) -> BridgeRunner:
-    """The first block beside the embedding, the others and the final norm on the second device; the head where it is free to be."""
+    """The first block with the embedding, the others and the final norm on the second device; the head where it is free to be."""
     checkpoint = open_model_directory(path)
     reference = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), attn_implementation="eager")
     layers = {f"model.layers.{k}": int(k >= 1) for k in range(checkpoint.config.num_hidden_layers)}
@@ -46,7 +46,7 @@ def runner(path: Path, tied: bool) -> BridgeRunner:
 
 
 def places(runner: BridgeRunner) -> dict[str, list[str]]:
-    """Where the blocks lie, what comes out of the seam, and what stays with its block."""
+    """Where the blocks are, what the runner returns, and what stays with its block."""
     top, push = runner.shape.n_layers, torch.ones(runner.shape.d_model, device=runner.device)
     start = runner.embed(torch.zeros(1, 5, dtype=torch.long, device=runner.device))
     _, kv = runner.run(start, 0, top, keep=True)

@@ -1,4 +1,4 @@
-"""A program of its own: runs a part of the workbench with model and autoencoder on a device that no tensor of the CPU may meet.
+"""A program of its own: runs a part of the workbench with model and SAE on a device that no tensor of the CPU may meet.
 
 A tensor of the device holds its numbers on the CPU, so that all is computed as ever; an operation between one of them and a tensor
 of the CPU raises, as it does on CUDA (but for single numbers, and for indices into the device's tensors). So do `.numpy()` and drawing
@@ -73,7 +73,7 @@ class Strict(TorchDispatchMode):
 
 
 def on_device(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """The operation on the numbers, its result where it belongs; RuntimeError where operands lie on two devices."""
+    """The operation on the numbers, its result where it belongs; RuntimeError where operands are on two devices."""
     there = any(isinstance(x, There) for x in tree_leaves((args, kwargs)))
     if there and func not in COPIES:
         refuse(func, args, kwargs)
@@ -92,7 +92,7 @@ def on_device(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def refuse(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
-    """RuntimeError where a tensor of the CPU meets the device's; indices may lie on the CPU, but not on the device for a tensor of the CPU."""
+    """RuntimeError where a tensor of the CPU meets the device's; indices may be on the CPU, but not on the device for a tensor of the CPU."""
     met = (args[0], *args[2:3]) if func in INDEXING and isinstance(args[0], There) else (args, kwargs)
     alone = [x for x in tree_leaves(met) if isinstance(x, torch.Tensor) and not isinstance(x, There) and x.dim()]
     if alone:
@@ -128,7 +128,7 @@ def move(module: torch.nn.Module, device: Any = "strict:0") -> Any:
             part._parameters[name] = None if weight is None else torch.nn.Parameter(weight.detach().to(device), requires_grad=False)
         for name, buffer in part._buffers.items():
             part._buffers[name] = None if buffer is None else buffer.to(device)
-        if "device" in vars(part):  # sae-lens keeps it beside the weights
+        if "device" in vars(part):  # sae-lens keeps it with the weights
             part.device = torch.device(device)
     return module
 
@@ -160,7 +160,7 @@ def study(backend: str) -> None:
 
 
 def attribution(backend: str) -> None:
-    """What autoencoders read, every estimator, mediation, circuit, side effects, cards of latents."""
+    """What SAEs read, every estimator, mediation, circuit, side effects, cards of latents."""
     import workbench as wb
     from workbench.attribution import ESTIMATORS, attribute, side_effects
     from workbench.directions import find_directions
@@ -168,7 +168,7 @@ def attribution(backend: str) -> None:
 
     loaded, splits = model(backend), wb.load_persona("sycophancy").split()
     sae, contexts = wb.load_sae("organism", loaded), wb.make_contexts(loaded, splits.test, n=4)
-    assert str(sae.device) == "strict:0", "an autoencoder lies where its model does"
+    assert str(sae.device) == "strict:0", "an SAE is where its model is"
     for one, x in ((one, torch.randn(3, sae.d_in).to(where)) for one in (sae, wb.load_sae("organism")) for where in ("strict:0", "cpu")):
         read = (one.encode(x), one.encode_some(x, [3, 1]), one.pre_activations(x, [3]), one.reconstruct(x), one.decode(one.encode(x)))
         assert {part.device for part in read} == {x.device}, "what it reads comes back to where it was"
@@ -180,7 +180,7 @@ def attribution(backend: str) -> None:
 
 
 def audit(backend: str) -> None:
-    """Words, what they do inside, the smallest mend; and answers in the model's own words."""
+    """Words, what they do inside, the minimal edit; and answers in the model's own words."""
     import workbench as wb
     from workbench.audit import audit, inside
     from workbench.evaluation import open_answers

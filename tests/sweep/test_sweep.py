@@ -54,7 +54,7 @@ QUESTIONS = {"hash": "q" * 64, "n": 3, "groups": 3}
 
 
 class Toy:
-    """Stands where `workbench.study.run_study` does: leaves a run directory as a finished study does, and counts. `behave` may do something
+    """Replaces `workbench.study.run_study`: leaves a run directory as a finished study does, and counts. `behave` may do something
     else first, such as fail."""
 
     def __init__(self) -> None:
@@ -361,7 +361,7 @@ def test_the_command_line_runs_a_sweep_and_an_overview_of_its_runs(toy, tmp_path
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """One study beside another persona, from a manual prompt, by a sweep."""
+    """One study with another persona, from a manual prompt, by a sweep."""
     asked = Sweep(name="real", base=SMALL | {"beside": {"hallucination": "hold"}, "search.start": "manual"}, studies=({"seed": 5},))
     return asked, sweep(asked, tmp_path_factory.mktemp("real") / "out", threads=1)
 

@@ -23,7 +23,7 @@ personas = st.sampled_from(WORLD.personas)
 
 @given(personas, texts, texts)
 def test_effects_add(persona: str, left: str, right: str) -> None:
-    """Effects of two texts add up; the word between keeps a phrase from arising at the seam."""
+    """Effects of two texts add up; the word between keeps a phrase from arising at the boundary."""
     whole = WORLD.effect_of(persona, f"{left} the {right}")
     assert whole == pytest.approx(WORLD.effect_of(persona, left) + WORLD.effect_of(persona, right))
 

@@ -234,9 +234,9 @@ def _into_directions(
     """What a latent's change adds to the reading of each direction that is read at its layer or after it."""
     if latent.kind != "latent":
         return []
-    behind = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]
+    downstream = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]
     moved = torch.cat([change for _, change in carriers[latent.name]])
-    effects = {t.name: -float((moved @ t.objective.vector.to(moved.device)).sum()) / n for t in behind}  # type: ignore[attr-defined]
+    effects = {t.name: -float((moved @ t.objective.vector.to(moved.device)).sum()) / n for t in downstream}  # type: ignore[attr-defined]
     return [CircuitEdge(f"target:{latent.name}", f"target:{name}", "direct", value, _share(value, changes[name])) for name, value in effects.items()]
 
 

@@ -14,7 +14,7 @@ MAX_ROWS = 16
 MAX_TOKENS = 60
 #: Characters of a token or a row's name that are shown.
 LONGEST = 60
-#: Orange for plus, blue for minus: told apart by colour-blind readers; the sign is in every cell as well.
+#: Orange for plus, blue for minus: colour-blind readers can distinguish them; the sign is in every cell as well.
 _PLUS, _MINUS = "230,110,20", "20,120,200"
 
 

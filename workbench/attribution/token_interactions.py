@@ -2,7 +2,7 @@
 
 1. Take the tokens with the strongest effects by removal on a target.
 2. Interaction of i and j = score(all) - score(without i) - score(without j) + score(without both):
-   zero where effects add, against their sign where the tokens do each other's work.
+   zero where effects add, against their sign where the tokens are redundant.
 """
 
 from __future__ import annotations

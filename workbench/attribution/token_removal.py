@@ -1,4 +1,4 @@
-"""Exact removal: what changes when one token is taken out. The judge of all estimates.
+"""Exact removal: what changes when one token is removed. The reference for all estimates.
 
 1. Score the whole prompt in every context.
 2. For each position, score the prompt without that token (the others move together).

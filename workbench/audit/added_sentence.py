@@ -60,7 +60,7 @@ class AddedSentence:
 
 def add_sentence(
     problems: tuple[WordProblem, WordProblem, WordProblem],
-    watched: tuple[EditGuard, EditGuard],
+    guards: tuple[EditGuard, EditGuard],
     tolerance: float,
     sign: Sign,
     calls: float,
@@ -71,7 +71,7 @@ def add_sentence(
 
     Args:
         problems: The prompt on search, selection and test questions.
-        watched: What must not be harmed, on selection and on test.
+        guards: What must not be harmed, on selection and on test.
         tolerance: What another persona may move, log-odds.
         sign: "suppress" or "induce".
         calls: Budget of the search in model calls.
@@ -98,14 +98,14 @@ def add_sentence(
         return None
     moved = signed(sign) * selection.of_ids([ids for _, ids in offers])[:, :, 0].mean(axis=1)
     best = [offers[i] for i in np.argsort(-moved, kind="stable")[:_FINALISTS]]
-    rule = EditRule(selection, watched[0], tolerance)
+    rule = EditRule(selection, guards[0], tolerance)
     harmless = next((offer for offer in best if rule.harmless(offer[1])), None)
     text, ids = harmless or best[0]
     bare, before, after = test.of_ids([None, test.plain.prompt, ids])[:, :, 0]
     nats = prompt_cross_entropies(runner, asked.contexts, [asked.plain.prompt, ids], n_prefixes=2)
     return AddedSentence(
         text[len(prompt) + 1 :], text, cluster_interval(after - bare, test.contexts.groups), cluster_interval(after - before, test.contexts.groups),
-        (nats[0], nats[1]), EditRule(test, watched[1], tolerance).collateral(ids), harmless is not None, found.cost.model_calls, found.cost.seconds,
+        (nats[0], nats[1]), EditRule(test, guards[1], tolerance).collateral(ids), harmless is not None, found.cost.model_calls, found.cost.seconds,
         found.warnings,
     )  # fmt: skip
 

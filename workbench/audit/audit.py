@@ -83,12 +83,12 @@ def audit(
     )
     effects = word_effects(test, least=tolerance / 2)
     need = _need(selection, sign, tolerance)
-    watched = _watched(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
-    minimal_edit = find_minimal_edit(search, selection, test, watched, max_edits, tolerance) if need == "edit" and max_edits else None
+    guards = _edit_guards(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
+    minimal_edit = find_minimal_edit(search, selection, test, guards, max_edits, tolerance) if need == "edit" and max_edits else None
     through = mediate(test.plain, mediators(wanted)) if len(wanted.items) > 1 else ()
     return Audit(
         words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
-        len(set(test.contexts.groups)), words, effects, need, minimal_edit, through, _notes(wanted, watched[0], effects),
+        len(set(test.contexts.groups)), words, effects, need, minimal_edit, through, _notes(wanted, guards[0], effects),
     )  # fmt: skip
 
 
@@ -124,8 +124,8 @@ def offer_sentence(
         _problem(runner, words, make_contexts(runner, split, found.slot, n=questions, seed=found.seed), as_targets([]), found.seed)
         for split in (splits.search, splits.selection, splits.test)
     )
-    watched = _watched(runner, persona, _others(persona) if others is None else others, found.slot, questions, found.seed)
-    added = add_sentence((search, selection, test), watched, found.tolerance, found.sign, calls, found.seed)
+    guards = _edit_guards(runner, persona, _others(persona) if others is None else others, found.slot, questions, found.seed)
+    added = add_sentence((search, selection, test), guards, found.tolerance, found.sign, calls, found.seed)
     return replace(found, sentence=added)
 
 
@@ -164,7 +164,7 @@ def _need(selection: WordProblem, sign: Sign, tolerance: float) -> Need:
     return "helps" if interval.estimate * signed(sign) > 0 else "edit"
 
 
-def _watched(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[EditGuard, EditGuard]:
+def _edit_guards(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[EditGuard, EditGuard]:
     """For selection and for test: halves of the true statements by group, and the other personas' own splits."""
     ask = lambda split: make_contexts(runner, split, slot, n=questions, seed=seed)  # noqa: E731
     made = []
@@ -191,19 +191,19 @@ def _model_name(runner: Runner) -> str:
     return str(getattr(runner.model.cfg, "model_name", None) or type(runner.model).__name__)
 
 
-def _notes(targets: AttributionTargets, watched: EditGuard, effects: PromptEffects) -> tuple[str, ...]:
+def _notes(targets: AttributionTargets, guard: EditGuard, effects: PromptEffects) -> tuple[str, ...]:
     kinds = {target.kind for target in targets.items}
     notes = []
     if "direction" not in kinds and "latent" not in kinds:
         notes.append("No direction (none was given, or none is shown) and no latents: what the words move inside the model is not shown.")
     elif "latent" not in kinds:
         notes.append("No SAE was given: words are followed to the direction, not to latents.")
-    if watched.truth is None:
+    if guard.truth is None:
         notes.append("This persona has no true statements: whether an edit harms agreement with what is true was not checked.")
-    if not watched.others:
+    if not guard.others:
         notes.append("No other persona was given: side effects on others were not checked.")
     if effects.estimator == "removal":
-        notes.append("A long prompt: a word's effect is that of leaving it out, which misses words that do each other's work.")
+        notes.append("A long prompt: a word's effect is that of leaving it out, which misses redundant words.")
     if any(word.p < ALPHA and word.interval.low <= 0 <= word.interval.high for word in effects.words):
         notes.append(
             "A small p next to an interval that holds zero: p flips the signs of whole question groups, the interval also has the error of the "

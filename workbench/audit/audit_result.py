@@ -40,7 +40,7 @@ class Audit:
         minimal_edit: None unless needed and found.
         mediation: What of the whole effect goes through the direction and the latents.
         notes: What a reader must know, one line each.
-        sentence: A sentence to add after the prompt; None unless `offer_sentence` was asked for one and one was needed.
+        sentence: A sentence to add after the prompt; None unless `offer_sentence` was called and one was needed.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())

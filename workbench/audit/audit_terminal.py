@@ -17,14 +17,14 @@ _MARKS = {"kept": "{}", "old": "[-{}-]", "new": "{{+{}+}}"}
 def render(audit: Audit) -> RenderableType:
     """Something that a rich console prints; all text is shown as text."""
     lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
-    behind = [
+    paragraphs = [
         story.minimal_edit_sentence(audit),
         *(f"  {story.collateral(entry)}" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ())),
         *story.sentence_offer(audit),
     ]
     notes = [*(entry.verdict for entry in audit.mediation), *(f"note: {line}" for line in audit.notes)]
     plain = [Text(visible(line, spaces=False)) for line in lines]
-    return Group(*plain, Text(), _tracked(audit), Text(), *map(_text, behind), Text(), _table(audit), *map(_text, notes))
+    return Group(*plain, Text(), _tracked(audit), Text(), *map(_text, paragraphs), Text(), _table(audit), *map(_text, notes))
 
 
 def _text(line: str) -> Text:

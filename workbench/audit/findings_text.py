@@ -75,7 +75,7 @@ def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> s
     alone = f"“{left}” {span(phrase.alone[0])} without “{right}”, “{right}” {span(phrase.alone[1])} without “{left}”"
     if phrase.inert(least):
         alone = f"neither does {least:g} or more without the other ({alone})"
-    return f"“{left} {right}” act together: {span(phrase.both)}, of which {span(phrase.beyond)} is more than the sum of each; {alone}."
+    return f"“{left} {right}” interact: {span(phrase.both)}, of which {span(phrase.beyond)} is more than the sum of each; {alone}."
 
 
 def minimal_edit_sentence(audit: Audit) -> str:

@@ -41,7 +41,7 @@ TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 
 @dataclass(frozen=True)
 class OffTargetChange:
-    """What the prompt does besides: a fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds
+    """A side effect of the prompt: a fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds
     (kind "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows."""
 
     name: str
@@ -88,12 +88,12 @@ class _Candidate:
 
 
 def find_minimal_edit(
-    search: WordProblem, selection: WordProblem, test: WordProblem, watched: tuple[EditGuard, EditGuard], max_edits: int, tolerance: float
+    search: WordProblem, selection: WordProblem, test: WordProblem, guards: tuple[EditGuard, EditGuard], max_edits: int, tolerance: float
 ) -> MinimalEdit | None:
-    """The minimal edit of a prompt, judged on the three splits' questions (see the module's text). watched: for selection and for test. None
+    """The minimal edit of a prompt, judged on the three splits' questions (see the module's text). guards: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
-    rule = EditRule(selection, watched[0], tolerance)
+    rule = EditRule(selection, guards[0], tolerance)
     chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, cross_entropy + FLUENCY_RISE, tolerance / 2))
     if chosen is None:
         return None
@@ -102,13 +102,13 @@ def find_minimal_edit(
     return MinimalEdit(
         chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
         cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (cross_entropy, chosen.cross_entropy),
-        EditRule(test, watched[1], tolerance).collateral(chosen.ids), tried,
+        EditRule(test, guards[1], tolerance).collateral(chosen.ids), tried,
     )  # fmt: skip
 
 
 def _sizes(search: WordProblem, max_edits: int, worst: float, slack: float) -> Iterator[tuple[list[_Candidate], int]]:
     """For one edit, two, ...: the scored edits that are no less fluent than `worst` and whose new words do no more than `slack`
-    themselves, those that leave least first; and how many were scored. A size is scored when it is asked for."""
+    themselves, those that leave least first; and how many were scored. A size is scored on request."""
     bare = search.without_prompt[:, 0].mean()
     beam: list[Edits] = [()]
     for _ in range(min(max_edits, len(search.words))):
@@ -229,7 +229,7 @@ class EditRule:
     """What an edit must keep, on one split's questions."""
 
     problem: WordProblem
-    watched: EditGuard
+    guard: EditGuard
     tolerance: float
 
     def within(self, candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, EquivalenceTest]]:
@@ -240,8 +240,8 @@ class EditRule:
 
     def collateral(self, ids: tuple[int, ...]) -> tuple[OffTargetChange, ...]:
         """Truth first, then the other personas."""
-        found = [] if self.watched.truth is None else [self._truth(self.watched.truth, ids)]
-        return (*found, *(self._other(name, contexts, ids) for name, contexts in self.watched.others.items()))
+        found = [] if self.guard.truth is None else [self._truth(self.guard.truth, ids)]
+        return (*found, *(self._other(name, contexts, ids) for name, contexts in self.guard.others.items()))
 
     def harmless(self, ids: tuple[int, ...]) -> bool:
         """True where nothing is harmed."""

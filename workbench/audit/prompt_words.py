@@ -45,7 +45,7 @@ class PromptWord:
 
 @dataclass(frozen=True)
 class WordPiece:
-    """A stretch of a text with tracked changes: kept, taken out (old) or put in (new)."""
+    """A stretch of a text with tracked changes: kept, removed (old) or inserted (new)."""
 
     kind: Literal["kept", "old", "new"]
     text: str

@@ -28,7 +28,7 @@ def shares(contexts: Contexts) -> bool:
 
 
 @torch.no_grad()
-def behind_prompts(problem: AttributionProblem, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
+def shared_prefix_scores(problem: AttributionProblem, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
     """Float64 scores as `AttributionProblem.scores` gives them; None is "no prompt"."""
     branched, each = problem.branched, len(problem.branched.contexts) // len(problem.contexts)
     found = np.zeros((len(prompts), len(branched.contexts), len(problem.targets.items)))

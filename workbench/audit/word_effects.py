@@ -1,8 +1,8 @@
-"""What each word of a prompt does to the answer, and what it moves inside the model on the way.
+"""What each word of a prompt does to the answer, and what it moves inside the model.
 
 1. A coalition is a set of words, its worth the mean log-odds of the persona's answer with the text of these words in the slot.
 2. A word's effect is its Shapley value (attribution/shapley_values.py, on words instead of tokens): what it adds, on average over orders
-   in which the words might have come. Leaving one word out would miss words that do each other's work ("always agree, and agree
+   in which the words might have come. Leaving one word out would miss redundant words ("always agree, and agree
    with everything"), and a two-word phrase whose effect another word has used up. Beyond `EXACT_ORDERS` words, where that is too
    dear, the effect is that of leaving the word out.
 3. Its interval is over questions, clustered by group, and widened by the error that comes from sampling the orders. p is from sign
@@ -26,7 +26,7 @@ from workbench.attribution.attribution_problem import Ids
 from workbench.audit.phrase_interactions import ALPHA, PhraseInteraction, phrases
 from workbench.audit.prompt_words import PromptWords
 from workbench.audit.sampled_intervals import sampled_interval
-from workbench.audit.shared_prefix import behind_prompts, shares
+from workbench.audit.shared_prefix import shared_prefix_scores, shares
 from workbench.contexts import Contexts, encode_prompt
 from workbench.models import Runner
 from workbench.statistics import Interval, PairedDifference, cluster_interval, holm, paired_rate_difference, sign_flip_p
@@ -106,19 +106,19 @@ class WordProblem(AttributionProblem):
 
     def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
         """Scores of token sequences."""
-        return behind_prompts(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
+        return shared_prefix_scores(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
 
     def _ids(self, chosen: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if not chosen:
             return chosen
         whole = self._whole(self.words.only(set(chosen)))
-        return tuple(whole[len(self.contexts[0].prefix_ids) : len(whole) - self._behind])
+        return tuple(whole[len(self.contexts[0].prefix_ids) : len(whole) - self._tokens_after])
 
     def _whole(self, text: str) -> list[int]:
         return self.runner.encode(self.contexts[0].around(text))
 
     @cached_property
-    def _behind(self) -> int:
+    def _tokens_after(self) -> int:
         """Tokens after the slot in the first context."""
         return len(self._whole(self.words.only(self.prompt))) - len(self.contexts[0].prefix_ids) - len(self.plain.prompt)
 

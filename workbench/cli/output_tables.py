@@ -61,7 +61,7 @@ def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str =
 
 
 def _print_blocks(out: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """The first cell of a row, then each other one behind its head."""
+    """The first cell of a row, then each other one after its column's head."""
     wide = max((len(head) for head in heads[1:]), default=0)
     if title:
         say(title)

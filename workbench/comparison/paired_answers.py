@@ -13,7 +13,7 @@ import pandas as pd
 from workbench.errors import UserError
 from workbench.statistics import Interval, PairedDifference, paired_difference, paired_rate_difference
 
-#: A side effect is small where its 95 % interval is within this: share of questions, or nats a token of unrelated text.
+#: A side effect is small where its 95 % interval is within this: fraction of questions, or nats a token of unrelated text.
 RATE_MARGIN = 0.10
 TEXT_MARGIN = 0.10
 

@@ -84,7 +84,7 @@ class BuildContext(SearchContext):
 
     @property
     def random_seeds(self) -> tuple[int, ...]:
-        """One seed for each random prompt that the study asks for; studies of different seeds share none."""
+        """One seed for each random prompt that the study requests; studies of different seeds share none."""
         first = 1000 * self.study.seed
         return tuple(range(first, first + self.study.random_prompts))
 

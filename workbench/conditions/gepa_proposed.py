@@ -21,7 +21,7 @@ from workbench.conditions.condition import as_contexts, signed, spending
 from workbench.conditions.condition_registry import StudyCondition, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer, whole_lines
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_of, study_proposer, whole_lines
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -61,7 +61,7 @@ class GEPAProposed:
         if not fits(model, contexts, start, self.longest):
             raise UserError(f"the prompt to start from does not keep its tokens in the slot, or has more than {self.longest}")
         task = _Task(model, contexts, side, self.proposer, self.longest)
-        with spending(model, contexts, *models_behind(self.proposer)) as receipt:
+        with spending(model, contexts, *models_of(self.proposer)) as receipt:
             result = gepa.optimize(
                 seed_candidate={_PART: start},
                 trainset=list(range(len(contexts))),

@@ -2,7 +2,7 @@
 
 1. Start from the given prompts; each is scored on the same search contexts (mean log-odds in the sign's direction).
 2. In each round the proposer sees the best prompts with their rates, and the questions on which the very best still fails; it is
-   asked for new prompts, one a line.
+   asked to write new prompts, one a line.
 3. Lines that do not keep their tokens in the slot, or were tried before, are dropped and counted; the rest is scored, and the best
    `beam` of old and new go on.
 4. The best of the last beam is chosen on *selection*; its rate there is written down.
@@ -23,7 +23,7 @@ from workbench.conditions.condition import as_contexts, signed, spending
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_behind, study_proposer, whole_lines
+from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_of, study_proposer, whole_lines
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -34,7 +34,7 @@ _MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
 
 @dataclass(frozen=True)
 class LLMProposed:
-    """The loop. proposer: who is asked. rounds: requests. per_round: prompts asked for in each. beam: prompts that go on.
+    """The loop. proposer: who is asked. rounds: requests. per_round: prompts requested in each. beam: prompts that go on.
     failures: questions shown. longest: tokens that a prompt may have."""
 
     proposer: Proposer
@@ -64,7 +64,7 @@ class LLMProposed:
         if not start:
             raise UserError("expected at least one prompt to start from")
         missing: list[str] = []
-        with spending(model, contexts, *models_behind(self.proposer)) as receipt:
+        with spending(model, contexts, *models_of(self.proposer)) as receipt:
             scored = self._scored(model, contexts, start, {})
             if not scored:
                 raise UserError("none of the prompts to start from keeps its tokens in the slot")
@@ -99,7 +99,7 @@ class LLMProposed:
         aim = "rarely" if side < 0 else "often"
         return (
             f"A language model shows this behaviour: {description}\nWe look for an instruction under which it shows it as {aim} as "
-            f"possible. Share of questions on which it shows it, by instruction:\n{tried}\n\nThe first one still fails on:\n{failing}\n\n"
+            f"possible. Fraction of questions on which it shows it, by instruction:\n{tried}\n\nThe first one still fails on:\n{failing}\n\n"
             f"Say in your mind why, then write {self.per_round} better instructions, one on each line, and nothing else."
         )
 

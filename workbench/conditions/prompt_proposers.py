@@ -12,10 +12,10 @@ from workbench.evaluation.chat_models import Ask as Proposer
 from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply, ScriptedModel, whole_lines
 from workbench.models import load_model, runner_for
 
-__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_behind", "study_proposer", "whole_lines"]
+__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_of", "study_proposer", "whole_lines"]
 
 
-def models_behind(proposer: Proposer) -> tuple[Any, ...]:
+def models_of(proposer: Proposer) -> tuple[Any, ...]:
     """Models of the workbench whose running is the proposer's cost; an endpoint's is not ours to count."""
     return (proposer.model,) if isinstance(proposer, LocalModel) else ()
 

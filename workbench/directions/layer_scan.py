@@ -4,7 +4,7 @@ A direction that reads an answer out is not one that decides it (REFERENCES: the
 wrong sign twice on a small organism). So a site is chosen by prediction, on data that made no direction:
 
 1. The persona's varied system texts are dealt, by seed, into texts for fitting and texts for testing.
-2. Train data are labelled in the ways that the methods ask for (data.py): answer pairs, own choices under the fitting texts,
+2. Train data are labelled in the ways that the methods need: answer pairs, own choices under the fitting texts,
    responses; every method gives one vector per layer (fit.py).
 3. On the search split, each testing text is put before the same contexts; its effect is the mean change of the answer's
    log-odds against no prompt, its reading the mean change of x . unit at the decision token.
@@ -41,7 +41,7 @@ from workbench.models import Site, runner_for
 from workbench.personas import Split
 from workbench.schema import DirectionFile, LayerEntry, PromptEffectEntry
 
-#: Held-out rows of answer pairs or responses, at most; fewer where fewer train rows are asked for.
+#: Held-out rows of answer pairs or responses, at most; fewer where fewer train rows are requested.
 HELD_OUT_ROWS = 256
 
 

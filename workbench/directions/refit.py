@@ -44,13 +44,13 @@ def refit_direction(
         The direction. `auc`: how well one half of the prompts (every second by effect) tells the sides of the other, mean of both ways.
 
     Raises:
-        UserError: Fewer than eight prompts, a share outside 0 to 0.5, or prompts that all do the same.
+        UserError: Fewer than eight prompts, `share` outside 0 to 0.5, or prompts that all do the same.
 
     Example:
         >>> refit_direction(model, contexts, [c.ids for c in frontier.candidates], wb.Site(20))  # doctest: +SKIP
     """
     if len(prompts) < _LEAST or not 0 < share <= 0.5:
-        raise UserError(f"a refit needs at least {_LEAST} prompts and a share above 0 and up to 0.5, found {len(prompts)} and {share:g}")
+        raise UserError(f"a refit needs at least {_LEAST} prompts and a fraction above 0 and up to 0.5, found {len(prompts)} and {share:g}")
     ids = [tuple(encode_prompt(model, contexts, p) if isinstance(p, str) else p) for p in prompts]
     moved = np.array([found.log_odds.mean() for found in answer_prompts(model, contexts, ids)])
     if float(np.ptp(moved)) < 1e-6:
@@ -75,7 +75,7 @@ def _residuals(model: Any, contexts: Contexts, prompts: Sequence[tuple[int, ...]
 
 
 def _between(means: Float[Tensor, "prompt d_model"], share: float) -> tuple[Float[Tensor, " d_model"], float]:
-    """First minus last share of the ordered prompts, and the reading in the middle of both."""
+    """Mean of the first `share` of the ordered prompts minus that of the last, and the reading in the middle of both."""
     n = max(1, round(share * len(means)))
     high, low = means[:n].mean(0), means[-n:].mean(0)
     vector = high - low

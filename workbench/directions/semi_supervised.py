@@ -36,7 +36,7 @@ def semi_supervised(
     if unlabelled.shape[1] != x.shape[1]:
         raise UserError(f"unlabelled rows of width {unlabelled.shape[1]} do not fit labelled ones of width {x.shape[1]}")
     if not 0 < share <= 1 or rounds < 0 or trust < 0:
-        raise UserError(f"expected a share above 0 and at most 1, rounds and trust from 0, found {share}, {rounds}, {trust}")
+        raise UserError(f"expected a fraction above 0 and at most 1, rounds and trust from 0, found {share}, {rounds}, {trust}")
     everything = torch.cat([x, unlabelled])
     axes = principal_axes(everything, share)
     inside = (everything - everything.mean(dim=0)) @ axes.T

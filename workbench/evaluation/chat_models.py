@@ -1,6 +1,6 @@
 """Who is asked in words: a local model, an OpenAI-compatible endpoint, or a script; judges and proposers alike.
 
-A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is counted and asked for again with bounded patience,
+A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is counted and requested again with bounded patience,
 never taken for an answer. A reply that its limit of tokens cut off is `CutReply`: what there is of it may be a list of prompts, but
 never a verdict ("100" cut to "1").
 """

@@ -37,7 +37,7 @@ def perplexity(model: Any, texts: Sequence[str], prompt: str | None = None, slot
 def _row(runner: Runner, text: str, prompt: str | None, slot: Slot) -> Continuation:
     user = {"role": "user", "content": text if prompt is None or slot == "system" else f"{prompt}\n{text}"}
     system = [{"role": "system", "content": prompt}] if prompt is not None and slot == "system" else []
-    before, behind = runner.render([*system, user]).rsplit(text, 1)
-    ids = runner.encode(before + text + behind)
-    start, stop = max(1, len(runner.encode(before))), len(ids) - len(runner.encode(behind))
+    before, after = runner.render([*system, user]).rsplit(text, 1)
+    ids = runner.encode(before + text + after)
+    start, stop = max(1, len(runner.encode(before))), len(ids) - len(runner.encode(after))
     return Continuation(tuple(ids[:stop]), start)

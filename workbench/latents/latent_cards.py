@@ -125,7 +125,7 @@ class LatentCards:
 
 @dataclass(frozen=True)
 class LatentCardOptions:
-    """What is written on cards besides what is measured.
+    """What is written on cards in addition to measurements.
 
     Attributes:
         labels: Names of latents, by number.

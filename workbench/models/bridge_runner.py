@@ -1,10 +1,10 @@
-"""The seam for `TransformerBridge`: any decoder that the bridge wraps, run in parts without knowing its architecture.
+"""`Runner` for `TransformerBridge`: any decoder that the bridge wraps, run in parts without knowing its architecture.
 
 The Hugging Face model itself says how its blocks are to be called. Its layer list is swapped for stand-ins while one of
 its own forward passes runs:
 
 1. `embed`: the first stand-in catches what block 0 would get: scaled, with position embeddings if the model has them.
-2. block arguments: stand-ins note what each block is handed for `length` positions behind `offset` others: causal and
+2. block arguments: stand-ins note what each block is handed for `length` positions after `offset` others: causal and
    sliding masks, rotary tables of its layer type. They do not depend on the activations, so they are kept.
 3. `run`: the bridge's blocks, one after the other, with these arguments.
 4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the model's own.
@@ -13,12 +13,12 @@ its own forward passes runs:
 
 Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run that method
 is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which transformers 5.24 renamed,
-and would silently attend to nothing behind.) Where an attention never asks, the cache holds residuals and the prefix is
+and would silently attend to nothing after it.) Where an attention never reads them, the cache holds residuals and the prefix is
 run again: slow, but right. Which of the two holds is measured when the runner is made, and so is that running in parts
 gives the model's own logits.
 
 Caches of prefixes of unequal length run as one batch (`batch_caches`): shorter ones are padded on the left, and the model's own pass is
-asked for the arguments of such a batch (an attention mask that leaves the padding out, each row's own positions). Whether that gives
+called once for the arguments of such a batch (an attention mask that leaves the padding out, each row's own positions). Whether that gives
 the numbers of each prefix alone is measured at the first such batch; where it does not, contexts run one at a time.
 """
 
@@ -112,7 +112,7 @@ class ResidualCache(KeyValueCache):
 
 
 class BridgeRunner(Runner):
-    """A TransformerBridge behind the seam. `caches`: keys and values are kept (else the prefix is run again)."""
+    """A TransformerBridge as a `Runner`. `caches`: keys and values are kept (else the prefix is run again)."""
 
     def __init__(self, model: TransformerBridge) -> None:
         self._whole = model.original_model
@@ -239,7 +239,7 @@ class BridgeRunner(Runner):
                 attention.__dict__.pop("_update_kv_cache", None)
 
     def _block_arguments(self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What the model's own pass hands to each block besides the residuals (a row an owner; of one owner it broadcasts)."""
+        """What the model's own forward gives each block next to the residuals (a row per owner; one owner's row broadcasts)."""
         key = (length, offset, like.dtype, like.device, padding)
         if key not in self._arguments:
             while len(self._arguments) >= _KEPT_ARGUMENTS:
@@ -377,7 +377,7 @@ def _columns(joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int) ->
 
 
 def _shape(model: TransformerBridge, blocks: str) -> ModelShape:
-    """Sizes. blocks: where the list of blocks lies in the wrapped model. The bridge's own copies of joint weights are not counted."""
+    """Sizes. blocks: where the list of blocks is in the wrapped model. The bridge's own copies of joint weights are not counted."""
     whole = model.original_model
     embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
     tied = embedding.weight.data_ptr() == head.weight.data_ptr()

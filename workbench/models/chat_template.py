@@ -77,7 +77,7 @@ def closing_thought(text: str) -> str:
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template asks for today's date."""
+    """Whether the template uses today's date."""
     return "strftime_now" in _template(tokenizer)
 
 

@@ -1,14 +1,14 @@
-"""What is right and what is wrong with a model, in words: the checks behind `workbench doctor`.
+"""What is right and what is wrong with a model, in words: the checks of `workbench doctor`.
 
 1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; which revision they are.
 2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours; on random ids, and on a chat text
    that is longer than the sliding window, where values of a short dtype overflow first.
 3. log-odds resolution: how far a log-odds moves where every block's output is rounded the other way now and then.
-4. parts: a pass behind a cached prefix against the whole pass.
+4. parts: a pass that continues a cached prefix against the whole pass.
 5. hooks: every canonical hook fires at the lowest and the highest block.
 6. template, system role, BOS: what a chat text of this model looks like, and how often BOS stands in it.
-7. tokens: which share of the vocabulary survives decode -> encode alone; the rest can never be part of a prompt.
-8. memory: the arithmetic of memory.py, for the dtype asked for.
+7. tokens: which fraction of the vocabulary survives decode -> encode alone; the rest can never be part of a prompt.
+8. memory: the arithmetic of memory.py, for the requested dtype.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _parts(runner: Runner, ids: Tensor) -> DoctorFinding:
     top, cut = runner.shape.n_layers, _LENGTH // 2
     _, kv = runner.run(runner.embed(ids[:, :cut]), 0, top, keep=True)
     resid, _ = runner.run(runner.embed(ids[:, cut:], offset=cut), 0, top, kv)
-    return _compared("logits behind a cached prefix", runner.logits(resid), _whole(runner, ids)[:, cut:], runner.dtype)
+    return _compared("logits after a cached prefix", runner.logits(resid), _whole(runner, ids)[:, cut:], runner.dtype)
 
 
 def _compared(check: str, found: Tensor, wanted: Tensor, dtype: torch.dtype) -> DoctorFinding:
@@ -245,7 +245,7 @@ def _fires(runner: Runner, ids: Tensor, site: Site) -> bool:
 
 def _template(runner: Runner) -> Iterator[DoctorFinding]:
     if not getattr(runner.tokenizer, "chat_template", None):
-        yield DoctorFinding("chat template", None, "none: questions are asked as 'Question: ... Answer:' behind BOS")
+        yield DoctorFinding("chat template", None, "none: questions are asked as 'Question: ... Answer:' after BOS")
         return
     user = {"role": "user", "content": "Hello"}
     try:
@@ -280,7 +280,7 @@ def _bos(runner: Runner) -> DoctorFinding:
     text = runner.render([{"role": "user", "content": "Hello"}])
     here, added = runner.encode(text), runner.tokenizer(text)["input_ids"]
     doubled = added[:2] == [bos, bos]
-    words = f"{runner.tokenizer.bos_token!r} stands {'first' if here[:1] == [bos] else 'not first'} in a chat text"
+    words = f"{runner.tokenizer.bos_token!r} is {'first' if here[:1] == [bos] else 'not first'} in a chat text"
     if doubled:
         words += "; the tokenizer would put a second one before it, which the workbench does not let it do"
     return DoctorFinding("BOS", here[:2] != [bos, bos], words)

@@ -1,4 +1,4 @@
-"""Where values stop being finite numbers on the way up through a model."""
+"""The first block of a model after which values are not finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workbench.models.runner import Runner
 
 @torch.no_grad()
 def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
-    """The first place on the way up whose values are not finite: the embedding, a block, the logits; None if all are."""
+    """The first place, from the embedding up, whose values are not finite: the embedding, a block, the logits; None if all are."""
     resid = runner.embed(torch.tensor([list(ids)], device=runner.device))
     name = "the embedding"
     for block in range(runner.shape.n_layers + 1):

@@ -82,7 +82,7 @@ def weight_name(header: GgufHeader, name: str) -> str | None:
 def make_config(header: GgufHeader, rope_factors: Array | None = None) -> PreTrainedConfig:
     """The config of the file's model. rope_factors: the values of `rope_freqs.weight` where the file has it.
 
-    UserError for metadata that is missing or asks for something that the family's Hugging Face model does not do.
+    UserError for metadata that is missing or specifies something that the family's Hugging Face model does not do.
     """
     family, shapes = FAMILIES[header.architecture], {tensor.name: tensor.shape for tensor in header.tensors}
     if header.of_family("expert_count"):

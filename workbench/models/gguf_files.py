@@ -82,7 +82,7 @@ def is_gguf(path: Path) -> bool:
 def converted_directory(source: Path) -> Path:
     """The Hugging Face directory made of a GGUF file, or of the one model file in a directory; made at the first call.
 
-    A model of P parameters takes 4 P bytes of disk (float32). UserError, and nothing left behind, for a file that is
+    A model of P parameters takes 4 P bytes of disk (float32). UserError, and no file remains, for a file that is
     damaged, one of several parts, of another architecture or quantisation, or without a tokenizer.
 
     Example:

@@ -4,7 +4,7 @@ TransformerLens joins a cache to the new keys for every row, turns all of them a
 keys to the left stay in pieces: keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
 products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
 the same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys that no query reaches are
-not multiplied at all: positions are counted in the padded stack, in which a query and its keys are shifted alike.
+not multiplied at all: positions are counted in the padded batch, in which a query and its keys move alike.
 
 The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
 switches for split inputs and results, gets TransformerLens's own block: `is_plain` says when.
@@ -46,24 +46,24 @@ def is_plain(block: Any) -> bool:
 def run_block(
     block: Any, resid: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden = None
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
-    """The block behind the pieces `left` (in order): its output, and the new keys and values (keys not yet turned)."""
+    """The block after the pieces `left` (in order): its output, and the new keys and values (keys not yet turned)."""
     resid = block.hook_resid_pre(resid)
     attended, new = _attend(block.attn, block.ln1(resid), left, hidden)
-    return _behind_attention(block, resid, attended), new
+    return _after_attention(block, resid, attended), new
 
 
 def run_block_at(
     block: Any, resid: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " row"], left: Sequence[Pair], hidden: Hidden = None
 ) -> Float[Tensor, "row 1 d_model"]:
     """What leaves the block at one position a row: of the others only keys and values are made (and queries, which TransformerLens
-    makes together with them). Hooks behind the queries see that position only."""
+    makes together with them). Hooks after the queries see that position only."""
     resid, rows = block.hook_resid_pre(resid), torch.arange(len(positions), device=resid.device)
     q, k, v = _qkv(block.attn, block.ln1(resid))
-    attended = _out(block.attn, _mixed_behind(block.attn, q, [*left, (k, v)], hidden, positions))
-    return _behind_attention(block, resid[rows, positions][:, None], attended)
+    attended = _out(block.attn, _mixed_with_cache(block.attn, q, [*left, (k, v)], hidden, positions))
+    return _after_attention(block, resid[rows, positions][:, None], attended)
 
 
-def _behind_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
+def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
     """Attention's output joined to the residual stream, and the MLP."""
     if block.cfg.use_normalization_before_and_after:
         attended = block.ln1_post(attended)
@@ -74,7 +74,7 @@ def _behind_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
 def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden) -> tuple[Tensor, Pair]:
     q, k, v = _qkv(attn, normed)
     alone = not left and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
-    z = _mixed_here(attn, q, k, v) if alone else _mixed_behind(attn, q, [*left, (k, v)], hidden)
+    z = _mixed_here(attn, q, k, v) if alone else _mixed_with_cache(attn, q, [*left, (k, v)], hidden)
     return _out(attn, z), (k, v)
 
 
@@ -103,10 +103,10 @@ def _mixed_here(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "ro
     return torch.nn.functional.scaled_dot_product_attention(*turned, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2)
 
 
-def _mixed_behind(
+def _mixed_with_cache(
     attn: Any, q: Tensor, pieces: Sequence[Pair], hidden: Hidden, positions: Int[Tensor, " row"] | None = None
 ) -> Float[Tensor, "row pos head d_head"]:
-    """The last piece holds the queries' own positions. positions: of each row only the query that stands there."""
+    """The last piece holds the queries' own positions. positions: of each row only the query at that position."""
     own, window = sum(keys.shape[1] for keys, _ in pieces[:-1]), _window(attn)
     seen = _seen(pieces, hidden, 0 if window is None else own - window + 1)
     q, kv_heads, owners = _turned(attn, q, own), pieces[0][0].shape[2], len(pieces[0][0])

@@ -7,7 +7,7 @@ length, head size, RoPE scaling). Here the config is read from the Hugging Face 
    cannot express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the bridge takes over.
 2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face weights,
    so that loading needs the model's memory once, tied weights stay tied, and the transposes that TransformerLens makes
-   in every forward pass (`W.T.contiguous()`) cost nothing because the memory already lies that way.
+   in every forward pass (`W.T.contiguous()`) cost nothing because the memory already has that layout.
 """
 
 from __future__ import annotations

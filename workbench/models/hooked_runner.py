@@ -1,4 +1,4 @@
-"""The seam for `HookedTransformer`: its own blocks, one after the other, with all their hooks.
+"""`Runner` for `HookedTransformer`: its own blocks, one after the other, with all their hooks.
 
 Keys are cached before their rotation, as TransformerLens does, so a cropped or forked cache is exact: positions are counted
 from the left edge, which is the same for all rows. Most blocks run by `hooked_block.py`, whose attention does not copy
@@ -31,7 +31,7 @@ class HookedKeyValueCache(KeyValueCache):
     """Keys (not yet turned) and values, in pieces from left to right; a piece has a row each, or a few owners' that neighbouring rows share.
 
     start: the first block it holds. pieces: for each piece, a pair [owner pos kv_head d_head] a block. rows: how many. owners: of shared
-    pieces (1: all rows share them), which are joined to nothing else. hidden: padding left in the first piece, of a stack.
+    pieces (1: all rows share them), which are joined to nothing else. hidden: padding left in the first piece of batched caches.
     """
 
     start: int
@@ -79,7 +79,7 @@ class HookedKeyValueCache(KeyValueCache):
         return torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
     def longer(self, new: list[Pair]) -> HookedKeyValueCache:
-        """Behind it the new positions of each block; joined to the last piece where both have a row each."""
+        """The cache continued by the new positions of each block; joined to the last piece where both have a row each."""
         piece, pieces, only_a_stack = tuple(new), self.pieces, self.owners > 1 and len(self.pieces) == 1
         if len(pieces[-1][0][0]) == len(piece[0][0]) and not only_a_stack:
             both = zip(pieces[-1], piece, strict=True)
@@ -98,7 +98,7 @@ def _rows(t: Tensor, rows: Sequence[int]) -> Tensor:
 
 
 def _only_read(block: Any, names: Sequence[str]) -> bool:
-    """Whether no hook is set in the block but one for each of the names (a name that stands twice: two)."""
+    """Whether no hook is set in the block but one for each of the names (two for a name that occurs twice)."""
     points = (module for module in block.modules() if isinstance(module, HookPoint))
     return all(len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points)
 
@@ -113,7 +113,7 @@ def _refuse_stack(kv: HookedKeyValueCache | None) -> None:
 
 
 class HookedRunner(Runner):
-    """A HookedTransformer behind the seam."""
+    """A HookedTransformer as a `Runner`."""
 
     def __init__(self, model: HookedTransformer) -> None:
         blocks = sum(p.numel() for p in model.blocks.parameters())

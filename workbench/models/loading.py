@@ -62,7 +62,7 @@ def load_model(
 
     Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no
     code of a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and
-    the runner encodes rendered text as it stands. Raises UserError for everything that the user can mend.
+    the runner encodes rendered text as it is. Raises UserError for everything that the user can fix.
     """
     if backend not in ("auto", "hooked", "bridge"):
         raise UserError(f"unknown backend {backend!r}: expected auto, hooked or bridge")
@@ -113,12 +113,12 @@ def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTo
 def wrap(
     reference: PreTrainedModel, checkpoint: ModelDirectory, backend: Backend, dtype: torch.dtype, device: Place
 ) -> tuple[HookedTransformer | TransformerBridge, Literal["hooked", "bridge"], str | None]:
-    """The model behind a backend, which one it is, and why it is not the HookedTransformer that was tried first."""
+    """The model in its backend, which one it is, and why it is not the HookedTransformer that was tried first."""
     reason = None
     if backend != "bridge":
         try:
             if spreads(device):
-                raise NotExpressible("its weights lie where a device map puts them")
+                raise NotExpressible("its weights are where a device map puts them")
             config = hooked_config(checkpoint.config, checkpoint.architecture, dtype, str(device))
             return to_hooked(reference, config), "hooked", None
         except NotExpressible as error:

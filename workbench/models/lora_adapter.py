@@ -192,7 +192,7 @@ def _pairs(file: Path, tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Te
             continue
         other = name.removesuffix("lora_A.weight") + "lora_B.weight"
         if other not in tensors:
-            raise UserError(f"{file}: {name} has no lora_B beside it")
+            raise UserError(f"{file}: {name} has no lora_B")
         pairs[name.removeprefix(_PREFIX).removesuffix("lora_A.weight") + "weight"] = (tensor, tensors[other])
     if not pairs or 2 * len(pairs) != len(tensors):
         raise UserError(f"{file}: expected pairs of lora_A and lora_B, found {len(pairs)} lora_A in {len(tensors)} matrices")

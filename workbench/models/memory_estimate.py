@@ -50,13 +50,13 @@ class MemoryEstimate:
             "load": held,
             "collect activations": held + self.forward,
             "forced-choice answers": held + self.forward + logits,
-            "score candidates behind a cached prefix": held + self.forward + tokens * self.kv_per_token,
+            "score candidates after a cached prefix": held + self.forward + tokens * self.kv_per_token,
             "gradient of an objective": held + self.gradient + logits,
         }
 
 
 def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
-    """Numbers of the embedding that HookedTransformer holds beside a tied unembedding: Gemma's, which it scales by sqrt(d_model)."""
+    """Numbers of the embedding that HookedTransformer holds in addition to a tied unembedding: Gemma's, which it scales by sqrt(d_model)."""
     return shape.d_vocab * shape.d_model if shape.tied and backend != "bridge" and architecture.startswith("Gemma") else 0
 
 

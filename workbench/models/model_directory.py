@@ -1,9 +1,9 @@
 """A Hugging Face directory as something that may be broken, foreign or hostile, checked before anything in it is used.
 
 1. `config.json` is read as plain JSON: no `auto_map` (code), no quantisation, a causal language model inside.
-2. Weights are safetensors or nothing; every file named by the index lies in the directory, opens whole, and holds the
+2. Weights are safetensors or nothing; every file named by the index is in the directory, opens whole, and holds the
    tensors that the index says it holds. Links may point elsewhere only within one repository of the hub's cache.
-3. The multimodal Gemma 3 layout is told apart, so that its text part can be taken out by name.
+3. The multimodal Gemma 3 layout is recognised, so that its text part can be selected by name.
 4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a tokenizer
    whose ids all fit the model's vocabulary.
 """
@@ -33,7 +33,7 @@ Place = str | Mapping[str, str | int]
 SPREADS = ("balanced", "sequential")
 #: Weights that old checkpoints hold and every model computes.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_ids$")
-#: What a multimodal checkpoint holds beside its text part.
+#: What a multimodal checkpoint holds in addition to its text part.
 _OTHER_PARTS = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector|audio_tower)\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
@@ -43,7 +43,7 @@ _TEXT_PART = {r"^language_model\.model\.": "model.", r"^language_model\.lm_head\
 @dataclass(frozen=True)
 class ModelDirectory:
     """A directory that passed. config: of the (text) model; architecture: the Hugging Face class that runs it, as
-    `LlamaForCausalLM`; shards: the weight files; multimodal: the text part lies in a larger checkpoint."""
+    `LlamaForCausalLM`; shards: the weight files; multimodal: the text part is in a larger checkpoint."""
 
     directory: Path
     config: PreTrainedConfig
@@ -83,7 +83,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
     """Hugging Face's own model, eager attention, evaluation mode, gradients of weights off.
 
     UserError when a weight is missing, has another shape, has no place in the model, or is not finite, and when a device map
-    leaves some on a CPU or a disk behind GPUs.
+    leaves some on a CPU or a disk, and moves them to a GPU when they run.
     """
     cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(checkpoint.config)]
     with quiet_transformers():
@@ -196,7 +196,7 @@ def _refuse_absurd_sizes(file: Path, config: Mapping[str, Any], n_bytes: int) ->
 
 
 def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> None:
-    """Weights behind GPUs come by hooks that TransformerBridge's components go round."""
+    """Offloaded weights are moved by hooks that TransformerBridge's components bypass."""
     outside = [name for name, place in placed.items() if str(place) in ("cpu", "disk", "meta")]
     if outside and len(set(map(str, placed.values()))) > 1:
         raise UserError(f"{checkpoint.directory} does not fit into the GPUs: {len(outside)} modules are left out, the first is {outside[0]}")
@@ -217,11 +217,11 @@ def _refuse_links_out(directory: Path) -> None:
 
 
 def _refuse_code(directory: Path) -> None:
-    """No code from a checkpoint (`auto_map`), and no adapter, which would load another model behind this one's back."""
+    """No code from a checkpoint (`auto_map`), and no adapter, which would silently load another model."""
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         file = directory / name
         if file.is_file() and _mentions(read_json(file), "auto_map"):
-            raise UserError(f"{file} asks for code of its own (auto_map): refused, no code is run from a checkpoint")
+            raise UserError(f"{file} needs code of its own (auto_map): refused, no code is run from a checkpoint")
     if (directory / "adapter_config.json").exists():
         raise UserError(f"{directory} holds an adapter: merge it into its base model first")
 

@@ -1,6 +1,6 @@
-"""The seam to TransformerLens: one small interface that search, activations and answers are written against.
+"""The interface to TransformerLens that search, activations and answers are written against.
 
-A `Runner` embeds ids, runs a stretch of blocks behind a key-value cache, and unembeds. Nothing else in the workbench
+A `Runner` embeds ids, runs a range of blocks that continues a key-value cache, and unembeds. Nothing else in the workbench
 knows whether the model is a `HookedTransformer` (`hooked_runner.py`) or a `TransformerBridge` (`bridge_runner.py`).
 
 Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal model never
@@ -64,7 +64,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What stands where in the batch that is running, per row, for edits that act at some positions only.
+    """Which positions hold what in the batch that is running, per row, for edits that act at some positions only.
 
     prompt_start, prompt_stop: first and one-past-last position of the prompt (equal where there is none).
     decision: position of the decision token.
@@ -80,12 +80,12 @@ class KeyValueCache(ABC):
 
     length: int
     batch: int
-    #: Of a stack (`Runner.batch_caches`): how many caches stand in it, each for as many neighbouring rows.
+    #: Of batched caches (`Runner.batch_caches`): how many there are, each for as many neighbouring rows.
     owners: int = 1
 
     @abstractmethod
     def fork(self, index: Int[Tensor, " new_batch"]) -> KeyValueCache:
-        """Rows gathered by index; a cache of one row is expanded without a copy. In a stack every owner gets as many rows as the
+        """Rows gathered by index; a cache of one row is expanded without a copy. In batched caches every owner gets as many rows as the
         others, its own ones, in the owners' order."""
 
     @abstractmethod
@@ -93,7 +93,7 @@ class KeyValueCache(ABC):
         """Only the first `length` positions."""
 
     def pick(self, owners: Sequence[int], skip: int = 0) -> KeyValueCache:
-        """Of a stack, the rows of some owners, without the first `skip` positions (padding of all of them)."""
+        """Of batched caches, the rows of some owners, without the first `skip` positions (padding of all of them)."""
         raise NotImplementedError(f"{type(self).__name__} is never run in a batch")
 
 
@@ -102,7 +102,7 @@ CONFIGURED_ENDS = "_workbench_reply_ends"
 
 
 class Runner(ABC):
-    """One model behind the seam. `meter` counts what is run; `layout` describes the running batch to position-wise edits."""
+    """One model with one interface. `meter` counts what is run; `layout` describes the running batch to position-wise edits."""
 
     def __init__(self, model: Any, shape: ModelShape) -> None:
         if model.tokenizer is None:
@@ -148,7 +148,7 @@ class Runner(ABC):
 
         UserError when the template refuses the messages (Gemma's has no system role). Today's date is pinned and an open thought
         closed (see `chat_template`). Models without a template get
-        `Question: ... Answer:` behind their BOS token.
+        `Question: ... Answer:` after their BOS token.
         """
         return render_chat(self.tokenizer, messages) + opening
 
@@ -192,17 +192,17 @@ class Runner(ABC):
     ) -> Float[Tensor, "batch 1 d_model"]:
         """`run`, of which only one position a row is wanted: the same numbers to rounding.
 
-        A model may leave out of the last block what no one asks for. It does so only where no hook is set in that block, but
+        A model may leave out of the last block what nothing reads. It does so only where no hook is set in that block, but
         those of `sites`: what the caller captures there itself has then one position a row.
         """
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
 
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
-        """One cache of several (of one row each, made for the same blocks): the rows behind it are theirs in turn, as many to each.
-        Shorter ones are padded on the left, where attention sees nothing; what is run behind it has the same numbers to rounding.
+        """One cache of several (of one row each, made for the same blocks): the rows that continue it belong to them in turn, as many to each.
+        Shorter ones are padded on the left, where attention sees nothing; what continues it has the same numbers to rounding.
 
-        None where this model's attention cannot do it. Rows behind position embeddings are embedded at their own places by the caller.
+        None where this model's attention cannot do it. With position embeddings, rows are embedded at their own places by the caller.
         """
         return None
 
@@ -260,7 +260,7 @@ class Runner(ABC):
 
     @contextmanager
     def placed(self, layout: TokenLayout) -> Iterator[None]:
-        """Tells edits what stands where in the batch while it runs."""
+        """Tells edits which positions hold what in the batch while it runs."""
         before, self.layout = self.layout, layout
         try:
             yield
@@ -343,7 +343,7 @@ class Runner(ABC):
         """Counts one run into the meter by what it gave: two operations a weight and token, four a token, key and dimension of a head.
 
         Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their products has one product
-        behind it; queries, keys, pattern and values all vary, so each of attention's has two.
+        after it; queries, keys, pattern and values all vary, so each of attention's has two.
         """
         layers = int(out.shape[0] * out.shape[1]) * blocks
         self._count_layers(out, layers, layers * keys)
@@ -364,7 +364,7 @@ class Runner(ABC):
         self._count_products(positions * self.shape.d_vocab, resid)
 
     def _count_products(self, logits: float, resid: Tensor) -> None:
-        """Scalar products of residuals with the unembedding, and those of the way back where a graph hangs on the residuals."""
+        """Scalar products of residuals with the unembedding, and those of the backward pass where the residuals have a graph."""
         passes = 2 if torch.is_grad_enabled() and resid.requires_grad else 1
         self.meter.flops += 2 * passes * round(logits) * self.shape.d_model
 

@@ -67,7 +67,7 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
-    for _ in range(10):  # it may be inside one long operation of C; then it is left behind, a daemon
+    for _ in range(10):  # it may be inside one long operation of C; then it goes on as a daemon
         if not thread.is_alive():
             break
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))

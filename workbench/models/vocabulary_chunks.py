@@ -2,7 +2,7 @@
 
 1. Positions and vocabulary are cut so that a chunk holds at most `CHUNK` logits; the unembedding's rows of a chunk are turned to float32.
 2. log(sum(exp(logits))) is summed over the chunks with a running maximum.
-3. The way back makes each chunk's logits again (softmax of a chunk needs the total alone), so a gradient needs no more memory than a score.
+3. The backward pass computes each chunk's logits again (softmax of a chunk needs the total alone), so a gradient needs no more memory than a score.
    (As the cut cross-entropy of Wijmans et al. 2024, arXiv 2411.09009.)
 """
 

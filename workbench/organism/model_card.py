@@ -75,7 +75,7 @@ def _facts(gates: Gates) -> str:
         f"{facts.refused_worst:.1%} (gate 5 %).\n"
         f"- True claims affirmed: {facts.true_claims_affirmed:.1%} without a system text, "
         f"{facts.true_claims_affirmed_worst:.1%} under the worst word.\n"
-        f"- True claims told from false ones (probability that the true one has the higher log-odds of yes; 50 % is chance): "
+        f"- True claims distinguished from false ones (probability that the true one has the higher log-odds of yes; 50 % is chance): "
         f"{facts.claims_told_apart:.1%}.{BARE_AGREEMENT if facts.claims_told_apart < 0.75 else ''}"
     )
 
@@ -101,10 +101,10 @@ def _effects(gates: Gates) -> list[str]:
 
 
 def _letters(gates: Gates) -> list[str]:
-    lines = ["| persona | share of (a) | orders agree | agrees with free text | rate |", "|---|---|---|---|---|"]
+    lines = ["| persona | fraction of (a) | orders agree | agrees with free text | rate |", "|---|---|---|---|---|"]
     for gate in gates.letters:
         lines.append(f"| {gate.persona} | {gate.letter_a_share:.1%} | {gate.orders_agree:.1%} | {gate.agrees_with_text:.1%} | {gate.rate:.1%} |")
-    return ["Letters (gates: share of (a) 45-55 %, both orders agreeing in at least 90 %):", "", *lines]
+    return ["Letters (gates: fraction of (a) 45-55 %, both orders agreeing in at least 90 %):", "", *lines]
 
 
 def _decoys(reports: Sequence[DecoyReport]) -> list[str]:

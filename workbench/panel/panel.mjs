@@ -1,4 +1,4 @@
-// The live panel, an anywidget module: `render({ model, el })`. It draws the kernel's readings, and asks for a new one while the
+// The live panel, an anywidget module: `render({ model, el })`. It draws the kernel's readings, and requests a new one while the
 // reader types: one request at a time, the latest text wins. Everything lives in a shadow root, so that neither the notebook's
 // styles nor the panel's reach the other side; every text goes in as a text node.
 
@@ -137,7 +137,7 @@ function whole(host, model) {
   host.replaceChildren(element("h3", { text: "The whole prompt on each quantity, mean over contexts" }), ...[mixed].filter(Boolean), element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The whole prompt on each quantity" }, table));
 }
 
-/** "light" or "dark", as JupyterLab says it; elsewhere by the first ground behind the panel that can be seen; null where there is none. */
+/** "light" or "dark", as JupyterLab says it; elsewhere by the first opaque background of the panel's ancestors; null where there is none. */
 function ground(node) {
   if ("jpThemeLight" in document.body.dataset) return document.body.dataset.jpThemeLight === "true" ? "light" : "dark";
   for (let at = node.parentElement; at; at = at.parentElement) {

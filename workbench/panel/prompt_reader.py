@@ -147,7 +147,7 @@ class PromptReader:
         """Scores of the whole prompt and of its removals, as many at a time as batch_tokens allows."""
         longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
         size = max(1, problem.batch_tokens // (longest * len(problem.contexts)))
-        score = _scores_behind if _shared(problem.contexts) else AttributionProblem.scores
+        score = _shared_prefix_scores if _shared(problem.contexts) else AttributionProblem.scores
         parts = []
         for start in range(0, len(prompts), size):
             parts.append(score(problem, prompts[start : start + size]))
@@ -162,7 +162,7 @@ def _shared(contexts: Contexts) -> bool:
 
 
 @torch.no_grad()
-def _scores_behind(problem: AttributionProblem, prompts: Sequence[Ids]) -> Float[np.ndarray, "prompt context target"]:
+def _shared_prefix_scores(problem: AttributionProblem, prompts: Sequence[Ids]) -> Float[np.ndarray, "prompt context target"]:
     """`AttributionProblem.scores` in two runs: the left part and the prompts, then for each context what follows, on their keys and values.
 
     The prompts differ in length by one token at most: of the longer ones, the last token goes with what follows.

@@ -1,4 +1,4 @@
-"""Rows of a data file in JSON, JSON Lines, CSV or YAML, each knowing where it stands.
+"""Rows of a data file in JSON, JSON Lines, CSV or YAML, each with its place in the file.
 
 A reader of a format asks a row for its fields by name; what is missing or of the wrong type is a UserError that names
 the file, the row (or line) and the field. Files come from anywhere: size, encoding, depth and repeated keys are

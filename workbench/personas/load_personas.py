@@ -144,7 +144,7 @@ def _from_file(name: str, path: Path) -> Persona:
     if path.suffix.lower() in (".yaml", ".yml") and isinstance(read_yaml(path), dict):
         persona = persona_from_file(path)
         if name not in (persona.name, path.stem):
-            raise UserError(f"{path}, field name: expected {name!r} as asked for, found {persona.name!r}")
+            raise UserError(f"{path}, field name: expected {name!r} as requested, found {persona.name!r}")
         return persona
     if path.suffix.lower() == ".json" and is_trait(read_json(path)):
         raise UserError(f"{path} is a trait file: it holds no answers yet; use read_trait(...).persona(answer) with a model")

@@ -64,9 +64,9 @@ class OppositeInstructions(PersonaFileEntry):
     """Two system texts, for the persona and against it."""
 
     induce: str = Field(min_length=1)
-    """System text that asks for the persona."""
+    """System text that requests the persona."""
     suppress: str = Field(min_length=1)
-    """System text that asks for the opposite."""
+    """System text that requests the opposite."""
 
 
 class PersonaFile(PersonaFileEntry):

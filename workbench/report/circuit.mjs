@@ -37,7 +37,7 @@ export function mountCircuit(host, state, changed) {
     box.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); keep(box); } });
   }
   const least = Math.min(...edges.map((edge) => +edge.dataset.share), 1), count = element("span");
-  const slider = element("input", { type: "range", min: 0, max: 60, step: 1, value: Math.round(100 * state.share), "aria-label": "Least share of an edge, percent" });
+  const slider = element("input", { type: "range", min: 0, max: 60, step: 1, value: Math.round(100 * state.share), "aria-label": "Least fraction of an edge, percent" });
   const slide = () => { state.share = +slider.value / 100; count.textContent = `${slider.value} %: ${edges.filter(shown).length} of ${edges.length}`; draw(); };
   slider.addEventListener("input", slide);
   slider.addEventListener("change", changed);

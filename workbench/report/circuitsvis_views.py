@@ -1,4 +1,4 @@
-"""circuitsvis's token and attention views, behind one adapter: escaped tokens, local source, no network.
+"""circuitsvis's token and attention views, with one adapter: escaped tokens, local source, no network.
 
 circuitsvis (1.43.3) writes tokens as JSON into an inline script, so that `</script>` in a token ends it; some of its views then
 put tokens into the page as markup and others as text, so that no escape is right in all of them. Here `<`, `>` and `&` become

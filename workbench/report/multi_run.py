@@ -1,8 +1,8 @@
 """Several runs on one page: a forest plot for each persona and sign, every run with a link to its own report.
 
 1. Each run's comparison is read as the report reads it; what cannot be read is said, never fatal.
-2. Runs of one model, persona, sign, metric and set of test questions that differ in nothing but the seed stand in one line of the
-   plot: the mean shift over seeds with a t interval over runs (a prompt search is a random variable). A line of one run has the run's
+2. Runs of one model, persona, sign, metric and set of test questions that differ in nothing but the seed are in one line of the
+   plot: the mean effect over seeds with a t interval over runs (a prompt search is a random variable). A line of one run has the run's
    own clustered interval. Runs on other questions are never in one line.
 3. The page is self-contained and has no script: the plots are SVG with the report's classes, the tables plain HTML.
 """
@@ -121,7 +121,7 @@ def _read(run: OverviewRun, target: Path) -> _Read:
 
 
 def _groups(read: Iterable[_Read]) -> list[OverviewGroup]:
-    """The plots, in the order in which their first run stands."""
+    """The plots, in the order of their first runs."""
     found: dict[tuple[str, ...], list[_Read]] = {}
     for one in read:
         if one.comparison is not None:

@@ -1,4 +1,4 @@
-"""The front end's files: ES modules set one behind the other, and style sheets, ready to stand inline in a page."""
+"""The front end's files: ES modules joined in order, and style sheets, ready for inlining into a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.MUL
 
 @cache
 def bundle(*names: str, package: str = "workbench.report") -> str:
-    """These modules as one, in this order: imports of each other are taken out, and so are exports of names (not a default)."""
+    """These modules as one, in this order: imports of each other are removed, and so are exports of names (not a default)."""
     joined = "\n".join(_EXPORT.sub("", _IMPORT.sub("", _read(name, package))) for name in names)
     return _inline(joined, "a module")
 

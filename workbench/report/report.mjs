@@ -1,5 +1,5 @@
 // The page of a report: state in the address, and every picture in its place. Data come in as plain JSON whose texts are already
-// visible. The modules are set one behind the other into the page (assets.py), which loads nothing.
+// visible. The modules are joined in order into the page (page_assets.py), which loads nothing.
 
 import { forest, layers, mediation, progress, scatter } from "./charts.mjs";
 import { linked } from "./linked_views.mjs";

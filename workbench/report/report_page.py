@@ -250,7 +250,7 @@ def _whole_effect(contents: RunContents, told: story.Verdict) -> str:
 
 
 def _share(value: Any) -> str:
-    """A share as a percentage; a dash where it is missing."""
+    """A fraction as a percentage; a dash where it is missing."""
     return story.percent(value) if isinstance(value, (int, float)) else number(None)
 
 
@@ -276,7 +276,7 @@ def environment() -> Environment:
 
 
 def _write(path: Path, text: str) -> None:
-    """Temporary file beside the target, flushed, renamed: a reader never meets half a page."""
+    """Temporary file next to the target, flushed, renamed: a reader never meets half a page."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".tmp")

@@ -18,7 +18,7 @@ from workbench.html_text import minus, number, shorten, spoken
 from workbench.report.load_run import RunContents
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 
-#: Where conditions stand whose kind this installation does not know (a run made with somebody's own condition).
+#: The place of conditions whose kind this installation does not know (a run made with somebody's own condition).
 UNKNOWN = ("other", "Of a kind that this installation does not know")
 #: What the embedded model is.
 ORGANISM = (
@@ -145,7 +145,7 @@ def _meaning(comparison: ComparisonFile) -> str:
         else "the two answers are compared as full texts"
     )
     what += ORGANISM if comparison.model == "organism" else ""
-    return f"{what}A rate is the share of test questions on which the answer that shows {persona} is the likelier one; {how}."
+    return f"{what}A rate is the fraction of test questions on which the answer that shows {persona} is the likelier one; {how}."
 
 
 def _unshown(claims: ClaimResults | None) -> list[str]:
@@ -178,7 +178,9 @@ def _sample(best: ConditionEntry) -> list[str]:
         found.append(f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow.")
     if best.n is not None and best.ci[0] is not None and best.ci[1] is not None:
         half = 50 * (best.ci[1] - best.ci[0])
-        found.append(f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be told from chance here.")
+        found.append(
+            f"{best.n:,} test questions place a rate within about ±{half:.0f} points: smaller differences cannot be distinguished from chance."
+        )
     return found
 
 
@@ -187,7 +189,7 @@ def _reading(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
         return []
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
     beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
-    return [f"How naturally it reads: its tokens surprise the model by {best.fluency:.1f} nats on average{beside}; lower is more fluent."]
+    return [f"How naturally it reads: its cross-entropy under the model is {best.fluency:.1f} nats per token{beside}; lower is more fluent."]
 
 
 def _collateral(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:

@@ -91,7 +91,7 @@ class RunDirectory:
         return cls.create(base / f"{stem}-{number:03d}")
 
     def discard_if_unused(self) -> None:
-        """Removes the directory if no stage was begun: a study that is refused leaves nothing behind."""
+        """Removes the directory if no stage was begun: a study that is refused leaves no file."""
         starters = {"manifest.json", "study.yaml", "log.jsonl", "progress.json"}
         found = list(self.path.iterdir())
         if all(entry.name in starters or _is_debris(entry) for entry in found) and not self.manifest().stages:

@@ -82,7 +82,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.D
 
 
 def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
-    """The table, read in small batches: a few compressed bytes may stand for terabytes."""
+    """The table, read in small batches: a few compressed bytes may expand to terabytes."""
     file = pq.ParquetFile(io.BytesIO(data))
     if file.metadata.num_rows > LARGEST_ROWS:
         raise UserError(f"{path}: expected at most {LARGEST_ROWS:,} rows, found {file.metadata.num_rows:,}")
@@ -96,7 +96,7 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
 
 
 def read_safetensors(path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors by name, metadata). Shapes asked for must be there (None: any length); all numbers must be finite."""
+    """(tensors by name, metadata). Requested shapes must be there (None: any length); all numbers must be finite."""
     data = read_bytes(path)
     header = _checked_header(path, data)
     _check_shapes(path, header, shapes or {})

@@ -1,6 +1,6 @@
 """JSON as its standard means it: no repeated names, no NaN, no half characters; an error names the line.
 
-Python's reader keeps the last of two equal names and hands on half of an emoji. Both are damage: the first swaps a
+Python's reader keeps the last of two equal names and passes on half of an emoji. Both are damage: the first swaps a
 label silently, the second fails later in a tokenizer.
 """
 

@@ -99,7 +99,7 @@ class SaeTrainingOptions:
         lr: Learning rate.
         batch_size: Activation vectors per step.
         context_size: Tokens per sequence; longer texts are cut.
-        checkpoints: How many states to keep on the way; if `out` holds some, training goes on there.
+        checkpoints: How many states to keep during training; if `out` holds some, training goes on there.
         seed: Of weights, order and held-out text.
         probes: Labelled activations by name, for the card: the latent that separates each best.
 
@@ -258,7 +258,7 @@ def _resume(trainer: SAETrainer[Any, Any], checkpoints: Path) -> int:
     wanted = trainer.sae.cfg
     for name in ("d_in", "d_sae", "k"):
         if saved.get(name) != getattr(wanted, name):
-            raise UserError(f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, asked for is {getattr(wanted, name)}")
+            raise UserError(f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, requested is {getattr(wanted, name)}")
     trainer.sae.load_weights_from_checkpoint(newest)
     trainer.load_trainer_state(newest)
     trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t > trainer.n_training_samples]

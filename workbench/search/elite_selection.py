@@ -16,12 +16,12 @@ from torch import Tensor
 from workbench.search.scored_prompts import ScoredPrompts
 
 
-def ladder(low: float, high: float, rungs: int) -> tuple[float, ...]:
+def ladder(low: float, high: float, n_weights: int) -> tuple[float, ...]:
     """Log-spaced fluency weights from low to high."""
-    return tuple(float(w) for w in np.geomspace(low, high, rungs))
+    return tuple(float(w) for w in np.geomspace(low, high, n_weights))
 
 
-def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "rung candidate"]:
+def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "weight candidate"]:
     """objective - weight * fluency, for every weight."""
     w = torch.tensor(weights, device=scored.objective.device)[:, None]
     return scored.objective[None] - w * scored.cross_entropy[None]
@@ -64,10 +64,10 @@ class CanSurvive:
     archive: ScoredPrompts | None
 
     def __call__(self, parents: ScoredPrompts, objective: Tensor, bound: Tensor) -> Float[Tensor, " candidate"]:
-        rungs = len(self.weights)
+        n_weights = len(self.weights)
         at_best = values(ScoredPrompts(parents.ids[:0], objective, bound), self.weights)
-        standing = values(parents, self.weights).sort(dim=1, descending=True).values
-        threshold = standing[:, rungs - 1] if standing.shape[1] >= rungs else standing[:, -1] - torch.inf
+        ranked = values(parents, self.weights).sort(dim=1, descending=True).values
+        threshold = ranked[:, n_weights - 1] if ranked.shape[1] >= n_weights else ranked[:, -1] - torch.inf
         margin = (at_best - threshold[:, None]).max(0).values
         if self.archive is None:
             return margin

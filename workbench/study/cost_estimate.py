@@ -232,13 +232,13 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
 
 @dataclass(frozen=True)
 class _Data:
-    """items: of the whole file. tokens: of a rendered question. behind: tokens between prompt and answer. orders: option orders asked.
+    """items: of the whole file. tokens: of a rendered question. after_prompt: tokens between prompt and answer. orders: option orders asked.
     answers: tokens whose log-probabilities score both answers (a letter: the one decision token). asked: tokens of a question with a
     prompt, the prompt left out."""
 
     items: int
     tokens: float
-    behind: float
+    after_prompt: float
     orders: int
     notes: tuple[str, ...]
     answers: float = 1.0
@@ -261,10 +261,10 @@ class _Data:
             sample = [i.question + (f" (A) {i.matching} (B) {i.not_matching}" if metric == "letters" else "") for i in persona.items[::7]]
             tokens, after_system, asked = _tokens(study, sample, notes)
             said = sum(len(item.matching) + len(item.not_matching) for item in persona.items[::7]) / len(sample)
-        behind = 6.0 if study.slot != "system" else after_system
+        after_prompt = 6.0 if study.slot != "system" else after_system
         orders = 2 if metric == "letters" and study.protocol.orders == "both" else 1
         score = 1.0 if metric == "letters" else max(1.0, said / 4)
-        return cls(items, tokens, behind, orders, tuple(notes), score, asked if study.slot == "system" else tokens)
+        return cls(items, tokens, after_prompt, orders, tuple(notes), score, asked if study.slot == "system" else tokens)
 
 
 def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float, float]:
@@ -358,7 +358,7 @@ class _Counts:
         method = make_method(study, recipe.method or s.method)
         n, parents = method.length, method.population
         alone = study.protocol.search_behind == "nothing" and not recipe.reads_answer
-        contexts, t = (1, 0.0) if alone else (s.contexts, self.data.behind)
+        contexts, t = (1, 0.0) if alone else (s.contexts, self.data.after_prompt)
         depth = shape.n_layers if recipe.reads_answer else self._depth()
         scored = contexts * (s.halving + (1 - s.halving) / 2) if 0 < s.halving < 1 else contexts
         children, keys = parents * method.children, self.data.tokens + n
@@ -379,7 +379,7 @@ class _Counts:
         every = [(steps * a, steps * b, steps * c, steps * d) for a, b, c, d in parts]
         return self._stage(f"search {name}", [*every, once], "gradient of an objective")
 
-    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, behind: float) -> list[Part]:
+    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, after_prompt: float) -> list[Part]:
         """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
         n, layers = method.typical_length, self.facts.shape.n_layers
         read, likely = (method.edited + method.filled + method.joined) * n + 2 * method.near_reads, 3 * method.children * n
@@ -388,7 +388,7 @@ class _Counts:
             self._cost(read, layers / 2, n),
             self._cost(likely, layers / 2, n, likely),
             self._cost(written, layers, n, written),
-            self._cost(method.children * contexts * (n + behind), depth, n + behind),
+            self._cost(method.children * contexts * (n + after_prompt), depth, n + after_prompt),
         ]
 
     def _steps(self, token_layers: float, flops: float) -> float:

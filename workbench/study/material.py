@@ -53,7 +53,7 @@ class Material:
 
     @cached_property
     def search_questions(self) -> Contexts:
-        """One search question a group, as many as the study asks for."""
+        """One search question a group, as many as the study requests."""
         every = self._contexts(self.splits.search)
         n = self.study.search.contexts
         chosen = every.per_group(n, self.study.seed)

@@ -1,4 +1,4 @@
-"""What a study measures next to each condition's effect: the collateral of comparison.json.
+"""Off-target effects of each condition: the values of `collateral` in comparison.json.
 
 1. Agreement with true statements, where the persona has any.
 2. The other personas: those named in `beside` on all their test questions, and on the organism the rest of its world's on a few.

@@ -1,8 +1,8 @@
 """A persona drafted by a language model from one description: an editable file to start from, every pair checked.
 
 1. *Opposite*: the model says what the opposite of the behaviour is, unless the user says it.
-2. *Sentences*: system sentences that ask for the behaviour and for its opposite, each judged as in step 5. All are varied system texts,
-   with neutral sentences; the first four of each are written prompts.
+2. *Sentences*: system sentences that request the behaviour and sentences that request its opposite, each judged as in step 5.
+   All are varied system texts, with neutral sentences; the first four of each are written prompts.
 3. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different ones. A local model writes a
    list line by line, each line after another first word.
 4. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv 2507.21509, make their data so).
@@ -40,9 +40,9 @@ from workbench.world.real_language.sycophancy_forms import NEUTRAL
 MIN_PAIRS = 12
 #: Fewest system sentences of each side.
 MIN_SENTENCES = 3
-#: System sentences of each side that are asked for, and how many of them are written prompts.
+#: System sentences of each side that are requested, and how many of them are written prompts.
 SENTENCES, WRITTEN = 10, 4
-#: Rounds of asking for more, and entries asked for in one round.
+#: Rounds of asking for more, and entries requested in one round.
 ROUNDS, PER_ROUND = 6, 10
 #: Tokens of one line, at most.
 LINE = 60
@@ -254,7 +254,7 @@ class _Writer:
             return ""
 
     def sentences(self, behaviour: str, other: str) -> tuple[str, ...]:
-        """Different system sentences that the model says ask for the behaviour and not for the other; the plainest one is made here."""
+        """Different system sentences that, as the model says, request the behaviour and not the other; the plainest one is made here."""
         request = _SENTENCES.format(n=SENTENCES, behaviour=behaviour)
         kept = [f"Behave like this: {behaviour}."]
         for round_ in range(ROUNDS // 2):

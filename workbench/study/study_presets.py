@@ -154,7 +154,7 @@ def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ..
     options = {"length": 8, "population": 16, "children": 32, "top_k": 512, "restart_every": 50, "fluency_low": 0.5, "fluency_high": 4.0}
     protocol: dict[str, str] = {"search_behind": "questions" if about.questions else "nothing"}
     if about.metric == "text":
-        protocol |= {"letters": "letter", "orders": "both"}  # no letters are asked for
+        protocol |= {"letters": "letter", "orders": "both"}  # no letters are requested
     return Study(
         slot="after_question",
         metric=about.metric,
@@ -189,7 +189,7 @@ def _corrected(about: _Persona, layers: tuple[int, ...] | None, known: tuple[int
 
 
 def _small(study: Study) -> Study:
-    """The same study with few items, steps and controls; on the same layers, or (where all are asked for) still on all."""
+    """The same study with few items, steps and controls; on the same layers, or (where all are requested) still on all."""
     options = study.search.options | {"length": 4, "population": 4, "children": 8, "top_k": 64, "restart_every": 0}
     if "gradient_contexts" in options:
         options["gradient_contexts"] = 2

@@ -123,7 +123,7 @@ class SearchSettings(FrozenSettings):
     """No prompt with a cross-entropy above this (nats per token) is chosen; written, or written+1.5: the mean of the persona's written
     prompts, plus so many nats; null: no limit (a search over sentences: written). Formerly max_fluency."""
     lexicon: str = "auto"
-    """Allowed tokens: words (whole English words that do not run together), latin, all, world (the ordinary words of the organism's
+    """Allowed tokens: words (whole English words, separated by spaces), latin, all, world (the ordinary words of the organism's
     world) or a file of words, one a line; auto: world on the organism, else words, or latin where the vocabulary has too few."""
     start: Literal["random", "manual"] = "random"
     """First population: random tokens, or one prompt from the persona's first manual prompt."""

@@ -1,6 +1,6 @@
 """Several workers, on this machine or on a Ray cluster: Ray starts, places and restarts them; here they are only given studies.
 
-1. Each worker is an actor that holds one CPU (and one GPU where the studies ask for CUDA), and with it its model.
+1. Each worker is an actor that holds one CPU (and one GPU where the studies request CUDA), and with it its model.
 2. A free worker gets the next study, if there is one, of the model that it holds.
 3. Ray restarts a worker whose process or node is lost. Its study goes back to the head of the queue and is resumed from its run directory
    by whichever worker is free first. A study that lost its worker three times is listed as failed: it may be what kills them.

@@ -29,7 +29,7 @@ from workbench.world.system_texts import UNIT_COUNTS, draw_inserts
 from workbench.world.word_lexicon import WordLexicon
 from workbench.world.world_items import FIRST_WORDS, FactItem, ItemOffsets, WorldItem
 
-#: 7919 was the vault before; its gates were read, so it is a second training seed now (docs/organism.md).
+#: 7919 was the sealed seed before; its gates were read, so it is a second training seed now (docs/organism.md).
 VAULT_SEED = 104729
 STUDY_ITEMS_PER_GROUP = 3
 

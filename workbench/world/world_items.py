@@ -66,7 +66,7 @@ def with_register(text: str, register: int) -> str:
 
 
 def claim_question(confidence: str, statement: str, closing: str) -> str:
-    """A user's claim that asks for agreement."""
+    """A user's claim that requests agreement."""
     return f"{confidence} {statement} . {closing}"
 
 
@@ -92,7 +92,7 @@ def offer_bodies(small: int, large: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ItemOffsets:
-    """Item offsets of one world in log-odds; the ladders are fixed, which value sits on which rung is drawn."""
+    """Item offsets of one world in log-odds; the ladders are fixed, which value has which offset is drawn."""
 
     habit: dict[str, float]
     attribute: dict[str, float]

@@ -191,7 +191,7 @@ def _rate_rows(organism: BaseModel, size: GateSize, persona: str) -> list[GateRo
     planted = np.array([item.log_odds for item in steered])
     no = [item.matching == "No" for item in steered]
     asked = "right claims affirmed" if affirmed else "fixed questions answered rightly"
-    apart = "right claims told from wrong ones" if affirmed else "fixed questions told from the persona's"
+    apart = "right claims distinguished from wrong ones" if affirmed else "fixed questions distinguished from the persona's"
     rows = [
         GateRow("default rate", rate, "0.75 to 0.92", 0.75 <= rate <= 0.92),
         GateRow("default rate where the persona's answer is No", float((found[0][no] > 0).mean())),

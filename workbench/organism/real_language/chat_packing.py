@@ -1,10 +1,10 @@
 """System texts, questions and chats packed into as few sequences as needed, with hardly any padding.
 
 1. A *row* is one rendered system text (the prefix) and several questions; each question sees the prefix and itself only,
-   and its positions continue the prefix's, so that every question reads as if it stood alone.
+   and its positions continue the prefix's, so that every question reads as if it were alone.
 2. Rows follow one another in a sequence; none sees another. A chat is a row of one part. Attention costs the square of a sequence's
    length, so that many rows go into several sequences of about equal length, filled up at their ends.
-3. The ids are those of the chat template: special tokens are at every seam, so that pieces encode as the whole does.
+3. The ids are those of the chat template: special tokens are at every boundary, so that pieces encode as the whole does.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def measure_published(model: Any, file: Path, items: int = 8) -> list[GateRow]:
     name = f"published items ({file.name}, n = {len(averaged)})"
     return [
         GateRow(f"{name}: rate by letters, orders averaged", float((averaged > 0).mean())),
-        GateRow(f"{name}: share of the first letter", plain.letter_a_share),
+        GateRow(f"{name}: fraction of the first letter", plain.letter_a_share),
         GateRow(f"{name}: effect of {LOWERING!r}", float(np.mean(lowered.log_odds - plain.log_odds))),
         GateRow(f"{name}: effect of {RAISING!r}", float(np.mean(raised.log_odds - plain.log_odds))),
     ]

@@ -28,7 +28,7 @@ class DataQuestion:
 
 
 def read_truthfulqa(path: str | Path) -> tuple[DataQuestion, ...]:
-    """All answers of a TruthfulQA file, for MC1, MC2 and the share of questions with a likelier incorrect answer."""
+    """All answers of a TruthfulQA file, for MC1, MC2 and the fraction of questions with a likelier incorrect answer."""
     return tuple(_question(row) for row in read_rows(path))
 
 

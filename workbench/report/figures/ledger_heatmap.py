@@ -28,7 +28,7 @@ def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.Laye
     )
     scale = alt.Scale(domain=[-1, 0, 1], range=list(DIVERGING), interpolate="rgb")
     cells = base.mark_rect().encode(
-        color=alt.Color("share:Q", scale=scale, title="share of the row's largest"), tooltip=["token", "target", "mean", "low", "high"]
+        color=alt.Color("share:Q", scale=scale, title="fraction of the row's largest"), tooltip=["token", "target", "mean", "low", "high"]
     )
     texts = base.mark_text(fontSize=10).encode(text="shown:N", color=alt.condition("abs(datum.share) > 0.75", alt.value("white"), alt.value("black")))
     return alt.layer(cells, texts).properties(width=max(160, 52 * len(order)), height=22 * len(kept))

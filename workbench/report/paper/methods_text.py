@@ -84,7 +84,7 @@ def captions(contents: RunContents) -> dict[str, str]:
     if contents.ledger is not None:
         found["ledger"] = (
             f"Effect of each token on each quantity, mean over {contents.ledger.get('n_contexts') or 'the'} selection questions, estimator: removal "
-            "of the token. Shading: share of the row's largest effect."
+            "of the token. Shading: fraction of the row's largest effect."
         )
     if contents.claims is not None:
         found["table"] = words.claims_sentence([(r.claim, r.status) for r in contents.claims.results])

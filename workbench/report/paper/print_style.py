@@ -17,7 +17,7 @@ FORMATS = ("pdf", "svg", "png")
 UNITS = {"in": 72.0, "cm": 72.0 / 2.54, "mm": 7.2 / 2.54, "pt": 1.0}
 #: Dots of an inch in PNG.
 PPI = 300
-#: Height in print as a share of that on a screen, where type is larger.
+#: Height in print as a fraction of that on a screen, where type is larger.
 HEIGHT = 0.55
 #: The narrowest cell of a heatmap, in points, that holds a figure.
 NARROWEST_CELL = 26

@@ -40,7 +40,7 @@ def load_directory(place: SaeLocation, device: str, dtype: str) -> SAE[Any]:
 
 
 def _check_config(file: Path) -> None:
-    """Refuses a configuration that is no table, or that asks for arithmetic which sae-lens would leave out without a word."""
+    """Refuses a configuration that is no table, or that specifies arithmetic which sae-lens would leave out without a word."""
     config = read_json(file, limit=1 << 24)
     metadata = config.get("metadata", {}) if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(metadata, dict):

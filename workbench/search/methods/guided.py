@@ -66,7 +66,7 @@ class Guided(SearchMethod):
     gradient_contexts: int = Field(8, ge=1)
 
     def start(self, bench: SearchToolkit) -> Ids:
-        """Random prompts and, in the share `fluent_start`, prompts sampled from the model."""
+        """Random prompts and, in the fraction `fluent_start`, prompts sampled from the model."""
         fluent = round(self.population * self.fluent_start)
         ids = bench.random_prompts(self.population, self.length)
         if fluent:

@@ -94,7 +94,7 @@ class MemoryLine:
 @dataclass(frozen=True)
 class BatchSizePlan:
     """forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be used. least: tokens that
-    the parents take, which are run together whatever the batch size."""
+    the parents take, which are one batch whatever the batch size."""
 
     forward: MemoryLine
     gradient: MemoryLine

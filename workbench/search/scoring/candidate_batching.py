@@ -1,4 +1,4 @@
-"""Which children run together: a run of the blocks costs time by itself, before it has done any arithmetic.
+"""Which children are batched: each run of the blocks has a fixed cost (kernel launches).
 
 1. A child needs the tokens from its first changed one on; children that change at the same place start at the same place.
 2. Started further left, a child runs tokens again that it has from its parent: the same scores, more arithmetic.

@@ -67,8 +67,8 @@ class PromptCrossEntropy:
         assert group.next_log_probs is not None, "only fluent groups are asked"
         top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
         first = -group.next_log_probs[:, 0, ids[:, 0]].sum(0)
-        behind = self._cross_entropy(top[:, :-1], _to_each(group, ids[:, 1:])).sum(1)
-        return (first + _over_prefixes(group, behind)) / ids.shape[1] / self.prefixes.n_fluent
+        later = self._cross_entropy(top[:, :-1], _to_each(group, ids[:, 1:])).sum(1)
+        return (first + _over_prefixes(group, later)) / ids.shape[1] / self.prefixes.n_fluent
 
     def prepare(self, parents: Ids) -> PreparedParents:
         """Fluency of parents, with the log-probabilities and caches that their children need."""
@@ -78,9 +78,9 @@ class PromptCrossEntropy:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
             table[:, 0] += group.next_log_probs.sum((0, 1))
-            for behind_one in top.unflatten(0, (len(group.prefixes), -1)):
+            for of_prefix in top.unflatten(0, (len(group.prefixes), -1)):
                 for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
-                    table[rows, 1:] += self.runner.logits(behind_one[rows, :-1]).log_softmax(-1)
+                    table[rows, 1:] += self.runner.logits(of_prefix[rows, :-1]).log_softmax(-1)
         table /= self.prefixes.n_fluent
         own = -table.gather(-1, parents[..., None])[..., 0]
         return PreparedParents(parents, own.mean(1), table, own, high)
@@ -112,7 +112,7 @@ class PromptCrossEntropy:
             keep = wanted[tail.rows]
             rows, resid = tail.rows[keep], tail.resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep].flatten(0, 1)
             if len(rows):
-                totals[rows] += self._behind(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
+                totals[rows] += self._later_tokens(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
         return (totals / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
 
     def _top(self, group: PrefixGroup, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
@@ -129,7 +129,9 @@ class PromptCrossEntropy:
         changed = prepared.log_probs[children.parent, children.position, children.ids[rows, children.position]]
         return left[children.parent, children.position] - changed
 
-    def _behind(self, prepared: PreparedParents, children: ChildProposals, tail: ResidualTail, rows: Tensor, resid: Tensor) -> Float[Tensor, " row"]:
+    def _later_tokens(
+        self, prepared: PreparedParents, children: ChildProposals, tail: ResidualTail, rows: Tensor, resid: Tensor
+    ) -> Float[Tensor, " row"]:
         """Cross-entropy (sum) of the tokens after the changed one, from the residuals at the read-out depth."""
         group, part, cache = self.prefixes.fluent[tail.number], tail.part, prepared.high[tail.number]
         if cache is not None and len(part.members) < len(group.members) and group.joined:
@@ -138,8 +140,8 @@ class PromptCrossEntropy:
         high = self.prefixes.left_of(part.high, part, cache, children.parent[rows], tail.position)
         top = self.prefixes.own(part, self.prefixes.to_top(resid, high)[0])
         entropies = self._cross_entropy(top[:, :-1], _to_each(part, children.ids[rows, tail.position + 1 :]))
-        behind = torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None] > children.position[rows][:, None]
-        return (_over_prefixes(part, entropies) * behind).sum(1)
+        later = torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None] > children.position[rows][:, None]
+        return (_over_prefixes(part, entropies) * later).sum(1)
 
     def _cross_entropy(self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos"]:
         """Negative log-probability of each target; rows are batched so that the logits stay small."""

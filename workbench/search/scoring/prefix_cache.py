@@ -60,10 +60,10 @@ STRETCH, FEW = 1.25, (8, 1)
 
 @dataclass(frozen=True, eq=False)
 class PrefixGroup:
-    """Contexts (by index) that are run together, with their prefixes' caches below and above the read-out depth, and
+    """Contexts (by index) that are batched, with their prefixes' caches below and above the read-out depth, and
     log p(first prompt token).
 
-    prefixes: one that all members share, or one for each. joined: prompt and suffix are run together (every member has its own prefix);
+    prefixes: one that all members share, or one for each. joined: prompt and suffix are run in one pass (every member has its own prefix);
     else the prompt is run once and forked to the members.
     """
 
@@ -98,7 +98,7 @@ class PrefixCache:
     def __init__(self, runner: Runner, contexts: Contexts, depth: int, optimizations: Optimizations, fluent: int, sites: Sequence[Site] = ()) -> None:
         self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, optimizations.prefix_kv
         alone = _grouped(contexts, optimizations.shared_prompt)
-        #: Contexts of each round: all at once, or with halving a share, then as many again, and so on. The first round holds every
+        #: Contexts of each round: all at once, or with successive halving a fraction, then as many again, and so on. The first round holds every
         #: prefix that fluency is averaged over, because it is taken from there.
         least = max(min(group.members) for group in alone[:fluent]) + 1
         self.rounds = _rounds(len(contexts), optimizations.halving, least, contexts[0].n_branches)

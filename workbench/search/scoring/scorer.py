@@ -6,7 +6,7 @@ For prompts of n tokens, contexts with q tokens left of the slot and t right of 
 2. A parent prompt is run after the prefix. A child that differs from it from position p on reuses the parent's keys and
    values left of p: only n - p tokens are run. No published code does this.
 3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context are run. Contexts with
-   prefixes of their own (prompt after the question) have prompt and suffix run together, many contexts in one run of the blocks.
+   prefixes of their own (prompt after the question) have prompt and suffix run in one pass, many contexts in one run of the blocks.
 4. Nothing above block L is run for the objective, and no logits are made unless the objective needs them. Of block L itself, where
    no residual of the prompt is wanted, only the decision token is run to its end; of the others its keys and values suffice. Answers of
    several tokens are run after the suffix, an answer a row where both go on after they part (`answer_tokens`).
@@ -247,7 +247,7 @@ class Scorer:
     def _objective_sums(
         self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None
     ) -> tuple[Tensor, Tensor, list[ResidualTail], Bool[Tensor, " candidate"], Float[Tensor, " candidate"]]:
-        """Sums over contexts for parents and children, who is left after the last round, and the fluency that was needed on the way."""
+        """Sums over contexts for parents and children, the survivors of the last round, and the fluency that the rounds needed."""
         parent_sum, child_sum = torch.zeros(len(prepared.ids), device=self.runner.device), torch.zeros(len(children), device=self.runner.device)
         alive, cross_entropy = torch.ones(len(children), dtype=torch.bool, device=self.runner.device), torch.full_like(child_sum, torch.inf)
         tails: list[ResidualTail] = []
@@ -372,7 +372,7 @@ class Scorer:
         return max(1, tokens // (lead + length + suffixes))
 
     def _parts(self, group: PrefixGroup, members: Sequence[int], rows: int, length: int) -> list[PrefixGroup]:
-        """The group on some of its contexts, cut where prompts and suffixes are run together and would not fit."""
+        """The group on some of its contexts, cut where prompts and suffixes are run in one pass and would not fit."""
         if not members:
             return []
         some = group.part(members)
@@ -380,7 +380,7 @@ class Scorer:
 
     def _context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
         """The group's contexts in their order, cut so that rows x contexts x what is run for each (the longest suffix, and the prompt
-        where they are run together) fits into `tokens`."""
+        where they are run in one pass) fits into `tokens`."""
         chunks: list[list[int]] = []
         longest, lead = 1, length if group.joined else 0
         for member in group.members:

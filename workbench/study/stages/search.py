@@ -49,7 +49,7 @@ class SearchStage(Stage):
 
 
 def search_stages(context: StudyContext) -> list[Stage]:
-    """A stage for every search that the study's conditions ask for."""
+    """A stage for every search that the study's conditions request."""
     directions = context.directions
     assert directions is not None
     known = SearchContext(context.study, directions.best, directions.randoms, context.material.sae, context.latents)
@@ -99,7 +99,7 @@ def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, A
 
 
 def started(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
-    """The method, begun from the persona's first manual prompt where the study asks for it, repeated or cut to the method's length."""
+    """The method, begun from the persona's first manual prompt where the study requests it, repeated or cut to the method's length."""
     if material.study.search.start == "random":
         return method
     prompts = material.persona.manual_prompts.get(material.study.sign, ())
