@@ -1,4 +1,5 @@
-"""MkDocs hook: pages from files outside docs/ (changelog, contributing guide) and from the notebooks with their committed outputs."""
+"""MkDocs hook: pages from files outside docs/ (changelog, contributing guide), from the command line's own help, and from the
+notebooks with their committed outputs."""
 
 from __future__ import annotations
 
@@ -20,10 +21,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, content=_as_page((ROOT / name).read_text(encoding="utf-8"))))
+    files.append(File.generated(config, "reference/cli.md", content=command_page()))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for page, content in notebook_pages(path):
             files.append(File.generated(config, page, content=content))
     return files
+
+
+def command_page() -> str:
+    """Every command with its options, as `--help` prints them."""
+    from workbench.cli import app
+
+    page = app.generate_docs(output_format="markdown")
+    head = "Exit codes: [installation](../installation.md#exit-codes). `--json` prints one JSON document on standard output.\n"
+    return page.replace("\n## Table of Contents\n", f"\n{head}\n## Commands\n", 1).replace("# workbench\n", "# Command line\n", 1)
 
 
 def _as_page(text: str) -> str:

@@ -17,7 +17,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "da
 #: Hosts that pages may name: other projects, papers, standards.
 HOSTS = {"arxiv.org", "docs.ray.io", "github.com", "huggingface.co", "json-schema.org", "keepachangelog.com", "www.neuronpedia.org"}
 #: Pages of the site that docs/site_hook.py makes; tests/docs/test_site.py checks links to them in the built site.
-GENERATED = {"changelog.md", "contributing.md"} | {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+GENERATED = {"changelog.md", "contributing.md", "reference/cli.md"} | {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 _FENCE = re.compile(r"^\s*```(\w*)[^\n]*\n(.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
 

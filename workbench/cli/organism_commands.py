@@ -12,7 +12,7 @@ from workbench.cli.app import Json, app
 from workbench.cli.output_tables import print_facts, print_frame, say
 from workbench.errors import UserError
 
-organism_app = App(name="organism", help="The embedded model: train it, show its truth.")
+organism_app = App(name="organism", help="The embedded model: train it, show its ground truth.")
 app.command(organism_app)
 
 OrganismBase = Literal["none", "smollm2-135m"]

@@ -14,7 +14,7 @@ from workbench.errors import UserError
 if TYPE_CHECKING:
     from workbench.evaluation.chat_models import Ask
 
-persona_app = App(name="persona", help="Contrast data: check whether it can carry a direction.")
+persona_app = App(name="persona", help="Contrast data: check whether it supports a direction.")
 app.command(persona_app)
 
 
