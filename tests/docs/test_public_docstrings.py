@@ -29,8 +29,7 @@ def public(name: str) -> Any:
 
 
 #: Docstrings of an older form: `Args:` and `Example:` are missing.
-OLDER = {"OverviewRun", "Runner", "SentenceSearch", "Site", "attention_view", "diagnose", "ledger_view", "load_model", "load_persona",
-         "runner_for", "write_overview", "write_report"}  # fmt: skip
+OLDER = {"SentenceSearch"}
 NAMES = [name for name in wb.__all__ if not isinstance(public(name), ModuleType) and name not in OLDER]
 FUNCTIONS = [name for name in NAMES if not inspect.isclass(public(name))]
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\n((?:    .*\n|\n)*)", re.MULTILINE)

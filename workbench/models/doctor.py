@@ -82,10 +82,26 @@ class ModelDiagnosis:
 def diagnose(
     name: str | Path, device: Place = "cpu", dtype: str = "float32", backend: Backend = "auto", revision: str | None = None
 ) -> ModelDiagnosis:
-    """Loads a model as `load_model` would and checks it; nothing that is wrong with the model raises, it becomes a row.
+    """Loads a model as `load_model` does and checks it. What is wrong with the model is a row of the result and no error.
 
-    Arguments as `load_model`'s. Takes a few passes over 24 tokens and one decode and encode of every token.
-    UserError only for arguments that make no sense.
+    It takes a few passes over 24 tokens, and one decode and encode of every token.
+
+    Args:
+        name: As in `load_model`.
+        device: As in `load_model`.
+        dtype: As in `load_model`.
+        backend: As in `load_model`.
+        revision: As in `load_model`.
+
+    Returns:
+        One row per check: passed, failed or not applicable, with a sentence.
+
+    Raises:
+        UserError: An unknown device, dtype or backend.
+
+    Example:
+        >>> wb.diagnose("organism").ok
+        True
     """
     kind, place = choose_dtype(dtype), choose_device(device)
     rows: list[DoctorFinding] = []
@@ -207,7 +223,7 @@ def _resolution(runner: Runner, chat: Tensor, repeats: int = 4) -> DoctorFinding
 
 
 def _rounded_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
-    """x with one number in six moved to a neighbouring one of its dtype: the variance, 1/6 of a squared step, is that of two roundings."""
+    """`x` with one number in six moved to a neighbouring one of its dtype: the variance, 1/6 of a squared step, is that of two roundings."""
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     draw = torch.rand(x.shape, generator=generator).to(x.device)
     step = ((draw < 1 / 12).to(integer) - (draw > 11 / 12).to(integer)) * (x != 0)

@@ -23,8 +23,18 @@ HOOKS = {
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """A place of reading. layer: block index from 0. hook: a key of HOOKS. position: which token of the sequence is read
-    (`decision`: the last token before the answer; `answer`: the first token of the answer; `response_mean`: mean over the answer)."""
+    """Where activations are read: a block, a hook point and a position.
+
+    Attributes:
+        layer: Block index, from 0.
+        hook: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, `z` or `pattern`.
+        position: Which token of the sequence is read. `decision`: the last token before the answer; `answer`: the first token of the
+            answer; `response_mean`: the mean over the answer.
+
+    Example:
+        >>> wb.Site(2).name
+        'blocks.2.hook_resid_post'
+    """
 
     layer: int
     hook: str = "resid_post"

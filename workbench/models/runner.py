@@ -102,7 +102,24 @@ CONFIGURED_ENDS = "_workbench_reply_ends"
 
 
 class Runner(ABC):
-    """One model with one interface. `meter` counts what is run; `layout` describes the running batch to position-wise edits."""
+    """One model that can be run in parts: `embed`, `run` a range of blocks (with or without a cache), `logits`, `capture`, `edit`.
+
+    Use `runner_for(model)`; its subclasses are for `HookedTransformer` and `TransformerBridge`.
+
+    Attributes:
+        model: The TransformerLens model.
+        tokenizer: The model's tokenizer.
+        shape: Layers, heads, widths and numbers of parameters.
+        meter: Counts tokens, layers and FLOPs of all runs.
+        layout: Which positions of the running batch hold what, for edits at some positions; None while nothing runs.
+
+    Example:
+        >>> runner = wb.runner_for(model)
+        >>> ids = torch.tensor([runner.encode("I think so .")])
+        >>> resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
+        >>> torch.allclose(runner.logits(resid), model(ids), atol=1e-4)
+        True
+    """
 
     def __init__(self, model: Any, shape: ModelShape) -> None:
         if model.tokenizer is None:

@@ -16,9 +16,20 @@ _KEPT_AS = "_workbench_runner"
 
 
 def runner_for(model: Any) -> Runner:
-    """The runner of a TransformerLens model (made once per model); a runner is given back as it is.
+    """The runner of a TransformerLens model, made once per model.
 
-    Raises UserError for anything that is neither a HookedTransformer nor a TransformerBridge.
+    Args:
+        model: A HookedTransformer, a TransformerBridge, or a `Runner`, which is given back.
+
+    Returns:
+        The model's `Runner`.
+
+    Raises:
+        UserError: The model is neither a HookedTransformer nor a TransformerBridge.
+
+    Example:
+        >>> wb.runner_for(model) is wb.runner_for(model)
+        True
     """
     if isinstance(model, Runner):
         return model

@@ -34,7 +34,20 @@ class CircuitsvisView:
 
 
 def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
-    """The prompt's tokens, coloured by their mean effect on the target that one points at. ledger: a `Ledger`."""
+    """The prompt's tokens, coloured by their mean effect on the target that one points at (circuitsvis).
+
+    Args:
+        ledger: The `Ledger` of `attribute`.
+        estimator: The estimator whose effects are shown.
+
+    Returns:
+        A piece of HTML that shows itself in a notebook.
+
+    Example:
+        >>> ledger = wb.attribute(model, "be blunt", {"answer": wb.answer_log_odds()}, contexts)
+        >>> "blunt" in wb.ledger_view(ledger).html
+        True
+    """
     return token_view(ledger.tokens, ledger.means(estimator), ledger.names)
 
 
@@ -51,7 +64,22 @@ def token_view(tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos targ
 
 
 def attention_view(tokens: Sequence[str], patterns: Float[np.ndarray, "head pos pos"]) -> CircuitsvisView:
-    """Attention patterns, one a head. patterns: [head query key]. Raises UserError where sizes differ."""
+    """Attention patterns, one a head (circuitsvis).
+
+    Args:
+        tokens: The texts of the sequence's tokens.
+        patterns: Attention weights, float [head query_pos key_pos].
+
+    Returns:
+        A piece of HTML that shows itself in a notebook.
+
+    Raises:
+        UserError: The sizes of `tokens` and `patterns` differ, or there are too many tokens.
+
+    Example:
+        >>> "circuitsvis" in wb.attention_view(["Be", " kind"], np.tril(np.ones((1, 2, 2)))).html.lower()
+        True
+    """
     with needs_extra("notebook", "an attention view"):
         from circuitsvis.attention import attention_patterns
     from torch import as_tensor

@@ -34,7 +34,18 @@ MAX_LINES = 60
 
 @dataclass(frozen=True)
 class OverviewRun:
-    """A run on the page. label: what tells it from the others; state: "done", "failed", ...; reason: why it is not done."""
+    """A run on the overview page.
+
+    Attributes:
+        path: The run directory.
+        label: What distinguishes it from the other runs.
+        state: "done", "failed" or another state of a sweep's study.
+        reason: Why it is not done.
+
+    Example:
+        >>> wb.OverviewRun(tmp_path, "seed 1").state
+        'done'
+    """
 
     path: Path
     label: str = ""
@@ -86,8 +97,26 @@ class _Shifts:
 
 
 def write_overview(runs: Sequence[OverviewRun | str | os.PathLike[str]], path: str | os.PathLike[str], title: str = "") -> Path:
-    """Writes one page about several runs and gives its path. A link to a run's own report is relative, so that the directory can be
-    moved as a whole. Raises UserError for no run, a run that does not exist, or a page that cannot be written."""
+    """Writes one page that compares several runs.
+
+    A link to a run's own report is relative, so that the directory can be moved as a whole.
+
+    Args:
+        runs: Run directories, or `OverviewRun`s with a label and a state.
+        path: The HTML file to write.
+        title: The page's title; the number of runs where it is empty.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: No run, a run that does not exist, or a page that cannot be written.
+
+    Example:
+        >>> (tmp_path / "run").mkdir()
+        >>> wb.write_overview([tmp_path / "run"], tmp_path / "overview.html").name
+        'overview.html'
+    """
     if not runs:
         raise UserError("expected at least one run for an overview")
     target = Path(path)

@@ -42,11 +42,24 @@ MAX_PAGE_BYTES = 5_000_000
 
 
 def write_report(source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None) -> Path:
-    """Writes the report of a run directory, or of results from a notebook (a comparison, a ledger, frontiers, latents, a scan:
-    one or a list), and gives its path. path: report.html inside the run directory where it is not given.
+    """Writes the report: one HTML file that loads nothing.
 
-    Missing or broken files do not stop it: the page says what it lacks. Raises UserError when there is no such directory, or
-    nothing of a run in it, or the page cannot be written. The file is written to a temporary name and renamed.
+    A missing or broken file of the run does not stop it: the page says what it lacks. The page is written to a temporary name and
+    renamed.
+
+    Args:
+        source: A run directory, or results from a notebook: a comparison, a ledger, frontiers, latents or a scan, one or a list.
+        path: The HTML file to write; report.html in the run directory when None.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: No such directory, no file of a run in it, or a page that cannot be written.
+
+    Example:
+        >>> wb.write_report([scan, latents], tmp_path / "report.html").name
+        'report.html'
     """
     if not isinstance(source, (str, os.PathLike)):
         return _write_results(source, path)
