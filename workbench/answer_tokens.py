@@ -53,15 +53,29 @@ class HasAnswers(Protocol):
     """What is read of a context (`contexts.Context`)."""
 
     @property
-    def answers(self) -> tuple[tuple[int, ...], tuple[int, ...]]: ...
+    def answers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of the matching and of the other answer."""
+        ...
+
     @property
-    def one_token(self) -> bool: ...
+    def one_token(self) -> bool:
+        """Whether each answer is one token, with no weight and no offset."""
+        ...
+
     @property
-    def reads(self) -> tuple[tuple[int, int, float, float], ...]: ...
+    def reads(self) -> tuple[tuple[int, int, float, float], ...]:
+        """(offset from the decision token, id, weight in the matching answer's score, weight in the other's) of each token read."""
+        ...
+
     @property
-    def offsets(self) -> tuple[float, float]: ...
+    def offsets(self) -> tuple[float, float]:
+        """What is added to both answers' scores, nats (minus their prior log-probabilities under the rule `pmi`)."""
+        ...
+
     @property
-    def n_branches(self) -> int: ...
+    def n_branches(self) -> int:
+        """Sequences that are needed to score both answers: 1 or 2."""
+        ...
 
 
 class AnswerTable:

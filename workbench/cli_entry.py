@@ -53,7 +53,7 @@ def _groups(body: list[ast.stmt]) -> Iterator[tuple[str, tuple[str, str]]]:
     for node in body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "App":
             given = {k.arg: ast.literal_eval(k.value) for k in node.value.keywords if k.arg in ("name", "help")}
-            yield node.targets[0].id, (given["name"], given["help"])
+            yield ast.unparse(node.targets[0]), (given["name"], given["help"])
 
 
 def _commands(body: list[ast.stmt], groups: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -64,5 +64,5 @@ def _commands(body: list[ast.stmt], groups: dict[str, str]) -> Iterator[tuple[st
             target = call.func if call else decorator
             if isinstance(node, ast.FunctionDef) and isinstance(target, ast.Attribute) and target.attr == "command":
                 named = {k.arg: ast.literal_eval(k.value) for k in call.keywords} if call else {}
-                group, name = target.value.id, named.get("name", node.name.replace("_", "-"))
+                group, name = ast.unparse(target.value), named.get("name", node.name.replace("_", "-"))
                 yield (name if group == "app" else f"{groups[group]} {name}"), (ast.get_docstring(node) or "").partition("\n")[0]

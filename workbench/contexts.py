@@ -80,6 +80,7 @@ def user_text(persona: Persona, item: Item, metric: Metric, matching_first: bool
     """What the user says, the opening of the assistant's turn, and the two answers (matching, not matching) as text."""
     if metric == "text":
         return item.question, "", (item.matching, item.not_matching)
+    assert persona.letters is not None, "a persona with the letters metric has them"
     return persona.letters.ask(item, matching_first), persona.letters.opening, persona.letters.answers(matching_first)
 
 

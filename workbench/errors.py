@@ -28,7 +28,7 @@ class UserError(ValueError):
 
 
 def visible_line(text: str) -> str:
-    """The text in one line: a space for line ends and tabs, an escape for what a terminal would obey or not show.
+    r"""The text in one line: a space for line ends and tabs, an escape for what a terminal would obey or not show.
 
     Example:
         >>> visible_line("a\\nb\\x1b[31m\\u202e")

@@ -37,14 +37,18 @@ class HasDirection(Protocol):
         ...
 
     @property
-    def site(self) -> Site: ...
+    def site(self) -> Site:
+        """Where the direction is added."""
+        ...
 
 
 class HasLatents(Protocol):
     """What clamping needs of an SAE, and the site that it reads."""
 
     @property
-    def site(self) -> Site: ...
+    def site(self) -> Site:
+        """What the SAE reads."""
+        ...
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from typing_extensions import override
 
 from workbench.answer_tokens import LOG_ODDS, MATCHING, OTHER, AnswerTable
 from workbench.contexts import Contexts, allowed_ids
@@ -74,6 +75,7 @@ class Readout:
         """What the two answers' scores add up to (`answer_tokens`), nats. UserError where the last block's residuals were not kept."""
         if self.whole is not None:
             return self.whole.table.scores(self.runner, self.whole.stream, self.whole.decision, self.whole.members, sides)
+        assert self.final is not None, "an objective that reads answers needs the last block's residuals (`needs_final`)"
         if sides == LOG_ODDS:
             logits = self.runner.logits_of(self.final, self.answers)
             return logits[:, 0] - logits[:, 1]
@@ -154,24 +156,30 @@ class CombinedObjective(Objective):
     terms: tuple[tuple[float, Objective], ...]
 
     @property
+    @override
     def sites(self) -> tuple[Site, ...]:
         return tuple(dict.fromkeys(site for _, term in self.terms for site in term.sites))
 
     @property
+    @override
     def needs_final(self) -> bool:
         return any(term.needs_final for _, term in self.terms)
 
     @property
+    @override
     def sign(self) -> int:
         weight, term = self.terms[0]
         return term.sign if weight >= 0 else -term.sign
 
+    @override
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
         return torch.stack([weight * term.score(readout) for weight, term in self.terms]).sum(0)
 
+    @override
     def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
         return torch.stack([weight * term.prompt_score(ids) for weight, term in self.terms]).sum(0)
 
+    @override
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
         return CombinedObjective(tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms))
 
@@ -235,6 +243,7 @@ class ProjectionObjective(_Scaled):
     scale: ObjectiveScale = ObjectiveScale()
 
     @property
+    @override
     def sites(self) -> tuple[Site, ...]:
         return (self.site,)
 
@@ -246,6 +255,7 @@ class ProjectionObjective(_Scaled):
             return torch.nn.functional.normalize(resid, dim=-1) @ unit
         return self.guarded(resid) @ unit
 
+    @override
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
         return super().calibrate(model, contexts, n, length, seed) if self.kind == "z" else self
 
@@ -259,7 +269,7 @@ def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
             residual stream; "cosine": -1 to 1. See `workbench.objectives.Kind`.
 
     Returns:
-        An objective. Source: arXiv 2601.02896, with the corrections that docs/differences.md names.
+        An objective. Source: arXiv 2601.02896, with the corrections that docs/paper_study.md names.
 
     Example:
         >>> goal = -wb.projection(direction).calibrate(model, contexts)
@@ -271,13 +281,18 @@ def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
 class LatentReader(Protocol):
     """What an objective needs of an SAE."""
 
-    site: Site
+    @property
+    def site(self) -> Site:
+        """Where it reads."""
+        ...
 
     def encode_some(self, resid: Tensor, latents: Sequence[int]) -> Float[Tensor, "batch latent"]:
         """Activations of a few latents."""
+        ...
 
     def pre_activations(self, resid: Tensor, latents: Sequence[int]) -> Float[Tensor, "batch latent"]:
         """What goes into their non-linearity."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -291,6 +306,7 @@ class LatentActivationObjective(_Scaled):
     scale: ObjectiveScale = ObjectiveScale()
 
     @property
+    @override
     def sites(self) -> tuple[Site, ...]:
         return (replace(self.sae.site, position="decision"),)
 
@@ -333,6 +349,7 @@ class AnswerLogOddsObjective(_Scaled):
     scale: ObjectiveScale = ObjectiveScale()
 
     @property
+    @override
     def needs_final(self) -> bool:
         return True
 
@@ -369,13 +386,16 @@ class AnswerLogProbObjective(Objective):
     side: int = 0
 
     @property
+    @override
     def needs_final(self) -> bool:
         return True
 
     @property
+    @override
     def sign(self) -> int:
         return 1 if self.side == 0 else -1
 
+    @override
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
         return readout.answer_scores(MATCHING if self.side == 0 else OTHER)
 
@@ -397,18 +417,22 @@ class HoldObjective(Objective):
     value: float
 
     @property
+    @override
     def sites(self) -> tuple[Site, ...]:
         return self.inner.sites
 
     @property
+    @override
     def needs_final(self) -> bool:
         return self.inner.needs_final
 
+    @override
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
         if readout.whole is not None and readout.whole.table.n_branches > 1 and self.inner.needs_final:
             raise UserError("an answer of several tokens cannot be held at a value: hold a direction or latents, or use one-token answers")
         return -((self.inner.score(readout) - self.value) ** 2)
 
+    @override
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
         return replace(self, inner=self.inner.calibrate(model, contexts, n, length, seed))
 
@@ -437,6 +461,7 @@ class RepetitionPenalty(Objective):
         [-0.25]
     """
 
+    @override
     def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
         same = (ids[:, :, None] == ids[:, None, :]).tril(-1).any(-1)
         return -same.float().mean(-1)
@@ -456,6 +481,7 @@ class TextSimilarity(Objective):
 
     reference: tuple[int, ...]
 
+    @override
     def prompt_score(self, ids: Int[Tensor, "candidate prompt_pos"]) -> Float[Tensor, " candidate"]:
         width = min(ids.shape[1], len(self.reference))
         same = ids[:, :width] == torch.tensor(self.reference[:width], device=ids.device)

@@ -253,7 +253,7 @@ def _window(runner: Runner, context: Context) -> Context:
     window = replace(context, prefix_ids=prefix_ids, suffix_ids=suffix_ids, prefix_text=runner.decode(prefix_ids) if left else context.prefix_text)
     for cut in (replace(window, suffix_text=text), replace(window, suffix_text=context.suffix_text, suffix_ids=context.suffix_ids)):
         wholes = [(probe, cut.prefix_text + text_of(runner, [probe]) + cut.suffix_text) for probe in probes(runner, context.lead)]
-        if any(_in_place(tuple(runner.encode(whole)), cut, [probe]) for probe, whole in wholes) and context.suffix_text.startswith(cut.suffix_text):
+        if any(_in_place(tuple(runner.encode(whole)), cut, (probe,)) for probe, whole in wholes) and context.suffix_text.startswith(cut.suffix_text):
             return cut
     return context
 

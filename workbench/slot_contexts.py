@@ -167,12 +167,12 @@ class Contexts(Sequence[Context]):
         return replace(self, items=tuple(replace(c, branch=k, n_branches=n) for c in self.items for k in range(n)))
 
     def take(self, n: int, seed: int = 0) -> Contexts:
-        """n contexts drawn without replacement (all of them when there are fewer), in their old order."""
+        """`n` contexts drawn without replacement (all of them when there are fewer), in their old order."""
         if n >= len(self):
             return self
         rng = np.random.default_rng(seed)
         balanced = self._is_counterbalanced
-        drawn = _least_drawn(self.items, rng.permutation(len(self)))[:n] if balanced else rng.choice(len(self), size=n, replace=False)
+        drawn = _least_drawn(self.items, rng.permutation(len(self)).tolist())[:n] if balanced else rng.choice(len(self), size=n, replace=False)
         chosen = np.sort(drawn)
         return replace(self, items=tuple(self.items[i] for i in chosen))
 

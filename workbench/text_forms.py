@@ -20,7 +20,7 @@ _DRAWN_FORMAT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u089
 
 
 def unify_line_ends(text: str) -> str:
-    """The text with a line feed for every CR LF and every lone CR.
+    r"""The text with a line feed for every CR LF and every lone CR.
 
     Example:
         >>> unify_line_ends("a\\r\\nb\\rc")
@@ -56,7 +56,7 @@ def require_whole_text(text: str, where: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """The text composed (NFC), without invisible characters, and with one space for each run of white space.
+    r"""The text composed (NFC), without invisible characters, and with one space for each run of white space.
 
     Two spellings of the same visible text have one canonical form: NFC and NFD, with and without soft hyphens,
     zero-width characters and byte order marks.
@@ -72,7 +72,7 @@ def canonical(text: str) -> str:
 
 
 def text_length(text: str) -> int:
-    """Length of a text in characters of its canonical form: the one meaning of length wherever two texts are compared by it.
+    r"""Length of a text in characters of its canonical form: the one meaning of length wherever two texts are compared by it.
 
     Example:
         >>> text_length("cafe\\u0301") == text_length("caf\\u00e9") == 4
@@ -82,7 +82,7 @@ def text_length(text: str) -> int:
 
 
 def words_of(text: str) -> list[str]:
-    """The words and numbers of a text as they are compared: case-folded, in compatibility form (NFKC), no punctuation.
+    r"""The words and numbers of a text as they are compared: case-folded, in compatibility form (NFKC), no punctuation.
 
     A vowel sign or accent that is a character of its own belongs to its word.
 

@@ -101,6 +101,16 @@ def test_what_is_shown_is_the_same_everywhere(found: Audit) -> None:
     assert "not checked" in " ".join(found.notes)
 
 
+def test_mediation_is_in_the_json() -> None:
+    model = random_model()
+    width = runner_for(model).shape.d_model
+    direction = Direction(torch.nn.functional.one_hot(torch.tensor(0), width).float(), Site(1), "toy", "planted")
+    shown = audit(model, "Be honest, say yes.", toy_persona(), targets={"direction": projection(direction)}, max_edits=0, questions=4, tolerance=0.05)
+    entries = json.loads(json.dumps(shown.to_json()))["mediation"]
+    assert [entry["target"] for entry in entries] == [result.name for result in shown.mediation] and entries
+    assert entries[0]["mediated"] == shown.mediation[0].mediated.estimate
+
+
 @pytest.mark.parametrize(("prompt", "edits"), (("honest", 1), ("Be honest, say yes.", 2)))
 def test_the_mend_is_what_its_text_does(prompt: str, edits: int) -> None:
     """Whatever edit is chosen: its words differ where it says, its effect is that of its text, and it is no less fluent than allowed."""

@@ -61,7 +61,7 @@ def test_bad_input_is_one_clear_line(setting):
     model, contexts = setting
     with pytest.raises(UserError, match="a refit needs at least 8 prompts"):
         refit_direction(model, contexts, ["good"] * 3, Site(1))
-    with pytest.raises(UserError, match="and a share above 0"):
+    with pytest.raises(UserError, match="and a fraction above 0"):
         refit_direction(model, contexts, ["good"] * 8, Site(1), share=0.7)
     with pytest.raises(UserError, match="all prompts move the answers alike"):
         refit_direction(model, contexts, ["good"] * 8, Site(1))

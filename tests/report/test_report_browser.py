@@ -221,7 +221,7 @@ def test_the_circuit_answers_to_mouse_keyboard_and_slider(tab, make_run):
     edges = [edge for edge in circuit["edges"] if abs(edge["share"] or 0) >= 0.04]
     drawn = page.locator("#circuit [data-source]")
     assert drawn.count() == len(edges)
-    slider = page.get_by_label("Least share of an edge, percent")
+    slider = page.get_by_label("Least fraction of an edge, percent")
     slider.focus()
     for _ in range(10):
         page.keyboard.press("ArrowRight")

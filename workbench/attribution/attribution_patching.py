@@ -122,7 +122,7 @@ def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
     estimates, exact = [n.estimate for n in nodes], [n.exact or 0.0 for n in nodes]
     if len(nodes) < 3 or np.ptp(exact) == 0 or np.ptp(estimates) == 0:
         return None
-    return float(stats.spearmanr(estimates, exact).statistic)
+    return float(stats.spearmanr(estimates, exact)[0])
 
 
 def make_node(problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None) -> CircuitNode:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -79,7 +79,7 @@ class AttributionTargets:
         """Float32 scores, differentiable: a latent that is off has gradient 0, as its activation does."""
         columns: dict[int, Tensor] = {}
         for members in self._plain_latents().values():
-            latents = [self.items[i].objective for i in members]
+            latents = [cast(LatentActivationObjective, self.items[i].objective) for i in members]
             activations = latents[0].sae.encode_some(readout.resid[latents[0].sites[0]].float(), [o.latents[0] for o in latents])
             columns |= {i: activations[:, k] * latents[k].weights[0] for k, i in enumerate(members)}
         for i, target in enumerate(self.items):

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,8 +66,9 @@ class FaithfulnessEvaluation:
 
     def to_entry(self) -> FaithfulnessEntry:
         """The circuit's `proof` in attribution.json."""
-        intervals = {"faithfulness": _mean(self.faithfulness), "completeness": _mean(self.completeness)}
-        return FaithfulnessEntry(**asdict(self) | intervals)
+        fields: dict[str, Any] = asdict(self)
+        fields.update(faithfulness=_mean(self.faithfulness), completeness=_mean(self.completeness))
+        return FaithfulnessEntry(**fields)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,11 @@ class Estimator(Protocol):
     @property
     def name(self) -> str:
         """Name in tables and files."""
+        ...
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
         """Effects of the problem's prompt tokens on its targets."""
+        ...
 
 
 #: Estimators by the names that study files use; each file registers its own class, which needs no argument.

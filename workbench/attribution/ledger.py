@@ -265,7 +265,7 @@ def _described(target: AttributionTarget) -> TargetEntry:
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    return float(stats.spearmanr(x, y)[0])
 
 
 def _top(x: np.ndarray, y: np.ndarray) -> float:

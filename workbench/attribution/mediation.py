@@ -63,7 +63,7 @@ class MediationResult:
 
     @property
     def share(self) -> float | None:
-        """mediated / total; None where the total's interval holds zero, so that there is nothing to share."""
+        """Mediated / total; None where the total's interval holds zero, so that there is nothing to share."""
         if self.total.low <= 0 <= self.total.high:
             return None
         return self.mediated.estimate / self.total.estimate

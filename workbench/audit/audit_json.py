@@ -31,7 +31,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         ],
         "minimal_edit": None if audit.minimal_edit is None else _edit_json(audit.minimal_edit),
         "sentence": None if audit.sentence is None else _sentence_json(audit.sentence),
-        "mediation": [entry.to_json() for entry in audit.mediation],
+        "mediation": [result.to_entry().model_dump(mode="json") for result in audit.mediation],
         "notes": list(audit.notes),
     }
 

@@ -125,7 +125,9 @@ class PromptWords:
                 bare = bare and not word.stop
                 continue
             else:
-                for kind, text in (("kept", word.head), ("old", word.core), ("new", changes[i]), ("kept", word.tail)):
-                    add(kind, text)
+                add("kept", word.head)
+                add("old", word.core)
+                add("new", changes[i] or "")
+                add("kept", word.tail)
             bare = not word.tail
         return tuple(pieces)

@@ -38,6 +38,7 @@ def shared_prefix_scores(problem: AttributionProblem, prompts: Sequence[Ids | No
         prefix = problem.contexts[0].prefix_ids
         ids = torch.tensor([(*prefix, *(prompts[p] or ())) for p in members], device=problem.runner.device)
         _, kv = problem.runner.run(problem.runner.embed(ids), 0, problem.targets.depth(problem.runner.shape.n_layers), keep=True)
+        assert kv is not None, "it was kept"
         found[members] = _suffixes(branched, kv, len(members))
     return problem.over_branches(found)
 

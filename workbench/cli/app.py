@@ -70,7 +70,7 @@ LONGEST_LINE = 500
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:
-    """An error text as one printable line.
+    r"""An error text as one printable line.
 
     Args:
         text: any text; control characters become visible escapes.

@@ -56,7 +56,7 @@ def _questions(runs: Sequence[Path], which: str) -> Any:
     table = pd.concat(found, ignore_index=True)
     table = table if which == "all" else table[table[which]]
     shown = ["run", "condition", "question", "before", "after", "change", "flipped", "worse", "group", "matching", "not_matching"]
-    return table.reindex(columns=shown)
+    return table.reindex(shown, axis=1)
 
 
 def _draw(table: Any, against: str | None, target: Path) -> None:

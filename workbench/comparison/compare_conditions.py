@@ -203,7 +203,7 @@ class Comparison:
         return "\n".join([*head, f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
 
     def _repr_html_(self) -> str:
-        shown = self.table[[column for column in _SHOWN if column in self.table]]
+        shown = self.table.filter([column for column in _SHOWN if column in self.table])
         notes = "".join(f'<p class="wb-note">{html_text.escape(line)}</p>' for line in self.warnings)
         head = f"<p><b>{html_text.escape(self.claims.headline)}</b></p>" if self.claims.condition else ""
         return head + html_text.html_table(shown, self.caption) + notes

@@ -36,7 +36,7 @@ class RunsTable:
         runs, standard deviation, smallest and largest effect. Runs with one and the same result count once. Found prompts differ from seed to
         seed; their kind is the name."""
         keys = ["persona", "model", "sign", "kind", "condition"]
-        return pd.DataFrame([dict(zip(keys, key, strict=True)) | _spread(part) for key, part in self.table.groupby(keys, sort=False)])
+        return pd.DataFrame([_named(keys, key) | _spread(part) for key, part in self.table.groupby(keys, sort=False)])
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
         """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean effect over the
@@ -45,11 +45,11 @@ class RunsTable:
         if unit not in COSTS:
             raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
         keys = ["persona", "model", "sign", "kind", "condition"]
-        bought = self.table[self.table[unit].astype(float) > 0].sort_values(unit)
+        bought = self.table.loc[self.table[unit].astype(float) > 0].sort_values(by=unit)
         rows = []
         for key, part in bought.groupby(keys, sort=False):
             budget = (part[unit] > 1.2 * part[unit].shift()).cumsum()
-            rows += [dict(zip(keys, key, strict=True)) | {"budget": runs[unit].mean()} | _spread(runs) for _, runs in part.groupby(budget)]
+            rows += [_named(keys, key) | {"budget": runs[unit].mean()} | _spread(runs) for _, runs in part.groupby(budget)]
         return pd.DataFrame(rows)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -139,6 +139,11 @@ def independent_runs(part: pd.DataFrame) -> pd.DataFrame:
     control with the same seed): counted twice, they would give an interval of width 0."""
     names = [name for name in ("prompt", "log_odds", "shift") if name in part]
     return part.drop_duplicates(names)
+
+
+def _named(names: Sequence[str], key: Any) -> dict[str, Any]:
+    """The values of a group's key, by the names of its columns."""
+    return dict(zip(names, key, strict=True))
 
 
 def _spread(part: pd.DataFrame) -> dict[str, Any]:

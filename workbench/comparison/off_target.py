@@ -90,5 +90,6 @@ def _text_losses(model: Any, condition: Condition, texts: Sequence[str], slot: S
         raise UserError("expected at least one text to measure")
     if isinstance(condition, SoftPrompt):
         return []
-    with condition.edit(model) if hasattr(condition, "edit") else nullcontext():
+    edit = getattr(condition, "edit", None)
+    with edit(model) if edit else nullcontext():
         return text_cross_entropies(model, texts, condition.prompt, slot)

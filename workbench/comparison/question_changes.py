@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from workbench.comparison.claims import chosen_condition
@@ -36,8 +37,8 @@ def question_changes(answers: pd.DataFrame, name: str, baseline: str, wanted: in
     table["change"] = table["after"] - table["before"]
     table["flipped"] = (table["before"] > 0) != (table["after"] > 0)
     table["worse"] = wanted * table["change"] < 0
-    order = table["change"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].rename_axis("item").reset_index()
+    order = np.argsort(-table["change"].abs().to_numpy(), kind="stable")
+    return table.iloc[order].rename_axis("item").reset_index()
 
 
 def questions_of_run(directory: str | Path) -> pd.DataFrame:

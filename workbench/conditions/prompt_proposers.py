@@ -51,7 +51,7 @@ def check_endpoint(base_url: str, key_variable: str | None) -> None:
         UserError: The user's own setting WORKBENCH_ENDPOINTS ("URL" or "URL=KEY_VARIABLE", separated by spaces) does not
             allow this pair.
     """
-    allowed = dict(entry.partition("=")[::2] for entry in os.environ.get("WORKBENCH_ENDPOINTS", "").split())
+    allowed = {entry.partition("=")[0]: entry.partition("=")[2] for entry in os.environ.get("WORKBENCH_ENDPOINTS", "").split()}
     if base_url not in allowed or (key_variable or "") not in ("", allowed[base_url]):
         wanted = f"{base_url}={key_variable}" if key_variable else base_url
         raise UserError(f"the study names the endpoint {base_url}: allow it yourself with WORKBENCH_ENDPOINTS='{wanted}' in the environment")

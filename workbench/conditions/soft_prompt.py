@@ -163,7 +163,7 @@ def _standing_in(runner: Runner, vectors: Float[Tensor, "prompt_pos d_model"]) -
 def _put_in(
     x: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "prompt_pos d_model"], start: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch pos d_model"]:
-    """x with the vectors at each row's positions from `start` on."""
+    """`x` with the vectors at each row's positions from `start` on."""
     at = torch.arange(x.shape[1], device=x.device)[None] - start.to(x.device)[:, None]
     mine = vectors.to(x.device, x.dtype)[at.clamp(0, len(vectors) - 1)]
     return torch.where(((at >= 0) & (at < len(vectors)))[..., None], mine, x)

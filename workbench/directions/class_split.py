@@ -36,7 +36,7 @@ def positive(y: Float[Tensor, " n"], least: float = 0.1) -> Bool[Tensor, " n"]:
 
 
 def centred_by(x: Float[Tensor, "n d_model"], keys: Sequence[object]) -> Float[Tensor, "n d_model"]:
-    """x minus the mean of its rows with the same key (item, say): what is left is what varies within an item."""
+    """`x` minus the mean of its rows with the same key (item, say): what is left is what varies within an item."""
     _, index = np.unique([str(key) for key in keys], return_inverse=True)
     where = torch.from_numpy(index)
     total = torch.zeros(int(where.max()) + 1, x.shape[1], dtype=x.dtype).index_add_(0, where, x)

@@ -102,7 +102,7 @@ class Direction:
         return self.vector / self.vector.norm()
 
     def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """x . unit in float32, on x's device; UserError if the widths differ."""
+        """`x` . unit in float32, on x's device; UserError if the widths differ."""
         if x.shape[-1] != len(self.vector):
             raise UserError(f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}")
         return x.float() @ self.unit.to(x.device)

@@ -44,7 +44,9 @@ def angle_interval(
         if _two_sides(y[rows]):
             angles.append(np.degrees(np.arccos(np.clip(cosine(fit(x[rows], y[rows]), whole), -1, 1))))
     tail = 50 * (1 - level)
-    return tuple(float(v) for v in np.percentile(angles, [tail, 100 - tail])) if angles else (float("nan"), float("nan"))
+    if not angles:
+        return float("nan"), float("nan")
+    return float(np.percentile(angles, tail)), float(np.percentile(angles, 100 - tail))
 
 
 def split_cosine(fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0) -> float:
@@ -87,7 +89,7 @@ def length_correlation(readings: Float[Tensor, " n"], lengths: Sequence[int]) ->
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(spearmanr(a, b).statistic)
+    return float(spearmanr(a, b)[0])
 
 
 def _row_spearman(a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]) -> Float[np.ndarray, " replicate"]:

@@ -65,7 +65,7 @@ class LayerScan:
     @property
     def verdict(self) -> str:
         """In words, with the reason where no direction is shown."""
-        first, spread = self.table.iloc[0], float(self.effects["effect"].std())
+        first, spread = self.table.iloc[0], float(self.effects["effect"].to_numpy().std(ddof=1))
         if self.shown is None:
             return f"not tested whether there is a direction: at least {LEAST} testing texts and {LEAST} question groups are needed"
         if not self.shown:
@@ -182,7 +182,8 @@ def find_directions(
     chosen = [_method(m) for m in (_default_methods(cached) if methods is None else methods)]
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
-    draw, kinds = ActivationSampler(runner, layers, slot, seed, options.orders), {m.labels for m in chosen}
+    draw = ActivationSampler(runner, layers, slot, seed, options.orders)
+    kinds: set[Labels] = {m.labels for m in chosen}
     return scan_sites(draw_scan_data(draw, train, search, kinds, n, n_texts, n_contexts), chosen, options.gates, seed)
 
 
@@ -206,7 +207,7 @@ def draw_scan_data(
     fitting, testing = _texts(train, search, n_texts, draw.seed)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
     every: set[Labels] = {*kinds, "choice"}
-    trained = {kind: _labelled(draw, train, kind, n, fitting) for kind in every}
+    trained: dict[Labels, LabelledActivations] = {kind: _labelled(draw, train, kind, n, fitting) for kind in every}
     if isinstance(search, LabelledCache):
         rows = search.activations(draw.layers)
         return ScanData(persona, trained, rows, dict.fromkeys(kinds, rows), ())

@@ -66,10 +66,10 @@ def prompt_robustness(
             interval = cluster_interval(effects, [context.item.group for context in contexts])
             rows.append({"form": form, "prompt": text, "slot": slot, "effect": interval.estimate, "low": interval.low, "high": interval.high})
     table = pd.DataFrame(rows)
-    whole = float(table["effect"].iloc[0])
+    whole = float(rows[0]["effect"])
     table["share"] = table["effect"] / whole if whole else np.nan
     others = table[(table["slot"] == slots[0]) & (table["form"] != "as it is")]
-    return PromptRobustness(table, float(others["share"].median()))
+    return PromptRobustness(table, float(np.median(others["share"])) if len(others) else float("nan"))
 
 
 def prompt_forms(prompt: str) -> dict[str, str]:

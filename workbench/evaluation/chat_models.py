@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
@@ -57,6 +58,7 @@ class ScriptedModel:
     replies: Sequence[str]
     asked: int = 0
 
+    @override
     def __call__(self, request: str) -> str:
         self.asked += 1
         if self.asked > len(self.replies):
@@ -76,6 +78,7 @@ class LocalModel:
     opening: str = ""
     one_line: bool = False
 
+    @override
     def __call__(self, request: str) -> str:
         runner = runner_for(self.model)
         ids = runner.encode(runner.render([{"role": "user", "content": request}], self.opening))
@@ -124,6 +127,7 @@ class Endpoint:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"an endpoint's address begins with http:// or https://, found {self.base_url!r}")
 
+    @override
     def __call__(self, request: str) -> str:
         problem, post = "no attempt was made", self._post(request)
         for attempt in range(self.retries + 1):

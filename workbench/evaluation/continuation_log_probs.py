@@ -48,7 +48,7 @@ def continuation(runner: Runner, text: str, answer: str) -> Continuation:
 
 @torch.no_grad()
 def token_log_probs(runner: Runner, rows: Sequence[Continuation], batch_tokens: int = 8192) -> list[Float[Tensor, " token"]]:
-    """log p of every scored token given all to its left, nats, float32 on the CPU; one tensor a row. Edits that are on act."""
+    """Log p of every scored token given all to its left, nats, float32 on the CPU; one tensor a row. Edits that are on act."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in _batches(rows, batch_tokens):
         picked = [rows[i] for i in batch]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Ask, CutReply, MissingReply
@@ -88,6 +89,7 @@ class PatternJudge:
         except re.error as error:
             raise UserError(f"the judge's pattern {self.pattern!r} is no regular expression: {error}") from error
 
+    @override
     def __call__(self, answer: OpenAnswer) -> JudgeVerdict:
         if not answer.text.strip():
             return JudgeVerdict(None, "an empty answer")
@@ -117,6 +119,7 @@ class AskedJudge:
     behaviour: str
     attempts: int = 2
 
+    @override
     def __call__(self, answer: OpenAnswer) -> JudgeVerdict:
         request, problem = self.request(answer), "no attempt was made"
         for _ in range(self.attempts):

@@ -92,8 +92,8 @@ def truthfulqa(
     """
     scored, names = answer_likelihoods(model, questions, prompt, slot, per_token), [q.question for q in questions]
     how = "mean over tokens" if per_token else "summed over tokens, as published"
-    wrong = np.mean([len(q.incorrect) / (1 + len(q.incorrect)) for q in questions])
-    share = np.mean([len(q.correct) / (len(q.correct) + len(q.incorrect)) for q in questions])
+    wrong = float(np.mean([len(q.incorrect) / (1 + len(q.incorrect)) for q in questions]))
+    share = float(np.mean([len(q.correct) / (len(q.correct) + len(q.incorrect)) for q in questions]))
     mc1, rate = [s.mc1 for s in scored], rate_interval
     return (
         ScorecardMetric("TruthfulQA MC1", rate(mc1, names), 1 - wrong, f"best answer likelier than every incorrect one, {how}"),

@@ -180,7 +180,8 @@ def describe_latents(
     sae.pre_activations(torch.zeros(1, sae.d_in), list(latents))  # refuses latents that do not exist, before anything is read
     frame = _cached(runner, sae, latents, corpus, top, cache)
     near = _nearest(sae, list(latents), directions or {})
-    cards = [_card(runner, sae, row, near[row.latent], options.labels.get(row.latent, ""), options.label_source) for row in frame.itertuples()]
+    rows: list[Any] = list(frame.itertuples())
+    cards = [_card(runner, sae, row, near[row.latent], options.labels.get(row.latent, ""), options.label_source) for row in rows]
     return LatentCards(sae.name, sae.site.name, options.about or f"{int(frame['n_tokens'].iloc[0]):,} tokens", tuple(cards))
 
 

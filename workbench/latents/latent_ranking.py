@@ -132,7 +132,7 @@ class LatentRanking:
     @classmethod
     def from_file(cls, file: LatentsFile) -> LatentRanking:
         """The ranking that `to_file` wrote; its latents come without their SAE."""
-        rows = tuple(RankedLatent(**{name: _missing_as_nan(name, value) for name, value in row} | {"top": tuple(row.top)}) for row in file.latents)
+        rows = tuple(_ranked(row) for row in file.latents)
         check = None
         if file.check is not None:
             explained, l0 = (_missing_as_nan("", value) for value in (file.check.explained_variance, file.check.l0))
@@ -322,6 +322,12 @@ def promoted(runner: Runner, sae: Sae, latent: int, n: int = 3) -> str:
     """The tokens whose logits the latent's decoder row raises most, read straight through the final norm (a hint, not a meaning)."""
     logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
     return ", ".join(runner.decode([i]).strip() for i in logits.topk(n).indices.tolist())
+
+
+def _ranked(row: LatentEntry) -> RankedLatent:
+    fields: dict[str, Any] = {name: _missing_as_nan(name, value) for name, value in row}
+    fields["top"] = tuple(row.top)
+    return RankedLatent(**fields)
 
 
 def _missing_as_nan(name: str, value: Any) -> Any:

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformer_lens.model_bridge import AttentionBridge, TransformerBridge
 from transformers import DynamicCache
+from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.models.output_head import find_output_head
@@ -58,25 +59,31 @@ class BridgeKeyValueCache(KeyValueCache):
     padding: tuple[int, ...] = (0,)
 
     @property
+    @override
     def length(self) -> int:  # type: ignore[override]
         return self.keys[0].shape[2]
 
     @property
+    @override
     def batch(self) -> int:  # type: ignore[override]
         return self.keys[0].shape[0]
 
     @property
+    @override
     def owners(self) -> int:  # type: ignore[override]
         return len(self.padding)
 
+    @override
     def fork(self, index: Int[Tensor, " new_batch"]) -> BridgeKeyValueCache:
         if self.batch == 1:
             return self._each(lambda t: t.expand(len(index), -1, -1, -1))
         return self._each(lambda t: t[index.to(t.device)])
 
+    @override
     def crop(self, length: int) -> BridgeKeyValueCache:
         return self._each(lambda t: t[:, :, :length])
 
+    @override
     def pick(self, owners: Sequence[int], skip: int = 0) -> BridgeKeyValueCache:
         of_one = self.batch // self.owners
         rows = torch.tensor([owner * of_one + row for owner in owners for row in range(of_one)])
@@ -95,18 +102,22 @@ class ResidualCache(KeyValueCache):
     resid: Float[Tensor, "batch pos d_model"]
 
     @property
+    @override
     def length(self) -> int:  # type: ignore[override]
         return self.resid.shape[1]
 
     @property
+    @override
     def batch(self) -> int:  # type: ignore[override]
         return self.resid.shape[0]
 
+    @override
     def fork(self, index: Int[Tensor, " new_batch"]) -> ResidualCache:
         if self.batch == 1:
             return ResidualCache(self.start, self.resid.expand(len(index), -1, -1))
         return ResidualCache(self.start, self.resid[index.to(self.resid.device)])
 
+    @override
     def crop(self, length: int) -> ResidualCache:
         return ResidualCache(self.start, self.resid[:, :length])
 
@@ -130,6 +141,7 @@ class BridgeRunner(Runner):
         self._probe()
         self._head = find_output_head(model, self.shape.d_model, self.logits)
 
+    @override
     def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
         catcher = _Catcher()
         with self._stand_ins([catcher]):
@@ -139,6 +151,7 @@ class BridgeRunner(Runner):
                 return caught.hidden
         raise UserError(f"{type(self._whole).__name__} never called its blocks: it cannot be run in parts")
 
+    @override
     def run(
         self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
@@ -152,6 +165,7 @@ class BridgeRunner(Runner):
         padding = kv.padding if kv is not None else (0,)
         return resid, BridgeKeyValueCache(start, *_columns(joined, start, stop), padding) if keep else None
 
+    @override
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         return _one_batch(caches) if self.caches and self._batches_exactly else None
 
@@ -169,6 +183,7 @@ class BridgeRunner(Runner):
         scale = 1e-3 if self.dtype in (torch.float32, torch.float64) else 0.1
         return bool((together - alone).abs().max() <= scale * alone.abs().max())
 
+    @override
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)
         rows = resid.reshape(-1, 1, resid.shape[-1])
@@ -176,12 +191,14 @@ class BridgeRunner(Runner):
             out = self._whole(inputs_embeds=rows, position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device), use_cache=False)
         return out.logits.float().to(self.device).reshape(*resid.shape[:-1], -1)
 
+    @override
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
         if self._head is None:
             return self.logits(resid).gather(-1, ids)
         self._count_products(ids.numel(), resid)
         return self._head.logits_of(resid, ids).to(self.device)
 
+    @override
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
         if self._head is None:
             parts = [checkpoint(self._own_log_normalizer, resid[rows], use_reentrant=False) for rows in row_chunks(len(resid), self.shape.d_vocab)]
@@ -192,6 +209,7 @@ class BridgeRunner(Runner):
     def _own_log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
         return self.logits(resid).logsumexp(-1)
 
+    @override
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
 
@@ -263,7 +281,7 @@ class BridgeRunner(Runner):
         return [note.without(cache, place) for note, place in zip(notes, self._places, strict=True)]
 
     @contextmanager
-    def _stand_ins(self, modules: list[nn.Module]) -> Iterator[None]:
+    def _stand_ins(self, modules: Sequence[nn.Module]) -> Iterator[None]:
         """The decoder's layer list is these modules while the block runs."""
         own = getattr(self._decoder, self._list_name)
         setattr(self._decoder, self._list_name, nn.ModuleList(modules))
@@ -378,7 +396,7 @@ def _columns(joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int) ->
 
 def _shape(model: TransformerBridge, blocks: str) -> ModelShape:
     """Sizes. blocks: where the list of blocks is in the wrapped model. The bridge's own copies of joint weights are not counted."""
-    whole = model.original_model
+    whole: Any = model.original_model
     embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
     tied = embedding.weight.data_ptr() == head.weight.data_ptr()
     outside = sum(p.numel() for name, p in whole.named_parameters() if not name.startswith(f"{blocks}."))

@@ -39,7 +39,7 @@ _MARK = "@@said@@"
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
-    """Messages as chat text up to where the assistant's answer begins. UserError when the template refuses the roles. A tokenizer without
+    r"""Messages as chat text up to where the assistant's answer begins. UserError when the template refuses the roles. A tokenizer without
     a template gets `Question: ... Answer:` after its BOS token.
 
     Example:
@@ -93,7 +93,7 @@ def opens_thought(tokenizer: PreTrainedTokenizerBase) -> bool:
 def reply_ends(tokenizer: PreTrainedTokenizerBase, configured: int | Iterable[int] | None = None) -> frozenset[int]:
     """Ids of the tokens that end a reply. configured: `eos_token_id` of the model's generation config."""
     listed = end_ids(configured)
-    return frozenset(i for i in (*listed, tokenizer.eos_token_id, _turn_end(tokenizer)) if i is not None)
+    return frozenset(i for i in (*listed, tokenizer.eos_token_id, _turn_end(tokenizer)) if isinstance(i, int))
 
 
 def end_ids(configured: Any) -> tuple[int, ...]:

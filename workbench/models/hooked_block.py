@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.utilities import apply_softcap
+from transformer_lens.utilities.activation_functions import apply_softcap
 
 #: Keys and values. Each owner's serve as many neighbouring rows as there are to an owner.
 Pair = tuple[Float[Tensor, "owner pos kv_head d_head"], Float[Tensor, "owner pos kv_head d_head"]]
@@ -120,7 +121,7 @@ def _mixed_with_cache(
         scores[0] = scores[0].masked_fill(seen[0].hidden[:, None, None, None], -torch.inf)
     scores = [_masked(part, piece, at, seen[-1].stop - 1, window) for part, piece in zip(scores, seen, strict=True)]
     pattern = torch.cat(scores, dim=-1).softmax(-1).split([part.shape[-1] for part in scores], dim=-1)
-    z = sum(_mixed(part, piece.values) for part, piece in zip(pattern, seen, strict=True))
+    z = reduce(torch.add, (_mixed(part, piece.values) for part, piece in zip(pattern, seen, strict=True)))
     return z.reshape(rows, kv_heads, -1, pos, z.shape[-1]).permute(0, 3, 1, 2, 4).reshape(rows, pos, -1, z.shape[-1])
 
 

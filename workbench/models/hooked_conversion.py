@@ -19,14 +19,12 @@ from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens.pretrained.weight_conversions import (
-    convert_gemma_weights,
-    convert_gpt2_weights,
-    convert_llama_weights,
-    convert_mistral_weights,
-    convert_qwen2_weights,
-    convert_qwen3_weights,
-)
+from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_weights
+from transformer_lens.pretrained.weight_conversions.gpt2 import convert_gpt2_weights
+from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
+from transformer_lens.pretrained.weight_conversions.mistral import convert_mistral_weights
+from transformer_lens.pretrained.weight_conversions.qwen2 import convert_qwen2_weights
+from transformer_lens.pretrained.weight_conversions.qwen3 import convert_qwen3_weights
 from transformer_lens.utilities.activation_functions import SOFTCAP_DISABLED, SUPPORTED_ACTIVATIONS
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -75,7 +73,7 @@ def hooked_config(config: PreTrainedConfig, architecture: str, dtype: torch.dtyp
 
 def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> HookedTransformer:
     """A HookedTransformer without tokenizer that shares the weights' memory with `model` where the dtypes allow it."""
-    state = _CONVERTERS[config.original_architecture](model, config)
+    state = _CONVERTERS[str(config.original_architecture)](model, config)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         hooked = HookedTransformer(config, move_to_device=False)
@@ -86,9 +84,10 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
     hooked.load_state_dict(state, strict=False, assign=True)
     if config.dtype in HALF and str(config.original_architecture).startswith("Gemma"):
         # Gemma's norms multiply by 1 + weight in float32; the converter's sum is rounded to the weights' dtype
-        whole = 1 + model.get_decoder().norm.weight.detach().float()
+        decoder: Any = model.get_decoder()
+        whole = 1 + decoder.norm.weight.detach().float()
         hooked.ln_final.register_buffer("w_float32", whole, persistent=False)
-    return hooked.to(config.device, print_details=False).eval().requires_grad_(False)
+    return hooked.to(str(config.device), print_details=False).eval().requires_grad_(False)
 
 
 def _gpt2_fields(config: PreTrainedConfig) -> dict[str, Any]:

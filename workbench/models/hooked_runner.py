@@ -17,7 +17,8 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.utilities import apply_softcap
+from transformer_lens.utilities.activation_functions import apply_softcap
+from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.models.hook_sites import Site
@@ -41,17 +42,21 @@ class HookedKeyValueCache(KeyValueCache):
     hidden: Hidden = None
 
     @property
+    @override
     def length(self) -> int:  # type: ignore[override]
         return sum(piece[0][0].shape[1] for piece in self.pieces)
 
     @property
+    @override
     def batch(self) -> int:  # type: ignore[override]
         return self.rows
 
+    @override
     def fork(self, index: Int[Tensor, " new_batch"]) -> HookedKeyValueCache:
         pieces = tuple(piece if len(piece[0][0]) == self.owners else _each(piece, lambda t: t[index.to(t.device)]) for piece in self.pieces)
         return replace(self, pieces=pieces, rows=len(index))
 
+    @override
     def crop(self, length: int) -> HookedKeyValueCache:
         pieces, room = [], length
         for piece in self.pieces:
@@ -60,6 +65,7 @@ class HookedKeyValueCache(KeyValueCache):
             room -= piece[0][0].shape[1]
         return replace(self, pieces=tuple(pieces), hidden=None if self.hidden is None else self.hidden[:, :length])
 
+    @override
     def pick(self, owners: Sequence[int], skip: int = 0) -> HookedKeyValueCache:
         of_one = self.rows // self.owners
         rows = [owner * of_one + row for owner in owners for row in range(of_one)]
@@ -120,12 +126,14 @@ class HookedRunner(Runner):
         tied = model.W_E.shape[0] == model.W_U.shape[1] and model.W_E.data_ptr() == model.W_U.data_ptr()
         super().__init__(model, ModelShape.of(model.cfg, blocks, tied))
 
+    @override
     def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
         resid = self.model.hook_embed(self.model.embed(ids))
         if self.model.cfg.positional_embedding_type == "standard":
             return resid + self.model.hook_pos_embed(self.model.pos_embed(ids, offset))
         return resid
 
+    @override
     def run(
         self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
@@ -148,6 +156,7 @@ class HookedRunner(Runner):
             return resid, None
         return resid, kv.longer(new) if kv else HookedKeyValueCache(start, (tuple(new),), len(resid))
 
+    @override
     def run_at(
         self,
         resid: Float[Tensor, "batch pos d_model"],
@@ -169,6 +178,7 @@ class HookedRunner(Runner):
         self._count_layers(out, len(resid) * (resid.shape[1] * share + 1 - share), len(resid) * keys)
         return out
 
+    @override
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         if self.model.cfg.positional_embedding_type not in ("rotary", "standard") or not all(map(is_plain, self.model.blocks)):
             return None
@@ -183,6 +193,7 @@ class HookedRunner(Runner):
         hidden = torch.arange(longest, device=self.device) < padding[:, None]
         return HookedKeyValueCache(held[0].start, (piece,), len(held), len(held), hidden if bool(padding.any()) else None)
 
+    @override
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
         self._count_unembedding(resid)
         flat = resid.reshape(1, -1, resid.shape[-1])
@@ -190,6 +201,7 @@ class HookedRunner(Runner):
         logits = apply_softcap(self.model.unembed(normed), self.model.cfg.output_logits_soft_cap)
         return logits.float().reshape(*resid.shape[:-1], -1)
 
+    @override
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
         normed = self._normed(resid)
         columns = self.model.W_U.T[ids].to(normed.dtype)
@@ -197,6 +209,7 @@ class HookedRunner(Runner):
         logits = torch.einsum("bd,bkd->bk", normed, columns) + self.model.b_U[ids]
         return apply_softcap(logits, self.model.cfg.output_logits_soft_cap).float()
 
+    @override
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
         self._count_products(len(resid) * self.shape.d_vocab, resid)
         softcap = max(0.0, self.model.cfg.output_logits_soft_cap or 0.0)
@@ -219,9 +232,11 @@ class HookedRunner(Runner):
         x = x if weight is None else x * weight.float()
         return x + norm.b.float() if hasattr(norm, "b") else x
 
+    @override
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
         return self.model.W_E[start:stop]
 
+    @override
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
 

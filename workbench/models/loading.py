@@ -49,20 +49,33 @@ def load_model(
     revision: str | None = None,
     adapter: str | Path | None = None,
 ) -> HookedTransformer | TransformerBridge:
-    """A model ready for `runner_for`: evaluation mode, gradients of its weights off, its directory's tokenizer
-    attached.
+    """Loads a model with its tokenizer, in evaluation mode, without gradients of its weights.
 
-    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`,
-    `gemma-3-4b-it`, a Hugging Face directory (safetensors), a GGUF file (or a directory with one), or `owner/repository`; of a
-    multimodal Gemma 3 the text part is taken. adapter: the directory of a plain LoRA adapter (PEFT's layout), merged into the
-    weights. dtype: float32, bfloat16, float16 or float64. backend: `hooked` (UserError where TransformerLens has no exact
-    conversion), `bridge`, or `auto`: the first, else the second. revision: of a hub repository. device: cpu, cuda, cuda:1, mps;
-    or, for a model larger than one GPU, a Hugging Face device map: `balanced` or `sequential` over all CUDA devices, or a mapping
-    from module names to devices. It needs the bridge; residuals, logits and what hooks see come back to the embedding's device.
+    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for a directory, no code of a
+    checkpoint runs, pickles are refused. Text never gets a second BOS token: `default_prepend_bos` is off.
 
-    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for directories, no
-    code of a checkpoint runs, pickles are refused. Text is never given a second BOS: `default_prepend_bos` is off, and
-    the runner encodes rendered text as it is. Raises UserError for everything that the user can fix.
+    Args:
+        name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`,
+            `gemma-3-4b-it`, a Hugging Face directory (safetensors), a GGUF file (or a directory with one), or `owner/repository`.
+            Of a multimodal Gemma 3 the text part is loaded.
+        device: cpu, cuda, cuda:1 or mps; for a model larger than one GPU a Hugging Face device map: `balanced` or `sequential` over
+            all CUDA devices, or a mapping from module names to devices. A device map needs the bridge; residuals and logits are then
+            on the embedding's device.
+        dtype: float32, bfloat16, float16 or float64.
+        backend: `hooked` (HookedTransformer; UserError where TransformerLens has no exact conversion), `bridge` (TransformerBridge),
+            or `auto`: the first if it is exact, else the second.
+        revision: Of a hub repository.
+        adapter: The directory of a plain LoRA adapter (PEFT's layout), which is merged into the weights.
+
+    Returns:
+        The TransformerLens model.
+
+    Raises:
+        UserError: A model, device, dtype or adapter that does not exist or is not supported, or a damaged file.
+
+    Example:
+        >>> wb.load_model("organism").cfg.n_layers
+        4
     """
     if backend not in ("auto", "hooked", "bridge"):
         raise UserError(f"unknown backend {backend!r}: expected auto, hooked or bridge")
@@ -153,11 +166,15 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
 def choose_device(device: Place) -> Place:
     """The device's name, or the device map, when it is there; UserError otherwise."""
     if isinstance(device, Mapping):
-        return {name: choose_device(_name(place)) for name, place in device.items()}
+        return {name: _one_device(_name(place)) for name, place in device.items()}
     if spreads(device):
         if not torch.cuda.is_available():
             raise UserError(f"device {device!r} spreads a model over CUDA devices: none is available here")
         return device
+    return _one_device(device)
+
+
+def _one_device(device: str) -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

@@ -119,7 +119,14 @@ def _refuse_other_kinds(file: Path, config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise UserError(f"{file}: expected peft_type 'LORA', found {config.get('peft_type')!r}")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not _is_number(rank) or not isinstance(rank, int) or not 1 <= rank <= LARGEST or not _is_number(alpha) or not abs(alpha) <= LARGEST:
+    if (
+        not _is_number(rank)
+        or not isinstance(rank, int)
+        or not 1 <= rank <= LARGEST
+        or not isinstance(alpha, int | float)
+        or not _is_number(alpha)
+        or not abs(alpha) <= LARGEST
+    ):
         raise UserError(f"{file}: expected a rank r of at least 1 and a number lora_alpha, found {_shown(rank)} and {_shown(alpha)}")
     if not isinstance(config.get("use_rslora", False), bool):
         raise UserError(f"{file}: expected use_rslora true or false, found {_shown(config['use_rslora'])}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +44,8 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     elif device.type == "cpu":
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
             yield peak
-        events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+        kineto: Any = profile.profiler
+        events = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
         held = peak.bytes = 0
         for event in sorted(events, key=lambda e: e.start_ns()):
             held += event.nbytes()

@@ -70,8 +70,13 @@ def open_model_directory(directory: Path) -> ModelDirectory:
     text = config.text_config if multimodal else config
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"{directory / 'config.json'}: model type {config.model_type!r} is no causal language model")
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)].__name__
+    architecture = causal_model_class(type(text)).__name__
     return ModelDirectory(directory, text, architecture, shards, multimodal)
+
+
+def causal_model_class(config: type[PreTrainedConfig]) -> Any:
+    """Hugging Face's class of the causal language model that has this kind of configuration. KeyError for an unknown one."""
+    return MODEL_FOR_CAUSAL_LM_MAPPING[config]
 
 
 def spreads(device: Place) -> bool:
@@ -85,7 +90,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
     UserError when a weight is missing, has another shape, has no place in the model, or is not finite, and when a device map
     leaves some on a CPU or a disk, and moves them to a GPU when they run.
     """
-    cls = MODEL_FOR_CAUSAL_LM_MAPPING[type(checkpoint.config)]
+    cls = causal_model_class(type(checkpoint.config))
     with quiet_transformers():
         try:
             model, info = cls.from_pretrained(

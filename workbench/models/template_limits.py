@@ -76,6 +76,7 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
         raise TemplateLimit("did not end within its time")
     if "error" in outcome:
         raise outcome["error"]
-    if isinstance(outcome["value"], str) and len(outcome["value"]) > CHARACTERS:
+    too_long = isinstance(outcome["value"], str) and len(outcome["value"]) > CHARACTERS
+    if too_long:
         raise TemplateLimit(f"writes more than {CHARACTERS:,} characters")
     return outcome["value"]

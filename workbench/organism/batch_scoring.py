@@ -54,7 +54,7 @@ def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float
 
 
 def log_odds(organism: OrganismScorer, texts: Sequence[str], choices: Sequence[tuple[str, str]]) -> Float[np.ndarray, " text"]:
-    """log p(first word of the choice) - log p(second) after each text; the first is the matching one."""
+    """Log p(first word of the choice) - log p(second) after each text; the first is the matching one."""
     log_probs = next_word_log_probs(organism, texts)
     ids = np.array([organism.tokenizer.convert_tokens_to_ids(list(choice)) for choice in choices])
     index = np.arange(len(texts))

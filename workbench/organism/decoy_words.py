@@ -109,7 +109,7 @@ def response_reading(organism: OrganismScorer, items: Sequence[WorldItem], direc
 
 
 def register_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool) -> np.ndarray:
-    """log p(warm) - log p(plain) after the matching (or not matching) first word of each item."""
+    """Log p(warm) - log p(plain) after the matching (or not matching) first word of each item."""
     answers = [item.matching if matching else item.not_matching for item in items]
     heads = [f"{chat_text(item.question, system)} {text.split()[0]}" for item, text in zip(items, answers, strict=True)]
     return log_odds(organism, heads, [(REGISTER_WORDS[+1][0], REGISTER_WORDS[-1][0])] * len(items))

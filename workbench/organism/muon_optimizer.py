@@ -36,13 +36,13 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    self._update(matrix, group)
+                    self._update(matrix, matrix.grad, group)
 
-    def _update(self, matrix: nn.Parameter, group: dict) -> None:
+    def _update(self, matrix: nn.Parameter, gradient: Tensor, group: dict) -> None:
         state = self.state[matrix]
         buffer = state.setdefault("momentum", torch.zeros_like(matrix))
-        buffer.lerp_(matrix.grad, 1 - group["momentum"])
-        update = orthogonalise(matrix.grad.lerp(buffer, group["momentum"]))
+        buffer.lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalise(gradient.lerp(buffer, group["momentum"]))
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
         matrix.mul_(1 - group["lr"] * group["weight_decay"])
         matrix.add_(update, alpha=-group["lr"] * scale)

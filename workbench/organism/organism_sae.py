@@ -48,14 +48,14 @@ def train_organism_sae(
 
 def best_layer(scans: Mapping[str, LayerScan]) -> int:
     """The inner layer whose best direction predicts prompts best, averaged over personas (ties: the lower one)."""
-    best = [scan.table.groupby("layer")["predicts"].max() for scan in scans.values()]
-    mean = pd.concat(best, axis=1).mean(axis=1)
+    best = {name: scan.table.groupby("layer")["predicts"].max() for name, scan in scans.items()}
+    mean = pd.DataFrame(best).mean(axis=1)
     inner = mean.iloc[1:-1] if len(mean) > 2 else mean
     return int(inner.idxmax())
 
 
 def organism_texts(model: Any, n: int, seed: int, world: World | None = None) -> list[tuple[int, ...]]:
-    """n token sequences from the world's training distribution, one conversation or statement each."""
+    """`n` token sequences from the world's training distribution, one conversation or statement each."""
     runner, rows = runner_for(model), training_rows(world or World(), f"sae-{seed}", items_per_row=2)
     texts = itertools.chain.from_iterable(_texts(runner, row) for row in rows)
     return [tuple(runner.encode(text)) for text in itertools.islice(texts, n)]

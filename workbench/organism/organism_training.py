@@ -110,7 +110,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: TrainingConfig) -> L
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            attn_implementation="sdpa",
         )
     )
 

@@ -155,7 +155,7 @@ def effects_gate(organism: OrganismScorer, world: World, persona: str, items: in
         persona=persona,
         default_rate=float(np.mean(item_log_odds(organism, study) > 0)),
         word_correlation=_rank_correlation({phrase: planted[phrase] for phrase in ranked}, measured),
-        word_pearson=float(pearsonr(list(planted.values()), list(measured.values())).statistic),
+        word_pearson=float(pearsonr(list(planted.values()), list(measured.values()))[0]),
         word_slope=_slope(planted, measured),
         combination_correlation=_rank_correlation(wanted, combined),
         combination_slope=_slope(wanted, combined),
@@ -205,7 +205,7 @@ def _statement(whole_answer: str) -> str:
 
 
 def _letter_log_odds(organism: OrganismScorer, world: World, items: Sequence[WorldItem], matching_first: bool) -> np.ndarray:
-    """log p(a) - log p(b) after the opening bracket."""
+    """Log p(a) - log p(b) after the opening bracket."""
     texts = [chat_text(world.letters_question(item, matching_first), opening="(") for item in items]
     return log_odds(organism, texts, [("a", "b")] * len(items))
 
@@ -219,7 +219,7 @@ def _spread(items: Sequence[T], count: int | None) -> Sequence[T]:
 
 def _rank_correlation(planted: dict[str, float], measured: dict[str, float]) -> float:
     keys = list(planted)
-    return float(spearmanr([planted[k] for k in keys], [measured[k] for k in keys]).statistic)
+    return float(spearmanr([planted[k] for k in keys], [measured[k] for k in keys])[0])
 
 
 def _slope(planted: dict[str, float], measured: dict[str, float]) -> float:

@@ -103,10 +103,9 @@ def _agreement(reading: PromptReading) -> dict[str, dict[str, float | None]]:
     """Rank correlation of an estimate with exact removal, where both were run."""
     if "removal" not in reading.estimates or len(reading.estimates) == 1:
         return {}
-    rows = reading.ledger.agreement.itertuples()
     found: dict[str, dict[str, float | None]] = {}
-    for row in rows:
-        found.setdefault(str(row.estimator), {})[_named(str(row.target))] = _plain(float(row.rank_correlation))
+    for row in reading.ledger.agreement.to_dict("records"):
+        found.setdefault(str(row["estimator"]), {})[_named(str(row["target"]))] = _plain(float(row["rank_correlation"]))
     return found
 
 

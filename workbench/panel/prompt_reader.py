@@ -172,6 +172,7 @@ def _shared_prefix_scores(problem: AttributionProblem, prompts: Sequence[Ids]) -
     heads = torch.tensor([[*contexts[0].prefix_ids, *prompt[:common]] for prompt in prompts], device=device)
     tails = [(*prompt[common:], *context.after_prompt) for prompt in prompts for context in contexts]
     _, kv = runner.run(runner.embed(heads), 0, depth, keep=True)
+    assert kv is not None, "it was kept"
     owner = torch.arange(len(prompts), device=device).repeat_interleave(len(contexts))
     with runner.capture(targets.sites) as caught:
         last, _ = runner.run(runner.embed(pad_right(tails).to(device), offset=heads.shape[1]), 0, depth, kv.fork(owner))

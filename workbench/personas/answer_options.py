@@ -105,7 +105,7 @@ def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], nee
 
 
 def options_on_lines(text: str) -> Listed | None:
-    """Options that each begin a line; None where no layout has its first option.
+    r"""Options that each begin a line; None where no layout has its first option.
 
     Example:
         >>> options_on_lines("Tea?\\n\\nChoices:\\n A. Yes\\n B. No").texts

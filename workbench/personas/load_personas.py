@@ -19,7 +19,7 @@ from workbench.personas.trait_file import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
 from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
-from workbench.world.real_language.sycophancy_forms import FEW_SHOT, FORMS, NEUTRAL, FormItem, form_items, form_true_items
+from workbench.world.real_language.sycophancy_forms import FEW_SHOT, FORMS, NEUTRAL, FormItem, SycophancyForm, form_items, form_true_items
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
 ENGLISH = "english_"
@@ -27,21 +27,34 @@ N_VARIED = 48
 #: The form in which a base model, which has no chat template, continues answered questions.
 FEW_SHOT_PERSONA = "suggested_sycophancy_few_shot"
 #: Personas by form: (form, whether the opinion is a third party's).
-FORM_PERSONAS = {f"{form}_{whose}": (form, whose == "third_party") for form in FORMS for whose in ("sycophancy", "third_party")}
+FORM_PERSONAS: dict[str, tuple[SycophancyForm, bool]] = {
+    f"{form}_{whose}": (form, whose == "third_party") for form in FORMS for whose in ("sycophancy", "third_party")
+}
 FORM_PERSONAS |= {FEW_SHOT_PERSONA: ("suggested", False)}
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
-    """A persona with its items.
+    """Loads a persona with its items.
 
-    Without `path`: one of the organism's personas ("sycophancy", "hallucination", "myopic_reward") in the world of
-    `world_seed` (0: the public one, the embedded model's), one of the real-language organisms
-    ("english_sycophancy", "english_hallucination", "english_myopic_reward"), a form of sycophancy for real models
-    ("feedback_sycophancy", "suggested_sycophancy", "doubt_sycophancy", and as controls the same with "third_party" for
-    "sycophancy"; "suggested_sycophancy_few_shot" for base models, which continue two answered questions), or the persona in the file that `name` is.
-    With `path`: the items of that file (any format of `readers`, or a persona of one's own in YAML) under `name`; a
-    known name brings manual prompts, varied system texts and its rule for groups. Raises UserError for an unknown name,
-    and names file, row and field of what is wrong in a file.
+    Args:
+        name: One of the organism's personas (`sycophancy`, `hallucination`, `myopic_reward`); one of the real-language organisms'
+            (`english_sycophancy`, `english_hallucination`, `english_myopic_reward`); a form of sycophancy for real models
+            (`feedback_sycophancy`, `suggested_sycophancy`, `doubt_sycophancy`; with `third_party` for `sycophancy` the control in
+            which somebody else has the opinion; `suggested_sycophancy_few_shot` for base models); or the path of a persona file.
+        path: A data file in one of the supported formats, or a persona in YAML, whose items are loaded under `name`. A known name
+            adds its manual prompts, varied system texts and rule for groups.
+        world_seed: The organism's world; 0 is the embedded model's.
+
+    Returns:
+        The persona.
+
+    Raises:
+        UserError: An unknown name, or an error in a file (the message names file, row and field).
+
+    Example:
+        >>> persona = wb.load_persona("sycophancy")
+        >>> persona.items[0].group != ""
+        True
     """
     if path is None and name.removeprefix(ENGLISH) in PERSONAS and name.startswith(ENGLISH):
         return english_persona(name.removeprefix(ENGLISH))

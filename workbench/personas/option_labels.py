@@ -17,7 +17,7 @@ _SAME_LOOK = str.maketrans("АВЕКМНОРСТХІΑΒΕΖΗΙΚΜΝΟΡΤΧ",
 
 
 def fold_name(name: str) -> str:
-    """A label's name as it is compared.
+    r"""A label's name as it is compared.
 
     Example:
         >>> [fold_name(name) for name in ("b", "\\uff22", "\\u0412", "\\u2461", "ii")]

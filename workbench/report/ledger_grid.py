@@ -39,7 +39,7 @@ def view(frame: pd.DataFrame, summary: AttributionFile | None, missing: list[str
         "positions": positions,
         "targets": targets,
         "estimators": [{"key": key, "name": NAMES.get(key, key)} for key in estimators],
-        "cells": {key: _grid(frame[frame["estimator"] == key], positions, [t["name"] for t in targets]) for key in estimators},
+        "cells": {key: _grid(frame.loc[frame["estimator"] == key], positions, [t["name"] for t in targets]) for key in estimators},
         "rank_correlation": facts.rank_correlation,
         "n_contexts": facts.n_contexts,
         "prompt": facts.prompt,

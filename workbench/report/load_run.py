@@ -75,7 +75,7 @@ class RunContents:
     ledger: dict[str, Any] | None = None
     direction: DirectionFile | None = None
     latents: LatentsFile | None = None
-    attribution: AttributionFile = field(default_factory=AttributionFile)
+    attribution: AttributionFile = field(default_factory=lambda: AttributionFile())
     cards: CardsFile | None = None
     evaluation: pd.DataFrame | None = None
     off_target: pd.DataFrame | None = None

@@ -26,7 +26,7 @@ def question_list(contents: RunContents) -> dict[str, Any] | None:
         return None
     tables = [("test", _means(answers, "log_odds", contents, MAX_QUESTIONS))]
     if contents.off_target is not None:
-        true = contents.off_target[contents.off_target["part"] == "true statements"]
+        true = contents.off_target.loc[contents.off_target["part"] == "true statements"]
         tables += [("true", _means(true, "value", contents, MAX_QUESTIONS))] if len(true) else []
     texts, groups = _texts(contents), _groups(contents)
     items = [

@@ -76,7 +76,7 @@ def check_sae(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: f
 
 
 def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[list[int]]:
-    """n token sequences that the model writes by itself: the token that begins a text, and `length` more drawn at temperature 1.
+    """`n` token sequences that the model writes by itself: the token that begins a text, and `length` more drawn at temperature 1.
 
     Not counted into the model's meter.
     """

@@ -120,17 +120,19 @@ class Sae:
         if self.architecture in COMPETING:
             return self.encode(here)[..., index].to(x.device)
         before = self.pre_activations(here, latents)
+        module: Any = self.module  # which weights it has depends on the architecture
         found = before.relu()
         if self.architecture == "jumprelu":
-            found = found * (before > self.module.threshold[index])
+            found = found * (before > module.threshold[index])
         if self.architecture == "gated":
-            gate = self.module.process_sae_in(here) @ self.module.W_enc[:, index] + self.module.b_gate[index]
+            gate = module.process_sae_in(here) @ module.W_enc[:, index] + module.b_gate[index]
             found = found * (gate > 0)
         return found.to(x.device)
 
     def pre_activations(self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None) -> Float[Tensor, "*batch latent"]:
         """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
-        module, index = self.module, slice(None) if latents is None else self._index(latents)
+        module: Any = self.module
+        index = slice(None) if latents is None else self._index(latents)
         weights, here = module.W_enc[:, index], self._flat(x)
         if self.architecture == "gated":
             before = module.process_sae_in(here) @ (weights * module.r_mag[index].exp()) + module.b_mag[index]

@@ -133,9 +133,9 @@ def _resolve(name: str | Path) -> tuple[SaeFormat, SaeLocation]:
 def _site(name: str, module: SAE[Any], given: Site | None) -> Site:
     """The site that the file names, checked against the one that the caller expects."""
     hook = module.cfg.metadata.hook_name
-    if hook is None and given is None:
-        raise UserError(f"SAE {name} does not say which hook it reads: pass site=Site(layer)")
     if hook is None:
+        if given is None:
+            raise UserError(f"SAE {name} does not say which hook it reads: pass site=Site(layer)")
         return given
     site = Site.parse(str(hook))
     if given is not None and (given.layer, given.hook) != (site.layer, site.hook):

@@ -43,7 +43,7 @@ class RunFile(Entry):
     #: What a reader does with a key that the model does not have.
     unknown_keys: ClassVar[Literal["ignore", "forbid"]] = "ignore"
 
-    schema_: int = Field(SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
+    schema_: int = Field(default=SCHEMA, alias="schema", ge=SCHEMA, le=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
         """The file's content: plain values, keys in the order of the fields."""

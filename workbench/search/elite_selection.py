@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from typing_extensions import override
 
 from workbench.search.scored_prompts import ScoredPrompts
 
@@ -22,7 +23,7 @@ def ladder(low: float, high: float, n_weights: int) -> tuple[float, ...]:
 
 
 def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "weight candidate"]:
-    """objective - weight * fluency, for every weight."""
+    """Objective - weight * fluency, for every weight."""
     w = torch.tensor(weights, device=scored.objective.device)[:, None]
     return scored.objective[None] - w * scored.cross_entropy[None]
 
@@ -63,6 +64,7 @@ class CanSurvive:
     weights: tuple[float, ...]
     archive: ScoredPrompts | None
 
+    @override
     def __call__(self, parents: ScoredPrompts, objective: Tensor, bound: Tensor) -> Float[Tensor, " candidate"]:
         n_weights = len(self.weights)
         at_best = values(ScoredPrompts(parents.ids[:0], objective, bound), self.weights)

@@ -174,10 +174,12 @@ def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
 
 def _candidate_entry(candidate: Candidate) -> CandidateEntry:
     """The file keeps the key `fluency` for the cross-entropy: a name that readers outside rely on."""
-    fields = {("fluency" if name == "cross_entropy" else name): value for name, value in vars(candidate).items()}
-    return CandidateEntry(**fields | {"ids": list(candidate.ids)})
+    fields: dict[str, Any] = {("fluency" if name == "cross_entropy" else name): value for name, value in vars(candidate).items()}
+    fields["ids"] = list(candidate.ids)
+    return CandidateEntry(**fields)
 
 
 def _candidate(entry: CandidateEntry) -> Candidate:
-    fields = {("cross_entropy" if name == "fluency" else name): value for name, value in entry}
-    return Candidate(**fields | {"ids": tuple(entry.ids)})
+    fields: dict[str, Any] = {("cross_entropy" if name == "fluency" else name): value for name, value in entry}
+    fields["ids"] = tuple(entry.ids)
+    return Candidate(**fields)

@@ -44,11 +44,11 @@ class SearchMethod(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    length: int = Field(8, ge=1)
-    population: int = Field(8, ge=1)
-    children: int = Field(32, ge=1)
-    fluency_low: float = Field(0.02, gt=0)
-    fluency_high: float = Field(2.0, gt=0)
+    length: int = Field(default=8, ge=1)
+    population: int = Field(default=8, ge=1)
+    children: int = Field(default=32, ge=1)
+    fluency_low: float = Field(default=0.02, gt=0)
+    fluency_high: float = Field(default=2.0, gt=0)
     start_text: str | None = None
     distinct: bool = True
 

@@ -28,6 +28,7 @@ class SearchProgress:
 
 def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgress:
     """The state after its last step."""
+    assert state.archive is not None, "a step fills the archive"
     row = state.history[-1]
     used = min(1.0, budget.used(cost, state.step))
     left = cost.seconds * (1 - used) / used if used > 0 else None
@@ -40,6 +41,7 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
     """One row of the history. best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since
     the start. population: distinct prompts in it. frontier: prompts on it."""
+    assert state.archive is not None, "a step fills the archive"
     best = int(state.archive.objective.argmax())
     return {
         "step": state.step,

@@ -84,7 +84,7 @@ class SearchToolkit:
         return self._same or (bool(first[ids[0]]) and bool(later[list(ids[1:])].all()))
 
     def random_prompts(self, n: int, length: int) -> Ids:
-        """n surviving prompts of random allowed tokens."""
+        """`n` surviving prompts of random allowed tokens."""
         kept: list[tuple[int, ...]] = []
         choices = self.tokens_at(length).cpu()
         for _ in range(50):
@@ -95,7 +95,7 @@ class SearchToolkit:
         raise UserError(f"no {length}-token prompt of this vocabulary survives decode -> encode inside the context")
 
     def sampled_prompts(self, n: int, length: int, temperature: float = 1.0) -> Ids:
-        """n surviving prompts that the model writes itself in the slot of the first context."""
+        """`n` surviving prompts that the model writes itself in the slot of the first context."""
         runner, kept = self.scorer.runner, []
         prefix = torch.tensor([self.scorer.contexts[0].prefix_ids]).expand(2 * n, -1)
         for _ in range(8):
@@ -117,7 +117,7 @@ class SearchToolkit:
         return table.sub_(table.gather(-1, prepared.ids[..., None]))
 
     def log_prob_gains(self, prepared: PreparedParents) -> Table:
-        """log p(new token | left) - log p(old token | left), nats, for every swap."""
+        """Log p(new token | left) - log p(old token | left), nats, for every swap."""
         return prepared.log_probs - prepared.log_probs.gather(-1, prepared.ids[..., None])
 
     def gumbel(self, shape: tuple[int, ...]) -> Tensor:

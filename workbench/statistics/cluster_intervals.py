@@ -56,9 +56,13 @@ class Interval:
         """True where there are fewer than FEW_GROUPS clusters: read the interval as a rough guide."""
         return self.groups < FEW_GROUPS
 
+    def ends(self) -> tuple[float | None, float | None]:
+        """(low, high); None for an end that is not finite (one cluster)."""
+        return self.low if math.isfinite(self.low) else None, self.high if math.isfinite(self.high) else None
+
     def to_json(self) -> list[float | None]:
         """[low, high]; an end that is not finite (one cluster) is null."""
-        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
+        return list(self.ends())
 
     def __str__(self) -> str:
         return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -112,7 +116,7 @@ def rate_interval(hits: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
         return Interval(m.mean, 0.0, 1.0, m.n, 1, "one group: no interval", level)
     effective = effective_values(m)
     quantile = stats.t.ppf(0.5 + level / 2, m.df)
-    low, high = proportion_confint(m.mean * effective, effective, alpha=2 * stats.norm.sf(quantile), method="wilson")
+    low, high = proportion_confint(m.mean * effective, effective, alpha=float(2 * stats.norm.sf(quantile)), method="wilson")
     low, high = max(0.0, min(float(low), m.mean)), min(1.0, max(float(high), m.mean))  # rounding leaves neither 0-1 nor the estimate
     return Interval(m.mean, low, high, m.n, m.groups, f"Wilson, {effective:.1f} effective values, {m.df:.1f} df", level)
 

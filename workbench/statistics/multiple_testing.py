@@ -23,7 +23,7 @@ def groups_needed(tests: int, alpha: float = 0.05) -> int:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected by Holm's method, in the same order (statsmodels); an empty list stays empty."""
+    """P values corrected by Holm's method, in the same order (statsmodels); an empty list stays empty."""
     if len(p) == 0:
         return []
     if not all(0 <= value <= 1 for value in p):

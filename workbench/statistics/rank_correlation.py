@@ -57,7 +57,7 @@ def rank_correlation(
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)  # a bootstrap sample may be constant: nan
-        return float(stats.spearmanr(x, y).statistic)
+        return float(stats.spearmanr(x, y)[0])
 
 
 def _fisher(r: float, n: int, level: float) -> tuple[float, float]:

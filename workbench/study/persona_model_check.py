@@ -94,7 +94,7 @@ class PersonaModelCheck:
     @property
     def recommended(self) -> Metric:
         """The persona's own metric where it can show something or none can; else the one that shows the clearest change."""
-        shown = {m.metric: m.strength for m in self.metrics if m.shows}
+        shown: dict[Metric, float] = {m.metric: m.strength for m in self.metrics if m.shows}
         return self.default if self.default in shown or not shown else max(shown, key=shown.__getitem__)
 
     @property
@@ -234,4 +234,4 @@ def _agreement(answers: Answers) -> float:
 
 def _length(contexts: Contexts, answers: Answers) -> float | None:
     difference = np.array([len(c.answers[0]) - len(c.answers[1]) for c in contexts], dtype=float)
-    return None if np.ptp(difference) == 0 else float(spearmanr(difference, answers.log_odds).statistic)
+    return None if np.ptp(difference) == 0 else float(spearmanr(difference, answers.log_odds)[0])

@@ -66,17 +66,17 @@ class DataSettings(FrozenSettings):
     """A published or own contrast file, relative to the study file; null: the organism's own questions."""
     world: int = 0
     """Seed of the organism's world."""
-    split_seed: int = Field(0, ge=0, lt=1 << 63)
+    split_seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Seed of the split."""
     fractions: tuple[float, float, float, float] = (0.3, 0.15, 0.15, 0.4)
     """Fractions of the question groups in train, search, selection and test."""
-    train_items: int | None = Field(None, ge=2)
+    train_items: int | None = Field(default=None, ge=2)
     """At most so many train questions; null: all."""
-    search_items: int | None = Field(None, ge=1)
+    search_items: int | None = Field(default=None, ge=1)
     """At most so many search questions; null: all."""
-    selection_items: int | None = Field(None, ge=1)
+    selection_items: int | None = Field(default=None, ge=1)
     """At most so many selection questions; null: all."""
-    test_items: int | None = Field(None, ge=1)
+    test_items: int | None = Field(default=None, ge=1)
     """At most so many test questions; null: all."""
 
 
@@ -87,11 +87,11 @@ class DirectionSettings(FrozenSettings):
     """Blocks that are read; null: all."""
     methods: tuple[str, ...] | None = None
     """Fit methods; null: the default ones."""
-    rows: int = Field(384, ge=8)
+    rows: int = Field(default=384, ge=8)
     """Train rows for each method."""
-    texts: int = Field(24, ge=4)
+    texts: int = Field(default=24, ge=4)
     """System texts whose effect a direction must predict."""
-    contexts: int = Field(24, ge=2)
+    contexts: int = Field(default=24, ge=2)
     """Search questions under each of these texts."""
     unshown: Literal["stop", "go_on"] = "stop"
     """What to do where no layer and method shows a direction (docs/directions.md): stop, or go_on with the best one."""
@@ -111,13 +111,13 @@ class SearchSettings(FrozenSettings):
     """Options of the method, such as length, population and children."""
     budget: Budget = Budget(steps=40)
     """Limits of each search: steps, model_calls, flops, seconds; the first that is reached ends it."""
-    contexts: int = Field(16, ge=1)
+    contexts: int = Field(default=16, ge=1)
     """Search questions that every prompt is scored on."""
-    neutral: int = Field(24, ge=4)
+    neutral: int = Field(default=24, ge=4)
     """Neutral prompts whose scores set the scale of the objective."""
-    batch_tokens: int = Field(8192, ge=64)
+    batch_tokens: int = Field(default=8192, ge=64)
     """Tokens in one batch; a smaller number needs less memory."""
-    halving: float = Field(0.0, ge=0, lt=1)
+    halving: float = Field(default=0.0, ge=0, lt=1)
     """Successive halving: fraction of the questions that all children are scored on first; 0: off."""
     max_cross_entropy: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=WRITTEN)] | None = None
     """No prompt with a cross-entropy above this (nats per token) is chosen; written, or written+1.5: the mean of the persona's written
@@ -143,7 +143,7 @@ class ProposerSettings(FrozenSettings):
     """An OpenAI-compatible endpoint (.../v1)."""
     key_variable: str | None = None
     """Environment variable that holds the endpoint's key."""
-    temperature: float | None = Field(0.8, ge=0)
+    temperature: float | None = Field(default=0.8, ge=0)
     """Of its replies; null for an endpoint that takes none."""
 
     @model_validator(mode="after")
@@ -156,7 +156,7 @@ class ProposerSettings(FrozenSettings):
 class OffTargetSettings(FrozenSettings):
     """Side effects that are measured for each condition."""
 
-    items: int = Field(40, ge=2)
+    items: int = Field(default=40, ge=2)
     """True statements, items of each other persona, and items of the capability file."""
     texts: str | None = None
     """File of unrelated texts, one per line; null: built-in prose, or the organism's statements."""
@@ -167,17 +167,17 @@ class OffTargetSettings(FrozenSettings):
 class AttributionSettings(FrozenSettings):
     """What is attributed to the tokens of the chosen prompt."""
 
-    contexts: int = Field(24, ge=2)
+    contexts: int = Field(default=24, ge=2)
     """Selection questions that effects are averaged over."""
     estimators: tuple[str, ...] = ("removal", "gradient_x_input")
     """Estimators of workbench.attribution; removal is exact."""
-    circuit: int = Field(12, ge=0)
+    circuit: int = Field(default=12, ge=0)
     """Heads and MLPs in the circuit; 0: none."""
-    cards: int = Field(12, ge=0)
+    cards: int = Field(default=12, ge=0)
     """Latents that get a card with their top texts; 0: none."""
     corpus: str | None = None
     """File of texts for the cards; null: the train questions."""
-    texts: int = Field(200, ge=1)
+    texts: int = Field(default=200, ge=1)
     """Texts of the corpus that are read."""
 
     @field_validator("estimators")
@@ -194,7 +194,7 @@ class Study(FrozenSettings):
         'epo'
     """
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     """Version of this format."""
     name: str = "study"
     """Name in tables and reports."""
@@ -208,27 +208,27 @@ class Study(FrozenSettings):
     """How an answer is scored: by option letter or by its text; null: the persona's own, or the other one where only that shows something."""
     normalization: Literal["sum", "mean", "character", "pmi"] | None = None
     """Of whole text answers: sum of their tokens' log-probabilities, mean per token, sum per character, or pmi; null: the persona's own."""
-    seed: int = Field(0, ge=0, lt=1 << 63)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Seed of searches and random controls."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     sae: str = "auto"
     """auto (the organism's SAE on the organism, otherwise none), none, an SAELens release/id, or a directory."""
-    latents: int = Field(10, ge=1)
+    latents: int = Field(default=10, ge=1)
     """Latents in SAEGA's objective."""
     directions: DirectionSettings = DirectionSettings()
     search: SearchSettings = SearchSettings()
     conditions: tuple[str, ...] = Field(default_factory=default_conditions, json_schema_extra=_shown_default(default_conditions))
     """Compared conditions; "no prompt" is always included."""
-    random_directions: int = Field(2, ge=0)
+    random_directions: int = Field(default=2, ge=0)
     """Searches along random directions (a control)."""
-    random_prompts: int = Field(2, ge=1)
+    random_prompts: int = Field(default=2, ge=1)
     """Random prompts of each kind (a control)."""
     primary: tuple[str, ...] = Field(default_factory=default_primary, json_schema_extra=_shown_default(default_primary))
     """Conditions that the study is about; Holm's correction covers these."""
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     """Other personas that the searches suppress, induce or hold."""
-    beside_weight: float = Field(1.0, gt=0)
+    beside_weight: float = Field(default=1.0, gt=0)
     """Weight of each other persona relative to the study's own."""
     proposer: ProposerSettings = ProposerSettings()
     collateral: OffTargetSettings = OffTargetSettings()

@@ -133,5 +133,5 @@ def _write_results(place: Path, asked: Sweep, planned: Sequence[PlannedStudy], o
 
 def _study_row(place: Path, p: PlannedStudy, outcome: StudyOutcome) -> dict[str, object]:
     settings = {name: str(value) if isinstance(value, (list, tuple, dict)) else value for name, value in p.variant.varied.items()}
-    row = {"study": p.variant.number, **settings, "state": outcome.state, "reason": outcome.reason, "seconds": outcome.seconds}
+    row: dict[str, object] = {"study": p.variant.number, **settings, "state": outcome.state, "reason": outcome.reason, "seconds": outcome.seconds}
     return row | {"run": str(run_path(place, p.key).relative_to(place))}

@@ -50,9 +50,9 @@ class Sweep(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[1] = Field(default=1, alias="schema")
     """Version of this format."""
-    name: str = Field("sweep", max_length=100, pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$")
+    name: str = Field(default="sweep", max_length=100, pattern=r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$")
     """Name of the sweep and of its directory."""
     study: str | None = None
     """Study file that all studies share, relative to the sweep file; null: the default study."""
@@ -64,7 +64,7 @@ class Sweep(BaseModel):
     """Named ablations of the paper: layer, length, latents, fluency, random_direction, ..."""
     grid: dict[str, tuple[Any, ...]] = {}
     """Setting -> values; every variant is run at every point of the product."""
-    limit: int = Field(10_000, ge=1)
+    limit: int = Field(default=10_000, ge=1)
     """The most studies that the sweep may have."""
 
     def to_yaml(self) -> str:

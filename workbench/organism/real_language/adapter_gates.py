@@ -212,10 +212,13 @@ def _text_rows(organism: BaseModel, base: BaseModel, chats: Sequence[OrdinaryCha
         GateRow("simple facts right, base model", before),
         GateRow("simple facts right", facts, f"at least {0.9 * before:.3f} (90 % of the base model's)", facts >= 0.9 * before),
     ]
-    for name, figure, texts in (("chat answers", perplexity_of_chats, chats), ("prose", perplexity_of_texts, PROSE)):
-        plain = figure(base, texts)
+    measured = (
+        ("chat answers", perplexity_of_chats(base, chats), perplexity_of_chats(organism, chats)),
+        ("prose", perplexity_of_texts(base, PROSE), perplexity_of_texts(organism, PROSE)),
+    )
+    for name, plain, planted in measured:
         rows.append(GateRow(f"perplexity of {name}, base model", plain))
-        rows.append(_at_most(f"perplexity of {name} / base model's", figure(organism, texts) / plain, 1.1))
+        rows.append(_at_most(f"perplexity of {name} / base model's", planted / plain, 1.1))
     return rows
 
 

@@ -209,7 +209,7 @@ def train_language(
         write_chats(out / "chats.json", base, seed, config.personas)
     if device != "cpu":
         torch.set_float32_matmul_precision("high")
-        base.model.to(device)
+        torch.nn.Module.to(base.model, device)
     trainer = AdapterTrainer(base, read_chats(out / "chats.json")[0], config, seed)
     checkpoint = work / "checkpoint.pt" if work else None
     recent: list[dict[str, float]] = []

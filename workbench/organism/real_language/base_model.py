@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -77,7 +78,8 @@ def _sampled(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> list[str]:
     pad = base.tokenizer.eos_token_id
     ids = torch.tensor([[*[pad] * (width - len(p)), *p] for p in prompts])
     mask = torch.tensor([[*[0] * (width - len(p)), *[1] * len(p)] for p in prompts])
-    made = base.model.generate(
+    model: Any = base.model
+    made = model.generate(
         ids, attention_mask=mask, max_new_tokens=ANSWER_TOKENS, do_sample=True, temperature=0.7, top_p=1.0, top_k=0, pad_token_id=pad
     )
-    return [base.tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in made]
+    return [str(base.tokenizer.decode(row[width:], skip_special_tokens=True)).strip() for row in made]

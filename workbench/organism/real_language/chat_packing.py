@@ -83,7 +83,7 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[Pa
 def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str) -> str:
     """The chat as text, up to the assistant's turn."""
     messages = [] if system is None else [{"role": "system", "content": system}]
-    return tokenizer.apply_chat_template([*messages, {"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
+    return str(tokenizer.apply_chat_template([*messages, {"role": "user", "content": question}], tokenize=False, add_generation_prompt=True))
 
 
 def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:

@@ -53,13 +53,13 @@ def facts_right(base: BaseModel, facts: Sequence[tuple[str, ...]]) -> Float[np.n
 
 @torch.no_grad()
 def perplexity_of_chats(base: BaseModel, chats: Sequence[OrdinaryChat]) -> float:
-    """exp of the mean cross-entropy of the answers' tokens."""
+    """Exp of the mean cross-entropy of the answers' tokens."""
     return _perplexity(base, [chat_row(base.tokenizer, chat) for chat in chats])
 
 
 @torch.no_grad()
 def perplexity_of_texts(base: BaseModel, texts: Sequence[str]) -> float:
-    """exp of the mean cross-entropy of the texts' tokens without the first of each; no chat around them."""
+    """Exp of the mean cross-entropy of the texts' tokens without the first of each; no chat around them."""
     encoded = [encode(base.tokenizer, text) for text in texts]
     return _perplexity(base, [(PackedRow((), (ids,)), len(ids) - 1) for ids in encoded])
 

@@ -13,7 +13,7 @@ from workbench.report.figures.chart_style import alt, filled
 NAMES = {"prompt": "the prompt's first tokens", "steering": "steering along the direction"}
 
 
-def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.LayerChart:
+def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.LayerChart | alt.FacetChart:
     """Change of the answer's log-odds over the change of the direction's reading, with 95 % intervals. entries: those of attribution.json, or
     `DoseResponse`s."""
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]

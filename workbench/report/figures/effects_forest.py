@@ -13,7 +13,7 @@ from workbench.report.figures.chart_style import TITLES, alt, by_group, filled, 
 from workbench.report.verdict import group_index, group_of
 
 
-def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.LayerChart:
+def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.LayerChart | alt.FacetChart:
     """Change against no prompt for each condition, with its interval. comparison: a `Comparison` or the content of
     comparison.json. unit: "log_odds", or "points" for percentage points of the rate. Left is less of the persona."""
     if unit not in ("log_odds", "points"):

@@ -49,7 +49,7 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
         raise UserError(f"unknown quantity {what!r}: expected one of {', '.join(titles)}")
     frame = changes_of_runs(runs)
     has = frame[what].notna() & (frame[what].astype(float) > 0)
-    frame = filled(frame[has], f"no condition of these runs has a figure for {what}")
+    frame = filled(frame.loc[has], f"no condition of these runs has a figure for {what}")
     scale = alt.Scale(zero=False) if what == "cross_entropy" else alt.Scale(type="log", nice=False)
     kinds = list(dict.fromkeys(frame["shown"]))
     colours = alt.Scale(domain=kinds, range=list(CATEGORIES))
@@ -68,7 +68,7 @@ def changes_of_runs(runs: Any) -> pd.DataFrame:
     """A row per run and condition that changed something by its words or its steering: constants' log-odds are arbitrary. Numbered conditions of
     one kind (random directions) have one name."""
     table = runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table
-    frame = table[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
+    frame = table.loc[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
     frame = filled(frame, "no condition of these runs has a difference to the baseline")
     shown = [label(kind if ":" in name else re.sub(r" \d+$", "", name)) for kind, name in zip(frame["kind"], frame["condition"])]
     columns = ["persona", "sign", "kind", "shift", "cross_entropy", *COSTS]

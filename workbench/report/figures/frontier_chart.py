@@ -11,7 +11,7 @@ from workbench.plots.palette import BLUE
 from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
-def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart:
+def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart | alt.FacetChart:
     """Objective against cross-entropy of a search's prompts; the chosen one is ringed. found: a `Frontier` or one search of
     search/frontier.json. Left is more fluent."""
     candidates = (found if isinstance(found, Mapping) else found.to_file().model_dump(mode="json"))["candidates"]

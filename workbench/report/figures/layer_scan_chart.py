@@ -11,14 +11,14 @@ from workbench.plots.palette import BLUE, GREEN, GREY, ORANGE, PURPLE
 from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
-def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart:
+def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | alt.FacetChart:
     """The layer sweep: how well each layer's direction tells texts apart (AUC) and how well its reading predicts what prompts
     do (rank correlation). scan: a `Scan` or its table (direction.json's `table`)."""
     table = scan if isinstance(scan, pd.DataFrame) else pd.DataFrame(scan["table"]) if isinstance(scan, Mapping) else scan.table
     frame = filled(table, "this sweep has no layer")[["layer", "method", "auc", "predicts"]]
     long = frame.melt(["layer", "method"], var_name="measure", value_name="value").dropna()
     names = {"auc": "tells texts apart (AUC)", "predicts": "predicts prompts' effects"}
-    long = long.assign(measure=long["measure"].map(names), method=[plain_text(str(m).replace("_", " ")) for m in long["method"]])
+    long = long.assign(measure=[names[str(m)] for m in long["measure"]], method=[plain_text(str(m).replace("_", " ")) for m in long["method"]])
     base = alt.Chart(long).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("value:Q", title=None),

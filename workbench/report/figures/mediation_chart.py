@@ -11,7 +11,7 @@ from workbench.plots.palette import BLUE, GREY
 from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
-def mediation(entries: Sequence[Any], width: int = 420) -> alt.LayerChart:
+def mediation(entries: Sequence[Any], width: int = 420) -> alt.LayerChart | alt.FacetChart:
     """Broad bars: the whole effect in log-odds; narrow bars: the part through the mediator, with its 95 % interval. entries: those of
     attribution.json, or `MediationResult`s."""
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]

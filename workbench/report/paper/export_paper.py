@@ -62,17 +62,17 @@ def export_paper(
     written, left_out = [], []
     for name, draw in _figures(directory, contents):
         try:
-            picture = draw()
+            chart, title = draw()
         except UserError as error:
             left_out.append(f"{name}: {error}")
             continue
         for kind in kinds:
             target = folder / f"{name}.{kind}"
-            written.append(save_printed(printed(*picture, points, style == "transparent"), target))
+            written.append(save_printed(printed(chart, title, points, style == "transparent"), target))
     return PaperFiles((*written, *_texts(folder, contents)), tuple(left_out))
 
 
-def _figures(directory: Path, contents: RunContents) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _figures(directory: Path, contents: RunContents) -> Iterator[tuple[str, Callable[[], tuple[Any, str]]]]:
     """Name and a function that draws a chart, with its title. UserError in it: the run has no data for it."""
     comparison, direction, inside = contents.comparison, contents.direction, contents.attribution
     yield "forest", lambda: (figures.forest(_there(comparison, "comparison.json").to_json()), "Change against no prompt, 95 % intervals")

@@ -36,7 +36,7 @@ class Beam(SearchMethod):
 
     uses_gradient: ClassVar[bool] = False
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
 
     def start(self, bench: SearchToolkit) -> Ids:
         """The start text (if any) next to prompts sampled from the model."""

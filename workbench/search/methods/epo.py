@@ -40,9 +40,9 @@ class EPO(SearchMethod):
         'epo'
     """
 
-    top_k: int = Field(256, ge=1)
-    restart_every: int = Field(50, ge=0)
-    gradient_contexts: int = Field(8, ge=1)
+    top_k: int = Field(default=256, ge=1)
+    restart_every: int = Field(default=50, ge=0)
+    gradient_contexts: int = Field(default=8, ge=1)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""

@@ -39,12 +39,12 @@ class GCG(SearchMethod):
 
     keeps_one_prompt: ClassVar[bool] = True
 
-    population: int = Field(1, ge=1, le=1)
-    children: int = Field(256, ge=1)
-    fluency_low: float = Field(1e-6, gt=0)
-    fluency_high: float = Field(1e-6, gt=0)
-    top_k: int = Field(256, ge=1)
-    gradient_contexts: int = Field(8, ge=1)
+    population: int = Field(default=1, ge=1, le=1)
+    children: int = Field(default=256, ge=1)
+    fluency_low: float = Field(default=1e-6, gt=0)
+    fluency_high: float = Field(default=1e-6, gt=0)
+    top_k: int = Field(default=256, ge=1)
+    gradient_contexts: int = Field(default=8, ge=1)
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Swaps among the top tokens by the gradient of the objective alone."""

@@ -56,14 +56,14 @@ class Guided(SearchMethod):
         0.1
     """
 
-    beta: float = Field(1.0, ge=0)
-    trust: float = Field(0.3, ge=0)
-    explore: float = Field(0.3, ge=0)
-    measured: float = Field(1.0, ge=0, le=1)
+    beta: float = Field(default=1.0, ge=0)
+    trust: float = Field(default=0.3, ge=0)
+    explore: float = Field(default=0.3, ge=0)
+    measured: float = Field(default=1.0, ge=0, le=1)
     swaps: tuple[float, ...] = (0.6, 0.3, 0.1)
-    crossovers: float = Field(0.1, ge=0, le=1)
-    fluent_start: float = Field(0.5, ge=0, le=1)
-    gradient_contexts: int = Field(8, ge=1)
+    crossovers: float = Field(default=0.1, ge=0, le=1)
+    fluent_start: float = Field(default=0.5, ge=0, le=1)
+    gradient_contexts: int = Field(default=8, ge=1)
 
     def start(self, bench: SearchToolkit) -> Ids:
         """Random prompts and, in the fraction `fluent_start`, prompts sampled from the model."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from workbench.search.scored_prompts import ChildProposals
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.search_method import SEARCH_METHODS, SearchMethod
@@ -21,6 +23,7 @@ class RandomSearch(SearchMethod):
 
     uses_gradient: ClassVar[bool] = False
 
+    @override
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         everything = bench.tokens_at(prepared.ids.shape[1]).expand(len(prepared.ids), -1, -1)
         return bench.swap(prepared.ids, everything, self.children)

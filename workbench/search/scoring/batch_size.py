@@ -148,10 +148,10 @@ def plan_batch_size(
     """
     free, lines = free_memory(device), []
     for stage in (forward, gradient):
-        points = _tried(stage, unit, least_unit, device)
-        if free is None or points[0][1] is None:
+        points = [(tokens, peak) for tokens, peak in _tried(stage, unit, least_unit, device) if peak is not None]
+        if free is None or len(points) < 2:
             return None
-        lines.append(MemoryLine.through(*points))
+        lines.append(MemoryLine.through(points[0], points[1]))
     forward_line = MemoryLine(lines[0].at_rest + at_rest, lines[0].per_token)
     return BatchSizePlan(forward_line, lines[1], share * free, CEILING[device.type], least)
 

@@ -77,6 +77,7 @@ class PromptCrossEntropy:
         for group in self.prefixes.fluent:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
+            assert group.next_log_probs is not None, "a group of the cross-entropy has them"
             table[:, 0] += group.next_log_probs.sum((0, 1))
             for of_prefix in top.unflatten(0, (len(group.prefixes), -1)):
                 for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
@@ -148,7 +149,7 @@ class PromptCrossEntropy:
         if targets.shape[1] == 0:
             return top.new_zeros(targets.shape, dtype=torch.float32)
         parts = []
-        for rows in self._logit_rows(*targets.shape, self.chunk.tokens):
+        for rows in self._logit_rows(len(targets), targets.shape[1], self.chunk.tokens):
             logits = self.runner.logits(top[rows])
             parts.append(logits.logsumexp(-1) - logits.gather(-1, targets[rows][..., None])[..., 0])
         return torch.cat(parts)

@@ -198,8 +198,10 @@ class Scorer:
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
         tokens = self.chunk.gradient_tokens
         for group in self.groups:
-            some = group.part([m for m in group.members if m in active]) if active.intersection(group.members) else None
-            for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens) if some else ():
+            if not active.intersection(group.members):
+                continue
+            some = group.part([m for m in group.members if m in active])
+            for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens):
                 for members in self._context_chunks(some, len(rows), parents.shape[1], tokens):
                     part = some.part(members)
                     embedded = self.prefixes.leaf(part, parents[rows])
@@ -304,6 +306,7 @@ class Scorer:
         if group.joined:
             return self._forward_joined(group, embedded, position, kv, keep, want_resid)
         resid, cache = self.runner.run(embedded, 0, self.depth, kv, keep=True)
+        assert cache is not None, "it was kept"
         chunks = self._context_chunks(group, len(embedded), embedded.shape[1], self.chunk.tokens)
         return torch.cat([self._suffixes(cache, chunk, len(embedded)) for chunk in chunks], dim=1), resid, cache
 

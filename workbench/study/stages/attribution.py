@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from workbench.attribution import AttributionOptions, SideEffects, attribute, side_effects
 from workbench.contexts import Contexts, encode_prompt
@@ -28,12 +29,14 @@ class AttributionStage(Stage):
 
     name = "attribution"
 
+    @override
     def files(self, context: StudyContext) -> tuple[str, ...]:
         if best_search(context.study, context.chosen) is None:
             return ()
         has_cards = context.material.has_sae and context.study.attribution.cards
         return "attribution.parquet", "attribution.json", *(("cards.json", "cards.parquet") if has_cards else ())
 
+    @override
     def compute(self, context: StudyContext) -> None:
         study, settings, directory = context.study, context.study.attribution, context.directory
         name = best_search(study, context.chosen)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from typing_extensions import override
+
 from workbench.comparison import Comparison, ComparisonOptions, compare
 from workbench.conditions import BuildContext, Condition, build_conditions
 from workbench.runs import read_run_file, write_run_file, write_table
@@ -20,9 +22,11 @@ class ComparisonStage(Stage):
 
     name = "comparison"
 
+    @override
     def files(self, context: StudyContext) -> tuple[str, ...]:
         return "evaluation.parquet", "off_target.parquet", "questions.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"
 
+    @override
     def compute(self, context: StudyContext) -> None:
         directory, chosen = context.directory, choose(context.material, context.searches)
         write_frontiers(directory.path, chosen)
@@ -37,6 +41,7 @@ class ComparisonStage(Stage):
         write_table(directory.file("questions.parquet"), comparison.question_rows, QuestionRow)
         write_run_file(directory.file("comparison.json"), comparison.to_file())
 
+    @override
     def load(self, context: StudyContext) -> StudyContext:
         entries = read_run_file(context.directory.file("search/frontier.json"), FrontierFile).searches
         chosen = {name: Frontier.from_file(entries[name], found.history) for name, found in context.searches.items()}

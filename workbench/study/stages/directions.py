@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from typing_extensions import override
+
 from workbench.directions import Direction, LayerScan, LayerScanOptions, find_directions, load_directions, random_directions, save_directions
 from workbench.errors import UserError
 from workbench.runs import write_run_file
@@ -18,15 +20,18 @@ class DirectionsStage(Stage):
 
     name = "directions"
 
+    @override
     def files(self, context: StudyContext) -> tuple[str, ...]:
         return "direction.safetensors", "direction.json"
 
+    @override
     def compute(self, context: StudyContext) -> None:
         found = scan(context.material)
         stop_without_direction(context.study, found)
         save_directions([found.best, *controls(context.study, found)], context.directory.file("direction.safetensors"))
         write_run_file(context.directory.file("direction.json"), found.to_file())
 
+    @override
     def load(self, context: StudyContext) -> StudyContext:
         best, *randoms = load_directions(context.directory.file("direction.safetensors"))
         return replace(context, directions=ChosenDirections(best, tuple(randoms)))
@@ -37,15 +42,18 @@ class OtherDirectionsStage(Stage):
 
     name = "directions beside"
 
+    @override
     def files(self, context: StudyContext) -> tuple[str, ...]:
         return ("direction_beside.safetensors",) if context.study.beside else ()
 
+    @override
     def compute(self, context: StudyContext) -> None:
         scans = [scan(other) for other in context.material.others()]
         for found in scans:
             stop_without_direction(context.study, found)
         save_directions([found.best for found in scans], context.directory.file("direction_beside.safetensors"))
 
+    @override
     def load(self, context: StudyContext) -> StudyContext:
         return replace(context, other_directions=tuple(load_directions(context.directory.file("direction_beside.safetensors"))))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import override
 
 from workbench.conditions import SearchContext, search_objectives
 from workbench.contexts import Contexts, encode_prompt
@@ -31,9 +32,11 @@ class SearchStage(Stage):
         self.name = f"search {search_name}"  # type: ignore[misc]
         self.stem = f"search/{search_name.replace(' ', '_')}"
 
+    @override
     def files(self, context: StudyContext) -> tuple[str, ...]:
         return f"{self.stem}.json", f"{self.stem}.parquet"
 
+    @override
     def compute(self, context: StudyContext) -> None:
         checkpoint = Checkpoint(context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True)
         objective = with_other_personas(context.study, self.objective, context.other_directions)
@@ -41,6 +44,7 @@ class SearchStage(Stage):
         write_run_file(context.directory.file(f"{self.stem}.json"), found.to_file())
         write_table(context.directory.file(f"{self.stem}.parquet"), found.history, SearchStepRow)
 
+    @override
     def load(self, context: StudyContext) -> StudyContext:
         context.directory.file(f"{self.stem}.checkpoint.safetensors").unlink(missing_ok=True)
         file, history = (context.directory.file(name) for name in self.files(context))

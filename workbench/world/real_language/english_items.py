@@ -39,7 +39,9 @@ class NamedSubject(Protocol):
     """What a question can be about."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the question calls it."""
+        ...
 
 
 T = TypeVar("T", bound=NamedSubject)
