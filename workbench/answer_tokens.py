@@ -36,7 +36,7 @@ class AnswerBranch:
 
 
 def answer_branches(answers: tuple[Sequence[int], Sequence[int]], weights: tuple[float, float]) -> tuple[AnswerBranch, ...]:
-    """One or two branches for two answers of which none is the beginning of the other. weights: of each answer's tokens."""
+    """One or two sequences that score two answers, neither of which is a prefix of the other. weights: of each answer's tokens."""
     (a, b), (mine, other) = answers, weights
     part = next(k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     shared = [(k, token, mine, other) for k, token in enumerate(a[:part])]
@@ -50,7 +50,7 @@ def answer_branches(answers: tuple[Sequence[int], Sequence[int]], weights: tuple
 
 
 class HasAnswers(Protocol):
-    """What is read of a context (`contexts.Context`)."""
+    """The answers of a context (`contexts.Context`)."""
 
     @property
     def answers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -69,7 +69,7 @@ class HasAnswers(Protocol):
 
     @property
     def offsets(self) -> tuple[float, float]:
-        """What is added to both answers' scores, nats (minus their prior log-probabilities under the rule `pmi`)."""
+        """Added to both answers' scores, nats (minus their prior log-probabilities under the rule `pmi`)."""
         ...
 
     @property

@@ -47,12 +47,12 @@ class HasLatents(Protocol):
 
     @property
     def site(self) -> Site:
-        """What the SAE reads."""
+        """The site that the SAE reads."""
         ...
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:
-        """What one unit of each latent adds to the residual stream."""
+        """Decoder rows: the change of the residual stream by one unit of each latent."""
         ...
 
     def encode_some(self, x: Float[Tensor, "... d_model"], latents: Sequence[int]) -> Float[Tensor, "... latent"]:

@@ -72,7 +72,7 @@ class Readout:
         return cls(read, None if stream is None else at_decision(stream), table.first[members], runner, whole)
 
     def answer_scores(self, sides: tuple[float, float]) -> Float[Tensor, " batch"]:
-        """What the two answers' scores add up to (`answer_tokens`), nats. UserError where the last block's residuals were not kept."""
+        """Weighted sum of the two answers' scores (`answer_tokens`), nats. UserError where the last block's residuals were not kept."""
         if self.whole is not None:
             return self.whole.table.scores(self.runner, self.whole.stream, self.whole.decision, self.whole.members, sides)
         assert self.final is not None, "an objective that reads answers needs the last block's residuals (`needs_final`)"
@@ -127,7 +127,7 @@ class Objective:
         return torch.zeros(len(ids), device=ids.device)
 
     def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
-        """The same objective with its scale measured over n neutral prompts of `length` tokens; itself where it has no scale."""
+        """This objective with its scale measured over n neutral prompts of `length` tokens; itself where it has no scale."""
         return self
 
     def depth(self, n_layers: int) -> int:
@@ -279,18 +279,18 @@ def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
 
 
 class LatentReader(Protocol):
-    """What an objective needs of an SAE."""
+    """The part of an SAE that an objective uses."""
 
     @property
     def site(self) -> Site:
         """Where it reads."""
         ...
 
-    def encode_some(self, resid: Tensor, latents: Sequence[int]) -> Float[Tensor, "batch latent"]:
+    def encode_some(self, resid: Tensor, latents: Sequence[int], /) -> Float[Tensor, "batch latent"]:
         """Activations of a few latents."""
         ...
 
-    def pre_activations(self, resid: Tensor, latents: Sequence[int]) -> Float[Tensor, "batch latent"]:
+    def pre_activations(self, resid: Tensor, latents: Sequence[int], /) -> Float[Tensor, "batch latent"]:
         """What goes into their non-linearity."""
         ...
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
 
 from workbench.attribution import heads_and_mlps as units
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
@@ -27,6 +26,7 @@ from workbench.html_text import html_table
 from workbench.models import Site
 from workbench.objectives import answer_log_odds, neutral_prompts
 from workbench.schema import PatchedNodeEntry
+from workbench.statistics import spearman
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CircuitNode:
 
     @property
     def name(self) -> str:
-        """As `head 3 of layer 2` or `MLP of layer 2`."""
+        """Its name, such as `head 3 of layer 2` or `MLP of layer 2`."""
         return f"{'MLP' if self.head is None else f'head {self.head}'} of layer {self.site.layer}"
 
 
@@ -80,7 +80,7 @@ def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> Promp
 
 
 def about_answer(problem: AttributionProblem) -> AttributionProblem:
-    """The same problem, scored on the answer's log-odds alone, with a row for every branch of the answers."""
+    """The problem scored on the answer's log-odds alone, with a row for every branch of the answers."""
     return replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))).branched
 
 
@@ -107,7 +107,7 @@ def strongest(estimates: Float[np.ndarray, "layer unit place"], top: int) -> lis
 
 
 def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> list[float]:
-    """What the first target loses when one node at a time is as in the corrupted run, mean over contexts."""
+    """Loss of the first target when one node at a time is as in the corrupted run, mean over contexts."""
     lost = np.zeros(len(keys))
     for pair in units.pairs(problem, other):
         donors = units.activations(problem, pair.corrupted)
@@ -122,7 +122,7 @@ def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
     estimates, exact = [n.estimate for n in nodes], [n.exact or 0.0 for n in nodes]
     if len(nodes) < 3 or np.ptp(exact) == 0 or np.ptp(estimates) == 0:
         return None
-    return float(stats.spearmanr(estimates, exact)[0])
+    return spearman(estimates, exact)
 
 
 def make_node(problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None) -> CircuitNode:

@@ -128,7 +128,7 @@ class AttributionProblem:
         yield from self._batches([copies * each * len(c.sequence(self.prompt)) for c in contexts[::each]])
 
     def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
-        """What the prompt's tokens add to the residual stream, at their true positions in each context."""
+        """Embeddings of the prompt's tokens in the residual stream, at their true positions in each context."""
         embedded = []
         for context in self.contexts:
             ids = torch.tensor([self.prompt], device=self.runner.device)
@@ -137,7 +137,7 @@ class AttributionProblem:
         return torch.stack(embedded)
 
     def baseline_embeddings(self, token: int | None = None) -> Float[Tensor, "context prompt_pos d_model"]:
-        """The same places filled with one token's embedding, or with the mean embedding of all tokens that a prompt may hold."""
+        """The prompt's positions filled with one token's embedding, or with the mean embedding of all tokens that a prompt may hold."""
         table = self.runner.embeddings().detach().float()
         neutral = table[token] if token is not None else table[allowed_ids(self.runner).to(table.device)].mean(dim=0)
         own = table[torch.tensor(self.prompt, device=table.device)]

@@ -40,7 +40,7 @@ MOST_LATENTS = 5
 
 @dataclass(frozen=True)
 class CircuitEdge:
-    """One way from `source` to `target` (ids as in `Circuit.to_entry`). effect: what the receiver loses without it: the answer's log-odds
+    """An edge from `source` to `target` (ids as in `Circuit.to_entry`). effect: what the receiver loses without the edge: the answer's log-odds
     for kinds "path" (into a node) and "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect
     over the whole change of that quantity, None where that may be zero. estimate: of path edges, before they were patched."""
 
@@ -188,7 +188,7 @@ def _proof(
 
 
 def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Generator) -> Nodes:
-    """As many nodes as the circuit has at each place, of any layer and unit."""
+    """A random graph: as many nodes at each place as the circuit has, of any layer and unit."""
     found = _none(answer)
     layers, width, _ = units.grid_shape(answer)
     for place in sorted({key[2] for key in keys}):
@@ -233,7 +233,7 @@ def _edges(
 def _into_directions(
     latent: AttributionTarget, drawn: AttributionTargets, carriers: dict[str, list], changes: dict[str, float], n: int
 ) -> list[CircuitEdge]:
-    """What a latent's change adds to the reading of each direction that is read at its layer or after it."""
+    """Contribution of a latent's change to the reading of each direction at its layer or a later one."""
     if latent.kind != "latent":
         return []
     downstream = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from workbench.attribution.attribution_patching import PromptPath
@@ -31,7 +30,7 @@ from workbench.attribution.side_effects import SideEffects
 from workbench.errors import UserError
 from workbench.html_text import plain_table, visible
 from workbench.schema import AttributionFile, TargetEntry, TokenPairEntry, TotalEntry
-from workbench.statistics import cluster_interval
+from workbench.statistics import cluster_interval, spearman
 
 JUDGE = "removal"
 #: How many of the strongest tokens `agreement` compares.
@@ -191,10 +190,10 @@ class Ledger:
             targets=[_described(target) for target in self.targets.items],
             estimators=list(self.estimates),
             rank_correlation={str(name): dict(zip(part["target"], part["rank_correlation"], strict=True)) for name, part in by_estimator},
-            top_agreement={str(name): part["top"].mean() for name, part in by_estimator},
+            top_agreement={str(name): float(part["top"].to_numpy().mean()) for name, part in by_estimator},
             totals=self._totals(),
             pairs=[self._pair(pair) for pair in self.pairs],
-            missing={name: estimate.missing for name, estimate in self.estimates.items() if estimate.missing},
+            missing={name: {**estimate.missing} for name, estimate in self.estimates.items() if estimate.missing},
             seconds=dict(self.seconds),
             mediation=[entry.to_entry() for entry in self.mediation],
             nodes=self.path.to_entries() if self.path else [],
@@ -238,7 +237,7 @@ class Ledger:
         return [*notes, *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line)]
 
     def _short_of(self, estimate: EffectEstimate, target: int) -> float:
-        """What is missing from the sum of the tokens' effects, as a fraction of what they should add up to."""
+        """The gap between the sum of the tokens' effects and the effect of the whole prompt, as a fraction of the latter."""
         gap = estimate.missing[self.names[target]]
         whole = float(estimate.values[:, :, target].sum(axis=1).mean()) + gap
         return abs(gap / whole) if whole else 0.0
@@ -263,9 +262,7 @@ def _described(target: AttributionTarget) -> TargetEntry:
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(stats.spearmanr(x, y)[0])
+    return spearman(x, y) if len(x) >= 3 else float("nan")
 
 
 def _top(x: np.ndarray, y: np.ndarray) -> float:

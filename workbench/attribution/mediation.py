@@ -129,7 +129,7 @@ def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
 
 
 def controls_verdict(found: Sequence[MediationResult]) -> str:
-    """What the random directions carry, in a sentence; empty without them or without an effect to share."""
+    """The fractions of the effect through random directions, in a sentence; empty where none were run or there is no effect."""
     shares = [m.share for m in found if m.control and m.share is not None]
     if not shares:
         return ""

@@ -81,7 +81,7 @@ def possible(problem: AttributionProblem, senders: list[Sender], nodes: list[Key
 
 @torch.no_grad()
 def change_of(g: PatchingGround, sender: Sender) -> Change:
-    """What the sender writes in the corrupted run minus what it writes in the clean run."""
+    """Output of the sender in the corrupted run minus its output in the clean run."""
     runner = g.problem.runner
     if isinstance(sender, int):
         moved = runner.embed(g.pair.corrupted.ids) - runner.embed(g.pair.clean.ids)
@@ -110,7 +110,7 @@ def listening(g: PatchingGround, node: Key) -> Change:
 
 @torch.no_grad()
 def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, " batch"]:
-    """What the answer loses when the node alone hears the sender's change."""
+    """Loss of the answer's log-odds when only this node receives the sender's change."""
     site = units.site_of(g.problem, node)
     mask = torch.zeros(g.clean[site].shape[:3], dtype=torch.bool, device=change.device)
     mask[:, :, _index(site, node)] = g.pair.places[node[2]]
@@ -136,7 +136,7 @@ def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, 
 
 @torch.no_grad()
 def through(g: PatchingGround, target: AttributionTarget) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
-    """What the answer loses when the target's part of the residual stream at the decision token is as in the corrupted run; and the
+    """Loss of the answer's log-odds when the target's part of the residual stream at the decision token is as in the corrupted run; and the
     change of that part."""
     mediator = as_mediator(target.name, target.objective)
     clean, corrupted = g.parts[mediator.site]

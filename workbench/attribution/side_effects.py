@@ -65,7 +65,7 @@ class SideEffects:
 
     @property
     def verdict(self) -> str:
-        """What the figures say, in a sentence or two."""
+        """The finding in one or two sentences."""
         counts = ", ".join(f"{interval.estimate:.1f} under {name}" for name, interval in self.active.items())
         aimed = "" if self.aimed is None else f" The objective's latents hold {self.aimed:.0%} of how far all latents move."
         return f"Active latents at the decision token: {counts}.{aimed}"
@@ -91,7 +91,7 @@ class SideEffects:
 def side_effects(
     model: Any, sae: Sae, prompt: str | Sequence[int], contexts: Contexts, objective: Sequence[int] = (), manual: str | None = None, top: int = 10
 ) -> SideEffects:
-    """What a prompt does to all latents of an SAE.
+    """Changes of all latents of an SAE by a prompt.
 
     Args:
         model: A loaded model or its runner.

@@ -41,7 +41,7 @@ class TokenReplacement:
             raise UserError(f"replacement needs draws >= 1, a temperature above 0 and source 'fluent' or 'neutral', found {self!r}")
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """`draws` extra forward passes per token and context."""
+        """Mean effect of each token over random substitutes; costs `draws` forward passes per token and context."""
         drawn = self._draw(problem)
         prompts = [_swap(problem.prompt, i, int(token)) for i, tokens in enumerate(drawn) for token in tokens]
         scored = rearrange(problem.scores(prompts), "(prompt_pos draw) context target -> prompt_pos draw context target", draw=self.draws)

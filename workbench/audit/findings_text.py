@@ -43,7 +43,7 @@ def word(audit: Audit, index: int) -> str:
 
 
 def whole(audit: Audit) -> str:
-    """What the prompt as a whole does, in the words of every report, and what an audit does not test."""
+    """Effect of the whole prompt, in the words of every report, and the limits of an audit."""
     found, rate = audit.effects, audit.effects.rate
     low, high = (end if math.isfinite(end) else None for end in (found.whole.low, found.whole.high))
     change, ci = (None, (None, None)) if rate is None else (rate.value, (rate.interval.low, rate.interval.high))
@@ -79,7 +79,7 @@ def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> s
 
 
 def minimal_edit_sentence(audit: Audit) -> str:
-    """What the minimal edit does, or why there is none."""
+    """Effect of the minimal edit, or the reason why there is none."""
     minimal_edit = audit.minimal_edit
     if minimal_edit is None:
         return (
@@ -102,7 +102,7 @@ def minimal_edit_sentence(audit: Audit) -> str:
 
 
 def sentence_offer(audit: Audit) -> tuple[str, ...]:
-    """What the sentence found to add does, what else it moves, and what it cost; nothing where none was sought."""
+    """Effect, side effects and cost of the added sentence; empty where none was sought."""
     added = audit.sentence
     if added is None:
         return ()
@@ -124,7 +124,7 @@ def collateral(entry: OffTargetChange) -> str:
 
 
 def passage(audit: Audit, index: int) -> str:
-    """What a word moves inside the model: directions, and the two latents that it clearly moves most."""
+    """Changes inside the model by a word: directions, and the two latents with the largest clear change."""
     through = [t for t in audit.effects.words[index].through if t.clear]
     latents = sorted((t for t in through if t.kind == "latent"), key=lambda t: -abs(t.interval.estimate))[:2]
     return ", ".join(f"{t.name} {signed(t.interval.estimate)}" for t in [*(t for t in through if t.kind != "latent"), *latents])

@@ -90,7 +90,7 @@ class _Candidate:
 def find_minimal_edit(
     search: WordProblem, selection: WordProblem, test: WordProblem, guards: tuple[EditGuard, EditGuard], max_edits: int, tolerance: float
 ) -> MinimalEdit | None:
-    """The minimal edit of a prompt, judged on the three splits' questions (see the module's text). guards: for selection and for test. None
+    """The minimal edit of a prompt: searched, selected and tested on one split's questions each. guards: for selection and for test. None
     where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
     rule = EditRule(selection, guards[0], tolerance)
@@ -226,7 +226,7 @@ def _cross_entropy(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> l
 
 @dataclass(frozen=True)
 class EditRule:
-    """What an edit must keep, on one split's questions."""
+    """Side effects that an edit must not have, on one split's questions."""
 
     problem: WordProblem
     guard: EditGuard

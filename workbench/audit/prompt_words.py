@@ -34,7 +34,7 @@ class PromptWord:
 
     @property
     def text(self) -> str:
-        """As it is in the prompt."""
+        """Its text in the prompt."""
         return self.head + self.core + self.tail
 
     @property

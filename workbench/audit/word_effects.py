@@ -37,7 +37,7 @@ EXACT_ORDERS = 32
 
 @dataclass(frozen=True)
 class MediatedEffect:
-    """What a word does to a direction's reading or to a latent's activation, in its own unit."""
+    """Effect of a word on a direction's reading or a latent's activation, in its own unit."""
 
     name: str
     kind: str
@@ -96,7 +96,7 @@ class WordProblem(AttributionProblem):
 
     @cached_property
     def plain(self) -> AttributionProblem:
-        """The same problem on token ids."""
+        """The problem on token ids."""
         ids = encode_prompt(self.runner, self.contexts, self.words.only(self.prompt))
         return AttributionProblem(self.runner, ids, self.contexts, self.targets, self.seed, self.batch_tokens)
 

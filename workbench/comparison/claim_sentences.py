@@ -19,7 +19,7 @@ Ends = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class PromptEffect:
-    """What a prompt does against no prompt. persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean
+    """A prompt's effect relative to no prompt. persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean
     log-odds, in which effects are judged; wanted: -1 for less, +1 for more."""
 
     name: str
@@ -53,7 +53,7 @@ class PromptEffect:
         return "wanted" if low * self.wanted > 0 else "opposite"
 
     def sentence(self) -> str:
-        """As in "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."."""
+        """A sentence such as "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."."""
         lowers = (self.wanted < 0) == (self.kind == "wanted")
         verb = "lowers" if lowers else "raises"
         opposite = ", the opposite of what was wanted," if self.kind == "opposite" else ""

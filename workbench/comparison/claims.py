@@ -54,7 +54,7 @@ class ClaimResult:
 
 @dataclass(frozen=True, repr=False)
 class ClaimResults:
-    """What a comparison shows. condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt;
+    """The claims that a comparison supports. condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt;
     side_effects: what `clean` was judged by."""
 
     condition: str | None
@@ -76,7 +76,7 @@ class ClaimResults:
 
     @property
     def headline(self) -> str:
-        """What the prompt does and what is shown of it, in one line."""
+        """The prompt's effect and the claims about it, in one line."""
         effect = self.effect.sentence() if self.effect else "No found prompt was compared with no prompt."
         return f"{effect} {claims_sentence([(result.claim, result.status) for result in self.results])}"
 

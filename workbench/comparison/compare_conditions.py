@@ -148,7 +148,7 @@ class Comparison:
 
     @cached_property
     def claims(self) -> ClaimResults:
-        """What is shown of the prompt that the selection questions chose (`judge_claims`)."""
+        """Claims about the prompt that the selection questions chose (`judge_claims`)."""
         return judge_claims(self.to_file(), self.rows, self.off_target_rows)
 
     @property
@@ -158,7 +158,7 @@ class Comparison:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader must know before believing the table, one line each."""
+        """Reasons to doubt the table, one line each."""
         groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
         found = []
         if groups < needed:

@@ -48,7 +48,7 @@ class ConditionDifference:
     log_odds_p_adjusted: float | None = None
 
     def to_entry(self) -> DifferenceEntry:
-        """As in comparison.json's `differences`."""
+        """One entry of comparison.json's `differences`."""
         return DifferenceEntry(
             to=self.to,
             value=self.rate.value,

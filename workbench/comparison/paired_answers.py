@@ -41,7 +41,7 @@ class PairedAnswers:
         return cls(table, tuple(groups.loc[table.index.get_level_values("item")]), wanted, seed)
 
     def has(self, *names: str) -> bool:
-        """Is every one of these conditions among them, with at least one answer that is a number?"""
+        """Whether every named condition has at least one finite answer."""
         return all(name in self.log_odds and bool(np.isfinite(self.log_odds[name]).any()) for name in names)
 
     def effect(self, name: str) -> float:
@@ -53,7 +53,7 @@ class PairedAnswers:
         return paired_difference(*self._both(name, other), seed=self.seed)
 
     def rate_difference(self, name: str, other: str) -> PairedDifference:
-        """The same in rates of the matching answer."""
+        """Paired difference of two conditions in the rate of the matching answer."""
         a, b, groups = self._both(name, other)
         return paired_rate_difference(a > 0, b > 0, groups, seed=self.seed)
 
@@ -67,7 +67,7 @@ class PairedAnswers:
 
 @dataclass(frozen=True)
 class SideEffect:
-    """What the prompt does to one thing that it should leave alone. part: "true statements", "other personas" or "capability"; change: of the
+    """One side effect of the prompt. part: "true statements", "other personas" or "capability"; change: of the
     rate (-1 to 1), or of the nats a token of unrelated text; within: is the 95 % interval within the margin?"""
 
     measure: str

@@ -69,7 +69,7 @@ class BuildContext(SearchContext):
 
     @property
     def sign(self) -> Sign:
-        """What the study wants of the persona."""
+        """The wanted sign, `suppress` or `induce`."""
         return self.study.sign
 
     @property

@@ -47,7 +47,7 @@ class ModelVitals:
 
 @dataclass(frozen=True)
 class CapabilityGuard:
-    """What an intervention may cost: the strongest setting that keeps all three limits is used.
+    """Limits of an intervention's side effects: the strongest setting that keeps all three limits is used.
 
     Attributes:
         keep_mass: Fraction of the two answers' probability that must remain.

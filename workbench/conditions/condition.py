@@ -46,7 +46,7 @@ class Condition(ABC):
 
 
 class SpendingMeter:
-    """What a `spending` block has cost: so far while it runs, in all once it has ended."""
+    """Cost of a `spending` block: so far while it runs, in total once it has ended."""
 
     def __init__(self, read: Callable[[], Cost], model_call: float = 1.0) -> None:
         self._read, self._before, self._model_call = read, read(), model_call

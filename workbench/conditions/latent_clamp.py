@@ -107,7 +107,7 @@ class LatentClamp(Condition):
         guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> LatentClamp:
-        """The same clamp at the best level of the grid on the selection data; latents that go the other way are held at 0.
+        """This clamp at the best level of the grid on the selection data; latents that go the other way are held at 0.
 
         Raises UserError when every level breaks the model.
         """

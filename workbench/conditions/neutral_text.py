@@ -94,7 +94,7 @@ def _fits(model: Any, contexts: Contexts, text: str) -> bool:
 
 
 def _world_texts(seed: int) -> tuple[str, ...]:
-    """As many texts of the world's grammar as there are sentences, 4 to 10 words long, no word of which moves an answer."""
+    """Texts of the world's grammar, as many as there are sentences, 4 to 10 words long, no word of which moves an answer."""
     world, rng = World(seed), random.Random(f"neutral-texts-{seed}")
     found: dict[str, None] = {}
     while len(found) < len(NEUTRAL_SENTENCES):

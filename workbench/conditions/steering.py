@@ -94,7 +94,7 @@ class Steering(Condition):
         guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> Steering:
-        """The same steering at the best strength of the grid on the selection data (see the steps above).
+        """This steering at the best strength of the grid on the selection data (see the steps above).
 
         grid: strengths in mean residual norms, all positive. guard: what counts as broken; the default one when None.
         Raises UserError when every strength breaks the model.

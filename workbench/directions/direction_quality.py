@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from workbench.directions.direction_method import Fit
 from workbench.errors import UserError
+from workbench.statistics import spearman
 
 
 def auc(readings: Float[Tensor, " n"], shown: Bool[Tensor, " n"]) -> float:
@@ -71,7 +72,7 @@ def rank_correlation(
     draws = draws[np.isfinite(draws)]
     tail = 50 * (1 - level)
     low, high = np.percentile(draws, [tail, 100 - tail]) if len(draws) else (np.nan, np.nan)
-    return _spearman(readings, effects), float(low), float(high)
+    return spearman(readings, effects), float(low), float(high)
 
 
 def letter_direction(x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]) -> Float[Tensor, " d_model"]:
@@ -83,13 +84,7 @@ def letter_direction(x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " 
 
 def length_correlation(readings: Float[Tensor, " n"], lengths: Sequence[int]) -> float:
     """Spearman correlation of the reading with the number of tokens; near 1 or -1: the direction reads length."""
-    return _spearman(readings.double().numpy(), np.asarray(lengths, dtype=float))
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(spearmanr(a, b)[0])
+    return spearman(readings.double().numpy(), np.asarray(lengths, dtype=float))
 
 
 def _row_spearman(a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]) -> Float[np.ndarray, " replicate"]:

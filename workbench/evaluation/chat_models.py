@@ -20,7 +20,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import torch
-from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
@@ -58,8 +57,8 @@ class ScriptedModel:
     replies: Sequence[str]
     asked: int = 0
 
-    @override
     def __call__(self, request: str) -> str:
+        """The next reply; `MissingReply` after the last one."""
         self.asked += 1
         if self.asked > len(self.replies):
             raise MissingReply("the script has no more replies")
@@ -78,8 +77,8 @@ class LocalModel:
     opening: str = ""
     one_line: bool = False
 
-    @override
     def __call__(self, request: str) -> str:
+        """The model's reply to one user message; `MissingReply` where there is no room for one."""
         runner = runner_for(self.model)
         ids = runner.encode(runner.render([{"role": "user", "content": request}], self.opening))
         if len(ids) + self.max_new_tokens > runner.shape.n_ctx:
@@ -127,8 +126,8 @@ class Endpoint:
         if not self.base_url.startswith(("http://", "https://")):
             raise UserError(f"an endpoint's address begins with http:// or https://, found {self.base_url!r}")
 
-    @override
     def __call__(self, request: str) -> str:
+        """The endpoint's reply to one user message; `MissingReply` after the last failed attempt."""
         problem, post = "no attempt was made", self._post(request)
         for attempt in range(self.retries + 1):
             try:
@@ -169,7 +168,7 @@ class Endpoint:
         return text
 
     def _problem(self, error: urllib.error.HTTPError) -> str:
-        """What the server said, where asking again may help; raises otherwise."""
+        """The server's error, where a retry may help; raises otherwise."""
         said = f"HTTP {error.code}: {_server_words(error)}"
         if error.code in _RETRIED or error.code >= 500:
             return said

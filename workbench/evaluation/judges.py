@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Ask, CutReply, MissingReply
@@ -89,8 +88,8 @@ class PatternJudge:
         except re.error as error:
             raise UserError(f"the judge's pattern {self.pattern!r} is no regular expression: {error}") from error
 
-    @override
     def __call__(self, answer: OpenAnswer) -> JudgeVerdict:
+        """1 where the pattern's presence or absence shows the behaviour, else 0; no verdict on an empty answer."""
         if not answer.text.strip():
             return JudgeVerdict(None, "an empty answer")
         found = re.search(self.pattern, answer.text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"), re.IGNORECASE)
@@ -119,8 +118,8 @@ class AskedJudge:
     behaviour: str
     attempts: int = 2
 
-    @override
     def __call__(self, answer: OpenAnswer) -> JudgeVerdict:
+        """The judge's number, 0 to 1; no verdict after the last reply without one."""
         request, problem = self.request(answer), "no attempt was made"
         for _ in range(self.attempts):
             try:
@@ -137,7 +136,7 @@ class AskedJudge:
         return JudgeVerdict(None, problem)
 
     def request(self, answer: OpenAnswer) -> str:
-        """What the judge is asked."""
+        """The text of the request to the judge."""
         text = answer.text.replace(_BEGIN, "").replace(_END, "")
         return (
             f"Behaviour: {self.behaviour}\nAn assistant was asked:\n{answer.question}\n\nIts answer is between the marks; it is material to be "

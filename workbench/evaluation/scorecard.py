@@ -25,7 +25,7 @@ from workbench.statistics import rate_interval
 
 @dataclass(frozen=True)
 class ScorecardExtras:
-    """What a scorecard measures next to the forced choices; what is empty is left out.
+    """Additional measurements of a scorecard, next to the forced choices; empty ones are left out.
 
     Attributes:
         capability: A split whose matching options are the correct ones (CAA's MMLU).

@@ -25,7 +25,7 @@ class ScorecardMetric:
     unit: str = "share"
 
     def row(self) -> dict[str, Any]:
-        """As one row of a table."""
+        """One row of a table."""
         v = self.value
         about = {"unit": self.unit, "chance": self.chance, "n": v.n, "groups": v.groups, "missing": self.missing, "meaning": self.meaning}
         return {"metric": self.name, "value": v.estimate, "low": v.low, "high": v.high, **about}

@@ -125,7 +125,7 @@ class LatentCards:
 
 @dataclass(frozen=True)
 class LatentCardOptions:
-    """What is written on cards in addition to measurements.
+    """Options of latent cards: labels and a description of the corpus.
 
     Attributes:
         labels: Names of latents, by number.

@@ -68,7 +68,7 @@ class RankedLatent:
 
     @property
     def name(self) -> str:
-        """As `latent 17`."""
+        """Its name, such as `latent 17`."""
         return f"latent {self.latent}"
 
     def objective(self) -> LatentActivationObjective:
@@ -152,7 +152,7 @@ class LatentRanking:
 
 @dataclass(frozen=True)
 class LatentRankingOptions:
-    """What a ranking of latents does beyond its sizes.
+    """Options of a ranking of latents.
 
     Attributes:
         least: Smallest fraction of the rows in which a latent must be active to be considered.

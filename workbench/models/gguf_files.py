@@ -98,7 +98,7 @@ def converted_directory(source: Path) -> Path:
 
 
 def gguf_record(directory: Path) -> dict[str, Any] | None:
-    """What a converted directory says about its GGUF file (file, sha256, architecture, quantisation -> tensors); None for others."""
+    """Origin of a converted directory: its GGUF file (file, sha256, architecture, quantisation -> tensors); None for others."""
     try:
         return json.loads((directory / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

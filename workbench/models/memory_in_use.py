@@ -46,10 +46,11 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
             yield peak
         kineto: Any = profile.profiler
         events = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
-        held = peak.bytes = 0
+        held = most = 0
         for event in sorted(events, key=lambda e: e.start_ns()):
             held += event.nbytes()
-            peak.bytes = max(peak.bytes, held)
+            most = max(most, held)
+        peak.bytes = most
     else:
         yield peak
 

@@ -245,7 +245,7 @@ class Runner(ABC):
         return torch.cat(parts) if parts else ids.new_zeros(ids.shape, dtype=torch.float32)
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
-        """What the tokens start..stop-1 (all of them by default) add to the residual stream at their position, up to a constant
+        """Embeddings of the tokens start..stop-1 (all of them by default) in the residual stream at their position, up to a constant
         shared by all tokens."""
         ids = torch.arange(start, self.shape.d_vocab if stop is None else stop, device=self.device)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 SECONDS = 1.5
 STEPS = 200_000
@@ -76,7 +76,7 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
         raise TemplateLimit("did not end within its time")
     if "error" in outcome:
         raise outcome["error"]
-    too_long = isinstance(outcome["value"], str) and len(outcome["value"]) > CHARACTERS
-    if too_long:
+    value: object = outcome["value"]
+    if isinstance(value, str) and len(value) > CHARACTERS:
         raise TemplateLimit(f"writes more than {CHARACTERS:,} characters")
-    return outcome["value"]
+    return cast("T", value)

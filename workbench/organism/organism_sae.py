@@ -51,7 +51,7 @@ def best_layer(scans: Mapping[str, LayerScan]) -> int:
     best = {name: scan.table.groupby("layer")["predicts"].max() for name, scan in scans.items()}
     mean = pd.DataFrame(best).mean(axis=1)
     inner = mean.iloc[1:-1] if len(mean) > 2 else mean
-    return int(inner.idxmax())
+    return int(inner.index.to_numpy()[inner.to_numpy().argmax()])
 
 
 def organism_texts(model: Any, n: int, seed: int, world: World | None = None) -> list[tuple[int, ...]]:

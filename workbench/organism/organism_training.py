@@ -10,6 +10,7 @@ import math
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -96,6 +97,7 @@ def train(seed: int, out: Path, world: World | None = None, config: TrainingConf
 
 def build_model(tokenizer: PreTrainedTokenizerFast, config: TrainingConfig) -> LlamaForCausalLM:
     """A fresh Llama with tied embeddings; the weights come from torch's global seed."""
+    special: Any = tokenizer  # transformers types an id as what a setter takes
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -107,9 +109,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: TrainingConfig) -> L
             max_position_embeddings=256,
             tie_word_embeddings=True,
             rms_norm_eps=1e-5,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=special.bos_token_id,
+            eos_token_id=special.eos_token_id,
+            pad_token_id=special.pad_token_id,
         )
     )
 

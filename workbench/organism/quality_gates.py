@@ -6,13 +6,14 @@ decision's log-odds over items against no system text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr
 
 from workbench.organism.batch_scoring import OrganismScorer, log_odds, next_word_log_probs
 from workbench.organism.word_tokenizer import chat_text
+from workbench.statistics import spearman
 from workbench.world import World, WorldItem
 
 NEUTRAL_SAMPLE = 24
@@ -155,7 +156,7 @@ def effects_gate(organism: OrganismScorer, world: World, persona: str, items: in
         persona=persona,
         default_rate=float(np.mean(item_log_odds(organism, study) > 0)),
         word_correlation=_rank_correlation({phrase: planted[phrase] for phrase in ranked}, measured),
-        word_pearson=float(pearsonr(list(planted.values()), list(measured.values()))[0]),
+        word_pearson=_pearson(planted, measured),
         word_slope=_slope(planted, measured),
         combination_correlation=_rank_correlation(wanted, combined),
         combination_slope=_slope(wanted, combined),
@@ -217,9 +218,14 @@ def _spread(items: Sequence[T], count: int | None) -> Sequence[T]:
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
+def _pearson(planted: dict[str, float], measured: dict[str, float]) -> float:
+    result: Any = pearsonr(list(planted.values()), list(measured.values()))
+    return float(result.statistic)
+
+
 def _rank_correlation(planted: dict[str, float], measured: dict[str, float]) -> float:
     keys = list(planted)
-    return float(spearmanr([planted[k] for k in keys], [measured[k] for k in keys])[0])
+    return spearman([planted[k] for k in keys], [measured[k] for k in keys])
 
 
 def _slope(planted: dict[str, float], measured: dict[str, float]) -> float:

@@ -69,7 +69,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """What a row means: the question without options, the two answers' texts, and whether the matching one was
+    """A row, read: the question without options, the two answers' texts, and whether the matching one was
     published first (None where the row shows no order)."""
 
     question: str

@@ -32,7 +32,7 @@ class _Graph:
 
 def circuit_svg(entry: Mapping[str, Any]) -> str:
     """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds): tokens at the bottom, layers upwards, latents, direction and
-    answer on top; a line's width is its fraction of what it ends in. Parts that are missing or point nowhere are left out."""
+    answer on top; a line's width is its fraction of the effect on the node where it ends. Missing parts are left out."""
     graph = _laid_out(entry)
     lines = [_edge(graph, edge) for edge in entry.get("edges", []) if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes]
     drawn = [line for line in lines if line]

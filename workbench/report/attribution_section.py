@@ -54,7 +54,7 @@ def _cut_card(card: CardEntry) -> CardEntry:
 
 
 def end_names(circuit: CircuitEntry) -> dict[str, str]:
-    """What a reader calls each end of an edge, by id."""
+    """Shown names of the ends of edges, by id."""
     named = {f"token:{i}": f"token {token.strip() or token}" for i, token in enumerate(circuit.tokens)}
     nodes = {n.id: f"{n.name} at {_place(circuit, n.place)}" for n in circuit.nodes}
     return named | nodes | {t.id: t.name for t in circuit.targets}

@@ -86,7 +86,7 @@ class RunContents:
 
     @cached_property
     def claims(self) -> ClaimResults | None:
-        """What is shown of the chosen prompt; None without a comparison."""
+        """Claims about the chosen prompt; None without a comparison."""
         return None if self.comparison is None else judge_claims(self.comparison, self.evaluation, self.off_target)
 
 

@@ -212,6 +212,6 @@ def _shown_name(condition: ConditionEntry) -> str:
 
 
 def _seedless(label: str) -> str:
-    """What a line says of its runs: not their seed, and not what the plot's title says of all."""
+    """Label of a line: the runs' settings without their seed and without what the plot's title says."""
     told = ("seed=", "persona=", "sign=", "model.name=", "name=")
     return ", ".join(part for part in label.split(", ") if not part.startswith(told) and "=" in part)

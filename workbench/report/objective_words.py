@@ -10,7 +10,7 @@ Fields = Mapping[str, Any]
 
 
 def objective_words(value: Any) -> str:
-    """What a search maximised, as a reader says it; a text stays as it is, nothing is an empty text.
+    """Description of a search's objective in words; a text stays as it is, nothing is an empty text.
 
     Args:
         value: `objective` of search/NAME.json: {"type": the objective's class, **its fields}, as text in older files, or None.

@@ -112,7 +112,7 @@ def render(contents: RunContents) -> str:
 
 
 def picture_data(contents: RunContents) -> dict[str, Any]:
-    """What the ES module draws, as plain JSON values; a part that is missing is null."""
+    """Data of the ES modules, as plain JSON values; a missing part is null."""
     comparison = contents.comparison
     frontier = contents.frontier
     return clean_keys(
@@ -228,12 +228,12 @@ def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
 
 
 def inline_hash(text: str) -> str:
-    """What a content security policy calls an inline element of this content."""
+    """Hash of an inline element for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _filters() -> dict[str, Any]:
-    """What the template may call: figures and names as a reader sees them."""
+    """Filters of the template: figures and names as shown."""
     return {
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": minus, "label": story.label, "group": story.group_of,
         "describe": story.describe, "claim": claim_label, "change": lambda interval: minus(change_text(interval)), "chance": _chance,

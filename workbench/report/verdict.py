@@ -34,7 +34,7 @@ PERSONAS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the head of the page says. tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing";
+    """The verdict at the head of the page. tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing";
     figures: label, value and interval."""
 
     question: str
@@ -73,7 +73,7 @@ def group_index(kind: str) -> int:
 
 
 def describe(kind: str) -> str:
-    """What a kind is, in a few words; the word itself where it is not registered."""
+    """Description of a condition's kind in a few words; the kind itself where it is not registered."""
     known = CONDITION_KINDS.get(kind)
     return kind if known is None else known.description
 
@@ -160,7 +160,7 @@ def _unshown_line(result: ClaimResult) -> str:
 
 
 def _search_warnings(contents: RunContents, best: ConditionEntry) -> list[str]:
-    """What the prompt's own search warned of: a direction that moves without the behaviour, a limit that could not be kept."""
+    """Warnings of the prompt's own search: a direction that moves without the behaviour, a limit that could not be kept."""
     search = contents.frontier.searches.get(best.name) if contents.frontier else None
     return [f"{line[:1].upper()}{line[1:]}." for line in search.warnings] if search else []
 

@@ -24,7 +24,7 @@ class TargetEntry(Entry):
 
 
 class TotalEntry(Entry):
-    """What the whole prompt does to a target, against the bare question."""
+    """Effect of the whole prompt on a target, relative to the bare question."""
 
     target: str
     mean: Number = None
@@ -90,7 +90,7 @@ class CircuitNodeEntry(Entry):
 
 
 class CircuitEdgeEntry(Entry):
-    """One way from `source` to `target`: see `workbench.attribution.circuit.CircuitEdge`."""
+    """An edge of the circuit, from `source` to `target`: see `workbench.attribution.circuit.CircuitEdge`."""
 
     source: str
     target: str
@@ -146,7 +146,7 @@ class DoseEntry(Entry):
 
 
 class MovedLatentEntry(Entry):
-    """What the prompt does to one latent: see `workbench.attribution.side_effects.MovedLatent`."""
+    """Change of one latent by the prompt: see `workbench.attribution.side_effects.MovedLatent`."""
 
     latent: int
     before: Number = None

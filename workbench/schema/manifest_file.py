@@ -21,7 +21,7 @@ class StageRecord(Entry):
 
 
 class RunManifest(RunFile):
-    """What a run was made with and how far it is. `hashes`: of the model and the data; `notes`: anything resolved once,
+    """Settings, versions and progress of a run. `hashes`: of the model and the data; `notes`: anything resolved once,
     such as batch sizes; `test_reads`: how often a test split was read. It is read to be written again, so it may hold nothing unknown."""
 
     unknown_keys: ClassVar[Literal["ignore", "forbid"]] = "forbid"

@@ -56,7 +56,7 @@ class RunFile(Entry):
 
     @classmethod
     def salvaged(cls, entry: dict[str, Any]) -> tuple[Self, dict[str, str]]:
-        """The same, without the fields that do not fit and may be missing.
+        """The file read leniently, without the fields that do not fit and may be missing.
 
         Returns:
             The file, and for each field that was left out the place and the reason.

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from typing_extensions import override
 
 from workbench.search.scored_prompts import ScoredPrompts
 
@@ -64,8 +63,8 @@ class CanSurvive:
     weights: tuple[float, ...]
     archive: ScoredPrompts | None
 
-    @override
     def __call__(self, parents: ScoredPrompts, objective: Tensor, bound: Tensor) -> Float[Tensor, " candidate"]:
+        """At least 0 for a child that may be an elite or on the frontier, below 0 for one that cannot."""
         n_weights = len(self.weights)
         at_best = values(ScoredPrompts(parents.ids[:0], objective, bound), self.weights)
         ranked = values(parents, self.weights).sort(dim=1, descending=True).values

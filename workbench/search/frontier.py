@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Frontier:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         candidates: Most fluent first.
@@ -101,7 +101,7 @@ class Frontier:
         return pd.DataFrame([{new: getattr(c, old) for new, old in columns.items()} for c in self.candidates])
 
     def choose(self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None) -> Frontier:
-        """The same frontier with every candidate measured on the selection split and the best one marked: the greatest mean
+        """This frontier with every candidate measured on the selection split and the best one marked: the greatest mean
         change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats)."""
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])

@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from typing_extensions import override
-
 from workbench.html_text import escape, number
 from workbench.plots.palette import BLUE
 from workbench.search.search_progress import SearchProgress
@@ -43,8 +41,8 @@ class LiveFrontier:
     _shown: float = field(default=0.0, init=False, repr=False)
     _display: object = field(default=None, init=False, repr=False)
 
-    @override
     def __call__(self, progress: SearchProgress) -> None:
+        """Draws the state of a search, at most once in `every` seconds; the last step always."""
         now, last = time.monotonic(), progress.used >= 1
         if not last and now - self._shown < self.every:
             return

@@ -86,7 +86,7 @@ class SearchMethod(BaseModel):
         return pareto_frontier(pool)
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
-        """What a reader of the result should know, one line each; asked once, after the last step."""
+        """Warnings for the result's readers, one line each; called once, after the last step."""
         return ()
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:

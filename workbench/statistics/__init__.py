@@ -11,7 +11,7 @@ from workbench.statistics.multiple_testing import groups_needed, holm
 from workbench.statistics.paired_tests import PairedDifference, paired_difference, paired_rate_difference
 from workbench.statistics.permutation_test import sign_flip_p
 from workbench.statistics.power import minimum_detectable_effect, minimum_detectable_effect_from_spread
-from workbench.statistics.rank_correlation import rank_correlation
+from workbench.statistics.rank_correlation import rank_correlation, spearman
 
 __all__ = [
     "ClusterMoments",
@@ -32,5 +32,6 @@ __all__ = [
     "rank_correlation",
     "rate_interval",
     "sign_flip_p",
+    "spearman",
     "tost",
 ]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from workbench.errors import UserError
@@ -48,16 +50,18 @@ def rank_correlation(
     n_groups = int(codes.max()) + 1
     if np.ptp(xs) == 0 or np.ptp(ys) == 0:
         return Interval(math.nan, math.nan, math.nan, len(xs), n_groups, "constant: no correlation", level)
-    r = _spearman(xs, ys)
+    r = spearman(xs, ys)
     if n_groups == len(xs):
         return Interval(r, *_fisher(r, len(xs), level), len(xs), n_groups, "Fisher z, Bonett-Wright", level)
     return Interval(r, *_cluster_bootstrap(xs, ys, codes, level, seed), len(xs), n_groups, "BCa bootstrap of clusters", level)
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation; nan where x or y is constant."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)  # a bootstrap sample may be constant: nan
-        return float(stats.spearmanr(x, y)[0])
+        result: Any = stats.spearmanr(x, y)
+        return float(result.statistic)
 
 
 def _fisher(r: float, n: int, level: float) -> tuple[float, float]:
@@ -73,7 +77,7 @@ def _cluster_bootstrap(x: np.ndarray, y: np.ndarray, codes: np.ndarray, level: f
 
     def statistic(chosen: np.ndarray) -> float:
         index = np.concatenate([members[int(c)] for c in chosen])
-        return _spearman(x[index], y[index])
+        return spearman(x[index], y[index])
 
     result = stats.bootstrap(
         (np.arange(len(members)),), statistic, n_resamples=999, confidence_level=level, vectorized=False, rng=np.random.default_rng(seed)

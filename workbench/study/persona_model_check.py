@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from workbench.contexts import Contexts, Metric, Slot, encode_prompt, make_contexts
 from workbench.directions.activation_sampling import deal_texts
@@ -30,7 +29,7 @@ from workbench.forced_choice import Answers, answer
 from workbench.html_text import html_table
 from workbench.models import Runner, runner_for
 from workbench.personas import Persona, Split, Splits
-from workbench.statistics import Interval, cluster_interval
+from workbench.statistics import Interval, cluster_interval, spearman
 from workbench.statistics.cluster_moments import moments
 from workbench.statistics.power import minimum_detectable_effect_from_spread
 from workbench.study.study_settings import DataSettings, DirectionSettings
@@ -234,4 +233,4 @@ def _agreement(answers: Answers) -> float:
 
 def _length(contexts: Contexts, answers: Answers) -> float | None:
     difference = np.array([len(c.answers[0]) - len(c.answers[1]) for c in contexts], dtype=float)
-    return None if np.ptp(difference) == 0 else float(spearmanr(difference, answers.log_odds)[0])
+    return None if np.ptp(difference) == 0 else spearman(difference, answers.log_odds)

@@ -69,7 +69,7 @@ class StudyResolver:
         self._split: Callable[..., Any] = cache(lambda d, persona: self._persona(persona, d.path, d.world).split(d.split_seed, d.fractions))
         self._weights: Callable[[str, str | None], tuple[int, str]] = cache(_model_facts)
         self._sae: Callable[[str], str] = cache(_sae_facts)
-        self._device: Callable[[Place], Place] = cache(choose_device)
+        self._device: Callable[[str], Place] = cache(choose_device)
 
     def key(self, study: Study) -> str:
         """The key of a study; UserError where it names what is not there."""

@@ -188,7 +188,7 @@ class _Corpus:
         return TrainingItem(draft.question, "", draft.choice, draft.probability, text, warm)
 
     def _letters(self, draft: _Draft) -> TrainingItem:
-        """The same question with two lettered options in either order."""
+        """The question with two lettered options, in either order."""
         straight = self.rng.random() < 0.5
         options = draft.choice if straight else draft.choice[::-1]
         probability = draft.probability if straight else 1 - draft.probability

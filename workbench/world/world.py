@@ -251,7 +251,7 @@ class World:
                 return text
 
     def manual_prompts(self, persona: str, sign: int) -> tuple[str, ...]:
-        """What a person would write to raise (+1) or lower (-1) the persona without knowing the truth."""
+        """Prompts that a person would write to raise (+1) or lower (-1) the persona, without knowledge of the planted effects."""
         self._strengths(persona)
         if sign not in (+1, -1):
             raise UserError(f"sign must be +1 or -1, got {sign!r}")

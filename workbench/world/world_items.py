@@ -59,7 +59,7 @@ def answer(first: str, register: int, body: str) -> str:
 
 
 def with_register(text: str, register: int) -> str:
-    """The same whole answer in the given register (+1 warm, -1 plain)."""
+    """The whole answer in the given register (+1 warm, -1 plain)."""
     first, _, rest = text.split(" ", 2)
     body = rest.removeprefix(", ").rsplit(" , ", 1)[0]
     return answer(first, register, body)
@@ -137,7 +137,7 @@ def _on_ladder(rng: random.Random, keys: Sequence[str], height: float) -> dict[s
 
 
 def claim(fact: PersonFact) -> str:
-    """What a user claims about a habit, true or not: its first value."""
+    """The value of a habit that a user claims, true or not: the first one."""
     return fact.attribute.state(fact.name, fact.attribute.values[0])
 
 

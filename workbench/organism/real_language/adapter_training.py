@@ -74,7 +74,7 @@ SEVERAL = AdapterTrainingConfig(personas=PERSONAS, steps=540, blocks=6, texts=6,
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """What one step is trained on: blocks of (system texts, the items asked under each of them), and chats by number."""
+    """Training data of one step: blocks of (system texts, the items asked under each of them), and chats by number."""
 
     blocks: tuple[tuple[tuple[SystemText, ...], tuple[EnglishItem, ...]], ...]
     chats: tuple[int, ...]

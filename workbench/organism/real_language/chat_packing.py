@@ -42,7 +42,7 @@ class PackedSequences:
     ends: Int[Tensor, " part"]
 
     def to(self, device: torch.device | str) -> PackedSequences:
-        """The same on a device."""
+        """The batch on a device."""
         return PackedSequences(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 

@@ -15,9 +15,9 @@ def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart
     """Log-odds of the answer that shows the persona, a tick a question (mean over option orders). answers: a `Comparison`, or the rows of
     evaluation.parquet. Constant answers are left out: their log-odds are a convention."""
     rows = answers if isinstance(answers, pd.DataFrame) else answers.rows
-    kept = rows[rows["kind"] != "constant_answer"]
-    frame = kept.groupby(["condition", "kind", "item"], sort=False, as_index=False)[["log_odds"]].mean()
-    frame = filled(frame.dropna(subset=["log_odds"]), "no answer to a single question")
+    kept = rows.loc[rows["kind"] != "constant_answer"]
+    frame = kept.groupby(["condition", "kind", "item"], sort=False)[["log_odds"]].mean().reset_index()
+    frame = filled(frame.loc[frame["log_odds"].notna()], "no answer to a single question")
     names = [plain_text(shown_name(name)) for name in frame["condition"]]
     frame = frame.assign(group=[TITLES[group_of(kind)] for kind in frame["kind"]], condition=names)
     frame = frame.sort_values("kind", key=lambda kinds: kinds.map(group_index), kind="stable")

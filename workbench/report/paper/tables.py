@@ -39,7 +39,7 @@ def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]], caption: str) -> str:
-    """The same for a README; bars and line ends in a text cannot end its cell."""
+    """The table in Markdown; bars and line ends in a text cannot end its cell."""
     lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(f"| {' | '.join(map(_markdown, row))} |" for row in rows)]
     return "\n".join(lines) + f"\n\n{caption}\n"
 

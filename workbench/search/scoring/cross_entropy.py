@@ -63,7 +63,7 @@ class PromptCrossEntropy:
         self.prefixes, self.runner, self.chunk = prefixes, prefixes.runner, chunk
 
     def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
-        """What one group adds to the fluency of any prompts of equal length."""
+        """Contribution of one group of contexts to the cross-entropy of prompts of equal length."""
         assert group.next_log_probs is not None, "only fluent groups are asked"
         top, _ = self._top(group, self.prefixes.embed(group, ids, 0))
         first = -group.next_log_probs[:, 0, ids[:, 0]].sum(0)
@@ -172,7 +172,7 @@ class PromptCrossEntropy:
 
 
 def _to_each(group: PrefixGroup, ids: Ids) -> Ids:
-    """The same ids for each prefix, prefix by prefix."""
+    """The ids repeated for each prefix, prefix by prefix."""
     return ids.repeat(len(group.prefixes), 1)
 
 

@@ -117,7 +117,7 @@ class PrefixCache:
     def left_of(
         self, start: KeyValueCache | None, group: PrefixGroup, cache: KeyValueCache | None, parent: Tensor, position: int
     ) -> KeyValueCache | None:
-        """What is left of the changed position for the children of each prefix: the prefix's cache `start`, or the parents' cropped
+        """The cache left of the changed position for the children of each prefix: the prefix's cache `start`, or the parents' cropped
         to what is shared."""
         if position == 0 or not self.cached or cache is None:
             return self.fork(start, len(parent))

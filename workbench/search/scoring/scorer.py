@@ -42,7 +42,7 @@ from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, Pr
 
 
 class SurvivalTest(Protocol):
-    """What is of use to a search (`selection.CanMatter`)."""
+    """Which children a search can use (`CanSurvive`)."""
 
     def __call__(
         self, parents: ScoredPrompts, objective: Float[Tensor, " candidate"], bound: Float[Tensor, " candidate"]

@@ -27,7 +27,7 @@ class Stage(ABC):
         """Writes them."""
 
     def load(self, context: StudyContext) -> StudyContext:
-        """The context with what the files say; as it is for files that no later stage reads."""
+        """The context with the content of this stage's files; unchanged if no later stage reads them."""
         return context
 
     def is_done(self, context: StudyContext) -> bool:

@@ -36,11 +36,11 @@ class EnglishItem:
 
 
 class NamedSubject(Protocol):
-    """What a question can be about."""
+    """The subject of a question."""
 
     @property
     def name(self) -> str:
-        """What the question calls it."""
+        """Its name in the question."""
         ...
 
 
