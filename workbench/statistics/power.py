@@ -29,7 +29,10 @@ def minimum_detectable_effect(
 
 
 def minimum_detectable_effect_from_spread(spread: float, n_groups: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Minimum detectable effect of a planned comparison: spread is the standard deviation of the cluster means of the difference, n_groups equal clusters."""
+    """Minimum detectable effect of a planned comparison.
+
+    spread: standard deviation of the cluster means of the difference. n_groups: number of equal clusters.
+    """
     if spread < 0 or n_groups < 2:
         raise UserError(f"expected a spread of at least 0 and at least 2 groups, found {spread} and {n_groups}")
     return _effect(n_groups, power, alpha) * spread

@@ -42,7 +42,10 @@ def _random_direction(study: Study) -> list[Change]:
 
 
 def _random_updates(study: Study) -> list[Change]:
-    """Random updates: population, fluency weights and scoring of the method, with swaps drawn evenly; options that only the gradient's methods have are left out."""
+    """Random updates: the method's population, fluency weights and scoring, with swaps drawn evenly.
+
+    Options that only gradient methods have are left out.
+    """
     kept = {name: value for name, value in study.search.options.items() if name in RandomSearch.model_fields}
     return [{"search.method": "random", "search.options": kept}]
 
