@@ -233,7 +233,7 @@ class EditRule:
     tolerance: float
 
     def within(self, candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, EquivalenceTest]]:
-        """Each with the test of its remaining effect against +-tolerance."""
+        """Each candidate with an equivalence test: is its remaining effect within +-tolerance?"""
         scores = self.problem.of_ids([c.ids for c in candidates])[:, :, 0] - self.problem.without_prompt[:, 0]
         groups = self.problem.contexts.groups
         return [(c, tost(left, groups, -self.tolerance, self.tolerance)) for c, left in zip(candidates, scores, strict=True)]

@@ -104,7 +104,7 @@ class PromptWords:
         return shortened + (word.space + word.head if shortened and word.head else word.head)
 
     def tracked(self, changes: Changes) -> tuple[WordPiece, ...]:
-        """The text with its changes marked; white space is kept, the same kinds side by side are one piece."""
+        """The text as pieces that are kept, removed or inserted; white space is kept, and neighbouring pieces of one kind are joined."""
         pieces: list[WordPiece] = []
 
         def add(kind: Literal["kept", "old", "new"], text: str) -> None:

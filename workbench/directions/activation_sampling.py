@@ -32,7 +32,7 @@ class ActivationSampler:
     orders: Orders = "both"
 
     def labelled(self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None) -> LabelledActivations:
-        """About n rows of a split. texts: system texts for own choices; the persona's fitting texts when None."""
+        """Activations and labels of about n rows of a split. texts: system texts for own choices; the persona's fitting texts when None."""
         if labels == "answer":
             contexts = self._contexts(split, max(2, n // (2 * self._orders(split))))
             return answer_pairs(self.runner, contexts, self.layers)

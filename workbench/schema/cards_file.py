@@ -48,7 +48,7 @@ class CardsFile(RunFile):
 
 
 class CardRow(TableRow):
-    """cards.parquet: one latent as the corpus was read. fired: tokens on which it is on; key: of model, SAE, latents and corpus."""
+    """One row of cards.parquet: activity of one latent on the corpus. fired: tokens on which it is on; key: of model, SAE, latents and corpus."""
 
     latent: int
     n_tokens: int

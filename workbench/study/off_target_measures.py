@@ -32,7 +32,7 @@ Measure = Callable[[Any, Condition], OffTargetAnswers]
 
 
 def off_target_measures(material: Material) -> OffTargetMeasures:
-    """Every figure that the study watches, by its name in comparison.json: a function of the model and a condition. The study's files are
+    """Every off-target measure of the study, by its name in comparison.json: a function of the model and a condition. The study's files are
     read here: UserError for one that is missing, empty or malformed."""
     study, test = material.study, material.splits.test
     n, slot = study.collateral.items, study.slot

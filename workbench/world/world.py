@@ -185,7 +185,7 @@ class World:
 
     @cached_property
     def trained_amounts(self) -> tuple[tuple[int, int], ...]:
-        """The pairs of amounts of training items."""
+        """(smaller amount now, larger amount later) of the training items."""
         return tuple(self._amounts[names.HELD_OUT_PEOPLE :])
 
     @cached_property
