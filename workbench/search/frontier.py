@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ import pandas as pd
 from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
 from workbench.errors import UserError
-from workbench.forced_choice import answer_prompts
+from workbench.forced_choice import answer, answer_prompts
 from workbench.html_text import html_table, plain_table
 from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
@@ -100,9 +100,13 @@ class Frontier:
         }
         return pd.DataFrame([{new: getattr(c, old) for new, old in columns.items()} for c in self.candidates])
 
-    def choose(self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None) -> Frontier:
+    def choose(
+        self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None, truth: Contexts | None = None, truth_fall: float = 0.03
+    ) -> Frontier:
         """This frontier with every candidate measured on the selection split and the best one marked: the greatest mean
-        change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats)."""
+        change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats).
+        truth: questions on true statements (`true_contexts`); the best candidate is then the first under which the model agrees with
+        at most `truth_fall` less of them than without a prompt, or where there is none, the one that loses least."""
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
         measured = [
@@ -112,12 +116,15 @@ class Frontier:
         admitted = [i for i, c in enumerate(measured) if max_cross_entropy is None or c.cross_entropy <= max_cross_entropy]
         if not admitted:
             raise UserError(f"no candidate has a cross-entropy of at most {max_cross_entropy} nats: the lowest has {measured[0].cross_entropy:.2f}")
-        best = max(admitted, key=lambda i: self.sign * (measured[i].selection_log_odds or 0.0))
+        ranked = sorted(admitted, key=lambda i: -self.sign * (measured[i].selection_log_odds or 0.0))
+        best = ranked[0] if truth is None else _truthful(model, truth, ranked, measured, truth_fall)
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
-    def select(self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None) -> Candidate:
+    def select(
+        self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None, truth: Contexts | None = None, truth_fall: float = 0.03
+    ) -> Candidate:
         """The candidate that `choose` marks."""
-        return next(c for c in self.choose(model, split, max_cross_entropy).candidates if c.chosen)
+        return next(c for c in self.choose(model, split, max_cross_entropy, truth, truth_fall).candidates if c.chosen)
 
     def to_file(self) -> SearchFile:
         """search/NAME.json, and the entry of one search in search/frontier.json."""
@@ -183,3 +190,14 @@ def _candidate(entry: CandidateEntry) -> Candidate:
     fields: dict[str, Any] = {("cross_entropy" if name == "fluency" else name): value for name, value in entry}
     fields["ids"] = tuple(entry.ids)
     return Candidate(**fields)
+
+
+def _truthful(model: Any, truth: Contexts, ranked: Sequence[int], candidates: Sequence[Candidate], fall: float) -> int:
+    """The first of ranked candidates that costs at most `fall` of the agreement with true statements; the cheapest where none does."""
+    bare = answer(model, truth).rate
+    losses: dict[int, float] = {}
+    for i in ranked:
+        losses[i] = bare - answer(model, truth, candidates[i].ids).rate
+        if losses[i] <= fall + 1e-9:
+            return i
+    return min(losses, key=lambda i: losses[i])

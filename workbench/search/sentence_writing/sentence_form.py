@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -21,16 +21,39 @@ _STEM = 6
 
 
 @dataclass(frozen=True)
+class Template:
+    """A sentence with gaps. variants: its texts, alike but for a word that goes with the gap's ("a", "an"), with `{}` for each gap.
+    gaps: the kind of word of each ("" takes any)."""
+
+    variants: tuple[str, ...]
+    gaps: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str, language: str) -> Template:
+        """A line of sentence_frames.yaml: "You are {a|an} {adjective} {noun}." has two variants and two gaps."""
+        choices = [part[1:-1].split("|") if "|" in part else [part] for part in re.split(r"(\{[^{}]*\})", text)]
+        gaps = tuple(f"{language}:{part[1:-1]}" if part != "{}" else "" for (part, *more) in choices if part[:1] == "{" and not more)
+        texts = ("".join("{}" if part[:1] == "{" else part for part in parts) for parts in itertools.product(*choices))
+        return cls(tuple(texts), gaps)
+
+    def lefts(self) -> list[str]:
+        """What stands left of the first gap, of each variant."""
+        return [variant.split("{}")[0].rstrip() for variant in self.variants]
+
+
+@dataclass(frozen=True)
 class SentenceForm:
-    """openings: how sentences may begin. slots: templates with one gap. joins: what links two words of a list. never_last: words that
-    leave a sentence unfinished. abbreviations: words whose full stop ends nothing. sentences: at most so many in one prompt."""
+    """openings: how sentences may begin. slots: templates with gaps for words. kinds: left contexts of each kind of word. joins: what
+    links two words of a list. never_last: words that leave a sentence unfinished. abbreviations: words whose full stop ends nothing.
+    sentences: at most so many in one prompt."""
 
     openings: tuple[str, ...]
-    slots: tuple[str, ...]
+    slots: tuple[Template, ...]
+    kinds: Mapping[str, tuple[str, ...]]
     joins: tuple[str, ...]
     never_last: frozenset[str]
     abbreviations: frozenset[str]
-    sentences: int = 2
+    sentences: int = 3
 
     def accepts(self, text: str) -> bool:
         """True for one to `sentences` whole sentences: a capital first (where the script has any), only letters and plain punctuation,
@@ -69,7 +92,7 @@ def repeats(text: str) -> bool:
     return len(long) != len(set(long)) or any(a == b for a, b in itertools.pairwise(words))
 
 
-def load_form(languages: Sequence[str], openings: Sequence[str] | None = None, sentences: int = 2) -> SentenceForm:
+def load_form(languages: Sequence[str], openings: Sequence[str] | None = None, sentences: int = 3) -> SentenceForm:
     """The form of some languages of sentence_frames.yaml. openings: one's own in place of the file's (slots are then left out)."""
     table = parse_yaml(files(__package__).joinpath("sentence_frames.yaml").read_text(encoding="utf-8"), "sentence_frames.yaml")
     unknown = [name for name in languages if name not in table]
@@ -82,8 +105,9 @@ def load_form(languages: Sequence[str], openings: Sequence[str] | None = None, s
     own = tuple(openings) if openings is not None else joined("openings")
     if not own or any(not opening.strip() for opening in own):
         raise UserError("a search over sentences needs at least one opening, and none of them empty")
-    slots = joined("slots") if openings is None else ()
-    return SentenceForm(own, slots, joined("joins"), frozenset(joined("never_last")), frozenset(joined("abbreviations")), sentences)
+    slots = tuple(Template.parse(str(text), name) for name in languages for text in table[name]["slots"]) if openings is None else ()
+    kinds = {f"{name}:{kind}": tuple(map(str, texts)) for name in languages for kind, texts in table[name].get("kinds", {}).items()}
+    return SentenceForm(own, slots, kinds, joined("joins"), frozenset(joined("never_last")), frozenset(joined("abbreviations")), sentences)
 
 
 def _plain(ch: str) -> bool:

@@ -1,0 +1,92 @@
+"""Edits of sentences by whole words: replace, insert, link ("and w"), delete, cross over (the mutations of FLRT, arXiv 2407.17447)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.search.sentence_writing.slot_text import Prompt
+from workbench.search.sentence_writing.word_bank import WordBank
+
+#: The kinds of edits in turn.
+_KINDS = ("replace", "insert", "link", "replace", "delete", "cross", "replace", "insert")
+#: The model's log p weighs so much where a word is linked to one: it was not asked there but at the place before.
+_LINK_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class SentenceEdits:
+    """Edits with the words of a bank. values: draws the worth of every candidate word, in nats, anew for each edit."""
+
+    bank: WordBank
+    values: Callable[[], Float[Tensor, " word"]]
+    generator: torch.Generator
+
+    def pick(self, n: int) -> int:
+        """A number from 0 to n - 1."""
+        return int(torch.randint(n, (1,), generator=self.generator))
+
+    def spans(self, prompt: Prompt) -> list[Prompt]:
+        """Tokens by word; punctuation is a span of its own."""
+        writer, spans = self.bank.writer, []  # type: ignore[var-annotated]
+        for token in prompt:
+            letters = writer.letters[token]
+            if not spans or writer.begins[token] or not letters or not writer.letters[spans[-1][-1]]:
+                spans.append([])
+            spans[-1].append(token)
+        return [tuple(span) for span in spans]
+
+    def beginning(self, prompt: Prompt) -> Prompt:
+        """A prompt up to some word, at least two."""
+        spans = self.spans(prompt)
+        return _flat(spans[: min(len(spans) - 1, 2 + self.pick(max(1, len(spans) - 2)))])
+
+    def edited(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
+        """n edits of elites, the first ones more often."""
+        if not elites:
+            return []
+        tables = self.bank.writer.log_probs(elites, self.bank.words.tokens)
+        made = []
+        for number in range(n):
+            which = min(self.pick(len(elites)), self.pick(len(elites)))
+            made.append(self._edit(_KINDS[number % len(_KINDS)], self.spans(elites[which]), elites, tables[which]))
+        return [prompt for prompt in made if prompt]
+
+    def _edit(self, kind: str, spans: list[Prompt], elites: Sequence[Prompt], table: Float[Tensor, "prompt_pos word"]) -> Prompt:
+        if kind == "cross":
+            other = self.spans(elites[self.pick(len(elites))])
+            return _flat(spans[: 1 + self.pick(max(1, len(spans) - 1))] + other[1 + self.pick(max(1, len(other) - 1)) :])
+        # Small words hold a sentence together: they are neither replaced nor left out.
+        writer = self.bank.writer
+        places = [i for i in range(1, len(spans)) if writer.letters[spans[i][0]] and not (len(spans[i]) == 1 and writer.small[spans[i][0]])]
+        if not places:
+            return ()
+        at = places[self.pick(len(places))]
+        if kind == "delete":
+            return _flat(spans[:at] + spans[at + 1 :])
+        log_probs = table[sum(map(len, spans[:at]))]
+        if kind == "insert":
+            return _flat([*spans[:at], self._word(self.values() + log_probs), *spans[at:]])
+        alike = self._alike(spans[at])
+        if kind == "replace":
+            return _flat([*spans[:at], self._word((self.values() + log_probs).masked_fill(~alike, -torch.inf)), *spans[at + 1 :]])
+        joins = self.bank.slot.form.joins
+        join = self.bank.slot.encode(joins[self.pick(len(joins))], inner=True)
+        word = self._word((self.values() + _LINK_WEIGHT * log_probs).masked_fill(~alike, -torch.inf))
+        return _flat([*spans[: at + 1], join, word, *spans[at + 1 :]])
+
+    def _word(self, worth: Float[Tensor, " word"]) -> Prompt:
+        return (int(self.bank.words.tokens[int(worth.argmax())]),)
+
+    def _alike(self, span: Prompt) -> Tensor:
+        """The words of a kind with the one that stands there; all where that is no candidate."""
+        place = int(self.bank.words.row[span[0]]) if len(span) == 1 else -1
+        return self.bank.kinds.alike(place) if place >= 0 else torch.ones(len(self.bank.words.tokens), dtype=torch.bool)
+
+
+def _flat(spans: Sequence[Prompt]) -> Prompt:
+    return tuple(token for span in spans for token in span)

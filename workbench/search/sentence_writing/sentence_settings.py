@@ -1,0 +1,42 @@
+"""The settings of a search over sentences, apart from the search, so that what it is made of can name them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from workbench.search.search_method import SearchMethod
+
+
+class SentenceSettings(SearchMethod):
+    """The fields of `SentenceSearch`, which describes each of them."""
+
+    length: int = Field(24, ge=4)
+    population: int = Field(6, ge=1)
+    children: int = Field(16, ge=1)
+    max_cross_entropy: float = Field(4.5, gt=0)
+    margin: float = Field(0.2, ge=0)
+    max_small_word: float = Field(5.0, gt=0)
+    max_word: float = Field(13.5, gt=0)
+    languages: tuple[str, ...] = ("en",)
+    openings: tuple[str, ...] | None = None
+    sampled_openings: int = Field(8, ge=0)
+    sentences: int = Field(3, ge=1)
+    first: int = Field(56, ge=1)
+    first_scored: int = Field(16, ge=1)
+    slot_words: int = Field(48, ge=0)
+    explored: int = Field(3, ge=0)
+    slot_reads: int = Field(800, ge=0)
+    near_reads: int = Field(120, ge=0)
+    written: int = Field(24, ge=0)
+    write_every: int = Field(1, ge=1)
+    edited: int = Field(40, ge=0)
+    step_contexts: int = Field(2, ge=1)
+    gradient: bool = False
+    steering: bool = True
+    probe: bool = True
+    joins: bool = True
+    joined: int = Field(32, ge=0)
+    filled: int = Field(40, ge=0)
+    bias: tuple[float, ...] = (1.0, 2.0, 4.0)
+    explore: float = Field(0.7, ge=0)
+    top_k: int = Field(400, ge=1)

@@ -1,0 +1,178 @@
+"""The words that a search over sentences knows: where each may stand, and what the residuals of its template look like.
+
+A bank of words is read to half depth only, each in its likeliest template with one gap: about one token of a whole pass a word. It begins
+with the words that the model finds likeliest there and grows by the neighbours of its best.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.search.sentence_writing.sentence_form import Template
+from workbench.search.sentence_writing.sentence_writer import SentenceWriter
+from workbench.search.sentence_writing.slot_text import Prompt, SlotText
+from workbench.search.sentence_writing.word_effect_model import CandidateWords
+from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds
+
+#: Cosine of two words' embeddings above which one of them says enough of the other.
+_NEAR = 0.4
+#: Words whose cosines with all others say how near a word usually is.
+_SAMPLE = 512
+
+
+@dataclass(frozen=True)
+class OneGapTemplates:
+    """The first template with one gap of each kind, variants apart: words of a kind are read in the same surroundings. where: the best
+    of them for each candidate word; rank, log_probs: the word's rank and log p there; -inf where none takes a word of its kind."""
+
+    texts: list[str]
+    kinds: list[str]
+    where: Int[Tensor, " word"]
+    rank: Int[Tensor, " word"]
+    log_probs: Float[Tensor, " word"]
+
+
+@dataclass
+class WordBank:
+    """Candidate words of one search. memory: the search's own, where the bank's words and their mean residuals are kept as "bank" and
+    "bank_means" (a checkpoint holds them)."""
+
+    slot: SlotText
+    writer: SentenceWriter
+    words: CandidateWords
+    memory: dict[str, Tensor]
+    _prompts: list[Prompt] = field(default_factory=list)
+    _next_word: dict[str, Tensor] = field(default_factory=dict)
+
+    # ---- what is known of all words ------------------------------------------------------------------------------------
+
+    @cached_property
+    def kinds(self) -> WordKinds:
+        """The kind of every candidate word."""
+        return word_kinds(self.writer, self.slot.form.kinds, self.words.tokens, self.slot.encode)
+
+    @cached_property
+    def templates(self) -> OneGapTemplates:
+        """The templates in which words are read, each candidate word's best among them, and how likely the word is there."""
+        first: dict[str, Template] = {}
+        for template in self.slot.form.slots:
+            if len(template.gaps) == 1:
+                first.setdefault(template.gaps[0], template)
+        single = [(variant, kind) for kind, template in first.items() for variant in template.variants]
+        rows = [self.next_word(text.split("{}")[0].rstrip()).masked_fill(~self.kinds.words(kind), -torch.inf) for text, kind in single]
+        table = torch.stack(rows) if rows else torch.full((1, len(self.words.tokens)), -torch.inf)
+        rank, where = (-table).argsort(dim=1, stable=True).argsort(dim=1, stable=True).masked_fill(table.isneginf(), table.shape[1]).min(0)
+        return OneGapTemplates([text for text, _ in single], [kind for _, kind in single], where, rank, table.gather(0, where[None])[0])
+
+    def next_word(self, left: str) -> Float[Tensor, " word"]:
+        """log p of every candidate word after some text, on the CPU; each text is run once."""
+        if left not in self._next_word:
+            self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[self.words.tokens.to(self.writer.usable.device)].cpu()
+        return self._next_word[left]
+
+    def near(self, words: Tensor) -> Float[Tensor, " word"]:
+        """How near each candidate is to the nearest of some words, in standard deviations of its own cosines (a word near to all is
+        near to none)."""
+        centre, sd = self._usual_cosines
+        return ((self.words.vectors @ self.words.vectors[words].T - centre[:, None]) / sd[:, None]).max(1).values
+
+    @cached_property
+    def _usual_cosines(self) -> tuple[Tensor, Tensor]:
+        vectors = self.words.vectors
+        cosines = vectors @ vectors[:: max(1, len(vectors) // _SAMPLE)].T
+        return cosines.mean(1), cosines.std(1).clamp(min=1e-6)
+
+    # ---- words that were read ------------------------------------------------------------------------------------------
+
+    @property
+    def places(self) -> Int[Tensor, " bank"]:
+        """Candidate words read so far, by place."""
+        return self.memory.get("bank", torch.zeros(0, dtype=torch.long))
+
+    @property
+    def means(self) -> Float[Tensor, "bank d_model"]:
+        """Mean residual at half depth of each of their templates."""
+        return self.memory["bank_means"]
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Their filled templates."""
+        for word in self.places[len(self._prompts) :].tolist():
+            self._prompts.append(self.filled(self.templates.texts[int(self.templates.where[word])], [word]))
+        return self._prompts
+
+    @property
+    def log_probs(self) -> Float[Tensor, " bank"]:
+        """log p of each word in its template."""
+        return self.templates.log_probs[self.places]
+
+    def begin(self, n: int) -> None:
+        """Reads the n words that the model finds likeliest in any template."""
+        if "bank" not in self.memory:
+            usable = self.templates.log_probs.isfinite().sum()
+            self._read(self.templates.rank.argsort(stable=True)[: min(n, int(usable))])
+
+    def grow(self, best: Int[Tensor, " best"], n: int) -> None:
+        """Reads the n words whose embeddings are nearest to some of the best: a word can be strong that the model hardly expects."""
+        near = self.near(best).masked_fill(self.templates.log_probs.isneginf(), -torch.inf)
+        near[self.places] = -torch.inf
+        self._read(near.topk(min(n, int(near.isfinite().sum()))).indices)
+
+    def _read(self, words: Tensor) -> None:
+        """Reads words in their templates to half depth, those left of the gap once; words whose template changes its tokens are left out."""
+        known = [self.places] if "bank" in self.memory else []
+        means = [self.means] if known else []
+        for number, template in enumerate(self.templates.texts):
+            left = self.slot.encode(template.split("{}")[0].rstrip())
+            made = {int(w): self.filled(template, [int(w)]) for w in words if int(self.templates.where[w]) == number}
+            whole = {w: ids for w, ids in made.items() if ids[: len(left) + 1] == (*left, int(self.words.tokens[w]))}
+            alive = set(self.slot.survivors(list(whole.values())))
+            read = {w: ids for w, ids in whole.items() if ids in alive}
+            if read:
+                known.append(torch.tensor(list(read)))
+                means.append(self.writer.means_after(left, [ids[len(left) :] for ids in read.values()]))
+        self.memory["bank"] = torch.cat(known) if known else torch.zeros(0, dtype=torch.long)
+        self.memory["bank_means"] = torch.cat(means) if means else torch.zeros(0, self.writer.runner.shape.d_model)
+
+    def in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
+        """The bank's rows in an order in which the kinds of words take turns: a noun's template cannot be compared with a verb's."""
+        kinds = [self.templates.kinds[i] for i in self.templates.where[self.places].tolist()]
+        queues = [[row for row in order.tolist() if kinds[row] == kind] for kind in dict.fromkeys(self.templates.kinds)]
+        return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
+
+    def unlike(self, order: Sequence[int], fresh: set[Prompt], n: int) -> list[int]:
+        """The first n of the bank's rows in this order whose prompt is among the fresh ones and whose word is not near to one before."""
+        vectors, prompts = self.words.vectors[self.places], self.prompts
+        picked: list[int] = []
+        for row in order:
+            if prompts[row] in fresh and all(float(vectors[row] @ vectors[other]) < _NEAR for other in picked):
+                picked.append(row)
+            if len(picked) == n:
+                break
+        return picked
+
+    # ---- templates -----------------------------------------------------------------------------------------------------
+
+    def filled(self, text: str, words: Sequence[int]) -> Prompt:
+        """A template's text with candidate words (by place) in its gaps."""
+        first, *rest = text.split("{}")
+        texts = [self.slot.text([int(self.words.tokens[word])]) for word in words]
+        return self.slot.encode(first + "".join(word + part for word, part in zip(texts, rest, strict=True)))
+
+    def fill(self, template: Template, value: Float[Tensor, " word"]) -> Prompt:
+        """A template with the words of the greatest values in its gaps, each once: of the kind that a gap wants, and with half of what the
+        model's log p of the kind says."""
+        chosen: list[int] = []
+        for kind in template.gaps:
+            worth = (value + 0.5 * self.kinds.likelihood(kind)).masked_fill(~self.kinds.words(kind), -torch.inf)
+            worth[chosen] = -torch.inf
+            chosen.append(int(worth.argmax()))
+        likeliest = max(template.variants, key=lambda text: float(self.next_word(text.split("{}")[0].rstrip())[chosen[0]]))
+        return self.filled(likeliest, chosen)

@@ -1,0 +1,60 @@
+"""Kinds of words (adjectives, nouns, verbs, ...), told by the model itself: where it expects a word.
+
+The left contexts of each kind are data (sentence_frames.yaml). A word belongs to the kinds whose contexts make it likeliest, so that a
+template with a gap for an adjective does not get a plural noun ("Be precautions."), and a word is replaced by one of its own kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.search.sentence_writing.sentence_writer import SentenceWriter
+
+#: A word is of every kind whose contexts make it at most so many nats less likely than those of its likeliest kind.
+_AS_LIKELY = 0.3
+
+
+@dataclass(frozen=True)
+class WordKinds:
+    """names: the kinds. log_probs: of every candidate word, mean over a kind's contexts; fits: whether it is of the kind.
+
+    Example: of SmolLM2-135M's words "cautious" is an adjective only, "skeptic" a noun, "precautions" neither.
+    """
+
+    names: tuple[str, ...]
+    log_probs: Float[Tensor, "kind word"]
+    fits: Bool[Tensor, "kind word"]
+
+    def words(self, kind: str) -> Bool[Tensor, " word"]:
+        """The words of a kind; all where the kind has no name or is not known."""
+        if kind not in self.names:
+            return torch.ones(self.fits.shape[1], dtype=torch.bool)
+        return self.fits[self.names.index(kind)]
+
+    def likelihood(self, kind: str) -> Float[Tensor, " word"]:
+        """Mean log p of every word over the kind's contexts; zeros where the kind has no name or is not known."""
+        return self.log_probs[self.names.index(kind)] if kind in self.names else torch.zeros(self.fits.shape[1])
+
+    def alike(self, word: int) -> Bool[Tensor, " word"]:
+        """The words that have a kind in common with one (by place); all where there are no kinds."""
+        if not self.names:
+            return torch.ones(self.fits.shape[1], dtype=torch.bool)
+        return self.fits[self.fits[:, word]].any(0)
+
+
+def word_kinds(
+    writer: SentenceWriter, contexts: Mapping[str, Sequence[str]], tokens: Int[Tensor, " word"], encode: Callable[[str], tuple[int, ...]]
+) -> WordKinds:
+    """The kinds of some words. contexts: left contexts of each kind; encode: tokens of a text at the slot's beginning."""
+    if not contexts:
+        nothing = torch.zeros(0, len(tokens))
+        return WordKinds((), nothing, nothing.bool())
+    place = tokens.to(writer.usable.device)
+    rows = [torch.stack([writer.next_log_probs(encode(text))[place].float().cpu() for text in texts]).mean(0) for texts in contexts.values()]
+    table = torch.stack(rows)
+    return WordKinds(tuple(contexts), table, table >= table.max(0).values - _AS_LIKELY)
