@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from workbench.errors import UserError
 from workbench.objectives import read
 from workbench.schema import SearchFile
 from workbench.search import EPO, Checkpoint, Frontier, Optimizations, ScoredPrompts, elites, hypervolume, ladder, pareto_frontier, search
+from workbench.search import frontier as frontier_module
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +172,21 @@ def test_budget_arithmetic():
     with pytest.raises(ValueError, match="at least one"):
         Budget()
     assert (Cost(1, 2, 3, 4, 5, 6) + Cost(1, 1, 1, 1, 1, 1)).forward == 2
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen"), [([0.7, 0.93, 0.95], 1), ([0.93, 0.7, 0.95], 0), ([0.7, 0.85, 0.75], 1)], ids=["second", "first", "least loss"]
+)
+def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkeypatch, rates, chosen):
+    """Planted: log-odds fall from the first candidate to the last; without a prompt the model agrees with 95 % of the true statements."""
+    model, contexts, goal = setting
+    found = search(model, -goal, contexts, METHODS[0], Budget(steps=4), seed=4)
+    three = replace(found, candidates=found.candidates[:3])
+    assert len(three.candidates) == 3
+    prompts = [c.ids for c in three.candidates]
+    truth = SimpleNamespace()
+    effects = [SimpleNamespace(rate=0.5, log_odds=np.array([x])) for x in (-3.0, -2.0, -1.0)]
+    monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
+    monkeypatch.setattr(frontier_module, "answer", lambda _, asked, ids=(): SimpleNamespace(rate=rates[prompts.index(ids)] if ids else 0.95))
+    assert [c.chosen for c in three.choose(model, contexts).candidates] == [True, False, False]
+    assert three.select(model, contexts, truth=truth).ids == prompts[chosen]

@@ -2,14 +2,15 @@
 
 1. *Start*: the model continues general openings in the slot, half of them while its residual stream is pushed along the objective
    (steering, arXiv 2308.10248). A few are scored.
-2. *Words*: a bank of words in templates with one gap ("Be w."), read to half depth only, is ranked by what the scores so far teach; the
-   best that are unlike each other are scored, and the bank grows by the neighbours of its best, round by round and in every later step.
+2. *Words*: a bank of words in templates with one gap ("Be {adjective}.", "You are a {noun}."), read to half depth only, is ranked by what
+   the scores so far teach; the best that are unlike each other are scored, and the bank grows by the neighbours of its best. Which words
+   are adjectives, nouns, verbs says the model itself (`word_kinds.py`).
 3. *Score* on one question of each answer side, exactly; *learn* what words do and what half-depth residuals predict
    (`word_effect_model.py`), from every score so far.
 4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word (sampling in the manner of
    AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from the model's top tokens; twists learned from
-   scores: arXiv 2404.17546). *Edit* the best: replace, insert, link ("and w"), delete, rewrite the end, cross over, join two (the
-   mutations of FLRT, arXiv 2407.17447, on whole words).
+   scores: arXiv 2404.17546). *Go on* after a strong sentence. *Fill* templates. *Edit* the best: replace, insert, link ("and
+   w"), delete, cross over, join two (the mutations of FLRT, arXiv 2407.17447, on whole words), and all words of its kind at one place.
 5. *Screen* all by form, predicted score and cross-entropy in one pass without any question; score the best; go to 3.
 6. The best dozen are scored on all search contexts when the search ends.
 
@@ -39,15 +40,16 @@ _FINALISTS = 12
 class SentenceSearch(SentenceSettings):
     """length: most tokens of a prompt. population: elites that are edited. children: sentences scored a step.
     max_cross_entropy: limit in nats a token; margin: by how much sentences stay under it, because a search exploits the judge that it
-    sees. max_small_word: limit for a single function word or punctuation mark, nats: above it a
-    sentence is broken or was cut off. max_word: limit for any word, nats, its tokens added: above it a word does not belong where it is.
+    sees. max_small_word: limit for a single function word or punctuation mark, nats: above it a sentence is broken or was cut off.
+    max_word: limit for any word, nats, its tokens added: above it a word does not belong where it is.
     Where no sentence of the start keeps all three, the limits are what the lowest quarter keeps.
     languages, openings: data of `sentence_frames.yaml`, or one's own openings. sampled_openings: more openings that the model itself begins with.
     sentences: most sentences in one prompt. first: sentences written for the start, of which `first_scored` are scored and then those
     that the probe predicts to be best. slot_words: templates with one word that are scored at the start, `explored` in every later step:
     words of a bank, of which `slot_reads` are read to half depth at first and `near_reads` more, near to the best, each time.
-    written, edited, filled, joined: candidates a step before screening; written only every `write_every` steps. step_contexts: search
-    contexts that a step scores on.
+    written, edited, swapped, filled, joined: candidates a step before screening: sentences that the model writes (only every `write_every`
+    steps), edits, all words that may come in one place of one elite, templates filled with words, pairs. step_contexts: search contexts
+    that a step scores on.
     gradient: average the objective's gradient into the word model. steering: push half of the start along the objective. probe: let
     half-depth residuals predict scores. joins: join two elites. bias: nats for a word one standard deviation better.
     explore: weight of the posterior's spread."""

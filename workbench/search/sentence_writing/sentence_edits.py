@@ -56,13 +56,31 @@ class SentenceEdits:
             made.append(self._edit(_KINDS[number % len(_KINDS)], self.spans(elites[which]), elites, tables[which]))
         return [prompt for prompt in made if prompt]
 
+    def swapped(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
+        """One word of one elite in turn replaced by the n words of its kind that the model and what is known of them prefer there."""
+        if not elites or not n:
+            return []
+        prompt = elites[min(self.pick(len(elites)), self.pick(len(elites)))]
+        spans = self.spans(prompt)
+        places = self._content(spans)
+        if not places:
+            return []
+        at = places[self.pick(len(places))]
+        log_probs = self.bank.writer.log_probs([prompt], self.bank.words.tokens)[0][sum(map(len, spans[:at]))]
+        worth = (self.values() + log_probs).masked_fill(~self._alike(spans[at]), -torch.inf)
+        words = worth.topk(min(n, int(worth.isfinite().sum()))).indices
+        return [_flat([*spans[:at], (token,), *spans[at + 1 :]]) for token in self.bank.words.tokens[words].tolist()]
+
+    def _content(self, spans: Sequence[Prompt]) -> list[int]:
+        """Places of words after the first. Small words hold a sentence together: they are neither replaced nor left out."""
+        writer = self.bank.writer
+        return [i for i in range(1, len(spans)) if writer.letters[spans[i][0]] and not (len(spans[i]) == 1 and writer.small[spans[i][0]])]
+
     def _edit(self, kind: str, spans: list[Prompt], elites: Sequence[Prompt], table: Float[Tensor, "prompt_pos word"]) -> Prompt:
         if kind == "cross":
             other = self.spans(elites[self.pick(len(elites))])
             return _flat(spans[: 1 + self.pick(max(1, len(spans) - 1))] + other[1 + self.pick(max(1, len(other) - 1)) :])
-        # Small words hold a sentence together: they are neither replaced nor left out.
-        writer = self.bank.writer
-        places = [i for i in range(1, len(spans)) if writer.letters[spans[i][0]] and not (len(spans[i]) == 1 and writer.small[spans[i][0]])]
+        places = self._content(spans)
         if not places:
             return ()
         at = places[self.pick(len(places))]

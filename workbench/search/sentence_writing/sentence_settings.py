@@ -29,7 +29,8 @@ class SentenceSettings(SearchMethod):
     near_reads: int = Field(120, ge=0)
     written: int = Field(24, ge=0)
     write_every: int = Field(1, ge=1)
-    edited: int = Field(40, ge=0)
+    edited: int = Field(32, ge=0)
+    swapped: int = Field(64, ge=0)
     step_contexts: int = Field(2, ge=1)
     gradient: bool = False
     steering: bool = True

@@ -328,6 +328,7 @@ class SentenceTools:
         writes = self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
         written = self.write([self._draft(drawn(), elites, strongest, edits, i) for i in range(writes)])
         edited = edits.edited(elites, self.method.edited - self.method.edited // 3) + edits.edited(strongest, self.method.edited // 3)
+        edited += edits.swapped(elites, self.method.swapped)
         templates = self.slot.form.slots
         filled = [
             self.words.fill(templates[(step + i) % len(templates)], self.method.bias[i % len(self.method.bias)] * drawn())

@@ -114,10 +114,15 @@ class WordBank:
         return self.templates.log_probs[self.places]
 
     def begin(self, n: int) -> None:
-        """Reads the n words that the model finds likeliest in any template."""
+        """Reads the n words that the model finds likeliest in any template, or in any context of a template's kind."""
         if "bank" not in self.memory:
-            usable = self.templates.log_probs.isfinite().sum()
-            self._read(self.templates.rank.argsort(stable=True)[: min(n, int(usable))])
+            templates = self.templates
+            kinds = torch.stack(
+                [self.kinds.likelihood(kind).masked_fill(~self.kinds.words(kind), -torch.inf) for kind in dict.fromkeys(templates.kinds)]
+            )
+            rank = (-kinds).argsort(dim=1, stable=True).argsort(dim=1, stable=True).masked_fill(kinds.isneginf(), kinds.shape[1]).min(0).values
+            usable = int(templates.log_probs.isfinite().sum())
+            self._read(rank.minimum(templates.rank).argsort(stable=True)[: min(n, usable)])
 
     def grow(self, best: Int[Tensor, " best"], n: int) -> None:
         """Reads the n words whose embeddings are nearest to some of the best: a word can be strong that the model hardly expects."""
