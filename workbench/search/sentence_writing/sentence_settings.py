@@ -27,17 +27,17 @@ class SentenceSettings(SearchMethod):
     explored: int = Field(3, ge=0)
     slot_reads: int = Field(800, ge=0)
     near_reads: int = Field(120, ge=0)
-    written: int = Field(24, ge=0)
+    written: int = Field(16, ge=0)
     write_every: int = Field(1, ge=1)
-    edited: int = Field(32, ge=0)
+    edited: int = Field(24, ge=0)
     swapped: int = Field(64, ge=0)
     step_contexts: int = Field(2, ge=1)
     gradient: bool = False
     steering: bool = True
     probe: bool = True
     joins: bool = True
-    joined: int = Field(32, ge=0)
-    filled: int = Field(40, ge=0)
+    joined: int = Field(16, ge=0)
+    filled: int = Field(28, ge=0)
     bias: tuple[float, ...] = (1.0, 2.0, 4.0)
     explore: float = Field(0.7, ge=0)
     top_k: int = Field(400, ge=1)
