@@ -101,7 +101,7 @@ class SentenceEdits:
         return (int(self.bank.words.tokens[int(worth.argmax())]),)
 
     def _alike(self, span: Prompt) -> Tensor:
-        """The words of a kind with the one that stands there; all where that is no candidate."""
+        """The words that share a kind with the present one; all where that is no candidate."""
         place = int(self.bank.words.row[span[0]]) if len(span) == 1 else -1
         return self.bank.kinds.alike(place) if place >= 0 else torch.ones(len(self.bank.words.tokens), dtype=torch.bool)
 

@@ -37,7 +37,7 @@ class Template:
         return cls(tuple(texts), gaps)
 
     def lefts(self) -> list[str]:
-        """What stands left of the first gap, of each variant."""
+        """The text left of the first gap, of each variant."""
         return [variant.split("{}")[0].rstrip() for variant in self.variants]
 
 

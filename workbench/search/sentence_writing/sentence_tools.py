@@ -31,7 +31,7 @@ from workbench.search.toolkit import SearchToolkit
 
 #: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is not to be trusted.
 _AGREES = 0.3
-#: The share of its words that a candidate may have in common with one already chosen in the same step.
+#: The fraction of its words that a candidate may have in common with one already chosen in the same step.
 _ALIKE = 0.75
 #: Words of the bank whose neighbours are read next.
 _GROW_FROM = 12
@@ -52,7 +52,7 @@ class SentenceTools:
 
     @classmethod
     def of(cls, bench: SearchToolkit, method: SentenceSettings) -> SentenceTools:
-        """The search's tools, made when they are first asked for."""
+        """The search's tools, made when they are first needed."""
         if "sentences" not in bench.tools:
             scorer, runner = bench.scorer, bench.scorer.runner
             form = load_form(method.languages, method.openings, method.sentences)
@@ -356,7 +356,7 @@ class SentenceTools:
         return SentenceDraft(opening, bias.to(self.bench.scorer.runner.device), self._towards_the_best(number))
 
     def _towards_the_best(self, number: int) -> Tensor | None:
-        """Nought, one or two times the way from the mean residual to that of the best eighth."""
+        """Zero, one or two times the way from the mean residual to that of the best eighth."""
         times = number % 3
         if not self.method.steering or not times:
             return None

@@ -1,4 +1,4 @@
-"""The words that a search over sentences knows: where each may stand, and what the residuals of its template look like.
+"""The words that a search over sentences knows: where each may be, and the residuals of its template.
 
 A bank of words is read to half depth only, each in its likeliest template with one gap: about one token of a whole pass a word. It begins
 with the words that the model finds likeliest there and grows by the neighbours of its best.

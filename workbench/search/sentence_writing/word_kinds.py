@@ -1,4 +1,4 @@
-"""Kinds of words (adjectives, nouns, verbs, ...), told by the model itself: where it expects a word.
+"""Kinds of words (adjectives, nouns, verbs, ...), read from the model itself: where it expects a word.
 
 The left contexts of each kind are data (sentence_frames.yaml). A word belongs to the kinds whose contexts make it likeliest, so that a
 template with a gap for an adjective does not get a plural noun ("Be precautions."), and a word is replaced by one of its own kind.
