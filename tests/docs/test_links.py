@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -126,3 +127,39 @@ def test_every_python_snippet_parses_and_names_what_exists():
             assert names <= set(wb.__all__), page
             seen += 1
     assert seen > 5
+
+
+def module_commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """(module, its options) of each `python -m MODULE ...` of this repository that a page tells its reader to type."""
+    joined = re.sub(r"(`[^`]*)\n\s*([^`]*`)", r"\1 \2", text.replace("\\\n", " "))
+    for module, arguments in re.findall(r"python -m ((?:benchmarks|tests)[\w.]*)([^`\n|&]*)", joined):
+        yield module, re.findall(r"--([a-z][\w-]*)", arguments)
+
+
+def unknown_options(module: str, options: list[str]) -> list[str]:
+    """Options that the module's source does not mention, as written or as a parameter; [module] where there is no such file."""
+    file = ROOT / (module.replace(".", "/") + ".py")
+    if not file.is_file():
+        return [module]
+    words = set(re.findall(r"[\w-]+", file.read_text(encoding="utf-8")))
+    forms = {option: {option, f"--{option}", option.replace("-", "_"), option.replace("-", "_").removeprefix("no_")} for option in options}
+    return [option for option, names in forms.items() if not names & words]
+
+
+def test_every_benchmark_command_of_a_page_exists_with_its_options():
+    assert unknown_options("benchmarks.nowhere", []) and unknown_options("benchmarks.halving", ["sheeds"]) == ["sheeds"]
+    pages = [page for page in PAGES if page.name not in ("CHANGELOG.md", "renames.md")]
+    typed = [(page.name, *command) for page in pages for command in module_commands(page.read_text(encoding="utf-8"))]
+    assert len(typed) > 30
+    assert [(page, module, wrong) for page, module, options in typed if (wrong := unknown_options(module, options))] == []
+
+
+def test_every_extra_of_a_page_is_declared():
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    named = {
+        extra
+        for page in PAGES
+        for given in re.findall(r"(?:\.|persona-workbench|\.whl)\[([\w,-]+)\]'", page.read_text(encoding="utf-8"))
+        for extra in given.split(",")
+    }
+    assert len(named) >= 2 and named - {"EXTRA"} <= declared
