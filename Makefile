@@ -47,7 +47,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/pyright workbench
 	$(BIN)/deptry .
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict  # with --quiet no warning counts
 
 # Builds sdist and wheel into dist/, checks their metadata, and tests the wheel in a fresh environment.
 release: $(STAMP) lint

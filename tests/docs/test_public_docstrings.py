@@ -28,9 +28,7 @@ def public(name: str) -> Any:
     return getattr(found, name) if isinstance(found, ModuleType) and hasattr(found, name) else found
 
 
-#: Docstrings of an older form: `Args:` and `Example:` are missing.
-OLDER = {"SentenceSearch"}
-NAMES = [name for name in wb.__all__ if not isinstance(public(name), ModuleType) and name not in OLDER]
+NAMES = [name for name in wb.__all__ if not isinstance(public(name), ModuleType)]
 FUNCTIONS = [name for name in NAMES if not inspect.isclass(public(name))]
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Example):\n((?:    .*\n|\n)*)", re.MULTILINE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -39,7 +40,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> dict[Path, Page]:
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(out)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return {path: Page(path) for path in out.rglob("*.html") if path.name != "404.html"}
@@ -53,6 +54,16 @@ def missing(path: Path, target: str, site: dict[Path, Page]) -> bool:
     file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     file = file / "index.html" if file.is_dir() else file
     return not file.is_file() or bool(parts.fragment and file in site and unquote(parts.fragment) not in site[file].ids)
+
+
+def test_lint_refuses_a_page_with_a_warning(tmp_path: Path):
+    """The options of `make lint`: with `--quiet` mkdocs counts no warning, and a broken link passes."""
+    options = re.findall(r"mkdocs build ([^#\n]*)", (ROOT / "Makefile").read_text().partition("\nlint:")[2])[0].split()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text("[nowhere](missing.md)\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: broken\n")
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", *options], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "missing.md" in done.stderr
 
 
 def test_every_link_and_picture_of_the_site_leads_somewhere(site: dict[Path, Page]):

@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.search.elite_selection import first_copies
@@ -38,29 +39,57 @@ _FINALISTS = 12
 
 @SEARCH_METHODS.register("sentences")
 class SentenceSearch(SentenceSettings):
-    """length: most tokens of a prompt. population: elites that are edited. children: sentences scored a step.
-    max_cross_entropy: limit in nats a token; margin: by how much sentences stay under it, because a search exploits the judge that it
-    sees. max_small_word: limit for a single function word or punctuation mark, nats: above it a sentence is broken or was cut off.
-    max_word: limit for any word, nats, its tokens added: above it a word does not belong where it is.
-    Where no sentence of the start keeps all three, the limits are what the lowest quarter keeps.
-    languages, openings: data of `sentence_frames.yaml`, or one's own openings. sampled_openings: more openings that the model itself begins with.
-    sentences: most sentences in one prompt. first: sentences written for the start, of which `first_scored` are scored and then those
-    that the probe predicts to be best. slot_words: templates with one word that are scored at the start, `explored` in every later step:
-    words of a bank, of which `slot_reads` are read to half depth at first and `near_reads` more, near to the best, each time.
-    written, edited, swapped, filled, joined: candidates a step before screening: sentences that the model writes (only every `write_every`
-    steps), edits, all words that may come in one place of one elite, templates filled with words, pairs. step_contexts: search contexts
-    that a step scores on.
-    gradient: average the objective's gradient into the word model. steering: push half of the start along the objective. probe: let
-    half-depth residuals predict scores. joins: join two elites. bias: nats for a word one standard deviation better.
-    explore: weight of the posterior's spread."""
+    """A search over whole sentences that the model writes (docs/sentences.md). The options of `SearchMethod` and these.
+
+    Attributes:
+        length: Most tokens of a prompt.
+        population: Elites that are edited.
+        children: Sentences scored per step.
+        max_cross_entropy: Limit in nats per token.
+        margin: How far sentences stay below that limit, because a search exploits the measure that it sees.
+        max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is broken or was cut off.
+        max_word: Limit for any word, nats, its tokens added: above it a word does not fit its place. Where no sentence of the start keeps
+            all three limits, they become what the lowest quarter keeps.
+        languages: Names of data in `sentence_frames.yaml`.
+        openings: Your own openings, in place of the file's.
+        sampled_openings: More openings, which the model itself begins with.
+        sentences: Most sentences in one prompt.
+        first: Sentences written for the start.
+        first_scored: How many of them are scored, and again as many that the probe predicts to be best.
+        slot_words: Templates with one word that are scored at the start.
+        explored: Such templates in every later step: words of a bank.
+        slot_reads: Words of the bank that are read to half depth at first.
+        near_reads: Words near to the best that are read in each step.
+        written: Candidates per step before screening: sentences that the model writes.
+        write_every: Steps between two rounds of writing.
+        edited: Candidates per step: edits of elites.
+        swapped: Candidates per step: all words that fit in one place of one elite.
+        filled: Candidates per step: templates filled with words.
+        joined: Candidates per step: pairs of elites.
+        step_contexts: Search contexts that a step scores on.
+        gradient: Average the objective's gradient into the word model.
+        steering: Push half of the start along the objective.
+        probe: Predict scores from residuals at half depth.
+        joins: Join two elites.
+        bias: Nats for a word one standard deviation better.
+        explore: Weight of the posterior's spread.
+        top_k: Tokens that the model's own text is drawn from.
+
+    Example:
+        >>> method = wb.SentenceSearch(length=16, max_cross_entropy=5.0)
+        >>> method.name, method.typical_length
+        ('sentences', 12)
+    """
 
     any_length: ClassVar[bool] = True
 
     @property
+    @override
     def name(self) -> str:
         return "sentences"
 
     @property
+    @override
     def typical_length(self) -> int:
         return min(12, self.length)
 

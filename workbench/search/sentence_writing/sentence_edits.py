@@ -46,7 +46,7 @@ class SentenceEdits:
         return _flat(spans[: min(len(spans) - 1, 2 + self.pick(max(1, len(spans) - 2)))])
 
     def edited(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
-        """n edits of elites, the first ones more often."""
+        """`n` edits of elites, the first ones more often."""
         if not elites:
             return []
         tables = self.bank.writer.log_probs(elites, self.bank.words.tokens)

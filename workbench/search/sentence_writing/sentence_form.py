@@ -94,7 +94,9 @@ def repeats(text: str) -> bool:
 
 def load_form(languages: Sequence[str], openings: Sequence[str] | None = None, sentences: int = 3) -> SentenceForm:
     """The form of some languages of sentence_frames.yaml. openings: one's own in place of the file's (slots are then left out)."""
-    table = parse_yaml(files(__package__).joinpath("sentence_frames.yaml").read_text(encoding="utf-8"), "sentence_frames.yaml")
+    table = parse_yaml(
+        files("workbench.search.sentence_writing").joinpath("sentence_frames.yaml").read_text(encoding="utf-8"), "sentence_frames.yaml"
+    )
     unknown = [name for name in languages if name not in table]
     if unknown or not languages:
         raise UserError(f"no sentence frames for the language {', '.join(unknown) or '(none given)'}: there are {', '.join(table)}")

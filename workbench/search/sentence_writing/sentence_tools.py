@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from workbench.contexts import Contexts
@@ -28,6 +27,7 @@ from workbench.search.sentence_writing.slot_text import Prompt, SlotText
 from workbench.search.sentence_writing.word_bank import WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords, WordEffectModel, fit_effects
 from workbench.search.toolkit import SearchToolkit
+from workbench.statistics import spearman
 
 #: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is not to be trusted.
 _AGREES = 0.3
@@ -204,7 +204,7 @@ class SentenceTools:
         prompts = [self.scored_prompts()[i] for i in rows.tolist()]
         answers = Scorer(scorer.runner, answer_log_odds(), scorer.contexts, scorer.optimizations, scorer.chunk.tokens)
         moved = scorer.objective.sign * answers.objectives(as_ids(prompts, device)).cpu()
-        r = float(spearmanr(memory["scores"][rows].numpy(), moved.numpy()).statistic)
+        r = spearman(memory["scores"][rows].numpy(), moved.numpy())
         quarter = len(rows) // 4
         best, rest = float(moved[:quarter].mean()), float(moved[quarter:].mean())
         if r >= _AGREES and best > rest:
@@ -310,7 +310,7 @@ class SentenceTools:
     # ---- proposals --------------------------------------------------------------------------------------------------
 
     def pushes(self, opening: Prompt, n: int) -> list[Tensor]:
-        """n pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm); none where the
+        """`n` pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm); none where the
         objective has no direction."""
         found = direction_of(self.bench.scorer.objective)
         if found is None:
@@ -394,7 +394,7 @@ def _candidate_words(writer: SentenceWriter) -> CandidateWords:
 
 
 def both_sides(contexts: Contexts, n: int) -> Contexts:
-    """n contexts, those of each matching answer in turn, so that no answer is preferred."""
+    """`n` contexts, those of each matching answer in turn, so that no answer is preferred."""
     whole = counterbalanced([context.item for context in contexts])
     sides: dict[tuple[int, ...], list[Any]] = {}
     for context in contexts:

@@ -21,7 +21,7 @@ from workbench.search.sentence_writing.sentence_form import ENDINGS
 _ROWS = 32
 #: Endings of one beginning read at a time, to half depth and without logits.
 _TAILS = 256
-#: Nats by which the mark that ends a sentence may surprise more than other small words: a short one may end where the model goes on.
+#: Nats by which the mark that ends a sentence may be less likely than other small words: a short one may end where the model goes on.
 _EARLY_END = 1.5
 
 
@@ -38,9 +38,14 @@ class SentenceDraft:
 
 @dataclass(frozen=True)
 class ScreenedSentences:
-    """measures: nats, three of each prompt: its cross-entropy (mean over its tokens); the most surprising of its small words and
-    punctuation marks, because what follows from grammar may not surprise (marks that end a sentence count 1.5 nats less); its most
-    surprising word (the sum over the word's tokens), the first one left out. residuals: mean over the prompt's tokens at half depth."""
+    """Prompts with the figures that screening needs.
+
+    Attributes:
+        measures: Nats, three per prompt: its cross-entropy (mean over its tokens); the largest -log p of its small words and punctuation
+            marks, because grammar should predict these (marks that end a sentence count 1.5 nats less); the largest -log p of its words
+            (the sum over the word's tokens), without the first word.
+        residuals: Mean over the prompt's tokens at half depth.
+    """
 
     measures: Float[Tensor, "prompt 3"]
     residuals: Float[Tensor, "prompt d_model"]
@@ -119,7 +124,8 @@ class SentenceWriter:
         where the drafts push; the writer's own when None."""
         if not drafts:
             return []
-        runner, done = self.runner, [None] * len(drafts)  # type: list[tuple[int, ...] | None]
+        runner = self.runner
+        done: list[tuple[int, ...] | None] = [None] * len(drafts)
         texts: list[list[int]] = [[] for _ in drafts]
         rows = list(range(len(drafts)))
         kv = self.kv.fork(torch.zeros(len(rows), dtype=torch.long, device=runner.device)) if self.kv is not None else None
@@ -143,7 +149,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def log_probs(self, prompts: Sequence[Sequence[int]], tokens: Int[Tensor, " token"]) -> list[Float[Tensor, "prompt_pos token"]]:
-        """log p(token | left) of some tokens at every position of each prompt, on the CPU."""
+        """Log p(token | left) of some tokens at every position of each prompt, on the CPU."""
         read = self.read(prompts)
         top = self._to_top(read.resid)
         found = []
@@ -155,7 +161,7 @@ class SentenceWriter:
 
     @torch.no_grad()
     def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
-        """log p(token | the prefix and these tokens)."""
+        """Log p(token | the prefix and these tokens)."""
         ids = torch.tensor([list(left)], device=self.runner.device)
         resid, _ = self.runner.run(self.runner.embed(ids, self.kv.length if self.kv is not None else 0), 0, self.runner.shape.n_layers, self.kv)
         return self.runner.logits(resid[0, -1:]).log_softmax(-1)[0]

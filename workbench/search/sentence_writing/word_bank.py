@@ -72,7 +72,7 @@ class WordBank:
         return OneGapTemplates([text for text, _ in single], [kind for _, kind in single], where, rank, table.gather(0, where[None])[0])
 
     def next_word(self, left: str) -> Float[Tensor, " word"]:
-        """log p of every candidate word after some text, on the CPU; each text is run once."""
+        """Log p of every candidate word after some text, on the CPU; each text is run once."""
         if left not in self._next_word:
             self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[self.words.tokens.to(self.writer.usable.device)].cpu()
         return self._next_word[left]
@@ -110,7 +110,7 @@ class WordBank:
 
     @property
     def log_probs(self) -> Float[Tensor, " bank"]:
-        """log p of each word in its template."""
+        """Log p of each word in its template."""
         return self.templates.log_probs[self.places]
 
     def begin(self, n: int) -> None:
