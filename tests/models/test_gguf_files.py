@@ -251,6 +251,16 @@ def test_a_bad_file_is_one_line_and_leaves_nothing(make: Any, said: str, tmp_pat
     assert not cache.exists() or not list(cache.iterdir())
 
 
+@pytest.mark.parametrize("inner", ["", "below"])
+def test_a_cache_that_cannot_be_written_is_one_line_with_the_fix(inner: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file where the cache should be; permissions would not stop the root user that some machines test as."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / inner))
+    file, *_ = _file("llama", tmp_path / "model", "Q8_0")
+    with pytest.raises(UserError, match=r"cannot write to the cache .*; WORKBENCH_CACHE=DIR names another one"):
+        converted_directory(file)
+
+
 def test_the_cache_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_directory() == tmp_path / "cache"
     monkeypatch.delenv("WORKBENCH_CACHE")

@@ -177,11 +177,7 @@ def _values(raw: np.ndarray[Any, Any], kind: GGMLQuantizationType) -> np.ndarray
 def _convert(header: GgufHeader, digest: str, target: Path) -> None:
     factors = next((_read(header, tensor).numpy() for tensor in header.tensors if tensor.name == ROPE_FACTORS), None)
     config = make_config(header, factors)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(4 * _numbers(tensor) for tensor in header.tensors), shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise UserError(f"{header.file} takes {needed / 1e9:.1f} GB in the cache {target.parent}, which has {free / 1e9:.1f} GB left")
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    scratch = _scratch(header, target)
     try:
         _tokenizer(header, config).save_pretrained(scratch)
         _write_weights(header, scratch)
@@ -197,6 +193,19 @@ def _convert(header: GgufHeader, digest: str, target: Path) -> None:
             raise UserError(f"{header.file} could not be converted into {target.parent}: {one_line(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(header: GgufHeader, target: Path) -> Path:
+    """A temporary directory next to the target, where there is room for the model. UserError with the fix otherwise."""
+    needed = sum(4 * _numbers(tensor) for tensor in header.tensors)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+        if needed > free:
+            raise UserError(f"{header.file} takes {needed / 1e9:.1f} GB in the cache {target.parent}, which has {free / 1e9:.1f} GB left")
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"cannot write to the cache {target.parent}: {error.strerror or error}; WORKBENCH_CACHE=DIR names another one") from error
 
 
 def _numbers(tensor: GgufTensor) -> int:
