@@ -69,7 +69,7 @@ _PUBLIC = {
         "few_shot",
     ),
     "workbench.audit": ("Audit", "audit"),
-    "workbench.comparison": ("Comparison", "ComparisonOptions", "compare", "compare_runs"),
+    "workbench.comparison": ("Comparison", "ComparisonOptions", "compare", "compare_runs", "judged"),
     "workbench.attribution": ("AttributionOptions", "Ledger", "attribute", "side_effects"),
     "workbench.panel": ("Panel", "PanelOptions"),
     "workbench.report.circuitsvis_views": ("attention_view", "ledger_view"),

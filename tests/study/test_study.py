@@ -107,6 +107,12 @@ def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(or
     assert not RunDirectory.create(tmp_path / "run", resume=True).manifest().stages
 
 
+def test_a_second_judge_that_is_not_there_is_refused_before_anything_is_computed(organism, tmp_path):
+    asked = TINY.model_copy(update={"search": TINY.search.model_copy(update={"judge": str(tmp_path / "nothing")})})
+    with pytest.raises(UserError, match="no model directory at .*nothing"):
+        run(asked, tmp_path / "run", model=organism)
+
+
 def test_the_prompt_of_the_headline_is_the_one_that_is_attributed(finished):
     """Of the primary searches the best on selection, whatever its place in the study; ties go by order."""
     contents = load_run(finished.path)

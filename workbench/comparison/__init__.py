@@ -6,6 +6,7 @@ from workbench.comparison.compare_runs import RunsTable, compare_runs, read_comp
 from workbench.comparison.condition_results import ConditionDifference, ConditionResult
 from workbench.comparison.off_target import OffTargetAnswers, agreement_with_truth, other_persona_rates, text_cross_entropy, unrelated_text
 from workbench.comparison.question_changes import question_changes, questions_of_run
+from workbench.comparison.second_judge import judged
 
 __all__ = [
     "ClaimResult",
@@ -23,6 +24,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "judge_claims",
+    "judged",
     "other_persona_rates",
     "question_changes",
     "questions_of_run",

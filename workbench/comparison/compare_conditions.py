@@ -63,6 +63,7 @@ class Comparison:
         neutral: Name of the mean of the neutral sentences, where there are any.
         items: The questions of the split.
         true_items: The persona's true statements.
+        judge: A second model, which judged the prompts' cross-entropy (`judged`).
 
     Example:
         >>> comparison = wb.compare(model, data.selection.take(6), [wb.Prompt("be honest")])
@@ -85,6 +86,7 @@ class Comparison:
     neutral: str | None = None
     items: tuple[Item, ...] = ()
     true_items: tuple[Item, ...] = ()
+    judge: str | None = None
 
     def __getitem__(self, name: str) -> ConditionResult:
         for entry in self.entries:
@@ -182,6 +184,7 @@ class Comparison:
             splits={name: SplitEntry(**facts) for name, facts in self.splits.items()},
             baseline=self.baseline,
             neutral=self.neutral,
+            judge=self.judge,
             primary=list(self.primary),
             warnings=list(self.warnings),
             conditions=[entry.to_entry() for entry in self.entries],
@@ -405,6 +408,7 @@ def _row(entry: ConditionResult, baseline: str, neutral: str | None) -> dict[str
     if beyond is not None:
         row |= _with_ends("beyond_neutral", beyond.log_odds.interval)
     row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "cross_entropy": entry.cross_entropy}
+    row |= {} if entry.judge_cross_entropy is None else {"judge_cross_entropy": entry.judge_cross_entropy}
     row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
     row |= condition.cost.to_json()
     row |= {f"collateral_{name}": value for name, value in entry.collateral.items()}

@@ -67,7 +67,8 @@ class ConditionDifference:
 class ConditionResult:
     """All figures of one condition. letter_a_share: fraction of contexts in which the option shown first is chosen, None with
     text answers. orders_agree: fraction of items that are answered alike in both option orders, None without both orders.
-    neutral: is the rate shown to be 0.5 within 0.1? fluency: nats per token, None without a prompt."""
+    neutral: is the rate shown to be 0.5 within 0.1? cross_entropy: nats per token, None without a prompt; judge_cross_entropy: the same
+    under a second model (`judged`)."""
 
     condition: Condition
     answers: Answers
@@ -79,6 +80,7 @@ class ConditionResult:
     neutral: EquivalenceTest
     cross_entropy: float | None = None
     prompt_tokens: int | None = None
+    judge_cross_entropy: float | None = None
     differences: tuple[ConditionDifference, ...] = ()
     collateral: Mapping[str, float] = field(default_factory=dict)
     off_target: Mapping[str, OffTargetAnswers] = field(default_factory=dict)
@@ -113,6 +115,7 @@ class ConditionResult:
             groups=self.rate.groups,
             fluency=self.cross_entropy,
             prompt_tokens=self.prompt_tokens,
+            judge_cross_entropy=self.judge_cross_entropy,
             search_rate=condition.search_rate,
             selection_rate=condition.selection_rate,
             differences=[difference.to_entry() for difference in self.differences],

@@ -3,6 +3,7 @@
 from workbench.models.finite_check import first_not_finite, not_finite
 from workbench.models.hook_sites import HOOKS, Site
 from workbench.models.loading import load_model
+from workbench.models.model_sources import base_of, find_source
 from workbench.models.padding import pad_right
 from workbench.models.runner import KeyValueCache, ModelShape, Runner, TokenLayout
 from workbench.models.runners import runner_for
@@ -14,6 +15,8 @@ __all__ = [
     "Runner",
     "Site",
     "TokenLayout",
+    "base_of",
+    "find_source",
     "first_not_finite",
     "load_model",
     "not_finite",

@@ -102,6 +102,16 @@ _OWN: dict[str, Callable[[str], ModelSource]] = {
 }
 
 
+def base_of(name: str) -> str | None:
+    """The model that an adapted one was trained from: what a second judge of fluency is by default. None where it is not known.
+
+    Example:
+        >>> base_of("smollm2-personas")
+        'smollm2-135m'
+    """
+    return "smollm2-135m" if name in ADAPTERS else None
+
+
 def _from_hub(name: str, repository: str, revision: str | None) -> ModelSource:
     try:
         return _snapshot(name, repository, revision, local=True)

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from statistics import fmean
 
 from workbench.comparison import ClaimResult, ClaimResults, chosen_condition
 from workbench.comparison import claim_sentences as words
@@ -189,7 +190,22 @@ def _reading(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
         return []
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
     beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
-    return [f"How naturally it reads: its cross-entropy under the model is {best.fluency:.1f} nats per token{beside}; lower is more fluent."]
+    lines = [f"How naturally it reads: its cross-entropy under the model is {best.fluency:.1f} nats per token{beside}; lower is more fluent."]
+    return lines + _second_judge(comparison, best, written)
+
+
+def _second_judge(comparison: ComparisonFile, best: ConditionEntry, written: Sequence[float]) -> list[str]:
+    """The second model's cross-entropy, and whether the two models disagree on which side of the written prompts' mean the prompt is."""
+    if best.judge_cross_entropy is None or best.fluency is None:
+        return []
+    seconds = [c.judge_cross_entropy for c in comparison.conditions if c.kind == "manual" and c.judge_cross_entropy is not None]
+    line = f"{comparison.judge or 'A second model'}, which no search used, gives it {best.judge_cross_entropy:.1f} nats per token"
+    if not written or not seconds:
+        return [f"{line}."]
+    sides = [fmean(written) >= best.fluency, fmean(seconds) >= best.judge_cross_entropy]
+    which = "both models find it" if sides[0] == sides[1] else "the models disagree: the searched one finds it"
+    more = "at least as natural as" if sides[0] else "less natural than"
+    return [f"{line}; {which} {more} the mean of the prompts written by a person."]
 
 
 def _collateral(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:

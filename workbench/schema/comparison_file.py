@@ -44,7 +44,7 @@ class CostEntry(Entry):
 
 class ConditionEntry(Entry):
     """One condition. rate: fraction of test questions with the matching answer; fluency: cross-entropy of the prompt, nats per token;
-    collateral: off-target measures by name."""
+    judge_cross_entropy: the same under the second model; collateral: off-target measures by name."""
 
     name: str
     kind: str
@@ -63,6 +63,7 @@ class ConditionEntry(Entry):
     groups: int | None = None
     fluency: Number = None
     prompt_tokens: int | None = None
+    judge_cross_entropy: Number = None
     search_rate: Number = None
     selection_rate: Number = None
     differences: list[DifferenceEntry] = Field(default_factory=list)
@@ -84,7 +85,7 @@ class SplitEntry(Entry):
 
 class ComparisonFile(RunFile):
     """comparison.json. split: the one that was read; splits: all of the study. neutral: name of the mean of the neutral
-    sentences, which every condition has a difference to."""
+    sentences, which every condition has a difference to. judge: a second model, which judged the prompts' cross-entropy."""
 
     persona: str
     model: str
@@ -96,6 +97,7 @@ class ComparisonFile(RunFile):
     splits: dict[str, SplitEntry]
     baseline: str = "no prompt"
     neutral: str | None = None
+    judge: str | None = None
     primary: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     conditions: list[ConditionEntry]

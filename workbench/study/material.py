@@ -14,7 +14,7 @@ from workbench.conditions import CapabilityGuard, true_contexts
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, lexicon, make_contexts
 from workbench.lexicons import Lexicon, make_lexicon, readable_lexicon
-from workbench.models import load_model, runner_for
+from workbench.models import base_of, find_source, load_model, runner_for
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.runs import file_hash
 from workbench.sae import Sae, load_sae
@@ -42,6 +42,8 @@ class Material:
         splits = persona.split(study.data.split_seed, study.data.fractions)
         limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
         options = study.model
+        if study.search.judge not in ("auto", "none"):
+            find_source(study.search.judge)  # a wrong name is refused before anything is searched
         if model is None:
             model = load_model(options.name, options.device, options.dtype, options.backend, options.revision)
         return cls(study, model, persona, study.protocol.splits(Splits(**limited)))
@@ -83,6 +85,13 @@ class Material:
         """Does the study name an SAE ("auto": on the organism)?"""
         name = self.study.sae
         return name != "none" and (name != "auto" or self.study.model.name == "organism")
+
+    @cached_property
+    def judge(self) -> tuple[str, Any] | None:
+        """The second judge of fluency and its name, or None."""
+        wanted, options = self.study.search.judge, self.study.model
+        name = base_of(options.name) if wanted == "auto" else wanted
+        return None if name in (None, "none") else (str(name), load_model(str(name), options.device, options.dtype))
 
     @property
     def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:

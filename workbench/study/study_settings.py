@@ -122,6 +122,9 @@ class SearchSettings(FrozenSettings):
     max_cross_entropy: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=WRITTEN)] | None = None
     """No prompt with a cross-entropy above this (nats per token) is chosen; written, or written+1.5: the mean of the persona's written
     prompts, plus so many nats; null: no limit (a search over sentences: written). Formerly max_fluency."""
+    judge: str = "auto"
+    """A second model that judges the prompts' cross-entropy in the comparison and that no search sees: a name or a directory; auto: the
+    model without its adapter where it has one; none."""
     lexicon: str = "auto"
     """Allowed tokens: words (whole English words, separated by spaces), latin, all, world (the ordinary words of the organism's
     world) or a file of words, one a line; auto: world on the organism, else words, or latin where the vocabulary has too few."""

@@ -9,8 +9,8 @@
    (`word_effect_model.py`), from every score so far.
 4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word (sampling in the manner of
    AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from the model's top tokens; twists learned from
-   scores: arXiv 2404.17546). *Go on* after a strong sentence. *Fill* templates. *Edit* the best: replace, insert, link ("and
-   w"), delete, cross over, join two (the mutations of FLRT, arXiv 2407.17447, on whole words), and all words of its kind at one place.
+   scores: arXiv 2404.17546). *Go on* after a strong sentence. *Fill* templates. *Edit* the best: replace, link ("and
+   w"), delete, join two (mutations of FLRT, arXiv 2407.17447, on whole words), and try all words of its kind at one place.
 5. *Screen* all by form, predicted score and cross-entropy in one pass without any question; score the best; go to 3.
 6. The best dozen are scored on all search contexts when the search ends.
 

@@ -1,4 +1,7 @@
-"""Edits of sentences by whole words: replace, insert, link ("and w"), delete, cross over (the mutations of FLRT, arXiv 2407.17447)."""
+"""Edits of sentences by whole words: replace, link ("and w"), delete (mutations of FLRT, arXiv 2407.17447).
+
+Inserted words and crossovers broke the grammar more often than they helped ("a realist who is disagree candid"), and are left out.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from workbench.search.sentence_writing.slot_text import Prompt
 from workbench.search.sentence_writing.word_bank import WordBank
 
 #: The kinds of edits in turn.
-_KINDS = ("replace", "insert", "link", "replace", "delete", "cross", "replace", "insert")
+_KINDS = ("replace", "link", "replace", "delete")
 #: The model's log p weighs so much where a word is linked to one: it was not asked there but at the place before.
 _LINK_WEIGHT = 0.3
 
@@ -53,7 +56,7 @@ class SentenceEdits:
         made = []
         for number in range(n):
             which = min(self.pick(len(elites)), self.pick(len(elites)))
-            made.append(self._edit(_KINDS[number % len(_KINDS)], self.spans(elites[which]), elites, tables[which]))
+            made.append(self._edit(_KINDS[number % len(_KINDS)], self.spans(elites[which]), tables[which]))
         return [prompt for prompt in made if prompt]
 
     def swapped(self, elites: Sequence[Prompt], n: int) -> list[Prompt]:
@@ -76,10 +79,7 @@ class SentenceEdits:
         writer = self.bank.writer
         return [i for i in range(1, len(spans)) if writer.letters[spans[i][0]] and not (len(spans[i]) == 1 and writer.small[spans[i][0]])]
 
-    def _edit(self, kind: str, spans: list[Prompt], elites: Sequence[Prompt], table: Float[Tensor, "prompt_pos word"]) -> Prompt:
-        if kind == "cross":
-            other = self.spans(elites[self.pick(len(elites))])
-            return _flat(spans[: 1 + self.pick(max(1, len(spans) - 1))] + other[1 + self.pick(max(1, len(other) - 1)) :])
+    def _edit(self, kind: str, spans: list[Prompt], table: Float[Tensor, "prompt_pos word"]) -> Prompt:
         places = self._content(spans)
         if not places:
             return ()
@@ -87,8 +87,6 @@ class SentenceEdits:
         if kind == "delete":
             return _flat(spans[:at] + spans[at + 1 :])
         log_probs = table[sum(map(len, spans[:at]))]
-        if kind == "insert":
-            return _flat([*spans[:at], self._word(self.values() + log_probs), *spans[at:]])
         alike = self._alike(spans[at])
         if kind == "replace":
             return _flat([*spans[:at], self._word((self.values() + log_probs).masked_fill(~alike, -torch.inf)), *spans[at + 1 :]])

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from workbench.comparison import Comparison, ComparisonOptions, compare
+from workbench.comparison import Comparison, ComparisonOptions, compare, judged
 from workbench.conditions import BuildContext, Condition, build_conditions
+from workbench.contexts import make_contexts
 from workbench.runs import read_run_file, write_run_file, write_table
 from workbench.schema import EvaluationRow, FrontierFile, OffTargetRow, QuestionRow
 from workbench.search import Frontier, write_frontiers
@@ -91,4 +92,8 @@ def compare_on_test(context: StudyContext, conditions: Sequence[Condition]) -> C
         collateral=context.off_target,
         model_name=study.model.name,
     )
-    return compare(material.model, material.splits.test, conditions, study.slot, sign=study.sign, metric=study.metric, options=options)
+    comparison = compare(material.model, material.splits.test, conditions, study.slot, sign=study.sign, metric=study.metric, options=options)
+    if material.judge is None:
+        return comparison
+    name, judge = material.judge
+    return judged(comparison, judge, make_contexts(judge, material.splits.test, study.slot, metric=study.metric, n=8), name)
