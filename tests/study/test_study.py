@@ -109,7 +109,7 @@ def test_a_missing_file_of_the_collateral_is_told_before_anything_is_computed(or
 
 def test_a_second_judge_that_is_not_there_is_refused_before_anything_is_computed(organism, tmp_path):
     asked = TINY.model_copy(update={"search": TINY.search.model_copy(update={"judge": str(tmp_path / "nothing")})})
-    with pytest.raises(UserError, match="no model directory at .*nothing"):
+    with pytest.raises(UserError, match=r"no model directory at .*nothing"):
         run(asked, tmp_path / "run", model=organism)
 
 

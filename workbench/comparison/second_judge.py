@@ -29,9 +29,9 @@ def judged(comparison: Comparison, judge: Any, contexts: Contexts, name: str) ->
         survive in the judge's tokenizer.
 
     Example:
-        >>> table = wb.compare(model, data.test.take(4), ["Be honest."])
-        >>> wb.judged(table, model, wb.make_contexts(model, data.test, n=1), "itself").table["judge_cross_entropy"].notna().sum()
-        1
+        >>> table = wb.compare(model, data.test.take(4), ["be honest"])
+        >>> wb.judged(table, model, wb.make_contexts(model, data.test, n=1), "itself").table["judge_cross_entropy"].notna().tolist()
+        [False, True]
     """
     entries = tuple(replace(entry, judge_cross_entropy=_read(judge, contexts, entry.condition.prompt)) for entry in comparison.entries)
     return replace(comparison, entries=entries, judge=name)

@@ -211,7 +211,8 @@ class SentenceTools:
             return []
         return [
             f"the search moves the direction, not the behaviour: over {len(rows)} scored sentences the objective's rank correlation with the "
-            f"answers' log-odds is {r:+.2f}, and its best quarter moves them by {best - rest:+.2f} more than the rest (refit_direction fits a direction on what such sentences do)"
+            f"answers' log-odds is {r:+.2f}, and its best quarter moves them by {best - rest:+.2f} more than the rest "
+            "(refit_direction fits one on what such sentences do)"
         ]
 
     def differentiate(self, prompts: Sequence[Prompt]) -> None:
