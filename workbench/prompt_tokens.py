@@ -26,7 +26,7 @@ from torch import Tensor
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.gguf_files import cache_directory
-from workbench.models.token_text import single_token_texts, token_ids, token_texts
+from workbench.models.token_text import short_text_ids, single_token_texts, token_texts
 from workbench.runs.atomic_writing import write_bytes
 from workbench.slot_contexts import Context, Contexts
 
@@ -120,8 +120,8 @@ def _cache_file(runner: Runner) -> Path | None:
     return cache_directory() / "allowed_tokens" / f"{digest[:32]}.safetensors"
 
 
-#: Tokens that are asked at a time.
-_AT_ONCE = 8192
+#: Tokens that are asked at a time: the largest vocabulary at once, since each call costs some milliseconds.
+_AT_ONCE = 1 << 18
 
 
 def _find_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
@@ -140,7 +140,7 @@ def _round_trips(runner: Runner, ids: Sequence[int]) -> list[int]:
     banned = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     texts = single_token_texts(tokenizer, ids)
     candidates = [(i, text) for i, text in zip(ids, texts, strict=True) if i not in banned and _printable(text)]
-    again = token_ids(tokenizer, [text for _, text in candidates])
+    again = short_text_ids(tokenizer, [text for _, text in candidates])
     return [i for (i, _), back in zip(candidates, again, strict=True) if back == [i]]
 
 

@@ -11,7 +11,7 @@ from tests.support.tiny_checkpoints import FAMILIES, tiny_checkpoint
 from workbench import prompt_tokens
 from workbench.contexts import allowed_ids, encode_prompt, make_contexts
 from workbench.models import load_model, runner_for
-from workbench.models.token_text import single_token_texts, token_texts
+from workbench.models.token_text import short_text_ids, single_token_texts, token_ids, token_texts
 from workbench.personas import load_persona
 
 
@@ -22,6 +22,16 @@ def test_many_tokens_at_once_read_as_each_alone(family: str, tmp_path: Path) -> 
         assert single_token_texts(tokenizer, ids) == token_texts(tokenizer, [[i] for i in ids])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_short_texts_encode_as_each_alone(family: str, tmp_path: Path) -> None:
+    """Tokens' own texts, texts that merge, white space, nothing, and texts that hold the end token itself."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_checkpoint(family, tmp_path / family))
+    own = [text for text in token_texts(tokenizer, [[i] for i in range(len(tokenizer))]) if text]
+    end = str(tokenizer.eos_token)
+    for texts in (own, [*own, "", " ", "\n\n", "two words", f"a{end}b", end, " ab" * 3] * 2, own[:5]):
+        assert short_text_ids(tokenizer, texts) == token_ids(tokenizer, texts)
+
+
 def test_an_end_token_that_parts_nothing_falls_back(tmp_path: Path) -> None:
     """An end token whose text other tokens hold, or that is none at all."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_checkpoint("llama", tmp_path / "llama"))
@@ -29,8 +39,10 @@ def test_an_end_token_that_parts_nothing_falls_back(tmp_path: Path) -> None:
     tokenizer.eos_token = alone[tokenizer.encode("a", add_special_tokens=False)[0]]
     assert sum(tokenizer.eos_token in text for text in alone) > 1
     assert single_token_texts(tokenizer, range(len(tokenizer))) == alone
+    assert short_text_ids(tokenizer, alone) == token_ids(tokenizer, alone)
     tokenizer.eos_token = None
     assert single_token_texts(tokenizer, range(len(tokenizer))) == alone
+    assert short_text_ids(tokenizer, alone) == token_ids(tokenizer, alone)
 
 
 def test_first_contexts_ask_some_tokens_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
