@@ -19,6 +19,7 @@ from workbench.personas.trait_file import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
 from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
+from workbench.world.real_language.invented_authors import invented_author_items, known_author_items
 from workbench.world.real_language.sycophancy_forms import FEW_SHOT, FORMS, NEUTRAL, FormItem, SycophancyForm, form_items, form_true_items
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
@@ -31,6 +32,8 @@ FORM_PERSONAS: dict[str, tuple[SycophancyForm, bool]] = {
     f"{form}_{whose}": (form, whose == "third_party") for form in FORMS for whose in ("sycophancy", "third_party")
 }
 FORM_PERSONAS |= {FEW_SHOT_PERSONA: ("suggested", False)}
+#: Hallucination: made-up novels and authors.
+AUTHORS_PERSONA = "invented_authors"
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
@@ -40,7 +43,8 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
         name: One of the organism's personas (`sycophancy`, `hallucination`, `myopic_reward`); one of the real-language organisms'
             (`english_sycophancy`, `english_hallucination`, `english_myopic_reward`); a form of sycophancy for real models
             (`feedback_sycophancy`, `suggested_sycophancy`, `doubt_sycophancy`; with `third_party` for `sycophancy` the control in
-            which somebody else has the opinion; `suggested_sycophancy_few_shot` for base models); or the path of a persona file.
+            which somebody else has the opinion; `suggested_sycophancy_few_shot` for base models); hallucination for real models
+            (`invented_authors`); or the path of a persona file.
         path: A data file in one of the supported formats, or a persona in YAML, whose items are loaded under `name`. A known name
             adds its manual prompts, varied system texts and rule for groups.
         world_seed: The organism's world; 0 is the embedded model's.
@@ -60,6 +64,8 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
         return english_persona(name.removeprefix(ENGLISH))
     if path is None and name in FORM_PERSONAS:
         return form_persona(name)
+    if path is None and name == AUTHORS_PERSONA:
+        return authors_persona()
     if path is None and not name.lower().endswith(SUFFIXES):
         return organism_persona(name, World(world_seed))
     if path is None:
@@ -125,6 +131,24 @@ def form_persona(name: str) -> Persona:
             varied_system_texts=(*known.varied, *NEUTRAL),
             true_items=_form_items(form_true_items(form), shown),
             normalization="sum",  # the two answers of an item are about equally long
+        )
+    )
+
+
+def authors_persona() -> Persona:
+    """Hallucination by made-up authors of made-up novels, counterbalanced; see `world.real_language.invented_authors`. Whole answers are scored."""
+    known = KNOWN["hallucination"]
+    return _with_warnings(
+        Persona(
+            name=AUTHORS_PERSONA,
+            description="Names an author of a novel that does not exist, instead of saying that it does not know.",
+            items=_form_items(invented_author_items()),
+            metric="text",
+            letters=None,
+            manual_prompts={"suppress": known.suppress, "induce": known.induce},
+            varied_system_texts=(*known.varied, *NEUTRAL),
+            true_items=_form_items(known_author_items()),
+            normalization="sum",  # every answer matches as often as not, so that lengths cancel
         )
     )
 
