@@ -13,7 +13,7 @@ from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
 from workbench.models import ModelShape
 from workbench.models.doctor import ModelDiagnosis, diagnose, lost_tokens
-from workbench.models.memory_estimate import memory_needed
+from workbench.models.memory_estimate import mapped_file, memory_needed
 
 
 def _detail(diagnosis: ModelDiagnosis, check: str) -> str:
@@ -117,3 +117,6 @@ def test_memory_by_hand() -> None:
     assert memory.forward == 2 * (400 * (4 * 4096 + 2 * 128 * 40 + 2 * 14_336) + 3 * 4 * 32 * 100**2)
     assert memory.gradient == 32 * 2 * (400 * (4 * 4096 + 2 * 128 * 40 + 4 * 14_336) + 7 * 4 * 32 * 100**2)
     assert memory.rows()["score candidates after a cached prefix"] == memory.weights + memory.forward + 400 * 131_072
+    assert mapped_file(16_060_600_000, 8_030_261_248, 2) == 0 and mapped_file(32_121_100_000, 8_030_261_248, 2) == 32_121_100_000
+    mapped = memory_needed(shape, 8_030_261_248, 2, process=10**9, file=32_121_100_000).rows()
+    assert mapped["load"] == memory.weights + 10**9 + 32_121_100_000 and mapped["collect activations"] < mapped["load"]

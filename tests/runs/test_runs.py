@@ -114,6 +114,20 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path) -> None
     assert seen <= set(versions) and len(seen) > 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process")
+def test_the_peak_memory_of_a_stage_is_its_own(tmp_path: Path) -> None:
+    """300 MB that one stage held are not in the peak of the next."""
+    run = RunDirectory.create(tmp_path / "run")
+    with run.stage("large"):
+        held = bytearray(os.urandom(1 << 20)) * 300
+        assert len(held) > 3e8
+        del held
+    with run.stage("small"):
+        pass
+    large, small = (run.manifest().stages[name].peak_memory_mb for name in ("large", "small"))
+    assert large is not None and small is not None and 280 < large - small < 700
+
+
 def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     old = os.umask(0o022)
     try:

@@ -15,7 +15,7 @@ from workbench import cli
 from workbench.budget import Budget
 from workbench.models import runner_for
 from workbench.models.model_sizes import KNOWN, model_sizes_of
-from workbench.study import Study
+from workbench.study import Study, cost_estimate
 from workbench.study.cost_estimate import MACHINES, plan
 from workbench.study.study_presets import PERSONAS, SAES, preset
 from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, SearchSettings
@@ -136,6 +136,27 @@ def test_gpu_seconds_include_the_starts_of_kernels():
     layers = found.facts.shape.n_layers
     assert stage.block_runs >= 12 * 5 * layers / 2 and 0.003 * stage.block_runs > 20 * stage.flops / gpu.speed
     assert found.machines[-1].launch == 0
+
+
+def test_memory_of_a_gradient_is_planned_only_where_one_is_taken():
+    """A search over sentences and exact removal take none: their peak is that of a pass."""
+    plain = {"sae": "none", "conditions": ["answer_objective"], "primary": ["answer_objective"]}
+    removal = {"attribution": {"estimators": ["removal"], "circuit": 0, "cards": 0}}
+    stages = {s.name: s.memory for s in plan(Study.of(plain | removal | {"search": {"method": "sentences", "budget": {"model_calls": 60}}})).stages}
+    assert stages["search answer_objective"] == "score candidates after a cached prefix" and stages["attribution"] == "forced-choice answers"
+    stages = {s.name: s.memory for s in plan(Study.of(plain)).stages}
+    assert {stages["search answer_objective"], stages["attribution"]} == {"gradient of an objective"}
+
+
+def test_the_core_is_measured_in_the_dtype_that_is_used(monkeypatch):
+    """A study in bfloat16 is planned with the core's speed in bfloat16, on the CPU only."""
+    monkeypatch.setattr(cost_estimate, "core_speed", lambda dtype="float32": {"float32": 1e11, "bfloat16": 4e11}[dtype])
+    peaks = {}
+    for dtype in ("float32", "bfloat16"):
+        *gpus, cpu = plan(Study.of({"model": {"name": "organism", "dtype": dtype}})).machines
+        peaks[dtype] = cpu.peak
+        assert cpu.dtype == dtype and {gpu.dtype for gpu in gpus} == {"bfloat16"}
+    assert peaks == {"float32": 1e11, "bfloat16": 4e11}
 
 
 def test_what_fits_is_said_with_dtype_and_batch():

@@ -30,7 +30,7 @@ from workbench.models.finite_check import not_finite
 from workbench.models.gguf_files import gguf_record
 from workbench.models.hook_sites import HOOKS, Site
 from workbench.models.loading import Backend, attach, choose_device, choose_dtype, configured_ends, load_weights, wrap
-from workbench.models.memory_estimate import memory_needed, process_memory
+from workbench.models.memory_estimate import mapped_file, memory_needed, process_memory
 from workbench.models.model_directory import Place, load_tokenizer, open_model_directory
 from workbench.models.model_sources import find_source
 from workbench.models.runner import Runner
@@ -147,7 +147,9 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     yield from _tokens(runner)
     held = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in model.parameters()}
     process = process_memory(runner.shape.d_vocab, runner.device.type)
-    for stage, needed in memory_needed(runner.shape, sum(held.values()) // dtype.itemsize, dtype.itemsize, process=process).rows().items():
+    size = dtype.itemsize
+    file = mapped_file(sum(shard.stat().st_size for shard in checkpoint.shards), parameters, size) if process else 0
+    for stage, needed in memory_needed(runner.shape, sum(held.values()) // size, size, process=process, file=file).rows().items():
         yield DoctorFinding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
 
 

@@ -14,6 +14,8 @@ gradients every block of the stretch keeps its inputs.
 
 6. the process on a CPU: 0.5 GB for the program and its libraries, and 1.6 kB a token for the tokenizer (`process_memory`); a GPU's
    memory holds none of it.
+7. loading on a CPU: where the weights file has another dtype than the model, it is mapped while the model is filled (`mapped_file`); its
+   pages count in the process's peak, and the system can take them back.
 
 Fitted to and checked against the growth of the process on SmolLM2-135M, float32, one thread: a pass over 8 x 128 tokens
 took 0.047 GB (0.042 here), 4 x 64 took 0.008 (0.009); the gradient 2.16 GB (2.19 here) and 0.42 (0.43).
@@ -31,7 +33,7 @@ from workbench.models.vocabulary_chunks import CHUNK
 class MemoryEstimate:
     """Bytes by stage. weights: resident; process: of the program, where weights and program share one memory; kv_per_token: a token of a
     cached prefix, all blocks; logits_per_position: one unembedded position; forward, gradient: working memory of a pass over
-    `sequences` x `length` tokens."""
+    `sequences` x `length` tokens; file: of weights files that are mapped while a model is loaded."""
 
     weights: int
     kv_per_token: int
@@ -41,13 +43,14 @@ class MemoryEstimate:
     sequences: int
     length: int
     process: int = 0
+    file: int = 0
 
     def rows(self) -> dict[str, int]:
         """Stage -> bytes at its peak, weights included."""
         tokens, held = self.sequences * self.length, self.weights + self.process
         logits = min(self.sequences * self.logits_per_position, 8 * CHUNK)
         return {
-            "load": held,
+            "load": held + self.file,
             "collect activations": held + self.forward,
             "forced-choice answers": held + self.forward + logits,
             "score candidates after a cached prefix": held + self.forward + tokens * self.kv_per_token,
@@ -67,11 +70,22 @@ def process_memory(d_vocab: int, device: str = "cpu") -> int:
     return int(0.5e9 + 1600 * d_vocab) if device == "cpu" else 0
 
 
+def mapped_file(size: int, parameters: int, bytes_per_number: int) -> int:
+    """Bytes of the weights files that are mapped in addition to the model while it is loaded: all, or 0 where they have the model's dtype.
+
+    Args:
+        size: Bytes of the files.
+        parameters: Numbers in them.
+        bytes_per_number: Of the model's dtype.
+    """
+    return 0 if round(size / parameters) == bytes_per_number else size
+
+
 def memory_needed(
-    shape: ModelShape, parameters: int, bytes_per_number: int, sequences: int = 16, length: int = 128, process: int = 0
+    shape: ModelShape, parameters: int, bytes_per_number: int, sequences: int = 16, length: int = 128, process: int = 0, file: int = 0
 ) -> MemoryEstimate:
     """The arithmetic of the module's docstring for a model of these sizes. parameters: all weights that are held, tied ones once.
-    process: bytes of the program where it shares the memory."""
+    process: bytes of the program where it shares the memory; file: bytes of the weights files there."""
     attention = shape.d_model * shape.d_head * 2 * (shape.n_heads + shape.n_kv_heads)
     d_mlp = max(0, shape.block_parameters - attention) // (3 * shape.d_model)
     tokens, scores = sequences * length, sequences * shape.n_heads * length**2
@@ -87,4 +101,5 @@ def memory_needed(
         sequences=sequences,
         length=length,
         process=process,
+        file=file,
     )

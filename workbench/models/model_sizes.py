@@ -19,12 +19,13 @@ from workbench.models.runner import ModelShape
 @dataclass(frozen=True)
 class ModelSizes:
     """shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from. architecture: Hugging Face's
-    name of its class; empty where it does not matter."""
+    name of its class; empty where it does not matter. file: bytes of the weights files, 0 where they are not here."""
 
     shape: ModelShape
     parameters: int
     source: str
     architecture: str = ""
+    file: int = 0
 
 
 def _gated(shape: ModelShape, d_mlp: int, small: int, architecture: str = "") -> ModelSizes:
@@ -67,7 +68,8 @@ def model_sizes_of(name: str, revision: str | None = None) -> ModelSizes:
         block_parameters=sum(p.numel() for p in blocks.parameters()) // len(blocks),
         tied=bool(config.tie_word_embeddings),
     )
-    return ModelSizes(shape, model.num_parameters(), f"{checkpoint.architecture}, its config", checkpoint.architecture)
+    file = sum(shard.stat().st_size for shard in checkpoint.shards)
+    return ModelSizes(shape, model.num_parameters(), f"{checkpoint.architecture}, its config", checkpoint.architecture, file)
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

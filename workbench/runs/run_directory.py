@@ -159,6 +159,7 @@ class RunDirectory:
         counted: a running count of FLOPs; what it grows by inside is noted.
         """
         self.log("begin", {"stage": name})
+        _reset_peak_memory()
         start, before = time.perf_counter(), counted() if counted else 0.0
         yield
         seconds = time.perf_counter() - start
@@ -265,9 +266,18 @@ def _last_byte(path: Path) -> bytes:
 
 
 def _peak_memory() -> float:
-    """MB; the system counts in kB, on macOS in bytes."""
+    """MB that the process held at most since the last reset (since its start where the system resets nothing)."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1e3, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # kB; on macOS bytes
+
+
+def _reset_peak_memory() -> None:
+    """Linux counts the peak anew from here (proc(5): clear_refs, 5)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _now() -> str:

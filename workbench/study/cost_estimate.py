@@ -37,7 +37,7 @@ from workbench.errors import UserError
 from workbench.html_text import html_table
 from workbench.models.chat_template import render_chat
 from workbench.models.loading import choose_dtype
-from workbench.models.memory_estimate import memory_needed, process_memory, second_embedding
+from workbench.models.memory_estimate import mapped_file, memory_needed, process_memory, second_embedding
 from workbench.models.model_sizes import ModelSizes, model_sizes_of, tokenizer_of
 from workbench.personas import load_persona
 from workbench.search import SentenceSearch
@@ -48,6 +48,8 @@ from workbench.study.study_settings import Study
 
 #: Forward passes a context of the ledger next to removal.
 LEDGER = 45
+#: The stage of memory_estimate that a gradient needs.
+GRADIENT = "gradient of an objective"
 #: Tokens of a system text that directions are found under, or of a written prompt.
 SYSTEM_TEXT = 12
 #: Token-layers, FLOPs, runs of one block, weights read.
@@ -88,20 +90,21 @@ MACHINES = (
 )
 
 
-def machines(dtype: str | None = None) -> tuple[MachineSpeed, ...]:
-    """The machines of a plan: MACHINES with this machine's own core, and with one dtype for all where it is given."""
+def machines(dtype: str | None = None, on_cpu: str = "float32") -> tuple[MachineSpeed, ...]:
+    """The machines of a plan: MACHINES with this machine's own core at the dtype used there (`on_cpu`), and one dtype for all where it is
+    given."""
     *gpus, cpu = MACHINES
-    found = (*gpus, replace(cpu, peak=core_speed()))
-    return tuple(replace(machine, dtype=dtype) for machine in found) if dtype else found
+    cpu = replace(cpu, dtype=dtype or on_cpu, peak=core_speed(dtype or on_cpu))
+    return (*(replace(gpu, dtype=dtype or gpu.dtype) for gpu in gpus), cpu)
 
 
 @cache
-def core_speed() -> float:
-    """FLOPs a second of float32 matrix products on one core of this machine: the best of five tries of 50 ms of processor time."""
-    threads = torch.get_num_threads()
+def core_speed(dtype: str = "float32") -> float:
+    """FLOPs a second of matrix products on one core of this machine: the best of five tries of 50 ms of processor time."""
+    threads, kind = torch.get_num_threads(), choose_dtype(dtype)
     torch.set_num_threads(1)
     try:
-        left, right = torch.randn(256, 1024), torch.randn(1024, 2048)
+        left, right = torch.randn(256, 1024, dtype=kind), torch.randn(1024, 2048, dtype=kind)
         torch.mm(left, right)
         return max(_rate(left, right) for _ in range(5))
     finally:
@@ -154,12 +157,14 @@ class CostEstimate:
 
     def bytes(self, stage: StageCost, dtype: str, batch_tokens: int | None = None, on_cpu: bool = False) -> int:
         """Peak memory of a stage, weights included. A gradient is taken a quarter of a batch at a time."""
-        length, share = int(self.question) + 16, 4 if stage.memory.startswith("gradient") else 1
+        length, share = int(self.question) + 16, 4 if stage.memory == GRADIENT else 1
         sequences = max(1, (batch_tokens or self.study.search.batch_tokens) // share // length)
         shape, model = self.facts.shape, self.study.model
         held = self.facts.parameters + second_embedding(shape, self.facts.architecture, model.backend)
+        size = choose_dtype(dtype).itemsize
+        file = mapped_file(self.facts.file, self.facts.parameters, size) if on_cpu else 0
         process = process_memory(shape.d_vocab) if on_cpu else 0
-        return memory_needed(shape, held, choose_dtype(dtype).itemsize, sequences, length, process).rows()[stage.memory]
+        return memory_needed(shape, held, size, sequences, length, process, file).rows()[stage.memory]
 
     def fitting(self, machine: MachineSpeed) -> str | None:
         """What to change so that the study fits into a machine's memory; None where it does as it is."""
@@ -200,7 +205,8 @@ class CostEstimate:
     def _row(self, name: str, stages: list[StageCost]) -> dict[str, Any]:
         row: dict[str, Any] = {"stage": name, "token_layers": sum(s.token_layers for s in stages), "tflops": sum(s.flops for s in stages) / 1e12}
         for machine in self.machines:
-            needed = max(self.bytes(stage, machine.dtype, on_cpu=machine.on_cpu) for stage in stages)
+            loading = [StageCost("load", 0, 0, "load")] if len(stages) > 1 else []
+            needed = max(self.bytes(stage, machine.dtype, on_cpu=machine.on_cpu) for stage in (*stages, *loading))
             row[f"{machine.name} s"] = sum(stage.seconds(machine) for stage in stages) if needed <= machine.memory else None
             row[f"{machine.name} GB"] = needed / 1e9
         return row
@@ -217,11 +223,11 @@ def duration(seconds: float) -> str:
 def plan(study: Study, dtype: str | None = None) -> CostEstimate:
     """The plan of a study; neither weights nor the network are touched. UserError where the model's sizes are not to be had.
 
-    dtype: of the weights on every machine; None: bfloat16 on GPUs, float32 on the CPU."""
+    dtype: of the weights on every machine; None: bfloat16 on GPUs, the study's own on the CPU."""
     choose_dtype(dtype or study.model.dtype)
     facts = model_sizes_of(study.model.name, study.model.revision)
     data = _Data.of(study)
-    found = CostEstimate(study, facts, tuple(_Counts(study, facts, data).stages()), data.tokens, data.notes, machines(dtype))
+    found = CostEstimate(study, facts, tuple(_Counts(study, facts, data).stages()), data.tokens, data.notes, machines(dtype, study.model.dtype))
     fitting = [words for machine in found.machines if (words := found.fitting(machine))]
     if study.directions.layers is None and any(stage.name.startswith("search ") for stage in found.stages):
         layers = facts.shape.n_layers
@@ -377,7 +383,8 @@ class _Counts:
         whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
         every = [(steps * a, steps * b, steps * c, steps * d) for a, b, c, d in parts]
-        return self._stage(f"search {name}", [*every, once], "gradient of an objective")
+        takes = method.gradient if isinstance(method, SentenceSearch) else method.uses_gradient
+        return self._stage(f"search {name}", [*every, once], GRADIENT if takes else "score candidates after a cached prefix")
 
     def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, after_prompt: float) -> list[Part]:
         """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
@@ -438,4 +445,5 @@ class _Counts:
         circuit = self._cost(some * passes * tokens, layers, tokens, some * passes)
         cards = self._cost(a.texts * tokens if self._latents and a.cards else 0, layers, tokens)
         parts = removal, gradient, circuit, cards
-        return self._stage("attribution", parts, "gradient of an objective")
+        takes = bool(a.circuit or set(a.estimators) - {"removal"} or self._latents)
+        return self._stage("attribution", parts, GRADIENT if takes else "forced-choice answers")
