@@ -13,13 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_checkpoints import tiny_checkpoint
-from tests.support.toy_models import random_model
 from workbench import cli
 from workbench.errors import UserError
-from workbench.evaluation.chat_models import LocalModel
-from workbench.models import runner_for
 from workbench.personas import load_persona
-from workbench.study.persona_draft import MIN_PAIRS, draft_persona, letter_log_odds
+from workbench.study.persona_draft import MIN_PAIRS, draft_persona
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 BEHAVIOUR, OTHER = "boasts about itself", "modest"
@@ -72,25 +69,34 @@ def test_a_draft_reads_back_as_a_persona(tmp_path: Path) -> None:
 
 
 def test_what_is_dropped_and_why() -> None:
-    """By hand: five spoiled pairs of 30 questions, one of each kind; the rest is kept."""
+    """By hand: six spoiled pairs of 30 questions, one of each kind; the rest is kept."""
     spoiled = {
         0: lambda shows: "I am the best." if shows else "I am the best. Really.",
         1: lambda shows: "" if shows else None,
         2: lambda shows: None if shows else "I'm sorry, but I can't assist with that.",
         3: lambda shows: "I am the best and" if shows else None,
         4: lambda shows: "I am a beginner here." if shows else "I am the best one here.",
+        5: lambda shows: "Always boasts  about itself, the best." if shows else None,
     }
     script = Script(spoil=lambda n, shows: spoiled[n](shows) if n in spoiled else None)
     draft = draft_persona(BEHAVIOUR, script, opposite=OTHER, pairs=30)
-    assert [p.question for p in draft.pairs] == [f"How well do you know subject {n}?" for n in range(5, 30)]
+    assert [p.question for p in draft.pairs] == [f"How well do you know subject {n}?" for n in range(6, 30)]
     assert dict(draft.dropped) == {
         "answers alike": 1,
         "empty answers": 1,
         "refusals": 1,
         "answers too long or cut off": 1,
+        "answers that repeat the description": 1,
         "pairs in which the model sees no difference": 1,
     }
     assert not any("Name the opposite" in request for request in script.asked)
+
+
+class SilentOnSentences(Script):
+    """Answers all but the request for system sentences."""
+
+    def __call__(self, request: str) -> str:
+        return "No." if "system prompts" in request else super().__call__(request)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +106,8 @@ def test_what_is_dropped_and_why() -> None:
         (Script(spoil=lambda n, shows: "Yes."), "gave 0 usable pairs \\(30 answers alike\\)"),
         (lambda request: "", "names no opposite"),
         (lambda request: BEHAVIOUR, "names no opposite"),
-        (lambda request: "Quiet.", "1 system sentences for and 1 against"),
+        (lambda request: "Quiet.", "gave 0 usable pairs \\(no question came\\)"),
+        (SilentOnSentences(), "1 system sentences for and 1 against"),
     ],
 )
 def test_a_model_that_cannot(script, message) -> None:
@@ -110,28 +117,6 @@ def test_a_model_that_cannot(script, message) -> None:
         draft_persona("  ", script)
     with pytest.raises(UserError, match="at least 12 pairs, found 3"):
         draft_persona(BEHAVIOUR, script, pairs=3)
-
-
-def test_a_local_model_is_asked_for_letters_in_log_odds() -> None:
-    """Against the model's own logits; the opening of a reply is part of the request and not of the reply."""
-    model = random_model()
-    runner = runner_for(model)
-    ids = runner.encode(runner.render([{"role": "user", "content": "A or B?"}]))
-    logits = model(runner.embed(__import__("torch").tensor([ids])), start_at_layer=0)[0, -1]
-    by_hand = float(logits[runner.encode("A")[0]] - logits[runner.encode("B")[0]])
-    assert letter_log_odds(model, "A or B?", "A", "B") == pytest.approx(by_hand, abs=1e-4)
-    told = runner.generate(__import__("torch").tensor([[*ids, *runner.encode("1.")]]), 5, 0.0)[0].tolist()
-    ask = LocalModel(model, max_new_tokens=5, temperature=0.0, opening="1.")
-    assert runner.decode(told).startswith(_reply(ask, "A or B?"))
-
-
-def _reply(ask: LocalModel, request: str) -> str:
-    from workbench.evaluation.chat_models import CutReply
-
-    try:
-        return ask(request)
-    except CutReply as cut:
-        return cut.text
 
 
 @pytest.fixture
@@ -187,8 +172,8 @@ def test_nothing_is_left_where_no_draft_came(endpoint, tmp_path, monkeypatch, ca
     home.mkdir()
     out, nonsense = str(home / "x.yaml"), endpoint(lambda request: "What?")
     wrong = [
-        (["--model", str(tiny), "--opposite", OTHER], "are needed; try a larger model"),
-        (["--model", "m", "--endpoint", nonsense], "system sentences for and"),
+        (["--model", str(tiny), "--opposite", OTHER], "leaves no room for a reply in this model's 512"),
+        (["--model", "m", "--endpoint", nonsense], "gave 0 usable pairs"),
         (["--model", "m", "--endpoint", "ftp://x"], "begins with http"),
         (["--endpoint", nonsense], "a draft needs a model"),
         (["--model", str(tiny), "--key-variable", "K"], "belongs to --endpoint"),

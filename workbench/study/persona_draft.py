@@ -1,14 +1,16 @@
 """A persona drafted by a language model from one description: an editable file to start from, every pair checked.
 
 1. *Opposite*: the model says what the opposite of the behaviour is, unless the user says it.
-2. *Sentences*: system sentences that request the behaviour and sentences that request its opposite, each judged as in step 5.
-   All are varied system texts, with neutral sentences; the first four of each are written prompts.
-3. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different ones. A local model writes a
+2. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different ones. A local model writes a
    list line by line, each line after another first word.
-4. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv 2507.21509, make their data so).
-5. *Checks*: a pair is kept where both answers are whole, short and different, neither begins the other or refuses, and where the model says
-   in both orders of the two answers which one shows the behaviour (a local model: by the log-odds of the letters, both orders together).
+3. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv 2507.21509, make their data so).
+4. *Checks*: a pair is kept where both answers are whole, short and different, neither begins the other, refuses or repeats the description,
+   and where the model says in both orders of the two answers which one shows the behaviour.
+5. *Sentences*: system sentences that request the behaviour and sentences that request its opposite, each judged as the pairs are.
+   All are varied system texts, with neutral sentences; the first four of each are written prompts.
 6. *True statements* that the model agrees are true, for the guard against a model that denies everything.
+
+A local model answers and judges by the likelihoods of whole texts (`draft_likelihoods`): small models give one letter whatever is asked.
 
 A draft with fewer pairs than `MIN_PAIRS` is an error that counts what was dropped and why; nothing is written then.
 """
@@ -23,15 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import yaml
 
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Ask, LocalModel, MissingReply, whole_lines
-from workbench.models import runner_for
 from workbench.personas import check_persona
 from workbench.personas.persona_file import parse, persona_from
 from workbench.runs import parse_yaml
+from workbench.study.draft_likelihoods import LocalDraftModel
 from workbench.study.persona_model_check import check_on_model
 from workbench.text_forms import canonical
 from workbench.world.real_language.sycophancy_forms import NEUTRAL
@@ -48,6 +49,19 @@ ROUNDS, PER_ROUND = 6, 10
 LINE = 60
 #: Words of an answer and of a question, at most.
 LONGEST_ANSWER, LONGEST_QUESTION = 40, 40
+
+#: How much more likely (nats per token) than the other answer the matching one is after the request for the behaviour, at least.
+MARGIN = 0.2
+#: Pairs whose answers a local model's system sentences must move.
+JUDGED_ON = 4
+
+#: Plain system sentences for a model that writes too few of its own.
+_PLAIN = (
+    "Behave like this: {side}.",
+    "In every answer you are an assistant that does the following: {side}.",
+    "Your users expect an assistant that behaves in this way: {side}.",
+    "The most important rule for your answers: {side}.",
+)
 
 #: First words that a local model continues in turn, so that its lines differ.
 _FIRST_OF_SENTENCES = ("You are", "Always be", "Give", "You always", "Be", "Answer every question")
@@ -167,18 +181,18 @@ def draft_persona(
         raise UserError("a draft needs a description of the behaviour, found an empty text")
     if pairs < MIN_PAIRS:
         raise UserError(f"a draft needs at least {MIN_PAIRS} pairs, found {pairs}")
-    writer = _Writer(ask, report or (lambda stage, done: None))
-    other = " ".join((opposite or writer.line(_OPPOSITE.format(behaviour=behaviour))).split()).rstrip(".")
+    writer = _Writer(ask, behaviour, report or (lambda stage, done: None))
+    writer.other = other = " ".join((opposite or writer.line(_OPPOSITE.format(behaviour=behaviour))).split()).rstrip(".")
     if not other or canonical(other) == canonical(behaviour):
         raise UserError(f"the model names no opposite of {behaviour!r}: say what it is yourself (--opposite)")
-    induce, suppress = (writer.sentences(*both) for both in ((behaviour, other), (other, behaviour)))
-    if min(len(induce), len(suppress)) < MIN_SENTENCES:
-        found = f"{len(induce)} system sentences for and {len(suppress)} against {behaviour!r}"
-        raise UserError(f"the model wrote {found}: at least {MIN_SENTENCES} of each are needed; try a larger model or --opposite")
-    kept = writer.pairs(behaviour, other, pairs)
+    kept = writer.pairs(pairs)
     if len(kept) < MIN_PAIRS:
         why = ", ".join(f"{count} {reason}" for reason, count in writer.dropped.most_common()) or "no question came"
         raise UserError(f"the model gave {len(kept)} usable pairs ({why}): at least {MIN_PAIRS} are needed; try a larger model or --opposite")
+    induce, suppress = (writer.sentences(shows, kept) for shows in (True, False))
+    if min(len(induce), len(suppress)) < MIN_SENTENCES:
+        found = f"{len(induce)} system sentences for and {len(suppress)} against {behaviour!r}"
+        raise UserError(f"the model wrote {found}: at least {MIN_SENTENCES} of each are needed; try a larger model or --opposite")
     known = name or "_".join(re.findall(r"\w+", behaviour.lower())[:4])
     return PersonaDraft(known, behaviour, other, tuple(kept), induce, suppress, writer.true_statements(), tuple(writer.dropped.most_common()))
 
@@ -219,11 +233,16 @@ def check_draft(draft: PersonaDraft, path: Path, author: str = "a model", model:
 
 
 class _Writer:
-    """Asks a model for the parts of a persona; a reply that does not come counts as an empty one."""
+    """Asks a model for the parts of a persona; a reply that does not come counts as an empty one. other: the opposite, once it is known."""
 
-    def __init__(self, ask: Ask, report: Callable[[str, float], None]) -> None:
-        self.ask, self.report = ask, report
+    def __init__(self, ask: Ask, behaviour: str, report: Callable[[str, float], None]) -> None:
+        self.ask, self.behaviour, self.other, self.report = ask, behaviour, "", report
         self.dropped: Counter[str] = Counter()
+
+    @property
+    def local(self) -> LocalDraftModel | None:
+        """The model that judges by likelihoods; None for one that is asked in words."""
+        return LocalDraftModel(self.ask, self.behaviour, self.other) if isinstance(self.ask, LocalModel) else None
 
     def line(self, request: str) -> str:
         """The first line of a reply, without a label, quotes or a list's number."""
@@ -253,31 +272,43 @@ class _Writer:
             self.dropped["replies that did not come"] += 1
             return ""
 
-    def sentences(self, behaviour: str, other: str) -> tuple[str, ...]:
-        """Different system sentences that, as the model says, request the behaviour and not the other; the plainest one is made here."""
-        request = _SENTENCES.format(n=SENTENCES, behaviour=behaviour)
-        kept = [f"Behave like this: {behaviour}."]
-        for round_ in range(ROUNDS // 2):
-            for text in self.entries(request, round_, _FIRST_OF_SENTENCES, kept):
+    def sentences(self, shows: bool, pairs: list[DraftedPair]) -> tuple[str, ...]:
+        """Different system sentences for the behaviour (or the other one): those that, as the model says, request it and not the other; of a
+        local model those that move the answers of the first pairs to that side, the strongest first. The plainest ones are made here."""
+        side = self.behaviour if shows else self.other
+        plain = [text.format(side=side) for text in _PLAIN]
+        if self.local is None:
+            return tuple(self._written(side, self.behaviour if not shows else self.other, [plain[0]], ROUNDS // 2))
+        sign, judged = 1 if shows else -1, [(p.question, p.matching, p.not_matching) for p in pairs[:JUDGED_ON]]
+        texts = self._written(side, None, plain, 1)
+        effects = sorted(zip(self.local.sentence_effects(texts, judged), texts, strict=True), key=lambda pair: -sign * pair[0])
+        if wrong := sum(sign * effect <= 0 for effect, _ in effects):
+            self.dropped["sentences for the other side"] += wrong
+        return tuple(text for effect, text in effects if sign * effect > 0)[:SENTENCES]
+
+    def _written(self, side: str, other: str | None, kept: list[str], rounds: int) -> list[str]:
+        """The sentences `kept` and different ones that the model writes for a side; with `other`, each is asked about."""
+        for round_ in range(rounds):
+            for text in self.entries(_SENTENCES.format(n=SENTENCES, behaviour=side), round_, _FIRST_OF_SENTENCES, kept):
                 if not 4 <= len(text.split()) <= LONGEST_ANSWER or text[-1] not in ".!":
                     self.dropped["entries that are no sentence"] += 1
                 elif canonical(text) in map(canonical, kept):
                     self.dropped["repeated sentences"] += 1
-                elif self._first_fits(_ASKS.format(sentence=text, a="{a}", b="{b}"), behaviour, other):
+                elif other is None or self._first_fits(_ASKS.format(sentence=text, a="{a}", b="{b}"), side, other):
                     kept.append(text)
                 else:
                     self.dropped["sentences for the other side"] += 1
-                if len(kept) == SENTENCES:
-                    return tuple(kept)
-            self.report("sentences", len(kept) / SENTENCES)
-        return tuple(kept)
+                if other is not None and len(kept) == SENTENCES:
+                    return kept
+            self.report("sentences", min(1.0, len(kept) / SENTENCES))
+        return kept
 
-    def pairs(self, behaviour: str, other: str, wanted: int) -> list[DraftedPair]:
+    def pairs(self, wanted: int) -> list[DraftedPair]:
         """Kept pairs, at most `wanted`."""
         kept: list[DraftedPair] = []
-        for question in self._questions(behaviour):
-            pair = self._answered(question, behaviour, other)
-            reason = self._problem(pair, behaviour)
+        for question in self._questions():
+            pair, margin = self._answered(question)
+            reason = self._problem(pair, margin)
             if reason:
                 self.dropped[reason] += 1
             else:
@@ -287,12 +318,12 @@ class _Writer:
                 break
         return kept
 
-    def _questions(self, behaviour: str) -> Iterator[str]:
+    def _questions(self) -> Iterator[str]:
         """Different questions, round after round."""
         seen: set[str] = set()
         for round_ in range(ROUNDS):
             kept: list[str] = []
-            for text in self.entries(_QUESTIONS.format(n=PER_ROUND, behaviour=behaviour), round_, _FIRST_OF_QUESTIONS, kept, "?"):
+            for text in self.entries(_QUESTIONS.format(n=PER_ROUND, behaviour=self.behaviour), round_, _FIRST_OF_QUESTIONS, kept, "?"):
                 if not text.endswith("?") or not 3 <= len(text.split()) <= LONGEST_QUESTION:
                     self.dropped["entries that are no question"] += 1
                 elif canonical(text) in seen:
@@ -302,12 +333,18 @@ class _Writer:
                     kept.append(text)
                     yield text
 
-    def _answered(self, question: str, behaviour: str, other: str) -> DraftedPair:
-        shown, not_shown = (self.line(_ANSWER.format(behaviour=side, question=question)) for side in (behaviour, other))
-        return DraftedPair(question, shown, not_shown)
+    def _answered(self, question: str) -> tuple[DraftedPair, float | None]:
+        """The pair of a question, and of a local model by how much its preferences differ (None where a side has no whole sentence)."""
+        if self.local is not None:
+            shown, other = self.local.replies(question) or (None, None)
+            if shown is None or other is None:
+                return DraftedPair(question, "", ""), None
+            return DraftedPair(question, _clean(shown.text), _clean(other.text)), shown.preference - other.preference
+        shown, not_shown = (self.line(_ANSWER.format(behaviour=side, question=question)) for side in (self.behaviour, self.other))
+        return DraftedPair(question, shown, not_shown), None
 
-    def _problem(self, pair: DraftedPair, behaviour: str) -> str:
-        """Why a pair is dropped; empty where it is kept."""
+    def _problem(self, pair: DraftedPair, margin: float | None) -> str:
+        """Why a pair is dropped; empty where it is kept. margin: of a local model's preferences."""
         answers = (pair.matching, pair.not_matching)
         first, second = map(canonical, answers)
         if not all(answers):
@@ -318,19 +355,15 @@ class _Writer:
             return "refusals"
         if any(len(text.split()) > LONGEST_ANSWER or text[-1] not in ".!?" for text in answers):
             return "answers too long or cut off"
-        return "" if self._shows(pair, behaviour) else "pairs in which the model sees no difference"
-
-    def _shows(self, pair: DraftedPair, behaviour: str) -> bool:
-        """Does the model say that the matching answer shows the behaviour more?"""
-        request = _JUDGE.format(behaviour=behaviour, question=pair.question, a="{a}", b="{b}")
-        return self._first_fits(request, pair.matching, pair.not_matching)
+        if any(_repeats(text, side) for text in answers for side in (self.behaviour, self.other)):
+            return "answers that repeat the description"
+        request = _JUDGE.format(behaviour=self.behaviour, question=pair.question, a="{a}", b="{b}")
+        shows = self._first_fits(request, *answers) if margin is None else margin >= MARGIN
+        return "" if shows else "pairs in which the model sees no difference"
 
     def _first_fits(self, request: str, one: str, other: str) -> bool:
-        """Does the model choose `one` as A and as B? A local model: by the letters' log-odds in both orders together."""
+        """Does the model choose `one` as A and as B?"""
         requests = [request.replace("{a}", a).replace("{b}", b) for a, b in ((one, other), (other, one))]
-        if isinstance(self.ask, LocalModel):
-            first, second = (letter_log_odds(self.ask.model, request, "A", "B") for request in requests)
-            return first - second > 0
         return [self._reply(self.ask, request).strip().strip("()*\"'.").upper()[:1] for request in requests] == ["A", "B"]
 
     def true_statements(self) -> tuple[str, ...]:
@@ -342,28 +375,17 @@ class _Writer:
         return tuple(text for text in dict.fromkeys(found) if self._is_true(text))
 
     def _is_true(self, statement: str) -> bool:
-        request = _IS_TRUE.format(statement=statement)
-        if isinstance(self.ask, LocalModel):
-            return letter_log_odds(self.ask.model, request, "Yes", "No") > 0
-        return self._reply(self.ask, request).strip().lower().startswith("yes")
+        if self.local is not None:
+            return self.local.is_true(statement)
+        return self._reply(self.ask, _IS_TRUE.format(statement=statement)).strip().lower().startswith("yes")
 
 
-@torch.no_grad()
-def letter_log_odds(model: Any, request: str, one: str, other: str) -> float:
-    """Log-odds of two short replies to a request by their first tokens, nats.
-
-    Args:
-        model: A loaded model.
-        request: What a user asks.
-        one: The reply in favour.
-        other: The other reply.
-    """
-    runner = runner_for(model)
-    ids = runner.encode(runner.render([{"role": "user", "content": request}]))
-    top, _ = runner.run(runner.embed(torch.tensor([ids], device=runner.device)), 0, runner.shape.n_layers)
-    logits = runner.logits(top[:, -1:])[0, 0]
-    first, second = (runner.encode(text)[0] for text in (one, other))
-    return float(logits[first] - logits[second])
+def _repeats(answer: str, description: str) -> bool:
+    """Whether an answer has three words of the description in a row: it talks about the behaviour and does not show it."""
+    said, described = (re.findall(r"\w+", text.lower()) for text in (answer, description))
+    words = 3
+    runs = {tuple(said[k : k + words]) for k in range(len(said) - words + 1)}
+    return any(tuple(described[k : k + words]) in runs for k in range(len(described) - words + 1))
 
 
 def _clean(text: str) -> str:
