@@ -5,6 +5,9 @@ the groups in which both answers were requested: the mean over each answer's que
 intervals over groups). `answer_bias`: half of the difference of the changes where the one and where the other answer matches (the first by
 the alphabet minus the second), no effect on the persona.
 
+Runs that differ in their seed alone are also given as one table (`seeds`): effects over seeds and groups by a two-level bootstrap (seeds, then
+groups, are drawn anew; a seed's groups share the draw), each condition over the seeds that have it.
+
     workbench run docs/examples/qwen_feedback.yaml --model MODELS/qwen2.5-coder-0.5b.gguf --out runs/qwen_suppress
     python -m benchmarks.real_models runs/* --out benchmarks/latest/real_models.json
 """
@@ -12,12 +15,14 @@ the alphabet minus the second), no effect on the persona.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.sentences import two_level
 from workbench.personas import load_persona
 from workbench.runs import read_json, read_yaml, write_json
 from workbench.statistics import cluster_interval
@@ -26,9 +31,7 @@ from workbench.statistics import cluster_interval
 def study_table(run: Path) -> dict[str, Any]:
     """One run's settings, its direction's verdict, its cost, and its conditions with their effects."""
     study, comparison = read_yaml(run / "study.yaml"), read_json(run / "comparison.json")
-    table = pd.read_parquet(run / "evaluation.parquet")
-    matching = {item.id: item.matching for item in load_persona(study["persona"]).items}
-    effects = by_condition(table.assign(matching=table["item"].map(matching)))
+    effects = by_condition(_answers(run))
     entries = {entry["name"]: entry for entry in comparison["conditions"]}
     direction, manifest = read_json(run / "direction.json"), read_json(run / "manifest.json")
     rows = [{"name": name, "kind": entries[name]["kind"], "prompt": entries[name]["prompt"], "nats": entries[name]["fluency"], **found}
@@ -45,13 +48,49 @@ def study_table(run: Path) -> dict[str, Any]:
     }
 
 
+def over_seeds(runs: Sequence[tuple[dict[str, Any], pd.DataFrame]], n: int = 4000) -> list[dict[str, Any]]:
+    """Effects of studies that differ in their seed: one row a persona, sign and condition.
+
+    runs: (entry of `study_table`, table of `effects_by_group`) of each run."""
+    studies: dict[tuple[str, str], list[tuple[dict[str, Any], pd.DataFrame]]] = {}
+    for entry, effects in runs:
+        studies.setdefault((entry["study"]["persona"], entry["study"]["sign"]), []).append((entry, effects))
+    rows = []
+    for (persona, sign), members in studies.items():
+        for name in dict.fromkeys(name for _, effects in members for name in effects.index if name != "no prompt"):
+            having = [(entry, effects.loc[name]) for entry, effects in members if name in effects.index]
+            shared = pd.concat([effects for _, effects in having], axis=1).dropna()  # the groups that every seed asked about
+            values = [round(value, 4) for value in two_level(shared.T.to_numpy().tolist(), list(shared.index), n=n)]
+            each = {str(entry["study"]["seed"]): round(float(effects.mean()), 3) for entry, effects in having}
+            rows.append({"persona": persona, "sign": sign, "condition": name, "effect": values, "by_seed": each})
+    return rows
+
+
+def effects_by_group(run: Path) -> pd.DataFrame:
+    """Change of log-odds against no prompt, condition x group, over the groups in which more than one answer was the matching one."""
+    means = _sides(_answers(run))[1]
+    return means.sub(means.loc["no prompt"])
+
+
+def _answers(run: Path) -> pd.DataFrame:
+    """The run's evaluation with the matching answer of each item."""
+    matching = {item.id: item.matching for item in load_persona(read_yaml(run / "study.yaml")["persona"]).items}
+    table = pd.read_parquet(run / "evaluation.parquet")
+    return table.assign(matching=table["item"].map(matching))
+
+
+def _sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means by condition, group and matching answer, and over the answers (condition x group)."""
+    complete = table[table.groupby("group")["matching"].transform("nunique") > 1]
+    sides = complete.groupby(["condition", "group", "matching"])["log_odds"].mean().unstack("matching")
+    return sides, sides.mean(axis=1).unstack("group")
+
+
 def by_condition(table: pd.DataFrame, baseline: str = "no prompt", neutral: str = "neutral text") -> dict[str, dict[str, Any]]:
     """Effects by condition over the groups in which more than one answer was the matching one.
 
     table: condition, group, matching, log_odds."""
-    complete = table[table.groupby("group")["matching"].transform("nunique") > 1]
-    sides = complete.groupby(["condition", "group", "matching"])["log_odds"].mean().unstack("matching")
-    means = sides.mean(axis=1).unstack("group")
+    sides, means = _sides(table)
     answers, found = sorted(table["matching"].unique()), {}
     for name in table["condition"].unique():
         groups = tuple(means.columns)
@@ -81,7 +120,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    write_json(asked.out, {"runs": {run.name: study_table(run) for run in asked.runs}})
+    tables = {run.name: study_table(run) for run in asked.runs}
+    seeds = over_seeds([(tables[run.name], effects_by_group(run)) for run in asked.runs])
+    write_json(asked.out, {"runs": tables, "seeds": seeds})
 
 
 if __name__ == "__main__":

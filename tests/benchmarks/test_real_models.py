@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmarks.real_models import by_condition
+from benchmarks.real_models import by_condition, over_seeds
 
 
 def _table() -> pd.DataFrame:
@@ -35,3 +35,16 @@ def test_an_answer_bias_is_no_effect():
     found = by_condition(_table())["B"]
     assert found["effect"] == pytest.approx([0.0, 0.0, 0.0]) and abs(found["answer_bias"]) == pytest.approx(2.0)
     assert _table().query("condition == 'B'")["log_odds"].mean() == pytest.approx(2 / 3)
+
+
+def test_seeds_are_put_together_over_seeds_and_groups():
+    """Three seeds whose effects differ by seed alone: every draw of groups has the same mean, so the interval is that of drawing seeds."""
+    entry = lambda seed: {"study": {"persona": "p", "sign": "suppress", "seed": seed}}  # noqa: E731
+    effects = lambda value: pd.DataFrame({f"g{n}": [0.0, value] for n in range(9)}, index=["no prompt", "resga"])  # noqa: E731
+    (row,) = over_seeds([(entry(seed), effects(value)) for seed, value in enumerate((-0.3, 0.0, 0.6))])
+    assert row["by_seed"] == {"0": -0.3, "1": 0.0, "2": 0.6} and row["condition"] == "resga"
+    assert row["effect"][0] == pytest.approx(0.1) and row["effect"][1] == pytest.approx(-0.3) and row["effect"][2] == pytest.approx(0.6)
+    one_seed = effects(0.0)
+    one_seed.loc["resga"] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]
+    (row,) = over_seeds([(entry(0), one_seed)])
+    assert row["effect"][0] == pytest.approx(1.0) and row["effect"][1] == 0.0 and 2 <= row["effect"][2] <= 4  # a ninth of the groups decides
