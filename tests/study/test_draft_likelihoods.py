@@ -54,16 +54,17 @@ def test_replies_are_the_contrast_of_whole_passes(model, monkeypatch, strength):
         assert found[0].preference > found[2].preference
 
 
-def test_the_clearest_whole_sentence_of_each_side_is_taken(model, monkeypatch):
-    """Cut replies are left out, however clear; no whole one on a side: none."""
+def test_the_clearest_usable_answer_of_each_side_is_taken(model, monkeypatch):
+    """Cut replies are left out, however clear; no usable one on a side: none."""
     said = [("cut", 9.0), ("Mild.", 0.1), ("Clear!", 0.5), ("So.", -0.2), ("Rather.", -0.7), ("cut too", -9.0)]
     monkeypatch.setattr(draft_likelihoods, "contrasted_replies", lambda *a: [draft_likelihoods.ContrastedReply(*one) for one in said])
     monkeypatch.setattr(LocalDraftModel, "_request", lambda self, side, question: [1])
     draft = LocalDraftModel(LocalModel(model), "boasts", "is modest")
-    shown, other = draft.replies("Who are you?")
+    usable = lambda text: text[-1] in ".!?"  # noqa: E731
+    shown, other = draft.replies("Who are you?", usable)
     assert (shown.text, other.text) == ("Clear!", "Rather.")
     said[3:] = [("cut", -1.0)] * 3
-    assert draft.replies("Who are you?") is None
+    assert draft.replies("Who are you?", usable) is None
 
 
 def test_effects_of_sentences_by_hand(model):

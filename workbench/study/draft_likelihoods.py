@@ -15,7 +15,7 @@ What it does know is which text is likelier after which request:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,7 +67,7 @@ class LocalDraftModel:
         other: What it does instead.
 
     Example:
-        >>> shown, other = LocalDraftModel(LocalModel(model), "boasts", "is modest").replies("Who are you?")  # doctest: +SKIP
+        >>> shown, other = LocalDraftModel(LocalModel(model), "boasts", "is modest").replies("Who?", bool)  # doctest: +SKIP
         >>> shown.preference > other.preference  # doctest: +SKIP
         True
     """
@@ -81,13 +81,13 @@ class LocalDraftModel:
         """The model's runner."""
         return runner_for(self.ask.model)
 
-    def replies(self, question: str) -> tuple[ContrastedReply, ContrastedReply] | None:
-        """An answer that shows the behaviour and one that shows the other: of each side's `TRIED` the clearest that is a whole sentence; None
-        where a side has none."""
+    def replies(self, question: str, usable: Callable[[str], bool]) -> tuple[ContrastedReply, ContrastedReply] | None:
+        """An answer that shows the behaviour and one that shows the other: of each side's `TRIED` the clearest that is usable; None where a
+        side has none."""
         requests = [self._request(side, question) for side in (self.behaviour, self.other)]
         n, temperature = (TRIED, self.ask.temperature) if self.ask.temperature else (1, 0.0)
         tried = contrasted_replies(self.runner, requests[0], requests[1], n, temperature, self.ask.seed + len(requests[0]))
-        shown, others = ([reply for reply in side if reply.text and reply.text[-1] in ".!?"] for side in (tried[:n], tried[n:]))
+        shown, others = ([reply for reply in side if usable(reply.text)] for side in (tried[:n], tried[n:]))
         if not shown or not others:
             return None
         return max(shown, key=lambda reply: reply.preference), min(others, key=lambda reply: reply.preference)

@@ -334,9 +334,9 @@ class _Writer:
                     yield text
 
     def _answered(self, question: str) -> tuple[DraftedPair, float | None]:
-        """The pair of a question, and of a local model by how much its preferences differ (None where a side has no whole sentence)."""
+        """The pair of a question, and of a local model by how much its preferences differ (None where a side has no usable answer)."""
         if self.local is not None:
-            shown, other = self.local.replies(question) or (None, None)
+            shown, other = self.local.replies(question, lambda text: bool(_clean(text)) and not self._fault(_clean(text))) or (None, None)
             if shown is None or other is None:
                 return DraftedPair(question, "", ""), None
             return DraftedPair(question, _clean(shown.text), _clean(other.text)), shown.preference - other.preference
@@ -351,15 +351,19 @@ class _Writer:
             return "empty answers"
         if first.startswith(second) or second.startswith(first):
             return "answers alike"
-        if any(_REFUSAL.match(text) for text in answers):
-            return "refusals"
-        if any(len(text.split()) > LONGEST_ANSWER or text[-1] not in ".!?" for text in answers):
-            return "answers too long or cut off"
-        if any(_repeats(text, side) for text in answers for side in (self.behaviour, self.other)):
-            return "answers that repeat the description"
+        if faults := [fault for text in answers if (fault := self._fault(text))]:
+            return faults[0]
         request = _JUDGE.format(behaviour=self.behaviour, question=pair.question, a="{a}", b="{b}")
         shows = self._first_fits(request, *answers) if margin is None else margin >= MARGIN
         return "" if shows else "pairs in which the model sees no difference"
+
+    def _fault(self, answer: str) -> str:
+        """What makes an answer unusable by itself; empty where nothing does."""
+        if _REFUSAL.match(answer):
+            return "refusals"
+        if len(answer.split()) > LONGEST_ANSWER or answer[-1] not in ".!?":
+            return "answers too long or cut off"
+        return "answers that repeat the description" if any(_repeats(answer, side) for side in (self.behaviour, self.other)) else ""
 
     def _first_fits(self, request: str, one: str, other: str) -> bool:
         """Does the model choose `one` as A and as B?"""
