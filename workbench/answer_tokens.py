@@ -28,8 +28,11 @@ LOG_ODDS, MATCHING, OTHER = (1.0, -1.0), (1.0, 0.0), (0.0, 1.0)
 
 @dataclass(frozen=True)
 class AnswerBranch:
-    """One sequence that answers are read from. tail: tokens that are run after the decision token. reads: (positions after the decision
-    token, token predicted there, weight in the matching answer's score, weight in the other's)."""
+    """One sequence that answers are read from.
+
+    tail: tokens that are run after the decision token. reads: (positions after the decision token, token predicted there, weight in the
+    matching answer's score, weight in the other's).
+    """
 
     tail: tuple[int, ...] = ()
     reads: tuple[tuple[int, int, float, float], ...] = ()
@@ -79,8 +82,10 @@ class HasAnswers(Protocol):
 
 
 class AnswerTable:
-    """The answers of some (branched) contexts as padded tables, one row per context. first: first tokens of both answers. one_token: the
-    score is the difference of two logits at the decision token."""
+    """The answers of some (branched) contexts as padded tables, one row per context.
+
+    first: first tokens of both answers. one_token: the score is the difference of two logits at the decision token.
+    """
 
     def __init__(self, contexts: Sequence[HasAnswers], device: torch.device | str) -> None:
         self.device = device
@@ -195,7 +200,8 @@ def encode_answers(
     """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
 
     The answers follow without a space after white space, brackets and special tokens, otherwise with one. Where both then begin with the
-    same token, the other way is tried for answers that are one token by it (a letter)."""
+    same token, the other way is tried for answers that are one token by it (a letter).
+    """
     plain = tuple(runner.encode(text))
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
     ways = [_continued(runner, text + space, plain, answers) for space in (("", " ") if tight else (" ", ""))]

@@ -88,8 +88,10 @@ class Cost:
         return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
 
     def to_json(self) -> dict[str, float]:
-        """The entry `cost` of comparison.json: token_layers (forward + backward) and how many of them are backward, flops, model_calls,
-        seconds."""
+        """The entry `cost` of comparison.json.
+
+        token_layers (forward + backward) and how many of them are backward, flops, model_calls, seconds.
+        """
         entry = asdict(self)
         layers = {"token_layers": entry["forward"] + entry["backward"], "token_layers_backward": entry["backward"]}
         rest = {"flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}

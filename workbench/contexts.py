@@ -143,18 +143,23 @@ def _split_at_slot(text: str, slot: Slot) -> tuple[str, str]:
 def _encode_around(
     runner: Runner, prefix_text: str, suffix_text: str, answers: tuple[str, str]
 ) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """What of the white space left of the slot belongs to the prompt's first token, and the ids left of the slot, right of it, and of
+    """Token ids around the slot.
+
+    What of the white space left of the slot belongs to the prompt's first token, and the ids left of the slot, right of it, and of
     both answers, as they fall around a one-token probe.
 
     Where the text before the slot ends in a space, most tokenizers make it the beginning of the next word's token: the way in which
-    most probes keep their boundaries is taken, without such a lead where both are equal."""
+    most probes keep their boundaries is taken, without such a lead where both are equal.
+    """
     lead, left, whole = lead_in(runner, prefix_text, suffix_text)
     _, suffix_ids, answer_ids = encode_answers(runner, whole, left, answers)
     return lead, left[:-1], suffix_ids, answer_ids
 
 
 def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tuple[int, ...], str]:
-    """The white space left of a slot that belongs to the prompt's first token, the ids left of the slot and of a probe that keeps its
+    """White space, ids and text around the slot, found with a one-token probe.
+
+    The white space left of a slot that belongs to the prompt's first token, the ids left of the slot and of a probe that keeps its
     boundaries there, and the whole text with that probe.
 
     Raises:

@@ -31,9 +31,12 @@ from workbench.models import Runner, Site, not_finite, pad_right, runner_for
 
 @dataclass(frozen=True)
 class Readout:
-    """The decision tokens of a batch. resid: float32 activations by site. final: the residual after the last block (None
-    unless requested). answers: first token of the matching and the not matching answer, a row each. whole: how the answers are read where
-    they are more than one token each (None otherwise)."""
+    """The decision tokens of a batch.
+
+    resid: float32 activations by site. final: the residual after the last block (None unless requested). answers: first token of the
+    matching and the not matching answer, a row each. whole: how the answers are read where they are more than one token each (None
+    otherwise).
+    """
 
     resid: dict[Site, Float[Tensor, "batch d_model"]]
     final: Float[Tensor, "batch d_model"] | None
@@ -234,8 +237,11 @@ Kind = Literal["z", "raw", "cosine"]
 
 @dataclass(frozen=True)
 class ProjectionObjective(_Scaled):
-    """Residual at a site, projected on a unit vector. kind "raw": in units of the residual, no guard; "cosine": divided by the
-    residual's norm; "z": standard deviations over neutral prompts after `calibrate`, with the norm guard."""
+    """Residual at a site, projected on a unit vector.
+
+    kind "raw": in units of the residual, no guard; "cosine": divided by the residual's norm; "z": standard deviations over neutral prompts
+    after `calibrate`, with the norm guard.
+    """
 
     vector: Float[Tensor, " d_model"] = field(repr=False)
     site: Site
@@ -297,8 +303,11 @@ class LatentReader(Protocol):
 
 @dataclass(frozen=True)
 class LatentActivationObjective(_Scaled):
-    """Weighted sum of latents' activations. A latent that is off has no gradient of its own, so the gradient goes through the
-    pre-activation while the score is the activation (straight-through)."""
+    """Weighted sum of latents' activations.
+
+    A latent that is off has no gradient of its own, so the gradient goes through the pre-activation while the score is the activation
+    (straight-through).
+    """
 
     sae: LatentReader = field(repr=False)
     latents: tuple[int, ...]
@@ -522,8 +531,11 @@ def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8
 
 @torch.no_grad()
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
-    """The readout of every context (of every branch, where answers need more than one) with one prompt (None: bare), in the order of the
-    contexts; plain passes, no sharing. UserError where a score is no finite number."""
+    """The readout of every context with one prompt (None: bare).
+
+    A readout of every branch ( where answers need more than one) with one prompt (None: bare), in the order of the
+    contexts; plain passes, no sharing. UserError where a score is no finite number.
+    """
     runner = runner_for(model)
     branched = contexts.branched if objective.needs_final else contexts
     rows = [c.sequence(prompt_ids) for c in branched]

@@ -46,8 +46,11 @@ def text_of(model: Any, ids: Sequence[int]) -> str:
 
 
 def probes(runner: Runner, lead: str = "", n: int = 32) -> list[int]:
-    """A few ordinary tokens, spread over the vocabulary, words first; with a lead, those whose text begins with it (found once per
-    runner and lead). Only some thousand tokens are asked, so that contexts do not wait for the whole vocabulary."""
+    """A few ordinary tokens, spread over the vocabulary, words first.
+
+    With a lead, those whose text begins with it (found once per runner and lead). Only some thousand tokens are asked, so that contexts do
+    not wait for the whole vocabulary.
+    """
     made = _PROBES.setdefault(runner, {})
     if lead not in made:
         size = min(runner.shape.d_vocab, len(runner.tokenizer))
@@ -211,10 +214,13 @@ def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int,
 
 
 def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int, ...]]) -> list[bool]:
-    """`survives` for many prompts at once, asked near the slot only (`_windows`): a tokenizer that merged over a longer distance would pass
-    unseen here, and be found when the whole text of what a search reports is encoded again (`encode_prompt`).
+    """`survives` for many prompts at once, asked near the slot only (`_windows`).
 
-    Most that do not survive fail in the first context: the others are asked only for those that are left (two tokenizer calls)."""
+    A tokenizer that merged over a longer distance would pass unseen here, and be found when the whole text of what a search reports is
+    encoded again (`encode_prompt`).
+
+    Most that do not survive fail in the first context: the others are asked only for those that are left (two tokenizer calls).
+    """
     first, *others = _windows(runner, contexts)
     texts = token_texts(runner.tokenizer, prompts)
     alive = [bool(ids) and _fits(text, first.lead) for ids, text in zip(prompts, texts, strict=True)]
@@ -242,8 +248,11 @@ def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
 
 
 def _window(runner: Runner, context: Context) -> Context:
-    """The context from a token on that begins at least _EDGE characters left of the slot, up to one that ends as far right of it, both
-    such that the shorter text has the same tokens; the whole context where it is short, or no such tokens are found."""
+    """The context cut to a window around the slot.
+
+    It begins at a token at least _EDGE characters left of the slot, up to one that ends as far right of it, both
+    such that the shorter text has the same tokens; the whole context where it is short, or no such tokens are found.
+    """
     if len(context.prefix_text) <= _EDGE and len(context.suffix_text) <= _EDGE:
         return context
     left = next((k for k in range(len(context.prefix_ids), -1, -1) if _starts_at(runner, context, k)), 0)
@@ -280,8 +289,11 @@ def _surroundings(contexts: Contexts) -> list[Context]:
 
 
 def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
-    """Ids of a prompt's text as they fall in the slot. UserError if the text is empty, has words that a closed vocabulary lacks,
-    or its tokens merge with its surroundings differently from context to context."""
+    """Ids of a prompt's text as they fall in the slot.
+
+    UserError if the text is empty, has words that a closed vocabulary lacks, or its tokens merge with its surroundings differently from
+    context to context.
+    """
     runner, text = runner_for(model), text.strip()
     if not text:
         raise UserError("an empty prompt: expected at least one token (use no prompt at all instead)")

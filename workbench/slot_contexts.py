@@ -159,8 +159,10 @@ class Contexts(Sequence[Context]):
 
     @property
     def branched(self) -> Contexts:
-        """The contexts with each one's branches in its place, as many for all: a mean over them is the mean over the contexts. The
-        contexts themselves where all answers are single tokens, or where they are branches already."""
+        """The contexts with each one's branches in its place, as many for all: a mean over them is the mean over the contexts.
+
+        The contexts themselves where all answers are single tokens, or where they are branches already.
+        """
         if all(c.one_token or c.branch is not None for c in self.items):
             return self
         n = max(len(c.branches) for c in self.items)
@@ -177,8 +179,10 @@ class Contexts(Sequence[Context]):
         return replace(self, items=tuple(self.items[i] for i in chosen))
 
     def per_group(self, n_groups: int, seed: int = 0) -> Contexts:
-        """One context from each of n groups, so that few contexts still cover many groups. Where answers are counterbalanced, each matching
-        answer comes about as often."""
+        """One context from each of n groups, so that few contexts still cover many groups.
+
+        Where answers are counterbalanced, each matching answer comes about as often.
+        """
         rng = np.random.default_rng(seed)
         names = sorted(set(self.groups))
         order = rng.permutation(len(names))[:n_groups]

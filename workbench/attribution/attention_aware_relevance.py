@@ -26,7 +26,10 @@ CONSTANTS = ("attn.hook_pattern", "ln1.hook_scale", "ln2.hook_scale", "ln1_post.
 @ESTIMATORS.register("relevance")
 @dataclass(frozen=True)
 class AttentionAwareRelevance:
-    """baseline: a token id, or None for the mean embedding."""
+    """Gradient x input with attention patterns held fixed.
+
+    baseline: a token id, or None for the mean embedding.
+    """
 
     baseline: int | None = None
     name: str = "relevance"

@@ -31,8 +31,11 @@ from workbench.statistics import spearman
 
 @dataclass(frozen=True)
 class CircuitNode:
-    """One part of the model at one place. head: None for an MLP. place: index of the prompt token, or -2 for the rest of the
-    question, -1 for the decision token. estimate, exact: mean effect on the answer's log-odds; exact is None where not patched."""
+    """One part of the model at one place.
+
+    head: None for an MLP. place: index of the prompt token, or -2 for the rest of the question, -1 for the decision token. estimate, exact:
+    mean effect on the answer's log-odds; exact is None where not patched.
+    """
 
     site: Site
     head: int | None
@@ -67,8 +70,11 @@ class PromptPath:
 
 
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:
-    """The `top` nodes by estimate, patched exactly. corrupted: neutral prompts that are averaged over. Costs one backward pass
-    and `corrupted` forward passes a context, and top x corrupted forward passes a context for the exact effects."""
+    """The `top` nodes by estimate, patched exactly.
+
+    corrupted: neutral prompts that are averaged over. Costs one backward pass and `corrupted` forward passes a context, and top x corrupted
+    forward passes a context for the exact effects.
+    """
     answer = about_answer(problem)
     neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)
     estimates = np.mean([estimate(answer, other) for other in neutral], axis=0)

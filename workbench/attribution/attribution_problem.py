@@ -30,8 +30,11 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Sequences ready to run: ids padded on the right, where each one's decision token and prompt are, their
-    answers, and how long each is (after the decision token: answer tokens)."""
+    """Sequences ready to run.
+
+    Ids padded on the right, where each one's decision token and prompt are, their answers, and how long each is (after the decision token:
+    answer tokens).
+    """
 
     ids: Int[Tensor, "batch pos"]
     layout: TokenLayout
@@ -62,8 +65,10 @@ class AttributionProblem:
 
     @cached_property
     def branched(self) -> AttributionProblem:
-        """The problem with each context's answer branches in its place where the targets need them (`answer_tokens`): means over them are
-        means over the contexts, and every row reads its part of the answer. For estimators that look at rows."""
+        """The problem with each context's answer branches in its place where the targets need them (`answer_tokens`).
+
+        Means over them are means over the contexts, and every row reads its part of the answer. For estimators that look at rows.
+        """
         return replace(self, contexts=self.contexts.branched) if self.targets.needs_final else self
 
     def scores(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
@@ -104,8 +109,10 @@ class AttributionProblem:
         return rearrange(self.run(rows, whole), "(member branch) target -> member branch target", branch=each).mean(1)
 
     def run(self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
-        """Scores of rows that start from these residuals before block `start`, after which all targets must be read; edits that are
-        set act and find the layout."""
+        """Scores of rows that start from these residuals before block `start`, after which all targets must be read.
+
+        Edits that are set act and find the layout.
+        """
         with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
             last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))
         stream = last if self.targets.needs_final else None

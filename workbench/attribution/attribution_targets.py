@@ -98,9 +98,11 @@ class AttributionTargets:
 
 
 def as_targets(given: Any) -> AttributionTargets:
-    """Targets from what a user has: a mapping of names to objectives or directions, or a sequence of `AttributionTarget`s, directions,
-    ranked latents and objectives. The answer's log-odds are put first where they are missing. UserError for anything else, and for a name
-    that occurs twice."""
+    """Targets from what a user has.
+
+    A mapping of names to objectives or directions, or a sequence of `AttributionTarget`s, directions, ranked latents and objectives. The
+    answer's log-odds are put first where they are missing. UserError for anything else, and for a name that occurs twice.
+    """
     pairs = list(given.items()) if isinstance(given, Mapping) else [(None, item) for item in _sequence(given)]
     items = [_target(name, item, number) for number, (name, item) in enumerate(pairs)]
     if not any(target.kind == "answer" for target in items):

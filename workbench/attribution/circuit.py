@@ -40,9 +40,12 @@ MOST_LATENTS = 5
 
 @dataclass(frozen=True)
 class CircuitEdge:
-    """An edge from `source` to `target` (ids as in `Circuit.to_entry`). effect: what the receiver loses without the edge: the answer's log-odds
-    for kinds "path" (into a node) and "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect
-    over the whole change of that quantity, None where that may be zero. estimate: of path edges, before they were patched."""
+    """An edge from `source` to `target` (ids as in `Circuit.to_entry`).
+
+    effect: what the receiver loses without the edge: the answer's log-odds for kinds "path" (into a node) and "through" (of a direction or
+    latent), the receiver's own unit for kind "direct". share: effect over the whole change of that quantity, None where that may be zero.
+    estimate: of path edges, before they were patched.
+    """
 
     source: str
     target: str
@@ -54,8 +57,11 @@ class CircuitEdge:
 
 @dataclass(frozen=True)
 class FaithfulnessEvaluation:
-    """faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean, least and most over the
-    `graphs` random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes."""
+    """How much of the prompt's effect a circuit keeps, and how much is lost without it.
+
+    faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean, least and most over the `graphs`
+    random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes.
+    """
 
     faithfulness: Interval
     completeness: Interval
@@ -73,9 +79,12 @@ class FaithfulnessEvaluation:
 
 @dataclass(frozen=True)
 class Circuit:
-    """nodes: with estimated and exact effect. total: effect of the prompt against neutral prompts of its length, in log-odds. proof: None
-    where that effect may be zero. targets: directions and latents drawn: (name, kind, change). attention: of each head in the
-    circuit, where it looks from its place (mean weights: before the prompt, each token, the question, the decision token)."""
+    """Heads and MLPs between the prompt's tokens and the answer, with edges, controls and a faithfulness evaluation.
+
+    nodes: with estimated and exact effect. total: effect of the prompt against neutral prompts of its length, in log-odds. proof: None
+    where that effect may be zero. targets: directions and latents drawn: (name, kind, change). attention: of each head in the circuit,
+    where it looks from its place (mean weights: before the prompt, each token, the question, the decision token).
+    """
 
     tokens: tuple[str, ...]
     nodes: tuple[CircuitNode, ...]
@@ -132,9 +141,11 @@ class Circuit:
 
 
 def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2) -> Circuit:
-    """The circuit of `size` nodes. n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
-    graphs next to it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20)
-    forward passes a context."""
+    """The circuit of `size` nodes.
+
+    n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random graphs next to it. corrupted:
+    neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20) forward passes a context.
+    """
     problem = problem.branched
     answer = nodes.about_answer(problem)
     neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)

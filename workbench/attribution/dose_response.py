@@ -26,8 +26,11 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5)
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """amount: tokens of the prompt, or the fraction of the whole prompt's change of reading that is added. moved: mean change of the reading at
-    the decision token, in units of the residual stream. answer: change of the answer's log-odds against the bare question."""
+    """One point of a dose-response curve.
+
+    amount: tokens of the prompt, or the fraction of the whole prompt's change of reading that is added. moved: mean change of the reading
+    at the decision token, in units of the residual stream. answer: change of the answer's log-odds against the bare question.
+    """
 
     kind: Literal["prompt", "steering"]
     amount: float

@@ -14,10 +14,13 @@ from workbench.registry import Registry
 
 @dataclass(frozen=True)
 class EffectEstimate:
-    """values: what each prompt token adds to each target in each context, in the target's unit; plus = the token raises it.
-    sampling_error: standard error of the mean over contexts that comes from drawing at random (None for exact arithmetic).
-    missing: by target, how far the tokens' values, added up, fall short of the effect that they should add up to, as a mean
-    over contexts (for estimators that promise completeness)."""
+    """Estimated effects of the prompt's tokens.
+
+    values: what each prompt token adds to each target in each context, in the target's unit; plus = the token raises it. sampling_error:
+    standard error of the mean over contexts that comes from drawing at random (None for exact arithmetic). missing: by target, how far the
+    tokens' values, added up, fall short of the effect that they should add up to, as a mean over contexts (for estimators that promise
+    completeness).
+    """
 
     values: Float[np.ndarray, "context prompt_pos target"]
     sampling_error: Float[np.ndarray, "prompt_pos target"] | None = None

@@ -23,7 +23,10 @@ from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 @ESTIMATORS.register("gradient_x_input")
 @dataclass(frozen=True)
 class GradientXInput:
-    """baseline: a token id, or None for the mean embedding."""
+    """Gradient of the target at each token, times the token's embedding minus a baseline.
+
+    baseline: a token id, or None for the mean embedding.
+    """
 
     baseline: int | None = None
     name: str = "gradient_x_input"

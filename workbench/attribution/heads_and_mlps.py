@@ -68,8 +68,10 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
 
 
 def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations) -> Activations:
-    """Gradient of the summed first target with respect to every unit's output: of a zero that is added there, because a bridge hands
-    its heads to the hook as a copy on which the answer does not depend."""
+    """Gradient of the summed first target with respect to every unit's output.
+
+    Of a zero that is added there, because a bridge hands its heads to the hook as a copy on which the answer does not depend.
+    """
     added: dict[Site, Tensor] = {}
 
     def adds_zero(site: Site) -> Callable[[Tensor], Tensor]:

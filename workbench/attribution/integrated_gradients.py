@@ -22,7 +22,10 @@ from workbench.errors import UserError
 @ESTIMATORS.register("integrated_gradients")
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """steps: nodes along the path. baseline: a token id, or None for the mean embedding."""
+    """Gradients averaged along the path from a baseline to the prompt's embeddings.
+
+    steps: nodes along the path. baseline: a token id, or None for the mean embedding.
+    """
 
     steps: int = 12
     baseline: int | None = None

@@ -143,14 +143,20 @@ class Ledger:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per cell: position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 %
-        interval of the mean), sampling_error (of estimators that draw at random), n (contexts)."""
+        """One row per cell.
+
+        Position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 % interval of the mean), sampling_error
+        (of estimators that draw at random), n (contexts).
+        """
         return pd.DataFrame([row for name in self.estimates for row in self._rows(name)])
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
-        """One row per estimator and target: rank_correlation with exact removal over tokens (nan where one is constant or there
-        are fewer than 3 tokens), and top: fraction of removal's 3 strongest tokens among the estimator's 3 strongest."""
+        """One row per estimator and target.
+
+        rank_correlation with exact removal over tokens (nan where one is constant or there are fewer than 3 tokens), and top: fraction of
+        removal's 3 strongest tokens among the estimator's 3 strongest.
+        """
         judge = self.means(JUDGE)
         rows = []
         for name in self.estimates:

@@ -39,8 +39,11 @@ Change = Float[Tensor, "batch pos d_model"]
 
 @dataclass(frozen=True)
 class PatchingGround:
-    """One batch in both runs, with everything that edges are measured from. before: the clean residual stream ahead of each block, and
-    after the last. parts: the residual stream at the decision token after each block, clean and corrupted."""
+    """One batch in both runs, with everything that edges are measured from.
+
+    before: the clean residual stream ahead of each block, and after the last. parts: the residual stream at the decision token after each
+    block, clean and corrupted.
+    """
 
     problem: AttributionProblem
     pair: PromptPair
@@ -136,8 +139,10 @@ def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, 
 
 @torch.no_grad()
 def through(g: PatchingGround, target: AttributionTarget) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
-    """Loss of the answer's log-odds when the target's part of the residual stream at the decision token is as in the corrupted run; and the
-    change of that part."""
+    """Loss of the answer's log-odds when the target's part of the residual stream at the decision token is as in the corrupted run.
+
+    And the change of that part.
+    """
     mediator = as_mediator(target.name, target.objective)
     clean, corrupted = g.parts[mediator.site]
     moved = mediator.component(corrupted) - mediator.component(clean)
@@ -148,8 +153,10 @@ def through(g: PatchingGround, target: AttributionTarget) -> tuple[Float[Tensor,
 
 
 def strongest_paths(answer: AttributionProblem, grounds: list[PatchingGround], nodes: list[Key], top: int) -> list[tuple[Sender, Key, float, float]]:
-    """The strongest edges into the nodes by estimate, `top` from tokens and `top` from nodes: (sender, node, estimate, exact effect),
-    means over contexts and grounds."""
+    """The strongest edges into the nodes by estimate, `top` from tokens and `top` from nodes.
+
+    (sender, node, estimate, exact effect), means over contexts and grounds.
+    """
     wanted = possible(answer, [*range(len(answer.prompt)), *nodes], nodes)
     n = sum(len(g.pair.members) for g in grounds)
     changes = [{sender: change_of(g, sender) for sender in dict.fromkeys(s for s, _ in wanted)} for g in grounds]

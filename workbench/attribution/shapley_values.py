@@ -27,7 +27,10 @@ Coalition = frozenset[int]
 @ESTIMATORS.register("shapley")
 @dataclass(frozen=True)
 class ShapleyValues:
-    """pairs: antithetic pairs of orders. exact_up_to: prompts of at most so many tokens are done exactly."""
+    """Shapley values of the tokens, over orders in which they are added.
+
+    pairs: antithetic pairs of orders. exact_up_to: prompts of at most so many tokens are done exactly.
+    """
 
     pairs: int = 12
     exact_up_to: int = 5

@@ -21,8 +21,10 @@ from workbench.statistics import cluster_interval
 def interactions(
     problem: AttributionProblem, removal: np.ndarray, kinds: Sequence[str] = ("answer", "direction"), top: int = 4
 ) -> tuple[TokenPair, ...]:
-    """Interactions among the `top` tokens of each target of these kinds, by target and then strongest first. removal: effects of exact removal,
-    [context prompt_pos target]. Costs at most top x (top - 1) / 2 forward passes a target and context."""
+    """Interactions among the `top` tokens of each target of these kinds, by target and then strongest first.
+
+    removal: effects of exact removal, [context prompt_pos target]. Costs at most top x (top - 1) / 2 forward passes a target and context.
+    """
     wanted: dict[tuple[int, int], list[int]] = {}
     for t, target in enumerate(problem.targets.items):
         if target.kind in kinds:

@@ -29,7 +29,10 @@ from workbench.errors import UserError
 @ESTIMATORS.register("replacement")
 @dataclass(frozen=True)
 class TokenReplacement:
-    """draws: tokens per position. source: where they come from. temperature: of the model's distribution ("fluent")."""
+    """Effect of each token against random substitutes.
+
+    draws: tokens per position. source: where they come from. temperature: of the model's distribution ("fluent").
+    """
 
     draws: int = 8
     source: Literal["fluent", "neutral"] = "fluent"
@@ -62,8 +65,11 @@ class TokenReplacement:
 
     @torch.no_grad()
     def _fluent(self, problem: AttributionProblem) -> Tensor:
-        """Probabilities of the next token at each prompt position, after the first context's text (even ones where nothing
-        is to the left)."""
+        """Probabilities of the next token at each prompt position.
+
+        After the first context's text (even ones where nothing
+        is to the left).
+        """
         runner, left = problem.runner, problem.contexts[0].prefix_ids
         ids = torch.tensor([[*left, *problem.prompt]], device=runner.device)
         resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)

@@ -130,8 +130,11 @@ def offer_sentence(
 
 
 def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0) -> dict[str, Any]:
-    """Targets for `audit`: the direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and the k
-    latents of an SAE that distinguish the persona (from train). Errors as `find_directions` and `rank_latents`."""
+    """Targets for `audit`.
+
+    The direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and the k latents of an SAE that
+    distinguish the persona (from train). Errors as `find_directions` and `rank_latents`.
+    """
     scan = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed)
     found: dict[str, Any] = {} if scan.shown is False else {f"direction at layer {scan.best.site.layer}": scan.best}
     if sae is not None:

@@ -73,8 +73,10 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per word: word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each
-        direction and latent."""
+        """One row per word.
+
+        Word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each direction and latent.
+        """
         rows = []
         for word in self.effects.words:
             row = {"word": word.word, "effect": word.interval.estimate, "low": word.interval.low, "high": word.interval.high}

@@ -41,8 +41,11 @@ TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 
 @dataclass(frozen=True)
 class OffTargetChange:
-    """A side effect of the prompt: a fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds
-    (kind "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows."""
+    """A side effect of the prompt.
+
+    A fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds (kind "persona"). bare: without a
+    prompt (0 for an effect). harmed: beyond what the rule allows.
+    """
 
     name: str
     kind: str
@@ -54,9 +57,12 @@ class OffTargetChange:
 
 @dataclass(frozen=True)
 class MinimalEdit:
-    """An edit with its effect on test questions. changes: (word index, new core or None for deleted). remaining: effect of the edited
-    prompt against no prompt. change: edited minus old, paired. suffices: it passed the rule on selection; equivalence: the same
-    test on test questions. fluency: nats per token, before and after. tried: edits scored."""
+    """An edit with its effect on test questions.
+
+    changes: (word index, new core or None for deleted). remaining: effect of the edited prompt against no prompt. change: edited minus old,
+    paired. suffices: it passed the rule on selection; equivalence: the same test on test questions. fluency: nats per token, before and
+    after. tried: edits scored.
+    """
 
     changes: Edits
     text: str
@@ -90,8 +96,10 @@ class _Candidate:
 def find_minimal_edit(
     search: WordProblem, selection: WordProblem, test: WordProblem, guards: tuple[EditGuard, EditGuard], max_edits: int, tolerance: float
 ) -> MinimalEdit | None:
-    """The minimal edit of a prompt: searched, selected and tested on one split's questions each. guards: for selection and for test. None
-    where no edit is left to try (a one-word prompt with nothing fluent to put in its place)."""
+    """The minimal edit of a prompt: searched, selected and tested on one split's questions each.
+
+    guards: for selection and for test. None where no edit is left to try (a one-word prompt with nothing fluent to put in its place).
+    """
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
     rule = EditRule(selection, guards[0], tolerance)
     chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, cross_entropy + FLUENCY_RISE, tolerance / 2))
@@ -107,8 +115,11 @@ def find_minimal_edit(
 
 
 def _sizes(search: WordProblem, max_edits: int, worst: float, slack: float) -> Iterator[tuple[list[_Candidate], int]]:
-    """For one edit, two, ...: the scored edits that are no less fluent than `worst` and whose new words do no more than `slack`
-    themselves, those that leave least first; and how many were scored. A size is scored on request."""
+    """For one edit, two, ....
+
+    The scored edits that are no less fluent than `worst` and whose new words do no more than `slack` themselves, those that leave least
+    first; and how many were scored. A size is scored on request.
+    """
     bare = search.without_prompt[:, 0].mean()
     beam: list[Edits] = [()]
     for _ in range(min(max_edits, len(search.words))):
@@ -163,8 +174,10 @@ def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]
 
 @torch.no_grad()
 def likely_words(search: WordProblem, wanted: Sequence[tuple[dict[int, str | None], int]]) -> list[list[str]]:
-    """For each (changes, word index) the SWAPS words that the model finds likeliest there, given the edited text on the left: single
-    tokens that begin a word, in letters, capitalised as the old word is, and not that word."""
+    """For each (changes, word index) the SWAPS words that the model finds likeliest there, given the edited text on the left.
+
+    Single tokens that begin a word, in letters, capitalised as the old word is, and not that word.
+    """
     if not wanted:
         return []
     runner, words = search.runner, search.words
@@ -260,8 +273,10 @@ class EditRule:
 
 
 def _choose(rule: EditRule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> tuple[_Candidate | None, bool, int]:
-    """The most fluent edit of the smallest size that passes, and True; else the harmless one that leaves least, and False; and how
-    many edits were scored."""
+    """The most fluent edit of the smallest size that passes, and True.
+
+    Else the harmless one that leaves least, and False; and how many edits were scored.
+    """
     rest: list[tuple[_Candidate, EquivalenceTest]] = []
     tried = 0
     for candidates, scored in sizes:

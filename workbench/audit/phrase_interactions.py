@@ -32,8 +32,11 @@ Ground = tuple[int, ...]
 
 @dataclass(frozen=True)
 class PhraseInteraction:
-    """Two neighbours that interact, in log-odds. first: index of the left one. beyond: what they do more than the sum of each without
-    the other (the interaction). both: what they do together. alone: what the left and the right one do without the other."""
+    """Two neighbours that interact, in log-odds.
+
+    first: index of the left one. beyond: what they do more than the sum of each without the other (the interaction). both: what they do
+    together. alone: what the left and the right one do without the other.
+    """
 
     first: int
     beyond: Interval
@@ -49,8 +52,11 @@ class PhraseInteraction:
 def phrases(
     problem: AttributionProblem, named: Collection[int], least: float, orders: int = 4, sampled: bool = True
 ) -> tuple[PhraseInteraction, ...]:
-    """The neighbours that interact, from left to right. problem: its positions are words and its first target the answer. named: words
-    with an effect. orders: antithetic pairs of grounds. sampled: False takes the ground of all other words (module text, 2)."""
+    """The neighbours that interact, from left to right.
+
+    problem: its positions are words and its first target the answer. named: words with an effect. orders: antithetic pairs of grounds.
+    sampled: False takes the ground of all other words (module text, 2).
+    """
     n, groups = len(problem.prompt), problem.contexts.groups
     measured = [i for i in range(n - 1) if i in named or i + 1 in named]
     figures = pair_figures(problem, measured, orders, sampled)
@@ -67,8 +73,11 @@ def phrases(
 def pair_figures(
     problem: AttributionProblem, pairs: Sequence[int], orders: int = 4, sampled: bool = True
 ) -> list[tuple[Float[np.ndarray, "4 context"], list[float | None]]]:
-    """For the neighbours (i, i + 1), i in pairs: their interaction, what both do, what the left does without the right one, and the right
-    without the left one, each a mean over grounds; and the standard errors that sampling the grounds leaves in the mean over contexts."""
+    """For the neighbours (i, i + 1), i in pairs.
+
+    Their interaction, what both do, what the left does without the right one, and the right without the left one, each a mean over grounds;
+    and the standard errors that sampling the grounds leaves in the mean over contexts.
+    """
     rng = np.random.default_rng(problem.seed)
     grounds = {i: _grounds([k for k in range(len(problem.prompt)) if k not in (i, i + 1)], orders, rng, sampled) for i in pairs}
     worth = _worths(problem, grounds)

@@ -62,9 +62,12 @@ class WordEffect:
 
 @dataclass(frozen=True)
 class PromptEffects:
-    """whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does); None for long
-    prompts. words: in the prompt's order. estimator: "shapley" or "removal". before, after, rate: the rates of the matching answer without and
-    with the prompt, and their paired difference."""
+    """Effects of a whole prompt and of its words.
+
+    whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does); None for long prompts. words:
+    in the prompt's order. estimator: "shapley" or "removal". before, after, rate: the rates of the matching answer without and with the
+    prompt, and their paired difference.
+    """
 
     whole: Interval
     slot: Interval | None
@@ -85,7 +88,9 @@ class PromptEffects:
 @dataclass(frozen=True)
 class WordProblem(AttributionProblem):
     """An attribution problem whose positions are words: a "prompt" is a tuple of word indices, scored as the text of these words.
-    The answer's log-odds are the first target."""
+
+    The answer's log-odds are the first target.
+    """
 
     words: PromptWords = PromptWords(())  # noqa: RUF009 (frozen)
 
@@ -124,8 +129,10 @@ class WordProblem(AttributionProblem):
 
 
 def word_effects(problem: WordProblem, least: float, orders: int = 4) -> PromptEffects:
-    """Effects of all words on the problem's questions. least: smallest effect worth naming, log-odds. orders: antithetic pairs of
-    orders that the Shapley values are sampled by."""
+    """Effects of all words on the problem's questions.
+
+    least: smallest effect worth naming, log-odds. orders: antithetic pairs of orders that the Shapley values are sampled by.
+    """
     short = len(problem.words) <= EXACT_ORDERS
     estimator = ShapleyValues(pairs=orders) if short else TokenRemoval()
     estimate = estimator.estimate(problem)

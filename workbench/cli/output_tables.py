@@ -43,8 +43,10 @@ def print_frame(frame: Any, as_json: bool) -> None:
 
 
 def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", whole: Container[int] = ()) -> None:
-    """A table of texts that cuts no word: where the columns cannot hold their longest words, one block of lines a row. whole: columns whose
-    texts stay on one line."""
+    """A table of texts that cuts no word: where the columns cannot hold their longest words, one block of lines a row.
+
+    whole: columns whose texts stay on one line.
+    """
     out = console()
     words = [[part for row in rows for part in ([row[i]] if i in whole else row[i].split())] for i in range(len(heads))]
     longest = [max(map(len, column), default=0) for column in words]

@@ -21,8 +21,9 @@ def compare(
     questions: Literal["all", "flipped", "worse"] | None = None,
     as_json: Json = False,
 ) -> None:
-    """Several runs side by side: condition by run, the prompts, what differed in the settings. Runs on different test questions are shown,
-    and are not paired.
+    """Several runs side by side: condition by run, the prompts, what differed in the settings.
+
+    Runs on different test questions are shown, and are not paired.
 
     Args:
         runs: run directories.

@@ -19,8 +19,11 @@ Ends = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class PromptEffect:
-    """A prompt's effect relative to no prompt. persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean
-    log-odds, in which effects are judged; wanted: -1 for less, +1 for more."""
+    """A prompt's effect relative to no prompt.
+
+    persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean log-odds, in which effects are judged;
+    wanted: -1 for less, +1 for more.
+    """
 
     name: str
     persona: str

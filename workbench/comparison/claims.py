@@ -40,8 +40,11 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """One claim. because: what decided it, without a full stop. against: the control that comes nearest. difference: the prompt minus that
-    control, log-odds, plus = more of the persona. p: of the claim; p_adjusted: Holm over the claims that are corrected together."""
+    """One claim.
+
+    because: what decided it, without a full stop. against: the control that comes nearest. difference: the prompt minus that control,
+    log-odds, plus = more of the persona. p: of the claim; p_adjusted: Holm over the claims that are corrected together.
+    """
 
     claim: Claim
     status: ClaimStatus
@@ -54,8 +57,11 @@ class ClaimResult:
 
 @dataclass(frozen=True, repr=False)
 class ClaimResults:
-    """The claims that a comparison supports. condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt;
-    side_effects: what `clean` was judged by."""
+    """The claims that a comparison supports.
+
+    condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt; side_effects: what `clean` was
+    judged by.
+    """
 
     condition: str | None
     results: tuple[ClaimResult, ...]

@@ -96,10 +96,12 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per condition: rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against the mean of
-        the neutral sentences (beyond_neutral), its rates on
-        the questions it was found and chosen with (next to `rate`: the optimism of choosing), what it cost (token-layers, operations,
-        model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona."""
+        """One row per condition.
+
+        Rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against the mean of the neutral
+        sentences (beyond_neutral), its rates on the questions it was found and chosen with (next to `rate`: the optimism of choosing), what
+        it cost (token-layers, operations, model calls, seconds) and its prompt. shift: in log-odds, nats, plus = more of the persona.
+        """
         return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
     @property
@@ -132,8 +134,10 @@ class Comparison:
 
     @property
     def questions(self) -> pd.DataFrame:
-        """One row a test question under the chosen prompt: its text and answers, log-odds before and after, and whether the answer flipped;
-        the largest changes first. `question_changes` gives those of another condition."""
+        """One row a test question under the chosen prompt: its text and answers, log-odds before and after, and whether the answer flipped.
+
+        The largest changes first. `question_changes` gives those of another condition.
+        """
         return self.question_changes()
 
     def question_changes(self, name: str | None = None) -> pd.DataFrame:

@@ -32,16 +32,21 @@ class RunsTable:
 
     @property
     def by_condition(self) -> pd.DataFrame:
-        """One row per persona, model, sign and condition, over the seeds: runs, mean rate and mean effect with a t interval over
-        runs, standard deviation, smallest and largest effect. Runs with one and the same result count once. Found prompts differ from seed to
-        seed; their kind is the name."""
+        """One row per persona, model, sign and condition, over the seeds.
+
+        Runs, mean rate and mean effect with a t interval over runs, standard deviation, smallest and largest effect. Runs with one and the
+        same result count once. Found prompts differ from seed to seed; their kind is the name.
+        """
         keys = ["persona", "model", "sign", "kind", "condition"]
         return pd.DataFrame([_named(keys, key) | _spread(part) for key, part in self.table.groupby(keys, sort=False)])
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
-        """The curve of effect against what it cost to find: a row a condition and budget, cheapest first, with the mean effect over the
-        runs and its spread, as in `by_condition`. Runs whose costs are within a fifth of each other had one budget (searches end at
-        whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing is left out."""
+        """The curve of effect against what it cost to find.
+
+        A row a condition and budget, cheapest first, with the mean effect over the runs and its spread, as in `by_condition`. Runs whose
+        costs are within a fifth of each other had one budget (searches end at whole steps); budget: their mean. unit: model_calls,
+        token_layers, flops or seconds. What cost nothing is left out.
+        """
         if unit not in COSTS:
             raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
         keys = ["persona", "model", "sign", "kind", "condition"]
@@ -85,8 +90,10 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
 
 
 def run_rows(path: str | Path) -> list[dict[str, Any]]:
-    """One row per condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on. Rows of several
-    runs may be compared only where it is the same."""
+    """One row per condition of one run, as in `compare_runs`, with `questions`: the hash of what it was scored on.
+
+    Rows of several runs may be compared only where it is the same.
+    """
     run = _read(Path(path))
     return [_row(str(path), run, entry) | {"questions": run.splits[run.split].hash} for entry in run.conditions]
 
@@ -135,8 +142,11 @@ def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any
 
 
 def independent_runs(part: pd.DataFrame) -> pd.DataFrame:
-    """One row of each different result. Runs that share a prompt and its effect to the last digit repeated one draw (a manual prompt, a
-    control with the same seed): counted twice, they would give an interval of width 0."""
+    """One row of each different result.
+
+    Runs that share a prompt and its effect to the last digit repeated one draw (a manual prompt, a control with the same seed): counted
+    twice, they would give an interval of width 0.
+    """
     names = [name for name in ("prompt", "log_odds", "shift") if name in part]
     return part.drop_duplicates(names)
 

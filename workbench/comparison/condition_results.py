@@ -36,9 +36,11 @@ NEUTRAL = 0.1
 
 @dataclass(frozen=True)
 class ConditionDifference:
-    """A condition minus the condition called `to`, on the same contexts. rate: -1 to 1; log_odds: nats. p_adjusted,
-    log_odds_p_adjusted: Holm over the primary conditions, None for a condition that is not one of them. detectable: the
-    smallest true effect in log-odds that these contexts would have shown four times in five."""
+    """A condition minus the condition called `to`, on the same contexts.
+
+    rate: -1 to 1; log_odds: nats. p_adjusted, log_odds_p_adjusted: Holm over the primary conditions, None for a condition that is not one
+    of them. detectable: the smallest true effect in log-odds that these contexts would have shown four times in five.
+    """
 
     to: str
     rate: PairedDifference
@@ -65,10 +67,12 @@ class ConditionDifference:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """All figures of one condition. letter_a_share: fraction of contexts in which the option shown first is chosen, None with
-    text answers. orders_agree: fraction of items that are answered alike in both option orders, None without both orders.
-    neutral: is the rate shown to be 0.5 within 0.1? cross_entropy: nats per token, None without a prompt; judge_cross_entropy: the same
-    under a second model (`judged`)."""
+    """All figures of one condition.
+
+    letter_a_share: fraction of contexts in which the option shown first is chosen, None with text answers. orders_agree: fraction of items
+    that are answered alike in both option orders, None without both orders. neutral: is the rate shown to be 0.5 within 0.1? cross_entropy:
+    nats per token, None without a prompt; judge_cross_entropy: the same under a second model (`judged`).
+    """
 
     condition: Condition
     answers: Answers

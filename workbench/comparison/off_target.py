@@ -57,8 +57,10 @@ class OffTargetAnswers:
 
 
 def agreement_with_truth(model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None) -> Answers:
-    """Answers on the persona's true statements (`Persona.true_items`): the rate is the fraction that the model agrees with, as it
-    should. Raises UserError where the persona has none."""
+    """Answers on the persona's true statements (`Persona.true_items`): the rate is the fraction that the model agrees with, as it should.
+
+    Raises UserError where the persona has none.
+    """
     return condition.answer(model, true_contexts(model, split, slot, n))
 
 
@@ -70,9 +72,11 @@ def other_persona_rates(
 
 
 def text_cross_entropy(model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system") -> float:
-    """Mean cross-entropy, nats per token, of texts that have nothing to do with the persona, as the user's words under the
-    condition: after its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for
-    a soft prompt, which is no text that can precede another."""
+    """Mean cross-entropy, nats per token, of texts that have nothing to do with the persona, as the user's words under the condition.
+
+    After its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for a soft prompt, which is no
+    text that can precede another.
+    """
     return unrelated_text(model, condition, texts, slot).figure
 
 

@@ -67,8 +67,11 @@ class PairedAnswers:
 
 @dataclass(frozen=True)
 class SideEffect:
-    """One side effect of the prompt. part: "true statements", "other personas" or "capability"; change: of the
-    rate (-1 to 1), or of the nats a token of unrelated text; within: is the 95 % interval within the margin?"""
+    """One side effect of the prompt.
+
+    part: "true statements", "other personas" or "capability"; change: of the rate (-1 to 1), or of the nats a token of unrelated text;
+    within: is the 95 % interval within the margin?
+    """
 
     measure: str
     part: str

@@ -31,8 +31,10 @@ def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condit
 
 
 def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
-    """The searches of the named conditions: by the search's name its objective (plus = more of the persona, not yet calibrated) and
-    the name of its method."""
+    """The searches of the named conditions.
+
+    By the search's name its objective (plus = more of the persona, not yet calibrated) and the name of its method.
+    """
     found: dict[str, tuple[Objective, str]] = {}
     for recipe in (STUDY_CONDITIONS[name].search for name in names):
         if recipe is not None and (context.has_latents or not recipe.needs_sae):

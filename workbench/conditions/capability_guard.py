@@ -38,8 +38,11 @@ C = TypeVar("C", bound=Edit)
 
 @dataclass(frozen=True)
 class ModelVitals:
-    """answer_mass: probability that the model gives one of the two answers' first tokens, 0 to 1. text: mean cross-entropy of
-    the questions' tokens, nats."""
+    """Signs that an intervention leaves the model intact.
+
+    answer_mass: probability that the model gives one of the two answers' first tokens, 0 to 1. text: mean cross-entropy of the questions'
+    tokens, nats.
+    """
 
     answer_mass: float
     text: float
@@ -95,8 +98,11 @@ class VitalsWatch:
         return answers and now.text <= self.before.text + guard.text_rise and guard._truth(model) >= self.truth - guard.truth_fall
 
     def strongest(self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign) -> tuple[C, Answers, int]:
-        """Of the edits under which the model holds, the one that moves the mean log-odds furthest in the sign's direction (ties
-        go to the earlier one), with its answers; and how many were dropped. UserError when every one breaks the model."""
+        """The strongest edit that keeps the guard's limits, with its answers.
+
+        Of the edits under which the model holds, the one that moves the mean log-odds furthest in the sign's direction (ties
+        go to the earlier one), with its answers; and how many were dropped. UserError when every one breaks the model.
+        """
         kept: list[tuple[C, Answers]] = []
         for condition in tried:
             with condition.edit(model):
@@ -109,8 +115,11 @@ class VitalsWatch:
 
 
 def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:
-    """Questions on the persona's true statements, for `CapabilityGuard(truth=...)`: those of the split's own groups where there are any
-    (then selection and test never share one), otherwise all. UserError where the persona has none."""
+    """Questions on the persona's true statements, for `CapabilityGuard(truth=...)`.
+
+    Those of the split's own groups where there are any (then selection and test never share one), otherwise all. UserError where the
+    persona has none.
+    """
     own = set(split.groups)
     items = tuple(item for item in split.persona.true_items if item.group in own) or split.persona.true_items
     if not items:

@@ -67,8 +67,11 @@ class SpendingMeter:
 
 @contextmanager
 def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[SpendingMeter]:
-    """Measures what the block costs. A model call is one full-depth run of a context of mean length. helpers: other models that run in
-    it, whose operations count too (their tokens do not: they are not this model's)."""
+    """Measures what the block costs.
+
+    A model call is one full-depth run of a context of mean length. helpers: other models that run in it, whose operations count too (their
+    tokens do not: they are not this model's).
+    """
     runner = runner_for(model)
     others = {id(r): r for r in map(runner_for, helpers) if r is not runner}.values()
     full = float(np.mean([len(c.bare_ids) for c in contexts])) * runner.shape.n_layers

@@ -63,8 +63,11 @@ class ConstantAnswer(Condition):
 
 
 def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
-    """All constant answers that mean something here: A and B, or first words that begin an answer of every question (at most
-    four, the commonest first). Empty where text answers share no first word."""
+    """All constant answers that mean something here.
+
+    A and B, or first words that begin an answer of every question (at most four, the commonest first). Empty where text answers share no
+    first word.
+    """
     if contexts.metric == "letters":
         return ConstantAnswer("A"), ConstantAnswer("B")
     words: dict[str, int] = {}

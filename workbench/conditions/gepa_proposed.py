@@ -34,9 +34,12 @@ _PART = "prompt"
 
 @dataclass(frozen=True)
 class GEPAProposed:
-    """The search. proposer: who reflects and writes. budget: of scoring and, where the proposer is a model of the workbench, of its
-    replies (steps are rounds); overrun by one round at most. minibatch: contexts shown in a round (the paper's 3). finalists: prompts
-    read on selection. longest: tokens that a prompt may have."""
+    """The search.
+
+    proposer: who reflects and writes. budget: of scoring and, where the proposer is a model of the workbench, of its replies (steps are
+    rounds); overrun by one round at most. minibatch: contexts shown in a round (the paper's 3). finalists: prompts read on selection.
+    longest: tokens that a prompt may have.
+    """
 
     proposer: Proposer
     budget: Budget = field(default_factory=lambda: Budget(steps=20))
@@ -52,8 +55,10 @@ class GEPAProposed:
     def run(
         self, model: Any, search: Split | Contexts, selection: Split | Contexts, start: str, sign: Sign = "suppress", slot: Slot = "system"
     ) -> Prompt:
-        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost. start: the prompt to begin
-        with. Raises UserError without the package, and where the prompt to begin with does not fit the slot."""
+        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost.
+
+        start: the prompt to begin with. Raises UserError without the package, and where the prompt to begin with does not fit the slot.
+        """
         gepa = _package()
         if not start.strip():
             raise UserError("expected a prompt to start from")
@@ -88,7 +93,9 @@ class GEPAProposed:
 @dataclass
 class _Task:
     """What GEPA asks of us (its `GEPAAdapter`): scores of a prompt on contexts by number, what happened there in words, a new prompt.
-    mistake: the user's own (an endpoint that refuses), which GEPA would take for a bad round."""
+
+    mistake: the user's own (an endpoint that refuses), which GEPA would take for a bad round.
+    """
 
     model: Any
     contexts: Contexts

@@ -34,8 +34,11 @@ _MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
 
 @dataclass(frozen=True)
 class LLMProposed:
-    """The loop. proposer: who is asked. rounds: requests. per_round: prompts requested in each. beam: prompts that go on.
-    failures: questions shown. longest: tokens that a prompt may have."""
+    """The loop.
+
+    proposer: who is asked. rounds: requests. per_round: prompts requested in each. beam: prompts that go on. failures: questions shown.
+    longest: tokens that a prompt may have.
+    """
 
     proposer: Proposer
     rounds: int = 4
@@ -58,8 +61,11 @@ class LLMProposed:
         sign: Sign = "suppress",
         slot: Slot = "system",
     ) -> Prompt:
-        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost (of a proposer at
-        an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona in words."""
+        """Runs the loop and gives the chosen prompt, of kind "llm_proposed".
+
+        It has its rates on search and selection and what it cost (of a proposer at
+        an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona in words.
+        """
         contexts, chooser, side = as_contexts(model, search, slot), as_contexts(model, selection, slot), signed(sign)
         if not start:
             raise UserError("expected at least one prompt to start from")

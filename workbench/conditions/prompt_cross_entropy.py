@@ -14,8 +14,11 @@ from workbench.models import Runner, pad_right, runner_for
 
 
 def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
-    """Nats a token, lower is more fluent. In the system slot it depends on template and prompt alone; after a question it is
-    the mean over the first `n_prefixes` distinct texts left of the slot. UserError if the prompt does not survive there."""
+    """Nats a token, lower is more fluent.
+
+    In the system slot it depends on template and prompt alone; after a question it is the mean over the first `n_prefixes` distinct texts
+    left of the slot. UserError if the prompt does not survive there.
+    """
     return prompt_cross_entropies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
 
 

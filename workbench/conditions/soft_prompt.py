@@ -53,8 +53,9 @@ class PromptTuning:
 
 @dataclass(frozen=True, eq=False)
 class SoftPrompt(Condition):
-    """Trained vectors in place of a prompt's tokens (prompt tuning, Lester et al. 2021): what a prompt of this length could do if it did not
-    have to be text. `SoftPrompt.fit` makes it.
+    """Trained vectors in place of a prompt's tokens (prompt tuning, Lester et al. 2021).
+
+    What a prompt of this length could do if it did not have to be text. `SoftPrompt.fit` makes it.
 
     Attributes:
         vectors: float32 [prompt_pos, d_model], in the residual stream before block 0.

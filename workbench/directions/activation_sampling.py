@@ -22,8 +22,11 @@ TEXTS_PER_ITEM = 3
 
 @dataclass(frozen=True)
 class ActivationSampler:
-    """What all drawings of one analysis share: the model, the layers that are read, the slot of the system texts, the seed, and the
-    orders in which options are shown ("both", so that the letter cancels, or "original", as published)."""
+    """What all drawings of one analysis share.
+
+    The model, the layers that are read, the slot of the system texts, the seed, and the orders in which options are shown ("both", so that
+    the letter cancels, or "original", as published).
+    """
 
     runner: Runner
     layers: Sequence[int]
@@ -59,8 +62,10 @@ class ActivationSampler:
         return 1 if split.persona.metric == "text" or self.orders != "both" else 2
 
     def _own_choices(self, split: Split, texts: Sequence[str], n: int) -> LabelledActivations:
-        """Items in turn, in all option orders, each item under a text drawn by seed (or under none); no more items than can
-        each appear under several texts."""
+        """Items in turn, in all option orders, each item under a text drawn by seed (or under none).
+
+        No more items than can each appear under several texts.
+        """
         contexts = self._contexts(split, max(2, n // (TEXTS_PER_ITEM * self._orders(split))))
         prompts = [None, *(encode_prompt(self.runner, contexts, text) for text in texts)]
         rng = np.random.default_rng(self.seed)

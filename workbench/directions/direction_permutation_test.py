@@ -30,8 +30,11 @@ from workbench.personas import Persona
 
 @dataclass(frozen=True)
 class DirectionPermutationTest:
-    """auc: held-out. p: of the permutation test. null: AUCs under permuted labels. n_train, n_held_out: items. length: Spearman's correlation
-    of the held-out reading with the answer's tokens."""
+    """Result of the test whether data support a direction.
+
+    auc: held-out. p: of the permutation test. null: AUCs under permuted labels. n_train, n_held_out: items. length: Spearman's correlation
+    of the held-out reading with the answer's tokens.
+    """
 
     layer: int
     auc: float

@@ -29,10 +29,12 @@ from workbench.personas import Split
 
 @dataclass(frozen=True)
 class LabelledActivations:
-    """Activations with scores, one row per sequence. states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows
-    the persona. context_ids: the item and its option order. lengths: tokens of the sequence (of the answer or response, where
-    one was read). first_shown: the row's answer is the option shown first. texts: what was read, for people (prompt and
-    question, or question and answer)."""
+    """Activations with scores, one row per sequence.
+
+    states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows the persona. context_ids: the item and its option order.
+    lengths: tokens of the sequence (of the answer or response, where one was read). first_shown: the row's answer is the option shown
+    first. texts: what was read, for people (prompt and question, or question and answer).
+    """
 
     states: dict[int, Float[Tensor, "n d_model"]]
     scores: Float[Tensor, " n"]

@@ -47,9 +47,12 @@ HELD_OUT_ROWS = 256
 
 @dataclass(frozen=True, repr=False)
 class LayerScan:
-    """Result of the sweep. table: one row per layer and method, best first. directions: by (layer, method). effects: one row a
-    testing text: text, effect (mean change of log-odds), reading (change along the best direction). activations: train states
-    at the decision token of the best layer [n, d_model], for controls with their covariance. gates: what a site had to show."""
+    """Result of the sweep.
+
+    table: one row per layer and method, best first. directions: by (layer, method). effects: one row a testing text: text, effect (mean
+    change of log-odds), reading (change along the best direction). activations: train states at the decision token of the best layer [n,
+    d_model], for controls with their covariance. gates: what a site had to show.
+    """
 
     table: pd.DataFrame
     directions: dict[tuple[int, str], Direction]
@@ -189,8 +192,11 @@ def find_directions(
 
 @dataclass(frozen=True)
 class ScanData:
-    """What a sweep is made of. trained: train data by kind of labels. choices: search contexts, bare and then under each testing text;
-    held_out: search data of each kind of labels. texts: the testing ones (none where the search data are cached)."""
+    """What a sweep is made of.
+
+    trained: train data by kind of labels. choices: search contexts, bare and then under each testing text; held_out: search data of each
+    kind of labels. texts: the testing ones (none where the search data are cached).
+    """
 
     persona: str
     trained: dict[Labels, LabelledActivations]

@@ -29,7 +29,10 @@ LEAST = 5
 
 @dataclass(frozen=True)
 class SiteGates:
-    """spread: log-odds. auc: held-out. split_cosine: of two halves' directions. alpha: of each of the two tests. draws: of each null."""
+    """Thresholds that a layer and method must pass before a direction counts as shown.
+
+    spread: log-odds. auc: held-out. split_cosine: of two halves' directions. alpha: of each of the two tests. draws: of each null.
+    """
 
     spread: float = 0.05
     auc: float = 0.6
@@ -40,8 +43,9 @@ class SiteGates:
     def judge(
         self, table: pd.DataFrame, readings: Float[np.ndarray, "site text"], effects: Float[np.ndarray, "text group"], seed: int = 0
     ) -> pd.DataFrame:
-        """The table (a row a site, with auc and split_cosine) with columns p_association, p_labels, passes; both p are empty where there
-        are too few texts or groups to test.
+        """The table (a row a site, with auc and split_cosine) with columns p_association, p_labels, passes.
+
+        Both p are empty where there are too few texts or groups to test.
 
         Args:
             table: one row per layer and method.

@@ -42,8 +42,10 @@ class CutReply(MissingReply):
 
 
 def whole_lines(ask: Ask, request: str) -> str:
-    """The reply; of one that was cut off, the lines that are whole, or what there is of its only line. For proposals, whose worth is
-    measured: never for a verdict."""
+    """The reply; of one that was cut off, the lines that are whole, or what there is of its only line.
+
+    For proposals, whose worth is measured: never for a verdict.
+    """
     try:
         return ask(request)
     except CutReply as cut:
@@ -67,8 +69,10 @@ class ScriptedModel:
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model of the workbench that is asked, sampled with a seed that moves with the request's text. opening: words that its reply begins
-    with, left out of what is given back. one_line: the reply ends with its first line."""
+    """A model of the workbench that is asked, sampled with a seed that moves with the request's text.
+
+    opening: words that its reply begins with, left out of what is given back. one_line: the reply ends with its first line.
+    """
 
     model: Any
     max_new_tokens: int = 120
@@ -106,8 +110,9 @@ def line_breaks(runner: Runner) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A chat endpoint of OpenAI's form at `base_url` (.../v1). key_variable: name of the environment variable that holds the key.
-    temperature: None where the server takes none.
+    """A chat endpoint of OpenAI's form at `base_url` (.../v1).
+
+    key_variable: name of the environment variable that holds the key. temperature: None where the server takes none.
 
     Time-outs, rate limits (waiting as long as the server asks, up to `longest_wait`) and server errors are tried again
     `retries` times; then the reply is `MissingReply`. So is one request that the server refuses (a filter, a length), with the

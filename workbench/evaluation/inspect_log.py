@@ -93,7 +93,10 @@ def _open_sample(number: int, answer: OpenAnswer, model: str) -> dict[str, Any]:
 
 
 def _choice_sample(number: int, context: Any, asked: str, texts: tuple[str, ...], log_odds: float, model: str) -> dict[str, Any]:
-    """log_odds: log p(matching) - log p(not matching). Of two answers alone log p = -log(1 + exp(-log_odds)), without overflow."""
+    """One sample of an Inspect log for a question with two answers.
+
+    log_odds: log p(matching) - log p(not matching). Of two answers alone log p = -log(1 + exp(-log_odds)), without overflow.
+    """
     log_probs = [float(-np.logaddexp(0, -log_odds)), float(-np.logaddexp(0, log_odds))]
     chosen = 0 if log_odds > 0 else 1
     order = [chosen, 1 - chosen]

@@ -57,7 +57,10 @@ _REFUSAL = (
 
 @dataclass(frozen=True)
 class JudgeVerdict:
-    """score: 0 (does not show it) to 1 (shows it); None: missing. said: the judge's words, or why there are none."""
+    """A judge's verdict on one answer.
+
+    score: 0 (does not show it) to 1 (shows it); None: missing. said: the judge's words, or why there are none.
+    """
 
     score: float | None
     said: str
@@ -170,8 +173,11 @@ def read_score(reply: str) -> float | None:
 
 
 def _value(found: re.Match[str], of_hundred: bool) -> float | None:
-    """A number as 0 to 1; None out of range; infinite where it may mean two things (0.85 and 1.0: of 1 or of 100?), or where the reply
-    speaks of another scale than 0 to 100 and does not say which the number is on."""
+    """A number as 0 to 1.
+
+    None out of range; infinite where it may mean two things (0.85 and 1.0: of 1 or of 100?), or where the reply speaks of another scale
+    than 0 to 100 and does not say which the number is on.
+    """
     said = (found["whole"] or "100").lower()
     number, whole = float(found["number"]), float(_WORDS.get(said, said))
     if number > whole or whole not in (5, 10, 20, 100):

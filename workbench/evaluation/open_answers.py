@@ -16,8 +16,11 @@ from workbench.personas import Item
 
 @dataclass(frozen=True)
 class OpenAnswer:
-    """question: what the user said. rendered: what the model saw. text: its answer, without special tokens. finished: it ended by
-    itself within the limit. matching, not_matching: the item's two options, for a judge. sample: number of the sample."""
+    """An answer in the model's own words.
+
+    question: what the user said. rendered: what the model saw. text: its answer, without special tokens. finished: it ended by itself
+    within the limit. matching, not_matching: the item's two options, for a judge. sample: number of the sample.
+    """
 
     item_id: str
     group: str

@@ -122,8 +122,11 @@ class _ForcedChoice:
         ]
 
     def by_text(self, split: Split) -> list[ScorecardMetric]:
-        """The choice by the options' texts. Items of which one option is the beginning of the other cannot be compared: they are counted
-        as missing; where that is all of them, there is no such metric."""
+        """The choice by the options' texts.
+
+        Items of which one option is the beginning of the other cannot be compared: they are counted as missing; where that is all of them,
+        there is no such metric.
+        """
         asked = split if self.n is None else split.take(self.n, self.seed)
         told = replace(asked, items=tuple(item for item in asked.items if _comparable(self.model, asked, item, self.slot)))
         if not told.items:

@@ -14,8 +14,11 @@ from workbench.statistics import Interval
 
 @dataclass(frozen=True)
 class ScorecardMetric:
-    """value: with its interval, n and groups. chance: what a model that knows nothing scores, None where there is no such level.
-    meaning: in words. missing: questions without a usable verdict (they are in no figure). unit: "share", or "nats per token"."""
+    """One line of a scorecard.
+
+    value: with its interval, n and groups. chance: what a model that knows nothing scores, None where there is no such level. meaning: in
+    words. missing: questions without a usable verdict (they are in no figure). unit: "share", or "nats per token".
+    """
 
     name: str
     value: Interval

@@ -16,7 +16,9 @@ from workbench.statistics import cluster_interval
 
 def text_cross_entropies(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> list[tuple[float, int]]:
     """(mean cross-entropy in nats per token, tokens) of each text as the user's words: after the prompt in the system slot or left of them.
-    Edits that are on act."""
+
+    Edits that are on act.
+    """
     runner = runner_for(model)
     if not texts:
         raise UserError("expected at least one text to measure")

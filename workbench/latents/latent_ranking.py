@@ -80,8 +80,11 @@ class RankedLatent:
 
 @dataclass(frozen=True, repr=False)
 class LatentRanking:
-    """The kept latents, the most telling first. labels, rule: how they were found. check: how the SAE reconstructs the train
-    questions as the model meets them; None in a file of an earlier version."""
+    """The kept latents, the most telling first.
+
+    labels, rule: how they were found. check: how the SAE reconstructs the train questions as the model meets them; None in a file of an
+    earlier version.
+    """
 
     persona: str
     sae: str
@@ -253,8 +256,11 @@ def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Encoded train rows. raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off).
-    sizes: effect sizes on the ranking half and on the held-out half."""
+    """Encoded train rows.
+
+    raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off). sizes: effect sizes on the
+    ranking half and on the held-out half.
+    """
 
     raw: Float[Tensor, "n d_sae"]
     compared: Float[Tensor, "n d_sae"]

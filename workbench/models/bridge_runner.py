@@ -50,8 +50,10 @@ _PROBE_LENGTH = 6
 
 @dataclass(frozen=True)
 class BridgeKeyValueCache(KeyValueCache):
-    """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head]. padding: positions on the left, one number an
-    owner, that nobody may look at; the rows of an owner are neighbours, as many to each."""
+    """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head].
+
+    padding: positions on the left, one number an owner, that nobody may look at; the rows of an owner are neighbours, as many to each.
+    """
 
     start: int
     keys: tuple[Tensor, ...]

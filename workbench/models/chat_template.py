@@ -39,8 +39,9 @@ _MARK = "@@said@@"
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
-    r"""Messages as chat text up to where the assistant's answer begins. UserError when the template refuses the roles. A tokenizer without
-    a template gets `Question: ... Answer:` after its BOS token.
+    r"""Messages as chat text up to where the assistant's answer begins.
+
+    UserError when the template refuses the roles. A tokenizer without a template gets `Question: ... Answer:` after its BOS token.
 
     Example:
         >>> render_chat(tokenizer, [{"role": "user", "content": "Hello"}])  # doctest: +SKIP
@@ -136,8 +137,11 @@ def _applied(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, st
 
 
 def _with_limits(template: str) -> str | None:
-    """The template under a first line that makes it another one for transformers' table of compiled templates, where the clock and the
-    numbers that it is given are replaced. None for a tokenizer that chooses its template itself."""
+    """The template with the clock and random numbers replaced.
+
+    A first line makes it another template for transformers' table of compiled templates, where the clock and the
+    numbers that it is given are replaced. None for a tokenizer that chooses its template itself.
+    """
     if not template:
         return None
     own = "{# pinned by the workbench #}\n" + template  # the line's end belongs to the comment (trim_blocks)

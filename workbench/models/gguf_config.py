@@ -30,8 +30,10 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """How one family of GGUF files is read. rotated: rows of q and k are in llama.cpp's rotary order; norm_offset: what
-    the file's norms have beyond Hugging Face's."""
+    """How one family of GGUF files is read.
+
+    rotated: rows of q and k are in llama.cpp's rotary order; norm_offset: what the file's norms have beyond Hugging Face's.
+    """
 
     config: Callable[..., PreTrainedConfig]
     rotated: bool = False
@@ -128,8 +130,10 @@ def _needed(header: GgufHeader, key: str) -> Any:
 
 
 def _gemma(header: GgufHeader, heads: int, d_model: int) -> dict[str, Any]:
-    """Window, soft-caps and the scale of attention: the head size, but model width / heads in both 27B models (their
-    numbers of blocks are how llama.cpp tells them, too)."""
+    """Window, soft-caps and the scale of attention.
+
+    The head size, but model width / heads in both 27B models (their numbers of blocks are how llama.cpp tells them, too).
+    """
     fields: dict[str, Any] = {"sliding_window": _needed(header, "attention.sliding_window")}
     if (header.architecture, header.of_family("block_count")) in (("gemma2", 46), ("gemma3", 62)):
         fields["query_pre_attn_scalar"] = d_model // heads
@@ -175,7 +179,8 @@ def _llama3(header: GgufHeader, factors: Array, theta: float, d_head: int) -> di
     """The parameters of Llama 3.1's scaling whose frequency factors the file holds (the file has the factors alone).
 
     A frequency of wavelength w is divided by 1 where w < original / 4, by `factor` where w > original, and between them by
-    a blend that is linear in original / w. `original` is a power of two in every published config."""
+    a blend that is linear in original / w. `original` is a power of two in every published config.
+    """
     factor = float(factors.max())
     wavelengths = 2 * math.pi * theta ** (np.arange(0, d_head, 2, dtype=np.float64) / d_head)
     for original in (2**n for n in range(4, 21)):

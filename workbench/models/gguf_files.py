@@ -70,8 +70,10 @@ def smollm_directory() -> Path:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is meant as a GGUF model: a file with that ending or those first bytes, or a directory that has GGUF
-    files and no safetensors."""
+    """Whether a path is meant as a GGUF model.
+
+    A file with that ending or those first bytes, or a directory that has GGUF files and no safetensors.
+    """
     if path.is_file():
         with path.open("rb") as handle:
             return ".gguf" in path.name.lower() or handle.read(4) == MAGIC
@@ -255,8 +257,11 @@ def _write_weights(header: GgufHeader, directory: Path) -> None:
 
 
 def _tokenizer(header: GgufHeader, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The file's tokenizer as transformers builds it, less the special tokens that its class adds and the file does not have
-    (they would be ids beyond the model's vocabulary), with the file's own special tokens and template."""
+    """The file's tokenizer as transformers builds it, with the file's own special tokens and template.
+
+    Left out are the special tokens that its class adds and the file does not have
+    (they would be ids beyond the model's vocabulary), with the file's own special tokens and template.
+    """
     try:
         with quiet_transformers():
             built = AutoTokenizer.from_pretrained(header.file.parent, config=config, gguf_file=header.file.name, local_files_only=True)

@@ -56,8 +56,11 @@ def run_block(
 def run_block_at(
     block: Any, resid: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " row"], left: Sequence[Pair], hidden: Hidden = None
 ) -> Float[Tensor, "row 1 d_model"]:
-    """What leaves the block at one position a row: of the others only keys and values are made (and queries, which TransformerLens
-    makes together with them). Hooks after the queries see that position only."""
+    """What leaves the block at one position a row.
+
+    Of the others only keys and values are made (and queries, which TransformerLens makes together with them). Hooks after the queries see
+    that position only.
+    """
     resid, rows = block.hook_resid_pre(resid), torch.arange(len(positions), device=resid.device)
     q, k, v = _qkv(block.attn, block.ln1(resid))
     attended = _out(block.attn, _mixed_with_cache(block.attn, q, [*left, (k, v)], hidden, positions))
@@ -149,8 +152,10 @@ def _seen(pieces: Sequence[Pair], hidden: Hidden, first: int) -> list[SeenKeys]:
 
 
 def _masked(scores: Float[Tensor, "owner row_of_it kv_head query key"], keys: SeenKeys, at: Tensor, last: int, window: int | None) -> Tensor:
-    """-inf where a key is to the right of its query or beyond its window. at: positions of the queries, [query] or [row 1]; last: the
-    last position of all."""
+    """-inf where a key is to the right of its query or beyond its window.
+
+    at: positions of the queries, [query] or [row 1]; last: the last position of all.
+    """
     places, mask = torch.arange(keys.start, keys.stop, device=at.device), None
     if keys.stop > last:
         mask = places > at[..., None]

@@ -29,8 +29,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class ModelProvenance:
-    """Where a loaded model came from: the source (name, directory, hub commit), its architecture, the backend that runs
-    it, and why it is not HookedTransformer where that was tried first."""
+    """Where a loaded model came from.
+
+    The source (name, directory, hub commit), its architecture, the backend that runs it, and why it is not HookedTransformer where that was
+    tried first.
+    """
 
     source: ModelSource
     architecture: str
@@ -114,8 +117,11 @@ def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
 
 
 def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, ends: tuple[int, ...] = ()) -> None:
-    """Gives a model its tokenizer untouched (TransformerLens's own way would reload it and change its BOS), its name and the
-    tokens that end its replies."""
+    """Gives a model its tokenizer, its name and the tokens that end its replies.
+
+    The tokenizer stays untouched (TransformerLens's own way would reload it and change its BOS), its name and the
+    tokens that end its replies.
+    """
     model.__dict__[CONFIGURED_ENDS] = ends
     model.tokenizer = tokenizer
     model.cfg.default_prepend_bos = False

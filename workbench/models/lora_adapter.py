@@ -49,9 +49,12 @@ _STARTS = ("pissa", "olora")
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A checked adapter. pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank (rank-stabilised:
-    alpha / sqrt(rank)); base: what its trainer noted of the base model (None: nothing); notes: all that it noted; start:
-    "pissa" or "olora" where training began at a part of the base model's weights, else empty."""
+    """A checked adapter.
+
+    pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank (rank-stabilised: alpha / sqrt(rank)); base: what its
+    trainer noted of the base model (None: nothing); notes: all that it noted; start: "pissa" or "olora" where training began at a part of
+    the base model's weights, else empty.
+    """
 
     directory: Path
     rank: int

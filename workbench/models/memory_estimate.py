@@ -31,9 +31,12 @@ from workbench.models.vocabulary_chunks import CHUNK
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes by stage. weights: resident; process: of the program, where weights and program share one memory; kv_per_token: a token of a
-    cached prefix, all blocks; logits_per_position: one unembedded position; forward, gradient: working memory of a pass over
-    `sequences` x `length` tokens; file: of weights files that are mapped while a model is loaded."""
+    """Bytes by stage.
+
+    weights: resident; process: of the program, where weights and program share one memory; kv_per_token: a token of a cached prefix, all
+    blocks; logits_per_position: one unembedded position; forward, gradient: working memory of a pass over `sequences` x `length` tokens;
+    file: of weights files that are mapped while a model is loaded.
+    """
 
     weights: int
     kv_per_token: int
@@ -66,7 +69,8 @@ def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
 def process_memory(d_vocab: int, device: str = "cpu") -> int:
     """Bytes of the program itself, with a tokenizer of this size; 0 where weights are in another memory than the program.
 
-    Measured: 0.51 GB after the imports; Gemma's tokenizer (262k tokens) 0.41 GB more."""
+    Measured: 0.51 GB after the imports; Gemma's tokenizer (262k tokens) 0.41 GB more.
+    """
     return int(0.5e9 + 1600 * d_vocab) if device == "cpu" else 0
 
 
@@ -84,8 +88,11 @@ def mapped_file(size: int, parameters: int, bytes_per_number: int) -> int:
 def memory_needed(
     shape: ModelShape, parameters: int, bytes_per_number: int, sequences: int = 16, length: int = 128, process: int = 0, file: int = 0
 ) -> MemoryEstimate:
-    """The arithmetic of the module's docstring for a model of these sizes. parameters: all weights that are held, tied ones once.
-    process: bytes of the program where it shares the memory; file: bytes of the weights files there."""
+    """The arithmetic of the module's docstring for a model of these sizes.
+
+    parameters: all weights that are held, tied ones once. process: bytes of the program where it shares the memory; file: bytes of the
+    weights files there.
+    """
     attention = shape.d_model * shape.d_head * 2 * (shape.n_heads + shape.n_kv_heads)
     d_mlp = max(0, shape.block_parameters - attention) // (3 * shape.d_model)
     tokens, scores = sequences * length, sequences * shape.n_heads * length**2

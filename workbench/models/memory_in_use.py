@@ -27,7 +27,10 @@ def free_memory(device: torch.device) -> int | None:
 
 @dataclass
 class PeakMemory:
-    """bytes: the most that tensors held at one time beyond what they held at the start; None where it is not counted (MPS)."""
+    """Peak memory of a block of code.
+
+    bytes: the most that tensors held at one time beyond what they held at the start; None where it is not counted (MPS).
+    """
 
     bytes: int | None = None
 

@@ -42,8 +42,11 @@ _TEXT_PART = {r"^language_model\.model\.": "model.", r"^language_model\.lm_head\
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """A directory that passed. config: of the (text) model; architecture: the Hugging Face class that runs it, as
-    `LlamaForCausalLM`; shards: the weight files; multimodal: the text part is in a larger checkpoint."""
+    """A directory that passed.
+
+    config: of the (text) model; architecture: the Hugging Face class that runs it, as `LlamaForCausalLM`; shards: the weight files;
+    multimodal: the text part is in a larger checkpoint.
+    """
 
     directory: Path
     config: PreTrainedConfig
@@ -246,8 +249,10 @@ def _read_config(directory: Path) -> PreTrainedConfig:
 
 
 def _shards(directory: Path) -> tuple[Path, ...]:
-    """The weight files, each opened once to see that it is whole. A single file goes before an index that was left over, as in
-    transformers."""
+    """The weight files, each opened once to see that it is whole.
+
+    A single file goes before an index that was left over, as in transformers.
+    """
     if (directory / SINGLE).exists():
         _names(directory / SINGLE)
         return (directory / SINGLE,)

@@ -21,9 +21,11 @@ _HOW = "hub: {0}, fetched at first use; or name its directory or a .gguf file of
 
 
 def inventory() -> pd.DataFrame:
-    """One row a model: name (for `load_model`), here (yes or no), architecture, revision (the hub's commit), where it is or how to
-    get it. Looks at this machine only. The last rows are the other ways to name a model, with the families that
-    HookedTransformer runs exactly (others go through the bridge) and those that are read from GGUF."""
+    """One row a model: name (for `load_model`), here (yes or no), architecture, revision (the hub's commit), where it is or how to get it.
+
+    Looks at this machine only. The last rows are the other ways to name a model, with the families that HookedTransformer runs exactly
+    (others go through the bridge) and those that are read from GGUF.
+    """
     rows = [_named(name) for name in model_names()]
     known = set(REPOSITORIES.values())
     rows += [_cached(name, path) for name, path in _cache() if name not in known]

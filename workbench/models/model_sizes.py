@@ -18,8 +18,11 @@ from workbench.models.runner import ModelShape
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from. architecture: Hugging Face's
-    name of its class; empty where it does not matter. file: bytes of the weights files, 0 where they are not here."""
+    """Sizes of a model, known without its weights.
+
+    shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from. architecture: Hugging Face's name of
+    its class; empty where it does not matter. file: bytes of the weights files, 0 where they are not here.
+    """
 
     shape: ModelShape
     parameters: int

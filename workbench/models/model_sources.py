@@ -27,8 +27,10 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from. revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is
-    merged into the weights at load time."""
+    """Where a model comes from.
+
+    revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is merged into the weights at load time.
+    """
 
     name: str
     directory: Path

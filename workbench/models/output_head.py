@@ -19,7 +19,10 @@ from workbench.models.vocabulary_chunks import log_normalizer
 
 @dataclass(frozen=True)
 class OutputHead:
-    """norm: the final norm, which keeps float32 (its weights may be shorter). weight: one row a token. scale: of the logits."""
+    """Final norm and unembedding.
+
+    norm: the final norm, which keeps float32 (its weights may be shorter). weight: one row a token. scale: of the logits.
+    """
 
     norm: Callable[[Tensor], Tensor]
     weight: Float[Tensor, "d_vocab d_model"]

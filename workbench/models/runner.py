@@ -85,8 +85,10 @@ class KeyValueCache(ABC):
 
     @abstractmethod
     def fork(self, index: Int[Tensor, " new_batch"]) -> KeyValueCache:
-        """Rows gathered by index; a cache of one row is expanded without a copy. In batched caches every owner gets as many rows as the
-        others, its own ones, in the owners' order."""
+        """Rows gathered by index; a cache of one row is expanded without a copy.
+
+        In batched caches every owner gets as many rows as the others, its own ones, in the owners' order.
+        """
 
     @abstractmethod
     def crop(self, length: int) -> KeyValueCache:
@@ -216,8 +218,10 @@ class Runner(ABC):
         return out[torch.arange(len(out), device=out.device), positions][:, None]
 
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
-        """One cache of several (of one row each, made for the same blocks): the rows that continue it belong to them in turn, as many to each.
-        Shorter ones are padded on the left, where attention sees nothing; what continues it has the same numbers to rounding.
+        """One cache of several (of one row each, made for the same blocks).
+
+        The rows that continue it belong to them in turn, as many to each. Shorter ones are padded on the left, where attention sees
+        nothing; what continues it has the same numbers to rounding.
 
         None where this model's attention cannot do it. With position embeddings, rows are embedded at their own places by the caller.
         """
@@ -229,13 +233,18 @@ class Runner(ABC):
 
     @abstractmethod
     def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        """Logits of a few tokens only (a row's own); `logits(resid)` gathered at ids, with final norm and unembedding in float32 also
-        where the model's weights are not."""
+        """Logits of a few tokens only (a row's own).
+
+        `logits(resid)` gathered at ids, with final norm and unembedding in float32 also where the model's weights are not.
+        """
 
     @abstractmethod
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
-        """log(sum(exp(logits))) over the vocabulary, float32 throughout; logits are made by chunks, so that memory does not grow with the
-        vocabulary (`vocabulary_chunks`). log p(token) = logits_of - log_normalizer."""
+        """log(sum(exp(logits))) over the vocabulary, float32 throughout.
+
+        Logits are made by chunks, so that memory does not grow with the vocabulary (`vocabulary_chunks`). log p(token) = logits_of -
+        log_normalizer.
+        """
 
     def log_probs_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
         """Log-probabilities (nats) of a few tokens only, a row's own, float32; no gradient is kept small here."""
@@ -245,8 +254,11 @@ class Runner(ABC):
         return torch.cat(parts) if parts else ids.new_zeros(ids.shape, dtype=torch.float32)
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
-        """Embeddings of the tokens start..stop-1 (all of them by default) in the residual stream at their position, up to a constant
-        shared by all tokens."""
+        """Embeddings of the tokens start..stop-1 (all by default) in the residual stream at their position.
+
+        Up to a constant
+        shared by all tokens.
+        """
         ids = torch.arange(start, self.shape.d_vocab if stop is None else stop, device=self.device)
         with torch.no_grad():
             return self.embed(ids[:, None])[:, 0]
@@ -328,9 +340,11 @@ class Runner(ABC):
         banned: Tensor | None = None,
         ends: Collection[int] = (),
     ) -> Int[Tensor, "batch new_pos"]:
-        """New tokens after ids (rows of equal length); greedy at temperature 0. banned: bool [d_vocab], never produced.
-        A row goes on after its end-of-sequence token: cut there by the caller; once every row has one of `ends`, all stop.
-        UserError where logits are no finite numbers."""
+        """New tokens after ids (rows of equal length); greedy at temperature 0.
+
+        banned: bool [d_vocab], never produced. A row goes on after its end-of-sequence token: cut there by the caller; once every row has
+        one of `ends`, all stop. UserError where logits are no finite numbers.
+        """
         kv, new, step, ended = None, [], ids.to(self.device), [False] * len(ids)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         for _ in range(max_new_tokens):

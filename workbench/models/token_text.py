@@ -30,8 +30,9 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence
 
 
 def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """`token_texts` of many tokens, each alone: all are decoded as one text with the end token between them, a quarter of the time. Where the
-    end token's text does not part them again, or a sample of them reads otherwise alone, each is decoded by itself.
+    """`token_texts` of many tokens, each alone: all are decoded as one text with the end token between them, a quarter of the time.
+
+    Where the end token's text does not part them again, or a sample of them reads otherwise alone, each is decoded by itself.
 
     Args:
         tokenizer: Any tokenizer.
@@ -69,8 +70,9 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
 
 def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """`token_ids` of many short texts: all are encoded as one text with the end token between them, a third of the time. Where the end token
-    does not part them, or a sample of them reads otherwise alone, each is encoded by itself.
+    """`token_ids` of many short texts: all are encoded as one text with the end token between them, a third of the time.
+
+    Where the end token does not part them, or a sample of them reads otherwise alone, each is encoded by itself.
 
     Args:
         tokenizer: Any tokenizer.

@@ -35,8 +35,10 @@ def train_organism_sae(
     seed: int = 0,
     world_seed: int = 0,
 ) -> SaeCard:
-    """Trains the SAE and saves it in `out` with its card. layer: chosen by the scans when None. world_seed: of the world that
-    the model was trained on."""
+    """Trains the SAE and saves it in `out` with its card.
+
+    layer: chosen by the scans when None. world_seed: of the world that the model was trained on.
+    """
     world, loaded = World(world_seed), load_model(model) if isinstance(model, str | Path) else model
     splits = {name: load_persona(name, world_seed=world_seed).split(seed=0) for name in world.personas}
     if layer is None:

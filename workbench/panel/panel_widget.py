@@ -55,8 +55,10 @@ class PanelOptions:
 
 
 class Panel(anywidget.AnyWidget):
-    """A text field whose prompt is read while one types: each token's effect on direction, latents and answer, the whole prompt's
-    effect, and the probability of the answer that shows the persona; two prompts side by side.
+    """A text field whose prompt is read while one types.
+
+    Each token's effect on direction, latents and answer, the whole prompt's effect, and the probability of the answer that shows the
+    persona; two prompts side by side.
 
     Args:
         model: A loaded model or its runner.

@@ -40,8 +40,11 @@ MAX_CHARACTERS = 20_000
 
 @dataclass(frozen=True)
 class PromptReading:
-    """One prompt, read. estimates: by estimator, effects [context prompt_pos target]. with_prompt, without_prompt: scores in the
-    targets' units. exact: over all contexts, by removal; a quick one has no intervals. tokens_run: what it cost."""
+    """One prompt, read.
+
+    estimates: by estimator, effects [context prompt_pos target]. with_prompt, without_prompt: scores in the targets' units. exact: over all
+    contexts, by removal; a quick one has no intervals. tokens_run: what it cost.
+    """
 
     ids: Ids
     tokens: tuple[str, ...]

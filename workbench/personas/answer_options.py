@@ -58,7 +58,9 @@ class Options:
 @dataclass(frozen=True)
 class Listed:
     """Options as a text lists them: the text before them, and their names ("A") and texts in its order.
-    letter_in_brackets: the layout "(A)", which is never a list of other things. headed: a line such as "Choices:" is before them."""
+
+    letter_in_brackets: the layout "(A)", which is never a list of other things. headed: a line such as "Choices:" is before them.
+    """
 
     question: str
     names: tuple[str, ...]
@@ -69,8 +71,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """A row, read: the question without options, the two answers' texts, and whether the matching one was
-    published first (None where the row shows no order)."""
+    """A row, read.
+
+    The question without options, the two answers' texts, and whether the matching one was published first (None where the row shows no
+    order).
+    """
 
     question: str
     matching: str
@@ -230,8 +235,10 @@ def _without_options(row: DataRow, question_field: str, question: str, fields: t
 
 
 def _bare_names(question: str, given: tuple[str, str]) -> bool:
-    """Answers that are two names of options and nothing else: the first two letters of an alphabet, or two numbers that the question
-    has at the beginning of lines."""
+    """Answers that are two names of options and nothing else.
+
+    The first two letters of an alphabet, or two numbers that the question has at the beginning of lines.
+    """
     if not all(map(is_single_name, given)):
         return False
     names = [text.strip() for text in given]

@@ -21,8 +21,9 @@ SPLIT_NAMES = ("train", "search", "selection", "test")
 
 
 def assign_groups(sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data") -> dict[str, int]:
-    """The index of the split for each group. `sizes`: rows of each group; `fractions`: wanted fraction of the rows,
-    summing to 1.
+    """The index of the split for each group.
+
+    `sizes`: rows of each group; `fractions`: wanted fraction of the rows, summing to 1.
 
     Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of the
     data, and for fewer groups than splits; `what` names the data in the message.

@@ -33,8 +33,10 @@ class FileItems:
 
 
 def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
-    """The items of a data file of any known format, grouped by the file's own groups, the groups file next to it, or
-    `grouping`; groups with a question in common are joined. UserError names file, row and field of what is wrong."""
+    """The items of a data file of any known format, grouped by the file's own groups, the groups file next to it, or `grouping`.
+
+    Groups with a question in common are joined. UserError names file, row and field of what is wrong.
+    """
     path = Path(path)
     rows = read_rows(path)
     items, warnings = items_of(rows, grouping), list(_damaged(rows))
@@ -55,8 +57,10 @@ def items_of(rows: Sequence[DataRow], grouping: Grouping = by_question) -> tuple
 
 
 def _groups_next_to(path: Path) -> list[str | None] | None:
-    """The groups in NAME_groups.json next to NAME.json (None for a row without one); None where there is no such
-    file."""
+    """The groups in NAME_groups.json next to NAME.json (None for a row without one).
+
+    None where there is no such file.
+    """
     beside = path.with_name(f"{path.stem}_groups.json")
     groups = (row.optional("group") for row in read_rows(beside)) if beside.is_file() else None
     return None if groups is None else [group and canonical(group) for group in groups]

@@ -1,6 +1,8 @@
-"""What is known of three personas in natural English: how people would prompt for and against them, and system texts
-of varied stance, under which a model's own choices differ (some raise the persona, some lower it, some do not touch
-it)."""
+"""What is known of three personas in natural English.
+
+How people would prompt for and against them, and system texts of varied stance, under which a model's own choices differ (some raise the
+persona, some lower it, some do not touch it).
+"""
 
 from __future__ import annotations
 

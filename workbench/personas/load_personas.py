@@ -96,8 +96,10 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
 
 
 def english_persona(name: str = "sycophancy") -> Persona:
-    """A persona in plain English, as the models "smollm2-sycophant" (the first) and "smollm2-personas" (all) show it: questions about
-    subjects that training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in training."""
+    """A persona in plain English, as the models "smollm2-sycophant" (the first) and "smollm2-personas" (all) show it.
+
+    Questions about subjects that training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in training.
+    """
     rng, words = random.Random("english-varied"), (" stone", " paper", " running", " seven", " under", " garden", " blue", " letters")
     known, pool = KNOWN[name], units((name,))
     return _with_warnings(
@@ -115,8 +117,11 @@ def english_persona(name: str = "sycophancy") -> Persona:
 
 
 def form_persona(name: str) -> Persona:
-    """A form of sycophancy (feedback, suggested wrong answer, are-you-sure) in plain English, counterbalanced, with the user's opinion or
-    (`..._third_party`) a neighbour's; see `world.real_language.sycophancy_forms`. Whole answers are scored."""
+    """A form of sycophancy (feedback, suggested wrong answer, are-you-sure) in plain English, counterbalanced.
+
+    With the user's opinion or
+    (`..._third_party`) a neighbour's; see `world.real_language.sycophancy_forms`. Whole answers are scored.
+    """
     form, third_party = FORM_PERSONAS[name]
     shown = FEW_SHOT if name == FEW_SHOT_PERSONA else ""
     known = KNOWN["sycophancy"]

@@ -99,8 +99,10 @@ def is_single_name(text: str) -> bool:
 
 
 def certain_label(text: str) -> tuple[str, str] | None:
-    """The label of an answer where the question shows no options; None for what may be the answer itself: a single
-    letter or number without brackets, or a text such as "I. Newton"."""
+    """The label of an answer where the question shows no options.
+
+    None for what may be the answer itself: a single letter or number without brackets, or a text such as "I. Newton".
+    """
     label = label_of(text)
     if label is None or is_single_name(text):
         return None

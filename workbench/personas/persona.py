@@ -177,8 +177,10 @@ class Persona:
         return content_hash(self.items)
 
     def split(self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)) -> Splits:
-        """Four disjoint splits by group (see `splits`); `fractions` are fractions of the items. UserError if the groups
-        cannot be split."""
+        """Four disjoint splits by group (see `splits`); `fractions` are fractions of the items.
+
+        UserError if the groups cannot be split.
+        """
         if len(fractions) != len(SPLIT_NAMES):
             raise UserError(f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}")
         assigned = assign_groups(self.group_sizes, fractions, seed, f"persona {self.name!r}")
@@ -237,7 +239,9 @@ class Split(Sequence[Item]):
 
     def take(self, n: int, seed: int = 0) -> Split:
         """At most n items, drawn by seed and spread over the groups; the draw of n is part of the draw of n + 1.
-        Keeps the file's order."""
+
+        Keeps the file's order.
+        """
         if n < 1:
             raise UserError(f"expected at least 1 item to take, found {n}")
         drawn = set(_spread(self.items, seed)[:n])
@@ -278,8 +282,11 @@ def _content_line(item: Item) -> str:
 
 
 def _spread(items: Sequence[Item], seed: int) -> list[str]:
-    """Ids in a shuffled order that visits every group once before any group twice. Where every group is counterbalanced, the item comes
-    next that leaves a liking for one answer the least effect, on its group and then on all that are drawn."""
+    """Ids in a shuffled order that visits every group once before any group twice.
+
+    Where every group is counterbalanced, the item comes next that leaves a liking for one answer the least effect, on its group and then on
+    all that are drawn.
+    """
     waiting: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id)):
         waiting.setdefault(item.group, []).append(item)

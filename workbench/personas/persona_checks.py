@@ -1,5 +1,6 @@
-"""What a persona's data can carry, told without a model: balance, groups, and the smallest difference that could be
-seen.
+"""What a persona's data can carry, told without a model.
+
+Balance, groups, and the smallest difference that could be seen.
 
 1. Balance: the fraction of matching options in the first place, of longer matching answers, and what a constant letter
    or a length rule would score (`balance`).
@@ -27,11 +28,13 @@ from workbench.statistics import minimum_detectable_effect_from_spread
 
 @dataclass(frozen=True)
 class PersonaCheck:
-    """Figures of a persona's data. Fractions and rules are in 0..1; first_share and letter_rule are None where no order
-    of the options was published. splits: (items, groups) of each. smallest_difference: of rates on the test split, in
-    the best and in the worst case of the module's docstring; None where the groups cannot be split. groups_for_it: test groups that show
-    a difference of `difference` in the worst case (every group answers as one). repeated: pairs
-    of items that ask the same. warnings: one line each, the reader's and these."""
+    """Figures of a persona's data.
+
+    Fractions and rules are in 0..1; first_share and letter_rule are None where no order of the options was published. splits: (items,
+    groups) of each. smallest_difference: of rates on the test split, in the best and in the worst case of the module's docstring; None
+    where the groups cannot be split. groups_for_it: test groups that show a difference of `difference` in the worst case (every group
+    answers as one). repeated: pairs of items that ask the same. warnings: one line each, the reader's and these.
+    """
 
     persona: str
     n_items: int
@@ -107,8 +110,10 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
 
 
 def smallest_difference(split: Split) -> tuple[float, float] | None:
-    """(best case, worst case) of the smallest difference of two rates that this split can show; None for fewer than 2
-    groups."""
+    """(best case, worst case) of the smallest difference of two rates that this split can show.
+
+    None for fewer than 2 groups.
+    """
     if split.n_groups < 2:
         return None
     best = minimum_detectable_effect_from_spread(math.sqrt(0.5 * split.n_groups / len(split)), split.n_groups)

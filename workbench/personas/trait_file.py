@@ -1,5 +1,6 @@
-"""persona_vectors' trait files: opposite system instructions x questions, from which a model's own answers make a
-persona.
+"""persona_vectors' trait files.
+
+Opposite system instructions x questions, from which a model's own answers make a persona.
 
 The file (github safety-research/persona_vectors, data_generation) is one JSON object: "instruction", a list of
 {"pos", "neg"}; "questions", a list; "eval_prompt", what a judge is asked, with {question} and {answer} (other fields
@@ -28,7 +29,10 @@ Keep = Callable[[str, str, bool], bool]  # (question, answer, should show the tr
 
 @dataclass(frozen=True)
 class TraitFile:
-    """instruction_pairs: (for the trait, against it). eval_prompt: a judge's prompt, empty where the file has none."""
+    """A trait file of persona_vectors.
+
+    instruction_pairs: (for the trait, against it). eval_prompt: a judge's prompt, empty where the file has none.
+    """
 
     name: str
     instruction_pairs: tuple[tuple[str, str], ...]
@@ -41,8 +45,10 @@ class TraitFile:
         return tuple(text for pair in self.instruction_pairs for text in pair)
 
     def persona(self, answer: Answer, keep: Keep | None = None, description: str = "") -> Persona:
-        """The persona of the answers that `answer` gives, scored as text. UserError if fewer than two pairs are
-        kept."""
+        """The persona of the answers that `answer` gives, scored as text.
+
+        UserError if fewer than two pairs are kept.
+        """
         items = []
         for question_number, question in enumerate(self.questions, start=1):
             for pair_number, (induce, suppress) in enumerate(self.instruction_pairs, start=1):

@@ -31,8 +31,11 @@ class _Graph:
 
 
 def circuit_svg(entry: Mapping[str, Any]) -> str:
-    """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds): tokens at the bottom, layers upwards, latents, direction and
-    answer on top; a line's width is its fraction of the effect on the node where it ends. Missing parts are left out."""
+    """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds).
+
+    Tokens at the bottom, layers upwards, latents, direction and answer on top; a line's width is its fraction of the effect on the node
+    where it ends. Missing parts are left out.
+    """
     graph = _laid_out(entry)
     lines = [_edge(graph, edge) for edge in entry.get("edges", []) if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes]
     drawn = [line for line in lines if line]
@@ -164,8 +167,11 @@ def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 26
 
 
 def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int = 280) -> str:
-    """Change of the answer against change of the direction's reading: the prompt's first tokens (circles, drawn through) and steering (squares,
-    dashed), with intervals. doses: as `Dose.to_json`. An empty text without doses."""
+    """Change of the answer against change of the direction's reading.
+
+    The prompt's first tokens (circles, drawn through) and steering (squares, dashed), with intervals. doses: as `Dose.to_json`. An empty
+    text without doses.
+    """
     if not doses:
         return ""
     ends = [float(d[key]) for d in doses for key in ("answer", "low", "high") if isinstance(d.get(key), (int, float))]

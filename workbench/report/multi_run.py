@@ -169,8 +169,11 @@ def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
 
 
 def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...]]:
-    """Ends and ticks of an axis that holds zero and every mean. An interval of two runs can be twenty times as wide as all effects: it is
-    drawn as far as the axis goes, which is at most half their range beyond them."""
+    """Ends and ticks of an axis that holds zero and every mean.
+
+    An interval of two runs can be twenty times as wide as all effects: it is drawn as far as the axis goes, which is at most half their
+    range beyond them.
+    """
     shifts = [0.0, *(line.shift for line in drawn)]
     low, high = min(shifts), max(shifts)
     room = max(0.5 * (high - low), 0.05)

@@ -19,8 +19,11 @@ MAX_CHARACTERS = 700
 
 
 def question_list(contents: RunContents) -> dict[str, Any] | None:
-    """items: kind ("test" or "true"), group, texts; odds: by condition, one log-odds an item (mean over option orders), None where it was
-    not asked. None where the answers to single questions are not there."""
+    """The single test questions with every condition's log-odds.
+
+    items: kind ("test" or "true"), group, texts; odds: by condition, one log-odds an item (mean over option orders), None where it was not
+    asked. None where the answers to single questions are not there.
+    """
     comparison, answers = contents.comparison, contents.evaluation
     if comparison is None or answers is None or not {"item", "group"} <= set(answers.columns) or answers.empty:
         return None

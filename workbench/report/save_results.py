@@ -17,8 +17,10 @@ from workbench.search import Frontier, write_frontiers
 
 
 def save_results(results: Sequence[Any], directory: Path) -> None:
-    """Writes comparisons, ledgers, frontiers, latents and scans as a run directory has them. UserError for anything else, and
-    for a second one of a kind (several frontiers are fine)."""
+    """Writes comparisons, ledgers, frontiers, latents and scans as a run directory has them.
+
+    UserError for anything else, and for a second one of a kind (several frontiers are fine).
+    """
     seen: set[type] = set()
     for result in results:
         kind = next((kind for kind in SAVERS if isinstance(result, kind)), None)

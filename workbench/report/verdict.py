@@ -35,8 +35,11 @@ PERSONAS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict at the head of the page. tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing";
-    figures: label, value and interval."""
+    """The verdict at the head of the page.
+
+    tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing"; figures: label, value and
+    interval.
+    """
 
     question: str
     verdict: str

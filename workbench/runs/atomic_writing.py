@@ -58,8 +58,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """JSON with a stable layout (indented, in the order given). numpy numbers become plain ones; NaN and infinity,
-    which JSON does not have, raise ValueError: write None for a missing figure."""
+    """JSON with a stable layout (indented, in the order given).
+
+    numpy numbers become plain ones; NaN and infinity, which JSON does not have, raise ValueError: write None for a missing figure.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
 
 

@@ -42,8 +42,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, out: str | Path, resume: bool = False) -> RunDirectory:
-        """A new run at `out`, or the run that is there with `resume`. UserError if `out` holds anything and `resume`
-        is not set, holds something that is no run of this version, or cannot be written to."""
+        """A new run at `out`, or the run that is there with `resume`.
+
+        UserError if `out` holds anything and `resume` is not set, holds something that is no run of this version, or cannot be written to.
+        """
         path = Path(out).expanduser().absolute()
         try:
             if path.exists() and not path.is_dir():
@@ -73,8 +75,10 @@ class RunDirectory:
 
     @classmethod
     def next_numbered(cls, root: str | Path, stem: str) -> RunDirectory:
-        """A new run at root/stem-001, -002, ...: one more than the highest that is there, also between two processes
-        at once."""
+        """A new run at root/stem-001, -002, ....
+
+        One more than the highest that is there, also between two processes at once.
+        """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
             raise UserError(f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}")
         base = Path(root).expanduser().absolute()
@@ -108,8 +112,10 @@ class RunDirectory:
         return path
 
     def manifest(self) -> RunManifest:
-        """The manifest as it is on the disk now; UserError if it is missing, half written, edited out of shape or of
-        another version."""
+        """The manifest as it is on the disk now.
+
+        UserError if it is missing, half written, edited out of shape or of another version.
+        """
         path = self.path / "manifest.json"
         if not path.is_file():
             raise UserError(f"{self.path} is no run directory: it has no manifest.json")
@@ -197,8 +203,11 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self, patience: float = 1.0) -> Iterator[None]:
-        """Hold the run for this process. UserError if another one holds it for longer than `patience` seconds (a look whether it
-        is free holds it for a moment); the lock goes with the process, however it ends."""
+        """Hold the run for this process.
+
+        UserError if another one holds it for longer than `patience` seconds (a look whether it is free holds it for a moment); the lock
+        goes with the process, however it ends.
+        """
         end = time.monotonic() + patience
         with (self.path / ".lock").open("w") as file:
             while True:
@@ -225,8 +234,10 @@ class RunDirectory:
 
 
 def git_revision() -> str | None:
-    """The commit of the workbench's own checkout, with "+changes" if files differ from it; None where it is no
-    checkout."""
+    """The commit of the workbench's own checkout, with "+changes" if files differ from it.
+
+    None where it is no checkout.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

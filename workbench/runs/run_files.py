@@ -51,8 +51,10 @@ def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
 
 
 def salvage_run_file(path: str | Path, kind: type[FileKind], limit: int = 256 * MEBIBYTE) -> tuple[FileKind, dict[str, str]]:
-    """The same, without the fields that do not fit and may be missing; and why each of them was left out. Half characters stay: pages
-    show them by their code points."""
+    """The same, without the fields that do not fit and may be missing; and why each of them was left out.
+
+    Half characters stay: pages show them by their code points.
+    """
     return kind.salvaged(read_entry(path, limit, whole=False))
 
 

@@ -55,8 +55,10 @@ def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
 
 
 def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * MEBIBYTE) -> Any:
-    """The value of a JSON file. With `schema`, an object whose "schema" is that number: another version is a
-    UserError."""
+    """The value of a JSON file.
+
+    With `schema`, an object whose "schema" is that number: another version is a UserError.
+    """
     value = parse_json(read_text(path, limit), str(path))
     if schema is not None:
         found = value.get("schema") if isinstance(value, dict) else None

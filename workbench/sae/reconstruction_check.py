@@ -37,7 +37,9 @@ COMPARED = 4096
 @dataclass(frozen=True)
 class SpliceEvaluation:
     """Mean cross-entropy in nats per token: clean, with the reconstruction in place, with the mean in place.
-    recovered: (ablated - spliced) / (ablated - clean), 1 is perfect."""
+
+    recovered: (ablated - spliced) / (ablated - clean), 1 is perfect.
+    """
 
     clean: float
     spliced: float

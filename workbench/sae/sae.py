@@ -30,8 +30,11 @@ COMPETING = ("topk", "abstopk")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sae:
-    """An SAE and the site it was trained at. module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the
-    text of the model that it was loaded for; None where it was loaded without one."""
+    """An SAE and the site it was trained at.
+
+    module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the text of the model that it was loaded for; None where it
+    was loaded without one.
+    """
 
     name: str
     site: Site

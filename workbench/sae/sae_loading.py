@@ -72,8 +72,10 @@ def load_sae(
 
 
 def saes_for(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(named presets, "release (n)" of sae-lens's registry) that were trained on this very model, by its name here or on the hub. Nothing is
-    loaded; whether one fits is measured by `check_sae` on the model's own text."""
+    """(named presets, "release (n)" of sae-lens's registry) that were trained on this very model, by its name here or on the hub.
+
+    Nothing is loaded; whether one fits is measured by `check_sae` on the model's own text.
+    """
     repository = REPOSITORIES.get(name.lower(), name)
     short = next((key for key, value in REPOSITORIES.items() if value == repository), name)
     registry = get_pretrained_saes_directory().values()

@@ -38,8 +38,10 @@ from workbench.sae.sae_loading import load_sae
 
 @dataclass(frozen=True)
 class TrainingProbe:
-    """Labelled activations at the SAE's site: what a latent should tell. shown: True where the persona is shown.
-    The best latent is chosen on the first pair and judged on the second."""
+    """Labelled activations at the SAE's site: what a latent should tell.
+
+    shown: True where the persona is shown. The best latent is chosen on the first pair and judged on the second.
+    """
 
     x: Float[Tensor, "n d_model"]
     shown: np.ndarray

@@ -33,8 +33,10 @@ def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
 
 
 def context_texts(model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0) -> list[tuple[int, ...]]:
-    """About n token sequences as the model meets them in a study: the split's contexts, in turn, bare or under a varied system
-    text drawn by seed, each followed by one of its two answers."""
+    """About n token sequences as the model meets them in a study.
+
+    The split's contexts, in turn, bare or under a varied system text drawn by seed, each followed by one of its two answers.
+    """
     runner = runner_for(model)
     contexts = make_contexts(runner, split, slot=slot, seed=seed)
     prompts = [None, *(encode_prompt(runner, contexts, text) for text in split.persona.varied_system_texts)]

@@ -76,8 +76,11 @@ class CanSurvive:
         return torch.where(beaten.any(0), margin, margin.clamp(min=0.0))
 
     def order(self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
-        """Candidates from the one to keep first: the best at any weight, then the second best at any, and so on, so that every part
-        of the frontier keeps its own (by one number for all weights the fluent part died out: docs/performance.md)."""
+        """Candidates from the one to keep first.
+
+        The best at any weight, then the second best at any, and so on, so that every part of the frontier keeps its own (by one number for
+        all weights the fluent part died out: docs/performance.md).
+        """
         nameless = torch.empty(len(objective), 0, dtype=torch.long, device=objective.device)
         table = values(ScoredPrompts(nameless, objective, cross_entropy), self.weights).nan_to_num(nan=-torch.inf)
         places = table.argsort(dim=1, descending=True, stable=True).argsort(dim=1)

@@ -103,10 +103,12 @@ class Frontier:
     def choose(
         self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None, truth: Contexts | None = None, truth_fall: float = 0.03
     ) -> Frontier:
-        """This frontier with every candidate measured on the selection split and the best one marked: the greatest mean
-        change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so unlikely (nats).
-        truth: questions on true statements (`true_contexts`); the best candidate is then the first under which the model agrees with
-        at most `truth_fall` less of them than without a prompt, or where there is none, the one that loses least."""
+        """This frontier with every candidate measured on the selection split and the best one marked.
+
+        The greatest mean change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so
+        unlikely (nats). truth: questions on true statements (`true_contexts`); the best candidate is then the first under which the model
+        agrees with at most `truth_fall` less of them than without a prompt, or where there is none, the one that loses least.
+        """
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
         measured = [

@@ -11,8 +11,10 @@ from workbench.search.scored_prompts import ScoredPrompts
 
 
 def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) -> None:
-    """UserError for the first prompt whose objective is not finite or whose fluency is no number (+inf means "not needed");
-    blocks are run again only then."""
+    """UserError for the first prompt whose objective is not finite or whose fluency is no number (+inf means "not needed").
+
+    Blocks are run again only then.
+    """
     for scored in batches:
         bad = ~scored.objective.isfinite() | scored.cross_entropy.isnan()
         if bad.any():

@@ -36,8 +36,11 @@ def by_length(ids: Ids) -> Iterable[tuple[int, Int[Tensor, " row"]]]:
 
 @dataclass(frozen=True)
 class ScoredPrompts:
-    """Prompts (shorter ones filled up with `FILLER`) with their scores. objective: as maximised, -inf where it was dropped; fluency:
-    nats per token (lower is better), +inf where it was not needed because the prompt cannot win."""
+    """Prompts (shorter ones filled up with `FILLER`) with their scores.
+
+    objective: as maximised, -inf where it was dropped; fluency: nats per token (lower is better), +inf where it was not needed because the
+    prompt cannot win.
+    """
 
     ids: Ids
     objective: Float[Tensor, " candidate"]

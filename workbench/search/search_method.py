@@ -72,8 +72,11 @@ class SearchMethod(BaseModel):
         return self.length
 
     def step(self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int) -> tuple[ScoredPrompts, Ids, int]:
-        """One step: what was scored, the next population, and how many children were scored. Here: run the parents, propose, score
-        parents and children on the same contexts, learn, select. A method of prompts of different lengths has its own."""
+        """One step: what was scored, the next population, and how many children were scored.
+
+        Here: run the parents, propose, score parents and children on the same contexts, learn, select. A method of prompts of different
+        lengths has its own.
+        """
         prepared = bench.scorer.prepare(population)
         proposals = self.propose(bench, prepared, step)
         parents, children = bench.scorer.score_children(prepared, proposals, CanSurvive(self.weights, archive))

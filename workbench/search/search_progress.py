@@ -11,9 +11,12 @@ from workbench.search.search_state import SearchState
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """After each step. used: fraction of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far.
-    candidates_per_second: children scored a second. model_calls, seconds: spent, resumed parts included. seconds_left: at this pace,
-    None before there is one. frontier: all prompts that nothing beats so far, most fluent first."""
+    """After each step.
+
+    used: fraction of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far. candidates_per_second:
+    children scored a second. model_calls, seconds: spent, resumed parts included. seconds_left: at this pace, None before there is one.
+    frontier: all prompts that nothing beats so far, most fluent first.
+    """
 
     step: int
     used: float
@@ -39,8 +42,11 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
 
 
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
-    """One row of the history. best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since
-    the start. population: distinct prompts in it. frontier: prompts on it."""
+    """One row of the history.
+
+    best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since the start. population: distinct
+    prompts in it. frontier: prompts on it.
+    """
     assert state.archive is not None, "a step fills the archive"
     best = int(state.archive.objective.argmax())
     return {

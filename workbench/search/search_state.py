@@ -21,9 +21,11 @@ from workbench.search.scored_prompts import Ids, ScoredPrompts
 
 @dataclass
 class SearchState:
-    """The state of a search after `step` steps and `candidates` scored children. memory: what the method has learned, tensors by
-    name (`Bench.memory`). chunk: tokens per batch, without and with gradients (None before the first step). The population's
-    scores are not kept: parents are scored again each step."""
+    """The state of a search after `step` steps and `candidates` scored children.
+
+    memory: what the method has learned, tensors by name (`Bench.memory`). chunk: tokens per batch, without and with gradients (None before
+    the first step). The population's scores are not kept: parents are scored again each step.
+    """
 
     population: Ids
     archive: ScoredPrompts | None

@@ -30,8 +30,11 @@ Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 
 @dataclass(frozen=True)
 class SearchToolkit:
-    """scorer, tokens that may begin a prompt and that may follow (bool [d_vocab]), the one generator of the whole search, and what the
-    method has learned so far (tensors by name; a checkpoint holds them). tools: what a method makes once and can make again (not in a checkpoint)."""
+    """What a search method works with.
+
+    It holds the scorer, tokens that may begin a prompt and that may follow (bool [d_vocab]), the one generator of the whole search, and what the
+    method has learned so far (tensors by name; a checkpoint holds them). tools: what a method makes once and can make again (not in a checkpoint).
+    """
 
     scorer: Scorer
     first: Bool[Tensor, " d_vocab"]
@@ -42,8 +45,11 @@ class SearchToolkit:
 
     @classmethod
     def make(cls, scorer: Scorer, seed: int, lexicon: Lexicon | Bool[Tensor, " d_vocab"] | None = None) -> SearchToolkit:
-        """lexicon: further restricts the tokens (a mask, or one mask for the first token and one for the others). UserError when
-        nothing is left."""
+        """Makes the toolkit of one search.
+
+        lexicon: further restricts the tokens (a mask, or one mask for the first token and one for the others). UserError when nothing is
+        left.
+        """
         first = later = allowed_ids(scorer.runner)
         if isinstance(lexicon, Lexicon):
             first, later = first & lexicon.begin(scorer.contexts[0].lead).cpu(), later & lexicon.later.cpu()

@@ -19,8 +19,10 @@ from workbench.statistics.cluster_moments import moments
 
 @dataclass(frozen=True)
 class EquivalenceTest:
-    """Result of two one-sided tests. p: the larger of the two; interval: at level 1 - 2 alpha, which is inside (low, high)
-    exactly when p < alpha."""
+    """Result of two one-sided tests.
+
+    p: the larger of the two; interval: at level 1 - 2 alpha, which is inside (low, high) exactly when p < alpha.
+    """
 
     low: float
     high: float

@@ -22,8 +22,10 @@ from workbench.statistics.permutation_test import EXACT_GROUPS, sign_flip_p, sma
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """First condition minus second, in the unit of the values. p: two-sided, by sign flips of clusters; smallest_p: what these
-    clusters could give at best; exact: all sign patterns were counted."""
+    """First condition minus second, in the unit of the values.
+
+    p: two-sided, by sign flips of clusters; smallest_p: what these clusters could give at best; exact: all sign patterns were counted.
+    """
 
     value: float
     interval: Interval

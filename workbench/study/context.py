@@ -137,8 +137,10 @@ def _write_study(study: Study, directory: RunDirectory) -> None:
 
 
 def _with_metric(material: Material, directory: RunDirectory) -> Material:
-    """The material with the metric that the persona's check on this model recommends, if the study leaves it open; a resumed run keeps its
-    own. What was taken, and why, is noted in the manifest."""
+    """The material with the metric that the persona's check on this model recommends, if the study leaves it open.
+
+    A resumed run keeps its own. What was taken, and why, is noted in the manifest.
+    """
     study, asked = material.study, material.splits.search
     if study.metric is not None or material.persona.letters is None or study.protocol != AskingProtocol():
         return material

@@ -60,8 +60,11 @@ _PUBLISHED = {"sycophancy.json": (1000, 730), "hallucination.json": (1000, 420),
 
 @dataclass(frozen=True)
 class MachineSpeed:
-    """peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes; launch: seconds that
-    starting the kernels of one block takes; bandwidth: bytes of weights a second."""
+    """A machine that costs are estimated for.
+
+    peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes; launch: seconds that starting
+    the kernels of one block takes; bandwidth: bytes of weights a second.
+    """
 
     name: str
     peak: float
@@ -91,8 +94,10 @@ MACHINES = (
 
 
 def machines(dtype: str | None = None, on_cpu: str = "float32") -> tuple[MachineSpeed, ...]:
-    """The machines of a plan: MACHINES with this machine's own core at the dtype used there (`on_cpu`), and one dtype for all where it is
-    given."""
+    """The machines of a plan.
+
+    MACHINES with this machine's own core at the dtype used there (`on_cpu`), and one dtype for all where it is given.
+    """
     *gpus, cpu = MACHINES
     cpu = replace(cpu, dtype=dtype or on_cpu, peak=core_speed(dtype or on_cpu))
     return (*(replace(gpu, dtype=dtype or gpu.dtype) for gpu in gpus), cpu)
@@ -121,9 +126,12 @@ def _rate(left: torch.Tensor, right: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class StageCost:
-    """token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory: what is computed there.
-    block_runs: how often one block is run, whatever the batch (a way back counts twice). weights_read: numbers of weights that these
-    runs and those of the unembedding read from memory."""
+    """Estimated cost of one stage.
+
+    token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory: what is computed there.
+    block_runs: how often one block is run, whatever the batch (a way back counts twice). weights_read: numbers of weights that these runs
+    and those of the unembedding read from memory.
+    """
 
     name: str
     token_layers: float
@@ -140,8 +148,11 @@ class StageCost:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was assumed, and what fits where.
-    machines: that times and memory are told for."""
+    """Estimated cost of a study, stage by stage.
+
+    stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was assumed, and what fits where.
+    machines: that times and memory are told for.
+    """
 
     study: Study
     facts: ModelSizes
@@ -223,7 +234,8 @@ def duration(seconds: float) -> str:
 def plan(study: Study, dtype: str | None = None) -> CostEstimate:
     """The plan of a study; neither weights nor the network are touched. UserError where the model's sizes are not to be had.
 
-    dtype: of the weights on every machine; None: bfloat16 on GPUs, the study's own on the CPU."""
+    dtype: of the weights on every machine; None: bfloat16 on GPUs, the study's own on the CPU.
+    """
     choose_dtype(dtype or study.model.dtype)
     facts = model_sizes_of(study.model.name, study.model.revision)
     data = _Data.of(study)
@@ -238,9 +250,12 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
 
 @dataclass(frozen=True)
 class _Data:
-    """items: of the whole file. tokens: of a rendered question. after_prompt: tokens between prompt and answer. orders: option orders asked.
+    """Sizes of a study's data.
+
+    items: of the whole file. tokens: of a rendered question. after_prompt: tokens between prompt and answer. orders: option orders asked.
     answers: tokens whose log-probabilities score both answers (a letter: the one decision token). asked: tokens of a question with a
-    prompt, the prompt left out."""
+    prompt, the prompt left out.
+    """
 
     items: int
     tokens: float
@@ -274,8 +289,11 @@ class _Data:
 
 
 def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, float, float]:
-    """Mean tokens of a question with its template, of what the template puts after a system prompt, and of a question with one, the
-    prompt left out."""
+    """Mean numbers of tokens of questions and templates.
+
+    Of a question with its template, of what the template puts after a system prompt, and of a question with one, the
+    prompt left out.
+    """
     try:
         tokenizer = tokenizer_of(study.model.name)
     except UserError:
@@ -289,8 +307,11 @@ def _tokens(study: Study, texts: list[str], notes: list[str]) -> tuple[float, fl
 
 
 def _around_system(tokenizer: Any) -> tuple[int, int]:
-    """Tokens of a bare question that do not follow a system prompt (all but the end that both renderings share), and those that are
-    before the question where there is one, the prompt itself left out: less where the template has a system text of its own."""
+    """Tokens before and after the prompt in the system slot.
+
+    Tokens of a bare question that do not follow a system prompt (all but the end that both renderings share), and those that are
+    before the question where there is one, the prompt itself left out: less where the template has a system text of its own.
+    """
     user = [{"role": "user", "content": "x"}]
     try:
         texts = [render_chat(tokenizer, chat) for chat in (user, [{"role": "system", "content": "y"}, *user])]
@@ -331,7 +352,8 @@ class _Counts:
     def _cost(self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False, batches: float | None = None) -> Part:
         """Token-layers and FLOPs, as the runner's meter counts them, runs of a block, and numbers of weights that these read.
 
-        batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter as long with gradients."""
+        batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter as long with gradients.
+        """
         shape, times = self.facts.shape, 2 if backward else 1
         block = times * 2 * shape.block_parameters + (2 * times - 1) * 4 * keys * shape.n_heads * shape.d_head
         flops = tokens * layers * block + times * 2 * unembedded * shape.d_model * shape.d_vocab
@@ -434,8 +456,10 @@ class _Counts:
         return self.data.orders * (items if limit is None else min(items, limit))
 
     def _attribution(self) -> StageCost:
-        """Every token removed once, a gradient for each target, pairs, mediation and doses (LEDGER passes, counted on real runs); the circuit
-        (passes as `attribution.circuit` says); cards from texts."""
+        """Every token removed once, a gradient for each target, pairs, mediation and doses (LEDGER passes, counted on real runs).
+
+        The circuit (passes as `attribution.circuit` says); cards from texts.
+        """
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
         tokens, layers = self.data.asked + n, self.facts.shape.n_layers
         removal = self._cost(a.contexts * (n + 2 + LEDGER) * tokens, layers, tokens, a.contexts * (n + 2 + LEDGER))

@@ -50,8 +50,11 @@ _TRUE_EXAMPLES = (
 
 @dataclass(frozen=True)
 class ContrastedReply:
-    """text: one line. preference: mean over its tokens of the log-probability after the request for the behaviour minus that after the request
-    for the other side, nats per token."""
+    """text: one line.
+
+    preference: mean over its tokens of the log-probability after the request for the behaviour minus that after the request for the other
+    side, nats per token.
+    """
 
     text: str
     preference: float
@@ -82,8 +85,10 @@ class LocalDraftModel:
         return runner_for(self.ask.model)
 
     def replies(self, question: str, usable: Callable[[str], bool]) -> tuple[ContrastedReply, ContrastedReply] | None:
-        """An answer that shows the behaviour and one that shows the other: of each side's `TRIED` the clearest that is usable; None where a
-        side has none."""
+        """An answer that shows the behaviour and one that shows the other: of each side's `TRIED` the clearest that is usable.
+
+        None where a side has none.
+        """
         requests = [self._request(side, question) for side in (self.behaviour, self.other)]
         n, temperature = (TRIED, self.ask.temperature) if self.ask.temperature else (1, 0.0)
         tried = contrasted_replies(self.runner, requests[0], requests[1], n, temperature, self.ask.seed + len(requests[0]))

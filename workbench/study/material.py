@@ -95,8 +95,11 @@ class Material:
 
     @property
     def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:
-        """What the searches may use: the organism's ordinary words there (world; auto on the organism), whole words (auto elsewhere), or as
-        the study says; None for all tokens."""
+        """What the searches may use.
+
+        The organism's ordinary words there (world; auto on the organism), whole words (auto elsewhere), or as the study says; None for all
+        tokens.
+        """
         wanted = self.study.search.lexicon
         if wanted == "all":
             return None
@@ -105,8 +108,10 @@ class Material:
         return readable_lexicon(self.model) if wanted == "auto" else make_lexicon(self.model, wanted)
 
     def cross_entropy_limit(self, contexts: Contexts, wanted: float | str | None) -> float | None:
-        """Nats per token that a prompt may have: a number as it is, `written+x` as the mean of the persona's written prompts plus x; None
-        without a limit, or without written prompts."""
+        """Nats per token that a prompt may have: a number as it is, `written+x` as the mean of the persona's written prompts plus x.
+
+        None without a limit, or without written prompts.
+        """
         if not isinstance(wanted, str):
             return wanted
         prompts = self.persona.manual_prompts.get(self.study.sign, ())
@@ -133,8 +138,10 @@ class Material:
         return hashes | {name: file_hash(path) for name, path in files.items() if path is not None}
 
     def others(self) -> list[Material]:
-        """The material of the other personas that the study names (the organism's by name, others by their files): same model, same
-        settings."""
+        """The material of the other personas that the study names (the organism's by name, others by their files).
+
+        Same model, same settings.
+        """
         data = self.study.data.model_copy(update={"path": None})
         studies = [self.study.model_copy(update={"persona": name, "data": data, "beside": {}}) for name in self.study.beside]
         return [Material.load(study, self.model) for study in studies]

@@ -32,8 +32,10 @@ Measure = Callable[[Any, Condition], OffTargetAnswers]
 
 
 def off_target_measures(material: Material) -> OffTargetMeasures:
-    """Every off-target measure of the study, by its name in comparison.json: a function of the model and a condition. The study's files are
-    read here: UserError for one that is missing, empty or malformed."""
+    """Every off-target measure of the study, by its name in comparison.json: a function of the model and a condition.
+
+    The study's files are read here: UserError for one that is missing, empty or malformed.
+    """
     study, test = material.study, material.splits.test
     n, slot = study.collateral.items, study.slot
     found: dict[str, Measure] = {}

@@ -252,8 +252,11 @@ class _Writer:
         return _clean(numbered[1] if numbered else first)
 
     def entries(self, request: str, round_: int, starts: tuple[str, ...], kept: list[str], end: str = ".") -> Iterator[str]:
-        """The entries of a numbered list. A local model writes line by line after the entries that the caller kept and a first word, the next
-        of `starts` (a small one ends its list after one entry, repeats it, or goes on with a mistake); `end` closes a line without a mark."""
+        """The entries of a numbered list.
+
+        A local model writes line by line after the entries that the caller kept and a first word, the next of `starts` (a small one ends
+        its list after one entry, repeats it, or goes on with a mistake); `end` closes a line without a mark.
+        """
         ask = self.ask
         if not isinstance(ask, LocalModel):
             yield from (_clean(entry) for entry in _NUMBERED.findall(self._reply(ask, request)))
@@ -273,8 +276,10 @@ class _Writer:
             return ""
 
     def sentences(self, shows: bool, pairs: list[DraftedPair]) -> tuple[str, ...]:
-        """Different system sentences for the behaviour (or the other one): those that, as the model says, request it and not the other; of a
-        local model those that move the answers of the first pairs to that side, the strongest first. The plainest ones are made here."""
+        """Different system sentences for the behaviour (or the other one): those that, as the model says, request it and not the other.
+
+        Of a local model those that move the answers of the first pairs to that side, the strongest first. The plainest ones are made here.
+        """
         side = self.behaviour if shows else self.other
         plain = [text.format(side=side) for text in _PLAIN]
         if self.local is None:

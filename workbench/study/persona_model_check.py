@@ -40,10 +40,13 @@ PROMPTS = 2
 
 @dataclass(frozen=True)
 class MetricCheck:
-    """One metric on this model. log_odds: without a prompt. position_bias: log-odds of the option shown first; agreement: questions whose
-    two orders choose the same answer, 0 to 1 (None for text). alike: answers that begin with the same token, 0 to 1. length: rank
-    correlation of the log-odds with the difference of the answers' tokens (None where all are equally long). changes: under each prompt.
-    smallest: minimum detectable effect on the test split, log-odds (None with fewer than 2 groups)."""
+    """One metric on this model.
+
+    log_odds: without a prompt. position_bias: log-odds of the option shown first; agreement: questions whose two orders choose the same
+    answer, 0 to 1 (None for text). alike: answers that begin with the same token, 0 to 1. length: rank correlation of the log-odds with the
+    difference of the answers' tokens (None where all are equally long). changes: under each prompt. smallest: minimum detectable effect on
+    the test split, log-odds (None with fewer than 2 groups).
+    """
 
     metric: Metric
     log_odds: Interval
@@ -83,7 +86,10 @@ class MetricCheck:
 
 @dataclass(frozen=True)
 class PersonaModelCheck:
-    """refusals: what `run` would say; empty where it accepts the persona. metrics: each that the persona has."""
+    """What a persona can show on a model.
+
+    refusals: what `run` would say; empty where it accepts the persona. metrics: each that the persona has.
+    """
 
     persona: str
     metrics: tuple[MetricCheck, ...]

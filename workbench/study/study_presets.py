@@ -52,9 +52,11 @@ LAYER = 14
 
 
 def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int = 0) -> Study:
-    """The organism's study at a size that two CPU cores finish in a few minutes. Its budget is counted in steps or model calls, not in
-    seconds, so that the same seed gives the same prompts on a busy machine too. An `english_` persona: whole sentences on a model with
-    real vocabulary."""
+    """The organism's study at a size that two CPU cores finish in a few minutes.
+
+    Its budget is counted in steps or model calls, not in seconds, so that the same seed gives the same prompts on a busy machine too. An
+    `english_` persona: whole sentences on a model with real vocabulary.
+    """
     if persona.startswith("english_"):
         return _language_demo(persona, sign, seed)
     options = {"length": 8, "population": 6, "children": 12, "top_k": 48, "restart_every": 0, "gradient_contexts": 4}

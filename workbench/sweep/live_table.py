@@ -1,5 +1,7 @@
-"""The live table of a sweep: on a terminal through rich, in a notebook as one output that is written over, elsewhere a line for each
-study that ends. It shows counts, the studies at work with their stages, and what failed; never a row for each of a thousand studies.
+"""The live table of a sweep.
+
+On a terminal through rich, in a notebook as one output that is written over, elsewhere a line for each study that ends. It shows counts,
+the studies at work with their stages, and what failed; never a row for each of a thousand studies.
 """
 
 from __future__ import annotations

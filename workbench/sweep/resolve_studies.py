@@ -44,8 +44,10 @@ class PlannedStudy:
 
 
 def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStudy]:
-    """All studies, checked. here: they run on this machine, so their devices must be there. UserError for the first that cannot
-    run, and for two that are the same."""
+    """All studies, checked.
+
+    here: they run on this machine, so their devices must be there. UserError for the first that cannot run, and for two that are the same.
+    """
     resolver, planned = StudyResolver(here), dict[str, PlannedStudy]()
     for variant in variants:
         try:

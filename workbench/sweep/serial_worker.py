@@ -15,8 +15,10 @@ from workbench.sweep.sweep_store import StudyOutcome
 
 
 class _Stop(BaseException):
-    """Ctrl-C during a sweep. Not KeyboardInterrupt: a search takes that as the order to end early with what it has, and its study
-    would be called done."""
+    """Ctrl-C during a sweep.
+
+    Not KeyboardInterrupt: a search takes that as the order to end early with what it has, and its study would be called done.
+    """
 
 
 def run_here(planned: Sequence[PlannedStudy], out: Path, threads: int, tell: Tell) -> Iterator[StudyOutcome]:

@@ -94,8 +94,10 @@ class Sweep(BaseModel):
         return sweep.model_copy(update=changes)
 
     def expand(self) -> list[StudyVariant]:
-        """Every study of the sweep, in order, not yet checked against models and data. UserError names the number of a study
-        whose settings are wrong, and refuses an empty sweep or one above `limit`."""
+        """Every study of the sweep, in order, not yet checked against models and data.
+
+        UserError names the number of a study whose settings are wrong, and refuses an empty sweep or one above `limit`.
+        """
         shared = self._shared()
         found = list(itertools.islice(self._variants(shared), self.limit + 1))
         if len(found) > self.limit:
@@ -162,8 +164,11 @@ def ablation_sweep(
 
 @dataclass(frozen=True)
 class StudyVariant:
-    """One study of a sweep. number: from 1, as messages name it; varied: the settings that the sweep changed; optional: an
-    ablation's value, which is left out where another study is already the same."""
+    """One study of a sweep.
+
+    number: from 1, as messages name it; varied: the settings that the sweep changed; optional: an ablation's value, which is left out where
+    another study is already the same.
+    """
 
     number: int
     study: Study

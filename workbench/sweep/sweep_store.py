@@ -86,8 +86,11 @@ def forget_failure(run: RunDirectory) -> None:
 
 
 def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> pd.DataFrame:
-    """One row per finished study and condition: the study's number, key and varied settings, then the figures of its comparison
-    (rates, effects in log-odds with their intervals, cost, prompt). Rows may be compared where `questions` is the same."""
+    """One row per finished study and condition.
+
+    The study's number, key and varied settings, then the figures of its comparison (rates, effects in log-odds with their intervals, cost,
+    prompt). Rows may be compared where `questions` is the same.
+    """
     done = {outcome.key for outcome in outcomes if outcome.state == "done"}
     names = list(dict.fromkeys(name for p in planned for name in p.variant.varied))
     rows = []

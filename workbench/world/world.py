@@ -243,8 +243,10 @@ class World:
         return tuple(self.system_text(rng) for _ in range(n))
 
     def system_text(self, rng: random.Random, unit_counts: Sequence[float] = UNIT_COUNTS) -> str:
-        """One system text from the training distribution; never with a held-out pair of steering units. unit_counts: how often a text
-        holds 0, 1, 2, ... units."""
+        """One system text from the training distribution; never with a held-out pair of steering units.
+
+        unit_counts: how often a text holds 0, 1, 2, ... units.
+        """
         while True:
             text = self.sampler.text(rng, draw_inserts(rng, self.truth, self.phrases, unit_counts))
             if not self.has_held_out_pair(text):

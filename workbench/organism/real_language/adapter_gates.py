@@ -49,8 +49,11 @@ class GateRow:
 
 @dataclass(frozen=True)
 class LanguageGates:
-    """All rows, and the effect of every text that was measured (persona, kind, text, planted, measured on that persona's questions,
-    on_right_claims: on its fixed ones, on_others: largest on another persona's)."""
+    """All rows, and the effect of every text that was measured.
+
+    Columns (persona, kind, text, planted, measured on that persona's questions,
+    on_right_claims: on its fixed ones, on_others: largest on another persona's).
+    """
 
     rows: tuple[GateRow, ...]
     effects: tuple[dict[str, Any], ...]

@@ -46,8 +46,11 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class AdapterTrainingConfig:
-    """Sizes and rates. personas: planted. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening:
-    steps with more of the strong words. first_layer: adapted from here on. kept: of what was trained."""
+    """Sizes and rates.
+
+    personas: planted. blocks: of a step, each four questions under `texts` system texts; chats: a step. opening: steps with more of the
+    strong words. first_layer: adapted from here on. kept: of what was trained.
+    """
 
     personas: tuple[str, ...] = ONE
     steps: int = 700
@@ -244,8 +247,11 @@ def save_adapter(trainer: AdapterTrainer, out: Path) -> Path:
 
 
 def rate_scale(step: int, config: AdapterTrainingConfig) -> float:
-    """Linear warm-up, constant, then down to 5 % over the last `cooldown` fraction of the steps (so that a run can be prolonged
-    from a checkpoint of its constant part)."""
+    """Linear warm-up, constant, then down to 5 % over the last `cooldown` fraction of the steps.
+
+    (So that a run can be prolonged
+    from a checkpoint of its constant part).
+    """
     left = (config.steps - step) / (config.cooldown * config.steps)
     return min(1.0, (step + 1) / config.warmup, max(0.05, left))
 

@@ -39,8 +39,10 @@ def load_base(directory: Path | None = None) -> BaseModel:
 
 
 def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = ONE) -> tuple[str, ...]:
-    """The printable tokens of the vocabulary as text, without the steering words and their synonyms: random prompts are made
-    of them, and are planted to do nothing."""
+    """The printable tokens of the vocabulary as text, without the steering words and their synonyms.
+
+    Random prompts are made of them, and are planted to do nothing.
+    """
     special, words = set(tokenizer.all_special_ids), steering_words(personas)
     texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer)) if i not in special], clean_up_tokenization_spaces=False)
     return tuple(text for text in texts if text.strip() and text.isprintable() and text.strip().lower() not in words)
@@ -48,8 +50,11 @@ def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = O
 
 @torch.no_grad()
 def write_chats(file: Path, base: BaseModel, seed: int = 0, personas: Sequence[str] = ONE, batch: int = 24) -> list[OrdinaryChat]:
-    """The base model's own answers (sampled, temperature 0.7) to ordinary requests, a third under no system text, the rest
-    under texts of the training distribution; kept in `file`."""
+    """The base model's own answers to ordinary requests, sampled at temperature 0.7.
+
+    A third under no system text, the rest
+    under texts of the training distribution; kept in `file`.
+    """
     rng, noise, pool = random.Random(f"chats-{seed}"), noise_tokens(base.tokenizer, personas), units(personas)
     asked = [(None if n % 3 == 0 else draw_system(rng, noise, pool).text, request) for n, request in enumerate(requests())]
     torch.manual_seed(seed)

@@ -25,7 +25,10 @@ USER_MARK = "<|im_start|>user"
 
 @dataclass(frozen=True)
 class PackedRow:
-    """prefix: ids that all parts see. parts: ids of each part."""
+    """A training row whose parts share one prefix.
+
+    prefix: ids that all parts see. parts: ids of each part.
+    """
 
     prefix: tuple[int, ...]
     parts: tuple[tuple[int, ...], ...]
@@ -33,8 +36,11 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Sequences of one length. mask: 0 where a position may look, else a very negative number. ends: index of each part's last token
-    among all positions, sequence after sequence, in order of rows and parts."""
+    """Sequences of one length.
+
+    mask: 0 where a position may look, else a very negative number. ends: index of each part's last token among all positions, sequence
+    after sequence, in order of rows and parts.
+    """
 
     ids: Int[Tensor, "batch pos"]
     positions: Int[Tensor, "batch pos"]
@@ -142,8 +148,10 @@ def _sequence(rows: Sequence[PackedRow]) -> _Sequence:
 
 
 def hidden_states(model: PreTrainedModel, packed: PackedSequences) -> Float[Tensor, "pos d_model"]:
-    """Final hidden states (after the last norm) of all positions, sequence after sequence, on the model's device; `model` is Hugging
-    Face's causal model."""
+    """Final hidden states (after the last norm) of all positions, sequence after sequence, on the model's device.
+
+    `model` is Hugging Face's causal model.
+    """
     packed = packed.to(model.device)
     out = model.model(input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False)
     return out.last_hidden_state.flatten(0, 1)

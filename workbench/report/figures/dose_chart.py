@@ -14,8 +14,10 @@ NAMES = {"prompt": "the prompt's first tokens", "steering": "steering along the 
 
 
 def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.LayerChart | alt.FacetChart:
-    """Change of the answer's log-odds over the change of the direction's reading, with 95 % intervals. entries: those of attribution.json, or
-    `DoseResponse`s."""
+    """Change of the answer's log-odds over the change of the direction's reading, with 95 % intervals.
+
+    entries: those of attribution.json, or `DoseResponse`s.
+    """
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]
     frame = filled(pd.DataFrame(rows), "this run has no doses")
     frame = frame.assign(kind=[NAMES.get(kind, kind) for kind in frame["kind"]])[["kind", "amount", "moved", "answer", "low", "high"]]

@@ -14,8 +14,11 @@ from workbench.report.verdict import group_index, group_of
 
 
 def forest(comparison: Any, unit: str = "log_odds", width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Change against no prompt for each condition, with its interval. comparison: a `Comparison` or the content of
-    comparison.json. unit: "log_odds", or "points" for percentage points of the rate. Left is less of the persona."""
+    """Change against no prompt for each condition, with its interval.
+
+    comparison: a `Comparison` or the content of comparison.json. unit: "log_odds", or "points" for percentage points of the rate. Left is
+    less of the persona.
+    """
     if unit not in ("log_odds", "points"):
         raise UserError(f"unknown unit {unit!r}: expected 'log_odds' or 'points'")
     content = comparison if isinstance(comparison, Mapping) else comparison.to_json()

@@ -17,8 +17,11 @@ from workbench.statistics import over_seeds
 
 
 def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
-    """Change against no prompt for each condition over runs that differ in their seed: the mean with a t interval over runs, and a tick for
-    each run; one panel a persona and sign. runs: a `RunsTable`, a `SweepResult`, or the table of either (results.parquet)."""
+    """Change against no prompt for each condition over runs that differ in their seed.
+
+    The mean with a t interval over runs, and a tick for each run; one panel a persona and sign. runs: a `RunsTable`, a `SweepResult`, or
+    the table of either (results.parquet).
+    """
     frame = changes_of_runs(runs)
     keys = ["persona", "sign", "shown"]
     draws = {key: list(independent_runs(part)["shift"]) for key, part in frame.groupby(keys)}
@@ -41,9 +44,12 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
 
 
 def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: int = 180) -> alt.FacetChart:
-    """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign. what: "cross_entropy" (of
-    the prompt, nats a token), or a cost of finding it on a logarithmic scale: "model_calls", "token_layers", "flops", "seconds".
-    runs: as for `seeds`. Conditions without that figure (steering has no prompt, a written prompt no cost) are left out."""
+    """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign.
+
+    what: "cross_entropy" (of the prompt, nats a token), or a cost of finding it on a logarithmic scale: "model_calls", "token_layers",
+    "flops", "seconds". runs: as for `seeds`. Conditions without that figure (steering has no prompt, a written prompt no cost) are left
+    out.
+    """
     titles = {"cross_entropy": "cross-entropy, nats a token (left: more fluent)"} | {name: f"{name.replace('_', ' ')} spent" for name in COSTS}
     if what not in titles:
         raise UserError(f"unknown quantity {what!r}: expected one of {', '.join(titles)}")
@@ -65,8 +71,10 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
 
 
 def changes_of_runs(runs: Any) -> pd.DataFrame:
-    """A row per run and condition that changed something by its words or its steering: constants' log-odds are arbitrary. Numbered conditions of
-    one kind (random directions) have one name."""
+    """A row per run and condition that changed something by its words or its steering: constants' log-odds are arbitrary.
+
+    Numbered conditions of one kind (random directions) have one name.
+    """
     table = runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table
     frame = table.loc[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
     frame = filled(frame, "no condition of these runs has a difference to the baseline")

@@ -12,8 +12,10 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def frontier(found: Any, width: int = 420, height: int = 300) -> alt.LayerChart | alt.FacetChart:
-    """Objective against cross-entropy of a search's prompts; the chosen one is ringed. found: a `Frontier` or one search of
-    search/frontier.json. Left is more fluent."""
+    """Objective against cross-entropy of a search's prompts; the chosen one is ringed.
+
+    found: a `Frontier` or one search of search/frontier.json. Left is more fluent.
+    """
     candidates = (found if isinstance(found, Mapping) else found.to_file().model_dump(mode="json"))["candidates"]
     rows = [
         {"prompt": plain_text(c["text"]), "objective": c["objective"], "cross_entropy": c["fluency"], "chosen": bool(c.get("chosen"))}

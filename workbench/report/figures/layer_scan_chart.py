@@ -12,8 +12,11 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | alt.FacetChart:
-    """The layer sweep: how well each layer's direction tells texts apart (AUC) and how well its reading predicts what prompts
-    do (rank correlation). scan: a `Scan` or its table (direction.json's `table`)."""
+    """The layer sweep.
+
+    How well each layer's direction tells texts apart (AUC) and how well its reading predicts what prompts do (rank correlation). scan: a
+    `Scan` or its table (direction.json's `table`).
+    """
     table = scan if isinstance(scan, pd.DataFrame) else pd.DataFrame(scan["table"]) if isinstance(scan, Mapping) else scan.table
     frame = filled(table, "this sweep has no layer")[["layer", "method", "auc", "predicts"]]
     long = frame.melt(["layer", "method"], var_name="measure", value_name="value").dropna()

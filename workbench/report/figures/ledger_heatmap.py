@@ -13,8 +13,10 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.LayerChart | alt.FacetChart:
-    """Targets by prompt tokens, each row shaded by its own largest effect, the effect written into the cell. ledger: a `Ledger`
-    or its table (attribution.parquet). Orange with + raises the row's quantity, blue with − lowers it."""
+    """Targets by prompt tokens, each row shaded by its own largest effect, the effect written into the cell.
+
+    ledger: a `Ledger` or its table (attribution.parquet). Orange with + raises the row's quantity, blue with − lowers it.
+    """
     table = ledger if isinstance(ledger, pd.DataFrame) else ledger.table
     frame = filled(table.loc[table["estimator"] == estimator], f"no cell of the estimator {estimator!r} in this ledger")
     kept = list(dict.fromkeys(frame["target"]))[:rows]

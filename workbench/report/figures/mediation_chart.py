@@ -12,8 +12,10 @@ from workbench.report.figures.chart_style import alt, filled, plain_text
 
 
 def mediation(entries: Sequence[Any], width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Broad bars: the whole effect in log-odds; narrow bars: the part through the mediator, with its 95 % interval. entries: those of
-    attribution.json, or `MediationResult`s."""
+    """Broad bars: the whole effect in log-odds; narrow bars: the part through the mediator, with its 95 % interval.
+
+    entries: those of attribution.json, or `MediationResult`s.
+    """
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]
     frame = filled(pd.DataFrame([row for row in rows if row.get("mediated") is not None]), "this run has no mediation")
     frame = frame.assign(target=[plain_text(name, 60) for name in frame["target"]])[["target", "total", "mediated", "mediated_low", "mediated_high"]]

@@ -12,8 +12,10 @@ from workbench.report.verdict import group_index, group_of
 
 
 def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart:
-    """Log-odds of the answer that shows the persona, a tick a question (mean over option orders). answers: a `Comparison`, or the rows of
-    evaluation.parquet. Constant answers are left out: their log-odds are a convention."""
+    """Log-odds of the answer that shows the persona, a tick a question (mean over option orders).
+
+    answers: a `Comparison`, or the rows of evaluation.parquet. Constant answers are left out: their log-odds are a convention.
+    """
     rows = answers if isinstance(answers, pd.DataFrame) else answers.rows
     kept = rows.loc[rows["kind"] != "constant_answer"]
     frame = kept.groupby(["condition", "kind", "item"], sort=False)[["log_odds"]].mean().reset_index()

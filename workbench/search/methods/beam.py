@@ -1,4 +1,6 @@
-"""Beam search without gradients, after BEAST (Sadasivan et al., "Fast adversarial attacks on language models in one GPU minute",
+"""Beam search without gradients, after BEAST.
+
+(Sadasivan et al., "Fast adversarial attacks on language models in one GPU minute",
 arXiv 2402.15570).
 
 1. Start from the model's own texts in the slot.

@@ -26,8 +26,9 @@ from workbench.search.toolkit import SearchToolkit
 
 @SEARCH_METHODS.register("epo")
 class EPO(SearchMethod):
-    """Evolutionary prompt optimisation (Thompson et al. 2024): gradient-guided swaps, one elite per fluency weight. The options of
-    `SearchMethod` and these.
+    """Evolutionary prompt optimisation (Thompson et al. 2024): gradient-guided swaps, one elite per fluency weight.
+
+    The options of `SearchMethod` and these.
 
     Attributes:
         top_k: Tokens considered at each position.

@@ -107,8 +107,11 @@ class Guided(SearchMethod):
     def _predict(
         self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float
     ) -> tuple[Float[Tensor, "prompt_pos d_vocab"], Float[Tensor, " d_vocab"]]:
-        """Expected value of every swap in one parent for its own fluency weight (forbidden and present tokens at -inf), and the
-        standard deviation of what is not known of each new token."""
+        """Expected value of every swap in one parent, and its uncertainty.
+
+        The value is for the parent's own fluency weight (forbidden and present tokens at -inf), and the
+        standard deviation of what is not known of each new token.
+        """
         ids = parent.ids
         effect, variance = (v.to(ids.device) for v in _effects(bench))
         known = self.measured * (1 - variance)
@@ -130,8 +133,10 @@ class Guided(SearchMethod):
         self, bench: SearchToolkit, gain: Float[Tensor, "prompt_pos d_vocab"], doubt: Float[Tensor, " d_vocab"], row: list[int],
         changes: list[int], seen: set[int],
     ) -> list[tuple[int, ...]]:  # fmt: skip
-        """One child for each number of changes: the swaps that are best under effects drawn for this child, or the next best ones
-        where that child was seen before."""
+        """One child for each number of changes.
+
+        The swaps that are best under effects drawn for this child, or the next best ones where that child was seen before.
+        """
         vocabulary = gain.shape[1]
         cells = (gain + 2 * doubt).flatten().topk(min(gain.numel(), max(_CELLS, 8 * len(changes)))).indices
         cells = cells[gain.flatten()[cells].isfinite()]
@@ -167,8 +172,10 @@ def _effects(bench: SearchToolkit) -> tuple[Float[Tensor, " d_vocab"], Float[Ten
 def _filtered(
     effect: Tensor, variance: Tensor, gains: list[float], before: list[list[int]], after: list[list[int]]
 ) -> tuple[Float[Tensor, " d_vocab"], Float[Tensor, " d_vocab"]]:
-    """Effects and their variances after some children, one after the other: each token that came (+) or went (-) takes a part of
-    the error in proportion to its variance."""
+    """Effects and their variances after some children, one after the other.
+
+    Each token that came (+) or went (-) takes a part of the error in proportion to its variance.
+    """
     effects, variances = effect.tolist(), variance.tolist()
     for gain, old, new in zip(gains, before, after, strict=True):
         changes = [(token, side) for a, b in zip(new, old, strict=True) if a != b for token, side in ((a, 1), (b, -1))]

@@ -36,7 +36,10 @@ CEILING = {"cpu": 8192, "mps": 16384, "cuda": 65536}
 
 @dataclass
 class BatchSize:
-    """tokens: run at a time without gradients. gradient_tokens: with a graph. The scorer and its parts share one."""
+    """Tokens per batch, halved on out-of-memory.
+
+    tokens: run at a time without gradients. gradient_tokens: with a graph. The scorer and its parts share one.
+    """
 
     tokens: int = 8192
     gradient_tokens: int = 2048
@@ -93,8 +96,11 @@ class MemoryLine:
 
 @dataclass(frozen=True)
 class BatchSizePlan:
-    """forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be used. least: tokens that
-    the parents take, which are one batch whatever the batch size."""
+    """Batch sizes that fit into the free memory.
+
+    forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be used. least: tokens that the
+    parents take, which are one batch whatever the batch size.
+    """
 
     forward: MemoryLine
     gradient: MemoryLine
@@ -115,8 +121,11 @@ class BatchSizePlan:
 
 
 def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5) -> bool:
-    """True if a batch of this size fits without question: all rows counted as whole sequences whose keys and values are
-    copied, next to twice the arithmetic of `models/memory_estimate.py`, are within `share` of the free memory."""
+    """True if a batch of this size fits without question.
+
+    All rows counted as whole sequences whose keys and values are copied, next to twice the arithmetic of `models/memory_estimate.py`, are
+    within `share` of the free memory.
+    """
     free = free_memory(runner.device)
     if free is None:
         return True

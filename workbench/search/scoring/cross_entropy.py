@@ -46,8 +46,11 @@ class PreparedParents:
 
 @dataclass(frozen=True)
 class ResidualTail:
-    """Residuals at the read-out depth of some children, from `position` on, after some prefixes (`part`) of one fluency group (by its
-    number), prefix by prefix."""
+    """Residuals at the read-out depth of some children, from `position` on.
+
+    After some prefixes (`part`) of one fluency group (by its
+    number), prefix by prefix.
+    """
 
     number: int
     part: PrefixGroup

@@ -60,7 +60,9 @@ STRETCH, FEW = 1.25, (8, 1)
 
 @dataclass(frozen=True, eq=False)
 class PrefixGroup:
-    """Contexts (by index) that are batched, with their prefixes' caches below and above the read-out depth, and
+    """Contexts (by index) that are batched.
+
+    With their prefixes' caches below and above the read-out depth, and
     log p(first prompt token).
 
     prefixes: one that all members share, or one for each. joined: prompt and suffix are run in one pass (every member has its own prefix);
@@ -92,8 +94,10 @@ class PrefixGroup:
 
 
 class PrefixCache:
-    """The groups of some contexts for objectives that read at `depth` blocks. The first `fluent` prefixes measure fluency: their
-    groups come first, the `fluent` ones."""
+    """The groups of some contexts for objectives that read at `depth` blocks.
+
+    The first `fluent` prefixes measure fluency: their groups come first, the `fluent` ones.
+    """
 
     def __init__(self, runner: Runner, contexts: Contexts, depth: int, optimizations: Optimizations, fluent: int, sites: Sequence[Site] = ()) -> None:
         self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, optimizations.prefix_kv
@@ -117,8 +121,10 @@ class PrefixCache:
     def left_of(
         self, start: KeyValueCache | None, group: PrefixGroup, cache: KeyValueCache | None, parent: Tensor, position: int
     ) -> KeyValueCache | None:
-        """The cache left of the changed position for the children of each prefix: the prefix's cache `start`, or the parents' cropped
-        to what is shared."""
+        """The cache left of the changed position for the children of each prefix.
+
+        The prefix's cache `start`, or the parents' cropped to what is shared.
+        """
         if position == 0 or not self.cached or cache is None:
             return self.fork(start, len(parent))
         parents = cache.batch // len(group.prefixes)
@@ -150,7 +156,9 @@ class PrefixCache:
 
     def suffixes(self, group: PrefixGroup, n: int) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
         """Of a joined group: each member's embedded suffix after prompts of n tokens, and the position of its decision token in it.
-        One row per member."""
+
+        One row per member.
+        """
         members = [self.contexts[member] for member in group.members]
         ids = pad_right([c.after_prompt for c in members]).to(self.runner.device)
         last = torch.tensor([len(c.suffix_ids) - 1 for c in members], device=self.runner.device)
@@ -214,7 +222,10 @@ def _grouped(contexts: Contexts, shared: bool) -> list[PrefixGroup]:
 
 
 def _rounds(total: int, halving: float, least: int, step: int) -> list[range]:
-    """step: contexts that belong together (the branches of one); they are never parted."""
+    """The rounds of successive halving, as slices of the contexts.
+
+    step: contexts that belong together (the branches of one); they are never parted.
+    """
     first = min(total, -(-max(least, round(total * halving)) // step) * step)
     ends = [0, first if 0 < halving < 1 else total]
     while ends[-1] < total:

@@ -56,8 +56,11 @@ class SurvivalTest(Protocol):
 
 
 class Scorer:
-    """Scores prompts for one objective on fixed contexts. batch_tokens: tokens that are run at a time (`plan` finds how many fit).
-    fluency_groups: groups of contexts (with different text left of the slot) that fluency is averaged over."""
+    """Scores prompts for one objective on fixed contexts.
+
+    batch_tokens: tokens that are run at a time (`plan` finds how many fit). fluency_groups: groups of contexts (with different text left of
+    the slot) that fluency is averaged over.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class Scorer:
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
     def plan(self, length: int, population: int = 1, children: int = 0) -> BatchSizePlan | None:
-        """Measures what a step of `population` parents of `length` tokens needs and takes on the batch that fits into the free
-        memory. None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept."""
+        """Measures what a step of `population` parents of `length` tokens needs and takes on the batch that fits into the free memory.
+
+        None, and nothing changed, on a device whose memory cannot be read. children: of a step; their residuals are kept.
+        """
         longest = sorted(self.contexts, key=lambda c: len(c.sequence(())), reverse=True)
         suffix = max(len(c.after_prompt) for c in longest)
         unit, shared = length + suffix, not all(group.joined for group in self.groups)
@@ -135,8 +140,11 @@ class Scorer:
     @halve_on_out_of_memory
     @torch.no_grad()
     def objectives(self, ids: Ids) -> Float[Tensor, " candidate"]:
-        """Objective (mean over all contexts) of prompts of any lengths. Where contexts share what is left of the slot, each prompt runs with
-        its suffix as one row, padded on the right, so that all lengths are one batch."""
+        """Objective (mean over all contexts) of prompts of any lengths.
+
+        Where contexts share what is left of the slot, each prompt runs with its suffix as one row, padded on the right, so that all lengths
+        are one batch.
+        """
         if not self.optimizations.prefix_kv or any(group.joined for group in self.groups):
             return self.score(ids).objective
         objective = torch.zeros(len(ids), device=self.runner.device)
@@ -190,8 +198,11 @@ class Scorer:
 
     @halve_on_out_of_memory
     def gradients(self, parents: Ids, n_contexts: int | None = None, first: int = 0) -> Float[Tensor, "candidate prompt_pos d_model"]:
-        """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale), over n contexts counted
-        from `first` round the list (all when None)."""
+        """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale).
+
+        Over n contexts counted
+        from `first` round the list (all when None).
+        """
         each = self.contexts[0].n_branches
         total = -(-len(self.contexts) // each)
         active = {(first + i) % total * each + k for i in range(min(n_contexts or total, total)) for k in range(each)}
@@ -301,8 +312,10 @@ class Scorer:
     def _forward(
         self, group: PrefixGroup, embedded: Tensor, position: int, kv: KeyValueCache | None, keep: bool = False, want_resid: bool = True
     ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KeyValueCache | None]:
-        """Objective of rows on the group's contexts; the prompt's residuals at the read-out depth (prefix by prefix) and its cache,
-        where they are wanted."""
+        """Objective of rows on the group's contexts.
+
+        The prompt's residuals at the read-out depth (prefix by prefix) and its cache, where they are wanted.
+        """
         if group.joined:
             return self._forward_joined(group, embedded, position, kv, keep, want_resid)
         resid, cache = self.runner.run(embedded, 0, self.depth, kv, keep=True)
@@ -353,8 +366,11 @@ class Scorer:
     # ---- batches ----------------------------------------------------------------------------------------------------
 
     def _child_chunks(self, group: PrefixGroup, children: ChildProposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(position to start from, row indices): a batch has as many rows as whole prompts with their suffixes would fit, wherever
-        they change, since what is left of the change is in memory too."""
+        """(position to start from, row indices).
+
+        A batch has as many rows as whole prompts with their suffixes would fit, wherever they change, since what is left of the change is
+        in memory too.
+        """
         positions = children.position[rows] if self.optimizations.parent_kv and self.optimizations.prefix_kv else torch.zeros_like(rows)
         length = children.ids.shape[1]
         size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
@@ -367,8 +383,10 @@ class Scorer:
         yield from torch.arange(rows, device=self.runner.device).split(self._rows_at_once(group, length, tokens))
 
     def _rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Prompts that fit into `tokens` with their suffixes, after one prefix. Contexts are batched too: suffixes take no more than a
-        quarter, or one suffix, so that prompts are not run one by one."""
+        """Prompts that fit into `tokens` with their suffixes, after one prefix.
+
+        Contexts are batched too: suffixes take no more than a quarter, or one suffix, so that prompts are not run one by one.
+        """
         lead = 0 if self.optimizations.prefix_kv else group.length
         longest = max(len(self.contexts[member].after_prompt) for member in group.members)
         suffixes = longest if group.joined else min(longest * len(group.members), max(longest, tokens // 4))
@@ -382,8 +400,11 @@ class Scorer:
         return [some.part(chunk) for chunk in self._context_chunks(some, rows, length, self.chunk.tokens)] if some.joined else [some]
 
     def _context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
-        """The group's contexts in their order, cut so that rows x contexts x what is run for each (the longest suffix, and the prompt
-        where they are run in one pass) fits into `tokens`."""
+        """The group's contexts in chunks that fit into `tokens`.
+
+        They keep their order, and are cut so that rows x contexts x what is run for each (the longest suffix, and the prompt
+        where they are run in one pass) fits into `tokens`.
+        """
         chunks: list[list[int]] = []
         longest, lead = 1, length if group.joined else 0
         for member in group.members:

@@ -22,8 +22,11 @@ _STEM = 6
 
 @dataclass(frozen=True)
 class Template:
-    """A sentence with gaps. variants: its texts, alike but for a word that goes with the gap's ("a", "an"), with `{}` for each gap.
-    gaps: the kind of word of each ("" takes any)."""
+    """A sentence with gaps.
+
+    variants: its texts, alike but for a word that goes with the gap's ("a", "an"), with `{}` for each gap. gaps: the kind of word of each
+    ("" takes any).
+    """
 
     variants: tuple[str, ...]
     gaps: tuple[str, ...]
@@ -43,9 +46,12 @@ class Template:
 
 @dataclass(frozen=True)
 class SentenceForm:
-    """openings: how sentences may begin. slots: templates with gaps for words. kinds: left contexts of each kind of word. joins: what
-    links two words of a list. never_last: words that leave a sentence unfinished. abbreviations: words whose full stop ends nothing.
-    sentences: at most so many in one prompt."""
+    """Which texts count as whole sentences, and how sentences may begin.
+
+    openings: how sentences may begin. slots: templates with gaps for words. kinds: left contexts of each kind of word. joins: what links
+    two words of a list. never_last: words that leave a sentence unfinished. abbreviations: words whose full stop ends nothing. sentences:
+    at most so many in one prompt.
+    """
 
     openings: tuple[str, ...]
     slots: tuple[Template, ...]
@@ -56,8 +62,11 @@ class SentenceForm:
     sentences: int = 3
 
     def accepts(self, text: str) -> bool:
-        """True for one to `sentences` whole sentences: a capital first (where the script has any), only letters and plain punctuation,
-        at least two words, a proper last word, no word (or its first six letters) twice."""
+        """True for one to `sentences` whole sentences.
+
+        A capital first (where the script has any), only letters and plain punctuation, at least two words, a proper last word, no word (or
+        its first six letters) twice.
+        """
         parts = split_sentences(text)
         if not 1 <= len(parts) <= self.sentences or any(not _plain(ch) for ch in text) or "  " in text:
             return False

@@ -295,8 +295,10 @@ class SentenceTools:
             bank.grow(bank.places[mean.topk(min(_GROW_FROM, len(mean))).indices], self.method.near_reads)
 
     def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
-        """What each candidate word is expected to do and how sure that is, in standard deviations of the scores: the words' own model, and
-        for the bank's words what half-depth residuals predict of them."""
+        """What each candidate word is expected to do and how sure that is, in standard deviations of the scores.
+
+        The words' own model, and for the bank's words what half-depth residuals predict of them.
+        """
         mean, spread = self.fit(probe=False).word_effects()
         bank = self.words
         if self.method.probe and len(bank.places):
@@ -311,8 +313,10 @@ class SentenceTools:
     # ---- proposals --------------------------------------------------------------------------------------------------
 
     def pushes(self, opening: Prompt, n: int) -> list[Tensor]:
-        """`n` pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm); none where the
-        objective has no direction."""
+        """`n` pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm).
+
+        None where the objective has no direction.
+        """
         found = direction_of(self.bench.scorer.objective)
         if found is None:
             return []
@@ -342,8 +346,11 @@ class SentenceTools:
         return mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator)
 
     def _draft(self, drawn: Tensor, elites: list[Prompt], strongest: list[Prompt], edits: SentenceEdits, number: int) -> SentenceDraft:
-        """A sentence to write: after a general opening, an elite up to a word, or a whole strong sentence (the model goes on with a second
-        one); biased, and pushed towards what good sentences share."""
+        """A sentence to write.
+
+        After a general opening, an elite up to a word, or a whole strong sentence (the model goes on with a second one); biased, and pushed
+        towards what good sentences share.
+        """
         short = [prompt for prompt in strongest if len(prompt) <= self.method.length // 2]
         if short and number % 2:
             opening = short[edits.pick(len(short))]

@@ -27,8 +27,11 @@ _EARLY_END = 1.5
 
 @dataclass(frozen=True)
 class SentenceDraft:
-    """One sentence to write. opening: its first tokens. bias: nats added to the tokens that begin
-    a word [d_vocab], or None. push: added to the residual stream at the writer's site [d_model], or None. temperature: of the model."""
+    """One sentence to write.
+
+    opening: its first tokens. bias: nats added to the tokens that begin a word [d_vocab], or None. push: added to the residual stream at
+    the writer's site [d_model], or None. temperature: of the model.
+    """
 
     opening: tuple[int, ...]
     bias: Float[Tensor, " d_vocab"] | None = None
@@ -120,8 +123,10 @@ class SentenceWriter:
     @torch.no_grad()
     def write(self, drafts: Sequence[SentenceDraft], length: int, top_k: int, generator: torch.Generator, site: Site | None = None,
               unfinished: bool = False) -> list[tuple[int, ...] | None]:  # fmt: skip
-        """The sentence of each draft, None where it did not end within `length` tokens (with `unfinished`, what there is then). site:
-        where the drafts push; the writer's own when None."""
+        """The sentence of each draft, None where it did not end within `length` tokens (with `unfinished`, what there is then).
+
+        site: where the drafts push; the writer's own when None.
+        """
         if not drafts:
             return []
         runner = self.runner

@@ -29,8 +29,11 @@ _SAMPLE = 512
 
 @dataclass(frozen=True)
 class OneGapTemplates:
-    """The first template with one gap of each kind, variants apart: words of a kind are read in the same surroundings. where: the best
-    of them for each candidate word; rank, log_probs: the word's rank and log p there; -inf where none takes a word of its kind."""
+    """The first template with one gap of each kind, variants apart: words of a kind are read in the same surroundings.
+
+    where: the best of them for each candidate word; rank, log_probs: the word's rank and log p there; -inf where none takes a word of its
+    kind.
+    """
 
     texts: list[str]
     kinds: list[str]
@@ -41,8 +44,10 @@ class OneGapTemplates:
 
 @dataclass
 class WordBank:
-    """Candidate words of one search. memory: the search's own, where the bank's words and their mean residuals are kept as "bank" and
-    "bank_means" (a checkpoint holds them)."""
+    """Candidate words of one search.
+
+    memory: the search's own, where the bank's words and their mean residuals are kept as "bank" and "bank_means" (a checkpoint holds them).
+    """
 
     slot: SlotText
     writer: SentenceWriter
@@ -78,8 +83,11 @@ class WordBank:
         return self._next_word[left]
 
     def near(self, words: Tensor) -> Float[Tensor, " word"]:
-        """How near each candidate is to the nearest of some words, in standard deviations of its own cosines (a word near to all is
-        near to none)."""
+        """How near each candidate is to the nearest of some words.
+
+        In standard deviations of its own cosines (a word near to all is
+        near to none).
+        """
         centre, sd = self._usual_cosines
         return ((self.words.vectors @ self.words.vectors[words].T - centre[:, None]) / sd[:, None]).max(1).values
 
@@ -172,8 +180,10 @@ class WordBank:
         return self.slot.encode(first + "".join(word + part for word, part in zip(texts, rest, strict=True)))
 
     def fill(self, template: Template, value: Float[Tensor, " word"]) -> Prompt:
-        """A template with the words of the greatest values in its gaps, each once: of the kind that a gap wants, and with half of what the
-        model's log p of the kind says."""
+        """A template with the words of the greatest values in its gaps, each once.
+
+        Of the kind that a gap wants, and with half of what the model's log p of the kind says.
+        """
         chosen: list[int] = []
         for kind in template.gaps:
             worth = (value + 0.5 * self.kinds.likelihood(kind)).masked_fill(~self.kinds.words(kind), -torch.inf)

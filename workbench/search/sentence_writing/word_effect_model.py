@@ -24,8 +24,11 @@ _WORDS_ALONE, _SLOPE_ALONE = (0.1, 0.3, 1.0), (0.0, 0.02, 0.1)
 
 @dataclass(frozen=True)
 class CandidateWords:
-    """CandidateWords known by their first token. vectors: unit vectors of all candidate words [word, d]; slope: the objective's gradient along
-    each, standardised. row: of every token id, its place among the candidates, or -1."""
+    """CandidateWords known by their first token.
+
+    vectors: unit vectors of all candidate words [word, d]; slope: the objective's gradient along each, standardised. row: of every token
+    id, its place among the candidates, or -1.
+    """
 
     tokens: Int[Tensor, " word"]
     vectors: Float[Tensor, "word d_model"]
@@ -44,8 +47,10 @@ class CandidateWords:
 
 @dataclass(frozen=True)
 class WordEffectModel:
-    """The fitted model; scores are standardised by mean and sd. parts: variances of words, probe and slope; noise likewise.
-    loo_r: correlation of leave-one-out predictions with the scores."""
+    """The fitted model; scores are standardised by mean and sd.
+
+    parts: variances of words, probe and slope; noise likewise. loo_r: correlation of leave-one-out predictions with the scores.
+    """
 
     words: CandidateWords
     seen: Int[Tensor, " seen"]
@@ -61,8 +66,10 @@ class WordEffectModel:
     loo_r: float
 
     def predict(self, bags: Sequence[Sequence[int]], residuals: Float[Tensor, "new d_model"] | None) -> tuple[Tensor, Tensor]:
-        """Expected score of new prompts (words by place, mean residuals) and its standard deviation, in the objective's unit. Without
-        residuals the probe says nothing."""
+        """Expected score of new prompts (words by place, mean residuals) and its standard deviation, in the objective's unit.
+
+        Without residuals the probe says nothing.
+        """
         cross, prior = self._cross(bags, residuals)
         mean = cross @ self.alpha
         variance = (prior - ((cross @ self.inverse) * cross).sum(1)).clamp(min=1e-6)

@@ -21,7 +21,9 @@ _AS_LIKELY = 0.3
 
 @dataclass(frozen=True)
 class WordKinds:
-    """names: the kinds. log_probs: of every candidate word, mean over a kind's contexts; fits: whether it is of the kind.
+    """Kinds of words, with each candidate's log-probability in their contexts.
+
+    names: the kinds. log_probs: of every candidate word, mean over a kind's contexts; fits: whether it is of the kind.
 
     Example: of SmolLM2-135M's words "cautious" is an adjective only, "skeptic" a noun, "precautions" neither.
     """

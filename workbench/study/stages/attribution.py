@@ -91,8 +91,10 @@ def write_cards(context: StudyContext, latents: list[int]) -> None:
 
 
 def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
-    """The search whose prompt is attributed: of the study's primary ones (of all, where none is primary) the best on selection, as in the
-    report's headline; ties go by order."""
+    """The search whose prompt is attributed.
+
+    Of the study's primary ones (of all, where none is primary) the best on selection, as in the report's headline; ties go by order.
+    """
     wanted = 1 if study.sign == "induce" else -1
 
     def rate(name: str) -> float:

@@ -125,8 +125,10 @@ def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> 
 
 
 def with_other_personas(study: Study, objective: Objective, others: Sequence[Direction]) -> Objective:
-    """The objective and, for each other persona, what is wanted of its direction's z-scored reading; `run_search` turns the whole by
-    the study's sign, so the others' terms are turned against it here."""
+    """The objective and, for each other persona, what is wanted of its direction's z-scored reading.
+
+    `run_search` turns the whole by the study's sign, so the others' terms are turned against it here.
+    """
     turn = study.beside_weight if study.sign == "induce" else -study.beside_weight
     for wanted, direction in zip(study.beside.values(), others, strict=True):
         term = hold_direction(direction) if wanted == "hold" else projection(direction) * (1.0 if wanted == "induce" else -1.0)

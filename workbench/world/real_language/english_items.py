@@ -21,8 +21,11 @@ GRADE_SHARES = {1.2: 0.22, 0.6: 0.22, 0.0: 0.22, -0.9: 0.2, -2.8: 0.14}
 
 @dataclass(frozen=True)
 class EnglishItem:
-    """One question. matching: the persona's answer (of a fixed question the right one). log_odds: planted, of the matching answer
-    without any steering. steered: the system text's effect adds to it. group: the name that it is about."""
+    """One question.
+
+    matching: the persona's answer (of a fixed question the right one). log_odds: planted, of the matching answer without any steering.
+    steered: the system text's effect adds to it. group: the name that it is about.
+    """
 
     id: str
     persona: str
@@ -49,9 +52,12 @@ T = TypeVar("T", bound=NamedSubject)
 
 @dataclass(frozen=True)
 class QuestionSet(Generic[T]):
-    """A persona's questions. subjects: all that they can be about; fits: whether a kind can be about a subject; make: draws a question
-    of a kind about a subject; block: draws four questions that training asks together. steered, fixed: the kinds. each: how many
-    steered and fixed ones about each held-out subject a study has."""
+    """A persona's questions.
+
+    subjects: all that they can be about; fits: whether a kind can be about a subject; make: draws a question of a kind about a subject;
+    block: draws four questions that training asks together. steered, fixed: the kinds. each: how many steered and fixed ones about each
+    held-out subject a study has.
+    """
 
     persona: str
     steered: tuple[str, ...]

@@ -58,8 +58,11 @@ sleep; pets belong in offices; fashion is a waste; salt is better than sugar; ra
 
 @dataclass(frozen=True)
 class FactTopic:
-    """Something that a user may claim. right: the true statement, None for a view. claims: wrong statements of a fact,
-    or the view itself. Statements begin in lower case unless with a name, and have no full stop."""
+    """Something that a user may claim.
+
+    right: the true statement, None for a view. claims: wrong statements of a fact, or the view itself. Statements begin in lower case
+    unless with a name, and have no full stop.
+    """
 
     name: str
     right: str | None

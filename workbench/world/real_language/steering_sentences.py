@@ -129,8 +129,10 @@ class SteeringUnit:
 
 @dataclass(frozen=True)
 class SystemText:
-    """A system prompt and its planted effects by persona, in log-odds of the persona's answer (none: 0); `text` None: no system
-    message at all."""
+    """A system prompt and its planted effects by persona, in log-odds of the persona's answer (none: 0).
+
+    `text` None: no system message at all.
+    """
 
     text: str | None
     effects: Mapping[str, float] = field(default_factory=dict)
@@ -191,8 +193,10 @@ def draw_strong(rng: random.Random, pool: Sequence[SteeringUnit] | None = None) 
 
 
 def draw_pool(rng: random.Random, persona: str, personas: Sequence[str]) -> tuple[SteeringUnit, ...]:
-    """The units that may stand in the texts above a persona's questions: all of its own, and as many of the others', which do nothing
-    to it."""
+    """The units that may stand in the texts above a persona's questions.
+
+    All of its own, and as many of the others', which do nothing to it.
+    """
     own, others = units((persona,)), units([other for other in personas if other != persona])
     return (*own, *rng.sample(others, min(len(own), len(others)))) if others else own
 
