@@ -117,6 +117,45 @@ def html_facts(facts: Mapping[str, object], caption: str = "") -> str:
     return html_table(frame, caption)
 
 
+class ShowsFacts:
+    """A value that shows itself as a caption with names and values: one line in a terminal, a small table in a notebook.
+
+    Dataclasses that inherit from it are declared with `repr=False`.
+    """
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """The caption, and values by name."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        caption, facts = self.facts()
+        listed = ", ".join(f"{name} {_plain_cell(value, 80)}" for name, value in facts.items())
+        return f"{caption} ({listed})" if listed else caption
+
+    def _repr_html_(self) -> str:
+        caption, facts = self.facts()
+        return html_facts(facts, caption)
+
+
+class ShowsTable:
+    """A value that shows itself as a table with a caption, in a terminal and in a notebook.
+
+    Dataclasses that inherit from it are declared with `repr=False`.
+    """
+
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        caption, rows = self.shown_table()
+        return plain_table(rows, caption)
+
+    def _repr_html_(self) -> str:
+        caption, rows = self.shown_table()
+        return html_table(rows, caption)
+
+
 def number(value: object) -> str:
     """A value as a reader wants it: four significant digits, thousands apart, a dash for what is missing."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):

@@ -26,7 +26,9 @@ from typing_extensions import override
 from workbench.answer_tokens import LOG_ODDS, MATCHING, OTHER, AnswerTable
 from workbench.contexts import Contexts, allowed_ids
 from workbench.errors import UserError
+from workbench.html_text import ShowsFacts
 from workbench.models import Runner, Site, not_finite, pad_right, runner_for
+from workbench.objective_words import describe, objective_words
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class WholeAnswers:
     members: Int[Tensor, " batch"]
 
 
-class Objective:
+class Objective(ShowsFacts):
     """A score to be maximised. Objectives add, and are multiplied by numbers; `-goal` lowers what `goal` raises.
 
     Example:
@@ -137,6 +139,11 @@ class Objective:
         """How many blocks must be run."""
         return n_layers if self.needs_final else max((site.layer + 1 for site in self.sites), default=0)
 
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """What is maximised, in words."""
+        words = objective_words(describe(self))
+        return f"{type(self).__name__}: {words}", {"read at": ", ".join(site.name for site in self.sites)} if self.sites else {}
+
     def __add__(self, other: Objective) -> Objective:
         return CombinedObjective((*terms_of(self), *terms_of(other)))
 
@@ -152,7 +159,7 @@ class Objective:
         return self * -1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CombinedObjective(Objective):
     """A weighted sum of objectives."""
 
@@ -235,7 +242,7 @@ class _Scaled(Objective):
 Kind = Literal["z", "raw", "cosine"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProjectionObjective(_Scaled):
     """Residual at a site, projected on a unit vector.
 
@@ -301,7 +308,7 @@ class LatentReader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatentActivationObjective(_Scaled):
     """Weighted sum of latents' activations.
 
@@ -351,7 +358,7 @@ def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequen
     return LatentActivationObjective(sae, tuple(int(i) for i in latents), tuple(float(w) for w in weights))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnswerLogOddsObjective(_Scaled):
     """Score of the matching answer minus that of the other one, whole answers: the log-odds that `answer` reports, in nats."""
 
@@ -379,7 +386,7 @@ def answer_log_odds() -> AnswerLogOddsObjective:
     return AnswerLogOddsObjective()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnswerLogProbObjective(Objective):
     """Log-probability (nats) of one whole answer: the objective of GCG.
 
@@ -409,7 +416,7 @@ class AnswerLogProbObjective(Objective):
         return readout.answer_scores(MATCHING if self.side == 0 else OTHER)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HoldObjective(Objective):
     """Minus the squared distance of another objective's score from a value: 0 is best.
 
@@ -461,7 +468,7 @@ def hold_direction(direction: Any) -> HoldObjective:
     return HoldObjective(projection(direction), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RepetitionPenalty(Objective):
     """Minus the fraction of the prompt's tokens that occurred before in it: 0 is best.
 
@@ -476,7 +483,7 @@ class RepetitionPenalty(Objective):
         return -same.float().mean(-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextSimilarity(Objective):
     """Fraction of positions at which the prompt's token is the reference's, 0 to 1.
 

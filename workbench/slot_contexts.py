@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.answer_tokens import AnswerBranch, answer_branches
-from workbench.html_text import html_table, plain_table
+from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Item
 from workbench.personas.persona import counterbalanced
 
@@ -20,8 +20,8 @@ Metric = Literal["letters", "text"]
 Orders = Literal["both", "original", "random"]
 
 
-@dataclass(frozen=True)
-class Context:
+@dataclass(frozen=True, repr=False)
+class Context(ShowsFacts):
     """One question with everything around it. The ids of the whole are `prefix_ids` + prompt ids + `suffix_ids`.
 
     Attributes:
@@ -58,6 +58,11 @@ class Context:
     branch: int | None = None
     n_branches: int = 1
     lead: str = ""
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """The question, its answers and the text around the slot."""
+        item = {"question": self.item.question, "matching": self.item.matching, "not matching": self.item.not_matching, "group": self.item.group}
+        return "Context", item | {"left of the prompt": self.prefix_text, "right of it": self.suffix_text}
 
     def around(self, prompt: str) -> str:
         """The whole text with a prompt's text in the slot."""
@@ -103,8 +108,8 @@ class Context:
         return self.bare_ids if prompt_ids is None else (*self.prefix_ids, *prompt_ids, *self.suffix_ids)
 
 
-@dataclass(frozen=True)
-class Contexts(Sequence[Context]):
+@dataclass(frozen=True, repr=False)
+class Contexts(ShowsTable, Sequence[Context]):
     """Contexts of one split for one model, slot and metric; `make_contexts` makes them.
 
     Attributes:
@@ -131,15 +136,11 @@ class Contexts(Sequence[Context]):
         kinds = f"{len(self)} contexts in {len(set(self.groups))} groups of {self.split_name}"
         return f"{kinds}: metric {self.metric}, prompt in the slot {self.slot}"
 
-    def _table(self, n: int = 5) -> pd.DataFrame:
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The first five questions."""
         columns = ("question", "matching", "not_matching", "group")
-        return pd.DataFrame([{name: getattr(c.item, name) for name in columns} for c in self.items[:n]])
-
-    def __repr__(self) -> str:
-        return plain_table(self._table(), f"{self._caption}; the first {min(5, len(self))}:")
-
-    def _repr_html_(self) -> str:
-        return html_table(self._table(), f"{self._caption}; the first {min(5, len(self))}:")
+        rows = pd.DataFrame([{name: getattr(c.item, name) for name in columns} for c in self.items[:5]])
+        return f"{self._caption}; the first {min(5, len(self))}:", rows
 
     def __getitem__(self, index: Any) -> Any:
         return replace(self, items=self.items[index]) if isinstance(index, slice) else self.items[index]

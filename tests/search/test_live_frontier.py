@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from workbench.models import Site
+from workbench.objective_words import describe
 from workbench.objectives import AnswerLogOddsObjective, ProjectionObjective
 from workbench.search import LiveFrontier, ScoredPrompts, SearchProgress
 from workbench.search.live_frontier import line, picture
-from workbench.search.objective_description import describe
 
 SVG = "{http://www.w3.org/2000/svg}"
 

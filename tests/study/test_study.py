@@ -21,9 +21,9 @@ from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.evaluation import text_cross_entropies
 from workbench.forced_choice import answer
+from workbench.objective_words import objective_words
 from workbench.personas import Split, load_persona
 from workbench.report.load_run import load_run
-from workbench.report.objective_words import objective_words
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
 from workbench.study.material import Material

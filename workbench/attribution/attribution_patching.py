@@ -22,7 +22,7 @@ from workbench.attribution import heads_and_mlps as units
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import ANSWER, AttributionTarget, AttributionTargets
 from workbench.attribution.heads_and_mlps import Key
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.models import Site
 from workbench.objectives import answer_log_odds, neutral_prompts
 from workbench.schema import PatchedNodeEntry
@@ -49,8 +49,8 @@ class CircuitNode:
         return f"{'MLP' if self.head is None else f'head {self.head}'} of layer {self.site.layer}"
 
 
-@dataclass(frozen=True)
-class PromptPath:
+@dataclass(frozen=True, repr=False)
+class PromptPath(ShowsTable):
     """The strongest nodes, by exact effect. agreement: rank correlation of estimate and exact over them (None below 3)."""
 
     nodes: tuple[CircuitNode, ...]
@@ -63,10 +63,11 @@ class PromptPath:
         named = [(n, places.get(n.place) or self.tokens[n.place]) for n in self.nodes]
         return [PatchedNodeEntry(node=n.name, token=token, estimate=n.estimate, exact=n.exact) for n, token in named]
 
-    def _repr_html_(self) -> str:
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The parts with their effects."""
         agreement = "" if self.agreement is None else f"; estimate and exact effect agree with a rank correlation of {self.agreement:.2f}"
         rows = pd.DataFrame([entry.model_dump() for entry in self.to_entries()])
-        return html_table(rows, caption=f"Heads and MLPs that carry the effect on the answer's log-odds{agreement}")
+        return f"Heads and MLPs that carry the effect on the answer's log-odds{agreement}", rows
 
 
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:

@@ -26,7 +26,7 @@ from workbench.attribution.attribution_patching import CircuitNode, PromptPath
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
 from workbench.attribution.heads_and_mlps import Key, Nodes
-from workbench.html_text import escape
+from workbench.html_text import escape, plain_table
 from workbench.models import Site
 from workbench.objectives import neutral_prompts
 from workbench.plots.svg import circuit_svg
@@ -77,7 +77,7 @@ class FaithfulnessEvaluation:
         return FaithfulnessEntry(**fields)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Circuit:
     """Heads and MLPs between the prompt's tokens and the answer, with edges, controls and a faithfulness evaluation.
 
@@ -134,6 +134,10 @@ class Circuit:
     def svg(self) -> str:
         """The graph as a picture of its own, for light and dark pages."""
         return circuit_svg(self.to_entry().model_dump())
+
+    def __repr__(self) -> str:
+        _, rows = self.path.shown_table()
+        return plain_table(rows, self.verdict)
 
     def _repr_html_(self) -> str:
         style = "<style>.wb-circuit .paper{fill:var(--jp-layout-color0,transparent)}</style>"

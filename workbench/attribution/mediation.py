@@ -24,6 +24,7 @@ from torch import Tensor
 from workbench.attribution.attribution_problem import AttributionProblem, ScoredRows
 from workbench.attribution.attribution_targets import ANSWER, AttributionTarget, AttributionTargets
 from workbench.errors import UserError
+from workbench.html_text import ShowsFacts
 from workbench.models import Site
 from workbench.objectives import LatentActivationObjective, ProjectionObjective, answer_log_odds, projection
 from workbench.schema import MediationEntry
@@ -45,8 +46,8 @@ class Mediator:
     control: bool = False
 
 
-@dataclass(frozen=True)
-class MediationResult:
+@dataclass(frozen=True, repr=False)
+class MediationResult(ShowsFacts):
     """One mediator's share, in log-odds, means over contexts with intervals. moved: mean change of the component at
     the decision token from the bare to the prompted run, in units of the residual stream: along a direction with its sign, else
     (along is False) its length. into, out_of: the two ways. control: of a random direction."""
@@ -88,6 +89,10 @@ class MediationResult:
         if share < 0:
             return "works against its change of the answer"
         return "more than explains its change of the answer" if share > 1 else f"explains {share:.0%} of its change of the answer"
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """The two parts of the effect, log-odds."""
+        return self.verdict, {"whole effect": str(self.total), "through it": str(self.mediated), "next to it": str(self.direct)}
 
     def to_entry(self) -> MediationEntry:
         """One entry of attribution.json's `mediation`."""

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import Contexts, encode_prompt
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.models import runner_for
 from workbench.sae import Sae
 from workbench.schema import MeanEntry, MovedLatentEntry, SideEffectsEntry
@@ -41,7 +41,7 @@ class MovedLatent:
 
 
 @dataclass(frozen=True, repr=False)
-class SideEffects:
+class SideEffects(ShowsTable):
     """beside: latents outside the objective, the most moved first. inside: those of the objective. aimed: fraction of all latents' summed
     size that the objective's hold. active: L0 by condition ("no prompt", "prompt", "manual prompt")."""
 
@@ -84,8 +84,9 @@ class SideEffects:
             inside=[_entry(m) for m in self.inside],
         )
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table, caption=f"Latents that the prompt moves ({self.verdict})")
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The most moved latents."""
+        return f"Latents that the prompt moves ({self.verdict})", self.table
 
 
 def side_effects(

@@ -21,6 +21,7 @@ from workbench.models.hooked_conversion import NotExpressible, hooked_config, to
 from workbench.models.lora_adapter import merge_adapter, open_adapter
 from workbench.models.model_directory import ModelDirectory, Place, load_reference, load_tokenizer, open_model_directory, spreads
 from workbench.models.model_sources import ModelSource, find_source
+from workbench.models.notebook_display import show_as_table
 from workbench.models.runner import CONFIGURED_ENDS
 
 Backend = Literal["auto", "hooked", "bridge"]
@@ -93,6 +94,7 @@ def load_model(
     model, used, reason = wrap(reference, checkpoint, backend, kind, place)
     attach(model, tokenizer, source.name, ends)
     _PROVENANCE[model] = ModelProvenance(source, checkpoint.architecture, used, reason)
+    show_as_table(model)
     return model
 
 

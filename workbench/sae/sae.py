@@ -20,6 +20,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from workbench.errors import UserError
+from workbench.html_text import html_facts
 from workbench.models import Site, runner_for
 from workbench.sae.sae_check import SaeCheck
 
@@ -166,6 +167,12 @@ class Sae:
     def __repr__(self) -> str:
         fit = f"; {self.fit.summary}" if self.fit is not None else ""
         return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in}{fit})"
+
+    def _repr_html_(self) -> str:
+        facts = {"architecture": self.architecture, "latents": self.d_sae, "site": self.site.name, "width": self.d_in}
+        page = self.metadata.get("neuronpedia_id")
+        facts |= {"reconstruction": self.fit.summary} if self.fit is not None else {}
+        return html_facts(facts | ({"Neuronpedia": str(page)} if page else {}), f"SAE {self.name}")
 
     def _flat(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_model"]:
         """Activations on the SAE's device; those of an attention's heads [..., head, d_head] as one vector."""

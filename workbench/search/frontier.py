@@ -14,14 +14,14 @@ from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer, answer_prompts
-from workbench.html_text import html_table, plain_table
+from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
 from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile
 
 
-@dataclass(frozen=True)
-class Candidate:
+@dataclass(frozen=True, repr=False)
+class Candidate(ShowsFacts):
     """A found prompt with its scores, computed from its final text.
 
     Attributes:
@@ -46,9 +46,15 @@ class Candidate:
     selection_log_odds: float | None = None
     chosen: bool = False
 
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """The scores that were measured."""
+        scores = {"objective": self.objective, "cross-entropy": self.cross_entropy, "selection rate": self.selection_rate}
+        measured = {name: value for name, value in scores.items() if value is not None}
+        return f"Candidate {self.text!r}{', chosen' if self.chosen else ''}", measured
 
-@dataclass(frozen=True)
-class Frontier:
+
+@dataclass(frozen=True, repr=False)
+class Frontier(ShowsTable):
     """The result of a search.
 
     Attributes:
@@ -165,11 +171,9 @@ class Frontier:
     def _caption(self) -> str:
         return f"{self.method}, seed {self.seed}: objective against cross-entropy (nats a token; lower is more fluent)"
 
-    def __repr__(self) -> str:
-        return plain_table(self.table.dropna(axis=1, how="all"), self._caption)
-
-    def _repr_html_(self) -> str:
-        return html_table(self.table.dropna(axis=1, how="all"), caption=self._caption)
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The prompts, most fluent first, with what was measured of them."""
+        return self._caption, self.table.dropna(axis=1, how="all")
 
 
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:

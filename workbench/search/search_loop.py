@@ -27,10 +27,10 @@ from workbench.contexts import Contexts, encode_prompt
 from workbench.errors import UserError
 from workbench.lexicons import Lexicon
 from workbench.models import Runner, runner_for
+from workbench.objective_words import describe
 from workbench.objectives import Objective
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
-from workbench.search.objective_description import describe
 from workbench.search.scored_prompts import ScoredPrompts, as_prompts
 from workbench.search.scoring.batch_size import CEILING, fits_in_memory
 from workbench.search.scoring.prefix_cache import Optimizations

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from workbench.models import Site
+from workbench.objective_words import describe, objective_words
 from workbench.objectives import AnswerLogProbObjective, ProjectionObjective, RepetitionPenalty, answer_log_odds
-from workbench.report.objective_words import objective_words
-from workbench.search.objective_description import describe
 
 AXIS = ProjectionObjective(torch.ones(4), Site(3))
 
