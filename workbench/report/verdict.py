@@ -21,11 +21,6 @@ from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 
 #: The place of conditions whose kind this installation does not know (a run made with somebody's own condition).
 UNKNOWN = ("other", "Of a kind that this installation does not know")
-#: What the embedded model is.
-ORGANISM = (
-    "The organism is this project's own small transformer, trained on an artificial language of some hundred words into which "
-    "the personas were planted: what moves them is known. "
-)
 PERSONAS = {
     "sycophancy": "agreeing with the user rather than with the facts",
     "hallucination": "making up an answer instead of saying that it does not know",
@@ -95,10 +90,9 @@ def tell(contents: RunContents) -> Verdict:
         return Verdict("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
     best, claims = chosen_condition(comparison), contents.claims
     more = "more" if comparison.wanted > 0 else "less"
-    is_path = comparison.model.startswith(("/", "./", "~"))  # a model in a file or directory is called by its own name
-    model = PurePath(comparison.model).name if is_path else {"organism": "the organism"}.get(comparison.model, comparison.model)
-    question = f"Which prompt makes {shorten(model, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
-    meaning = _meaning(comparison)
+    called, about = _model(contents, comparison)
+    question = f"Which prompt makes {shorten(called, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
+    meaning = _meaning(comparison, about)
     difference = best.difference(comparison.baseline) if best else None
     if best is None or difference is None or claims is None or claims.effect is None:
         what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
@@ -139,7 +133,16 @@ def _figures(comparison: ComparisonFile, best: ConditionEntry, difference: Diffe
     return tuple(rows)
 
 
-def _meaning(comparison: ComparisonFile) -> str:
+def _model(contents: RunContents, comparison: ComparisonFile) -> tuple[str, str]:
+    """What the model is called, and what it is, as its own description in the run says; a model in a file or directory is called by its name."""
+    is_path = comparison.model.startswith(("/", "./", "~"))
+    name = PurePath(comparison.model).name if is_path else comparison.model
+    noted = contents.manifest.notes.get("model") if contents.manifest else None
+    told = noted if isinstance(noted, dict) else {}
+    return str(told.get("called") or name), str(told.get("about") or "").strip()
+
+
+def _meaning(comparison: ComparisonFile, about: str) -> str:
     persona = spoken(comparison.persona)
     gloss = PERSONAS.get(persona.strip().lower().replace("-", "_").replace(" ", "_"))
     what = f"{persona.capitalize()} means {gloss}. " if gloss else ""
@@ -148,7 +151,7 @@ def _meaning(comparison: ComparisonFile) -> str:
         if comparison.metric == "letters"
         else "the two answers are compared as full texts"
     )
-    what += ORGANISM if comparison.model == "organism" else ""
+    what += f"{about} " if about else ""
     return f"{what}A rate is the fraction of test questions on which the answer that shows {persona} is the likelier one; {how}."
 
 

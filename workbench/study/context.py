@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from workbench.comparison import OffTargetMeasures
@@ -14,6 +14,7 @@ from workbench.errors import UserError
 from workbench.latents import LatentRanking
 from workbench.models import Runner, runner_for
 from workbench.models.chat_template import PINNED_DATE, writes_date
+from workbench.models.model_description import describe_model
 from workbench.runs import RunDirectory, write_text
 from workbench.search import Frontier, SearchProgress
 from workbench.study.asking_protocol import AskingProtocol
@@ -170,6 +171,8 @@ def _note(context: StudyContext, force: bool) -> None:
     notes: dict[str, Any] = {"batch_tokens": study.search.batch_tokens, "warnings": warnings}
     if writes_date(context.runner.tokenizer):
         notes["template_date"] = PINNED_DATE.isoformat()
+    if (described := describe_model(material.model)) is not None:
+        notes["model"] = asdict(described)
     directory.note(
         device=str(context.runner.device),
         seeds={"study": study.seed, "split": study.data.split_seed},

@@ -1,0 +1,53 @@
+"""What a model is, in words: `description.json` next to its weights or its adapter, kept in every run of it and shown by the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.errors import UserError
+from workbench.models.loading import provenance
+from workbench.models.model_directory import read_json
+
+FILE = "description.json"
+LONGEST = 1_000
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model in words.
+
+    Attributes:
+        called: Its name in a sentence, such as "the organism".
+        about: One or two sentences.
+
+    Example:
+        >>> ModelDescription("the organism").about
+        ''
+    """
+
+    called: str = ""
+    about: str = ""
+
+
+def describe_model(model: Any) -> ModelDescription | None:
+    """The description of a loaded model; None where nobody wrote one, or where the model was not made by `load_model`.
+
+    Raises:
+        UserError: A description.json that is no JSON object of the texts `called` and `about`, each of at most 1,000 characters.
+
+    Example:
+        >>> describe_model(model).called
+        'the organism'
+    """
+    known = provenance(model)
+    if known is None:
+        return None
+    file = (known.source.adapter or known.source.directory) / FILE
+    if not file.is_file():
+        return None
+    entry = read_json(file)
+    for name, text in entry.items():
+        if name not in ("called", "about") or not isinstance(text, str) or len(text) > LONGEST:
+            raise UserError(f"{file}: expected the texts called and about, at most {LONGEST:,} characters each, found {name}")
+    return ModelDescription(**entry)
