@@ -44,7 +44,7 @@ def overview() -> str:
     commands = dict(_commands(body, {variable: name for variable, (name, _) in groups.items()}))
     width = max(map(len, commands))
     lines = [f"  {name:<{width}}  {text}" for name, text in commands.items()]
-    foot = "`workbench COMMAND --help` tells its arguments; `--version` the version."
+    foot = "`workbench COMMAND --help` tells its arguments; `--version` the version; `--install-completion` completes commands in your shell."
     return "\n".join(["Usage: workbench COMMAND", "", about, "", *lines, "", foot])
 
 

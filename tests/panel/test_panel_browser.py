@@ -11,7 +11,9 @@ import pytest
 
 import workbench as wb
 from tests.support.browser import axe_violations, needs_axe, needs_chromium, trouble_of
-from workbench.panel import Panel
+from workbench.panel import Panel, PanelOptions
+from workbench.runs import RunDirectory, write_run_file
+from workbench.schema import LatentEntry, LatentsFile
 
 pytestmark = needs_chromium
 MOUNT = """async ([code, state]) => {
@@ -23,7 +25,7 @@ MOUNT = """async ([code, state]) => {
     set: (key, value) => { state[key] = value; for (const what of heard[`change:${key}`] ?? []) what(); },
     send: async (message) => {
       const next = await window.kernel(message);
-      for (const key of ["difference", "readings"]) window.model.set(key, next[key]);
+      for (const key of ["about", "firing", "difference", "readings"]) window.model.set(key, next[key]);
     },
   };
   window.stop = module.default.render({ model: window.model, el: document.getElementById("cell") });
@@ -40,12 +42,12 @@ class Bed:
 
     def answer(self, message: dict) -> dict:
         self.panel._on_message(self.panel, message, [])
-        return {"readings": self.panel.readings, "difference": self.panel.difference}
+        return {key: getattr(self.panel, key) for key in ("readings", "difference", "about", "firing")}
 
     def mount(self, readings: list | None = None, ground: str = "#fff", width: int = 1100) -> Bed:
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.set_content(f'<!doctype html><meta charset="utf-8"><body style="margin:8px;background:{ground}"><div id="cell"></div>')
-        state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress")}
+        state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress", "firing")}
         self.page.evaluate(MOUNT, [str(self.panel._esm), state | ({"readings": readings} if readings else {})])
         return self
 
@@ -118,7 +120,7 @@ def test_by_keyboard_and_with_names_for_a_screen_reader(bed):
     page = bed.mount().page
     bed.type("be")  # the panel still has "be blunt" from the test before: what follows must wait for a reading of its own
     bed.type("be blunt")
-    assert page.get_by_label("Prompt A").count() and page.get_by_role("grid").count() == 1 and page.locator(".line[role=status]").count() == 2
+    assert page.get_by_label("Prompt A").count() and page.get_by_role("grid").count() == 1 and page.locator(".side .line[role=status]").count() == 2
     page.locator(".matrix td").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
@@ -205,3 +207,46 @@ def test_two_prompts_share_one_colour_scale(bed):
         most = max(a, b)
         if most > 1e-9:
             assert first == pytest.approx((a / most) ** 0.8, abs=1e-6) and second == pytest.approx((b / most) ** 0.8, abs=1e-6)
+
+
+def test_a_text_of_ones_own_on_a_latent(bed, organism):
+    """Each token's activation, as `latent_firing` reads it; what the model cannot read is one line."""
+    page = bed.mount().page
+    page.locator(".own summary").click()
+    page.locator("#own-latent").select_option("2")
+    page.locator("#own-text").fill("you are the honest judge")
+    page.get_by_role("button", name="Where does it fire?").click()
+    page.wait_for_selector(".fire")
+    expected = wb.latent_firing(organism, wb.load_sae("organism"), 2, "you are the honest judge")
+    assert page.locator(".fire code").all_text_contents() == list(expected.tokens)
+    shown = [float(text or 0) for text in page.locator(".fire small").all_text_contents()]
+    assert shown == pytest.approx([round(value, 1) for value in expected.activations], abs=0.051)
+    page.locator("#own-text").fill("qqqzzz <img src=x onerror=alert(1)>")
+    page.locator("#own-text").press("Control+Enter")
+    page.wait_for_selector(".own .line.bad")
+    assert page.locator(".fire").count() == 0 and page.locator("img").count() == 0
+    assert page.get_by_label("Its name").count() == 0 or not page.get_by_label("Its name").is_visible(), "no run, nowhere to keep a name"
+
+
+def test_a_latents_name_is_kept_in_the_run_and_shown_at_once(browser, organism, tmp_path):
+    run = RunDirectory.create(tmp_path / "run").path
+    write_run_file(run / "latents.json", LatentsFile(sae="organism", latents=[LatentEntry(latent=i) for i in range(4)]))
+    persona, sae = wb.load_persona("sycophancy"), wb.load_sae("organism")
+    contexts = wb.make_contexts(organism, persona.split(seed=0).search, n=4, seed=0)
+    latents = [wb.latent_activation(sae, [i]) for i in (0, 1)]
+    bed = Bed(browser.new_page(), Panel(organism, persona, latents=latents, contexts=contexts, quick=2, live=True, options=PanelOptions(run=run)))
+    page = bed.mount().page
+    bed.type("be blunt")
+    page.locator(".own summary").click()
+    page.locator("#own-latent").select_option("1")
+    page.get_by_label("Its name").fill("says <b>no</b>")
+    page.get_by_role("button", name="Keep in the run").click()
+    page.wait_for_function("window.model.state.about.latents[1].label !== ''", polling=50)
+    assert wb.latent_labels(run) == {1: "says <b>no</b>"}
+    assert "latent 1 · says <b>no</b>" in page.locator(".matrix tbody th").all_text_contents() and page.locator("b:text-is('no')").count() == 0
+    page.get_by_label("Its name").fill("x" * 300)
+    assert len(page.get_by_label("Its name").input_value()) == 200
+    page.close()
+    assert bed.trouble == []
+    again = Panel(organism, persona, latents=latents, contexts=contexts, options=PanelOptions(run=run))
+    assert again.about["latents"][1]["label"] == "says <b>no</b>"

@@ -35,10 +35,23 @@ ANSWER = "answer log-odds"
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """One quantity at the decision token. objective: how it is read, differentiable; its unit is the target's unit."""
+    """One quantity at the decision token. objective: how it is read, differentiable; its unit is the target's unit. label: what a user calls
+    a latent."""
 
     name: str
     objective: Objective
+    label: str = ""
+
+    @property
+    def shown_name(self) -> str:
+        """The name, and what a user calls it: `latent 80: says no`."""
+        return f"{self.name}: {self.label}" if self.label else self.name
+
+    @property
+    def latent(self) -> int | None:
+        """The latent's number, where the quantity is the activation of a single one."""
+        latents = self.objective.latents if isinstance(self.objective, LatentActivationObjective) else ()
+        return latents[0] if len(latents) == 1 else None
 
     @property
     def kind(self) -> Kind:
@@ -126,7 +139,7 @@ def _target(name: str | None, item: Any, number: int) -> AttributionTarget:
     if isinstance(item, AnswerLogOddsObjective):
         return AttributionTarget(name or ANSWER, item)
     if isinstance(item, RankedLatent):
-        return AttributionTarget(name or item.name, item.objective())
+        return AttributionTarget(name or item.name, item.objective(), item.label if item.label_source else "")
     if isinstance(item, LatentActivationObjective) and len(item.latents) == 1:
         return AttributionTarget(name or f"latent {item.latents[0]}", item)
     if isinstance(item, Objective):

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,16 @@ class Ledger:
     def names(self) -> tuple[str, ...]:
         """Names of the targets."""
         return tuple(target.name for target in self.targets.items)
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """Names of the targets, latents with the label that a user gave them: `latent 80: says no`."""
+        return tuple(target.shown_name for target in self.targets.items)
+
+    def labelled(self, labels: Mapping[int, str]) -> Ledger:
+        """The same ledger with what a user calls its latents (`wb.latent_labels`), by number."""
+        items = [replace(t, label=labels.get(t.latent, t.label) if t.latent is not None else t.label) for t in self.targets.items]
+        return replace(self, targets=AttributionTargets(tuple(items)))
 
     def to_tensor(self, estimator: str = JUDGE) -> Float[Tensor, "context prompt_pos target"]:
         """Each token's effect on each target in each context, float64; its axes are `groups`, `tokens` and `names`.
@@ -250,13 +260,13 @@ class Ledger:
 
     def __repr__(self) -> str:
         caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"
-        named = pd.DataFrame(self.means(), columns=list(self.names)).round(3)
+        named = pd.DataFrame(self.means(), columns=list(self.shown_names)).round(3)
         named.insert(0, "token", [visible(token) for token in self.tokens], allow_duplicates=True)
         return plain_table(named, caption, max_characters=32)
 
     def _repr_html_(self) -> str:
         caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"
-        return matrix_html(self.tokens, self.names, self.means(), caption, agreement_lines(self.agreement))
+        return matrix_html(self.tokens, self.shown_names, self.means(), caption, agreement_lines(self.agreement))
 
 
 def _are_targets(given: Sequence[Any]) -> bool:

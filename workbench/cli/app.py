@@ -27,6 +27,7 @@ app = App(
     default_parameter=Parameter(negative=()),  # no --empty-runs, no --no-rerun-failed
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
+app.register_install_completion_command(help="Install completion of commands and options for this shell (bash, zsh, fish).")
 
 Sign = Literal["suppress", "induce"]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]

@@ -89,6 +89,32 @@ def report(runs: list[Path], *, out: Path | None = None) -> None:
 
 
 @app.command
+def label(run: Path, latent: int | None = None, text: str | None = None, *, source: str = "the user", as_json: Json = False) -> None:
+    """Name a latent of a run; the name is kept in the run and is shown in its report, figures and panel. Without a text: the names so far.
+
+    Args:
+        run: run directory.
+        latent: number of the latent.
+        text: its name; an empty one takes the name away.
+        source: who gives it.
+    """
+    import pandas as pd
+
+    from workbench.latents import label_entries, label_latents
+    from workbench.report import write_report
+
+    if latent is not None and text is not None:
+        label_latents(run, {latent: text}, source)
+        if (run / "report.html").is_file():
+            write_report(run)
+    entries = label_entries(run)
+    if latent is not None and text is None:
+        entries = {number: entry for number, entry in entries.items() if number == latent}
+    columns = ["latent", "label", "source", "written"]
+    print_frame(pd.DataFrame([entry.model_dump() for entry in entries.values()], columns=columns), as_json)
+
+
+@app.command
 def figures(
     run: Path, *, style: Literal["paper", "transparent"] = "paper", width: str = "3.3in", format: str = "pdf,svg,png", out: Path | None = None
 ) -> None:

@@ -1,6 +1,8 @@
 """Latents of an SAE: which of them carry a persona, and what each of them is."""
 
 from workbench.latents.latent_cards import LatentCard, LatentCardOptions, LatentCards, LatentExample, describe_latents
+from workbench.latents.latent_firing import LatentFiring, latent_firing
+from workbench.latents.latent_labels import label_entries, label_latents, latent_labels
 from workbench.latents.latent_ranking import (
     LatentRanking,
     LatentRankingOptions,
@@ -17,12 +19,17 @@ __all__ = [
     "LatentCardOptions",
     "LatentCards",
     "LatentExample",
+    "LatentFiring",
     "LatentRanking",
     "LatentRankingOptions",
     "RankedLatent",
     "describe_latents",
     "effect_sizes",
     "group_halves",
+    "label_entries",
+    "label_latents",
+    "latent_firing",
+    "latent_labels",
     "persona_probe",
     "promoted",
     "rank_latents",

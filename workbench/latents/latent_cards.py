@@ -24,7 +24,7 @@ import torch
 
 from workbench.activations import length_batches, read_all
 from workbench.errors import UserError
-from workbench.html_text import escape, html_table, visible
+from workbench.html_text import escape, html_table, plain_table, visible
 from workbench.models import Runner, runner_for
 from workbench.plots.svg import histogram_svg
 from workbench.runs import read_table, write_table
@@ -47,7 +47,7 @@ class LatentExample:
     activations: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatentCard:
     """One latent.
 
@@ -69,6 +69,10 @@ class LatentCard:
     label: str = ""
     label_source: str = ""
     neuronpedia: str | None = None
+
+    def __repr__(self) -> str:
+        facts = f"active on {self.density:.2%} of {self.n_tokens:,} tokens, raises {_listed(self.promotes)}"
+        return f"Latent {self.latent} ({self.label or 'no label'}): {facts}"
 
     def _repr_html_(self) -> str:
         label = f"{self.label} (label: {self.label_source})" if self.label else "no label"
@@ -116,11 +120,15 @@ class LatentCards:
         """cards.json."""
         return CardsFile(sae=self.sae, site=self.site, corpus=self.corpus, cards=[CardEntry(**asdict(card)) for card in self.cards])
 
+    @property
+    def _caption(self) -> str:
+        return f"{len(self)} latents of {self.sae}, read on {self.corpus}"
+
     def __repr__(self) -> str:
-        return f"Cards({len(self)} latents of {self.sae}, corpus: {self.corpus})"
+        return plain_table(self.table, self._caption)
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>" + "".join(card._repr_html_() for card in self.cards)
+        return f"<p>{escape(self._caption)}</p>" + "".join(card._repr_html_() for card in self.cards)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ from workbench.directions.direction_method import Labels
 from workbench.directions.direction_quality import auc
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.errors import UserError
-from workbench.html_text import escape, html_table
+from workbench.html_text import ShowsFacts, escape, html_table, plain_table
 from workbench.models import Runner, runner_for
 from workbench.objectives import LatentActivationObjective, latent_activation
 from workbench.personas import Split
@@ -44,14 +44,15 @@ from workbench.schema import LatentEntry, LatentsFile, SaeCheckEntry
 Rule = Literal["effect", "percentile"]
 
 
-@dataclass(frozen=True)
-class RankedLatent:
+@dataclass(frozen=True, repr=False)
+class RankedLatent(ShowsFacts):
     """One latent.
 
     weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups. density: fraction of the
     tokens of the train questions, as the model meets them, on which it is active (the first token of each is not counted).
     decision_share: fraction of the ranking rows in which it is active at their one token. mean, max_activation: over all rows.
-    label: the tokens its decoder row promotes. top: the contexts in which it fires most, with its activation there.
+    label: the tokens its decoder row promotes, or a user's name for it; label_source: that user ("" for the tokens). top: the contexts in which
+    it fires most, with its activation there.
     """
 
     latent: int
@@ -65,11 +66,18 @@ class RankedLatent:
     top: tuple[tuple[float, str], ...] = ()
     sae: Sae | None = field(default=None, repr=False, compare=False)
     decision_share: float = math.nan
+    label_source: str = ""
 
     @property
     def name(self) -> str:
         """Its name, such as `latent 17`."""
         return f"latent {self.latent}"
+
+    def facts(self) -> tuple[str, dict[str, object]]:
+        """What is known of the latent."""
+        fires = {"fires most in": self.top[0][1]} if self.top else {}
+        numbers = {"weight": self.weight, "AUC": self.auc, "effect size": self.effect_size, "density": self.density}
+        return f"{self.name.capitalize()} ({self.label or 'no label'})", numbers | fires
 
     def objective(self) -> LatentActivationObjective:
         """The latent's activation at the decision token as an objective. UserError if it was read from a file, without its SAE."""
@@ -119,6 +127,11 @@ class LatentRanking:
         rows = [{k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""} for row in self.latents]
         return pd.DataFrame(rows).rename(columns={"density": DENSITY_HEADER})
 
+    def labelled(self, labels: Mapping[int, str], source: str = "the user") -> LatentRanking:
+        """The same ranking with what a user calls its latents (`wb.latent_labels`), by number; the others keep the tokens they raise."""
+        own = [replace(row, label=labels[row.latent], label_source=source) if row.latent in labels else row for row in self.latents]
+        return replace(self, latents=tuple(own))
+
     def objective(self, sae: Sae) -> LatentActivationObjective:
         """SAEGA's objective: the weighted sum of their activations."""
         return latent_activation(sae, self.ids, self.weights)
@@ -145,7 +158,8 @@ class LatentRanking:
 
     def __repr__(self) -> str:
         check = f"; SAE: {self.check.summary}" if self.check is not None else ""
-        return f"Latents({len(self)} of {self.sae} for {self.persona}, by {self.labels}, {self.rule}{check})"
+        caption = f"{len(self)} latents of {self.sae} at {self.site} that go with {self.persona}, by {self.labels}, {self.rule}{check}"
+        return plain_table(self.table[["latent", "label", "weight", "auc", "effect_size", "fires_most_in"]], caption)
 
     def _repr_html_(self) -> str:
         lines = (f"SAE: {self.check.summary}.", *self.check.warnings) if self.check is not None else ()
@@ -342,6 +356,6 @@ def _missing_as_nan(name: str, value: Any) -> Any:
 
 def _plain(row: RankedLatent) -> dict[str, Any]:
     """A latent's fields as JSON holds them; nan becomes None."""
-    entry = {k: v for k, v in asdict(RankedLatent(**{**row.__dict__, "sae": None})).items() if k != "sae"}
+    entry = {k: v for k, v in asdict(RankedLatent(**{**row.__dict__, "sae": None})).items() if k not in ("sae", "label_source")}
     entry["top"] = [[a, t] for a, t in row.top]
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in entry.items()}

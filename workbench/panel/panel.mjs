@@ -137,6 +137,42 @@ function whole(host, model) {
   host.replaceChildren(element("h3", { text: "The whole prompt on each quantity, mean over contexts" }), ...[mixed].filter(Boolean), element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "The whole prompt on each quantity" }, table));
 }
 
+/** A text of one's own on a latent: its activation at every token; and a name for the latent, kept in the run. */
+function ownText(model) {
+  const listed = () => model.get("about").latents ?? [];
+  if (!listed().length) return { root: null, update() {} };
+  const named = () => { name.value = listed().find((l) => String(l.latent) === pick.value)?.label ?? ""; };
+  const pick = element("select", { id: "own-latent", onchange: named });
+  const text = element("textarea", { id: "own-text", rows: 2, spellcheck: "false" }), tokens = element("p", { class: "fires", "aria-live": "polite" }), line = element("p", { class: "line", role: "status" });
+  const name = element("input", { id: "own-label", type: "text", maxlength: 200 });
+  const send = (kind, what) => model.send({ kind, latent: Number(pick.value), text: what });
+  const run = model.get("about").run;
+  const naming = element("div", { class: "buttons" }, element("label", { for: "own-label", text: "Its name" }), name, element("button", { type: "button", text: "Keep in the run", onclick: () => send("label", name.value) }));
+  naming.hidden = !run;
+  text.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send("fires", text.value); } });
+  const root = element("details", { class: "own" }, element("summary", { text: "A text of your own on a latent" }), element("label", { for: "own-latent", text: "Latent " }), pick,
+    element("label", { for: "own-text", text: "Text" }), text, element("div", { class: "buttons" }, element("button", { type: "button", text: "Where does it fire?", title: "Control and Enter", onclick: () => send("fires", text.value) })), tokens, line, naming);
+  const fill = () => {
+    const chosen = pick.value;
+    pick.replaceChildren(...listed().map(({ latent, label }) => element("option", { value: latent, text: label ? `${latent} · ${label}` : String(latent) })));
+    if (chosen) pick.value = chosen;
+  };
+  fill();
+  named();
+  const update = () => {
+    fill();
+    const found = model.get("firing") ?? {}, rows = found.tokens ?? [], peak = Math.max(0, ...rows.map(([, value]) => value));
+    line.classList.toggle("bad", Boolean(found.error));
+    line.textContent = found.error ? `✕ ${found.error}` : found.saved ? found.saved : rows.length && peak === 0 ? "It does not fire in this text." : "";
+    tokens.replaceChildren(...rows.map(([token, value]) => {
+      const node = element("span", { class: "fire", title: `${token}: ${figure(value)}` }, element("code", { text: token }), element("small", { text: value > 0 ? figure(value, 1) : "" }));
+      node.style.setProperty("--v", peak > 0 ? value / peak : 0);
+      return node;
+    }));
+  };
+  return { root, update };
+}
+
 /** "light" or "dark", as JupyterLab says it; elsewhere by the first opaque background of the panel's ancestors; null where there is none. */
 function ground(node) {
   if ("jpThemeLight" in document.body.dataset) return document.body.dataset.jpThemeLight === "true" ? "light" : "dark";
@@ -153,10 +189,10 @@ function ground(node) {
 function render({ model, el }) {
   const host = element("div", { class: "wb-panel", "data-lm-suppress-shortcuts": "true" }), shadow = host.attachShadow({ mode: "open" });
   const sides = [0, 1].map((i) => prompt(i, model, `Prompt ${"AB"[i]}`, sharedPeak(model)));
-  const grid = element("div", { class: "sides" }, ...sides.map((side) => side.root)), table = element("div", { class: "whole" });
+  const grid = element("div", { class: "sides" }, ...sides.map((side) => side.root)), table = element("div", { class: "whole" }), own = ownText(model);
   const compare = element("button", { type: "button", onclick: () => { model.set("comparing", !model.get("comparing")); model.save_changes(); } });
   shadow.append(element("style", { text: STYLE }), element("div", { class: "panel", role: "region", "aria-label": "Live panel" }, element("div", { class: "top" }, element("h2", { text: "Live panel" }), compare),
-    element("p", { class: "note", text: `${model.get("about").title} A cell says how much one token changes one quantity: + raises it, − lowers it; italics may be zero or have no interval. Arrow keys move, Enter keeps a cell, Escape lets go.` }), grid, table));
+    element("p", { class: "note", text: `${model.get("about").title} A cell says how much one token changes one quantity: + raises it, − lowers it; italics may be zero or have no interval. Arrow keys move, Enter keeps a cell, Escape lets go.` }), grid, table, ...[own.root].filter(Boolean)));
   el.append(host);
   // while the panel lives, what the notebook keeps for readers without a kernel would only stand in the way
   const hide = document.head.appendChild(element("style", { text: `.${model.get("about").kept}{display:none}` }));
@@ -176,7 +212,7 @@ function render({ model, el }) {
   };
   const update = () => { for (const side of sides) side.update(); both(); };
   const step = () => { for (const side of sides) side.step(); };
-  const listeners = [["change:readings", update], ["change:difference", both], ["change:comparing", both], ["change:progress", step]];
+  const listeners = [["change:readings", update], ["change:difference", both], ["change:comparing", both], ["change:progress", step], ["change:firing", own.update], ["change:about", own.update]];
   for (const [name, what] of listeners) model.on(name, what);
   host.addEventListener("keydown", (event) => saveNotebook(event, host));
   host.addEventListener("keydown", (event) => { if (event.key === "Escape") for (const side of sides) side.clear(); });

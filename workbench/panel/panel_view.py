@@ -18,7 +18,7 @@ from workbench.statistics import cluster_interval
 def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str, Any]:
     """Tokens, targets, per estimator rows [target][token] of [mean, low, high, sd]; the whole prompt's change of each target;
     probabilities of the answer that shows the persona. Intervals are null in a quick reading. labels: by target's name."""
-    targets = [{"name": _named(t.name), "kind": t.kind, "label": _named(labels.get(t.name, ""))} for t in reading.targets.items]
+    targets = [{"name": shown_text(t.name), "kind": t.kind, "label": shown_text(labels.get(t.name, ""))} for t in reading.targets.items]
     return {
         "tokens": [shorten(visible(token), 120) for token in reading.tokens],
         "targets": targets,
@@ -55,7 +55,7 @@ def how(reading: PromptReading) -> str:
     return f"Measured by {names} on " + (f"all {n} contexts in {groups} groups." if reading.exact else f"{n} contexts; no intervals.")
 
 
-def _named(text: str) -> str:
+def shown_text(text: str) -> str:
     """A name or label as the panel shows it: everything invisible but spaces made visible, and shortened."""
     return shorten(visible(text, spaces=False), 120)
 
@@ -105,7 +105,7 @@ def _agreement(reading: PromptReading) -> dict[str, dict[str, float | None]]:
         return {}
     found: dict[str, dict[str, float | None]] = {}
     for row in reading.ledger.agreement.to_dict("records"):
-        found.setdefault(str(row["estimator"]), {})[_named(str(row["target"]))] = _plain(float(row["rank_correlation"]))
+        found.setdefault(str(row["estimator"]), {})[shown_text(str(row["target"]))] = _plain(float(row["rank_correlation"]))
     return found
 
 

@@ -12,15 +12,18 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
 from workbench.html_text import shorten, spoken
+from workbench.latents import label_latents, latent_firing, latent_labels
 from workbench.models import runner_for
+from workbench.objectives import LatentActivationObjective
 from workbench.optional_packages import needs_extra
-from workbench.panel.panel_view import difference_json, kept_html, reading_json
+from workbench.panel.panel_view import difference_json, kept_html, reading_json, shown_text
 from workbench.panel.prompt_reader import Ids, PromptReader, PromptReading
 from workbench.personas import Persona, load_persona
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
@@ -44,6 +47,7 @@ class PanelOptions:
     Attributes:
         compare: The prompt in the second field; None: no second field until one is added.
         seed: Of the questions that are drawn.
+        run: A run directory; latents are shown with its labels, and labels that are typed into the panel are written there.
 
     Example:
         >>> wb.PanelOptions(compare="be polite").seed
@@ -52,6 +56,7 @@ class PanelOptions:
 
     compare: str | None = None
     seed: int = 0
+    run: str | Path | None = None
 
 
 class Panel(anywidget.AnyWidget):
@@ -89,6 +94,7 @@ class Panel(anywidget.AnyWidget):
     readings = traitlets.List().tag(sync=True)
     difference = traitlets.List().tag(sync=True)
     progress = traitlets.Dict().tag(sync=True)
+    firing = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -111,6 +117,9 @@ class Panel(anywidget.AnyWidget):
         members = [*_several(direction), *_several(latents)]
         self.bench = PromptReader(runner, contexts, contexts.per_group(quick, options.seed), as_targets(members))
         self._labels = {item.name: item.label for item in members if getattr(item, "label", "")}
+        self._run = options.run
+        if options.run is not None:
+            self._labels |= {f"latent {latent}": text for latent, text in latent_labels(options.run).items()}
         self._live = live
         self._seconds_per_token: float | None = None
         self._read: list[PromptReading | None] = [None, None]
@@ -153,6 +162,9 @@ class Panel(anywidget.AnyWidget):
         kind, side, text = (content.get(name) for name in ("kind", "side", "text"))
         if kind == "settled":
             self._keep()
+        latent = content.get("latent")
+        if kind in ("fires", "label") and isinstance(text, str) and len(text) <= LONGEST_TEXT and type(latent) is int and latent in self._latents():
+            self._about_latent(str(kind), latent, _utf8(text))
         if kind == "read" and type(side) is int and side in (0, 1) and isinstance(text, str) and len(text) <= LONGEST_TEXT:
             ask, how = content.get("ask", ""), content.get("how", "typed")
             self._answer(side, text, _utf8(ask)[:200] if isinstance(ask, str) else "", how if isinstance(how, str) else "typed")
@@ -181,6 +193,41 @@ class Panel(anywidget.AnyWidget):
             self._show(side, {**_blank(_utf8(text)), "ask": ask, "ledger": reading_json(reading, self._labels)})
         return reading
 
+    def _latents(self) -> dict[int, Any]:
+        """The SAEs of the panel's single latents, by the latent's number."""
+        return {
+            t.latent: t.objective.sae for t in self.bench.targets.items if t.latent is not None and isinstance(t.objective, LatentActivationObjective)
+        }
+
+    def _about_latent(self, kind: str, latent: int, text: str) -> None:
+        """Where a latent fires in a text, or its new label; what cannot be done is one line."""
+        try:
+            if kind == "label":
+                self._label(latent, text)
+                return
+            found = latent_firing(self.bench.runner, self._latents()[latent], latent, text)
+            shown = [[shown_text(token), round(value, 3)] for token, value in zip(found.tokens, found.activations, strict=True)]
+            self.firing = {"latent": latent, "text": text, "tokens": shown, "error": ""}
+        except UserError as error:
+            self.firing = {"latent": latent, "text": text, "tokens": [], "error": shorten(str(error), 300)}
+
+    def _label(self, latent: int, text: str) -> None:
+        """Writes a label into the run and shows it in both readings."""
+        if self._run is None:
+            raise UserError("a label needs a run to be kept in: PanelOptions(run=...)")
+        kept = label_latents(self._run, {latent: text})
+        name = f"latent {latent}"
+        self._labels[name] = kept.get(latent, "")
+        self.about = {**self.about, "latents": self._listed()}
+        for side, reading in enumerate(self._read):
+            if reading is not None:
+                self._show(side, {**self.readings[side], "ledger": reading_json(reading, self._labels)})
+        saved = f"{name} is called {kept[latent]!r}" if latent in kept else f"{name} has no name now"
+        self.firing = {"latent": latent, "text": "", "tokens": [], "error": "", "saved": saved}
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return [{"latent": latent, "label": shown_text(self._labels.get(f"latent {latent}", ""))} for latent in self._latents()]
+
     def _expected(self, text: str) -> float | None:
         """Seconds that a quick reading is expected to take, where that is too long to take it while typing."""
         if self._live is True:
@@ -206,6 +253,8 @@ class Panel(anywidget.AnyWidget):
             "n": len(contexts),
             "quick": len(self.bench.few),
             "kept": f"wb-kept-{secrets.token_hex(4)}",
+            "latents": self._listed(),
+            "run": None if self._run is None else Path(self._run).name,
         }
 
     def _keep(self) -> None:

@@ -6,10 +6,12 @@ The templates call the functions here as filters. Every text in a picture is esc
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
+from workbench.html_text import shorten
 from workbench.plots.svg import circuit_svg, dose_svg, histogram_svg
 from workbench.schema import AttributionFile, CardEntry, CardsFile, CircuitEdgeEntry, CircuitEntry, DoseEntry, FiringEntry
 
@@ -29,6 +31,15 @@ def drawable(file: AttributionFile | None, missing: list[str]) -> AttributionFil
     if effects is not None:
         effects = effects.model_copy(update={"beside": effects.beside[:MAX_MOVED], "inside": effects.inside[:MAX_MOVED]})
     return file.model_copy(update={"circuit": circuit, "dose": file.dose[:MAX_DOSES], "side_effects": effects})
+
+
+def with_labels(file: AttributionFile, labels: Mapping[int, str]) -> AttributionFile:
+    """The circuit's latents with what users call them."""
+    if file.circuit is None:
+        return file
+    names = {f"latent {latent}": f"latent {latent}: {shorten(label, 40)}" for latent, label in labels.items()}
+    targets = [target.model_copy(update={"name": names.get(target.name, target.name)}) for target in file.circuit.targets]
+    return file.model_copy(update={"circuit": file.circuit.model_copy(update={"targets": targets})})
 
 
 def _excess(circuit: CircuitEntry) -> str:

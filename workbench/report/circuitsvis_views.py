@@ -2,35 +2,71 @@
 
 circuitsvis (1.43.3) writes tokens as JSON into an inline script, so that `</script>` in a token ends it; some of its views then
 put tokens into the page as markup and others as text, so that no escape is right in all of them. Here `<`, `>` and `&` become
-their full-width forms, which are nobody's markup; invisible characters are made visible; and the package's own copy of the
-script is put inline (1.3 MB a view) instead of being loaded from the network.
+`‹`, `›` and a full-width `＆`, which are nobody's markup, and invisible characters are made visible. The package's own copy of its script is put
+inline, compressed (0.5 MB in place of 1.3 MB), once for views that are added with `+`. Where scripts may not run (a notebook that is
+not trusted, or read on a web page), a static table is in the view's place.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from workbench.attribution.ledger_html import matrix_html
 from workbench.errors import UserError
-from workbench.html_text import shorten, visible
+from workbench.html_text import escape, shorten, visible
+from workbench.models import Site, runner_for
 from workbench.optional_packages import needs_extra
 
-_FULL_WIDTH = str.maketrans({"<": "\uff1c", ">": "\uff1e", "&": "\uff06"})
+_FULL_WIDTH = str.maketrans({"<": "\u2039", ">": "\u203a", "&": "\uff06"})
+_PARTS = re.compile(
+    r'<div id="(?P<id>[\w-]+)"[^>]*/>\s*<script crossorigin type="module">(?P<source>.*)'
+    r'CircuitsVis\.render\(\s*"(?P=id)",\s*CircuitsVis\.(?P<component>\w+),\s*(?P<props>.*?)\s*\)\s*</script>\s*',
+    re.DOTALL,
+)
 MAX_TOKENS = 2_000
 
 
 @dataclass(frozen=True)
 class CircuitsvisView:
-    """A piece of HTML that shows itself in a notebook."""
+    """A piece of HTML that shows itself in a notebook; views add, and share one copy of the script.
 
-    html: str
+    Attributes:
+        pieces: One (id, static stand-in, call) for each view.
+        source: The compressed script in base64.
+    """
+
+    pieces: tuple[tuple[str, str, str], ...]
+    source: str
+
+    @property
+    def html(self) -> str:
+        """The views, and the script that draws them."""
+        places = "".join(f'<div id="{name}" style="margin:15px 0">{still}</div>' for name, still, _ in self.pieces)
+        calls = "\n".join(call for *_, call in self.pieces)
+        return f"""{places}<script type="module">
+const bytes = Uint8Array.from(atob("{self.source}"), (c) => c.charCodeAt(0));
+const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+const CircuitsVis = new Function(text + ";return CircuitsVis")();
+{calls}
+</script>"""
+
+    def __add__(self, other: CircuitsvisView) -> CircuitsvisView:
+        return CircuitsvisView((*self.pieces, *other.pieces), self.source)
 
     def _repr_html_(self) -> str:
         return self.html
+
+    def __repr__(self) -> str:
+        return f"{len(self.pieces)} view{'s' if len(self.pieces) > 1 else ''} for a notebook"
 
 
 def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
@@ -48,46 +84,85 @@ def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
         >>> "blunt" in wb.ledger_view(ledger).html
         True
     """
-    return token_view(ledger.tokens, ledger.means(estimator), ledger.names)
+    return token_view(ledger.tokens, ledger.means(estimator), ledger.shown_names)
 
 
 def token_view(tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos target"], labels: Sequence[str]) -> CircuitsvisView:
     """Tokens coloured by one of several values each, chosen by pointing at its label. Raises UserError where sizes differ."""
     with needs_extra("notebook", "a token view"):
         from circuitsvis.tokens import colored_tokens_multi
-    from torch import as_tensor
 
     found = np.asarray(values, dtype=np.float32)
     if found.shape != (len(tokens), len(labels)):
         raise UserError(f"expected values of shape {(len(tokens), len(labels))} (tokens, labels), found {found.shape}")
-    return CircuitsvisView(colored_tokens_multi(_safe(tokens), as_tensor(found), _safe(labels, spaces=False)).local_src)
+    still = matrix_html(tokens, labels, found, "Tokens by value")
+    return _view(colored_tokens_multi(_safe(tokens), torch.as_tensor(found), _safe(labels, spaces=False)).local_src, still)
 
 
-def attention_view(tokens: Sequence[str], patterns: Float[np.ndarray, "head pos pos"]) -> CircuitsvisView:
+def attention_view(
+    tokens: Sequence[str], patterns: Float[np.ndarray, "head query_pos key_pos"], names: Sequence[str] | None = None
+) -> CircuitsvisView:
     """Attention patterns, one a head (circuitsvis).
 
     Args:
         tokens: The texts of the sequence's tokens.
         patterns: Attention weights, float [head query_pos key_pos].
+        names: What each head is called; its number when None.
 
     Returns:
         A piece of HTML that shows itself in a notebook.
 
     Raises:
-        UserError: The sizes of `tokens` and `patterns` differ, or there are too many tokens.
+        UserError: The sizes of `tokens`, `patterns` and `names` differ, or there are too many tokens.
 
     Example:
         >>> "circuitsvis" in wb.attention_view(["Be", " kind"], np.tril(np.ones((1, 2, 2)))).html.lower()
         True
     """
     with needs_extra("notebook", "an attention view"):
-        from circuitsvis.attention import attention_patterns
-    from torch import as_tensor
+        from circuitsvis.attention import attention_heads
 
     found = np.asarray(patterns, dtype=np.float32)
-    if found.ndim != 3 or found.shape[1:] != (len(tokens), len(tokens)):
-        raise UserError(f"expected patterns of shape (heads, {len(tokens)}, {len(tokens)}), found {found.shape}")
-    return CircuitsvisView(attention_patterns(_safe(tokens), as_tensor(found)).local_src)
+    if found.ndim != 3 or found.shape[1:] != (len(tokens), len(tokens)) or len(names or found) != len(found):
+        raise UserError(f"expected patterns of shape (heads, {len(tokens)}, {len(tokens)}) and a name for each, found {found.shape}")
+    named = _safe(names or [f"head {i}" for i in range(len(found))], spaces=False)
+    still = f"<p>Attention patterns of {escape(', '.join(named))}: run the cell to see them.</p>"
+    return _view(attention_heads(torch.as_tensor(found), _safe(tokens), named, max_value=1.0, min_value=0.0).local_src, still)
+
+
+def circuit_view(model: Any, ledger: Any, context: Any) -> CircuitsvisView:
+    """Attention patterns of the circuit's heads on one question with the prompt in place.
+
+    Args:
+        model: A loaded model or its runner.
+        ledger: A `Ledger` with a circuit (`wb.attribute(..., circuit=10)`).
+        context: One of the contexts.
+
+    Raises:
+        UserError: A ledger without a circuit, a circuit without a head, or a model whose patterns cannot be read.
+
+    Example:
+        >>> wb.circuit_view(model, ledger, contexts[0])  # doctest: +SKIP
+    """
+    runner = runner_for(model)
+    heads = sorted({(node.site.layer, node.head) for node in ledger.circuit.nodes if node.head is not None}) if ledger.circuit else []
+    sites = sorted({Site(layer, "pattern") for layer, _ in heads})
+    if not heads or any(site.name not in runner.hook_names() for site in sites):
+        raise UserError("no attention to show: expected a ledger with a circuit that has a head, of a model whose patterns can be read")
+    ids = context.ids(ledger.prompt_ids)
+    with torch.no_grad(), runner.capture(sites) as caught:
+        runner.run(runner.embed(torch.tensor([ids], device=runner.device)), 0, runner.shape.n_layers)
+    patterns = [caught[Site(layer, "pattern")][0, head].float().cpu().numpy() for layer, head in heads]
+    return attention_view([runner.decode([i]) for i in ids], np.stack(patterns), [f"layer {layer}, head {head}" for layer, head in heads])
+
+
+def _view(page: str, still: str) -> CircuitsvisView:
+    """The parts of a page that circuitsvis wrote."""
+    found = _PARTS.fullmatch(page.strip())
+    if found is None:
+        raise UserError("this version of circuitsvis writes its views in another form: expected 1.43.3")
+    call = f'CircuitsVis.render("{found["id"]}", CircuitsVis.{found["component"]}, {found["props"]})'
+    return CircuitsvisView(((found["id"], still, call),), base64.b64encode(gzip.compress(found["source"].encode(), mtime=0)).decode())
 
 
 def _safe(texts: Sequence[str], spaces: bool = True) -> list[str]:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from workbench.comparison import ClaimResults, judge_claims
 from workbench.html_text import shorten, visible
 from workbench.report import ledger_grid as ledger
-from workbench.report.attribution_section import cut_cards, drawable
+from workbench.report.attribution_section import cut_cards, drawable, with_labels
 from workbench.runs import read_table, salvage_run_file
 from workbench.schema import (
     AttributionFile,
@@ -34,6 +34,8 @@ from workbench.schema import (
     EvaluationRow,
     FrontierFile,
     HistoryRow,
+    LabelEntry,
+    LabelsFile,
     LatentsFile,
     OffTargetRow,
     QuestionRow,
@@ -56,7 +58,10 @@ FILES = {
     "questions.parquet": "the texts of the questions",
     "manifest.json": "versions, seeds and timings",
     "study.yaml": "what was asked",
+    "labels.json": "what users call the latents",
 }
+#: Files that most runs do not have: no line where they are not there.
+OPTIONAL = ("labels.json",)
 MAX_BYTES = 64_000_000
 MAX_TEXT = 1_200
 MAX_CANDIDATES = 400
@@ -82,6 +87,7 @@ class RunContents:
     questions: pd.DataFrame | None = None
     manifest: RunManifest | None = None
     study: str | None = None
+    labels: dict[int, LabelEntry] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @cached_property
@@ -110,6 +116,9 @@ def load_run(directory: Path) -> RunContents:
     found.questions = reader.read("questions.parquet", lambda path: read_table(path, QuestionRow))
     found.manifest = reader.file("manifest.json", RunManifest)
     found.study = reader.read("study.yaml", lambda path: _study(path))
+    named = reader.file("labels.json", LabelsFile)
+    found.labels = {entry.latent: entry for entry in (named.labels if named else []) if entry.label}
+    found.attribution = with_labels(found.attribution, {latent: entry.label for latent, entry in found.labels.items()})
     return found
 
 
@@ -148,6 +157,8 @@ class _Reader:
         path = self.directory / name
         loss = FILES[name]
         if not path.is_file():
+            if name in OPTIONAL:
+                return None
             self.missing.append(f"{name} is not there: this page cannot show {loss}.")
             return None
         if path.stat().st_size > MAX_BYTES:

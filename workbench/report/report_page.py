@@ -26,14 +26,14 @@ from workbench.comparison.claim_sentences import change_text
 from workbench.conditions import CLAIMS, claim_label
 from workbench.errors import UserError
 from workbench.html_text import minus, number, shorten, spoken
+from workbench.objective_words import objective_words
 from workbench.report import verdict as story
 from workbench.report.attribution_section import FILTERS
 from workbench.report.load_run import RunContents, clean, load_run
-from workbench.report.objective_words import objective_words
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
 from workbench.report.question_list import example_question, question_list
 from workbench.runs.run_files import read_entry
-from workbench.schema import RunManifest, SearchFile
+from workbench.schema import ComparisonFile, RunManifest, SearchFile
 from workbench.schema.schema_version import OtherSchemaError
 
 #: The page's own ES modules, in the order in which they need each other.
@@ -171,8 +171,9 @@ def _groups(contents: RunContents) -> dict[str, str]:
 
 
 def _labelled(contents: RunContents) -> list[dict[str, Any]]:
-    """The ledger's rows, those of latents with the latent's label where latents.json has one."""
+    """The ledger's rows, those of latents with the user's label or else the tokens that the latent raises."""
     labels = {f"latent {row.latent}": row.label for row in (contents.latents.latents if contents.latents else []) if row.label}
+    labels |= {f"latent {latent}": entry.label for latent, entry in contents.labels.items()}
     assert contents.ledger is not None
     return [target | {"label": labels.get(target["name"])} for target in contents.ledger["targets"]]
 
@@ -191,7 +192,7 @@ def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> s
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=_groups(contents), manifest=_manifest(contents.manifest),
         latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
-        inside=contents.attribution, cards=contents.cards, meanings=CLAIMS,
+        inside=contents.attribution, cards=contents.cards, meanings=CLAIMS, own_labels=contents.labels,
         carded={card.latent for card in contents.cards.cards} if contents.cards else set(),
         whole_effect=_whole_effect(contents, told), example=example_question(contents, told.best.name) if told.best else None,
     )  # fmt: skip
@@ -238,9 +239,15 @@ def _filters() -> dict[str, Any]:
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": minus, "label": story.label, "group": story.group_of,
         "describe": story.describe, "claim": claim_label, "change": lambda interval: minus(change_text(interval)), "chance": _chance,
         "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
+        "side_measures": _side_measures,
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
         **FILTERS,
     }  # fmt: skip
+
+
+def _side_measures(comparison: ComparisonFile) -> list[str]:
+    """Names of everything that was measured besides the persona, each once."""
+    return list(dict.fromkeys(name for condition in comparison.conditions for name in condition.collateral or {}))
 
 
 def _chance(log_odds: float) -> str:

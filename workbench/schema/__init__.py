@@ -13,6 +13,7 @@
 | attribution.json, attribution.parquet | `AttributionFile`, `AttributionRow` |
 | progress.json | `ProgressFile` |
 | cards.json, cards.parquet | `CardsFile`, `CardRow` |
+| labels.json | `LabelsFile` |
 
 study.yaml is `workbench.study.Study`; direction.safetensors is checked by `workbench.directions`. The version number and the changes
 between versions are in `schema_version`; reading and writing in `workbench.runs.run_files`.
@@ -48,6 +49,7 @@ from workbench.schema.comparison_file import (
     SplitEntry,
 )
 from workbench.schema.direction_file import DirectionFile, LayerEntry, PromptEffectEntry
+from workbench.schema.labels_file import LabelEntry, LabelsFile
 from workbench.schema.latents_file import LatentEntry, LatentsFile, SaeCheckEntry
 from workbench.schema.manifest_file import RunManifest, StageRecord
 from workbench.schema.progress_file import ProgressEntry, ProgressFile
@@ -80,6 +82,8 @@ __all__ = [
     "FiringEntry",
     "FrontierFile",
     "HistoryRow",
+    "LabelEntry",
+    "LabelsFile",
     "LatentEntry",
     "LatentsFile",
     "LayerEntry",

@@ -18,6 +18,8 @@ def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.Laye
     ledger: a `Ledger` or its table (attribution.parquet). Orange with + raises the row's quantity, blue with − lowers it.
     """
     table = ledger if isinstance(ledger, pd.DataFrame) else ledger.table
+    if not isinstance(ledger, pd.DataFrame):
+        table = table.assign(target=table["target"].replace(dict(zip(ledger.names, ledger.shown_names, strict=True))))
     frame = filled(table.loc[table["estimator"] == estimator], f"no cell of the estimator {estimator!r} in this ledger")
     kept = list(dict.fromkeys(frame["target"]))[:rows]
     frame = frame[frame["target"].isin(kept)]

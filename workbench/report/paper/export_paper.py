@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from workbench.errors import UserError
+from workbench.html_text import shorten
 from workbench.report import figures
 from workbench.report.load_run import RunContents, load_run
 from workbench.report.paper.methods_text import captions, methods
@@ -82,7 +83,7 @@ def _figures(directory: Path, contents: RunContents) -> Iterator[tuple[str, Call
         yield f"frontier_{name.replace(' ', '_')}", lambda entry=entry, name=name: (figures.frontier(entry), f"Prompts of the search {name}")
     yield "layers", lambda: (figures.layers(_there(direction, "direction.json").model_dump()), "Directions by layer")
     ledger = directory / "attribution.parquet"
-    yield "ledger", lambda: (figures.heatmap(_read(ledger), rows=12), "Token effects by removal")
+    yield "ledger", lambda: (figures.heatmap(_labelled(_read(ledger), contents), rows=12), "Token effects by removal")
     mediation = [entry.model_dump() for entry in inside.mediation]
     yield "mediation", lambda: (figures.mediation(mediation), "Whole effect, and the part through each mediator")
     doses = [entry.model_dump() for entry in inside.dose]
@@ -99,6 +100,12 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path.name} is not there")
     return pd.read_parquet(path)
+
+
+def _labelled(table: pd.DataFrame, contents: RunContents) -> pd.DataFrame:
+    """The ledger with what users call its latents."""
+    names = {f"latent {latent}": f"latent {latent}: {shorten(entry.label, 40)}" for latent, entry in contents.labels.items()}
+    return table.assign(target=table["target"].replace(names)) if names else table
 
 
 def _texts(folder: Path, contents: RunContents) -> list[Path]:
