@@ -58,10 +58,9 @@ FILES = {
     "questions.parquet": "the texts of the questions",
     "manifest.json": "versions, seeds and timings",
     "study.yaml": "what was asked",
-    "labels.json": "what users call the latents",
 }
 #: Files that most runs do not have: no line where they are not there.
-OPTIONAL = ("labels.json",)
+OPTIONAL = {"labels.json": "what users call the latents"}
 MAX_BYTES = 64_000_000
 MAX_TEXT = 1_200
 MAX_CANDIDATES = 400
@@ -155,7 +154,7 @@ class _Reader:
 
     def read(self, name: str, read: Callable[[Path], T]) -> T | None:
         path = self.directory / name
-        loss = FILES[name]
+        loss = FILES.get(name) or OPTIONAL[name]
         if not path.is_file():
             if name in OPTIONAL:
                 return None
