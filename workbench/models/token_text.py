@@ -39,7 +39,7 @@ def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -
         ids: Token ids.
     """
     end, backend = tokenizer.eos_token_id, getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or end is None or _anchor(tokenizer) or len(ids) < _FEW:
+    if backend is None or not isinstance(end, int) or _anchor(tokenizer) or len(ids) < _FEW:
         return token_texts(tokenizer, [[i] for i in ids])
     mark = backend.decode([end], skip_special_tokens=False)
     row = [end] * (2 * len(ids) + 1)
@@ -79,7 +79,7 @@ def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
         texts: The texts, such as those of single tokens.
     """
     end, backend = tokenizer.eos_token_id, getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or end is None or _anchor(tokenizer) or len(texts) < _FEW:
+    if backend is None or not isinstance(end, int) or _anchor(tokenizer) or len(texts) < _FEW:
         return token_ids(tokenizer, texts)
     mark = backend.decode([end], skip_special_tokens=False)
     plain = [k for k, text in enumerate(texts) if mark and mark not in text]
