@@ -14,8 +14,11 @@ Fields = Mapping[str, Any]
 
 
 def describe(value: Any) -> Any:
-    """Numbers, texts, lists and dictionaries. A dataclass is {"type": its name, **fields}; a tensor is its shape and sixteen hex
-    digits of its content; anything else is its class's name."""
+    """Numbers, texts, lists and dictionaries.
+
+    A dataclass is {"type": its name, **fields}; a tensor is its shape and sixteen hex digits of its content; anything else is its class's
+    name.
+    """
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous()
         digest = hashlib.sha256(content.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()

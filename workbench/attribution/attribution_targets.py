@@ -35,8 +35,10 @@ ANSWER = "answer log-odds"
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """One quantity at the decision token. objective: how it is read, differentiable; its unit is the target's unit. label: what a user calls
-    a latent."""
+    """One quantity at the decision token.
+
+    objective: how it is read, differentiable; its unit is the target's unit. label: what a user calls a latent.
+    """
 
     name: str
     objective: Objective

@@ -246,7 +246,7 @@ def _filters() -> dict[str, Any]:
 
 
 def _side_measures(comparison: ComparisonFile) -> list[str]:
-    """Names of everything that was measured besides the persona, each once."""
+    """Names of everything that was measured apart from the persona, each once."""
     return list(dict.fromkeys(name for condition in comparison.conditions for name in condition.collateral or {}))
 
 
