@@ -61,7 +61,8 @@ class Context(ShowsFacts):
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """The question, its answers and the text around the slot."""
-        item = {"question": self.item.question, "matching": self.item.matching, "not matching": self.item.not_matching, "group": self.item.group}
+        asked = self.item
+        item: dict[str, object] = {"question": asked.question, "matching": asked.matching, "not matching": asked.not_matching, "group": asked.group}
         return "Context", item | {"left of the prompt": self.prefix_text, "right of it": self.suffix_text}
 
     def around(self, prompt: str) -> str:

@@ -76,7 +76,7 @@ class RankedLatent(ShowsFacts):
     def facts(self) -> tuple[str, dict[str, object]]:
         """What is known of the latent."""
         fires = {"fires most in": self.top[0][1]} if self.top else {}
-        numbers = {"weight": self.weight, "AUC": self.auc, "effect size": self.effect_size, "density": self.density}
+        numbers: dict[str, object] = {"weight": self.weight, "AUC": self.auc, "effect size": self.effect_size, "density": self.density}
         return f"{self.name.capitalize()} ({self.label or 'no label'})", numbers | fires
 
     def objective(self) -> LatentActivationObjective:
@@ -159,7 +159,7 @@ class LatentRanking:
     def __repr__(self) -> str:
         check = f"; SAE: {self.check.summary}" if self.check is not None else ""
         caption = f"{len(self)} latents of {self.sae} at {self.site} that go with {self.persona}, by {self.labels}, {self.rule}{check}"
-        return plain_table(self.table[["latent", "label", "weight", "auc", "effect_size", "fires_most_in"]], caption)
+        return plain_table(self.table.filter(["latent", "label", "weight", "auc", "effect_size", "fires_most_in"]), caption)
 
     def _repr_html_(self) -> str:
         lines = (f"SAE: {self.check.summary}.", *self.check.warnings) if self.check is not None else ()

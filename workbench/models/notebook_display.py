@@ -15,7 +15,7 @@ def show_as_table(model: Any) -> None:
         return
     from IPython.core.getipython import get_ipython
 
-    shell = get_ipython()
+    shell: Any = get_ipython()
     if shell is None:
         return
     formatters = shell.display_formatter.formatters
