@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -27,22 +28,26 @@ import pandas as pd
 import torch
 
 import workbench as wb
-from tests.support.tiny_study import TINY
 from workbench.budget import Budget
 from workbench.errors import UserError
 from workbench.runs import atomic_writing, run_directory
 from workbench.study import Study
-from workbench.study.study_settings import AttributionSettings, OffTargetSettings, SearchSettings
+from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, OffTargetSettings, SearchSettings
 
 KINDS = ("ENOSPC", "EIO", "kill")
-STUDY: Study = TINY.model_copy(update={
-    "sae": "none", "conditions": ("constant_answer", "manual", "resga"), "collateral": OffTargetSettings(items=2), "random_prompts": 1,
-    "search": SearchSettings(options={"length": 3, "population": 2, "children": 2, "top_k": 16}, budget=Budget(steps=2), contexts=2, neutral=4),
-    "attribution": AttributionSettings(contexts=2),
-})  # fmt: skip
+#: Every stage of a study without an SAE, in one processor second.
+STUDY = Study(
+    data=DataSettings(train_items=8, search_items=4, selection_items=4, test_items=8),
+    directions=DirectionSettings(layers=(1,), methods=("mean_difference",), rows=8, texts=6, contexts=2),
+    conditions=("constant_answer", "resga"), sae="none", random_directions=0, collateral=OffTargetSettings(items=2),
+    search=SearchSettings(options={"length": 3, "population": 2, "children": 2, "top_k": 16}, budget=Budget(steps=2), contexts=2, neutral=4),
+    attribution=AttributionSettings(contexts=2, circuit=0, estimators=("removal",)),
+)  # fmt: skip
 #: Names of values that are times, or counted by the machine.
 TIMES = frozenset({"seconds", "began", "created", "ended", "peak_memory_mb", "updated", "time", "at", "started", "finished", "hostname", "pid",
                    "token_layers_repeated", "flops", "stages", "test_reads", "directory", "out", "memory"})  # fmt: skip
+#: Files that are not compared: they hold times, or are a picture of the others.
+SHOWS_TIMES = frozenset({".lock", "log.jsonl", "report.html", "manifest.json", "timings.json"})
 
 
 class Faults:
@@ -137,7 +142,7 @@ def run_with(out: Path, faults: Faults, model: Any) -> str:
 def content(directory: Path) -> dict[str, str]:
     """Name -> hash of what each file of a run says, without times."""
     found = {}
-    for file in sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (".lock", "log.jsonl", "report.html", "manifest.json")):
+    for file in sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in SHOWS_TIMES):
         if file.suffix == ".json":
             text = json.dumps(_without_times(json.loads(file.read_text())), sort_keys=True)
         elif file.suffix == ".parquet":
@@ -175,6 +180,7 @@ def check(every: int = 1, offset: int = 0, kinds: tuple[str, ...] = KINDS) -> tu
     torch.set_num_threads(1)
     assert atomic_writing.os is os and run_directory.os is os
     model = wb.load_model("organism")
+    gc.freeze()
     with tempfile.TemporaryDirectory() as scratch:
         place, counted = Path(scratch), Faults()
         with faulty(counted):

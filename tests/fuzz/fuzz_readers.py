@@ -45,7 +45,9 @@ from workbench.models.chat_template import render_chat, reply_ends
 from workbench.models.gguf_header import read_header
 from workbench.models.lora_adapter import open_adapter
 from workbench.personas import load_persona, read_trait, read_truthfulqa
-from workbench.runs import read_run_file, read_table, read_yaml
+from workbench.report import OverviewRun, write_overview
+from workbench.report.load_run import FILES
+from workbench.runs import read_run_file, read_table, read_timings, read_yaml
 from workbench.sae.training_texts import read_corpus
 from workbench.schema import (
     AttributionFile,
@@ -179,10 +181,14 @@ def _run_readers(place: Path) -> list[FuzzedReader]:
     plain = json.loads((place / "comparison.json").read_text())
     page = place.parent / "page.html"
     found.append(FuzzedReader("comparison.json of several runs", place / "comparison.json", lambda path: compare_runs([path, path]), plain))
-    for name in ("comparison.json", "search/resga.json", "latents.json", "attribution.json"):
+    for name in FILES:
         if (place / name).is_file():
-            own = json.loads((place / name).read_text())
+            own = json.loads((place / name).read_text()) if name.endswith(".json") else None
             found.append(FuzzedReader(f"report of a run, {name}", place / name, lambda _: wb.write_report(place, page), own, 0.15))
+    shown = [OverviewRun(place, "one", "done"), OverviewRun(place, "two", "done")]
+    found.append(FuzzedReader("overview of runs, comparison.json", place / "comparison.json", lambda _: write_overview(shown, page), plain, 0.15))
+    timings = json.loads((place / "timings.json").read_text())
+    found.append(FuzzedReader("timings.json", place / "timings.json", lambda path: read_timings(path.parent), timings, 0.5))
     for name, row in (("evaluation.parquet", EvaluationRow), ("search/resga.parquet", SearchStepRow)):
         found.append(FuzzedReader(name, place / name, lambda path, row=row: read_table(path, row)))
     found.append(FuzzedReader("direction.safetensors", place / "direction.safetensors", load_directions))

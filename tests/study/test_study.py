@@ -248,3 +248,14 @@ def test_a_refused_study_leaves_nothing_behind(organism, tmp_path):
     with pytest.raises(UserError):
         run(TINY.model_copy(update={"persona": "nobody"}), tmp_path / "run", model=organism)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [({"seed": -1}, "field seed"), ({"sign": "up"}, "field sign"), ({"conditions": ("nothing",)}, "unknown condition 'nothing'"),
+     ({"search": {"steps": 3}}, r"field search\.steps"), ({"seed": object()}, "cannot be written to its file")],
+)  # fmt: skip
+def test_a_study_that_was_copied_without_validation_is_refused_before_anything_is_made(tmp_path, update, says):
+    with pytest.raises(UserError, match=says):
+        run(TINY.model_copy(update=update), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -210,7 +210,6 @@ class Ledger:
             totals=self._totals(),
             pairs=[self._pair(pair) for pair in self.pairs],
             missing={name: {**estimate.missing} for name, estimate in self.estimates.items() if estimate.missing},
-            seconds=dict(self.seconds),
             mediation=[entry.to_entry() for entry in self.mediation],
             nodes=self.path.to_entries() if self.path else [],
             nodes_agreement=self.path.agreement if self.path else None,

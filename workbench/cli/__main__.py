@@ -1,5 +1,5 @@
 """`python -m workbench.cli`, the same as `workbench`."""
 
-from workbench.cli import main
+from workbench.cli_entry import main
 
 main()

@@ -19,7 +19,7 @@ import pandas as pd
 from workbench import html_text
 from workbench.budget import COSTS
 from workbench.errors import UserError
-from workbench.runs import read_run_file
+from workbench.runs import read_run_file, read_timings
 from workbench.schema import ComparisonFile, ConditionEntry, CostEntry, DifferenceEntry, SplitEntry
 from workbench.statistics import over_seeds
 
@@ -86,7 +86,7 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
     runs = [(str(path), _read(Path(path))) for path in paths]
     for (first_path, first), (path, run) in itertools.pairwise(runs):
         _check_same(first_path, first, path, run)
-    return RunsTable(pd.DataFrame([_row(path, run, entry) for path, run in runs for entry in run.conditions]))
+    return RunsTable(pd.DataFrame([row for path, run in runs for row in _rows(path, run)]))
 
 
 def run_rows(path: str | Path) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def run_rows(path: str | Path) -> list[dict[str, Any]]:
     Rows of several runs may be compared only where it is the same.
     """
     run = _read(Path(path))
-    return [_row(str(path), run, entry) | {"questions": run.splits[run.split].hash} for entry in run.conditions]
+    return [row | {"questions": run.splits[run.split].hash} for row in _rows(str(path), run)]
 
 
 def read_comparison(path: str | Path) -> ComparisonFile:
@@ -124,6 +124,13 @@ def _check_same(first_path: str, first: ComparisonFile, path: str, run: Comparis
 
 def _short(split: SplitEntry) -> str:
     return f"{str(split.hash)[:12]} ({'?' if split.n is None else split.n} items)"
+
+
+def _rows(path: str, run: ComparisonFile) -> list[dict[str, Any]]:
+    place = Path(path)
+    seconds = read_timings(place if place.is_dir() else place.parent).conditions
+    rows = [_row(path, run, entry) for entry in run.conditions]
+    return [row | {"seconds": seconds.get(row["condition"])} if row["seconds"] is None else row for row in rows]
 
 
 def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any]:

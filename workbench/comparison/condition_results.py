@@ -124,7 +124,7 @@ class ConditionResult:
             selection_rate=condition.selection_rate,
             differences=[difference.to_entry() for difference in self.differences],
             collateral=finite(dict(self.collateral)),
-            cost=CostEntry(**condition.cost.to_json()),
+            cost=CostEntry(**condition.cost.to_json() | {"seconds": None}),
         )
 
 

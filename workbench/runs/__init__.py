@@ -3,7 +3,7 @@
 from workbench.runs.atomic_writing import finite, write_bytes, write_json, write_parquet, write_safetensors, write_text
 from workbench.runs.plain_yaml import parse_yaml, read_yaml
 from workbench.runs.run_directory import RunDirectory
-from workbench.runs.run_files import read_run_file, read_table, salvage_run_file, write_run_file, write_table
+from workbench.runs.run_files import read_run_file, read_table, read_timings, salvage_run_file, write_run_file, write_table
 from workbench.runs.safe_reading import file_hash, read_bytes, read_json, read_parquet, read_safetensors, read_text, resolved
 from workbench.runs.strict_json import parse_json, parse_json_lines
 
@@ -21,6 +21,7 @@ __all__ = [
     "read_safetensors",
     "read_table",
     "read_text",
+    "read_timings",
     "read_yaml",
     "resolved",
     "salvage_run_file",

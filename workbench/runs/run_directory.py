@@ -27,9 +27,9 @@ from typing import Any
 
 from workbench.errors import UserError
 from workbench.runs.atomic_writing import TEMPORARY
-from workbench.runs.run_files import read_run_file, write_run_file
+from workbench.runs.run_files import read_run_file, read_timings, write_run_file
 from workbench.runs.safe_reading import file_hash, read_text
-from workbench.schema import RunManifest, StageRecord
+from workbench.schema import RunManifest, StageRecord, TimingsFile
 
 PACKAGES = ("persona-workbench", "torch", "transformers", "transformer-lens", "sae-lens", "numpy", "safetensors", "pandas")
 
@@ -171,6 +171,12 @@ class RunDirectory:
         seconds = time.perf_counter() - start
         self.mark_done(name, seconds, files, counted() - before if counted else None)
         self.log("done", {"stage": name, "seconds": round(seconds, 3)})
+
+    def note_times(self, times: TimingsFile) -> None:
+        """Add to timings.json; entries of the same name are replaced. The manifest has no hash of it."""
+        old = read_timings(self.path)
+        parts = {name: {**getattr(old, name), **getattr(times, name)} for name in ("searches", "conditions", "estimators")}
+        write_run_file(self.file("timings.json"), TimingsFile(**parts))
 
     def count_test_read(self) -> int:
         """Count one reading of a test split; returns how many there were, this one included."""

@@ -13,7 +13,7 @@ from workbench.errors import UserError
 from workbench.runs.atomic_writing import write_json, write_parquet
 from workbench.runs.safe_reading import MEBIBYTE, read_parquet, read_text
 from workbench.runs.strict_json import parse_json
-from workbench.schema import RunFile, TableRow, migrated
+from workbench.schema import RunFile, TableRow, TimingsFile, migrated
 from workbench.schema.schema_version import PACKAGE, RENAMED_COLUMNS
 from workbench.text_forms import require_whole_text
 
@@ -83,6 +83,14 @@ def read_table(path: str | Path, kind: type[TableRow]) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: expected the columns {', '.join(kind.needed())}, found none named {', '.join(missing)}")
     return frame
+
+
+def read_timings(directory: Path) -> TimingsFile:
+    """timings.json of a run; an empty one where it is missing or damaged, since nothing but tables of times depends on it."""
+    try:
+        return salvage_run_file(directory / "timings.json", TimingsFile)[0]
+    except (UserError, ValidationError):
+        return TimingsFile()
 
 
 def _writer(path: Path) -> str | None:

@@ -12,6 +12,7 @@
 | off_target.parquet, questions.parquet | `OffTargetRow`, `QuestionRow` |
 | attribution.json, attribution.parquet | `AttributionFile`, `AttributionRow` |
 | progress.json | `ProgressFile` |
+| timings.json | `TimingsFile` |
 | cards.json, cards.parquet | `CardsFile`, `CardRow` |
 | labels.json | `LabelsFile` |
 
@@ -56,6 +57,7 @@ from workbench.schema.progress_file import ProgressEntry, ProgressFile
 from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
 from workbench.schema.schema_version import SCHEMA, migrated
 from workbench.schema.search_files import CandidateEntry, FrontierFile, HistoryRow, SearchFile, SearchStepRow
+from workbench.schema.timings_file import SearchTimes, TimingsFile
 
 __all__ = [
     "SCHEMA",
@@ -102,11 +104,13 @@ __all__ = [
     "SaeCheckEntry",
     "SearchFile",
     "SearchStepRow",
+    "SearchTimes",
     "SideEffectsEntry",
     "SplitEntry",
     "StageRecord",
     "TableRow",
     "TargetEntry",
+    "TimingsFile",
     "TokenPairEntry",
     "TotalEntry",
     "migrated",

@@ -186,7 +186,6 @@ class AttributionFile(RunFile):
     totals: list[TotalEntry] = Field(default_factory=list)
     pairs: list[TokenPairEntry] = Field(default_factory=list)
     missing: dict[str, dict[str, Number]] = Field(default_factory=dict)
-    seconds: dict[str, Number] = Field(default_factory=dict)
     mediation: list[MediationEntry] = Field(default_factory=list)
     nodes: list[PatchedNodeEntry] = Field(default_factory=list)
     nodes_agreement: Number = None

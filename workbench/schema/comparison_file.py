@@ -32,7 +32,8 @@ class DifferenceEntry(Entry):
 
 class CostEntry(Entry):
     """What something cost. token_layers: forward and backward together; token_layers_backward: the backward ones of them;
-    token_layers_repeated: what a resumed search ran a second time, not among them."""
+    token_layers_repeated: what a resumed search ran a second time, not among them; seconds: null, they are in timings.json (runs made before
+    have them here)."""
 
     token_layers: Number = None
     token_layers_backward: Number = 0.0

@@ -44,11 +44,10 @@ class FrontierFile(RunFile):
 
 
 class SearchStepRow(TableRow):
-    """search/NAME.parquet: one step. seconds, model_calls, forward, backward, flops, candidates: spent until then; best_*: of the archive's
+    """search/NAME.parquet: one step. model_calls, forward, backward, flops, candidates: spent until then; best_*: of the archive's
     strongest prompt."""
 
     step: int = 0
-    seconds: Number = None
     model_calls: Number
     forward: Number = None
     backward: Number = None

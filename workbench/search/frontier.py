@@ -17,7 +17,7 @@ from workbench.forced_choice import answer, answer_prompts
 from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
-from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile
+from workbench.schema import CandidateEntry, CostEntry, FrontierFile, HistoryRow, SearchFile, SearchTimes
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,7 +135,7 @@ class Frontier(ShowsTable):
         return next(c for c in self.choose(model, split, max_cross_entropy, truth, truth_fall).candidates if c.chosen)
 
     def to_file(self) -> SearchFile:
-        """search/NAME.json, and the entry of one search in search/frontier.json."""
+        """search/NAME.json, and the entry of one search in search/frontier.json; without times (`times`)."""
         return SearchFile(
             method=self.method,
             slot=self.slot,
@@ -146,20 +146,27 @@ class Frontier(ShowsTable):
             objective=self.objective,
             warnings=list(self.warnings),
             candidates=[_candidate_entry(c) for c in self.candidates],
-            cost=CostEntry(**self.cost.to_json()),
+            cost=CostEntry(**self.cost.to_json() | {"seconds": None}),
         )
 
+    @property
+    def times(self) -> SearchTimes:
+        """Its entry in timings.json."""
+        return SearchTimes(seconds=self.cost.seconds, steps=self.history["seconds"].tolist() if "seconds" in self.history else [])
+
     @classmethod
-    def from_file(cls, file: SearchFile, history: pd.DataFrame) -> Frontier:
-        """The frontier that `to_file` wrote, with its history."""
-        cost = file.cost or CostEntry()
+    def from_file(cls, file: SearchFile, history: pd.DataFrame, times: SearchTimes | None = None) -> Frontier:
+        """The frontier that `to_file` wrote, with its history, and its times where they are known."""
+        cost, times = file.cost or CostEntry(), times or SearchTimes()
+        if "seconds" not in history and len(times.steps) == len(history):
+            history = history.assign(seconds=times.steps)
         backward = cost.token_layers_backward or 0.0
         spent = Cost(
             forward=(cost.token_layers or 0.0) - backward,
             backward=backward,
             flops=cost.flops or 0.0,
             model_calls=cost.model_calls or 0.0,
-            seconds=cost.seconds or 0.0,
+            seconds=times.seconds or cost.seconds or 0.0,
             repeated=cost.token_layers_repeated or 0.0,
         )
         candidates = tuple(_candidate(c) for c in file.candidates)
@@ -179,7 +186,7 @@ class Frontier(ShowsTable):
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
     """search/frontier.json and search/history.parquet of a run directory: all searches by name, their histories one after the other."""
     (directory / "search").mkdir(exist_ok=True)  # a study without any search has none yet
-    parts = [frontier.history.assign(search=name) for name, frontier in searches.items()]
+    parts = [frontier.history.drop(columns="seconds", errors="ignore").assign(search=name) for name, frontier in searches.items()]
     history = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(HistoryRow.model_fields))
     write_run_file(directory / "search/frontier.json", FrontierFile(searches={name: found.to_file() for name, found in searches.items()}))
     write_table(directory / "search/history.parquet", history, HistoryRow)

@@ -1,6 +1,6 @@
 """Correction of p values over several tests, and how many clusters a corrected test needs.
 
-Holm's method (statsmodels) over the conditions named in advance. A sign-flip p cannot be below 2 / 2^G, so a correction over
+Holm's method (equal to statsmodels' to the bit, which collects garbage for 0.3 s at every call) over the conditions named in advance. A sign-flip p cannot be below 2 / 2^G, so a correction over
 many conditions needs clusters: `groups_needed` says how many.
 """
 
@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 from workbench.errors import UserError
 
@@ -23,9 +22,13 @@ def groups_needed(tests: int, alpha: float = 0.05) -> int:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P values corrected by Holm's method, in the same order (statsmodels); an empty list stays empty."""
+    """P values corrected by Holm's method, in the same order (Holm 1979); an empty list stays empty."""
     if len(p) == 0:
         return []
     if not all(0 <= value <= 1 for value in p):
         raise UserError(f"p values are between 0 and 1, found {list(p)}")
-    return np.asarray(multipletests(list(p), method="holm")[1], dtype=np.float64).tolist()
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(np.asarray(p, dtype=np.float64)[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected.tolist()

@@ -59,6 +59,7 @@ def run(
     Example:
         >>> wb.run(wb.Study(persona="sycophancy"), "runs/mine").file("report.html")  # doctest: +SKIP
     """
+    study = study.checked()
     directory = out if isinstance(out, RunDirectory) else RunDirectory.create(out, resume)
     with directory.lock():
         try:

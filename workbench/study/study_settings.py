@@ -265,6 +265,14 @@ class Study(FrozenSettings):
             where = ".".join(map(str, first["loc"])) or "study"
             raise UserError(f"{source}, field {where}: {first['msg']} (found {first.get('input')!r})") from error
 
+    def checked(self) -> Study:
+        """The study, validated again, as its file is: `model_copy(update=...)` validates nothing. UserError names the field."""
+        try:
+            content = self.model_dump(mode="json", by_alias=True, warnings=False)
+        except (ValueError, AttributeError, TypeError) as error:  # pydantic: a type that has no JSON
+            raise UserError(f"study: a setting cannot be written to its file: {' '.join(str(error).split())}") from error
+        return self.of(content)
+
     @classmethod
     def load(cls, path: str | Path) -> Study:
         """The study in a YAML file; a relative data path is taken from the file's own directory."""

@@ -17,7 +17,7 @@ from workbench.latents import LatentCardOptions, describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
 from workbench.runs import write_run_file, write_table
 from workbench.sae import context_texts, read_corpus
-from workbench.schema import AttributionRow
+from workbench.schema import AttributionRow, TimingsFile
 from workbench.search import Frontier
 from workbench.study.context import StudyContext
 from workbench.study.stages.stage import Stage
@@ -52,6 +52,7 @@ class AttributionStage(Stage):
             write_cards(context, [*aimed_latents(context), *(moved.latent for moved in effects.beside)][: settings.cards])
         write_table(directory.file("attribution.parquet"), ledger.table, AttributionRow)
         write_run_file(directory.file("attribution.json"), ledger.to_file(name, effects))
+        directory.note_times(TimingsFile(estimators=dict(ledger.seconds)))
 
 
 def targets(context: StudyContext) -> dict[str, Any]:

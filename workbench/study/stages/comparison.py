@@ -11,7 +11,7 @@ from workbench.comparison import Comparison, ComparisonOptions, compare, judged
 from workbench.conditions import BuildContext, Condition, build_conditions
 from workbench.contexts import make_contexts
 from workbench.runs import read_run_file, write_run_file, write_table
-from workbench.schema import EvaluationRow, FrontierFile, OffTargetRow, QuestionRow
+from workbench.schema import EvaluationRow, FrontierFile, OffTargetRow, QuestionRow, TimingsFile
 from workbench.search import Frontier, write_frontiers
 from workbench.study.context import StudyContext
 from workbench.study.material import Material, splits_of
@@ -41,11 +41,12 @@ class ComparisonStage(Stage):
         write_table(directory.file("off_target.parquet"), comparison.off_target_rows, OffTargetRow)
         write_table(directory.file("questions.parquet"), comparison.question_rows, QuestionRow)
         write_run_file(directory.file("comparison.json"), comparison.to_file())
+        directory.note_times(TimingsFile(conditions={entry.name: entry.condition.cost.seconds for entry in comparison.entries}))
 
     @override
     def load(self, context: StudyContext) -> StudyContext:
         entries = read_run_file(context.directory.file("search/frontier.json"), FrontierFile).searches
-        chosen = {name: Frontier.from_file(entries[name], found.history) for name, found in context.searches.items()}
+        chosen = {name: Frontier.from_file(entries[name], found.history, found.times) for name, found in context.searches.items()}
         return replace(context, chosen=chosen)
 
 

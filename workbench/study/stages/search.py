@@ -15,8 +15,8 @@ from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.objectives import Objective, hold_direction, projection
-from workbench.runs import read_run_file, read_table, write_run_file, write_table
-from workbench.schema import SearchFile, SearchStepRow
+from workbench.runs import read_run_file, read_table, read_timings, write_run_file, write_table
+from workbench.schema import SearchFile, SearchStepRow, TimingsFile
 from workbench.search import SEARCH_METHODS, Checkpoint, Frontier, Optimizations, SearchMethod, SearchProgress, search
 from workbench.study.context import StudyContext
 from workbench.study.material import Material
@@ -42,13 +42,15 @@ class SearchStage(Stage):
         objective = with_other_personas(context.study, self.objective, context.other_directions)
         found = run_search(context.material, objective, self.method, checkpoint, context.progress(self.name))
         write_run_file(context.directory.file(f"{self.stem}.json"), found.to_file())
-        write_table(context.directory.file(f"{self.stem}.parquet"), found.history, SearchStepRow)
+        write_table(context.directory.file(f"{self.stem}.parquet"), found.history.drop(columns="seconds"), SearchStepRow)
+        context.directory.note_times(TimingsFile(searches={self.search_name: found.times}))
 
     @override
     def load(self, context: StudyContext) -> StudyContext:
         context.directory.file(f"{self.stem}.checkpoint.safetensors").unlink(missing_ok=True)
         file, history = (context.directory.file(name) for name in self.files(context))
-        found = Frontier.from_file(read_run_file(file, SearchFile), read_table(history, SearchStepRow))
+        times = read_timings(context.directory.path).searches.get(self.search_name)
+        found = Frontier.from_file(read_run_file(file, SearchFile), read_table(history, SearchStepRow), times)
         return replace(context, searches={**context.searches, self.search_name: found})
 
 
