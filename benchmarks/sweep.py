@@ -43,7 +43,7 @@ from workbench.models import load_model
 from workbench.runs import RunDirectory, write_json, write_text
 from workbench.study import Study, run
 from workbench.sweep import Sweep, sweep
-from workbench.sweep.ray_workers import START_SECONDS, start_patiently
+from workbench.sweep.ray_cluster import START_SECONDS, start_patiently
 from workbench.sweep.resolve_studies import plan
 from workbench.sweep.run_sweep import FILE
 from workbench.sweep.study_worker import StudyWorker

@@ -436,3 +436,32 @@ def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length)
     assert data[:2] in (b"\x80\x02", b"\x80\x04", b"\x80\x05")
     path.write_bytes(data)
     assert torch.equal(read_safetensors(path)[0]["vector"], tensors["vector"])
+
+
+def test_versions_are_recorded_per_stage_and_a_difference_is_told(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    for stage in ("directions", "search resga"):
+        with run.stage(stage):
+            pass
+    record = run.manifest().stages["directions"]
+    assert record.versions["torch"] == str(torch.__version__) and {"python", "numpy", "git"} <= record.versions.keys()
+    assert run.other_versions() == []
+    content = json.loads((run.path / "manifest.json").read_text())
+    content["stages"]["directions"]["versions"] |= {"torch": "1.0", "git": "abc"}
+    del content["stages"]["search resga"]["versions"]  # as earlier versions of the workbench left it
+    content["versions"]["numpy"] = "1.1"
+    (run.path / "manifest.json").write_text(json.dumps(content))
+    assert run.other_versions() == [
+        f"torch was 1.0 when directions ended; it is {torch.__version__} now",
+        f"git was abc when directions ended; it is {record.versions['git']} now",
+        f"numpy was 1.1 when search resga ended; it is {record.versions['numpy']} now",
+    ]
+
+
+def test_a_table_whose_text_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"question": ["a question", "another"]})
+    frame.to_parquet(tmp_path / "t.parquet", compression=None)
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data.replace(b"another", b"an\xda\xffher"))
+    with pytest.raises(UserError, match="not a whole Parquet file: .*UTF"):
+        read_parquet(tmp_path / "t.parquet")

@@ -24,7 +24,9 @@ PAGE_TIMES = re.compile(rb'(?<=<td class="text">)\d{4}-\d\d-\d\dT[^<]*|(?<=<td c
 def _start(out: Path, hash_seed: str) -> subprocess.Popen[bytes]:
     (out.parent / "study.yaml").write_text(STUDY.to_yaml())
     command = [sys.executable, "-W", "ignore", "-m", "workbench.cli", "run", str(out.parent / "study.yaml"), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
+    )
 
 
 def _bytes(directory: Path) -> dict[str, bytes]:

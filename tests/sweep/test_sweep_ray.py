@@ -16,6 +16,7 @@ from workbench.errors import UserError
 from workbench.runs import RunDirectory
 from workbench.sweep import Sweep, sweep
 from workbench.sweep import ray_workers as pool
+from workbench.sweep.ray_cluster import connected
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported, which decides by it: loopback only
 pytest.importorskip("ray")
@@ -82,5 +83,5 @@ def test_no_cluster_there_is_one_line():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}"), pool.connected(None, f"127.0.0.1:{port}"):
+    with pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}"), connected(None, f"127.0.0.1:{port}"):
         pass

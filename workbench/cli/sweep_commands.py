@@ -25,6 +25,7 @@ def sweep(
     out: Path | None = None,
     workers: int | None = None,
     address: str | None = None,
+    threads: int | None = None,
     rerun_failed: bool = False,
     as_json: Json = False,
 ) -> None:
@@ -41,6 +42,7 @@ def sweep(
         out: the sweep's directory; runs/NAME when not given.
         workers: processes on this machine, or of the cluster; more than one needs Ray.
         address: of a Ray cluster ("auto", "host:port").
+        threads: of each worker's sums; 1 when not given, so that any number of workers gives the same bits.
         rerun_failed: try failed studies again.
     """
     from workbench.sweep import Sweep, ablation_sweep
@@ -49,7 +51,7 @@ def sweep(
     if (file is None) == (not ablation):
         raise UserError("expected a sweep file or --ablation, not both and not neither")
     asked = Sweep.load(file) if file else ablation_sweep(ablation or [], study, persona or ["sycophancy"], seed or [0], sign, flops)
-    found = run_sweep(asked, out, workers, address, rerun_failed)
+    found = run_sweep(asked, out, workers, address, rerun_failed, threads)
     print_frame(found.studies, as_json)
     if not as_json:
         say(f"overview: {found.path / 'overview.html'}")

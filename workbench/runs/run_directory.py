@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,8 @@ class RunDirectory:
     def mark_done(self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None) -> None:
         """Note that a stage ended, after `seconds` and `flops`, and left `files` (names inside the run, which are hashed)."""
         old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
-        entry = StageRecord(seconds=seconds, finished=_now(), peak_memory_mb=_peak_memory(), flops=flops, files=hashes)
+        facts = {"peak_memory_mb": _peak_memory(), "flops": flops, "files": hashes, "versions": own_versions()}
+        entry = StageRecord(seconds=seconds, finished=_now(), **facts)
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
 
     @contextlib.contextmanager
@@ -227,8 +229,18 @@ class RunDirectory:
             yield
 
     def _begin(self) -> None:
-        versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+        versions = {name: version for name, version in own_versions().items() if name != "git"}
         self._save(RunManifest(created=_now(), versions=versions, git=git_revision()))
+
+    def other_versions(self) -> list[str]:
+        """What finished stages were made with and this process does not have, one line for each package (or "git", the checkout's commit)."""
+        manifest, now = self.manifest(), own_versions()
+        found: dict[tuple[str, str], list[str]] = {}
+        for stage, record in manifest.stages.items():
+            made = record.versions or {**manifest.versions, "git": manifest.git or "no checkout"}
+            for name in (name for name in now if made.get(name, now[name]) != now[name]):
+                found.setdefault((name, made[name]), []).append(stage)
+        return [f"{name} was {old} when {', '.join(stages)} ended; it is {now[name]} now" for (name, old), stages in found.items()]
 
     def _save(self, manifest: RunManifest) -> None:
         write_run_file(self.path / "manifest.json", manifest)
@@ -239,6 +251,14 @@ class RunDirectory:
             path.unlink(missing_ok=True)
 
 
+@cache
+def own_versions() -> dict[str, str]:
+    """Versions of Python, of the packages that figures depend on, and of the workbench's own code ("git"), as this process has them."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **packages, "git": git_revision() or "no checkout"}
+
+
+@cache
 def git_revision() -> str | None:
     """The commit of the workbench's own checkout, with "+changes" if files differ from it.
 

@@ -94,7 +94,9 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
         if size > LARGEST_TABLE:
             raise UserError(f"{path}: expected at most {LARGEST_TABLE // MEBIBYTE} MiB of values, found more")
         batches.append(batch)
-    return pa.Table.from_batches(batches, schema=file.schema_arrow).to_pandas()
+    table = pa.Table.from_batches(batches, schema=file.schema_arrow)
+    table.validate(full=True)  # texts that are no UTF-8 would fail where they are used
+    return table.to_pandas()
 
 
 def read_safetensors(path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

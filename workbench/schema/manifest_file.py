@@ -11,13 +11,14 @@ from workbench.schema.run_file import Entry, RunFile
 
 class StageRecord(Entry):
     """A stage that is done: its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in the
-    process), the model's FLOPs as its runner counted them, and sha256 of the files it left."""
+    process), the model's FLOPs as its runner counted them, sha256 of the files it left, and by which versions of packages and code."""
 
     seconds: float = Field(ge=0)
     finished: str
     peak_memory_mb: float | None = None
     flops: float | None = Field(default=None, ge=0)
     files: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 class RunManifest(RunFile):

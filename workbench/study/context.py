@@ -165,6 +165,7 @@ def _note(context: StudyContext, force: bool) -> None:
             f"{directory.path}: finished stages of this run used other inputs ({', '.join(changed)}): restore them, begin a new "
             "run, or go on with --force"
         )
+    warnings += [f"This run was resumed with other versions: {line}." for line in directory.other_versions()]
     mixed = [*before.notes.get("mixed_inputs", []), *(name for name in changed if name not in before.notes.get("mixed_inputs", []))]
     if mixed:
         warnings.append(f"This run was resumed with other inputs than its finished stages had: {', '.join(mixed)}.")

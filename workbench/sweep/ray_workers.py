@@ -8,41 +8,38 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
-from workbench.optional_packages import needs_extra
 from workbench.runs import RunDirectory
 from workbench.study import Study
 from workbench.study.study_settings import ModelSettings
+from workbench.sweep.ray_cluster import connected
 from workbench.sweep.resolve_studies import PlannedStudy
-from workbench.sweep.study_worker import StudyWorker, Tell
+from workbench.sweep.study_worker import StudyWorker, Tell, over_limit
 from workbench.sweep.sweep_store import StudyOutcome, run_path, write_failure
 
 #: Workers that a study may lose before it is given up.
 LOSSES = 3
+#: Seconds after a study's limit in which its worker may still stop it in order.
+GRACE = 60.0
 #: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or more of cores that the workers need.
 SHOWN_EVERY = 2.0
-#: Seconds in which a Ray of our own may start; a loaded machine needs more than Ray's own 30.
-START_SECONDS = 180
-#: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the workers.
-OBJECT_STORE = 80 << 20
 
 
 class RayWorker:
     """A `StudyWorker` run by Ray."""
 
-    def __init__(self, threads: int, news: Any) -> None:
+    def __init__(self, threads: int, seconds: float | None, news: Any) -> None:
         from ray.exceptions import RayError
 
-        self._worker, self._news, self._lost_news, self._told = StudyWorker(threads), news, RayError, 0.0
+        self._worker, self._news, self._lost_news, self._told = StudyWorker(threads, seconds), news, RayError, 0.0
 
     def ready(self) -> bool:
         """Answers once the process runs."""
@@ -60,29 +57,59 @@ class RayWorker:
             self._news.put_nowait((key, stage, share))
 
 
-def run_pool(
-    planned: Sequence[PlannedStudy], out: Path, workers: int | None, threads: int, address: str | None, tell: Tell
-) -> Iterator[StudyOutcome]:
-    """The studies, in the order in which they end. workers: None for all of the cluster's GPUs or CPUs."""
+@dataclass(frozen=True)
+class WorkerPool:
+    """The workers of a sweep. workers: None for all of the cluster's GPUs or CPUs; threads: of each; address: of a cluster, None for
+    this machine; seconds: limit of each study."""
+
+    workers: int | None
+    threads: int
+    address: str | None = None
+    seconds: float | None = None
+
+
+def run_pool(planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell: Tell) -> Iterator[StudyOutcome]:
+    """The studies, in the order in which they end."""
     gpu = any(p.study.model.device.startswith("cuda") for p in planned)
-    with connected(workers, address) as ray:
+    with connected(asked.workers, asked.address) as ray:
         slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
         if slots < 1:
             raise UserError(f"no {'GPU' if gpu else 'CPU'} in the Ray cluster")
-        yield from _Pool(ray, planned, out, tell).run(min(len(planned), workers or slots), threads, gpu)
+        yield from _Pool(ray, planned, out, tell, asked.seconds).run(min(len(planned), asked.workers or slots), asked.threads, gpu)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A study at work: by whom, since when, and whether its worker was stopped because it took too long."""
+
+    study: PlannedStudy
+    actor: Any
+    began: float
+    overdue: bool = False
+
+
+def loss_reason(error: Exception) -> str:
+    """Why a worker was lost, in a few words, from what Ray says: killed by Ray for memory, gone with its node, or killed by something else
+    (Ray cannot see the system's own out-of-memory killer)."""
+    said = " ".join(str(error).split())
+    if any(words in said.lower() for words in ("low on memory", "out of memory (oom)", "node_out_of_memory")):
+        return "Ray killed it because the machine ran out of memory; use fewer workers"
+    if "node" in said and any(words in said for words in ("node was terminated", "node has died", "node died", "owner has died")):
+        return "its node is gone"
+    return "its process was killed or crashed (the system's out-of-memory killer?)"
 
 
 class _Pool:
     """The queue of studies and the workers: starting, busy with a study, or free."""
 
-    def __init__(self, ray: Any, planned: Sequence[PlannedStudy], out: Path, tell: Tell) -> None:
+    def __init__(self, ray: Any, planned: Sequence[PlannedStudy], out: Path, tell: Tell, seconds: float | None = None) -> None:
         from ray.util.queue import Queue
 
-        self.ray, self.out, self.tell = ray, out, tell
+        self.ray, self.out, self.tell, self.seconds = ray, out, tell, seconds
         self.queue = deque(planned)
         self.losses: Counter[str] = Counter()
         self.starting: dict[Any, Any] = {}
-        self.busy: dict[Any, tuple[PlannedStudy, Any]] = {}
+        self.busy: dict[Any, _Given] = {}
         self.free: list[Any] = []
         self.holds: dict[Any, ModelSettings] = {}
         #: The state of the running studies. A process of Ray's own, which has nothing of ours to import.
@@ -91,11 +118,12 @@ class _Pool:
     def run(self, workers: int, threads: int, gpu: bool) -> Iterator[StudyOutcome]:
         made = self.ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=-1)(RayWorker)
         for _ in range(workers):
-            self._start(made.remote(threads, self.news))
+            self._start(made.remote(threads, self.seconds, self.news))
         while self.queue or self.busy:
             self._give()
             ended, _ = self.ray.wait([*self.starting, *self.busy], timeout=SHOWN_EVERY)
             self._show()
+            self._stop_overdue()
             yield from (outcome for ref in ended if (outcome := self._end(ref)))
 
     def _start(self, actor: Any) -> None:
@@ -109,7 +137,7 @@ class _Pool:
             p = next((p for p in self.queue if p.study.model == self.holds.get(actor)), self.queue[0])
             self.queue.remove(p)
             self.holds[actor] = p.study.model
-            self.busy[actor.run.remote(self.out, p.key, p.study)] = (p, actor)
+            self.busy[actor.run.remote(self.out, p.key, p.study)] = _Given(p, actor, time.monotonic())
 
     def _end(self, ref: Any) -> StudyOutcome | None:
         """What came back of a worker: that it is up, a study's outcome, or its loss."""
@@ -122,23 +150,32 @@ class _Pool:
                 return self._no_worker(error)
             self.free.append(actor)
             return None
-        p, actor = self.busy.pop(ref)
+        given = self.busy.pop(ref)
         try:
             outcome = self.ray.get(ref)
-        except lost:
-            self.holds.pop(actor, None)
-            self._start(actor)
-            return self._lost(p)
-        self.free.append(actor)
+        except lost as error:
+            self.holds.pop(given.actor, None)
+            self._start(given.actor)
+            return self._failed(given.study, over_limit(self.seconds)) if given.overdue else self._lost(given.study, error)
+        self.free.append(given.actor)
         return outcome
 
-    def _lost(self, p: PlannedStudy) -> StudyOutcome | None:
+    def _lost(self, p: PlannedStudy, error: Exception) -> StudyOutcome | None:
         """Back to the head of the queue; listed as failed after too many losses."""
         self.losses[p.key] += 1
         if self.losses[p.key] < LOSSES:
             self.queue.appendleft(p)
             return None
-        reason = f"its worker was lost {LOSSES} times (out of memory?)"
+        return self._failed(p, f"its worker was lost {LOSSES} times: {loss_reason(error)}")
+
+    def _stop_overdue(self) -> None:
+        """A study that does not end at its limit by itself (it is inside a library) loses its worker."""
+        for ref, given in list(self.busy.items()):
+            if self.seconds is not None and not given.overdue and time.monotonic() - given.began > self.seconds + GRACE:
+                self.busy[ref] = replace(given, overdue=True)
+                self.ray.kill(given.actor, no_restart=False)
+
+    def _failed(self, p: PlannedStudy, reason: str) -> StudyOutcome:
         if (run_path(self.out, p.key) / "manifest.json").exists():
             write_failure(RunDirectory.open(run_path(self.out, p.key)), reason)
         return StudyOutcome(p.key, "failed", reason)
@@ -153,63 +190,3 @@ class _Pool:
             latest = {key: (stage, share) for key, stage, share in self.news.get_nowait_batch(self.news.qsize())}
             for key, (stage, share) in latest.items():
                 self.tell(key, stage, share)
-
-
-def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
-    """What `start` gives, started again after a time-out of its own until `seconds` are over: Ray gives a node 30 s, whatever the
-    machine's load, and has no setting for it. clean: removes what a failed start left. Any other error is raised at once."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return start()
-        except Exception as error:  # Ray raises bare Exceptions where a node does not come up
-            clean()
-            if time.monotonic() >= end or not any(words in str(error).lower() for words in ("timed out", "timeout")):
-                raise
-
-
-@contextmanager
-def _few_attempts() -> Iterator[None]:
-    """While the block runs, Ray tries an address twice, half a minute each, not its own twenty times."""
-    name = "RAY_gcs_server_port_wait_time_s"  # in Ray's own spelling
-    before = os.environ.get(name)
-    os.environ[name] = "2"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
-def connected(workers: int | None, address: str | None) -> Iterator[Any]:
-    """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
-    loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found."""
-    named = os.environ.get("RAY_ADDRESS", "").strip()
-    if address is None and named not in ("", "local"):
-        raise UserError(f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
-    with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
-        import ray
-    if ray.is_initialized():
-        yield ray
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    try:
-        if address:
-            with _few_attempts():
-                ray.init(address, **quiet)
-        else:
-            here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
-            start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
-    except Exception as error:  # Ray raises bare Exceptions where a node does not come up
-        ray.shutdown()
-        raise UserError(f"no Ray {f'cluster at {address}' if address else 'here'}: {' '.join(str(error).split())}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from workbench.html_text import html_table
 from workbench.report import OverviewRun, write_overview
 from workbench.runs import write_parquet, write_text
 from workbench.sweep.live_table import LiveTable
-from workbench.sweep.ray_workers import run_pool
+from workbench.sweep.ray_workers import WorkerPool, run_pool
 from workbench.sweep.resolve_studies import PlannedStudy, plan
 from workbench.sweep.serial_worker import run_here
 from workbench.sweep.sweep_settings import Sweep
@@ -74,7 +73,7 @@ def sweep(
             and needs no Ray.
         address: Of a Ray cluster ("auto", "host:port"); `out` and the data must be on a file system that all its nodes share.
         rerun_failed: Try failed studies again.
-        threads: Of each worker; the cores divided by the workers when None.
+        threads: Of each worker's sums. 1 when None, for any number of workers: the last bits of the results depend on it.
 
     Returns:
         Tables of studies and results. A study that fails while running does not stop the others.
@@ -88,6 +87,8 @@ def sweep(
     asked = what if isinstance(what, Sweep) else Sweep.load(what)
     if workers is not None and workers < 1:
         raise UserError(f"expected at least one worker, found {workers}")
+    if threads is not None and threads < 1:
+        raise UserError(f"expected at least one thread, found {threads}")
     planned = plan(asked.expand(), here=address is None)
     place = _directory(Path(out) if out is not None else Path("runs") / asked.name)
     outcomes = {p.key: look(place, p.key) for p in planned}
@@ -95,12 +96,13 @@ def sweep(
     wanted = [p for p in wanted if rerun_failed or outcomes[p.key].state != "failed"]
     order = sorted(wanted, key=lambda p: (outcomes[p.key].state != "interrupted", p.study.model.name))
     here = address is None and (workers or 1) == 1
-    threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
+    threads, seconds = threads or 1, asked.study_seconds
     write_text(place / FILE, asked.to_yaml())
     waiting = {p.key for p in order}
     try:
         with LiveTable({p.key: p.variant.label for p in planned}, [o for key, o in outcomes.items() if key not in waiting]) as show:
-            todo = run_here(order, place, threads, show.stage) if here else run_pool(order, place, workers, threads, address, show.stage)
+            pool = WorkerPool(workers, threads, address, seconds)
+            todo = run_here(order, place, threads, seconds, show.stage) if here else run_pool(order, place, pool, show.stage)
             for outcome in todo if order else ():
                 outcomes[outcome.key] = outcome
                 show.ended(outcome)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from workbench.sweep.resolve_studies import PlannedStudy
 from workbench.sweep.study_worker import StudyWorker, Tell
 from workbench.sweep.sweep_store import StudyOutcome
@@ -21,13 +23,17 @@ class _Stop(BaseException):
     """
 
 
-def run_here(planned: Sequence[PlannedStudy], out: Path, threads: int, tell: Tell) -> Iterator[StudyOutcome]:
-    """Every study in turn. KeyboardInterrupt leaves the study at hand to be resumed."""
-    worker = StudyWorker(threads)
-    for p in planned:
-        with _stoppable():
-            outcome = worker.run(out, p.key, p.study, tell)
-        yield outcome
+def run_here(planned: Sequence[PlannedStudy], out: Path, threads: int, seconds: float | None, tell: Tell) -> Iterator[StudyOutcome]:
+    """Every study in turn. KeyboardInterrupt leaves the study at hand to be resumed. Torch has its own number of threads afterwards."""
+    before = torch.get_num_threads()
+    worker = StudyWorker(threads, seconds)
+    try:
+        for p in planned:
+            with _stoppable():
+                outcome = worker.run(out, p.key, p.study, tell)
+            yield outcome
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

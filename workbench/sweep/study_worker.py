@@ -22,6 +22,7 @@ from workbench.runs import RunDirectory
 from workbench.study import Study, run
 from workbench.study.study_settings import ModelSettings
 from workbench.sweep.sweep_store import StudyOutcome, forget_failure, is_free, look, run_path, write_failure
+from workbench.sweep.time_limit import TimeLimitReached, time_limit
 
 #: Told of a study's key, its stage, and how much of the stage is done, 0 to 1.
 Tell = Callable[[str, str, float], None]
@@ -30,11 +31,12 @@ PATIENCE = 30.0
 
 
 class StudyWorker:
-    """threads: of torch's sums. One model is held at a time: the last study's."""
+    """threads: of torch's sums, on which their last bits depend; seconds: limit of each study, None for no limit. One model is held at a
+    time: the last study's."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, seconds: float | None = None) -> None:
         torch.set_num_threads(threads)
-        self.threads = threads
+        self.threads, self.seconds = threads, seconds
         self._held: tuple[ModelSettings, Any] | None = None
 
     def run(self, out: Path, key: str, study: Study, tell: Tell) -> StudyOutcome:
@@ -49,7 +51,10 @@ class StudyWorker:
         forget_failure(directory)
         directory.log("worker", {"pid": os.getpid(), "threads": self.threads, "model": "held" if self._holds(study.model) else "loaded"})
         try:
-            run(study, directory, resume=True, report=lambda stage, share: tell(key, stage, share), model=self._model(study.model))
+            with time_limit(self.seconds) as check:
+                run(study, directory, resume=True, report=lambda stage, share: (check(), tell(key, stage, share))[1], model=self._model(study.model))
+        except TimeLimitReached:
+            write_failure(directory, over_limit(self.seconds))
         except UserError as error:
             write_failure(directory, str(error))
         except Exception as error:
@@ -66,6 +71,11 @@ class StudyWorker:
             self._held = (wanted, load_model(wanted.name, wanted.device, wanted.dtype, wanted.backend, wanted.revision))
         assert self._held is not None
         return self._held[1]
+
+
+def over_limit(seconds: float | None) -> str:
+    """Why a study failed that took too long; its finished stages are kept."""
+    return f"stopped after study_seconds ({seconds:g} s); --rerun-failed resumes it, give it more seconds then"
 
 
 def _await_free(directory: RunDirectory) -> bool:

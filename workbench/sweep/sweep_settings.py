@@ -42,6 +42,7 @@ class Sweep(BaseModel):
         ablations: Names of the paper's ablations.
         grid: Values for each setting; all combinations are run.
         limit: At most so many studies.
+        study_seconds: Limit of each study's wall-clock time.
 
     Example:
         >>> len(wb.Sweep(grid={"seed": (0, 1), "persona": ("sycophancy", "hallucination")}).expand())
@@ -66,6 +67,8 @@ class Sweep(BaseModel):
     """Setting -> values; every variant is run at every point of the product."""
     limit: int = Field(default=10_000, ge=1)
     """The most studies that the sweep may have."""
+    study_seconds: float | None = Field(None, gt=0, le=1e9)
+    """Wall-clock seconds that each study may take; one that takes longer is stopped and listed as failed, to be resumed. null: no limit."""
 
     def to_yaml(self) -> str:
         """The sweep as its file says it, with every default."""

@@ -1,0 +1,115 @@
+"""A Ray to work with: the cluster at an address, one that answers; or one of our own on this machine.
+
+Ray tries an address for 40 s and more, whatever is there. So it is asked first, without Ray: does something listen (one TCP connection),
+and does it speak HTTP/2, as every Ray head does (its SETTINGS frame)? What does not is refused by name within seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from workbench.errors import UserError
+from workbench.optional_packages import needs_extra
+
+#: Seconds in which a Ray of our own may start; a loaded machine needs more than Ray's own 30.
+START_SECONDS = 180
+#: Seconds for a connection to an address, and again for its first bytes.
+ANSWER_SECONDS = 8.0
+#: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the workers.
+OBJECT_STORE = 80 << 20
+#: How a client of HTTP/2 begins: the preface and an empty SETTINGS frame.
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+
+
+def check_answers(address: str) -> None:
+    """UserError, in one line, where no Ray head can be at an address: no such host, nothing listens, or another program does.
+
+    Args:
+        address: "host:port" or "ray://host:port".
+    """
+    where = f"no Ray cluster at {address}"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise UserError(f"{where}: expected auto or HOST:PORT")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as connection:
+            speaks = os.environ.get("RAY_USE_TLS", "0") == "1" or _speaks_http2(connection)
+    except TimeoutError as error:
+        raise UserError(f"{where}: no answer within {ANSWER_SECONDS:.0f} s") from error
+    except ConnectionRefusedError as error:
+        raise UserError(f"{where}: nothing listens there; is its head running?") from error
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+    if not speaks:
+        raise UserError(f"{where}: the port is in use by another program, which is no Ray head")
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    connection.settimeout(ANSWER_SECONDS)
+    found = b""
+    with contextlib.suppress(OSError):  # no answer in time, or hung up
+        connection.sendall(_HTTP2)
+        while len(found) < 9 and (more := connection.recv(9 - len(found))):
+            found += more
+    return len(found) == 9 and found[3] == 4
+
+
+def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+    """What `start` gives, started again after a time-out of its own until `seconds` are over: Ray gives a node 30 s, whatever the
+    machine's load, and has no setting for it. clean: removes what a failed start left. Any other error is raised at once."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return start()
+        except Exception as error:  # Ray raises bare Exceptions where a node does not come up
+            clean()
+            if time.monotonic() >= end or not any(words in str(error).lower() for words in ("timed out", "timeout")):
+                raise
+
+
+def _named_head() -> str:
+    """The address that "auto" means to Ray: a head that runs on this machine, or the one that `ray start` noted. ConnectionError without."""
+    from ray._private.services import get_ray_address_from_environment  # Ray has no public name for it
+
+    return get_ray_address_from_environment("auto", None)
+
+
+@contextmanager
+def connected(workers: int | None, address: str | None) -> Iterator[Any]:
+    """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
+    loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found."""
+    named = os.environ.get("RAY_ADDRESS", "").strip()
+    if address is None and named not in ("", "local"):
+        raise UserError(f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
+    with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
+        import ray
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    try:
+        if address:
+            check_answers(_named_head() if address == "auto" else address)
+            ray.init(address, **quiet)
+        else:
+            here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
+            start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
+    except UserError:
+        raise
+    except Exception as error:  # Ray raises bare Exceptions where a node does not come up
+        ray.shutdown()
+        raise UserError(f"no Ray {f'cluster at {address}' if address else 'here'}: {' '.join(str(error).split())}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
