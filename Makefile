@@ -30,12 +30,14 @@ test: $(STAMP) lint
 test-slow: $(STAMP) test-wheel
 	$(BIN)/python -m pytest -m slow --timeout 3600 --ignore tests/packaging
 
-# Mutated inputs for every reader (about half an hour), and faults at every write of a tiny run.
+# Mutated inputs for every reader; faults at every write of a tiny run, 100 SIGKILLs at random moments, signals in every stage.
 fuzz: $(STAMP)
 	nice -n 10 $(BIN)/python -m tests.fuzz.fuzz_readers --inputs 50000
 
 faults: $(STAMP)
 	nice -n 10 $(BIN)/python -m tests.faults.injected_faults
+	nice -n 10 $(BIN)/python -m tests.faults.killed_at_random --kills 100
+	nice -n 10 $(BIN)/python -m tests.faults.stopped_by_signals
 
 # The built wheel in a fresh environment outside the checkout, without extras.
 test-wheel: $(STAMP)

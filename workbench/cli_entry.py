@@ -7,13 +7,9 @@ docstrings are read from the source of `cli/`, so that there is no second list t
 from __future__ import annotations
 
 import ast
-import atexit
-import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 #: Modules of `cli/` in the order of the overview.
 MODULES = (
@@ -29,32 +25,15 @@ MODULES = (
     "organism_commands",
 )
 
-#: Exit codes after Ctrl-C and SIGTERM.
-SIGNAL_CODES = (130, 143)
-
 
 def main() -> None:
     """Entry point of `workbench`."""
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print(overview())
         return
-    from workbench.cli import main as run_command
+    from workbench.cli import program
 
-    try:
-        run_command()
-    except SystemExit as end:
-        if end.code in SIGNAL_CODES:
-            _leave_at_once(end.code)
-        raise
-
-
-def _leave_at_once(code: int) -> NoReturn:
-    """Ends the process after what is registered for its end. Unloading torch would take 1.7 processor seconds of the 5 s that a signal has."""
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    program()
 
 
 def overview() -> str:

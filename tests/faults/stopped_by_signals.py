@@ -48,7 +48,7 @@ def stop_at(study: Path, out: Path, stage: str, number: signal.Signals, wait: fl
             time.sleep(0.02)
     else:
         time.sleep(wait)
-    begin, used = time.perf_counter(), _used_by(process.pid)
+    begin, used = time.perf_counter(), used_by(process.pid)
     if process.poll() is None:
         os.kill(process.pid, number)
     _, said = process.communicate(timeout=120)
@@ -62,7 +62,7 @@ def _processor_seconds() -> float:
     return ended.ru_utime + ended.ru_stime
 
 
-def _used_by(pid: int) -> float:
+def used_by(pid: int) -> float:
     """Processor seconds of a living process so far."""
     file = Path(f"/proc/{pid}/stat")
     fields = file.read_text().rpartition(")")[2].split() if file.exists() else ["0"] * 15
@@ -72,7 +72,7 @@ def _used_by(pid: int) -> float:
 def main() -> int:
     """Prints a line per stage and signal; 1 where something went wrong."""
     parser = argparse.ArgumentParser(description="Signals in every stage of a run")
-    parser.add_argument("--kills", type=int, default=100, help="SIGKILLs at random times")
+    parser.add_argument("--kills", type=int, default=4, help="SIGKILLs at random times, imports included (killed_at_random.py has many)")
     parser.add_argument("--no-resume", action="store_true")
     given, wrong = parser.parse_args(), 0
     with tempfile.TemporaryDirectory() as scratch:

@@ -463,5 +463,5 @@ def test_a_table_whose_text_is_no_utf8_is_one_line(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "t.parquet", compression=None)
     data = (tmp_path / "t.parquet").read_bytes()
     (tmp_path / "t.parquet").write_bytes(data.replace(b"another", b"an\xda\xffher"))
-    with pytest.raises(UserError, match="not a whole Parquet file: .*UTF"):
+    with pytest.raises(UserError, match=r"not a whole Parquet file: .*UTF"):
         read_parquet(tmp_path / "t.parquet")

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.run_bytes import bytes_without_times
 from tests.support.tiny_study import TINY
 from workbench.comparison import compare_runs
 from workbench.runs import read_timings, write_json
 from workbench.study.study_settings import AttributionSettings
 
-#: What may differ: times and memory, and the hash of the page that shows times.
-TIMES = re.compile(rb'"(?:time|created|finished|report.html)": "[^"]*"|"(?:seconds|peak_memory_mb)": [0-9.e-]+')
 STUDY = TINY.model_copy(update={"attribution": AttributionSettings(contexts=2, circuit=3, cards=2)})
-#: In the page: when the run began, and the seconds of its stages.
-PAGE_TIMES = re.compile(rb'(?<=<td class="text">)\d{4}-\d\d-\d\dT[^<]*|(?<=<td class="n">)\d+\.\d(?=</td></tr>)')
 
 
 def _start(out: Path, hash_seed: str) -> subprocess.Popen[bytes]:
@@ -29,24 +25,10 @@ def _start(out: Path, hash_seed: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _bytes(directory: Path) -> dict[str, bytes]:
-    """Every file of a run; of those that hold times, without them."""
-    found = {}
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-        name, data = str(file.relative_to(directory)), file.read_bytes()
-        if name in ("manifest.json", "log.jsonl"):
-            data = TIMES.sub(b"", data)
-        if name == "report.html":
-            making, end = data.index(b'<section id="making"'), data.index(b"</section>", data.index(b'<section id="making"'))
-            data = data[:making] + PAGE_TIMES.sub(b"", data[making:end]) + data[end:]
-        found[name] = data
-    return found
-
-
 def test_two_processes_of_one_seed_leave_equal_bytes(tmp_path: Path) -> None:
     runs = [tmp_path / "one", tmp_path / "other"]
     assert [process.wait() for process in [_start(run, str(n)) for n, run in enumerate(runs)]] == [0, 0]
-    first, second = (_bytes(run) for run in runs)
+    first, second = (bytes_without_times(run) for run in runs)
     times = [found.pop("timings.json") for found in (first, second)]
     assert first.keys() == second.keys() and len(first) > 15
     differing = {name: sum(a != b for a, b in zip(first[name], second[name], strict=False)) for name in first if first[name] != second[name]}

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
 import warnings
 
 import psutil
 import pytest
 
 from benchmarks import sweep as bench
+from tests.support.run_bytes import bytes_without_times
 from workbench.errors import UserError
 from workbench.runs import RunDirectory
 from workbench.sweep import Sweep, sweep
@@ -85,3 +88,38 @@ def test_no_cluster_there_is_one_line():
         port = free.getsockname()[1]
     with pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}"), connected(None, f"127.0.0.1:{port}"):
         pass
+
+
+def test_one_and_two_workers_leave_equal_bytes(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    pair = bench.studies(2)
+    one, two = sweep(pair, tmp_path / "one"), sweep(pair, tmp_path / "two", workers=2)
+    for run in one.studies["run"]:
+        first, second = bytes_without_times(tmp_path / "one" / run), bytes_without_times(tmp_path / "two" / run)
+        assert [
+            name for name in first.keys() | second.keys() if name not in ("timings.json", "log.jsonl") and first.get(name) != second.get(name)
+        ] == []
+    assert one.counts == two.counts == {"done": 2}
+
+
+def test_workers_that_ray_kills_for_memory_are_named(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    found = sweep(asked, tmp_path / "out", workers=2)
+    assert found.counts == {"failed": 3} and found.studies["reason"].str.contains("ran out of memory").all()
+
+
+def test_no_process_of_ray_is_left_ten_seconds_after_its_driver_was_killed(tmp_path):
+    code = (
+        "from benchmarks import sweep as bench\nfrom workbench.sweep import sweep\n"
+        f"if __name__ == '__main__':\n    sweep(bench.studies(6), {str(tmp_path / 'out')!r}, workers=2)\n"
+    )
+    driver = psutil.Popen([sys.executable, "-W", "ignore", "-c", code], env=os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+    while driver.poll() is None and not [log for log in (tmp_path / "out").glob("runs/*/log.jsonl") if '"begin"' in log.read_text()]:
+        time.sleep(0.1)
+    started = driver.children(recursive=True)
+    assert {"raylet", "gcs_server"} <= {process.name() for process in started}
+    driver.kill()
+    driver.wait(10)
+    _, left = psutil.wait_procs(started, timeout=10)
+    assert [process.name() for process in left if process.status() != psutil.STATUS_ZOMBIE] == []

@@ -9,6 +9,6 @@ from workbench.cli import result_commands as results
 from workbench.cli import run_commands as runs
 from workbench.cli import study_commands as studies
 from workbench.cli import sweep_commands as sweeps
-from workbench.cli.app import app, main
+from workbench.cli.app import app, main, program
 
-__all__ = ["app", "audit", "files", "main", "models", "organism", "personas", "results", "runs", "studies", "sweeps"]
+__all__ = ["app", "audit", "files", "main", "models", "organism", "personas", "program", "results", "runs", "studies", "sweeps"]

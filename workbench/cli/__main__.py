@@ -1,5 +1,5 @@
 """`python -m workbench.cli`, the same as `workbench`."""
 
-from workbench.cli_entry import main
+from workbench.cli import program
 
-main()
+program()

@@ -17,6 +17,7 @@ from typing import Any
 
 from workbench.errors import UserError
 from workbench.optional_packages import needs_extra
+from workbench.sweep.ray_watchdog import RayWatchdog
 
 #: Seconds in which a Ray of our own may start; a loaded machine needs more than Ray's own 30.
 START_SECONDS = 180
@@ -97,19 +98,29 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
         yield ray
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    watchdog = None if address else RayWatchdog()
     try:
-        if address:
-            check_answers(_named_head() if address == "auto" else address)
-            ray.init(address, **quiet)
+        if watchdog is None:
+            with _one_line(f"cluster at {address}"):
+                check_answers(_named_head() if address == "auto" else str(address))
+                ray.init(address, **quiet)
         else:
             here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
-            start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
-    except UserError:
-        raise
-    except Exception as error:  # Ray raises bare Exceptions where a node does not come up
-        ray.shutdown()
-        raise UserError(f"no Ray {f'cluster at {address}' if address else 'here'}: {' '.join(str(error).split())}") from error
-    try:
+            with _one_line("here"), watchdog.marking():
+                start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
         yield ray
     finally:
         ray.shutdown()
+        if watchdog is not None:
+            watchdog.close()
+
+
+@contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    """Ray raises bare Exceptions where a node does not come up."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"no Ray {where}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,68 @@
+"""Ends the processes of a Ray of our own when the process that started it is gone, however it ended.
+
+Ray leaves its head, node manager and monitors running when their driver is killed. Here they are started with a mark in their environment,
+which their workers inherit, and a small process waits at a pipe that closes with the driver; then it kills what has the mark. Linux only:
+it finds them in /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+MARK = "WORKBENCH_RAY_OF"
+_WAIT_AND_KILL = """
+import os, signal, sys, time
+mark = sys.argv[1].encode()
+sys.stdin.buffer.read()
+for _ in range(20):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if mark in file.read().split(bytes(1)):
+                    found.append(int(pid))
+        except OSError:
+            pass
+    if not found:
+        break
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    time.sleep(0.25)
+"""
+
+
+class RayWatchdog:
+    """What is started inside `marking()` does not outlive this process, nor `close()`."""
+
+    def __init__(self) -> None:
+        self._value = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._process: subprocess.Popen[bytes] | None = None
+        if Path("/proc/self/environ").exists():
+            command = [sys.executable, "-I", "-S", "-c", _WAIT_AND_KILL, f"{MARK}={self._value}"]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+
+    @contextmanager
+    def marking(self) -> Iterator[None]:
+        """Processes that are started inside the block get the mark, and so do those that they start at any time."""
+        os.environ[MARK] = self._value
+        try:
+            yield
+        finally:
+            del os.environ[MARK]
+
+    def close(self) -> None:
+        """Kills what is left with the mark."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
