@@ -11,9 +11,14 @@ import pytest
 
 import workbench as wb
 from tests.support.browser import axe_violations, needs_axe, needs_chromium, trouble_of
+<<<<<<< HEAD
 from workbench.panel import Panel, PanelOptions
 from workbench.runs import RunDirectory, write_run_file
 from workbench.schema import LatentEntry, LatentsFile
+=======
+from tests.support.hostile_strings import FOUND, hostile
+from workbench.panel import Panel
+>>>>>>> ffee3e8 (Test pages, network and memory; state what is promised)
 
 pytestmark = needs_chromium
 MOUNT = """async ([code, state]) => {
@@ -44,11 +49,16 @@ class Bed:
         self.panel._on_message(self.panel, message, [])
         return {key: getattr(self.panel, key) for key in ("readings", "difference", "about", "firing")}
 
-    def mount(self, readings: list | None = None, ground: str = "#fff", width: int = 1100) -> Bed:
+    def mount(self, readings: list | None = None, ground: str = "#fff", width: int = 1100, about: dict | None = None) -> Bed:
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.set_content(f'<!doctype html><meta charset="utf-8"><body style="margin:8px;background:{ground}"><div id="cell"></div>')
+<<<<<<< HEAD
         state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress", "firing")}
         self.page.evaluate(MOUNT, [str(self.panel._esm), state | ({"readings": readings} if readings else {})])
+=======
+        state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress")}
+        self.page.evaluate(MOUNT, [str(self.panel._esm), state | ({"readings": readings} if readings else {}) | ({"about": about} if about else {})])
+>>>>>>> ffee3e8 (Test pages, network and memory; state what is promised)
         return self
 
     def type(self, text: str, side: int = 0) -> None:
@@ -128,6 +138,13 @@ def test_by_keyboard_and_with_names_for_a_screen_reader(bed):
     page.keyboard.press("Escape")
     assert page.locator("td[aria-selected=true]").count() == 0
     assert page.locator(".wb-panel").get_attribute("data-lm-suppress-shortcuts") == "true"
+
+
+def test_every_string_of_the_panels_state_is_text(bed, panel):
+    panel._on_message(panel, {"kind": "read", "side": 0, "text": "be blunt", "ask": "1"}, [])
+    page = bed.mount(hostile(copy.deepcopy(panel.readings)), about=hostile(copy.deepcopy(panel.about))).page
+    found = page.evaluate(FOUND)
+    assert found["texts"] > 10 and (found["ran"], found["scripts"], found["images"], found["handlers"]) == (0, 0, 0, 0)
 
 
 def test_hostile_tokens_are_text(bed, panel):

@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 
 from tests.support.browser import Tab, axe_violations, needs_axe, needs_chromium
+from tests.support.hostile_strings import FOUND, PAYLOAD, make_every_string_hostile
 from tests.support.real_run import HOSTILE, edit, read_entry
 from workbench.comparison import claims_of_run, questions_of_run
 from workbench.conditions import condition_label as label
 from workbench.html_text import shorten, visible
 from workbench.report import OverviewRun, write_overview, write_report
 
+NOTHING = {"ran": 0, "scripts": 0, "images": 0, "handlers": 0}
 LOCAL = ("file:", "blob:", "data:", "about:")
 pytestmark = needs_chromium
 
@@ -41,6 +43,23 @@ def test_hostile_tokens_are_text(tab, make_run):
     assert page.locator("script").count() == 2 and page.locator("img, iframe, object, link").count() == 0
     page.locator("#strip button").first.hover()
     assert "</script>" in page.locator("#detail").inner_text()
+
+
+def test_every_string_of_every_file_is_text(tab, make_run):
+    """In the report (its frontier section, its questions and its cards opened) and in the overview."""
+    run = make_every_string_hostile(make_run())
+    page = tab.open(write_report(run)).page
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    page.wait_for_function("document.querySelector('#scatter svg')", polling=100)
+    page.locator("#scatter [tabindex], #scatter circle").first.hover()
+    found = page.evaluate(FOUND)
+    assert found["texts"] > 100 and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
+    assert page.locator("script").count() == 2 and "<img src=x" in page.locator("#frontier, section:has(#scatter)").first.inner_text()
+    shown = [OverviewRun(run, f"one {PAYLOAD}"), OverviewRun(run.parent / "gone", f"other {PAYLOAD}", "failed", PAYLOAD)]
+    page.goto(write_overview(shown, run / "overview.html", PAYLOAD).as_uri())
+    found = page.evaluate(FOUND)
+    assert found["texts"] > 5 and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
+    assert page.locator("script").count() == 0
 
 
 def test_the_policy_forbids_what_the_page_did_not_bring(browser, make_run):
