@@ -1,7 +1,7 @@
 """SIGKILLs at random moments: `python -m tests.faults.killed_at_random --kills 100` (half of them in a run, a quarter in a resume, a quarter
 in a sweep of two studies).
 
-1. The libraries and the model are loaded once; what is killed is a forked process, at a random share of the processor seconds that an
+1. The libraries and the model are loaded once; what is killed is a forked process, at a random fraction of the processor seconds that an
    undisturbed run takes (so that a busy machine does not move the moment).
 2. After each kill every file is whole. The run, or the sweep, is then resumed and its files are compared with an undisturbed one's.
 """

@@ -1,4 +1,4 @@
-"""Every string of a run, or of any plain value, with markup after it that would run as a script or a handler if a page took it for its own."""
+"""Every string of a run, or of any plain value, with markup after it that would run as a script or a handler if a page did not escape it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ PAYLOAD = "\"><img src=x onerror=\"window.ran=1\"><script>window.ran=1</script><
 MAPS = frozenset({"searches", "cells", "collateral", "rank_correlation", "top_agreement", "missing", "attention", "active", "notes", "hashes",
                   "versions", "seeds", "stages", "splits"})  # fmt: skip
 #: What is in a page of which every text was made hostile, and must not be there.
-FOUND = """() => ({
-  ran: window.ran ?? 0,
-  scripts: [...document.querySelectorAll("script")].filter((e) => e.textContent.includes("window.ran=1</") === false
-    && e.textContent.trim() === "window.ran=1").length,
-  images: document.querySelectorAll("img").length,
-  handlers: [...document.querySelectorAll("*")].filter((e) => [...e.attributes].some((a) => a.name.startsWith("on"))).length,
-  texts: document.body.textContent.split("<img src=x").length - 1,
-})"""
+FOUND = """() => {
+  const roots = [document];
+  for (const root of roots) for (const e of root.querySelectorAll("*")) if (e.shadowRoot) roots.push(e.shadowRoot);
+  const all = roots.flatMap((root) => [...root.querySelectorAll("*")]);
+  return {
+    ran: window.ran ?? 0,
+    scripts: all.filter((e) => e.localName === "script" && e.textContent.trim() === "window.ran=1").length,
+    images: all.filter((e) => e.localName === "img").length,
+    handlers: all.filter((e) => [...e.attributes].some((a) => a.name.startsWith("on"))).length,
+    texts: roots.map((root) => (root.body ?? root).textContent).join(" ").split("<img src=x").length - 1,
+  };
+}"""
 
 
 def hostile(value: Any, names: bool = False) -> Any:

@@ -71,14 +71,14 @@ def program() -> None:
     try:
         main()
     except SystemExit as end:
-        if end.code in (130, 143):
+        if isinstance(end.code, int) and end.code in (130, 143):
             _leave_at_once(end.code)
         raise
 
 
 def _leave_at_once(code: int) -> NoReturn:
     """Ends the process after what is registered for its end."""
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

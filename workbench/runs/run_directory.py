@@ -156,8 +156,8 @@ class RunDirectory:
     def mark_done(self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None) -> None:
         """Note that a stage ended, after `seconds` and `flops`, and left `files` (names inside the run, which are hashed)."""
         old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
-        facts = {"peak_memory_mb": _peak_memory(), "flops": flops, "files": hashes, "versions": own_versions()}
-        entry = StageRecord(seconds=seconds, finished=_now(), **facts)
+        memory, versions = _peak_memory(), own_versions()
+        entry = StageRecord(seconds=seconds, finished=_now(), peak_memory_mb=memory, flops=flops, files=hashes, versions=versions)
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
 
     @contextlib.contextmanager
@@ -177,8 +177,9 @@ class RunDirectory:
     def note_times(self, times: TimingsFile) -> None:
         """Add to timings.json; entries of the same name are replaced. The manifest has no hash of it."""
         old = read_timings(self.path)
-        parts = {name: {**getattr(old, name), **getattr(times, name)} for name in ("searches", "conditions", "estimators")}
-        write_run_file(self.file("timings.json"), TimingsFile(**parts))
+        searches, conditions = {**old.searches, **times.searches}, {**old.conditions, **times.conditions}
+        merged = TimingsFile(searches=searches, conditions=conditions, estimators={**old.estimators, **times.estimators})
+        write_run_file(self.file("timings.json"), merged)
 
     def count_test_read(self) -> int:
         """Count one reading of a test split; returns how many there were, this one included."""

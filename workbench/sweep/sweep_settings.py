@@ -67,7 +67,7 @@ class Sweep(BaseModel):
     """Setting -> values; every variant is run at every point of the product."""
     limit: int = Field(default=10_000, ge=1)
     """The most studies that the sweep may have."""
-    study_seconds: float | None = Field(None, gt=0, le=1e9)
+    study_seconds: float | None = Field(default=None, gt=0, le=1e9)
     """Wall-clock seconds that each study may take; one that takes longer is stopped and listed as failed, to be resumed. null: no limit."""
 
     def to_yaml(self) -> str:

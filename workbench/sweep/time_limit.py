@@ -14,7 +14,7 @@ AGAIN = 5.0
 
 
 class TimeLimitReached(BaseException):
-    """The limit is over. No Exception, so that nothing on the way takes it for a fault of its own."""
+    """The limit is over. No Exception, so that no `except Exception` on the way catches it."""
 
 
 @contextmanager
