@@ -14,7 +14,7 @@ AGAIN = 5.0
 
 
 class TimeLimitReached(BaseException):
-    """The limit is over. No Exception, so that no `except Exception` on the way catches it."""
+    """The limit is over. No Exception, so that no `except Exception` catches it."""
 
 
 @contextmanager
