@@ -11,14 +11,10 @@ import pytest
 
 import workbench as wb
 from tests.support.browser import axe_violations, needs_axe, needs_chromium, trouble_of
-<<<<<<< HEAD
+from tests.support.hostile_strings import FOUND, hostile
 from workbench.panel import Panel, PanelOptions
 from workbench.runs import RunDirectory, write_run_file
 from workbench.schema import LatentEntry, LatentsFile
-=======
-from tests.support.hostile_strings import FOUND, hostile
-from workbench.panel import Panel
->>>>>>> ffee3e8 (Test pages, network and memory; state what is promised)
 
 pytestmark = needs_chromium
 MOUNT = """async ([code, state]) => {
@@ -52,13 +48,8 @@ class Bed:
     def mount(self, readings: list | None = None, ground: str = "#fff", width: int = 1100, about: dict | None = None) -> Bed:
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.set_content(f'<!doctype html><meta charset="utf-8"><body style="margin:8px;background:{ground}"><div id="cell"></div>')
-<<<<<<< HEAD
         state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress", "firing")}
-        self.page.evaluate(MOUNT, [str(self.panel._esm), state | ({"readings": readings} if readings else {})])
-=======
-        state = {key: copy.deepcopy(getattr(self.panel, key)) for key in ("about", "comparing", "readings", "difference", "progress")}
         self.page.evaluate(MOUNT, [str(self.panel._esm), state | ({"readings": readings} if readings else {}) | ({"about": about} if about else {})])
->>>>>>> ffee3e8 (Test pages, network and memory; state what is promised)
         return self
 
     def type(self, text: str, side: int = 0) -> None:
