@@ -63,8 +63,10 @@ def _speaks_http2(connection: socket.socket) -> bool:
 
 
 def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
-    """What `start` gives, started again after a time-out of its own until `seconds` are over: Ray gives a node 30 s, whatever the
-    machine's load, and has no setting for it. clean: removes what a failed start left. Any other error is raised at once.
+    """What `start` gives, started again after a time-out of its own until `seconds` are over.
+
+    Ray gives a node 30 s, whatever the machine's load, and has no setting for it. clean: removes what a failed start left. Any other
+    error is raised at once.
     """
     end = time.monotonic() + seconds
     while True:
@@ -85,8 +87,9 @@ def _named_head() -> str:
 
 @contextmanager
 def connected(workers: int | None, address: str | None) -> Iterator[Any]:
-    """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine, bound to
-    loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found.
+    """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine.
+
+    Ray of our own is bound to loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found.
     """
     named = os.environ.get("RAY_ADDRESS", "").strip()
     if address is None and named not in ("", "local"):
