@@ -122,7 +122,7 @@ def resolved(path: str | Path) -> Path:
     """The path with its links followed. UserError for links that lead to each other."""
     try:
         return Path(path).resolve()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: a null byte
         raise UserError(f"{path}: a link that leads nowhere ({error})") from error
 
 
