@@ -159,7 +159,7 @@ def test_promoted_tokens_are_the_unembeddings_of_the_decoder_row():
 def test_json_goes_round_and_shows_itself(ranked):
     again = LatentRanking.from_file(LatentsFile.from_json(json.loads(json.dumps(ranked.to_file().to_json(), allow_nan=False))))
     assert again == ranked and again.weights == ranked.weights
-    assert list(ranked.table["latent"]) == ranked.ids and "<table" in ranked._repr_html_() and "6 of planted" in repr(ranked)
+    assert list(ranked.table["latent"]) == ranked.ids and "<table" in ranked._repr_html_() and "6 latents of planted" in repr(ranked)
     with pytest.raises(UserError, match="without its SAE"):
         again[0].objective()
 

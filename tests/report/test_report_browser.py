@@ -39,7 +39,7 @@ def test_hostile_tokens_are_text(tab, make_run):
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     page.wait_for_selector("#layers svg")
     assert page.locator("#strip button span").all_text_contents() == [shorten(visible(token), 120) for token in HOSTILE]
-    assert page.title().startswith("Which prompt makes organism")
+    assert page.title().startswith("Which prompt makes the organism")
     assert page.locator("script").count() == 2 and page.locator("img, iframe, object, link").count() == 0
     page.locator("#strip button").first.hover()
     assert "</script>" in page.locator("#detail").inner_text()

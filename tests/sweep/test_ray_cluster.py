@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -24,9 +24,10 @@ def listening(answer: bytes, hangs_up: bool = True) -> Iterator[int]:
         def serve() -> None:
             connection, _ = server.accept()
             kept.append(connection)
-            connection.sendall(answer)
-            if hangs_up:
-                connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the other side may be gone
+                connection.sendall(answer)
+                if hangs_up:
+                    connection.shutdown(socket.SHUT_WR)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

@@ -22,6 +22,9 @@ def latent_labels(run: str | Path) -> dict[int, str]:
     Args:
         run: The run directory.
 
+    Returns:
+        The label of each named latent, by the latent's number.
+
     Raises:
         UserError: labels.json is broken.
 

@@ -138,6 +138,9 @@ def circuit_view(model: Any, ledger: Any, context: Any) -> CircuitsvisView:
         ledger: A `Ledger` with a circuit (`wb.attribute(..., circuit=10)`).
         context: One of the contexts.
 
+    Returns:
+        A view that a notebook shows, offline.
+
     Raises:
         UserError: A ledger without a circuit, a circuit without a head, or a model whose patterns cannot be read.
 

@@ -20,6 +20,7 @@ _WAIT_AND_KILL = """
 import os, signal, sys, time
 mark = sys.argv[1].encode()
 sys.stdin.buffer.read()
+quiet = 0
 for _ in range(20):
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -29,7 +30,9 @@ for _ in range(20):
                     found.append(int(pid))
         except OSError:
             pass
-    if not found:
+    # A process that has just been started has no environment yet: one empty look is no proof.
+    quiet = 0 if found else quiet + 1
+    if quiet == 4:
         break
     for pid in found:
         try:
