@@ -192,8 +192,10 @@ class _Judge:
         works = self._works()
         others = [self._optimizer(), self._direction(), self._internals(), self._writing()]
         if works.status == "not shown" or not self._beyond(self.effect):
-            because = "the prompt has no effect that is beyond chance" if not self._beyond(self.effect) else "it is not shown that the prompt works"
-            others = [o if o.status == "not tested" else replace(o, status="not shown", because=because) for o in others]
+            chance = "the prompt has no effect in the wanted direction that is beyond chance"
+            because = chance if not self._beyond(self.effect) else "it is not shown that the prompt works"
+            # What is not shown anyway keeps its own reason and difference; the others have none to tell.
+            others = [o if o.status != "shown" else replace(o, status="not shown", because=because, difference=None) for o in others]
         return works, *_corrected(others), _clean(effects)
 
     def _controls(self, claim: Claim) -> list[ConditionEntry]:

@@ -97,7 +97,9 @@ def tell(contents: RunContents) -> Verdict:
     if best is None or difference is None or claims is None or claims.effect is None:
         what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
         return Verdict(question, f"{what} was compared with no prompt in this run, so the question is still open.", "missing", meaning)
-    tone = {"wanted": "yes" if claims.is_green else "part", "opposite": "no", "unclear": "unclear", "unknown": "unclear"}[claims.effect.kind]
+    works = next((result.status for result in claims.results if result.claim == "works"), None)
+    wanted = "yes" if claims.is_green else "unclear" if works == "not shown" else "part"
+    tone = {"wanted": wanted, "opposite": "no", "unclear": "unclear", "unknown": "unclear"}[claims.effect.kind]
     verdict = minus(claims.effect.sentence())
     return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best), claims)
 
