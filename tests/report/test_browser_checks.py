@@ -269,7 +269,7 @@ def strongest_cells(seen: Seen) -> list[str]:
 
 
 def circuit_slider(seen: Seen) -> list[str]:
-    slider = seen.page.get_by_label("Least share of an edge, percent")
+    slider = seen.page.get_by_label("Least fraction of an edge, percent")
     slider.focus()
     for _ in range(20):
         seen.page.keyboard.press("ArrowRight")
@@ -336,6 +336,7 @@ def question_by_keyboard(seen: Seen) -> list[str]:
 
 def question_by_mouse(seen: Seen) -> list[str]:
     open_questions(seen)
+    seen.open_all()
     seen.page.wait_for_selector("#strips .tick")
     seen.page.mouse.click(*middle(seen, seen.page.locator("#strips .tick").nth(2)))
     return expect(opens=seen.page.locator("#questions .card.question").count() == 1, address="question=" in seen.tab.fragment)

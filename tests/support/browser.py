@@ -56,7 +56,7 @@ class Tab:
 
     def open(self, path: Path, fragment: str = "", width: int = 1280, scheme: str = "light") -> Tab:
         self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.emulate_media(color_scheme=scheme)
+        self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # a smooth scroll has no end to wait for
         self.page.goto("about:blank")
         self.page.goto(path.as_uri() + fragment)
         # polled by the clock: animation frames may not come in a page that a loaded machine does not draw

@@ -191,7 +191,7 @@ def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> s
     return environment().get_template("report.html.j2").render(
         policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
         comparison=contents.comparison, groups=_groups(contents), manifest=_manifest(contents.manifest),
-        latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier,
+        latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier if data["frontier"] else None,
         inside=contents.attribution, cards=contents.cards, meanings=CLAIMS, own_labels=contents.labels,
         carded={card.latent for card in contents.cards.cards} if contents.cards else set(),
         whole_effect=_whole_effect(contents, told), example=example_question(contents, told.best.name) if told.best else None,
