@@ -32,9 +32,10 @@ main()
 
 
 def start(body: str, **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", BODY.format(body=body)], stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, **options
-    )
+    """The program, with Ctrl-C as in a terminal: a shell's background job, as this test may be in, ignores it."""
+    command, out = [sys.executable, "-c", BODY.format(body=body)], options.pop("stdout", subprocess.PIPE)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, preexec_fn=heard, **options)
 
 
 @given(st.text(max_size=2000))
