@@ -12,7 +12,7 @@ from workbench.contexts import make_contexts
 from workbench.personas import load_persona
 from workbench.personas.group_splits import shuffle_key
 from workbench.personas.persona import counterbalanced
-from workbench.search.sentence_writing.sentence_tools import both_sides
+from workbench.search.sentence_writing.search_inputs import both_sides
 
 FORMS = ("feedback_sycophancy", "suggested_sycophancy", "doubt_sycophancy")
 

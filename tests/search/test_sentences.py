@@ -19,8 +19,8 @@ from workbench.objectives import Objective, answer_log_odds, projection, read
 from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
 from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
+from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.search.sentence_writing.sentence_form import Template
-from workbench.search.sentence_writing.sentence_tools import both_sides
 from workbench.search.sentence_writing.word_bank import WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
 from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds

@@ -22,7 +22,7 @@ from workbench.models import Runner
 from workbench.objectives import answer_log_odds
 from workbench.personas import Sign
 from workbench.search import SentenceSearch, search
-from workbench.search.sentence_writing.sentence_tools import both_sides
+from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.statistics import Interval, cluster_interval
 
 #: Questions that the search scores on, and sentences that are asked whether they harm.

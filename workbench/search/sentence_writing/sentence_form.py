@@ -39,10 +39,6 @@ class Template:
         texts = ("".join("{}" if part[:1] == "{" else part for part in parts) for parts in itertools.product(*choices))
         return cls(tuple(texts), gaps)
 
-    def lefts(self) -> list[str]:
-        """The text left of the first gap, of each variant."""
-        return [variant.split("{}")[0].rstrip() for variant in self.variants]
-
 
 @dataclass(frozen=True)
 class SentenceForm:
@@ -82,6 +78,11 @@ class SentenceForm:
             return False
         last = words[-1].casefold()
         return last not in self.never_last and last not in self.abbreviations and (len(last) > 1 or not last.isascii())
+
+
+def left_of_gap(text: str) -> str:
+    """The text left of a template's first gap: "You are a" of "You are a {} {}."."""
+    return text.partition("{}")[0].rstrip()
 
 
 def split_sentences(text: str) -> list[str]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.models import Site
-from workbench.objectives import LatentActivationObjective, Objective, ProjectionObjective, answer_log_odds, terms_of
-from workbench.personas.persona import counterbalanced
+from workbench.objectives import answer_log_odds
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import Ids, ScoredPrompts, as_ids, as_prompts
 from workbench.search.scoring.scorer import Scorer
+from workbench.search.sentence_writing.search_inputs import both_sides, direction_of
 from workbench.search.sentence_writing.sentence_edits import SentenceEdits
 from workbench.search.sentence_writing.sentence_form import load_form
 from workbench.search.sentence_writing.sentence_settings import SentenceSettings
@@ -201,7 +199,8 @@ class SentenceTools:
         rows = order[torch.linspace(0, len(order) - 1, min(n, len(order))).round().long()]
         if len(rows) < 8:
             return []
-        prompts = [self.scored_prompts()[i] for i in rows.tolist()]
+        scored = self.scored_prompts()
+        prompts = [scored[i] for i in rows.tolist()]
         answers = Scorer(scorer.runner, answer_log_odds(), scorer.contexts, scorer.optimizations, scorer.chunk.tokens)
         moved = scorer.objective.sign * answers.objectives(as_ids(prompts, device)).cpu()
         r = spearman(memory["scores"][rows].numpy(), moved.numpy())
@@ -399,25 +398,3 @@ def _candidate_words(writer: SentenceWriter) -> CandidateWords:
     row = torch.full((writer.runner.shape.d_vocab,), -1)
     row[tokens] = torch.arange(len(tokens))
     return CandidateWords(tokens, vectors, torch.zeros(len(tokens)), row)
-
-
-def both_sides(contexts: Contexts, n: int) -> Contexts:
-    """`n` contexts, those of each matching answer in turn, so that no answer is preferred."""
-    whole = counterbalanced([context.item for context in contexts])
-    sides: dict[tuple[int, ...], list[Any]] = {}
-    for context in contexts:
-        sides.setdefault(context.answers[0] if whole else context.answers[0][:1], []).append(context)
-    turns = max(map(len, sides.values()))
-    chosen = [side[i] for i in range(turns) for side in sides.values() if i < len(side)]
-    return replace(contexts, items=tuple(chosen[:n]))
-
-
-def direction_of(objective: Objective) -> tuple[Site, Float[Tensor, " d_model"]] | None:
-    """Where and whither the objective's first term along a direction or latents would push the residual stream."""
-    for weight, term in terms_of(objective):
-        if isinstance(term, ProjectionObjective):
-            return replace(term.site, position="decision"), weight * term.vector.float()
-        if isinstance(term, LatentActivationObjective):
-            rows = term.sae.W_dec[list(term.latents)].float()  # type: ignore[attr-defined]
-            return term.sites[0], weight * (torch.tensor(term.weights) @ rows.cpu())
-    return None

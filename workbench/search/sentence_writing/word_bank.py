@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.search.sentence_writing.sentence_form import Template
+from workbench.search.sentence_writing.sentence_form import Template, left_of_gap
 from workbench.search.sentence_writing.sentence_writer import SentenceWriter
 from workbench.search.sentence_writing.slot_text import Prompt, SlotText
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
@@ -71,7 +71,7 @@ class WordBank:
             if len(template.gaps) == 1:
                 first.setdefault(template.gaps[0], template)
         single = [(variant, kind) for kind, template in first.items() for variant in template.variants]
-        rows = [self.next_word(text.split("{}")[0].rstrip()).masked_fill(~self.kinds.words(kind), -torch.inf) for text, kind in single]
+        rows = [self.next_word(left_of_gap(text)).masked_fill(~self.kinds.words(kind), -torch.inf) for text, kind in single]
         table = torch.stack(rows) if rows else torch.full((1, len(self.words.tokens)), -torch.inf)
         rank, where = (-table).argsort(dim=1, stable=True).argsort(dim=1, stable=True).masked_fill(table.isneginf(), table.shape[1]).min(0)
         return OneGapTemplates([text for text, _ in single], [kind for _, kind in single], where, rank, table.gather(0, where[None])[0])
@@ -143,7 +143,7 @@ class WordBank:
         known = [self.places] if "bank" in self.memory else []
         means = [self.means] if known else []
         for number, template in enumerate(self.templates.texts):
-            left = self.slot.encode(template.split("{}")[0].rstrip())
+            left = self.slot.encode(left_of_gap(template))
             made = {int(w): self.filled(template, [int(w)]) for w in words if int(self.templates.where[w]) == number}
             whole = {w: ids for w, ids in made.items() if ids[: len(left) + 1] == (*left, int(self.words.tokens[w]))}
             alive = set(self.slot.survivors(list(whole.values())))
@@ -189,5 +189,5 @@ class WordBank:
             worth = (value + 0.5 * self.kinds.likelihood(kind)).masked_fill(~self.kinds.words(kind), -torch.inf)
             worth[chosen] = -torch.inf
             chosen.append(int(worth.argmax()))
-        likeliest = max(template.variants, key=lambda text: float(self.next_word(text.split("{}")[0].rstrip())[chosen[0]]))
+        likeliest = max(template.variants, key=lambda text: float(self.next_word(left_of_gap(text))[chosen[0]]))
         return self.filled(likeliest, chosen)
