@@ -57,17 +57,18 @@ class PromptEffect:
 
     def sentence(self) -> str:
         """A sentence such as "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."."""
+        name = self.name[:1].upper() + self.name[1:]
         lowers = (self.wanted < 0) == (self.kind == "wanted")
         verb = "lowers" if lowers else "raises"
         opposite = ", the opposite of what was wanted," if self.kind == "opposite" else ""
         if self.kind == "unknown":
-            return f"{self.name} was compared with no prompt without an interval: how sure a change of {self.persona} is, is not known."
+            return f"{name} was compared with no prompt without an interval: how sure a change of {self.persona} is, is not known."
         if self.kind == "unclear":
-            return f"{self.name} may not change {self.persona} at all: {self._rates() or self._moved()}."
+            return f"{name} may not change {self.persona} at all: {self._rates() or self._moved()}."
         if self._rate_is_shown(lowers):
-            return f"{self.name} {verb} {self.persona}{opposite} {self._rates()}."
+            return f"{name} {verb} {self.persona}{opposite} {self._rates()}."
         rates = f"; the rate goes {self._rates()}" if self._rates() else ""
-        return f"{self.name} {verb} {self.persona}{opposite} by {self._moved()}{rates}."
+        return f"{name} {verb} {self.persona}{opposite} by {self._moved()}{rates}."
 
     def _rate_is_shown(self, lowers: bool) -> bool:
         """Do the rates say by themselves what the log-odds say?"""
