@@ -1,7 +1,7 @@
 """Memory of a search over many candidates: resident memory after each tenth of them, `python -m benchmarks.search_memory --candidates 1000000`.
 
 A random two-block model of width 32, one context, an objective on the first block's input to the second; the search draws swaps at random.
-Every step scores 5,000 candidates. Flat means: the last tenth needs no more than the third (the archive, its history and the memory of
+Every step proposes 5,000 candidates, of which about half are copies and not scored again; only what is scored counts. Flat means: the last tenth needs no more than the third (the archive, its history and the memory of
 tried prompts have grown by then what they grow).
 """
 
@@ -40,11 +40,13 @@ def measure(candidates: int) -> dict[str, object]:
     model = random_model()
     contexts = make_contexts(model, toy_persona().split().search, n=1)
     goal = projection(SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=Site(0)), "raw")
-    steps, rows = candidates // EACH_STEP, []
+    steps = 2 * candidates // EACH_STEP
+    rows: list[dict[str, float]] = []
 
     def note(progress: SearchProgress) -> None:
         if progress.step % max(1, steps // 10) == 0:
-            rows.append({"candidates": progress.step * EACH_STEP, "megabytes": round(resident_megabytes(), 1)})
+            scored = round(progress.candidates_per_second * progress.seconds)
+            rows.append({"candidates": scored, "megabytes": round(resident_megabytes(), 1)})
             print(rows[-1], flush=True)
 
     began, method = time.process_time(), RandomSearch(length=4, population=5, children=EACH_STEP // 5)

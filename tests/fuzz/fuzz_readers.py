@@ -285,7 +285,9 @@ def try_one(reader: FuzzedReader, data: bytes, keep: Path | None = None) -> None
         fault = f"a line of {len(said)} characters" if len(said) > LONGEST else f"holds {strange[0]!r}" if strange else ""
     except _TooSlow:
         fault = f"stopped after {10 * SECONDS:.0f} s"
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of a Rust library is no Exception
         where = traceback.extract_tb(error.__traceback__)
         own = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(where) if "workbench" in f.filename), "")
         fault = f"{type(error).__name__} at {own}: {str(error)[:80]!r}"

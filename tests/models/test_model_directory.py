@@ -160,6 +160,14 @@ def test_the_tokenizer_of_another_model(directory: Path) -> None:
     _refused(directory, "ids up to 336", "vocabulary of 336", "another model's tokenizer")
 
 
+def test_a_tokenizer_that_its_library_gives_up_on(directory: Path) -> None:
+    """A prefix longer than a merged token makes the library's Rust code panic, which is no Exception in Python."""
+    tokens = json.loads((directory / "tokenizer.json").read_text())
+    tokens["model"]["continuing_subword_prefix"] = "####"
+    (directory / "tokenizer.json").write_text(json.dumps(tokens))
+    _refused(directory, "no usable tokenizer")
+
+
 def test_no_tokenizer(directory: Path) -> None:
     for file in directory.glob("tokenizer*"):
         file.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -308,3 +309,10 @@ def test_marks_and_line_ends_of_other_systems_are_read_or_named(tmp_path: Path, 
         path.write_bytes("\n".join(lines).encode(encoding))
         with pytest.raises(UserError, match=r"line \d+: expected UTF-8, found the byte 0x.*; save the file as UTF-8"):
             load_persona("p", path)
+
+
+@pytest.mark.parametrize("read", [read_items, load_persona, read_trait, read_truthfulqa, read_yaml])
+def test_a_null_byte_in_a_path_is_told_in_one_line(read: Callable[[str], object]) -> None:
+    with pytest.raises(UserError) as caught:
+        read("data\0.json")
+    assert "\n" not in str(caught.value) and "\0" not in str(caught.value)

@@ -159,12 +159,20 @@ def read_json(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no chatter from transformers while the block runs."""
+    """No progress bars and no chatter from transformers while the block runs; a panic of its Rust libraries is a RuntimeError.
+
+    A damaged tokenizer.json can make the tokenizers library panic. That exception derives from BaseException alone, so that no handler of
+    errors would see it.
+    """
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
         yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"the library that reads it gave up: {error}") from None
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
