@@ -1,8 +1,8 @@
 """Memory of a search over many candidates: resident memory after each tenth of them, `python -m benchmarks.search_memory --candidates 1000000`.
 
 A random two-block model of width 32, one context, an objective on the first block's input to the second; the search draws swaps at random.
-Every step proposes 5,000 candidates, of which about half are copies and not scored again; only what is scored counts. Flat means: the last tenth needs no more than the third (the archive, its history and the memory of
-tried prompts have grown by then what they grow).
+Every step proposes 5,000 candidates, of which about half are copies and not scored again; only what is scored counts. Flat means: the
+last tenth needs no more than the third (the archive, its history and the memory of tried prompts have grown by then what they grow).
 """
 
 from __future__ import annotations

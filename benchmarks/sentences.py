@@ -140,7 +140,7 @@ class Cell:
         began = time.process_time()
         optimizations = Optimizations(halving=0.5) if method == "epo" else None
         frontier = search(self.model, goal, contexts, value, budget, seed, optimizations=optimizations, batch_tokens=8192)
-        chosen = frontier.select(self.model, self.selection, truth=self.selection_truth)
+        chosen = frontier.select(self.model, self.selection, truth=self.selection_truth, shortest=method != "epo")
         cost = {"cpu_seconds": time.process_time() - began, "token_layers": frontier.cost.forward + frontier.cost.backward}
         record = {"search_cost": cost, "steps": len(frontier.history), "candidates": int(frontier.history["candidates"].iloc[-1])}
         return self.measured(chosen.text) | record | {"warnings": list(frontier.warnings)}

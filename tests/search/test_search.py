@@ -190,3 +190,23 @@ def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkey
     monkeypatch.setattr(frontier_module, "answer", lambda _, asked, ids=(): SimpleNamespace(rate=rates[prompts.index(ids)] if ids else 0.95))
     assert [c.chosen for c in three.choose(model, contexts).candidates] == [True, False, False]
     assert three.select(model, contexts, truth=truth).ids == prompts[chosen]
+
+
+@pytest.mark.parametrize(
+    ("longer", "chosen"),
+    [
+        # Behind by 0.125 with a standard error of 0.075, and by 0.1 with one of 0.147 (by hand).
+        ([-2.0, -2.0, -1.8, -1.7], 0),
+        ([-2.3, -1.6, -1.8, -1.9], 1),
+    ],
+    ids=["worse by more than an error", "level"],
+)
+def test_of_candidates_within_one_standard_error_the_shortest_is_chosen(setting, monkeypatch, longer, chosen):
+    model, contexts, goal = setting
+    found = search(model, -goal, contexts, METHODS[0], Budget(steps=4), seed=4)
+    two = replace(found, candidates=(replace(found.candidates[0], ids=(5, 6, 7)), replace(found.candidates[0], ids=(5, 6))))
+    groups = ("a", "b", "c", "d")
+    effects = [SimpleNamespace(rate=0.5, log_odds=np.array(x), group=groups) for x in ([-2.0] * 4, longer)]
+    monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
+    assert [c.chosen for c in two.choose(model, contexts).candidates] == [True, False]
+    assert [c.chosen for c in two.choose(model, contexts, shortest=True).candidates] == [i == chosen for i in range(2)]

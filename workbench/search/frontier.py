@@ -13,7 +13,7 @@ import pandas as pd
 from workbench.budget import Cost
 from workbench.contexts import Contexts, Metric, Slot, make_contexts
 from workbench.errors import UserError
-from workbench.forced_choice import answer, answer_prompts
+from workbench.forced_choice import Answers, answer, answer_prompts
 from workbench.html_text import ShowsFacts, ShowsTable
 from workbench.personas import Split
 from workbench.runs import write_run_file, write_table
@@ -107,13 +107,21 @@ class Frontier(ShowsTable):
         return pd.DataFrame([{new: getattr(c, old) for new, old in columns.items()} for c in self.candidates])
 
     def choose(
-        self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None, truth: Contexts | None = None, truth_fall: float = 0.03
+        self,
+        model: Any,
+        split: Split | Contexts,
+        max_cross_entropy: float | None = None,
+        truth: Contexts | None = None,
+        truth_fall: float = 0.03,
+        shortest: bool = False,
     ) -> Frontier:
         """This frontier with every candidate measured on the selection split and the best one marked.
 
         The greatest mean change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so
         unlikely (nats). truth: questions on true statements (`true_contexts`); the best candidate is then the first under which the model
-        agrees with at most `truth_fall` less of them than without a prompt, or where there is none, the one that loses least.
+        agrees with at most `truth_fall` less of them than without a prompt, or where there is none, the one that loses least. shortest: of
+        the candidates that are within one standard error of the best one (paired, over question groups), the one of the fewest tokens: what
+        a longer one has more is then padding as far as these questions tell (one-standard-error rule, Breiman et al. 1984).
         """
         contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
@@ -125,14 +133,22 @@ class Frontier(ShowsTable):
         if not admitted:
             raise UserError(f"no candidate has a cross-entropy of at most {max_cross_entropy} nats: the lowest has {measured[0].cross_entropy:.2f}")
         ranked = sorted(admitted, key=lambda i: -self.sign * (measured[i].selection_log_odds or 0.0))
+        if shortest:
+            ranked = _shortest_first(ranked, measured, answers, self.sign)
         best = ranked[0] if truth is None else _truthful(model, truth, ranked, measured, truth_fall)
         return replace(self, candidates=tuple(replace(c, chosen=i == best) for i, c in enumerate(measured)))
 
     def select(
-        self, model: Any, split: Split | Contexts, max_cross_entropy: float | None = None, truth: Contexts | None = None, truth_fall: float = 0.03
+        self,
+        model: Any,
+        split: Split | Contexts,
+        max_cross_entropy: float | None = None,
+        truth: Contexts | None = None,
+        truth_fall: float = 0.03,
+        shortest: bool = False,
     ) -> Candidate:
         """The candidate that `choose` marks."""
-        return next(c for c in self.choose(model, split, max_cross_entropy, truth, truth_fall).candidates if c.chosen)
+        return next(c for c in self.choose(model, split, max_cross_entropy, truth, truth_fall, shortest).candidates if c.chosen)
 
     def to_file(self) -> SearchFile:
         """search/NAME.json, and the entry of one search in search/frontier.json; without times (`times`)."""
@@ -203,6 +219,17 @@ def _candidate(entry: CandidateEntry) -> Candidate:
     fields: dict[str, Any] = {("cross_entropy" if name == "fluency" else name): value for name, value in entry}
     fields["ids"] = tuple(entry.ids)
     return Candidate(**fields)
+
+
+def _shortest_first(ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int) -> list[int]:
+    """Ranked candidates, those within one standard error of the first by their number of tokens before the others."""
+    first = answers[ranked[0]]
+
+    def level(i: int) -> bool:
+        behind = pd.Series(sign * (first.log_odds - answers[i].log_odds)).groupby(list(first.group)).mean()
+        return i == ranked[0] or float(behind.mean()) <= float(behind.std(ddof=1)) / len(behind) ** 0.5
+
+    return sorted(ranked, key=lambda i: len(candidates[i].ids) if level(i) else np.inf)
 
 
 def _truthful(model: Any, truth: Contexts, ranked: Sequence[int], candidates: Sequence[Candidate], fall: float) -> int:

@@ -70,7 +70,7 @@ class SentenceEdits:
             return []
         at = places[self.pick(len(places))]
         log_probs = self.bank.writer.log_probs([prompt], self.bank.words.tokens)[0][sum(map(len, spans[:at]))]
-        worth = (self.values() + log_probs).masked_fill(~self._alike(spans[at]), -torch.inf)
+        worth = (self.values() + self.bank.expected(log_probs)).masked_fill(~self._alike(spans[at]), -torch.inf)
         words = worth.topk(min(n, int(worth.isfinite().sum()))).indices
         return [_flat([*spans[:at], (token,), *spans[at + 1 :]]) for token in self.bank.words.tokens[words].tolist()]
 
@@ -89,7 +89,7 @@ class SentenceEdits:
         log_probs = table[sum(map(len, spans[:at]))]
         alike = self._alike(spans[at])
         if kind == "replace":
-            return _flat([*spans[:at], self._word((self.values() + log_probs).masked_fill(~alike, -torch.inf)), *spans[at + 1 :]])
+            return _flat([*spans[:at], self._word((self.values() + self.bank.expected(log_probs)).masked_fill(~alike, -torch.inf)), *spans[at + 1 :]])
         joins = self.bank.slot.form.joins
         join = self.bank.slot.encode(joins[self.pick(len(joins))], inner=True)
         word = self._word((self.values() + _LINK_WEIGHT * log_probs).masked_fill(~alike, -torch.inf))

@@ -46,7 +46,7 @@ class SentenceForm:
 
     openings: how sentences may begin. slots: templates with gaps for words. kinds: left contexts of each kind of word. joins: what links
     two words of a list. never_last: words that leave a sentence unfinished. abbreviations: words whose full stop ends nothing. sentences:
-    at most so many in one prompt.
+    at most so many in one prompt. roles: per language, what announces the behaviour of a good assistant and of an evil one.
     """
 
     openings: tuple[str, ...]
@@ -56,6 +56,7 @@ class SentenceForm:
     never_last: frozenset[str]
     abbreviations: frozenset[str]
     sentences: int = 3
+    roles: tuple[tuple[str, str], ...] = ()
 
     def accepts(self, text: str) -> bool:
         """True for one to `sentences` whole sentences.
@@ -119,7 +120,8 @@ def load_form(languages: Sequence[str], openings: Sequence[str] | None = None, s
         raise UserError("a search over sentences needs at least one opening, and none of them empty")
     slots = tuple(Template.parse(str(text), name) for name in languages for text in table[name]["slots"]) if openings is None else ()
     kinds = {f"{name}:{kind}": tuple(map(str, texts)) for name in languages for kind, texts in table[name].get("kinds", {}).items()}
-    return SentenceForm(own, slots, kinds, joined("joins"), frozenset(joined("never_last")), frozenset(joined("abbreviations")), sentences)
+    roles = tuple((str(table[name]["roles"][0]), str(table[name]["roles"][1])) for name in languages if "roles" in table[name])
+    return SentenceForm(own, slots, kinds, joined("joins"), frozenset(joined("never_last")), frozenset(joined("abbreviations")), sentences, roles)
 
 
 def _plain(ch: str) -> bool:

@@ -17,6 +17,7 @@ class SentenceSettings(SearchMethod):
     margin: float = Field(default=0.2, ge=0)
     max_small_word: float = Field(default=5.0, gt=0)
     max_word: float = Field(default=13.5, gt=0)
+    max_evil: float | None = 2.3
     languages: tuple[str, ...] = ("en",)
     openings: tuple[str, ...] | None = None
     sampled_openings: int = Field(default=8, ge=0)
@@ -25,8 +26,8 @@ class SentenceSettings(SearchMethod):
     first_scored: int = Field(default=16, ge=1)
     slot_words: int = Field(default=48, ge=0)
     explored: int = Field(default=3, ge=0)
-    slot_reads: int = Field(default=800, ge=0)
-    near_reads: int = Field(default=120, ge=0)
+    slot_reads: int = Field(default=3000, ge=0)
+    near_reads: int = Field(default=240, ge=0)
     written: int = Field(default=16, ge=0)
     write_every: int = Field(default=1, ge=1)
     edited: int = Field(default=24, ge=0)

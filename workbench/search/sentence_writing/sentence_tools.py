@@ -16,11 +16,12 @@ from workbench.objectives import answer_log_odds
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import Ids, ScoredPrompts, as_ids, as_prompts
 from workbench.search.scoring.scorer import Scorer
+from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
 from workbench.search.sentence_writing.search_inputs import both_sides, direction_of
 from workbench.search.sentence_writing.sentence_edits import SentenceEdits
-from workbench.search.sentence_writing.sentence_form import load_form
+from workbench.search.sentence_writing.sentence_form import load_form, split_sentences
 from workbench.search.sentence_writing.sentence_settings import SentenceSettings
-from workbench.search.sentence_writing.sentence_writer import ScreenedSentences, SentenceDraft, SentenceWriter
+from workbench.search.sentence_writing.sentence_writer import UNMEASURED, ScreenedSentences, SentenceDraft, SentenceWriter
 from workbench.search.sentence_writing.slot_text import Prompt, SlotText
 from workbench.search.sentence_writing.word_bank import WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords, WordEffectModel, fit_effects
@@ -31,8 +32,10 @@ from workbench.statistics import spearman
 _AGREES = 0.3
 #: The fraction of its words that a candidate may have in common with one already chosen in the same step.
 _ALIKE = 0.75
-#: Words of the bank whose neighbours are read next.
-_GROW_FROM = 12
+#: Words of each kind in the bank whose neighbours are read next.
+_GROW_FROM = 4
+#: In place of a limit.
+_NO_LIMIT = 1e6
 #: The best prompts among which pairs are joined.
 _PARENTS = 24
 
@@ -119,7 +122,8 @@ class SentenceTools:
     def set_limits(self, screened: ScreenedSentences) -> None:
         """The method's limits; where no sentence of the start keeps them, those that the quarter of the lowest cross-entropy keeps."""
         method = self.method
-        limits = torch.tensor([max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word])
+        evil = _NO_LIMIT if method.max_evil is None or self.bench.scorer.objective.sign > 0 else method.max_evil
+        limits = torch.tensor([max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word, evil])
         if not (screened.measures <= limits).all(1).any():
             lowest = screened.cross_entropy.argsort(stable=True)[: 1 + len(screened.cross_entropy) // 4]
             limits = limits.maximum(screened.measures[lowest].max(0).values)
@@ -133,6 +137,7 @@ class SentenceTools:
             return self.score([], None)
         self.grow()
         explored = self.slots(min(method.explored, method.children - 1)) if method.explored else []
+        explored += self.shortened(elites[:1])[: method.children - 1 - len(explored)]
         read = self.writer.read(prompts)
         mean, sd = self.predicted(prompts, read.means)
         value = mean + method.explore * sd * torch.randn(len(mean), generator=self.bench.generator)
@@ -141,15 +146,17 @@ class SentenceTools:
         kept: list[ScreenedSentences] = []
         taken: list[set[int]] = []
         for part in value.argsort(descending=True, stable=True).split(3 * method.children):
-            screened = self.writer.screen(read.pick(part))
-            rows = []
+            screened, rows = self.writer.screen(read.pick(part)), []  # type: ignore[var-annotated]
             for row in self._keeps(screened.measures).nonzero()[:, 0].tolist():
                 words = set(bags[int(part[row])])
-                if len(chosen) < wanted and all(len(words & other) <= _ALIKE * len(words) for other in taken):
+                if len(chosen) + len(rows) < wanted and all(len(words & other) <= _ALIKE * len(words) for other in taken):
                     taken.append(words)
                     rows.append(row)
-                    chosen.append(prompts[int(part[row])])
-            kept.append(screened.pick(torch.tensor(rows, dtype=torch.long)))
+            some, screened = [prompts[int(part[row])] for row in rows], screened.pick(torch.tensor(rows, dtype=torch.long))
+            self._measure_roles(some, screened)
+            usable = self._keeps(screened.measures).nonzero()[:, 0]
+            chosen += [some[row] for row in usable.tolist()]
+            kept.append(screened.pick(usable))
             if len(chosen) == wanted:
                 break
         if explored:
@@ -168,6 +175,7 @@ class SentenceTools:
         if not prompts or screened is None:
             none = torch.zeros(0, device=device)
             return ScoredPrompts(as_ids([], device), none, none)
+        self._measure_roles(prompts, screened)
         ids = as_ids(prompts, device)
         scored = ScoredPrompts(ids, self.scorer.objectives(ids), screened.cross_entropy.to(device))
         check_finite(self.bench.scorer.runner, self.scorer.contexts, scored)
@@ -248,8 +256,9 @@ class SentenceTools:
 
     def _diverse(self, among: Tensor, n: int) -> list[Prompt]:
         """The n best of some scored prompts, each with at most half of its words in one before it."""
-        order = self.bench.memory["scores"].masked_fill(~among, -torch.inf).argsort(descending=True, stable=True).tolist()
         prompts = self.scored_prompts()
+        among = among & without_left_out(self.bench.memory, [self.words.words.of(prompt) for prompt in prompts])
+        order = self.bench.memory["scores"].masked_fill(~among, -torch.inf).argsort(descending=True, stable=True).tolist()
         kept: list[Prompt] = []
         for row in order[: int(among.sum())]:
             words = set(self.words.words.of(prompts[row]))
@@ -266,6 +275,15 @@ class SentenceTools:
     def _keeps(self, measures: Tensor) -> Tensor:
         return (measures <= self.bench.memory["limits"]).all(1)
 
+    def _measure_roles(self, prompts: Sequence[Prompt], screened: ScreenedSentences) -> None:
+        """Fills in the last measure of prompts that keep the other limits."""
+        measures, roles = screened.measures, self.slot.form.roles
+        rows = ((measures[:, 3] == UNMEASURED) & self._keeps(measures)).nonzero()[:, 0].tolist()
+        if rows and roles and float(self.bench.memory["limits"][3]) < _NO_LIMIT:
+            some = [prompts[i] for i in rows]
+            after = [[self.writer.log_probs_after(self.slot.encode(f"{text}\n"), some) for text in pair] for pair in roles]
+            measures[rows, 3] = torch.stack([evil - good for good, evil in after]).max(0).values
+
     # ---- words ------------------------------------------------------------------------------------------------------
 
     def slots(self, n: int) -> list[Prompt]:
@@ -279,7 +297,7 @@ class SentenceTools:
         else:
             value = self._with_slope().slope[bank.places] + 0.15 * bank.log_probs
         fresh = set(self.admitted(bank.prompts))
-        picked = bank.unlike(bank.in_turn(value.argsort(descending=True, stable=True)), fresh, 2 * n)
+        picked = bank.unlike(bank.half_in_turn(value.argsort(descending=True, stable=True)), fresh, 2 * n)
         if not picked:
             return []
         # A fragment of a word ("cardi") is one that the model does not expect to end there.
@@ -287,11 +305,12 @@ class SentenceTools:
         return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
 
     def grow(self) -> None:
-        """The bank grows by the neighbours of the words that are predicted to be its best."""
+        """The bank grows by the neighbours of the words that are predicted to be its best, kind by kind."""
         bank = self.words
         if self.method.probe and self.method.near_reads and len(bank.places):
             mean, _ = self.predicted(bank.prompts, bank.means)
-            bank.grow(bank.places[mean.topk(min(_GROW_FROM, len(mean))).indices], self.method.near_reads)
+            order = bank.in_turn(mean.argsort(descending=True, stable=True))
+            bank.grow(bank.places[order[: _GROW_FROM * bank.n_kinds]], self.method.near_reads)
 
     def word_effects(self) -> tuple[Float[Tensor, " word"], Float[Tensor, " word"]]:
         """What each candidate word is expected to do and how sure that is, in standard deviations of the scores.
@@ -326,23 +345,35 @@ class SentenceTools:
 
     def candidates(self, elites: list[Prompt], step: int) -> list[Prompt]:
         """Newly written sentences (every `write_every` steps), edits, filled templates, and pairs."""
-        drawn = partial(self._drawn, *self.word_effects())
-        edits = SentenceEdits(self.words, lambda: drawn() * self.method.bias[edits.pick(len(self.method.bias))], self.bench.generator)
+        effects, weights = self.word_effects(), self.method.bias
+        drawn = partial(self._drawn, *effects)
+        if self._restarted(step, effects[0]):
+            elites = as_prompts(self.elites())
+        edits = SentenceEdits(self.words, lambda: drawn(weights[edits.pick(len(weights))]), self.bench.generator)
         strongest = self.strongest()
         writes = self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
-        written = self.write([self._draft(drawn(), elites, strongest, edits, i) for i in range(writes)])
+        written = self.write([self._draft(drawn(weights[i % len(weights)]), elites, strongest, edits, i) for i in range(writes)])
         edited = edits.edited(elites, self.method.edited - self.method.edited // 3) + edits.edited(strongest, self.method.edited // 3)
         edited += edits.swapped(elites, self.method.swapped)
         templates = self.slot.form.slots
         filled = [
-            self.words.fill(templates[(step + i) % len(templates)], self.method.bias[i % len(self.method.bias)] * drawn())
+            self.words.fill(templates[(step + i) % len(templates)], drawn(weights[i % len(weights)]))
             for i in range(self.method.filled if templates else 0)
         ]
         return written + edited + filled + (self._joined() if self.method.joins else [])
 
-    def _drawn(self, mean: Tensor, spread: Tensor) -> Float[Tensor, " word"]:
-        """A draw of every word's effect, in standard deviations."""
-        return mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator)
+    def _restarted(self, step: int, effects: Float[Tensor, " word"]) -> bool:
+        """Whether words are left out now: the strongest of the best prompt, where there was no gain for some steps (`restarts.py`)."""
+        scores = self.bench.memory["scores"].masked_fill(~self._good(), -torch.inf)
+        best = int(scores.argmax())
+        update_restart(self.bench.memory, step, float(scores[best]), self.words.words.of(self.scored_prompts()[best]), effects)
+        return len(left_out(self.bench.memory)) > 0
+
+    def _drawn(self, mean: Tensor, spread: Tensor, weight: float) -> Float[Tensor, " word"]:
+        """`weight` times a draw of every word's effect, in standard deviations; -inf for words that are left out."""
+        drawn = weight * (mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator))
+        drawn[left_out(self.bench.memory)] = -torch.inf
+        return drawn
 
     def _draft(self, drawn: Tensor, elites: list[Prompt], strongest: list[Prompt], edits: SentenceEdits, number: int) -> SentenceDraft:
         """A sentence to write.
@@ -359,7 +390,7 @@ class SentenceTools:
             openings = [self.slot.encode(text) for text in self.slot.form.openings]
             opening = openings[edits.pick(len(openings))]
         bias = torch.zeros(len(self.writer.usable))
-        bias[self.words.words.tokens] = (self.method.bias[number % len(self.method.bias)] * drawn).clamp(-8, 8)
+        bias[self.words.words.tokens] = drawn.clamp(-8, 8)
         return SentenceDraft(opening, bias.to(self.bench.scorer.runner.device), self._towards_the_best(number))
 
     def _towards_the_best(self, number: int) -> Tensor | None:
@@ -371,10 +402,22 @@ class SentenceTools:
         best = scores.topk(max(1, len(scores) // 8)).indices
         return times * (residuals[best].mean(0) - residuals.mean(0))
 
+    def shortened(self, elites: Sequence[Prompt]) -> list[Prompt]:
+        """Elites of several sentences without one of them: a sentence that only lowers the mean cross-entropy is padding."""
+        parts = [split_sentences(self.slot.text(elite)) for elite in elites]
+        texts = [" ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))]
+        prompts = self.admitted([self.slot.encode(text) for text in texts])
+        return [prompt for prompt, fits in zip(prompts, self._fit(prompts), strict=True) if fits]
+
+    def _fit(self, prompts: Sequence[Prompt]) -> list[bool]:
+        """Which prompts keep the limits."""
+        return self._keeps(self.writer.screen(self.writer.read(prompts)).measures).tolist() if prompts else []
+
     def _joined(self) -> list[Prompt]:
         """Two good prompts one after the other: the pairs of the greatest sums that fit into the length."""
         scores, prompts = self.bench.memory["scores"], self.scored_prompts()
-        best = scores.argsort(descending=True, stable=True)[:_PARENTS].tolist()
+        usable = without_left_out(self.bench.memory, [self.words.words.of(prompt) for prompt in prompts])
+        best = scores.masked_fill(~usable, -torch.inf).argsort(descending=True, stable=True)[: min(_PARENTS, int(usable.sum()))].tolist()
         pairs = [(a, b) for a in best for b in best if a != b and len(prompts[a]) + len(prompts[b]) <= self.method.length]
         pairs.sort(key=lambda pair: -float(scores[list(pair)].sum()))
         texts = [f"{self.slot.text(prompts[a])} {self.slot.text(prompts[b])}" for a, b in pairs]

@@ -21,6 +21,8 @@ from workbench.search.sentence_writing.sentence_form import ENDINGS
 _ROWS = 32
 #: Endings of one beginning read at a time, to half depth and without logits.
 _TAILS = 256
+#: A measure that was not taken; it keeps every limit (checkpoints hold finite numbers only).
+UNMEASURED = -1e6
 #: Nats by which the mark that ends a sentence may be less likely than other small words: a short one may end where the model goes on.
 _EARLY_END = 1.5
 
@@ -44,13 +46,14 @@ class ScreenedSentences:
     """Prompts with the figures that screening needs.
 
     Attributes:
-        measures: Nats, three per prompt: its cross-entropy (mean over its tokens); the largest -log p of its small words and punctuation
+        measures: Nats, four per prompt: its cross-entropy (mean over its tokens); the largest -log p of its small words and punctuation
             marks, because grammar should predict these (marks that end a sentence count 1.5 nats less); the largest -log p of its words
-            (the sum over the word's tokens), without the first word.
+            (the sum over the word's tokens), without the first word; the log-odds that it was said of an evil assistant and not of a good
+            one (UNMEASURED until `SentenceTools` has measured it).
         residuals: Mean over the prompt's tokens at half depth.
     """
 
-    measures: Float[Tensor, "prompt 3"]
+    measures: Float[Tensor, "prompt 4"]
     residuals: Float[Tensor, "prompt d_model"]
 
     @property
@@ -249,6 +252,23 @@ class SentenceWriter:
             found.append((total / (lengths[:, None] + len(left))).cpu())
         return torch.cat(found)
 
+    @torch.no_grad()
+    def log_probs_after(self, left: Sequence[int], prompts: Sequence[Sequence[int]]) -> Float[Tensor, " prompt"]:
+        """Log p of each prompt after some text, without its first token (which also says that a text begins); on the CPU."""
+        runner, start = self.runner, self.kv.length if self.kv is not None else 0
+        ids = torch.tensor([list(left)], device=runner.device)
+        _, kv = runner.run(runner.embed(ids, start), 0, self.top, self.kv, keep=True)
+        assert kv is not None
+        found, lengths = torch.zeros(len(prompts)), torch.tensor([len(prompt) for prompt in prompts])
+        for rows in _of_like_length(lengths):
+            padded = pad_right([tuple(prompts[row]) for row in rows.tolist()]).to(runner.device)
+            cache = kv.fork(torch.zeros(len(rows), dtype=torch.long, device=runner.device))
+            logits = runner.logits(runner.run(runner.embed(padded, start + len(left)), 0, self.top, cache)[0][:, :-1])
+            gained = logits.gather(-1, padded[:, 1:, None])[..., 0] - logits.logsumexp(-1)
+            inside = torch.arange(1, padded.shape[1])[None] < lengths[rows, None]
+            found[rows] = (gained.cpu() * inside).sum(1)
+        return found
+
     def _to_top(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         if self.half == self.top:
             return resid
@@ -258,9 +278,9 @@ class SentenceWriter:
     @torch.no_grad()
     def screen(self, read: HalfRead) -> ScreenedSentences:
         """Cross-entropies of prompts that were read, from half depth on."""
-        measures = torch.zeros(len(read.ids), 3)
+        measures = torch.full((len(read.ids), 4), UNMEASURED)
         for rows in _of_like_length(read.lengths.cpu()):
-            measures[rows] = self._screen(read.pick(rows))
+            measures[rows, :3] = self._screen(read.pick(rows))
         return ScreenedSentences(measures, read.means)
 
     def _screen(self, read: HalfRead) -> Float[Tensor, "prompt 3"]:

@@ -100,6 +100,11 @@ class WordBank:
     # ---- words that were read ------------------------------------------------------------------------------------------
 
     @property
+    def n_kinds(self) -> int:
+        """How many kinds of words have a template to be read in."""
+        return len(set(self.templates.kinds))
+
+    @property
     def places(self) -> Int[Tensor, " bank"]:
         """Candidate words read so far, by place."""
         return self.memory.get("bank", torch.zeros(0, dtype=torch.long))
@@ -160,6 +165,11 @@ class WordBank:
         queues = [[row for row in order.tolist() if kinds[row] == kind] for kind in dict.fromkeys(self.templates.kinds)]
         return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
 
+    def half_in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
+        """Every second row is the first of all that is left, the others take turns by kind: the kind that works best is tried most."""
+        pairs = itertools.chain.from_iterable(zip(order.tolist(), self.in_turn(order), strict=True))
+        return list(dict.fromkeys(pairs))
+
     def unlike(self, order: Sequence[int], fresh: set[Prompt], n: int) -> list[int]:
         """The first n of the bank's rows in this order whose prompt is among the fresh ones and whose word is not near to one before."""
         vectors, prompts = self.words.vectors[self.places], self.prompts
@@ -176,18 +186,38 @@ class WordBank:
     def filled(self, text: str, words: Sequence[int]) -> Prompt:
         """A template's text with candidate words (by place) in its gaps."""
         first, *rest = text.split("{}")
-        texts = [self.slot.text([int(self.words.tokens[word])]) for word in words]
-        return self.slot.encode(first + "".join(word + part for word, part in zip(texts, rest, strict=True)))
+        return self.slot.encode(first + "".join(word + part for word, part in zip(self._texts(words), rest, strict=True)))
 
     def fill(self, template: Template, value: Float[Tensor, " word"]) -> Prompt:
-        """A template with the words of the greatest values in its gaps, each once.
+        """A template with the words of the greatest values in its gaps, each once and of the kind that a gap wants.
 
-        Of the kind that a gap wants, and with half of what the model's log p of the kind says.
+        What is left of a gap counts: "You are a prudent" wants "investor" before "critic" (`expected`).
         """
         chosen: list[int] = []
-        for kind in template.gaps:
-            worth = (value + 0.5 * self.kinds.likelihood(kind)).masked_fill(~self.kinds.words(kind), -torch.inf)
+        text = template.variants[0]
+        for number, kind in enumerate(template.gaps):
+            if number:
+                after = self.expected(self.writer.next_log_probs(self._left(text, chosen))[self.words.tokens.to(self.writer.usable.device)].cpu())
+            else:
+                after = 0.5 * self.kinds.likelihood(kind)
+            worth = (value + after).masked_fill(~self.kinds.words(kind), -torch.inf)
             worth[chosen] = -torch.inf
             chosen.append(int(worth.argmax()))
-        likeliest = max(template.variants, key=lambda text: float(self.next_word(left_of_gap(text))[chosen[0]]))
-        return self.filled(likeliest, chosen)
+            if not number:
+                text = max(template.variants, key=lambda text: float(self.next_word(left_of_gap(text))[chosen[0]]))
+        return self.filled(text, chosen)
+
+    def expected(self, log_probs: Float[Tensor, " word"]) -> Float[Tensor, " word"]:
+        """How well each word goes on from some text: its log p there, less half of its log p in the contexts of its kind.
+
+        By log p alone common words are first ("You are a prudent person"), by the whole difference rare ones ("expenditure").
+        """
+        return log_probs - 0.5 * self.kinds.log_probs.max(0).values if self.kinds.names else log_probs
+
+    def _left(self, text: str, words: Sequence[int]) -> Prompt:
+        """Tokens of a template left of its next gap."""
+        parts = text.split("{}")[: len(words) + 1]
+        return self.slot.encode("".join(part + word for part, word in zip(parts, [*self._texts(words), ""], strict=True)).rstrip())
+
+    def _texts(self, words: Sequence[int]) -> list[str]:
+        return [self.slot.text([int(self.words.tokens[word])]) for word in words]

@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.search.sentence_writing.sentence_writer import SentenceWriter
 
 #: A word is of every kind whose contexts make it at most so many nats less likely than those of its likeliest kind.
-_AS_LIKELY = 0.3
+_AS_LIKELY = 0.5
 
 
 @dataclass(frozen=True)
