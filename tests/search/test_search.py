@@ -195,7 +195,7 @@ def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkey
 @pytest.mark.parametrize(
     ("longer", "chosen"),
     [
-        # Behind by 0.125 with a standard error of 0.075, and by 0.1 with one of 0.147 (by hand).
+        # Differences from the best: 0.125 with a standard error of 0.075, and 0.1 with one of 0.147 (by hand).
         ([-2.0, -2.0, -1.8, -1.7], 0),
         ([-2.3, -1.6, -1.8, -1.9], 1),
     ],

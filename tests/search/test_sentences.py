@@ -360,7 +360,7 @@ def test_the_strongest_word_of_the_best_prompt_is_left_out_after_two_steps_witho
     assert without_left_out(memory, [(0,), (0, 1), ()]).tolist() == [True, False, True]
 
 
-# ---- what a sentence asks for -----------------------------------------------------------------------------------------
+# ---- good and evil assistants -----------------------------------------------------------------------------------------
 
 
 def test_a_sentence_for_an_evil_assistant_is_refused_where_the_objective_suppresses(setting, monkeypatch):
