@@ -12,7 +12,7 @@ from workbench.conditions import BuildContext, Condition, build_conditions
 from workbench.contexts import make_contexts
 from workbench.runs import read_run_file, write_run_file, write_table
 from workbench.schema import EvaluationRow, FrontierFile, OffTargetRow, QuestionRow, TimingsFile
-from workbench.search import Frontier, write_frontiers
+from workbench.search import SEARCH_METHODS, Frontier, write_frontiers
 from workbench.study.context import StudyContext
 from workbench.study.material import Material, splits_of
 from workbench.study.stages.stage import Stage
@@ -51,11 +51,28 @@ class ComparisonStage(Stage):
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
-    """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test)."""
+    """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test).
+
+    Of whole sentences the shortest is taken that is as good as the best one and keeps true statements (`Frontier.choose`).
+    """
     limit = material.cross_entropy_limit(material.search_contexts, material.study.search.max_cross_entropy)
     if material.study.protocol.choose_on == "test":
         found = {name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()}
-    return {name: frontier.choose(material.model, material.selection_contexts, limit) for name, frontier in found.items()}
+    return {
+        name: frontier.choose(
+            material.model,
+            material.selection_contexts,
+            limit,
+            truth=material.guard.truth if has_sentences(frontier) else None,
+            shortest=has_sentences(frontier),
+        )
+        for name, frontier in found.items()
+    }
+
+
+def has_sentences(frontier: Frontier) -> bool:
+    """Does the frontier come from a search over prompts of any length?"""
+    return frontier.method in SEARCH_METHODS and SEARCH_METHODS[frontier.method].any_length
 
 
 def make_conditions(context: StudyContext) -> list[Condition]:
