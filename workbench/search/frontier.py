@@ -226,8 +226,9 @@ def _shortest_first(ranked: Sequence[int], candidates: Sequence[Candidate], answ
     first = answers[ranked[0]]
 
     def level(i: int) -> bool:
-        behind = pd.Series(sign * (first.log_odds - answers[i].log_odds)).groupby(list(first.group)).mean()
-        return i == ranked[0] or float(behind.mean()) <= float(behind.std(ddof=1)) / len(behind) ** 0.5
+        less, groups = sign * (first.log_odds - answers[i].log_odds), np.array(first.group)
+        means = np.array([less[groups == group].mean() for group in sorted(set(first.group))])
+        return i == ranked[0] or float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5
 
     return sorted(ranked, key=lambda i: len(candidates[i].ids) if level(i) else np.inf)
 
