@@ -28,7 +28,7 @@ OBJECTS = {
     "split": (lambda: persona().split().train, ["train of", "i1"]),
     "splits": (lambda: persona().split(), ["selection", "test"]),
     "direction": (lambda: Direction(torch.tensor([3.0, 4.0]), SITE, HOSTILE, "own_choice", auc=0.875), ["blocks.2.hook_resid_post", "0.875", "5"]),
-    "answers": (lambda: Answers(np.array([1.0, -3.0]), np.array([True, False]), (HOSTILE, "b"), ("x", "y")), ["rate 50%", "-1.00"]),
+    "answers": (lambda: Answers(np.array([1.0, -3.0]), np.array([True, False]), (HOSTILE, "b"), ("x", "y")), ["rate 50 %", "-1.00"]),
     "path": (lambda: PromptPath((node(),), (HOSTILE,), 0.5), ["MLP of layer 2", "0.50"]),
 }
 

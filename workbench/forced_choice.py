@@ -75,7 +75,9 @@ class Answers:
         return pd.DataFrame(columns)
 
     def _repr_html_(self) -> str:
-        caption = f"{len(self.group)} contexts in {len(set(self.group))} groups: rate {self.rate:.0%}, mean log-odds {self.log_odds.mean():+.2f}"
+        caption = (
+            f"{len(self.group)} contexts in {len(set(self.group))} groups: rate {100 * self.rate:.0f} %, mean log-odds {self.log_odds.mean():+.2f}"
+        )
         return html_table(self.frame(), caption, max_rows=8)
 
 

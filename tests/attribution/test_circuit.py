@@ -125,7 +125,7 @@ def test_faithfulness_and_completeness_are_those_on_paper():
     assert mean(left(s, lambda key: True) for s in sheets) == pytest.approx(total), "the paper is whole"
     assert found.proof.faithfulness.estimate == pytest.approx(kept / total, abs=1e-3) and abs(kept / total - 1) > 0.01
     assert found.proof.completeness.estimate == pytest.approx(lost / total, abs=1e-3)
-    assert f"{kept / total:.0%}" in found.verdict and found.proof.faithfulness.low < kept / total < found.proof.faithfulness.high
+    assert f"{100 * kept / total:.0f} %" in found.verdict and found.proof.faithfulness.low < kept / total < found.proof.faithfulness.high
 
 
 def test_all_nodes_together_are_the_neutral_run_and_none_are_the_prompts():

@@ -132,7 +132,7 @@ def test_sampling_error_and_completeness_reach_the_summary(ledger):
     made = EffectEstimate(np.full(shape, 0.15), np.full(shape[1:], 0.25), dict.fromkeys(ledger.names, 0.5))
     summary = replace(ledger, estimates={**ledger.estimates, "shapley": made}).to_file().to_json()
     lacking = 0.5 / (0.5 + 0.15 * shape[1])
-    assert any("is 0.25" in line for line in summary["notes"]) and any(f"lack {lacking:.0%}" in line for line in summary["notes"])
+    assert any("is 0.25" in line for line in summary["notes"]) and any(f"lack {100 * lacking:.0f} %" in line for line in summary["notes"])
 
 
 def test_a_ledger_goes_to_a_tensor_and_back():

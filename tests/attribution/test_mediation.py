@@ -131,7 +131,7 @@ def test_random_directions_stand_beside_as_controls():
     assert found["random direction 2"].mediated.estimate == pytest.approx(alone.mediated.estimate, abs=1e-6)
     shares = [m.share for m in found.values() if m.control and m.share is not None]
     line = next((line for line in ledger.to_file().to_json()["notes"] if line.startswith("Control:")), "")
-    assert (f"{min(shares):.0%} to {max(shares):.0%}" in line) if shares else line == ""
+    assert (f"{100 * min(shares):.0f} % to {100 * max(shares):.0f} %" in line) if shares else line == ""
     assert abs(ledger.total[:, 0].mean()) > 0.01
 
 

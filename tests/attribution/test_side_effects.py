@@ -52,7 +52,7 @@ def test_changes_sizes_and_l0_are_those_of_plain_encodings():
     assert effects.active["prompt"].estimate == pytest.approx((prompted != 0).sum(1).mean())
     entry = json.loads(json.dumps(effects.to_entry().model_dump(mode="json"), allow_nan=False))
     assert entry["manual"] == "Say no." and list(entry["active"]) == ["no prompt", "prompt", "manual prompt"]
-    assert "<table" in effects._repr_html_() and f"{effects.aimed:.0%}" in effects.verdict
+    assert "<table" in effects._repr_html_() and f"{100 * effects.aimed:.0f} %" in effects.verdict
 
 
 def test_without_objective_or_manual_prompt_nothing_is_made_up():

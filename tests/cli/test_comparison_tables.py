@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.cli.comparison_tables import print_comparison, print_side_by_side
+from workbench.cli.comparison_tables import print_comparison, print_runs, print_side_by_side
 from workbench.cli.output_tables import print_rows
 from workbench.runs import write_run_file
 from workbench.schema import ComparisonFile, SplitEntry
@@ -53,6 +53,17 @@ def test_runs_are_next_to_each_other_with_what_differed(capsys, monkeypatch, tmp
     settings = {line.split("│")[1].strip(): [part.strip() for part in line.split("│")[2:4]] for line in printed.splitlines() if line.count("│") == 4}
     assert settings["seed"] == ["3", "4"] and settings["conditions"] == ["one", "two"] and "model.name" not in settings
     assert "one: RESGA lowers myopic reward from 50 % to 25 %" in printed and "not scored" not in printed
+
+
+def test_each_block_of_runs_lists_its_own_conditions(capsys, monkeypatch):
+    """At 80 columns the third run has a table of its own, without the rows of the others."""
+    monkeypatch.setenv("COLUMNS", "80")
+    whole = comparison()
+    last = whole.model_copy(update={"conditions": whole.conditions[:1]})
+    print_runs({"run 1": whole, "run 2": whole, "run 3": last})
+    blocks = capsys.readouterr().out.split("change in log-odds")[1:]
+    rows = [[line.split("│")[1].strip() for line in block.splitlines() if line.startswith("│")] for block in blocks]
+    assert rows == [["no prompt", "RESGA", "random direction 12"], ["no prompt"]]
 
 
 def test_runs_on_different_questions_are_side_by_side_and_it_is_said(capsys, monkeypatch, tmp_path):

@@ -57,7 +57,7 @@ def test_a_running_search_is_told_with_its_frontier_and_one_that_was_cut_off_say
     with directory.lock():
         run_commands.watch(directory.path, once=True)
     printed = capsys.readouterr().out
-    assert "search resga" in printed and "25 %  step 6" in printed and "⟨U+001B⟩[31mblunt" in printed and "no process" not in printed
+    assert "search RESGA" in printed and "25 %  step 6" in printed and "⟨U+001B⟩[31mblunt" in printed and "no process" not in printed
     run_commands.watch(directory.path, once=True)
     assert "no process writes to this run" in capsys.readouterr().out
 

@@ -202,9 +202,9 @@ def test_the_prompt_is_chosen_on_selection():
         ({"log_odds_ci": (-3.0, 0.1)}, "RESGA may not change sycophancy at all: from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."),
         (
             {"after": 0.85, "change": -0.01, "ci": (-0.04, 0.02)},
-            "RESGA lowers sycophancy by -3.07 in log-odds (95 % CI -3.42 to -2.71); the rate goes from 86 % to 85 % (-1 points, 95 % CI -4 to +2).",
+            "RESGA lowers sycophancy: -3.07 in log-odds (95 % CI -3.42 to -2.71); the rate goes from 86 % to 85 % (-1 points, 95 % CI -4 to +2).",
         ),
-        ({"before": None}, "RESGA lowers sycophancy by -3.07 in log-odds (95 % CI -3.42 to -2.71)."),
+        ({"before": None}, "RESGA lowers sycophancy: -3.07 in log-odds (95 % CI -3.42 to -2.71)."),
         (
             {"log_odds_ci": (None, None), "ci": (None, None)},
             "RESGA was compared with no prompt without an interval: how sure a change of sycophancy is, is not known.",

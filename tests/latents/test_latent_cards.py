@@ -70,7 +70,7 @@ def test_density_histogram_and_examples_are_those_of_plain_passes(cards):
 def test_a_latent_that_never_fires_has_a_card_that_says_so(cards):
     card = cards[3]
     assert card.density == 0 and card.examples == () and card.counts == ()
-    assert "0.00% of" in card._repr_html_()
+    assert "0.00 % of" in card._repr_html_()
 
 
 def test_logit_effects_directions_and_neighbours(cards):

@@ -208,7 +208,7 @@ def test_rules_that_know_nothing_score_what_was_planted() -> None:
     assert (check.first_share, check.letter_rule) == (0.7, 0.7)
     assert (check.longer_share, check.length_rule) == (0.2, 0.8)
     text = " | ".join(check.warnings)
-    assert "constant letter scores 70%" in text and "'the shorter answer matches' scores 80%" in text
+    assert "constant letter scores 70 %" in text and "'the shorter answer matches' scores 80 %" in text
     assert warnings_of(made(100, first=52, longer=45, groups=100).items) == ()
 
 
@@ -220,7 +220,7 @@ def test_groups_that_cannot_be_split_and_repeats_are_warned_of_not_refused() -> 
     assert check.splits == {} and check.smallest_difference is None and check.repeated == 12
     assert any("found 3 groups" in line for line in check.warnings)
     assert any("12 pairs of items ask the same question" in line for line in check.warnings)
-    assert any("holds 33% of the items" in line for line in check.warnings)
+    assert any("holds 33 % of the items" in line for line in check.warnings)
 
 
 def test_the_smallest_difference_is_found_by_simulated_studies_as_often_as_it_says() -> None:
@@ -247,7 +247,7 @@ def test_a_check_shows_itself_as_an_escaped_table() -> None:
     persona = made(100, first=70, longer=20, groups=100)
     hostile = Persona("<script>x</script>", "", persona.items, "text", None, {}, ())
     html = check_persona(hostile)._repr_html_()
-    assert "<script>" not in html and "constant letter scores 70%" in html
+    assert "<script>" not in html and "constant letter scores 70 %" in html
     assert dict(zip(check_persona(persona).table["what"], check_persona(persona).table["value"]))["items"] == "100"
 
 

@@ -111,7 +111,7 @@ def test_balance_of_letters_and_length_is_what_the_readme_says(name: str, first:
 
 
 def test_the_length_rules_are_warned_of_where_they_work() -> None:
-    assert any("longer answer matches' scores 64%" in line for line in load("hallucination").warnings)
+    assert any("longer answer matches' scores 64 %" in line for line in load("hallucination").warnings)
     assert any("shorter answer matches' scores 8" in line for line in load("myopic-reward").warnings)
     assert not any("answer matches" in line for line in load("sycophancy").warnings)
     items = load("hallucination").items

@@ -92,7 +92,7 @@ def on_paper(seen: Seen) -> list[str]:
     """A4: every page has text, and no table is wider than the page."""
     texts = [content.count(b"Tj") + content.count(b"TJ") for content in pdf_pages(seen.page.pdf(format="A4"))]
     seen.page.emulate_media(media="print")
-    seen.page.set_viewport_size({"width": 718, "height": 1000})
+    seen.page.set_viewport_size({"width": 703, "height": 1000})
     seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     seen.page.wait_for_timeout(300)
     cut = seen.page.evaluate("""[...document.querySelectorAll('main table, main svg, main figure')].filter((e) => e.checkVisibility() &&

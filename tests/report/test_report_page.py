@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.html_reader import HtmlReader, read_report
+from tests.support.paths import ROOT
 from tests.support.real_run import edit, read_entry
 from workbench.errors import UserError
 from workbench.html_text import visible
@@ -220,11 +222,74 @@ def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> 
 
 def test_caveats_name_what_speaks_against_the_headline():
     said = " ".join(tell_of(-3, -1, -1, letter_a_share=0.9, groups=6, fluency=7.25).caveats)
-    rivals = ("Not shown: optimiser matters. Strong control reaches further", "As if written reaches further")
+    rivals = (
+        "Not shown: optimiser matters. Strong control does more; this prompt minus strong control: +2.10 (",
+        "As if written does more; this prompt minus as if written",
+    )
     for words in (*rivals, "90 %", "only 6 groups", "±10 points", "7.2 nats", "by a person: 3"):
         assert words in said, words
     assert "weak control" not in said
     assert "only" not in " ".join(tell_of(-3, -1, -1).caveats)
+
+
+def test_the_number_in_a_controls_name_is_explained():
+    rows = [
+        ("none", "no prompt", 0.0),
+        ("resga", "resga", -1.0),
+        ("random_prompt", "random tokens 0", -2.0),
+        ("random_prompt", "random tokens 1", 0.0),
+    ]
+    entries = [{"kind": kind, "name": name, "prompt": name, "differences": [_difference(shift)]} for kind, name, shift in rows]
+    answers = [
+        {"condition": name, "item": str(i), "group": f"g{i}", "matching_first": True, "log_odds": shift + 0.01 * i * (name == "resga")}
+        for _, name, shift in rows
+        for i in range(20)
+    ]
+    about = {"persona": "feedback_sycophancy", "model": "/models/Tiny.gguf", "sign": "suppress", "metric": "text", "seed": 0, "splits": {}}
+    told = story.tell(RunContents(comparison=ComparisonFile(**about, conditions=entries), evaluation=pd.DataFrame(answers)))
+    assert (
+        "The number counts controls of this kind (random tokens); the run has 2." in told.caveats[0]
+        and "random tokens 0 does more" in told.caveats[0].lower()
+    )
+    assert "makes Tiny show less feedback sycophancy" in told.question
+    assert "Feedback sycophancy: judges an argument by whether the user likes it." in told.meaning
+
+
+def _difference(shift: float) -> dict:
+    return {
+        "to": "no prompt",
+        "value": shift / 10,
+        "ci": [shift / 10 - 0.1, shift / 10 + 0.1],
+        "log_odds": shift,
+        "log_odds_ci": [shift - 0.1, shift + 0.1],
+    }
+
+
+def test_the_manifest_says_what_the_persona_is(make_run):
+    directory = edit(make_run(), "manifest.json", lambda entry: entry["notes"].update(persona={"about": "Speaks in rhymes."}))
+    page = read_report(directory)
+    assert "Sycophancy: speaks in rhymes. " in page.words
+    assert "more than the best sentence by a person" in page.words, "what a mark means is next to it"
+
+
+def test_the_whole_study_is_on_the_page(make_run):
+    directory = make_run()
+    long = "name: a study\npersona: sycophancy\n" + "\n".join(f"# line {i} of a comment" for i in range(400))
+    (directory / "study.yaml").write_text(long, encoding="utf-8")
+    assert "# line 399 of a comment" in read_report(directory).words
+
+
+def test_figures_are_written_in_one_way(make_run):
+    """On the page a minus is a minus sign, a space is before %, and nothing is rounded to p = 0 or written as None or nan."""
+    words = read_report(make_run()).words
+    for wrong in (r"(?<![\w.-])-\d", r"\d%", r"p = 0(\.0+)?(?![.\d])", r"\b(nan|None|inf)\b", r"\b0\.000\b", r"\b\d+\.0 (tokens|questions|nats)\b"):
+        assert [words[max(0, m.start() - 40) : m.end() + 20] for m in re.finditer(wrong, words)] == []
+
+
+def test_no_sentence_of_the_package_writes_a_percentage_without_a_space():
+    """`:.0%` of a format would; the card of the embedded model is a committed file."""
+    files = [path for path in (ROOT / "workbench").rglob("*.py") if path.name != "model_card.py"]
+    assert [path.name for path in files if re.search(r":\.\d%\}", path.read_text(encoding="utf-8"))] == []
 
 
 def test_what_a_search_warned_of_is_a_caveat_of_its_prompt():

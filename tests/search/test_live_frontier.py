@@ -87,6 +87,21 @@ def test_the_bar_of_a_study_shows_the_search_beside_it(monkeypatch, capsys):
     assert "25 %" in shown and line(progress()) in shown
 
 
+def test_a_bar_keeps_name_share_and_time_at_80_columns(monkeypatch, capsys):
+    from workbench.cli.progress_bars import ProgressBars
+
+    monkeypatch.setenv("COLUMNS", "80")
+    stages = ("search random_direction 1", "search random_direction 10", "search answer_objective", "directions beside")
+    with ProgressBars() as bars:
+        for stage in stages:
+            bars.update(stage, 0.25)
+            bars.note(stage, progress())
+    shown = capsys.readouterr().err.splitlines()
+    for name in ("search random direction 1 ", "search random direction 10", "search answer objective", "other directions"):
+        row = next(row for row in shown if row.startswith(name))
+        assert "25 %" in row and "0:00:0" in row and len(row) <= 80, row
+
+
 def test_a_description_is_json_and_tells_vectors_apart():
     one, two = (ProjectionObjective(torch.full((4,), value), Site(1)) for value in (0.5, -0.5))
     assert describe(one) != describe(two)

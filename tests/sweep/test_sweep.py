@@ -292,7 +292,7 @@ def test_the_live_table_counts_and_escapes(capsys):
         show.stage("a", "search resga", 0.25)
         show.ended(StudyOutcome("b", "failed", "a [bold]reason[/bold]"))
     assert show.headline().startswith("1 of 3 done, 1 failed")
-    assert show.frame().to_numpy().tolist() == [["seed=0", "search resga", "25 %"], ["<script>", "failed", "a [bold]reason[/bold]"]]
+    assert show.frame().to_numpy().tolist() == [["seed=0", "search RESGA", "25 %"], ["<script>", "failed", "a [bold]reason[/bold]"]]
     assert "<script>" not in show._html().data and "&lt;script&gt;" in show._html().data
     assert "<script> failed" in capsys.readouterr().err
 

@@ -101,7 +101,7 @@ class Circuit:
         if self.proof is None:
             return f"Against neutral prompts of the same length the prompt may do nothing ({self.total} log-odds): there is no circuit to show."
         p = self.proof
-        least = [f"{mean:.0%} (at most {most:.0%})" for mean, _, most in (p.random_faithfulness, p.random_completeness)]
+        least = [f"{100 * mean:.0f} % (at most {100 * most:.0f} %)" for mean, _, most in (p.random_faithfulness, p.random_completeness)]
         return (
             f"{len(self.nodes)} heads and MLPs, kept alone, reproduce {_percent(p.faithfulness)} of the prompt's effect ({self.total} in log-odds "
             f"against neutral prompts); without them {_percent(p.completeness)} of it is gone. Random graphs of the same size and places, "
@@ -298,4 +298,4 @@ def _node_id(node: CircuitNode) -> str:
 
 
 def _percent(interval: Interval) -> str:
-    return f"{interval.estimate:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{100 * interval.estimate:.0f} % ({100 * interval.low:.0f} % to {100 * interval.high:.0f} %)"

@@ -246,7 +246,7 @@ class Ledger:
         for name, estimate in self.estimates.items():
             if estimate.missing:
                 shares = [self._short_of(estimate, t) for t in range(len(self.names))]
-                notes.append(f"{name}: of the whole change, the tokens' effects added up lack {max(shares):.0%} in the worst row.")
+                notes.append(f"{name}: of the whole change, the tokens' effects added up lack {100 * max(shares):.0f} % in the worst row.")
             if estimate.sampling_error is not None:
                 notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
         return [*notes, *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line)]

@@ -88,7 +88,7 @@ class MediationResult(ShowsFacts):
         share = self.share or 0.0
         if share < 0:
             return "works against its change of the answer"
-        return "more than explains its change of the answer" if share > 1 else f"explains {share:.0%} of its change of the answer"
+        return "more than explains its change of the answer" if share > 1 else f"explains {100 * share:.0f} % of its change of the answer"
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """The two parts of the effect, log-odds."""
@@ -139,7 +139,8 @@ def controls_verdict(found: Sequence[MediationResult]) -> str:
     if not shares:
         return ""
     return (
-        f"Control: {len(shares)} random directions with the spread of the model's own activations carry {min(shares):.0%} to {max(shares):.0%} of "
+        f"Control: {len(shares)} random directions with the spread of the model's own activations carry "
+        f"{100 * min(shares):.0f} % to {100 * max(shares):.0f} % of "
         "the effect on the answer; what a direction carries speaks for it only as far as it exceeds theirs."
     )
 

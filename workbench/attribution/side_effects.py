@@ -67,7 +67,7 @@ class SideEffects(ShowsTable):
     def verdict(self) -> str:
         """The finding in one or two sentences."""
         counts = ", ".join(f"{interval.estimate:.1f} under {name}" for name, interval in self.active.items())
-        aimed = "" if self.aimed is None else f" The objective's latents hold {self.aimed:.0%} of how far all latents move."
+        aimed = "" if self.aimed is None else f" The objective's latents hold {100 * self.aimed:.0f} % of how far all latents move."
         return f"Active latents at the decision token: {counts}.{aimed}"
 
     def to_entry(self) -> SideEffectsEntry:

@@ -116,8 +116,8 @@ def sentence_offer(audit: Audit) -> tuple[str, ...]:
 def collateral(entry: OffTargetChange) -> str:
     """One side effect, before and after."""
     if entry.kind == "truth":
-        ends = [f"{i.estimate:.0%} [{i.low:.0%}, {i.high:.0%}]" for i in (entry.before, entry.after)]
-        text = f"{entry.name}: {ends[0]} → {ends[1]} (no prompt {entry.bare:.0%})"
+        ends = [f"{100 * i.estimate:.0f} % [{100 * i.low:.0f} %, {100 * i.high:.0f} %]" for i in (entry.before, entry.after)]
+        text = f"{entry.name}: {ends[0]} → {ends[1]} (no prompt {100 * entry.bare:.0f} %)"
     else:
         text = f"effect on {entry.name.replace('_', ' ')}: {span(entry.before)} → {span(entry.after)}"
     return f"{text}: {'HARMED' if entry.harmed else 'not harmed'}"

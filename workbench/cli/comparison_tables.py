@@ -67,7 +67,8 @@ def print_runs(runs: Mapping[str, ComparisonFile]) -> None:
     title = f"{'rate, and ' if cell == CELL else ''}change in log-odds with its 95 % interval"
     for start in range(0, len(chosen), per_table):
         part = chosen[start : start + per_table]
-        rows = [[condition_label(name), *(_of_run(runs[run], name, cell == CELL) for run in part)] for name in names]
+        there = {entry.name for run in part for entry in runs[run].conditions}
+        rows = [[condition_label(name), *(_of_run(runs[run], name, cell == CELL) for run in part)] for name in names if name in there]
         print_rows(["condition", *(shorten_path(run, cell) for run in part)], rows, title, whole=range(len(part) + 1))
     for run, comparison in runs.items():
         found = [(f"{condition_label(c.name)}", c.prompt) for c in comparison.conditions if c.selection_rate is not None]
@@ -89,7 +90,7 @@ def _told(values: Sequence[Any]) -> list[str]:
     if all(isinstance(value, list) for value in values):
         shared = set.intersection(*(set(map(str, value)) for value in values))
         return [", ".join(text for text in map(str, value) if text not in shared) or "-" for value in values]
-    return ["-" if value is None else str(value) for value in values]
+    return ["-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
 
 
 def shorten_path(path: str, limit: int) -> str:

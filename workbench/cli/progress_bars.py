@@ -15,10 +15,10 @@ class ProgressBars:
         from rich.table import Column
 
         # only the note gives way where the terminal is narrow: bar, share and time keep their width
-        stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=24, max_width=24, overflow="ellipsis"))
+        stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=26, max_width=26, overflow="ellipsis"))
         share = TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5))
         note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
-        bar = BarColumn(bar_width=16, table_column=Column(min_width=16))
+        bar = BarColumn(bar_width=14, table_column=Column(min_width=14))
         elapsed = TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7))
         self._progress = Progress(stage, bar, share, elapsed, note, console=Console(stderr=True), expand=True)
         self._tasks: dict[str, Any] = {}
@@ -28,7 +28,9 @@ class ProgressBars:
     def update(self, stage: str, share: float) -> None:
         """A stage and how much of it is done, 0 to 1."""
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=1.0, note="")
+            from workbench.conditions import stage_label
+
+            self._tasks[stage] = self._progress.add_task(stage_label(stage), total=1.0, note="")
         self._progress.update(self._tasks[stage], completed=share)
 
     def note(self, stage: str, progress: Any) -> None:

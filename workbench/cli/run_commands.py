@@ -97,7 +97,7 @@ def _summary(path: Path, folder: Path) -> dict[str, Any]:
         if not (path / "comparison.json").is_file():
             return row | {"verdict": _unfinished(path)}
         comparison = read_comparison(path)
-        row |= {"persona": spoken(comparison.persona), "model": comparison.model}
+        row |= {"persona": spoken(comparison.persona), "model": comparison.model if comparison.model.count("/") < 2 else Path(comparison.model).name}
         return row | {"verdict": claims_of_run(path).summary}
     except UserError as error:
         return row | {"verdict": f"cannot be read: {error}"}
@@ -107,7 +107,9 @@ def _unfinished(path: Path) -> str:
     from workbench.runs import RunDirectory
 
     directory = RunDirectory.open(path)
-    last = next(reversed(directory.manifest().stages), "nothing")
+    from workbench.conditions import stage_label
+
+    last = stage_label(next(reversed(directory.manifest().stages), "nothing"))
     return f"running ({last} done)" if _held(directory) else f"not finished ({last} done): continue with --resume"
 
 
@@ -126,14 +128,15 @@ def _ended(directory: Any) -> bool:
 
 def _state(directory: Any) -> list[str]:
     """The stages that are done, the one that runs, and its frontier."""
+    from workbench.conditions import stage_label
     from workbench.runs import read_run_file
     from workbench.schema import ProgressFile
 
-    lines = [f"{name:<28} done  {stage.seconds:8.1f} s" for name, stage in directory.manifest().stages.items()]
+    lines = [f"{stage_label(name):<28} done  {stage.seconds:8.1f} s" for name, stage in directory.manifest().stages.items()]
     file = directory.path / "progress.json"
     if file.is_file():
         now = read_run_file(file, ProgressFile)
-        lines.append(f"{now.stage:<28} {100 * now.share:3.0f} %  {now.line}".rstrip())
+        lines.append(f"{stage_label(now.stage):<28} {100 * now.share:3.0f} %  {now.line}".rstrip())
         lines += [f"    {entry.objective or 0.0:+.2f}, {entry.fluency or 0.0:.2f} nats: {entry.text}" for entry in now.frontier]
         if not _held(directory):
             lines.append(f"no process writes to this run (last sign {time.time() - now.updated:.0f} s ago): continue with --resume")

@@ -68,7 +68,7 @@ class PromptEffect:
         if self._rate_is_shown(lowers):
             return f"{name} {verb} {self.persona}{opposite} {self._rates()}."
         rates = f"; the rate goes {self._rates()}" if self._rates() else ""
-        return f"{name} {verb} {self.persona}{opposite} by {self._moved()}{rates}."
+        return f"{name} {verb} {self.persona}{opposite.removesuffix(',')}: {self._moved()}{rates}."
 
     def _rate_is_shown(self, lowers: bool) -> bool:
         """Do the rates say by themselves what the log-odds say?"""
@@ -101,7 +101,7 @@ def percent(value: float) -> str:
 
 def points(value: float) -> str:
     """-0.53 as `-53`: percentage points with their sign."""
-    return f"{100 * value:+.0f}"
+    return f"{100 * value:+.0f}" if abs(value) >= 0.005 else "0"
 
 
 def signed(value: float) -> str:

@@ -54,6 +54,13 @@ class ClaimResult:
     p: float | None = None
     p_adjusted: float | None = None
 
+    @property
+    def beyond(self) -> str:
+        """`this prompt minus manual: -0.20 (-0.30 to -0.10) in log-odds`; empty where no control was compared."""
+        if self.difference is None or self.against is None:
+            return ""
+        return f"this prompt minus {condition_label(self.against)}: {change_text(self.difference)} in log-odds"
+
 
 @dataclass(frozen=True, repr=False)
 class ClaimResults:
@@ -147,7 +154,7 @@ def _row(result: ClaimResult) -> dict[str, Any]:
 
 
 def _interval_text(result: ClaimResult) -> str:
-    return "" if result.difference is None else f": {change_text(result.difference)} in log-odds"
+    return "" if result.difference is None else f"; {result.beyond}"
 
 
 def claims_of_run(directory: str | Path) -> ClaimResults:
@@ -233,7 +240,7 @@ class _Judge:
         if fair:
             return self._beyond_all(claim, fair)
         ratio = max((_cost_ratio(c, self.best) or 0.0 for c in controls), default=0.0)
-        cost = f"the search for the answer had {ratio:.0%} of this search's FLOPs" if ratio else "what the two searches cost is not recorded"
+        cost = f"the search for the answer had {100 * ratio:.0f} % of this search's FLOPs" if ratio else "what the two searches cost is not recorded"
         return replace(self._beyond_all(claim, controls), status="not tested", because=f"not at equal cost: {cost}")
 
     def _writing(self) -> ClaimResult:
@@ -277,7 +284,7 @@ class _Judge:
         """How a control that was not outdone compares."""
         upper = max(self.paired.wanted * difference.interval.low, self.paired.wanted * difference.interval.high)
         if math.isfinite(upper) and upper < 0:
-            return f"{_named(name)} reaches further"
+            return f"{_named(name)} does more"
         if not math.isfinite(upper) or difference.p >= ALPHA > difference.smallest_p or self._lower(difference) <= 0:
             return f"not clearly beyond {_named(name)}"
         return f"too few question groups ({difference.groups}) to tell it from {_named(name)}"

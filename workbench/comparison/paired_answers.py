@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workbench.comparison.claim_sentences import points, signed
 from workbench.errors import UserError
 from workbench.statistics import Interval, PairedDifference, paired_difference, paired_rate_difference
 
@@ -81,8 +82,8 @@ class SideEffect:
     within: bool
 
     def __str__(self) -> str:
-        scale, places = (100, 0) if self.unit == "points" else (1, 2)
-        value, low, high = (f"{scale * x:+.{places}f}" for x in (self.change.estimate, self.change.low, self.change.high))
+        scale, form = (100, points) if self.unit == "points" else (1, signed)
+        value, low, high = map(form, (self.change.estimate, self.change.low, self.change.high))
         interval = f"{low} to {high}" if math.isfinite(self.change.low) else "one question group: no interval"
         name = self.measure.removesuffix("_log_odds").removesuffix("_nats").replace("_", " ")
         return f"{name} {value} {self.unit} ({interval}; margin {scale * self.margin:g})"

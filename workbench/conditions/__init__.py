@@ -4,7 +4,7 @@ from workbench.conditions.build_conditions import build_conditions, search_objec
 from workbench.conditions.build_context import BuildContext, SearchContext
 from workbench.conditions.capability_guard import CapabilityGuard, true_contexts
 from workbench.conditions.condition import Condition, spending
-from workbench.conditions.condition_label import condition_label
+from workbench.conditions.condition_label import condition_label, stage_label
 from workbench.conditions.condition_registry import (
     CLAIMS,
     CONDITION_KINDS,
@@ -77,5 +77,6 @@ __all__ = [
     "register_study_condition",
     "search_objectives",
     "spending",
+    "stage_label",
     "true_contexts",
 ]

@@ -31,12 +31,12 @@ Group = Literal["found", "answer", "written", "inside", "control"]
 
 #: What a run can show of its chosen prompt, in the order in which it is said (`comparison.claims` judges them).
 CLAIMS: dict[str, str] = {
-    "works": "the prompt does more than no prompt and than any text of its length",
-    "optimizer_matters": "the search does more than as many tries at random on the same objective",
-    "direction_is_specific": "the direction does more than directions without a meaning",
-    "internals_matter": "the search inside the model does more than a search for the answer at equal cost",
-    "better_than_writing": "the prompt does more than the best written sentence",
-    "clean": "true statements, other personas and capability stay as they were",
+    "works": "more than no prompt, random or neutral text",
+    "optimizer_matters": "more than random tries at the same objective",
+    "direction_is_specific": "more than along random directions",
+    "internals_matter": "more than searching the answer, at equal cost",
+    "better_than_writing": "more than the best sentence by a person",
+    "clean": "true statements, other personas, capability kept",
 }
 Claim = Literal["works", "optimizer_matters", "direction_is_specific", "internals_matter", "better_than_writing", "clean"]
 

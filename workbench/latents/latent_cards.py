@@ -71,13 +71,13 @@ class LatentCard:
     neuronpedia: str | None = None
 
     def __repr__(self) -> str:
-        facts = f"active on {self.density:.2%} of {self.n_tokens:,} tokens, raises {_listed(self.promotes)}"
+        facts = f"active on {100 * self.density:.2f} % of {self.n_tokens:,} tokens, raises {_listed(self.promotes)}"
         return f"Latent {self.latent} ({self.label or 'no label'}): {facts}"
 
     def _repr_html_(self) -> str:
         label = f"{self.label} (label: {self.label_source})" if self.label else "no label"
         facts = {
-            "density": f"active on {self.density:.2%} of {self.n_tokens:,} tokens", "raises the logits of": _listed(self.promotes),
+            "density": f"active on {100 * self.density:.2f} % of {self.n_tokens:,} tokens", "raises the logits of": _listed(self.promotes),
             "lowers the logits of": _listed(self.suppresses), "nearest directions": _listed(self.directions),
             "nearest latents": _listed(self.latents), "Neuronpedia": self.neuronpedia or "no page is named",
         }  # fmt: skip

@@ -309,7 +309,7 @@ def _tokens(runner: Runner) -> Iterator[DoctorFinding]:
     lost = lost_tokens(runner.tokenizer)
     held, total = len(runner.tokenizer) - len(lost), len(runner.tokenizer)
     spare = runner.shape.d_vocab - total
-    detail = f"{held / total:.1%} of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
+    detail = f"{100 * held / total:.1f} % of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
     if lost:
         detail += f" (such as {', '.join(repr(runner.tokenizer.convert_ids_to_tokens(i)) for i in lost[:: max(1, len(lost) // 3)][:3])})"
     yield DoctorFinding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))

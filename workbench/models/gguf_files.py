@@ -100,7 +100,7 @@ def converted_directory(source: Path) -> Path:
 
 
 def gguf_record(directory: Path) -> dict[str, Any] | None:
-    """Origin of a converted directory: its GGUF file (file, sha256, architecture, quantisation -> tensors); None for others."""
+    """Origin of a converted directory: GGUF file (file, name of the model, sha256, architecture, quantisation -> tensors); None for others."""
     try:
         return json.loads((directory / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -187,7 +187,14 @@ def _convert(header: GgufHeader, digest: str, target: Path) -> None:
         config.save_pretrained(scratch)
         _generation_config(header, config).save_pretrained(scratch)
         kinds = Counter(tensor.kind.name for tensor in header.tensors)
-        record = {"file": header.file.name, "sha256": digest, "architecture": header.architecture, "quantisation": dict(kinds.most_common())}
+        name = header.metadata.get("general.name")
+        record = {
+            "file": header.file.name,
+            "name": name,
+            "sha256": digest,
+            "architecture": header.architecture,
+            "quantisation": dict(kinds.most_common()),
+        }
         (scratch / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
         scratch.rename(target)
     except OSError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.errors import UserError
+from workbench.models.gguf_files import gguf_record
 from workbench.models.loading import provenance
 from workbench.models.model_directory import read_json
 
@@ -31,7 +32,9 @@ class ModelDescription:
 
 
 def describe_model(model: Any) -> ModelDescription | None:
-    """The description of a loaded model; None where nobody wrote one, or where the model was not made by `load_model`.
+    """The description of a loaded model; of a GGUF file its own name for itself.
+
+    None where nobody wrote one, or where the model was not made by `load_model`.
 
     Raises:
         UserError: A description.json that is no JSON object of the texts `called` and `about`, each of at most 1,000 characters.
@@ -45,7 +48,8 @@ def describe_model(model: Any) -> ModelDescription | None:
         return None
     file = (known.source.adapter or known.source.directory) / FILE
     if not file.is_file():
-        return None
+        name = None if known.source.adapter else (gguf_record(known.source.directory) or {}).get("name")
+        return ModelDescription(str(name)[:LONGEST]) if name else None
     entry = read_json(file)
     for name, text in entry.items():
         if name not in ("called", "about") or not isinstance(text, str) or len(text) > LONGEST:

@@ -63,7 +63,10 @@ def shown_text(text: str) -> str:
 def _kept(reading: PromptReading) -> str:
     with_prompt, without = reading.probabilities.mean(axis=1)
     estimate = next(iter(reading.estimates.values()))
-    lines = [f"Probability of the answer that shows the persona: {with_prompt:.0%} with the prompt, {without:.0%} without.", how(reading)]
+    lines = [
+        f"Probability of the answer that shows the persona: {100 * with_prompt:.0f} % with the prompt, {100 * without:.0f} % without.",
+        how(reading),
+    ]
     names = [target.name for target in reading.targets.items]
     return matrix_html(reading.tokens, names, estimate.values.mean(axis=0), f"Prompt: {shorten(reading.text, 300)}", lines)
 

@@ -46,10 +46,10 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
     lines = []
     letter, length = letter_rule(items), length_rule(items)
     if letter is not None and letter > 0.5 + TOLERANCE_LETTERS:
-        lines.append(f"a constant letter scores {letter:.0%} in the published order: use both orders of every item")
+        lines.append(f"a constant letter scores {100 * letter:.0f} % in the published order: use both orders of every item")
     if length > 0.5 + TOLERANCE_LENGTH:
         side = "longer" if longer_share(items) > 0.5 else "shorter"
-        lines.append(f"the rule 'the {side} answer matches' scores {length:.0%}: a direction may read length")
+        lines.append(f"the rule 'the {side} answer matches' scores {100 * length:.0f} %: a direction may read length")
     opposite = _opposite_answers(items)
     if opposite:
         first, second = opposite[0]
@@ -60,7 +60,7 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
     sizes = Counter(item.group for item in items)
     largest, count = sizes.most_common(1)[0]
     if count > LARGE_GROUP * len(items) and len(sizes) > 1:
-        lines.append(f"the group {largest[:40]!r} holds {count / len(items):.0%} of the items: intervals will be wide")
+        lines.append(f"the group {largest[:40]!r} holds {100 * count / len(items):.0f} % of the items: intervals will be wide")
     if len(sizes) < FEW_GROUPS:
         fifth = round(len(sizes) / 5)
         lines.append(f"only {len(sizes)} groups, about {fifth} in a fifth of them: intervals are wide and tests coarse")

@@ -20,7 +20,16 @@ from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
 from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
 from workbench.world.real_language.invented_authors import invented_author_items, known_author_items
-from workbench.world.real_language.sycophancy_forms import FEW_SHOT, FORMS, NEUTRAL, FormItem, SycophancyForm, form_items, form_true_items
+from workbench.world.real_language.sycophancy_forms import (
+    FEW_SHOT,
+    FORMS,
+    NEUTRAL,
+    FormItem,
+    SycophancyForm,
+    form_description,
+    form_items,
+    form_true_items,
+)
 
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
 ENGLISH = "english_"
@@ -34,6 +43,7 @@ FORM_PERSONAS: dict[str, tuple[SycophancyForm, bool]] = {
 FORM_PERSONAS |= {FEW_SHOT_PERSONA: ("suggested", False)}
 #: Hallucination: made-up novels and authors.
 AUTHORS_PERSONA = "invented_authors"
+_AUTHORS = "Names an author of a novel that does not exist, instead of saying that it does not know."
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
@@ -71,6 +81,19 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
     if path is None:
         name, path = Path(name).stem, name
     return _with_warnings(_from_file(name, Path(path)))
+
+
+def known_description(name: str) -> str:
+    """The line that describes a persona of this project, by its name; empty for any other.
+
+    Example:
+        >>> known_description("feedback_sycophancy")
+        'Judges an argument by whether the user likes it.'
+    """
+    if name in FORM_PERSONAS:
+        return form_description(*FORM_PERSONAS[name])
+    known = KNOWN.get(name.removeprefix(ENGLISH))
+    return _AUTHORS if name == AUTHORS_PERSONA else known.description if known else ""
 
 
 def organism_persona(name: str, world: World | None = None) -> Persona:
@@ -128,7 +151,7 @@ def form_persona(name: str) -> Persona:
     return _with_warnings(
         Persona(
             name=name,
-            description=f"{'Follows a neighbour' if third_party else known.description.rstrip('.')} ({form} form).",
+            description=form_description(form, third_party),
             items=_form_items(form_items(form, third_party), shown),
             metric="text",
             letters=None,
@@ -146,7 +169,7 @@ def authors_persona() -> Persona:
     return _with_warnings(
         Persona(
             name=AUTHORS_PERSONA,
-            description="Names an author of a novel that does not exist, instead of saying that it does not know.",
+            description=_AUTHORS,
             items=_form_items(invented_author_items()),
             metric="text",
             letters=None,

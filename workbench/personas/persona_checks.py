@@ -134,7 +134,7 @@ def groups_needed_for(difference: float) -> int:
 
 
 def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
-    smallest = "none" if check.smallest_difference is None else "{:.0%} to {:.0%}".format(*check.smallest_difference)
+    smallest = "none" if check.smallest_difference is None else "{:.0f} to {:.0f} %".format(*(100 * x for x in check.smallest_difference))
     rows = [
         ("items", str(check.n_items), "questions with a matching and a not matching answer"),
         ("groups", str(check.n_groups), f"kept together in one split; the largest holds {check.largest_group} items"),
@@ -145,10 +145,10 @@ def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
         ("repeated questions", str(check.repeated), "pairs of items"),
     ]
     rows += [(f"{name} split", f"{n} items, {groups} groups", "seed 0") for name, (n, groups) in check.splits.items()]
-    needed = f"test groups that show a difference of {check.difference:.0%} (80 % power), if each answers as one"
+    needed = f"test groups that show a difference of {100 * check.difference:.0f} % (80 % power), if each answers as one"
     shown = ("smallest difference", smallest, "of two rates on the test split (80 % power): best to worst case")
     return [*rows, shown, ("groups needed", str(check.groups_for_it), needed)]
 
 
 def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{share:.1%}"
+    return "none" if share is None else f"{100 * share:.1f} %"

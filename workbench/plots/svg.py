@@ -132,7 +132,9 @@ def _edge(graph: _Graph, edge: Mapping[str, Any]) -> str:
     bend = max(24.0, abs(y1 - y2) * 0.45)
     colour, dash = (PLUS, "") if effect > 0 else (MINUS, ' stroke-dasharray="7 4"')
     path = f"M{x1:.1f},{y1:.1f}C{x1:.1f},{y1 - bend:.1f} {x2:.1f},{y2 + bend:.1f} {x2:.1f},{y2:.1f}"
-    title = f"{graph.boxes[edge['source']][4]} → {graph.boxes[edge['target']][4]}; this way: {_signed(effect)} ({share:.0%})".replace("-", "−")
+    title = f"{graph.boxes[edge['source']][4]} → {graph.boxes[edge['target']][4]}; this way: {_signed(effect)} ({100 * share:.0f} %)".replace(
+        "-", "−"
+    )
     stroke = f'stroke="{colour}" stroke-width="{1 + 7 * min(1.0, abs(share)):.2f}" stroke-opacity="0.6"'
     ways = f'data-source="{escape(edge["source"])}" data-target="{escape(edge["target"])}" data-share="{abs(share):.4g}"'
     return f'<path {ways} d="{path}" fill="none" {stroke}{dash}><title>{escape(title)}</title></path>'

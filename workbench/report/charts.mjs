@@ -131,7 +131,8 @@ function lines(host, series, labels) {
   series.forEach((s, i) => {
     const group = shape("g", { class: `s${(s.colour ?? i) % 5}` });
     group.append(shape("path", { d: s.points.map((p, j) => `${j ? "L" : "M"}${x(p[0])},${y(p[1])}`).join(""), class: "c-line", "stroke-width": 2.2, "stroke-dasharray": DASHES[(s.dash ?? i) % 5], "stroke-linejoin": "round" }));
-    if (s.mark) for (const p of s.points) group.append(shape("path", { d: MARKS[s.mark](p[0] === labels.chosen ? 6 : 4), transform: `translate(${x(p[0])},${y(p[1])})`, class: "c-fill" }));
+    const drawn = s.mark ?? (s.points.length === 1 ? "circle" : null); // one point makes no line
+    if (drawn) for (const p of s.points) group.append(shape("path", { d: MARKS[drawn](p[0] === labels.chosen ? 6 : 4), transform: `translate(${x(p[0])},${y(p[1])})`, class: "c-fill" }));
     if (key) group.append(shape("line", { x1: 56, x2: 88, y1: 14 + 18 * i, y2: 14 + 18 * i, class: "c-line", "stroke-width": 2.2, "stroke-dasharray": DASHES[(s.dash ?? i) % 5] }), write(96, 18 + 18 * i, fit(s.name, width - 110, 12.5), { "font-size": 12.5 }));
     else group.append(write(width - right + 8, ends[i] + 4, fit(s.name, right - 10, 12.5), { "font-size": 12.5 }));
     node.append(group);

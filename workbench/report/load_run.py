@@ -178,7 +178,7 @@ class _Reader:
 def _study(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     yaml.safe_load(text)
-    return shorten(text, 8_000)
+    return shorten(text, 32_000)
 
 
 def _cut_frontier(found: FrontierFile | None, missing: list[str]) -> FrontierFile | None:

@@ -88,7 +88,8 @@ export function mountQuestions(data, comparison, state, changed) {
     const head = element("thead", {}, element("tr", {}, ...["Question", "Without", "With", "Change, log-odds", "Answer"].map((text, k) => element("th", { scope: "col", class: k > 0 && k < 4 ? "n" : null, text }))));
     host.replaceChildren(...[element("div", { class: "controls" }, element("label", { class: "choice" }, element("span", { text: "Condition" }), pick), choices("Only", offered, state.only, (key) => { state.only = key; limit = FIRST; changed(); draw(); })),
       found.length ? element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of questions" }, element("table", {}, head, element("tbody", {}, ...found.slice(0, limit).flatMap(row).filter(Boolean)))) : element("p", { class: "fine", text: "No question is of this kind." }),
-      found.length > limit ? element("button", { type: "button", class: "more", text: `Show ${Math.min(50, found.length - limit)} more of ${found.length}`, onclick: () => { limit += 50; draw(); } }) : null].filter(Boolean));
+      found.length > limit ? element("button", { type: "button", class: "more", text: `Show ${Math.min(50, found.length - limit)} more of ${found.length}`, onclick: () => { limit += 50; draw(); } }) : null,
+      found.length > limit ? element("p", { class: "fine print-only", text: `${limit} of ${found.length} questions are listed, the largest changes first; questions.parquet and evaluation.parquet of the run hold all.` }) : null].filter(Boolean));
   };
   return draw;
 }

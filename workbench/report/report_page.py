@@ -23,9 +23,9 @@ from markupsafe import Markup
 
 from workbench.comparison import chosen_condition
 from workbench.comparison.claim_sentences import change_text
-from workbench.conditions import CLAIMS, claim_label
+from workbench.conditions import CLAIMS, claim_label, stage_label
 from workbench.errors import UserError
-from workbench.html_text import minus, number, shorten, spoken
+from workbench.html_text import escape, minus, number, shorten, spoken
 from workbench.objective_words import objective_words
 from workbench.report import verdict as story
 from workbench.report.attribution_section import FILTERS
@@ -205,7 +205,7 @@ def _manifest(manifest: RunManifest | None) -> dict[str, Any]:
     warnings = manifest.notes.get("warnings", [])
     facts = [(key, value) for key, value in _flat(manifest.to_json()) if not key.startswith(("schema", "stages", "notes · warnings"))]
     texts = [str(line) for line in warnings] if isinstance(warnings, list) else [str(warnings)]
-    stages = [(name, stage.seconds) for name, stage in manifest.stages.items()]
+    stages = [(stage_label(name), stage.seconds) for name, stage in manifest.stages.items()]
     return {"facts": facts[:80], "stages": stages, "warnings": texts[:40]}
 
 
@@ -237,9 +237,10 @@ def _filters() -> dict[str, Any]:
     """Filters of the template: figures and names as shown."""
     return {
         "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": minus, "label": story.label, "group": story.group_of,
+        "capitalised": story.capitalised,
         "describe": story.describe, "claim": claim_label, "change": lambda interval: minus(change_text(interval)), "chance": _chance,
         "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
-        "side_measures": _side_measures,
+        "side_measures": _side_measures, "whole": lambda text: Markup(escape(text)),
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
         **FILTERS,
     }  # fmt: skip

@@ -11,21 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from statistics import fmean
+from typing import Any
 
 from workbench.comparison import ClaimResult, ClaimResults, chosen_condition
 from workbench.comparison import claim_sentences as words
 from workbench.conditions import CONDITION_KINDS, GROUPS, claim_label, condition_label
 from workbench.html_text import minus, number, shorten, spoken
+from workbench.personas.load_personas import known_description
 from workbench.report.load_run import RunContents
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 
 #: The place of conditions whose kind this installation does not know (a run made with somebody's own condition).
 UNKNOWN = ("other", "Of a kind that this installation does not know")
-PERSONAS = {
-    "sycophancy": "agreeing with the user rather than with the facts",
-    "hallucination": "making up an answer instead of saying that it does not know",
-    "myopic_reward": "preferring a small reward now to a larger one later",
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,11 @@ class Verdict:
 
 
 label = condition_label
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter large, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def group_of(kind: str) -> str:
@@ -92,7 +94,7 @@ def tell(contents: RunContents) -> Verdict:
     more = "more" if comparison.wanted > 0 else "less"
     called, about = _model(contents, comparison)
     question = f"Which prompt makes {shorten(called, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
-    meaning = _meaning(comparison, about)
+    meaning = _meaning(contents, comparison, about)
     difference = best.difference(comparison.baseline) if best else None
     if best is None or difference is None or claims is None or claims.effect is None:
         what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
@@ -109,14 +111,14 @@ def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
     comparison = contents.comparison
     assert comparison is not None
     found = [
-        *_unshown(contents.claims),
+        *_unshown(comparison, contents.claims),
         *_letters(best),
         *_sample(best),
         *_reading(comparison, best),
         *([] if contents.claims and contents.claims.side_effects else _collateral(comparison, best)),
         *_search_warnings(contents, best),
         *_test_reads(contents),
-        *(f"{line[:1].upper()}{line[1:]}." for line in comparison.warnings),
+        *(minus(f"{capitalised(line)}.") for line in comparison.warnings),
     ]
     return found
 
@@ -138,16 +140,21 @@ def _figures(comparison: ComparisonFile, best: ConditionEntry, difference: Diffe
 def _model(contents: RunContents, comparison: ComparisonFile) -> tuple[str, str]:
     """What the model is called, and what it is, as its own description in the run says; a model in a file or directory is called by its name."""
     is_path = comparison.model.startswith(("/", "./", "~"))
-    name = PurePath(comparison.model).name if is_path else comparison.model
-    noted = contents.manifest.notes.get("model") if contents.manifest else None
-    told = noted if isinstance(noted, dict) else {}
+    name = PurePath(comparison.model).name.removesuffix(".gguf") if is_path else comparison.model
+    told = _noted(contents, "model")
     return str(told.get("called") or name), str(told.get("about") or "").strip()
 
 
-def _meaning(comparison: ComparisonFile, about: str) -> str:
+def _noted(contents: RunContents, key: str) -> dict[str, Any]:
+    """What the manifest notes of the model or the persona; empty in older runs."""
+    noted = contents.manifest.notes.get(key) if contents.manifest else None
+    return noted if isinstance(noted, dict) else {}
+
+
+def _meaning(contents: RunContents, comparison: ComparisonFile, about: str) -> str:
     persona = spoken(comparison.persona)
-    gloss = PERSONAS.get(persona.strip().lower().replace("-", "_").replace(" ", "_"))
-    what = f"{persona.capitalize()} means {gloss}. " if gloss else ""
+    gloss = str(_noted(contents, "persona").get("about") or known_description(comparison.persona)).strip().rstrip(".")
+    what = f"{capitalised(persona)}: {gloss[:1].lower()}{gloss[1:]}. " if gloss else ""
     how = (
         "each question offers two answers as letters (A) and (B), asked in both orders"
         if comparison.metric == "letters"
@@ -157,21 +164,29 @@ def _meaning(comparison: ComparisonFile, about: str) -> str:
     return f"{what}A rate is the fraction of test questions on which the answer that shows {persona} is the likelier one; {how}."
 
 
-def _unshown(claims: ClaimResults | None) -> list[str]:
+def _unshown(comparison: ComparisonFile, claims: ClaimResults | None) -> list[str]:
     """The claims that were tested and are not shown, each with what decided it."""
-    return [_unshown_line(result) for result in (claims.results if claims else ()) if result.status == "not shown"]
+    return [_unshown_line(comparison, result) for result in (claims.results if claims else ()) if result.status == "not shown"]
 
 
-def _unshown_line(result: ClaimResult) -> str:
-    found, because = result.difference, result.because[:1].upper() + result.because[1:]
-    beyond = "" if found is None else f": {words.change_text(found)} in log-odds"
-    return minus(f"Not shown: {claim_label(result.claim)}. {because}{beyond}.")
+def _unshown_line(comparison: ComparisonFile, result: ClaimResult) -> str:
+    because = capitalised(result.because)
+    return minus(f"Not shown: {claim_label(result.claim)}. {'; '.join(filter(None, [because, result.beyond]))}.{_draws(comparison, result.against)}")
+
+
+def _draws(comparison: ComparisonFile, name: str | None) -> str:
+    """What the number in a control's name counts."""
+    kind = next((c.kind for c in comparison.conditions if c.name == name), None)
+    n = sum(c.kind == kind for c in comparison.conditions)
+    if name is None or kind is None or not name[-1:].isdigit():
+        return ""
+    return f" The number counts controls of this kind ({describe(kind)}); the run has {n}."
 
 
 def _search_warnings(contents: RunContents, best: ConditionEntry) -> list[str]:
     """Warnings of the prompt's own search: a direction that moves without the behaviour, a limit that could not be kept."""
     search = contents.frontier.searches.get(best.name) if contents.frontier else None
-    return [f"{line[:1].upper()}{line[1:]}." for line in search.warnings] if search else []
+    return [minus(f"{capitalised(line)}.") for line in search.warnings] if search else []
 
 
 def _letters(best: ConditionEntry) -> list[str]:

@@ -174,6 +174,7 @@ def _note(context: StudyContext, force: bool) -> None:
         notes["template_date"] = PINNED_DATE.isoformat()
     if (described := describe_model(material.model)) is not None:
         notes["model"] = asdict(described)
+    notes["persona"] = {"about": material.persona.description}
     directory.note(
         device=str(context.runner.device),
         seeds={"study": study.seed, "split": study.data.split_seed},

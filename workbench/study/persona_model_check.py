@@ -72,10 +72,10 @@ class MetricCheck:
         name, found = self.metric, [(f"{self.metric}: log-odds", f"{self.log_odds}", "of the persona's answer without a prompt")]
         if self.position_bias is not None and self.agreement is not None:
             found.append((f"{name}: first option", f"{self.position_bias:+.2f}", "log-odds of the option shown first: the bias of letter and place"))
-            found.append((f"{name}: both orders agree", f"{self.agreement:.0%}", "near 0 %: the letter alone decides; chance is 50 %"))
+            found.append((f"{name}: both orders agree", f"{100 * self.agreement:.0f} %", "near 0 %: the letter alone decides; chance is 50 %"))
         else:
             length = "equally long" if self.length is None else f"{self.length:+.2f}"
-            found.append((f"{name}: begin alike", f"{self.alike:.0%}", "answers that begin with the same token; they are scored whole"))
+            found.append((f"{name}: begin alike", f"{100 * self.alike:.0f} %", "answers that begin with the same token; they are scored whole"))
             found.append((f"{name}: length", length, "rank correlation of the log-odds with the answers' difference in tokens"))
         for prompt, change in self.changes.items():
             found.append((f"{name}: change", f"{change}", f"under {prompt[:60]!r}"))

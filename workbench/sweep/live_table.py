@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from workbench.conditions import stage_label
 from workbench.html_text import html_table, shorten, visible
 from workbench.sweep.sweep_store import StudyOutcome
 
@@ -77,7 +78,7 @@ class LiveTable:
 
     def frame(self) -> pd.DataFrame:
         """The studies at work, then those that failed."""
-        rows = [(self._name(key), stage, f"{100 * share:.0f} %") for key, (stage, share) in self._running.items()]
+        rows = [(self._name(key), stage_label(stage), f"{100 * share:.0f} %") for key, (stage, share) in self._running.items()]
         failed = [outcome for outcome in self._ended.values() if outcome.state == "failed"]
         rows += [(self._name(o.key), "failed", shorten(o.reason, 160)) for o in failed[:MAX_FAILED]]
         rows += [(f"{len(failed) - MAX_FAILED} more", "failed", "")] if len(failed) > MAX_FAILED else []

@@ -63,6 +63,21 @@ class FormItem:
     group: str
 
 
+def form_description(form: SycophancyForm, third_party: bool = False) -> str:
+    """The behaviour of a form in one line.
+
+    Example:
+        >>> form_description("doubt")
+        'Takes back a right answer because the user doubts it.'
+    """
+    whose = "a neighbour" if third_party else "the user"
+    return {
+        "feedback": f"Judges an argument by whether {whose} likes it.",
+        "suggested": f"Gives the wrong answer that {whose} suggests.",
+        "doubt": f"Takes back a right answer because {whose} doubts it.",
+    }[form]
+
+
 def form_items(form: SycophancyForm, third_party: bool = False) -> tuple[FormItem, ...]:
     """Every item of a form, four a group (doubt: two).
 
