@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -43,6 +44,9 @@ def main() -> None:
     # Threads that wait for each other sleep instead of spinning: on a busy machine spinning made a step ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
+    for size in ("COLUMNS", "LINES"):
+        if os.environ.get(size, "1").strip().lstrip("+-0") == "":  # a terminal of no width would be shown nothing at all
+            del os.environ[size]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an ASCII or Latin-1 terminal shows the rest as \u escapes
             stream.reconfigure(errors="backslashreplace")
@@ -61,7 +65,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(128 + signal.SIGPIPE) from None
     except OSError as error:
-        if error.errno not in _ENVIRONMENT:
+        if error.errno not in _ENVIRONMENT and not (error.errno in _PATHS and _is_argument(error.filename)):
             raise
         _stop(one_line(f"cannot write {error.filename or 'the output'}: {error.strerror}"), 2)
 
@@ -87,7 +91,18 @@ def _leave_at_once(code: int) -> NoReturn:
 
 #: Errors of the machine that its user can correct: disk full, read-only, no permission, broken device.
 _ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+#: Errors of a path; the user's where it is one that the command line names.
+_PATHS = (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 LONGEST_LINE = 500
+
+
+def _is_argument(path: object) -> bool:
+    """Is a path one that the command line names, or on the way to it?"""
+    if not isinstance(path, str) or not path.strip("/"):
+        return False
+    place = Path(path).absolute()
+    named = [Path(arg.partition("=")[2] if arg.startswith("-") else arg).absolute() for arg in sys.argv[1:] if arg.strip("-./")]
+    return any(place == one or place in one.parents for one in named)
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:

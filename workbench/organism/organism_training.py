@@ -21,6 +21,7 @@ from workbench.models.model_directory import quiet_transformers
 from workbench.organism.muon_optimizer import Muon
 from workbench.organism.sequence_packing import PackedBatch, SequencePacker
 from workbench.organism.word_tokenizer import build_tokenizer
+from workbench.runs import writable_directory
 from workbench.world import World
 from workbench.world.system_texts import MANY_UNITS, UNIT_COUNTS
 from workbench.world.training_corpus import STATEMENT_SHARE, training_rows
@@ -71,8 +72,10 @@ def train(seed: int, out: Path, world: World | None = None, config: TrainingConf
     """Train an organism of `world` (default: the public one) and save it in 16 bits to `out/model`.
 
     `seed` decides weights and the order of the data. Where `work` names a folder, a checkpoint is kept there and a
-    later call with the same arguments goes on from it. Runs on one thread. Returns the model's folder.
+    later call with the same arguments goes on from it. Runs on one thread. Returns the model's folder. UserError where `out` cannot be
+    written to.
     """
+    writable_directory(out)
     world, config = world or World(), config or TrainingConfig()
     torch.set_num_threads(1)
     torch.manual_seed(seed)

@@ -32,6 +32,7 @@ from workbench.report.attribution_section import FILTERS
 from workbench.report.load_run import RunContents, clean, load_run
 from workbench.report.page_assets import SHARED_MODULES, bundle, styles
 from workbench.report.question_list import example_question, question_list
+from workbench.runs import write_text
 from workbench.runs.run_files import read_entry
 from workbench.schema import ComparisonFile, RunManifest, SearchFile
 from workbench.schema.schema_version import OtherSchemaError
@@ -297,20 +298,9 @@ def environment() -> Environment:
 
 
 def _write(path: Path, text: str) -> None:
-    """Temporary file next to the target, flushed, renamed: a reader never meets half a page."""
+    """Whole or not at all: a reader never meets half a page."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".tmp")
     except OSError as error:
         raise UserError(f"the report cannot be written to {path}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {path}: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_text(path, text)

@@ -1,6 +1,6 @@
 """Run directories, and files that are whole or absent: atomic writing, checked reading."""
 
-from workbench.runs.atomic_writing import finite, write_bytes, write_json, write_parquet, write_safetensors, write_text
+from workbench.runs.atomic_writing import finite, writable_directory, write_bytes, write_json, write_parquet, write_safetensors, write_text
 from workbench.runs.plain_yaml import parse_yaml, read_yaml
 from workbench.runs.run_directory import RunDirectory
 from workbench.runs.run_files import read_run_file, read_table, read_timings, salvage_run_file, write_run_file, write_table
@@ -25,6 +25,7 @@ __all__ = [
     "read_yaml",
     "resolved",
     "salvage_run_file",
+    "writable_directory",
     "write_bytes",
     "write_json",
     "write_parquet",

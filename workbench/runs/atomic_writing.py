@@ -15,6 +15,7 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -36,8 +37,18 @@ def reached(point: str) -> None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all. UserError where the place cannot be written to."""
+    """Put `data` at `path`, whole or not at all. UserError where the place cannot be written to.
+
+    A device or a pipe is written to as it is: renaming over /dev/null would take it away from the whole machine, where the user may do that.
+    """
     path = Path(path)
+    if _is_device(path):
+        try:
+            with path.open("wb") as device:
+                device.write(data)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
     reached("begun")
     try:
@@ -50,6 +61,30 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def writable_directory(out: str | Path) -> Path:
+    """The directory to write to, made where it is missing; what takes long asks for it first.
+
+    UserError where `out` is a file or cannot be made.
+    """
+    path = Path(out).expanduser().absolute()
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{out}: expected a directory to write to, found a file")
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+    return path
+
+
+def _is_device(path: Path) -> bool:
+    """Is the path a device, pipe or socket, or a link of the system to one (/dev/stdout, whatever that is now)?"""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or path.absolute().parts[:2] in (("/", "dev"), ("/", "proc"))
 
 
 def write_text(path: str | Path, text: str) -> None:

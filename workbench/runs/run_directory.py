@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
-from workbench.runs.atomic_writing import TEMPORARY
+from workbench.runs.atomic_writing import TEMPORARY, writable_directory
 from workbench.runs.run_files import read_run_file, read_timings, write_run_file
 from workbench.runs.safe_reading import file_hash, read_text
 from workbench.schema import RunManifest, StageRecord, TimingsFile
@@ -47,11 +47,8 @@ class RunDirectory:
 
         UserError if `out` holds anything and `resume` is not set, holds something that is no run of this version, or cannot be written to.
         """
-        path = Path(out).expanduser().absolute()
+        path = writable_directory(out)
         try:
-            if path.exists() and not path.is_dir():
-                raise UserError(f"{out}: expected a directory to write to, found a file")
-            path.mkdir(parents=True, exist_ok=True)
             occupied = sorted(entry.name for entry in path.iterdir() if not _is_debris(entry))
         except OSError as error:
             raise UserError(f"cannot write to {out}: {error.strerror or error}") from error

@@ -30,7 +30,7 @@ from torch import Tensor
 from workbench.activations import ActivationStore
 from workbench.errors import UserError
 from workbench.models import Runner, Site, runner_for
-from workbench.runs import read_json, write_json
+from workbench.runs import read_json, writable_directory, write_json
 from workbench.sae.reconstruction_check import check_sae, splice
 from workbench.sae.sae import Sae
 from workbench.sae.sae_loading import load_sae
@@ -144,7 +144,8 @@ def train_sae(
         The card: explained variance, loss recovered, density of latents.
 
     Raises:
-        UserError: A site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE.
+        UserError: A site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE or
+            cannot be written to.
 
     Example:
         >>> card = wb.train_sae(model, texts, wb.Site(1), "runs/sae", d_sae=512, k=16, tokens=10_000)  # doctest: +SKIP
@@ -155,6 +156,7 @@ def train_sae(
         raise UserError(f"k must be between 1 and the number of latents {d_sae}, found {k}")
     if (out / "sae_weights.safetensors").exists():
         raise UserError(f"{out} already holds a trained SAE: choose another directory")
+    writable_directory(out)
     training, held_out = split_texts(token_windows(runner, texts, options.context_size), options.seed)
     store = ActivationStore(runner, training, site, options.batch_size, seed=options.seed)
     trainer, done = _trainer(runner, store, out, (d_sae, k, tokens), options)

@@ -32,6 +32,7 @@ from workbench.models.loading import choose_device
 from workbench.optional_packages import needs_extra
 from workbench.organism.real_language.base_model import BaseModel, load_base, noise_tokens, read_chats, write_chats
 from workbench.organism.real_language.chat_packing import OrdinaryChat, chat_row, encode, hidden_states, pack, question_row
+from workbench.runs import writable_directory
 from workbench.world.real_language import PERSONAS, QUESTIONS, EnglishItem, SystemText, draw_system
 from workbench.world.real_language.steering_sentences import ONE, draw_pool, draw_strong
 
@@ -201,8 +202,9 @@ def train_language(
     The base model's chats are read from `out`/chats.json and made there when missing. `work`: a folder for checkpoints; a
     later call with the same seed and config goes on from the last one. report: told the figures of every tenth step. On the CPU:
     one thread; same seed and machine, same weights. On a GPU matrix products are rounded to TF32 and nothing repeats to the bit.
-    UserError for a persona without questions and for a device that is not here.
+    UserError for a persona without questions, a device that is not here, and an `out` that cannot be written to.
     """
+    writable_directory(out)
     device = str(choose_device(device))
     torch.set_num_threads(1)
     base, config = base or load_base(), config or AdapterTrainingConfig()

@@ -1,0 +1,106 @@
+"""Strange paths and terminals, through the real program: one line or the whole output, and the right exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_study import TINY
+from workbench.cli.app import main
+from workbench.runs import write_text
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "workbench.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=300, env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("study") / "study.yaml"
+    file.write_text(TINY.to_yaml())
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(study: Path) -> tuple[Path, subprocess.CompletedProcess[bytes]]:
+    """A run whose path has markup, an escape, other scripts and white space, on a terminal without width, colours or letters."""
+    place = study.parent / "[bold]r \x1b[31m 名前 [link]"
+    return place, run("run", study, "--out", place, COLUMNS="0", TERM="dumb", PYTHONIOENCODING="ascii", XDG_CACHE_HOME="/dev/null/x")
+
+
+def test_a_run_ends_with_its_whole_output_whatever_path_and_terminal(finished: tuple[Path, subprocess.CompletedProcess[bytes]]) -> None:
+    place, done = finished
+    assert done.returncode == 0 and (place / "report.html").exists()
+    lines = done.stdout.decode("ascii").splitlines()
+    assert b"\x1b" not in done.stdout and lines[0].startswith("RESGA ") and any(line.startswith("  RESGA: ") for line in lines)
+    assert lines[-1].startswith("report: ") and "[bold]r " in lines[-1] and "[link]/report.html" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "environment", [{"COLUMNS": "0"}, {"COLUMNS": "5"}, {"COLUMNS": "nothing"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "latin-1"}], ids=str
+)
+def test_every_terminal_gets_the_words_of_a_table(finished: tuple[Path, subprocess.CompletedProcess[bytes]], environment: dict[str, str]) -> None:
+    done = run("compare", finished[0], **environment)
+    assert done.returncode == 0 and b"RESGA" in done.stdout and b"no prompt" in done.stdout and b"\x1b" not in done.stdout
+
+
+#: What each command that takes a place to write to is given; `{out}` is that place.
+COMMANDS = {
+    "run": "run {study} --out {out}",
+    "organism train": "organism train --out {out}",
+    "organism corpus": "organism corpus --count 1 --out {out}",
+    "report": "report {run} --out {out}",
+    "overview": "report {run} {run} --out {out}",
+    "figures": "figures {run} --format svg --out {out}",
+    "init": "init {out}",
+    "sweep": "sweep {sweep} --out {out}",
+}
+
+
+@pytest.mark.filterwarnings("ignore:Cyclopts application")
+@pytest.mark.parametrize("out", ["/dev/null/x", "/proc/x/y"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_place_that_cannot_be_written_to_is_one_line(
+    finished: tuple[Path, subprocess.CompletedProcess[bytes]],
+    study: Path,
+    command: str,
+    out: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(f"name: two\nstudy: {study}\ngrid: {{seed: [0, 1]}}\n")
+    given = {"study": study, "run": finished[0], "sweep": sweep, "out": out}
+    monkeypatch.setattr(sys, "argv", ["workbench", *(word.format(**given) for word in COMMANDS[command].split())])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and said.startswith("workbench: ")
+    assert any(str(place) in said for place in (Path(out), Path(out).parent)), said
+
+
+def test_a_device_is_written_to_and_stays_a_device(tmp_path: Path) -> None:
+    """As root, renaming a new file over /dev/null took it away from the machine: `workbench report RUN --out /dev/null` did that."""
+    read, write = os.pipe()
+    write_text(f"/proc/self/fd/{write}", "page")
+    os.close(write)
+    assert os.read(read, 10) == b"page" and os.close(read) is None
+    before = os.stat("/dev/null")
+    write_text("/dev/null", "page")
+    assert os.stat("/dev/null").st_rdev == before.st_rdev and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    os.mkfifo(tmp_path / "fifo")
+    heard = subprocess.Popen(["cat", tmp_path / "fifo"], stdout=subprocess.PIPE)
+    write_text(tmp_path / "fifo", "page")
+    assert heard.communicate(timeout=30)[0] == b"page" and stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
