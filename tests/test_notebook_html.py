@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.paths import ROOT
 from workbench.attribution import CircuitNode, PromptPath
 from workbench.directions import Direction
 from workbench.forced_choice import Answers
@@ -44,3 +46,24 @@ def test_it_shows_itself_escaped(name):
     html = make()._repr_html_()
     assert "<table" in html and all(figure in html for figure in figures)
     assert "<img" not in html and "</script" not in html and "\u202e" not in html
+
+
+def test_it_is_no_dump_of_fields_in_a_terminal():
+    for make, _ in OBJECTS.values():
+        shown = repr(make())
+        assert not shown.startswith(f"{type(make()).__name__}(") or len(shown) < 200
+    assert repr(persona().split()).splitlines()[1].split() == ["split", "items", "groups", "hash"]
+    assert "rate 50 %" in repr(OBJECTS["answers"][0]()) and "\u202e" not in repr(OBJECTS["answers"][0]())
+
+
+def test_what_shows_itself_in_a_notebook_shows_itself_in_a_terminal():
+    """A class with an HTML form has a text of its own, and a dataclass does not write over that of its base."""
+    wrong = []
+    for path in sorted((ROOT / "workbench").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                own = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+                given = any(ast.unparse(base).split(".")[-1] in ("ShowsTable", "ShowsFacts") for base in node.bases)
+                over = any(d.startswith("dataclass") and "repr=False" not in d for d in map(ast.unparse, node.decorator_list))
+                wrong += [node.name] if ("_repr_html_" in own and "__repr__" not in own and not given) or (given and over) else []
+    assert wrong == []

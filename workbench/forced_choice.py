@@ -23,11 +23,11 @@ from jaxtyping import Float
 from workbench.answer_tokens import AnswerTable
 from workbench.contexts import Context, Contexts, encode_prompt
 from workbench.errors import UserError
-from workbench.html_text import html_table
+from workbench.html_text import html_table, plain_table
 from workbench.models import Runner, TokenLayout, not_finite, pad_right, runner_for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answers:
     """Log-odds of the matching answer, one entry per context.
 
@@ -74,11 +74,16 @@ class Answers:
         columns = {"item": self.item_id, "group": self.group, "matching_first": self.matching_first, "log_odds": self.log_odds, "p": self.p}
         return pd.DataFrame(columns)
 
+    @property
+    def _caption(self) -> str:
+        mean = f"rate {100 * self.rate:.0f} %, mean log-odds {self.log_odds.mean():+.2f}"
+        return f"{len(self.group)} contexts in {len(set(self.group))} groups: {mean}"
+
+    def __repr__(self) -> str:
+        return plain_table(self.frame(), self._caption, max_rows=8)
+
     def _repr_html_(self) -> str:
-        caption = (
-            f"{len(self.group)} contexts in {len(set(self.group))} groups: rate {100 * self.rate:.0f} %, mean log-odds {self.log_odds.mean():+.2f}"
-        )
-        return html_table(self.frame(), caption, max_rows=8)
+        return html_table(self.frame(), self._caption, max_rows=8)
 
 
 def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192) -> Answers:

@@ -13,12 +13,13 @@ from workbench.audit.minimal_edit import MinimalEdit
 from workbench.audit.prompt_words import PromptWords
 from workbench.audit.word_effects import PromptEffects
 from workbench.contexts import Slot
+from workbench.html_text import plain_table
 from workbench.personas import Sign
 
 Need = Literal["edit", "none", "helps", "unclear"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """The result of an audit.
 
@@ -94,6 +95,12 @@ class Audit:
         from workbench.audit.audit_html import write_page
 
         write_page(self, path)
+
+    def __repr__(self) -> str:
+        from workbench.audit import findings_text as said
+
+        sentences = (said.whole(self), said.causes(self), *said.phrases(self), said.minimal_edit_sentence(self))
+        return plain_table(self.table, "\n".join(filter(None, sentences)))
 
     def _repr_html_(self) -> str:
         from workbench.audit.audit_html import notebook_html

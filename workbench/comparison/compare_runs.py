@@ -24,8 +24,8 @@ from workbench.schema import ComparisonFile, ConditionEntry, CostEntry, Differen
 from workbench.statistics import over_seeds
 
 
-@dataclass(frozen=True)
-class RunsTable:
+@dataclass(frozen=True, repr=False)
+class RunsTable(html_text.ShowsTable):
     """Runs that may be compared. table: one row per run and condition."""
 
     table: pd.DataFrame
@@ -61,8 +61,9 @@ class RunsTable:
         """The rows, as plain values; what is missing is null."""
         return [{k: None if pd.isna(v) else v for k, v in row.items()} for row in self.table.to_dict("records")]
 
-    def _repr_html_(self) -> str:
-        return html_text.html_table(self.table, f"{self.table['run'].nunique()} runs")
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
+        return f"{self.table['run'].nunique()} runs", self.table
 
 
 def compare_runs(paths: Sequence[str | Path]) -> RunsTable:

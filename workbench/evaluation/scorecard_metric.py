@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.statistics import Interval
 
 
@@ -34,8 +34,8 @@ class ScorecardMetric:
         return {"metric": self.name, "value": v.estimate, "low": v.low, "high": v.high, **about}
 
 
-@dataclass(frozen=True)
-class Scorecard:
+@dataclass(frozen=True, repr=False)
+class Scorecard(ShowsTable):
     """Metrics of one model under one prompt (and whatever edits were on)."""
 
     metrics: tuple[ScorecardMetric, ...]
@@ -52,8 +52,9 @@ class Scorecard:
         """One row per metric."""
         return pd.DataFrame([metric.row() for metric in self.metrics])
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table, self.title)
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
+        return self.title, self.table
 
 
 def beside(cards: dict[str, Scorecard]) -> pd.DataFrame:

@@ -51,7 +51,7 @@ class DoctorFinding:
     detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelDiagnosis:
     """All findings about a model, in the order of the checks; what could not be checked after a failure is left out."""
 
@@ -71,6 +71,9 @@ class ModelDiagnosis:
     def to_json(self) -> dict[str, Any]:
         """Model, overall verdict and the rows."""
         return {"model": self.model, "ok": self.ok, "rows": [asdict(row) for row in self.rows]}
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         return "\n".join(f"{row['ok'] or '-':>4}  {row['check']}: {row['detail']}" for _, row in self.frame().iterrows())

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from workbench.errors import UserError
-from workbench.html_text import html_facts, html_table
+from workbench.html_text import ShowsTable, html_facts, html_table
 from workbench.personas.group_splits import SPLIT_NAMES, assign_groups, shuffle_key
 from workbench.text_forms import canonical, require_whole_text
 
@@ -254,8 +254,8 @@ class Split(Sequence[Item]):
         return html_table(rows, caption, max_rows=8, max_characters=160)
 
 
-@dataclass(frozen=True)
-class Splits:
+@dataclass(frozen=True, repr=False)
+class Splits(ShowsTable):
     """train makes directions, search makes prompts, selection chooses among them, test is read once."""
 
     train: Split
@@ -266,9 +266,10 @@ class Splits:
     def __iter__(self) -> Iterator[Split]:
         return iter((self.train, self.search, self.selection, self.test))
 
-    def _repr_html_(self) -> str:
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
         rows = [{"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]} for part in self]
-        return html_table(pd.DataFrame(rows), caption=f"Splits of {self.train.persona.name}, by group")
+        return f"Splits of {self.train.persona.name}, by group", pd.DataFrame(rows)
 
 
 def content_hash(items: Sequence[Item]) -> str:

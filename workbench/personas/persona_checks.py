@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workbench.errors import UserError
-from workbench.html_text import html_table
+from workbench.html_text import html_table, plain_table
 from workbench.personas.answer_balance import first_share, length_rule, letter_rule, longer_share, warnings_of
 from workbench.personas.duplicate_questions import duplicates
 from workbench.personas.persona import Persona, Split
 from workbench.statistics import minimum_detectable_effect_from_spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PersonaCheck:
     """Figures of a persona's data.
 
@@ -55,6 +55,9 @@ class PersonaCheck:
     def table(self) -> pd.DataFrame:
         """One row per figure: what, value, and what it means."""
         return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
+
+    def __repr__(self) -> str:
+        return "\n".join([plain_table(self.table, f"Data of the persona {self.persona}"), *self.warnings])
 
     def _repr_html_(self) -> str:
         notes = pd.DataFrame({"warning": list(self.warnings)})

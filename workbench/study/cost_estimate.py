@@ -34,7 +34,7 @@ from workbench.conditions.neutral_text import NEUTRAL_SENTENCES
 from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.directions.layer_scan import HELD_OUT_ROWS
 from workbench.errors import UserError
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.models.chat_template import render_chat
 from workbench.models.loading import choose_dtype
 from workbench.models.memory_estimate import mapped_file, memory_needed, process_memory, second_embedding
@@ -146,8 +146,8 @@ class StageCost:
         return self.flops / machine.speed + self.block_runs * machine.launch + read
 
 
-@dataclass(frozen=True)
-class CostEstimate:
+@dataclass(frozen=True, repr=False)
+class CostEstimate(ShowsTable):
     """Estimated cost of a study, stage by stage.
 
     stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was assumed, and what fits where.
@@ -222,8 +222,9 @@ class CostEstimate:
             row[f"{machine.name} GB"] = needed / 1e9
         return row
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table, f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})")
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
+        return f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})", self.table
 
 
 def duration(seconds: float) -> str:

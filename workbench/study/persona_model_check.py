@@ -26,7 +26,7 @@ from workbench.contexts import Contexts, Metric, Slot, encode_prompt, make_conte
 from workbench.directions.activation_sampling import deal_texts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.models import Runner, runner_for
 from workbench.personas import Persona, Split, Splits
 from workbench.statistics import Interval, cluster_interval, spearman
@@ -84,8 +84,8 @@ class MetricCheck:
         return [*found, (f"{name}: can show something", "yes" if self.shows else "no", "a prompt moves it clear of zero")]
 
 
-@dataclass(frozen=True)
-class PersonaModelCheck:
+@dataclass(frozen=True, repr=False)
+class PersonaModelCheck(ShowsTable):
     """What a persona can show on a model.
 
     refusals: what `run` would say; empty where it accepts the persona. metrics: each that the persona has.
@@ -120,8 +120,9 @@ class PersonaModelCheck:
         """One row per figure: what, value, meaning."""
         return pd.DataFrame([row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"])
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table, f"{self.persona} on this model: {'; '.join(self.notes)}")
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
+        return f"{self.persona} on this model: {'; '.join(self.notes)}", self.table
 
 
 def choose_metric(model: Any, persona: Persona, asked: Split, slot: Slot = "system") -> tuple[Metric, str]:

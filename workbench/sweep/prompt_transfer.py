@@ -22,7 +22,7 @@ from workbench.comparison import Comparison, ComparisonOptions, compare, run_row
 from workbench.conditions import Found
 from workbench.contexts import encode_prompt, make_contexts
 from workbench.errors import UserError
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.models import load_model, runner_for
 from workbench.runs import RunDirectory, read_run_file
 from workbench.schema import FrontierFile
@@ -33,8 +33,8 @@ from workbench.study.study_settings import ModelSettings
 _FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p", "p_adjusted", "letter_a", "cross_entropy", "tokens")
 
 
-@dataclass(frozen=True)
-class TransferResult:
+@dataclass(frozen=True, repr=False)
+class TransferResult(ShowsTable):
     """Chosen prompts of finished runs on other models.
 
     Attributes:
@@ -50,8 +50,9 @@ class TransferResult:
     table: pd.DataFrame
     comparisons: tuple[Comparison, ...]
 
-    def _repr_html_(self) -> str:
-        return html_table(self.table, f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models")
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
+        return f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models", self.table
 
 
 @dataclass(frozen=True)

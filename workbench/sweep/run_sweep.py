@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.errors import UserError
-from workbench.html_text import html_table
+from workbench.html_text import ShowsTable
 from workbench.report import OverviewRun, write_overview
 from workbench.runs import write_parquet, write_text
 from workbench.sweep.live_table import LiveTable
@@ -29,8 +29,8 @@ from workbench.sweep.sweep_store import StudyOutcome, look, results, run_path
 FILE = "sweep.yaml"
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(ShowsTable):
     """State and results of a sweep.
 
     Attributes:
@@ -51,9 +51,10 @@ class SweepResult:
         """Studies by state."""
         return dict(Counter(self.studies["state"]))
 
-    def _repr_html_(self) -> str:
+    def shown_table(self) -> tuple[str, pd.DataFrame]:
+        """The caption and the rows."""
         caption = ", ".join(f"{n} {state}" for state, n in self.counts.items())
-        return html_table(self.studies.drop(columns="run"), f"{len(self.studies)} studies: {caption}")
+        return f"{len(self.studies)} studies: {caption}", self.studies.drop(columns="run")
 
 
 def sweep(
