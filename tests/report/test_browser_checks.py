@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.browser import AXE, Tab, axe_violations, needs_chromium
+from tests.support.browser import AXE, Tab, axe_violations, needs_chromium, wait_until
 from tests.support.report_pages import KINDS, ReportPages, first_latent
 from workbench.study import run
 
@@ -298,7 +298,7 @@ def latent_to_card(seen: Seen) -> list[str]:
     link = seen.page.locator('#inside a[href^="#latent-"]').last
     name = link.get_attribute("href")[1:]
     link.click()
-    seen.page.wait_for_function(f"document.getElementById('{name}').open", polling=100)
+    wait_until(seen.page, f"document.getElementById('{name}').open")
     top = seen.page.evaluate(f"document.getElementById('{name}').getBoundingClientRect().top")
     return expect(in_view=-5 <= top <= 900)
 

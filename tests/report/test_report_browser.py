@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 
-from tests.support.browser import Tab, axe_violations, needs_axe, needs_chromium
+from tests.support.browser import Tab, axe_violations, needs_axe, needs_chromium, wait_until
 from tests.support.hostile_strings import FOUND, PAYLOAD, make_every_string_hostile
 from tests.support.real_run import HOSTILE, edit, read_entry
 from workbench.comparison import claims_of_run, questions_of_run
@@ -50,7 +50,7 @@ def test_every_string_of_every_file_is_text(tab, make_run):
     run = make_every_string_hostile(make_run())
     page = tab.open(write_report(run)).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    page.wait_for_function("document.querySelector('#scatter svg')", polling=100)
+    wait_until(page, "document.querySelector('#scatter svg') !== null")
     page.locator("#scatter [tabindex], #scatter circle").first.hover()
     found = page.evaluate(FOUND)
     assert found["texts"] > 100 and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
@@ -261,7 +261,7 @@ def test_a_latent_leads_to_its_card(tab, make_run):
     own = next(latent for latent in reversed(latents) if latent in listed)
     assert page.evaluate(f"document.getElementById('latent-{own}').open") == (own == latents[0])
     page.locator(f'a[href="#latent-{own}"]').click()
-    page.wait_for_function(f"document.getElementById('latent-{own}').open", polling=100)
+    wait_until(page, f"document.getElementById('latent-{own}').open")
 
 
 @pytest.mark.parametrize("figure", ["forest", "scatter", "matrix", "layers"])
