@@ -1,19 +1,16 @@
-"""Three ways to run the blocks: one kernel after the other, through torch.compile, and replayed as CUDA graphs.
+"""Two ways to run the blocks: one kernel after the other, and replayed as CUDA graphs.
 
 1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in every step), positions (the
-   prompt's rest after the change and the suffix), pieces of keys to the left (a prefix, or a batch of prefixes padded to one length).
+   prompt's rest after the change and the suffix), keys to the left (a prefix, or a batch of prefixes padded to one length, and the parents').
 2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows (of each prefix) filled up to a multiple
    of 16 so that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
-3. `compiled`: `run_block` with symbolic shapes, shared by all blocks: a few graphs whatever the shapes. One graph a shape would be
-   made again in every step, as the rows never come back. Gradients are taken as they are (four more graphs, slow to make).
-4. `compiled, CUDA graphs`: torch.compile's own (`reduce-overhead`), with the same filling up.
 
-A block that somebody reads (the objective's site) is run as it is by the compiled ways; our graphs fire its last hook afterwards.
+A block that somebody reads (the objective's site): our graphs fire its last hook afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,14 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.utils import counters
 
 from benchmarks.cost_settings import Setting
 from benchmarks.gpu_lab import Cells, Lab, Row, deviations, median_seconds, setting_of, timed
 from benchmarks.search_cost import our_step
 from workbench.models import Runner
 from workbench.models import hooked_runner as hooked
-from workbench.models.hooked_block import Hidden, Pair
+from workbench.models.hooked_block import Pair, RunPlaces
 from workbench.models.hooked_runner import HookedKeyValueCache
 from workbench.search import Optimizations, Scorer
 from workbench.search.scoring.batch_size import CEILING
@@ -54,25 +50,21 @@ def shapes(setting: Setting, lab: Lab) -> Row:
     seen: list[set[tuple[Any, ...]]] = []
     eager, step = hooked.run_block, _step(setting, lab)
 
-    def noting(block: Any, resid: Tensor, left: Sequence[Pair], hidden: Hidden = None) -> tuple[Tensor, Pair]:
-        seen[-1].add((resid.requires_grad, *resid.shape[:2], tuple((len(k), k.shape[1]) for k, _ in left)))
-        return eager(block, resid, left, hidden)
+    def noting(block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None = None, own: Pair | None = None) -> tuple[Tensor, Pair]:
+        seen[-1].add((resid.requires_grad, places.owners, places.rows, places.n, places.shared, places.own))
+        return eager(block, resid, places, shared, own)
 
     with replaced(hooked, "run_block", noting):
         for _ in range(3):
             seen.append(set())
             step()
-    filled = [
-        {(grad, _up(rows, left[0][0] if left else 1), pos, tuple(length for _, length in left)) for grad, rows, pos, left in found} for found in seen
-    ]
+    filled = [{(grad, owners, _up(rows, owners), *rest) for grad, owners, rows, *rest in found} for found in seen]
     counts = {"a step": seen[:1], "three steps": seen, "a step, filled up": filled[:1], "three, filled up": filled}
     return {name: len(set.union(*found)) for name, found in counts.items()}
 
 
 def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Tensor, expected: Any) -> Row:
-    """Difference from the eager scores, seconds of the first step and of the next three (compiling, capturing), then of a step."""
-    torch._dynamo.reset()
-    counters.clear()
+    """Difference from the eager scores, seconds of the first step and of the next three (capturing), then of a step."""
     with way(setting.runner) as made:
         found = Scorer(setting.runner, setting.objective, setting.contexts).score(prompts)
         step = _step(setting, lab)
@@ -82,7 +74,7 @@ def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Te
     return {
         "objective, deviations": deviations(found.objective, expected.objective),
         "fluency, nats": float((found.cross_entropy - expected.cross_entropy).abs().max()),
-        "first step": first, "warming up": warm, **times, "graphs compiled": counters["stats"]["unique_graphs"], "captured": captured,
+        "first step": first, "warming up": warm, **times, "captured": captured,
     }  # fmt: skip
 
 
@@ -111,39 +103,6 @@ def eagerly(runner: Runner) -> Iterator[None]:
 
 
 @contextmanager
-def compiled(runner: Runner) -> Iterator[None]:
-    """Through torch.compile with symbolic shapes."""
-    eager = hooked.run_block
-    fast = torch.compile(eager)
-
-    def run(block: Any, resid: Tensor, left: Sequence[Pair], hidden: Hidden = None) -> tuple[Tensor, Pair]:
-        return (eager if _as_it_is(block, left) else fast)(block, *_marked(resid, left), hidden)
-
-    with _many_graphs(), replaced(hooked, "run_block", run):
-        yield
-
-
-@contextmanager
-def compiled_graphs(runner: Runner) -> Iterator[None]:
-    """Through torch.compile with its own CUDA graphs, without gradients; what a graph gives is copied before the next one runs."""
-    eager = hooked.run_block
-    fast = torch.compile(eager, mode="reduce-overhead")
-
-    def run(block: Any, resid: Tensor, left: Sequence[Pair], hidden: Hidden = None) -> tuple[Tensor, Pair]:
-        if _as_it_is(block, left):
-            return eager(block, resid, left, hidden)
-        torch.compiler.cudagraph_mark_step_begin()
-        owners, n = len(left[0][0]), len(resid)
-        rows = _up(n, owners)
-        filled = [(_filled(k, rows, owners), _filled(v, rows, owners)) if len(k) > owners else (k, v) for k, v in left]
-        out, (keys, values) = fast(block, *_marked(_filled(resid, rows, owners), filled), hidden)
-        return _first(out, n, owners), (_first(keys, n, owners), _first(values, n, owners))
-
-    with _many_graphs(), replaced(hooked, "run_block", run):
-        yield
-
-
-@contextmanager
 def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
     """Stretches of blocks as CUDA graphs of our own; gives the captured ones by shape."""
     eager, made = runner.run, {}
@@ -155,8 +114,8 @@ def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
         if torch.is_grad_enabled() or stop == start:
             return eager(resid, start, stop, kv, keep)
         owners = kv.owners if kv else 1
-        left = tuple((len(piece[0][0]) == owners, piece[0][0].shape[1]) for piece in kv.pieces) if kv else ()
-        key = (start, stop, owners, _up(len(resid), owners), resid.shape[1], left, kv is not None and kv.hidden is not None, keep)
+        left = (kv.shared_length, kv.own_length, kv.padding is not None) if kv else ()
+        key = (start, stop, owners, _up(len(resid), owners), resid.shape[1], left, keep)
         if key not in made:
             made[key] = Captured(eager, resid, start, stop, kv, keep, pool)
         out, longer = made[key](resid, kv)
@@ -166,13 +125,7 @@ def graphs(runner: Runner) -> Iterator[dict[Any, Any]]:
         yield made
 
 
-WAYS: dict[str, Callable[[Runner], Any]] = {
-    "eager": eagerly,
-    "CUDA graphs": graphs,
-    "eager again": eagerly,
-    "compiled": compiled,
-    "compiled, CUDA graphs": compiled_graphs,
-}
+WAYS: dict[str, Callable[[Runner], Any]] = {"eager": eagerly, "CUDA graphs": graphs, "eager again": eagerly}
 
 
 class Captured:
@@ -185,8 +138,9 @@ class Captured:
         rows = _up(len(resid), self.owners)
         self.resid, self.kv = _filled(resid, rows, self.owners), None
         if kv is not None:
-            pieces = tuple(tuple((self._own(k, rows), self._own(v, rows)) for k, v in piece[: self.blocks]) for piece in kv.pieces)
-            self.kv = replace(kv, pieces=pieces, rows=rows, hidden=None if kv.hidden is None else kv.hidden.clone())
+            shared = None if kv.shared is None else tuple((k.clone(), v.clone()) for k, v in kv.shared[: self.blocks])
+            own = None if kv.own is None else tuple((self._own(k, rows), self._own(v, rows)) for k, v in kv.own[: self.blocks])
+            self.kv = replace(kv, shared=shared, own=own, rows=rows, padding=None if kv.padding is None else kv.padding.clone())
         self.replay, (self.out, self.longer) = capture(lambda: eager(self.resid, start, stop, self.kv, keep), pool)
 
     def __call__(self, resid: Tensor, kv: HookedKeyValueCache | None) -> tuple[Tensor, HookedKeyValueCache | None]:
@@ -194,17 +148,18 @@ class Captured:
         n = len(resid)
         self._into(self.resid, resid)
         if kv is not None and self.kv is not None:
-            theirs = [t for piece in kv.pieces for pair in piece[: self.blocks] for t in pair]
-            own = [t for piece in self.kv.pieces for pair in piece for t in pair]
-            for mine, given in zip(own, theirs, strict=True):
-                self._into(mine, given)
-            if kv.hidden is not None and self.kv.hidden is not None:
-                self.kv.hidden.copy_(kv.hidden)
+            for mine, given in ((self.kv.shared, kv.shared), (self.kv.own, kv.own)):
+                for (keys, values), (k, v) in zip(mine or (), (given or ())[: self.blocks], strict=True):
+                    keys[:, : k.shape[1]].copy_(k)
+                    values[:, : v.shape[1]].copy_(v)
+            if kv.padding is not None and self.kv.padding is not None:
+                self.kv.padding.copy_(kv.padding)
         self.replay()
         return _first(self.out, n, self.owners), self._longer(n)
 
     def _own(self, x: Tensor, rows: int) -> Tensor:
-        return x.clone() if len(x) == self.owners else _filled(x, rows, self.owners)
+        """Zero rows after those of each owner."""
+        return torch.cat([x, x.new_zeros(self.owners, rows // self.owners - x.shape[1], *x.shape[2:])], dim=1)
 
     def _into(self, mine: Tensor, given: Tensor) -> None:
         """Copied to each owner's first rows."""
@@ -214,11 +169,11 @@ class Captured:
     def _longer(self, n: int) -> HookedKeyValueCache | None:
         if self.longer is None:
             return None
-        cut = [tuple((self._cut(k, n), self._cut(v, n)) for k, v in piece) for piece in self.longer.pieces]
-        return replace(self.longer, pieces=tuple(cut), rows=n)
-
-    def _cut(self, x: Tensor, n: int) -> Tensor:
-        return x.clone() if len(x) == self.owners else _first(x, n, self.owners)
+        cut = lambda x: x[:, : n // self.owners].clone()  # noqa: E731
+        own = None if self.longer.own is None else tuple((cut(k), cut(v)) for k, v in self.longer.own)
+        shared = None if self.longer.shared is None else tuple((k.clone(), v.clone()) for k, v in self.longer.shared)
+        one = shared is None and n == 1  # a prefix, filled up
+        return replace(self.longer, shared=own if one else shared, own=None if one else own, rows=n)
 
 
 def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
@@ -248,28 +203,3 @@ def _filled(x: Tensor, rows: int, owners: int) -> Tensor:
 def _first(x: Tensor, n: int, owners: int) -> Tensor:
     """Copies of each owner's first rows, n in all."""
     return x.unflatten(0, (owners, -1))[:, : n // owners].clone().flatten(0, 1)
-
-
-def _marked(resid: Tensor, left: Sequence[Pair]) -> tuple[Tensor, list[Pair]]:
-    """Rows and positions marked as what varies (with `dynamic=True` heads and their size would be symbols too, and compiling takes minutes)."""
-    for x in (resid, *(t for pair in left for t in pair)):
-        for axis in (0, 1) if len(x) > 1 else (1,):
-            torch._dynamo.maybe_mark_dynamic(x, axis)
-    return resid, list(left)
-
-
-def _as_it_is(block: Any, left: Sequence[Pair]) -> bool:
-    """Whether compiling is left out: with gradients, for a prefix (run once), and where somebody reads what leaves the block."""
-    return torch.is_grad_enabled() or not left or bool(block.hook_resid_post.fwd_hooks)
-
-
-@contextmanager
-def _many_graphs() -> Iterator[None]:
-    """Room for a graph for each kind of call (rows one or many, pieces one or two), and for a recording of each shape and block."""
-    import torch._inductor.config as inductor
-
-    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
-    inductor.triton.cudagraph_unexpected_rerecord_limit = 100_000
-    inductor.triton.cudagraph_dynamic_shape_warn_limit = None
-    with torch._dynamo.config.patch({limit: 64}):
-        yield

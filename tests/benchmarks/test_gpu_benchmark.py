@@ -87,8 +87,8 @@ def test_captured_blocks_filled_up_with_rows_give_the_same_scores(lab, monkeypat
         def replay():
             fresh, fresh_longer = run()
             out.copy_(fresh)
-            for pieces, fresh_pieces in zip(longer.pieces, fresh_longer.pieces, strict=True) if longer else ():
-                for pair, fresh_pair in zip(pieces, fresh_pieces, strict=True):
+            for side in ("shared", "own") if longer else ():
+                for pair, fresh_pair in zip(getattr(longer, side) or (), getattr(fresh_longer, side) or (), strict=True):
                     for t, f in zip(pair, fresh_pair, strict=True):
                         t.copy_(f)
 

@@ -11,7 +11,7 @@ from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.models import bridge_runner as bridge
 from workbench.models import hooked_runner as hooked
-from workbench.models.hooked_block import is_plain, run_block
+from workbench.models.hooked_block import RunPlaces, is_plain, run_block
 
 PLAIN = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "gpt2")
 HALF = 9
@@ -46,7 +46,7 @@ def test_outputs_and_gradients_are_those_of_transformer_lens(families: TinyFamil
 
 def test_a_shared_prefix_stays_one_row(families: TinyFamilies, ids: Tensor) -> None:
     *_, longer = _behind_a_shared_prefix(families.runner("llama", "hooked", "float32"), ids)
-    assert [len(piece[0][0]) for piece in longer.pieces] == [1, 3]
+    assert longer.shared and longer.own and [longer.shared[0][0].shape[1], longer.own[0][0].shape[1]] == [1, 3]
     assert (longer.length, longer.batch) == (20, 3)
 
 
@@ -114,11 +114,11 @@ def test_keys_beyond_the_window_are_not_multiplied(families: TinyFamilies, ids: 
     assert (block.attn.attn_type, block.cfg.window_size) == ("local", 6)
     with torch.no_grad():
         resid = runner.embed(ids[:1])
-        _, (keys, values) = run_block(block, resid[:, :9], ())
-        expected, _ = run_block(block, resid[:, 9:13], [(keys, values)])
+        _, (keys, values) = run_block(block, resid[:, :9], RunPlaces((1, 9), 1, 0, 0, None))
+        expected, _ = run_block(block, resid[:, 9:13], RunPlaces((1, 4), 1, 9, 0, None), (keys, values))
         for t in (keys, values):
-            t[:, :4] = torch.nan
-        out, _ = run_block(block, resid[:, 9:13], [(keys, values)])
+            t[..., :4, :] = torch.nan
+        out, _ = run_block(block, resid[:, 9:13], RunPlaces((1, 4), 1, 9, 0, None), (keys, values))
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 

@@ -84,9 +84,35 @@ def test_savings_change_nothing(families, family, contexts):
             torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_fluent", [1, 3])
+@pytest.mark.parametrize("chosen", [(None, 0), (2, 1)], ids=["all contexts", "two of them"])
+def test_the_gradient_of_both_is_that_of_each(families, contexts, n_fluent, chosen):
+    """One pass for objective - weight x cross-entropy: the difference of the two gradients, also where the contexts of one are not the other's."""
+    runner, weights = families.runner("llama", "hooked", "float64"), torch.tensor([0.7, 0.0], dtype=torch.float64)
+    for optimizations in (Optimizations(), Optimizations(prefix_kv=False)):
+        for tokens in (64, 4096):
+            scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, optimizations, tokens, n_fluent)
+            both = scorer.gradients(PARENTS, *chosen, weights=weights)
+            apart = scorer.gradients(PARENTS, *chosen) - weights[:, None, None] * scorer.cross_entropy_gradients(PARENTS)
+            assert float(scorer.cross_entropy_gradients(PARENTS).abs().max()) > 1e-3
+            torch.testing.assert_close(both.double(), apart.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_the_cross_entropy_equals_finite_differences(families, contexts):
+    """d cross-entropy / d embedding along random steps, tokens as targets held fixed, central differences in float64."""
+    runner = families.runner("llama", "hooked", "float64")
+    scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, cross_entropy_groups=3)
+    slope, zero = scorer.gradients(PARENTS, weights=torch.ones(2)).double(), scorer.gradients(PARENTS).double()
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        step = torch.randn(slope.shape, dtype=torch.float64, generator=generator)
+        plus, minus = (_objective_at(scorer, PARENTS, sign * 1e-3 * step, "cross_entropy") for sign in (1, -1))
+        torch.testing.assert_close(-((slope - zero) * step).sum((1, 2)), (plus - minus) / 2e-3, rtol=5e-3, atol=1e-3)
+
+
 def test_contexts_with_prefixes_of_their_own_share_the_runs(families, monkeypatch):
-    """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four are one batch of caches, and what is read of them is
-    what unstacked contexts give (the law above), with less than half of the runs."""
+    """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four are one batch of caches (the one that measures fluency
+    among them), and what is read of them is what unstacked contexts give (the law above), with less than half of the runs."""
     runner, contexts = families.runner("llama", "hooked", "float32"), contexts_of_ids(False)
     goal, calls = random_projection(runner.shape.d_model, layer=1), []
     run = runner.run
@@ -94,7 +120,7 @@ def test_contexts_with_prefixes_of_their_own_share_the_runs(families, monkeypatc
     counted = []
     for stacked in (True, False):
         scorer = Scorer(runner, goal, contexts, Optimizations(batched_caches=stacked), cross_entropy_groups=1)
-        assert sorted(map(len, (group.members for group in scorer.groups))) == ([1, 1, 3] if stacked else [1] * 5)
+        assert sorted(map(len, (group.members for group in scorer.groups))) == ([1, 4] if stacked else [1] * 5)
         prepared = scorer.prepare(PARENTS)
         calls.clear()
         scorer.score_children(prepared, CHILDREN)
@@ -156,13 +182,13 @@ def test_gradients_equal_finite_differences(families, contexts):
         torch.testing.assert_close((slope * step).sum((1, 2)), numeric, rtol=5e-3, atol=1e-3)
 
 
-def _objective_at(scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Mean objective with the prompt's embeddings moved by `shift`."""
+def _objective_at(scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor, what: str = "objective") -> torch.Tensor:
+    """Mean objective (or cross-entropy) with the prompt's embeddings moved by `shift`."""
     embed = scorer.runner.embed
     moved = lambda tokens, offset=0: embed(tokens, offset) + (shift if tokens.shape == ids.shape else 0)  # noqa: E731
     scorer.runner.embed = moved
     try:
-        return scorer.score(ids).objective.double()
+        return getattr(scorer.score(ids), what).double()
     finally:
         del scorer.runner.embed
 

@@ -1,31 +1,34 @@
-"""A TransformerLens block whose attention does not copy what its rows share.
+"""A TransformerLens block whose attention does not copy what its rows share, in as few kernel launches as that takes.
 
-TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here the
-keys to the left stay in pieces: keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
-products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece:
-the same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys that no query reaches are
-not multiplied at all: positions are counted in the padded batch, in which a query and its keys move alike.
+TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here:
 
-The block's hooks all fire (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
+1. Keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large products), those of each row with
+   the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece.
+2. Keys are turned when they are made, by their own positions, and cached so; queries are scaled by the same product that turns them.
+3. What depends on positions only (rotations, masks) is made once a run for all blocks (`RunPlaces`).
+4. Hook points are passed over where nothing listens.
+
+The same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys that no query reaches are not
+multiplied at all: positions are counted in the padded batch, in which a query and its keys move alike.
+
+All hooks fire that are set (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
 switches for split inputs and results, gets TransformerLens's own block: `is_plain` says when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.utilities.activation_functions import apply_softcap
 
-#: Keys and values. Each owner's serve as many neighbouring rows as there are to an owner.
-Pair = tuple[Float[Tensor, "owner pos kv_head d_head"], Float[Tensor, "owner pos kv_head d_head"]]
-#: Positions of each owner's first piece that nobody may look at: padding on the left.
-Hidden = Bool[Tensor, "owner pos"] | None
+#: Keys (turned) and values. Each owner has one row that all its rows share, or as many as there are.
+Pair = tuple[Float[Tensor, "owner row kv_head pos d_head"], Float[Tensor, "owner row kv_head pos d_head"]]
 
 
 def is_plain(block: Any) -> bool:
@@ -44,42 +47,146 @@ def is_plain(block: Any) -> bool:
     )
 
 
+class RunPlaces:
+    """Where the rows of one run are: rotations and masks, made once for all of its blocks.
+
+    owners: caches that the rows continue, each for as many neighbouring rows. shared, own: cached positions that an owner's rows share,
+    and that each row has for itself, to the left of the n that are run. padding: positions of each owner's cache that nobody may look at,
+    on its left. positions: of each row, the one query that is wanted.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        owners: int,
+        shared: int,
+        own: int,
+        padding: Int[Tensor, " owner"] | None,
+        positions: Int[Tensor, " row"] | None = None,
+    ) -> None:
+        (self.rows, self.n), self.owners, self.shared, self.own, self.padding, self.positions = shape, owners, shared, own, padding, positions
+        self._made: dict[object, Any] = {}
+
+    def once(self, key: object, make: Callable[[], Any]) -> Any:
+        """What was made under this key in this run."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    @property
+    def left(self) -> int:
+        """Positions to the left of those that are run, padding counted."""
+        return self.shared + self.own
+
+    def turn(self, attn: Any, x: Float[Tensor, "row pos head d_head"], scale: float = 1.0) -> Tensor:
+        """Rotated to the positions of the run (of `positions`, where there is one a row), times `scale`."""
+        if attn.cfg.positional_embedding_type != "rotary":
+            return x if scale == 1.0 else x * scale
+        some = x.shape[1] < self.n
+        cos, sin = self.once(("turn", attn.attn_type, some, scale), lambda: _rotation(attn, self._places(attn, some), self.left + self.n, scale))
+        return _rotated(attn, x, cos, sin, scale)
+
+    def turned_back(self, attn: Any, keys: Float[Tensor, "row pos head d_head"]) -> Tensor:
+        """Cached keys as they were before their rotation (without padding)."""
+        if attn.cfg.positional_embedding_type != "rotary":
+            return keys
+        cos, sin = _rotation(attn, torch.arange(self.left, device=keys.device)[None], self.left)
+        length = cos.square() + sin.square()
+        return _rotated(attn, keys, cos / length, -sin / length)
+
+    def _places(self, attn: Any, some: bool) -> Int[Tensor, "*row pos"]:
+        """Position of each token in its own sequence: one row for all where no owner is padded."""
+        device = attn.rotary_cos.device
+        if self.positions is not None and some:
+            at = self.left + self.positions[:, None]
+        else:
+            at = torch.arange(self.left, self.left + self.n, device=device)[None]
+        if self.padding is None:
+            return at
+        return at - self.padding.repeat_interleave(self.rows // self.owners)[:, None]
+
+    def own_mask(self, window: int | None, skip: int, groups: int, like: Tensor) -> list[Float[Tensor, "batch query key"]]:
+        """-inf where a key of the row's own is to the right of its query or beyond its window. groups: query heads of a key head."""
+        if self.n == 1 and window is None:
+            return []
+        keys, queries = torch.arange(self.shared + skip, self.left + self.n, device=like.device), self._queries(like)[..., None]
+        mask = keys > queries
+        if window is not None:
+            mask = mask | (keys <= queries - window)
+        if self.positions is None:
+            return [_minus_infinity(mask.repeat(groups, 1)[None], like)]
+        mask = mask.unflatten(0, (self.owners, -1))[:, None].expand(-1, like.shape[1], -1, groups, -1)
+        return [_minus_infinity(mask.flatten(0, 2), like)]
+
+    def shared_mask(self, window: int | None, skip: int, groups: int, like: Tensor) -> list[Float[Tensor, "batch query key"]]:
+        """-inf where a shared key is beyond the window of its query, and where it is padding (two masks, so that both stay small)."""
+        keys, heads, rows, masks = torch.arange(skip, self.shared, device=like.device), like.shape[1], self.rows // self.owners, []
+        if window is not None and skip <= self.left + self.n - 1 - window:
+            far = keys <= self._queries(like)[..., None] - window
+            if self.positions is None:
+                far = far.repeat(rows * groups, 1)[None]
+            else:
+                far = far.unflatten(0, (self.owners, -1))[:, None].expand(-1, heads, -1, groups, -1).flatten(2, 3).flatten(0, 1)
+            masks.append(far)
+        if self.padding is not None:
+            masks.append((keys < self.padding[:, None]).repeat_interleave(heads, 0)[:, None])
+        return [_minus_infinity(mask, like) for mask in masks]
+
+    def _queries(self, like: Tensor) -> Int[Tensor, "*row query"]:
+        """Positions of the queries in the batch."""
+        if self.positions is not None:
+            return self.left + self.positions[:, None]
+        return torch.arange(self.left, self.left + self.n, device=like.device)
+
+
 def run_block(
-    block: Any, resid: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden = None
+    block: Any, resid: Float[Tensor, "row pos d_model"], places: RunPlaces, shared: Pair | None = None, own: Pair | None = None
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
-    """The block after the pieces `left` (in order): its output, and the new keys and values (keys not yet turned)."""
-    resid = block.hook_resid_pre(resid)
-    attended, new = _attend(block.attn, block.ln1(resid), left, hidden)
-    return _after_attention(block, resid, attended), new
+    """The block after what its rows share and what each has for itself: its output, and the rows' own keys and values with the new ones."""
+    resid = _at(block.hook_resid_pre, resid)
+    attn, normed = block.attn, _normed(block.ln1, resid)
+    q, k, v = _qkv(attn, normed)
+    q, pair = places.turn(attn, q, 1 / float(attn.attn_scale)), joined_pair(places, own, places.turn(attn, k), v)
+    alone = shared is None and own is None and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
+    z = _mixed_here(q, pair) if alone else _mixed_with_cache(attn, q, places, shared, pair)
+    return _after_attention(block, resid, _out(attn, z)), pair
 
 
 def run_block_at(
-    block: Any, resid: Float[Tensor, "row pos d_model"], positions: Int[Tensor, " row"], left: Sequence[Pair], hidden: Hidden = None
+    block: Any, resid: Float[Tensor, "row pos d_model"], places: RunPlaces, shared: Pair | None = None, own: Pair | None = None
 ) -> Float[Tensor, "row 1 d_model"]:
-    """What leaves the block at one position a row.
+    """What leaves the block at one position a row (`places.positions`). Of the others only queries, keys and values are made.
 
-    Of the others only keys and values are made (and queries, which TransformerLens makes together with them). Hooks after the queries see
-    that position only.
+    Hooks after these see that position only.
     """
-    resid, rows = block.hook_resid_pre(resid), torch.arange(len(positions), device=resid.device)
-    q, k, v = _qkv(block.attn, block.ln1(resid))
-    attended = _out(block.attn, _mixed_with_cache(block.attn, q, [*left, (k, v)], hidden, positions))
-    return _after_attention(block, resid[rows, positions][:, None], attended)
+    assert places.positions is not None, "one position a row is wanted"
+    resid, rows, attn = _at(block.hook_resid_pre, resid), torch.arange(places.rows, device=resid.device), block.attn
+    normed, last = _normed(block.ln1, resid), (rows, places.positions)
+    q, k, v = _qkv(attn, normed)
+    q = places.turn(attn, q[last][:, None], 1 / float(attn.attn_scale))
+    z = _mixed_with_cache(attn, q, places, shared, joined_pair(places, own, places.turn(attn, k), v))
+    return _after_attention(block, resid[last][:, None], _out(attn, z))
+
+
+def _at(point: Any, x: Tensor) -> Tensor:
+    """Through a hook point, where somebody listens."""
+    return point(x) if point._forward_hooks or point._backward_hooks or point._backward_pre_hooks else x
+
+
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    """Through a norm: torch's own where it is the same and nothing listens."""
+    points = (norm, norm.hook_scale, norm.hook_normalized) if type(norm) is RMSNorm else ()
+    if points and not any(point._forward_hooks or point._backward_hooks or point._backward_pre_hooks for point in points):
+        return torch.nn.functional.rms_norm(x, (norm.length,), norm.w, norm.eps)
+    return norm(x)
 
 
 def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
     """Attention's output joined to the residual stream, and the MLP."""
     if block.cfg.use_normalization_before_and_after:
-        attended = block.ln1_post(attended)
-    middle = block.hook_resid_mid(resid + block.hook_attn_out(attended))
-    return block.hook_resid_post(middle + block.apply_mlp(block.ln2(middle)))
-
-
-def _attend(attn: Any, normed: Float[Tensor, "row pos d_model"], left: Sequence[Pair], hidden: Hidden) -> tuple[Tensor, Pair]:
-    q, k, v = _qkv(attn, normed)
-    alone = not left and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
-    z = _mixed_here(attn, q, k, v) if alone else _mixed_with_cache(attn, q, [*left, (k, v)], hidden)
-    return _out(attn, z), (k, v)
+        attended = _normed(block.ln1_post, attended)
+    middle = _at(block.hook_resid_mid, resid + _at(block.hook_attn_out, attended))
+    return _at(block.hook_resid_post, middle + block.apply_mlp(_normed(block.ln2, middle)))
 
 
 def _softcap(attn: Any) -> float:
@@ -93,103 +200,101 @@ def _window(attn: Any) -> int | None:
 
 
 def _qkv(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return attn.calculate_qkv_matrices(normed, normed, normed)
+    """Queries, keys and values, [row pos head d_head], normed where the model does."""
+    grouped = "_W_K" in attn._parameters
+    q = _at(attn.hook_q, _linear(normed, attn.W_Q, attn.b_Q))
+    k = _at(attn.hook_k, _linear(normed, attn._W_K, attn._b_K) if grouped else _linear(normed, attn.W_K, attn.b_K))
+    v = _at(attn.hook_v, _linear(normed, attn._W_V, attn._b_V) if grouped else _linear(normed, attn.W_V, attn.b_V))
+    if not attn.cfg.use_qk_norm:
+        return q, k, v
+    return _normed(attn.q_norm, q.flatten(0, 2)).view_as(q), _normed(attn.k_norm, k.flatten(0, 2)).view_as(k), v
+
+
+def _linear(x: Float[Tensor, "row pos d_model"], w: Float[Tensor, "head d_model d_head"], b: Float[Tensor, "head d_head"]) -> Tensor:
+    """By head; nothing is copied where the weight is a view of Hugging Face's."""
+    return torch.nn.functional.linear(x, w.transpose(1, 2).flatten(0, 1), b.flatten()).unflatten(-1, b.shape)
 
 
 def _out(attn: Any, z: Float[Tensor, "row pos head d_head"]) -> Float[Tensor, "row pos d_model"]:
-    return attn.hook_z(z).flatten(2) @ attn.W_O.flatten(0, 1) + attn.b_O
+    return torch.nn.functional.linear(_at(attn.hook_z, z).flatten(2), attn.W_O.flatten(0, 1).T, attn.b_O)
 
 
-def _mixed_here(attn: Any, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "row pos head d_head"]:
+def joined_pair(places: RunPlaces, own: Pair | None, k: Float[Tensor, "row pos kv_head d_head"], v: Float[Tensor, "row pos kv_head d_head"]) -> Pair:
+    """New keys and values after the rows' own ones, in memory in the order owner, key head, row."""
+    joined = []
+    for number, t in enumerate((k, v)):
+        new = t.unflatten(0, (places.owners, -1)).permute(0, 3, 1, 2, 4)
+        joined.append((new.contiguous() if own is None else torch.cat([own[number].transpose(1, 2), new], dim=3)).transpose(1, 2))
+    return joined[0], joined[1]
+
+
+def _mixed_here(q: Float[Tensor, "row pos head d_head"], pair: Pair) -> Float[Tensor, "row pos head d_head"]:
     """Nothing to the left: torch's own attention."""
-    turned = (_turned(attn, q, 0).transpose(1, 2), _turned(attn, k, 0).transpose(1, 2), v.transpose(1, 2))
-    scale = 1 / float(attn.attn_scale)
-    return torch.nn.functional.scaled_dot_product_attention(*turned, is_causal=True, scale=scale, enable_gqa=True).transpose(1, 2)
+    keys, values = (t.flatten(0, 1) for t in pair)
+    return torch.nn.functional.scaled_dot_product_attention(q.transpose(1, 2), keys, values, is_causal=True, scale=1.0, enable_gqa=True).transpose(
+        1, 2
+    )
 
 
 def _mixed_with_cache(
-    attn: Any, q: Tensor, pieces: Sequence[Pair], hidden: Hidden, positions: Int[Tensor, " row"] | None = None
-) -> Float[Tensor, "row pos head d_head"]:
-    """The last piece holds the queries' own positions. positions: of each row only the query at that position."""
-    own, window = sum(keys.shape[1] for keys, _ in pieces[:-1]), _window(attn)
-    seen = _seen(pieces, hidden, 0 if window is None else own - window + 1)
-    q, kv_heads, owners = _turned(attn, q, own), pieces[0][0].shape[2], len(pieces[0][0])
-    at = torch.arange(own, own + q.shape[1], device=q.device) if positions is None else own + positions[:, None]
-    if positions is not None:
-        q = q[torch.arange(len(q), device=q.device), positions][:, None]
-    rows, pos = q.shape[:2]
-    q = _by_kv_head(q, kv_heads) / attn.attn_scale
-    scores = [apply_softcap(_scores(q, _turned(attn, piece.keys, piece.start), owners), _softcap(attn)) for piece in seen]
-    if seen[0].hidden is not None:
-        scores[0] = scores[0].masked_fill(seen[0].hidden[:, None, None, None], -torch.inf)
-    scores = [_masked(part, piece, at, seen[-1].stop - 1, window) for part, piece in zip(scores, seen, strict=True)]
-    pattern = torch.cat(scores, dim=-1).softmax(-1).split([part.shape[-1] for part in scores], dim=-1)
-    z = reduce(torch.add, (_mixed(part, piece.values) for part, piece in zip(pattern, seen, strict=True)))
-    return z.reshape(rows, kv_heads, -1, pos, z.shape[-1]).permute(0, 3, 1, 2, 4).reshape(rows, pos, -1, z.shape[-1])
+    attn: Any, q: Float[Tensor, "row query head d_head"], places: RunPlaces, shared: Pair | None, own: Pair
+) -> Float[Tensor, "row query head d_head"]:
+    """Queries (turned and scaled) of some positions with the shared keys and the rows' own ones."""
+    owners, window, n, heads = places.owners, _window(attn), q.shape[1], own[0].shape[2]
+    rows, groups = len(q) // owners, q.shape[2] // heads
+    by_head = q.reshape(owners, rows, n, heads, groups, -1).permute(0, 3, 1, 4, 2, 5).contiguous().view(owners, heads, rows * groups * n, -1)
+    first, pieces = 0 if window is None else max(0, places.left - window + 1), []
+    if shared is not None and first < places.shared:
+        masks = places.once(("shared", window), lambda: places.shared_mask(window, first, groups, by_head))
+        pieces.append((*_from(shared, first), masks))
+    skip = max(0, first - places.shared)
+    pieces.append((*_from(own, skip), places.once(("own", window), lambda: places.own_mask(window, skip, groups, by_head))))
+    scores = [_scores(attn, by_head.view(len(keys), -1, q.shape[-1]), keys, masks) for keys, _, masks in pieces]
+    scores = [part.view(owners, heads, rows, groups * n, -1) for part in scores]
+    pattern = (torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]).softmax(-1).split([part.shape[-1] for part in scores], dim=-1)
+    z = None
+    for part, (_, values, _) in zip(pattern, pieces, strict=True):
+        here = part.reshape(len(values), -1, part.shape[-1])
+        z = torch.bmm(here, values) if z is None else torch.baddbmm(z.view(len(values), -1, values.shape[-1]), here, values)
+    assert z is not None, "a query sees its own key"
+    return z.view(owners, heads, rows, groups, n, -1).permute(0, 2, 4, 1, 3, 5).reshape(owners * rows, n, heads * groups, -1)
 
 
-@dataclass(frozen=True, eq=False)
-class SeenKeys:
-    """The keys of a piece that some query reaches. start: position of its first key. stop: after its last. hidden: padding among its keys."""
-
-    keys: Float[Tensor, "owner pos kv_head d_head"]
-    values: Float[Tensor, "owner pos kv_head d_head"]
-    start: int
-    stop: int
-    hidden: Hidden
+def _from(pair: Pair, skip: int) -> tuple[Float[Tensor, "batch pos d_head"], Float[Tensor, "batch pos d_head"]]:
+    """Keys and values from position `skip` on, one batch entry for each owner, key head and row."""
+    keys, values = (t[..., skip:, :].transpose(1, 2).flatten(0, 2) for t in pair)
+    return keys, values
 
 
-def _seen(pieces: Sequence[Pair], hidden: Hidden, first: int) -> list[SeenKeys]:
-    """The keys at position `first` or later."""
-    found, start = [], 0
-    for keys, values in pieces:
-        skip, stop = max(0, first - start), start + keys.shape[1]
-        if start + skip < stop:
-            padding = hidden[:, skip:] if hidden is not None and start == 0 else None
-            found.append(SeenKeys(keys[:, skip:], values[:, skip:], start + skip, stop, padding))
-        start = stop
-    return found
+def _scores(attn: Any, q: Float[Tensor, "batch query d_head"], keys: Float[Tensor, "batch pos d_head"], masks: list[Tensor]) -> Tensor:
+    """Scores bent by the model's soft-cap, then masked."""
+    cap = _softcap(attn)
+    if cap or not masks:
+        return reduce(torch.add, masks, apply_softcap(torch.bmm(q, keys.transpose(1, 2)), cap))
+    return reduce(torch.add, masks[1:], torch.baddbmm(masks[0], q, keys.transpose(1, 2)))
 
 
-def _masked(scores: Float[Tensor, "owner row_of_it kv_head query key"], keys: SeenKeys, at: Tensor, last: int, window: int | None) -> Tensor:
-    """-inf where a key is to the right of its query or beyond its window.
-
-    at: positions of the queries, [query] or [row 1]; last: the last position of all.
-    """
-    places, mask = torch.arange(keys.start, keys.stop, device=at.device), None
-    if keys.stop > last:
-        mask = places > at[..., None]
-    if window is not None and keys.start <= last - window:
-        far = places <= at[..., None] - window
-        mask = far if mask is None else mask | far
-    if mask is None:
-        return scores
-    if at.ndim == 1:  # the heads that share keys follow one another
-        return scores.masked_fill(mask.repeat(scores.shape[3] // len(at), 1), -torch.inf)
-    return scores.masked_fill(mask.unflatten(0, scores.shape[:2])[:, :, None], -torch.inf)
+def _rotation(
+    attn: Any, at: Int[Tensor, "*row pos"], stop: int, scale: float = 1.0
+) -> tuple[Float[Tensor, "*row pos 1 dim"], Float[Tensor, "*row pos 1 dim"]]:
+    """Cosines and signed sines at some positions (all below `stop`), times `scale`: [*row pos 1 dim]."""
+    if stop > attn.rotary_cos.shape[0]:
+        attn._extend_rotary_embeddings(min(attn.cfg.n_ctx, max(stop, 2 * attn.rotary_cos.shape[0])))
+    cos, sin = (table[at] if scale == 1.0 else table[at] * scale for table in (attn.rotary_cos, attn.rotary_sin))
+    adjacent = attn.cfg.rotary_adjacent_pairs
+    sides = torch.tensor([-1.0, 1.0], device=sin.device, dtype=sin.dtype)
+    signed = sin.unflatten(-1, (-1, 2) if adjacent else (2, -1)) * (sides if adjacent else sides[:, None])
+    return cos[..., None, :], signed.flatten(-2)[..., None, :]
 
 
-def _turned(attn: Any, x: Tensor, start: int) -> Tensor:
-    return attn.apply_rotary(x, start) if attn.cfg.positional_embedding_type == "rotary" else x
+def _rotated(attn: Any, x: Float[Tensor, "row pos head d_head"], cos: Tensor, sin: Tensor, scale: float = 1.0) -> Tensor:
+    """The first dimensions of each head turned; the others (of partial rotary embeddings) times `scale`."""
+    dim = cos.shape[-1]
+    part = x if dim == x.shape[-1] else x[..., :dim]
+    other = part.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if attn.cfg.rotary_adjacent_pairs else part.roll(dim // 2, -1)
+    turned = torch.addcmul(part * cos, other, sin)
+    return turned if dim == x.shape[-1] else torch.cat([turned, x[..., dim:] * scale], dim=-1)
 
 
-def _by_kv_head(q: Float[Tensor, "row pos head d_head"], kv_heads: int) -> Float[Tensor, "row kv_head query d_head"]:
-    """Queries of all heads that share a key head, one after the other."""
-    rows, pos, heads, size = q.shape
-    return q.view(rows, pos, kv_heads, heads // kv_heads, size).permute(0, 2, 3, 1, 4).reshape(rows, kv_heads, -1, size)
-
-
-def _scores(q: Float[Tensor, "row kv_head query d_head"], keys: Tensor, owners: int) -> Float[Tensor, "owner row_of_it kv_head query key"]:
-    """One product for each owner of keys, with the queries of all its rows; given by the owners of the first piece."""
-    if len(keys) == len(q):
-        return (q @ keys.permute(0, 2, 3, 1)).unflatten(0, (owners, -1))
-    flat = q.unflatten(0, (owners, -1)).transpose(1, 2).flatten(2, 3) @ keys.permute(0, 2, 3, 1)
-    return flat.unflatten(2, (-1, q.shape[2])).transpose(1, 2)
-
-
-def _mixed(pattern: Float[Tensor, "owner row_of_it kv_head query key"], values: Tensor) -> Float[Tensor, "owner row_of_it kv_head query d_head"]:
-    owners, rows = pattern.shape[:2]
-    if len(values) == owners * rows:
-        return (pattern.flatten(0, 1) @ values.transpose(1, 2)).unflatten(0, (owners, rows))
-    flat = pattern.transpose(1, 2).flatten(2, 3) @ values.transpose(1, 2)
-    return flat.unflatten(2, (rows, pattern.shape[3])).transpose(1, 2)
+def _minus_infinity(mask: Tensor, like: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill_(mask, -torch.inf)

@@ -1,8 +1,8 @@
 """`Runner` for `HookedTransformer`: its own blocks, one after the other, with all their hooks.
 
-Keys are cached before their rotation, as TransformerLens does, so a cropped or forked cache is exact: positions are counted
-from the left edge, which is the same for all rows. Most blocks run by `hooked_block.py`, whose attention does not copy
-what rows share; the others by TransformerLens's own code with its own cache entries.
+Keys are cached turned to their own positions, so a cropped or forked cache is exact, and padding moves nothing. Most blocks run by
+`hooked_block.py`, whose attention does not copy what rows share; the others by TransformerLens's own code with its own cache entries, whose keys
+are turned back first.
 """
 
 from __future__ import annotations
@@ -22,29 +22,40 @@ from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.models.hook_sites import Site
-from workbench.models.hooked_block import Hidden, Pair, is_plain, run_block, run_block_at
+from workbench.models.hooked_block import Pair, RunPlaces, is_plain, joined_pair, run_block, run_block_at
 from workbench.models.runner import HALF, KeyValueCache, ModelShape, Runner
 from workbench.models.vocabulary_chunks import log_normalizer
 
 
 @dataclass(frozen=True)
 class HookedKeyValueCache(KeyValueCache):
-    """Keys (not yet turned) and values, in pieces from left to right; a piece has a row each, or a few owners' that neighbouring rows share.
+    """Keys (turned to their positions, see `hooked_block`) and values of some blocks, from left to right: shared ones, then each row's own.
 
-    start: the first block it holds. pieces: for each piece, a pair [owner pos kv_head d_head] a block. rows: how many. owners: of shared
-    pieces (1: all rows share them), which are joined to nothing else. hidden: padding left in the first piece of batched caches.
+    start: the first block it holds. shared: a pair a block, of one row for each owner, which its neighbouring rows share (batched caches have
+    several owners). own: a pair a block, of each row. padding: positions left of each owner's first one.
     """
 
     start: int
-    pieces: tuple[tuple[Pair, ...], ...]
     rows: int
+    shared: tuple[Pair, ...] | None
+    own: tuple[Pair, ...] | None = None
     owners: int = 1
-    hidden: Hidden = None
+    padding: Int[Tensor, " owner"] | None = None
+
+    @property
+    def shared_length(self) -> int:
+        """Positions that an owner's rows share."""
+        return self.shared[0][0].shape[3] if self.shared else 0
+
+    @property
+    def own_length(self) -> int:
+        """Positions that each row has for itself."""
+        return self.own[0][0].shape[3] if self.own else 0
 
     @property
     @override
     def length(self) -> int:  # type: ignore[override]
-        return sum(piece[0][0].shape[1] for piece in self.pieces)
+        return self.shared_length + self.own_length
 
     @property
     @override
@@ -53,44 +64,44 @@ class HookedKeyValueCache(KeyValueCache):
 
     @override
     def fork(self, index: Int[Tensor, " new_batch"]) -> HookedKeyValueCache:
-        pieces = tuple(piece if len(piece[0][0]) == self.owners else _each(piece, lambda t: t[index.to(t.device)]) for piece in self.pieces)
-        return replace(self, pieces=pieces, rows=len(index))
+        own, each = self.own, len(index) // self.owners
+        if own is not None and self.rows == self.owners:
+            own = _each(own, lambda t: t.expand(-1, each, -1, -1, -1))
+        elif own is not None:
+            first = torch.arange(self.owners, device=index.device)[:, None]
+            row = index.view(self.owners, -1) - first * (self.rows // self.owners)
+            own = _each(own, lambda t: t[first.to(t.device), row.to(t.device)])
+        return replace(self, own=own, rows=len(index))
 
     @override
     def crop(self, length: int) -> HookedKeyValueCache:
-        pieces, room = [], length
-        for piece in self.pieces:
-            if room > 0:
-                pieces.append(_each(piece, lambda t, room=room: t[:, :room]))
-            room -= piece[0][0].shape[1]
-        return replace(self, pieces=tuple(pieces), hidden=None if self.hidden is None else self.hidden[:, :length])
+        room = length - self.shared_length
+        shared = _each(self.shared, lambda t: t[..., :length, :]) if self.shared and room < 0 else self.shared
+        own = _each(self.own, lambda t: t[..., :room, :]) if self.own and room > 0 else None
+        return replace(self, shared=shared, own=own)
 
     @override
     def pick(self, owners: Sequence[int], skip: int = 0) -> HookedKeyValueCache:
-        of_one = self.rows // self.owners
-        rows = [owner * of_one + row for owner in owners for row in range(of_one)]
-        first, *others = (_each(piece, lambda t: _rows(t, owners if len(t) == self.owners else rows)) for piece in self.pieces)
-        hidden = None if self.hidden is None else _rows(self.hidden, owners)[:, skip:]
-        pieces = (_each(first, lambda t: t[:, skip:]), *others)
-        return HookedKeyValueCache(self.start, pieces, len(rows), len(owners), hidden)
+        assert self.shared is not None, "batched caches share their prefixes"
+        shared = _each(self.shared, lambda t: _rows(t, owners)[..., skip:, :])
+        own = _each(self.own, lambda t: _rows(t, owners)) if self.own else None
+        padding = None if self.padding is None else _rows(self.padding, owners) - skip
+        return HookedKeyValueCache(self.start, self.rows // self.owners * len(owners), shared, own, len(owners), padding)
 
-    def left_of(self, layer: int) -> list[Pair]:
-        """One block's pieces."""
-        return [piece[layer - self.start] for piece in self.pieces]
+    def left_of(self, layer: int) -> tuple[Pair | None, Pair | None]:
+        """One block's shared pair, and the rows' own."""
+        shared, own = (side[layer - self.start] if side else None for side in (self.shared, self.own))
+        return shared, own
 
-    def joined(self, layer: int) -> Pair:
+    def joined(self, layer: int) -> tuple[Float[Tensor, "row pos kv_head d_head"], Float[Tensor, "row pos kv_head d_head"]]:
         """One block's keys and values as a whole, every row with its own copy."""
-        pairs = [tuple(t.expand(self.rows, -1, -1, -1) for t in pair) for pair in self.left_of(layer)]
-        keys, values = zip(*pairs, strict=True)
-        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+        pieces = [piece for piece in self.left_of(layer) if piece]
+        keys, values = ([t.expand(-1, self.rows // self.owners, -1, -1, -1).flatten(0, 1) for t in side] for side in zip(*pieces, strict=True))
+        return torch.cat(keys, dim=2).transpose(1, 2), torch.cat(values, dim=2).transpose(1, 2)
 
-    def longer(self, new: list[Pair]) -> HookedKeyValueCache:
-        """The cache continued by the new positions of each block; joined to the last piece where both have a row each."""
-        piece, pieces, only_a_stack = tuple(new), self.pieces, self.owners > 1 and len(self.pieces) == 1
-        if len(pieces[-1][0][0]) == len(piece[0][0]) and not only_a_stack:
-            both = zip(pieces[-1], piece, strict=True)
-            piece, pieces = tuple((torch.cat([k, kk], dim=1), torch.cat([v, vv], dim=1)) for (k, v), (kk, vv) in both), pieces[:-1]
-        return replace(self, pieces=(*pieces, piece))
+    def longer(self, own: list[Pair]) -> HookedKeyValueCache:
+        """The cache continued: the rows' own pairs, with the new positions."""
+        return replace(self, own=tuple(own))
 
 
 def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[Pair, ...]:
@@ -109,8 +120,8 @@ def _only_read(block: Any, names: Sequence[str]) -> bool:
     return all(len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points)
 
 
-def _left_padded(tensors: Sequence[Float[Tensor, "1 pos kv_head d_head"]], length: int) -> Float[Tensor, "owner pos kv_head d_head"]:
-    return torch.cat([torch.nn.functional.pad(t, (0, 0, 0, 0, length - t.shape[1], 0)) for t in tensors])
+def _left_padded(tensors: Sequence[Float[Tensor, "1 1 kv_head pos d_head"]], length: int) -> Float[Tensor, "owner 1 kv_head pos d_head"]:
+    return torch.cat([torch.nn.functional.pad(t, (0, 0, length - t.shape[3], 0)) for t in tensors])
 
 
 def _refuse_stack(kv: HookedKeyValueCache | None) -> None:
@@ -138,23 +149,30 @@ class HookedRunner(Runner):
         self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
         assert kv is None or (isinstance(kv, HookedKeyValueCache) and kv.start == start), "the cache begins at another block"
-        new: list[Pair] = []
+        places, own = _places(resid, kv), []
         for layer in range(start, stop):
             block = self.model.blocks[layer]
             if is_plain(block):
-                resid, pair = run_block(block, resid, *(kv.left_of(layer), kv.hidden) if kv else ((), None))
+                resid, pair = run_block(block, resid, places, *kv.left_of(layer) if kv else ())
             else:
-                _refuse_stack(kv)
-                entry = self._entry(kv, layer, resid)
-                resid = block(resid, past_kv_cache_entry=entry)
-                offset = kv.length if kv else 0
-                pair = entry.past_keys[:, offset:], entry.past_values[:, offset:]
+                resid, pair = self._run_unlike(block, resid, places, kv, layer)
             if keep:
-                new.append(pair)
-        self._count(resid, stop - start, resid.shape[1] + (kv.length if kv else 0))
+                own.append(pair)
+        self._count(resid, stop - start, places.left + places.n)
         if not keep:
             return resid, None
-        return resid, kv.longer(new) if kv else HookedKeyValueCache(start, (tuple(new),), len(resid))
+        if kv:
+            return resid, kv.longer(own)
+        one, pairs = len(resid) == 1, tuple(own)
+        return resid, HookedKeyValueCache(start, len(resid), pairs if one else None, None if one else pairs)
+
+    def _run_unlike(self, block: Any, resid: Tensor, places: RunPlaces, kv: HookedKeyValueCache | None, layer: int) -> tuple[Tensor, Pair]:
+        """A block that TransformerLens runs itself: its cache entries hold keys before their rotation."""
+        _refuse_stack(kv)
+        entry = self._entry(kv, layer, resid, places)
+        resid, offset = block(resid, past_kv_cache_entry=entry), places.left
+        keys, values = places.turn(block.attn, entry.past_keys[:, offset:]), entry.past_values[:, offset:]
+        return resid, joined_pair(places, kv.left_of(layer)[1] if kv else None, keys, values)
 
     @override
     def run_at(
@@ -171,7 +189,7 @@ class HookedRunner(Runner):
             return super().run_at(resid, start, stop, positions, kv, sites)
         assert kv is None or (isinstance(kv, HookedKeyValueCache) and kv.start == start), "the cache begins at another block"
         resid, _ = self.run(resid, start, stop - 1, kv)
-        out = run_block_at(block, resid, positions, *(kv.left_of(stop - 1), kv.hidden) if kv else ((), None))
+        out = run_block_at(block, resid, _places(resid, kv, positions), *kv.left_of(stop - 1) if kv else ())
         made = sum(weight.numel() for name, weight in block.attn.named_parameters() if name.lstrip("_") in ("W_Q", "W_K", "W_V"))
         share = made / self.shape.block_parameters
         keys = resid.shape[1] + (kv.length if kv else 0)
@@ -182,16 +200,14 @@ class HookedRunner(Runner):
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         if self.model.cfg.positional_embedding_type not in ("rotary", "standard") or not all(map(is_plain, self.model.blocks)):
             return None
-        held = [kv for kv in caches if isinstance(kv, HookedKeyValueCache) and kv.rows == 1 and len(kv.pieces) == 1]
+        held = [kv for kv in caches if isinstance(kv, HookedKeyValueCache) and kv.shared and not kv.own]
         assert len(held) == len(caches), "only caches of one row are stacked"
         longest = max(kv.length for kv in held)
-        padding = torch.tensor([longest - kv.length for kv in held], device=self.device)
-        piece = tuple(
-            (_left_padded([kv.pieces[0][i][0] for kv in held], longest), _left_padded([kv.pieces[0][i][1] for kv in held], longest))
-            for i in range(len(held[0].pieces[0]))
-        )
-        hidden = torch.arange(longest, device=self.device) < padding[:, None]
-        return HookedKeyValueCache(held[0].start, (piece,), len(held), len(held), hidden if bool(padding.any()) else None)
+        pairs = [[kv.shared[i] for kv in held if kv.shared] for i in range(len(held[0].shared or ()))]
+        shared = tuple((_left_padded([k for k, _ in pair], longest), _left_padded([v for _, v in pair], longest)) for pair in pairs)
+        padding = [longest - kv.length for kv in held]
+        hidden = torch.tensor(padding, device=self.device) if any(padding) else None
+        return HookedKeyValueCache(held[0].start, len(held), shared, None, len(held), hidden)
 
     @override
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
@@ -240,9 +256,18 @@ class HookedRunner(Runner):
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
 
-    def _entry(self, kv: HookedKeyValueCache | None, layer: int, resid: Tensor) -> TransformerLensKeyValueCacheEntry:
+    def _entry(self, kv: HookedKeyValueCache | None, layer: int, resid: Tensor, places: RunPlaces) -> TransformerLensKeyValueCacheEntry:
         """TransformerLens's cache entry for one block; appending to it makes new tensors, so `kv` stays as it is."""
         if kv is not None:
-            return TransformerLensKeyValueCacheEntry(*kv.joined(layer))
+            keys, values = kv.joined(layer)
+            return TransformerLensKeyValueCacheEntry(places.turned_back(self.model.blocks[layer].attn, keys), values)
         empty = torch.empty(len(resid), 0, self.shape.n_kv_heads, self.shape.d_head, device=resid.device, dtype=resid.dtype)
         return TransformerLensKeyValueCacheEntry(empty, empty)
+
+
+def _places(resid: Tensor, kv: HookedKeyValueCache | None, positions: Int[Tensor, " batch"] | None = None) -> RunPlaces:
+    """Where a run that continues `kv` is."""
+    shape = (resid.shape[0], resid.shape[1])
+    if kv is None:
+        return RunPlaces(shape, 1, 0, 0, None, positions)
+    return RunPlaces(shape, kv.owners, kv.shared_length, kv.own_length, kv.padding, positions)

@@ -47,15 +47,15 @@ class EPO(SearchMethod):
 
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""
-        weights = torch.tensor(self.weights, device=prepared.ids.device)[: len(prepared.ids), None, None]
-        slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
-        slope = slope - weights * bench.scorer.cross_entropy_gradients(prepared.ids)
-        best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weights[i]) for i in range(len(prepared.ids))]
+        weights = self.weights[: len(prepared.ids)]
+        of_each = torch.tensor(weights, device=prepared.ids.device)
+        slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts, of_each)
+        best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weight) for i, weight in enumerate(weights)]
         return bench.swap(prepared.ids, torch.cat(best), self.children)
 
-    def _best(self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: Tensor) -> Int[Tensor, "1 prompt_pos k"]:
+    def _best(self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float) -> Int[Tensor, "1 prompt_pos k"]:
         """The k tokens of the greatest derivative at each position of one parent (its vocabulary's table alone is in memory)."""
-        gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=float(weight) / self.length)
+        gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=weight / self.length)
         return bench.top_tokens(gain, parent.ids, self.top_k)
 
     def survivors(self, bench: SearchToolkit, pool: ScoredPrompts, step: int) -> ScoredPrompts:

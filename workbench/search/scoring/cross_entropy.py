@@ -64,6 +64,11 @@ class PromptCrossEntropy:
 
     def __init__(self, prefixes: PrefixCache, chunk: BatchSize) -> None:
         self.prefixes, self.runner, self.chunk = prefixes, prefixes.runner, chunk
+        self._groups = [group for group in prefixes.fluent if group]
+
+    def number(self, group: PrefixGroup) -> int:
+        """Which of the fluent groups this is."""
+        return self._groups.index(group)
 
     def of(self, group: PrefixGroup, ids: Ids) -> Float[Tensor, " candidate"]:
         """Contribution of one group of contexts to the cross-entropy of prompts of equal length."""
@@ -77,7 +82,7 @@ class PromptCrossEntropy:
         """Fluency of parents, with the log-probabilities and caches that their children need."""
         table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
         high = []
-        for group in self.prefixes.fluent:
+        for group in self._groups:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
             assert group.next_log_probs is not None, "a group of the cross-entropy has them"
@@ -92,16 +97,37 @@ class PromptCrossEntropy:
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
-        if parents.shape[1] < 2:
-            return out
-        length, tokens = parents.shape[1], self.chunk.gradient_tokens
-        for part in (part for group in self.prefixes.fluent for part in self._parts(group, length, tokens)):
-            for rows in self._logit_rows(len(parents), len(part.prefixes) * length, tokens):
+        for group in self._groups:
+            out += self.gradients_in(group, parents)
+        return out
+
+    def gradients_in(self, group: PrefixGroup, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
+        """One group's contribution to it."""
+        out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
+        of_row = parents.shape[1] + (0 if self.prefixes.cached else group.length)
+        at_once = max(1, self.chunk.gradient_tokens // of_row)
+        for start in range(0, len(group.prefixes), at_once):
+            part = group.part(group.members[start : start + at_once]) if group.joined else group
+            for rows in torch.arange(len(parents), device=self.runner.device).split(max(1, at_once // len(part.prefixes))):
                 embedded = self.prefixes.leaf(part, parents[rows])
                 top, _ = self._top(part, self.prefixes.lead(part, embedded))
-                loss = self._cross_entropy(top[:, :-1], _to_each(part, parents[rows, 1:])).sum() / length / self.prefixes.n_fluent
-                out[rows] += _over_prefixes(part, torch.autograd.grad(loss, embedded)[0].float())
+                slope = torch.autograd.grad(top, embedded, self.top_slopes(part, top, parents[rows]))[0]
+                out[rows] += _over_prefixes(part, slope.float())
         return out
+
+    def top_slopes(self, part: PrefixGroup, top: Float[Tensor, "row prompt_pos d_model"], parents: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
+        """Gradient of the part's contribution with respect to the residuals that left the last block, prefix by prefix.
+
+        Logits are made and differentiated for a few rows at a time: their graphs are never in memory together.
+        """
+        slopes, targets, length = torch.zeros_like(top), _to_each(part, parents[:, 1:]), parents.shape[1]
+        for rows in self._logit_rows(len(top), length, self.chunk.gradient_tokens):
+            leaf = top[rows, :-1].detach().requires_grad_(True)
+            with torch.enable_grad():
+                loss = self._cross_entropy(leaf, targets[rows]).sum() / length / self.prefixes.n_fluent
+            if length > 1:
+                slopes[rows, :-1] = torch.autograd.grad(loss, leaf)[0]
+        return slopes
 
     def bound(self, prepared: PreparedParents, children: ChildProposals) -> Float[Tensor, " candidate"]:
         """The least fluency that a child can have: its known tokens' cross-entropy over n, the others counted as certain."""
@@ -137,7 +163,7 @@ class PromptCrossEntropy:
         self, prepared: PreparedParents, children: ChildProposals, tail: ResidualTail, rows: Tensor, resid: Tensor
     ) -> Float[Tensor, " row"]:
         """Cross-entropy (sum) of the tokens after the changed one, from the residuals at the read-out depth."""
-        group, part, cache = self.prefixes.fluent[tail.number], tail.part, prepared.high[tail.number]
+        group, part, cache = self._groups[tail.number], tail.part, prepared.high[tail.number]
         if cache is not None and len(part.members) < len(group.members) and group.joined:
             at = [group.members.index(member) for member in part.members]
             cache = cache.pick(at, group.length - part.length)
@@ -159,19 +185,8 @@ class PromptCrossEntropy:
 
     def _logit_rows(self, rows: int, positions: int, tokens: int) -> Iterator[slice]:
         """Slices of the rows such that their logits are no more numbers than a batch of `tokens` tokens may make."""
-        size = self._rows_of_logits(positions, tokens)
+        size = max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
         return (slice(start, start + size) for start in range(0, rows, size))
-
-    def _parts(self, group: PrefixGroup, positions: int, tokens: int) -> Iterator[PrefixGroup]:
-        """Parts of a group of which one row after each prefix makes no more logits than that."""
-        if not group.joined:
-            yield group
-            return
-        size = self._rows_of_logits(positions, tokens)
-        yield from (group.part(group.members[start : start + size]) for start in range(0, len(group.members), size))
-
-    def _rows_of_logits(self, positions: int, tokens: int) -> int:
-        return max(1, LOGITS_PER_TOKEN * tokens // (max(1, positions) * self.runner.shape.d_vocab))
 
 
 def _to_each(group: PrefixGroup, ids: Ids) -> Ids:

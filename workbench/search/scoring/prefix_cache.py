@@ -87,8 +87,8 @@ class PrefixGroup:
             return replace(self, members=list(members))
         at = [self.members.index(member) for member in members]
         prefixes = tuple(self.prefixes[i] for i in at)
-        skip = self.length - max(map(len, prefixes))
-        low, high = (None if kv is None else kv.pick(at, skip) for kv in (self.low, self.high))
+        longest = max(map(len, prefixes))
+        low, high = (None if kv is None else kv.pick(at, kv.length - longest) for kv in (self.low, self.high))
         chances = None if self.next_log_probs is None else self.next_log_probs[at]
         return PrefixGroup(prefixes, list(members), True, low, high, chances)
 
@@ -96,7 +96,8 @@ class PrefixGroup:
 class PrefixCache:
     """The groups of some contexts for objectives that read at `depth` blocks.
 
-    The first `fluent` prefixes measure fluency: their groups come first, the `fluent` ones.
+    The first `fluent` prefixes measure fluency. Their parts of the groups, with caches above the read-out depth too, are `fluent`: one or None
+    for each group.
     """
 
     def __init__(self, runner: Runner, contexts: Contexts, depth: int, optimizations: Optimizations, fluent: int, sites: Sequence[Site] = ()) -> None:
@@ -109,10 +110,10 @@ class PrefixCache:
         with torch.no_grad():
             made = [self._run(group, number < fluent) for number, group in enumerate(alone)]
             with runner.capture(sites):  # who looks inside attention gets it unstacked
-                stacked = optimizations.batched_caches and self.cached
-                both = [self._stacked(some) if stacked else some for some in (made[:fluent], made[fluent:])]
-        self.fluent, self.groups = both[0], both[0] + both[1]
-        self.n_fluent = sum(len(group.prefixes) for group in self.fluent)
+                both = self._stacked(made) if optimizations.batched_caches and self.cached else [(group, _fluent(group)) for group in made]
+        self.groups = [group for group, _ in both]
+        self.fluent = [part for _, part in both]
+        self.n_fluent = sum(len(part.prefixes) for part in self.fluent if part)
 
     def fork(self, kv: KeyValueCache | None, rows: int) -> KeyValueCache | None:
         """Each prefix's one cache for so many rows."""
@@ -182,15 +183,15 @@ class PrefixCache:
                 check_prefix(self.runner, group.prefixes[0])
         return replace(group, low=low if self.cached else None, high=high if self.cached else None, next_log_probs=chances)
 
-    def _stacked(self, groups: Sequence[PrefixGroup]) -> list[PrefixGroup]:
+    def _stacked(self, groups: Sequence[PrefixGroup]) -> list[tuple[PrefixGroup, PrefixGroup | None]]:
         """Groups of one prefix each, those with prefixes of their own batched where the model can: round by round, by their lengths."""
         stacks: list[list[PrefixGroup]] = []
         for group in sorted((group for group in groups if group.joined), key=self._place):
             if not stacks or not _fit(self._place(stacks[-1][0]), self._place(group)):
                 stacks.append([])
             stacks[-1].append(group)
-        shared = [group for group in groups if not group.joined]
-        return shared + [group for stack in stacks for group in self._as_one(stack)]
+        shared = [(group, _fluent(group)) for group in groups if not group.joined]
+        return shared + [both for stack in stacks for both in self._as_one(stack)]
 
     def _place(self, group: PrefixGroup) -> tuple[int, int, int]:
         """(round, length of the suffix, length of the prefix) of a group of one context."""
@@ -198,19 +199,27 @@ class PrefixCache:
         number = next(i for i, contexts in enumerate(self.rounds) if member in contexts)
         return number, len(self.contexts[member].after_prompt), group.length
 
-    def _as_one(self, groups: list[PrefixGroup]) -> list[PrefixGroup]:
-        if len(groups) == 1:
-            return groups
-        low, high = self._stack([group.low for group in groups]), self._stack([group.high for group in groups])
-        if low is None:
-            return groups
-        chances = [group.next_log_probs for group in groups if group.next_log_probs is not None]
-        members = [member for group in groups for member in group.members]
-        return [PrefixGroup(tuple(group.prefixes[0] for group in groups), members, True, low, high, torch.cat(chances) if chances else None)]
+    def _as_one(self, groups: list[PrefixGroup]) -> list[tuple[PrefixGroup, PrefixGroup | None]]:
+        """The groups as one, those that measure fluency first, and these as a part of it."""
+        groups = sorted(groups, key=lambda group: group.next_log_probs is None)
+        fluent = [group for group in groups if group.next_log_probs is not None]
+        low, high = self._stack([group.low for group in groups]), self._stack([group.high for group in fluent])
+        if len(groups) == 1 or low is None:
+            return [(group, _fluent(group)) for group in groups]
+        whole = PrefixGroup(tuple(group.prefixes[0] for group in groups), [group.members[0] for group in groups], True, low)
+        if not fluent:
+            return [(whole, None)]
+        chances = torch.cat([group.next_log_probs for group in fluent if group.next_log_probs is not None])
+        return [(whole, replace(whole.part(whole.members[: len(fluent)]), high=high, next_log_probs=chances))]
 
     def _stack(self, caches: Sequence[KeyValueCache | None]) -> KeyValueCache | None:
         held = [kv for kv in caches if kv is not None]
-        return self.runner.batch_caches(held) if held else None
+        return held[0] if len(held) == 1 else self.runner.batch_caches(held) if held else None
+
+
+def _fluent(group: PrefixGroup) -> PrefixGroup | None:
+    """The group, if its prefix measures fluency."""
+    return group if group.next_log_probs is not None else None
 
 
 def _grouped(contexts: Contexts, shared: bool) -> list[PrefixGroup]:

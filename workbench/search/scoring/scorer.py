@@ -94,7 +94,8 @@ class Scorer:
         def few(tokens: int) -> tuple[Scorer, Ids, int]:
             """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
             some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
-            scorer = Scorer(self.runner, self.objective, some, replace(self.optimizations, halving=0.0), tokens, cross_entropy_groups=1)
+            fluent = -(-len(some) * self.prefixes.n_fluent // len(self.contexts)) if shared else 1
+            scorer = Scorer(self.runner, self.objective, some, replace(self.optimizations, halving=0.0), tokens, fluent)
             scorer.chunk.gradient_tokens = tokens
             n = scorer._rows_at_once(scorer.groups[0], length, tokens)
             ids = torch.arange(n * length, device=self.runner.device).reshape(n, length) % self.runner.shape.d_vocab
@@ -110,9 +111,9 @@ class Scorer:
 
         def gradient(tokens: int) -> tuple[int, Callable[[], object]]:
             scorer, ids, run = few(tokens)
-            return run, lambda: (scorer.gradients(ids), scorer.cross_entropy_gradients(ids))
+            return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
 
-        most_fluent = max(len(group.prefixes) for group in self.prefixes.fluent)
+        most_fluent = max(len(group.prefixes) for group in self.prefixes.fluent if group)
         counted = dict(vars(self.runner.meter))
         number = torch.finfo(self.runner.dtype).bits // 8
         tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * self.prefixes.n_fluent
@@ -179,13 +180,13 @@ class Scorer:
     def _score(self, ids: Ids) -> ScoredPrompts:
         objective, cross_entropy = torch.zeros(2, len(ids), device=self.runner.device)
         length, tokens = ids.shape[1], self.chunk.tokens
-        for group in self.groups:
+        for group, fluent in zip(self.groups, self.prefixes.fluent, strict=True):
             for rows in self._row_chunks(group, len(ids), length, tokens):
                 for part in self._parts(group, group.members, len(rows), length):
                     scores, _, _ = self._parents(part, self.prefixes.embed(part, ids[rows], 0))
                     objective[rows] += scores.sum(1) / len(self.contexts)
-                if group in self.prefixes.fluent:
-                    cross_entropy[rows] += self.cross_entropy.of(group, ids[rows])
+                if fluent:
+                    cross_entropy[rows] += self.cross_entropy.of(fluent, ids[rows])
         scored = ScoredPrompts(ids, objective + self.objective.prompt_score(ids), cross_entropy)
         check_finite(self.runner, self.contexts, scored)
         return scored
@@ -197,30 +198,50 @@ class Scorer:
         return self.cross_entropy.prepare(parents)
 
     @halve_on_out_of_memory
-    def gradients(self, parents: Ids, n_contexts: int | None = None, first: int = 0) -> Float[Tensor, "candidate prompt_pos d_model"]:
+    def gradients(
+        self, parents: Ids, n_contexts: int | None = None, first: int = 0, weights: Float[Tensor, " candidate"] | None = None
+    ) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the mean objective with respect to the prompt's embeddings (model's own scale).
 
-        Over n contexts counted
-        from `first` round the list (all when None).
+        Over n contexts counted from `first` round the list (all when None). weights: of each parent; the gradient of weight x cross-entropy
+        (tokens as targets held fixed) is then taken off, in the same passes where a context serves both.
         """
         each = self.contexts[0].n_branches
         total = -(-len(self.contexts) // each)
         active = {(first + i) % total * each + k for i in range(min(n_contexts or total, total)) for k in range(each)}
         out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
         tokens = self.chunk.gradient_tokens
-        for group in self.groups:
-            if not active.intersection(group.members):
-                continue
-            some = group.part([m for m in group.members if m in active])
-            for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens):
-                for members in self._context_chunks(some, len(rows), parents.shape[1], tokens):
-                    part = some.part(members)
-                    embedded = self.prefixes.leaf(part, parents[rows])
-                    scores, _, _ = self._parents(part, self.prefixes.lead(part, embedded))
-                    slope = torch.autograd.grad(scores.sum(), embedded)[0].float()
-                    by_prefix = rearrange(slope, "(prefix row) pos d_model -> prefix row pos d_model", prefix=len(part.prefixes))
-                    out[rows] += by_prefix.sum(0) / len(active)
+        for group, fluent in zip(self.groups, self.prefixes.fluent, strict=True):
+            members = [member for member in group.members if member in active]
+            left = fluent if weights is not None else None
+            if members:
+                some = group.part(members)
+                for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens):
+                    left = fluent if weights is not None else None
+                    for chunk in self._context_chunks(some, len(rows), parents.shape[1], tokens):
+                        serves, left = _split(left, chunk)
+                        out[rows] += self._gradients_in(
+                            some.part(chunk), serves, parents[rows], len(active), None if weights is None else weights[rows]
+                        )
+            if left is not None and weights is not None:
+                out -= weights[:, None, None] * self.cross_entropy.gradients_in(left, parents)
         return out
+
+    def _gradients_in(
+        self, part: PrefixGroup, fluent: PrefixGroup | None, parents: Ids, n_active: int, weights: Float[Tensor, " candidate"] | None
+    ) -> Float[Tensor, "candidate prompt_pos d_model"]:
+        """Of one batch of contexts; `fluent`: those of them whose cross-entropy is taken with it (the first ones)."""
+        embedded = self.prefixes.leaf(part, parents)
+        kv = self.prefixes.fork(part.low, len(parents))
+        scores, resid, _ = self._forward(part, self.prefixes.lead(part, embedded), 0, kv, want_resid=fluent is not None)
+        outputs, slopes = [scores], [torch.full_like(scores, 1 / n_active)]
+        if fluent is not None and resid is not None and weights is not None:
+            high = self.prefixes.fork(fluent.high, len(parents))
+            top = self.prefixes.own(fluent, self.prefixes.to_top(resid[: len(fluent.prefixes) * len(parents)], high)[0])
+            outputs.append(top)
+            slopes.append(-weights.repeat(len(fluent.prefixes))[:, None, None].to(top.dtype) * self.cross_entropy.top_slopes(fluent, top, parents))
+        slope = torch.autograd.grad(outputs, embedded, slopes)[0].float()
+        return rearrange(slope, "(prefix row) pos d_model -> prefix row pos d_model", prefix=len(part.prefixes)).sum(0)
 
     @halve_on_out_of_memory
     def cross_entropy_gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
@@ -286,18 +307,20 @@ class Scorer:
         parent_sum = torch.zeros(len(parents), device=self.runner.device)
         child_sum = torch.zeros(len(children), device=self.runner.device)
         tails: list[ResidualTail] = []
-        for number, group in enumerate(self.groups):
-            members, fluent = [m for m in group.members if m in active], want_tails and number < len(self.prefixes.fluent)
-            for part in self._parts(group, members, len(parents), parents.shape[1]):
+        for group, fluent in zip(self.groups, self.prefixes.fluent if want_tails else [None] * len(self.groups), strict=True):
+            members = [m for m in group.members if m in active]
+            for part in self._fluent_apart(self._parts(group, members, len(parents), parents.shape[1]), fluent, len(rows)):
                 scores, _, cache = self._parents(part, self.prefixes.embed(part, parents, 0), keep=True)
                 parent_sum += scores.sum(1)
+                tail, _ = _split(fluent, part.members)
                 for position, chunk in self._child_chunks(part, children, rows):
                     kv = self.prefixes.left_of(part.low, part, cache, children.parent[chunk], position)
                     embedded = self.prefixes.embed(part, children.ids[chunk, position:], position)
-                    scores, resid, _ = self._forward(part, embedded, position, kv, want_resid=fluent)
+                    scores, resid, _ = self._forward(part, embedded, position, kv, want_resid=tail is not None)
                     child_sum[chunk] += scores.sum(1)
-                    if resid is not None and fluent:
-                        tails.append(ResidualTail(number, part, position, chunk, resid.clone()))
+                    if resid is not None and tail is not None and fluent is not None:
+                        own = resid[: len(tail.prefixes) * len(chunk)].clone()
+                        tails.append(ResidualTail(self.cross_entropy.number(fluent), tail, position, chunk, own))
         return parent_sum, child_sum, tails
 
     # ---- one batch --------------------------------------------------------------------------------------------------
@@ -399,6 +422,17 @@ class Scorer:
         some = group.part(members)
         return [some.part(chunk) for chunk in self._context_chunks(some, rows, length, self.chunk.tokens)] if some.joined else [some]
 
+    def _fluent_apart(self, parts: list[PrefixGroup], fluent: PrefixGroup | None, children: int) -> list[PrefixGroup]:
+        """Contexts that measure fluency apart from the others, where running the read-out block to its end for these costs more than a run."""
+        overhead = self.depth * launch_overhead_tokens(self.runner.shape.block_parameters, self.runner.device.type)
+        cut: list[PrefixGroup] = []
+        for part in parts:
+            first = 0 if fluent is None or not part.joined else sum(member in fluent.members for member in part.members)
+            others = len(part.members) - first
+            apart = first and children * others > overhead and self._last_position(part.members)
+            cut += [part.part(part.members[:first]), part.part(part.members[first:])] if apart and others else [part]
+        return cut
+
     def _context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
         """The group's contexts in chunks that fit into `tokens`.
 
@@ -415,3 +449,12 @@ class Scorer:
                 longest = max(1, suffix)
             chunks[-1].append(member)
         return chunks
+
+
+def _split(group: PrefixGroup | None, members: Sequence[int]) -> tuple[PrefixGroup | None, PrefixGroup | None]:
+    """The part of a group whose contexts are among `members`, and the rest of it; a shared prompt is never parted."""
+    if group is None or not group.joined:
+        return group, None
+    among = [member for member in group.members if member in members]
+    rest = [member for member in group.members if member not in members]
+    return group.part(among) if among else None, group.part(rest) if rest else None
