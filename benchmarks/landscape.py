@@ -81,12 +81,9 @@ class Landscape:
         self.scored += len(children)
         return self._score(prepared.ids), self._score(children.ids)
 
-    def gradients(self, ids: Tensor, n_contexts: int, first: int) -> Tensor:
-        """What the slope of every word at every place seems to be."""
+    def gradients(self, ids: Tensor, n_contexts: int, first: int, weights: Tensor | None = None) -> Tensor:
+        """What the slope of every word at every place seems to be (cross-entropy has none)."""
         return torch.stack([self._slope(row) for row in ids.tolist()])
-
-    def cross_entropy_gradients(self, ids: Tensor) -> Tensor:
-        return torch.zeros(*ids.shape, WORDS)
 
     def _slope(self, row: list[int]) -> Tensor:
         rest = 1 - np.tanh(sum(self.effects[row]) / LIMIT) ** 2

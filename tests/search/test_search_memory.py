@@ -112,10 +112,11 @@ def test_with_long_suffixes_the_plan_is_not_exceeded(setting):
 
 @pytest.mark.parametrize("slot, few, many", [("system", 8, 32), ("after_question", 50, 200)])
 def test_the_peak_does_not_grow_with_candidates_and_contexts(setting, slot, few, many):
+    """Parents on four contexts fill a batch of 128 tokens: more contexts make more batches."""
     runner, goal, contexts = setting
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     peaks = {
-        (n, m): step_peak(Scorer(runner, goal, contexts[slot].take(m), batch_tokens=256, cross_entropy_groups=1), parents, n)
+        (n, m): step_peak(Scorer(runner, goal, contexts[slot].take(m), batch_tokens=128, cross_entropy_groups=1), parents, n)
         for n, m in ((few, 4), (many, 4), (few, 8))
     }
     assert peaks[many, 4] < 1.2 * peaks[few, 4]

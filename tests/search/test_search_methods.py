@@ -132,7 +132,7 @@ def _learn(families: SearchToolkit, parents: torch.Tensor, children: torch.Tenso
     families.memory["slope"] = torch.zeros(1, LENGTH, families.scorer.runner.shape.d_model) if slope is None else slope
     Guided(length=LENGTH).learn(
         families,
-        SimpleNamespace(ids=parents),
+        SimpleNamespace(ids=parents, on_host=parents),
         ChildProposals(children, nowhere, nowhere),
         ScoredPrompts(parents, torch.zeros(1), torch.zeros(1)),
         ScoredPrompts(children, gains, torch.zeros(len(children))),

@@ -4,7 +4,7 @@ A tensor of the device holds its numbers on the CPU, so that all is computed as 
 of the CPU raises, as it does on CUDA (but for single numbers, and for indices into the device's tensors). So do `.numpy()` and drawing
 by a generator of the CPU. The device is a backend made for the length of this process (that is why it is one).
 
-    python -m tests.support.strict_device study|attribution|audit|sentences hooked|bridge
+    python -m tests.support.strict_device study|attribution|audit|sentences|waits hooked|bridge
 """
 
 from __future__ import annotations
@@ -179,6 +179,51 @@ def attribution(backend: str) -> None:
     describe_latents(loaded, sae, ranked.ids, ["I think so ."] * 2, {"it": direction})
 
 
+def waits(backend: str) -> None:
+    """Prints how often a step of EPO waits for the device, by operation, as JSON."""
+    import json
+    from collections import Counter
+    from types import SimpleNamespace
+
+    import workbench as wb
+    from workbench.search import search_loop
+
+    loaded, counted = model(backend), Counter[str]()
+    contexts = wb.make_contexts(loaded, wb.load_persona("sycophancy").split().search, "after_question", n=4)
+    own, to_list, step = on_device, There.tolist, search_loop._step
+
+    def noting(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        out = own(func, args, kwargs)
+        if args and isinstance(args[0], There):
+            masks = func in INDEXING and any(x is not None and x.dtype == torch.bool for x in args[1])
+            copied = func is aten._to_copy.default and not isinstance(out, There)
+            if masks or copied or func in (aten._local_scalar_dense.default, aten.nonzero.default, aten.is_nonzero.default):
+                counted[f"{func.name()} {tuple(args[0].shape)}"] += 1
+        return out
+
+    def listed(tensor: There) -> Any:
+        counted["tolist"] += 1
+        return to_list(tensor)
+
+    def counting(bench: Any, method: Any, state: Any) -> None:
+        before = counted.copy()
+        step(bench, method, state)
+        steps.append(dict(counted - before))
+
+    steps: list[dict[str, int]] = []
+    globals()["on_device"], There.tolist, search_loop._step = noting, listed, counting  # type: ignore[method-assign]
+    method = wb.EPO(length=4, population=3, children=8, gradient_contexts=4)
+    wb.search(
+        loaded,
+        wb.projection(SimpleNamespace(vector=torch.randn(loaded.cfg.d_model), site=wb.Site(1)), "raw"),
+        contexts,
+        method,
+        wb.Budget(steps=3),
+        batch_tokens=4096,
+    )
+    print(json.dumps(steps))
+
+
 def audit(backend: str) -> None:
     """Words, what they do inside, the minimal edit; and answers in the model's own words."""
     import workbench as wb
@@ -223,4 +268,4 @@ if __name__ == "__main__":
     _device_constructors()  # torch keeps the list: transformers asks the true torch.tensor for the default device while it loads
     torch.tensor, torch.as_tensor = made_here(torch.tensor), made_here(torch.as_tensor)
     with Strict():
-        {part.__name__: part for part in (study, attribution, audit, sentences)}[sys.argv[1]](sys.argv[2])
+        {part.__name__: part for part in (study, attribution, audit, sentences, waits)}[sys.argv[1]](sys.argv[2])

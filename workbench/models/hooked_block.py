@@ -84,26 +84,24 @@ class RunPlaces:
             return x if scale == 1.0 else x * scale
         some = x.shape[1] < self.n
         cos, sin = self.once(("turn", attn.attn_type, some, scale), lambda: _rotation(attn, self._places(attn, some), self.left + self.n, scale))
-        return _rotated(attn, x, cos, sin, scale)
+        return _rotated(attn, x.unflatten(0, (len(cos), -1)), cos, sin, scale).flatten(0, 1)
 
     def turned_back(self, attn: Any, keys: Float[Tensor, "row pos head d_head"]) -> Tensor:
         """Cached keys as they were before their rotation (without padding)."""
         if attn.cfg.positional_embedding_type != "rotary":
             return keys
-        cos, sin = _rotation(attn, torch.arange(self.left, device=keys.device)[None], self.left)
+        cos, sin = _rotation(attn, torch.arange(self.left, device=keys.device)[None, None], self.left)
         length = cos.square() + sin.square()
-        return _rotated(attn, keys, cos / length, -sin / length)
+        return _rotated(attn, keys[None], cos / length, -sin / length)[0]
 
-    def _places(self, attn: Any, some: bool) -> Int[Tensor, "*row pos"]:
-        """Position of each token in its own sequence: one row for all where no owner is padded."""
+    def _places(self, attn: Any, some: bool) -> Int[Tensor, "group row pos"]:
+        """Position of each token in its own sequence: one row for all, or for all of an owner where owners are padded."""
         device = attn.rotary_cos.device
         if self.positions is not None and some:
-            at = self.left + self.positions[:, None]
+            at = self.left + self.positions.view(self.owners, -1, 1)
         else:
-            at = torch.arange(self.left, self.left + self.n, device=device)[None]
-        if self.padding is None:
-            return at
-        return at - self.padding.repeat_interleave(self.rows // self.owners)[:, None]
+            at = torch.arange(self.left, self.left + self.n, device=device)[None, None]
+        return at if self.padding is None else at - self.padding[:, None, None]
 
     def own_mask(self, window: int | None, skip: int, groups: int, like: Tensor) -> list[Float[Tensor, "batch query key"]]:
         """-inf where a key of the row's own is to the right of its query or beyond its window. groups: query heads of a key head."""
@@ -275,9 +273,9 @@ def _scores(attn: Any, q: Float[Tensor, "batch query d_head"], keys: Float[Tenso
 
 
 def _rotation(
-    attn: Any, at: Int[Tensor, "*row pos"], stop: int, scale: float = 1.0
-) -> tuple[Float[Tensor, "*row pos 1 dim"], Float[Tensor, "*row pos 1 dim"]]:
-    """Cosines and signed sines at some positions (all below `stop`), times `scale`: [*row pos 1 dim]."""
+    attn: Any, at: Int[Tensor, "group row pos"], stop: int, scale: float = 1.0
+) -> tuple[Float[Tensor, "group row pos 1 dim"], Float[Tensor, "group row pos 1 dim"]]:
+    """Cosines and signed sines at some positions (all below `stop`), times `scale`."""
     if stop > attn.rotary_cos.shape[0]:
         attn._extend_rotary_embeddings(min(attn.cfg.n_ctx, max(stop, 2 * attn.rotary_cos.shape[0])))
     cos, sin = (table[at] if scale == 1.0 else table[at] * scale for table in (attn.rotary_cos, attn.rotary_sin))
@@ -287,7 +285,7 @@ def _rotation(
     return cos[..., None, :], signed.flatten(-2)[..., None, :]
 
 
-def _rotated(attn: Any, x: Float[Tensor, "row pos head d_head"], cos: Tensor, sin: Tensor, scale: float = 1.0) -> Tensor:
+def _rotated(attn: Any, x: Float[Tensor, "group row pos head d_head"], cos: Tensor, sin: Tensor, scale: float = 1.0) -> Tensor:
     """The first dimensions of each head turned; the others (of partial rotary embeddings) times `scale`."""
     dim = cos.shape[-1]
     part = x if dim == x.shape[-1] else x[..., :dim]

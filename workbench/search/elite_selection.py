@@ -72,7 +72,8 @@ class CanSurvive:
         margin = (at_best - threshold[:, None]).max(0).values
         if self.archive is None:
             return margin
-        beaten = (self.archive.objective[:, None] >= objective) & (self.archive.cross_entropy[:, None] <= bound)
+        above, natural = (scores.to(objective.device)[:, None] for scores in (self.archive.objective, self.archive.cross_entropy))
+        beaten = (above >= objective) & (natural <= bound)
         return torch.where(beaten.any(0), margin, margin.clamp(min=0.0))
 
     def order(self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:

@@ -16,6 +16,7 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) ->
     Blocks are run again only then.
     """
     for scored in batches:
+        scored = scored.on_host()
         bad = ~scored.objective.isfinite() | scored.cross_entropy.isnan()
         if bad.any():
             ids = scored.ids[int(bad.nonzero()[0, 0])].tolist()

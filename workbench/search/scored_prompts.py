@@ -53,6 +53,13 @@ class ScoredPrompts:
         """Some of the prompts, in the order of the index (or where a mask is true)."""
         return ScoredPrompts(self.ids[index], self.objective[index], self.cross_entropy[index])
 
+    def on_host(self) -> ScoredPrompts:
+        """The same on the CPU: scores in one copy, for which a GPU's host waits once."""
+        if self.objective.device.type == "cpu":
+            return ScoredPrompts(self.ids.cpu(), self.objective, self.cross_entropy)
+        objective, cross_entropy = torch.stack([self.objective, self.cross_entropy]).cpu()
+        return ScoredPrompts(self.ids.cpu(), objective, cross_entropy)
+
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
         """These prompts and after them the other ones."""
         width = max(self.ids.shape[1], other.ids.shape[1])
@@ -67,6 +74,10 @@ class ChildProposals:
     ids: Ids
     parent: Int[Tensor, " candidate"]
     position: Int[Tensor, " candidate"]
+
+    def to(self, device: torch.device | str) -> ChildProposals:
+        """The same on a device."""
+        return ChildProposals(self.ids.to(device), self.parent.to(device), self.position.to(device))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -163,6 +163,7 @@ def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
 def _step(bench: SearchToolkit, method: SearchMethod, state: SearchState) -> None:
     """One step of the method; the archive keeps what is worth reporting."""
     pool, state.population, scored = method.step(bench, state.population, state.archive, state.step)
+    pool = pool.on_host()
     state.archive = method.archive(bench, pool if state.archive is None else state.archive.join(pool))
     state.memory = bench.memory
     state.chunk = (bench.scorer.chunk.tokens, bench.scorer.chunk.gradient_tokens)
@@ -180,7 +181,7 @@ def _set_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fi
 
 def _first_state(bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpoint | None, key: str) -> SearchState:
     if checkpoint and checkpoint.path.exists():
-        return load_state(checkpoint.path, key, bench.generator, bench.scorer.runner.device)
+        return load_state(checkpoint.path, key, bench.generator)
     return SearchState(method.start(bench), None)
 
 

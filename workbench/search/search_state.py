@@ -53,8 +53,8 @@ def save_state(path: Path, key: str, state: SearchState, generator: torch.Genera
     write_safetensors(path, tensors, metadata={"search": json.dumps(rest)})
 
 
-def load_state(path: Path, key: str, generator: torch.Generator, device: torch.device) -> SearchState:
-    """The saved state; sets the generator. UserError if the file belongs to another search."""
+def load_state(path: Path, key: str, generator: torch.Generator) -> SearchState:
+    """The saved state, on the CPU; sets the generator. UserError if the file belongs to another search."""
     tensors, metadata = read_safetensors(path)
     rest = json.loads(metadata.get("search", "{}"))
     if rest.get("key") != key:
@@ -63,9 +63,9 @@ def load_state(path: Path, key: str, generator: torch.Generator, device: torch.d
             "model, objective, contexts, method and seed must be the same"
         )
     generator.set_state(tensors["generator"])
-    archive = _scored("archive", tensors, device) if "archive.ids" in tensors else None
+    archive = _scored("archive", tensors) if "archive.ids" in tensors else None
     memory = {name.removeprefix("memory."): value for name, value in tensors.items() if name.startswith("memory.")}
-    population, chunk = tensors["population"].to(device), tuple(rest["chunk"])
+    population, chunk = tensors["population"], tuple(rest["chunk"])
     return SearchState(population, archive, rest["step"], rest["candidates"], rest["spent"], rest["history"], memory, chunk)
 
 
@@ -73,5 +73,5 @@ def _parts(name: str, scored: ScoredPrompts) -> dict[str, torch.Tensor]:
     return {f"{name}.{f}": getattr(scored, f).cpu().contiguous() for f in ("ids", "objective", "cross_entropy")}
 
 
-def _scored(name: str, tensors: dict[str, torch.Tensor], device: torch.device) -> ScoredPrompts:
-    return ScoredPrompts(*(tensors[f"{name}.{f}"].to(device) for f in ("ids", "objective", "cross_entropy")))
+def _scored(name: str, tensors: dict[str, torch.Tensor]) -> ScoredPrompts:
+    return ScoredPrompts(*(tensors[f"{name}.{f}"] for f in ("ids", "objective", "cross_entropy")))

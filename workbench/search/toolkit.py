@@ -66,6 +66,11 @@ class SearchToolkit:
         return self.first | self.later
 
     @cached_property
+    def _most(self) -> int:
+        """Tokens that every position may hold."""
+        return min(int(self.first.sum()), int(self.later.sum()))
+
+    @cached_property
     def _same(self) -> bool:
         return bool(torch.equal(self.first, self.later))
 
@@ -134,11 +139,14 @@ class SearchToolkit:
     def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
         """The k allowed tokens of the greatest table entries at every position, the present token left out."""
         masked = table.masked_fill(~self.allowed_at(ids.shape[1]), -torch.inf).scatter(-1, ids[..., None], -torch.inf)
-        most = min(int(self.first.sum()), int(self.later.sum()))
-        return masked.topk(max(1, min(k, most - 1)), dim=-1).indices
+        return masked.topk(max(1, min(k, self._most - 1)), dim=-1).indices
 
     def swap(self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1) -> ChildProposals:
-        """per_parent children of each parent: `swaps` random positions, each with a token drawn evenly from its k best."""
+        """per_parent children of each parent: `swaps` random positions, each with a token drawn evenly from its k best.
+
+        ids: best on the CPU, where the children are made: a GPU's host then waits for the tokens only.
+        """
+        ids, tokens = ids.cpu(), tokens.cpu()
         parents, length = ids.shape
         wanted = parents * per_parent
         draw = lambda high, n: torch.randint(high, (n,), generator=self.generator).to(ids.device)  # noqa: E731
@@ -189,7 +197,6 @@ class SearchToolkit:
         return [ok and next(survive) for ok in fit]
 
     def _as_proposals(self, kept: list[tuple[int, tuple[int, ...], int]], length: int) -> ChildProposals:
-        device = self.scorer.runner.device
-        ids = torch.tensor([row for _, row, _ in kept], dtype=torch.long, device=device).reshape(-1, length)
-        parent = torch.tensor([who for who, _, _ in kept], dtype=torch.long, device=device)
-        return ChildProposals(ids, parent, torch.tensor([position for _, _, position in kept], dtype=torch.long, device=device))
+        ids = torch.tensor([row for _, row, _ in kept], dtype=torch.long).reshape(-1, length)
+        parent = torch.tensor([who for who, _, _ in kept], dtype=torch.long)
+        return ChildProposals(ids, parent, torch.tensor([position for _, _, position in kept], dtype=torch.long))

@@ -49,7 +49,8 @@ class Beam(SearchMethod):
         position = step % self.length
         scores = prepared.log_probs[:, position] / self.temperature + bench.gumbel(prepared.log_probs[:, position].shape)
         tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[:, 0]
-        rows = prepared.ids.tolist()
+        rows = prepared.on_host.tolist()
         return bench.from_list(
-            [(p, (*rows[p][:position], token, *rows[p][position + 1 :])) for p, drawn in enumerate(tokens.tolist()) for token in drawn], prepared.ids
+            [(p, (*rows[p][:position], token, *rows[p][position + 1 :])) for p, drawn in enumerate(tokens.tolist()) for token in drawn],
+            prepared.on_host,
         )

@@ -51,7 +51,7 @@ class EPO(SearchMethod):
         of_each = torch.tensor(weights, device=prepared.ids.device)
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts, of_each)
         best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weight) for i, weight in enumerate(weights)]
-        return bench.swap(prepared.ids, torch.cat(best), self.children)
+        return bench.swap(prepared.on_host, torch.cat(best), self.children)
 
     def _best(self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float) -> Int[Tensor, "1 prompt_pos k"]:
         """The k tokens of the greatest derivative at each position of one parent (its vocabulary's table alone is in memory)."""

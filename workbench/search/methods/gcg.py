@@ -49,4 +49,4 @@ class GCG(SearchMethod):
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Swaps among the top tokens by the gradient of the objective alone."""
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
-        return bench.swap(prepared.ids, bench.top_tokens(bench.gains(prepared, slope), prepared.ids, self.top_k), self.children)
+        return bench.swap(prepared.on_host, bench.top_tokens(bench.gains(prepared, slope), prepared.ids, self.top_k), self.children)

@@ -77,27 +77,28 @@ class Guided(SearchMethod):
         """Crossovers, and swaps of one to three tokens drawn by their predicted gain; none that was scored before."""
         seen = set(bench.memory["seen"].tolist()) if "seen" in bench.memory else set()
         total = self.children * len(prepared.ids)
-        children = [c for c in self._crossovers(bench, prepared.ids, round(total * self.crossovers)) if hash(c[1]) not in seen]
+        children = [c for c in self._crossovers(bench, prepared.on_host, round(total * self.crossovers)) if hash(c[1]) not in seen]
         each = [round((total - len(children)) * share / sum(self.swaps) / len(prepared.ids)) for share in self.swaps]
         bench.memory["slope"] = slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
         changes = [n for n, count in enumerate(each, start=1) for _ in range(count)]
         for row, weight in zip(range(len(prepared.ids)), self.weights, strict=False):
             gain, doubt = self._predict(bench, prepared.parent(row), slope[row : row + 1], weight)
-            children += [(row, child) for child in self._draw(bench, gain, doubt, prepared.ids[row].tolist(), changes, seen)]
-        return bench.from_list(children, prepared.ids)
+            children += [(row, child) for child in self._draw(bench, gain, doubt, prepared.on_host[row].tolist(), changes, seen)]
+        return bench.from_list(children, prepared.on_host)
 
     def learn(
         self, bench: SearchToolkit, prepared: PreparedParents, proposals: ChildProposals, parents: ScoredPrompts, children: ScoredPrompts
     ) -> None:
         """Word effects, and how far the gradient's predictions held, out of the children's measured gains."""
         alive = children.objective.isfinite()
-        before, after = prepared.ids[proposals.parent][alive], children.ids[alive]
-        gains = (children.objective - parents.objective[proposals.parent])[alive]
+        rows = proposals.parent[alive]
+        before, after = prepared.on_host[rows], children.ids[alive]
+        gains = children.objective[alive] - parents.objective[rows]
         runner, memory = bench.scorer.runner, bench.memory
-        moved = runner.embed(after).float() - runner.embed(before).float()
-        first_order = (memory.pop("slope")[proposals.parent][alive] * moved).sum((1, 2))
+        moved = runner.embed(after.to(runner.device)).float() - runner.embed(before.to(runner.device)).float()
+        first_order = (memory.pop("slope")[rows.to(runner.device)] * moved).sum((1, 2)).cpu()
         effect, variance = _filtered(*_effects(bench), gains.tolist(), before.tolist(), after.tolist())
-        sums = torch.stack([(first_order**2).sum(), (first_order * gains).sum(), (gains**2).sum(), gains.new_tensor(len(gains))]).cpu()
+        sums = torch.stack([(first_order**2).sum(), (first_order * gains).sum(), (gains**2).sum(), gains.new_tensor(len(gains))])
         seen = torch.tensor([hash(tuple(row)) for row in children.ids.tolist()], dtype=torch.long)
         memory.update(
             effect=effect, variance=variance, sums=memory.get("sums", 0) + sums, first=memory.get("first", sums),

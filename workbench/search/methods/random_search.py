@@ -25,5 +25,6 @@ class RandomSearch(SearchMethod):
 
     @override
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
-        everything = bench.tokens_at(prepared.ids.shape[1]).expand(len(prepared.ids), -1, -1)
-        return bench.swap(prepared.ids, everything, self.children)
+        if "tokens" not in bench.tools:
+            bench.tools["tokens"] = bench.tokens_at(self.length).cpu()
+        return bench.swap(prepared.on_host, bench.tools["tokens"].expand(len(prepared.ids), -1, -1), self.children)

@@ -29,7 +29,8 @@ class PreparedParents:
     """Parents, run once to the end in the fluency groups.
 
     log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of every token of every
-    parent. Both are means over the prefixes. high: caches above the read-out depth, by group.
+    parent. Both are means over the prefixes. high: caches above the read-out depth, by group. given: the ids on the CPU, where they came from
+    there.
     """
 
     ids: Ids
@@ -37,6 +38,12 @@ class PreparedParents:
     log_probs: Float[Tensor, "candidate prompt_pos d_vocab"]
     own: Float[Tensor, "candidate prompt_pos"]
     high: list[KeyValueCache | None]
+    given: Ids | None = None
+
+    @property
+    def on_host(self) -> Ids:
+        """The ids on the CPU."""
+        return self.ids.cpu() if self.given is None else self.given
 
     def parent(self, row: int) -> PreparedParents:
         """One parent alone (without its caches), for tables that are made parent by parent."""
@@ -55,7 +62,7 @@ class ResidualTail:
     number: int
     part: PrefixGroup
     position: int
-    rows: Int[Tensor, " child"]
+    rows: Int[Tensor, " child"]  # on the CPU
     resid: Float[Tensor, "row tail d_model"]
 
 
@@ -78,8 +85,9 @@ class PromptCrossEntropy:
         later = self._cross_entropy(top[:, :-1], _to_each(group, ids[:, 1:])).sum(1)
         return (first + _over_prefixes(group, later)) / ids.shape[1] / self.prefixes.n_fluent
 
-    def prepare(self, parents: Ids) -> PreparedParents:
+    def prepare(self, given: Ids) -> PreparedParents:
         """Fluency of parents, with the log-probabilities and caches that their children need."""
+        parents = given.to(self.runner.device)
         table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
         high = []
         for group in self._groups:
@@ -92,7 +100,7 @@ class PromptCrossEntropy:
                     table[rows, 1:] += self.runner.logits(of_prefix[rows, :-1]).log_softmax(-1)
         table /= self.prefixes.n_fluent
         own = -table.gather(-1, parents[..., None])[..., 0]
-        return PreparedParents(parents, own.mean(1), table, own, high)
+        return PreparedParents(parents, own.mean(1), table, own, high, given if given.device.type == "cpu" else None)
 
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
@@ -136,14 +144,17 @@ class PromptCrossEntropy:
     def children(
         self, prepared: PreparedParents, children: ChildProposals, tails: list[ResidualTail], wanted: Bool[Tensor, " candidate"]
     ) -> Float[Tensor, " candidate"]:
-        """Fluency of the wanted children; +inf for the others."""
+        """Fluency of the wanted children (a mask on the CPU); +inf for the others."""
         totals = self._known(prepared, children)
         for tail in tails:
-            keep = wanted[tail.rows]
-            rows, resid = tail.rows[keep], tail.resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep].flatten(0, 1)
-            if len(rows):
-                totals[rows] += self._later_tokens(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
-        return (totals / children.ids.shape[1]).masked_fill(~wanted, torch.inf)
+            keep = wanted[tail.rows].nonzero()[:, 0]
+            if len(keep) == 0:
+                continue
+            rows, resid = tail.rows[keep].to(totals.device), tail.resid
+            if len(keep) < len(tail.rows):
+                resid = resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep.to(resid.device)].flatten(0, 1)
+            totals[rows] += self._later_tokens(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
+        return (totals / children.ids.shape[1]).masked_fill(~wanted.to(totals.device), torch.inf)
 
     def _top(self, group: PrefixGroup, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
         """Prompts run to the last block after each prefix: residuals at their own positions, cache above the read-out depth."""

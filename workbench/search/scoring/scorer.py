@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -53,6 +53,17 @@ class SurvivalTest(Protocol):
     def order(self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
         """The candidates, from the one to keep first."""
         ...
+
+
+@dataclass(frozen=True)
+class ObjectiveSums:
+    """Of the rounds: sums over contexts, what fluency goes on from, the survivors, and the fluency that the rounds needed (both on the CPU)."""
+
+    parents: Float[Tensor, " parent"]
+    children: Float[Tensor, " candidate"]
+    tails: list[ResidualTail]
+    alive: Bool[Tensor, " candidate"]
+    cross_entropy: Float[Tensor, " candidate"]
 
 
 class Scorer:
@@ -253,57 +264,73 @@ class Scorer:
     def score_children(
         self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None = None
     ) -> tuple[ScoredPrompts, ScoredPrompts]:
-        """(parents, children) on the same contexts in the same pass.
+        """(parents, children) on the same contexts in the same pass, on the CPU.
 
         A child without any advantage gets no fluency (+inf). With halving, half of the children are dropped after each round of
         contexts (objective -inf), in the advantage's order; for that the fluency of those with a chance is taken after the first.
         """
-        parent_sum, child_sum, tails, alive, cross_entropy = self._objective_sums(prepared, children, advantage)
-        parents = ScoredPrompts(prepared.ids, parent_sum / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.cross_entropy)
-        objective = child_sum / len(self.contexts) + self.objective.prompt_score(children.ids)
-        wanted = alive & self._with_a_chance(prepared, children, parents, objective, advantage)
-        missing = wanted & torch.isinf(cross_entropy)
-        cross_entropy = torch.where(missing, self.cross_entropy.children(prepared, children, tails, missing), cross_entropy).masked_fill(
-            ~wanted, torch.inf
+        given, children = children.to("cpu"), children.to(self.runner.device)
+        sums = self._objective_sums(prepared, children, given, advantage)
+        parents = ScoredPrompts(prepared.ids, sums.parents / len(self.contexts) + self.objective.prompt_score(prepared.ids), prepared.cross_entropy)
+        objective = sums.children / len(self.contexts) + self.objective.prompt_score(children.ids)
+        wanted = sums.alive & self._with_a_chance(prepared, children, parents, objective, advantage)
+        missing = wanted & torch.isinf(sums.cross_entropy)
+        found = self.cross_entropy.children(prepared, children, sums.tails, missing)
+        cross_entropy = torch.where(missing.to(found.device), found, sums.cross_entropy.to(found.device)).masked_fill(
+            ~wanted.to(found.device), torch.inf
         )
-        check_finite(self.runner, self.contexts, parents, ScoredPrompts(children.ids, objective, cross_entropy))
-        return parents, ScoredPrompts(children.ids, objective.masked_fill(~alive, -torch.inf), cross_entropy)
+        both = ScoredPrompts(prepared.ids, parents.objective, parents.cross_entropy).join(ScoredPrompts(children.ids, objective, cross_entropy))
+        scores = torch.stack([both.objective, both.cross_entropy]).cpu()
+        n = len(prepared.ids)
+        parents = ScoredPrompts(prepared.on_host, scores[0, :n], scores[1, :n])
+        scored = ScoredPrompts(given.ids, scores[0, n:], scores[1, n:])
+        check_finite(self.runner, self.contexts, parents, scored)
+        return parents, ScoredPrompts(given.ids, scored.objective.masked_fill(~sums.alive, -torch.inf), scored.cross_entropy)
 
     def _with_a_chance(
         self, prepared: PreparedParents, children: ChildProposals, parents: ScoredPrompts, objective: Tensor, advantage: SurvivalTest | None
     ) -> Bool[Tensor, " candidate"]:
+        """On the CPU."""
         if advantage is None or not self.optimizations.deferred_cross_entropy:
-            return torch.ones(len(children), dtype=torch.bool, device=self.runner.device)
-        return advantage(parents, objective, self.cross_entropy.bound(prepared, children)) >= 0
+            return torch.ones(len(children), dtype=torch.bool)
+        return (advantage(parents, objective, self.cross_entropy.bound(prepared, children)) >= 0).cpu()
 
     # ---- rounds of contexts -----------------------------------------------------------------------------------------
 
     def _objective_sums(
-        self, prepared: PreparedParents, children: ChildProposals, advantage: SurvivalTest | None
-    ) -> tuple[Tensor, Tensor, list[ResidualTail], Bool[Tensor, " candidate"], Float[Tensor, " candidate"]]:
-        """Sums over contexts for parents and children, the survivors of the last round, and the fluency that the rounds needed."""
-        parent_sum, child_sum = torch.zeros(len(prepared.ids), device=self.runner.device), torch.zeros(len(children), device=self.runner.device)
-        alive, cross_entropy = torch.ones(len(children), dtype=torch.bool, device=self.runner.device), torch.full_like(child_sum, torch.inf)
-        tails: list[ResidualTail] = []
+        self, prepared: PreparedParents, children: ChildProposals, given: ChildProposals, advantage: SurvivalTest | None
+    ) -> ObjectiveSums:
+        """Round by round. given: the children on the CPU."""
+        device, n = self.runner.device, len(children)
+        parent_sum, child_sum, cross_entropy = (
+            torch.zeros(len(prepared.ids), device=device),
+            torch.zeros(n, device=device),
+            torch.full((n,), torch.inf),
+        )
+        sums, rows = ObjectiveSums(parent_sum, child_sum, [], torch.ones(n, dtype=torch.bool), cross_entropy), torch.arange(n)
         for number, contexts in enumerate(self.rounds):
             if number:
-                seen, rows = child_sum / contexts.start + self.objective.prompt_score(children.ids), alive.nonzero()[:, 0]
+                there = rows.to(device)
+                seen = sums.children / contexts.start + self.objective.prompt_score(children.ids)
                 if advantage is not None and number == 1:
-                    parents_seen = parent_sum / contexts.start + self.objective.prompt_score(prepared.ids)
+                    parents_seen = sums.parents / contexts.start + self.objective.prompt_score(prepared.ids)
                     parents = ScoredPrompts(prepared.ids, parents_seen, prepared.cross_entropy)
-                    cross_entropy = self.cross_entropy.children(
-                        prepared, children, tails, self._with_a_chance(prepared, children, parents, seen, advantage)
-                    )
-                order = seen[rows].argsort(descending=True, stable=True) if advantage is None else advantage.order(seen[rows], cross_entropy[rows])
-                alive = torch.zeros_like(alive).index_fill(0, rows[order[: max(1, len(rows) // 2)]], True)
-            more_parent, more_child, new_tails = self._round(prepared.ids, children, alive.nonzero()[:, 0], set(contexts), number == 0)
-            parent_sum, child_sum, tails = parent_sum + more_parent, child_sum + more_child, tails + new_tails
-        return parent_sum, child_sum, tails, alive, cross_entropy
+                    wanted = self._with_a_chance(prepared, children, parents, seen, advantage)
+                    cross_entropy = self.cross_entropy.children(prepared, children, sums.tails, wanted)
+                    sums = replace(sums, cross_entropy=cross_entropy.cpu())
+                order = advantage.order(seen[there], cross_entropy[there]) if advantage else seen[there].argsort(descending=True, stable=True)
+                rows = rows[order[: max(1, len(rows) // 2)].cpu()].sort().values
+            parent, child, tails = self._round(prepared.ids, children, given.position, rows, set(contexts), number == 0)
+            sums = replace(sums, parents=sums.parents + parent, children=sums.children + child, tails=sums.tails + tails)
+        return replace(sums, alive=torch.zeros(n, dtype=torch.bool).index_fill(0, rows, True))
 
     def _round(
-        self, parents: Ids, children: ChildProposals, rows: Tensor, active: set[int], want_tails: bool
+        self, parents: Ids, children: ChildProposals, positions: Tensor, rows: Tensor, active: set[int], want_tails: bool
     ) -> tuple[Float[Tensor, " parent"], Float[Tensor, " candidate"], list[ResidualTail]]:
-        """Parents and the chosen children on some contexts, group by group, children of one changed position together."""
+        """Parents and the chosen children on some contexts, group by group, children of one changed position together.
+
+        positions, rows: on the CPU.
+        """
         parent_sum = torch.zeros(len(parents), device=self.runner.device)
         child_sum = torch.zeros(len(children), device=self.runner.device)
         tails: list[ResidualTail] = []
@@ -313,14 +340,15 @@ class Scorer:
                 scores, _, cache = self._parents(part, self.prefixes.embed(part, parents, 0), keep=True)
                 parent_sum += scores.sum(1)
                 tail, _ = _split(fluent, part.members)
-                for position, chunk in self._child_chunks(part, children, rows):
+                for position, given in self._child_chunks(part, children.ids.shape[1], positions, rows):
+                    chunk = given.to(self.runner.device)
                     kv = self.prefixes.left_of(part.low, part, cache, children.parent[chunk], position)
                     embedded = self.prefixes.embed(part, children.ids[chunk, position:], position)
                     scores, resid, _ = self._forward(part, embedded, position, kv, want_resid=tail is not None)
                     child_sum[chunk] += scores.sum(1)
                     if resid is not None and tail is not None and fluent is not None:
                         own = resid[: len(tail.prefixes) * len(chunk)].clone()
-                        tails.append(ResidualTail(self.cross_entropy.number(fluent), tail, position, chunk, own))
+                        tails.append(ResidualTail(self.cross_entropy.number(fluent), tail, position, given, own))
         return parent_sum, child_sum, tails
 
     # ---- one batch --------------------------------------------------------------------------------------------------
@@ -388,14 +416,13 @@ class Scorer:
 
     # ---- batches ----------------------------------------------------------------------------------------------------
 
-    def _child_chunks(self, group: PrefixGroup, children: ChildProposals, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _child_chunks(self, group: PrefixGroup, length: int, positions: Tensor, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         """(position to start from, row indices).
 
         A batch has as many rows as whole prompts with their suffixes would fit, wherever they change, since what is left of the change is
         in memory too.
         """
-        positions = children.position[rows] if self.optimizations.parent_kv and self.optimizations.prefix_kv else torch.zeros_like(rows)
-        length = children.ids.shape[1]
+        positions = positions[rows] if self.optimizations.parent_kv and self.optimizations.prefix_kv else torch.zeros_like(rows)
         size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
         start = launch_overhead_tokens(self.runner.shape.block_parameters, self.runner.device.type) / len(group.prefixes)
         for first, last in batch_candidates(sorted(Counter(positions.tolist()).items()), length, start):
