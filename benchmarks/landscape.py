@@ -24,6 +24,7 @@ from benchmarks.search_quality import METHODS
 from workbench.runs import write_json
 from workbench.search import ChildProposals, ScoredPrompts, SearchMethod, SearchToolkit, hypervolume, pareto_frontier
 from workbench.search.scoring.cross_entropy import PreparedParents
+from workbench.search.scoring.log_prob_table import WholeTable
 
 WORDS = 440
 EFFECTS = (4.7, 4.0, 3.7, 3.2, 1.9, 1.6, 1.5, 1.4, 1.2, 1.0, 0.8, 0.7)
@@ -75,7 +76,7 @@ class Landscape:
     def prepare(self, ids: Tensor) -> PreparedParents:
         table = self.bigrams[self._left(ids)]
         own = -table.gather(-1, ids[..., None])[..., 0]
-        return PreparedParents(ids, own.mean(1), table, own, [])
+        return PreparedParents(ids, own.mean(1), WholeTable(table), own, [])
 
     def score_children(self, prepared: PreparedParents, children: ChildProposals) -> tuple[ScoredPrompts, ScoredPrompts]:
         self.scored += len(children)

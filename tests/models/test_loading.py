@@ -225,3 +225,23 @@ def test_arguments_are_checked(families: TinyFamilies) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="device 'cuda' is not available here"):
             load_model(directory, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "free, says",
+    [(1.5, r"its weights take \d+\.\d GB in float32, and cuda:0 has \d+\.\d GB free; bfloat16 fits"), (0.4, "a smaller model, or device balanced")],
+)
+def test_a_gpu_without_room_is_refused_before_any_weight_is_read(
+    families: TinyFamilies, monkeypatch: pytest.MonkeyPatch, free: float, says: str
+) -> None:
+    """Free memory of 1.5 and 0.4 times the weights in bfloat16; what does not fit is told with what would."""
+    directory = families.directory("llama")
+    numbers = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(directory).parameters())
+    monkeypatch.setattr("workbench.models.loading.choose_device", str)
+    monkeypatch.setattr("workbench.models.device_room.free_memory", lambda device: int(free * 2 * numbers))
+    monkeypatch.setattr("workbench.models.loading.load_reference", lambda *arguments: pytest.fail("the weights were read"))
+    with pytest.raises(UserError, match=says):
+        load_model(directory, device="cuda:0")
+    with pytest.raises(BaseException, match="the weights were read"):
+        monkeypatch.setattr("workbench.models.device_room.free_memory", lambda device: 5 * numbers)
+        load_model(directory, device="cuda:0")

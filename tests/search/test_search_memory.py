@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
@@ -15,7 +17,7 @@ from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.models.memory_in_use import is_out_of_memory, peak_memory
 from workbench.objectives import projection
-from workbench.search import EPO, Checkpoint, ChildProposals, Scorer, search
+from workbench.search import EPO, Beam, Checkpoint, ChildProposals, Guided, RandomSearch, Scorer, search
 from workbench.search import toolkit as bench_module
 from workbench.search.scoring.batch_size import SMALLEST, BatchSize, BatchSizePlan, MemoryLine
 from workbench.search.toolkit import SearchToolkit
@@ -207,3 +209,53 @@ def test_gains_in_parts_of_the_vocabulary_are_the_whole_product(setting, monkeyp
     monkeypatch.setattr(bench_module, "VOCABULARY_CHUNK", 100)
     found = families.gains(families.scorer.prepare(parents), slope)
     torch.testing.assert_close(found, whole - whole.gather(-1, parents[..., None]), rtol=1e-5, atol=1e-5)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor made by an operation has (expanded and other views left out)."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            made = (x.untyped_storage().nbytes() // x.itemsize for x in tree_leaves(out) if isinstance(x, torch.Tensor))
+            self.numbers = max([self.numbers, *made])
+        return out
+
+
+@pytest.mark.parametrize("method", [EPO, Guided, Beam, RandomSearch], ids=lambda kind: kind.__name__)
+def test_no_table_of_all_parents_and_a_large_vocabulary_is_ever_whole(method):
+    """262,144 tokens planted: the largest tensor of a step is one parent's or one position's table (and what the weights have anyway)."""
+    d_vocab, length, parents = 262_144, 8, 8
+    model, split = random_model(d_vocab=d_vocab, d_model=8), toy_persona().split().search
+    goal = projection(SimpleNamespace(vector=torch.ones(8) / 8**0.5, site=Site(1)), "raw")
+    scorer = Scorer(runner_for(model), goal, make_contexts(model, split, "after_question").take(2), batch_tokens=1024)
+    bench = SearchToolkit.make(scorer, seed=0, lexicon=torch.arange(d_vocab) < 330)
+    asked = method(length=length, population=parents, children=2)
+    population = bench.random_prompts(parents, length)
+    with Largest() as largest:
+        asked.step(bench, population, None, 0)
+    assert d_vocab < largest.numbers <= length * d_vocab, largest.numbers / (length * d_vocab)
+
+
+def test_a_table_on_request_is_the_whole_table(setting, monkeypatch):
+    runner, goal, contexts = setting
+    parents = torch.randint(10, 300, (3, 5), generator=torch.Generator().manual_seed(0))
+    scorer = Scorer(runner, goal, contexts["after_question"].take(4), cross_entropy_groups=3)
+    whole = scorer.prepare(parents)
+    monkeypatch.setattr("workbench.search.scoring.cross_entropy.WHOLE", 0)
+    asked = scorer.prepare(parents)
+    assert type(whole.log_probs) is not type(asked.log_probs)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(asked.own, whole.own, **close)
+    for row in range(3):
+        torch.testing.assert_close(asked.log_probs.parent(row), whole.log_probs.parent(row), **close)
+    for position in range(5):
+        torch.testing.assert_close(asked.log_probs.position(position), whole.log_probs.position(position), **close)
+    places = torch.tensor([0, 2, 1, 0]), torch.tensor([0, 4, 2, 1]), torch.tensor([17, 280, 33, 4])
+    torch.testing.assert_close(asked.log_probs.tokens(*places), whole.log_probs.tokens(*places), **close)
+    one, two = (scorer.score_children(prepared, children_of(parents, 12)) for prepared in (whole, asked))
+    torch.testing.assert_close(one[1].cross_entropy, two[1].cross_entropy, **close)

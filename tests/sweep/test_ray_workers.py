@@ -3,15 +3,21 @@ test_sweep_ray.py."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections import Counter
 
 import pytest
+import torch
 
+from workbench.models.memory_in_use import DeviceLostError, telling_lost_devices
 from workbench.runs import read_json
+from workbench.study.study_settings import ModelSettings
 from workbench.sweep import Sweep
 from workbench.sweep import ray_workers as pool
 from workbench.sweep import study_worker as work
-from workbench.sweep.resolve_studies import plan
+from workbench.sweep.resolve_studies import PlannedStudy, plan
+from workbench.sweep.serial_worker import run_here
 from workbench.sweep.sweep_store import FAILURE, StudyOutcome, run_path
 
 BASE = {"sae": "none", "conditions": ["resga"]}
@@ -110,7 +116,7 @@ def test_a_lost_worker_s_study_is_done_by_another_and_one_that_kills_three_is_gi
     monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
     told: list[str] = []
     planned = studies(5)
-    found = {o.key: o for o in pool._Pool(StandIn(), planned, place, lambda key, *at: told.append(key)).run(2, 1, False)}
+    found = {o.key: o for o in pool._Pool(StandIn(), planned, place, lambda key, *at: told.append(key)).run(2, 1, 0)}
     states = {p.study.seed: found[p.key].state for p in planned}
     assert states == {0: "done", 1: "done", 2: "failed", 3: "done", 4: "done"}
     assert runs == {0: 1, 1: 2, 2: 3, 3: 1, 4: 1}
@@ -124,9 +130,99 @@ def test_a_free_worker_takes_a_study_of_the_model_that_it_holds(place, monkeypat
     monkeypatch.setattr(work, "run", lambda *arguments, **settings: None)
     monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
     planned = studies(4, **{"model.dtype": ("float32", "bfloat16")})
-    outcomes = list(pool._Pool(StandIn(), planned, place, lambda *at: None).run(2, 1, False))
+    outcomes = list(pool._Pool(StandIn(), planned, place, lambda *at: None).run(2, 1, 0))
     assert len(outcomes) == 8 and len(loads) <= 3, loads
     assert {o.state for o in outcomes} == {"done"}
+
+
+def on(device: str, dtype: str = "bfloat16"):
+    """One planned study whose model is on a device."""
+    variant = studies(1)[0].variant
+    study = variant.study.model_copy(update={"model": ModelSettings(device=device, dtype=dtype)})
+    return PlannedStudy(dataclasses.replace(variant, study=study), "0" * 16)
+
+
+@pytest.mark.parametrize(
+    "devices, memory, peak, gpus",
+    [
+        (["cpu"], 80, 20, 0),
+        (["cuda"], None, 20, 1),
+        (["cuda"], 80, 50, 1),
+        (["cuda"], 80, 20, 1 / 3),
+        (["cuda", "cpu"], 80, 30, 1 / 2),
+        (["cuda"], 80, 1, 1 / 8),
+        (["balanced"], 80, 150, 2),
+        (["balanced"], 80, 20, 1),
+    ],
+)
+def test_workers_share_gpus_as_their_planned_memory_allows(devices, memory, peak, gpus):
+    """76 of 80 GB may be used: three plans of 20 GB fit, two of 30, at most eight of one; 150 GB need two GPUs."""
+    planned = [on(device) for device in devices]
+    assert pool.gpus_of_a_worker(planned, memory and memory * 10**9, lambda study: peak * 10**9) == pytest.approx(gpus)
+
+
+def test_a_plan_that_no_gpu_holds_is_refused_with_what_would_fit():
+    with pytest.raises(pool.UserError, match=r"the plan needs 150\.0 GB, a GPU has 80\.0; bfloat16, .* device balanced"):
+        pool.gpus_of_a_worker([on("cuda", "float32")], 80 * 10**9, lambda study: 150 * 10**9)
+
+
+def test_ray_places_workers_by_the_gpus_that_they_hold(place, monkeypatch):
+    """Four GPUs, a third of one a worker: twelve at a time, of twenty studies; each loads its model once."""
+    asked, loads = [], []
+    stand_in = StandIn()
+    plain = StandIn.remote
+    monkeypatch.setattr(StandIn, "remote", lambda self, **options: asked.append(options) or plain(self, **options))
+    monkeypatch.setattr(StandIn, "cluster_resources", lambda self: {"GPU": 4.0, "CPU": 64.0}, raising=False)
+    monkeypatch.setattr(pool, "connected", lambda *where: contextlib.nullcontext(stand_in))
+    monkeypatch.setattr(pool, "gpus_of_a_worker", lambda *what: 1 / 3)
+    monkeypatch.setattr(work, "load_model", lambda name, *settings: loads.append(name))
+    monkeypatch.setattr(work, "run", lambda *arguments, **settings: None)
+    monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
+    made: list[object] = []
+    monkeypatch.setattr(pool._Pool, "_start", lambda self, actor, own=pool._Pool._start: made.append(actor) or own(self, actor))
+    outcomes = list(pool.run_pool(studies(20), place, pool.WorkerPool(None, 1), lambda *at: None))
+    assert len(outcomes) == 20 and asked == [{"num_cpus": 1, "num_gpus": 1 / 3, "max_restarts": -1}]
+    assert len(made) == 12 and len(loads) <= 12
+
+
+def test_a_study_whose_gpu_is_lost_is_resumed_by_another_worker(place, monkeypatch):
+    runs: Counter[int] = Counter()
+
+    def study_run(study, directory, resume, report, model):
+        with directory.lock():
+            runs[study.seed] += 1
+            if runs[study.seed] == 1 and study.seed == 1:
+                raise DeviceLostError("the GPU was lost")
+
+    def end(self):
+        raise Lost
+
+    monkeypatch.setattr(work, "run", study_run)
+    monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
+    monkeypatch.setattr(pool.RayWorker, "_end", end)
+    planned = studies(3)
+    found = list(pool._Pool(StandIn(), planned, place, lambda *at: None).run(2, 1, 1))
+    assert {o.state for o in found} == {"done"} and runs == {0: 1, 1: 2, 2: 1}
+
+
+def test_here_a_lost_gpu_ends_the_sweep_in_one_line_that_says_how_to_go_on(place, monkeypatch):
+    def study_run(*arguments, **settings):
+        with telling_lost_devices():
+            raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(work, "run", study_run)
+    planned = studies(2)
+    with pytest.raises(pool.UserError, match=r"the GPU was lost \(CUDA error: device-side assert triggered\); resume"):
+        list(run_here(planned, place, 1, None, lambda *at: None))
+    assert "last checkpoint" in read_json(run_path(place, planned[0].key) / FAILURE)["reason"]
+    assert not run_path(place, planned[1].key).exists(), "the device is gone for the others too"
+
+
+def test_other_errors_are_no_lost_gpu():
+    for error in (RuntimeError("CUDA out of memory"), RuntimeError("shapes do not match"), torch.OutOfMemoryError("CUDA error: out of memory")):
+        with pytest.raises(type(error), match=str(error)) as raised, telling_lost_devices():
+            raise error
+        assert not isinstance(raised.value, DeviceLostError)
 
 
 def test_no_worker_at_all_is_one_line(place, monkeypatch):
@@ -135,4 +231,4 @@ def test_no_worker_at_all_is_one_line(place, monkeypatch):
 
     monkeypatch.setattr(pool.RayWorker, "ready", broken)
     with pytest.raises(pool.UserError, match="no worker could be started: the actor died"):
-        list(pool._Pool(StandIn(), studies(1), place, lambda *at: None).run(2, 1, False))
+        list(pool._Pool(StandIn(), studies(1), place, lambda *at: None).run(2, 1, 0))

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import UserError
 from workbench.models.chat_template import end_ids
+from workbench.models.device_room import refuse_too_large
 from workbench.models.hooked_conversion import NotExpressible, hooked_config, to_hooked
 from workbench.models.lora_adapter import merge_adapter, open_adapter
 from workbench.models.model_directory import ModelDirectory, Place, load_reference, load_tokenizer, open_model_directory, spreads
@@ -100,6 +101,7 @@ def load_model(
 
 def load_weights(source: ModelSource, checkpoint: ModelDirectory, dtype: torch.dtype, device: Place) -> PreTrainedModel:
     """Hugging Face's own model of a source, its adapter merged where it names one. UserError as of both parts."""
+    refuse_too_large(checkpoint, dtype, device, source.name)
     if source.adapter is None:
         return load_reference(checkpoint, dtype, device)
     adapter = open_adapter(source.adapter)

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
+from workbench.errors import UserError
+
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be allocated; None where that cannot be found out."""
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
+        held, (free, total) = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)
+        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))  # of a worker that shares the GPU with others
+        return min(free + torch.cuda.memory_reserved(device) - held, allowed - held)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     known = Path("/proc/meminfo")
@@ -64,6 +67,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     )
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """True for errors after which a GPU does nothing more for this process: what is tried next fails too."""
+    text = str(error).lower()
+    lost = ("cuda error", "device-side assert", "unspecified launch failure", "gpu is lost", "fallen off the bus")
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and any(words in text for words in lost)
+
+
+class DeviceLostError(UserError):
+    """A GPU that does nothing more for this process; what was computed before can be resumed by another."""
+
+
+@contextmanager
+def telling_lost_devices() -> Iterator[None]:
+    """While the block runs, a lost GPU is one line that says how to go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_device_lost(error):
+            raise
+        first = str(error).splitlines()[0][:120]
+        raise DeviceLostError(f"the GPU was lost ({first}); resume the run: finished stages and the search's last checkpoint are kept") from error
 
 
 def give_back(device: torch.device) -> None:

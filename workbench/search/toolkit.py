@@ -129,7 +129,8 @@ class SearchToolkit:
 
     def log_prob_gains(self, prepared: PreparedParents) -> Table:
         """Log p(new token | left) - log p(old token | left), nats, for every swap."""
-        return prepared.log_probs - prepared.log_probs.gather(-1, prepared.ids[..., None])
+        table = torch.cat([prepared.log_probs.parent(row) for row in range(len(prepared.ids))])
+        return table - table.gather(-1, prepared.ids[..., None])
 
     def gumbel(self, shape: tuple[int, ...]) -> Tensor:
         """Standard Gumbel noise: adding it to log-weights and taking the greatest draws without putting back."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
+from workbench.models.memory_in_use import telling_lost_devices
 from workbench.runs import RunDirectory
 from workbench.study.context import Report, StudyContext, Watch
 from workbench.study.stages.attribution import AttributionStage
@@ -67,7 +68,7 @@ def run(
         except UserError:
             directory.discard_if_unused()
             raise
-        with context.rendering():
+        with context.rendering(), telling_lost_devices():
             for entry in STAGES:
                 for stage in [entry] if isinstance(entry, Stage) else entry(context):
                     context = stage.run(context)

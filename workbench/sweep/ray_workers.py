@@ -1,24 +1,33 @@
 """Several workers, on this machine or on a Ray cluster: Ray starts, places and restarts them; here they are only given studies.
 
-1. Each worker is an actor that holds one CPU (and one GPU where the studies request CUDA), and with it its model.
+1. Each worker is an actor that holds one CPU and, where the studies request CUDA, the part of a GPU that their planned memory needs
+   (`gpus_of_a_worker`), or whole GPUs for a model that is spread over them, and with it its model.
 2. A free worker gets the next study, if there is one, of the model that it holds.
 3. Ray restarts a worker whose process or node is lost. Its study goes back to the head of the queue and is resumed from its run directory
-   by whichever worker is free first. A study that lost its worker three times is listed as failed: it may be what kills them.
+   by whichever worker is free first (a worker whose GPU is lost ends itself). A study that lost its worker three times is listed as failed:
+   it may be what kills them.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from workbench.errors import UserError
+from workbench.models.device_room import USABLE
+from workbench.models.memory_in_use import DeviceLostError
+from workbench.models.model_directory import spreads
 from workbench.runs import RunDirectory
 from workbench.study import Study
+from workbench.study.cost_estimate import plan
 from workbench.study.study_settings import ModelSettings
 from workbench.sweep.ray_cluster import connected
 from workbench.sweep.resolve_studies import PlannedStudy
@@ -31,14 +40,18 @@ LOSSES = 3
 GRACE = 60.0
 #: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or more of cores that the workers need.
 SHOWN_EVERY = 2.0
+#: The most workers that share a GPU: each has a CUDA context of its own.
+MOST_ON_ONE = 8
 
 
 class RayWorker:
     """A `StudyWorker` run by Ray."""
 
-    def __init__(self, threads: int, seconds: float | None, news: Any) -> None:
+    def __init__(self, threads: int, seconds: float | None, news: Any, part: float = 1.0) -> None:
         from ray.exceptions import RayError
 
+        if part < 1 and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(part)
         self._worker, self._news, self._lost_news, self._told = StudyWorker(threads, seconds), news, RayError, 0.0
 
     def ready(self) -> bool:
@@ -46,8 +59,15 @@ class RayWorker:
         return True
 
     def run(self, out: Path, key: str, study: Study) -> StudyOutcome:
-        """See `StudyWorker.run`."""
-        return self._worker.run(out, key, study, self._tell)
+        """See `StudyWorker.run`; a worker whose GPU is lost ends, so that Ray starts it anew."""
+        try:
+            return self._worker.run(out, key, study, self._tell)
+        except DeviceLostError:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        os._exit(1)
 
     def _tell(self, key: str, stage: str, share: float) -> None:
         if time.monotonic() - self._told < SHOWN_EVERY / 2:
@@ -68,14 +88,50 @@ class WorkerPool:
     seconds: float | None = None
 
 
+def gpus_of_a_worker(planned: Sequence[PlannedStudy], memory: int | None, needed: Callable[[Study], int]) -> float:
+    """GPUs, or the part of one, that a worker holds: 0 without CUDA.
+
+    Args:
+        planned: The studies.
+        memory: Bytes of a GPU; None where it is not known (none on this machine): then one whole GPU each.
+        needed: Planned peak of a study on a GPU, bytes.
+
+    Raises:
+        UserError: A study that one GPU cannot hold and that is not spread over several.
+    """
+    wanted = [p.study for p in planned if p.study.model.device.startswith("cuda") or spreads(p.study.model.device)]
+    if not wanted:
+        return 0
+    several = any(spreads(study.model.device) for study in wanted)
+    if memory is None:
+        return 1
+    most = max(wanted, key=needed)
+    peak, room = needed(most), USABLE * memory
+    if peak > room and not spreads(most.model.device):
+        raise UserError(
+            f"{most.model.name} in {most.model.dtype}: the plan needs {peak / 1e9:.1f} GB, a GPU has {memory / 1e9:.1f}; "
+            "bfloat16, a smaller search.batch_tokens or device balanced would need less of one"
+        )
+    return max(1, -(-peak // int(room))) if several or 2 * peak > room else 1 / min(MOST_ON_ONE, int(room // peak))
+
+
 def run_pool(planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell: Tell) -> Iterator[StudyOutcome]:
     """The studies, in the order in which they end."""
-    gpu = any(p.study.model.device.startswith("cuda") for p in planned)
+    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    gpus = gpus_of_a_worker(planned, memory, _planned_peak)
     with connected(asked.workers, asked.address) as ray:
-        slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0))
+        there = ray.cluster_resources().get("GPU" if gpus else "CPU", 0)
+        slots = int(there / (gpus or 1) + 1e-6)
         if slots < 1:
-            raise UserError(f"no {'GPU' if gpu else 'CPU'} in the Ray cluster")
-        yield from _Pool(ray, planned, out, tell, asked.seconds).run(min(len(planned), asked.workers or slots), asked.threads, gpu)
+            lacking = f"{gpus:g} GPUs for one study, it has {there:g}" if gpus > 1 else "GPU" if gpus else "CPU"
+            raise UserError(f"no {lacking} in the Ray cluster")
+        yield from _Pool(ray, planned, out, tell, asked.seconds).run(min(len(planned), asked.workers or slots), asked.threads, gpus)
+
+
+def _planned_peak(study: Study) -> int:
+    """Bytes at the peak of a study's plan on a GPU."""
+    estimate = plan(study)
+    return max(estimate.bytes(stage, study.model.dtype) for stage in estimate.stages)
 
 
 @dataclass(frozen=True)
@@ -115,10 +171,10 @@ class _Pool:
         #: The state of the running studies. A process of Ray's own, which has nothing of ours to import.
         self.news = Queue(actor_options={"num_cpus": 0, "max_restarts": -1})
 
-    def run(self, workers: int, threads: int, gpu: bool) -> Iterator[StudyOutcome]:
-        made = self.ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_restarts=-1)(RayWorker)
+    def run(self, workers: int, threads: int, gpus: float) -> Iterator[StudyOutcome]:
+        made = self.ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1)(RayWorker)
         for _ in range(workers):
-            self._start(made.remote(threads, self.seconds, self.news))
+            self._start(made.remote(threads, self.seconds, self.news, gpus or 1.0))
         while self.queue or self.busy:
             self._give()
             ended, _ = self.ray.wait([*self.starting, *self.busy], timeout=SHOWN_EVERY)

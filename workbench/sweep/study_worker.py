@@ -18,6 +18,7 @@ import torch
 
 from workbench.errors import UserError
 from workbench.models import load_model
+from workbench.models.memory_in_use import DeviceLostError
 from workbench.runs import RunDirectory
 from workbench.study import Study, run
 from workbench.study.study_settings import ModelSettings
@@ -40,7 +41,11 @@ class StudyWorker:
         self._held: tuple[ModelSettings, Any] | None = None
 
     def run(self, out: Path, key: str, study: Study, tell: Tell) -> StudyOutcome:
-        """Run or resume one study; never raises for what the study does wrong."""
+        """Run or resume one study; never raises for what the study does wrong.
+
+        Raises:
+            DeviceLostError: The GPU does nothing more for this process; the study can be resumed by another.
+        """
         path = run_path(out, key)
         try:
             directory = RunDirectory.create(path, resume=True)
@@ -55,6 +60,10 @@ class StudyWorker:
                 run(study, directory, resume=True, report=lambda stage, share: (check(), tell(key, stage, share))[1], model=self._model(study.model))
         except TimeLimitReached:
             write_failure(directory, over_limit(self.seconds))
+        except DeviceLostError as error:
+            self._held = None
+            write_failure(directory, str(error))
+            raise
         except UserError as error:
             write_failure(directory, str(error))
         except Exception as error:

@@ -47,7 +47,8 @@ class Beam(SearchMethod):
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Every prompt with one position (they take turns) drawn again from the model's distribution there."""
         position = step % self.length
-        scores = prepared.log_probs[:, position] / self.temperature + bench.gumbel(prepared.log_probs[:, position].shape)
+        log_probs = prepared.log_probs.position(position)
+        scores = log_probs / self.temperature + bench.gumbel(tuple(log_probs.shape))
         tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[:, 0]
         rows = prepared.on_host.tolist()
         return bench.from_list(

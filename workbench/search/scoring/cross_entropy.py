@@ -21,6 +21,7 @@ from torch import Tensor
 from workbench.models import KeyValueCache
 from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, BatchSize
+from workbench.search.scoring.log_prob_table import WHOLE, LogProbTable, TableOnRequest, WholeTable
 from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 
 
@@ -35,7 +36,7 @@ class PreparedParents:
 
     ids: Ids
     cross_entropy: Float[Tensor, " candidate"]
-    log_probs: Float[Tensor, "candidate prompt_pos d_vocab"]
+    log_probs: LogProbTable
     own: Float[Tensor, "candidate prompt_pos"]
     high: list[KeyValueCache | None]
     given: Ids | None = None
@@ -48,7 +49,7 @@ class PreparedParents:
     def parent(self, row: int) -> PreparedParents:
         """One parent alone (without its caches), for tables that are made parent by parent."""
         one = slice(row, row + 1)
-        return PreparedParents(self.ids[one], self.cross_entropy[one], self.log_probs[one], self.own[one], [])
+        return PreparedParents(self.ids[one], self.cross_entropy[one], WholeTable(self.log_probs.parent(row)), self.own[one], [])
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,43 @@ class PromptCrossEntropy:
     def prepare(self, given: Ids) -> PreparedParents:
         """Fluency of parents, with the log-probabilities and caches that their children need."""
         parents = given.to(self.runner.device)
-        table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
-        high = []
+        tops, high = [], []
         for group in self._groups:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
-            assert group.next_log_probs is not None, "a group of the cross-entropy has them"
-            table[:, 0] += group.next_log_probs.sum((0, 1))
-            for of_prefix in top.unflatten(0, (len(group.prefixes), -1)):
-                for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
-                    table[rows, 1:] += self.runner.logits(of_prefix[rows, :-1]).log_softmax(-1)
-        table /= self.prefixes.n_fluent
-        own = -table.gather(-1, parents[..., None])[..., 0]
+            tops.append(top.unflatten(0, (len(group.prefixes), -1))[:, :, :-1])
+        table, own = (self._whole if parents.numel() * self.runner.shape.d_vocab <= WHOLE else self._on_request)(parents, tops)
         return PreparedParents(parents, own.mean(1), table, own, high, given if given.device.type == "cpu" else None)
+
+    def _first(self) -> Float[Tensor, " d_vocab"]:
+        """Log p of a prompt's first token, mean over the prefixes."""
+        chances = [group.next_log_probs.sum((0, 1)) for group in self._groups if group.next_log_probs is not None]
+        return torch.stack(chances).sum(0) / self.prefixes.n_fluent
+
+    def _whole(self, parents: Ids, tops: list[Tensor]) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
+        """The whole table, and the cross-entropy of each token of the parents."""
+        table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
+        for of_prefix in (top for group in tops for top in group):
+            for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
+                table[rows, 1:] += self.runner.logits(of_prefix[rows]).log_softmax(-1)
+        table /= self.prefixes.n_fluent
+        table[:, 0] = self._first()
+        return WholeTable(table), -table.gather(-1, parents[..., None])[..., 0]
+
+    def _on_request(self, parents: Ids, tops: list[Tensor]) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
+        """The same of a large vocabulary, whose table is never whole."""
+        first, normalizers = self._first(), []
+        own = torch.zeros(parents.shape, device=self.runner.device)
+        for group in tops:
+            normalizers.append(torch.zeros(group.shape[:3], device=self.runner.device))
+            for number, of_prefix in enumerate(group):
+                for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
+                    logits = self.runner.logits(of_prefix[rows])
+                    normalizers[-1][number, rows] = logits.logsumexp(-1)
+                    own[rows, 1:] += normalizers[-1][number, rows] - logits.gather(-1, parents[rows, 1:, None])[..., 0]
+        own /= self.prefixes.n_fluent
+        own[:, 0] = -first[parents[:, 0]]
+        return TableOnRequest(self.runner, first, tops, normalizers), own
 
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
@@ -167,7 +192,7 @@ class PromptCrossEntropy:
         """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the prefixes."""
         rows = torch.arange(len(children), device=self.runner.device)
         left = torch.cat([prepared.own.new_zeros(len(prepared.ids), 1), prepared.own.cumsum(1)], dim=1)
-        changed = prepared.log_probs[children.parent, children.position, children.ids[rows, children.position]]
+        changed = prepared.log_probs.tokens(children.parent, children.position, children.ids[rows, children.position])
         return left[children.parent, children.position] - changed
 
     def _later_tokens(

@@ -38,6 +38,7 @@ from workbench.search.scored_prompts import FILLER, ChildProposals, Ids, ScoredP
 from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, SMALLEST, BatchSize, BatchSizePlan, halve_on_out_of_memory, plan_batch_size
 from workbench.search.scoring.candidate_batching import batch_candidates, launch_overhead_tokens
 from workbench.search.scoring.cross_entropy import PreparedParents, PromptCrossEntropy, ResidualTail
+from workbench.search.scoring.log_prob_table import WHOLE
 from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, PrefixGroup
 
 
@@ -128,7 +129,8 @@ class Scorer:
         counted = dict(vars(self.runner.meter))
         number = torch.finfo(self.runner.dtype).bits // 8
         tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * self.prefixes.n_fluent
-        kept = 4 * length * self.runner.shape.d_vocab * (population - 1) + tails
+        table = population * length * self.runner.shape.d_vocab
+        kept = tails + (4 * (table - table // max(1, population)) if table <= WHOLE else 0)
         # From here on a batch's logits grow with its tokens; below, one row is made at least.
         unit_of_logits = length * self.runner.shape.d_vocab // LOGITS_PER_TOKEN
         plan = plan_batch_size(

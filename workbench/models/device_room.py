@@ -1,0 +1,36 @@
+"""Whether a model fits into a GPU's memory, before its weights are read."""
+
+from __future__ import annotations
+
+import torch
+from safetensors import safe_open
+
+from workbench.errors import UserError
+from workbench.models.memory_in_use import free_memory
+from workbench.models.model_directory import ModelDirectory, Place, spreads
+
+#: Fraction of a GPU's free memory that weights may take: something must be left to run them.
+USABLE = 0.95
+
+
+def weight_numbers(checkpoint: ModelDirectory) -> int:
+    """Numbers in the weight files, from their headers."""
+    total = 0
+    for shard in checkpoint.shards:
+        with safe_open(shard, framework="pt") as file:
+            total += sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def refuse_too_large(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place, name: str) -> None:
+    """UserError where the weights do not fit into what is free on the one GPU that they are to be on, with what would fit."""
+    if spreads(device) or not str(device).startswith("cuda"):
+        return
+    free = free_memory(torch.device(str(device)))
+    numbers = weight_numbers(checkpoint)
+    if free is None or numbers * dtype.itemsize <= USABLE * free:
+        return
+    short, asked = str(dtype).removeprefix("torch."), f"{numbers * dtype.itemsize / 1e9:.1f} GB"
+    fits = dtype.itemsize > 2 and 2 * numbers <= USABLE * free
+    advice = f"bfloat16 fits ({2 * numbers / 1e9:.1f} GB)" if fits else "a smaller model, or device balanced over several GPUs, would fit"
+    raise UserError(f"{name}: its weights take {asked} in {short}, and {device} has {free / 1e9:.1f} GB free; {advice}")
