@@ -184,7 +184,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     START_OPERATIONS["cpu"] = START_OPERATIONS["cuda"]
-    rows = []
+    rows, waits = [], waits_of_a_step()
+    print(f"waits a step: {sum(waits.values())}")
     for d_vocab in asked.vocabulary:
         loaded = load("llama", d_vocab=d_vocab, n_layers=asked.layers, d_model=asked.width)
         for slot in asked.slots:
@@ -192,10 +193,8 @@ def main() -> None:
                 row = measure(loaded.setting(slot, n, asked.tokens), Size(candidates=asked.candidates), Size(candidates=asked.timed), asked.repeats)
                 rows.append(row | {"model": f"{asked.layers} layers, vocabulary {d_vocab:,}", "slot": slot})
                 print(table(rows) if len(rows) == 1 else table(rows).splitlines()[-1], flush=True)
-    waits = waits_of_a_step()
-    print(f"waits a step: {sum(waits.values())}")
-    result = {"schema": 1, "benchmark": "host_time", "layers": asked.layers, "width": asked.width, "waits": waits, "rows": rows}
-    write_json(asked.out, result)
+                result = {"schema": 1, "benchmark": "host_time", "layers": asked.layers, "width": asked.width, "waits": waits, "rows": rows}
+                write_json(asked.out, result)
 
 
 if __name__ == "__main__":
