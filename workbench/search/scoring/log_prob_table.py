@@ -1,8 +1,8 @@
-"""log p(token | left) of the parents for the whole vocabulary: kept as a table while it is small, made when asked for else.
+"""log p(token | left) of the parents for the whole vocabulary: kept as a table while it is small, made when it is needed else.
 
 1. A table of parents x length x vocabulary (float32) is kept up to `WHOLE` numbers.
 2. Beyond, the residuals that left the last block and their normalizers are kept. One parent's or one position's part is made
-   when it is asked for, single tokens from their own columns of the unembedding.
+   when it is needed, single tokens from their own columns of the unembedding.
 """
 
 from __future__ import annotations
