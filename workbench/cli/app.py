@@ -97,7 +97,7 @@ LONGEST_LINE = 500
 
 
 def _is_argument(path: object) -> bool:
-    """Is a path one that the command line names, or on the way to it?"""
+    """Is a path one that the command line names, or a directory above it?"""
     if not isinstance(path, str) or not path.strip("/"):
         return False
     place = Path(path).absolute()

@@ -64,7 +64,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def writable_directory(out: str | Path) -> Path:
-    """The directory to write to, made where it is missing; what takes long asks for it first.
+    """The directory to write to, made where it is missing; what takes long calls this first.
 
     UserError where `out` is a file or cannot be made.
     """
