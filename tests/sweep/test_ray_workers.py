@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 import torch
 
+from workbench.errors import UserError
 from workbench.models.memory_in_use import DeviceLostError, telling_lost_devices
 from workbench.runs import read_json
 from workbench.study.study_settings import ModelSettings
@@ -232,3 +233,35 @@ def test_no_worker_at_all_is_one_line(place, monkeypatch):
     monkeypatch.setattr(pool.RayWorker, "ready", broken)
     with pytest.raises(pool.UserError, match="no worker could be started: the actor died"):
         list(pool._Pool(StandIn(), studies(1), place, lambda *at: None).run(2, 1, 0))
+
+
+def test_a_sweep_none_of_whose_workers_gets_ready_ends_in_one_line(place, monkeypatch):
+    """As Ray on a machine without memory: workers are killed and started again, and never answer."""
+
+    class NeverReady(StandIn):
+        killed = 0
+
+        def wait(self, calls, timeout):
+            return [], calls
+
+        def kill(self, actor, no_restart):
+            self.killed += no_restart
+
+    monkeypatch.setattr(pool, "START", 0.05)
+    ray = NeverReady()
+    with pytest.raises(UserError, match="no worker was ready within 0 s"):
+        list(pool._Pool(ray, studies(2), place, lambda *_: None).run(2, 1, 0))
+    assert ray.killed == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Task run failed due to oom. Error: 2 worker(s) were killed due to the node running low on memory.", "ran out of memory"),
+        ("The actor died because its node has died. Node Id: 7f", "its node is gone"),
+        ("The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR", "killed or crashed"),
+    ],
+)  # fmt: skip
+def test_why_a_worker_was_lost_is_told_from_what_ray_says(said, reason):
+    """Ray's words: docs.ray.io, "How to avoid out-of-memory errors", and the exceptions of Ray 2."""
+    assert reason in pool.loss_reason(RuntimeError(said))

@@ -40,6 +40,8 @@ LOSSES = 3
 GRACE = 60.0
 #: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or more of cores that the workers need.
 SHOWN_EVERY = 2.0
+#: Seconds within which one of the workers must be ready where none of them is: Ray kills and restarts them for ever on a machine without memory.
+START = 600.0
 #: The most workers that share a GPU: each has a CUDA context of its own.
 MOST_ON_ONE = 8
 
@@ -165,6 +167,7 @@ class _Pool:
         self.queue = deque(planned)
         self.losses: Counter[str] = Counter()
         self.starting: dict[Any, Any] = {}
+        self.waiting_since = time.monotonic()
         self.busy: dict[Any, _Given] = {}
         self.free: list[Any] = []
         self.holds: dict[Any, ModelSettings] = {}
@@ -180,6 +183,7 @@ class _Pool:
             ended, _ = self.ray.wait([*self.starting, *self.busy], timeout=SHOWN_EVERY)
             self._show()
             self._stop_overdue()
+            self._stop_without_workers(START)
             yield from (outcome for ref in ended if (outcome := self._end(ref)))
 
     def _start(self, actor: Any) -> None:
@@ -230,6 +234,18 @@ class _Pool:
             if self.seconds is not None and not given.overdue and time.monotonic() - given.began > self.seconds + GRACE:
                 self.busy[ref] = replace(given, overdue=True)
                 self.ray.kill(given.actor, no_restart=False)
+
+    def _stop_without_workers(self, limit: float) -> None:
+        """Ends a sweep none of whose workers gets ready; what is done stays, and a resumed sweep goes on."""
+        if self.busy or self.free or not self.starting:
+            self.waiting_since = time.monotonic()
+        elif time.monotonic() - self.waiting_since > limit:
+            for actor in self.starting.values():
+                self.ray.kill(actor, no_restart=True)
+            raise UserError(
+                f"no worker was ready within {limit:.0f} s (Ray kills and restarts workers where a machine's memory is nearly full): free "
+                "memory or use fewer workers, then go on with --resume"
+            )
 
     def _failed(self, p: PlannedStudy, reason: str) -> StudyOutcome:
         if (run_path(self.out, p.key) / "manifest.json").exists():
