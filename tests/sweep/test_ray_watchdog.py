@@ -64,3 +64,18 @@ def test_closing_ends_what_is_left_and_the_mark_is_gone():
     assert MARK not in os.environ
     dog.close()
     assert left.wait(10) == -signal.SIGKILL
+
+
+def test_a_marked_process_s_child_without_the_mark_ends_too():
+    """Ray's agents write their title over their environment, so that the mark is not in /proc any more."""
+    dog = RayWatchdog()
+    with dog.marking():
+        parent = subprocess.Popen(["sh", "-c", "env -i sleep 300 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    child = int(parent.stdout.readline())
+    deadline = time.monotonic() + 30
+    while MARK.encode() in Path(f"/proc/{child}/environ").read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)  # until the child is `sleep` and no copy of the shell
+    assert MARK.encode() not in Path(f"/proc/{child}/environ").read_bytes()
+    dog.close()
+    assert parent.wait(10) == -signal.SIGKILL and _gone_within([child], 10)
+    parent.stdout.close()

@@ -1,8 +1,8 @@
 """Ends the processes of a Ray of our own when the process that started it is gone, however it ended.
 
 Ray leaves its head, node manager and monitors running when their driver is killed. Here they are started with a mark in their environment,
-which their workers inherit, and a small process waits at a pipe that closes with the driver; then it kills what has the mark. Linux only:
-it finds them in /proc.
+which their workers inherit, and a small process waits at a pipe that closes with the driver; then it kills what has the mark, and what such
+a process has started. Linux only: it finds them in /proc.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ mark = sys.argv[1].encode()
 sys.stdin.buffer.read()
 quiet = 0
 for _ in range(20):
-    found = []
+    found, parents = set(), {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                parents[int(pid)] = int(file.read().rpartition(b")")[2].split()[1])
             with open(f"/proc/{pid}/environ", "rb") as file:
                 if mark in file.read().split(bytes(1)):
-                    found.append(int(pid))
+                    found.add(int(pid))
         except OSError:
             pass
+    # A process that writes a title over its environment (Ray's agents do) is known by its parent.
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
     # A process that has just been started has no environment yet: one empty look is no proof.
     quiet = 0 if found else quiet + 1
     if quiet == 4:
