@@ -17,24 +17,36 @@ from pathlib import Path
 
 MARK = "WORKBENCH_RAY_OF"
 _WAIT_AND_KILL = """
-import os, signal, sys, time
+import os, select, signal, sys, time
 mark = sys.argv[1].encode()
-sys.stdin.buffer.read()
-quiet = 0
-for _ in range(20):
-    found, parents = set(), {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+known = {}  # pid: when it was started
+
+def look():
+    # What has the mark, and what such a process has started: Ray's agents write their title over their environment.
+    found, parents, begun = set(), {}, {}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
-                parents[int(pid)] = int(file.read().rpartition(b")")[2].split()[1])
+                fields = file.read().rpartition(b")")[2].split()
+            parents[pid], begun[pid] = int(fields[1]), fields[19]
+            if known.get(pid) == begun[pid] and fields[0] != b"Z":
+                found.add(pid)
             with open(f"/proc/{pid}/environ", "rb") as file:
                 if mark in file.read().split(bytes(1)):
-                    found.add(int(pid))
+                    found.add(pid)
         except OSError:
             pass
-    # A process that writes a title over its environment (Ray's agents do) is known by its parent.
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
+    known.update((pid, begun[pid]) for pid in found)
+    return found
+
+# Their parent dies with the driver, before anybody can ask it for its children: they are noted while it lives.
+while not select.select([sys.stdin], [], [], 1.0)[0]:
+    look()
+quiet = 0
+for _ in range(20):
+    found = look()
     # A process that has just been started has no environment yet: one empty look is no proof.
     quiet = 0 if found else quiet + 1
     if quiet == 4:
