@@ -180,7 +180,8 @@ def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...
     ends = [min(max(end, low - room), high + room) for line in drawn for end in (line.low, line.high) if end is not None]
     low, high = min([low, *ends]), max([high, *ends])
     pad = 0.04 * (high - low) or 0.05
-    step = next(k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if (high - low) / (k * 10.0**power) <= 7)
+    width = (high - low) or 2 * pad  # where nothing is drawn, or all is zero, there is an axis too
+    step = next(k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if width / (k * 10.0**power) <= 7)
     first, last = math.ceil((low - pad) / step), math.floor((high + pad) / step)
     return low - pad, high + pad, tuple(round(i * step, 9) for i in range(first, last + 1))
 
