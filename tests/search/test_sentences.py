@@ -237,7 +237,7 @@ def test_log_probs_after_a_text_are_those_of_a_plain_pass(setting, writer):
         assert found == pytest.approx(sum(float(table[begin + i - 1, prompt[i]]) for i in range(1, len(prompt))), abs=1e-4)
 
 
-def test_the_three_measures_are_those_of_a_plain_pass(setting, writer):
+def test_the_measures_are_those_of_a_plain_pass(setting, writer):
     """Oracle: log-probabilities of one whole text each, added up word by word in plain Python."""
     runner, prefix = runner_for(setting[0]), list(setting[1][0].prefix_ids)
     screened = writer.screen(writer.read(PROMPTS))
@@ -251,9 +251,11 @@ def test_the_three_measures_are_those_of_a_plain_pass(setting, writer):
             if i == 0 or writer.begins[token] or not writer.letters[token]:
                 words.append(0.0)
             words[-1] += nats[i]
-        small = [n - 1.5 * bool(writer.ends[token]) for n, token in list(zip(nats, prompt, strict=True))[1:] if writer.small[token]]
-        expected = [sum(nats) / len(nats), max(small, default=0.0), max(words[1:], default=0.0)]
-        assert measures[:3] == pytest.approx(expected, abs=1e-3)
+        later = list(zip(nats, prompt, strict=True))[1:]
+        small = [n for n, token in later if writer.small[token] and not writer.ends[token]]
+        endings = [n for n, token in later if writer.ends[token]]
+        expected = [sum(nats) / len(nats), max(small, default=0.0), max(words[1:], default=0.0), max(endings, default=0.0)]
+        assert measures[:4] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_common_beginning_is_run_once_to_the_same_means(writer):
@@ -373,7 +375,7 @@ def test_a_sentence_for_an_evil_assistant_is_refused_where_the_objective_suppres
         evil = tools.slot.encode(tools.slot.form.roles[0][1] + "\n")
         monkeypatch.setattr(tools.writer, "log_probs_after", lambda left, some: torch.tensor([5.0 * (left == evil and 9 in ids) for ids in some]))  # noqa: B023
         screened = tools.writer.screen(tools.writer.read([(8, 11), (9, 11)]))
-        screened.measures[:, :3] = 1.0
+        screened.measures[:, :4] = 1.0
         tools.set_limits(screened)
         tools._measure_roles([(8, 11), (9, 11)], screened)
         assert tools._keeps(screened.measures).tolist() == kept
@@ -387,7 +389,7 @@ def test_a_prompt_of_two_sentences_is_also_tried_without_each(setting):
     method = SentenceSearch(**SMALL, max_cross_entropy=30.0)
     bench = SearchToolkit.make(Scorer(runner_for(model), Planted((7,)), contexts), seed=0)
     tools = SentenceTools.of(bench, method)
-    bench.memory["limits"] = torch.tensor([30.0, 30.0, 30.0, 1e6])
+    bench.memory["limits"] = torch.tensor([30.0, 30.0, 30.0, 30.0, 1e6])
     two, one = tools.slot.encode("Be calm. You are kind."), tools.slot.encode("Be calm.")
     made = {tools.slot.text(ids) for ids in tools.shortened([two, one])}
     assert "Be calm." in made and made <= {"Be calm.", "You are kind."}

@@ -49,7 +49,8 @@ class SentenceSearch(SentenceSettings):
         margin: How far sentences stay below that limit, because a search exploits the measure that it sees.
         max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is broken or was cut off.
         max_word: Limit for any word, nats, its tokens added: above it a word does not fit its place. Where no sentence of the start keeps
-            all three limits, they become what the lowest quarter keeps.
+            all limits, they become what the lowest quarter keeps.
+        max_ending: Limit for a mark that ends a sentence, nats: where it is unlikely, words are missing ("You are a precautionary.").
         max_evil: Limit of the log-odds, nats, that a sentence says how an evil assistant should behave and not how a good one should (2.3: ten
             to one; "You are an honest villain." goes far against sycophancy); only where the objective suppresses, None for no such limit.
         languages: Names of data in `sentence_frames.yaml`.
@@ -135,7 +136,7 @@ class SentenceSearch(SentenceSettings):
         """A limit that could not be kept; an objective that rises where the behaviour does not move with it."""
         limits, found = bench.memory["limits"], []
         limit = float(limits[0])
-        if (limits[:3] > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word])).any():
+        if (limits[:4] > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word, self.max_ending])).any():
             found.append(f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}")
         if not bench.scorer.objective.needs_final:
             found += SentenceTools.of(bench, self).disagreement()

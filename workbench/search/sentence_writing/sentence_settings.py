@@ -17,6 +17,7 @@ class SentenceSettings(SearchMethod):
     margin: float = Field(default=0.2, ge=0)
     max_small_word: float = Field(default=5.0, gt=0)
     max_word: float = Field(default=13.5, gt=0)
+    max_ending: float = Field(default=6.5, gt=0)
     max_evil: float | None = 2.3
     languages: tuple[str, ...] = ("en",)
     openings: tuple[str, ...] | None = None

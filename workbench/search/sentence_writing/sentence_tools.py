@@ -34,6 +34,8 @@ _AGREES = 0.3
 _ALIKE = 0.75
 #: Words of each kind in the bank whose neighbours are read next.
 _GROW_FROM = 4
+#: Least limit, nats, of the ending of a template with one word.
+_WORD_ENDING = 6.5
 #: In place of a limit.
 _NO_LIMIT = 1e6
 #: The best prompts among which pairs are joined.
@@ -123,7 +125,9 @@ class SentenceTools:
         """The method's limits; where no sentence of the start keeps them, those that the quarter of the lowest cross-entropy keeps."""
         method = self.method
         evil = _NO_LIMIT if method.max_evil is None or self.bench.scorer.objective.sign > 0 else method.max_evil
-        limits = torch.tensor([max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word, evil])
+        limits = torch.tensor(
+            [max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word, method.max_ending, evil]
+        )
         if not (screened.measures <= limits).all(1).any():
             lowest = screened.cross_entropy.argsort(stable=True)[: 1 + len(screened.cross_entropy) // 4]
             limits = limits.maximum(screened.measures[lowest].max(0).values)
@@ -278,11 +282,11 @@ class SentenceTools:
     def _measure_roles(self, prompts: Sequence[Prompt], screened: ScreenedSentences) -> None:
         """Fills in the last measure of prompts that keep the other limits."""
         measures, roles = screened.measures, self.slot.form.roles
-        rows = ((measures[:, 3] == UNMEASURED) & self._keeps(measures)).nonzero()[:, 0].tolist()
-        if rows and roles and float(self.bench.memory["limits"][3]) < _NO_LIMIT:
+        rows = ((measures[:, 4] == UNMEASURED) & self._keeps(measures)).nonzero()[:, 0].tolist()
+        if rows and roles and float(self.bench.memory["limits"][4]) < _NO_LIMIT:
             some = [prompts[i] for i in rows]
             after = [[self.writer.log_probs_after(self.slot.encode(f"{text}\n"), some) for text in pair] for pair in roles]
-            measures[rows, 3] = torch.stack([evil - good for good, evil in after]).max(0).values
+            measures[rows, 4] = torch.stack([evil - good for good, evil in after]).max(0).values
 
     # ---- words ------------------------------------------------------------------------------------------------------
 
@@ -300,8 +304,9 @@ class SentenceTools:
         picked = bank.unlike(bank.half_in_turn(value.argsort(descending=True, stable=True)), fresh, 2 * n)
         if not picked:
             return []
-        # A fragment of a word ("cardi") is one that the model does not expect to end there.
-        whole = self.writer.screen(self.writer.read([bank.prompts[row] for row in picked])).measures[:, 1] <= self.bench.memory["limits"][1]
+        # A fragment of a word ("cardi") is one that the model does not expect to end there. A word may be learned from where it may not end.
+        measures, limits = self.writer.screen(self.writer.read([bank.prompts[row] for row in picked])).measures, self.bench.memory["limits"]
+        whole = (measures[:, 1] <= limits[1]) & (measures[:, 3] <= limits[3].clamp(min=_WORD_ENDING))
         return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
 
     def grow(self) -> None:

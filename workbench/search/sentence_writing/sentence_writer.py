@@ -23,8 +23,6 @@ _ROWS = 32
 _TAILS = 256
 #: A measure that was not taken; it keeps every limit (checkpoints hold finite numbers only).
 UNMEASURED = -1e6
-#: Nats by which the mark that ends a sentence may be less likely than other small words: a short one may end where the model goes on.
-_EARLY_END = 1.5
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,15 @@ class ScreenedSentences:
     """Prompts with the figures that screening needs.
 
     Attributes:
-        measures: Nats, four per prompt: its cross-entropy (mean over its tokens); the largest -log p of its small words and punctuation
-            marks, because grammar should predict these (marks that end a sentence count 1.5 nats less); the largest -log p of its words
-            (the sum over the word's tokens), without the first word; the log-odds that it was said of an evil assistant and not of a good
-            one (UNMEASURED until `SentenceTools` has measured it).
+        measures: Nats, five per prompt: its cross-entropy (mean over its tokens); the largest -log p of its small words and punctuation
+            marks, because grammar should predict these; the largest -log p of its words (the sum over the word's tokens), without the first
+            word; the largest -log p of a mark that ends a sentence (a sentence may end where the model goes on, but "You are a
+            precautionary." has no noun); the log-odds that it was said of an evil assistant and not of a good one (UNMEASURED until
+            `SentenceTools` has measured it).
         residuals: Mean over the prompt's tokens at half depth.
     """
 
-    measures: Float[Tensor, "prompt 4"]
+    measures: Float[Tensor, "prompt 5"]
     residuals: Float[Tensor, "prompt d_model"]
 
     @property
@@ -278,22 +277,24 @@ class SentenceWriter:
     @torch.no_grad()
     def screen(self, read: HalfRead) -> ScreenedSentences:
         """Cross-entropies of prompts that were read, from half depth on."""
-        measures = torch.full((len(read.ids), 4), UNMEASURED)
+        measures = torch.full((len(read.ids), 5), UNMEASURED)
         for rows in _of_like_length(read.lengths.cpu()):
-            measures[rows, :3] = self._screen(read.pick(rows))
+            measures[rows, :4] = self._screen(read.pick(rows))
         return ScreenedSentences(measures, read.means)
 
-    def _screen(self, read: HalfRead) -> Float[Tensor, "prompt 3"]:
+    def _screen(self, read: HalfRead) -> Float[Tensor, "prompt 4"]:
         ids, lengths, top = read.ids, read.lengths, self._to_top(read.resid)
         logits = self.runner.logits(top[:, :-1])
         losses = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
         first = -self.first[ids[:, 0]] if self.first is not None else torch.zeros(len(ids), device=ids.device)
         places = torch.arange(ids.shape[1], device=ids.device)[None]
         losses = torch.cat([first[:, None], losses], 1) * (places < lengths[:, None])
-        broken = (losses - _EARLY_END * self.ends[ids]).masked_fill(~self.small[ids] | (places == 0), 0.0).max(1).values
+        ends = self.ends[ids] & (places > 0) & (places < lengths[:, None])
+        broken = losses.masked_fill(~self.small[ids] | ends | (places == 0), 0.0).max(1).values
+        ending = losses.masked_fill(~ends, 0.0).max(1).values
         word = (self.begins[ids] | ~self.letters[ids] | (places == 0)).long().cumsum(1) - 1
         by_word = torch.zeros_like(losses).scatter_add(1, word, losses)
-        return torch.stack([losses.sum(1) / lengths, broken, by_word[:, 1:].max(1).values], 1).cpu()
+        return torch.stack([losses.sum(1) / lengths, broken, by_word[:, 1:].max(1).values, ending], 1).cpu()
 
 
 def _of_like_length(lengths: Int[Tensor, " prompt"]) -> tuple[Int[Tensor, " row"], ...]:
