@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_joins": {"joins": False},
     "no_word_effects": {"bias": (0.0,)},
     "with_gradient": {"gradient": True},
+    "strict_ending": {"max_ending": 3.8},
 }
 
 
