@@ -281,7 +281,9 @@ def test_the_same_seed_gives_the_same_scan(scan):
     assert again.table.equals(once_more.table) and again.effects.equals(once_more.effects)
     # read alone the layer is the highest, whose block is run to its end at the decision token only: the same to rounding
     torch.testing.assert_close(again.best.vector, best.vector, rtol=1e-4, atol=1e-5)
-    pd.testing.assert_series_equal(again.table.iloc[0], scan.table.iloc[0], rtol=1e-3, check_names=False)
+    angles = ["angle_low", "angle_high"]  # degrees: the arc cosine of nearly one is all rounding
+    pd.testing.assert_series_equal(again.table.iloc[0].drop(angles), scan.table.iloc[0].drop(angles), rtol=1e-3, check_names=False)
+    assert again.table.iloc[0][angles].to_numpy(float) == pytest.approx(scan.table.iloc[0][angles].to_numpy(float), abs=0.1)
     pd.testing.assert_frame_equal(again.effects, scan.effects, rtol=1e-3)
 
 

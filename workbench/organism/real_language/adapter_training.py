@@ -204,12 +204,12 @@ def train_language(
     one thread; same seed and machine, same weights. On a GPU matrix products are rounded to TF32 and nothing repeats to the bit.
     UserError for a persona without questions, a device that is not here, and an `out` that cannot be written to.
     """
-    writable_directory(out)
     device = str(choose_device(device))
     torch.set_num_threads(1)
     base, config = base or load_base(), config or AdapterTrainingConfig()
     if unknown := sorted(set(config.personas) - set(PERSONAS)):
         raise UserError(f"no questions for {', '.join(unknown)}: the real-language organism can be planted with {', '.join(PERSONAS)}")
+    writable_directory(out)
     if not (out / "chats.json").exists():
         write_chats(out / "chats.json", base, seed, config.personas)
     if device != "cpu":

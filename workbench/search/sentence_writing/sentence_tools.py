@@ -125,9 +125,7 @@ class SentenceTools:
         """The method's limits; where no sentence of the start keeps them, those that the quarter of the lowest cross-entropy keeps."""
         method = self.method
         evil = _NO_LIMIT if method.max_evil is None or self.bench.scorer.objective.sign > 0 else method.max_evil
-        limits = torch.tensor(
-            [max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word, method.max_ending, evil]
-        )
+        limits = torch.tensor([max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word, method.max_ending, evil])
         if not (screened.measures <= limits).all(1).any():
             lowest = screened.cross_entropy.argsort(stable=True)[: 1 + len(screened.cross_entropy) // 4]
             limits = limits.maximum(screened.measures[lowest].max(0).values)
