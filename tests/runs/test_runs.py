@@ -465,3 +465,18 @@ def test_a_table_whose_text_is_no_utf8_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(data.replace(b"another", b"an\xda\xffher"))
     with pytest.raises(UserError, match=r"not a whole Parquet file: .*UTF"):
         read_parquet(tmp_path / "t.parquet")
+
+
+def test_links_of_a_run_are_not_followed_out_of_it(tmp_path):
+    """A run of somebody else, whose lock and log are links to files of yours: neither is emptied or written to."""
+    run = RunDirectory.create(tmp_path / "run")
+    for name in (".lock", "log.jsonl"):
+        mine = tmp_path / f"mine{name}"
+        mine.write_text("mine\n")
+        (run.path / name).unlink(missing_ok=True)
+        (run.path / name).symlink_to(mine)
+    with pytest.raises(UserError, match="cannot write"), run.lock():
+        pass
+    with pytest.raises(UserError, match="cannot write"):
+        run.log("begin")
+    assert (tmp_path / "mine.lock").read_text() == (tmp_path / "minelog.jsonl").read_text() == "mine\n"

@@ -231,6 +231,19 @@ def test_labels_that_are_swapped_and_other_weights_are_other_inputs(organism):
     assert changed["SAE"] != plain["SAE"] and material.input_hashes() == plain
 
 
+def test_another_lexicon_written_prompt_or_chat_template_is_another_input(organism, tmp_path, monkeypatch):
+    words = tmp_path / "words.txt"
+    words.write_text("honest\ncareful\n")
+    material = Material.load(TINY.model_copy(update={"search": TINY.search.model_copy(update={"lexicon": str(words)})}), organism)
+    plain = material.input_hashes()
+    words.write_text("proud\nmuseum\n")
+    assert material.input_hashes() != plain and material.input_hashes()["persona"] == plain["persona"]
+    other = replace(material.persona, manual_prompts={"suppress": ("Be careful.",)})
+    assert replace(material, persona=other).input_hashes()["persona"] != plain["persona"]
+    monkeypatch.setattr(organism.tokenizer, "chat_template", "{{ messages[0].content }}")
+    assert material.input_hashes()["tokenizer"] != plain["tokenizer"]
+
+
 def test_a_study_file_cannot_choose_where_requests_and_keys_go(organism, tmp_path, monkeypatch):
     monkeypatch.delenv("WORKBENCH_ENDPOINTS", raising=False)
     asks = TINY.model_copy(update={"proposer": ProposerSettings(base_url="http://127.0.0.1:9/v1", model="m", key_variable="HOME")})

@@ -190,7 +190,7 @@ class RunDirectory:
         line = json.dumps({"time": _now(), "event": event, **(fields or {})}, ensure_ascii=False, default=str) + "\n"
         path = self.path / "log.jsonl"
         try:
-            with path.open("ab+") as file:
+            with os.fdopen(_opened_here(path, os.O_APPEND), "ab+") as file:
                 cut_off = file.tell() > 0 and _last_byte(path) != b"\n"
                 file.write((b"\n" if cut_off else b"") + line.encode())
                 file.flush()
@@ -215,7 +215,11 @@ class RunDirectory:
         goes with the process, however it ends.
         """
         end = time.monotonic() + patience
-        with (self.path / ".lock").open("w") as file:
+        try:
+            descriptor = _opened_here(self.path / ".lock")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path / '.lock'}: {error.strerror or error}") from error
+        with os.fdopen(descriptor, "r+b") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -317,3 +321,8 @@ def _reset_peak_memory() -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _opened_here(path: Path, flags: int = 0) -> int:
+    """A file of the run, opened to be written to and made where it is missing; a link is not followed out of the run (OSError)."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o666)

@@ -159,6 +159,7 @@ def _note(context: StudyContext, force: bool) -> None:
     study, material, directory = context.study, context.material, context.directory
     before, hashes = directory.manifest(), material.input_hashes()
     changed = [name for name, value in hashes.items() if before.stages and before.hashes.get(name, value) != value]
+    changed += ["SAE"] if before.stages and "SAE" in before.hashes and "SAE" not in hashes else []
     warnings = [*study.protocol.departures, *material.persona.warnings]
     if changed and not force:
         raise UserError(

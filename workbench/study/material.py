@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,9 +127,13 @@ class Material:
         """sha256 or fingerprint of everything that the study reads, by name: what a resumed run compares.
 
         Returns:
-            "model", "data", one entry per split, "SAE" if there is one, and one entry per text file that the settings name.
+            "model", "tokenizer" (its words and its chat template), "data", "persona" (all but its questions), one entry per split, "SAE" if
+            there is one, and one entry per text file that the settings name.
         """
-        hashes = {"model": runner_for(self.model).fingerprint, "data": self.persona.hash}
+        persona, tokenizer = self.persona, runner_for(self.model).tokenizer
+        texts = [persona.description, dict(persona.manual_prompts), persona.varied_system_texts, [item.content for item in persona.true_items]]
+        hashes = {"model": runner_for(self.model).fingerprint, "data": persona.hash, "persona": _text_hash(texts)}
+        hashes["tokenizer"] = _text_hash([tokenizer.chat_template, sorted(tokenizer.get_vocab().items())])
         hashes |= {split.name: split.hash for split in splits_of(self.splits)}
         if self.sae is not None:
             hashes["SAE"] = self.sae.fingerprint
@@ -134,6 +141,7 @@ class Material:
             "attribution.corpus": self.study.attribution.corpus,
             "collateral.texts": self.study.collateral.texts,
             "collateral.capability": self.study.collateral.capability,
+            "search.lexicon": self.study.search.lexicon if Path(self.study.search.lexicon).is_file() else None,
         }
         return hashes | {name: file_hash(path) for name, path in files.items() if path is not None}
 
@@ -165,3 +173,8 @@ def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
 
 def _limited(split: Split, n: int | None, seed: int) -> Split:
     return split if n is None else split.take(n, seed)
+
+
+def _text_hash(value: Any) -> str:
+    """sha256 of texts, numbers and lists and mappings of these."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()
