@@ -7,12 +7,14 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.tiny_study import TINY
 from workbench.cli.app import main
+from workbench.errors import UserError
 from workbench.runs import write_text
 
 
@@ -104,3 +106,24 @@ def test_a_device_is_written_to_and_stays_a_device(tmp_path: Path) -> None:
     heard = subprocess.Popen(["cat", tmp_path / "fifo"], stdout=subprocess.PIPE)
     write_text(tmp_path / "fifo", "page")
     assert heard.communicate(timeout=30)[0] == b"page" and stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+def test_a_link_to_a_device_or_a_pipe_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """A run of somebody else whose report is a link to a device: as root, following it would write to the device."""
+    os.mkfifo(tmp_path / "fifo")
+    for name, target in (("one", tmp_path / "fifo"), ("two", Path("/dev/null"))):
+        (tmp_path / name).symlink_to(target)
+        write_text(tmp_path / name, "page")
+        assert not (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == "page"
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm")
+def test_files_in_shared_memory_are_whole_or_absent_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        file = Path(place, "manifest.json")
+        write_text(file, "old")
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match="No space left"):
+            write_text(file, "new")
+        assert file.read_text() == "old" and [entry.name for entry in Path(place).iterdir()] == ["manifest.json"]

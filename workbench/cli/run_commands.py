@@ -104,11 +104,10 @@ def _summary(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _unfinished(path: Path) -> str:
+    from workbench.conditions import stage_label
     from workbench.runs import RunDirectory
 
     directory = RunDirectory.open(path)
-    from workbench.conditions import stage_label
-
     last = stage_label(next(reversed(directory.manifest().stages), "nothing"))
     return f"running ({last} done)" if _held(directory) else f"not finished ({last} done): continue with --resume"
 

@@ -79,12 +79,18 @@ def writable_directory(out: str | Path) -> Path:
 
 
 def _is_device(path: Path) -> bool:
-    """Is the path a device, pipe or socket, or a link of the system to one (/dev/stdout, whatever that is now)?"""
+    """Is the path a device, a pipe or a socket, or a name that the system gives to one (/dev/stdout, whatever that is now)?
+
+    A link elsewhere is none, whatever it leads to: it is replaced, so that a run of somebody else writes to nothing outside.
+    """
+    place = path.absolute()
+    if place.parent == Path("/dev") or place.parts[:2] == ("/", "proc"):
+        return place.exists() and not place.is_dir()
     try:
-        mode = path.stat().st_mode
+        mode = path.lstat().st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or path.absolute().parts[:2] in (("/", "dev"), ("/", "proc"))
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
 
 
 def write_text(path: str | Path, text: str) -> None:

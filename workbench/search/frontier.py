@@ -228,7 +228,7 @@ def _shortest_first(ranked: Sequence[int], candidates: Sequence[Candidate], answ
     def level(i: int) -> bool:
         less, groups = sign * (first.log_odds - answers[i].log_odds), np.array(first.group)
         means = np.array([less[groups == group].mean() for group in sorted(set(first.group))])
-        return i == ranked[0] or float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5
+        return i == ranked[0] or (len(means) > 1 and float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5)
 
     return sorted(ranked, key=lambda i: len(candidates[i].ids) if level(i) else np.inf)
 
