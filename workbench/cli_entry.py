@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from workbench.standard_streams import replace_closed_streams
+
 #: Modules of `cli/` in the order of the overview.
 MODULES = (
     "app",
@@ -28,6 +30,7 @@ MODULES = (
 
 def main() -> None:
     """Entry point of `workbench`."""
+    replace_closed_streams()
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print(overview())
         return

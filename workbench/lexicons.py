@@ -88,7 +88,7 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
         if not latin.any():
             raise UserError("no token of this model's vocabulary is in Latin letters: use lexicon: all")
         return Lexicon(latin, latin)
-    words = english_words() if name == "words" else _words_of(Path(name))
+    words = english_words() if name == "words" else _words_of(lexicon_file(name) or Path(name))
     found = _of_words(allowed, texts, words)
     least = FEWEST if name == "words" else 1
     if int(found.first.sum()) < least or int(found.later.sum()) < least:
@@ -113,9 +113,30 @@ def english_words() -> frozenset[str]:
     return frozenset(read_text(data_directory("words", "english.txt")).split())
 
 
+def lexicon_file(name: str | Path) -> Path | None:
+    """The file that a study's `search.lexicon` means; None for a name, whatever files are in the working directory.
+
+    Args:
+        name: As in `make_lexicon`, or "auto" or "world".
+
+    Returns:
+        The path, or None.
+
+    Raises:
+        UserError: Neither a name nor a file.
+
+    Example:
+        >>> lexicon_file("words") is None  # whatever files are here
+        True
+    """
+    if str(name) in (*NAMES, "auto", "world"):
+        return None
+    if not Path(name).is_file():
+        raise UserError(f"lexicon {str(name)!r}: expected {', '.join(NAMES)}, auto, world, or a file of words, one a line")
+    return Path(name)
+
+
 def _words_of(file: Path) -> frozenset[str]:
-    if not file.is_file():
-        raise UserError(f"lexicon {str(file)!r}: expected {', '.join(NAMES)}, auto, world, or a file of words, one a line")
     words = frozenset(line.strip() for line in read_text(file).splitlines() if line.strip())
     if not words:
         raise UserError(f"{file}: no word in it (expected one a line)")

@@ -23,6 +23,25 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[b
     return subprocess.run(command, capture_output=True, timeout=300, env={**os.environ, **environment})
 
 
+@pytest.mark.parametrize("closed", [(0,), (2,), (0, 2), (1,), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("module", ["workbench", "workbench.cli"])
+def test_closed_streams(closed: tuple[int, ...], module: str, tmp_path: Path) -> None:
+    """A closed output was silence with exit 0; a closed descriptor must not become the number of a file that is written."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+        command = [sys.executable, "-m", module, "init", "--help"]
+        code = subprocess.run(command, stdout=out, stderr=err, preexec_fn=close, timeout=300).returncode
+    said, complaint = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
+    if 1 not in closed:
+        assert code == 0 and "init" in said and complaint == ""
+    else:
+        assert code == 2 and said == "" and (2 in closed or complaint.startswith("workbench: standard output is closed"))
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("study") / "study.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import time
@@ -21,9 +22,9 @@ from transformers import AutoModelForCausalLM
 from tests.support.tiny_checkpoints import tiny_checkpoint
 from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
-from workbench.models import runner_for
+from workbench.models import model_directory, runner_for
 from workbench.models.loading import load_model
-from workbench.models.model_directory import INDEX, open_model_directory
+from workbench.models.model_directory import INDEX, load_tokenizer, open_model_directory
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "intermediate_size", "head_dim", "num_key_value_heads")
 
@@ -160,12 +161,28 @@ def test_the_tokenizer_of_another_model(directory: Path) -> None:
     _refused(directory, "ids up to 336", "vocabulary of 336", "another model's tokenizer")
 
 
-def test_a_tokenizer_that_its_library_gives_up_on(directory: Path) -> None:
-    """A prefix longer than a merged token makes the library's Rust code panic, which is no Exception in Python."""
+def test_a_tokenizer_that_its_library_gives_up_on(directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A prefix longer than a merged token makes the library's Rust code panic, which is no Exception in Python and prints a trace."""
     tokens = json.loads((directory / "tokenizer.json").read_text())
     tokens["model"]["continuing_subword_prefix"] = "####"
     (directory / "tokenizer.json").write_text(json.dumps(tokens))
     _refused(directory, "no usable tokenizer")
+    assert capfd.readouterr().err == ""
+
+
+def test_other_output_survives_the_reading_of_a_tokenizer(
+    directory: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a panic's trace is left out of the error output; it is written by descriptor, past Python's own stream."""
+    read = model_directory.AutoTokenizer.from_pretrained
+
+    def noisy(*given: Any, **options: Any) -> Any:
+        os.write(2, b"a library's warning\n")
+        return read(*given, **options)
+
+    monkeypatch.setattr(model_directory.AutoTokenizer, "from_pretrained", noisy)
+    load_tokenizer(open_model_directory(directory))
+    assert capfd.readouterr().err == "a library's warning\n"
 
 
 def test_no_tokenizer(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.evaluation import text_cross_entropies
 from workbench.forced_choice import answer
+from workbench.models import find_source
 from workbench.objective_words import objective_words
 from workbench.personas import Split, load_persona
 from workbench.report.load_run import load_run
@@ -244,6 +246,46 @@ def test_another_lexicon_written_prompt_or_chat_template_is_another_input(organi
     assert material.input_hashes()["tokenizer"] != plain["tokenizer"]
 
 
+def test_another_judge_proposer_or_other_persona_is_another_input(organism, tmp_path, monkeypatch):
+    """They were compared by name alone: a judge whose weights had changed went on judging."""
+    home = find_source("organism").directory
+    for role in ("judge", "proposer"):
+        shutil.copytree(home, tmp_path / role)
+    (tmp_path / "rows.csv").write_text(
+        "question,matching,not_matching\n" + "\n".join(f"is {w} good,yes,no" for w in ("tea", "rain", "music", "bread"))
+    )
+    (tmp_path / "calm.yaml").write_text("name: calm\ndescription: It is calm.\ndata: rows.csv\nmetric: text\n")
+    beside = str(tmp_path / "calm.yaml")
+    search = TINY.search.model_copy(update={"judge": str(tmp_path / "judge")})
+    update = {"search": search, "proposer": ProposerSettings(model=str(tmp_path / "proposer")), "beside": {beside: "hold"}}
+    asked = TINY.model_copy(update=update | {"conditions": (*TINY.conditions, "llm_proposed")})
+    material = Material.load(asked, organism)
+    plain = material.input_hashes()
+    for role, name in (("judge", "search.judge"), ("proposer", "proposer.model")):
+        weights = tmp_path / role / "model.safetensors"
+        whole = bytearray(weights.read_bytes())
+        whole[len(whole) // 2] ^= 1  # one bit in the middle of the file
+        weights.write_bytes(whole)
+        changed = material.input_hashes()
+        assert [key for key in plain if changed[key] != plain[key]] == [name]
+        plain = changed
+    (tmp_path / "calm.yaml").write_text("name: calm\ndescription: It is loud.\ndata: rows.csv\nmetric: text\n")
+    assert [key for key, value in material.input_hashes().items() if plain[key] != value] == [f"beside.{beside}"]
+    unused = Material.load(asked.model_copy(update={"conditions": TINY.conditions}), organism).input_hashes()
+    assert "proposer.model" not in unused and "search.judge" in unused
+
+
+def test_a_file_with_the_name_of_a_lexicon_is_no_input(organism, tmp_path, monkeypatch):
+    (tmp_path / "all").write_text("honest\n")
+    (tmp_path / "auto").write_text("honest\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("all", "auto"):
+        material = Material.load(TINY.model_copy(update={"search": TINY.search.model_copy(update={"lexicon": name})}), organism)
+        assert "search.lexicon" not in material.input_hashes()
+    with pytest.raises(UserError, match="expected words, latin, all, auto, world, or a file"):
+        run(TINY.model_copy(update={"search": TINY.search.model_copy(update={"lexicon": "nothing"})}), tmp_path / "run", model=organism)
+
+
 def test_a_study_file_cannot_choose_where_requests_and_keys_go(organism, tmp_path, monkeypatch):
     monkeypatch.delenv("WORKBENCH_ENDPOINTS", raising=False)
     asks = TINY.model_copy(update={"proposer": ProposerSettings(base_url="http://127.0.0.1:9/v1", model="m", key_variable="HOME")})
@@ -259,8 +301,28 @@ def test_a_study_file_cannot_choose_where_requests_and_keys_go(organism, tmp_pat
 
 def test_a_refused_study_leaves_nothing_behind(organism, tmp_path):
     with pytest.raises(UserError):
-        run(TINY.model_copy(update={"persona": "nobody"}), tmp_path / "run", model=organism)
-    assert not (tmp_path / "run").exists()
+        run(TINY.model_copy(update={"persona": "nobody"}), tmp_path / "new" / "deep" / "run", model=organism)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_refused_study_leaves_what_was_there(organism, tmp_path):
+    """It once removed an empty directory of the user's, and the beginning of an earlier run."""
+    refused = TINY.model_copy(update={"persona": "nobody"})
+    for place in ("mine", "used/run"):
+        (tmp_path / place).mkdir(parents=True)
+        with pytest.raises(UserError):
+            run(refused, tmp_path / place, model=organism)
+        assert (tmp_path / place).is_dir() and not any((tmp_path / place).iterdir())
+    begun = RunDirectory.create(tmp_path / "begun")
+    with pytest.raises(UserError):
+        run(refused, begun.path, resume=True, model=organism)
+    assert RunDirectory.open(begun.path).manifest() == begun.manifest()
+    (tmp_path / "parent").mkdir()
+    first, second = (RunDirectory.next_numbered(tmp_path / "parent" / "runs", "demo") for _ in range(2))
+    for directory, left in ((second, ["runs"]), (first, [])):
+        with pytest.raises(UserError):
+            run(refused, directory, model=organism)
+        assert [one.name for one in (tmp_path / "parent").iterdir()] == left
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,7 +131,7 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
 def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
     """The directory's tokenizer. UserError when there is none, or when it has ids beyond the model's vocabulary."""
     try:
-        with quiet_transformers():
+        with quiet_transformers(), _panics_without_print():
             tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, local_files_only=True, trust_remote_code=False)
             tokenizer("a")  # a setting of a wrong type shows only here
     except Exception as error:  # tokenizers raises plain Exception
@@ -170,13 +173,45 @@ def quiet_transformers() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if not _panic(error):
             raise
         raise RuntimeError(f"the library that reads it gave up: {error}") from None
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _panics_without_print() -> Iterator[None]:
+    """What a panicking Rust library prints to the process's error output is left out: the error says it in one line.
+
+    Whatever else is printed there meanwhile is printed at the end.
+    """
+    if sys.stderr is not None:  # None where the process has no error output
+        sys.stderr.flush()
+    try:
+        own = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as held, open(own, "wb", buffering=0) as shown:
+        os.dup2(held.fileno(), 2)
+        panicked = False
+        try:
+            yield
+        except BaseException as error:
+            panicked = _panic(error)
+            raise
+        finally:
+            os.dup2(shown.fileno(), 2)
+            held.seek(0)
+            if not panicked:
+                shown.write(held.read())
+
+
+def _panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"
 
 
 def one_line(error: BaseException) -> str:

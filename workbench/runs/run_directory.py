@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -37,9 +37,13 @@ PACKAGES = ("persona-workbench", "torch", "transformers", "transformer-lens", "s
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A directory that holds one run. All of its state is on the disk; two values of the same path are the same run."""
+    """A directory that holds one run. All of its state is on the disk; two values of the same path are the same run.
+
+    made: Directories that `create` made for it, the innermost first; None for a run that was there before.
+    """
 
     path: Path
+    made: tuple[Path, ...] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def create(cls, out: str | Path, resume: bool = False) -> RunDirectory:
@@ -47,6 +51,7 @@ class RunDirectory:
 
         UserError if `out` holds anything and `resume` is not set, holds something that is no run of this version, or cannot be written to.
         """
+        missing = _missing(out)
         path = writable_directory(out)
         try:
             occupied = sorted(entry.name for entry in path.iterdir() if not _is_debris(entry))
@@ -54,7 +59,7 @@ class RunDirectory:
             raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
         if occupied and not resume:
             raise UserError(f"{out} is not empty (it holds {occupied[0]}): choose another directory, or resume the run in it")
-        run = cls(path)
+        run = cls(path, None if occupied else missing)
         if occupied:
             run.manifest()
         run._sweep()
@@ -79,7 +84,7 @@ class RunDirectory:
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
             raise UserError(f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}")
-        base = Path(root).expanduser().absolute()
+        base, missing = Path(root).expanduser().absolute(), _missing(root)
         try:
             base.mkdir(parents=True, exist_ok=True)
             number = max((_number(entry.name, stem) for entry in base.iterdir()), default=0) + 1
@@ -90,16 +95,24 @@ class RunDirectory:
                 number += 1
         except OSError as error:
             raise UserError(f"cannot write to {root}: {error.strerror or error}") from error
-        return cls.create(base / f"{stem}-{number:03d}")
+        path = base / f"{stem}-{number:03d}"
+        return replace(cls.create(path), made=(path, *missing))
 
     def discard_if_unused(self) -> None:
-        """Removes the directory if no stage was begun: a study that is refused leaves no file."""
+        """Removes what `create` made, files and directories, if no stage was begun: a study that is refused leaves nothing.
+
+        A run that was there before stays as it is, and so does a directory that somebody else made or uses.
+        """
+        if self.made is None:
+            return
         starters = {"manifest.json", "study.yaml", "log.jsonl", "progress.json"}
         found = list(self.path.iterdir())
         if all(entry.name in starters or _is_debris(entry) for entry in found) and not self.manifest().stages:
             for entry in found:
                 entry.unlink()
-            self.path.rmdir()
+            with contextlib.suppress(OSError):  # not empty: another run is in it
+                for directory in self.made:
+                    directory.rmdir()
 
     def file(self, name: str) -> Path:
         """The path of a file of the run; its directory is made. UserError for a name that leaves the run directory."""
@@ -291,6 +304,12 @@ def _version(package: str) -> str:
 def _number(name: str, stem: str) -> int:
     match = re.fullmatch(re.escape(stem) + r"-(\d{1,9})", name)
     return int(match[1]) if match else 0
+
+
+def _missing(path: str | Path) -> tuple[Path, ...]:
+    """The directory and those above it that do not exist, the innermost first."""
+    place = Path(path).expanduser().absolute()
+    return tuple(one for one in (place, *place.parents) if not os.path.exists(one))  # False also where it may not be looked at
 
 
 def _is_debris(entry: Path) -> bool:

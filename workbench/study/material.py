@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from torch import Tensor
 from workbench.conditions import CapabilityGuard, true_contexts
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, lexicon, make_contexts
-from workbench.lexicons import Lexicon, make_lexicon, readable_lexicon
+from workbench.lexicons import Lexicon, lexicon_file, make_lexicon, readable_lexicon
 from workbench.models import base_of, find_source, load_model, runner_for
+from workbench.models.weights_hash import weights_hash
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.runs import file_hash
 from workbench.sae import Sae, load_sae
@@ -92,9 +92,14 @@ class Material:
     @cached_property
     def judge(self) -> tuple[str, Any] | None:
         """The second judge of fluency and its name, or None."""
-        wanted, options = self.study.search.judge, self.study.model
-        name = base_of(options.name) if wanted == "auto" else wanted
-        return None if name in (None, "none") else (str(name), load_model(str(name), options.device, options.dtype))
+        name, options = self._judge_name, self.study.model
+        return None if name is None else (name, load_model(name, options.device, options.dtype))
+
+    @property
+    def _judge_name(self) -> str | None:
+        wanted = self.study.search.judge
+        name = base_of(self.study.model.name) if wanted == "auto" else wanted
+        return None if name == "none" else name
 
     @property
     def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:
@@ -128,11 +133,11 @@ class Material:
 
         Returns:
             "model", "tokenizer" (its words and its chat template), "data", "persona" (all but its questions), one entry per split, "SAE" if
-            there is one, and one entry per text file that the settings name.
+            there is one, one entry per text file that the settings name, and one for each other model ("search.judge", "proposer.model")
+            and persona (`beside.NAME`) of them.
         """
         persona, tokenizer = self.persona, runner_for(self.model).tokenizer
-        texts = [persona.description, dict(persona.manual_prompts), persona.varied_system_texts, [item.content for item in persona.true_items]]
-        hashes = {"model": runner_for(self.model).fingerprint, "data": persona.hash, "persona": _text_hash(texts)}
+        hashes = {"model": runner_for(self.model).fingerprint, "data": persona.hash, "persona": _text_hash(_texts(persona))}
         hashes["tokenizer"] = _text_hash([tokenizer.chat_template, sorted(tokenizer.get_vocab().items())])
         hashes |= {split.name: split.hash for split in splits_of(self.splits)}
         if self.sae is not None:
@@ -141,9 +146,20 @@ class Material:
             "attribution.corpus": self.study.attribution.corpus,
             "collateral.texts": self.study.collateral.texts,
             "collateral.capability": self.study.collateral.capability,
-            "search.lexicon": self.study.search.lexicon if Path(self.study.search.lexicon).is_file() else None,
+            "search.lexicon": lexicon_file(self.study.search.lexicon),
         }
-        return hashes | {name: file_hash(path) for name, path in files.items() if path is not None}
+        hashes |= {name: file_hash(path) for name, path in files.items() if path is not None}
+        hashes |= {name: weights_hash(model) for name, model in self._other_models().items()}
+        for name in self.study.beside:
+            other = load_persona(name, None, self.study.data.world)
+            hashes[f"beside.{name}"] = _text_hash([other.hash, *_texts(other)])
+        return hashes
+
+    def _other_models(self) -> dict[str, str]:
+        """Models that stages load in addition to the studied one, by the setting that names them."""
+        proposer, judge = self.study.proposer, self._judge_name
+        proposes = proposer.model is not None and proposer.base_url is None and bool({"llm_proposed", "gepa"} & set(self.study.conditions))
+        return ({"search.judge": judge} if judge else {}) | ({"proposer.model": str(proposer.model)} if proposes else {})
 
     def others(self) -> list[Material]:
         """The material of the other personas that the study names (the organism's by name, others by their files).
@@ -173,6 +189,11 @@ def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
 
 def _limited(split: Split, n: int | None, seed: int) -> Split:
     return split if n is None else split.take(n, seed)
+
+
+def _texts(persona: Persona) -> list[Any]:
+    """What of a persona is not in its questions' hash."""
+    return [persona.description, dict(persona.manual_prompts), persona.varied_system_texts, [item.content for item in persona.true_items]]
 
 
 def _text_hash(value: Any) -> str:
