@@ -61,10 +61,10 @@ release: $(STAMP) lint
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# The committed outputs, made again: after new weights of the organism. (06 needs a real model, 08 a published file.)
+# The committed outputs, made again: after new weights of the organism. (06 needs a real model.)
 notebooks: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
-		--ExecutePreprocessor.record_timing=False $(filter-out notebooks/06% notebooks/08%,$(wildcard notebooks/*.ipynb))
+		--ExecutePreprocessor.record_timing=False $(filter-out notebooks/06%,$(wildcard notebooks/*.ipynb))
 
 # The published JSON schemas of study, sweep and persona files.
 schemas: $(STAMP)

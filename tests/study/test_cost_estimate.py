@@ -72,8 +72,8 @@ def test_every_limit_of_a_budget_counts_and_the_tightest_ends_the_search():
     step, once = two - one, 2 * one - two
     found = plan(study)
     call = found.question * found.facts.shape.n_layers
-    assert search_cost(model_calls=500) == pytest.approx(500 * call)
-    assert search_cost(model_calls=500, steps=1) == pytest.approx(step) == pytest.approx(search_cost(model_calls=1e9, steps=1))
+    assert search_cost(model_calls=5000) == pytest.approx(5000 * call)
+    assert search_cost(model_calls=5000, steps=1) == pytest.approx(step) == pytest.approx(search_cost(model_calls=1e9, steps=1))
 
 
 def test_a_search_over_sentences_costs_its_candidates_and_not_every_parents_children():

@@ -58,6 +58,25 @@ def test_unknown_parts_are_named():
     assert other.sae == "none" and other.model.device == "cpu" and other.directions.layers is None
 
 
+@pytest.mark.parametrize(("persona", "own", "of_a_file"), [("sycophancy", 6, 8), ("myopic_reward", 5, 7), ("hallucination", 5, 5)])
+def test_on_the_organism_both_protocols_ask_its_own_questions(persona, own, of_a_file):
+    """No file is needed; of the departures only those are listed that its questions can have (they are published in no order)."""
+    published, corrected = (preset(persona, "organism", protocol, size="small", layer=2) for protocol in ("published", "corrected"))
+    assert (published.data.path, published.sae, published.model.device) == (None, "auto", "cpu") and "--data" not in as_file(published)
+    assert len(published.protocol.departures) == own and not corrected.protocol.departures
+    assert not any("published order" in line or "bracket" in line for line in published.protocol.departures)
+    with_file = preset(persona, "organism", "published", data="own.json")
+    assert with_file.data.path == "own.json" and len(with_file.protocol.departures) == of_a_file
+
+
+def test_the_published_protocol_runs_on_the_organism(tmp_path, organism):
+    study = preset("sycophancy", "organism", "published", size="small", layer=2)
+    out = wb.run(study, tmp_path / "run", model=organism)
+    entry, manifest = (json.loads((out.path / f"{name}.json").read_text()) for name in ("comparison", "manifest"))
+    assert {"resga", "saega"} <= {c["name"] for c in entry["conditions"]} and entry["metric"] == "letters"
+    assert entry["splits"]["selection"]["hash"] == entry["splits"]["test"]["hash"] and manifest["test_reads"] == 2
+
+
 @pytest.mark.timeout(1200)  # 6 s of processor time; on a crowded machine many times that
 @pytest.mark.parametrize("protocol", ["published", "corrected"])
 def test_the_whole_way_on_a_tiny_checkpoint(tiny, data, tmp_path, protocol):

@@ -103,7 +103,8 @@ def presets() -> pd.DataFrame:
 
 def as_file(study: Study) -> str:
     """The study's YAML after comments that say what it is and which published defects it keeps."""
-    lines = [f"{study.name}: `workbench run FILE --out DIR --data PATH` (the published data: docs/paper_study.md)"]
+    data = " --data PATH` (the published data: docs/paper_study.md)" if study.data.path else "`"
+    lines = [f"{study.name}: `workbench run FILE --out DIR{data}"]
     lines += study.protocol.departures or ("corrected: none of the published defects is kept",)
     return "".join(f"# {line}\n" for line in lines) + study.to_yaml()
 
@@ -116,12 +117,13 @@ def preset(
 
     Args:
         persona: "sycophancy", "myopic_reward" or "hallucination".
-        model: One of the paper's (with its SAE, on a GPU in bfloat16), or any name or directory (no SAE, on the CPU).
+        model: One of the paper's (with its SAE, on a GPU in bfloat16), "organism" (its own SAE and questions, for trying the protocols out on
+            planted effects), or any name or directory (no SAE, on the CPU).
         protocol: "published": as the paper did; "corrected": with held-out choice and cluster-robust statistics.
         sign: "suppress" or "induce".
         size: "full"; "small" is for trying it out on a CPU: the same steps, less of each.
         layer: The only one that is read (published: 14 where None; corrected: a few, chosen by prediction).
-        data: The contrast file; the published file's own name where None.
+        data: The contrast file; where None the published file's own name, and on the organism its world's questions.
 
     Returns:
         The study.
@@ -148,8 +150,19 @@ def preset(
         "data": study.data.model_copy(update={"path": data or about.file}),
         "sae": paper[1].format(layer=min(paper[0], key=lambda k: abs(k - wanted[len(wanted) // 2]))) if paper else "none",
     }
+    if model == "organism" and data is None:
+        changes |= _on_the_organism(study)
     study = study.model_copy(update=changes)
     return study if size == "full" else _small(study)
+
+
+def _on_the_organism(study: Study) -> dict[str, Any]:
+    """Its questions are made, not published: they have no order of their own, and its letters no closing bracket of one token."""
+    return {
+        "data": study.data.model_copy(update={"path": None}),
+        "sae": "auto",
+        "protocol": study.protocol.model_copy(update={"letters": "letter", "orders": "both"}),
+    }
 
 
 def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ...] | None) -> Study:
