@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workbench.cli.comparison_tables import print_comparison, print_runs, print_side_by_side
-from workbench.cli.output_tables import print_rows
+from workbench.cli.output_tables import print_rows, say
 from workbench.runs import write_run_file
 from workbench.schema import ComparisonFile, SplitEntry
 
@@ -64,6 +64,35 @@ def test_each_block_of_runs_lists_its_own_conditions(capsys, monkeypatch):
     blocks = capsys.readouterr().out.split("change in log-odds")[1:]
     rows = [[line.split("│")[1].strip() for line in block.splitlines() if line.startswith("│")] for block in blocks]
     assert rows == [["no prompt", "RESGA", "random direction 12"], ["no prompt"]]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_table_is_never_wider_than_the_terminal_and_a_first_cell_is_never_broken(capsys, monkeypatch, width):
+    """Six columns that together fit 200 columns word by word, and not text by text: rich alone made 236 of them."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    name, path, long = "/a/directory/of-a-model/with-a-name-of-its-own-and-more/of-it-1d9", "hub/" + "y" * 56, "MistralForCausalLM, " * 3
+    print_rows(
+        ["name", "here", "architecture", "revision", "where", "saes"], [[name, "yes", long, "", f"{path} fetched at first use", "a" * 24 + " b"]]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert sum(name in line for line in lines) == 1 and any(path in line for line in lines) and any("a" * 24 in line for line in lines)
+    assert lines[0].startswith("┏") == (width == 200)
+
+
+def test_sentences_are_wrapped_between_words_in_a_terminal_only_and_paths_never(capsys, monkeypatch):
+    sentence, path = "RESGA lowers sycophancy " * 5, "/" + "directory/" * 5
+    for terminal, expected in (("1", True), ("0", False)):
+        monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+        monkeypatch.setenv("COLUMNS", "40")
+        say(sentence.strip())
+        say(f"report: {path}")
+        lines = capsys.readouterr().out.splitlines()
+        assert (
+            (max(map(len, lines[:-1])) <= 40) == expected
+            and " ".join(" ".join(lines[:-1]).split()) == sentence.strip()
+            and lines[-1] == f"report: {path}"
+        )
 
 
 def test_runs_on_different_questions_are_side_by_side_and_it_is_said(capsys, monkeypatch, tmp_path):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 
 from tests.support.tiny_study import TINY
 from workbench.cli import run_commands
+from workbench.cli.run_list import RunLine, print_run_list
 from workbench.errors import UserError
 from workbench.runs import RunDirectory
 from workbench.schema import ProgressFile
@@ -38,6 +41,32 @@ def test_every_run_has_a_line_also_a_broken_one(finished, tmp_path, capsys, monk
         run_commands.runs(tmp_path / "no run")
     with pytest.raises(UserError, match="expected a folder"):
         run_commands.runs(tmp_path / "nowhere")
+
+
+LONG = "the-third-sweep-over-personas-and-layers/seed-0001-of-the-second-attempt"
+VERDICTS = ("RESGA: 86 % to 22 %; shown: works, optimiser matters, clean", "86 to 22 %; works, clean", "works, clean")
+UNFINISHED = ("not finished (directions done): continue with --resume", "not finished")
+RUNS = [
+    RunLine("demo", "sycophancy", "organism", VERDICTS, "2026-11-30 10:04"),
+    RunLine("b\x1b[31m\n\u202e\u4e2d\u6587", "myopic reward", "smollm2-personas", UNFINISHED, "2026-11-30 11:00"),
+]
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("name", ["short", LONG])
+def test_a_run_is_one_line_at_every_width_and_what_is_left_out_is_said(capsys, monkeypatch, width, name):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_run_list([*RUNS, replace(RUNS[0], run=name)])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "persona", "model", "verdict", "date"] and all(cell_len(line) <= width for line in [head, *lines[:3]])
+    assert [line[: head.index("persona")].strip()[:4] for line in lines[:3]] == ["demo", "b⟨U+", name[:4]]
+    assert all(line.rstrip().endswith(("2026-11-30", "10:04", "11:00")) for line in lines[:3]) and "clean" in lines[0]
+    assert "organism" in lines[0] and ("smollm2-personas" in lines[1] or "…" in lines[1])
+    whole = name in lines[2] and "optimiser matters" in lines[0] and "--resume" in lines[1] and "10:04" in lines[0]
+    assert len(lines) == (3 if whole else 4) and whole == (width == 200)
+    assert whole or "--json" in lines[3]
+    shown = lines[2].split()[0]
+    assert shown == name or ("…" in shown and name.startswith(shown.split("…")[0]) and name.endswith(shown.split("…")[1])), "a cut is marked"
 
 
 def test_a_finished_study_leaves_no_progress_and_watching_it_ends(finished, capsys):

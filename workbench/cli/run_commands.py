@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from workbench.cli.app import Json, app
 from workbench.cli.output_tables import console, plain, print_frame, say
-from workbench.errors import UserError
-
-#: How deep runs are looked for below a directory (a sweep has its runs in a folder of its own).
-DEPTH = 3
 
 
 @app.command
@@ -22,14 +17,13 @@ def runs(folder: Path = Path("runs"), *, as_json: Json = False) -> None:
     Args:
         folder: where the runs are; runs in folders below it are found too.
     """
-    import pandas as pd
+    from workbench.cli.run_list import list_runs, print_run_list, run_frame
 
-    if not folder.is_dir():
-        raise UserError(f"expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} at {folder}")
-    rows = [_summary(path, folder) for path in _found(folder, DEPTH)]
-    if not rows:
-        raise UserError(f"no run in {folder}: `workbench demo` makes one")
-    print_frame(pd.DataFrame(sorted(rows, key=lambda row: row["date"])), as_json)
+    lines = list_runs(folder)
+    if as_json:
+        print_frame(run_frame(lines), as_json)
+    else:
+        print_run_list(lines)
 
 
 @app.command(name="open")
@@ -75,54 +69,8 @@ def watch(run: Path, *, every: float = 1.0, once: bool = False) -> None:
     say("\n".join(_state(directory)))
 
 
-def _found(folder: Path, depth: int) -> Iterator[Path]:
-    """Run directories in a folder and below it."""
-    if (folder / "manifest.json").is_file() and ((folder / "study.yaml").is_file() or (folder / "comparison.json").is_file()):
-        yield folder
-        return
-    for path in sorted(folder.iterdir()) if depth else ():
-        if path.is_dir() and not path.name.startswith("."):
-            yield from _found(path, depth - 1)
-
-
-def _summary(path: Path, folder: Path) -> dict[str, Any]:
-    """What one line says of a run; a broken one says why."""
-    from workbench.comparison import claims_of_run, read_comparison
-    from workbench.html_text import spoken
-    from workbench.runs import RunDirectory
-
-    row = {"run": str(path.relative_to(folder)) if path != folder else path.name, "persona": "", "model": "", "verdict": "", "date": ""}
-    try:
-        row["date"] = RunDirectory.open(path).manifest().created[:16].replace("T", " ")
-        if not (path / "comparison.json").is_file():
-            return row | {"verdict": _unfinished(path)}
-        comparison = read_comparison(path)
-        row |= {"persona": spoken(comparison.persona), "model": comparison.model if comparison.model.count("/") < 2 else Path(comparison.model).name}
-        return row | {"verdict": claims_of_run(path).summary}
-    except UserError as error:
-        return row | {"verdict": f"cannot be read: {error}"}
-
-
-def _unfinished(path: Path) -> str:
-    from workbench.conditions import stage_label
-    from workbench.runs import RunDirectory
-
-    directory = RunDirectory.open(path)
-    last = stage_label(next(reversed(directory.manifest().stages), "nothing"))
-    return f"running ({last} done)" if _held(directory) else f"not finished ({last} done): continue with --resume"
-
-
-def _held(directory: Any) -> bool:
-    """Does a process write to the run now?"""
-    try:
-        with directory.lock(patience=0.0):
-            return False
-    except UserError:
-        return True
-
-
 def _ended(directory: Any) -> bool:
-    return (not (directory.path / "progress.json").is_file() and "report" in directory.manifest().stages) or not _held(directory)
+    return (not (directory.path / "progress.json").is_file() and "report" in directory.manifest().stages) or not directory.is_held()
 
 
 def _state(directory: Any) -> list[str]:
@@ -137,7 +85,7 @@ def _state(directory: Any) -> list[str]:
         now = read_run_file(file, ProgressFile)
         lines.append(f"{stage_label(now.stage):<28} {100 * now.share:3.0f} %  {now.line}".rstrip())
         lines += [f"    {entry.objective or 0.0:+.2f}, {entry.fluency or 0.0:.2f} nats: {entry.text}" for entry in now.frontier]
-        if not _held(directory):
+        if not directory.is_held():
             lines.append(f"no process writes to this run (last sign {time.time() - now.updated:.0f} s ago): continue with --resume")
     elif (directory.path / "comparison.json").is_file():
         from workbench.comparison import claims_of_run

@@ -94,13 +94,22 @@ class ClaimResults:
         return f"{effect} {claims_sentence([(result.claim, result.status) for result in self.results])}"
 
     @property
-    def summary(self) -> str:
-        """`SAEGA: 86 % to 25 %; shown: works, better than writing`."""
+    def summaries(self) -> tuple[str, ...]:
+        """The same in ever fewer words, for a line of a list.
+
+        `SAEGA: 86 % to 25 %; shown: works, better than writing`; `86 % to 25 %; works, better than writing`; `86 to 25 %; works`; `works`.
+        The last two say of the claims only whether *works* is shown, and *clean* too.
+        """
         if self.effect is None:
-            return "no found prompt"
+            return ("no found prompt",)
         rates = "" if self.effect.before is None or self.effect.after is None else f"{percent(self.effect.before)} to {percent(self.effect.after)}"
-        shown = ", ".join(map(claim_label, self.named("shown"))) or "nothing"
-        return f"{self.effect.name}: {'; '.join(filter(None, [rates, f'shown: {shown}']))}"
+        shown = self.named("shown")
+        claims = ", ".join(map(claim_label, shown)) or "nothing"
+        brief = claims if shown else "nothing shown"
+        word = "works, clean" if self.is_green else "works" if "works" in shown else "works not shown" if shown else brief
+        forms = ((rates, f"shown: {claims}"), (rates, brief), (rates.replace(" % to", " to"), word), ("", word))
+        longest, *shorter = ("; ".join(filter(None, form)) for form in forms)
+        return f"{self.effect.name}: {longest}", *shorter
 
     @property
     def table(self) -> pd.DataFrame:

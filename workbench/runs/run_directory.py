@@ -243,6 +243,14 @@ class RunDirectory:
                     time.sleep(0.05)
             yield
 
+    def is_held(self) -> bool:
+        """Does a process write to the run now? A lock that cannot be opened counts as held."""
+        try:
+            with self.lock(patience=0.0):
+                return False
+        except UserError:
+            return True
+
     def _begin(self) -> None:
         versions = {name: version for name, version in own_versions().items() if name != "git"}
         self._save(RunManifest(created=_now(), versions=versions, git=git_revision()))
