@@ -2,8 +2,8 @@
 
 For every sentence of benchmarks.sentences (--grid; the found ones of --methods, and the best written one of each cell), on selection
 questions: (1) the rank correlation of each estimator's token effects on the answer with those of exact removal; (2) the part of the effect
-that goes through the persona's direction, next to random directions of the activations' covariance; (3) a circuit of --nodes heads and
-MLPs, its faithfulness and completeness with intervals, against random graphs of the same size and places.
+that goes through the persona's direction, next to random directions of the activations' covariance; (3) faithfulness
+and completeness of the strongest heads and MLPs by --sizes, with intervals, against random sets of the same size and places.
 
 One JSON file a sentence in --out; what is there already is not run again.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,20 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.sentences import CELLS, loaded
-from workbench.attribution import AttributionOptions, IntegratedGradients, Ledger, TokenReplacement, attribute
+from workbench.attribution import (
+    AttributionOptions,
+    AttributionProblem,
+    FaithfulnessPoint,
+    IntegratedGradients,
+    Ledger,
+    TokenReplacement,
+    attribute,
+    faithfulness_curve,
+)
+from workbench.attribution.attribution_targets import as_targets
 from workbench.contexts import make_contexts
 from workbench.directions import find_directions, random_directions
+from workbench.models import runner_for
 from workbench.personas import load_persona
 from workbench.runs import read_json, write_json
 from workbench.statistics import cluster_interval
@@ -45,16 +57,18 @@ class Place:
         scan = find_directions(self.model, splits.train, splits.search, list(LAYERS), n=96, n_texts=12, n_contexts=6)
         self.direction, self.randoms = scan.best, random_directions(scan.best, scan.activations, 4, both_signs=False)
 
-    def entry(self, prompt: str, nodes: int) -> dict[str, Any]:
+    def entry(self, prompt: str, sizes: list[int]) -> dict[str, Any]:
         """Figures of one sentence."""
         began = time.process_time()
         options = AttributionOptions(pairs=0, nodes=0, controls=self.randoms)
-        ledger = attribute(self.model, prompt, {"direction": self.direction}, self.contexts, ESTIMATORS, circuit=nodes, options=options)
+        ledger = attribute(self.model, prompt, {"direction": self.direction}, self.contexts, ESTIMATORS, options=options)
         through = [one.to_entry().model_dump(mode="json", exclude={"verdict"}) for one in ledger.mediation]
         found = {"prompt": prompt, "layer": self.direction.site.layer, "tokens": list(ledger.tokens), "mediation": through}
         found["removal"] = ledger.means()[:, 0].round(4).tolist()
         found["agreement"] = {name: agreement(ledger, name) for name in ledger.estimates if name != "removal"}
-        return found | circuit_entry(ledger) | {"seconds": ledger.seconds, "cpu_seconds": time.process_time() - began}
+        problem = AttributionProblem(runner_for(self.model), ledger.prompt_ids, self.contexts, as_targets({}))
+        found["curve"] = circuit_entry(faithfulness_curve(problem, sizes, graphs=1, corrupted=1))
+        return found | {"seconds": ledger.seconds, "cpu_seconds": time.process_time() - began}
 
 
 def agreement(ledger: Ledger, name: str) -> dict[str, float]:
@@ -63,19 +77,16 @@ def agreement(ledger: Ledger, name: str) -> dict[str, float]:
     return {key: float(spearmanr(ledger.means(name)[:, i], ledger.means()[:, i]).statistic) for key, i in columns.items()}
 
 
-def circuit_entry(ledger: Ledger) -> dict[str, Any]:
-    """The circuit's nodes and its evaluation against random graphs."""
-    graph = ledger.circuit
-    if graph is None or graph.proof is None:
-        return {"circuit": None}
-    proof = graph.proof
-    figures = {"faithfulness": proof.faithfulness.estimate, "faithfulness_interval": proof.faithfulness.to_json()}
-    figures |= {"completeness": proof.completeness.estimate, "completeness_interval": proof.completeness.to_json()}
-    figures |= {"random_faithfulness": proof.random_faithfulness, "random_completeness": proof.random_completeness}
-    return {"circuit": figures | {"nodes": [node.model_dump(mode="json") for node in graph.to_entry().nodes]}}
+def circuit_entry(points: list[FaithfulnessPoint]) -> list[dict[str, Any]]:
+    """The curve as plain data."""
+    return [
+        asdict(point) | {"faithfulness": point.faithfulness.estimate, "faithfulness_interval": point.faithfulness.to_json(),
+                         "completeness": point.completeness.estimate, "completeness_interval": point.completeness.to_json()}
+        for point in points
+    ]  # fmt: skip
 
 
-def run(grid: Path, out: Path, cells: list[int], methods: list[str], contexts: int, nodes: int) -> None:
+def run(grid: Path, out: Path, cells: list[int], methods: list[str], contexts: int, sizes: list[int]) -> None:
     """Whatever is missing, cell by cell."""
     place = cache(lambda number: Place(number, contexts))
     for number in cells:
@@ -85,7 +96,7 @@ def run(grid: Path, out: Path, cells: list[int], methods: list[str], contexts: i
             path, content = out / file.name, read_json(file, schema=1)
             if not path.exists():
                 entry = content.get("written", content)
-                figures = place(number).entry(entry["prompt"], nodes)
+                figures = place(number).entry(entry["prompt"], sizes)
                 method = content.get("method", "written")
                 write_json(
                     path, {"schema": 1, "model": model, "persona": persona, "method": method, "effect": float(np.mean(entry["effects"]))} | figures
@@ -101,10 +112,11 @@ def summary(out: Path) -> dict[str, Any]:
         for target in ("answer", "direction"):
             for name in members[0]["agreement"] if members else ():
                 rows.append({"kind": kind, "figure": f"{name} against removal, {target}"} | mean([e["agreement"][name][target] for e in members]))
-        drawn = [e["circuit"] for e in members if e["circuit"]]
-        for key in ("faithfulness", "completeness"):
-            rows.append({"kind": kind, "figure": key} | mean([one[key] for one in drawn]))
-            rows.append({"kind": kind, "figure": f"{key} of random graphs"} | mean([one[f"random_{key}"][0] for one in drawn]))
+        for size in sorted({point["size"] for e in members for point in e["curve"]}):
+            points = [point for e in members for point in e["curve"] if point["size"] == size]
+            for key in ("faithfulness", "completeness"):
+                rows.append({"kind": kind, "figure": f"{key}, {size} nodes"} | mean([one[key] for one in points]))
+                rows.append({"kind": kind, "figure": f"{key}, {size} random nodes"} | mean([one[f"random_{key}"][0] for one in points]))
     return {"schema": 1, "sentences": entries, "rows": rows}
 
 
@@ -122,14 +134,14 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, default=Path("benchmarks/latest/sentences_1500"))
     parser.add_argument("--cells", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--methods", nargs="+", default=["sentences"])
-    parser.add_argument("--contexts", type=int, default=6)
-    parser.add_argument("--nodes", type=int, default=12)
+    parser.add_argument("--contexts", type=int, default=4)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[16, 64, 256, 512, 1024])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentence_mechanism"))
     parser.add_argument("--summary", type=Path, default=Path("benchmarks/latest/sentence_mechanism.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    run(arguments.grid, arguments.out, arguments.cells, arguments.methods, arguments.contexts, arguments.nodes)
+    run(arguments.grid, arguments.out, arguments.cells, arguments.methods, arguments.contexts, arguments.sizes)
     table = summary(arguments.out)
     write_json(arguments.summary, table)
     for row in table["rows"]:

@@ -20,7 +20,8 @@ from workbench.attribution import heads_and_mlps as units
 from workbench.attribution import path_patching as edges
 from workbench.attribution.attribution_patching import about_answer
 from workbench.attribution.attribution_targets import as_targets
-from workbench.attribution.circuit import circuit, share_interval
+from workbench.attribution.circuit import circuit
+from workbench.attribution.faithfulness import share_interval
 from workbench.contexts import encode_prompt
 from workbench.models import Site, runner_for
 from workbench.objectives import latent_activation, neutral_prompts

@@ -5,9 +5,10 @@ from workbench.attribution.attribute import AttributionOptions, attribute
 from workbench.attribution.attribution_patching import CircuitNode, PromptPath, path
 from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
-from workbench.attribution.circuit import Circuit, CircuitEdge, FaithfulnessEvaluation
+from workbench.attribution.circuit import Circuit, CircuitEdge
 from workbench.attribution.dose_response import DoseResponse, dose_response
 from workbench.attribution.estimator import ESTIMATORS, EffectEstimate, Estimator
+from workbench.attribution.faithfulness import FaithfulnessEvaluation, FaithfulnessPoint, faithfulness_curve
 from workbench.attribution.gradient_x_input import GradientXInput
 from workbench.attribution.integrated_gradients import IntegratedGradients
 from workbench.attribution.ledger import Ledger, TokenPair
@@ -31,6 +32,7 @@ __all__ = [
     "EffectEstimate",
     "Estimator",
     "FaithfulnessEvaluation",
+    "FaithfulnessPoint",
     "GradientXInput",
     "IntegratedGradients",
     "Ledger",
@@ -46,6 +48,7 @@ __all__ = [
     "as_mediator",
     "attribute",
     "dose_response",
+    "faithfulness_curve",
     "mediate",
     "path",
     "side_effects",

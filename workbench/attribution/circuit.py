@@ -13,11 +13,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from workbench.attribution import attribution_patching as nodes
 from workbench.attribution import heads_and_mlps as units
@@ -25,15 +23,15 @@ from workbench.attribution import path_patching as edges
 from workbench.attribution.attribution_patching import CircuitNode, PromptPath
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
-from workbench.attribution.heads_and_mlps import Key, Nodes
+from workbench.attribution.faithfulness import FaithfulnessEvaluation, evaluate_circuit, mean_entry, whole_effect
+from workbench.attribution.heads_and_mlps import Key
 from workbench.html_text import escape, plain_table
 from workbench.models import Site
 from workbench.objectives import neutral_prompts
 from workbench.plots.svg import circuit_svg
-from workbench.schema import CircuitEdgeEntry, CircuitEndEntry, CircuitEntry, CircuitNodeEntry, FaithfulnessEntry, MeanEntry
+from workbench.schema import CircuitEdgeEntry, CircuitEndEntry, CircuitEntry, CircuitNodeEntry
 from workbench.statistics import Interval, cluster_interval
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
 #: Latents that are drawn: those through which most of the effect goes.
 MOST_LATENTS = 5
 
@@ -53,28 +51,6 @@ class CircuitEdge:
     effect: float
     share: float | None
     estimate: float | None = None
-
-
-@dataclass(frozen=True)
-class FaithfulnessEvaluation:
-    """How much of the prompt's effect a circuit keeps, and how much is lost without it.
-
-    faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean, least and most over the `graphs`
-    random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes.
-    """
-
-    faithfulness: Interval
-    completeness: Interval
-    random_faithfulness: tuple[float, float, float]
-    random_completeness: tuple[float, float, float]
-    graphs: int
-    curve: tuple[tuple[int, float, float], ...]
-
-    def to_entry(self) -> FaithfulnessEntry:
-        """The circuit's `proof` in attribution.json."""
-        fields: dict[str, Any] = asdict(self)
-        fields.update(faithfulness=_mean(self.faithfulness), completeness=_mean(self.completeness))
-        return FaithfulnessEntry(**fields)
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +100,7 @@ class Circuit:
             nodes=nodes,
             edges=[CircuitEdgeEntry(**asdict(edge)) for edge in self.edges],
             targets=[CircuitEndEntry(id=f"target:{name}", name=name, kind=kind, change=change) for name, kind, change in self.targets],
-            total=_mean(self.total),
+            total=mean_entry(self.total),
             proof=None if self.proof is None else self.proof.to_entry(),
             agreement=self.agreement,
             attention={name: list(weights) for name, weights in self.attention.items()},
@@ -153,7 +129,7 @@ def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, grap
     problem = problem.branched
     answer = nodes.about_answer(problem)
     neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)
-    ends = np.mean([[_scores(answer, other, everything) for everything in (_none(answer), ~_none(answer))] for other in neutral], axis=0)
+    ends = whole_effect(answer, neutral)
     total = cluster_interval(ends[0] - ends[1], problem.contexts.groups)
     estimates = np.mean([nodes.estimate(answer, other) for other in neutral], axis=0)
     keys = nodes.strongest(estimates, size)
@@ -162,61 +138,9 @@ def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, grap
     tokens = tuple(problem.runner.decode([token]) for token in problem.prompt)
     nothing = total.low <= 0 <= total.high
     found, targets = _edges(problem, answer, neutral, keys, n_edges, None if nothing else total.estimate)
-    proof = None if nothing or not keys else _proof(answer, neutral, estimates, keys, ends, graphs)
+    proof = None if nothing or not keys else evaluate_circuit(answer, neutral, estimates, keys, ends, graphs)
     looks = _attention(problem, [node for node in made if node.head is not None])
     return Circuit(tokens, made, found, targets, total, proof, nodes.agreement_of(made), looks)
-
-
-def _scores(answer: AttributionProblem, other: Ids, taken_out: Nodes) -> Float[np.ndarray, " context"]:
-    """The answer's log-odds of the prompt with these nodes as in the neutral run."""
-    return _many_scores(answer, other, [taken_out])[0]
-
-
-def _many_scores(answer: AttributionProblem, other: Ids, sets: list[Nodes]) -> Float[np.ndarray, "set context"]:
-    found = np.zeros((len(sets), len(answer.contexts)))
-    for pair in units.pairs(answer, other):
-        donors = units.activations(answer, pair.corrupted)
-        for i, nodes_ in enumerate(sets):
-            found[i, pair.members] = units.patched(answer, pair, donors, nodes_)[:, 0].double().cpu().numpy()
-    return found
-
-
-def _none(answer: AttributionProblem) -> Nodes:
-    return units.only(answer)
-
-
-def _proof(
-    answer: AttributionProblem, neutral: list[Ids], estimates: np.ndarray, keys: list[Key], ends: np.ndarray, graphs: int
-) -> FaithfulnessEvaluation:
-    sizes = [n for n in SIZES if n <= np.count_nonzero(estimates)]
-    strongest = [units.only(answer, *nodes.strongest(estimates, n)) for n in sizes]
-    rng = np.random.default_rng(answer.seed)
-    drawn = [_random_graph(answer, keys, rng) for _ in range(graphs)]
-    sets = [units.only(answer, *keys), *drawn, *strongest]
-    kept = np.mean([_many_scores(answer, other, [~nodes_ for nodes_ in sets]) for other in neutral], axis=0) - ends[1]
-    lost = ends[0] - np.mean([_many_scores(answer, other, sets) for other in neutral], axis=0)
-    whole, groups = ends[0] - ends[1], answer.contexts.groups
-    shares = [part.mean(axis=1) / whole.mean() for part in (kept, lost)]
-    spread = [(float(s[1 : 1 + graphs].mean()), float(s[1 : 1 + graphs].min()), float(s[1 : 1 + graphs].max())) for s in shares]
-    curve = tuple((n, float(shares[0][1 + graphs + i]), float(shares[1][1 + graphs + i])) for i, n in enumerate(sizes))
-    return FaithfulnessEvaluation(share_interval(kept[0], whole, groups), share_interval(lost[0], whole, groups), spread[0], spread[1], graphs, curve)
-
-
-def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Generator) -> Nodes:
-    """A random graph: as many nodes at each place as the circuit has, of any layer and unit."""
-    found = _none(answer)
-    layers, width, _ = units.grid_shape(answer)
-    for place in sorted({key[2] for key in keys}):
-        count = sum(key[2] == place for key in keys)
-        flat = rng.choice(layers * width, count, replace=False)
-        found[flat // width, flat % width, place] = True
-    return found
-
-
-def share_interval(part: Float[np.ndarray, " context"], whole: Float[np.ndarray, " context"], groups: tuple[str, ...]) -> Interval:
-    """mean(part) / mean(whole) with its interval, by linearising the ratio (delta method)."""
-    share = part.mean() / whole.mean()
-    return cluster_interval(share + (part - share * whole) / whole.mean(), groups)
 
 
 def _edges(
@@ -274,11 +198,6 @@ def _attention(problem: AttributionProblem, heads: list[CircuitNode]) -> dict[st
             looks = torch.einsum("bq,bqk,pbk->bp", queries / queries.sum(dim=1, keepdim=True).clamp(min=1), weights, keys)
             sums[_node_id(node)] += looks.sum(dim=0).double().cpu().numpy()
     return {name: tuple((total / len(problem.contexts)).tolist()) for name, total in sums.items()}
-
-
-def _mean(interval: Interval) -> MeanEntry:
-    low, high = interval.to_json()
-    return MeanEntry(mean=interval.estimate, low=low, high=high)
 
 
 def _share(effect: float, total: float | None) -> float | None:
