@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from benchmarks.sentences import CELLS, loaded
 from workbench.attribution import (
@@ -40,7 +39,7 @@ from workbench.directions import find_directions, random_directions
 from workbench.models import runner_for
 from workbench.personas import load_persona
 from workbench.runs import read_json, write_json
-from workbench.statistics import cluster_interval
+from workbench.statistics import cluster_interval, spearman
 
 ESTIMATORS = ("gradient_x_input", IntegratedGradients(steps=6), "relevance", TokenReplacement(draws=2))
 #: Blocks that are read for directions, of 30.
@@ -74,7 +73,7 @@ class Place:
 def agreement(ledger: Ledger, name: str) -> dict[str, float]:
     """Rank correlation of the tokens' effects on the answer and on the direction with exact removal's."""
     columns = {"answer": 0, "direction": 1}
-    return {key: float(spearmanr(ledger.means(name)[:, i], ledger.means()[:, i]).statistic) for key, i in columns.items()}
+    return {key: spearman(ledger.means(name)[:, i], ledger.means()[:, i]) for key, i in columns.items()}
 
 
 def circuit_entry(points: list[FaithfulnessPoint]) -> list[dict[str, Any]]:
