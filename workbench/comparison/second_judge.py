@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from workbench.comparison.compare_conditions import Comparison
+from workbench.comparison.comparison import Comparison
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts
 from workbench.errors import UserError

@@ -1,0 +1,227 @@
+"""What a comparison found: every condition's figures, differences and questions, as tables, claims, a file and a notebook's view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from workbench import html_text
+from workbench.comparison.claims import ClaimResults, judge_claims
+from workbench.comparison.condition_results import ConditionResult
+from workbench.comparison.question_changes import question_changes
+from workbench.contexts import Metric, Slot
+from workbench.errors import UserError
+from workbench.personas import Item, Sign
+from workbench.schema import ComparisonFile, OffTargetRow, SplitEntry
+from workbench.statistics import Interval, groups_needed
+
+#: Columns of the table that a notebook shows.
+_SHOWN = (*("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"), *("letter_a", "cross_entropy", "prompt"))
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Conditions on one split.
+
+    Attributes:
+        entries: One per condition in the order given, the baseline first.
+        persona: Name of the persona.
+        model: Name of the model.
+        sign: "suppress" or "induce".
+        metric: "letters" or "text".
+        slot: Where prompts were put.
+        seed: Of permutations.
+        split: The split read.
+        splits: Of the study, as {name: {n, groups, hash}}.
+        baseline: Name of the condition that all are compared with.
+        manual: Name of the best manual prompt, where there is one.
+        primary: Names that Holm's correction covers.
+        neutral: Name of the mean of the neutral sentences, where there are any.
+        items: The questions of the split.
+        true_items: The persona's true statements.
+        judge: A second model, which judged the prompts' cross-entropy (`judged`).
+
+    Example:
+        >>> comparison = wb.compare(model, data.selection.take(6), [wb.Prompt("be honest")])
+        >>> list(comparison.table["condition"])
+        ['no prompt', 'manual: be honest']
+    """
+
+    entries: tuple[ConditionResult, ...]
+    persona: str
+    model: str
+    sign: Sign
+    metric: Metric
+    slot: Slot
+    seed: int
+    split: str
+    splits: Mapping[str, Mapping[str, Any]]
+    baseline: str
+    manual: str | None
+    primary: tuple[str, ...]
+    neutral: str | None = None
+    items: tuple[Item, ...] = ()
+    true_items: tuple[Item, ...] = ()
+    judge: str | None = None
+
+    def __getitem__(self, name: str) -> ConditionResult:
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        raise UserError(f"no condition {name!r} in this comparison: it has {', '.join(e.name for e in self.entries)}")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per condition.
+
+        Rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against the mean of the neutral
+        sentences (beyond_neutral), its rates on the questions it was found and chosen with (next to `rate`: the optimism of choosing), what
+        it cost (token-layers, operations, model calls, seconds) and its prompt. shift: effect in log-odds, nats, plus = more of the persona.
+        """
+        return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """One row per condition and context: condition, kind, item, group, matching_first, log_odds, p, hit (evaluation.parquet)."""
+        parts = []
+        for entry in self.entries:
+            frame = entry.answers.frame().assign(hit=entry.answers.chose_matching)
+            frame.insert(0, "kind", entry.condition.kind)
+            frame.insert(0, "condition", entry.name)
+            parts.append(frame)
+        return pd.concat(parts, ignore_index=True)
+
+    @property
+    def off_target_rows(self) -> pd.DataFrame:
+        """One row a condition, off-target measure and question or text (off_target.parquet)."""
+        parts = [answers.rows(entry.name, name) for entry in self.entries for name, answers in entry.off_target.items()]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(OffTargetRow.model_fields))
+
+    @property
+    def question_rows(self) -> pd.DataFrame:
+        """One row a question that was asked: of the split, and of the off-target measures whose questions are known (questions.parquet)."""
+        asked = [("", item) for item in self.items]
+        true = {item.id: item for item in self.true_items}
+        for name, answers in self.entries[0].off_target.items():
+            asked += [(name, true[i]) for i in dict.fromkeys(answers.items) if answers.part == "true statements" and i in true]
+        columns = ("measure", "item", "group", "question", "matching", "not_matching")
+        rows = [(measure, i.id, i.group, i.question, i.matching, i.not_matching) for measure, i in asked]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def questions(self) -> pd.DataFrame:
+        """One row a test question under the chosen prompt: its text and answers, log-odds before and after, and whether the answer flipped.
+
+        The largest changes first. `question_changes` gives those of another condition.
+        """
+        return self.question_changes()
+
+    def question_changes(self, name: str | None = None) -> pd.DataFrame:
+        """`questions` of one condition; of the chosen prompt (`claims.condition`) where no name is given.
+
+        Raises:
+            UserError: no condition of that name, or no prompt to choose.
+        """
+        chosen = self[name].name if name else self.claims.condition
+        if chosen is None:
+            raise UserError(f"this comparison has no found prompt: name one of {', '.join(e.name for e in self.entries)}")
+        changes = question_changes(self.rows, chosen, self.baseline, self.to_file().wanted)
+        return changes.merge(self.question_rows.query("measure == ''").drop(columns=["measure", "group"]), on="item", how="left")
+
+    @cached_property
+    def claims(self) -> ClaimResults:
+        """Claims about the prompt that the selection questions chose (`judge_claims`)."""
+        return judge_claims(self.to_file(), self.rows, self.off_target_rows)
+
+    @property
+    def detectable(self) -> dict[str, float]:
+        """The smallest true effect in log-odds against the baseline that this split shows with power 0.8, by condition."""
+        return {e.name: d.detectable for e in self.entries if e.name != self.baseline and (d := e.difference(self.baseline))}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to doubt the table, one line each."""
+        groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
+        found = []
+        if groups < needed:
+            found.append(f"{groups} question groups: with {len(self.primary)} primary conditions even a clear effect needs {needed} to pass p < 0.05")
+        leaning = [e.name for e in self.entries if e.letter_a_share is not None and not 0.25 <= e.letter_a_share <= 0.75]
+        leaning = [name for name in leaning if self[name].condition.kind != "constant_answer"]
+        if leaning:
+            found.append(f"leans on one letter in more than three of four questions: {', '.join(leaning)}")
+        return tuple(found)
+
+    def to_file(self) -> ComparisonFile:
+        """comparison.json."""
+        return ComparisonFile(
+            persona=self.persona,
+            model=self.model,
+            sign=self.sign,
+            metric=self.metric,
+            slot=self.slot,
+            seed=self.seed,
+            split=self.split,
+            splits={name: SplitEntry(**facts) for name, facts in self.splits.items()},
+            baseline=self.baseline,
+            neutral=self.neutral,
+            judge=self.judge,
+            primary=list(self.primary),
+            warnings=list(self.warnings),
+            conditions=[entry.to_entry() for entry in self.entries],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of comparison.json: plain values."""
+        return self.to_file().to_json()
+
+    @property
+    def caption(self) -> str:
+        """What was asked of which model, in one line."""
+        rate = self.entries[0].rate
+        return f"{self.persona} on {self.model}: {rate.n} contexts in {rate.groups} groups of {self.split}"
+
+    def __repr__(self) -> str:
+        lines = [_line(entry, self.baseline) for entry in self.entries]
+        head = [self.claims.headline] if self.claims.condition else []
+        return "\n".join([*head, f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        shown = self.table.filter([column for column in _SHOWN if column in self.table])
+        notes = "".join(f'<p class="wb-note">{html_text.escape(line)}</p>' for line in self.warnings)
+        head = f"<p><b>{html_text.escape(self.claims.headline)}</b></p>" if self.claims.condition else ""
+        return head + html_text.html_table(shown, self.caption) + notes
+
+
+def _line(entry: ConditionResult, baseline: str) -> str:
+    """Rate and effect with their intervals, as plain text."""
+    rate, shift = entry.rate, entry.difference(baseline)
+    line = f"  {html_text.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    if shift is None or entry.name == baseline:
+        return line
+    moved = shift.log_odds.interval
+    return f"{line}, effect {moved.estimate:+.2f} [{moved.low:+.2f}, {moved.high:+.2f}] nats, p {shift.log_odds.p:.2g}"
+
+
+def _row(entry: ConditionResult, baseline: str, neutral: str | None) -> dict[str, Any]:
+    condition, shift, beyond = entry.condition, entry.difference(baseline), entry.difference(neutral) if neutral else None
+    row: dict[str, Any] = {"condition": entry.name, "kind": condition.kind}
+    row |= _with_ends("rate", entry.rate) | _with_ends("log_odds", entry.log_odds)
+    if shift is not None:
+        row |= _with_ends("shift", shift.log_odds.interval)
+        row |= {"p": shift.log_odds.p, "p_adjusted": shift.log_odds_p_adjusted, "rate_difference": shift.rate.value}
+    if beyond is not None:
+        row |= _with_ends("beyond_neutral", beyond.log_odds.interval)
+    row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "cross_entropy": entry.cross_entropy}
+    row |= {} if entry.judge_cross_entropy is None else {"judge_cross_entropy": entry.judge_cross_entropy}
+    row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
+    row |= condition.cost.to_json()
+    row |= {f"collateral_{name}": value for name, value in entry.collateral.items()}
+    return row | {"prompt": condition.prompt}
+
+
+def _with_ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
