@@ -80,7 +80,7 @@ class Comparison:
 
         Rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against the mean of the neutral
         sentences (beyond_neutral), its rates on the questions it was found and chosen with (next to `rate`: the optimism of choosing), what
-        it cost (token-layers, operations, model calls, seconds) and its prompt. shift: effect in log-odds, nats, plus = more of the persona.
+        it cost (token-layers, operations, model calls, seconds) and its prompt. `shift`: effect in log-odds, nats, plus = more of the persona.
         """
         return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
