@@ -36,8 +36,11 @@ Component = Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_model"
 
 @dataclass(frozen=True)
 class Mediator:
-    """A part of the residual stream at a site. component: that part of a residual, in the residual stream's units. unit: the
-    axis of a part that has but one. control: a part without a meaning, to hold the others against."""
+    """A part of the residual stream at a site.
+
+    component: that part of a residual, in the residual stream's units. unit: the axis of a part that has but
+    one. control: a part without a meaning, to hold the others against.
+    """
 
     name: str
     site: Site
@@ -48,9 +51,12 @@ class Mediator:
 
 @dataclass(frozen=True, repr=False)
 class MediationResult(ShowsFacts):
-    """One mediator's share, in log-odds, means over contexts with intervals. moved: mean change of the component at
-    the decision token from the bare to the prompted run, in units of the residual stream: along a direction with its sign, else
-    (along is False) its length. into, out_of: the two ways. control: of a random direction."""
+    """One mediator's share, in log-odds, means over contexts with intervals.
+
+    moved: mean change of the component at the decision token from the bare to the prompted run, in units of
+    the residual stream: along a direction with its sign, else (along is False) its length. into, out_of: the
+    two ways. control: of a random direction.
+    """
 
     name: str
     total: Interval
@@ -111,8 +117,10 @@ class MediationResult(ShowsFacts):
 
 
 def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[MediationResult, ...]:
-    """Each mediator's fraction of the prompt's effect on the answer's log-odds. Four forward passes a context and
-    mediator. Raises UserError for unknown positions."""
+    """Each mediator's fraction of the prompt's effect on the answer's log-odds.
+
+    Four forward passes a context and mediator. Raises UserError for unknown positions.
+    """
     if positions not in ("decision", "question"):
         raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
     answer = replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))).branched

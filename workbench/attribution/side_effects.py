@@ -30,8 +30,11 @@ from workbench.statistics import Interval, cluster_interval
 
 @dataclass(frozen=True)
 class MovedLatent:
-    """One latent. before: mean activation on bare questions. change: under the prompt, with its interval over contexts; manual: under the
-    manual prompt (None without one). size: |change| in units of the residual stream."""
+    """One latent.
+
+    before: mean activation on bare questions. change: under the prompt, with its interval over contexts;
+    manual: under the manual prompt (None without one). size: |change| in units of the residual stream.
+    """
 
     latent: int
     before: float
@@ -42,8 +45,11 @@ class MovedLatent:
 
 @dataclass(frozen=True, repr=False)
 class SideEffects(ShowsTable):
-    """beside: latents outside the objective, the most moved first. inside: those of the objective. aimed: fraction of all latents' summed
-    size that the objective's hold. active: L0 by condition ("no prompt", "prompt", "manual prompt")."""
+    """beside: latents outside the objective, the most moved first.
+
+    inside: those of the objective. aimed: fraction of all latents' summed size that the objective's hold.
+    active: L0 by condition ("no prompt", "prompt", "manual prompt").
+    """
 
     site: str
     sae: str

@@ -16,8 +16,12 @@ from workbench.statistics import cluster_interval
 
 
 def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Tokens, targets, per estimator rows [target][token] of [mean, low, high, sd]; the whole prompt's change of each target;
-    probabilities of the answer that shows the persona. Intervals are null in a quick reading. labels: by target's name."""
+    """Tokens, targets and effects of a prompt as the panel's page reads them.
+
+    Per estimator rows [target][token] of [mean, low, high, sd]; the whole prompt's change of each target;
+    probabilities of the answer that shows the persona. Intervals are null in a quick reading. labels: by
+    target's name.
+    """
     targets = [{"name": shown_text(t.name), "kind": t.kind, "label": shown_text(labels.get(t.name, ""))} for t in reading.targets.items]
     return {
         "tokens": [shorten(visible(token), 120) for token in reading.tokens],

@@ -10,8 +10,11 @@ from workbench.schema.run_file import Ends, Entry, Number, RunFile, TableRow
 
 
 class DifferenceEntry(Entry):
-    """A paired difference to another condition. value: of rates; log_odds: of mean log-odds, nats; plus is more of the persona.
-    detectable_log_odds: the minimum detectable effect."""
+    """A paired difference to another condition.
+
+    value: of rates; log_odds: of mean log-odds, nats; plus is more of the persona. detectable_log_odds: the
+    minimum detectable effect.
+    """
 
     to: str
     value: Number = None
@@ -31,9 +34,12 @@ class DifferenceEntry(Entry):
 
 
 class CostEntry(Entry):
-    """What something cost. token_layers: forward and backward together; token_layers_backward: the backward ones of them;
-    token_layers_repeated: what a resumed search ran a second time, not among them; seconds: null, they are in timings.json (runs made before
-    have them here)."""
+    """What something cost.
+
+    token_layers: forward and backward together; token_layers_backward: the backward ones of them;
+    token_layers_repeated: what a resumed search ran a second time, not among them; seconds: null, they are in
+    timings.json (runs made before have them here).
+    """
 
     token_layers: Number = None
     token_layers_backward: Number = 0.0
@@ -44,8 +50,11 @@ class CostEntry(Entry):
 
 
 class ConditionEntry(Entry):
-    """One condition. rate: fraction of test questions with the matching answer; fluency: cross-entropy of the prompt, nats per token;
-    judge_cross_entropy: the same under the second model; collateral: off-target measures by name."""
+    """One condition.
+
+    rate: fraction of test questions with the matching answer; fluency: cross-entropy of the prompt, nats per
+    token; judge_cross_entropy: the same under the second model; collateral: off-target measures by name.
+    """
 
     name: str
     kind: str
@@ -85,8 +94,12 @@ class SplitEntry(Entry):
 
 
 class ComparisonFile(RunFile):
-    """comparison.json. split: the one that was read; splits: all of the study. neutral: name of the mean of the neutral
-    sentences, which every condition has a difference to. judge: a second model, which judged the prompts' cross-entropy."""
+    """comparison.json.
+
+    split: the one that was read; splits: all of the study. neutral: name of the mean of the neutral
+    sentences, which every condition has a difference to. judge: a second model, which judged the prompts'
+    cross-entropy.
+    """
 
     persona: str
     model: str
@@ -112,9 +125,12 @@ class ComparisonFile(RunFile):
 
 
 class OffTargetRow(TableRow):
-    """off_target.parquet: one answer of one condition that the persona has nothing to do with. measure: its name in comparison.json's
-    `collateral`; part: "true statements", "other personas" or "capability"; value: log-odds of the right (or the other persona's) answer,
-    or nats a token of an unrelated text; hit: None for a text."""
+    """off_target.parquet: one answer of one condition that the persona has nothing to do with.
+
+    measure: its name in comparison.json's `collateral`; part: "true statements", "other personas" or
+    "capability"; value: log-odds of the right (or the other persona's) answer, or nats a token of an
+    unrelated text; hit: None for a text.
+    """
 
     condition: str
     measure: str
@@ -126,8 +142,11 @@ class OffTargetRow(TableRow):
 
 
 class QuestionRow(TableRow):
-    """questions.parquet: the text of a question. measure: "" for the test questions, otherwise the off-target measure that asks it; matching:
-    the answer that shows the persona (of a true statement: the right one)."""
+    """questions.parquet: the text of a question.
+
+    measure: "" for the test questions, otherwise the off-target measure that asks it; matching: the answer
+    that shows the persona (of a true statement: the right one).
+    """
 
     measure: str = ""
     item: str

@@ -10,8 +10,12 @@ from workbench.schema.run_file import Entry, RunFile
 
 
 class StageRecord(Entry):
-    """A stage that is done: its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in the
-    process), the model's FLOPs as its runner counted them, sha256 of the files it left, and by which versions of packages and code."""
+    """A stage that is done.
+
+    Its wall-clock seconds, when it ended (UTC), the process's peak memory until then (MB; of all that ran in
+    the process), the model's FLOPs as its runner counted them, sha256 of the files it left, and by which
+    versions of packages and code.
+    """
 
     seconds: float = Field(ge=0)
     finished: str
@@ -22,8 +26,11 @@ class StageRecord(Entry):
 
 
 class RunManifest(RunFile):
-    """Settings, versions and progress of a run. `hashes`: of the model and the data; `notes`: anything resolved once,
-    such as batch sizes; `test_reads`: how often a test split was read. It is read to be written again, so it may hold nothing unknown."""
+    """Settings, versions and progress of a run.
+
+    `hashes`: of the model and the data; `notes`: anything resolved once, such as batch sizes; `test_reads`:
+    how often a test split was read. It is read to be written again, so it may hold nothing unknown.
+    """
 
     unknown_keys: ClassVar[Literal["ignore", "forbid"]] = "forbid"
 

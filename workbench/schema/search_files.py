@@ -44,8 +44,11 @@ class FrontierFile(RunFile):
 
 
 class SearchStepRow(TableRow):
-    """search/NAME.parquet: one step. model_calls, forward, backward, flops, candidates: spent until then; best_*: of the archive's
-    strongest prompt."""
+    """search/NAME.parquet: one step.
+
+    model_calls, forward, backward, flops, candidates: spent until then; best_*: of the archive's strongest
+    prompt.
+    """
 
     step: int = 0
     model_calls: Number

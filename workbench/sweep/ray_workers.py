@@ -81,8 +81,11 @@ class RayWorker:
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """The workers of a sweep. workers: None for all of the cluster's GPUs or CPUs; threads: of each; address: of a cluster, None for
-    this machine; seconds: limit of each study."""
+    """The workers of a sweep.
+
+    workers: None for all of the cluster's GPUs or CPUs; threads: of each; address: of a cluster, None for
+    this machine; seconds: limit of each study.
+    """
 
     workers: int | None
     threads: int
@@ -147,8 +150,11 @@ class _Given:
 
 
 def loss_reason(error: Exception) -> str:
-    """Why a worker was lost, in a few words, from what Ray says: killed by Ray for memory, gone with its node, or killed by something else
-    (Ray cannot see the system's own out-of-memory killer)."""
+    """Why a worker was lost, in a few words, from what Ray says.
+
+    Killed by Ray for memory, gone with its node, or killed by something else (Ray cannot see the system's own
+    out-of-memory killer).
+    """
     said = " ".join(str(error).split())
     if any(words in said.lower() for words in ("low on memory", "out of memory (oom)", "node_out_of_memory")):
         return "Ray killed it because the machine ran out of memory; use fewer workers"

@@ -32,8 +32,11 @@ PATIENCE = 30.0
 
 
 class StudyWorker:
-    """threads: of torch's sums, on which their last bits depend; seconds: limit of each study, None for no limit. One model is held at a
-    time: the last study's."""
+    """Runs one study after the other; one model is held at a time, the last study's.
+
+    threads: of torch's sums, on which their last bits depend; seconds: limit of each study, None for no
+    limit.
+    """
 
     def __init__(self, threads: int, seconds: float | None = None) -> None:
         torch.set_num_threads(threads)
