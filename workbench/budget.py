@@ -45,7 +45,7 @@ class Budget(BaseModel):
         limits = [self.seconds, self.model_calls, self.flops, self.steps]
         if all(limit is None for limit in limits):
             raise ValueError("a budget needs at least one of seconds, model_calls, flops, steps")
-        if any(limit is not None and limit <= 0 for limit in limits):
+        if any(limit is not None and not limit > 0 for limit in limits):  # NaN is not above 0, either
             raise ValueError("every limit of a budget must be above 0")
         return self
 

@@ -34,8 +34,11 @@ def main() -> None:
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print(overview())
         return
-    from workbench.cli import program
-
+    try:
+        from workbench.cli import program
+    except KeyboardInterrupt:
+        print("workbench: interrupted before it began", file=sys.stderr)
+        raise SystemExit(130) from None
     program()
 
 

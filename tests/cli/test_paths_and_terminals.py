@@ -146,3 +146,43 @@ def test_files_in_shared_memory_are_whole_or_absent_too(monkeypatch: pytest.Monk
         with pytest.raises(UserError, match="No space left"):
             write_text(file, "new")
         assert file.read_text() == "old" and [entry.name for entry in Path(place).iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_impatient_user_gets_one_line_too(sent: signal.Signals) -> None:
+    """A second Ctrl-C broke off the end of the program with a traceback."""
+    code = """
+import atexit, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import workbench.cli
+door = sys.modules["workbench.cli.app"]
+def again():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    time.sleep(0.05)
+def first(**_):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(10)
+atexit.register(again)
+door.app = first
+door.program()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(int(sent))], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + sent and done.stderr.count("\n") == 1 and done.stderr.startswith("workbench: ")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line() -> None:
+    code = """
+import builtins, sys
+real = builtins.__import__
+def interrupted(name, *rest, **more):
+    if name == "workbench.cli":
+        raise KeyboardInterrupt
+    return real(name, *rest, **more)
+sys.argv = ["workbench", "models"]
+from workbench.cli_entry import main
+builtins.__import__ = interrupted
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (130, "workbench: interrupted before it began\n")

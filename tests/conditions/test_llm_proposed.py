@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import MappingProxyType
 
 import pytest
 
@@ -82,7 +83,7 @@ def server() -> Iterator[Callable[[list[Reply]], tuple[str, list[dict]]]]:
     """serve(replies) gives the address and the list of requests it got; the last reply is repeated."""
     running: list[HTTPServer] = []
 
-    def serve(replies: list[Reply]) -> tuple[str, list[dict]]:
+    def serve(replies: list[Reply], headers: Mapping[str, str] = MappingProxyType({})) -> tuple[str, list[dict]]:
         got: list[dict] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -91,7 +92,8 @@ def server() -> Iterator[Callable[[list[Reply]], tuple[str, list[dict]]]]:
                 status, text = replies[min(len(got), len(replies) - 1)]
                 got.append(body | {"key": self.headers.get("Authorization")})
                 self.send_response(status)
-                self.send_header("Retry-After", "0")
+                for name, value in {"Retry-After": "0", **headers}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(text.encode())
 
@@ -137,3 +139,14 @@ def test_a_refusal_and_a_missing_key_are_the_users_mistake(server) -> None:
     with pytest.raises(UserError, match="SURELY_NOT_SET"):
         endpoint(address, key_variable="SURELY_NOT_SET")("hello")
     assert len(got) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_key_does_not_follow_a_server_that_names_another_address(status: int, server, monkeypatch) -> None:
+    """Python's own opener sends every header on to wherever a 302 points."""
+    monkeypatch.setenv("SOME_KEY", "k")
+    elsewhere, stolen = server([(200, GOOD)])
+    address, got = server([(status, "")], {"Location": f"{elsewhere}/chat/completions"})
+    with pytest.raises(UserError, match="sends its requests on to http"):
+        endpoint(address, key_variable="SOME_KEY")("hello")
+    assert len(got) == 1 and stolen == []

@@ -19,6 +19,7 @@ import tempfile
 import time
 import traceback
 import unicodedata
+import urllib.request
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -248,7 +249,7 @@ def _word_readers(place: Path) -> list[FuzzedReader]:
         return read_score(path.read_bytes().decode("utf-8", "replace"))
 
     def answered(path: Path) -> Any:
-        with mock.patch("urllib.request.urlopen", lambda *_, **__: io.BytesIO(path.read_bytes())):
+        with mock.patch.object(urllib.request.OpenerDirector, "open", lambda *_, **__: io.BytesIO(path.read_bytes())):
             try:
                 return Endpoint("http://127.0.0.1:9/v1", "m", retries=0)("hello")
             except MissingReply as missing:

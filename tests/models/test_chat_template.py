@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.support.tiny_checkpoints import tiny_checkpoint, tiny_tokenizer
 from workbench.errors import UserError
 from workbench.evaluation.open_answers import open_answers
-from workbench.models import load_model, runner_for
+from workbench.models import load_model, runner_for, template_limits
 from workbench.models.chat_template import PINNED_DATE, closing_thought, opens_thought, render_chat, reply_ends, writes_date
 from workbench.models.doctor import diagnose
 from workbench.personas import Item
@@ -157,3 +158,22 @@ def test_a_reply_is_hugging_faces_generate(tmp_path: Path) -> None:
         assert stop in runner_for(model).reply_ends
         (found,) = open_answers(model, [Item("1", "Hello?", "yes", "no", "g")], max_new_tokens=40)
         assert found.finished and found.text == tokenizer.decode(want[:-1], skip_special_tokens=True).strip()
+
+
+def test_a_rendering_thread_that_is_ended_anywhere_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exception may come a second time, outside of what catches it: its traceback was printed."""
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not pytest's
+
+    def work() -> None:
+        raise template_limits._STOPPED
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_template_without_the_memory_that_it_asks_for_is_one_line() -> None:
+    with pytest.raises(UserError, match="cannot hold the roles user: MemoryError"):
+        render_chat(_with_template("{{ messages[0].content * 10**15 }}"), HELLO)

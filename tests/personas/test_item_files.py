@@ -15,6 +15,8 @@ from workbench.personas import Item, load_persona, read_items, read_trait, read_
 from workbench.personas.data_rows import read_rows
 from workbench.personas.question_groups import by_content
 from workbench.runs import read_yaml
+from workbench.study import Study
+from workbench.sweep import Sweep
 
 OWN = [
     {"question": "Lost keys?", "matching": "I look for them.", "not_matching": "Oh no!", "group": "keys"},
@@ -316,3 +318,21 @@ def test_a_null_byte_in_a_path_is_told_in_one_line(read: Callable[[str], object]
     with pytest.raises(UserError) as caught:
         read("data\0.json")
     assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
+
+
+def test_a_header_of_very_many_columns_is_read_at_once(tmp_path: Path) -> None:
+    """Each name was counted among all others."""
+    (tmp_path / "rows.csv").write_text(",".join(f"c{i}" for i in range(300_000)) + "\n1\n")
+    with pytest.raises(UserError, match="line 2: expected 300000 cells, found 1"):
+        read_rows(tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").write_text("a,b,a\n1,2,3\n")
+    with pytest.raises(UserError, match="a header of different names, found a, b, a"):
+        read_rows(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 20_000, "0b" + "1" * 20_000, "1:" + ":".join(["59"] * 20_000), "-0" + "7" * 20_000])
+def test_a_number_that_python_cannot_print_is_one_line(number: str) -> None:
+    """Python refuses to print more than 4,300 digits, in the very message that says what is wrong."""
+    for read in (Study.from_yaml, Sweep.from_yaml):
+        with pytest.raises(UserError, match="line 1: expected YAML: a number of more than 4096 bits"):
+            read(f"seed: {number}", "study.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -40,6 +41,7 @@ from workbench.runs import (
     write_text,
 )
 from workbench.runs.atomic_writing import POINTS
+from workbench.study.progress_file import ProgressRecorder
 
 KILLED_CHILD = """
 import os, signal, sys
@@ -480,3 +482,51 @@ def test_links_of_a_run_are_not_followed_out_of_it(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         run.log("begin")
     assert (tmp_path / "mine.lock").read_text() == (tmp_path / "minelog.jsonl").read_text() == "mine\n"
+
+
+def test_a_small_table_of_many_empty_cells_is_refused_early(tmp_path: Path) -> None:
+    """A cell without a value takes a bit or nothing in Arrow, and eight bytes and more in pandas."""
+    for kind, columns in ((pa.null(), 4), (pa.bool_(), 4), (pa.list_(pa.int8()), 1)):
+        schema = pa.schema([(f"c{i}", kind) for i in range(columns)])
+        with pq.ParquetWriter(tmp_path / "table.parquet", schema) as file:
+            for _ in range(20 if columns > 1 else 10):
+                file.write_table(pa.table([pa.nulls(1_000_000, kind)] * columns, schema=schema))
+        assert (tmp_path / "table.parquet").stat().st_size < 1_000_000
+        with pytest.raises(UserError, match="at most 1024 MiB of values"):
+            read_parquet(tmp_path / "table.parquet")
+
+
+def test_a_header_of_numbers_without_end_is_one_line(tmp_path: Path) -> None:
+    """The product of 2,000 numbers of 4,000 digits took more than 8 processor seconds."""
+    header = json.dumps({"t": {"dtype": "F32", "shape": [10**4000] * 2000, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "t.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
+    with pytest.raises(UserError, match="expected a shape and two offsets"):
+        read_safetensors(tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize("name", [".lock", ".x.tmp", "search", "progress.json"])
+@pytest.mark.parametrize("kind", ["directory", "pipe", "file"])
+def test_what_is_in_the_way_inside_a_run_is_passed_over_or_one_line(tmp_path: Path, name: str, kind: str) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    place = run.path / name
+    {"directory": place.mkdir, "pipe": lambda: os.mkfifo(place), "file": lambda: place.write_text("x")}[kind]()
+    with contextlib.suppress(UserError):
+        again = RunDirectory.create(run.path, resume=True)
+        with again.lock():
+            again.file("search/resga.json")
+            ProgressRecorder(again).close()
+    assert kind != "directory" or place.is_dir()
+
+
+@pytest.mark.parametrize(("waits", "message"), [(True, "that waits"), (False, "that ends nowhere")])
+def test_a_file_that_waits_or_never_ends_is_one_line(waits: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc/kmsg calls itself a regular file of no bytes, and waits for the kernel's next message."""
+    pipe, stream = os.pipe(), os.open("/dev/zero", os.O_RDONLY)
+    (tmp_path / "kmsg").write_bytes(b"")
+    os.set_blocking(pipe[0], False)
+    monkeypatch.setattr(os, "open", lambda *_, **__: pipe[0] if waits else stream)
+    with pytest.raises(UserError, match=message):
+        read_text(tmp_path / "kmsg", limit=1 << 20)
+    monkeypatch.undo()
+    for descriptor in (pipe[1], stream if waits else pipe[0]):
+        os.close(descriptor)

@@ -60,3 +60,17 @@ def test_what_is_no_json_is_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_json(text, "here")
     assert str(caught.value) == message
+
+
+def test_one_repeated_name_among_very_many_is_found_at_once() -> None:
+    """Each name was counted among all others."""
+    text = "{" + ",".join(f'"k{i}": 1' for i in range(400_000)) + ',"k399999": 2}'
+    with pytest.raises(UserError, match="the key 'k399999' appears twice"):
+        parse_json(text, "x.json")
+
+
+@pytest.mark.parametrize("text", ["[" + "{}," * 2_000_001 + "{}]", "[" + "0," * 8_000_001 + "0]"])
+def test_more_values_than_memory_holds_are_refused_before_they_are_made(text: str) -> None:
+    for read in (parse_json, lambda text, where: list(parse_json_lines(text, where))):
+        with pytest.raises(UserError, match=r"expected at most [28],000,000 (objects and lists|values)"):
+            read(text, "x.json")

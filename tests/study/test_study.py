@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -31,6 +32,7 @@ from workbench.study import Study, run
 from workbench.study.material import Material
 from workbench.study.off_target_measures import off_target_measures
 from workbench.study.stages.attribution import best_search
+from workbench.study.stages.search import make_method
 from workbench.study.study_settings import OffTargetSettings, ProposerSettings
 
 FILES = [
@@ -273,6 +275,88 @@ def test_another_judge_proposer_or_other_persona_is_another_input(organism, tmp_
     assert [key for key, value in material.input_hashes().items() if plain[key] != value] == [f"beside.{beside}"]
     unused = Material.load(asked.model_copy(update={"conditions": TINY.conditions}), organism).input_hashes()
     assert "proposer.model" not in unused and "search.judge" in unused
+
+
+def test_any_change_of_the_models_files_or_of_how_the_persona_is_asked_is_another_input(tmp_path):
+    """The fingerprint reads 64 numbers of each weight, the vocabulary no merges: both could change between kill and resume."""
+    home = Path(shutil.copytree(find_source("organism").directory, tmp_path / "model"))
+    asked = TINY.model_copy(update={"model": TINY.model.model_copy(update={"name": str(home)}), "sae": "none"})
+    material = Material.load(asked)
+    plain = material.input_hashes()
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        whole = bytearray((home / name).read_bytes())
+        if name == "model.safetensors":
+            whole[-4099] ^= 1
+        (home / name).write_bytes(bytes(whole) + b"\n" * (name != "model.safetensors"))
+        changed = Material.load(asked).input_hashes()
+        assert [key for key in plain if changed[key] != plain[key]] == ["model files"], name
+        plain = changed
+    persona = material.persona
+    assert persona.letters is not None
+    changes = ({"letters": replace(persona.letters, opening="I say (")}, {"metric": "letters"}, {"normalization": "sum"})
+    for change in changes:
+        other = replace(material, persona=replace(persona, **change)).input_hashes()
+        assert other["persona"] != plain["persona"] and other["data"] == plain["data"], change
+
+
+def test_other_settings_of_an_sae_with_the_same_weights_are_another_input(organism):
+    material = Material.load(TINY, organism)
+    plain, settings = material.input_hashes(), material.sae.module.cfg
+    kept = settings.k
+    try:
+        settings.k = kept + 1
+        assert material.input_hashes()["SAE"] != plain["SAE"]
+    finally:
+        settings.k = kept
+    assert material.input_hashes() == plain
+
+
+def test_a_study_that_was_edited_inside_the_run_is_refused(stopped, organism):
+    """The settings of the run's own study.yaml were compared with those of the resume only: a user edits it and resumes with it."""
+    other = TINY.model_copy(update={"latents": 2})
+    file = stopped.file("study.yaml")
+    kept = file.read_text()
+    file.write_text(other.to_yaml())
+    with pytest.raises(UserError, match="was changed since this run wrote it"):
+        run(Study.load(file), stopped.path, resume=True, model=organism)
+    file.write_text(kept)
+    run(TINY, stopped.path, resume=True, model=organism)
+
+
+def test_a_study_that_its_first_stage_refuses_leaves_nothing(organism, tmp_path):
+    wrong = TINY.model_copy(update={"directions": TINY.directions.model_copy(update={"layers": (10**30,)})})
+    with pytest.raises(UserError, match="does not exist"):
+        run(wrong, tmp_path / "new" / "run", model=organism)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"random_directions": 10**9}, {"random_prompts": 10**9}, {"beside_weight": float("inf")}, {"search": {"budget": {"seconds": float("nan")}}}],
+    ids=str,
+)
+def test_numbers_that_no_machine_can_serve_are_refused_before_a_run(setting):
+    with pytest.raises(UserError, match="field"):
+        Study.of(setting, "study.yaml")
+
+
+@pytest.mark.parametrize("option", ["length", "population", "children"])
+def test_options_that_no_machine_can_serve_are_one_line(option, organism, tmp_path):
+    """An allocation of terabytes was a traceback."""
+    search = TINY.search.model_copy(update={"options": {"length": 4} | {option: 10**9}})
+    with pytest.raises(UserError, match=option):
+        make_method(TINY.model_copy(update={"search": search}), "epo")
+
+
+def test_a_metric_that_was_chosen_on_other_inputs_is_chosen_anew(organism, tmp_path, monkeypatch):
+    """Before a stage is done nothing is compared: the metric of a run that was stopped in its first stage is not kept."""
+    with monkeypatch.context() as change:
+        change.setattr("workbench.study.context.choose_metric", lambda *_: ("letters", "of other data"))
+        change.setattr("workbench.study.stages.directions.DirectionsStage.compute", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(TINY, tmp_path / "run", model=organism)
+    assert RunDirectory.open(tmp_path / "run").manifest().notes["metric"]["why"] == "of other data"
+    assert run(TINY, tmp_path / "run", resume=True, model=organism).manifest().notes["metric"]["why"] != "of other data"
 
 
 def test_a_file_with_the_name_of_a_lexicon_is_no_input(organism, tmp_path, monkeypatch):

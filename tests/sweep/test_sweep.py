@@ -222,6 +222,19 @@ def test_a_failed_study_is_listed_with_its_reason_and_run_again_only_when_asked(
     assert toy.runs == {0: 1, 1: 2, 2: 2, 3: 1}
 
 
+def test_a_study_that_is_refused_before_its_first_stage_does_not_end_the_sweep(toy, tmp_path):
+    """A refused study removes its directory; in a sweep the reason was written there, which failed and ended the sweep."""
+
+    def refuse(study, directory):
+        if study.seed == 0:
+            directory.discard_if_unused()
+            raise UserError("too few texts")
+
+    toy.behave = refuse
+    found = sweep(seeds(2), tmp_path / "out")
+    assert list(found.studies["state"]) == ["failed", "done"] and found.studies["reason"][0] == "too few texts"
+
+
 def test_ctrl_c_keeps_what_is_done_and_the_study_at_hand_is_resumed_first(toy, tmp_path):
     def interrupt(study, directory):
         if study.seed == 1 and toy.runs[1] == 1:

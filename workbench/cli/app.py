@@ -58,8 +58,10 @@ def main() -> None:
     except (UserError, CycloptsError) as error:
         _stop(one_line(str(error)), 2)
     except KeyboardInterrupt:
+        _ignore_signals()
         _stop("interrupted; finished stages are kept (continue with --resume)", 130)
     except Terminated:
+        _ignore_signals()
         _stop("terminated; finished stages are kept (continue with --resume)", 143)
     except BrokenPipeError:  # the reader of our output is gone, as in `workbench models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -134,6 +136,13 @@ def _stop(line: str, code: int) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
     raise SystemExit(code) from None
+
+
+def _ignore_signals() -> None:
+    """The program ends already: a second Ctrl-C would only break off its end, with a traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
@@ -108,6 +109,17 @@ def line_breaks(runner: Runner) -> frozenset[int]:
     return known["workbench_line_breaks"]
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Python's own would send the key on to whatever address a server names."""
+
+    @override
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A chat endpoint of OpenAI's form at `base_url` (.../v1).
@@ -160,7 +172,7 @@ class Endpoint:
         return urllib.request.Request(address, json.dumps(body).encode(), headers)
 
     def _ask(self, post: urllib.request.Request) -> str:
-        with urllib.request.urlopen(post, timeout=self.timeout) as reply:
+        with _OPENER.open(post, timeout=self.timeout) as reply:
             choice = json.loads(reply.read(1 << 22))["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
         text = _text_of(message.get("content"))
@@ -177,6 +189,9 @@ class Endpoint:
         said = f"HTTP {error.code}: {_server_words(error)}"
         if error.code in _RETRIED or error.code >= 500:
             return said
+        if error.code in _REDIRECTS:
+            where = error.headers.get("Location", "no address")
+            raise UserError(f"{self.base_url} sends its requests on to {_one_line(where)}: name the address that answers itself") from error
         if self.temperature is not None and error.code in (400, 422) and "temperature" in said.lower():
             raise UserError(f"{self.base_url} refuses the parameter temperature ({said}): pass temperature=None") from error
         if error.code in _MISTAKES:
@@ -187,6 +202,7 @@ class Endpoint:
 #: Statuses that a later attempt may not give, and those of a wrong key, address or model.
 _RETRIED = frozenset({408, 409, 425, 429})
 _MISTAKES = frozenset({401, 403, 404, 405})
+_REDIRECTS = range(300, 400)
 
 
 def _server_words(error: urllib.error.HTTPError) -> str:

@@ -36,6 +36,8 @@ _THOUGHTS: tuple[tuple[str, str], ...] = (
     (rf"<\|({_NAME})\|>", ""),
 )
 _MARK = "@@said@@"
+#: What a template raises that uses what the messages, Python or the machine does not have.
+_BROKEN = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, RecursionError, MemoryError)
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
@@ -130,7 +132,7 @@ def _applied(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, st
         )
     except TemplateLimit as error:
         raise UserError(f"the chat template of this model {error}") from error
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, ArithmeticError, RecursionError) as error:
+    except _BROKEN as error:
         problem = " ".join(str(error).split())[:200]
         raise UserError(f"the chat template of this model cannot hold the roles {roles}: {problem or type(error).__name__}") from error
     return str(text)

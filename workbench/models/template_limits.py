@@ -23,8 +23,8 @@ class TemplateLimit(Exception):
     """A limit was reached; the message continues "the chat template of this model ..."."""
 
 
-class _Stopped(BaseException):
-    """Raised inside the rendering thread when its time is over."""
+#: Raised inside the rendering thread when its time is over: a thread that ends with this one says nothing, wherever it comes.
+_STOPPED = SystemExit
 
 
 def limited_range() -> Callable[..., range]:
@@ -59,7 +59,7 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
     def work() -> None:
         try:
             outcome["value"] = render()
-        except _Stopped:
+        except _STOPPED:
             pass
         except BaseException as error:  # handed on to the caller
             outcome["error"] = error
@@ -70,7 +70,7 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
     for _ in range(10):  # it may be inside one long operation of C; then it goes on as a daemon
         if not thread.is_alive():
             break
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_STOPPED))
         thread.join(0.1)
     if not outcome:
         raise TemplateLimit("did not end within its time")

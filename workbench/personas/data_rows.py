@@ -109,9 +109,8 @@ def _csv_rows(path: Path) -> Iterator[DataRow]:
     reader = csv.reader(io.StringIO(read_text(path, LIMIT_BYTES), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        repeated = [name for name in header if header.count(name) > 1]
-        if repeated or not header:
-            raise UserError(f"{path}, line 1: expected a header of different names, found {header}")
+        if len(set(header)) != len(header) or not header:
+            raise UserError(f"{path}, line 1: expected a header of different names, found {', '.join(header)[:200] or 'none'}")
         begin, number = reader.line_num + 1, 0
         for cells in reader:
             line, begin = begin, reader.line_num + 1

@@ -15,6 +15,8 @@ from workbench.errors import UserError
 from workbench.runs.safe_reading import MEBIBYTE, read_text
 from workbench.text_forms import join_surrogates, lone_surrogate
 
+LONGEST_NUMBER = 4096
+
 
 def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
     """The value of a YAML file of plain values; None for an empty one."""
@@ -45,6 +47,12 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=f"holds {half}, half of a character", problem_mark=node.start_mark)
         return join_surrogates(value) if isinstance(value, str) else value
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if value.bit_length() > LONGEST_NUMBER:  # Python refuses to print it, in the message that would refuse it
+            raise yaml.MarkedYAMLError(problem=f"a number of more than {LONGEST_NUMBER} bits", problem_mark=node.start_mark)
+        return value
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
@@ -60,3 +68,6 @@ class _PlainLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_yaml_int)

@@ -119,7 +119,10 @@ class RunDirectory:
         path = (self.path / name).resolve()
         if not path.is_relative_to(self.path.resolve()) or path == self.path.resolve():
             raise UserError(f"{name!r} leaves the run directory {self.path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
         return path
 
     def manifest(self) -> RunManifest:
@@ -232,10 +235,10 @@ class RunDirectory:
             descriptor = _opened_here(self.path / ".lock")
         except OSError as error:
             raise UserError(f"cannot write {self.path / '.lock'}: {error.strerror or error}") from error
-        with os.fdopen(descriptor, "r+b") as file:
+        with _closing(descriptor):
             while True:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except OSError as error:
                     if time.monotonic() >= end:
@@ -271,7 +274,8 @@ class RunDirectory:
     def _sweep(self) -> None:
         """Remove the temporary files that a crash left."""
         for path in self.path.rglob(f".*{TEMPORARY}"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a directory of that name is nobody's debris
+                path.unlink()
 
 
 @cache
@@ -353,3 +357,12 @@ def _now() -> str:
 def _opened_here(path: Path, flags: int = 0) -> int:
     """A file of the run, opened to be written to and made where it is missing; a link is not followed out of the run (OSError)."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o666)
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[None]:
+    """Closes a descriptor at the end; no file object, which a pipe could not be."""
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MEBIBYTE = 1 << 20
 #: Rows and bytes of a Parquet table once it is unpacked.
 LARGEST_ROWS, LARGEST_TABLE = 20_000_000, 1024 * MEBIBYTE
+#: Bytes that a cell of a pandas table takes at most apart from its text, and one that holds a list: Arrow's may take one bit, or none.
+CELL, NESTED_CELL = 16, 160
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -39,7 +42,11 @@ def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
         size = path.stat().st_size
         if size > limit:
             raise UserError(f"{path}: expected at most {limit // MEBIBYTE} MiB, found {size / MEBIBYTE:.1f}")
-        return path.read_bytes()
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(limit + 1)  # a file of /proc has no size, and may wait for what never comes, or never end
+        if data is None or len(data) > limit:
+            raise UserError(f"{path}: expected at most {limit // MEBIBYTE} MiB, found a file {'that ends nowhere' if data else 'that waits'}")
+        return data
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -89,8 +96,9 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
     if file.metadata.num_rows > LARGEST_ROWS:
         raise UserError(f"{path}: expected at most {LARGEST_ROWS:,} rows, found {file.metadata.num_rows:,}")
     batches, size = [], 0
+    width = sum(NESTED_CELL if pa.types.is_nested(column.type) else CELL for column in file.schema_arrow)
     for batch in file.iter_batches(batch_size=1024):
-        size += batch.nbytes
+        size += max(batch.nbytes, width * batch.num_rows)
         if size > LARGEST_TABLE:
             raise UserError(f"{path}: expected at most {LARGEST_TABLE // MEBIBYTE} MiB of values, found more")
         batches.append(batch)
@@ -195,7 +203,7 @@ def _check_shapes(path: str | Path, header: Mapping[str, Any], shapes: Mapping[s
 
 
 def _is_naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value)
+    return isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 63 for n in value)
 
 
 def _is_text_map(value: Any) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from workbench.errors import UserError
 from workbench.text_forms import unify_line_ends
 
+#: Objects and lists (up to 250 bytes each), and values (up to 60), of one text: together less than 1 GB.
+LARGEST_CONTAINERS, LARGEST_VALUES = 2_000_000, 8_000_000
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 
 
@@ -33,6 +36,7 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
         >>> parse_json('{"a": [1, 2]}', "example")
         {'a': [1, 2]}
     """
+    _refuse_too_many(text, where)
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_of_pairs)
     except _RepeatedNameError as error:
@@ -50,9 +54,18 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
 
 def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
     """(line, value) of each line of JSON Lines; empty lines are passed over. UserError as `parse_json`."""
+    _refuse_too_many(text, where)
     for line, one in enumerate(unify_line_ends(text).split("\n"), start=1):  # not splitlines: a JSON text may hold U+2028
         if one.strip():
             yield line, parse_json(one, where, line)
+
+
+def _refuse_too_many(text: str, where: str) -> None:
+    """A value of two letters takes 64 bytes: the marks of the text say how many there are, before any is made."""
+    found = {"objects and lists": text.count("{") + text.count("["), "values": text.count(",")}
+    for kind, most in (("objects and lists", LARGEST_CONTAINERS), ("values", LARGEST_VALUES)):
+        if found[kind] > most:
+            raise UserError(f"{where}: expected at most {most:,} {kind}, found {found[kind]:,} of their marks")
 
 
 def repeated_names(text: str) -> Iterator[tuple[int, str]]:
@@ -82,7 +95,7 @@ def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]
-        raise _RepeatedNameError(next(name for name in names if names.count(name) > 1))
+        raise _RepeatedNameError(Counter(names).most_common(1)[0][0])
     return value
 
 

@@ -85,6 +85,11 @@ class Sae:
         return self.module.cfg.metadata.to_dict()
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What its file says of how it computes (k, normalisation, ...) and of its making; the place of its weights is left out."""
+        return {name: value for name, value in self.module.cfg.to_dict().items() if name != "device"}
+
+    @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when the site or any weight does."""
         digest = hashlib.sha256(f"{self.site.name} {self.architecture}".encode())

@@ -44,9 +44,9 @@ class SearchMethod(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    length: int = Field(default=8, ge=1)
-    population: int = Field(default=8, ge=1)
-    children: int = Field(default=32, ge=1)
+    length: int = Field(default=8, ge=1, le=100_000)
+    population: int = Field(default=8, ge=1, le=1_000_000)
+    children: int = Field(default=32, ge=1, le=1_000_000)
     fluency_low: float = Field(default=0.02, gt=0)
     fluency_high: float = Field(default=2.0, gt=0)
     start_text: str | None = None

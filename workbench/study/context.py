@@ -15,7 +15,7 @@ from workbench.latents import LatentRanking
 from workbench.models import Runner, runner_for
 from workbench.models.chat_template import PINNED_DATE, writes_date
 from workbench.models.model_description import describe_model
-from workbench.runs import RunDirectory, write_text
+from workbench.runs import RunDirectory, file_hash, write_text
 from workbench.search import Frontier, SearchProgress
 from workbench.study.asking_protocol import AskingProtocol
 from workbench.study.material import Material
@@ -131,22 +131,27 @@ class StudyContext:
 
 
 def _write_study(study: Study, directory: RunDirectory) -> None:
-    path = directory.file("study.yaml")
-    if path.exists() and Study.load(path) != study:
-        raise UserError(f"{path} describes another study: resume with the same settings, or begin a new run")
+    path, before = directory.file("study.yaml"), directory.manifest()
+    if path.exists():
+        if Study.load(path) != study:
+            raise UserError(f"{path} describes another study: resume with the same settings, or begin a new run")
+        if before.stages and before.hashes.get("study.yaml", file_hash(path)) != file_hash(path):
+            raise UserError(f"{path} was changed since this run wrote it: finished stages had other settings; restore it, or begin a new run")
     write_text(path, study.to_yaml())
+    directory.note(hashes={"study.yaml": file_hash(path)})
 
 
 def _with_metric(material: Material, directory: RunDirectory) -> Material:
     """The material with the metric that the persona's check on this model recommends, if the study leaves it open.
 
-    A resumed run keeps its own. What was taken, and why, is noted in the manifest.
+    A resumed run keeps that of its finished stages. What was taken, and why, is noted in the manifest.
     """
     study, asked = material.study, material.splits.search
     if study.metric is not None or material.persona.letters is None or study.protocol != AskingProtocol():
         return material
-    noted = directory.manifest().notes.get("metric")
-    if noted is None:
+    before = directory.manifest()
+    noted = before.notes.get("metric")
+    if noted is None or not before.stages:  # without a finished stage other inputs are allowed: the note may be theirs
         questions = replace(asked, name="search and selection", items=(*asked.items, *material.splits.selection.items)).take(_METRIC_QUESTIONS)
         used, why = choose_metric(material.model, material.persona, questions, study.slot)
         noted = {"used": used, "why": why}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,8 @@ from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
 from workbench.contexts import Contexts, lexicon, make_contexts
 from workbench.lexicons import Lexicon, lexicon_file, make_lexicon, readable_lexicon
 from workbench.models import base_of, find_source, load_model, runner_for
-from workbench.models.weights_hash import weights_hash
+from workbench.models.loading import provenance
+from workbench.models.weights_hash import source_hash, weights_hash
 from workbench.personas import Persona, Split, Splits, load_persona
 from workbench.runs import file_hash
 from workbench.sae import Sae, load_sae
@@ -132,16 +133,16 @@ class Material:
         """sha256 or fingerprint of everything that the study reads, by name: what a resumed run compares.
 
         Returns:
-            "model", "tokenizer" (its words and its chat template), "data", "persona" (all but its questions), one entry per split, "SAE" if
-            there is one, one entry per text file that the settings name, and one for each other model ("search.judge", "proposer.model")
-            and persona (`beside.NAME`) of them.
+            "model", "model files" (all of them, where it was loaded from files), "tokenizer" (its words and its chat template),
+            "data", "persona" (all but its questions), one entry per split, "SAE" if there is one, one entry per text file that the settings
+            name, and one for each other model ("search.judge", "proposer.model") and persona (`beside.NAME`) of them.
         """
         persona, tokenizer = self.persona, runner_for(self.model).tokenizer
         hashes = {"model": runner_for(self.model).fingerprint, "data": persona.hash, "persona": _text_hash(_texts(persona))}
         hashes["tokenizer"] = _text_hash([tokenizer.chat_template, sorted(tokenizer.get_vocab().items())])
         hashes |= {split.name: split.hash for split in splits_of(self.splits)}
         if self.sae is not None:
-            hashes["SAE"] = self.sae.fingerprint
+            hashes["SAE"] = _text_hash([self.sae.fingerprint, self.sae.settings])
         files = {
             "attribution.corpus": self.study.attribution.corpus,
             "collateral.texts": self.study.collateral.texts,
@@ -149,11 +150,16 @@ class Material:
             "search.lexicon": lexicon_file(self.study.search.lexicon),
         }
         hashes |= {name: file_hash(path) for name, path in files.items() if path is not None}
-        hashes |= {name: weights_hash(model) for name, model in self._other_models().items()}
+        hashes |= self._model_files() | {name: weights_hash(model) for name, model in self._other_models().items()}
         for name in self.study.beside:
             other = load_persona(name, None, self.study.data.world)
             hashes[f"beside.{name}"] = _text_hash([other.hash, *_texts(other)])
         return hashes
+
+    def _model_files(self) -> dict[str, str]:
+        """The fingerprint reads 64 numbers of each weight and no setting of a file; a model that was made in a notebook has no files."""
+        found = provenance(runner_for(self.model).model)
+        return {"model files": source_hash(found.source)} if found else {}
 
     def _other_models(self) -> dict[str, str]:
         """Models that stages load in addition to the studied one, by the setting that names them."""
@@ -193,7 +199,9 @@ def _limited(split: Split, n: int | None, seed: int) -> Split:
 
 def _texts(persona: Persona) -> list[Any]:
     """What of a persona is not in its questions' hash."""
-    return [persona.description, dict(persona.manual_prompts), persona.varied_system_texts, [item.content for item in persona.true_items]]
+    asked = [None if persona.letters is None else asdict(persona.letters), persona.metric, persona.normalization]
+    texts = [persona.description, dict(persona.manual_prompts), persona.varied_system_texts]
+    return [*texts, [item.content for item in persona.true_items], *asked]
 
 
 def _text_hash(value: Any) -> str:

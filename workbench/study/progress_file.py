@@ -47,7 +47,8 @@ class ProgressRecorder:
 
     def close(self) -> None:
         """The study is done: the file goes."""
-        self.directory.file("progress.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.directory.file("progress.json").unlink()
 
     def _write(self, content: ProgressFile) -> None:
         """Whole or not at all; a study does not fail because its progress cannot be shown."""

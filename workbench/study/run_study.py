@@ -65,13 +65,13 @@ def run(
     with directory.lock():
         try:
             context = StudyContext.begin(study, directory, model, report, watch, force)
+            with context.rendering(), telling_lost_devices():
+                for entry in STAGES:
+                    for stage in [entry] if isinstance(entry, Stage) else entry(context):
+                        context = stage.run(context)
         except UserError:
-            directory.discard_if_unused()
+            directory.discard_if_unused()  # some settings are first looked at inside the first stage
             raise
-        with context.rendering(), telling_lost_devices():
-            for entry in STAGES:
-                for stage in [entry] if isinstance(entry, Stage) else entry(context):
-                    context = stage.run(context)
         if context.recorder:
             context.recorder.close()
     return directory

@@ -223,15 +223,15 @@ class Study(FrozenSettings):
     search: SearchSettings = SearchSettings()
     conditions: tuple[str, ...] = Field(default_factory=default_conditions, json_schema_extra=_shown_default(default_conditions))
     """Compared conditions; "no prompt" is always included."""
-    random_directions: int = Field(default=2, ge=0)
+    random_directions: int = Field(default=2, ge=0, le=10_000)
     """Searches along random directions (a control)."""
-    random_prompts: int = Field(default=2, ge=1)
+    random_prompts: int = Field(default=2, ge=1, le=10_000)
     """Random prompts of each kind (a control)."""
     primary: tuple[str, ...] = Field(default_factory=default_primary, json_schema_extra=_shown_default(default_primary))
     """Conditions that the study is about; Holm's correction covers these."""
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     """Other personas that the searches suppress, induce or hold."""
-    beside_weight: float = Field(default=1.0, gt=0)
+    beside_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Weight of each other persona relative to the study's own."""
     proposer: ProposerSettings = ProposerSettings()
     collateral: OffTargetSettings = OffTargetSettings()

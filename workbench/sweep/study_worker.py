@@ -11,6 +11,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class StudyWorker:
         """
         path = run_path(out, key)
         try:
-            directory = RunDirectory.create(path, resume=True)
+            directory = replace(RunDirectory.create(path, resume=True), made=None)  # a refused study keeps it, with the reason
         except UserError as error:
             return StudyOutcome(key, "failed", str(error))
         if not _await_free(directory):

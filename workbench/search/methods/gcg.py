@@ -40,7 +40,7 @@ class GCG(SearchMethod):
     keeps_one_prompt: ClassVar[bool] = True
 
     population: int = Field(default=1, ge=1, le=1)
-    children: int = Field(default=256, ge=1)
+    children: int = Field(default=256, ge=1, le=1_000_000)
     fluency_low: float = Field(default=1e-6, gt=0)
     fluency_high: float = Field(default=1e-6, gt=0)
     top_k: int = Field(default=256, ge=1)
