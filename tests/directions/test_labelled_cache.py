@@ -137,3 +137,9 @@ def test_a_direction_goes_to_a_hook_and_back():
             wb.Direction.from_tensor(vector, name)
     with pytest.raises(UserError, match="one finite vector"):
         wb.Direction.from_tensor(vector[None], "blocks.1.hook_resid_post")
+
+
+def test_it_prints_as_one_line_without_its_activations():
+    cache = {"blocks.0.hook_resid_post": torch.zeros(3, 2, 4)}
+    assert repr(wb.LabelledCache(cache, [1, -1, 1])) == "LabelledCache(persona: 3 labelled rows of 1 cache, read at the decision token)"
+    assert "6 labelled rows of 2 caches" in repr(wb.LabelledCache([cache, cache], [1, -1] * 3))

@@ -55,3 +55,5 @@ def test_a_planted_share_is_found(monkeypatch, kept, brittle):
     found = prompt_robustness(random_model(), toy_persona().split().test, "Be good.")
     assert found.share_kept == pytest.approx(kept) and found.brittle is brittle
     assert found.rows["effect"].iloc[0] == pytest.approx(-2.0)
+    said = f"{len(found.rows)} forms of a prompt: its other forms keep {100 * kept:.0f} % of its effect (median){', brittle' if brittle else ''}"
+    assert repr(found).startswith(said) and said in found._repr_html_() and "Be good" in repr(found)

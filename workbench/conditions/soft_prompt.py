@@ -71,7 +71,7 @@ class SoftPrompt(Condition):
         2
     """
 
-    vectors: Float[Tensor, "prompt_pos d_model"]
+    vectors: Float[Tensor, "prompt_pos d_model"] = field(repr=False)
     nearest: tuple[tuple[str, float], ...] = ()
     name: str = "soft prompt"
     kind: str = "soft_prompt"

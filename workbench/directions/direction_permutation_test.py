@@ -28,7 +28,7 @@ from workbench.models import runner_for
 from workbench.personas import Persona
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DirectionPermutationTest:
     """Result of the test whether data support a direction.
 
@@ -48,10 +48,14 @@ class DirectionPermutationTest:
     def verdict(self) -> str:
         """In words."""
         low, high = np.percentile(self.null, [2.5, 97.5])
-        tail = f"(permuted labels: {low:.2f} to {high:.2f}, p = {self.p:.3f}, {self.n_held_out} held-out items)"
+        p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
+        tail = f"(permuted labels: {low:.2f} to {high:.2f}, p {p}, {self.n_held_out} held-out items)"
         if self.p > 0.05:
             return f"no direction: at layer {self.layer} the held-out AUC is {self.auc:.2f} {tail}"
         return f"the two answers differ along one direction: at layer {self.layer} the held-out AUC is {self.auc:.2f} {tail}"
+
+    def __repr__(self) -> str:
+        return self.verdict
 
     def added_to(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a persona's check, with these after them."""

@@ -18,7 +18,7 @@ from workbench.models import Site
 from workbench.models.hook_sites import Position
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelledCache:
     """Activations that the user has at hand, labelled. Rows are the sequences of all caches, in order.
 
@@ -45,6 +45,12 @@ class LabelledCache:
     contexts: Sequence[str] | None = None
     position: Position = "decision"
     persona: str = "persona"
+
+    def __repr__(self) -> str:
+        n = len(self.caches) if isinstance(self.caches, (list, tuple)) else 1
+        return (
+            f"LabelledCache({self.persona}: {len(self.scores)} labelled rows of {n} cache{'' if n == 1 else 's'}, read at the {self.position} token)"
+        )
 
     def layers(self, n_layers: int) -> list[int]:
         """The layers whose block outputs are in every cache. UserError if there is none."""

@@ -6,6 +6,7 @@ adversarial string, whatever it says; a sentence that steers by what it says kee
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pandas as pd
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer
+from workbench.html_text import html_table, plain_table
 from workbench.personas import Split
 from workbench.slot_contexts import Slot
 from workbench.statistics import cluster_interval
@@ -25,7 +27,7 @@ from workbench.statistics import cluster_interval
 _KEPT = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PromptRobustness:
     """One prompt in other forms.
 
@@ -42,6 +44,19 @@ class PromptRobustness:
     def brittle(self) -> bool:
         """True where the median change of form keeps less than half of the effect."""
         return bool(self.share_kept < _KEPT)
+
+    @property
+    def _caption(self) -> str:
+        kept = (
+            "the prompt itself has no effect" if math.isnan(self.share_kept) else f"its other forms keep {100 * self.share_kept:.0f} % of its effect"
+        )
+        return f"{len(self.rows)} forms of a prompt: {kept} (median){', brittle' if self.brittle else ''}"
+
+    def __repr__(self) -> str:
+        return plain_table(self.rows, self._caption)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows, self._caption)
 
 
 def prompt_robustness(

@@ -130,6 +130,9 @@ class Panel(anywidget.AnyWidget):
             if text:
                 self._answer(side, text, "", "read")
 
+    def __repr__(self) -> str:
+        return f"Panel({self.about['title'].rstrip('.')}; it opens in JupyterLab)"
+
     def read(self, text: str, side: int = 0, exact: bool = False) -> PromptReading:
         """Reads a prompt, shows it in the first (0) or second (1) field, and gives the reading. UserError as `PromptReader.encode`."""
         if side not in (0, 1):
