@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from tests.support.browser import needs_chromium
 from tests.support.real_run import read_entry
 from workbench.errors import UserError
 from workbench.report.paper import export_paper
@@ -34,6 +35,29 @@ def test_every_figure_of_a_run_has_the_stated_width_and_embedded_fonts(make_run,
     assert "epo" in cited and not re.search(r"(?<!\\)[%&#_](?![\w]*\})", paragraph)
     rows = [line for line in (tmp_path / "out" / "table.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(read_entry(run, "comparison.json")["conditions"])
+
+
+OUTSIDE = """[...document.querySelectorAll('svg text')].filter((text) => text.textContent.trim()).map((text) => [text.textContent,
+  text.getBoundingClientRect(), document.querySelector('svg').getBoundingClientRect()]).filter(([, own, all]) =>
+  own.left < all.left - 1 || own.right > all.right + 1 || own.top < all.top - 1 || own.bottom > all.bottom + 1).map(([text]) => text)"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", ["3.3in", "6.9in"])
+def test_no_text_leaves_a_figure_and_a_quantity_has_one_legend(browser, make_run, tmp_path, width):
+    """Seen in print: the last token of the ledger and the second legend of the layers were cut."""
+    run = make_run()
+    found = export_paper(run, tmp_path / "out", width=width, formats="svg")
+    page = browser.new_page()
+    for path in found.written:
+        if path.suffix == ".svg":
+            page.set_content(path.read_text())
+            assert page.evaluate(OUTSIDE) == [], path.name
+    page.close()
+    texts = {path.stem: re.findall(r"<text[^>]*>([^<]+)</text>", path.read_text()) for path in found.written if path.suffix == ".svg"}
+    assert texts["layers"].count("method") == 1 and texts["dose"].count("the prompt's first tokens") == 1
+    assert "Prompts of the search RESGA" in texts["frontier_resga"]
+    assert re.search(r"The searches RESGA \(.* FLOPs\), .* used EPO", (tmp_path / "out" / "methods.tex").read_text())
 
 
 def test_what_the_run_has_no_data_for_is_one_line_each(make_run, tmp_path):

@@ -67,7 +67,7 @@ function csv(rows) {
 const TABLES = {
   forest: (data) => [["condition", "kind", "prompt", "rate", "rate_low", "rate_high", "change", "change_low", "change_high", "log_odds_change", "log_odds_low", "log_odds_high", "p", "p_adjusted"],
     ...data.comparison.rows.map((r) => { const d = r.difference ?? { ci: [null, null], log_odds_ci: [null, null] }; return [r.name, r.kind, r.prompt, r.rate, ...r.ci, d.value, ...d.ci, d.log_odds, ...d.log_odds_ci, d.p, d.p_adjusted]; })],
-  scatter: (data) => [["search", "prompt", "objective", "fluency", "selection_rate", "chosen"], ...Object.entries(data.frontier).flatMap(([name, s]) => s.candidates.map((c) => [name, c.text, c.objective, c.fluency, c.selection_rate, c.chosen]))],
+  scatter: (data) => [["search", "prompt", "objective", "cross_entropy", "selection_rate", "chosen"], ...Object.entries(data.frontier).flatMap(([name, s]) => s.candidates.map((c) => [name, c.text, c.objective, c.fluency, c.selection_rate, c.chosen]))],
   matrix: (data) => [["position", "token", "quantity", "estimator", "mean", "low", "high", "sd"], ...data.ledger.estimators.flatMap(({ key }) => data.ledger.targets.flatMap((t, r) => data.ledger.tokens.map((token, i) => [data.ledger.positions[i], token, t.name, key, ...(data.ledger.cells[key][r][i] ?? [null, null, null, null])])))],
   layers: (data) => [["layer", "method", "auc", "predicts"], ...data.layers.map((r) => [r.layer, r.method, r.auc, r.predicts])],
 };

@@ -23,7 +23,9 @@ def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.Lay
     frame = frame.assign(kind=[NAMES.get(kind, kind) for kind in frame["kind"]])[["kind", "amount", "moved", "answer", "low", "high"]]
     domain = list(NAMES.values())
     x, y = alt.X("moved:Q", title="change of the direction's reading"), alt.Y("answer:Q", title="change of the log-odds")
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=domain, range=[ORANGE, BLUE]), title=None, legend=alt.Legend(orient="bottom"))
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=domain, range=[ORANGE, BLUE]), title=None, legend=alt.Legend(orient="bottom", symbolStrokeWidth=0)
+    )
     base = alt.Chart(frame).encode(x=x, y=y, color=colour)
     dashes = alt.StrokeDash("kind:N", scale=alt.Scale(domain=domain, range=[[1, 0], [6, 3]]), title=None)
     lines = base.mark_line().encode(order="amount:Q", strokeDash=dashes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle, islice
 from typing import Any
 
 import pandas as pd
@@ -10,25 +11,35 @@ import pandas as pd
 from workbench.plots.palette import BLUE, GREEN, GREY, ORANGE, PURPLE
 from workbench.report.figures.chart_style import alt, filled, plain_text
 
+SHAPES = ["circle", "square", "triangle-up", "cross", "diamond"]
+
 
 def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | alt.FacetChart:
     """The layer sweep.
 
-    How well each layer's direction tells texts apart (AUC) and how well its reading predicts what prompts do (rank correlation). scan: a
+    How well each layer's direction distinguishes texts (AUC) and how well its reading predicts what prompts do (rank correlation). scan: a
     `Scan` or its table (direction.json's `table`).
     """
     table = scan if isinstance(scan, pd.DataFrame) else pd.DataFrame(scan["table"]) if isinstance(scan, Mapping) else scan.table
     frame = filled(table, "this sweep has no layer")[["layer", "method", "auc", "predicts"]]
     long = frame.melt(["layer", "method"], var_name="measure", value_name="value").dropna()
-    names = {"auc": "tells texts apart (AUC)", "predicts": "predicts prompts' effects"}
+    names = {"auc": "distinguishes texts (AUC)", "predicts": "predicts prompts' effects"}
     long = long.assign(measure=[names[str(m)] for m in long["measure"]], method=[plain_text(str(m).replace("_", " ")) for m in long["method"]])
+    methods = list(dict.fromkeys(long["method"]))
     base = alt.Chart(long).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("value:Q", title=None),
-        color=alt.Color("method:N", scale=alt.Scale(range=[BLUE, ORANGE, GREEN, PURPLE, GREY]), title="method"),
+        color=alt.Color(
+            "method:N", scale=alt.Scale(domain=methods, range=_repeated([BLUE, ORANGE, GREEN, PURPLE, GREY], len(methods))), title="method"
+        ),
     )
     dashes = alt.StrokeDash("measure:N", title=None, sort=list(names.values()))
     lines = base.mark_line(strokeWidth=2).encode(strokeDash=dashes)
-    shapes = alt.Shape("method:N", title="method")
+    shapes = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=_repeated(SHAPES, len(methods))), title="method")  # one legend with colour
     points = base.mark_point(filled=True, size=40).encode(shape=shapes, tooltip=["layer", "method", "measure", "value"])
     return alt.layer(lines, points).properties(width=width, height=height)
+
+
+def _repeated(values: list[str], n: int) -> list[str]:
+    """The first n of values that go round and round."""
+    return list(islice(cycle(values), n))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from workbench.conditions import condition_label
 from workbench.errors import UserError
 from workbench.html_text import shorten
 from workbench.report import figures
@@ -80,7 +81,10 @@ def _figures(directory: Path, contents: RunContents) -> Iterator[tuple[str, Call
     yield "questions", lambda: (figures.questions(_there(contents.evaluation, "evaluation.parquet")), "Single test questions, log-odds")
     for name, search in (contents.frontier.searches if contents.frontier else {}).items():
         entry = search.model_dump(mode="json")
-        yield f"frontier_{name.replace(' ', '_')}", lambda entry=entry, name=name: (figures.frontier(entry), f"Prompts of the search {name}")
+        yield (
+            f"frontier_{name.replace(' ', '_')}",
+            lambda entry=entry, name=name: (figures.frontier(entry), f"Prompts of the search {condition_label(name)}"),
+        )
     yield "layers", lambda: (figures.layers(_there(direction, "direction.json").model_dump()), "Directions by layer")
     ledger = directory / "attribution.parquet"
     yield "ledger", lambda: (figures.heatmap(_labelled(_read(ledger), contents), rows=12), "Token effects by removal")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from workbench.comparison import claim_sentences as words
+from workbench.conditions import condition_label
 from workbench.html_text import spoken
 from workbench.report.load_run import RunContents
 from workbench.report.paper.tables import latex
 from workbench.schema import ComparisonFile, SearchFile
 
+#: Search methods as a paper names them.
+METHOD_NAMES = {
+    "epo": "EPO", "gcg": "GCG", "beam": "beam search", "guided": "guided search", "randomsearch": "random search",
+    "sentences": "a search over sentences",
+}  # fmt: skip
 #: A citation in a text before it is escaped for LaTeX.
 _CITED = re.compile(r"\[\[([\w\\]+)\]\]")
 
@@ -26,10 +33,10 @@ def methods(contents: RunContents) -> tuple[str, list[str]]:
         parts += _questions(comparison)
     if contents.direction is not None:
         parts.append(f"The direction is read at {contents.direction.site} (method: {contents.direction.method.replace('_', ' ')}).")
-    for name, search in (contents.frontier.searches if contents.frontier else {}).items():
-        key = search.method.lower() if search.method.lower() in ("epo", "gcg") else ""
-        cited += [key] if key else []
-        parts.append(_search(name, search, key))
+    searches = contents.frontier.searches if contents.frontier else {}
+    methods_used = dict.fromkeys(search.method.lower() for search in searches.values())
+    cited += [key for key in methods_used if key in ("epo", "gcg")]
+    parts += [_searches(method, {n: s for n, s in searches.items() if s.method.lower() == method}) for method in methods_used]
     if contents.latents is not None:
         cited.append("sae_lens")
         parts.append(f"SAEGA [[resga]] searches along {len(contents.latents.latents)} latents of a sparse autoencoder [[sae_lens]].")
@@ -41,7 +48,8 @@ def methods(contents: RunContents) -> tuple[str, list[str]]:
         )
     seeds = ", ".join(f"{name} {seed}" for name, seed in manifest.seeds.items()) if manifest else ""
     if seeds:
-        parts.append(f"Seeds: {seeds}; the test questions were read {manifest.test_reads if manifest else 0} time(s).")
+        reads = manifest.test_reads if manifest else 0
+        parts.append(f"Seeds: {seeds}; the test questions were read {'once' if reads == 1 else f'{reads} times'}.")
     return _CITED.sub(lambda found: "\\cite{" + found[1].replace("\\_", "_") + "}", latex(" ".join(parts))), cited
 
 
@@ -56,11 +64,13 @@ def _questions(comparison: ComparisonFile) -> list[str]:
     ]
 
 
-def _search(name: str, search: SearchFile, key: str) -> str:
-    cost = search.cost.flops if search.cost else None
-    spent = f", {cost:.2g} FLOPs" if cost else ""
-    cite = f" [[{key}]]" if key else ""
-    return f"The search {name.replace('_', ' ')} used {search.method}{cite}{spent}."
+def _searches(method: str, searches: Mapping[str, SearchFile]) -> str:
+    """`The searches RESGA (2.4e+11 FLOPs) and SAEGA (2.4e+11 FLOPs) used EPO.`, of one method."""
+    costs = {condition_label(name): search.cost.flops if search.cost else None for name, search in searches.items()}
+    *first, last = [f"{name} ({cost:.2g} FLOPs)" if cost else name for name, cost in costs.items()]
+    named = f"searches {', '.join(first)} and {last}" if first else f"search {last}"
+    cite = f" [[{method}]]" if method in ("epo", "gcg") else ""
+    return f"The {named} used {METHOD_NAMES.get(method, method)}{cite}."
 
 
 def captions(contents: RunContents) -> dict[str, str]:

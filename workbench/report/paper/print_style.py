@@ -55,7 +55,12 @@ def printed(chart: Any, title: str, width: float, transparent: bool = False) -> 
     axis = {"labelFontSize": 7, "titleFontSize": 7.5, "titleFontWeight": 400, "labelLimit": 0.45 * width}
     axis |= {"gridColor": "#e4e4e4", "domainColor": "#555"}
     legend = {"labelFontSize": 6.5, "titleFontSize": 7.5, "symbolSize": 40, "labelLimit": width - 30, "rowPadding": 1}
-    legend |= {"orient": "bottom", "columns": 1, "gradientLength": 0.5 * width, "layout": {"bottom": {"anchor": "start", "bounds": "full"}}}
+    legend |= {
+        "orient": "bottom",
+        "columns": 1,
+        "gradientLength": 0.5 * width,
+        "layout": {"bottom": {"anchor": "start", "bounds": "full", "direction": "vertical"}},
+    }
     spec["config"] = {
         "background": None if transparent else "#ffffff", "font": FONT, "padding": 2, "axis": axis, "legend": legend,
         "view": {"stroke": "#999", "strokeWidth": 0.5},
@@ -89,6 +94,8 @@ def _restyled(node: Any, width: float) -> Any:
         found["legend"] = {key: value for key, value in found["legend"].items() if key not in ("labelLimit", "columns", "orient")}
     if isinstance(found.get("axis"), dict):
         found["axis"] = {key: value for key, value in found["axis"].items() if key != "labelLimit"}
+        if found["axis"].get("labelAngle"):  # a slanted label of the last column would leave the figure
+            found["axis"]["labelAngle"] = -90
     mark = found.get("mark")
     if isinstance(mark, dict):
         smaller = {"point": {"size": 34, "strokeWidth": 1.2}, "text": {"fontSize": 6}, "line": {"strokeWidth": 1.2}, "rule": {"strokeWidth": 1.2}}
