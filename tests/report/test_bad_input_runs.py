@@ -63,6 +63,9 @@ def test_any_number_of_questions(make_run, n):
     assert shown == n if n == 1 else 100 <= shown < n
     assert contents.claims is not None and (n == 1) == ("works" not in contents.claims.named("shown"))
     if n > shown:
+        assert export_paper(run, formats="svg").left_out == ()
+        drawn = (run / "figures/questions.svg").read_text(encoding="utf-8")
+        assert f"of {n:,} shown)" in drawn and drawn.count('aria-roledescription="tick"') <= 5_000
         assert f"{n:,}" in HtmlReader(page.read_text(encoding="utf-8")).words, "the page says of how many"
 
 

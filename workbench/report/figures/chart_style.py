@@ -16,6 +16,8 @@ from workbench.report.verdict import UNKNOWN, group_of, groups_of
 with needs_extra("notebook", "drawing figures"):
     import altair as alt
 
+#: Of one chart (altair's own limit).
+MOST_MARKS = 5_000
 SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross", "other": "stroke"}
 COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY, "other": BLACK}
 TITLES = GROUPS | dict([UNKNOWN])
@@ -32,9 +34,11 @@ def by_group(channel: str, frame: pd.DataFrame) -> Any:
 
 
 def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:
-    """The table; UserError that says why where there is nothing to draw."""
+    """The table; UserError that says why where there is nothing to draw, or more than a picture can hold."""
     if frame.empty:
         raise UserError(f"nothing to draw: {otherwise}")
+    if len(frame) > MOST_MARKS:
+        raise UserError(f"too much to draw: expected at most {MOST_MARKS:,} marks, found {len(frame):,}")
     return frame
 
 

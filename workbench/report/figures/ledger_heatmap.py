@@ -20,9 +20,9 @@ def heatmap(ledger: Any, estimator: str = "removal", rows: int = 20) -> alt.Laye
     table = ledger if isinstance(ledger, pd.DataFrame) else ledger.table
     if not isinstance(ledger, pd.DataFrame):
         table = table.assign(target=table["target"].replace(dict(zip(ledger.names, ledger.shown_names, strict=True))))
-    frame = filled(table.loc[table["estimator"] == estimator], f"no cell of the estimator {estimator!r} in this ledger")
+    frame = table.loc[table["estimator"] == estimator]
     kept = list(dict.fromkeys(frame["target"]))[:rows]
-    frame = frame[frame["target"].isin(kept)]
+    frame = filled(frame[frame["target"].isin(kept)], f"no cell of the estimator {estimator!r} in this ledger")
     peak = frame.groupby("target")["mean"].transform(lambda v: v.abs().max() or 1.0)
     tokens = [f"{position}  {plain_text(visible(token), 24)}" for position, token in zip(frame["position"], frame["token"])]
     frame = frame.assign(share=frame["mean"] / peak, shown=[f"{v:+.2g}".replace("-", "−") for v in frame["mean"]], token=tokens)
