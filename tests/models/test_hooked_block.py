@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,8 @@ from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.models import bridge_runner as bridge
 from workbench.models import hooked_runner as hooked
-from workbench.models.hooked_block import RunPlaces, is_plain, run_block
+from workbench.models.hooked_block import RunPlaces, is_plain, mlp_out, run_block
+from workbench.models.memory_in_use import peak_memory
 
 PLAIN = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "gpt2")
 HALF = 9
@@ -42,6 +45,53 @@ def test_outputs_and_gradients_are_those_of_transformer_lens(families: TinyFamil
     theirs = _behind_a_shared_prefix(runner, ids)
     for one, two in zip(ours[:3], theirs[:3], strict=True):
         torch.testing.assert_close(one, two, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_the_mlp_without_gradients_has_the_bits_of_transformer_lens(families: TinyFamilies, ids: Tensor, family: str, dtype: str) -> None:
+    """In place, with the norm after it where there is one; a hook inside sees what TransformerLens gives it, and is obeyed."""
+    runner = families.runner(family, "hooked", dtype)
+    block, seen = runner.model.blocks[1], {}
+    with torch.no_grad():
+        resid = block.ln2(runner.embed(ids))
+        expected = block.apply_mlp(resid)
+        assert torch.equal(mlp_out(block, resid), expected)
+        look = [("blocks.1.mlp.hook_post", lambda activation, hook: seen.update(post=activation.clone())), ("blocks.1.hook_mlp_out", lambda a, hook: -a)]
+        with runner.model.hooks(fwd_hooks=look):
+            assert torch.equal(mlp_out(block, resid), -expected)
+        assert seen["post"].shape == (*ids.shape, runner.model.cfg.d_mlp)
+
+
+def test_a_pass_without_gradients_holds_two_tensors_of_the_mlps_width(families: TinyFamilies, ids: Tensor) -> None:
+    """A wide MLP alone: its two tensors of d_mlp numbers a token, and its output; TransformerLens holds four."""
+    runner = families.runner("llama", "hooked", "float32")
+    mlp, d_model, wide = runner.model.blocks[0].mlp, runner.shape.d_model, 4096
+    shapes = {"W_gate": (d_model, wide), "W_in": (d_model, wide), "W_out": (wide, d_model), "b_in": (wide,)}
+    block, x = copy.deepcopy(runner.model.blocks[0]), torch.randn(3, 20, d_model)
+    for name, shape in shapes.items():
+        setattr(block.mlp, name, torch.nn.Parameter(torch.randn(shape[::-1]).permute(*range(len(shape))[::-1]), requires_grad=False))
+    with torch.no_grad(), peak_memory(torch.device("cpu")) as ours:
+        mlp_out(block, x)
+    with torch.no_grad(), peak_memory(torch.device("cpu")) as theirs:
+        block.apply_mlp(x)
+    number = 4 * 60 * wide
+    assert ours.bytes is not None and theirs.bytes is not None and mlp.W_gate.shape != block.mlp.W_gate.shape
+    assert 2 * number <= ours.bytes < 2.2 * number and theirs.bytes > 3.9 * number
+
+
+def test_a_forked_cache_is_gathered_block_by_block(families: TinyFamilies, ids: Tensor) -> None:
+    """Forks of forks hold the rows of the first cache, by reference; what a block is given is what gathering all at once gave."""
+    runner = families.runner("llama", "hooked", "float32")
+    with torch.no_grad():
+        _, kv = runner.run(runner.embed(ids), 0, 2, keep=True)
+    assert isinstance(kv, hooked.HookedKeyValueCache) and kv.own is not None
+    once = kv.fork(torch.tensor([2, 0, 1, 2]))
+    twice = once.fork(torch.tensor([3, 3, 1])).crop(7)
+    for layer in range(2):
+        for whole, part in zip(kv.own[layer], twice.left_of(layer)[1] or (), strict=True):
+            torch.testing.assert_close(part, whole[:, [2, 2, 0], :, :7], atol=0, rtol=0)
+    assert once.own is kv.own and (twice.batch, twice.length, twice.fork(torch.tensor([0])).batch) == (3, 7, 1)
 
 
 def test_a_shared_prefix_stays_one_row(families: TinyFamilies, ids: Tensor) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.utilities.activation_functions import apply_softcap
 
@@ -142,12 +143,18 @@ def run_block(
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
     """The block after what its rows share and what each has for itself: its output, and the rows' own keys and values with the new ones."""
     resid = _at(block.hook_resid_pre, resid)
-    attn, normed = block.attn, _normed(block.ln1, resid)
-    q, k, v = _qkv(attn, normed)
+    attended, pair = _attended(block, resid, places, shared, own)
+    return _after_attention(block, resid, attended), pair
+
+
+def _attended(block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None, own: Pair | None) -> tuple[Tensor, Pair]:
+    """Attention's output, and the rows' own keys and values (queries and what else is made here is freed before the MLP runs)."""
+    attn = block.attn
+    q, k, v = _qkv(attn, _normed(block.ln1, resid))
     q, pair = places.turn(attn, q, 1 / float(attn.attn_scale)), joined_pair(places, own, places.turn(attn, k), v)
     alone = shared is None and own is None and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
     z = _mixed_here(q, pair) if alone else _mixed_with_cache(attn, q, places, shared, pair)
-    return _after_attention(block, resid, _out(attn, z)), pair
+    return _out(attn, z), pair
 
 
 def run_block_at(
@@ -184,7 +191,20 @@ def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
     if block.cfg.use_normalization_before_and_after:
         attended = _normed(block.ln1_post, attended)
     middle = _at(block.hook_resid_mid, resid + _at(block.hook_attn_out, attended))
-    return _at(block.hook_resid_post, middle + block.apply_mlp(_normed(block.ln2, middle)))
+    return _at(block.hook_resid_post, middle + mlp_out(block, _normed(block.ln2, middle)))
+
+
+def mlp_out(block: Any, normed: Tensor) -> Tensor:
+    """The MLP's output. Without gradients and listeners a gated one holds two tensors of its width at a time instead of five."""
+    mlp = block.mlp
+    points = (mlp, mlp.hook_pre, mlp.hook_pre_linear, mlp.hook_post) if type(mlp) is GatedMLP and not block.cfg.is_layer_norm_activation() else ()
+    if not points or torch.is_grad_enabled() or normed.device != mlp.W_gate.device or any(point._forward_hooks for point in points):
+        return block.apply_mlp(normed)
+    linear = torch.nn.functional.linear
+    middle = mlp.act_fn(linear(normed, mlp.W_gate.T.contiguous()))
+    middle.mul_(linear(normed, mlp.W_in.T.contiguous())).add_(mlp.b_in)
+    out = linear(middle, mlp.W_out.T.contiguous(), mlp.b_out)
+    return _at(block.hook_mlp_out, block.ln2_post(out) if block.cfg.use_normalization_before_and_after else out)
 
 
 def _softcap(attn: Any) -> float:

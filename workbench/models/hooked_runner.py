@@ -32,7 +32,8 @@ class HookedKeyValueCache(KeyValueCache):
     """Keys (turned to their positions, see `hooked_block`) and values of some blocks, from left to right: shared ones, then each row's own.
 
     start: the first block it holds. shared: a pair a block, of one row for each owner, which its neighbouring rows share (batched caches have
-    several owners). own: a pair a block, of each row. padding: positions left of each owner's first one.
+    several owners). own: a pair a block, of each row. padding: positions left of each owner's first one. chosen: rows of `own` that a fork
+    took, for each owner; a block's are gathered when it is run, so that no fork holds them for all blocks at once.
     """
 
     start: int
@@ -41,6 +42,7 @@ class HookedKeyValueCache(KeyValueCache):
     own: tuple[Pair, ...] | None = None
     owners: int = 1
     padding: Int[Tensor, " owner"] | None = None
+    chosen: Int[Tensor, "owner row"] | None = None
 
     @property
     def shared_length(self) -> int:
@@ -64,21 +66,21 @@ class HookedKeyValueCache(KeyValueCache):
 
     @override
     def fork(self, index: Int[Tensor, " new_batch"]) -> HookedKeyValueCache:
-        own, each = self.own, len(index) // self.owners
-        if own is not None and self.rows == self.owners:
+        own, chosen, each = self.own, self.chosen, len(index) // self.owners
+        if own is not None and chosen is None and self.rows == self.owners:
             own = _each(own, lambda t: t.expand(-1, each, -1, -1, -1))
         elif own is not None:
             first = torch.arange(self.owners, device=index.device)[:, None]
             row = index.view(self.owners, -1) - first * (self.rows // self.owners)
-            own = _each(own, lambda t: t[first.to(t.device), row.to(t.device)])
-        return replace(self, own=own, rows=len(index))
+            chosen = row if chosen is None else chosen.gather(1, row.to(chosen.device))
+        return replace(self, own=own, rows=len(index), chosen=chosen)
 
     @override
     def crop(self, length: int) -> HookedKeyValueCache:
         room = length - self.shared_length
         shared = _each(self.shared, lambda t: t[..., :length, :]) if self.shared and room < 0 else self.shared
         own = _each(self.own, lambda t: t[..., :room, :]) if self.own and room > 0 else None
-        return replace(self, shared=shared, own=own)
+        return replace(self, shared=shared, own=own, chosen=self.chosen if own else None)
 
     @override
     def pick(self, owners: Sequence[int], skip: int = 0) -> HookedKeyValueCache:
@@ -86,12 +88,16 @@ class HookedKeyValueCache(KeyValueCache):
         shared = _each(self.shared, lambda t: _rows(t, owners)[..., skip:, :])
         own = _each(self.own, lambda t: _rows(t, owners)) if self.own else None
         padding = None if self.padding is None else _rows(self.padding, owners) - skip
-        return HookedKeyValueCache(self.start, self.rows // self.owners * len(owners), shared, own, len(owners), padding)
+        chosen = None if self.chosen is None else _rows(self.chosen, owners)
+        return HookedKeyValueCache(self.start, self.rows // self.owners * len(owners), shared, own, len(owners), padding, chosen)
 
     def left_of(self, layer: int) -> tuple[Pair | None, Pair | None]:
         """One block's shared pair, and the rows' own."""
         shared, own = (side[layer - self.start] if side else None for side in (self.shared, self.own))
-        return shared, own
+        if own is None or self.chosen is None:
+            return shared, own
+        keys, values = (t[torch.arange(self.owners, device=t.device)[:, None], self.chosen.to(t.device)] for t in own)
+        return shared, (keys, values)
 
     def joined(self, layer: int) -> tuple[Float[Tensor, "row pos kv_head d_head"], Float[Tensor, "row pos kv_head d_head"]]:
         """One block's keys and values as a whole, every row with its own copy."""
@@ -101,7 +107,7 @@ class HookedKeyValueCache(KeyValueCache):
 
     def longer(self, own: list[Pair]) -> HookedKeyValueCache:
         """The cache continued: the rows' own pairs, with the new positions."""
-        return replace(self, own=tuple(own))
+        return replace(self, own=tuple(own), chosen=None)
 
 
 def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[Pair, ...]:
