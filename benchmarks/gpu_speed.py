@@ -27,7 +27,8 @@ from workbench.search import EPO, Optimizations, Scorer
 from workbench.search.elite_selection import CanSurvive, pareto_frontier
 from workbench.search.scoring.batch_size import CEILING
 from workbench.search.toolkit import SearchToolkit
-from workbench.study.cost_estimate import _Counts, _Data
+from workbench.study.data_sizes import DataSizes
+from workbench.study.stage_costs import StageCounts
 from workbench.study.study_settings import SearchSettings, Study
 
 # ---- cost -----------------------------------------------------------------------------------------------------------
@@ -229,10 +230,10 @@ def planned_operations(setting: Setting, size: Size) -> float:
     """What `workbench plan` expects of one step on these contexts (of two steps less of one: what is done once cancels)."""
     shape: ModelShape = setting.runner.shape
     texts, n = setting.texts, len(setting.contexts)
-    data = _Data(n, float(np.mean([len(a) + len(b) for a, b in texts])), float(np.mean([len(b) for _, b in texts])), 1, ())
+    data = DataSizes(n, float(np.mean([len(a) + len(b) for a, b in texts])), float(np.mean([len(b) for _, b in texts])), 1, ())
     options = {"length": size.length, "population": size.parents, "children": size.candidates // size.parents, "gradient_contexts": n}
     study = Study(slot=setting.slot, search=SearchSettings(method="epo", options=options, contexts=n))
-    counts = _Counts(study, ModelSizes(shape, 0, ""), data)
+    counts = StageCounts(study, ModelSizes(shape, 0, ""), data)
     one, two = (
         replace(counts, study=study.model_copy(update={"search": study.search.model_copy(update={"budget": Budget(steps=k)})})) for k in (1, 2)
     )

@@ -60,7 +60,7 @@ def collect(
     spans = {site: _spans(site, positions, sequences) for site in sites}
     kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
     last = _single(spans, max(site.layer for site in sites))
-    for batch in length_batches(sequences, batch_tokens):
+    for batch in length_batches(sequences, runner.at_most(batch_tokens)):
         states = read_all(runner, [sequences[i] for i in batch], sites, [last[i] for i in batch] if last else None)
         for site in sites:
             for row, i in enumerate(batch):

@@ -179,7 +179,7 @@ def answer_log_probs(runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple
     """Sum of the log-probabilities (nats) of the second ids after the first, for each pair, by plain passes."""
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    size = max(1, batch_tokens // max(len(left) + len(right) for left, right in rows)) if rows else 1
+    size = max(1, runner.at_most(batch_tokens) // max(len(left) + len(right) for left, right in rows)) if rows else 1
     for batch in (order[k : k + size] for k in range(0, len(order), size)):
         ids = pad_right([(*rows[i][0], *rows[i][1][:-1]) for i in batch]).to(runner.device)
         resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)

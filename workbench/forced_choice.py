@@ -138,7 +138,10 @@ def _after_prefix(runner: Runner, context: Context, prompts: Sequence[tuple[int,
     branches = own_branches(context)
     table = AnswerTable(branches, runner.device)
     rows = [(p, b) for p in range(len(prompts)) for b in range(len(branches))]
-    found, at_once = np.zeros(len(prompts)), max(1, batch_tokens // max(len(p) + len(b.after_prompt) for p in prompts for b in branches))
+    found, at_once = (
+        np.zeros(len(prompts)),
+        max(1, runner.at_most(batch_tokens) // max(len(p) + len(b.after_prompt) for p in prompts for b in branches)),
+    )
     for start in range(0, len(rows), at_once):
         some = rows[start : start + at_once]
         tails = [(*prompts[p], *branches[b].after_prompt) for p, b in some]
@@ -180,7 +183,7 @@ def answer_each(
         raise UserError(f"a question with its prompt and answer has {longest} tokens: this model's context holds {runner.shape.n_ctx}")
     scores = np.zeros(len(contexts))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    for batch in _batches([rows[i] for i in order], batch_tokens):
+    for batch in _batches([rows[i] for i in order], runner.at_most(batch_tokens)):
         for row, value in zip(batch, _score(runner, batch), strict=True):
             scores[row.index] += value / row.branch.n_branches
     check_answers(runner, list(zip(contexts, prompts, strict=True)), scores)

@@ -11,9 +11,7 @@ import pytest
 from tests.support.tiny_checkpoints import FAMILIES, tiny_tokenizer
 from tests.support.tiny_families import TinyFamilies
 from workbench.errors import UserError
-from workbench.models import ModelShape
 from workbench.models.doctor import ModelDiagnosis, diagnose, lost_tokens
-from workbench.models.memory_estimate import mapped_file, memory_needed
 
 
 def _detail(diagnosis: ModelDiagnosis, check: str) -> str:
@@ -102,21 +100,3 @@ def test_lost_tokens_are_the_ones_that_come_back_as_others() -> None:
     lost = lost_tokens(tokenizer)
     assert lost == expected and 0 < len(lost) < len(tokenizer)
     assert tokenizer.convert_tokens_to_ids("a") not in lost
-
-
-def test_memory_by_hand() -> None:
-    """Llama-3.1-8B: 16.06 GB of weights in bfloat16, 131,072 bytes of keys and values a token."""
-    shape = ModelShape(
-        n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, d_head=128, d_vocab=128_256, n_ctx=131_072,
-        block_parameters=2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14_336, tied=False,
-    )  # fmt: skip
-    memory = memory_needed(shape, 8_030_261_248, 2, sequences=4, length=100)
-    assert memory.weights == 16_060_522_496
-    assert memory.kv_per_token == 131_072
-    assert memory.logits_per_position == 128_256 * 6
-    assert memory.forward == 2 * (400 * (4 * 4096 + 2 * 128 * 40 + 2 * 14_336) + 3 * 4 * 32 * 100**2)
-    assert memory.gradient == 32 * 2 * (400 * (4 * 4096 + 2 * 128 * 40 + 4 * 14_336) + 7 * 4 * 32 * 100**2)
-    assert memory.rows()["score candidates after a cached prefix"] == memory.weights + memory.forward + 400 * 131_072
-    assert mapped_file(16_060_600_000, 8_030_261_248, 2) == 0 and mapped_file(32_121_100_000, 8_030_261_248, 2) == 32_121_100_000
-    mapped = memory_needed(shape, 8_030_261_248, 2, process=10**9, file=32_121_100_000).rows()
-    assert mapped["load"] == memory.weights + 10**9 + 32_121_100_000 and mapped["collect activations"] < mapped["load"]

@@ -57,7 +57,10 @@ def test_the_mlp_without_gradients_has_the_bits_of_transformer_lens(families: Ti
         resid = block.ln2(runner.embed(ids))
         expected = block.apply_mlp(resid)
         assert torch.equal(mlp_out(block, resid), expected)
-        look = [("blocks.1.mlp.hook_post", lambda activation, hook: seen.update(post=activation.clone())), ("blocks.1.hook_mlp_out", lambda a, hook: -a)]
+        look = [
+            ("blocks.1.mlp.hook_post", lambda activation, hook: seen.update(post=activation.clone())),
+            ("blocks.1.hook_mlp_out", lambda a, hook: -a),
+        ]
         with runner.model.hooks(fwd_hooks=look):
             assert torch.equal(mlp_out(block, resid), -expected)
         assert seen["post"].shape == (*ids.shape, runner.model.cfg.d_mlp)

@@ -14,9 +14,13 @@ from tests.support.tiny_checkpoints import FAMILIES, tiny_checkpoint
 from workbench import cli
 from workbench.budget import Budget
 from workbench.models import runner_for
+from workbench.models.memory_estimate import LargestBatch
 from workbench.models.model_sizes import KNOWN, model_sizes_of
-from workbench.study import Study, cost_estimate
-from workbench.study.cost_estimate import MACHINES, plan
+from workbench.study import Study, machine_speeds
+from workbench.study.cost_estimate import plan
+from workbench.study.machine_speeds import MACHINES
+from workbench.study.off_target_measures import PROSE
+from workbench.study.stage_costs import StageTokens
 from workbench.study.study_presets import PERSONAS, SAES, preset
 from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, SearchSettings
 
@@ -148,9 +152,52 @@ def test_memory_of_a_gradient_is_planned_only_where_one_is_taken():
     assert {stages["search answer_objective"], stages["attribution"]} == {"gradient of an objective"}
 
 
+def test_the_largest_batch_of_a_stage_by_hand():
+    """Cut by search.batch_tokens, a quarter with gradients, one row at least; a stage with fewer tokens has a smaller batch."""
+    tokens = StageTokens(forward=6000, length=100, gradient=1500, gradient_blocks=7, cached=300, unembedded=0.02)
+    assert tokens.batch(8192) == LargestBatch(60, 100, 15, 7, 300, 120)
+    assert tokens.batch(2000) == LargestBatch(20, 100, 5, 7, 300, 40)
+    assert (tokens.batch(64).sequences, tokens.batch(64).gradient_sequences) == (1, 1)
+
+
+def test_a_comparison_runs_both_orders_of_its_questions_and_the_written_prompts_that_there_are():
+    """By hand from the persona: 24 test questions in two orders are one batch, and each written prompt costs the selection questions once."""
+    study = MEASURED.model_copy(update={"metric": "letters"})
+    persona = wb.load_persona("sycophancy")
+    found = {name: next(s for s in plan(study.model_copy(update={"conditions": names})).stages if s.name == "comparison")
+             for name, names in {"written": ("manual",), "none": ()}.items()}  # fmt: skip
+    stage = found["written"]
+    assert stage.tokens.forward == pytest.approx(2 * 24 * stage.tokens.length) and stage.tokens.unembedded == 0
+    asked = len(persona.manual_prompts["suppress"]) * 2 * 8 + 2 * 24 + study.collateral.items
+    per_question = (found["none"].token_layers - _prose_layers(study)) / (2 * 24 + study.collateral.items)
+    assert stage.token_layers - found["none"].token_layers == pytest.approx(asked * per_question + _prose_layers(study))
+
+
+def _prose_layers(study: Study) -> float:
+    """Token-layers of the unrelated prose under one condition, at 4 characters a token."""
+    return sum(map(len, PROSE)) / 4 * plan(study).facts.shape.n_layers
+
+
+def test_no_batch_of_a_study_has_more_tokens_than_it_allows(organism, tmp_path, monkeypatch):
+    """Directions, comparison and attribution too, which ran 8,192 tokens at a time whatever was set."""
+    runner, seen = runner_for(organism), []
+    run = runner.run
+
+    def noted(resid, *rest, **named):
+        seen.append((resid.shape[0] * resid.shape[1], resid.shape[0], resid.requires_grad))
+        return run(resid, *rest, **named)
+
+    monkeypatch.setattr(runner, "run", noted)
+    small = MEASURED.search.model_copy(update={"batch_tokens": 128, "budget": Budget(steps=1)})
+    wb.run(MEASURED.model_copy(update={"search": small}), tmp_path / "run", model=organism)
+    assert 64 < max(tokens for tokens, rows, _ in seen if rows > 1) <= 128
+    assert any(slope for *_, slope in seen) and all(rows == 1 or tokens <= 32 for tokens, rows, slope in seen if slope)
+    assert runner.at_most(8192) == 8192, "the limit ends with the run"
+
+
 def test_the_core_is_measured_in_the_dtype_that_is_used(monkeypatch):
     """A study in bfloat16 is planned with the core's speed in bfloat16, on the CPU only."""
-    monkeypatch.setattr(cost_estimate, "core_speed", lambda dtype="float32": {"float32": 1e11, "bfloat16": 4e11}[dtype])
+    monkeypatch.setattr(machine_speeds, "core_speed", lambda dtype="float32": {"float32": 1e11, "bfloat16": 4e11}[dtype])
     peaks = {}
     for dtype in ("float32", "bfloat16"):
         *gpus, cpu = plan(Study.of({"model": {"name": "organism", "dtype": dtype}})).machines

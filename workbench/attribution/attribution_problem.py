@@ -129,10 +129,10 @@ class AttributionProblem:
         return ScoredRows(pad_right(sequences).to(device), TokenLayout(start, stop, decision), AnswerTable(contexts, device), length)
 
     def context_batches(self, copies: int = 1) -> Iterator[list[int]]:
-        """Indices of contexts, in batches that stay within batch_tokens when each is run `copies` times."""
+        """Indices of contexts for a gradient, in batches that stay within a quarter of batch_tokens when each is run `copies` times."""
         contexts = self.branched.contexts
         each = len(contexts) // len(self.contexts)
-        yield from self._batches([copies * each * len(c.sequence(self.prompt)) for c in contexts[::each]])
+        yield from self._batches([copies * each * len(c.sequence(self.prompt)) for c in contexts[::each]], share=4)
 
     def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
         """Embeddings of the prompt's tokens in the residual stream, at their true positions in each context."""
@@ -160,11 +160,12 @@ class AttributionProblem:
                 found[i] = activation
         return torch.stack([activation for activation in found if activation is not None])
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices sorted by length, cut so that rows x longest stays within batch_tokens (one row at least)."""
+    def _batches(self, lengths: Sequence[int], share: int = 1) -> Iterator[list[int]]:
+        """Indices sorted by length, cut so that rows x longest stays within batch_tokens / share (one row at least)."""
         batch: list[int] = []
+        at_most = self.runner.at_most(self.batch_tokens) // share
         for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-            if batch and (len(batch) + 1) * lengths[i] > self.batch_tokens:
+            if batch and (len(batch) + 1) * lengths[i] > at_most:
                 yield batch
                 batch = []
             batch.append(i)

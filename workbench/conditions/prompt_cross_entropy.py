@@ -29,7 +29,7 @@ def prompt_cross_entropies(
     runner = runner_for(model)
     prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:n_prefixes]
     rows = [(prefix, tuple(ids)) for ids in prompts for prefix in prefixes]
-    at_once = max(1, batch_tokens // max(len(prefix) + len(ids) for prefix, ids in rows)) if rows else 1
+    at_once = max(1, runner.at_most(batch_tokens) // max(len(prefix) + len(ids) for prefix, ids in rows)) if rows else 1
     losses = [loss for k in range(0, len(rows), at_once) for loss in _losses(runner, rows[k : k + at_once])]
     return rearrange(np.asarray(losses), "(prompt prefix) -> prompt prefix", prefix=len(prefixes)).mean(axis=1).tolist() if rows else []
 

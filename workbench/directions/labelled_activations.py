@@ -143,7 +143,7 @@ def _choices_in_one_pass(
     last = Site(runner.shape.n_layers - 1)
     kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
     log_odds = np.zeros(len(sequences))
-    for batch in length_batches(sequences, batch_tokens):
+    for batch in length_batches(sequences, runner.at_most(batch_tokens)):
         states = read_all(runner, [sequences[i] for i in batch], [*dict.fromkeys([*sites, last])])
         rows, at = torch.arange(len(batch)), torch.tensor([len(sequences[i]) - 1 for i in batch])
         first = AnswerTable([contexts[i] for i in batch], runner.device).first

@@ -50,7 +50,7 @@ def continuation(runner: Runner, text: str, answer: str) -> Continuation:
 def token_log_probs(runner: Runner, rows: Sequence[Continuation], batch_tokens: int = 8192) -> list[Float[Tensor, " token"]]:
     """Log p of every scored token given all to its left, nats, float32 on the CPU; one tensor a row. Edits that are on act."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
-    for batch in _batches(rows, batch_tokens):
+    for batch in _batches(rows, runner.at_most(batch_tokens)):
         picked = [rows[i] for i in batch]
         ids = pad_right([row.ids for row in picked]).to(runner.device)
         last = torch.tensor([row.start - 1 for row in picked], device=runner.device)

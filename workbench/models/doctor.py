@@ -152,7 +152,7 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     process = process_memory(runner.shape.d_vocab, runner.device.type)
     size = dtype.itemsize
     file = mapped_file(sum(shard.stat().st_size for shard in checkpoint.shards), parameters, size) if process else 0
-    for stage, needed in memory_needed(runner.shape, sum(held.values()) // size, size, process=process, file=file).rows().items():
+    for stage, needed in memory_needed(runner.shape, sum(held.values()) // size, size, None, process, file).rows().items():
         yield DoctorFinding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
 
 

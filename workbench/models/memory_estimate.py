@@ -1,24 +1,23 @@
 """How much memory a model needs, stage by stage, as arithmetic from its sizes.
 
-Everything is counted in bytes. b = bytes of one number of the model's dtype; attention scores are counted in the model's
-dtype, log-probabilities and projections in float32 (4 bytes). One block is alive at a time without gradients; with
-gradients every block of the stretch keeps its inputs.
+Everything is counted in bytes. b = bytes of one number of the model's dtype; d, q, k, m = numbers of a token in the residual stream, in its
+queries, in its keys (as many in its values), in the MLP. One block is alive at a time without gradients; with gradients every block keeps
+what its derivative needs. Of a HookedTransformer (`hooked_block.py`):
 
 1. weights: parameters x b; HookedTransformer holds Gemma's tied embedding twice, scaled and not (`second_embedding`).
-2. keys and values of one token: 2 x layers x kv heads x head size x b.
-3. a pass without gradients over `sequences` of `length` tokens, in numbers: a token of one block has 4 d_model, 2 d_mlp and
-   queries, keys, values twice; a sequence 3 heads x length^2 for scores, mask and pattern.
-4. logits of one position: d_vocab x (b + 4), in the model's dtype and in float32; at most `vocabulary_chunks.CHUNK` logits at a time.
-5. a gradient to the residual at the bottom, in numbers, for every block: as the third, but 4 d_mlp a token and 7 heads x
-   length^2 a sequence.
-
-6. the process on a CPU: 0.5 GB for the program and its libraries, and 1.6 kB a token for the tokenizer (`process_memory`); a GPU's
+2. keys and values of one token: 2 x layers x k x b.
+3. a pass without gradients, a token: the larger of the MLP's phase, 5 d + 2 k + 2 m, and attention's, 3 d + 4 q + 4 k; after a cache
+   attention has its scores instead of fused kernels, and the row's own keys are gathered and joined: 3 d + 3 q + 8 k + 3 heads x length.
+4. a gradient, a token of every block: 3 m + 2 d + 2 q + 2 k, and after a cache heads x length for the pattern; and one block's own
+   2 m + 4 d.
+5. logits of one position: d_vocab x (b + 4), in the model's dtype and in float32; at most 2 x `vocabulary_chunks.CHUNK` float32 numbers.
+6. the process on a CPU: 0.57 GB for the program and its libraries, and 1.6 kB a token for the tokenizer (`process_memory`); a GPU's
    memory holds none of it.
 7. loading on a CPU: where the weights file has another dtype than the model, it is mapped while the model is filled (`mapped_file`); its
    pages count in the process's peak, and the system can take them back.
 
-Fitted to and checked against the growth of the process on SmolLM2-135M, float32, one thread: a pass over 8 x 128 tokens
-took 0.047 GB (0.042 here), 4 x 64 took 0.008 (0.009); the gradient 2.16 GB (2.19 here) and 0.42 (0.43).
+Checked against what torch allocates on a model of 16 wide blocks (`tests/models/test_memory_estimate.py`) and against the peak of the process
+on real models (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -28,37 +27,59 @@ from dataclasses import dataclass
 from workbench.models.runner import ModelShape
 from workbench.models.vocabulary_chunks import CHUNK
 
+#: Tokens of a batch without gradients unless said otherwise; a batch with gradients has a quarter.
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class LargestBatch:
+    """The most that is run at a time.
+
+    sequences x length: tokens without gradients. gradient_sequences: with gradients, through `gradient_blocks` blocks (None: all).
+    cached: tokens whose keys and values are kept meanwhile (None: all of the batch). positions: unembedded at a time (None: one a sequence).
+    """
+
+    sequences: float = BATCH_TOKENS // 128
+    length: float = 128
+    gradient_sequences: float = BATCH_TOKENS // 4 // 128
+    gradient_blocks: float | None = None
+    cached: float | None = None
+    positions: float | None = None
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes by stage.
 
     weights: resident; process: of the program, where weights and program share one memory; kv_per_token: a token of a cached prefix, all
-    blocks; logits_per_position: one unembedded position; forward, gradient: working memory of a pass over `sequences` x `length` tokens;
-    file: of weights files that are mapped while a model is loaded.
+    blocks; logits_per_position: one unembedded position; forward, after_cache: working memory of a pass over the batch; gradient: of a
+    gradient; file: of weights files that are mapped while a model is loaded.
     """
 
     weights: int
     kv_per_token: int
     logits_per_position: int
     forward: int
+    after_cache: int
     gradient: int
-    sequences: int
-    length: int
+    batch: LargestBatch
     process: int = 0
     file: int = 0
 
     def rows(self) -> dict[str, int]:
         """Stage -> bytes at its peak, weights included."""
-        tokens, held = self.sequences * self.length, self.weights + self.process
-        logits = min(self.sequences * self.logits_per_position, 8 * CHUNK)
-        return {
-            "load": held + self.file,
-            "collect activations": held + self.forward,
-            "forced-choice answers": held + self.forward + logits,
-            "score candidates after a cached prefix": held + self.forward + tokens * self.kv_per_token,
-            "gradient of an objective": held + self.gradient + logits,
+        batch, held = self.batch, self.weights + self.process
+        positions = batch.sequences if batch.positions is None else batch.positions
+        logits = int(min(positions * self.logits_per_position, 8 * CHUNK))
+        caches = int((batch.sequences * batch.length if batch.cached is None else batch.cached) * self.kv_per_token)
+        working = {
+            "load": self.file,
+            "collect activations": self.forward,
+            "forced-choice answers": self.forward + logits,
+            "score candidates after a cached prefix": self.after_cache + caches + logits,
+            "gradient of an objective": max(self.gradient, self.after_cache) + (0 if batch.cached is None else caches) + logits,
         }
+        return {stage: held + size for stage, size in working.items()}
 
 
 def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
@@ -69,9 +90,9 @@ def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
 def process_memory(d_vocab: int, device: str = "cpu") -> int:
     """Bytes of the program itself, with a tokenizer of this size; 0 where weights are in another memory than the program.
 
-    Measured: 0.51 GB after the imports; Gemma's tokenizer (262k tokens) 0.41 GB more.
+    Measured: 0.57 GB after the imports; Gemma's tokenizer (262k tokens) 0.41 GB more.
     """
-    return int(0.5e9 + 1600 * d_vocab) if device == "cpu" else 0
+    return int(0.57e9 + 1600 * d_vocab) if device == "cpu" else 0
 
 
 def mapped_file(size: int, parameters: int, bytes_per_number: int) -> int:
@@ -86,27 +107,30 @@ def mapped_file(size: int, parameters: int, bytes_per_number: int) -> int:
 
 
 def memory_needed(
-    shape: ModelShape, parameters: int, bytes_per_number: int, sequences: int = 16, length: int = 128, process: int = 0, file: int = 0
+    shape: ModelShape, parameters: int, bytes_per_number: int, batch: LargestBatch | None = None, process: int = 0, file: int = 0
 ) -> MemoryEstimate:
     """The arithmetic of the module's docstring for a model of these sizes.
 
     parameters: all weights that are held, tied ones once. process: bytes of the program where it shares the memory; file: bytes of the
     weights files there.
     """
-    attention = shape.d_model * shape.d_head * 2 * (shape.n_heads + shape.n_kv_heads)
-    d_mlp = max(0, shape.block_parameters - attention) // (3 * shape.d_model)
-    tokens, scores = sequences * length, sequences * shape.n_heads * length**2
-    residuals = 4 * shape.d_model + 2 * shape.d_head * (shape.n_heads + shape.n_kv_heads)
-    forward = tokens * (residuals + 2 * d_mlp) + 3 * scores
-    gradient = shape.n_layers * (tokens * (residuals + 4 * d_mlp) + 7 * scores)
+    batch = batch or LargestBatch()
+    d, q, k = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head
+    m = max(0, shape.block_parameters - 2 * d * (q + k)) // (3 * d)
+    mlp, scores = 5 * d + 2 * k + 2 * m, shape.n_heads * batch.length
+    forward = max(mlp, 3 * d + 4 * q + 4 * k)
+    after_cache = max(mlp + 4 * k, 3 * d + 3 * q + 8 * k + 3 * scores)
+    blocks = shape.n_layers if batch.gradient_blocks is None else batch.gradient_blocks
+    gradient = blocks * (3 * m + 2 * d + 2 * q + 2 * k + (0 if batch.cached is None else scores)) + 2 * m + 4 * d
+    size = lambda sequences, numbers: int(sequences * batch.length * numbers * bytes_per_number)  # noqa: E731
     return MemoryEstimate(
         weights=parameters * bytes_per_number,
-        kv_per_token=2 * shape.n_layers * shape.n_kv_heads * shape.d_head * bytes_per_number,
+        kv_per_token=2 * shape.n_layers * k * bytes_per_number,
         logits_per_position=shape.d_vocab * (bytes_per_number + 4),
-        forward=forward * bytes_per_number,
-        gradient=gradient * bytes_per_number,
-        sequences=sequences,
-        length=length,
+        forward=size(batch.sequences, forward),
+        after_cache=size(batch.sequences, after_cache),
+        gradient=size(batch.gradient_sequences, gradient),
+        batch=batch,
         process=process,
         file=file,
     )

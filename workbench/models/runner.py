@@ -131,6 +131,7 @@ class Runner(ABC):
         self.shape = shape
         self.meter = Meter()
         self.layout: TokenLayout | None = None
+        self._batch_limit: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -175,6 +176,19 @@ class Runner(ABC):
     def reply_ends(self) -> frozenset[int]:
         """Tokens that end a reply: the tokenizer's end of sequence, the generation config's, and the template's end of turn."""
         return reply_ends(self.tokenizer, self.model.__dict__.get(CONFIGURED_ENDS))
+
+    @contextmanager
+    def limited(self, batch_tokens: int) -> Iterator[None]:
+        """While the block runs, nothing that takes a number of tokens per batch runs more than these at a time (`at_most`)."""
+        before, self._batch_limit = self._batch_limit, batch_tokens
+        try:
+            yield
+        finally:
+            self._batch_limit = before
+
+    def at_most(self, batch_tokens: int) -> int:
+        """This number of tokens per batch, or the limit that is set (`limited`)."""
+        return batch_tokens if self._batch_limit is None else min(batch_tokens, self._batch_limit)
 
     @contextmanager
     def rendering(self, template: Literal["chat", "none"]) -> Iterator[None]:

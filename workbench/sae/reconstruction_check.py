@@ -114,7 +114,7 @@ def token_states(
     usable = [s for s in sequences if len(s) > 1]
     if not usable:
         raise UserError("no text to check on: expected sequences of at least two tokens")
-    for batch in length_batches(usable, batch_tokens):
+    for batch in length_batches(usable, runner.at_most(batch_tokens)):
         states = read_all(runner, [usable[i] for i in batch], sites)
         for site in sites:
             kept[site].extend(states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch))
@@ -142,7 +142,7 @@ def _cross_entropy(
 ) -> float:
     total, count = 0.0, 0
     usable = [s for s in sequences if len(s) > 1]
-    for batch in length_batches(usable, batch_tokens):
+    for batch in length_batches(usable, runner.at_most(batch_tokens)):
         ids = pad_right([usable[i] for i in batch]).to(runner.device)
         with ExitStack() as stack:
             if edit is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -90,7 +91,9 @@ class StudyContext:
         tell("load", 0.0)
         material = Material.load(study, model)
         deal_texts(material.persona.varied_system_texts, study.directions.texts, study.seed)  # too few are told before a stage begins
-        context = cls(directory, _with_metric(material, directory), tell, watch, recorder=recorder)
+        with runner_for(material.model).limited(study.search.batch_tokens):
+            material = _with_metric(material, directory)
+        context = cls(directory, material, tell, watch, recorder=recorder)
         recorder.decode = context.runner.decode
         _note(context, force)
         with context.rendering():
@@ -113,9 +116,11 @@ class StudyContext:
         """The model's runner; its meter counts the FLOPs of a stage."""
         return runner_for(self.material.model)
 
-    def rendering(self) -> Any:
-        """A context manager inside which questions are rendered as the study's protocol says."""
-        return self.runner.rendering(self.study.protocol.template)
+    @contextmanager
+    def rendering(self) -> Iterator[None]:
+        """Inside it, questions are rendered as the study's protocol says, and no batch has more than `search.batch_tokens` tokens."""
+        with self.runner.rendering(self.study.protocol.template), self.runner.limited(self.study.search.batch_tokens):
+            yield
 
     def progress(self, stage: str) -> Callable[[SearchProgress], None]:
         """What a search is given to tell its steps to."""

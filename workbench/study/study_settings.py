@@ -116,7 +116,7 @@ class SearchSettings(FrozenSettings):
     neutral: int = Field(default=24, ge=4)
     """Neutral prompts whose scores set the scale of the objective."""
     batch_tokens: int = Field(default=8192, ge=64)
-    """Tokens in one batch; a smaller number needs less memory."""
+    """Tokens in one batch of any stage (a quarter of them where a gradient is taken); a smaller number needs less memory."""
     halving: float = Field(default=0.0, ge=0, lt=1)
     """Successive halving: fraction of the questions that all children are scored on first; 0: off."""
     max_cross_entropy: Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=WRITTEN)] | None = None

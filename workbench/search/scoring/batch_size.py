@@ -24,7 +24,7 @@ import torch
 from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.models import Runner
-from workbench.models.memory_estimate import memory_needed
+from workbench.models.memory_estimate import LargestBatch, memory_needed
 from workbench.models.memory_in_use import free_memory, give_back, is_out_of_memory, peak_memory
 
 SMALLEST = 16
@@ -132,10 +132,10 @@ def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: Batch
     whole = length + max(len(c.sequence(())) for c in contexts)
     rows = chunk.tokens // (length + max(len(c.after_prompt) for c in contexts)) + 1
     number = torch.finfo(runner.dtype).bits // 8
-    forward = memory_needed(runner.shape, 0, number, rows, whole)
-    gradient = memory_needed(runner.shape, 0, number, rows * chunk.gradient_tokens // chunk.tokens + 1, whole)
+    batch = LargestBatch(rows, whole, rows * chunk.gradient_tokens // chunk.tokens + 1, cached=rows * whole)
+    needed = memory_needed(runner.shape, 0, number, batch)
     logits = 3 * 4 * LOGITS_PER_TOKEN * chunk.tokens
-    return max(2 * forward.forward + 2 * rows * whole * forward.kv_per_token, 2 * gradient.gradient) + logits < share * free
+    return max(2 * needed.after_cache + 2 * rows * whole * needed.kv_per_token, 2 * needed.gradient) + logits < share * free
 
 
 def plan_batch_size(
