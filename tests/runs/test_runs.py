@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -114,6 +115,22 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path) -> None
     stop.set()
     reader.join()
     assert seen <= set(versions) and len(seen) > 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process")
+def test_what_an_earlier_stage_freed_is_not_counted_in_the_next(tmp_path):
+    """200 MB in pieces of 100 kB stay with glibc's allocator when they are freed, as long as the last piece is alive."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("this C library gives freed memory back by itself")
+    run = RunDirectory.create(tmp_path / "run")
+    with run.stage("large"):
+        pieces = [b"\x01" * 100_000 for _ in range(2000)]
+        last = pieces[-1]
+        del pieces
+    with run.stage("small"):
+        assert len(last) == 100_000
+    large, small = (run.manifest().stages[name].peak_memory_mb for name in ("large", "small"))
+    assert large is not None and small is not None and large - small > 150
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process")
