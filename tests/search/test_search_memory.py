@@ -42,6 +42,14 @@ def children_of(parents: torch.Tensor, n: int, position: int = 1) -> ChildPropos
     return ChildProposals(ids, owner, torch.full((n,), position))
 
 
+def test_counting_memory_prints_nothing(capfd):
+    """The profiler wrote a line when it started and another when it stopped."""
+    with peak_memory(CPU) as peak:
+        torch.zeros(1000, 1000).sum()
+    out = capfd.readouterr()
+    assert peak.bytes >= 4_000_000 and (out.out, out.err) == ("", "")
+
+
 def step_peak(scorer: Scorer, parents: torch.Tensor, n: int) -> int:
     """Bytes at the peak of gradients, preparation and the scores of n children."""
 
