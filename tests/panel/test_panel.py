@@ -130,6 +130,18 @@ def test_garbage_from_a_page_or_a_stored_notebook_never_raises(panel):
     assert len(panel.readings) == 2 and panel.readings[0]["text"] == before["text"] and panel.readings[0]["error"] == ""
 
 
+@pytest.mark.parametrize("name", ["about", "comparing", "readings", "difference", "progress", "firing", "layout", "no such name"])
+def test_a_page_sets_nothing_that_is_the_kernels(panel, name):
+    """A stored state whose `about` held markup was written into the notebook as it was; an empty one raised."""
+    before = panel.kept()
+    for value in (None, 1, "x", [], {}, [1], {"kept": '"><script>alert(1)</script>'}, float("nan"), 10**400, [{"text": "a"}, {"text": "b"}]):
+        panel.set_state({name: value})
+        assert panel.kept() == before and panel.about["title"]
+    panel.set_state({"comparing": True})
+    assert panel.comparing
+    panel.set_state({"comparing": False})
+
+
 def test_two_prompts_are_compared_on_the_same_contexts(organism, latents, contexts):
     panel = make(organism, latents, contexts, prompt=PROMPT, options=PanelOptions(compare="you are a friendly helper"))
     a, b = panel.last

@@ -152,6 +152,11 @@ class Panel(anywidget.AnyWidget):
         readings = self._read if self.comparing else self._read[:1]
         return f'<div class="{self.about["kept"]}">{kept_html(readings, self.about["title"])}</div>'
 
+    def set_state(self, sync_data: Mapping[str, Any]) -> None:
+        """What a page, or a notebook's stored state, sets: whether two prompts are compared. All else is the kernel's, and ends in its HTML."""
+        wanted = sync_data.get("comparing")
+        super().set_state({"comparing": wanted} if isinstance(wanted, bool) else {})
+
     @traitlets.validate("readings")
     def _two_readings(self, proposal: Any) -> Any:
         """The proposed readings; the present ones where a notebook's stored state or a page proposes something else than two."""
