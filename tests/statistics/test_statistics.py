@@ -16,6 +16,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from workbench.errors import UserError
 from workbench.statistics import (
     cluster_interval,
+    cluster_moments,
     clusters,
     groups_needed,
     holm,
@@ -327,3 +328,15 @@ def test_signs_drawn_in_parts_are_the_same_signs(monkeypatch):
     whole = sign_flip_p(values, groups, seed=7)
     monkeypatch.setattr("workbench.statistics.permutation_test.PATTERN_VALUES", 1_000)
     assert sign_flip_p(values, groups, seed=7) == whole
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
+def test_degrees_of_freedom_of_many_clusters_need_no_matrix(correlation):
+    """Against the covariance written out, for the 301 and more clusters of a large run."""
+    sizes = np.random.default_rng(0).integers(1, 9, size=cluster_moments.MANY_CLUSTERS + 1).astype(float)
+    share = sizes / sizes.sum()
+    maker = np.eye(len(sizes)) - np.outer(share, np.ones(len(sizes)))
+    scaled = maker / np.sqrt(1 - share)[:, None]
+    covariance = (scaled * (sizes * (1 - correlation) + sizes**2 * correlation)) @ scaled.T
+    expected = np.trace(covariance) ** 2 / (covariance**2).sum()
+    assert cluster_moments._degrees_of_freedom(sizes, correlation) == pytest.approx(expected, rel=1e-11)
