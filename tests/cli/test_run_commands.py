@@ -78,6 +78,12 @@ def test_a_finished_study_leaves_no_progress_and_watching_it_ends(finished, caps
     assert "report" in capsys.readouterr().out
 
 
+def test_half_a_run_is_said_to_be_one(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "half", ignore=shutil.ignore_patterns("comparison.json", "report.html"))
+    run_commands.watch(tmp_path / "half", once=True)
+    assert capsys.readouterr().out.splitlines()[-1] == "not finished, and no process writes to this run: continue with --resume"
+
+
 def test_a_running_search_is_told_with_its_frontier_and_one_that_was_cut_off_says_so(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     directory = RunDirectory.open(tmp_path / "run")

@@ -91,4 +91,6 @@ def _state(directory: Any) -> list[str]:
         from workbench.comparison import claims_of_run
 
         lines.append(claims_of_run(directory.path).headline)
+    elif not directory.is_held():
+        lines.append("not finished, and no process writes to this run: continue with --resume")
     return lines
