@@ -11,6 +11,7 @@ import scipy.stats
 
 from workbench.comparison import chosen_condition, judge_claims
 from workbench.comparison.claim_sentences import PromptEffect, claims_sentence
+from workbench.comparison.claims import ClaimResult, ClaimResults
 from workbench.conditions import CLAIMS
 from workbench.schema import ComparisonFile, ConditionEntry, CostEntry, DifferenceEntry
 
@@ -221,3 +222,22 @@ def test_the_effect_in_one_sentence(changes, said):
 def test_the_claims_in_one_line():
     given = [("works", "shown"), ("optimizer_matters", "not shown"), ("internals_matter", "not shown"), ("clean", "not tested")]
     assert claims_sentence(given) == "Shown: works. Not shown: optimiser matters, internals matter. Not tested: clean."
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        (
+            ("works", "better_than_writing"),
+            ("RESGA: 86 % to 22 %; shown: works, better than writing", "86 % to 22 %; works, better than writing", "86 to 22 %; works", "works"),
+        ),
+        (("works", "clean"), ("RESGA: 86 % to 22 %; shown: works, clean", "86 % to 22 %; works, clean", "86 to 22 %; works, clean", "works, clean")),
+        (("clean",), ("RESGA: 86 % to 22 %; shown: clean", "86 % to 22 %; clean", "86 to 22 %; works not shown", "works not shown")),
+        ((), ("RESGA: 86 % to 22 %; shown: nothing", "86 % to 22 %; nothing shown", "86 to 22 %; nothing shown", "nothing shown")),
+    ],
+)  # fmt: skip
+def test_a_line_of_a_list_says_it_in_ever_fewer_words(shown, said):
+    effect = PromptEffect("RESGA", "sycophancy", -1, 0.86, 0.22, -0.64, (-0.70, -0.57), -3.07, (-3.42, -2.71))
+    results = tuple(ClaimResult(claim, "shown", "") for claim in shown)
+    assert ClaimResults("resga", results, effect).summaries == said
+    assert ClaimResults(None, (), None).summaries == ("no found prompt",)
