@@ -145,9 +145,9 @@ class AttributionProblem:
 
     def baseline_embeddings(self, token: int | None = None) -> Float[Tensor, "context prompt_pos d_model"]:
         """The prompt's positions filled with one token's embedding, or with the mean embedding of all tokens that a prompt may hold."""
-        table = self.runner.embeddings().detach().float()
-        neutral = table[token] if token is not None else table[allowed_ids(self.runner).to(table.device)].mean(dim=0)
-        own = table[torch.tensor(self.prompt, device=table.device)]
+        table = self.runner.embeddings().detach()
+        neutral = table[token].float() if token is not None else _mean_row(table, allowed_ids(self.runner).nonzero()[:, 0])
+        own = table[torch.tensor(self.prompt, device=table.device)].float()
         return self.prompt_embeddings() - own + neutral
 
     def read(self, site: Site, prompts: Sequence[Ids | None]) -> Float[Tensor, "context d_model"]:
@@ -171,3 +171,11 @@ class AttributionProblem:
             batch.append(i)
         if batch:
             yield batch
+
+
+def _mean_row(table: Float[Tensor, "token d_model"], rows: Int[Tensor, " row"]) -> Float[Tensor, " d_model"]:
+    """Float32 mean of some rows, a few thousand at a time: a vocabulary of 152k tokens would take a gigabyte at once."""
+    total = torch.zeros(table.shape[1], dtype=torch.float64, device="cpu")
+    for some in rows.split(8192):
+        total += table[some.to(table.device)].float().sum(dim=0).cpu().double()
+    return (total / len(rows)).float().to(table.device)
