@@ -131,10 +131,10 @@ def test_everything_stands_in_page_notebook_and_terminal(tmp_path: Path) -> None
     audit.save_html(tmp_path / "audit.html")
     page, out = (tmp_path / "audit.html").read_text(), io.StringIO()
     Console(file=out, width=400).print(render(audit))
-    for shown in (page, audit._repr_html_(), out.getvalue()):
+    for shown, sign in ((page, "−"), (audit._repr_html_(), "−"), (out.getvalue(), "-")):
         text = " ".join(re.sub("<[^>]+>", "", shown).replace("&#x27;", "'").split())
         assert "“You are” interact: +1.30 [+1.10, +1.50], of which +0.90 [+0.70, +1.10] is more than the sum of each" in text
-        assert "“You” +0.02 [−0.08, +0.12] without “are”, “are” +0.38 [+0.18, +0.58] without “You”" in text
+        assert f"“You” +0.02 [{sign}0.08, +0.12] without “are”, “are” +0.38 [+0.18, +0.58] without “You”" in text
         assert "agreement with true statements: 90 % [80 %, 100 %] → 60 % [40 %, 80 %] (no prompt 90 %): HARMED" in text
         assert "+0.90 to +1.30" in text and "A note on You." in text and "of its change of the answer" in text
     assert "[-are-]" in out.getvalue() and "[-the-]{+quiet+}" in out.getvalue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -23,17 +25,17 @@ def render(audit: Audit) -> RenderableType:
         *story.sentence_offer(audit),
     ]
     notes = [*(entry.verdict for entry in audit.mediation), *(f"note: {line}" for line in audit.notes)]
-    plain = [Text(visible(line, spaces=False)) for line in lines]
-    return Group(*plain, Text(), _tracked(audit), Text(), *map(_text, paragraphs), Text(), _table(audit), *map(_text, notes))
+    return Group(*map(_text, lines), Text(), _tracked(audit), Text(), *map(_text, paragraphs), Text(), _table(audit), *map(_text, notes))
 
 
 def _text(line: str) -> Text:
-    return Text(visible(line, spaces=False))
+    """A sentence of the findings, whose typographic minus signs are for pages: a terminal's figures are copied into programs."""
+    return Text(re.sub(r"\N{MINUS SIGN}(?=\d)", "-", visible(line, spaces=False)))
 
 
 def _tracked(audit: Audit) -> Text:
     if audit.minimal_edit is None:
-        return _text(audit.prompt)
+        return Text(visible(audit.prompt, spaces=False))
     return Text.assemble(*((_MARKS[p.kind].format(visible(p.text, spaces=False)), _STYLES[p.kind]) for p in audit.minimal_edit.pieces))
 
 
