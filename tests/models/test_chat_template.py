@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from datetime import date
 from pathlib import Path
@@ -177,3 +178,12 @@ def test_a_rendering_thread_that_is_ended_anywhere_says_nothing(capsys: pytest.C
 def test_a_template_without_the_memory_that_it_asks_for_is_one_line() -> None:
     with pytest.raises(UserError, match="cannot hold the roles user: MemoryError"):
         render_chat(_with_template("{{ messages[0].content * 10**15 }}"), HELLO)
+
+
+def test_a_template_that_grows_is_stopped_before_it_takes_gigabytes() -> None:
+    """It keeps every beginning of a growing text; 5 GB were seen within a template's time before."""
+    keeps = "{% set n = namespace(x=[], s='') %}{% for i in range(199999) %}{% set n.s = n.s ~ 'a' * 1000 %}"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="needs more than 500 MB"):
+        render_chat(_with_template(keeps + "{% set n.x = n.x + [n.s ~ i] %}{% endfor %}"), HELLO)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000  # kB

@@ -80,7 +80,7 @@ def test_widths(width, points):
     assert points_of(width) == pytest.approx(points, abs=0.01)
 
 
-WRONG = ({"width": "3"}, {"width": "0.1in"}, {"formats": "pdf,gif"}, {"formats": ""}, {"style": "poster"}, {"run": "nowhere"})
+WRONG = ({"width": "3"}, {"width": "2in"}, {"formats": "pdf,gif"}, {"formats": ""}, {"style": "poster"}, {"run": "nowhere"})
 
 
 @pytest.mark.parametrize("changes", WRONG)

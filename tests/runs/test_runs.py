@@ -34,6 +34,7 @@ from workbench.runs import (
     read_parquet,
     read_safetensors,
     read_text,
+    read_yaml,
     resolved,
     write_bytes,
     write_json,
@@ -547,3 +548,13 @@ def test_a_file_that_waits_or_never_ends_is_one_line(waits: bool, message: str, 
     monkeypatch.undo()
     for descriptor in (pipe[1], stream if waits else pipe[0]):
         os.close(descriptor)
+
+
+def test_yaml_of_more_characters_than_can_be_read_in_time_is_refused(tmp_path: Path) -> None:
+    """0.8 MB had taken more than 4 processor seconds."""
+    path = tmp_path / "rows.yaml"
+    path.write_text("- " + "\n- ".join(["a"] * 65_536))
+    assert len(read_yaml(path)) == 65_536 and path.stat().st_size == 262_143
+    path.write_text("- " + "\n- ".join(["a"] * 65_537))
+    with pytest.raises(UserError, match=r"rows\.yaml: expected at most 262,144 characters of YAML, found 262,147: give rows as JSON Lines or CSV"):
+        read_yaml(path)

@@ -3,19 +3,25 @@
 1. The template runs in a thread of its own; after SECONDS an exception is raised in it, which ends loops of any kind.
 2. `range` hands out at most STEPS numbers in one rendering.
 3. More than CHARACTERS characters are refused.
-What is not limited is the memory within these seconds.
+4. It is stopped when the process has grown by more than GROWTH bytes (looked at every LOOK seconds, where /proc tells it); one single
+   operation that asks for more is not.
 """
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 SECONDS = 1.5
 STEPS = 200_000
 CHARACTERS = 4_000_000
+GROWTH = 500_000_000
+LOOK = 0.01
 T = TypeVar("T")
 
 
@@ -47,6 +53,14 @@ def refuse_chance(*_: Any, **__: Any) -> str:
     raise TemplateLimit("draws at random")
 
 
+def _resident() -> int:
+    """Bytes that the process holds; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
     """What `render` gives, within limits.
 
@@ -65,15 +79,19 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
             outcome["error"] = error
 
     thread = threading.Thread(target=work, daemon=True)
+    held, ends = _resident(), time.monotonic() + seconds
     thread.start()
-    thread.join(seconds)
+    large = False
+    while thread.is_alive() and not large and time.monotonic() < ends:
+        thread.join(LOOK)
+        large = _resident() - held > GROWTH
     for _ in range(10):  # it may be inside one long operation of C; then it goes on as a daemon
         if not thread.is_alive():
             break
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_STOPPED))
         thread.join(0.1)
     if not outcome:
-        raise TemplateLimit("did not end within its time")
+        raise TemplateLimit(f"needs more than {GROWTH // 1_000_000} MB" if large else "did not end within its time")
     if "error" in outcome:
         raise outcome["error"]
     value: object = outcome["value"]

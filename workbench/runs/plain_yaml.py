@@ -16,6 +16,8 @@ from workbench.runs.safe_reading import MEBIBYTE, read_text
 from workbench.text_forms import join_surrogates, lone_surrogate
 
 LONGEST_NUMBER = 4096
+#: Characters of a YAML text: more take longer than the second or two that a reader may. JSON Lines and CSV are read a hundred times faster.
+LONGEST_TEXT = 256 * 1024
 
 
 def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
@@ -25,6 +27,8 @@ def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value of YAML text; `where` names its place in an error."""
+    if len(text) > LONGEST_TEXT:
+        raise UserError(f"{where}: expected at most {LONGEST_TEXT:,} characters of YAML, found {len(text):,}: give rows as JSON Lines or CSV")
     try:
         return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader that allows less
     except yaml.YAMLError as error:

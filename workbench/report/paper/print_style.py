@@ -33,8 +33,8 @@ def points_of(width: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)\s*", width)
     points = float(found[1]) * UNITS[found[2]] if found else 0.0
-    if not 72 <= points <= 1440:
-        raise UserError(f"expected a width from 1 to 20 inches, as 3.3in, 8.4cm, 84mm or 238pt, found {width!r}")
+    if not 237 <= points <= 1440:  # narrower ones have no room for their labels
+        raise UserError(f"expected a width from 3.3 to 20 inches, as 3.3in, 8.4cm, 84mm or 238pt, found {width!r}")
     return points
 
 
