@@ -4,7 +4,7 @@
 2. `range` hands out at most STEPS numbers in one rendering.
 3. More than CHARACTERS characters are refused.
 4. It is stopped when the process has grown by more than GROWTH bytes (looked at every LOOK seconds, where /proc tells it); one single
-   operation that asks for more is not.
+   operation that takes more is not.
 """
 
 from __future__ import annotations
