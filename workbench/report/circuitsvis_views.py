@@ -84,7 +84,19 @@ def ledger_view(ledger: Any, estimator: str = "removal") -> CircuitsvisView:
         >>> "blunt" in wb.ledger_view(ledger).html
         True
     """
-    return token_view(ledger.tokens, ledger.means(estimator), ledger.shown_names)
+    return token_view(_with_spaces(ledger.tokens, ledger.text), ledger.means(estimator), ledger.shown_names)
+
+
+def _with_spaces(tokens: Sequence[str], text: str) -> list[str]:
+    """The tokens with the spaces that the text has between them, where a vocabulary's words have none of their own; else as they are."""
+    place, found = 0, []
+    for token in tokens:
+        start = place if text.startswith(token, place) else len(text) - len(text[place:].lstrip(" "))
+        if not text.startswith(token, start):
+            return list(tokens)
+        place = start + len(token)
+        found.append(text[start - (start > 0 and text[start - 1] == " " and not token.startswith(" ")) : place])
+    return found
 
 
 def token_view(tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos target"], labels: Sequence[str]) -> CircuitsvisView:
