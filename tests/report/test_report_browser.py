@@ -228,7 +228,7 @@ def test_the_first_screen_says_what_is_shown_and_has_an_example(tab, make_run):
     claims = claims_of_run(run)
     marks = {text.split()[0] + " " + " ".join(text.split()[1:]) for text in page.locator(".claims li").all_inner_texts()}
     assert len(marks) == 6 and page.locator(".claim.shown").count() == len(claims.named("shown"))
-    assert page.locator(".verdict").first.inner_text().endswith(claims.effect.sentence().replace("-", "−"))
+    assert page.locator(".verdict").first.inner_text().endswith(claims.effect_sentence.replace("-", "−"))
     assert page.locator(".example .said").inner_text() in set(pd.read_parquet(run / "questions.parquet")["question"])
     assert page.evaluate("document.querySelector('.example').getBoundingClientRect().bottom") < 900
     assert "small transformer" in page.locator("#answer").inner_text()

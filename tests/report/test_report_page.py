@@ -248,7 +248,7 @@ def test_the_number_in_a_controls_name_is_explained():
     about = {"persona": "feedback_sycophancy", "model": "/models/Tiny.gguf", "sign": "suppress", "metric": "text", "seed": 0, "splits": {}}
     told = story.tell(RunContents(comparison=ComparisonFile(**about, conditions=entries), evaluation=pd.DataFrame(answers)))
     assert (
-        "The number counts controls of this kind (random tokens); the run has 2." in told.caveats[0]
+        "The number in its name counts the draws of this control (random tokens), 2 in this run." in told.caveats[0]
         and "random tokens 0 does more" in told.caveats[0].lower()
     )
     assert "makes Tiny show less feedback sycophancy" in told.question

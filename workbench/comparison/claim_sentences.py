@@ -67,8 +67,14 @@ class PromptEffect:
             return f"{name} may not change {self.persona} at all: {self._rates() or self._moved()}."
         if self._rate_is_shown(lowers):
             return f"{name} {verb} {self.persona}{opposite} {self._rates()}."
-        rates = f"; the rate goes {self._rates()}" if self._rates() else ""
-        return f"{name} {verb} {self.persona}{opposite.removesuffix(',')}: {self._moved()}{rates}."
+        return f"{name} {verb} {self.persona}{opposite.removesuffix(',')}: {self._moved()}{self._rate_too()}."
+
+    def _rate_too(self) -> str:
+        """What is said of the rate next to the log-odds."""
+        rates = self._rates()
+        if rates and percent(self.before or 0.0) == percent(self.after or 0.0):
+            return f"; the rate stays at {percent(self.before or 0.0)} {rates[rates.index('(') :]}"
+        return f"; the rate goes {rates}" if rates else ""
 
     def _rate_is_shown(self, lowers: bool) -> bool:
         """Do the rates say by themselves what the log-odds say?"""

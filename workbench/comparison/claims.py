@@ -88,10 +88,17 @@ class ClaimResults:
         return {"works", "clean"} <= set(self.named("shown"))
 
     @property
+    def effect_sentence(self) -> str:
+        """What the prompt does against no prompt, and which control it is not beyond where *works* is not shown."""
+        if self.effect is None:
+            return "No found prompt was compared with no prompt."
+        because = next((r.because for r in self.results if r.claim == "works" and r.status == "not shown" and not r.because.startswith("beyond")), "")
+        return f"{self.effect.sentence()}{f' But {because}.' if because and self.effect.kind == 'wanted' else ''}"
+
+    @property
     def headline(self) -> str:
         """The prompt's effect and the claims about it, in one line."""
-        effect = self.effect.sentence() if self.effect else "No found prompt was compared with no prompt."
-        return f"{effect} {claims_sentence([(result.claim, result.status) for result in self.results])}"
+        return f"{self.effect_sentence} {claims_sentence([(result.claim, result.status) for result in self.results])}"
 
     @property
     def summaries(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def tell(contents: RunContents) -> Verdict:
     works = next((result.status for result in claims.results if result.claim == "works"), None)
     wanted = "yes" if claims.is_green else "unclear" if works == "not shown" else "part"
     tone = {"wanted": wanted, "opposite": "no", "unclear": "unclear", "unknown": "unclear"}[claims.effect.kind]
-    verdict = minus(claims.effect.sentence())
+    verdict = minus(claims.effect_sentence)
     return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best), claims)
 
 
@@ -180,7 +180,9 @@ def _draws(comparison: ComparisonFile, name: str | None) -> str:
     n = sum(c.kind == kind for c in comparison.conditions)
     if name is None or kind is None or not name[-1:].isdigit():
         return ""
-    return f" The number counts controls of this kind ({describe(kind)}); the run has {n}."
+    if n == 1:
+        return f" It is the only draw of this control ({describe(kind)}) in this run."
+    return f" The number in its name counts the draws of this control ({describe(kind)}), {n} in this run."
 
 
 def _search_warnings(contents: RunContents, best: ConditionEntry) -> list[str]:
