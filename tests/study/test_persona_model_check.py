@@ -143,8 +143,8 @@ def test_a_run_takes_the_metric_that_shows_something(model, monkeypatch, own, mo
 
 
 def test_the_choice_is_noted_kept_and_used(model, monkeypatch, tmp_path) -> None:
-    """A study that names no metric asks by the chosen one; a resumed run keeps it though the model would now choose another; a study that
-    names one, or asks as published, chooses nothing."""
+    """A study that names no metric asks by the chosen one; a run with a finished stage keeps it though the model would now choose another
+    (without one, its inputs may have changed: it is chosen anew); a study that names one, or asks as published, chooses nothing."""
     monkeypatch.setattr("workbench.study.material.load_persona", lambda *rest: persona(metric="letters"))
     monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0}))
     study = Study(persona="toy", sae="none", data=DataSettings(fractions=(0.3, 0.2, 0.2, 0.3)))
@@ -152,6 +152,11 @@ def test_the_choice_is_noted_kept_and_used(model, monkeypatch, tmp_path) -> None
     context = StudyContext.begin(study, directory, model)
     assert context.material.search_contexts.metric == context.material.selection_contexts.metric == "text"
     assert directory.manifest().notes["metric"]["used"] == "text" and Study.load(directory.file("study.yaml")).metric is None
+    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 1.0, "text": 0.0}))
+    assert StudyContext.begin(study, directory, model).material.search_contexts.metric == "letters"
+    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0}))
+    StudyContext.begin(study, directory, model)
+    directory.mark_done("directions", 0.0)
     monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 1.0, "text": 0.0}))
     assert StudyContext.begin(study, directory, model).material.search_contexts.metric == "text"
     for named in (study.model_copy(update={"metric": "letters"}), study.model_copy(update={"protocol": AskingProtocol(orders="original")})):
