@@ -16,7 +16,7 @@ import workbench
 from workbench.errors import UserError
 from workbench.report import write_report
 from workbench.runs import RunDirectory, read_run_file, read_table, salvage_run_file, write_json, write_run_file, write_table
-from workbench.schema import ComparisonFile, FrontierFile, LatentsFile, SearchStepRow, migrated, schema_version
+from workbench.schema import ComparisonFile, FrontierFile, LatentsFile, SearchFile, SearchStepRow, migrated, schema_version
 
 
 def test_no_class_name_is_defined_in_two_files():
@@ -108,3 +108,15 @@ def test_half_a_character_in_a_run_s_file_is_one_line(tmp_path):
     file.write_text('{"schema": 1, "persona": "\\ud83d", "model": "m", "sign": "suppress", "conditions": []}')
     with pytest.raises(UserError, match="holds U\\+D83D, half of a character"):
         read_run_file(file, ComparisonFile)
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_that_no_generator_takes_is_a_field_that_does_not_fit(seed):
+    """A report drew sign flips with the -1 of a damaged comparison.json and ended in a traceback."""
+    for kind, about in ((ComparisonFile, {"seed"}), (SearchFile, {"seed"})):
+        with pytest.raises(ValidationError) as caught:
+            kind.model_validate({"schema": 1, "seed": seed})
+        assert about <= {error["loc"][0] for error in caught.value.errors()}
+        with pytest.raises(ValidationError) as caught:
+            kind.model_validate({"schema": 1, "seed": 3, "nothing": 1})
+        assert "seed" not in {error["loc"][0] for error in caught.value.errors()}

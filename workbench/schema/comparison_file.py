@@ -106,7 +106,7 @@ class ComparisonFile(RunFile):
     sign: float | str
     metric: str
     slot: str = ""
-    seed: int | None
+    seed: int | None = Field(ge=0, lt=1 << 63)
     split: str = "test"
     splits: dict[str, SplitEntry]
     baseline: str = "no prompt"

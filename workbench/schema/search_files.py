@@ -28,7 +28,7 @@ class SearchFile(RunFile):
     method: str = ""
     slot: str = ""
     metric: str = ""
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=1 << 63)
     sign: int = -1
     interrupted: bool = False
     objective: dict[str, Any] | str | None = None
