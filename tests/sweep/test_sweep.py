@@ -169,6 +169,11 @@ def test_the_key_is_what_the_study_is_not_what_it_is_called(tmp_path):
     assert key(name="other") == usual == key(**{"search.options.distinct": True})
     different = [key(seed=1), key(**{"search.options.length": 4}), key(**{"data.split_seed": 1}), key(persona="hallucination"), key(sign="induce")]
     assert len({usual, *different}) == 6
+    tokenizer = (model / "tokenizer.json").read_bytes()
+    (model / "tokenizer.json").write_bytes(tokenizer + b"\n")
+    assert key() != usual  # once only config and parts of the weights counted
+    (model / "tokenizer.json").write_bytes(tokenizer)
+    assert key() == usual
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-4:] = b"\x00\x00\x00\x00" if weights[-4:] != b"\x00\x00\x00\x00" else b"\x01\x00\x00\x00"
     (model / "model.safetensors").write_bytes(weights)

@@ -3,7 +3,7 @@
 1. Persona, data, splits, model, layers, SAE and search method of each study are looked up (nothing heavy is loaded; each is
    looked up once however many studies name it). What is wrong is one line with the study's number.
 2. The key is the sha256 of the settings with everything resolved: the method with its defaults, the items' hash in place of the data's
-   path, and a digest of the weights next to the model's name: other data or weights under the same name are another study.
+   path, and a hash of its files next to the model's name: other data or weights under the same name are another study.
 3. Two studies with one key would have one output: refused. (A value of an ablation that repeats another study is left out.)
 """
 
@@ -14,20 +14,18 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from workbench.errors import UserError
 from workbench.models.loading import choose_device
 from workbench.models.model_directory import Place, open_model_directory
 from workbench.models.model_sources import find_source
+from workbench.models.weights_hash import files_hash, source_hash
 from workbench.personas import Persona, load_persona
 from workbench.sae import find_sae
 from workbench.study import Study
 from workbench.study.stages.search import make_method
 from workbench.sweep.sweep_settings import StudyVariant
-
-SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -99,27 +97,13 @@ def _sae_name(study: Study) -> str:
 
 
 def _model_facts(name: str, revision: str | None) -> tuple[int, str]:
-    """(blocks, digest of config and weights, those of an adapter too)."""
+    """(blocks, hash of all files, those of an adapter too)."""
     source = find_source(name, revision)
-    checkpoint = open_model_directory(source.directory)
-    adapter = sorted(source.adapter.glob("adapter_*")) if source.adapter else []
-    return checkpoint.config.num_hidden_layers, digest([checkpoint.directory / "config.json", *checkpoint.shards, *adapter])
+    return open_model_directory(source.directory).config.num_hidden_layers, source_hash(source)
 
 
 def _sae_facts(name: str) -> str:
     if name == "none":
         return name
     directory = find_sae(name).directory
-    return name if directory is None else digest(sorted(directory.glob("*.safetensors")))
-
-
-def digest(files: Iterable[Path]) -> str:
-    """A hash of files' sizes and of the first and last MiB of each: enough to tell other weights, cheap on a checkpoint of 16 GB."""
-    found = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(SAMPLE)
-            file.seek(max(0, size - SAMPLE))
-            found.update(f"{path.name} {size} ".encode() + head + file.read(SAMPLE))
-    return found.hexdigest()
+    return name if directory is None else files_hash([*sorted(directory.glob("*.json")), *sorted(directory.glob("*.safetensors"))])
