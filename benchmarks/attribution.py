@@ -34,12 +34,13 @@ from workbench.attribution import heads_and_mlps as units
 from workbench.attribution.attribution_patching import about_answer, estimate, exact_effects, strongest
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit
-from workbench.contexts import Contexts, encode_prompt, make_contexts
+from workbench.contexts import Contexts, make_contexts
 from workbench.directions import find_directions, random_directions
 from workbench.latents import rank_latents
 from workbench.models import load_model, runner_for
 from workbench.objectives import latent_activation, neutral_prompts
 from workbench.personas import Splits, load_persona
+from workbench.prompt_tokens import encode_prompt
 from workbench.runs import read_json, write_json
 from workbench.sae import load_sae
 from workbench.statistics import cluster_interval

@@ -28,13 +28,14 @@ import pandas as pd
 import torch
 
 from workbench.budget import Budget
-from workbench.contexts import Contexts, encode_prompt, lexicon, make_contexts
+from workbench.contexts import Contexts, make_contexts
 from workbench.directions import find_directions
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import load_model, runner_for
 from workbench.objectives import Objective, projection
 from workbench.personas import load_persona
+from workbench.prompt_tokens import encode_prompt, lexicon
 from workbench.runs import write_json
 from workbench.search import EPO, GCG, Beam, Guided, RandomSearch, Scorer, SearchMethod, SearchProgress, hypervolume, search
 from workbench.statistics import over_seeds

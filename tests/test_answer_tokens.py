@@ -15,7 +15,7 @@ from workbench.attribution.attribution_patching import about_answer
 from workbench.attribution.attribution_targets import as_targets
 from workbench.audit.shared_prefix import shared_prefix_scores
 from workbench.conditions.soft_prompt import _log_odds as soft_log_odds
-from workbench.contexts import encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer, answer_prompts
 from workbench.models import Site, vocabulary_chunks
@@ -23,6 +23,7 @@ from workbench.models.vocabulary_chunks import log_normalizer
 from workbench.objectives import AnswerLogProbObjective, ProjectionObjective, answer_log_odds, hold_direction, read
 from workbench.panel.prompt_reader import _shared_prefix_scores
 from workbench.personas import Item, Persona
+from workbench.prompt_tokens import encode_prompt
 from workbench.search import ChildProposals, Optimizations, Scorer
 
 SLOTS = ("system", "before_question", "after_question", "answer_opening")

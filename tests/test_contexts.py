@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from benchmarks.cost_settings import random_llama
 from tests.support.toy_models import random_model, toy_persona
-from workbench.contexts import all_survive, allowed_ids, encode_prompt, make_contexts, survives
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer, answer_each, answer_prompts
 from workbench.models import load_model, runner_for
 from workbench.personas import load_persona
-from workbench.prompt_tokens import _windows
+from workbench.prompt_tokens import _windows, all_survive, allowed_ids, encode_prompt, survives
 
 SLOTS = ("system", "before_question", "after_question", "answer_opening")
 

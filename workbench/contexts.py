@@ -19,7 +19,7 @@ from workbench.answer_tokens import answer_log_probs, encode_answers
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.personas import Item, Normalization, Persona, Split
-from workbench.prompt_tokens import all_survive, allowed_ids, encode_prompt, lexicon, probes, survives, text_of  # noqa: F401
+from workbench.prompt_tokens import probes, text_of
 from workbench.slot_contexts import Context, Contexts, Metric, Orders, Slot
 
 _MARK = "@@slot@@"

@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Float
 
 from workbench.answer_tokens import AnswerTable
-from workbench.contexts import Context, Contexts, encode_prompt
+from workbench.contexts import Context, Contexts
 from workbench.errors import UserError
 from workbench.html_text import html_table, plain_table
 from workbench.models import Runner, TokenLayout, not_finite, pad_right, runner_for
+from workbench.prompt_tokens import encode_prompt
 
 
 @dataclass(frozen=True, repr=False)

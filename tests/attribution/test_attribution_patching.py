@@ -14,9 +14,9 @@ from workbench.attribution import AttributionProblem
 from workbench.attribution.attribution_patching import path
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import as_mediator, mediate
-from workbench.contexts import encode_prompt
 from workbench.models import runner_for
 from workbench.objectives import neutral_prompts
+from workbench.prompt_tokens import encode_prompt
 
 
 def problem_of(model, n: int = 2, **more) -> AttributionProblem:

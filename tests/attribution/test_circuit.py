@@ -22,10 +22,10 @@ from workbench.attribution.attribution_patching import about_answer
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit
 from workbench.attribution.faithfulness import share_interval
-from workbench.contexts import encode_prompt
 from workbench.models import Site, runner_for
 from workbench.objectives import latent_activation, neutral_prompts
 from workbench.plots.svg import circuit_svg
+from workbench.prompt_tokens import encode_prompt
 
 
 def problem_of(model, n: int = 2, chosen=None, text: str = TEXT) -> AttributionProblem:

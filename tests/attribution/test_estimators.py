@@ -15,11 +15,11 @@ from tests.support.toy_models import random_model
 from workbench.attribution import AttributionProblem, GradientXInput, IntegratedGradients, ShapleyValues, TokenRemoval, TokenReplacement
 from workbench.attribution.attribution_problem import _mean_row
 from workbench.attribution.attribution_targets import as_targets
-from workbench.contexts import encode_prompt
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.models.memory_in_use import peak_memory
 from workbench.objectives import latent_activation, projection
+from workbench.prompt_tokens import encode_prompt
 
 
 def problem(slot: str = "system", n: int = 3, text: str = TEXT, batch_tokens: int = 8192, **chosen) -> AttributionProblem:
@@ -70,7 +70,7 @@ def test_the_averaging_model_on_paper():
 
 
 def _allowed(runner):
-    from workbench.contexts import allowed_ids
+    from workbench.prompt_tokens import allowed_ids
 
     return allowed_ids(runner).numpy()
 

@@ -8,7 +8,7 @@ import workbench as wb
 from workbench.attribution import AttributionProblem, faithfulness_curve
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.circuit import circuit
-from workbench.contexts import encode_prompt
+from workbench.prompt_tokens import encode_prompt
 from workbench.world import World
 
 

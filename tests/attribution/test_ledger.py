@@ -73,7 +73,7 @@ def test_pairs_are_the_second_difference():
 
 
 def ledger_ids(runner, found):
-    from workbench.contexts import encode_prompt
+    from workbench.prompt_tokens import encode_prompt
 
     return encode_prompt(runner, found, TEXT)
 

@@ -14,11 +14,11 @@ from tests.support.toy_models import random_model
 from workbench.attribution import AttributionOptions, AttributionProblem, attribute
 from workbench.attribution.attribution_targets import as_targets
 from workbench.attribution.mediation import as_mediator, mediate, mediators
-from workbench.contexts import encode_prompt
 from workbench.errors import UserError
 from workbench.interventions import patch
 from workbench.models import Site, runner_for
 from workbench.objectives import answer_log_odds, latent_activation
+from workbench.prompt_tokens import encode_prompt
 
 
 def problem_of(model, n: int = 3, metric: str = "text") -> AttributionProblem:

@@ -22,9 +22,9 @@ from workbench.attribution import (
     side_effects,
 )
 from workbench.attribution.attribution_targets import as_targets
-from workbench.contexts import encode_prompt
 from workbench.interventions import steer
 from workbench.models import Site, runner_for
+from workbench.prompt_tokens import encode_prompt
 
 
 def problem_of(model, chosen, n: int = 2, metric: str = "text") -> AttributionProblem:

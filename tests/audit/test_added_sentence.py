@@ -18,10 +18,11 @@ from workbench.audit.audit_html import notebook_html
 from workbench.audit.audit_terminal import render
 from workbench.audit.minimal_edit import EditGuard
 from workbench.audit.word_effects import WordProblem
-from workbench.contexts import encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import runner_for
+from workbench.prompt_tokens import encode_prompt
 from workbench.search import SentenceSearch, search
 
 PROMPT = "Be honest, say yes."

@@ -24,13 +24,14 @@ from workbench.audit.minimal_edit import FLUENCY_RISE, EditGuard, find_minimal_e
 from workbench.audit.shared_prefix import shared_prefix_scores, shares
 from workbench.audit.word_effects import WordProblem, word_effects
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropies, prompt_cross_entropy
-from workbench.contexts import encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import Site, runner_for
 from workbench.models.gguf_files import PACKAGE
 from workbench.objectives import projection
+from workbench.prompt_tokens import encode_prompt
 
 
 @given(st.text(alphabet="ab ,.\n(日本", min_size=1).filter(str.strip))

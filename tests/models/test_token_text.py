@@ -9,10 +9,11 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.support.tiny_checkpoints import FAMILIES, tiny_checkpoint
 from workbench import prompt_tokens
-from workbench.contexts import allowed_ids, encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.models import load_model, runner_for
 from workbench.models.token_text import short_text_ids, single_token_texts, token_ids, token_texts
 from workbench.personas import load_persona
+from workbench.prompt_tokens import allowed_ids, encode_prompt
 
 
 @pytest.mark.parametrize("family", FAMILIES)

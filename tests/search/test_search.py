@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from tests.support.paths import ROOT
 from tests.support.tiny_search import METHODS, SMALL, search_setting
 from workbench.budget import Budget, Cost
-from workbench.contexts import encode_prompt, survives
 from workbench.errors import UserError
 from workbench.objectives import read
+from workbench.prompt_tokens import encode_prompt, survives
 from workbench.schema import SearchFile
 from workbench.search import EPO, Checkpoint, Frontier, Optimizations, ScoredPrompts, elites, hypervolume, ladder, pareto_frontier, search
 from workbench.search import frontier as frontier_module

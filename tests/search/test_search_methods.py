@@ -11,10 +11,11 @@ import torch
 
 from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
-from workbench.contexts import allowed_ids, make_contexts
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, runner_for
 from workbench.objectives import AnswerLogOddsObjective, projection
+from workbench.prompt_tokens import allowed_ids
 from workbench.search import Beam, ChildProposals, Guided, ScoredPrompts, Scorer, search
 from workbench.search.toolkit import SearchToolkit
 

@@ -12,10 +12,11 @@ import torch
 
 from tests.support.toy_models import random_model, toy_persona
 from workbench.budget import Budget
-from workbench.contexts import allowed_ids, make_contexts
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.models import Site, load_model, runner_for
 from workbench.objectives import Objective, answer_log_odds, projection, read
+from workbench.prompt_tokens import allowed_ids
 from workbench.search import Checkpoint, Optimizations, ScoredPrompts, Scorer, SentenceSearch, search
 from workbench.search.scored_prompts import FILLER, as_ids, as_prompts
 from workbench.search.sentence_writing import SentenceDraft, SentenceWriter, fit_effects, load_form

@@ -17,9 +17,10 @@ from workbench.attribution.ledger import JUDGE, Ledger
 from workbench.attribution.mediation import as_mediator, mediate, mediators
 from workbench.attribution.token_interactions import interactions
 from workbench.attribution.token_removal import TokenRemoval
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
+from workbench.prompt_tokens import encode_prompt
 
 #: The circuit's many patches are made on so many contexts at most.
 CIRCUIT_CONTEXTS = 8

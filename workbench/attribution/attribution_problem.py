@@ -20,10 +20,11 @@ from torch import Tensor
 
 from workbench.answer_tokens import AnswerTable
 from workbench.attribution.attribution_targets import AttributionTargets
-from workbench.contexts import Context, Contexts, allowed_ids
+from workbench.contexts import Context, Contexts
 from workbench.errors import UserError
 from workbench.models import Runner, Site, TokenLayout, not_finite, pad_right
 from workbench.objectives import Readout
+from workbench.prompt_tokens import allowed_ids
 
 Ids = tuple[int, ...]
 

@@ -20,9 +20,10 @@ from jaxtyping import Float
 
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import as_targets
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.html_text import ShowsTable
 from workbench.models import runner_for
+from workbench.prompt_tokens import encode_prompt
 from workbench.sae import Sae
 from workbench.schema import MeanEntry, MovedLatentEntry, SideEffectsEntry
 from workbench.statistics import Interval, cluster_interval

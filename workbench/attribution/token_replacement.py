@@ -22,8 +22,8 @@ from torch import Tensor
 
 from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
-from workbench.contexts import allowed_ids
 from workbench.errors import UserError
+from workbench.prompt_tokens import allowed_ids
 
 
 @ESTIMATORS.register("replacement")

@@ -17,10 +17,11 @@ from workbench.audit.word_effects import WordProblem
 from workbench.budget import Budget
 from workbench.conditions.condition import signed
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropies
-from workbench.contexts import Contexts, encode_prompt, lead_in
+from workbench.contexts import Contexts, lead_in
 from workbench.models import Runner
 from workbench.objectives import answer_log_odds
 from workbench.personas import Sign
+from workbench.prompt_tokens import encode_prompt
 from workbench.search import SentenceSearch, search
 from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.statistics import Interval, cluster_interval

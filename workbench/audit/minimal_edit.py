@@ -24,10 +24,11 @@ import torch
 from workbench.audit.prompt_words import PromptWords, WordPiece
 from workbench.audit.word_effects import WordProblem
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropies
-from workbench.contexts import Contexts, allowed_ids, encode_prompt
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer
 from workbench.models import Runner, pad_right
+from workbench.prompt_tokens import allowed_ids, encode_prompt
 from workbench.statistics import EquivalenceTest, Interval, cluster_interval, rate_interval, tost
 
 Edits = tuple[tuple[int, str | None], ...]

@@ -27,8 +27,9 @@ from workbench.audit.phrase_interactions import ALPHA, PhraseInteraction, phrase
 from workbench.audit.prompt_words import PromptWords
 from workbench.audit.sampled_intervals import sampled_interval
 from workbench.audit.shared_prefix import shared_prefix_scores, shares
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.models import Runner
+from workbench.prompt_tokens import encode_prompt
 from workbench.statistics import Interval, PairedDifference, cluster_interval, holm, paired_rate_difference, sign_flip_p
 
 #: Prompts of at most so many words have Shapley values.

@@ -22,11 +22,12 @@ from workbench.comparison.off_target import OffTargetAnswers
 from workbench.conditions import CONDITION_KINDS, Condition, MeanOfPrompts, NoPrompt, Prompt
 from workbench.conditions.condition import signed
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
-from workbench.contexts import Contexts, Metric, Orders, Slot, encode_prompt, make_contexts
+from workbench.contexts import Contexts, Metric, Orders, Slot, make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import package
 from workbench.models import runner_for
 from workbench.personas import Sign, Split
+from workbench.prompt_tokens import encode_prompt
 from workbench.search import Candidate
 
 #: Measured next to the effect, for each condition: a name and a function of the model and the condition. See off_target.py; what gives

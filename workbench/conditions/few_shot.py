@@ -9,10 +9,11 @@ from workbench.conditions.condition import signed
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.personas import Item, Sign, Split
+from workbench.prompt_tokens import encode_prompt
 
 
 def few_shot(model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0) -> Prompt:

@@ -20,10 +20,11 @@ from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import Condition
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.conditions.prompt import Prompt
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, package
 from workbench.models import runner_for
+from workbench.prompt_tokens import encode_prompt
 from workbench.world import World
 
 #: What the model is for, how to write, a fact, and a remark on the conversation.

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.models import Runner, pad_right, runner_for
+from workbench.prompt_tokens import encode_prompt
 
 
 def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:

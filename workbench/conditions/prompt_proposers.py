@@ -6,11 +6,12 @@ import os
 from typing import Any
 
 from workbench.conditions.build_context import BuildContext
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Ask as Proposer
 from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply, ScriptedModel, whole_lines
 from workbench.models import load_model, runner_for
+from workbench.prompt_tokens import encode_prompt
 
 __all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_of", "study_proposer", "whole_lines"]
 

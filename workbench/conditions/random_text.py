@@ -14,9 +14,10 @@ from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.contexts import Contexts, allowed_ids, survives
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
+from workbench.prompt_tokens import allowed_ids, survives
 
 _TRIES = 40
 _ROWS = 16

@@ -24,12 +24,13 @@ from workbench.budget import Cost
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import Condition, as_contexts, signed, spending
 from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
-from workbench.contexts import Context, Contexts, Slot, allowed_ids
+from workbench.contexts import Context, Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer, own_branches
 from workbench.html_text import visible
 from workbench.models import Runner, Site, pad_right, runner_for
 from workbench.personas import Sign, Split
+from workbench.prompt_tokens import allowed_ids
 
 
 @dataclass(frozen=True)

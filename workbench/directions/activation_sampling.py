@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.contexts import Contexts, Orders, Slot, encode_prompt, make_contexts
+from workbench.contexts import Contexts, Orders, Slot, make_contexts
 from workbench.directions.direction_method import Labels
 from workbench.directions.labelled_activations import LabelledActivations, answer_pairs, own_choices, responses, within_contexts
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.personas import Split
+from workbench.prompt_tokens import encode_prompt
 
 #: Varied system texts that are kept back for testing, so that no direction or latent is made from them.
 TESTING_TEXTS = 32

@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.activations import collect
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.directions.direction import Direction
 from workbench.directions.direction_quality import auc
 from workbench.errors import UserError
 from workbench.forced_choice import answer_prompts
 from workbench.models import Site, runner_for
+from workbench.prompt_tokens import encode_prompt
 
 #: Prompts that a refit needs: two of each side in each half.
 _LEAST = 8

@@ -12,11 +12,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from workbench.answer_tokens import AnswerTable
-from workbench.contexts import Contexts, allowed_ids
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.models import not_finite, pad_right, runner_for
 from workbench.objectives.objective import Objective
 from workbench.objectives.readout import Readout
+from workbench.prompt_tokens import allowed_ids
 
 
 @dataclass(frozen=True)

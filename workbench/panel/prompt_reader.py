@@ -24,11 +24,12 @@ from jaxtyping import Float
 from workbench.answer_tokens import AnswerTable
 from workbench.attribution import AttributionProblem, AttributionTargets, EffectEstimate, GradientXInput, Ledger
 from workbench.attribution.token_removal import drop
-from workbench.contexts import Contexts, encode_prompt, survives
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.html_text import shorten
 from workbench.models import Runner, pad_right
 from workbench.objectives import Readout
+from workbench.prompt_tokens import encode_prompt, survives
 
 Ids = tuple[int, ...]
 Step = Callable[[int, int], None]

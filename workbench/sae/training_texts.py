@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from workbench.contexts import Slot, encode_prompt, make_contexts
+from workbench.contexts import Slot, make_contexts
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.personas import Split
+from workbench.prompt_tokens import encode_prompt
 from workbench.runs import parse_json_lines, read_json, read_text
 from workbench.text_forms import join_surrogates, require_whole_text, unify_line_ends
 

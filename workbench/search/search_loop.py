@@ -23,12 +23,13 @@ import pandas as pd
 import torch
 
 from workbench.budget import Budget, Cost
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.errors import UserError
 from workbench.lexicons import Lexicon
 from workbench.models import Runner, runner_for
 from workbench.objective_words import describe
 from workbench.objectives import Objective
+from workbench.prompt_tokens import encode_prompt
 from workbench.search.frontier import Candidate, Frontier
 from workbench.search.methods.epo import EPO
 from workbench.search.scored_prompts import ScoredPrompts, as_prompts

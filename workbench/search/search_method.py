@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from workbench.contexts import encode_prompt
 from workbench.errors import UserError
+from workbench.prompt_tokens import encode_prompt
 from workbench.registry import Registry
 from workbench.search.elite_selection import CanSurvive, elites, ladder, pareto_frontier
 from workbench.search.scored_prompts import ChildProposals, Ids, ScoredPrompts

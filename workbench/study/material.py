@@ -14,12 +14,13 @@ from torch import Tensor
 
 from workbench.conditions import CapabilityGuard, true_contexts
 from workbench.conditions.prompt_cross_entropy import prompt_cross_entropy
-from workbench.contexts import Contexts, lexicon, make_contexts
+from workbench.contexts import Contexts, make_contexts
 from workbench.lexicons import Lexicon, lexicon_file, make_lexicon, readable_lexicon
 from workbench.models import base_of, find_source, load_model, runner_for
 from workbench.models.loading import provenance
 from workbench.models.weights_hash import source_hash, weights_hash
 from workbench.personas import Persona, Split, Splits, load_persona
+from workbench.prompt_tokens import lexicon
 from workbench.runs import file_hash
 from workbench.sae import Sae, load_sae
 from workbench.study.study_settings import Study

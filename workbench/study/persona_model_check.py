@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.contexts import Contexts, Metric, Slot, encode_prompt, make_contexts
+from workbench.contexts import Contexts, Metric, Slot, make_contexts
 from workbench.directions.activation_sampling import deal_texts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
 from workbench.html_text import ShowsTable
 from workbench.models import Runner, runner_for
 from workbench.personas import Persona, Split, Splits
+from workbench.prompt_tokens import encode_prompt
 from workbench.statistics import Interval, cluster_interval, spearman
 from workbench.statistics.cluster_moments import moments
 from workbench.statistics.power import minimum_detectable_effect_from_spread

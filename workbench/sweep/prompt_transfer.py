@@ -20,10 +20,11 @@ import pandas as pd
 
 from workbench.comparison import Comparison, ComparisonOptions, compare, run_rows
 from workbench.conditions import Found
-from workbench.contexts import encode_prompt, make_contexts
+from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.html_text import ShowsTable
 from workbench.models import load_model, runner_for
+from workbench.prompt_tokens import encode_prompt
 from workbench.runs import RunDirectory, read_run_file
 from workbench.schema import FrontierFile
 from workbench.study import Study

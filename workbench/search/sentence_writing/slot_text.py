@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from jaxtyping import Bool
 from torch import Tensor
 
-from workbench.contexts import Contexts, all_survive
+from workbench.contexts import Contexts
 from workbench.models import Runner
 from workbench.models.token_text import token_ids, token_texts
+from workbench.prompt_tokens import all_survive
 from workbench.search.sentence_writing.sentence_form import SentenceForm
 
 Prompt = tuple[int, ...]

@@ -12,9 +12,10 @@ import numpy as np
 from typing_extensions import override
 
 from workbench.attribution import AttributionOptions, SideEffects, attribute, side_effects
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.latents import LatentCardOptions, describe_latents
 from workbench.objectives import answer_log_odds, latent_activation, projection
+from workbench.prompt_tokens import encode_prompt
 from workbench.runs import write_run_file, write_table
 from workbench.sae import context_texts, read_corpus
 from workbench.schema import AttributionRow, TimingsFile

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from workbench.conditions import SearchContext, search_objectives
-from workbench.contexts import Contexts, encode_prompt
+from workbench.contexts import Contexts
 from workbench.directions import Direction
 from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.objectives import Objective, hold_direction, projection
+from workbench.prompt_tokens import encode_prompt
 from workbench.runs import read_run_file, read_table, read_timings, write_run_file, write_table
 from workbench.schema import SearchFile, SearchStepRow, TimingsFile
 from workbench.search import SEARCH_METHODS, Checkpoint, Frontier, Optimizations, SearchMethod, SearchProgress, search
