@@ -17,7 +17,21 @@ from workbench.models.model_sources import find_source
 from workbench.objectives import ProjectionObjective
 from workbench.personas import Item, Persona, Split, load_persona
 
-WORDS = ["river", "stone", "garden", "window", "light", "morning", "paper", "market", "doctor", "teacher", "winter", "summer", "music"]
+WORDS = [
+    "river",
+    "stone",
+    "garden",
+    "window",
+    "light",
+    "morning",
+    "paper",
+    "market",
+    "doctor",
+    "teacher",
+    "winter",
+    "summer",
+    "music",
+]
 
 
 @dataclass(frozen=True)
@@ -44,11 +58,20 @@ class Loaded:
         """n contexts of `tokens` tokens in addition to the template's own few (organism: its own questions), read out at `depth`."""
         contexts = self._contexts(slot, n_contexts, tokens)
         layer = max(1, round(self.runner.shape.n_layers * depth)) - 1
-        vector = torch.nn.functional.normalize(torch.randn(self.runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+        vector = torch.nn.functional.normalize(
+            torch.randn(self.runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0
+        )
         vector = vector.to(self.runner.device)
         texts = [(c.prefix_ids, c.suffix_ids) for c in contexts]
         return Setting(
-            self.name, slot, self.runner, self.reference, contexts, texts, ProjectionObjective(vector, Site(layer), "raw"), Target(vector, layer)
+            self.name,
+            slot,
+            self.runner,
+            self.reference,
+            contexts,
+            texts,
+            ProjectionObjective(vector, Site(layer), "raw"),
+            Target(vector, layer),
         )
 
     def _contexts(self, slot: str, n: int, tokens: int) -> Contexts:
@@ -56,7 +79,15 @@ class Loaded:
             split = load_persona("sycophancy").split().search
             return make_contexts(self.runner, split, slot)[:n]
         items = [Item(str(i), self._question(slot, i, tokens), "yes", "no", str(i)) for i in range(max(2, n))]
-        persona = Persona("cost", "questions of equal length", tuple(items), "text", None, {"suppress": (), "induce": ()}, ())
+        persona = Persona(
+            "cost",
+            "questions of equal length",
+            tuple(items),
+            "text",
+            None,
+            {"suppress": (), "induce": ()},
+            (),
+        )
         return make_contexts(self.runner, Split("cost", persona.items[:n], persona), slot)
 
     def _question(self, slot: str, number: int, tokens: int) -> str:
@@ -83,8 +114,15 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", **sizes: int) -
         if name == "llama":
             source = random_llama(Path(scratch), **sizes)
         else:
-            source = {"organism": lambda: find_source("organism").directory, "smollm": smollm_directory}.get(name, lambda: Path(name))()
-        reference = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).to(device).eval().requires_grad_(False)
+            source = {"organism": lambda: find_source("organism").directory, "smollm": smollm_directory}.get(
+                name, lambda: Path(name)
+            )()
+        reference = (
+            AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+            .to(device)
+            .eval()
+            .requires_grad_(False)
+        )
         return Loaded(name, runner_for(load_model(source, device, dtype)), reference)
 
 

@@ -1,9 +1,11 @@
 """Do directions and latents read what the organism's words really do? Judged by the planted truth, on the test split.
 
-1. Every planted unit and every decoy of the public world is put alone into the system slot, before the same test questions.
+1. Every planted unit and every decoy of the public world is put alone into the system slot, before the same
+   test questions.
 2. For the direction that the sweep chooses, for every method at the SAE's layer, and for the ranked latents:
-   `truth`, Pearson's correlation of the change of reading with the planted effect; `effect`, Spearman's with the measured change
-   of log-odds; `decoy`, the mean |change| of reading by decoys as a fraction of that by strong units (planted 1 or more).
+   `truth`, Pearson's correlation of the change of reading with the planted effect; `effect`, Spearman's with
+   the measured change of log-odds; `decoy`, the mean |change| of reading by decoys as a fraction of that by
+   strong units (planted 1 or more).
 3. The same for a growing number of train items, with "own_choice_within" and the published "mean_difference".
 
     python -m benchmarks.directions --out benchmarks/latest/directions.json [--seeds 3]
@@ -40,7 +42,9 @@ class Judge:
         units, decoys = list(world.truth.units), [decoy.word for decoy in world.decoys]
         self.planted = np.array([world.effect_of(persona, unit) for unit in units])
         layers = range(runner_for(model).shape.n_layers)
-        self.data: LabelledActivations = ActivationSampler(runner_for(model), layers).under_each(splits.test, units + decoys, n_contexts)
+        self.data: LabelledActivations = ActivationSampler(runner_for(model), layers).under_each(
+            splits.test, units + decoys, n_contexts
+        )
         self.n_rows = len(units) + len(decoys) + 1
         self.effects = self.change(self.data.scores)
 
@@ -80,7 +84,12 @@ def one_persona(model: Any, name: str, world: World, seed: int) -> dict[str, Any
         latents[labels] = judge.judge(activations[:, found.ids] @ torch.tensor(found.weights))
     return {
         "model_itself": judge.judge(judge.data.scores),
-        "chosen": {"layer": best.site.layer, "method": best.method, "predicts": round(float(scan.table["predicts"][0]), 3), **judge.of(best)},
+        "chosen": {
+            "layer": best.site.layer,
+            "method": best.method,
+            "predicts": round(float(scan.table["predicts"][0]), 3),
+            **judge.of(best),
+        },
         "methods": {method: judge.of(scan[layer, method]) for method in DIRECTION_METHODS},
         "latents": latents,
         "items": curve(model, splits, judge, layer, seed),
@@ -95,20 +104,32 @@ def curve(model: Any, splits: Splits, judge: Judge, layer: int, seed: int) -> di
         made[method] = {}
         for n in ITEMS:
             train = splits.train.take(n, seed)
-            scan = find_directions(model, train, splits.search, [layer], [method], n=min(384, 6 * n), n_contexts=4, seed=seed)
+            scan = find_directions(
+                model, train, splits.search, [layer], [method], n=min(384, 6 * n), n_contexts=4, seed=seed
+            )
             made[method][str(len(train))] = judge.of(scan.best)["truth"]
     return made
 
 
 def main() -> None:
     """Runs it and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/directions.json"))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     model, world = load_model("organism"), World()
-    figures = {name: [one_persona(model, name, world, seed) for seed in range(options.seeds)] for name in world.personas}
-    result = {"benchmark": "directions", "model": runner_for(model).fingerprint, "seeds": options.seeds, "personas": figures}
+    figures = {
+        name: [one_persona(model, name, world, seed) for seed in range(options.seeds)]
+        for name in world.personas
+    }
+    result = {
+        "benchmark": "directions",
+        "model": runner_for(model).fingerprint,
+        "seeds": options.seeds,
+        "personas": figures,
+    }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,9 +1,10 @@
 """Makes data/words/english.txt: which one-token pieces of SmolLM2's vocabulary are whole English words.
 
 1. Candidates: tokens of a space and at least two lower-case letters (and "a", "i").
-2. After each of PREFIXES and the candidate, the model's probability that the next token begins something new (a space, a line break,
-   punctuation, the end): a fragment such as " hon" is continued, a word is not.
-3. Words: candidates with a mean probability of at least LEAST and a vowel, and FUNCTION_WORDS, which no such prefix fits.
+2. After each of PREFIXES and the candidate, the model's probability that the next token begins something new
+   (a space, a line break, punctuation, the end): a fragment such as " hon" is continued, a word is not.
+3. Words: candidates with a mean probability of at least LEAST and a vowel, and FUNCTION_WORDS, which no such
+   prefix fits.
 
 Run: python -m benchmarks.english_words
 """
@@ -50,8 +51,12 @@ def main() -> None:
         for start in range(0, len(candidates), 256):
             some = candidates[start : start + 256]
             forked = kv.fork(torch.zeros(len(some), dtype=torch.long))
-            resid, _ = runner.run(runner.embed(some[:, None], offset=ids.shape[1]), 0, runner.shape.n_layers, forked)
-            share[start : start + 256] += runner.logits(resid[:, 0]).softmax(-1)[:, begins].sum(-1) / len(PREFIXES)
+            resid, _ = runner.run(
+                runner.embed(some[:, None], offset=ids.shape[1]), 0, runner.shape.n_layers, forked
+            )
+            share[start : start + 256] += runner.logits(resid[:, 0]).softmax(-1)[:, begins].sum(-1) / len(
+                PREFIXES
+            )
     found = {texts[int(i)].strip() for i, s in zip(candidates, share, strict=True) if s >= LEAST}
     words = sorted({word for word in found if re.search("[aeiouy]", word)} | FUNCTION_WORDS)
     OUT.parent.mkdir(parents=True, exist_ok=True)

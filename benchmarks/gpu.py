@@ -2,15 +2,19 @@
 costs its cell only. Parts do not depend on each other, and each takes at most 8 minutes.
 
 1. `llama8b`: a random model of Llama-3.1-8B's shape: loading, steps, memory, operations counted and planned.
-2. `cost`: our step against plain EPO and cached GCG, in turn, in bfloat16; the baselines take the gradients of all parents in one batch.
-3. `ways`: blocks run as they are, and replayed as CUDA graphs.  4. `collection`: activation collection next to a bare Hugging Face pass.
-5. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory error.
-6. `agree`: scores, gradients' tokens and a short search on the device against the CPU, optimizations on against off, float32 and bfloat16.
+2. `cost`: our step against plain EPO and cached GCG, in turn, in bfloat16; the baselines take the gradients
+   of all parents in one batch.
+3. `ways`: blocks run as they are, and replayed as CUDA graphs.  4. `collection`: activation collection next
+   to a bare Hugging Face pass.
+5. `memory`: `Scorer.plan` against the allocator's peak with chunks that are filled, and a real out-of-memory
+   error.
+6. `agree`: scores, gradients' tokens and a short search on the device against the CPU, optimizations on
+   against off, float32 and bfloat16.
 7. `growth`: seconds against candidates and contexts.  8. `device_map`: blocks on two devices.
 
     make bench-gpu                                                        # all parts, SmolLM2-135M
-    python -m benchmarks.gpu --small --limit 90 --cell-limit 40           # every part once, tiny: does it run?
-    python -m benchmarks.gpu --device cpu --dtype float32 --small --parts agree memory       # a dry run
+    python -m benchmarks.gpu --small --limit 90 --cell-limit 40           # every part once, tiny: does it
+    run? python -m benchmarks.gpu --device cpu --dtype float32 --small --parts agree memory       # a dry run
 
 Without a CUDA device it says so and exits with 2.
 """
@@ -95,7 +99,9 @@ class Journal:
             with at_most(max(1.0, self.left + self.cell_limit)):
                 for label, run in cells():
                     self._cell(rows, label, run)
-        except Exception as error:  # what there is must be kept, whatever fails on a machine that is lent for minutes
+        except (
+            Exception
+        ) as error:  # what there is must be kept, whatever fails on a machine that is lent for minutes
             self._note(rows, {"cell": "the part itself", **failure(error)})
         clear()
 
@@ -144,7 +150,11 @@ def head(lab: Lab) -> dict[str, object]:
         "benchmark": "gpu",
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "memory": torch.cuda.get_device_properties(0).total_memory if cuda else None,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()},
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
         "float32 products": torch.get_float32_matmul_precision(),
         "TF32": bool(matmul.allow_tf32),
         "bfloat16 reduced sums": bool(matmul.allow_bf16_reduced_precision_reduction),
@@ -154,19 +164,34 @@ def head(lab: Lab) -> dict[str, object]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--model", default="smollm", help="smollm, tiny (random), or a directory, whose tokenizer the random models take")
+    parser.add_argument(
+        "--model",
+        default="smollm",
+        help="smollm, tiny (random), or a directory, whose tokenizer the random models take",
+    )
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--slots", nargs="+", default=["after_question", "system"])
     parser.add_argument("--contexts", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--candidates", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="tiny sizes everywhere: does every part run?")
-    parser.add_argument("--limit", type=float, default=330, help="seconds of a part after which no cell is begun")
-    parser.add_argument("--cell-limit", type=float, default=150, help="seconds after which a cell is given up")
-    parser.add_argument("--scratch", type=Path, default=None, help="where the 8B model's 16 GB are written (a temporary directory)")
+    parser.add_argument(
+        "--limit", type=float, default=330, help="seconds of a part after which no cell is begun"
+    )
+    parser.add_argument(
+        "--cell-limit", type=float, default=150, help="seconds after which a cell is given up"
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        default=None,
+        help="where the 8B model's 16 GB are written (a temporary directory)",
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "gpu.json")
     return parser.parse_args()
 

@@ -1,9 +1,11 @@
 """Two ways to run the blocks: one kernel after the other, and replayed as CUDA graphs.
 
-1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in every step), positions (the
-   prompt's rest after the change and the suffix), keys to the left (a prefix, or a batch of prefixes padded to one length, and the parents').
-2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows (of each prefix) filled up to a multiple
-   of 16 so that shapes do come back; inputs are copied in, results copied out (the next replay overwrites them).
+1. A step runs the blocks on batches of many shapes: rows (children of one changed position, another number in
+   every step), positions (the prompt's rest after the change and the suffix), keys to the left (a prefix, or
+   a batch of prefixes padded to one length, and the parents').
+2. `CUDA graphs`: a whole stretch of blocks without gradients is captured once for each shape, rows (of each
+   prefix) filled up to a multiple of 16 so that shapes do come back; inputs are copied in, results copied out
+   (the next replay overwrites them).
 
 A block that somebody reads (the objective's site): our graphs fire its last hook afterwards.
 """
@@ -38,7 +40,9 @@ def ways(lab: Lab) -> Cells:
     n = 2 if lab.small else 8
     loaded = lab.loaded()
     setting = setting_of(loaded, "after_question", n, lab)
-    prompts = SearchToolkit.make(Scorer(setting.runner, setting.objective, setting.contexts), seed=0).random_prompts(32, lab.size.length)
+    prompts = SearchToolkit.make(
+        Scorer(setting.runner, setting.objective, setting.contexts), seed=0
+    ).random_prompts(32, lab.size.length)
     expected = Scorer(setting.runner, setting.objective, setting.contexts).score(prompts)
     yield "shapes", partial(shapes, setting, lab)
     for name, way in WAYS.items():
@@ -50,7 +54,9 @@ def shapes(setting: Setting, lab: Lab) -> Row:
     seen: list[set[tuple[Any, ...]]] = []
     eager, step = hooked.run_block, _step(setting, lab)
 
-    def noting(block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None = None, own: Pair | None = None) -> tuple[Tensor, Pair]:
+    def noting(
+        block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None = None, own: Pair | None = None
+    ) -> tuple[Tensor, Pair]:
         seen[-1].add((resid.requires_grad, places.owners, places.rows, places.n, places.shared, places.own))
         return eager(block, resid, places, shared, own)
 
@@ -58,8 +64,15 @@ def shapes(setting: Setting, lab: Lab) -> Row:
         for _ in range(3):
             seen.append(set())
             step()
-    filled = [{(grad, owners, _up(rows, owners), *rest) for grad, owners, rows, *rest in found} for found in seen]
-    counts = {"a step": seen[:1], "three steps": seen, "a step, filled up": filled[:1], "three, filled up": filled}
+    filled = [
+        {(grad, owners, _up(rows, owners), *rest) for grad, owners, rows, *rest in found} for found in seen
+    ]
+    counts = {
+        "a step": seen[:1],
+        "three steps": seen,
+        "a step, filled up": filled[:1],
+        "three, filled up": filled,
+    }
     return {name: len(set.union(*found)) for name, found in counts.items()}
 
 
@@ -74,8 +87,11 @@ def by_way(setting: Setting, lab: Lab, way: Callable[[Runner], Any], prompts: Te
     return {
         "objective, deviations": deviations(found.objective, expected.objective),
         "fluency, nats": float((found.cross_entropy - expected.cross_entropy).abs().max()),
-        "first step": first, "warming up": warm, **times, "captured": captured,
-    }  # fmt: skip
+        "first step": first,
+        "warming up": warm,
+        **times,
+        "captured": captured,
+    }
 
 
 def _step(setting: Setting, lab: Lab) -> Callable[[], None]:
@@ -132,18 +148,43 @@ class Captured:
     """A stretch of blocks at one shape: buffers of its own for what comes in, a graph, and what the graph leaves."""
 
     def __init__(
-        self, eager: Callable[..., Any], resid: Tensor, start: int, stop: int, kv: HookedKeyValueCache | None, keep: bool, pool: Any
+        self,
+        eager: Callable[..., Any],
+        resid: Tensor,
+        start: int,
+        stop: int,
+        kv: HookedKeyValueCache | None,
+        keep: bool,
+        pool: Any,
     ) -> None:
         self.owners, self.blocks = kv.owners if kv else 1, stop - start
         rows = _up(len(resid), self.owners)
         self.resid, self.kv = _filled(resid, rows, self.owners), None
         if kv is not None:
-            shared = None if kv.shared is None else tuple((k.clone(), v.clone()) for k, v in kv.shared[: self.blocks])
-            own = None if kv.own is None else tuple((self._own(k, rows), self._own(v, rows)) for k, v in kv.own[: self.blocks])
-            self.kv = replace(kv, shared=shared, own=own, rows=rows, padding=None if kv.padding is None else kv.padding.clone())
-        self.replay, (self.out, self.longer) = capture(lambda: eager(self.resid, start, stop, self.kv, keep), pool)
+            shared = (
+                None
+                if kv.shared is None
+                else tuple((k.clone(), v.clone()) for k, v in kv.shared[: self.blocks])
+            )
+            own = (
+                None
+                if kv.own is None
+                else tuple((self._own(k, rows), self._own(v, rows)) for k, v in kv.own[: self.blocks])
+            )
+            self.kv = replace(
+                kv,
+                shared=shared,
+                own=own,
+                rows=rows,
+                padding=None if kv.padding is None else kv.padding.clone(),
+            )
+        self.replay, (self.out, self.longer) = capture(
+            lambda: eager(self.resid, start, stop, self.kv, keep), pool
+        )
 
-    def __call__(self, resid: Tensor, kv: HookedKeyValueCache | None) -> tuple[Tensor, HookedKeyValueCache | None]:
+    def __call__(
+        self, resid: Tensor, kv: HookedKeyValueCache | None
+    ) -> tuple[Tensor, HookedKeyValueCache | None]:
         """As `Runner.run`."""
         n = len(resid)
         self._into(self.resid, resid)
@@ -171,7 +212,11 @@ class Captured:
             return None
         cut = lambda x: x[:, : n // self.owners].clone()  # noqa: E731
         own = None if self.longer.own is None else tuple((cut(k), cut(v)) for k, v in self.longer.own)
-        shared = None if self.longer.shared is None else tuple((k.clone(), v.clone()) for k, v in self.longer.shared)
+        shared = (
+            None
+            if self.longer.shared is None
+            else tuple((k.clone(), v.clone()) for k, v in self.longer.shared)
+        )
         one = shared is None and n == 1  # a prefix, filled up
         return replace(self.longer, shared=own if one else shared, own=None if one else own, rows=n)
 
@@ -197,7 +242,9 @@ def _up(rows: int, owners: int) -> int:
 def _filled(x: Tensor, rows: int, owners: int) -> Tensor:
     """Zero rows after those of each owner, up to so many in all."""
     each = x.unflatten(0, (owners, -1))
-    return torch.cat([each, each.new_zeros(owners, rows // owners - each.shape[1], *x.shape[1:])], dim=1).flatten(0, 1)
+    return torch.cat(
+        [each, each.new_zeros(owners, rows // owners - each.shape[1], *x.shape[1:])], dim=1
+    ).flatten(0, 1)
 
 
 def _first(x: Tensor, n: int, owners: int) -> Tensor:

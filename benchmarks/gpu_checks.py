@@ -23,7 +23,12 @@ from workbench.search import EPO, ChildProposals, Optimizations, Scorer, search
 from workbench.search.toolkit import SearchToolkit
 
 NO_SAVINGS = Optimizations(
-    prefix_kv=False, shared_prompt=False, parent_kv=False, deferred_cross_entropy=False, last_position=False, batched_caches=False
+    prefix_kv=False,
+    shared_prompt=False,
+    parent_kv=False,
+    deferred_cross_entropy=False,
+    last_position=False,
+    batched_caches=False,
 )
 LENGTH, PARENTS = 8, 4
 
@@ -35,15 +40,33 @@ def agree(lab: Lab) -> Cells:
     for slot in lab.slots:
         settings = {
             name: setting_of(lab.loaded(device, dtype), slot, 2 if lab.small else 4, lab, tokens=64)
-            for name, device, dtype in (("cpu", "cpu", "float32"), ("float32", lab.device, "float32"), ("bfloat16", lab.device, "bfloat16"))
+            for name, device, dtype in (
+                ("cpu", "cpu", "float32"),
+                ("float32", lab.device, "float32"),
+                ("bfloat16", lab.device, "bfloat16"),
+            )
         }
-        prompts = SearchToolkit.make(_scorer(settings["cpu"]), seed=0).random_prompts(16 if lab.small else 64, LENGTH)
+        prompts = SearchToolkit.make(_scorer(settings["cpu"]), seed=0).random_prompts(
+            16 if lab.small else 64, LENGTH
+        )
         for one, other in (("float32", "cpu"), ("bfloat16", "float32")):
-            yield f"{slot}: scores, {one} against {other}", partial(scores_agree, settings[one], settings[other], prompts)
-            yield f"{slot}: tokens of the gradient, {one} against {other}", partial(tokens_agree, settings[one], settings[other], prompts)
+            yield (
+                f"{slot}: scores, {one} against {other}",
+                partial(scores_agree, settings[one], settings[other], prompts),
+            )
+            yield (
+                f"{slot}: tokens of the gradient, {one} against {other}",
+                partial(tokens_agree, settings[one], settings[other], prompts),
+            )
         for dtype in ("float32", "bfloat16"):
-            yield f"{slot}: optimizations on against off, {dtype}", partial(savings_agree, settings[dtype], prompts)
-        yield f"{slot}: a search of 3 steps, float32 against cpu", partial(searches_agree, settings["float32"], settings["cpu"])
+            yield (
+                f"{slot}: optimizations on against off, {dtype}",
+                partial(savings_agree, settings[dtype], prompts),
+            )
+        yield (
+            f"{slot}: a search of 3 steps, float32 against cpu",
+            partial(searches_agree, settings["float32"], settings["cpu"]),
+        )
 
 
 def _scorer(setting: Setting, optimizations: Optimizations | None = None) -> Scorer:
@@ -65,7 +88,10 @@ def savings_agree(setting: Setting, prompts: torch.Tensor) -> Row:
     ids = prompts.to(setting.runner.device)
     parents, children = ids[:PARENTS], children_of(ids[:PARENTS], len(ids), ids[PARENTS:])
     on, off = _scorer(setting), _scorer(setting, NO_SAVINGS)
-    (found_parents, found), expected = on.score_children(on.prepare(parents), children), off.score(children.ids)
+    (found_parents, found), expected = (
+        on.score_children(on.prepare(parents), children),
+        off.score(children.ids),
+    )
     return {
         "objective, deviations": deviations(found.objective, expected.objective),
         "fluency, nats": float((found.cross_entropy - expected.cross_entropy).abs().max()),
@@ -77,7 +103,10 @@ def tokens_agree(one: Setting, other: Setting, prompts: torch.Tensor, k: int = 2
     """Fractions of the k tokens, and of the best ones, that both choose by the objective's gradient at each position of the parents."""
     found, expected = (_top(s, prompts[:PARENTS], k) for s in (one, other))
     shared = (found[..., :, None] == expected[..., None, :]).any(-1).float().mean()
-    return {"shared": float(shared), "best the same": float((found[..., 0] == expected[..., 0]).float().mean())}
+    return {
+        "shared": float(shared),
+        "best the same": float((found[..., 0] == expected[..., 0]).float().mean()),
+    }
 
 
 def _top(setting: Setting, parents: torch.Tensor, k: int) -> torch.Tensor:
@@ -90,10 +119,18 @@ def _top(setting: Setting, parents: torch.Tensor, k: int) -> torch.Tensor:
 def searches_agree(one: Setting, other: Setting) -> Row:
     """Do two seeded searches end with the same prompts, and how far are the scores of those that both have."""
     method, budget = EPO(length=LENGTH, population=PARENTS, children=8), Budget(steps=3)
-    found, expected = ({c.ids: c for c in search(s.runner, s.objective, s.contexts, method, budget, seed=0).candidates} for s in (one, other))
+    found, expected = (
+        {c.ids: c for c in search(s.runner, s.objective, s.contexts, method, budget, seed=0).candidates}
+        for s in (one, other)
+    )
     both = set(found) & set(expected)
     far = max((abs(found[ids].objective - expected[ids].objective) for ids in both), default=float("nan"))
-    return {"candidates": len(expected), "shared": len(both), "same frontier": list(found) == list(expected), "largest difference": far}
+    return {
+        "candidates": len(expected),
+        "shared": len(both),
+        "same frontier": list(found) == list(expected),
+        "largest difference": far,
+    }
 
 
 def children_of(parents: torch.Tensor, n: int, tokens: torch.Tensor | None = None) -> ChildProposals:
@@ -111,11 +148,21 @@ def children_of(parents: torch.Tensor, n: int, tokens: torch.Tensor | None = Non
 
 def memory(lab: Lab) -> Cells:
     """Planned against measured bytes, with a vocabulary of 131,072; and what happens when the device is full."""
-    directory, _ = random_llama(lab.directory(), lab.tokenizer, lab.device, torch.float32, **(SMALL | {"d_vocab": 60_000} if lab.small else WIDE))
+    directory, _ = random_llama(
+        lab.directory(),
+        lab.tokenizer,
+        lab.device,
+        torch.float32,
+        **(SMALL | {"d_vocab": 60_000} if lab.small else WIDE),
+    )
     ceilings = (512,) if lab.small else (8192, 65536)
     for dtype in ("bfloat16", "float32"):
         loaded = Loaded("wide", runner_for(load_model(directory, lab.device, dtype)), None)
-        for slot, n in (("after_question", lab.contexts[-2]), ("after_question", lab.contexts[-1]), ("system", lab.contexts[-2])):
+        for slot, n in (
+            ("after_question", lab.contexts[-2]),
+            ("after_question", lab.contexts[-1]),
+            ("system", lab.contexts[-2]),
+        ):
             setting = setting_of(loaded, slot, n, lab)
             for ceiling in ceilings if dtype == "bfloat16" and n == lab.contexts[-2] else ceilings[:1]:
                 label = f"{dtype}, {slot}, {n} contexts, at most {ceiling} tokens"
@@ -127,7 +174,10 @@ def memory(lab: Lab) -> Cells:
 def planned_and_measured(setting: Setting, ceiling: int) -> Row:
     """Bytes of gradients, preparation and the scores of enough children to fill every batch, in addition to weights and prefix caches."""
     runner = setting.runner
-    scorer, parents = Scorer(runner, setting.objective, setting.contexts, cross_entropy_groups=1), _parents(runner)
+    scorer, parents = (
+        Scorer(runner, setting.objective, setting.contexts, cross_entropy_groups=1),
+        _parents(runner),
+    )
     n = _enough(setting, ceiling)
     plan = scorer.plan(LENGTH, PARENTS, n)
     if plan is None:
@@ -143,13 +193,21 @@ def planned_and_measured(setting: Setting, ceiling: int) -> Row:
         peaks[stage] = peak.bytes
     measured = max(peaks.values())
     return {
-        "tokens": scorer.chunk.tokens, "gradient tokens": scorer.chunk.gradient_tokens, "children": n, "chunk in this memory": plan.chunk.tokens,
-        "planned": tried.peak, "measured": measured, "measured/planned": measured / tried.peak, "bytes by stage": peaks,
-    }  # fmt: skip
+        "tokens": scorer.chunk.tokens,
+        "gradient tokens": scorer.chunk.gradient_tokens,
+        "children": n,
+        "chunk in this memory": plan.chunk.tokens,
+        "planned": tried.peak,
+        "measured": measured,
+        "measured/planned": measured / tried.peak,
+        "bytes by stage": peaks,
+    }
 
 
 def _stages(scorer: Scorer, parents: torch.Tensor, n: int) -> dict[str, Callable[[], object]]:
-    many = parents.repeat(-(-scorer.chunk.gradient_tokens // parents.numel()), 1)  # as many rows as fill a batch with a graph
+    many = parents.repeat(
+        -(-scorer.chunk.gradient_tokens // parents.numel()), 1
+    )  # as many rows as fill a batch with a graph
     return {
         "children": lambda: scorer.score_children(scorer.prepare(parents), children_of(parents, n)),
         "gradient": lambda: scorer.gradients(many),
@@ -158,20 +216,29 @@ def _stages(scorer: Scorer, parents: torch.Tensor, n: int) -> dict[str, Callable
 
 
 def _parents(runner: Runner) -> torch.Tensor:
-    return torch.randint(10, 10_000, (PARENTS, LENGTH), generator=torch.Generator().manual_seed(0)).to(runner.device)
+    return torch.randint(10, 10_000, (PARENTS, LENGTH), generator=torch.Generator().manual_seed(0)).to(
+        runner.device
+    )
 
 
 def _enough(setting: Setting, tokens: int) -> int:
     """Children that fill a batch of so many tokens at every position of the prompt."""
     suffix = max(len(c.suffix_ids) for c in setting.contexts)
-    together = LENGTH + (suffix if setting.slot == "after_question" else min(tokens // 4, suffix * len(setting.contexts)))
+    together = LENGTH + (
+        suffix if setting.slot == "after_question" else min(tokens // 4, suffix * len(setting.contexts))
+    )
     return LENGTH * (tokens // together + 1)
 
 
 def out_of_memory(setting: Setting, tokens: int, device: str) -> Row:
     """A step on a device whose memory is cut to six tenths of what the step needs: the chunk it ended with, and its scores against those
     of a step that had all the memory (rounding), and of one that began with that chunk (bits)."""
-    scorers = [Scorer(setting.runner, setting.objective, setting.contexts, batch_tokens=tokens, cross_entropy_groups=1) for _ in range(2)]
+    scorers = [
+        Scorer(
+            setting.runner, setting.objective, setting.contexts, batch_tokens=tokens, cross_entropy_groups=1
+        )
+        for _ in range(2)
+    ]
     parents, n = _parents(setting.runner), _enough(setting, tokens)
 
     def step(scorer: Scorer) -> torch.Tensor:
@@ -183,12 +250,22 @@ def out_of_memory(setting: Setting, tokens: int, device: str) -> Row:
         whole = step(scorers[0])
     with short_of_memory(setting.runner, device, int(0.6 * peak.bytes), tokens) as errors:
         halved = step(scorers[1])
-    small = Scorer(setting.runner, setting.objective, setting.contexts, batch_tokens=scorers[1].chunk.tokens, cross_entropy_groups=1)
+    small = Scorer(
+        setting.runner,
+        setting.objective,
+        setting.contexts,
+        batch_tokens=scorers[1].chunk.tokens,
+        cross_entropy_groups=1,
+    )
     return {
-        "tokens before": tokens, "tokens after": scorers[1].chunk.tokens, "halved": scorers[1].chunk.tokens < tokens, "errors": len(errors) or None,
-        "peak": peak.bytes, "against the whole chunk, deviations": deviations(halved, whole),
+        "tokens before": tokens,
+        "tokens after": scorers[1].chunk.tokens,
+        "halved": scorers[1].chunk.tokens < tokens,
+        "errors": len(errors) or None,
+        "peak": peak.bytes,
+        "against the whole chunk, deviations": deviations(halved, whole),
         "the bits of the smaller chunk": torch.equal(halved, step(small)),
-    }  # fmt: skip
+    }
 
 
 @contextmanager
@@ -199,7 +276,10 @@ def short_of_memory(runner: Runner, device: str, room: int, tokens: int) -> Iter
     if device.startswith("cuda"):
         gc.collect()
         torch.cuda.empty_cache()
-        total, held = torch.cuda.get_device_properties(runner.device).total_memory, torch.cuda.memory_reserved(runner.device)
+        total, held = (
+            torch.cuda.get_device_properties(runner.device).total_memory,
+            torch.cuda.memory_reserved(runner.device),
+        )
         limit = max(held, torch.cuda.memory_allocated(runner.device) + room)
         torch.cuda.set_per_process_memory_fraction(limit / total, runner.device)
         try:
@@ -232,7 +312,15 @@ def device_map(lab: Lab) -> Cells:
     yield (
         "load_model with everything on the device by a map",
         lambda: same_logits(
-            runner_for(load_model(lab.source, {"": 0 if lab.device.startswith("cuda") else "cpu"}, "float32", backend="bridge")), whole
+            runner_for(
+                load_model(
+                    lab.source,
+                    {"": 0 if lab.device.startswith("cuda") else "cpu"},
+                    "float32",
+                    backend="bridge",
+                )
+            ),
+            whole,
         ),
     )
     spread = spread_out(lab)
@@ -240,13 +328,19 @@ def device_map(lab: Lab) -> Cells:
     for slot in lab.slots:
         yield (
             f"two devices, {slot}: a search of 3 steps",
-            lambda slot=slot: searches_agree(*(setting_of(Loaded("spread", runner, None), slot, 2, lab, tokens=32) for runner in (spread, whole))),
+            lambda slot=slot: searches_agree(
+                *(
+                    setting_of(Loaded("spread", runner, None), slot, 2, lab, tokens=32)
+                    for runner in (spread, whole)
+                )
+            ),
         )
 
 
 def spread_out(lab: Lab) -> Runner:
     """Embedding, lower half and head on the CPU, upper half and final norm on the device. `load_model` refuses CPU and GPU together
-    (Hugging Face would move weights to and fro); two real devices are needed here, so the map is put on by hand."""
+    (Hugging Face would move weights to and fro); two real devices are needed here, so the map is put on by
+    hand."""
     checkpoint = open_model_directory(lab.source)
     reference = load_reference(checkpoint, torch.float32, "cpu")
     n, upper = checkpoint.config.num_hidden_layers, "cuda:0" if lab.device == "cuda" else lab.device
@@ -259,7 +353,9 @@ def spread_out(lab: Lab) -> Runner:
 
 def same_logits(one: Runner, other: Runner) -> Row:
     """Largest differences of residuals after the middle block and of logits, in standard deviations; where the blocks are."""
-    ids = torch.randint(10, min(10_000, other.shape.d_vocab), (2, 24), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        10, min(10_000, other.shape.d_vocab), (2, 24), generator=torch.Generator().manual_seed(0)
+    )
     found, expected = (_residuals_and_logits(runner, ids) for runner in (one, other))
     places = getattr(one, "_places", [one.device])
     return {
@@ -279,7 +375,9 @@ def _residuals_and_logits(runner: Runner, ids: torch.Tensor) -> tuple[torch.Tens
 
 def refused(lab: Lab) -> Row:
     """The one line that a user gets who leaves blocks on the CPU."""
-    places = dict.fromkeys(("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), lab.device) | {"model.layers": "cpu"}
+    places = dict.fromkeys(
+        ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"), lab.device
+    ) | {"model.layers": "cpu"}
     try:
         load_model(lab.source, places, "float32")
     except UserError as error:

@@ -25,7 +25,15 @@ Cells = Iterator[tuple[str, Callable[[], Row]]]
 SMALL = {"n_layers": 4, "d_model": 64, "d_mlp": 192, "heads": 4, "kv_heads": 2}
 #: As SmolLM2's vocabulary is not: that of Llama 3.1, over a model that takes no time to make.
 WIDE = {"n_layers": 8, "d_model": 1024, "d_mlp": 2816, "heads": 16, "kv_heads": 8, "d_vocab": 131_072}
-LLAMA8B = {"n_layers": 32, "d_model": 4096, "d_mlp": 14_336, "heads": 32, "kv_heads": 8, "d_vocab": 128_256, "tied": False}
+LLAMA8B = {
+    "n_layers": 32,
+    "d_model": 4096,
+    "d_mlp": 14_336,
+    "heads": 32,
+    "kv_heads": 8,
+    "d_vocab": 128_256,
+    "tied": False,
+}
 
 
 @dataclass
@@ -48,7 +56,9 @@ class Lab:
     def source(self) -> Path:
         """The directory of the main model; `tiny` is made when it is first requested."""
         if self.model == "tiny":
-            self.model = str(random_llama(self.directory(), smollm_directory(), "cpu", torch.float32, **SMALL)[0])
+            self.model = str(
+                random_llama(self.directory(), smollm_directory(), "cpu", torch.float32, **SMALL)[0]
+            )
         return smollm_directory() if self.model == "smollm" else Path(self.model)
 
     @property
@@ -77,21 +87,43 @@ class Lab:
 
 def hugging_face(source: Path, device: str, dtype: str) -> PreTrainedModel:
     """The reference model, its own attention as Hugging Face chooses it."""
-    return AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).to(device).eval().requires_grad_(False)
+    return (
+        AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        .to(device)
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def random_llama(
-    directory: Path, tokenizer: Path, device: str, dtype: torch.dtype, *,
-    n_layers: int, d_model: int, d_mlp: int, heads: int, kv_heads: int, d_vocab: int | None = None, tied: bool = True,
-) -> tuple[Path, PreTrainedModel]:  # fmt: skip
+    directory: Path,
+    tokenizer: Path,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    n_layers: int,
+    d_model: int,
+    d_mlp: int,
+    heads: int,
+    kv_heads: int,
+    d_vocab: int | None = None,
+    tied: bool = True,
+) -> tuple[Path, PreTrainedModel]:
     """A Llama of random weights (seed 0, deviation 0.02) made on the device and saved in shards under another model's tokenizer, whose
     vocabulary may be smaller: ids beyond it are never proposed. Gives the directory and the model itself."""
     words = AutoTokenizer.from_pretrained(tokenizer)
     config = LlamaConfig(
-        vocab_size=d_vocab or len(words), hidden_size=d_model, intermediate_size=d_mlp, num_hidden_layers=n_layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=2048, tie_word_embeddings=tied,
-        bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
-    )  # fmt: skip
+        vocab_size=d_vocab or len(words),
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=tied,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+    )
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)

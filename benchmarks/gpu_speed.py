@@ -15,7 +15,19 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks import collection as collecting
 from benchmarks.baselines import cached_gcg, plain_epo
 from benchmarks.cost_settings import Loaded, Setting
-from benchmarks.gpu_lab import LLAMA8B, SMALL, Cells, Lab, Row, deviations, median_seconds, products_a_second, random_llama, setting_of, timed
+from benchmarks.gpu_lab import (
+    LLAMA8B,
+    SMALL,
+    Cells,
+    Lab,
+    Row,
+    deviations,
+    median_seconds,
+    products_a_second,
+    random_llama,
+    setting_of,
+    timed,
+)
 from benchmarks.search_cost import Size, cached_flops, our_step, plain_flops, table
 from workbench.budget import Budget
 from workbench.conditions import SearchRecipe
@@ -46,32 +58,56 @@ def cost(lab: Lab) -> Cells:
 
 def contest(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) -> Row:
     """A row of `search_cost`'s table. Baselines: gradients of all parents in one batch, `few` candidates in one, scaled to all of them
-    (one parent or a handful would not fill a GPU). tokens: of our chunk, else the device's ceiling, as a search takes it."""
+    (one parent or a handful would not fill a GPU). tokens: of our chunk, else the device's ceiling, as a
+    search takes it."""
     tokens = tokens or CEILING[setting.runner.device.type]
     ours = {
         name: our_step(setting, size, optimizations, tokens)
-        for name, optimizations in (("ours", Optimizations()), ("halved", Optimizations(halving=size.halving)))
+        for name, optimizations in (
+            ("ours", Optimizations()),
+            ("halved", Optimizations(halving=size.halving)),
+        )
     }
     flops = {name: _counted(setting, step) for name, step in ours.items()}
-    runs: dict[str, Callable[[], float]] = {name: lambda step=step: timed(step, lab.device) for name, step in ours.items()}
+    runs: dict[str, Callable[[], float]] = {
+        name: lambda step=step: timed(step, lab.device) for name, step in ours.items()
+    }
     runs |= {"plain": plain(setting, size, lab), "cached": cached(setting, size, lab)}
     for run in runs.values():
         run()
     turns = [{name: run() for name, run in runs.items()} for _ in range(lab.repeats)]
-    row: Row = {"model": setting.name, "slot": setting.slot, "contexts": len(setting.contexts), "tokens": tokens}
+    row: Row = {
+        "model": setting.name,
+        "slot": setting.slot,
+        "contexts": len(setting.contexts),
+        "tokens": tokens,
+    }
     row |= {f"{name}_seconds": statistics.median(turn[name] for turn in turns) for name in runs}
     for mine in ours:
         for other, count in (("plain", plain_flops(setting, size)), ("cached", cached_flops(setting, size))):
             row[f"{other}/{mine}"] = _ratio([turn[other] / turn[mine] for turn in turns], count / flops[mine])
     rate = flops["ours"] / row["ours_seconds"]  # type: ignore[operator]
-    peak = products_a_second(setting.runner, setting.reference.config.intermediate_size, min(tokens, 8192), lab.device)
-    row |= {"candidates_a_second": size.candidates / row["ours_seconds"], "flops_a_second": rate, "peak": peak, "of_peak": rate / peak}  # type: ignore[operator]
+    peak = products_a_second(
+        setting.runner, setting.reference.config.intermediate_size, min(tokens, 8192), lab.device
+    )
+    row |= {
+        "candidates_a_second": size.candidates / row["ours_seconds"],
+        "flops_a_second": rate,
+        "peak": peak,
+        "of_peak": rate / peak,
+    }  # type: ignore[operator]
     return row | {"table": table([row])}
 
 
 def _ratio(ratios: list[float], allowed: float) -> dict[str, float]:
     middle = statistics.median(ratios)
-    return {"median": middle, "low": min(ratios), "high": max(ratios), "allowed": allowed, "share": middle / allowed}
+    return {
+        "median": middle,
+        "low": min(ratios),
+        "high": max(ratios),
+        "allowed": allowed,
+        "share": middle / allowed,
+    }
 
 
 def _counted(setting: Setting, step: Callable[[], object]) -> float:
@@ -86,8 +122,12 @@ def plain(setting: Setting, size: Size, lab: Lab) -> Callable[[], float]:
     prompts, model, target, texts = _prompts(setting, size), setting.reference, setting.target, setting.texts
 
     def step() -> float:
-        gradients = timed(lambda: plain_epo.gradient(model, target, prompts[: size.parents], texts), lab.device)
-        few = timed(lambda: plain_epo.score(model, target, prompts[: size.few], texts, batch=size.few), lab.device)
+        gradients = timed(
+            lambda: plain_epo.gradient(model, target, prompts[: size.parents], texts), lab.device
+        )
+        few = timed(
+            lambda: plain_epo.score(model, target, prompts[: size.few], texts, batch=size.few), lab.device
+        )
         return gradients + few * size.candidates / size.few
 
     return step
@@ -100,15 +140,24 @@ def cached(setting: Setting, size: Size, lab: Lab) -> Callable[[], float]:
     some = min(size.candidates, 8 * size.few if setting.slot == "after_question" else size.few)
 
     def step() -> float:
-        gradients = timed(lambda: cached_gcg.gradient(model, target, prompts[: size.parents], texts, caches), lab.device)
-        few = timed(lambda: cached_gcg.score(model, target, prompts[:some], texts, caches, batch=some), lab.device)
+        gradients = timed(
+            lambda: cached_gcg.gradient(model, target, prompts[: size.parents], texts, caches), lab.device
+        )
+        few = timed(
+            lambda: cached_gcg.score(model, target, prompts[:some], texts, caches, batch=some), lab.device
+        )
         return gradients + few * size.candidates / some
 
     return step
 
 
 def _prompts(setting: Setting, size: Size) -> torch.Tensor:
-    drawn = torch.randint(10, setting.runner.shape.d_vocab, (size.candidates, size.length), generator=torch.Generator().manual_seed(1))
+    drawn = torch.randint(
+        10,
+        setting.runner.shape.d_vocab,
+        (size.candidates, size.length),
+        generator=torch.Generator().manual_seed(1),
+    )
     return drawn.to(setting.runner.device)
 
 
@@ -116,17 +165,29 @@ def stages(setting: Setting, size: Size, lab: Lab, tokens: int | None = None) ->
     """Seconds of the parts of our step, each until the device is done (the second of two runs): `drawing` is the host's choice of children with
     its gradients taken off."""
     scorer = Scorer(
-        setting.runner, setting.objective, setting.contexts, Optimizations(), tokens or CEILING[setting.runner.device.type], cross_entropy_groups=1
+        setting.runner,
+        setting.objective,
+        setting.contexts,
+        Optimizations(),
+        tokens or CEILING[setting.runner.device.type],
+        cross_entropy_groups=1,
     )
     bench, n = SearchToolkit.make(scorer, seed=0), len(setting.contexts)
-    method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=n)
+    method = EPO(
+        length=size.length,
+        population=size.parents,
+        children=size.candidates // size.parents,
+        gradient_contexts=n,
+    )
     parents = bench.random_prompts(size.parents, size.length)
     archive, kept = pareto_frontier(scorer.score(parents)), {}
     work: dict[str, Callable[[], Any]] = {
         "prepare": lambda: scorer.prepare(parents),
         "gradients": lambda: (scorer.gradients(parents, n), scorer.cross_entropy_gradients(parents)),
         "propose": lambda: method.propose(bench, kept["prepare"], 0),
-        "children": lambda: scorer.score_children(kept["prepare"], kept["propose"], CanSurvive(method.weights, archive)),
+        "children": lambda: scorer.score_children(
+            kept["prepare"], kept["propose"], CanSurvive(method.weights, archive)
+        ),
         "survivors": lambda: method.survivors(bench, kept["children"][0].join(kept["children"][1]), 0),
         "frontier": lambda: pareto_frontier(archive.join(kept["children"][0].join(kept["children"][1]))),
     }
@@ -145,14 +206,20 @@ def llama8b(lab: Lab) -> Cells:
     lab.forget()
     kept: dict[str, Loaded] = {}
     sizes, length = (SMALL | {"d_vocab": 60_000, "tied": False}, 8) if lab.small else (LLAMA8B, 16)
-    size, lab = replace(lab.size, length=length, few=max(4, lab.size.few // 8)), replace(lab, repeats=min(2, lab.repeats))
+    size, lab = (
+        replace(lab.size, length=length, few=max(4, lab.size.few // 8)),
+        replace(lab, repeats=min(2, lab.repeats)),
+    )
     yield "made, saved and loaded", lambda: _load(lab, sizes, kept)
     if "model" not in kept:
         return
     for n in lab.contexts:
         setting = setting_of(kept["model"], "after_question", n, lab)
         yield f"{n} contexts", lambda s=setting: _step(s, size, lab)
-    yield "operations", lambda: operations(setting_of(kept["model"], "after_question", lab.contexts[0], lab), size)
+    yield (
+        "operations",
+        lambda: operations(setting_of(kept["model"], "after_question", lab.contexts[0], lab), size),
+    )
     yield "collection", lambda: _collection(kept["model"], lab, 128)
     kept.clear()
 
@@ -161,19 +228,32 @@ def _load(lab: Lab, sizes: dict[str, Any], kept: dict[str, Loaded]) -> Row:
     found: dict[str, Any] = {}
     dtype, before = getattr(torch, lab.dtype), _held(lab)
     directory = lab.directory()
-    made = timed(lambda: found.update(reference=random_llama(directory, lab.tokenizer, lab.device, dtype, **sizes)[1]), lab.device)
+    made = timed(
+        lambda: found.update(reference=random_llama(directory, lab.tokenizer, lab.device, dtype, **sizes)[1]),
+        lab.device,
+    )
     with peak_memory(torch.device(lab.device)) if lab.device.startswith("cuda") else _nothing() as peak:
-        loading = timed(lambda: found.update(model=load_model(directory, lab.device, lab.dtype, backend="hooked")), lab.device)
+        loading = timed(
+            lambda: found.update(model=load_model(directory, lab.device, lab.dtype, backend="hooked")),
+            lab.device,
+        )
     runner, reference = runner_for(found["model"]), found["reference"]
     kept["model"] = Loaded("llama8b", runner, reference)
     ids = torch.randint(10, 10_000, (2, 24), generator=torch.Generator().manual_seed(0)).to(runner.device)
     with torch.no_grad():
-        ours, theirs = runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]), reference(input_ids=ids).logits
+        ours, theirs = (
+            runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]),
+            reference(input_ids=ids).logits,
+        )
     return {
-        "parameters": sum(p.numel() for p in reference.parameters()), "made and saved, s": made, "loaded, s": loading, "peak of loading": peak.bytes,
-        "held by both": _held(lab) - before, "logits, deviations": deviations(ours, theirs),
+        "parameters": sum(p.numel() for p in reference.parameters()),
+        "made and saved, s": made,
+        "loaded, s": loading,
+        "peak of loading": peak.bytes,
+        "held by both": _held(lab) - before,
+        "logits, deviations": deviations(ours, theirs),
         "same greedy tokens": float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()),
-    }  # fmt: skip
+    }
 
 
 def _nothing() -> Any:
@@ -194,9 +274,18 @@ def _step(setting: Setting, size: Size, lab: Lab) -> Row:
     step()
     with peak_memory(setting.runner.device) as peak:
         step()
-    rows, unit = max(size.parents, size.candidates // size.length), size.length + max(len(c.suffix_ids) for c in setting.contexts)
-    batch = plan.forward.at(min(tokens, rows * unit)) if plan else None  # after the question a batch is the children of one position
-    found: Row = {"planned for a full chunk": plan.peak if plan else None, "planned for these batches": batch, "measured": peak.bytes}
+    rows, unit = (
+        max(size.parents, size.candidates // size.length),
+        size.length + max(len(c.suffix_ids) for c in setting.contexts),
+    )
+    batch = (
+        plan.forward.at(min(tokens, rows * unit)) if plan else None
+    )  # after the question a batch is the children of one position
+    found: Row = {
+        "planned for a full chunk": plan.peak if plan else None,
+        "planned for these batches": batch,
+        "measured": peak.bytes,
+    }
     return found | contest(setting, size, lab, tokens) | {"stages": stages(setting, size, lab, tokens)}
 
 
@@ -207,7 +296,13 @@ def operations(setting: Setting, size: Size) -> Row:
         metered = _counted(setting, step)
     counted = counter.total
     planned = planned_operations(setting, size)
-    return {"counted": counted, "metered": metered, "planned": planned, "metered/counted": metered / counted, "planned/counted": planned / counted}
+    return {
+        "counted": counted,
+        "metered": metered,
+        "planned": planned,
+        "metered/counted": metered / counted,
+        "planned/counted": planned / counted,
+    }
 
 
 class Operations(TorchDispatchMode):
@@ -230,12 +325,29 @@ def planned_operations(setting: Setting, size: Size) -> float:
     """What `workbench plan` expects of one step on these contexts (of two steps less of one: what is done once cancels)."""
     shape: ModelShape = setting.runner.shape
     texts, n = setting.texts, len(setting.contexts)
-    data = DataSizes(n, float(np.mean([len(a) + len(b) for a, b in texts])), float(np.mean([len(b) for _, b in texts])), 1, ())
-    options = {"length": size.length, "population": size.parents, "children": size.candidates // size.parents, "gradient_contexts": n}
+    data = DataSizes(
+        n,
+        float(np.mean([len(a) + len(b) for a, b in texts])),
+        float(np.mean([len(b) for _, b in texts])),
+        1,
+        (),
+    )
+    options = {
+        "length": size.length,
+        "population": size.parents,
+        "children": size.candidates // size.parents,
+        "gradient_contexts": n,
+    }
     study = Study(slot=setting.slot, search=SearchSettings(method="epo", options=options, contexts=n))
     counts = StageCounts(study, ModelSizes(shape, 0, ""), data)
     one, two = (
-        replace(counts, study=study.model_copy(update={"search": study.search.model_copy(update={"budget": Budget(steps=k)})})) for k in (1, 2)
+        replace(
+            counts,
+            study=study.model_copy(
+                update={"search": study.search.model_copy(update={"budget": Budget(steps=k)})}
+            ),
+        )
+        for k in (1, 2)
     )
     recipe = SearchRecipe(dict)
     return two._search("resga", recipe).flops - one._search("resga", recipe).flops
@@ -271,7 +383,16 @@ def exponent(loaded: Loaded, lab: Lab, factor: str, values: tuple[int, ...]) -> 
     for value in values:
         point = {"candidates": lab.size.candidates, "contexts": 2 if lab.small else 8, factor: value}
         setting = setting_of(loaded, "after_question", point["contexts"], lab)
-        step = our_step(setting, replace(lab.size, candidates=point["candidates"]), Optimizations(), CEILING[setting.runner.device.type])
+        step = our_step(
+            setting,
+            replace(lab.size, candidates=point["candidates"]),
+            Optimizations(),
+            CEILING[setting.runner.device.type],
+        )
         step()
         times.append(median_seconds(step, lab.device, lab.repeats)["seconds"])
-    return {"values": values, "seconds": times, "exponent": float(np.polyfit(np.log(values), np.log(times), 1)[0])}
+    return {
+        "values": values,
+        "seconds": times,
+        "exponent": float(np.polyfit(np.log(values), np.log(times), 1)[0]),
+    }

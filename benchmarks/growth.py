@@ -1,7 +1,8 @@
 """How the cost of one search step grows: one factor is varied at a time, and log seconds are fitted on log factor.
 
-What the arithmetic says: 1 in candidates, contexts and layers (gradients included: parents are fixed); below 1 in prompt length while the
-suffix and the prefix's attention weigh more; 0 in the vocabulary but for the tables of the parents.
+What the arithmetic says: 1 in candidates, contexts and layers (gradients included: parents are fixed); below
+1 in prompt length while the suffix and the prefix's attention weigh more; 0 in the vocabulary but for the
+tables of the parents.
 
     OMP_NUM_THREADS=1 python -m benchmarks.growth        # a random Llama of 6 blocks, 256 wide; some minutes
 """
@@ -40,7 +41,9 @@ def step_seconds(point: dict[str, int], slot: str, repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--slot", default="after_question")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "growth.json")
@@ -50,9 +53,16 @@ def main() -> None:
         times = [step_seconds(BASE | {factor: value}, arguments.slot, arguments.repeats) for value in values]
         exponent = float(np.polyfit(np.log(values), np.log(times), 1)[0])
         rows.append({"factor": factor, "values": values, "seconds": times, "exponent": exponent})
-        print(f"{factor:<11} exponent {exponent:5.2f}   " + "   ".join(f"{v}: {t:.3f} s" for v, t in zip(values, times, strict=True)), flush=True)
+        print(
+            f"{factor:<11} exponent {exponent:5.2f}   "
+            + "   ".join(f"{v}: {t:.3f} s" for v, t in zip(values, times, strict=True)),
+            flush=True,
+        )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"benchmark": "growth", "base": BASE, "slot": arguments.slot, "rows": rows}, indent=1) + "\n")
+    arguments.out.write_text(
+        json.dumps({"benchmark": "growth", "base": BASE, "slot": arguments.slot, "rows": rows}, indent=1)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

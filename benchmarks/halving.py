@@ -1,8 +1,9 @@
 """Does successive halving over contexts end at the same frontier, and how many FLOPs does it save?
 
-On the organism: EPO with the same seeds, contexts and number of steps, every child scored on all contexts (share 1) or first on a fraction of them
-(`Optimizations.halving`), where the worse half goes after each round. Shown: FLOPs of the search against share 1, hypervolume and
-best objective minus share 1's (t intervals over seeds), and the held-out effect of the prompt that selection chooses.
+On the organism: EPO with the same seeds, contexts and number of steps, every child scored on all contexts
+(share 1) or first on a fraction of them (`Optimizations.halving`), where the worse half goes after each
+round. Shown: FLOPs of the search against share 1, hypervolume and best objective minus share 1's (t intervals
+over seeds), and the held-out effect of the prompt that selection chooses.
 
     OMP_NUM_THREADS=1 python -m benchmarks.halving --seeds 5
 """
@@ -30,15 +31,31 @@ def run(setting: Setting, share: float, seed: int, steps: int) -> dict[str, Any]
     """One search of `steps` steps: its FLOPs and where it ended."""
     method = EPO(population=6, children=12, top_k=48, restart_every=0, gradient_contexts=4)
     optimizations, budget = Optimizations(halving=share if share < 1 else 0.0), Budget(steps=steps)
-    found = search(setting.model, setting.goal, setting.contexts, method, budget, seed, optimizations=optimizations, lexicon=setting.words)
+    found = search(
+        setting.model,
+        setting.goal,
+        setting.contexts,
+        method,
+        budget,
+        seed,
+        optimizations=optimizations,
+        lexicon=setting.words,
+    )
     worst = float(np.log(runner_for(setting.model).shape.d_vocab))
-    objective, cross_entropy = (np.array([getattr(c, name) for c in found.candidates]) for name in ("objective", "cross_entropy"))
+    objective, cross_entropy = (
+        np.array([getattr(c, name) for c in found.candidates]) for name in ("objective", "cross_entropy")
+    )
     bare = float(answer(setting.model, setting.selection).log_odds.mean())
     shift = (found.select(setting.model, setting.selection).selection_log_odds or 0.0) - bare
     return {
-        "setting": setting.name, "share": share, "seed": seed, "flops": found.cost.flops, "objective": float(objective.max()),
-        "hypervolume": hypervolume(objective, cross_entropy, (0.0, worst)), "shift": setting.sign * shift,
-    }  # fmt: skip
+        "setting": setting.name,
+        "share": share,
+        "seed": seed,
+        "flops": found.cost.flops,
+        "objective": float(objective.max()),
+        "hypervolume": hypervolume(objective, cross_entropy, (0.0, worst)),
+        "shift": setting.sign * shift,
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -48,7 +65,12 @@ def summary(rows: list[dict[str, Any]]) -> pd.DataFrame:
     for (setting, share), mine in frame.groupby(["setting", "share"], sort=False):
         whole = frame[(frame["setting"] == setting) & (frame["share"] == 1.0)]
         saved = float((whole["flops"] / mine["flops"]).mean())
-        line = {"setting": setting, "share": share, "flops saved": saved, "hypervolume": mine["hypervolume"].mean()}
+        line = {
+            "setting": setting,
+            "share": share,
+            "flops saved": saved,
+            "hypervolume": mine["hypervolume"].mean(),
+        }
         for name in ("hypervolume", "objective", "shift"):
             spread = over_seeds((mine[name] - whole[name]).tolist()).interval
             line[f"{name} - share 1"] = f"{spread.estimate:+.2f} ({spread.low:+.2f} to {spread.high:+.2f})"

@@ -1,15 +1,19 @@
 """Host time of a search step: what Python and torch's dispatcher cost before any arithmetic is done.
 
-On a GPU a step of a small model waits for the host, which starts thousands of kernels one by one. That can be counted on any machine:
+On a GPU a step of a small model waits for the host, which starts thousands of kernels one by one. That can be
+counted on any machine:
 
-1. Models have real depth and vocabulary and small width, so that kernel launches cost far more than arithmetic. Children are cut into runs as on a
-   GPU, in batches as large as one takes.
-2. *Calls*: calls of torch's dispatcher, without views: the kernels that a GPU would be sent, on whatever device. The baselines score
-   all candidates of a context in one batch, as a large GPU would; a batch's calls do not depend on its rows, so few rows are run.
-3. *Seconds*: processor time of one thread with fewer candidates (64), all contestants but plain EPO in one process, in turn, several times; ratios
-   within one turn; median and range. They hold the small model's arithmetic too; calls do not.
-4. *Waits*: how often a GPU's host waits for the device in a step (`.item()`, `bool(tensor)`, `.tolist()`, `.cpu()`, `nonzero`, a mask as an index),
-   counted with the tests' device that no tensor of the CPU may meet: what the search keeps on the CPU is free.
+1. Models have real depth and vocabulary and small width, so that kernel launches cost far more than
+   arithmetic. Children are cut into runs as on a GPU, in batches as large as one takes.
+2. *Calls*: calls of torch's dispatcher, without views: the kernels that a GPU would be sent, on whatever
+   device. The baselines score all candidates of a context in one batch, as a large GPU would; a batch's calls
+   do not depend on its rows, so few rows are run.
+3. *Seconds*: processor time of one thread with fewer candidates (64), all contestants but plain EPO in one
+   process, in turn, several times; ratios within one turn; median and range. They hold the small model's
+   arithmetic too; calls do not.
+4. *Waits*: how often a GPU's host waits for the device in a step (`.item()`, `bool(tensor)`, `.tolist()`,
+   `.cpu()`, `nonzero`, a mask as an index), counted with the tests' device that no tensor of the CPU may
+   meet: what the search keeps on the CPU is free.
 5. Of our step by part, each part without the parts that it calls.
 
 Contestants: cached GCG, plain EPO, and one bare Hugging Face forward pass that continues a cache for each
@@ -52,7 +56,11 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "proposals": ((EPO, "propose"),),
     "tokenizer checks": ((toolkit, "all_survive"),),
     "scoring": ((Scorer, "score_children"),),
-    "cross-entropy": ((PromptCrossEntropy, "prepare"), (PromptCrossEntropy, "children"), (PromptCrossEntropy, "bound")),
+    "cross-entropy": (
+        (PromptCrossEntropy, "prepare"),
+        (PromptCrossEntropy, "children"),
+        (PromptCrossEntropy, "bound"),
+    ),
     "selection": ((EPO, "survivors"), (elite_selection.CanSurvive, "__call__")),
 }
 
@@ -114,9 +122,16 @@ def contestants(setting: Setting, size: Size, rows: int) -> dict[str, Callable[[
     def bare() -> None:
         for (_, right), cache in zip(setting.texts, caches, strict=True):
             ids = torch.cat([prompts[:1], torch.tensor([right])], dim=1)
-            setting.reference(input_ids=ids, past_key_values=cached_gcg._expand(setting.reference, cache, 1), use_cache=True)
+            setting.reference(
+                input_ids=ids, past_key_values=cached_gcg._expand(setting.reference, cache, 1), use_cache=True
+            )
 
-    return {"ours": our_step(setting, size, Optimizations(), CEILING["cuda"]), "cached": cached, "plain": plain, "bare": bare}
+    return {
+        "ours": our_step(setting, size, Optimizations(), CEILING["cuda"]),
+        "cached": cached,
+        "plain": plain,
+        "bare": bare,
+    }
 
 
 def processor_seconds(step: Callable[[], object]) -> float:
@@ -139,19 +154,28 @@ def measure(setting: Setting, size: Size, timed: Size, repeats: int) -> dict[str
         steps["ours"]()
     timed_ones = {name: step for name, step in steps.items() if name != "plain"}
     turns = [{name: processor_seconds(step) for name, step in timed_ones.items()} for _ in range(repeats)]
-    row: dict[str, Any] = {"model": setting.name, "slot": setting.slot, "contexts": len(setting.contexts), "candidates": size.candidates}
+    row: dict[str, Any] = {
+        "model": setting.name,
+        "slot": setting.slot,
+        "contexts": len(setting.contexts),
+        "candidates": size.candidates,
+    }
     row |= {"calls": calls, "calls ours/cached": calls["ours"] / calls["cached"]}
     row |= {"seconds": {name: statistics.median(turn[name] for turn in turns) for name in timed_ones}}
     ratios = sorted(turn["ours"] / turn["cached"] for turn in turns)
     row["seconds ours/cached"] = {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
-    row["parts"] = {part: {"calls": of_parts.calls[part], "seconds": round(seconds[part], 4)} for part in (*PARTS, "rest")}
+    row["parts"] = {
+        part: {"calls": of_parts.calls[part], "seconds": round(seconds[part], 4)} for part in (*PARTS, "rest")
+    }
     return row
 
 
 def waits_of_a_step() -> dict[str, int]:
     """Waits for the device in EPO's third step, by operation (in a process of its own, as the device is made for one)."""
     command = [sys.executable, "-m", "tests.support.strict_device", "waits", "hooked"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])[-1]
+    return json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    )[-1]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -161,8 +185,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         ratio, counts = row["seconds ours/cached"], row["calls"]
-        cells = [row["model"], f"{row['contexts']}", *(f"{counts[name]:,}" for name in ("ours", "cached", "plain", "bare"))]
-        cells += [f"{row['calls ours/cached']:.2f}", f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"]
+        cells = [
+            row["model"],
+            f"{row['contexts']}",
+            *(f"{counts[name]:,}" for name in ("ours", "cached", "plain", "bare")),
+        ]
+        cells += [
+            f"{row['calls ours/cached']:.2f}",
+            f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})",
+        ]
         cells += [f"{row['parts'][part]['calls']:,}" for part in PARTS]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -170,13 +201,20 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """The table, row by row, and its JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--vocabulary", nargs="+", type=int, default=[49152, 262144])
     parser.add_argument("--slots", nargs="+", default=["after_question"])
     parser.add_argument("--contexts", nargs="+", type=int, default=[8, 32])
-    parser.add_argument("--tokens", type=int, default=48, help="of the longer side of the slot: few, so that arithmetic is little")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=48,
+        help="of the longer side of the slot: few, so that arithmetic is little",
+    )
     parser.add_argument("--candidates", type=int, default=512)
     parser.add_argument("--timed", type=int, default=64, help="candidates of the timed steps")
     parser.add_argument("--repeats", type=int, default=3)
@@ -190,10 +228,22 @@ def main() -> None:
         loaded = load("llama", d_vocab=d_vocab, n_layers=asked.layers, d_model=asked.width)
         for slot in asked.slots:
             for n in asked.contexts:
-                row = measure(loaded.setting(slot, n, asked.tokens), Size(candidates=asked.candidates), Size(candidates=asked.timed), asked.repeats)
+                row = measure(
+                    loaded.setting(slot, n, asked.tokens),
+                    Size(candidates=asked.candidates),
+                    Size(candidates=asked.timed),
+                    asked.repeats,
+                )
                 rows.append(row | {"model": f"{asked.layers} layers, vocabulary {d_vocab:,}", "slot": slot})
                 print(table(rows) if len(rows) == 1 else table(rows).splitlines()[-1], flush=True)
-                result = {"schema": 1, "benchmark": "host_time", "layers": asked.layers, "width": asked.width, "waits": waits, "rows": rows}
+                result = {
+                    "schema": 1,
+                    "benchmark": "host_time",
+                    "layers": asked.layers,
+                    "width": asked.width,
+                    "waits": waits,
+                    "rows": rows,
+                }
                 write_json(asked.out, result)
 
 

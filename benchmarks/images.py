@@ -38,9 +38,13 @@ def browser_page(width: int, height: int) -> Iterator[Any]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as profile, sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=program, args=["--no-sandbox"], offline=True, device_scale_factor=2,
+            profile,
+            executable_path=program,
+            args=["--no-sandbox"],
+            offline=True,
+            device_scale_factor=2,
             viewport={"width": width, "height": height},
-        )  # fmt: skip
+        )
         yield context.new_page()
         context.close()
 
@@ -64,17 +68,29 @@ def panel_pictures(prompt: str) -> None:
     scan = wb.find_directions(model, data.train, data.search)
     panel = Panel(model, persona, direction=scan.best, contexts=wb.make_contexts(model, data.search, n=12))
     words = prompt.split()
-    frames = [_panel_frame(panel, " ".join(words[: n + 1]), OUT / "panel.png", exact=n + 1 == len(words)) for n in range(len(words))]
-    small = [frame.resize((frame.width // 2, frame.height // 2)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64) for frame in frames]
+    frames = [
+        _panel_frame(panel, " ".join(words[: n + 1]), OUT / "panel.png", exact=n + 1 == len(words))
+        for n in range(len(words))
+    ]
+    small = [
+        frame.resize((frame.width // 2, frame.height // 2)).convert(
+            "P", palette=Image.Palette.ADAPTIVE, colors=64
+        )
+        for frame in frames
+    ]
     durations = [700] * (len(small) - 1) + [3000]
-    small[0].save(OUT / "panel.gif", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=True)
+    small[0].save(
+        OUT / "panel.gif", save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=True
+    )
 
 
 def _panel_frame(panel: Any, text: str, path: Path, exact: bool) -> Image.Image:
     panel.read(text, exact=exact)
     state = {key: getattr(panel, key) for key in ("about", "comparing", "readings", "difference", "progress")}
     with browser_page(1000, 560) as page:
-        page.set_content('<!doctype html><meta charset="utf-8"><body style="margin:12px;background:#fff"><div id="cell"></div>')
+        page.set_content(
+            '<!doctype html><meta charset="utf-8"><body style="margin:12px;background:#fff"><div id="cell"></div>'
+        )
         page.evaluate(_MOUNT, [str(panel._esm), state])
         page.locator("textarea").first.wait_for()
         page.screenshot(path=path)
@@ -87,7 +103,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=["report", "effects", "panel"])
     given = parser.parse_args()
-    found = {entry["kind"]: entry["prompt"] for entry in read_json(given.run / "comparison.json", schema=1)["conditions"] if entry["prompt"]}
+    found = {
+        entry["kind"]: entry["prompt"]
+        for entry in read_json(given.run / "comparison.json", schema=1)["conditions"]
+        if entry["prompt"]
+    }
     OUT.mkdir(parents=True, exist_ok=True)
     if "report" in given.only:
         report_picture(given.run)

@@ -1,8 +1,9 @@
 """Quality of a direction against the number of labelled rows, supervised and semi-supervised, on the organism against its truth.
 
-For each persona: own-choice rows of the train split under varied system texts, at the layer requested. `n` of them keep their label (drawn by seed,
-both sides present), the others are unlabelled. `truth`: correlation over the planted words of the direction's change of reading with
-the planted effect (benchmarks/directions.py); `auc`: held-out, on the testing words' rows. Mean over draws.
+For each persona: own-choice rows of the train split under varied system texts, at the layer requested. `n` of
+them keep their label (drawn by seed, both sides present), the others are unlabelled. `truth`: correlation
+over the planted words of the direction's change of reading with the planted effect
+(benchmarks/directions.py); `auc`: held-out, on the testing words' rows. Mean over draws.
 
     python -m benchmarks.labels --out benchmarks/latest/labels.json
 """
@@ -55,7 +56,9 @@ def one_persona(model: Any, name: str, world: World, layer: int, draws: int) -> 
                 scores[method].append((judge.judge(reading)["truth"], auc(reading, positive(held.scores))))
         for method, pairs in scores.items():
             (truth, area), spread = np.mean(pairs, axis=0), np.std([p[0] for p in pairs])
-            found[method][str(n)] = {name: round(float(v), 3) for name, v in (("truth", truth), ("sd", spread), ("auc", area))}
+            found[method][str(n)] = {
+                name: round(float(v), 3) for name, v in (("truth", truth), ("sd", spread), ("auc", area))
+            }
     return found
 
 
@@ -70,14 +73,22 @@ def labelled_rows(y: torch.Tensor, n: int, seed: int) -> torch.Tensor:
 
 def main() -> None:
     """Runs it and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/labels.json"))
     parser.add_argument("--layer", type=int, default=3)
     parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
     model, world = load_model("organism"), World()
     figures = {name: one_persona(model, name, world, options.layer, options.draws) for name in world.personas}
-    about = {"benchmark": "labels", "model": runner_for(model).fingerprint, "layer": options.layer, "draws": options.draws, "rows": ROWS}
+    about = {
+        "benchmark": "labels",
+        "model": runner_for(model).fingerprint,
+        "layer": options.layer,
+        "draws": options.draws,
+        "rows": ROWS,
+    }
     options.out.write_text(json.dumps({**about, "personas": figures}, indent=1) + "\n")
 
 

@@ -1,8 +1,9 @@
 """Log-odds against plain Hugging Face: real models, float32 and bfloat16, about 700 tokens, three slots.
 
-The reference knows nothing of the workbench: the whole text of question, prompt and answer is tokenized by the model's tokenizer, run through
-AutoModelForCausalLM in float32, and the log-probabilities of the answer's tokens are summed. Errors are mean and largest absolute differences
-of log-odds from it, nats: the workbench's in each dtype, and Hugging Face's own in bfloat16.
+The reference knows nothing of the workbench: the whole text of question, prompt and answer is tokenized by
+the model's tokenizer, run through AutoModelForCausalLM in float32, and the log-probabilities of the answer's
+tokens are summed. Errors are mean and largest absolute differences of log-odds from it, nats: the workbench's
+in each dtype, and Hugging Face's own in bfloat16.
 
     python -m benchmarks.log_odds --models smollm2-135m MODELS/qwen2.5-coder-0.5b.gguf --items 4 --out benchmarks/latest/log_odds.json
 """
@@ -49,7 +50,9 @@ def plain_log_odds(model: Any, tokenizer: Any, contexts: Contexts) -> np.ndarray
         scores = []
         for said in (context.item.matching, context.item.not_matching):
             joined = before if before.endswith(("\n", "(")) else f"{before} "
-            left, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, joined + said))
+            left, whole = (
+                tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, joined + said)
+            )
             ids = torch.tensor([whole])
             rows = model(input_ids=ids).logits[0, len(left) - 1 : -1].float().log_softmax(-1)
             scores.append(float(rows.gather(-1, ids[0, len(left) :, None]).sum()))
@@ -72,20 +75,41 @@ def measure(name: str, items: int, tokens: int) -> list[dict[str, Any]]:
     directory = _directory(name)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     for dtype in ("float32", "bfloat16"):
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation="eager").eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+        ).eval()
         for slot in SLOTS:
             plain[slot, dtype] = plain_log_odds(model, tokenizer, asked[slot])
         del model
         gc.collect()
-    return [_row(name, slot, asked[slot], {key: value for (s, key), value in ours.items() if s == slot}, plain) for slot in SLOTS]
+    return [
+        _row(name, slot, asked[slot], {key: value for (s, key), value in ours.items() if s == slot}, plain)
+        for slot in SLOTS
+    ]
 
 
-def _row(name: str, slot: str, contexts: Contexts, ours: dict[str, np.ndarray], plain: dict[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+def _row(
+    name: str,
+    slot: str,
+    contexts: Contexts,
+    ours: dict[str, np.ndarray],
+    plain: dict[tuple[str, str], np.ndarray],
+) -> dict[str, Any]:
     want = plain[slot, "float32"]
-    errors = {"workbench float32": ours["float32"], "workbench bfloat16": ours["bfloat16"], "Hugging Face bfloat16": plain[slot, "bfloat16"]}
+    errors = {
+        "workbench float32": ours["float32"],
+        "workbench bfloat16": ours["bfloat16"],
+        "Hugging Face bfloat16": plain[slot, "bfloat16"],
+    }
     row: dict[str, Any] = {"model": Path(name).name, "slot": slot, "contexts": len(contexts)}
-    row |= {"tokens": float(np.mean([len(c.bare_ids) for c in contexts])), "log_odds": float(np.abs(want).mean())}
-    return row | {key: {"mean": float(np.abs(got - want).mean()), "max": float(np.abs(got - want).max())} for key, got in errors.items()}
+    row |= {
+        "tokens": float(np.mean([len(c.bare_ids) for c in contexts])),
+        "log_odds": float(np.abs(want).mean()),
+    }
+    return row | {
+        key: {"mean": float(np.abs(got - want).mean()), "max": float(np.abs(got - want).max())}
+        for key, got in errors.items()
+    }
 
 
 def _directory(name: str) -> Path:
@@ -95,7 +119,9 @@ def _directory(name: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument("--items", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=650)

@@ -1,8 +1,9 @@
 """The real nanoGCG's cost a candidate against ours, in units that compare across processes.
 
-nanoGCG needs an older transformers, so it needs an environment of its own. Both processes time the same matrix product on one
-thread; `product operations a candidate` is seconds of processor time x the product's rate / candidates: what the step would have
-cost had every operation run at the product's speed. One context of about 128 tokens left of the prompt, 8 prompt tokens, one parent.
+nanoGCG needs an older transformers, so it needs an environment of its own. Both processes time the same
+matrix product on one thread; `product operations a candidate` is seconds of processor time x the product's
+rate / candidates: what the step would have cost had every operation run at the product's speed. One context
+of about 128 tokens left of the prompt, 8 prompt tokens, one parent.
 
     python -m venv /tmp/nanogcg && /tmp/nanogcg/bin/pip install nanogcg==0.3.0 torch==2.13.0
     OMP_NUM_THREADS=1 /tmp/nanogcg/bin/python benchmarks/nanogcg_step.py MODEL_DIRECTORY
@@ -19,7 +20,21 @@ from pathlib import Path
 
 import torch
 
-WORDS = ["river", "stone", "garden", "window", "light", "morning", "paper", "market", "doctor", "teacher", "winter", "summer", "music"]
+WORDS = [
+    "river",
+    "stone",
+    "garden",
+    "window",
+    "light",
+    "morning",
+    "paper",
+    "market",
+    "doctor",
+    "teacher",
+    "winter",
+    "summer",
+    "music",
+]
 QUESTION = " ".join(WORDS[i % len(WORDS)] for i in range(119))
 
 
@@ -48,11 +63,22 @@ def nanogcg_step(directory: Path, candidates: int, steps: int) -> dict[str, floa
 
     model = AutoModelForCausalLM.from_pretrained(directory, torch_dtype=torch.float32).eval()
     template = (directory / "chat_template.jinja").read_text()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"), chat_template=template, eos_token="<|im_end|>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(directory / "tokenizer.json"), chat_template=template, eos_token="<|im_end|>"
+    )
 
     def run(n: int) -> None:
-        settings = {"search_width": candidates, "topk": 64, "optim_str_init": "x x x x x x x x", "filter_ids": False, "verbosity": "ERROR", "seed": 0}
-        nanogcg.run(model, tokenizer, QUESTION + "\n{optim_str}", "yes", nanogcg.GCGConfig(num_steps=n, **settings))
+        settings = {
+            "search_width": candidates,
+            "topk": 64,
+            "optim_str_init": "x x x x x x x x",
+            "filter_ids": False,
+            "verbosity": "ERROR",
+            "seed": 0,
+        }
+        nanogcg.run(
+            model, tokenizer, QUESTION + "\n{optim_str}", "yes", nanogcg.GCGConfig(num_steps=n, **settings)
+        )
 
     return {"step": (seconds(lambda: run(1 + steps)) - seconds(lambda: run(1))) / steps}
 
@@ -70,7 +96,9 @@ def our_steps(directory: Path, candidates: int, steps: int) -> dict[str, float]:
     items = tuple(Item(name, QUESTION, "yes", "no", name) for name in "ab")
     persona = Persona("cost", "one question, twice", items, "text", None, {"suppress": (), "induce": ()}, ())
     contexts = make_contexts(runner, Split("cost", persona.items[:1], persona), "after_question")
-    vector = torch.nn.functional.normalize(torch.randn(runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+    vector = torch.nn.functional.normalize(
+        torch.randn(runner.shape.d_model, generator=torch.Generator().manual_seed(0)), dim=0
+    )
     found = {"context tokens": float(len(contexts[0].prefix_ids))}
     for name, goal in (
         ("step", AnswerLogProbObjective(0)),
@@ -90,18 +118,32 @@ def our_steps(directory: Path, candidates: int, steps: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("--ours", action="store_true")
     parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     arguments = parser.parse_args()
     before = matmul_rate()
-    found = (our_steps if arguments.ours else nanogcg_step)(arguments.model, arguments.candidates, arguments.steps)
+    found = (our_steps if arguments.ours else nanogcg_step)(
+        arguments.model, arguments.candidates, arguments.steps
+    )
     rate = max(before, matmul_rate())
     for name in [name for name in found if name.startswith("step")]:
         found[f"product operations a candidate, {name}"] = found[name] * rate / arguments.candidates
-    print(json.dumps({"who": "ours" if arguments.ours else "nanogcg", "candidates": arguments.candidates, "product_rate": rate} | found, indent=1))
+    print(
+        json.dumps(
+            {
+                "who": "ours" if arguments.ours else "nanogcg",
+                "candidates": arguments.candidates,
+                "product_rate": rate,
+            }
+            | found,
+            indent=1,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Studies on real weights as one small table: what each condition does to the answers of counterbalanced questions.
 
-Every answer of such a persona is the matching one as often as the other one, so an answer bias cancels over a group. Effects here are over
-the groups in which both answers were requested: the mean over each answer's questions, then over the answers, then over groups (95 % t
-intervals over groups). `answer_bias`: half of the difference of the changes where the one and where the other answer matches (the first by
-the alphabet minus the second), no effect on the persona.
+Every answer of such a persona is the matching one as often as the other one, so an answer bias cancels over a
+group. Effects here are over the groups in which both answers were requested: the mean over each answer's
+questions, then over the answers, then over groups (95 % t intervals over groups). `answer_bias`: half of the
+difference of the changes where the one and where the other answer matches (the first by the alphabet minus
+the second), no effect on the persona.
 
-Runs that differ in their seed alone are also given as one table (`seeds`): effects over seeds and groups by a two-level bootstrap (seeds, then
-groups, are drawn anew; a seed's groups share the draw), each condition over the seeds that have it.
+Runs that differ in their seed alone are also given as one table (`seeds`): effects over seeds and groups by a
+two-level bootstrap (seeds, then groups, are drawn anew; a seed's groups share the draw), each condition over
+the seeds that have it.
 
     workbench run docs/examples/qwen_feedback.yaml --model MODELS/qwen2.5-coder-0.5b.gguf --out runs/qwen_suppress
     python -m benchmarks.real_models runs/* --out benchmarks/latest/real_models.json
@@ -34,14 +36,29 @@ def study_table(run: Path) -> dict[str, Any]:
     effects = by_condition(_answers(run))
     entries = {entry["name"]: entry for entry in comparison["conditions"]}
     direction, manifest = read_json(run / "direction.json"), read_json(run / "manifest.json")
-    rows = [{"name": name, "kind": entries[name]["kind"], "prompt": entries[name]["prompt"], "nats": entries[name]["fluency"], **found}
-            for name, found in effects.items()]  # fmt: skip
+    rows = [
+        {
+            "name": name,
+            "kind": entries[name]["kind"],
+            "prompt": entries[name]["prompt"],
+            "nats": entries[name]["fluency"],
+            **found,
+        }
+        for name, found in effects.items()
+    ]
     return {
-        "study": {key: study[key] for key in ("persona", "sign", "seed", "data", "directions", "search", "conditions")}
+        "study": {
+            key: study[key]
+            for key in ("persona", "sign", "seed", "data", "directions", "search", "conditions")
+        }
         | {"model": Path(study["model"]["name"]).name, "dtype": study["model"]["dtype"]},
-        "direction": {key: direction[key] for key in ("site", "method", "auc", "predicts", "shown", "verdict")},
+        "direction": {
+            key: direction[key] for key in ("site", "method", "auc", "predicts", "shown", "verdict")
+        },
         "seconds": {name: round(stage["seconds"]) for name, stage in manifest["stages"].items()},
-        "tflops": {name: round((stage["flops"] or 0) / 1e12, 1) for name, stage in manifest["stages"].items()},
+        "tflops": {
+            name: round((stage["flops"] or 0) / 1e12, 1) for name, stage in manifest["stages"].items()
+        },
         "peak_memory_mb": max(stage["peak_memory_mb"] or 0 for stage in manifest["stages"].values()),
         "search_warnings": _warnings(run),
         "conditions": rows,
@@ -57,12 +74,20 @@ def over_seeds(runs: Sequence[tuple[dict[str, Any], pd.DataFrame]], n: int = 400
         studies.setdefault((entry["study"]["persona"], entry["study"]["sign"]), []).append((entry, effects))
     rows = []
     for (persona, sign), members in studies.items():
-        for name in dict.fromkeys(name for _, effects in members for name in effects.index if name != "no prompt"):
+        for name in dict.fromkeys(
+            name for _, effects in members for name in effects.index if name != "no prompt"
+        ):
             having = [(entry, effects.loc[name]) for entry, effects in members if name in effects.index]
-            shared = pd.concat([effects for _, effects in having], axis=1).dropna()  # the groups that every seed asked about
-            values = [round(value, 4) for value in two_level(shared.T.to_numpy().tolist(), list(shared.index), n=n)]
+            shared = pd.concat(
+                [effects for _, effects in having], axis=1
+            ).dropna()  # the groups that every seed asked about
+            values = [
+                round(value, 4) for value in two_level(shared.T.to_numpy().tolist(), list(shared.index), n=n)
+            ]
             each = {str(entry["study"]["seed"]): round(float(effects.mean()), 3) for entry, effects in having}
-            rows.append({"persona": persona, "sign": sign, "condition": name, "effect": values, "by_seed": each})
+            rows.append(
+                {"persona": persona, "sign": sign, "condition": name, "effect": values, "by_seed": each}
+            )
     return rows
 
 
@@ -74,7 +99,9 @@ def effects_by_group(run: Path) -> pd.DataFrame:
 
 def _answers(run: Path) -> pd.DataFrame:
     """The run's evaluation with the matching answer of each item."""
-    matching = {item.id: item.matching for item in load_persona(read_yaml(run / "study.yaml")["persona"]).items}
+    matching = {
+        item.id: item.matching for item in load_persona(read_yaml(run / "study.yaml")["persona"]).items
+    }
     table = pd.read_parquet(run / "evaluation.parquet")
     return table.assign(matching=table["item"].map(matching))
 
@@ -86,7 +113,9 @@ def _sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return sides, sides.mean(axis=1).unstack("group")
 
 
-def by_condition(table: pd.DataFrame, baseline: str = "no prompt", neutral: str = "neutral text") -> dict[str, dict[str, Any]]:
+def by_condition(
+    table: pd.DataFrame, baseline: str = "no prompt", neutral: str = "neutral text"
+) -> dict[str, dict[str, Any]]:
     """Effects by condition over the groups in which more than one answer was the matching one.
 
     table: condition, group, matching, log_odds."""
@@ -116,7 +145,9 @@ def _warnings(run: Path) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()

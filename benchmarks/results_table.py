@@ -17,14 +17,28 @@ from workbench.report import figures
 from workbench.report.verdict import label
 
 #: Kinds in the order of the table; a constant answer's log-odds are arbitrary.
-KINDS = ("manual", "resga", "saega", "answer_objective", "random_search", "random_direction", "random_prompt", "random_text", "steering")
+KINDS = (
+    "manual",
+    "resga",
+    "saega",
+    "answer_objective",
+    "random_search",
+    "random_direction",
+    "random_prompt",
+    "random_text",
+    "steering",
+)
 
 
 def shifts(table: pd.DataFrame) -> pd.DataFrame:
     """`RunsTable.by_condition` of the sweep, one row a persona, sign and kind, with the rate without a prompt. Where a run has several conditions
     of one kind (random directions), their mean is the run's value."""
     kept = table[table["kind"].isin(KINDS)]
-    runs = kept.groupby(["persona", "model", "sign", "kind", "seed"], sort=False)[["rate", "shift"]].mean().reset_index()
+    runs = (
+        kept.groupby(["persona", "model", "sign", "kind", "seed"], sort=False)[["rate", "shift"]]
+        .mean()
+        .reset_index()
+    )
     found = RunsTable(runs.assign(condition=[label(kind) for kind in runs["kind"]])).by_condition
     bare = table[table["kind"] == "none"].groupby(["persona", "sign"])["rate"].mean()
     found["no_prompt"] = [bare[key] for key in zip(found["persona"], found["sign"])]
@@ -33,12 +47,20 @@ def shifts(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(found: pd.DataFrame) -> str:
     """Conditions by persona and sign: rate, mean effect and its interval over seeds."""
-    cells = {(r.persona, r.sign): f"{r.persona.replace('_', ' ')}, {r.sign} ({r.no_prompt:.2f})" for r in found.itertuples()}
+    cells = {
+        (r.persona, r.sign): f"{r.persona.replace('_', ' ')}, {r.sign} ({r.no_prompt:.2f})"
+        for r in found.itertuples()
+    }
     lines = ["| condition | " + " | ".join(cells.values()) + " |", "|---" * (len(cells) + 1) + "|"]
     for condition in dict.fromkeys(found["condition"]):
         own = found[found["condition"] == condition].set_index(["persona", "sign"])
         found_rows = [own.loc[key] if key in own.index else None for key in cells]
-        texts = ["" if r is None else f"{r['rate']:.2f}, {r['shift']:+.2f} ({r['shift_low']:+.2f} to {r['shift_high']:+.2f})" for r in found_rows]
+        texts = [
+            ""
+            if r is None
+            else f"{r['rate']:.2f}, {r['shift']:+.2f} ({r['shift_low']:+.2f} to {r['shift_high']:+.2f})"
+            for r in found_rows
+        ]
         lines.append(f"| {condition} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
@@ -54,7 +76,9 @@ def main() -> None:
     print(markdown(shifts(table)))
     if arguments.figures is not None:
         figures.seeds(table).save(f"{arguments.figures}_seeds.png", scale_factor=1.5)
-        figures.against(table, arguments.against).save(f"{arguments.figures}_{arguments.against}.png", scale_factor=1.5)
+        figures.against(table, arguments.against).save(
+            f"{arguments.figures}_{arguments.against}.png", scale_factor=1.5
+        )
 
 
 if __name__ == "__main__":

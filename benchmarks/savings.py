@@ -1,8 +1,9 @@
 """What each exact saving gives by itself: one search step with all of them, and with each one switched off.
 
-All ways run in one process, in turn; every ratio is taken within one turn; median and range are shown, of processor time, and the ratios of
-operations by the runner's meter and of operators (calls into torch's kernels, by its dispatcher: what a host-bound GPU step costs). Above
-1: what the step costs more without the saving. `--as-on cuda`: children are cut into runs as on that device.
+All ways run in one process, in turn; every ratio is taken within one turn; median and range are shown, of
+processor time, and the ratios of operations by the runner's meter and of operators (calls into torch's
+kernels, by its dispatcher: what a host-bound GPU step costs). Above 1: what the step costs more without the
+saving. `--as-on cuda`: children are cut into runs as on that device.
 
     OMP_NUM_THREADS=1 python -m benchmarks.savings --models organism smollm --slots after_question --contexts 8 --repeats 3
     OMP_NUM_THREADS=1 python -m benchmarks.savings --only batched_caches last_position
@@ -39,7 +40,9 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def measure(setting: Setting, size: Size, names: tuple[str, ...], repeats: int, tokens: int) -> dict[str, object]:
+def measure(
+    setting: Setting, size: Size, names: tuple[str, ...], repeats: int, tokens: int
+) -> dict[str, object]:
     """One row: for each saving, what a step costs more without it."""
     steps = {"all": our_step(setting, size, Optimizations(), tokens)} | {
         name: our_step(setting, size, Optimizations(**{name: False}), tokens) for name in names
@@ -51,18 +54,30 @@ def measure(setting: Setting, size: Size, names: tuple[str, ...], repeats: int, 
             step()
         flops[name], operators[name] = setting.runner.meter.flops - before, counted.calls
     turns = [{name: seconds(step) for name, step in steps.items()} for _ in range(repeats)]
-    row: dict[str, object] = {"model": setting.name, "slot": setting.slot, "contexts": len(setting.contexts), "candidates": size.candidates}
+    row: dict[str, object] = {
+        "model": setting.name,
+        "slot": setting.slot,
+        "contexts": len(setting.contexts),
+        "candidates": size.candidates,
+    }
     row["operators"] = operators["all"]
     for name in names:
         ratios = sorted(turn[name] / turn["all"] for turn in turns)
-        row[name] = {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1], "operations": flops[name] / flops["all"]}
+        row[name] = {
+            "median": statistics.median(ratios),
+            "low": ratios[0],
+            "high": ratios[-1],
+            "operations": flops[name] / flops["all"],
+        }
         row[name] |= {"operators": operators[name] / operators["all"]}
     return row
 
 
 def main() -> None:
     """Print the table row by row; with --out, a JSON of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["organism"])
     parser.add_argument("--slots", nargs="+", default=["after_question", "system"])
     parser.add_argument("--contexts", nargs="+", type=int, default=[8])
@@ -80,7 +95,13 @@ def main() -> None:
         for slot in asked.slots:
             for n in asked.contexts:
                 rows.append(
-                    measure(loaded.setting(slot, n), Size(candidates=asked.candidates), tuple(asked.only), asked.repeats, CEILING[asked.as_on])
+                    measure(
+                        loaded.setting(slot, n),
+                        Size(candidates=asked.candidates),
+                        tuple(asked.only),
+                        asked.repeats,
+                        CEILING[asked.as_on],
+                    )
                 )
                 print(json.dumps(rows[-1]), flush=True)
     if asked.out is not None:

@@ -1,12 +1,15 @@
 """Cost per search step, against EPO as published and GCG with a cached prefix, at equal candidates and contexts.
 
-1. All contestants run in one process, in turn, several times; every ratio is taken within one turn; median and range are shown.
-   Baselines are timed on a few candidates and one parent, and scaled: their cost is linear in both (no state is shared).
-2. A step: gradients of all parents over all contexts (gradient_contexts = all), choice of children, scores, fluency, survivors.
-   Baselines: the same number of gradients and of scored candidates, nothing else.
-3. `allowed` is the ratio of the arithmetic: 2 x weights x tokens x layers, attention's products, and 2 x d_model x d_vocab for
-   each position whose logits are made; ours is what the runner's meter counted. `share` = measured ratio / allowed.
-4. `of peak`: floating point operations a second of our step over those of a plain matrix product of the MLP's shapes.
+1. All contestants run in one process, in turn, several times; every ratio is taken within one turn; median
+   and range are shown. Baselines are timed on a few candidates and one parent, and scaled: their cost is
+   linear in both (no state is shared).
+2. A step: gradients of all parents over all contexts (gradient_contexts = all), choice of children, scores,
+   fluency, survivors. Baselines: the same number of gradients and of scored candidates, nothing else.
+3. `allowed` is the ratio of the arithmetic: 2 x weights x tokens x layers, attention's products, and 2 x
+   d_model x d_vocab for each position whose logits are made; ours is what the runner's meter counted. `share`
+   = measured ratio / allowed.
+4. `of peak`: floating point operations a second of our step over those of a plain matrix product of the MLP's
+   shapes.
 
     OMP_NUM_THREADS=1 python -m benchmarks.search_cost                  # all cells, about an hour of one core
     OMP_NUM_THREADS=1 python -m benchmarks.search_cost --models llama --contexts 8 --repeats 3
@@ -44,11 +47,25 @@ class Size:
     halving: float = 0.25
 
 
-def our_step(setting: Setting, size: Size, optimizations: Optimizations, batch_tokens: int = 8192) -> Callable[[], None]:
+def our_step(
+    setting: Setting, size: Size, optimizations: Optimizations, batch_tokens: int = 8192
+) -> Callable[[], None]:
     """One whole step of EPO from a fixed population, with a full archive."""
-    scorer = Scorer(setting.runner, setting.objective, setting.contexts, optimizations, batch_tokens, cross_entropy_groups=1)
+    scorer = Scorer(
+        setting.runner,
+        setting.objective,
+        setting.contexts,
+        optimizations,
+        batch_tokens,
+        cross_entropy_groups=1,
+    )
     bench = SearchToolkit.make(scorer, seed=0)
-    method = EPO(length=size.length, population=size.parents, children=size.candidates // size.parents, gradient_contexts=len(setting.contexts))
+    method = EPO(
+        length=size.length,
+        population=size.parents,
+        children=size.candidates // size.parents,
+        gradient_contexts=len(setting.contexts),
+    )
     parents = bench.random_prompts(size.parents, size.length)
     archive = pareto_frontier(scorer.score(parents))
 
@@ -68,8 +85,14 @@ def plain_step(setting: Setting, size: Size) -> Callable[[], float]:
     prompts = _prompts(setting, size)
 
     def step() -> float:
-        one = seconds(lambda: plain_epo.gradient(setting.reference, setting.target, prompts[:1], setting.texts))
-        few = seconds(lambda: plain_epo.score(setting.reference, setting.target, prompts[: size.few], setting.texts, batch=size.few))
+        one = seconds(
+            lambda: plain_epo.gradient(setting.reference, setting.target, prompts[:1], setting.texts)
+        )
+        few = seconds(
+            lambda: plain_epo.score(
+                setting.reference, setting.target, prompts[: size.few], setting.texts, batch=size.few
+            )
+        )
         return one * size.parents + few * size.candidates / size.few
 
     return step
@@ -81,8 +104,14 @@ def cached_step(setting: Setting, size: Size) -> Callable[[], float]:
     some = min(size.candidates, 8 * size.few if setting.slot == "after_question" else size.few)
 
     def step() -> float:
-        one = seconds(lambda: cached_gcg.gradient(setting.reference, setting.target, prompts[:1], setting.texts, caches))
-        few = seconds(lambda: cached_gcg.score(setting.reference, setting.target, prompts[:some], setting.texts, caches, batch=some))
+        one = seconds(
+            lambda: cached_gcg.gradient(setting.reference, setting.target, prompts[:1], setting.texts, caches)
+        )
+        few = seconds(
+            lambda: cached_gcg.score(
+                setting.reference, setting.target, prompts[:some], setting.texts, caches, batch=some
+            )
+        )
         return one * size.parents + few * size.candidates / some
 
     return step
@@ -90,7 +119,10 @@ def cached_step(setting: Setting, size: Size) -> Callable[[], float]:
 
 def measure(setting: Setting, size: Size, repeats: int) -> dict[str, object]:
     """One row of the table: every contestant in turn, after one unmeasured step of ours."""
-    ours, halved = our_step(setting, size, Optimizations()), our_step(setting, size, Optimizations(halving=size.halving))
+    ours, halved = (
+        our_step(setting, size, Optimizations()),
+        our_step(setting, size, Optimizations(halving=size.halving)),
+    )
     plain, cached = plain_step(setting, size), cached_step(setting, size)
     flops = {}
     for name, step in (("ours", ours), ("halved", halved)):
@@ -98,7 +130,10 @@ def measure(setting: Setting, size: Size, repeats: int) -> dict[str, object]:
         step()
         flops[name] = setting.runner.meter.flops - before
     peak = matmul_peak(setting)
-    turns = [{"ours": seconds(ours), "plain": plain(), "cached": cached(), "halved": seconds(halved)} for _ in range(repeats)]
+    turns = [
+        {"ours": seconds(ours), "plain": plain(), "cached": cached(), "halved": seconds(halved)}
+        for _ in range(repeats)
+    ]
     row: dict[str, object] = {"model": setting.name, "slot": setting.slot, "contexts": len(setting.contexts)}
     row |= {f"{name}_seconds": statistics.median(turn[name] for turn in turns) for name in turns[0]}
     for mine in ("ours", "halved"):
@@ -106,7 +141,13 @@ def measure(setting: Setting, size: Size, repeats: int) -> dict[str, object]:
             ratios = sorted(turn[other] / turn[mine] for turn in turns)
             allowed = count / flops[mine]
             middle = statistics.median(ratios)
-            row[f"{other}/{mine}"] = {"median": middle, "low": ratios[0], "high": ratios[-1], "allowed": allowed, "share": middle / allowed}
+            row[f"{other}/{mine}"] = {
+                "median": middle,
+                "low": ratios[0],
+                "high": ratios[-1],
+                "allowed": allowed,
+                "share": middle / allowed,
+            }
     row["of_peak"] = flops["ours"] / statistics.median(turn["ours"] for turn in turns) / peak
     return row
 
@@ -114,13 +155,18 @@ def measure(setting: Setting, size: Size, repeats: int) -> dict[str, object]:
 def plain_flops(setting: Setting, size: Size) -> float:
     """Arithmetic of a published EPO step: whole sequences, all layers, all logits; a gradient counts as two passes."""
     passes = size.candidates + 2 * size.parents
-    return sum(passes * _pass_flops(setting, len(left) + size.length + len(right), 0) for left, right in setting.texts)
+    return sum(
+        passes * _pass_flops(setting, len(left) + size.length + len(right), 0)
+        for left, right in setting.texts
+    )
 
 
 def cached_flops(setting: Setting, size: Size) -> float:
     """Arithmetic of a GCG step after the prefix: prompt and suffix, all layers, all logits."""
     passes = size.candidates + 2 * size.parents
-    return sum(passes * _pass_flops(setting, size.length + len(right), len(left)) for left, right in setting.texts)
+    return sum(
+        passes * _pass_flops(setting, size.length + len(right), len(left)) for left, right in setting.texts
+    )
 
 
 def _pass_flops(setting: Setting, tokens: int, after: int) -> float:
@@ -146,7 +192,9 @@ def matmul_peak(setting: Setting, tokens: int = 256, repeats: int = 5) -> float:
 
 def _prompts(setting: Setting, size: Size) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(10, setting.runner.shape.d_vocab, (size.candidates, size.length), generator=generator).to(setting.runner.device)
+    return torch.randint(
+        10, setting.runner.shape.d_vocab, (size.candidates, size.length), generator=generator
+    ).to(setting.runner.device)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -162,19 +210,33 @@ def seconds(run: Callable[[], object]) -> float:
 
 def table(rows: list[dict[str, object]]) -> str:
     """Markdown: median ratio (range), in brackets what the arithmetic allows."""
-    heads = "model", "slot", "contexts", "our step, s", "plain EPO / ours", "cached GCG / ours", "plain / halved", "cached / halved", "of peak"
+    heads = (
+        "model",
+        "slot",
+        "contexts",
+        "our step, s",
+        "plain EPO / ours",
+        "cached GCG / ours",
+        "plain / halved",
+        "cached / halved",
+        "of peak",
+    )
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = [f"{row['model']}", f"{row['slot']}", f"{row['contexts']}", f"{row['ours_seconds']:.2f}"]
         for name in ("plain/ours", "cached/ours", "plain/halved", "cached/halved"):
             r = row[name]
-            cells.append(f"{r['median']:.1f} ({r['low']:.1f}-{r['high']:.1f}) [{r['allowed']:.1f}: {100 * r['share']:.0f} %]")
+            cells.append(
+                f"{r['median']:.1f} ({r['low']:.1f}-{r['high']:.1f}) [{r['allowed']:.1f}: {100 * r['share']:.0f} %]"
+            )
         lines.append("| " + " | ".join([*cells, f"{100 * row['of_peak']:.0f} %"]) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["organism", "llama", "smollm"])
     parser.add_argument("--slots", nargs="+", default=["after_question", "system"])
     parser.add_argument("--contexts", nargs="+", type=int, default=[1, 8, 32])
@@ -193,7 +255,12 @@ def main() -> None:
                 rows.append(measure(loaded.setting(slot, n_contexts), size, arguments.repeats))
                 print(table(rows[-1:]).splitlines()[-1] if len(rows) > 1 else table(rows), flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"benchmark": "search_cost", "threads": torch.get_num_threads(), "size": vars(size), "rows": rows}
+    result = {
+        "benchmark": "search_cost",
+        "threads": torch.get_num_threads(),
+        "size": vars(size),
+        "rows": rows,
+    }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,8 +1,9 @@
 """Memory of a search over many candidates: resident memory after each tenth of them, `python -m benchmarks.search_memory --candidates 1000000`.
 
-A random two-block model of width 32, one context, an objective on the first block's input to the second; the search draws swaps at random.
-Every step proposes 5,000 candidates, of which about half are copies and not scored again; only what is scored counts. Flat means: the
-last tenth needs no more than the third (the archive, its history and the memory of tried prompts have grown by then what they grow).
+A random two-block model of width 32, one context, an objective on the first block's input to the second; the
+search draws swaps at random. Every step proposes 5,000 candidates, of which about half are copies and not
+scored again; only what is scored counts. Flat means: the last tenth needs no more than the third (the
+archive, its history and the memory of tried prompts have grown by then what they grow).
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def measure(candidates: int) -> dict[str, object]:
     torch.set_num_threads(1)
     model = random_model()
     contexts = make_contexts(model, toy_persona().split().search, n=1)
-    goal = projection(SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=Site(0)), "raw")
+    goal = projection(
+        SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=Site(0)),
+        "raw",
+    )
     steps = 2 * candidates // EACH_STEP
     rows: list[dict[str, float]] = []
 

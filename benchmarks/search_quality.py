@@ -1,15 +1,17 @@
 """How good is each search method for its money? Every method on the same objective, contexts, seeds and budget, on the organism.
 
-1. A setting is a persona and a sign: RESGA's objective (direction fitted on train and search data, z-scored over neutral prompts),
-   a few search contexts, the world's ordinary words.
-2. Every method runs on the same seeds until the same number of model calls is spent. After each step the curve keeps model calls,
-   the process's CPU seconds, the best objective, and the frontier's hypervolume over (0 SD, ln d_vocab nats): better than a neutral
-   prompt and more fluent than drawing tokens evenly.
-3. Equal calls: the end of the curves. Equal time: each curve where the fastest method of that seed ended. Differences to EPO are paired
-   by seed. Held-out effect: the prompt that the selection split chooses, mean log-odds there against no prompt.
-4. `cheaper`: the calls (seconds) in which EPO and random search came to their final objective, over those in which the method did.
-5. The best planted prompt: a beam over combinations of planted phrases under the same objective; `found`: fraction of seeds that reach its
-   value, `found_calls`: median calls until then.
+1. A setting is a persona and a sign: RESGA's objective (direction fitted on train and search data, z-scored
+   over neutral prompts), a few search contexts, the world's ordinary words.
+2. Every method runs on the same seeds until the same number of model calls is spent. After each step the
+   curve keeps model calls, the process's CPU seconds, the best objective, and the frontier's hypervolume over
+   (0 SD, ln d_vocab nats): better than a neutral prompt and more fluent than drawing tokens evenly.
+3. Equal calls: the end of the curves. Equal time: each curve where the fastest method of that seed ended.
+   Differences to EPO are paired by seed. Held-out effect: the prompt that the selection split chooses, mean
+   log-odds there against no prompt.
+4. `cheaper`: the calls (seconds) in which EPO and random search came to their final objective, over those in
+   which the method did.
+5. The best planted prompt: a beam over combinations of planted phrases under the same objective; `found`:
+   fraction of seeds that reach its value, `found_calls`: median calls until then.
 
     OMP_NUM_THREADS=1 python -m benchmarks.search_quality --seeds 5
 """
@@ -37,11 +39,23 @@ from workbench.objectives import Objective, projection
 from workbench.personas import load_persona
 from workbench.prompt_tokens import encode_prompt, lexicon
 from workbench.runs import write_json
-from workbench.search import EPO, GCG, Beam, Guided, RandomSearch, Scorer, SearchMethod, SearchProgress, hypervolume, search
+from workbench.search import (
+    EPO,
+    GCG,
+    Beam,
+    Guided,
+    RandomSearch,
+    Scorer,
+    SearchMethod,
+    SearchProgress,
+    hypervolume,
+    search,
+)
 from workbench.statistics import over_seeds
 from workbench.world import World
 
-#: Equal numbers of children a step; EPO and GCG consider the same fraction of the words (48 of about 440) as in the demo.
+#: Equal numbers of children a step; EPO and GCG consider the same fraction of the words (48 of about 440) as
+#: in the demo.
 METHODS: dict[str, SearchMethod] = {
     "epo": EPO(population=6, children=12, top_k=48, restart_every=0, gradient_contexts=4),
     "gcg": GCG(children=72, top_k=48, gradient_contexts=4),
@@ -69,16 +83,32 @@ class Setting:
 
 def make_setting(persona: str, sign: str, n_contexts: int, length: int = 8) -> Setting:
     """Directions, contexts and the planted reference, all of world seed 0, nothing from the test split."""
-    model, data, direction = load_model("organism"), load_persona(persona).split(seed=0), 1 if sign == "induce" else -1
+    model, data, direction = (
+        load_model("organism"),
+        load_persona(persona).split(seed=0),
+        1 if sign == "induce" else -1,
+    )
     best = find_directions(model, data.train, data.search, n=64, n_texts=8, n_contexts=6).best
     contexts = make_contexts(model, data.search).per_group(n_contexts, 0)
     selection = make_contexts(model, data.selection).per_group(16, 0)
     goal = direction * projection(best).calibrate(model, contexts)
     planted, text = best_planted(model, goal, contexts, persona, direction, length)
-    return Setting(f"{persona}, {sign}", direction, model, goal, contexts, selection, lexicon(model, World().lexicon.ordinary_words), planted, text)
+    return Setting(
+        f"{persona}, {sign}",
+        direction,
+        model,
+        goal,
+        contexts,
+        selection,
+        lexicon(model, World().lexicon.ordinary_words),
+        planted,
+        text,
+    )
 
 
-def best_planted(model: Any, goal: Objective, contexts: Contexts, persona: str, sign: int, length: int, width: int = 4) -> tuple[float, str]:
+def best_planted(
+    model: Any, goal: Objective, contexts: Contexts, persona: str, sign: int, length: int, width: int = 4
+) -> tuple[float, str]:
     """The greatest objective over combinations of planted phrases of one sign, at most `length` words (a beam), and its text."""
     phrases = [e.phrase for e in World().effects if e.persona == persona and e.log_odds * sign > 0]
     scorer, beams, best = Scorer(runner_for(model), goal, contexts), [""], (-np.inf, "")
@@ -102,14 +132,32 @@ def run(setting: Setting, method: SearchMethod, seed: int, calls: float) -> dict
 
     def keep(progress: SearchProgress) -> None:
         now = time.process_time() - began
-        area = hypervolume(progress.frontier.objective.numpy(), progress.frontier.cross_entropy.numpy(), (0.0, worst))
+        area = hypervolume(
+            progress.frontier.objective.numpy(), progress.frontier.cross_entropy.numpy(), (0.0, worst)
+        )
         curve.append([progress.model_calls, now, progress.best_objective, area])
 
-    found = search(setting.model, setting.goal, setting.contexts, method, Budget(model_calls=calls), seed, lexicon=setting.words, on_step=keep)
+    found = search(
+        setting.model,
+        setting.goal,
+        setting.contexts,
+        method,
+        Budget(model_calls=calls),
+        seed,
+        lexicon=setting.words,
+        on_step=keep,
+    )
     bare = float(answer(setting.model, setting.selection).log_odds.mean())
     chosen = found.select(setting.model, setting.selection)
     shift = setting.sign * ((chosen.selection_log_odds or 0.0) - bare)
-    return {"setting": setting.name, "seed": seed, "curve": curve, "shift": shift, "prompt": chosen.text, "planted": setting.planted}
+    return {
+        "setting": setting.name,
+        "seed": seed,
+        "curve": curve,
+        "shift": shift,
+        "prompt": chosen.text,
+        "planted": setting.planted,
+    }
 
 
 def at(curve: list[list[float]], column: str, limit: float, by: str = "calls") -> float:
@@ -130,7 +178,10 @@ def summary(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = []
     for name in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == name]
-        runs = {method: [row for row in mine if row["method"] == method] for method in dict.fromkeys(row["method"] for row in mine)}
+        runs = {
+            method: [row for row in mine if row["method"] == method]
+            for method in dict.fromkeys(row["method"] for row in mine)
+        }
         table += [{"setting": name, "method": method} | _figures(runs, method) for method in runs]
     return pd.DataFrame(table)
 
@@ -146,13 +197,22 @@ def _figures(runs: dict[str, list[dict[str, Any]]], method: str) -> dict[str, An
         "hypervolume_equal_time": timed("hypervolume"),
         "shift": lambda row, i: row["shift"],
     }
-    figures: dict[str, Any] = {"calls": calls, "seconds": float(np.mean([row["curve"][-1][1] for row in mine]))}
+    figures: dict[str, Any] = {
+        "calls": calls,
+        "seconds": float(np.mean([row["curve"][-1][1] for row in mine])),
+    }
     for name, measure in measures.items():
         own = [measure(row, i) for i, row in enumerate(mine)]
         spread = over_seeds(own)
-        difference = over_seeds([value - measure(row, i) for i, (value, row) in enumerate(zip(own, epo, strict=True))])
+        difference = over_seeds(
+            [value - measure(row, i) for i, (value, row) in enumerate(zip(own, epo, strict=True))]
+        )
         figures[name] = [spread.interval.estimate, spread.interval.low, spread.interval.high]
-        figures[f"{name} - epo"] = [difference.interval.estimate, difference.interval.low, difference.interval.high]
+        figures[f"{name} - epo"] = [
+            difference.interval.estimate,
+            difference.interval.low,
+            difference.interval.high,
+        ]
     for other in ("epo", "random"):
         for by in ("calls", "seconds"):
             figures[f"{other}'s {by} / own"] = _cheaper(runs[other], mine, by)
@@ -165,7 +225,10 @@ def _figures(runs: dict[str, list[dict[str, Any]]], method: str) -> dict[str, An
 def _cheaper(others: list[dict[str, Any]], mine: list[dict[str, Any]], by: str) -> float:
     """Median over seeds: what the other spent to come to its final objective, over what this one spent to come there; 0: never came."""
     ends = [max(row[2] for row in other["curve"]) for other in others]
-    ratios = [until(o["curve"], end, by) / until(m["curve"], end, by) for o, m, end in zip(others, mine, ends, strict=True)]
+    ratios = [
+        until(o["curve"], end, by) / until(m["curve"], end, by)
+        for o, m, end in zip(others, mine, ends, strict=True)
+    ]
     return float(np.median(ratios))
 
 
@@ -187,10 +250,24 @@ def main() -> None:
             for name in arguments.methods:
                 rows.append({"method": name} | run(setting, METHODS[name], seed, arguments.calls))
                 end = rows[-1]["curve"][-1]
-                print(f"{setting.name} seed {seed} {name}: objective {end[2]:.2f}, hypervolume {end[3]:.2f}, {end[1]:.0f} s", flush=True)
-    planted = {setting.name: {"objective": setting.planted, "text": setting.planted_text} for setting in settings}
+                print(
+                    f"{setting.name} seed {seed} {name}: objective {end[2]:.2f}, hypervolume {end[3]:.2f}, {end[1]:.0f} s",
+                    flush=True,
+                )
+    planted = {
+        setting.name: {"objective": setting.planted, "text": setting.planted_text} for setting in settings
+    }
     table = summary(rows)
-    write_json(arguments.out, {"schema": 1, "columns": COLUMNS, "planted": planted, "rows": rows, "summary": table.to_dict("records")})
+    write_json(
+        arguments.out,
+        {
+            "schema": 1,
+            "columns": COLUMNS,
+            "planted": planted,
+            "rows": rows,
+            "summary": table.to_dict("records"),
+        },
+    )
     print(table.to_string(index=False))
 
 

@@ -25,7 +25,10 @@ from workbench.search.sentence_writing import SentenceWriter
 from workbench.search.sentence_writing.sentence_tools import SentenceTools
 
 #: What is counted apart; a part inside another counts for itself only.
-PARTS = {SentenceTools: ("score", "fit", "admitted"), SentenceWriter: ("write", "read", "screen", "log_probs", "means_after", "next_log_probs")}
+PARTS = {
+    SentenceTools: ("score", "fit", "admitted"),
+    SentenceWriter: ("write", "read", "screen", "log_probs", "means_after", "next_log_probs"),
+}
 
 
 class Spent:
@@ -63,18 +66,32 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(given.model)
-    contexts = make_contexts(model, load_persona(f"english_{given.persona}").split(seed=0).search).per_group(4, given.seed)
+    contexts = make_contexts(model, load_persona(f"english_{given.persona}").split(seed=0).search).per_group(
+        4, given.seed
+    )
     goal = -answer_log_odds().calibrate(model, contexts, n=8)
     spent, start = Spent(runner_for(model)), time.process_time()
     with ExitStack() as patches:
         for owner, names in PARTS.items():
             for name in names:
                 patches.enter_context(patch.object(owner, name, spent.counted(getattr(owner, name), name)))
-        found = search(model, goal, contexts, SentenceSearch(max_cross_entropy=4.0), Budget(model_calls=given.calls), given.seed, batch_tokens=8192)
+        found = search(
+            model,
+            goal,
+            contexts,
+            SentenceSearch(max_cross_entropy=4.0),
+            Budget(model_calls=given.calls),
+            given.seed,
+            batch_tokens=8192,
+        )
     seconds = time.process_time() - start
-    print(f"{found.cost.model_calls:.0f} model calls, {found.history['candidates'].iloc[-1]} sentences scored, {seconds:.0f} s")
+    print(
+        f"{found.cost.model_calls:.0f} model calls, {found.history['candidates'].iloc[-1]} sentences scored, {seconds:.0f} s"
+    )
     for part, took in spent.seconds.most_common():
-        print(f"{part:16} {spent.layers[part] / found.cost.forward:6.1%} of the token-layers {took / seconds:6.1%} of the time")
+        print(
+            f"{part:16} {spent.layers[part] / found.cost.forward:6.1%} of the token-layers {took / seconds:6.1%} of the time"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Transfer of found prompts: what sentences, word salad and written sentences found on one model do on another.
 
-Every prompt of the sentences grid (benchmarks.sentences, --out) is asked on the test questions of its persona by other models: the other
-organism, the base model without adapter, and a real instruction model where one is given. One row a persona, target model and method:
-mean effect over the prompts (seeds) with the two-level interval of the grid, and the fraction of the effect on the model of the search.
+Every prompt of the sentences grid (benchmarks.sentences, --out) is asked on the test questions of its persona
+by other models: the other organism, the base model without adapter, and a real instruction model where one is
+given. One row a persona, target model and method: mean effect over the prompts (seeds) with the two-level
+interval of the grid, and the fraction of the effect on the model of the search.
 
     python -m benchmarks.sentence_transfer --grid benchmarks/latest/sentences --models smollm2-sycophant smollm2-135m qwen.gguf
 """
@@ -46,12 +47,35 @@ def rows_of(grid: Path, name: str, dtype: str, items: int) -> list[dict[str, Any
         contexts = make_contexts(model, load_persona(f"english_{persona}").split(seed=0).test).take(items, 0)
         bare = answer(model, contexts)
         for method, entries in prompts_of(grid, source, persona).items():
-            effects = [(answer(model, contexts, entry["prompt"]).log_odds - bare.log_odds).tolist() for entry in entries]
+            effects = [
+                (answer(model, contexts, entry["prompt"]).log_odds - bare.log_odds).tolist()
+                for entry in entries
+            ]
             mean, low, high = two_level(effects, list(bare.group))
             own = float(np.mean([np.mean(entry["effects"]) for entry in entries]))
-            row = {"from": source, "to": Path(name).stem, "persona": persona, "method": method, "prompts": len(entries), "questions": len(contexts)}
-            rows.append(row | {"base": float(bare.log_odds.mean()), "effect": mean, "low": low, "high": high, "own": own, "kept": mean / own})
-            print(f"{source} -> {row['to']} {persona} {method}: {mean:+.2f} ({low:+.2f}, {high:+.2f}), {mean / own:.0%} of {own:+.2f}", flush=True)
+            row = {
+                "from": source,
+                "to": Path(name).stem,
+                "persona": persona,
+                "method": method,
+                "prompts": len(entries),
+                "questions": len(contexts),
+            }
+            rows.append(
+                row
+                | {
+                    "base": float(bare.log_odds.mean()),
+                    "effect": mean,
+                    "low": low,
+                    "high": high,
+                    "own": own,
+                    "kept": mean / own,
+                }
+            )
+            print(
+                f"{source} -> {row['to']} {persona} {method}: {mean:+.2f} ({low:+.2f}, {high:+.2f}), {mean / own:.0%} of {own:+.2f}",
+                flush=True,
+            )
     return rows
 
 
@@ -59,7 +83,9 @@ def main() -> None:
     """Ask every model, write one file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--grid", type=Path, default=Path("benchmarks/latest/sentences"))
-    parser.add_argument("--models", nargs="+", default=["smollm2-sycophant", "smollm2-personas", "smollm2-135m"])
+    parser.add_argument(
+        "--models", nargs="+", default=["smollm2-sycophant", "smollm2-personas", "smollm2-135m"]
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--items", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentence_transfer.json"))

@@ -1,9 +1,10 @@
 """Sentences that steer: this search, EPO, best-of-N sampling, written sentences and placebos, on a test split that no version has seen.
 
-For each cell (model and persona, suppress) and seed: search on the search split, choose on selection, report on test; effects are changes
-of log-odds against no prompt. All searches have the same budget in token-layers, proposals counted. The twelve written sentences are
-chosen on selection too; the eight neutral ones are the placebo. Cross-entropy is judged by the searched model in the slot and by the base
-model without adapter, which no search optimised. Intervals: two-level bootstrap over seeds and question groups.
+For each cell (model and persona, suppress) and seed: search on the search split, choose on selection, report
+on test; effects are changes of log-odds against no prompt. All searches have the same budget in token-layers,
+proposals counted. The twelve written sentences are chosen on selection too; the eight neutral ones are the
+placebo. Cross-entropy is judged by the searched model in the slot and by the base model without adapter,
+which no search optimised. Intervals: two-level bootstrap over seeds and question groups.
 
 One JSON file a cell, method and seed in --out; what is there already is not run again.
 
@@ -45,7 +46,8 @@ CELLS = (
     ("smollm2-sycophant", "sycophancy"),
 )
 BASE = "smollm2-135m"
-#: Search questions of every method (as in docs/examples); sentences are scored on two of them until the search ends.
+#: Search questions of every method (as in docs/examples); sentences are scored on two of them until the
+#: search ends.
 CONTEXTS = 4
 TRUE_STATEMENTS = 60
 #: The search without one of its parts, or with one more: `--methods no_probe ...`
@@ -94,16 +96,25 @@ class BestOfN(SentenceSearch):
 class Cell:
     """One model and persona: contexts of each split, the limit, and what a prompt does on the test split."""
 
-    def __init__(self, model_name: str, persona: str, written: dict[str, Any], selection_contexts: int) -> None:
+    def __init__(
+        self, model_name: str, persona: str, written: dict[str, Any], selection_contexts: int
+    ) -> None:
         self.model, self.name, self.persona = loaded(model_name), model_name, persona
         splits = load_persona(f"english_{persona}").split(seed=0)
-        self.search, self.selection, self.test = (make_contexts(self.model, s) for s in (splits.search, splits.selection, splits.test))
+        self.search, self.selection, self.test = (
+            make_contexts(self.model, s) for s in (splits.search, splits.selection, splits.test)
+        )
         self.selection = self.selection.take(selection_contexts, 0)
         self.truth = true_contexts(self.model, splits.test, n=TRUE_STATEMENTS)
         self.selection_truth = true_contexts(self.model, splits.selection, n=TRUE_STATEMENTS)
-        self.bare, self.truth_without = answer(self.model, self.test).log_odds, answer(self.model, self.truth).rate
+        self.bare, self.truth_without = (
+            answer(self.model, self.test).log_odds,
+            answer(self.model, self.truth).rate,
+        )
         self.written, self.neutral = written[persona]["suppress"], written["neutral"]
-        self.limit = float(np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written]))
+        self.limit = float(
+            np.mean([prompt_cross_entropy(self.model, self.search, text) for text in self.written])
+        )
         base = loaded(BASE)
         self.judge = lambda text: prompt_cross_entropy(base, make_contexts(base, splits.search, n=1), text)
         self.limit_by_base = float(np.mean([self.judge(text) for text in self.written]))
@@ -125,7 +136,11 @@ class Cell:
 
     def best_written(self) -> dict[str, Any]:
         """The written sentence that suppresses most on selection."""
-        return self.measured(min(self.written, key=lambda text: float(answer(self.model, self.selection, text).log_odds.mean())))
+        return self.measured(
+            min(
+                self.written, key=lambda text: float(answer(self.model, self.selection, text).log_odds.mean())
+            )
+        )
 
     def found(self, method: str, seed: int, calls: float) -> dict[str, Any]:
         """One search, chosen on selection, measured on test."""
@@ -133,30 +148,57 @@ class Cell:
         goal = -answer_log_odds().calibrate(self.model, contexts, n=8)
         tokens = float(np.mean([len(c.ids(())) for c in self.search]))
         if method == "epo":
-            value: Any = EPO(length=8, population=4, children=12, top_k=256, restart_every=0, gradient_contexts=2)
+            value: Any = EPO(
+                length=8, population=4, children=12, top_k=256, restart_every=0, gradient_contexts=2
+            )
         else:
             kind = BestOfN if method == "best_of_n" else SentenceSearch
             value = kind(max_cross_entropy=self.limit, **VARIANTS.get(method, {}))
         budget = Budget(model_calls=calls * (tokens + 12) / (tokens + value.typical_length))
         began = time.process_time()
         optimizations = Optimizations(halving=0.5) if method == "epo" else None
-        frontier = search(self.model, goal, contexts, value, budget, seed, optimizations=optimizations, batch_tokens=8192)
-        chosen = frontier.select(self.model, self.selection, truth=self.selection_truth, shortest=method != "epo")
-        cost = {"cpu_seconds": time.process_time() - began, "token_layers": frontier.cost.forward + frontier.cost.backward}
-        record = {"search_cost": cost, "steps": len(frontier.history), "candidates": int(frontier.history["candidates"].iloc[-1])}
+        frontier = search(
+            self.model, goal, contexts, value, budget, seed, optimizations=optimizations, batch_tokens=8192
+        )
+        chosen = frontier.select(
+            self.model, self.selection, truth=self.selection_truth, shortest=method != "epo"
+        )
+        cost = {
+            "cpu_seconds": time.process_time() - began,
+            "token_layers": frontier.cost.forward + frontier.cost.backward,
+        }
+        record = {
+            "search_cost": cost,
+            "steps": len(frontier.history),
+            "candidates": int(frontier.history["candidates"].iloc[-1]),
+        }
         return self.measured(chosen.text) | record | {"warnings": list(frontier.warnings)}
 
 
-def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[str], cells: list[int], selection_contexts: int) -> None:
+def run(
+    out: Path,
+    written: Path,
+    calls: float,
+    seeds: list[int],
+    methods: list[str],
+    cells: list[int],
+    selection_contexts: int,
+) -> None:
     """Whatever of the grid is missing, seed by seed."""
     sentences = read_yaml(written)
 
     @cache
     def cell_of(number: int) -> Cell:
         model, persona = CELLS[number]
-        cell, path = Cell(model, persona, sentences, selection_contexts), out / f"{model}-{persona}-written.json"
+        cell, path = (
+            Cell(model, persona, sentences, selection_contexts),
+            out / f"{model}-{persona}-written.json",
+        )
         if not path.exists():
-            entry = {"written": cell.best_written(), "neutral": [cell.measured(text) for text in cell.neutral]}
+            entry = {
+                "written": cell.best_written(),
+                "neutral": [cell.measured(text) for text in cell.neutral],
+            }
             write_json(path, {"schema": 1, "model": model, "persona": persona, **entry})
         return cell
 
@@ -165,11 +207,27 @@ def run(out: Path, written: Path, calls: float, seeds: list[int], methods: list[
         path = out / f"{model}-{persona}-{method}-{seed}.json"
         if not path.exists():
             entry = cell_of(number).found(method, seed, calls)
-            write_json(path, {"schema": 1, "model": model, "persona": persona, "method": method, "seed": seed, "calls": calls, **entry})
-            print(f"{path.stem}: {np.mean(entry['effects']):+.2f} {entry['cross_entropy']:.2f} nats {entry['prompt']!r}", flush=True)
+            write_json(
+                path,
+                {
+                    "schema": 1,
+                    "model": model,
+                    "persona": persona,
+                    "method": method,
+                    "seed": seed,
+                    "calls": calls,
+                    **entry,
+                },
+            )
+            print(
+                f"{path.stem}: {np.mean(entry['effects']):+.2f} {entry['cross_entropy']:.2f} nats {entry['prompt']!r}",
+                flush=True,
+            )
 
 
-def two_level(rows: list[list[float]], groups: list[str], against: list[float] | None = None, n: int = 2000) -> tuple[float, float, float]:
+def two_level(
+    rows: list[list[float]], groups: list[str], against: list[float] | None = None, n: int = 2000
+) -> tuple[float, float, float]:
     """Mean effect (or difference from one other prompt's) over seeds and questions, and its 95 % interval: seeds and question groups
     are drawn with replacement."""
     table = np.array(rows) - (np.zeros(len(groups)) if against is None else np.array(against))
@@ -202,16 +260,43 @@ def summary(out: Path) -> dict[str, Any]:
         for method, results in entries.items():
             effects = [entry["effects"] for entry in results]
             mean, low, high = two_level(effects, written["groups"])
-            row = {"model": model, "persona": persona, "method": method, "seeds": len(results), "effect": mean, "low": low, "high": high}
+            row = {
+                "model": model,
+                "persona": persona,
+                "method": method,
+                "seeds": len(results),
+                "effect": mean,
+                "low": low,
+                "high": high,
+            }
             over = two_level(effects, written["groups"], written["effects"])
             row |= dict(zip(("over_written", "over_written_low", "over_written_high"), over, strict=True))
             row["over_neutral"] = two_level(effects, written["groups"], placebo)[0]
-            for key in ("cross_entropy", "cross_entropy_by_base", "limit", "limit_by_base", "truth", "truth_without"):
+            for key in (
+                "cross_entropy",
+                "cross_entropy_by_base",
+                "limit",
+                "limit_by_base",
+                "truth",
+                "truth_without",
+            ):
                 row[key] = float(np.mean([entry[key] for entry in results]))
-            row["cpu_seconds"] = float(np.mean([entry["search_cost"]["cpu_seconds"] for entry in results if "search_cost" in entry] or [0.0]))
-            row["each"] = [{"effect": float(np.mean(entry["effects"])), "prompt": entry["prompt"]} for entry in results]
+            row["cpu_seconds"] = float(
+                np.mean(
+                    [entry["search_cost"]["cpu_seconds"] for entry in results if "search_cost" in entry]
+                    or [0.0]
+                )
+            )
+            row["each"] = [
+                {"effect": float(np.mean(entry["effects"])), "prompt": entry["prompt"]} for entry in results
+            ]
             rows.append(row)
-    return {"schema": 1, "rows": rows, "aims": aims(rows), "forms": [read_json(p, schema=1) for p in sorted(out.glob("*-forms.json"))]}
+    return {
+        "schema": 1,
+        "rows": rows,
+        "aims": aims(rows),
+        "forms": [read_json(p, schema=1) for p in sorted(out.glob("*-forms.json"))],
+    }
 
 
 def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -222,17 +307,28 @@ def aims(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     cells = {name: methods for name, methods in cells.items() if "sentences" in methods}
     tests: dict[str, tuple[Any, int]] = {
         "cross-entropy at most the written mean, both judges": (
-            lambda c: c["sentences"]["cross_entropy"] <= c["sentences"]["limit"]
-            and c["sentences"]["cross_entropy_by_base"] <= c["sentences"]["limit_by_base"], 4),
+            lambda c: (
+                c["sentences"]["cross_entropy"] <= c["sentences"]["limit"]
+                and c["sentences"]["cross_entropy_by_base"] <= c["sentences"]["limit_by_base"]
+            ),
+            4,
+        ),
         "mean beyond the best written sentence": (lambda c: c["sentences"]["over_written"] < 0, 4),
-        "beyond the best written sentence, interval clear of zero": (lambda c: c["sentences"]["over_written_high"] < 0, 3),
+        "beyond the best written sentence, interval clear of zero": (
+            lambda c: c["sentences"]["over_written_high"] < 0,
+            3,
+        ),
         "mean beyond EPO": (lambda c: c["sentences"]["effect"] < c["epo"]["effect"], 4),
         "mean beyond best-of-N": (lambda c: c["sentences"]["effect"] < c["best_of_n"]["effect"], 4),
         "every seed beyond EPO's mean": (
-            lambda c: all(each["effect"] < c["epo"]["effect"] for each in c["sentences"]["each"]), 4),
+            lambda c: all(each["effect"] < c["epo"]["effect"] for each in c["sentences"]["each"]),
+            4,
+        ),
         "true statements within 3 points of no prompt": (
-            lambda c: abs(c["sentences"]["truth"] - c["sentences"]["truth_without"]) <= 0.03, 4),
-    }  # fmt: skip
+            lambda c: abs(c["sentences"]["truth"] - c["sentences"]["truth_without"]) <= 0.03,
+            4,
+        ),
+    }
     found = {}
     for aim, (test, needed) in tests.items():
         other = "epo" if "EPO" in aim else "best_of_n" if "best-of-N" in aim else "sentences"
@@ -245,7 +341,10 @@ def measure_forms(out: Path, cells: list[int], items: int = 8) -> None:
     """How much of the effect stays in other forms and another slot: the first seed's found sentence and the best written one."""
     for number in cells:
         model, persona = CELLS[number]
-        path, found = out / f"{model}-{persona}-forms.json", sorted(out.glob(f"{model}-{persona}-sentences-*.json"))
+        path, found = (
+            out / f"{model}-{persona}-forms.json",
+            sorted(out.glob(f"{model}-{persona}-sentences-*.json")),
+        )
         if path.exists() or not found:
             continue
         split = load_persona(f"english_{persona}").split(seed=0).test
@@ -253,21 +352,40 @@ def measure_forms(out: Path, cells: list[int], items: int = 8) -> None:
         prompts = {"found": read_json(found[0], schema=1)["prompt"], "written": fixed["written"]["prompt"]}
         entry: dict[str, Any] = {"schema": 1, "model": model, "persona": persona}
         for origin, prompt in prompts.items():
-            result = prompt_robustness(loaded(model), split, prompt, slots=("system", "before_question"), n=items)
-            entry[origin] = {"share_kept": result.share_kept, "brittle": result.brittle, "rows": result.rows.round(4).to_dict("records")}
+            result = prompt_robustness(
+                loaded(model), split, prompt, slots=("system", "before_question"), n=items
+            )
+            entry[origin] = {
+                "share_kept": result.share_kept,
+                "brittle": result.brittle,
+                "rows": result.rows.round(4).to_dict("records"),
+            }
         write_json(path, entry)
 
 
 def main() -> None:
     """Run what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--written", type=Path, default=None, help="written_sentences.yaml; without it only the table is made")
+    parser.add_argument(
+        "--written", type=Path, default=None, help="written_sentences.yaml; without it only the table is made"
+    )
     parser.add_argument("--calls", type=float, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103])
-    parser.add_argument("--methods", nargs="+", choices=["sentences", "best_of_n", "epo", *VARIANTS], default=["sentences", "best_of_n", "epo"])
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=["sentences", "best_of_n", "epo", *VARIANTS],
+        default=["sentences", "best_of_n", "epo"],
+    )
     parser.add_argument("--cells", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--selection", type=int, default=60, help="contexts of the selection split that prompts are chosen on")
-    parser.add_argument("--forms", action="store_true", help="other forms of the found and the written sentences instead of searches")
+    parser.add_argument(
+        "--selection", type=int, default=60, help="contexts of the selection split that prompts are chosen on"
+    )
+    parser.add_argument(
+        "--forms",
+        action="store_true",
+        help="other forms of the found and the written sentences instead of searches",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/latest/sentences"))
     parser.add_argument("--summary", type=Path, default=Path("benchmarks/latest/sentences.json"))
     arguments = parser.parse_args()
@@ -276,7 +394,15 @@ def main() -> None:
     if arguments.forms:
         measure_forms(arguments.out, arguments.cells)
     elif arguments.written:
-        run(arguments.out, arguments.written, arguments.calls, arguments.seeds, arguments.methods, arguments.cells, arguments.selection)
+        run(
+            arguments.out,
+            arguments.written,
+            arguments.calls,
+            arguments.seeds,
+            arguments.methods,
+            arguments.cells,
+            arguments.selection,
+        )
     table = summary(arguments.out)
     write_json(arguments.summary, table)
     for row in table["rows"]:
@@ -284,7 +410,11 @@ def main() -> None:
         entropies = f"{row['cross_entropy']:.2f} / {row['cross_entropy_by_base']:.2f} nats"
         print(row["model"], row["persona"], row["method"], row["seeds"], interval, entropies)
     for aim, entry in table["aims"].items():
-        print("yes" if entry["reached"] else "no", f"{sum(entry['cells'].values())} of {len(entry['cells'])} cells:", aim)
+        print(
+            "yes" if entry["reached"] else "no",
+            f"{sum(entry['cells'].values())} of {len(entry['cells'])} cells:",
+            aim,
+        )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,24 @@
 """Sweeps of small studies of the organism: the sweep's overhead, what a second worker gives, what a lost one costs.
 
-1. `one`: all studies by `workbench.study.run_study`, and all by a sweep with one worker in the same process, in turns, `repeats` times.
-   Overhead: processor seconds of the one over those of the other, less one (processor time, because other work runs at the same time).
-2. `fresh`: all studies by a sweep of one worker in a new process, which like every worker loads its libraries and its model itself.
-3. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to the last one's end, one
-   worker's (`fresh`) over two's; and where the workers' time went (`_workers`).
-4. `bare`: two processes without Ray, half of the studies each: what this machine gives to two of them at best.
-5. `killed`: the same, while three times a random worker is killed (SIGKILL) in the middle of its study. Every study must be there once
-   with the results of the undisturbed run; repeated: seconds of stages that a kill cut off, over the seconds of all stages.
+1. `one`: all studies by `workbench.study.run_study`, and all by a sweep with one worker in the same process,
+   in turns, `repeats` times. Overhead: processor seconds of the one over those of the other, less one
+   (processor time, because other work runs at the same time).
+2. `fresh`: all studies by a sweep of one worker in a new process, which like every worker loads its libraries
+   and its model itself.
+3. `two`: the same studies by two Ray workers of one thread. Speed-up: seconds from the first study's begin to
+   the last one's end, one worker's (`fresh`) over two's; and where the workers' time went (`_workers`).
+4. `bare`: two processes without Ray, half of the studies each: what this machine gives to two of them at
+   best.
+5. `killed`: the same, while three times a random worker is killed (SIGKILL) in the middle of its study. Every
+   study must be there once with the results of the undisturbed run; repeated: seconds of stages that a kill
+   cut off, over the seconds of all stages.
 6. `cluster`: two nodes of one CPU each (Ray's local test cluster); one is taken away while it works.
 
-    python -m benchmarks.sweep --out benchmarks/latest/sweep.json [--studies 8] [--repeats 2] [--phases one fresh two bare killed cluster]
+    python -m benchmarks.sweep --out benchmarks/latest/sweep.json [--studies 8] [--repeats 2] [--phases one
+    fresh two bare killed cluster]
 
-`fresh`, `two` and `bare` are run in turn, `repeats` times. Ratios only: seconds depend on what else the machine does. Nothing listens on
-anything but loopback.
+`fresh`, `two` and `bare` are run in turn, `repeats` times. Ratios only: seconds depend on what else the
+machine does. Nothing listens on anything but loopback.
 """
 
 from __future__ import annotations
@@ -55,7 +60,12 @@ TURNED = ("fresh", "two", "bare")
 SMALL = {
     "data": {"train_items": 24, "search_items": 6, "selection_items": 6, "test_items": 12},
     "directions": {"layers": [1], "methods": ["mean_difference"], "rows": 16, "texts": 4, "contexts": 2},
-    "search": {"options": {"length": 4, "population": 3, "children": 6, "top_k": 32}, "budget": {"steps": 8}, "contexts": 3, "neutral": 4},
+    "search": {
+        "options": {"length": 4, "population": 3, "children": 6, "top_k": 32},
+        "budget": {"steps": 8},
+        "contexts": 3,
+        "neutral": 4,
+    },
     "conditions": ["resga"],
     "primary": ["resga"],
     "sae": "none",
@@ -67,7 +77,11 @@ SAME = ["study", "condition", "rate", "log_odds", "shift", "shift_low", "shift_h
 
 def studies(n: int) -> Sweep:
     """n studies: three personas, both signs, as many seeds as it takes."""
-    grid = {"persona": ("sycophancy", "hallucination", "myopic_reward"), "sign": ("suppress", "induce"), "seed": tuple(range(-(-n // 6)))}
+    grid = {
+        "persona": ("sycophancy", "hallucination", "myopic_reward"),
+        "sign": ("suppress", "induce"),
+        "seed": tuple(range(-(-n // 6))),
+    }
     listed = [dict(v.varied) for v in Sweep(base=SMALL, grid=grid).expand()]
     return Sweep(name="bench", base=SMALL, studies=tuple(sorted(listed, key=lambda s: s["seed"])[:n]))
 
@@ -97,7 +111,11 @@ def one_worker(asked: Sweep, place: Path, repeats: int) -> tuple[dict[str, Any],
         spent.append((used["swept"] - loading, used["alone"]))
     ratios = [swept / alone - 1 for swept, alone in spent]
     extra = [(swept - alone) / len(planned) for swept, alone in spent]
-    facts = {"span": _span(place / "swept 0"), "repeats": repeats, "cpu_seconds_a_study_alone": spent[0][1] / len(planned)}
+    facts = {
+        "span": _span(place / "swept 0"),
+        "repeats": repeats,
+        "cpu_seconds_a_study_alone": spent[0][1] / len(planned),
+    }
     return facts | {"overhead": _spread(ratios), "overhead_cpu_seconds_a_study": _spread(extra)}, expected
 
 
@@ -105,7 +123,13 @@ def workers(asked: Sweep, place: Path, kill: bool, seed: int = 0) -> tuple[dict[
     """Two workers; with `kill`, three are killed at random moments."""
     with _killer(place, seed) if kill else _nothing() as killed:
         found = sweep(asked, place, workers=2, threads=1)
-    facts = {"span": _span(place), "states": found.counts, "killed": len(killed), **_workers(place), **_repeated(place)}
+    facts = {
+        "span": _span(place),
+        "states": found.counts,
+        "killed": len(killed),
+        **_workers(place),
+        **_repeated(place),
+    }
     return facts, _figures(found.results)
 
 
@@ -115,7 +139,10 @@ def processes(asked: Sweep, place: Path, n: int) -> tuple[dict[str, Any], pd.Dat
     place.mkdir(parents=True)
     write_text(place / FILE, asked.to_yaml())
     context = multiprocessing.get_context("spawn")
-    made = [context.Process(target=_work, args=(place, [(p.key, p.study) for p in planned[i::n]])) for i in range(n)]
+    made = [
+        context.Process(target=_work, args=(place, [(p.key, p.study) for p in planned[i::n]]))
+        for i in range(n)
+    ]
     for process in made:
         process.start()
     for process in made:
@@ -142,7 +169,11 @@ def cluster(asked: Sweep, place: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         start_patiently(lambda: made.add_node(num_cpus=1, include_dashboard=False, **here), made.shutdown)
         second = start_patiently(lambda: made.add_node(num_cpus=1, wait=False, **here), lambda: None)
         made.wait_for_nodes(timeout=START_SECONDS)
-        remover = threading.Thread(target=_when_two_begun, args=(place, lambda: made.remove_node(second, allow_graceful=False)), daemon=True)
+        remover = threading.Thread(
+            target=_when_two_begun,
+            args=(place, lambda: made.remove_node(second, allow_graceful=False)),
+            daemon=True,
+        )
         remover.start()
         found = sweep(asked, place, workers=2, address=made.address, threads=1)
         remover.join(1)
@@ -190,7 +221,9 @@ def _running(place: Path) -> dict[str, int]:
     found = {}
     for path in (place / "runs").glob("*/log.jsonl"):
         if look(place, path.parent.name).state == "busy":
-            pids = [entry["pid"] for entry in RunDirectory(path.parent).read_log() if entry["event"] == "worker"]
+            pids = [
+                entry["pid"] for entry in RunDirectory(path.parent).read_log() if entry["event"] == "worker"
+            ]
             if pids:
                 found[path.parent.name] = pids[-1]
     return found
@@ -214,15 +247,19 @@ def _repeated(place: Path) -> dict[str, Any]:
 
 def _workers(place: Path) -> dict[str, Any]:
     """Where the workers' seconds went. apart: between the first worker's begin and the last one's; tail: between the first worker's end
-    and the last one's; busy: fraction of the span in which the workers were at a study, mean; first: seconds of a worker's first study
-    beyond the median of its others (libraries and the model are loaded in it); study: median seconds of the others."""
+    and the last one's; busy: fraction of the span in which the workers were at a study, mean; first: seconds
+    of a worker's first study beyond the median of its others (libraries and the model are loaded in it);
+    study: median seconds of the others."""
     spans: dict[int, list[tuple[str, str]]] = {}
     for path in (place / "runs").glob("*"):
         log = RunDirectory(path).read_log()
         pid = next((entry["pid"] for entry in log if entry["event"] == "worker"), 0)
         spans.setdefault(pid, []).append((log[0]["time"], log[-1]["time"]))
     each = [[_seconds(*span) for span in sorted(found)] for found in spans.values()]
-    begins, ends = [min(a for a, _ in found) for found in spans.values()], [max(b for _, b in found) for found in spans.values()]
+    begins, ends = (
+        [min(a for a, _ in found) for found in spans.values()],
+        [max(b for _, b in found) for found in spans.values()],
+    )
     later = [s for found in each for s in found[1:]]
     return {
         "apart": _seconds(min(begins), max(begins)),
@@ -253,7 +290,9 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--studies", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
@@ -270,7 +309,12 @@ def main() -> None:
     }
     turned = [phase for phase in ways if phase in asked.phases and phase in TURNED]
     todo = [phase for phase in ways if phase in asked.phases and phase not in TURNED]
-    found: dict[str, Any] = {"schema": 2, "studies": asked.studies, "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    found: dict[str, Any] = {
+        "schema": 2,
+        "studies": asked.studies,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+    }
     found |= {phase: [] for phase in turned}
     expected: pd.DataFrame | None = None
     try:
@@ -288,11 +332,20 @@ def main() -> None:
 
 def _speed_ups(found: dict[str, Any]) -> dict[str, Any]:
     """Seconds of one worker over those of two, turn by turn; and of two bare processes over those of two workers."""
-    pairs = {"speed_up": ("fresh", "two"), "speed_up_bare": ("fresh", "bare"), "two_over_bare": ("two", "bare")}
-    ratios = {
-        name: [a["span"] / b["span"] for a, b in zip(found.get(one, ()), found.get(two, ()), strict=False)] for name, (one, two) in pairs.items()
+    pairs = {
+        "speed_up": ("fresh", "two"),
+        "speed_up_bare": ("fresh", "bare"),
+        "two_over_bare": ("two", "bare"),
     }
-    return {name: _spread(values) | {"turns": [round(v, 3) for v in values]} for name, values in ratios.items() if values}
+    ratios = {
+        name: [a["span"] / b["span"] for a, b in zip(found.get(one, ()), found.get(two, ()), strict=False)]
+        for name, (one, two) in pairs.items()
+    }
+    return {
+        name: _spread(values) | {"turns": [round(v, 3) for v in values]}
+        for name, values in ratios.items()
+        if values
+    }
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """Does the comparison keep its promises? Simulated clustered answers, where the truth is known; no model is run.
 
-1. Answers are drawn as the workbench meets them: question groups of equal, unequal or very unequal size, log-odds with a
-   group's and an item's offset, both option orders with a leaning to one letter, a condition that moves groups unequally.
-2. Coverage: how often the 95 % intervals of log-odds, rates and differences hold the truth (wanted: 93-97 %), next to two
-   intervals that are commonly reported: items taken as independent, and the percentile bootstrap of clusters.
-3. A/A: two conditions that do not differ; fraction of p < 0.05 (wanted: 5 % or less), next to a paired t test over single answers.
-4. Power: a true effect of the size that `minimum_detectable_effect_from_spread` names is found in four of five comparisons.
-5. Selection: the best of 20 prompts that do nothing, chosen and reported on the test split, and chosen on selection.
+1. Answers are drawn as the workbench meets them: question groups of equal, unequal or very unequal size,
+   log-odds with a group's and an item's offset, both option orders with a leaning to one letter, a condition
+   that moves groups unequally.
+2. Coverage: how often the 95 % intervals of log-odds, rates and differences hold the truth (wanted: 93-97 %),
+   next to two intervals that are commonly reported: items taken as independent, and the percentile bootstrap
+   of clusters.
+3. A/A: two conditions that do not differ; fraction of p < 0.05 (wanted: 5 % or less), next to a paired t test
+   over single answers.
+4. Power: a true effect of the size that `minimum_detectable_effect_from_spread` names is found in four of
+   five comparisons.
+5. Selection: the best of 20 prompts that do nothing, chosen and reported on the test split, and chosen on
+   selection.
 
-    python -m benchmarks.validity --runs 1000      # about 7 minutes of one core; the default of 300 runs takes 2
+    python -m benchmarks.validity --runs 1000      # about 7 minutes of one core; the default of 300 runs
+    takes 2
 """
 
 from __future__ import annotations
@@ -79,14 +85,22 @@ def coverage(runs: int, seed: int) -> list[dict[str, object]]:
                     sample = draw(group_sizes(n_groups, kind, rng), base, shift, rng)
                     for quantity, (low, high, of) in intervals(sample, rng).items():
                         hits[quantity] += low <= truth[of] <= high
-                rows.append({"effect": name, "sizes": kind, "groups": n_groups} | {q: hits[q] / runs for q in hits})
+                rows.append(
+                    {"effect": name, "sizes": kind, "groups": n_groups} | {q: hits[q] / runs for q in hits}
+                )
     return rows
 
 
 def truths(big: Answers, base: float, shift: float) -> dict[str, float]:
     """What the intervals should hold: exact for log-odds, from 400,000 answers for rates."""
     before, after = (big.before > 0).mean(), (big.after > 0).mean()
-    return {"log_odds": base, "shift": shift, "rate": before, "rate_after": after, "difference": after - before}
+    return {
+        "log_odds": base,
+        "shift": shift,
+        "rate": before,
+        "rate_after": after,
+        "difference": after - before,
+    }
 
 
 def intervals(sample: Answers, rng: np.random.Generator) -> dict[str, tuple[float, float, str]]:
@@ -108,7 +122,9 @@ def intervals(sample: Answers, rng: np.random.Generator) -> dict[str, tuple[floa
     return ends | {"(log_odds, items independent)": alone, "(log_odds, percentile bootstrap)": resampled}
 
 
-def bootstrap(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, n: int = 400) -> tuple[float, float]:
+def bootstrap(
+    values: np.ndarray, groups: np.ndarray, rng: np.random.Generator, n: int = 400
+) -> tuple[float, float]:
     """Percentile bootstrap of whole clusters."""
     sums, counts = np.bincount(groups, values), np.bincount(groups)
     drawn = rng.integers(0, len(sums), (n, len(sums)))
@@ -125,9 +141,15 @@ def a_against_a(runs: int, seed: int) -> list[dict[str, object]]:
             for _ in range(runs):
                 sample = draw(group_sizes(n_groups, kind, rng), 0.5, 0.0, rng)
                 below["log_odds"] += paired_difference(sample.after, sample.before, sample.groups).p < 0.05
-                below["rate"] += sign_flip_p((sample.after > 0) * 1.0 - (sample.before > 0), sample.groups) < 0.05
-                below["(t test, items independent)"] += stats.ttest_rel(sample.after, sample.before).pvalue < 0.05
-            rows.append({"sizes": kind, "groups": n_groups} | {name: count / runs for name, count in below.items()})
+                below["rate"] += (
+                    sign_flip_p((sample.after > 0) * 1.0 - (sample.before > 0), sample.groups) < 0.05
+                )
+                below["(t test, items independent)"] += (
+                    stats.ttest_rel(sample.after, sample.before).pvalue < 0.05
+                )
+            rows.append(
+                {"sizes": kind, "groups": n_groups} | {name: count / runs for name, count in below.items()}
+            )
     return rows
 
 
@@ -136,7 +158,10 @@ def power(runs: int, seed: int) -> list[dict[str, object]]:
     spread = np.sqrt(0.5**2 + 0.5**2 / 4 + 2 * 0.3**2 / 8)  # of a group's mean change, as `draw` makes it
     rows = []
     for n_groups in GROUPS:
-        size, rng = minimum_detectable_effect_from_spread(spread, n_groups), np.random.default_rng([seed, 2, n_groups])
+        size, rng = (
+            minimum_detectable_effect_from_spread(spread, n_groups),
+            np.random.default_rng([seed, 2, n_groups]),
+        )
         samples = [draw(np.full(n_groups, 4), 0.5, size, rng) for _ in range(runs)]
         found = sum(sign_flip_p(s.after - s.before, s.groups) < 0.05 for s in samples)
         rows.append({"groups": n_groups, "size": size, "found": found / runs})
@@ -146,13 +171,22 @@ def power(runs: int, seed: int) -> list[dict[str, object]]:
 def selection(runs: int, seed: int, prompts: int = 20, n_groups: int = 12) -> dict[str, float]:
     """Mean reported effect of the lowest of 20 prompts that do nothing, by where it was chosen."""
     rng, sizes = np.random.default_rng([seed, 3]), np.full(n_groups, 4)
-    shift = lambda: np.array([(s.after - s.before).mean() for s in (draw(sizes, 0.5, 0.0, rng) for _ in range(prompts))])  # noqa: E731
+
+    def shift():
+        return np.array(
+            [(s.after - s.before).mean() for s in (draw(sizes, 0.5, 0.0, rng) for _ in range(prompts))]
+        )
+
     on_test, on_selection = [], []
     for _ in range(runs):
         test, chosen_by = shift(), shift()
         on_test.append(test.min())
         on_selection.append(test[chosen_by.argmin()])
-    return {"chosen on test": float(np.mean(on_test)), "chosen on selection": float(np.mean(on_selection)), "truth": 0.0}
+    return {
+        "chosen on test": float(np.mean(on_test)),
+        "chosen on selection": float(np.mean(on_selection)),
+        "truth": 0.0,
+    }
 
 
 def markdown(rows: list[dict[str, object]]) -> str:
@@ -165,11 +199,15 @@ def markdown(rows: list[dict[str, object]]) -> str:
 
     head = list(rows[0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(cell(name, row[name]) for name in head) + " |" for row in rows])
+    return "\n".join(
+        lines + ["| " + " | ".join(cell(name, row[name]) for name in head) + " |" for row in rows]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "latest" / "validity.json")

@@ -20,7 +20,9 @@ _IMAGES = {"image/png": "png", "image/svg+xml": "svg"}
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages."""
     for name, page in PAGES.items():
-        files.append(File.generated(config, page, content=_as_page((ROOT / name).read_text(encoding="utf-8"))))
+        files.append(
+            File.generated(config, page, content=_as_page((ROOT / name).read_text(encoding="utf-8")))
+        )
     files.append(File.generated(config, "reference/cli.md", content=command_page()))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for page, content in notebook_pages(path):
@@ -34,7 +36,9 @@ def command_page() -> str:
 
     page = app.generate_docs(output_format="markdown")
     head = "Exit codes: [installation](../installation.md#exit-codes). `--json` prints one JSON document on standard output.\n"
-    return page.replace("\n## Table of Contents\n", f"\n{head}\n## Commands\n", 1).replace("# workbench\n", "# Command line\n", 1)
+    return page.replace("\n## Table of Contents\n", f"\n{head}\n## Commands\n", 1).replace(
+        "# workbench\n", "# Command line\n", 1
+    )
 
 
 def _as_page(text: str) -> str:

@@ -24,8 +24,19 @@ def own_cache(model, ids):
 @pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
 def test_every_site_and_rule_equals_the_cache_of_a_lone_sequence(batch_tokens):
     model, texts = random_model(), sequences()
-    sites = [Site(0), Site(2), Site(1, "mlp_out"), Site(1, "resid_pre"), Site(2, "resid_post", "response_mean"), Site(0, "resid_mid", "answer")]
-    positions = {"decision": [-1] * len(texts), "answer": [len(t) // 2 for t in texts], "response_mean": [(len(t) // 3, len(t)) for t in texts]}
+    sites = [
+        Site(0),
+        Site(2),
+        Site(1, "mlp_out"),
+        Site(1, "resid_pre"),
+        Site(2, "resid_post", "response_mean"),
+        Site(0, "resid_mid", "answer"),
+    ]
+    positions = {
+        "decision": [-1] * len(texts),
+        "answer": [len(t) // 2 for t in texts],
+        "response_mean": [(len(t) // 3, len(t)) for t in texts],
+    }
     found = collect(model, texts, sites, positions, batch_tokens)
     for i, ids in enumerate(texts):
         cache = own_cache(model, ids)
@@ -58,7 +69,9 @@ def test_z_keeps_its_heads_and_half_precision_comes_out_as_float32():
     model, texts = random_model(), sequences(3)
     found = collect(model, texts, [Site(1, "z")])[Site(1, "z")]
     assert found.shape == (3, 4, 8)
-    torch.testing.assert_close(found[0], own_cache(model, texts[0])["blocks.1.attn.hook_z"][0, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        found[0], own_cache(model, texts[0])["blocks.1.attn.hook_z"][0, -1], atol=1e-5, rtol=1e-5
+    )
     half = random_model(seed=1).to(torch.bfloat16)
     assert collect(half, texts, [Site(1)])[Site(1)].dtype == torch.float32
     random_model(seed=1).to(torch.float32)
@@ -66,7 +79,9 @@ def test_z_keeps_its_heads_and_half_precision_comes_out_as_float32():
 
 def test_no_block_above_the_highest_site_is_run():
     model, ran = random_model(), []
-    with model.hooks(fwd_hooks=[(f"blocks.{k}.hook_resid_pre", lambda a, hook: ran.append(hook.name)) for k in range(3)]):
+    with model.hooks(
+        fwd_hooks=[(f"blocks.{k}.hook_resid_pre", lambda a, hook: ran.append(hook.name)) for k in range(3)]
+    ):
         collect(model, sequences(2), [Site(1), Site(0, "attn_out")])
     assert set(ran) == {"blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre"}
 
@@ -89,7 +104,12 @@ def test_both_backends_read_the_same(tmp_path):
         ([(1, 2)], [Site(0)], [2], "position 2 is outside sequence 0"),
         ([(1, 2)], [Site(0)], [(1, 1)], "outside"),
         ([(1, 2)], [Site(0)], [0, 1], "1 sequences, 2 positions"),
-        ([(1, 2)], [Site(0, position="answer")], {"decision": [0]}, "no positions given for the rule 'answer'"),
+        (
+            [(1, 2)],
+            [Site(0, position="answer")],
+            {"decision": [0]},
+            "no positions given for the rule 'answer'",
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_line(texts, sites, positions, says):
@@ -117,18 +137,25 @@ def test_the_store_gives_each_vector_once_an_epoch_without_position_zero():
 
 @pytest.mark.parametrize("keep_bytes", [0, 2**30])
 def test_a_resumed_stream_goes_on_with_the_same_batches(keep_bytes):
-    store = ActivationStore(random_model(), tuple(sequences(20)), Site(0), 16, chunk_tokens=64, seed=1, keep_bytes=keep_bytes)
+    store = ActivationStore(
+        random_model(), tuple(sequences(20)), Site(0), 16, chunk_tokens=64, seed=1, keep_bytes=keep_bytes
+    )
     stream = store.batches()
     straight = [next(stream) for _ in range(40)]
     for start in (0, 7, 23):
         resumed = store.batches(start)
         assert all(torch.equal(next(resumed), straight[i]) for i in range(start, 40))
-    assert not torch.equal(straight[0], next(ActivationStore(random_model(), tuple(sequences(20)), Site(0), 16, 64, seed=2).batches()))
+    assert not torch.equal(
+        straight[0],
+        next(ActivationStore(random_model(), tuple(sequences(20)), Site(0), 16, 64, seed=2).batches()),
+    )
 
 
 def test_text_that_fits_is_run_once_and_gives_the_same_vectors_as_text_that_does_not():
     model, texts, ran = random_model(), tuple(sequences(20)), []
-    streams = [ActivationStore(model, texts, Site(1), 64, 64, keep_bytes=size).batches() for size in (2**30, 0)]
+    streams = [
+        ActivationStore(model, texts, Site(1), 64, 64, keep_bytes=size).batches() for size in (2**30, 0)
+    ]
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda a, hook: ran.append(len(a)))]):
         kept = [next(streams[0]) for _ in range(20)]
         once = sum(ran)

@@ -57,11 +57,16 @@ def test_no_help_offers_the_negative_of_a_flag_or_an_empty_list():
 
     groups = {"sae": app["sae"], "persona": app["persona"], "organism": app["organism"]}
     commands = [[name] for name in app if not name.startswith("-")]
-    commands += [[group, name] for group, members in groups.items() for name in members if not name.startswith("-")]
+    commands += [
+        [group, name] for group, members in groups.items() for name in members if not name.startswith("-")
+    ]
     shown = io.StringIO()
     for command in commands:
         app.help_print(command, console=Console(file=shown, width=200))
-    assert shown.getvalue().count("Usage: workbench") == len(commands) > 20 and "--over-seeds" in shown.getvalue()
+    assert (
+        shown.getvalue().count("Usage: workbench") == len(commands) > 20
+        and "--over-seeds" in shown.getvalue()
+    )
     assert re.findall(r"--(?:no|empty)-[a-z-]+", shown.getvalue()) == []
 
 
@@ -81,4 +86,6 @@ def test_bash_completes_a_command(tmp_path):
 
     (tmp_path / "script").write_text(app.generate_completion(shell="bash"))
     lines = f"source {tmp_path / 'script'}; COMP_WORDS=(workbench fig); COMP_CWORD=1; _workbench; echo ${{COMPREPLY[@]}}"
-    assert subprocess.run(["bash", "-c", lines], capture_output=True, text=True, check=True).stdout.split() == ["figures"]
+    assert subprocess.run(
+        ["bash", "-c", lines], capture_output=True, text=True, check=True
+    ).stdout.split() == ["figures"]

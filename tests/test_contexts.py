@@ -44,7 +44,9 @@ def test_system_slot_equals_the_template_with_a_system_message(model):
     text = runner.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + "("
     ids = context.ids(encode_prompt(model, contexts, "Be kind."))
     assert runner.encode(text)[: len(ids)] == list(ids)
-    bare = runner.tokenizer.apply_chat_template(messages[1:], tokenize=False, add_generation_prompt=True) + "("
+    bare = (
+        runner.tokenizer.apply_chat_template(messages[1:], tokenize=False, add_generation_prompt=True) + "("
+    )
     assert runner.encode(bare)[: len(context.bare_ids)] == list(context.bare_ids)
 
 
@@ -75,7 +77,8 @@ def test_survival_is_exactly_decode_then_encode(ids):
     contexts = make_contexts(model, toy_persona().split().search, n=2)
     text = runner.decode(ids)
     honest = text == text.strip() and all(
-        tuple(runner.encode(c.prefix_text + text + c.suffix_text))[: len(c.ids(ids))] == c.ids(ids) for c in contexts
+        tuple(runner.encode(c.prefix_text + text + c.suffix_text))[: len(c.ids(ids))] == c.ids(ids)
+        for c in contexts
     )
     assert survives(model, contexts, ids) == honest
     assert all_survive(runner, contexts, [tuple(ids)] * 2) == [honest, honest]
@@ -94,12 +97,30 @@ def test_near_the_slot_the_same_prompts_survive_as_in_the_whole_text(byte_level,
     contexts = make_contexts(runner, load_persona("english_hallucination").split().test, slot, n=4)
     generator = torch.Generator().manual_seed(0)
     prompts = [tuple(row) for row in torch.randint(30, 49_000, (400, 5), generator=generator).tolist()]
-    edges = (" leading", "trailing ", "s", "'s", "\n", "Yes", ".", "?!", " ", "n't go", "<|im_end|>", "a\n\nb", "0", "é")
+    edges = (
+        " leading",
+        "trailing ",
+        "s",
+        "'s",
+        "\n",
+        "Yes",
+        ".",
+        "?!",
+        " ",
+        "n't go",
+        "<|im_end|>",
+        "a\n\nb",
+        "0",
+        "é",
+    )
     odd = [tuple(runner.encode(text)) for text in edges]
     windows = _windows(runner, contexts)
     assert sum(len(w.ids(())) for w in windows) < 0.8 * sum(len(c.ids(())) for c in contexts)
     found = all_survive(runner, contexts, prompts + odd)
-    assert found == [survives(runner, contexts, ids) for ids in prompts + odd] and 0.1 < sum(found[:400]) / 400 < 0.99
+    assert (
+        found == [survives(runner, contexts, ids) for ids in prompts + odd]
+        and 0.1 < sum(found[:400]) / 400 < 0.99
+    )
 
 
 def test_no_special_or_broken_token_is_allowed(model):
@@ -120,7 +141,9 @@ def test_log_odds_equal_hand_arithmetic(model):
     found = answer(model, contexts, "Be kind.")
     for context, log_odds in zip(contexts, found.log_odds, strict=True):
         logits = model(torch.tensor([context.ids(ids)]))[0, -1]
-        assert log_odds == pytest.approx(float(logits[context.answers[0][0]] - logits[context.answers[1][0]]), abs=1e-4)
+        assert log_odds == pytest.approx(
+            float(logits[context.answers[0][0]] - logits[context.answers[1][0]]), abs=1e-4
+        )
     assert found.rate == pytest.approx((found.log_odds > 0).mean())
     assert 0 <= found.letter_a_share <= 1
 
@@ -157,7 +180,9 @@ def test_several_prompts_at_once_answer_as_alone(model, slot):
     contexts = make_contexts(model, toy_persona().split().search, slot, n=4)
     prompts = ["Be kind.", encode_prompt(model, contexts, "Never lie to anybody"), "Ok"]
     for batch_tokens in (8192, 16):
-        for found, prompt in zip(answer_prompts(model, contexts, prompts, batch_tokens), prompts, strict=True):
+        for found, prompt in zip(
+            answer_prompts(model, contexts, prompts, batch_tokens), prompts, strict=True
+        ):
             alone = answer(model, contexts, prompt)
             assert found.log_odds == pytest.approx(alone.log_odds, abs=1e-4)
             assert (found.group, found.item_id) == (alone.group, alone.item_id)

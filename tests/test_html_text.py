@@ -9,10 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.html_text import TABLE_STYLE, escape, html_facts, html_table, minus, number, plain_table, shorten, visible
+from workbench.html_text import (
+    TABLE_STYLE,
+    escape,
+    html_facts,
+    html_table,
+    minus,
+    number,
+    plain_table,
+    shorten,
+    visible,
+)
 
-HOSTILE = ["</script><script>alert(1)</script>", '<img src=x onerror="alert(1)">', "<bos>", "&lt;", "\u202eabc\u202c", "\x00",
-           "\ud800", "' onload='x", "a" * 10_000, "]]>", "<!--", "👩\u200d🔬", "{{ 7 * 7 }}", "\u2028"]  # fmt: skip
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '<img src=x onerror="alert(1)">',
+    "<bos>",
+    "&lt;",
+    "\u202eabc\u202c",
+    "\x00",
+    "\ud800",
+    "' onload='x",
+    "a" * 10_000,
+    "]]>",
+    "<!--",
+    "👩\u200d🔬",
+    "{{ 7 * 7 }}",
+    "\u2028",
+]
 any_text = st.text(alphabet=st.characters(codec=None), max_size=60) | st.sampled_from(HOSTILE)
 
 
@@ -76,7 +100,10 @@ def test_headings_and_captions_are_escaped_too():
 
 
 def test_numbers():
-    shown = [number(v) for v in (None, float("nan"), 3, -3, 1234567, 0.123456, -0.00001234, 12345.678, float("-inf"), True)]
+    shown = [
+        number(v)
+        for v in (None, float("nan"), 3, -3, 1234567, 0.123456, -0.00001234, 12345.678, float("-inf"), True)
+    ]
     assert shown == ["–", "–", "3", "−3", "1,234,567", "0.1235", "−1.234e−05", "12,345.7", "−∞", "True"]
     page = html_table(pd.DataFrame({"x": np.array([0.5, np.nan]), "n": np.array([2, 3])}))
     assert Reader(page).cells == ["0.5", "2", "–", "3"] and page.count('<td class="wb-number"') == 4
@@ -104,15 +131,24 @@ def test_a_table_for_a_terminal_by_hand():
         "be                      0.5  True",
         "⟨U+001B⟩[31mhonest↵   -1.25  False",
     ]
-    assert plain_table(frame, max_rows=1).splitlines()[-1] == "... 1 more rows" and plain_table(pd.DataFrame()) == ""
+    assert (
+        plain_table(frame, max_rows=1).splitlines()[-1] == "... 1 more rows"
+        and plain_table(pd.DataFrame()) == ""
+    )
     assert plain_table(pd.DataFrame({"a": ["x" * 99]}), max_characters=10).splitlines()[-1] == "x" * 9 + "…"
 
 
-@pytest.mark.parametrize(("text", "shown"), [("-0.5 to -1", "−0.5 to −1"), ("a-1 and 2-3", "a-1 and 2-3"), ("co-op -x", "co-op -x")])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("-0.5 to -1", "−0.5 to −1"), ("a-1 and 2-3", "a-1 and 2-3"), ("co-op -x", "co-op -x")],
+)
 def test_a_minus_is_one_before_a_digit_alone(text, shown):
     assert minus(text) == shown
 
 
 def test_only_a_word_too_long_for_a_column_may_be_broken():
     page = html_table(pd.DataFrame({"a": ["short words only", "x" * 33]}))
-    assert page.count("wb-long") == 1 + TABLE_STYLE.count("wb-long") and "overflow-wrap:break-word" in TABLE_STYLE
+    assert (
+        page.count("wb-long") == 1 + TABLE_STYLE.count("wb-long")
+        and "overflow-wrap:break-word" in TABLE_STYLE
+    )

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "workbench"
-#: Named in annotations below its level: the conditions' builders get a study's settings, which know the conditions' names.
+#: Named in annotations below its level: the conditions' builders get a study's settings, which know the
+#: conditions' names.
 SETTINGS = "workbench.study.study_settings"
 
 
@@ -42,7 +43,10 @@ def imports(path: Path, modules: set[str]) -> set[str]:
 def graph() -> Mapping[str, set[str]]:
     paths = {module_of(path): path for path in PACKAGE.rglob("*.py")}
     edges = {name: imports(path, set(paths)) - {name} for name, path in paths.items()}
-    return {name: found - {SETTINGS} if name.startswith("workbench.conditions.") else found for name, found in edges.items()}
+    return {
+        name: found - {SETTINGS} if name.startswith("workbench.conditions.") else found
+        for name, found in edges.items()
+    }
 
 
 def test_modules_can_be_ordered_so_that_each_imports_only_earlier_ones():

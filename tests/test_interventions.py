@@ -82,7 +82,11 @@ def test_steering_equals_transformer_lens_hooks_to_the_logits() -> None:
         ("decision", (0, 0), [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 0]]),
         ("answer", (0, 0), [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]),
         ("prompt", (1, 3), [[0, 1, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0]]),
-        ("prompt", (0, 0), [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]]),  # no prompt: all that is left of the decision
+        (
+            "prompt",
+            (0, 0),
+            [[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0]],
+        ),  # no prompt: all that is left of the decision
         ("all", (0, 0), [[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]),
     ],
 )
@@ -157,9 +161,18 @@ def test_opposite_steps_cancel() -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda r: steer(r, Axis(torch.ones(5)), 1.0), "width 5 does not fit this model, whose residual stream has 32"),
-        (lambda r: steer(r, Axis(torch.ones(32), Site(9)), 1.0), "layer 9 does not exist: this model has layers 0-2"),
-        (lambda r: clamp(r, autoencoder(), [12], [0.0]), "latent 12 does not exist: this SAE has latents 0-11"),
+        (
+            lambda r: steer(r, Axis(torch.ones(5)), 1.0),
+            "width 5 does not fit this model, whose residual stream has 32",
+        ),
+        (
+            lambda r: steer(r, Axis(torch.ones(32), Site(9)), 1.0),
+            "layer 9 does not exist: this model has layers 0-2",
+        ),
+        (
+            lambda r: clamp(r, autoencoder(), [12], [0.0]),
+            "latent 12 does not exist: this SAE has latents 0-11",
+        ),
         (lambda r: clamp(r, autoencoder(), [1, 2], [0.0]), "one value for each of 2 latents, found 1"),
         (lambda r: limit(r, axis(), 0.0, 0), "sign of a limit"),
     ],

@@ -8,14 +8,17 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 TESTS = ROOT / "tests"
-#: Folders that test what is no package of the workbench: benchmarks, notebooks, documentation, the wheel, shared cases.
+#: Folders that test what is no package of the workbench: benchmarks, notebooks, documentation, the wheel,
+#: shared cases.
 OTHERS = {"faults", "fuzz", "cases", "interop", "benchmarks", "docs", "notebooks", "packaging", "support"}
 
 
 def imported(file: Path) -> set[str]:
     """Every module that the file imports, at its top or inside a function."""
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    named = {f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) and n.module for a in n.names}
+    named = {
+        f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) and n.module for a in n.names
+    }
     return named | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
 
 
@@ -26,7 +29,9 @@ def is_test(name: str) -> bool:
 def test_no_test_imports_another_test():
     files = sorted(TESTS.rglob("*.py"))
     found = {str(file.relative_to(ROOT)): imported(file) for file in files}
-    assert any("tests.support" in name for names in found.values() for name in names), "the check sees imports"
+    assert any("tests.support" in name for names in found.values() for name in names), (
+        "the check sees imports"
+    )
     of_tests = {file: sorted(filter(is_test, names)) for file, names in found.items()}
     assert not {file: names for file, names in of_tests.items() if names}
 

@@ -32,7 +32,9 @@ def file(model, tmp_path: Path) -> Path:
     """All pieces of the vocabulary that begin after a space, as words."""
     runner = runner_for(model)
     texts = token_texts(runner.tokenizer, [[i] for i in torch.nonzero(allowed_ids(model))[:, 0].tolist()])
-    words = sorted({text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()} | {"A", "I", "b", "e", "o"})
+    words = sorted(
+        {text[1:] for text in texts if text[:1] == " " and text[1:].isalpha()} | {"A", "I", "b", "e", "o"}
+    )
     assert len(words) > 10
     (tmp_path / "words.txt").write_text("\n".join(words), encoding="utf-8")
     return tmp_path / "words.txt"
@@ -46,7 +48,9 @@ def test_words_of_a_file_stand_after_a_space_and_begin_without_one(model, file: 
     found, words = make_lexicon(model, file), set(file.read_text(encoding="utf-8").split())
     capital = {word[:1].upper() + word[1:] for word in words}
     later = {_text(model, [i]) for i in torch.nonzero(found.later)[:, 0].tolist()}
-    assert later and all(text in lexicons.PUNCTUATION or (text[0] == " " and text[1:] in words | capital) for text in later)
+    assert later and all(
+        text in lexicons.PUNCTUATION or (text[0] == " " and text[1:] in words | capital) for text in later
+    )
     first = {_text(model, [i]) for i in torch.nonzero(found.first)[:, 0].tolist()}
     assert first and first <= words | capital
     assert torch.equal(found.begin(""), found.first) and torch.equal(found.begin(" "), found.spaced)
@@ -56,10 +60,20 @@ def test_words_of_a_file_stand_after_a_space_and_begin_without_one(model, file: 
 
 @pytest.mark.parametrize("method", (EPO, Guided, Beam, RandomSearch))
 @pytest.mark.parametrize("slot", ("system", "after_question"))
-def test_a_search_among_words_finds_words_that_do_not_run_together(model, file: Path, method, slot: str) -> None:
+def test_a_search_among_words_finds_words_that_do_not_run_together(
+    model, file: Path, method, slot: str
+) -> None:
     contexts = make_contexts(model, toy_persona().split().search, slot, n=2)
     options = {"length": 4, "population": 3, "children": 6}
-    found = search(model, answer_log_odds(), contexts, method(**options), Budget(steps=3), seed=0, lexicon=make_lexicon(model, file))
+    found = search(
+        model,
+        answer_log_odds(),
+        contexts,
+        method(**options),
+        Budget(steps=3),
+        seed=0,
+        lexicon=make_lexicon(model, file),
+    )
     known = set(file.read_text(encoding="utf-8").split())
     known |= {word[:1].upper() + word[1:] for word in known}
     for candidate in found.candidates:
@@ -93,10 +107,19 @@ def test_a_word_level_vocabulary_needs_no_spaces(tmp_path: Path) -> None:
     model = load_model("organism")
     (tmp_path / "w.txt").write_text("blunt\nhonest\nnosuchword\n")
     found = make_lexicon(model, str(tmp_path / "w.txt"))
-    assert {_text(model, [i]) for i in torch.nonzero(found.later)[:, 0].tolist()} - {".", ",", "?", "!", ";", ":"} == {"blunt", "honest"}
+    assert {_text(model, [i]) for i in torch.nonzero(found.later)[:, 0].tolist()} - {
+        ".",
+        ",",
+        "?",
+        "!",
+        ";",
+        ":",
+    } == {"blunt", "honest"}
 
 
-@pytest.mark.parametrize(("name", "said"), [("nosuch", "expected words, latin, all"), ("empty.txt", "no word in it")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("nosuch", "expected words, latin, all"), ("empty.txt", "no word in it")]
+)
 def test_bad_names_are_told(model, tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(UserError, match=said):
@@ -114,8 +137,13 @@ def test_the_former_name_of_the_limit_is_accepted_with_a_notice(capsys: pytest.C
     study = Study.of({"search": {"max_fluency": 4.5}}, "my.yaml")
     assert study.search.max_cross_entropy == 4.5
     assert capsys.readouterr().err == "my.yaml: search.max_fluency is now called search.max_cross_entropy\n"
-    assert Study.of({"search": {"max_fluency": None}}).search.max_cross_entropy is None and not capsys.readouterr().err
-    assert Study.of({"search": {"max_cross_entropy": "written+1.5"}}).search.max_cross_entropy == "written+1.5"
+    assert (
+        Study.of({"search": {"max_fluency": None}}).search.max_cross_entropy is None
+        and not capsys.readouterr().err
+    )
+    assert (
+        Study.of({"search": {"max_cross_entropy": "written+1.5"}}).search.max_cross_entropy == "written+1.5"
+    )
     with pytest.raises(UserError, match="both max_cross_entropy and its former name"):
         Study.of({"search": {"max_fluency": 4.5, "max_cross_entropy": 4}})
     for wrong in (0, -1, "loud", "written+"):

@@ -29,8 +29,14 @@ OBJECTS = {
     "persona": (persona, ["12"]),
     "split": (lambda: persona().split().train, ["train of", "i1"]),
     "splits": (lambda: persona().split(), ["selection", "test"]),
-    "direction": (lambda: Direction(torch.tensor([3.0, 4.0]), SITE, HOSTILE, "own_choice", auc=0.875), ["blocks.2.hook_resid_post", "0.875", "5"]),
-    "answers": (lambda: Answers(np.array([1.0, -3.0]), np.array([True, False]), (HOSTILE, "b"), ("x", "y")), ["rate 50 %", "-1.00"]),
+    "direction": (
+        lambda: Direction(torch.tensor([3.0, 4.0]), SITE, HOSTILE, "own_choice", auc=0.875),
+        ["blocks.2.hook_resid_post", "0.875", "5"],
+    ),
+    "answers": (
+        lambda: Answers(np.array([1.0, -3.0]), np.array([True, False]), (HOSTILE, "b"), ("x", "y")),
+        ["rate 50 %", "-1.00"],
+    ),
     "path": (lambda: PromptPath((node(),), (HOSTILE,), 0.5), ["MLP of layer 2", "0.50"]),
 }
 
@@ -63,7 +69,16 @@ def test_what_shows_itself_in_a_notebook_shows_itself_in_a_terminal():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 own = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
-                given = any(ast.unparse(base).split(".")[-1] in ("ShowsTable", "ShowsFacts") for base in node.bases)
-                over = any(d.startswith("dataclass") and "repr=False" not in d for d in map(ast.unparse, node.decorator_list))
-                wrong += [node.name] if ("_repr_html_" in own and "__repr__" not in own and not given) or (given and over) else []
+                given = any(
+                    ast.unparse(base).split(".")[-1] in ("ShowsTable", "ShowsFacts") for base in node.bases
+                )
+                over = any(
+                    d.startswith("dataclass") and "repr=False" not in d
+                    for d in map(ast.unparse, node.decorator_list)
+                )
+                wrong += (
+                    [node.name]
+                    if ("_repr_html_" in own and "__repr__" not in own and not given) or (given and over)
+                    else []
+                )
     assert wrong == []

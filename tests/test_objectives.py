@@ -26,7 +26,7 @@ from workbench.objectives import (
     neutral_prompts,
     projection,
     read,
-)  # fmt: skip
+)
 
 SITE = Site(1)
 
@@ -41,7 +41,10 @@ def direction(*vector: float) -> SimpleNamespace:
 
 def test_projection_by_hand():
     at = readout([3.0, 4.0], [0.0, 2.0])
-    assert projection(direction(2.0, 0.0), "raw").score(at).tolist() == [3.0, 0.0]  # the vector is made a unit vector
+    assert projection(direction(2.0, 0.0), "raw").score(at).tolist() == [
+        3.0,
+        0.0,
+    ]  # the vector is made a unit vector
     assert projection(direction(2.0, 0.0), "cosine").score(at).tolist() == pytest.approx([0.6, 0.0])
     scaled = replace(projection(direction(1.0, 0.0)), scale=ObjectiveScale(mean=1.0, sd=2.0))
     assert scaled.score(at).tolist() == [1.0, -0.5]
@@ -87,7 +90,9 @@ def test_latents_by_hand_and_gradient_of_one_that_is_off():
     x = torch.tensor([[0.0, 0.0]], requires_grad=True)
     score = goal.score(Readout({SITE: x}, None, torch.zeros(1, 2, dtype=torch.long), None))
     assert score.detach().item() == 0.0  # the activation is what is scored
-    assert torch.autograd.grad(score.sum(), x)[0].tolist() == [[2.0, -1.0]]  # the pre-activation is what is differentiated
+    assert torch.autograd.grad(score.sum(), x)[0].tolist() == [
+        [2.0, -1.0]
+    ]  # the pre-activation is what is differentiated
     with pytest.raises(UserError, match="one weight for each latent"):
         latent_activation(FakeSae(), [0, 1], [1.0])
 
@@ -97,7 +102,9 @@ def test_a_long_residual_wins_the_raw_projection_but_not_the_guarded_one():
     usual, sink = [2.0, 1.0], [40.0, 400.0]
     raw = projection(direction(1.0, 0.0), "raw").score(readout(usual, sink))
     assert raw[1] > 10 * raw[0]
-    guarded = replace(projection(direction(1.0, 0.0)), scale=ObjectiveScale(norm_limit=3.0)).score(readout(usual, sink))
+    guarded = replace(projection(direction(1.0, 0.0)), scale=ObjectiveScale(norm_limit=3.0)).score(
+        readout(usual, sink)
+    )
     assert guarded[1] < guarded[0]
     cosine = projection(direction(1.0, 0.0), "cosine").score(readout(usual, sink))
     assert cosine[1] < cosine[0]
@@ -115,7 +122,12 @@ def test_calibration_makes_neutral_prompts_standard(setting):
     vector = SimpleNamespace(vector=torch.randn(32, generator=torch.Generator().manual_seed(0)), site=SITE)
     for goal in (projection(vector), answer_log_odds()):
         goal = goal.calibrate(model, contexts, n=10, length=4, seed=3)
-        scores = torch.stack([goal.score(read(model, goal, contexts, p)).mean() for p in neutral_prompts(model, contexts, 10, 4, 3)])
+        scores = torch.stack(
+            [
+                goal.score(read(model, goal, contexts, p)).mean()
+                for p in neutral_prompts(model, contexts, 10, 4, 3)
+            ]
+        )
         assert float(scores.mean()) == pytest.approx(0.0, abs=1e-3)
         assert float(scores.std()) == pytest.approx(1.0, abs=1e-3)
     kept = hold_direction(vector).calibrate(model, contexts, n=10, length=4, seed=3)
@@ -124,7 +136,12 @@ def test_calibration_makes_neutral_prompts_standard(setting):
 
 def test_an_objective_that_never_moves_is_refused(setting):
     model, contexts = setting
-    dead = latent_activation(SimpleNamespace(site=SITE, encode_some=lambda x, i: x[..., :1] * 0, pre_activations=lambda x, i: x[..., :1]), [0])
+    dead = latent_activation(
+        SimpleNamespace(
+            site=SITE, encode_some=lambda x, i: x[..., :1] * 0, pre_activations=lambda x, i: x[..., :1]
+        ),
+        [0],
+    )
     with pytest.raises(UserError, match="does not move over neutral prompts"):
         dead.calibrate(model, contexts, n=4, length=2)
 
@@ -136,5 +153,9 @@ def test_answer_objectives_equal_the_logits(setting):
     for row, context in enumerate(contexts):
         logits = model(torch.tensor([context.bare_ids]))[0, -1]
         a, b = (ids[0] for ids in context.answers)
-        assert float(AnswerLogOddsObjective().score(at)[row]) == pytest.approx(float(logits[a] - logits[b]), abs=1e-4)
-        assert float(AnswerLogProbObjective(1).score(at)[row]) == pytest.approx(float(logits.log_softmax(-1)[b]), abs=1e-4)
+        assert float(AnswerLogOddsObjective().score(at)[row]) == pytest.approx(
+            float(logits[a] - logits[b]), abs=1e-4
+        )
+        assert float(AnswerLogProbObjective(1).score(at)[row]) == pytest.approx(
+            float(logits.log_softmax(-1)[b]), abs=1e-4
+        )

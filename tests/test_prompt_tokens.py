@@ -24,7 +24,8 @@ from workbench.models.gguf_files import cache_directory
 from workbench.prompt_tokens import all_survive, allowed_ids, encode_prompt, survives, text_of
 
 SLOTS = ("system", "before_question", "after_question", "answer_opening")
-#: Templates of the kinds that FastChat has: what precedes the user's text is a space, a line, a blank line, or nothing.
+#: Templates of the kinds that FastChat has: what precedes the user's text is a space, a line, a blank line,
+#: or nothing.
 TEMPLATES = {
     "inst": "{{ bos_token }}{% set ns = namespace(sys='') %}{% for m in messages %}"
     "{% if m['role'] == 'system' %}{% set ns.sys = m['content'] + '\n\n' %}"
@@ -49,18 +50,27 @@ def sentencepiece_like() -> PreTrainedTokenizerFast:
     raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256))]
-    raw.train_from_iterator(_TEXT * 3, trainers.BpeTrainer(vocab_size=520, special_tokens=tokens, show_progress=False))
+    raw.train_from_iterator(
+        _TEXT * 3, trainers.BpeTrainer(vocab_size=520, special_tokens=tokens, show_progress=False)
+    )
     raw.add_tokens([])
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     raw.decoder = decoders.Sequence(steps)
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>", clean_up_tokenization_spaces=False
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="</s>",
+        clean_up_tokenization_spaces=False,
     )
 
 
 def _runner(tokenizer: PreTrainedTokenizerFast, path: Path, template: str) -> Runner:
-    tiny_checkpoint("mistral", path, vocab_size=len(tokenizer), num_hidden_layers=1, max_position_embeddings=1024)
+    tiny_checkpoint(
+        "mistral", path, vocab_size=len(tokenizer), num_hidden_layers=1, max_position_embeddings=1024
+    )
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (path / name).unlink(missing_ok=True)
     tokenizer.chat_template = TEMPLATES[template]
@@ -71,7 +81,9 @@ def _runner(tokenizer: PreTrainedTokenizerFast, path: Path, template: str) -> Ru
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", ("sentencepiece", "byte-level"))
-def test_every_slot_works_whatever_stands_before_it(kind: str, template: str, slot: str, tmp_path: Path) -> None:
+def test_every_slot_works_whatever_stands_before_it(
+    kind: str, template: str, slot: str, tmp_path: Path
+) -> None:
     if kind == "sentencepiece":
         runner = _runner(sentencepiece_like(), tmp_path / "m", template)
     else:
@@ -98,18 +110,30 @@ def test_a_space_before_the_slot_is_the_templates_own(tmp_path: Path) -> None:
     (context,) = contexts[:1]
     asked = toy_persona().letters.ask(context.item, context.matching_first)
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": asked}]
-    assert context.lead == " " and context.around("Be kind.").startswith(runner.tokenizer.apply_chat_template(messages, tokenize=False))
+    assert context.lead == " " and context.around("Be kind.").startswith(
+        runner.tokenizer.apply_chat_template(messages, tokenize=False)
+    )
 
 
 def test_sentencepiece_tokens_are_read_where_they_stand(tmp_path: Path) -> None:
     runner = _runner(sentencepiece_like(), tmp_path / "m", "inst")
     vocabulary = runner.tokenizer.get_vocab()
-    with_space, without = vocabulary["▁honest"], vocabulary["honest"] if "honest" in vocabulary else vocabulary["h"]
+    with_space, without = (
+        vocabulary["▁honest"],
+        vocabulary["honest"] if "honest" in vocabulary else vocabulary["h"],
+    )
     assert runner.decode([with_space]) == "honest" and text_of(runner, [with_space]) == " honest"
     assert not text_of(runner, [without]).startswith(" ")
     allowed = allowed_ids(runner)
-    assert allowed[with_space] and allowed[without] and not allowed[vocabulary["<0x41>"]] and not allowed[vocabulary["</s>"]]
-    assert vocabulary["<0xFF>"] in lost_tokens(runner.tokenizer) and with_space not in lost_tokens(runner.tokenizer)
+    assert (
+        allowed[with_space]
+        and allowed[without]
+        and not allowed[vocabulary["<0x41>"]]
+        and not allowed[vocabulary["</s>"]]
+    )
+    assert vocabulary["<0xFF>"] in lost_tokens(runner.tokenizer) and with_space not in lost_tokens(
+        runner.tokenizer
+    )
 
 
 def test_allowed_tokens_are_kept_by_tokenizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,7 +147,9 @@ def test_allowed_tokens_are_kept_by_tokenizer(monkeypatch: pytest.MonkeyPatch, t
         patched.setattr(prompt_tokens, "_find_allowed", lambda runner: pytest.fail("asked again"))
         assert torch.equal(prompt_tokens._kept_allowed(runner_for(first)), want)
     file.write_bytes(b"broken")
-    assert torch.equal(prompt_tokens._kept_allowed(runner_for(first)), want) and file.stat().st_size > len(want)
+    assert torch.equal(prompt_tokens._kept_allowed(runner_for(first)), want) and file.stat().st_size > len(
+        want
+    )
     other = runner_for(load_model(tiny_checkpoint("qwen2", tmp_path / "other")))
     prompt_tokens._kept_allowed(other)
     assert len(list((tmp_path / "allowed_tokens").iterdir())) == 2
@@ -148,19 +174,39 @@ def mistral_files() -> Path:
     """The tokenizer files in the wheel of mistral-common, fetched once into the workbench's cache and never installed."""
     home = cache_directory() / "mistral-common"
     if not (home / "mistral_common" / "data").is_dir():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "-q", "-d", str(home), "mistral-common==1.13.1"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-input",
+            "-q",
+            "-d",
+            str(home),
+            "mistral-common==1.13.1",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             pytest.skip(f"pip could not fetch mistral-common: {done.stderr.strip().splitlines()[-1:]}")
         (wheel,) = home.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(home, [name for name in archive.namelist() if name.startswith("mistral_common/data/")])
+            archive.extractall(
+                home, [name for name in archive.namelist() if name.startswith("mistral_common/data/")]
+            )
     return home / "mistral_common" / "data"
 
 
 # Slow: fetches 30 MB from the package index once; encodes 33k tokens in four slots (about 20 s).
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ("tokenizer.model.v1", "mistral_instruct_tokenizer_240216.model.v2", "mistral_instruct_tokenizer_240323.model.v3"))
+@pytest.mark.parametrize(
+    "name",
+    (
+        "tokenizer.model.v1",
+        "mistral_instruct_tokenizer_240216.model.v2",
+        "mistral_instruct_tokenizer_240323.model.v3",
+    ),
+)
 def test_the_real_tokenizers_of_mistral(name: str, mistral_files: Path, tmp_path: Path) -> None:
     """v1 has Llama 2's kind of vocabulary: [INST] is several tokens; in v2 and v3 it is one."""
     shutil.copy(mistral_files / name, tmp_path / "tokenizer.model")

@@ -18,7 +18,15 @@ from tests.support.registries import restored_registries
 from workbench.attribution import ESTIMATORS
 from workbench.budget import Budget
 from workbench.comparison import compare
-from workbench.conditions import CLAIMS, CONDITION_KINDS, GROUPS, STUDY_CONDITIONS, Found, Prompt, default_conditions
+from workbench.conditions import (
+    CLAIMS,
+    CONDITION_KINDS,
+    GROUPS,
+    STUDY_CONDITIONS,
+    Found,
+    Prompt,
+    default_conditions,
+)
 from workbench.directions import DIRECTION_METHODS, default_methods
 from workbench.errors import UserError
 from workbench.personas import DATA_FORMATS, load_persona
@@ -30,7 +38,13 @@ from workbench.report.verdict import UNKNOWN, caveats, group_of, is_control, lab
 from workbench.sae import SAE_FORMATS, load_sae
 from workbench.search import SEARCH_METHODS
 from workbench.study import Study, run
-from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, OffTargetSettings, SearchSettings
+from workbench.study.study_settings import (
+    AttributionSettings,
+    DataSettings,
+    DirectionSettings,
+    OffTargetSettings,
+    SearchSettings,
+)
 
 CONDITION = '''
 """The persona's last written prompt, twice: a toy."""
@@ -65,9 +79,11 @@ class FirstToken(SearchMethod):
 STUDY = {
     "data": DataSettings(train_items=24, search_items=6, selection_items=8, test_items=24),
     "directions": DirectionSettings(layers=(1,), methods=("own_choice",), rows=48, texts=6, contexts=4),
-    "random_directions": 0, "sae": "none", "attribution": AttributionSettings(contexts=3, circuit=0, cards=0),
+    "random_directions": 0,
+    "sae": "none",
+    "attribution": AttributionSettings(contexts=3, circuit=0, cards=0),
     "collateral": OffTargetSettings(items=4),
-}  # fmt: skip
+}
 
 
 def load(path: Path, text: str) -> ModuleType:
@@ -90,7 +106,11 @@ def toys(tmp_path):
 
 def test_one_file_each_is_enough_for_a_study_a_comparison_and_a_report(toys, organism, tmp_path):
     search = SearchSettings(
-        method="first_token", options={"length": 4, "population": 2, "children": 4}, budget=Budget(steps=2), contexts=3, neutral=6
+        method="first_token",
+        options={"length": 4, "population": 2, "children": 4},
+        budget=Budget(steps=2),
+        contexts=3,
+        neutral=6,
     )
     study = Study(conditions=("resga", "said_twice"), search=search, **STUDY)
     assert Study.from_yaml(study.to_yaml()) == study
@@ -102,7 +122,9 @@ def test_one_file_each_is_enough_for_a_study_a_comparison_and_a_report(toys, org
     assert found["resga"]["method"] == "firsttoken"
     page = (out / "report.html").read_text()
     assert "the same sentence twice" in page and is_control("twice") and group_of("twice") == "control"
-    domain = figures.forest(json.loads((out / "comparison.json").read_text())).to_dict()["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    domain = figures.forest(json.loads((out / "comparison.json").read_text())).to_dict()["layer"][1][
+        "encoding"
+    ]["color"]["scale"]["domain"]
     assert domain == list(GROUPS.values())
 
     given = [Prompt(text, kind="twice", name="toy"), Found(text, "resga", "by hand")]
@@ -128,7 +150,9 @@ def test_a_run_of_somebodys_own_kind_is_read_without_it(toys, organism, tmp_path
 def test_a_name_that_is_taken_is_refused_at_import_and_both_files_are_named(toys, text, tmp_path):
     first = toys[0] if text == CONDITION else toys[1]
     second = tmp_path / "second.py"
-    line = next(i for i, code in enumerate(text.splitlines(), start=1) if "register" in code and "import" not in code)
+    line = next(
+        i for i, code in enumerate(text.splitlines(), start=1) if "register" in code and "import" not in code
+    )
     with pytest.raises(RegistrationError) as refused:
         load(second, text)
     assert f"{first}:{line}" in str(refused.value) and f"{second}:{line}" in str(refused.value)
@@ -152,13 +176,18 @@ def test_an_unknown_name_is_a_users_mistake_that_lists_what_exists():
 def test_a_registry_finds_the_files_of_its_package_and_keeps_their_order(tmp_path, monkeypatch):
     package = tmp_path / "toy_shapes"
     package.mkdir()
-    (package / "__init__.py").write_text("from workbench.registry import Registry\nSHAPES = Registry('shape', 'toy_shapes', order=lambda n: n)\n")
+    (package / "__init__.py").write_text(
+        "from workbench.registry import Registry\nSHAPES = Registry('shape', 'toy_shapes', order=lambda n: n)\n"
+    )
     for name, sides in (("square", 4), ("triangle", 3)):
         (package / f"{name}.py").write_text(f"from toy_shapes import SHAPES\nSHAPES.add('{name}', {sides})\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     import toy_shapes  # type: ignore[import-not-found]
 
-    assert dict(toy_shapes.SHAPES) == {"triangle": 3, "square": 4} and list(toy_shapes.SHAPES) == ["triangle", "square"]
+    assert dict(toy_shapes.SHAPES) == {"triangle": 3, "square": 4} and list(toy_shapes.SHAPES) == [
+        "triangle",
+        "square",
+    ]
     assert toy_shapes.SHAPES.file("square") == f"{package / 'square.py'}:2"
     with pytest.raises(UserError, match="unknown shape 'circle': expected one of triangle, square"):
         toy_shapes.SHAPES.file("circle")
@@ -173,7 +202,9 @@ def test_an_entry_can_be_forgotten_and_added_anew():
 
 def test_what_is_a_control_of_what():
     """The claims of a verdict and their controls, written down by hand; constant answers and steering are shown and control nothing."""
-    controls = {claim: {k.kind for k in CONDITION_KINDS.values() if claim in k.control_of} for claim in CLAIMS}
+    controls = {
+        claim: {k.kind for k in CONDITION_KINDS.values() if claim in k.control_of} for claim in CLAIMS
+    }
     assert controls == {
         "works": {"none", "random_prompt", "random_text", "neutral_text"},
         "optimizer_matters": {"random_search", "random_updates"},
@@ -182,7 +213,10 @@ def test_what_is_a_control_of_what():
         "better_than_writing": {"manual", "llm_proposed", "few_shot"},
         "clean": set(),
     }
-    assert {k.kind for k in CONDITION_KINDS.values() if k.same_search_as} == {"random_search", "random_direction"}
+    assert {k.kind for k in CONDITION_KINDS.values() if k.same_search_as} == {
+        "random_search",
+        "random_direction",
+    }
     tested = {k.kind for k in CONDITION_KINDS.values() if k.is_tested}
     searched = {"resga", "saega", "answer_objective", "gcg", "warm_start"}
     assert tested == searched | {"steering", "latent_clamp", "soft_prompt", "llm_proposed", "few_shot"}
@@ -190,9 +224,22 @@ def test_what_is_a_control_of_what():
 
 def test_methods_and_estimators_are_registered_under_their_own_names():
     assert default_methods() == ("mean_difference", "own_choice", "own_choice_within", "logistic")
-    assert set(DIRECTION_METHODS) == {*default_methods(), "principal_difference", "own_choice_weighted", "whitened", "response_mean"}
+    assert set(DIRECTION_METHODS) == {
+        *default_methods(),
+        "principal_difference",
+        "own_choice_weighted",
+        "whitened",
+        "response_mean",
+    }
     assert all(method.name == name for name, method in DIRECTION_METHODS.items())
-    assert set(ESTIMATORS) == {"removal", "replacement", "gradient_x_input", "relevance", "integrated_gradients", "shapley"}
+    assert set(ESTIMATORS) == {
+        "removal",
+        "replacement",
+        "gradient_x_input",
+        "relevance",
+        "integrated_gradients",
+        "shapley",
+    }
     assert all(estimator().name == name for name, estimator in ESTIMATORS.items())
 
 
@@ -209,14 +256,27 @@ register_format(DataFormat("stances", FIELDS, lambda row, grouping: Item(row.sou
 def test_a_data_format_is_one_file(tmp_path):
     with restored_registries():
         load(tmp_path / "stances.py", FORMAT)
-        rows = [{"statement": f"Tea is {word}.", "agrees": "yes", "disagrees": "no"} for word in ("warm", "dry")]
+        rows = [
+            {"statement": f"Tea is {word}.", "agrees": "yes", "disagrees": "no"} for word in ("warm", "dry")
+        ]
         (tmp_path / "data.json").write_text(json.dumps(rows))
         item, other = load_persona("stances", tmp_path / "data.json").items
-        assert (item.question, item.matching, item.not_matching, item.group) == ("Tea is warm.", "yes", "no", "one group")
+        assert (item.question, item.matching, item.not_matching, item.group) == (
+            "Tea is warm.",
+            "yes",
+            "no",
+            "one group",
+        )
         assert other.question == "Tea is dry."
-        with pytest.raises(RegistrationError, match=r"data format 'stances' is registered twice: in .*stances\.py:7 and in .*again\.py:7"):
+        with pytest.raises(
+            RegistrationError,
+            match=r"data format 'stances' is registered twice: in .*stances\.py:7 and in .*again\.py:7",
+        ):
             load(tmp_path / "again.py", FORMAT)
-    with pytest.raises(UserError, match=r"data\.json, row 1: expected the fields of a format \(question, answer_matching_behavior"):
+    with pytest.raises(
+        UserError,
+        match=r"data\.json, row 1: expected the fields of a format \(question, answer_matching_behavior",
+    ):
         load_persona("stances", tmp_path / "data.json")
     assert list(DATA_FORMATS) == ["caa_and_anthropic_evals", "caa_mmlu", "truthfulqa", "own_fields"]
 
@@ -239,9 +299,15 @@ def test_an_sae_format_is_one_file(tmp_path):
     with restored_registries():
         load(tmp_path / "store.py", SAE)
         assert torch.equal(load_sae("store:1").W_dec, load_sae("organism").W_dec)
-        with pytest.raises(UserError, match=r"no SAE at store:2: expected 'store:NUMBER'; 'organism'; one of llama.*; a directory; 'release/id'"):
+        with pytest.raises(
+            UserError,
+            match=r"no SAE at store:2: expected 'store:NUMBER'; 'organism'; one of llama.*; a directory; 'release/id'",
+        ):
             load_sae("store:2")
-        with pytest.raises(RegistrationError, match=r"SAE format 'store' is registered twice: in .*store\.py:\d+ and in .*again\.py:\d+"):
+        with pytest.raises(
+            RegistrationError,
+            match=r"SAE format 'store' is registered twice: in .*store\.py:\d+ and in .*again\.py:\d+",
+        ):
             load(tmp_path / "again.py", SAE)
     assert list(SAE_FORMATS) == ["organism", "preset", "sae-lens directory", "sae-lens release"]
 
@@ -255,7 +321,13 @@ def test_the_words_of_the_contract_are_registered():
     assert all(entry.kind in CONDITION_KINDS for entry in STUDY_CONDITIONS.values())
     usual = "constant_answer manual random_tokens neutral_text random_text resga saega answer_objective random_direction random_search steering"
     assert " ".join(default_conditions()) == usual
-    shown = {"resga": "RESGA", "random_direction 2": "random direction 2", "gcg": "GCG", "epo": "EPO", "always A": "always A"}
+    shown = {
+        "resga": "RESGA",
+        "random_direction 2": "random direction 2",
+        "gcg": "GCG",
+        "epo": "EPO",
+        "always A": "always A",
+    }
     assert {name: label(name) for name in shown} == shown
 
 
@@ -277,11 +349,18 @@ def test_the_documented_conditions_are_the_registered_ones():
 
 
 def test_the_registries_of_the_architecture_page_are_the_real_ones():
-    rows = re.findall(r"^\| `([a-z]+)\.([A-Z_]+)` \| `(.*?)/` \| (.*?) \|$", (ROOT / "docs/architecture.md").read_text(), flags=re.M)
+    rows = re.findall(
+        r"^\| `([a-z]+)\.([A-Z_]+)` \| `(.*?)/` \| (.*?) \|$",
+        (ROOT / "docs/architecture.md").read_text(),
+        flags=re.M,
+    )
     assert len(rows) == 7
     for module, name, folder, names in rows:
         registry = getattr(importlib.import_module(f"workbench.{module}"), name)
-        assert all(Path(registry.file(entry).rpartition(":")[0]).parent == ROOT / "workbench" / folder for entry in registry)
+        assert all(
+            Path(registry.file(entry).rpartition(":")[0]).parent == ROOT / "workbench" / folder
+            for entry in registry
+        )
         assert names in (", ".join(sorted(registry)), "see [study.md](study.md)")
 
 

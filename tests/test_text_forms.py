@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.errors import UserError
-from workbench.text_forms import canonical, join_surrogates, lone_surrogate, require_whole_text, unify_line_ends, words_of
+from workbench.text_forms import (
+    canonical,
+    join_surrogates,
+    lone_surrogate,
+    require_whole_text,
+    unify_line_ends,
+    words_of,
+)
 
 WHOLE = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 

@@ -1,9 +1,10 @@
 """Activations: what the model holds at chosen sites and positions, for many sequences, and a stream of them for training.
 
-1. Sequences are sorted by length and cut into batches of at most `batch_tokens` tokens, padded on the right; there is no
-   attention mask, because a causal model never looks to the right.
-2. Blocks are run up to the highest site and no further; only the requested positions are kept, as float32 on the CPU.
-   Outputs of blocks (`resid_post`) need no hook; every other site is read through one that is checked to have fired.
+1. Sequences are sorted by length and cut into batches of at most `batch_tokens` tokens, padded on the right;
+   there is no attention mask, because a causal model never looks to the right.
+2. Blocks are run up to the highest site and no further; only the requested positions are kept, as float32 on
+   the CPU. Outputs of blocks (`resid_post`) need no hook; every other site is read through one that is
+   checked to have fired.
 3. Its position rule says what a site reads; `positions` says where that is in each sequence: one token, or a
    stretch of tokens whose mean is taken.
 """
@@ -30,7 +31,11 @@ Positions = Sequence[Where] | Mapping[str, Sequence[Where]] | None
 
 
 def collect(
-    model: Any, sequences: Sequence[Sequence[int]], sites: Sequence[Site], positions: Positions = None, batch_tokens: int = 8192
+    model: Any,
+    sequences: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    positions: Positions = None,
+    batch_tokens: int = 8192,
 ) -> dict[Site, Float[Tensor, "n d_model"]]:
     """Read activations at sites and positions.
 
@@ -38,12 +43,14 @@ def collect(
         model: A loaded model or its runner.
         sequences: Token ids.
         sites: Where to read (`Site`).
-        positions: One entry per sequence, an index or a (start, stop) stretch whose mean is taken; a mapping from a site's position rule
-            ("decision", "answer", "response_mean") to such a list where the sites differ; None: the last token.
+        positions: One entry per sequence, an index or a (start, stop) stretch whose mean is taken; a mapping
+            from a site's position rule ("decision", "answer", "response_mean") to such a list where the sites
+            differ; None: the last token.
         batch_tokens: Tokens per batch.
 
     Returns:
-        float32 [sequence, d_model] on the CPU for each site, in the order of the sequences. `z` sites keep their head axis.
+        float32 [sequence, d_model] on the CPU for each site, in the order of the sequences. `z` sites keep
+        their head axis.
 
     Raises:
         UserError: A site or position that does not exist, or a sequence that does not fit into the context.
@@ -61,7 +68,9 @@ def collect(
     kept: dict[Site, list[Tensor]] = {site: [torch.empty(0)] * len(sequences) for site in sites}
     last = _single(spans, max(site.layer for site in sites))
     for batch in length_batches(sequences, runner.at_most(batch_tokens)):
-        states = read_all(runner, [sequences[i] for i in batch], sites, [last[i] for i in batch] if last else None)
+        states = read_all(
+            runner, [sequences[i] for i in batch], sites, [last[i] for i in batch] if last else None
+        )
         for site in sites:
             for row, i in enumerate(batch):
                 start, stop = spans[site][i] if states[site].shape[1] > 1 else (0, 1)
@@ -71,7 +80,9 @@ def collect(
     return found
 
 
-def check_states(runner: Runner, sequences: Sequence[Sequence[int]], states: Mapping[Site, Float[Tensor, "n ..."]]) -> None:
+def check_states(
+    runner: Runner, sequences: Sequence[Sequence[int]], states: Mapping[Site, Float[Tensor, "n ..."]]
+) -> None:
     """UserError where an activation is no finite number: it names the site, and the block where the values began to be none."""
     for site, x in states.items():
         bad = (~x.isfinite().flatten(1).all(1)).nonzero()
@@ -82,12 +93,15 @@ def check_states(runner: Runner, sequences: Sequence[Sequence[int]], states: Map
 
 @torch.no_grad()
 def read_all(
-    runner: Runner, sequences: Sequence[Sequence[int]], sites: Sequence[Site], last: Sequence[int] | None = None
+    runner: Runner,
+    sequences: Sequence[Sequence[int]],
+    sites: Sequence[Site],
+    last: Sequence[int] | None = None,
 ) -> dict[Site, Float[Tensor, "batch pos d_model"]]:
     """Activations at all positions of one right-padded batch, in the model's dtype (padding positions hold nonsense).
 
-    last: the one position a row that is wanted of the highest site, a block's output; it then has one position, and that block's
-    output projection and MLP need not run on the others.
+    last: the one position a row that is wanted of the highest site, a block's output; it then has one
+    position, and that block's output projection and MLP need not run on the others.
     """
     ids = pad_right(sequences).to(runner.device)
     found: dict[Site, Tensor] = {}
@@ -123,10 +137,11 @@ def length_batches(sequences: Sequence[Sequence[int]], batch_tokens: int) -> Ite
 class ActivationStore:
     """An endless, shuffled stream of activation vectors at one site, for training an SAE.
 
-    The stream is cut into chunks of about `chunk_tokens` vectors; which sequences a chunk holds and the order of its vectors
-    depend on the seed and the chunk's number alone, so a resumed stream (`batches(start)`) goes on with the very same
-    vectors. If all vectors fit into `keep_bytes`, the text is run once and they are kept. Position 0 is left out: without a
-    BOS token it is an attention sink hundreds of times as long as the rest.
+    The stream is cut into chunks of about `chunk_tokens` vectors; which sequences a chunk holds and the order
+    of its vectors depend on the seed and the chunk's number alone, so a resumed stream (`batches(start)`)
+    goes on with the very same vectors. If all vectors fit into `keep_bytes`, the text is run once and they
+    are kept. Position 0 is left out: without a BOS token it is an attention sink hundreds of times as long as
+    the rest.
     """
 
     model: Any
@@ -143,7 +158,9 @@ class ActivationStore:
         self.site.checked(runner.shape.n_layers)
         _check_sequences(runner, self.sequences)
         if self.tokens_per_epoch < self.batch_size:
-            raise UserError(f"{self.tokens_per_epoch} tokens of text are fewer than one batch of {self.batch_size}: give more text")
+            raise UserError(
+                f"{self.tokens_per_epoch} tokens of text are fewer than one batch of {self.batch_size}: give more text"
+            )
 
     @property
     def tokens_per_epoch(self) -> int:
@@ -177,7 +194,9 @@ class ActivationStore:
 
     def _vectors(self, members: list[int], number: int) -> Float[Tensor, "n d_model"]:
         vectors = torch.cat([self._kept[i] for i in members] if self._fits else self._run(members))
-        return vectors[torch.from_numpy(np.random.default_rng([self.seed, 1, number]).permutation(len(vectors)))]
+        return vectors[
+            torch.from_numpy(np.random.default_rng([self.seed, 1, number]).permutation(len(vectors)))
+        ]
 
     @property
     def _fits(self) -> bool:
@@ -193,7 +212,9 @@ class ActivationStore:
         runner, texts = runner_for(self.model), [self.sequences[i] for i in members]
         made: list[Tensor] = [torch.empty(0)] * len(texts)
         for batch in length_batches(texts, self.batch_tokens):
-            states = read_all(runner, [texts[i] for i in batch], [self.site])[self.site].float().cpu().flatten(2)
+            states = (
+                read_all(runner, [texts[i] for i in batch], [self.site])[self.site].float().cpu().flatten(2)
+            )
             for row, i in enumerate(batch):
                 made[i] = states[row, 1 : len(texts[i])].clone()
         return made
@@ -222,19 +243,25 @@ def _check_sequences(runner: Runner, sequences: Sequence[Sequence[int]]) -> None
     if min(lengths) == 0:
         raise UserError(f"sequence {lengths.index(0)} is empty: expected at least one token")
     if max(lengths) > runner.shape.n_ctx:
-        raise UserError(f"sequence {lengths.index(max(lengths))} has {max(lengths)} tokens: this model's context holds {runner.shape.n_ctx}")
+        raise UserError(
+            f"sequence {lengths.index(max(lengths))} has {max(lengths)} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
 
 
 def _spans(site: Site, positions: Positions, sequences: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """(start, stop) for each sequence, checked to be inside it."""
     if isinstance(positions, Mapping):
         if site.position not in positions:
-            raise UserError(f"no positions given for the rule {site.position!r} of {site.name}: given are {', '.join(sorted(positions))}")
+            raise UserError(
+                f"no positions given for the rule {site.position!r} of {site.name}: given are {', '.join(sorted(positions))}"
+            )
         positions = positions[site.position]
     if positions is None:
         return [(len(s) - 1, len(s)) for s in sequences]
     if len(positions) != len(sequences):
-        raise UserError(f"expected one position a sequence: {len(sequences)} sequences, {len(positions)} positions")
+        raise UserError(
+            f"expected one position a sequence: {len(sequences)} sequences, {len(positions)} positions"
+        )
     return [_span(where, len(s), i) for i, (where, s) in enumerate(zip(positions, sequences, strict=True))]
 
 

@@ -1,12 +1,16 @@
 """Two answers after a question, token by token: which sequences must be run to score them whole, and how the score is read.
 
-1. An answer's score is the sum of its tokens' log-probabilities, each given all tokens to its left (teacher forcing), times a weight that
-   `Normalization` names; the log-odds are the matching answer's score minus the other's.
-2. A token's log-probability is its logit minus the log-normalizer of its position. Where both answers part, one position gives both tokens
-   and with equal weights the normalizers cancel: for one-token answers the score is a difference of two logits, nothing else.
-3. Tokens that both answers share are run once. Two sequences (*branches*) are needed where both answers go on after they part, else one.
-4. Every branch reads a part of the score, multiplied by the number of branches: the mean over branches is the score. So whatever takes
-   means over contexts takes them over branches (`Contexts.branched`), and no search, gradient or patch needs to know of answers.
+1. An answer's score is the sum of its tokens' log-probabilities, each given all tokens to its left (teacher
+   forcing), times a weight that `Normalization` names; the log-odds are the matching answer's score minus the
+   other's.
+2. A token's log-probability is its logit minus the log-normalizer of its position. Where both answers part,
+   one position gives both tokens and with equal weights the normalizers cancel: for one-token answers the
+   score is a difference of two logits, nothing else.
+3. Tokens that both answers share are run once. Two sequences (*branches*) are needed where both answers go on
+   after they part, else one.
+4. Every branch reads a part of the score, multiplied by the number of branches: the mean over branches is the
+   score. So whatever takes means over contexts takes them over branches (`Contexts.branched`), and no search,
+   gradient or patch needs to know of answers.
 """
 
 from __future__ import annotations
@@ -30,15 +34,17 @@ LOG_ODDS, MATCHING, OTHER = (1.0, -1.0), (1.0, 0.0), (0.0, 1.0)
 class AnswerBranch:
     """One sequence that answers are read from.
 
-    tail: tokens that are run after the decision token. reads: (positions after the decision token, token predicted there, weight in the
-    matching answer's score, weight in the other's).
+    tail: tokens that are run after the decision token. reads: (positions after the decision token, token
+    predicted there, weight in the matching answer's score, weight in the other's).
     """
 
     tail: tuple[int, ...] = ()
     reads: tuple[tuple[int, int, float, float], ...] = ()
 
 
-def answer_branches(answers: tuple[Sequence[int], Sequence[int]], weights: tuple[float, float]) -> tuple[AnswerBranch, ...]:
+def answer_branches(
+    answers: tuple[Sequence[int], Sequence[int]], weights: tuple[float, float]
+) -> tuple[AnswerBranch, ...]:
     """One or two sequences that score two answers, neither of which is a prefix of the other. weights: of each answer's tokens."""
     (a, b), (mine, other) = answers, weights
     part = next(k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
@@ -84,7 +90,8 @@ class HasAnswers(Protocol):
 class AnswerTable:
     """The answers of some (branched) contexts as padded tables, one row per context.
 
-    first: first tokens of both answers. one_token: the score is the difference of two logits at the decision token.
+    first: first tokens of both answers. one_token: the score is the difference of two logits at the decision
+    token.
     """
 
     def __init__(self, contexts: Sequence[HasAnswers], device: torch.device | str) -> None:
@@ -120,10 +127,14 @@ class AnswerTable:
         tokens = _chosen(self.weight[members] @ sign)
         places = _chosen(self.normalizer_weight[members] @ sign)
         picked = stream[_at(stream, decision, tokens, self.place[members])]
-        logits = runner.logits_of(picked, self.token[members][tokens.row, tokens.column, None].to(stream.device))[:, 0]
+        logits = runner.logits_of(
+            picked, self.token[members][tokens.row, tokens.column, None].to(stream.device)
+        )[:, 0]
         total = tokens.summed(logits, len(members))
         if len(places.row):
-            normalizers = runner.log_normalizer(stream[_at(stream, decision, places, self.normalizer_place[members])])
+            normalizers = runner.log_normalizer(
+                stream[_at(stream, decision, places, self.normalizer_place[members])]
+            )
             total = total - places.summed(normalizers, len(members))
         return total + (self.offset[members] @ sign).to(stream.device)
 
@@ -149,7 +160,9 @@ def _chosen(weight: Float[Tensor, "row column"]) -> _Chosen:
     return _Chosen(row, column, weight[row, column])
 
 
-def _at(stream: Tensor, decision: Tensor, chosen: _Chosen, place: Int[Tensor, "row column"]) -> tuple[Tensor, Tensor]:
+def _at(
+    stream: Tensor, decision: Tensor, chosen: _Chosen, place: Int[Tensor, "row column"]
+) -> tuple[Tensor, Tensor]:
     """Index of the residuals that predict the chosen entries; where a run gave one position a row, that is the decision token."""
     row = chosen.row.to(stream.device)
     if stream.shape[1] == 1:
@@ -175,18 +188,26 @@ def _padded(rows: Sequence[Sequence[tuple[int, int, float, float]]]) -> tuple[Te
 
 
 @torch.no_grad()
-def answer_log_probs(runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], batch_tokens: int = 8192) -> list[float]:
+def answer_log_probs(
+    runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], batch_tokens: int = 8192
+) -> list[float]:
     """Sum of the log-probabilities (nats) of the second ids after the first, for each pair, by plain passes."""
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    size = max(1, runner.at_most(batch_tokens) // max(len(left) + len(right) for left, right in rows)) if rows else 1
+    size = (
+        max(1, runner.at_most(batch_tokens) // max(len(left) + len(right) for left, right in rows))
+        if rows
+        else 1
+    )
     for batch in (order[k : k + size] for k in range(0, len(order), size)):
         ids = pad_right([(*rows[i][0], *rows[i][1][:-1]) for i in batch]).to(runner.device)
         resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for row, i in enumerate(batch):
             left, right = rows[i]
             states = resid[row, len(left) - 1 : len(left) - 1 + len(right)]
-            found[i] = float(runner.log_probs_of(states, torch.tensor(right, device=states.device)[:, None]).double().sum())
+            found[i] = float(
+                runner.log_probs_of(states, torch.tensor(right, device=states.device)[:, None]).double().sum()
+            )
     return found
 
 
@@ -199,24 +220,33 @@ def encode_answers(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
     """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
 
-    The answers follow without a space after white space, brackets and special tokens, otherwise with one. Where both then begin with the
-    same token, the other way is tried for answers that are one token by it (a letter).
+    The answers follow without a space after white space, brackets and special tokens, otherwise with one.
+    Where both then begin with the same token, the other way is tried for answers that are one token by it (a
+    letter).
     """
     plain = tuple(runner.encode(text))
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
     ways = [_continued(runner, text + space, plain, answers) for space in (("", " ") if tight else (" ", ""))]
     for end, (matching, other) in ways:
         alike = not matching or not other or matching[0] == other[0]
-        if end >= len(left) and not alike and (end, (matching, other)) in (ways[0], (end, (matching[:1], other[:1]))):
+        if (
+            end >= len(left)
+            and not alike
+            and (end, (matching, other)) in (ways[0], (end, (matching[:1], other[:1])))
+        ):
             return left, plain[len(left) : end], (matching, other)
     end, (matching, other) = ways[0]
     shorter = min(len(matching), len(other))
     if end < len(left) or matching[:shorter] == other[:shorter]:
-        raise AnswersNotComparable(f"the answers {answers[0]!r} and {answers[1]!r} cannot be compared: {_why_not(matching, other, end < len(left))}")
+        raise AnswersNotComparable(
+            f"the answers {answers[0]!r} and {answers[1]!r} cannot be compared: {_why_not(matching, other, end < len(left))}"
+        )
     return left, plain[len(left) : end], (matching, other)
 
 
-def _continued(runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+def _continued(
+    runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]
+) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Where the text's own ids end and the answers' begin, and theirs."""
     joined = [tuple(runner.encode(text + answer)) for answer in answers]
     end = min(_common(plain, ids) for ids in joined)

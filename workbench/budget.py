@@ -1,7 +1,8 @@
 """What a computation may cost, and what it did cost.
 
-Cost is counted in *token-layers* (tokens run x blocks run, forward and backward apart), in floating point operations and
-in seconds. A *model call* is one full-depth forward pass of one sequence, or its equal in token-layers.
+Cost is counted in *token-layers* (tokens run x blocks run, forward and backward apart), in floating point
+operations and in seconds. A *model call* is one full-depth forward pass of one sequence, or its equal in
+token-layers.
 """
 
 from __future__ import annotations
@@ -51,7 +52,12 @@ class Budget(BaseModel):
 
     def used(self, cost: Cost, steps: int) -> float:
         """Fraction of the tightest limit that is used up; 1 or more means: stop."""
-        pairs = [(cost.seconds, self.seconds), (cost.model_calls, self.model_calls), (cost.flops, self.flops), (steps, self.steps)]
+        pairs = [
+            (cost.seconds, self.seconds),
+            (cost.model_calls, self.model_calls),
+            (cost.flops, self.flops),
+            (steps, self.steps),
+        ]
         return max(spent / limit for spent, limit in pairs if limit is not None)
 
 
@@ -66,7 +72,8 @@ class Cost:
         flops: Floating point operations.
         model_calls: Token-layers over those of one context with its prompt.
         seconds: Wall-clock time.
-        repeated: Token-layers that a resumed search ran a second time to go on (its prefixes); not among the others.
+        repeated: Token-layers that a resumed search ran a second time to go on (its prefixes); not among the
+            others.
 
     Example:
         >>> (wb.Cost(forward=10, seconds=1) + wb.Cost(forward=5)).forward
@@ -93,7 +100,10 @@ class Cost:
         token_layers (forward + backward) and how many of them are backward, flops, model_calls, seconds.
         """
         entry = asdict(self)
-        layers = {"token_layers": entry["forward"] + entry["backward"], "token_layers_backward": entry["backward"]}
+        layers = {
+            "token_layers": entry["forward"] + entry["backward"],
+            "token_layers_backward": entry["backward"],
+        }
         rest = {"flops": self.flops, "model_calls": self.model_calls, "seconds": self.seconds}
         return layers | rest | ({"token_layers_repeated": self.repeated} if self.repeated else {})
 

@@ -18,4 +18,6 @@ def make_callable(package: str, function: Callable[..., Any]) -> None:
     Example:
         >>> make_callable(__name__, search)  # doctest: +SKIP
     """
-    sys.modules[package].__class__ = type("CallablePackage", (ModuleType,), {"__call__": staticmethod(function)})
+    sys.modules[package].__class__ = type(
+        "CallablePackage", (ModuleType,), {"__call__": staticmethod(function)}
+    )

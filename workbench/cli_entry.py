@@ -1,7 +1,7 @@
 """The door of the command line: the overview loads no command; everything else goes on to `cli`.
 
-The commands' parser and its tables take 0.4 s to import. `workbench --help` needs neither: names, groups and first lines of the
-docstrings are read from the source of `cli/`, so that there is no second list to keep.
+The commands' parser and its tables take 0.4 s to import. `workbench --help` needs neither: names, groups and
+first lines of the docstrings are read from the source of `cli/`, so that there is no second list to keep.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ def main() -> None:
 
 def overview() -> str:
     """Every command with the first line of its docstring."""
-    body = [node for name in MODULES for node in ast.parse((Path(__file__).with_name("cli") / f"{name}.py").read_text(encoding="utf-8")).body]
+    body = [
+        node
+        for name in MODULES
+        for node in ast.parse(
+            (Path(__file__).with_name("cli") / f"{name}.py").read_text(encoding="utf-8")
+        ).body
+    ]
     groups = dict(_groups(body))
     about = groups["app"][1]
     commands = dict(_commands(body, {variable: name for variable, (name, _) in groups.items()}))
@@ -57,8 +63,14 @@ def overview() -> str:
 def _groups(body: list[ast.stmt]) -> Iterator[tuple[str, tuple[str, str]]]:
     """Variable -> (name, help) of each `variable = App(name=..., help=...)`."""
     for node in body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "App":
-            given = {k.arg: ast.literal_eval(k.value) for k in node.value.keywords if k.arg in ("name", "help")}
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and getattr(node.value.func, "id", "") == "App"
+        ):
+            given = {
+                k.arg: ast.literal_eval(k.value) for k in node.value.keywords if k.arg in ("name", "help")
+            }
             yield ast.unparse(node.targets[0]), (given["name"], given["help"])
 
 
@@ -68,7 +80,14 @@ def _commands(body: list[ast.stmt], groups: dict[str, str]) -> Iterator[tuple[st
         for decorator in getattr(node, "decorator_list", ()):
             call = decorator if isinstance(decorator, ast.Call) else None
             target = call.func if call else decorator
-            if isinstance(node, ast.FunctionDef) and isinstance(target, ast.Attribute) and target.attr == "command":
+            if (
+                isinstance(node, ast.FunctionDef)
+                and isinstance(target, ast.Attribute)
+                and target.attr == "command"
+            ):
                 named = {k.arg: ast.literal_eval(k.value) for k in call.keywords} if call else {}
                 group, name = ast.unparse(target.value), named.get("name", node.name.replace("_", "-"))
-                yield (name if group == "app" else f"{groups[group]} {name}"), (ast.get_docstring(node) or "").partition("\n")[0]
+                yield (
+                    (name if group == "app" else f"{groups[group]} {name}"),
+                    (ast.get_docstring(node) or "").partition("\n")[0],
+                )

@@ -11,8 +11,9 @@ LONGEST_MESSAGE = 500
 class UserError(ValueError):
     """A mistake of the user's, told in one line: what was expected, what was found, and where.
 
-    The command line prints the line and exits with code 2, without a traceback. The message is made fit for that, whatever a file put
-    into it: no line ends or control characters (`visible_line`), at most LONGEST_MESSAGE characters.
+    The command line prints the line and exits with code 2, without a traceback. The message is made fit for
+    that, whatever a file put into it: no line ends or control characters (`visible_line`), at most
+    LONGEST_MESSAGE characters.
 
     Example:
         >>> wb.load_persona("no such persona")
@@ -48,4 +49,8 @@ def cut_middle(text: str, longest: int) -> str:
 def _visible(ch: str) -> str:
     if ch in "\n\r\t\v\f\u2028\u2029\x85":
         return " "
-    return ch.encode("unicode_escape").decode() if unicodedata.category(ch) in ("Cc", "Cf", "Cs", "Co", "Cn") else ch
+    return (
+        ch.encode("unicode_escape").decode()
+        if unicodedata.category(ch) in ("Cc", "Cf", "Cs", "Co", "Cn")
+        else ch
+    )

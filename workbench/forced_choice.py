@@ -1,9 +1,11 @@
 """Forced choice: which of two answers the model finds likelier, and by how much.
 
-1. Every context is run with the prompt in its slot (or bare), padded on the right, in batches of similar length.
-2. Each answer is scored whole, teacher-forced: the sum of its tokens' log-probabilities, normalised as the persona says
-   (`answer_tokens`, `Normalization`), so that answers may be of any length and begin alike.
-3. log-odds = score of the matching answer - score of the other; the model chooses the matching answer where they are above 0.
+1. Every context is run with the prompt in its slot (or bare), padded on the right, in batches of similar
+   length.
+2. Each answer is scored whole, teacher-forced: the sum of its tokens' log-probabilities, normalised as the
+   persona says (`answer_tokens`, `Normalization`), so that answers may be of any length and begin alike.
+3. log-odds = score of the matching answer - score of the other; the model chooses the matching answer where
+   they are above 0.
 
 Published metrics for comparison: CAA (Rimsky et al. 2024) reports p(A)/(p(A)+p(B)), which is `p` here.
 """
@@ -33,8 +35,8 @@ class Answers:
     """Log-odds of the matching answer, one entry per context.
 
     Attributes:
-        log_odds: float64, log p(matching) - log p(not matching) in nats, of whole answers (normalised as the persona says);
-            plus = shows the persona.
+        log_odds: float64, log p(matching) - log p(not matching) in nats, of whole answers (normalised as the
+            persona says); plus = shows the persona.
         matching_first: Whether the matching option was shown first.
         group: Question group of each context.
         item_id: Item of each context.
@@ -72,7 +74,13 @@ class Answers:
 
     def frame(self) -> pd.DataFrame:
         """One row per context: item, group, matching_first, log_odds, p."""
-        columns = {"item": self.item_id, "group": self.group, "matching_first": self.matching_first, "log_odds": self.log_odds, "p": self.p}
+        columns = {
+            "item": self.item_id,
+            "group": self.group,
+            "matching_first": self.matching_first,
+            "log_odds": self.log_odds,
+            "p": self.p,
+        }
         return pd.DataFrame(columns)
 
     @property
@@ -87,7 +95,9 @@ class Answers:
         return html_table(self.frame(), self._caption, max_rows=8)
 
 
-def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192) -> Answers:
+def answer(
+    model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192
+) -> Answers:
     """Log-odds of the two answers in every context, with a prompt in the slot or without any.
 
     Hooks set by `Runner.edit` act, and find the batch's layout in `Runner.layout`.
@@ -111,18 +121,25 @@ def answer(model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = 
     """
     runner = runner_for(model)
     ids = encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt
-    log_odds = answer_each(runner, contexts, [None if ids is None else tuple(ids)] * len(contexts), batch_tokens)
+    log_odds = answer_each(
+        runner, contexts, [None if ids is None else tuple(ids)] * len(contexts), batch_tokens
+    )
     return package(contexts, log_odds)
 
 
-def answer_prompts(model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], batch_tokens: int = 8192) -> list[Answers]:
+def answer_prompts(
+    model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], batch_tokens: int = 8192
+) -> list[Answers]:
     """`answer` for each of several prompts, to rounding.
 
-    Where contexts differ left of the slot (a prompt after the question), what is left of it is run once for all prompts. Hooks then see
-    prompts and suffixes apart from what is left of them.
+    Where contexts differ left of the slot (a prompt after the question), what is left of it is run once for
+    all prompts. Hooks then see prompts and suffixes apart from what is left of them.
     """
     runner = runner_for(model)
-    ids = [tuple(encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt) for prompt in prompts]
+    ids = [
+        tuple(encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else prompt)
+        for prompt in prompts
+    ]
     if contexts.shared_prefix or len(ids) < 2:
         return [answer(runner, contexts, each, batch_tokens) for each in ids]
     columns = np.stack([_after_prefix(runner, context, ids, batch_tokens) for context in contexts])
@@ -131,27 +148,39 @@ def answer_prompts(model: Any, contexts: Contexts, prompts: Sequence[str | Seque
 
 
 @torch.no_grad()
-def _after_prefix(runner: Runner, context: Context, prompts: Sequence[tuple[int, ...]], batch_tokens: int) -> Float[np.ndarray, " prompt"]:
+def _after_prefix(
+    runner: Runner, context: Context, prompts: Sequence[tuple[int, ...]], batch_tokens: int
+) -> Float[np.ndarray, " prompt"]:
     """Log-odds of a context's answers with each prompt, after the one run of what is left of the slot."""
     top, kv = runner.shape.n_layers, None
     if context.prefix_ids:
-        _, kv = runner.run(runner.embed(torch.tensor([context.prefix_ids], device=runner.device)), 0, top, keep=True)
+        _, kv = runner.run(
+            runner.embed(torch.tensor([context.prefix_ids], device=runner.device)), 0, top, keep=True
+        )
     branches = own_branches(context)
     table = AnswerTable(branches, runner.device)
     rows = [(p, b) for p in range(len(prompts)) for b in range(len(branches))]
     found, at_once = (
         np.zeros(len(prompts)),
-        max(1, runner.at_most(batch_tokens) // max(len(p) + len(b.after_prompt) for p in prompts for b in branches)),
+        max(
+            1,
+            runner.at_most(batch_tokens)
+            // max(len(p) + len(b.after_prompt) for p in prompts for b in branches),
+        ),
     )
     for start in range(0, len(rows), at_once):
         some = rows[start : start + at_once]
         tails = [(*prompts[p], *branches[b].after_prompt) for p, b in some]
-        decision = torch.tensor([len(prompts[p]) + len(context.suffix_ids) - 1 for p, _ in some], device=runner.device)
+        decision = torch.tensor(
+            [len(prompts[p]) + len(context.suffix_ids) - 1 for p, _ in some], device=runner.device
+        )
         forked = kv.fork(torch.zeros_like(decision)) if kv is not None else None
         embedded = runner.embed(pad_right(tails).to(runner.device), len(context.prefix_ids))
         members = [b for _, b in some]
         if table.one_token:
-            logits = runner.logits_of(runner.run_at(embedded, 0, top, decision, forked)[:, 0], table.first[members])
+            logits = runner.logits_of(
+                runner.run_at(embedded, 0, top, decision, forked)[:, 0], table.first[members]
+            )
             values = logits[:, 0] - logits[:, 1]
         else:
             values = table.scores(runner, runner.run(embedded, 0, top, forked)[0], decision, members)
@@ -170,18 +199,29 @@ def own_branches(context: Context) -> list[Context]:
 def package(contexts: Contexts, log_odds: np.ndarray) -> Answers:
     """Answers from log-odds that were computed elsewhere, in the order of the contexts."""
     first = np.array([c.matching_first for c in contexts])
-    return Answers(np.asarray(log_odds, dtype=np.float64), first, contexts.groups, tuple(c.item.id for c in contexts))
+    return Answers(
+        np.asarray(log_odds, dtype=np.float64), first, contexts.groups, tuple(c.item.id for c in contexts)
+    )
 
 
 def answer_each(
-    model: Any, contexts: Sequence[Context], prompts: Sequence[tuple[int, ...] | None], batch_tokens: int = 8192
+    model: Any,
+    contexts: Sequence[Context],
+    prompts: Sequence[tuple[int, ...] | None],
+    batch_tokens: int = 8192,
 ) -> Float[np.ndarray, " context"]:
     """Log-odds where every context has a prompt of its own (context i with prompts[i])."""
     runner = runner_for(model)
-    rows = [_Row(i, branch, p) for i, (c, p) in enumerate(zip(contexts, prompts, strict=True)) for branch in own_branches(c)]
+    rows = [
+        _Row(i, branch, p)
+        for i, (c, p) in enumerate(zip(contexts, prompts, strict=True))
+        for branch in own_branches(c)
+    ]
     longest = max((len(row.ids) for row in rows), default=0)
     if longest > runner.shape.n_ctx:
-        raise UserError(f"a question with its prompt and answer has {longest} tokens: this model's context holds {runner.shape.n_ctx}")
+        raise UserError(
+            f"a question with its prompt and answer has {longest} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
     scores = np.zeros(len(contexts))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for batch in _batches([rows[i] for i in order], runner.at_most(batch_tokens)):
@@ -191,13 +231,17 @@ def answer_each(
     return scores
 
 
-def check_answers(runner: Runner, asked: Sequence[tuple[Context, tuple[int, ...] | None]], log_odds: Float[np.ndarray, ...]) -> None:
+def check_answers(
+    runner: Runner, asked: Sequence[tuple[Context, tuple[int, ...] | None]], log_odds: Float[np.ndarray, ...]
+) -> None:
     """UserError where a log-odds is no finite number: it names the question, and the block where the values began to be none."""
     bad = np.flatnonzero(~np.isfinite(log_odds.reshape(-1)))
     if len(bad):
         context, prompt = asked[int(bad[0])]
         where = not_finite(runner, own_branches(context)[0].sequence(prompt))
-        raise UserError(f"the question {context.item.question[:60]!r} has log-odds that are no finite number: {where}")
+        raise UserError(
+            f"the question {context.item.question[:60]!r} has log-odds that are no finite number: {where}"
+        )
 
 
 @dataclass(frozen=True)
@@ -241,7 +285,9 @@ def _score(runner: Runner, batch: list[_Row]) -> Float[np.ndarray, " row"]:
     ids = pad_right([row.ids for row in batch]).to(runner.device)
     as_tensor = lambda values: torch.tensor(values, device=runner.device)  # noqa: E731
     decision = as_tensor([row.decision for row in batch])
-    layout = TokenLayout(as_tensor([r.prompt[0] for r in batch]), as_tensor([r.prompt[1] for r in batch]), decision)
+    layout = TokenLayout(
+        as_tensor([r.prompt[0] for r in batch]), as_tensor([r.prompt[1] for r in batch]), decision
+    )
     table = AnswerTable([row.branch for row in batch], runner.device)
     with runner.placed(layout):
         if table.one_token:

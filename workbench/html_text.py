@@ -1,7 +1,8 @@
 """Text that came from anywhere, shown as text: escaping, invisible characters made visible, small HTML tables.
 
-Everything that a result object shows of itself in a notebook goes through here. The tables take their colours from the
-page around them (`currentColor`), so they are at home in light and in dark themes; they hold no script, and load nothing.
+Everything that a result object shows of itself in a notebook goes through here. The tables take their colours
+from the page around them (`currentColor`), so they are at home in light and in dark themes; they hold no
+script, and load nothing.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -18,8 +19,8 @@ import pandas as pd
 
 #: Characters that have a customary picture.
 _PICTURES = {" ": "·", "\n": "↵", "\t": "⇥"}
-#: Unicode categories without a picture of their own: control, format (bidi marks, joiners), surrogate, private, unassigned,
-#: line and paragraph separators.
+#: Unicode categories without a picture of their own: control, format (bidi marks, joiners), surrogate,
+#: private, unassigned, line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 #: Longer words may be broken in a table.
@@ -43,9 +44,9 @@ text-align:left;vertical-align:top;background:none;color:inherit;white-space:nor
 def visible(token: str, spaces: bool = True) -> str:
     """The token with everything invisible made visible; still plain text, never markup.
 
-    Spaces become `·`, line ends `↵`, tabs `⇥`; what has no picture (NUL and other control characters, bidi marks, zero-width
-    characters, lone surrogates) becomes its code point as `⟨U+202E⟩`. The result is always valid UTF-8.
-    spaces=False leaves plain spaces and line ends as they are: for running text.
+    Spaces become `·`, line ends `↵`, tabs `⇥`; what has no picture (NUL and other control characters, bidi
+    marks, zero-width characters, lone surrogates) becomes its code point as `⟨U+202E⟩`. The result is always
+    valid UTF-8. spaces=False leaves plain spaces and line ends as they are: for running text.
     """
     return "".join(_visible_character(character, spaces) for character in token)
 
@@ -78,11 +79,16 @@ def minus(text: str) -> str:
 def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_characters: int = 400) -> str:
     """A data frame as one escaped HTML table; numbers to four significant digits, missing values as a dash.
 
-    Rows beyond `max_rows` and characters beyond `max_characters` in a cell are cut, and the cut is said. The index is
-    not shown: what matters is a column.
+    Rows beyond `max_rows` and characters beyond `max_characters` in a cell are cut, and the cut is said. The
+    index is not shown: what matters is a column.
     """
-    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
-    head = "".join(f'<th scope="col"{_kind(number)}>{escape(name)}</th>' for name, number in zip(frame.columns, numeric))
+    numeric = [
+        pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c])
+        for c in frame.columns
+    ]
+    head = "".join(
+        f'<th scope="col"{_kind(number)}>{escape(name)}</th>' for name, number in zip(frame.columns, numeric)
+    )
     rows = frame.head(max_rows).itertuples(index=False, name=None)
     body = "".join(_row(row, numeric, max_characters) for row in rows)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -102,11 +108,22 @@ def plain_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 20, max_
         be         0.5
         honest   -1.25
     """
-    numeric = [pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c]) for c in frame.columns]
-    rows = [[_plain_cell(value, max_characters) for value in row] for row in frame.head(max_rows).itertuples(index=False, name=None)]
+    numeric = [
+        pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c])
+        for c in frame.columns
+    ]
+    rows = [
+        [_plain_cell(value, max_characters) for value in row]
+        for row in frame.head(max_rows).itertuples(index=False, name=None)
+    ]
     heads = [str(column) for column in frame.columns]
     widths = [max(len(cell) for cell in column) for column in zip(heads, *rows, strict=True)] if heads else []
-    lines = ["  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip() for row in [heads, *rows]]
+    lines = [
+        "  ".join(
+            c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in [heads, *rows]
+    ]
     cut = [f"... {len(frame) - max_rows:,} more rows"] if len(frame) > max_rows else []
     return "\n".join([*([caption] if caption else []), *lines, *cut])
 
@@ -186,7 +203,11 @@ def _visible_character(character: str, spaces: bool) -> str:
 
 
 def _row(row: tuple[Any, ...], numeric: list[bool], max_characters: int) -> str:
-    return "<tr>" + "".join(_cell(value, is_number, max_characters) for value, is_number in zip(row, numeric)) + "</tr>"
+    return (
+        "<tr>"
+        + "".join(_cell(value, is_number, max_characters) for value, is_number in zip(row, numeric))
+        + "</tr>"
+    )
 
 
 def _cell(value: Any, is_number: bool, max_characters: int) -> str:
@@ -199,4 +220,8 @@ def _kind(is_number: bool, text: str = "") -> str:
     """Class of a cell: numbers to the right; only a text with a word too long for its column may break inside a word."""
     if is_number:
         return ' class="wb-number"'
-    return ' class="wb-text wb-long"' if any(len(word) > LONG_WORD for word in text.split()) else ' class="wb-text"'
+    return (
+        ' class="wb-text wb-long"'
+        if any(len(word) > LONG_WORD for word in text.split())
+        else ' class="wb-text"'
+    )

@@ -1,13 +1,14 @@
 """Changing what happens inside the model while it runs: context managers that always take their hooks off.
 
 1. An edit is a function of the activation at one hook; `Runner.edit` puts it there and takes it off.
-2. Where it acts is decided per row from the running batch's layout (`Runner.layout`): everywhere, at the prompt, at the
-   decision token, or from the decision token on.
-3. Everything outside these positions keeps its bits: the edit is written into a copy, at the masked positions only.
+2. Where it acts is decided per row from the running batch's layout (`Runner.layout`): everywhere, at the
+   prompt, at the decision token, or from the decision token on.
+3. Everything outside these positions keeps its bits: the edit is written into a copy, at the masked positions
+   only.
 
 Sign: a positive coefficient along a direction is more of the persona.
-Sources: activation addition (Turner et al. 2023), CAA (Rimsky et al. 2024), steering at prompt tokens only (PrOSV) and of
-tokens beyond a threshold only (arXiv 2604.08169).
+Sources: activation addition (Turner et al. 2023), CAA (Rimsky et al. 2024), steering at prompt tokens only
+(PrOSV) and of tokens beyond a threshold only (arXiv 2604.08169).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from torch import Tensor
 from workbench.errors import UserError
 from workbench.models import Runner, Site, runner_for
 
-#: "all": every position. "prompt": the tokens in the slot, and with no prompt there everything left of the decision token.
-#: "decision": the decision token alone. "answer": the decision token and what follows it (as CAA steers).
+#: "all": every position. "prompt": the tokens in the slot, and with no prompt there everything left of the
+#: decision token. "decision": the decision token alone. "answer": the decision token and what follows it (as
+#: CAA steers).
 Positions = Literal["all", "prompt", "decision", "answer"]
 
 
@@ -55,13 +57,17 @@ class HasLatents(Protocol):
         """Decoder rows: the change of the residual stream by one unit of each latent."""
         ...
 
-    def encode_some(self, x: Float[Tensor, "... d_model"], latents: Sequence[int]) -> Float[Tensor, "... latent"]:
+    def encode_some(
+        self, x: Float[Tensor, "... d_model"], latents: Sequence[int]
+    ) -> Float[Tensor, "... latent"]:
         """Activations of a few latents, 0 where they are off."""
         ...
 
 
 @contextmanager
-def steer(model: Any, direction: HasDirection, coefficient: float, positions: Positions = "all") -> Iterator[None]:
+def steer(
+    model: Any, direction: HasDirection, coefficient: float, positions: Positions = "all"
+) -> Iterator[None]:
     """Add coefficient x unit direction to the residual stream at the direction's site while the block runs.
 
     Args:
@@ -71,7 +77,8 @@ def steer(model: Any, direction: HasDirection, coefficient: float, positions: Po
         positions: "all", or "prompt", "decision", "answer" in runs with a layout (those of `answer`).
 
     Raises:
-        UserError: An unknown rule of positions, a direction of another width, or a rule that needs a layout in a run without one.
+        UserError: An unknown rule of positions, a direction of another width, or a rule that needs a layout
+            in a run without one.
 
     Example:
         >>> with wb.steer(model, direction, -4.0):
@@ -86,10 +93,13 @@ def steer(model: Any, direction: HasDirection, coefficient: float, positions: Po
 
 
 @contextmanager
-def limit(model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all") -> Iterator[None]:
+def limit(
+    model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all"
+) -> Iterator[None]:
     """Conditional steering: readings beyond the threshold are moved to it, all others stay as they are.
 
-    sign -1: no reading above `threshold` (less of the persona); +1: none below it. threshold: a reading x . unit.
+    sign -1: no reading above `threshold` (less of the persona); +1: none below it. threshold: a reading x .
+    unit.
     """
     if sign not in (-1, 1):
         raise UserError(f"the sign of a limit is +1 or -1, found {sign}")
@@ -120,12 +130,16 @@ def ablate(model: Any, direction: HasDirection, positions: Positions = "all") ->
     """
     runner = runner_for(model)
     unit = _on(runner, _checked(runner, direction.unit))
-    with _edited(runner, direction.site, lambda x: x - ((x.float() @ unit)[..., None] * unit).to(x.dtype), positions):
+    with _edited(
+        runner, direction.site, lambda x: x - ((x.float() @ unit)[..., None] * unit).to(x.dtype), positions
+    ):
         yield
 
 
 @contextmanager
-def clamp(model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all") -> Iterator[None]:
+def clamp(
+    model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all"
+) -> Iterator[None]:
     """Hold latents at given activations while the block runs.
 
     The change is (value - activation now) x decoder row, so what the SAE does not explain stays untouched.
@@ -158,7 +172,9 @@ def clamp(model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[
 
 
 @contextmanager
-def patch(model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision") -> Iterator[None]:
+def patch(
+    model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision"
+) -> Iterator[None]:
     """Replace the activation at a site while the block runs.
 
     Args:
@@ -176,7 +192,9 @@ def patch(model: Any, site: Site, values: Float[Tensor, "... d_model"], position
 
     def replaced(x: Tensor) -> Tensor:
         if given.shape[-1] != x.shape[-1] or (given.dim() == 3 and given.shape[0] not in (1, x.shape[0])):
-            raise UserError(f"patch values of shape {tuple(values.shape)} do not fit activations of shape {tuple(x.shape)} at {site.name}")
+            raise UserError(
+                f"patch values of shape {tuple(values.shape)} do not fit activations of shape {tuple(x.shape)} at {site.name}"
+            )
         return given.to(x.device, x.dtype).expand_as(x)
 
     with _edited(runner, site, replaced, positions):
@@ -197,12 +215,19 @@ def _edited(runner: Runner, site: Site, fn: Any, positions: Positions) -> Any:
     return runner.edit(site.name, edit)
 
 
-def _mask(runner: Runner, activation: Float[Tensor, "batch pos d_model"], positions: Positions) -> Bool[Tensor, "batch pos"]:
+def _mask(
+    runner: Runner, activation: Float[Tensor, "batch pos d_model"], positions: Positions
+) -> Bool[Tensor, "batch pos"]:
     layout = runner.layout
     if layout is None:
-        raise UserError(f"positions={positions!r} needs a run that says where its prompt and decision tokens are: use positions='all'")
+        raise UserError(
+            f"positions={positions!r} needs a run that says where its prompt and decision tokens are: use positions='all'"
+        )
     at = torch.arange(activation.shape[1], device=activation.device)[None]
-    start, stop, decision = (edge.to(activation.device)[:, None] for edge in (layout.prompt_start, layout.prompt_stop, layout.decision))
+    start, stop, decision = (
+        edge.to(activation.device)[:, None]
+        for edge in (layout.prompt_start, layout.prompt_stop, layout.decision)
+    )
     if positions == "decision":
         return at == decision
     if positions == "answer":
@@ -213,7 +238,9 @@ def _mask(runner: Runner, activation: Float[Tensor, "batch pos d_model"], positi
 
 def _checked(runner: Runner, vectors: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
     if vectors.shape[-1] != runner.shape.d_model:
-        raise UserError(f"a vector of width {vectors.shape[-1]} does not fit this model, whose residual stream has {runner.shape.d_model}")
+        raise UserError(
+            f"a vector of width {vectors.shape[-1]} does not fit this model, whose residual stream has {runner.shape.d_model}"
+        )
     return vectors
 
 

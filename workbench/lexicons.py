@@ -1,9 +1,10 @@
 """Which words a search may use: by name (`words`, `latin`, `all`), or the words of a file, as masks over a model's vocabulary.
 
-Tokens of real vocabularies are mostly pieces of words, and of words in many scripts. A prompt made of them reads as nothing:
+Tokens of real vocabularies are mostly pieces of words, and of words in many scripts. A prompt made of them
+reads as nothing:
 
-1. `words`: whole English words of one token, and punctuation. The first token of a prompt has no space before it (or has the space
-   that the template leaves to it), every later word has one: words are always separated.
+1. `words`: whole English words of one token, and punctuation. The first token of a prompt has no space before
+   it (or has the space that the template leaves to it), every later word has one: words are always separated.
 2. `latin`: all tokens in Latin letters, digits and ASCII punctuation, pieces of words among them.
 3. `all`: all tokens that survive (`allowed_ids`).
 4. A file: its words, one a line, with the rule of `words`.
@@ -44,7 +45,8 @@ class Lexicon:
     Attributes:
         first: bool [d_vocab], tokens that may begin a prompt.
         later: bool [d_vocab], tokens that may follow.
-        spaced: bool [d_vocab], tokens that may begin a prompt where the template leaves a space to it; None: those of `first`.
+        spaced: bool [d_vocab], tokens that may begin a prompt where the template leaves a space to it; None:
+            those of `first`.
 
     Example:
         >>> words = wb.make_lexicon(model, "words")
@@ -66,7 +68,8 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
 
     Args:
         model: A loaded model or its runner.
-        name: "words" (whole words, separated by spaces), "latin", "all", or the path of a file with one word per line.
+        name: "words" (whole words, separated by spaces), "latin", "all", or the path of a file with one word
+            per line.
 
     Returns:
         The tokens that may begin a prompt and those that may follow.
@@ -82,7 +85,9 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
     allowed = allowed_ids(runner)
     if name == "all":
         return Lexicon(allowed, allowed)
-    texts = token_texts(runner.tokenizer, [[i] for i in range(min(runner.shape.d_vocab, len(runner.tokenizer)))])
+    texts = token_texts(
+        runner.tokenizer, [[i] for i in range(min(runner.shape.d_vocab, len(runner.tokenizer)))]
+    )
     if name == "latin":
         latin = _mask(allowed, [all(map(_latin, text)) for text in texts])
         if not latin.any():
@@ -93,7 +98,9 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
     least = FEWEST if name == "words" else 1
     if int(found.first.sum()) < least or int(found.later.sum()) < least:
         count = int((found.first | found.later).sum())
-        raise UserError(f"{name}: only {count} of {len(words)} words are single tokens of this model: use lexicon: latin or all")
+        raise UserError(
+            f"{name}: only {count} of {len(words)} words are single tokens of this model: use lexicon: latin or all"
+        )
     return found
 
 
@@ -132,7 +139,9 @@ def lexicon_file(name: str | Path) -> Path | None:
     if str(name) in (*NAMES, "auto", "world"):
         return None
     if not Path(name).is_file():
-        raise UserError(f"lexicon {str(name)!r}: expected {', '.join(NAMES)}, auto, world, or a file of words, one a line")
+        raise UserError(
+            f"lexicon {str(name)!r}: expected {', '.join(NAMES)}, auto, world, or a file of words, one a line"
+        )
     return Path(name)
 
 

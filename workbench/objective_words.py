@@ -16,19 +16,27 @@ Fields = Mapping[str, Any]
 def describe(value: Any) -> Any:
     """Numbers, texts, lists and dictionaries.
 
-    A dataclass is {"type": its name, **fields}; a tensor is its shape and sixteen hex digits of its content; anything else is its class's
-    name.
+    A dataclass is {"type": its name, **fields}; a tensor is its shape and sixteen hex digits of its content;
+    anything else is its class's name.
     """
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous()
         digest = hashlib.sha256(content.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-        return {"type": "tensor", "shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest[:16]}
+        return {
+            "type": "tensor",
+            "shape": list(value.shape),
+            "dtype": str(value.dtype),
+            "sha256": digest[:16],
+        }
     if isinstance(value, (list, tuple)):
         return [describe(v) for v in value]
     if isinstance(value, dict):
         return {str(k): describe(v) for k, v in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{f.name: describe(getattr(value, f.name)) for f in fields(value)}}
+        return {
+            "type": type(value).__name__,
+            **{f.name: describe(getattr(value, f.name)) for f in fields(value)},
+        }
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return str(value)
     return value if isinstance(value, (int, float, str, bool, type(None))) else type(value).__name__
@@ -38,7 +46,8 @@ def objective_words(value: Any) -> str:
     """Description of a search's objective in words; a text stays as it is, nothing is an empty text.
 
     Args:
-        value: `objective` of search/NAME.json: {"type": the objective's class, **its fields}, as text in older files, or None.
+        value: `objective` of search/NAME.json: {"type": the objective's class, **its fields}, as text in
+            older files, or None.
 
     Example:
         >>> objective_words({"type": "CombinedObjective", "terms": [[-1.0, {"type": "AnswerLogOddsObjective"}]]})
@@ -63,7 +72,11 @@ def _sum(fields: Fields) -> str:
 
 
 def _projection(fields: Fields) -> str:
-    units = {"z": "in standard deviations over neutral prompts", "cosine": "as a cosine", "raw": "in units of the residual stream"}
+    units = {
+        "z": "in standard deviations over neutral prompts",
+        "cosine": "as a cosine",
+        "raw": "in units of the residual stream",
+    }
     return f"the projection on the direction at layer {fields['site']['layer']}, {units.get(fields['kind'], fields['kind'])}"
 
 
@@ -87,6 +100,11 @@ def _spelled(kind: str) -> str:
 
 
 _WORDS: dict[str, Callable[[Fields], str]] = {
-    "Combined": _sum, "Projection": _projection, "LatentActivation": _latents, "AnswerLogOdds": lambda _: "the answer's log-odds",
-    "AnswerLogProb": _answer, "Hold": _held, "Target": _held,
-}  # fmt: skip
+    "Combined": _sum,
+    "Projection": _projection,
+    "LatentActivation": _latents,
+    "AnswerLogOdds": lambda _: "the answer's log-odds",
+    "AnswerLogProb": _answer,
+    "Hold": _held,
+    "Target": _held,
+}

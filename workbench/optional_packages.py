@@ -33,4 +33,6 @@ def needs_extra(extra: Extra, what: str) -> Iterator[None]:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "workbench"):
             raise
-        raise UserError(f"{what} needs the package {missing}: pip install 'persona-workbench[{extra}]'") from error
+        raise UserError(
+            f"{what} needs the package {missing}: pip install 'persona-workbench[{extra}]'"
+        ) from error

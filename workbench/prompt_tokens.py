@@ -1,10 +1,10 @@
 """Which tokens a prompt may hold, and whether a prompt keeps its tokens inside a chat text.
 
-1. Allowed tokens: no special, added or reserved token, printable, and decode -> encode gives the token back. Found once per
-   tokenizer: kept in memory and, by a hash of the tokenizer, in the cache directory.
+1. Allowed tokens: no special, added or reserved token, printable, and decode -> encode gives the token back.
+   Found once per tokenizer: kept in memory and, by a hash of the tokenizer, in the cache directory.
 2. A lexicon restricts a search further: to words, a script, or the words of a list.
-3. A prompt is admitted only if the whole text encodes to left ids + prompt ids + right ids (`survives`), for the first token at
-   either edge too, and if it has no outer white space that a template could trim.
+3. A prompt is admitted only if the whole text encodes to left ids + prompt ids + right ids (`survives`), for
+   the first token at either edge too, and if it has no outer white space that a template could trim.
 """
 
 from __future__ import annotations
@@ -48,16 +48,20 @@ def text_of(model: Any, ids: Sequence[int]) -> str:
 def probes(runner: Runner, lead: str = "", n: int = 32) -> list[int]:
     """A few ordinary tokens, spread over the vocabulary, words first.
 
-    With a lead, those whose text begins with it (found once per runner and lead). Only some thousand tokens are asked, so that contexts do
-    not wait for the whole vocabulary.
+    With a lead, those whose text begins with it (found once per runner and lead). Only some thousand tokens
+    are asked, so that contexts do not wait for the whole vocabulary.
     """
     made = _PROBES.setdefault(runner, {})
     if lead not in made:
         size = min(runner.shape.d_vocab, len(runner.tokenizer))
         spread = _round_trips(runner, range(0, size, max(1, size // 4096)))
         texts = token_texts(runner.tokenizer, [[i] for i in spread])
-        starts = [(i, text[len(lead) :]) for i, text in zip(spread, texts, strict=True) if text.startswith(lead)]
-        words = [i for i, text in starts if text.isalpha()] or [i for i, text in starts if text == text.strip()]
+        starts = [
+            (i, text[len(lead) :]) for i, text in zip(spread, texts, strict=True) if text.startswith(lead)
+        ]
+        words = [i for i, text in starts if text.isalpha()] or [
+            i for i, text in starts if text == text.strip()
+        ]
         made[lead] = words[:: max(1, len(words) // n)][:n]
     return made[lead]
 
@@ -68,8 +72,8 @@ _PROBES: weakref.WeakKeyDictionary[Runner, dict[str, list[int]]] = weakref.WeakK
 def allowed_ids(model: Any) -> Bool[Tensor, " d_vocab"]:
     """Tokens that a prompt may hold.
 
-    Left out: special, added, reserved and out-of-range tokens, invalid UTF-8, control and formatting characters, white space alone, and
-    every token that does not survive decode and encode.
+    Left out: special, added, reserved and out-of-range tokens, invalid UTF-8, control and formatting
+    characters, white space alone, and every token that does not survive decode and encode.
 
     Args:
         model: A loaded model or its runner.
@@ -119,7 +123,9 @@ def _cache_file(runner: Runner) -> Path | None:
     if backend is None or len(runner.tokenizer) <= _LARGE:
         return None
     special = sorted(runner.tokenizer.all_special_ids)
-    digest = hashlib.sha256(f"{_RULES} {unicodedata.unidata_version} {runner.shape.d_vocab} {special} {backend.to_str()}".encode()).hexdigest()
+    digest = hashlib.sha256(
+        f"{_RULES} {unicodedata.unidata_version} {runner.shape.d_vocab} {special} {backend.to_str()}".encode()
+    ).hexdigest()
     return cache_directory() / "allowed_tokens" / f"{digest[:32]}.safetensors"
 
 
@@ -133,7 +139,9 @@ def _find_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
     for start in range(0, known, _AT_ONCE):
         allowed[_round_trips(runner, range(start, min(known, start + _AT_ONCE)))] = True
     if not allowed.any():
-        raise UserError("no token of this vocabulary may be in a prompt: all are special or do not survive decode -> encode")
+        raise UserError(
+            "no token of this vocabulary may be in a prompt: all are special or do not survive decode -> encode"
+        )
     return allowed
 
 
@@ -142,7 +150,9 @@ def _round_trips(runner: Runner, ids: Sequence[int]) -> list[int]:
     tokenizer = runner.tokenizer
     banned = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     texts = single_token_texts(tokenizer, ids)
-    candidates = [(i, text) for i, text in zip(ids, texts, strict=True) if i not in banned and _printable(text)]
+    candidates = [
+        (i, text) for i, text in zip(ids, texts, strict=True) if i not in banned and _printable(text)
+    ]
     again = short_text_ids(tokenizer, [text for _, text in candidates])
     return [i for (i, _), back in zip(candidates, again, strict=True) if back == [i]]
 
@@ -151,7 +161,9 @@ def _printable(text: str) -> bool:
     """No replacement character, nothing unprintable or invisible, and more than white space."""
     if not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
         return False
-    return text.isprintable() or all(unicodedata.category(ch)[0] != "C" and ch not in "\u2028\u2029" for ch in text)
+    return text.isprintable() or all(
+        unicodedata.category(ch)[0] != "C" and ch not in "\u2028\u2029" for ch in text
+    )
 
 
 def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
@@ -209,17 +221,20 @@ def _fits(text: str, lead: str) -> bool:
 def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int, ...]) -> bool:
     """Whether the text of each whole context with the prompt's in its slot encodes to these ids in place."""
     around = _surroundings(contexts)
-    encoded = runner.tokenizer([c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False)["input_ids"]
+    encoded = runner.tokenizer(
+        [c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False
+    )["input_ids"]
     return all(_in_place(tuple(found), context, ids) for found, context in zip(encoded, around, strict=True))
 
 
 def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int, ...]]) -> list[bool]:
     """`survives` for many prompts at once, asked near the slot only (`_windows`).
 
-    A tokenizer that merged over a longer distance would pass unseen here, and be found when the whole text of what a search reports is
-    encoded again (`encode_prompt`).
+    A tokenizer that merged over a longer distance would pass unseen here, and be found when the whole text of
+    what a search reports is encoded again (`encode_prompt`).
 
-    Most that do not survive fail in the first context: the others are asked only for those that are left (two tokenizer calls).
+    Most that do not survive fail in the first context: the others are asked only for those that are left (two
+    tokenizer calls).
     """
     first, *others = _windows(runner, contexts)
     texts = token_texts(runner.tokenizer, prompts)
@@ -235,14 +250,22 @@ def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int,
 
 #: Characters at each side of the slot that say whether a prompt's tokens merge with the text there.
 _EDGE = 24
-_WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], list[Context]]] = weakref.WeakKeyDictionary()
+_WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], list[Context]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
     """The surroundings, cut down to a few tokens at each side of the slot; made once for the same texts."""
-    made, key = _WINDOWS.setdefault(runner, {}), tuple((context.prefix_text, context.suffix_text) for context in contexts)
+    made, key = (
+        _WINDOWS.setdefault(runner, {}),
+        tuple((context.prefix_text, context.suffix_text) for context in contexts),
+    )
     if key not in made:
-        distinct = {(w.prefix_text, w.suffix_text): w for w in (_window(runner, context) for context in _surroundings(contexts))}
+        distinct = {
+            (w.prefix_text, w.suffix_text): w
+            for w in (_window(runner, context) for context in _surroundings(contexts))
+        }
         made[key] = list(distinct.values())
     return made[key]
 
@@ -250,19 +273,40 @@ def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
 def _window(runner: Runner, context: Context) -> Context:
     """The context cut to a window around the slot.
 
-    It begins at a token at least _EDGE characters left of the slot, up to one that ends as far right of it, both
-    such that the shorter text has the same tokens; the whole context where it is short, or no such tokens are found.
+    It begins at a token at least _EDGE characters left of the slot, up to one that ends as far right of it,
+    both such that the shorter text has the same tokens; the whole context where it is short, or no such
+    tokens are found.
     """
     if len(context.prefix_text) <= _EDGE and len(context.suffix_text) <= _EDGE:
         return context
     left = next((k for k in range(len(context.prefix_ids), -1, -1) if _starts_at(runner, context, k)), 0)
-    right = next((k for k in range(len(context.suffix_ids)) if len(text_of(runner, context.suffix_ids[:k])) >= _EDGE), len(context.suffix_ids))
-    text = text_of(runner, context.suffix_ids[:right]) if right < len(context.suffix_ids) else context.suffix_text
+    right = next(
+        (k for k in range(len(context.suffix_ids)) if len(text_of(runner, context.suffix_ids[:k])) >= _EDGE),
+        len(context.suffix_ids),
+    )
+    text = (
+        text_of(runner, context.suffix_ids[:right])
+        if right < len(context.suffix_ids)
+        else context.suffix_text
+    )
     prefix_ids, suffix_ids = context.prefix_ids[left:], context.suffix_ids[:right]
-    window = replace(context, prefix_ids=prefix_ids, suffix_ids=suffix_ids, prefix_text=runner.decode(prefix_ids) if left else context.prefix_text)
-    for cut in (replace(window, suffix_text=text), replace(window, suffix_text=context.suffix_text, suffix_ids=context.suffix_ids)):
-        wholes = [(probe, cut.prefix_text + text_of(runner, [probe]) + cut.suffix_text) for probe in probes(runner, context.lead)]
-        if any(_in_place(tuple(runner.encode(whole)), cut, (probe,)) for probe, whole in wholes) and context.suffix_text.startswith(cut.suffix_text):
+    window = replace(
+        context,
+        prefix_ids=prefix_ids,
+        suffix_ids=suffix_ids,
+        prefix_text=runner.decode(prefix_ids) if left else context.prefix_text,
+    )
+    for cut in (
+        replace(window, suffix_text=text),
+        replace(window, suffix_text=context.suffix_text, suffix_ids=context.suffix_ids),
+    ):
+        wholes = [
+            (probe, cut.prefix_text + text_of(runner, [probe]) + cut.suffix_text)
+            for probe in probes(runner, context.lead)
+        ]
+        if any(
+            _in_place(tuple(runner.encode(whole)), cut, (probe,)) for probe, whole in wholes
+        ) and context.suffix_text.startswith(cut.suffix_text):
             return cut
     return context
 
@@ -291,19 +335,23 @@ def _surroundings(contexts: Contexts) -> list[Context]:
 def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
     """Ids of a prompt's text as they fall in the slot.
 
-    UserError if the text is empty, has words that a closed vocabulary lacks, or its tokens merge with its surroundings differently from
-    context to context.
+    UserError if the text is empty, has words that a closed vocabulary lacks, or its tokens merge with its
+    surroundings differently from context to context.
     """
     runner, text = runner_for(model), text.strip()
     if not text:
         raise UserError("an empty prompt: expected at least one token (use no prompt at all instead)")
     if unknown := _unknown_words(runner, text):
-        raise UserError(f"the model's vocabulary does not have {', '.join(map(repr, unknown))}: use other words in the prompt")
+        raise UserError(
+            f"the model's vocabulary does not have {', '.join(map(repr, unknown))}: use other words in the prompt"
+        )
     first = contexts[0]
     whole = tuple(runner.encode(first.around(text)))
     ids = whole[len(first.prefix_ids) : len(whole) - _suffix_length(runner, first)]
     if not _stands_whole(runner, contexts, first.lead + text, ids):
-        raise UserError(f"the prompt {text!r} does not keep its tokens inside every context: its edges merge with the template")
+        raise UserError(
+            f"the prompt {text!r} does not keep its tokens inside every context: its edges merge with the template"
+        )
     return ids
 
 

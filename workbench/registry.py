@@ -1,7 +1,9 @@
 """A table of named things that fills itself: each file of a package registers what it defines, and nobody else keeps a list.
 
-1. A file adds its entry under a name when it is imported; a second entry of that name is an error that names both files.
-2. The first lookup imports every module of the registry's package, so that a new file in the folder is enough.
+1. A file adds its entry under a name when it is imported; a second entry of that name is an error that names
+   both files.
+2. The first lookup imports every module of the registry's package, so that a new file in the folder is
+   enough.
 3. A lookup of an unknown name is a `UserError` that lists the known ones.
 """
 
@@ -39,7 +41,9 @@ class Registry(Mapping[str, T]):
         (['circle'], True)
     """
 
-    def __init__(self, what: str, package: str | None = None, order: Callable[[T], int] | None = None) -> None:
+    def __init__(
+        self, what: str, package: str | None = None, order: Callable[[T], int] | None = None
+    ) -> None:
         self.what, self._package, self._order = what, package, order or (lambda entry: 0)
         self._entries: dict[str, T] = {}
         self._files: dict[str, str] = {}
@@ -51,14 +55,17 @@ class Registry(Mapping[str, T]):
         Args:
             name: What it is looked up by.
             entry: The entry.
-            through: A file whose functions only pass entries on: the registering file is the one that called them.
+            through: A file whose functions only pass entries on: the registering file is the one that called
+                them.
 
         Raises:
             RegistrationError: The name is taken; both places (file and line) are named.
         """
         place = _caller((__file__, through))
         if name in self._entries:
-            raise RegistrationError(f"the {self.what} {name!r} is registered twice: in {self._files[name]} and in {place}")
+            raise RegistrationError(
+                f"the {self.what} {name!r} is registered twice: in {self._files[name]} and in {place}"
+            )
         self._entries[name], self._files[name] = entry, place
         return entry
 

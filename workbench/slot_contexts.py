@@ -33,11 +33,14 @@ class Context(ShowsFacts):
         suffix_ids: Ids right of the slot; the last one is the decision token.
         bare_ids: The same question rendered without the slot ("no prompt").
         answers: Ids that follow the decision token, for the matching and the not matching answer.
-        weights: What each token of the two answers counts in the answer's score (1 unless a normalization says otherwise).
+        weights: What each token of the two answers counts in the answer's score (1 unless a normalization
+            says otherwise).
         offsets: Added to the two scores (0 unless a normalization says otherwise).
-        branch: Which of the sequences that its answers are read from (`answer_tokens`) this context is; None: the context as a whole.
+        branch: Which of the sequences that its answers are read from (`answer_tokens`) this context is; None:
+            the context as a whole.
         n_branches: How many such sequences there are.
-        lead: White space between `prefix_text` and the prompt that belongs to the prompt's first token, as most tokenizers have it.
+        lead: White space between `prefix_text` and the prompt that belongs to the prompt's first token, as
+            most tokenizers have it.
 
     Example:
         >>> context = contexts[0]
@@ -62,7 +65,12 @@ class Context(ShowsFacts):
     def facts(self) -> tuple[str, dict[str, object]]:
         """The question, its answers and the text around the slot."""
         asked = self.item
-        item: dict[str, object] = {"question": asked.question, "matching": asked.matching, "not matching": asked.not_matching, "group": asked.group}
+        item: dict[str, object] = {
+            "question": asked.question,
+            "matching": asked.matching,
+            "not matching": asked.not_matching,
+            "group": asked.group,
+        }
         return "Context", item | {"left of the prompt": self.prefix_text, "right of it": self.suffix_text}
 
     def around(self, prompt: str) -> str:
@@ -72,7 +80,11 @@ class Context(ShowsFacts):
     @property
     def one_token(self) -> bool:
         """True where the log-odds are the difference of two logits at the decision token."""
-        return all(len(a) == 1 for a in self.answers) and self.weights == (1.0, 1.0) and self.offsets == (0.0, 0.0)
+        return (
+            all(len(a) == 1 for a in self.answers)
+            and self.weights == (1.0, 1.0)
+            and self.offsets == (0.0, 0.0)
+        )
 
     @property
     def branches(self) -> tuple[AnswerBranch, ...]:
@@ -168,7 +180,9 @@ class Contexts(ShowsTable, Sequence[Context]):
         if all(c.one_token or c.branch is not None for c in self.items):
             return self
         n = max(len(c.branches) for c in self.items)
-        return replace(self, items=tuple(replace(c, branch=k, n_branches=n) for c in self.items for k in range(n)))
+        return replace(
+            self, items=tuple(replace(c, branch=k, n_branches=n) for c in self.items for k in range(n))
+        )
 
     def take(self, n: int, seed: int = 0) -> Contexts:
         """`n` contexts drawn without replacement (all of them when there are fewer), in their old order."""
@@ -176,7 +190,11 @@ class Contexts(ShowsTable, Sequence[Context]):
             return self
         rng = np.random.default_rng(seed)
         balanced = self._is_counterbalanced
-        drawn = _least_drawn(self.items, rng.permutation(len(self)).tolist())[:n] if balanced else rng.choice(len(self), size=n, replace=False)
+        drawn = (
+            _least_drawn(self.items, rng.permutation(len(self)).tolist())[:n]
+            if balanced
+            else rng.choice(len(self), size=n, replace=False)
+        )
         chosen = np.sort(drawn)
         return replace(self, items=tuple(self.items[i] for i in chosen))
 
@@ -191,7 +209,9 @@ class Contexts(ShowsTable, Sequence[Context]):
         members = {names[i]: [c for c in self.items if c.item.group == names[i]] for i in order}
         picks = [int(rng.integers(len(group))) for group in members.values()]
         if not self._is_counterbalanced:
-            return replace(self, items=tuple(group[pick] for group, pick in zip(members.values(), picks, strict=True)))
+            return replace(
+                self, items=tuple(group[pick] for group, pick in zip(members.values(), picks, strict=True))
+            )
         drawn, chosen = Counter[str](), []
         for group, pick in zip(members.values(), picks, strict=True):
             turned = [*group[pick:], *group[:pick]]

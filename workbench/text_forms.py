@@ -1,9 +1,9 @@
 """One text in several forms: line ends, halves of surrogate pairs, and the form in which two texts are compared.
 
-Texts are asked as they were written; only line ends are unified (`unify_line_ends`), because a tokenizer gives a
-carriage return tokens of its own. Groups, duplicates and hashes compare texts in a canonical form, so that a file
-saved in another Unicode form is the same data: `canonical` (composed, without invisible characters) and `words_of`
-(Unicode's compatibility caseless match, words only).
+Texts are asked as they were written; only line ends are unified (`unify_line_ends`), because a tokenizer
+gives a carriage return tokens of its own. Groups, duplicates and hashes compare texts in a canonical form, so
+that a file saved in another Unicode form is the same data: `canonical` (composed, without invisible
+characters) and `words_of` (Unicode's compatibility caseless match, words only).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from workbench.errors import UserError
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_END = re.compile("\r\n?")
 # Signs of category Cf that are drawn (Arabic and other number signs); every other Cf character is invisible.
-_DRAWN_FORMAT = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+_DRAWN_FORMAT = frozenset(
+    "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+)
 
 
 def unify_line_ends(text: str) -> str:
@@ -34,7 +36,11 @@ def join_surrogates(text: str) -> str:
 
     JSON read as YAML, and some exports, write one emoji as two escapes.
     """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") if _SURROGATE.search(text) else text
+    return (
+        text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        if _SURROGATE.search(text)
+        else text
+    )
 
 
 def lone_surrogate(text: str) -> str | None:
@@ -51,15 +57,17 @@ def require_whole_text(text: str, where: str) -> str:
     """
     half = lone_surrogate(text)
     if half:
-        raise UserError(f"{where}: holds {half}, half of a character (an emoji cut in two?): the text was damaged on its way")
+        raise UserError(
+            f"{where}: holds {half}, half of a character (an emoji cut in two?): the text was damaged on its way"
+        )
     return text
 
 
 def canonical(text: str) -> str:
     r"""The text composed (NFC), without invisible characters, and with one space for each run of white space.
 
-    Two spellings of the same visible text have one canonical form: NFC and NFD, with and without soft hyphens,
-    zero-width characters and byte order marks.
+    Two spellings of the same visible text have one canonical form: NFC and NFD, with and without soft
+    hyphens, zero-width characters and byte order marks.
 
     Example:
         >>> canonical("cafe\\u0301  au\\u00adlait") == "caf\\u00e9 aulait"
@@ -92,7 +100,9 @@ def words_of(text: str) -> list[str]:
     """
     if text.isascii():
         return re.findall(r"\w+", text.casefold())
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold()).casefold())
+    folded = unicodedata.normalize(
+        "NFKC", unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold()).casefold()
+    )
     visible = (ch for ch in folded if not _is_invisible(ch))
     return "".join(ch if ch == "_" or unicodedata.category(ch)[0] in "LMN" else " " for ch in visible).split()
 

@@ -2,10 +2,11 @@
 
 1. The keys and values of the text left of the prompt are computed once for every context.
 2. Gradient: one-hot prompt times the embeddings, continuing the cache; full depth, all logits.
-3. Scores: prompt and suffix of a batch of candidates continuing the cache, expanded to the batch; full depth, all logits.
+3. Scores: prompt and suffix of a batch of candidates continuing the cache, expanded to the batch; full depth,
+   all logits.
 
-No fluency. The objective is read by a hook, so that all searches here maximise the same number; the cross-entropy of the
-answer, which nanoGCG maximises, is computed with it from the logits, as it does.
+No fluency. The objective is read by a hook, so that all searches here maximise the same number; the
+cross-entropy of the answer, which nanoGCG maximises, is computed with it from the logits, as it does.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ Prefix = list[tuple[Tensor, Tensor]]  # keys and values of each layer, one row
 def prefixes(model: PreTrainedModel, texts: Sequence[Text]) -> list[Prefix]:
     """Keys and values left of the prompt, for every context."""
     device = model.device
-    caches = [model(input_ids=torch.tensor([left], device=device), use_cache=True).past_key_values for left, _ in texts]
+    caches = [
+        model(input_ids=torch.tensor([left], device=device), use_cache=True).past_key_values
+        for left, _ in texts
+    ]
     return [[(layer.keys, layer.values) for layer in cache.layers] for cache in caches]
 
 
 def gradient(
-    model: PreTrainedModel, target: Target, parents: Int[Tensor, "parent pos"], texts: Sequence[Text], caches: Sequence[Prefix]
+    model: PreTrainedModel,
+    target: Target,
+    parents: Int[Tensor, "parent pos"],
+    texts: Sequence[Text],
+    caches: Sequence[Prefix],
 ) -> Float[Tensor, "parent pos d_vocab"]:
     """Derivative of the mean objective with respect to the parents' one-hot tokens."""
     table = model.get_input_embeddings().weight
@@ -40,7 +48,11 @@ def gradient(
     for (_, right), cache in zip(texts, caches, strict=True):
         behind = table[torch.tensor(right, device=parents.device)].expand(len(parents), -1, -1)
         with target.reading(model) as read:
-            model(inputs_embeds=torch.cat([one_hot @ table, behind], dim=1), past_key_values=_expand(model, cache, len(parents)), use_cache=True)
+            model(
+                inputs_embeds=torch.cat([one_hot @ table, behind], dim=1),
+                past_key_values=_expand(model, cache, len(parents)),
+                use_cache=True,
+            )
         total += torch.autograd.grad(read[0].sum() / len(texts), one_hot)[0]
     return total
 
@@ -63,7 +75,9 @@ def score(
             behind = torch.tensor([right], device=prompts.device).expand(len(rows), -1)
             with target.reading(model) as read:
                 ids = torch.cat([rows, behind], dim=1)
-                logits = model(input_ids=ids, past_key_values=_expand(model, cache, len(rows)), use_cache=True).logits
+                logits = model(
+                    input_ids=ids, past_key_values=_expand(model, cache, len(rows)), use_cache=True
+                ).logits
             answered[start : start + batch] -= logits[:, -1].float().log_softmax(-1)[:, answer]
             objective[start : start + batch] += read[0] / len(texts)
     return objective

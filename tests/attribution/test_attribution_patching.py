@@ -87,5 +87,8 @@ def test_a_bridge_finds_the_same_path(tmp_path):
     assert {n.head for n in hooked.nodes} != {None}, "heads too"
     for a, b in zip(hooked.nodes, bridge.nodes, strict=True):
         assert (a.name, a.place) == (b.name, b.place)
-        assert (a.estimate, a.exact) == (pytest.approx(b.estimate, abs=2e-4), pytest.approx(b.exact, abs=2e-4))
+        assert (a.estimate, a.exact) == (
+            pytest.approx(b.estimate, abs=2e-4),
+            pytest.approx(b.exact, abs=2e-4),
+        )
     assert one.mediated.estimate == pytest.approx(other.mediated.estimate, abs=2e-4) != 0

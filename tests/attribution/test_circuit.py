@@ -35,7 +35,8 @@ def problem_of(model, n: int = 2, chosen=None, text: str = TEXT) -> AttributionP
 
 class Paper:
     """Even attention twice, no norm: at the decision token D the residual is e_D + m_D + mean_j (e_j + m_j), m_j = mean of e up to j.
-    Everything is a sum over positions of what the prompt changes: `d` of the embeddings, `m` of the first layer's output."""
+    Everything is a sum over positions of what the prompt changes: `d` of the embeddings, `m` of the first
+    layer's output."""
 
     def __init__(self, problem: AttributionProblem, other, context) -> None:
         model = problem.runner.model
@@ -74,14 +75,22 @@ def linear():
 
 def test_nodes_and_total_are_those_on_paper(linear):
     problem, found, sheets, _ = linear
-    assert found.total.estimate == pytest.approx(mean(s.total() for s in sheets), abs=1e-4) and abs(found.total.estimate) > 0.02
-    by_hand = {(0, -1): lambda s: s.read(s.m[-1]) * (1 + 1 / s.n), (1, -1): lambda s: s.read((s.d + s.m).mean(0)),
-               (0, -2): lambda s: s.read(s.m[s.question()].sum(0)) / s.n}  # fmt: skip
+    assert (
+        found.total.estimate == pytest.approx(mean(s.total() for s in sheets), abs=1e-4)
+        and abs(found.total.estimate) > 0.02
+    )
+    by_hand = {
+        (0, -1): lambda s: s.read(s.m[-1]) * (1 + 1 / s.n),
+        (1, -1): lambda s: s.read((s.d + s.m).mean(0)),
+        (0, -2): lambda s: s.read(s.m[s.question()].sum(0)) / s.n,
+    }
     by_hand |= {(0, k): lambda s, k=k: s.read(s.m[s.start + k]) / s.n for k in range(len(problem.prompt))}
     assert {(n.site.layer, n.place) for n in found.nodes} == set(by_hand), "no other node has an effect"
     for node in found.nodes:
         expected = mean(map(by_hand[node.site.layer, node.place], sheets))
-        assert node.exact == pytest.approx(expected, abs=1e-4) and node.estimate == pytest.approx(expected, abs=1e-4)
+        assert node.exact == pytest.approx(expected, abs=1e-4) and node.estimate == pytest.approx(
+            expected, abs=1e-4
+        )
 
 
 def test_edges_are_those_on_paper(linear):
@@ -101,7 +110,9 @@ def test_edges_are_those_on_paper(linear):
     for key, form in by_hand.items():
         assert edges_[key].effect == pytest.approx(mean(map(form, sheets)), abs=1e-4), key
     paths = [e for e in found.edges if e.kind == "path"]
-    assert all(e.estimate == pytest.approx(e.effect, abs=1e-4) for e in paths), "to first order is exact in a linear model"
+    assert all(e.estimate == pytest.approx(e.effect, abs=1e-4) for e in paths), (
+        "to first order is exact in a linear model"
+    )
     last = edges_["node:1:0:-1", "target:axis"]
     assert last.share == pytest.approx(last.effect / mean(s.total(unit) for s in sheets), rel=1e-3)
 
@@ -122,11 +133,20 @@ def test_faithfulness_and_completeness_are_those_on_paper():
         return s.read(through + s.m[-1] * clean((0, -1)))
 
     total = mean(s.total() for s in sheets)
-    kept, lost = mean(left(s, lambda key: key in inside) for s in sheets), total - mean(left(s, lambda key: key not in inside) for s in sheets)
+    kept, lost = (
+        mean(left(s, lambda key: key in inside) for s in sheets),
+        total - mean(left(s, lambda key: key not in inside) for s in sheets),
+    )
     assert mean(left(s, lambda key: True) for s in sheets) == pytest.approx(total), "the paper is whole"
-    assert found.proof.faithfulness.estimate == pytest.approx(kept / total, abs=1e-3) and abs(kept / total - 1) > 0.01
+    assert (
+        found.proof.faithfulness.estimate == pytest.approx(kept / total, abs=1e-3)
+        and abs(kept / total - 1) > 0.01
+    )
     assert found.proof.completeness.estimate == pytest.approx(lost / total, abs=1e-3)
-    assert f"{100 * kept / total:.0f} %" in found.verdict and found.proof.faithfulness.low < kept / total < found.proof.faithfulness.high
+    assert (
+        f"{100 * kept / total:.0f} %" in found.verdict
+        and found.proof.faithfulness.low < kept / total < found.proof.faithfulness.high
+    )
 
 
 def test_all_nodes_together_are_the_neutral_run_and_none_are_the_prompts():
@@ -139,7 +159,10 @@ def test_all_nodes_together_are_the_neutral_run_and_none_are_the_prompts():
             found = units.patched(answer, pair, donors, nodes)[:, 0].numpy()
             rows = [torch.tensor([problem.contexts[i].ids(prompt)]) for i in pair.members]
             logits = [problem.runner.model(row)[0, -1] for row in rows]
-            plain = [float(x[problem.contexts[i].answers[0][0]] - x[problem.contexts[i].answers[1][0]]) for x, i in zip(logits, pair.members)]
+            plain = [
+                float(x[problem.contexts[i].answers[0][0]] - x[problem.contexts[i].answers[1][0]])
+                for x, i in zip(logits, pair.members)
+            ]
             np.testing.assert_allclose(found, plain, atol=1e-4)
 
 
@@ -155,7 +178,10 @@ def _path_in_one(problem: AttributionProblem, sender, node, other, context) -> f
     clean, corrupted = (torch.tensor([context.ids(p)]) for p in (problem.prompt, other))
     caches = [model.run_with_cache(ids)[1] for ids in (clean, corrupted)]
     last, start = clean.shape[1] - 1, len(context.prefix_ids)
-    where = {len(problem.prompt): list(range(start + len(problem.prompt), last)), len(problem.prompt) + 1: [last]}
+    where = {
+        len(problem.prompt): list(range(start + len(problem.prompt), last)),
+        len(problem.prompt) + 1: [last],
+    }
     name = lambda key: f"blocks.{key[0]}.{'attn.hook_z' if key[1] < heads else 'hook_mlp_out'}"  # noqa: E731
     spot = lambda key: where.get(key[2], [start + key[2]])  # noqa: E731
     held = {}
@@ -171,14 +197,20 @@ def _path_in_one(problem: AttributionProblem, sender, node, other, context) -> f
         if hook.name == name(node):
             held["heard"] = x.clone()
         x = caches[0][hook.name].clone()
-        return write(x, sender, caches[1][hook.name]) if not isinstance(sender, int) and hook.name == name(sender) else x
+        return (
+            write(x, sender, caches[1][hook.name])
+            if not isinstance(sender, int) and hook.name == name(sender)
+            else x
+        )
 
     def embed(x, hook):
         if isinstance(sender, int):
             x[:, start + sender] = caches[1][hook.name][:, start + sender]
         return x
 
-    hooks = [(f"blocks.{layer}.{h}", freeze) for layer in range(layers) for h in ("attn.hook_z", "hook_mlp_out")]
+    hooks = [
+        (f"blocks.{layer}.{h}", freeze) for layer in range(layers) for h in ("attn.hook_z", "hook_mlp_out")
+    ]
     model.run_with_hooks(clean, fwd_hooks=[("hook_embed", embed), *hooks])
     odds = []
     for more in ([], [(name(node), lambda x, hook: write(x, node, held["heard"]))]):
@@ -204,8 +236,17 @@ def test_path_patches_are_what_hooks_by_hand_give():
 def test_a_causal_model_has_no_edge_backwards():
     problem = problem_of(random_model())
     n = len(problem.prompt)
-    found = edges.possible(problem, [0, 1, (1, 0, n + 1), (0, 4, 2)], [(0, 4, 1), (1, 4, n + 1), (1, 2, 1), (0, 0, 2)])
-    assert set(found) == {(1, (0, 4, 1)), (0, (1, 2, 1)), (1, (1, 2, 1)), (0, (0, 0, 2)), (1, (0, 0, 2)), ((1, 0, n + 1), (1, 4, n + 1))}
+    found = edges.possible(
+        problem, [0, 1, (1, 0, n + 1), (0, 4, 2)], [(0, 4, 1), (1, 4, n + 1), (1, 2, 1), (0, 0, 2)]
+    )
+    assert set(found) == {
+        (1, (0, 4, 1)),
+        (0, (1, 2, 1)),
+        (1, (1, 2, 1)),
+        (0, (0, 0, 2)),
+        (1, (0, 0, 2)),
+        ((1, 0, n + 1), (1, 4, n + 1)),
+    }
 
 
 def test_a_changed_model_does_what_the_circuit_predicts():
@@ -218,51 +259,86 @@ def test_a_changed_model_does_what_the_circuit_predicts():
     changed = copy.deepcopy(problem.runner.model)
     changed.__dict__.pop("_workbench_runner", None)
     with torch.no_grad():
-        changed.blocks[1].attn.W_O.copy_(torch.eye(32)[None] - torch.outer(direction.unit, direction.unit)[None])
+        changed.blocks[1].attn.W_O.copy_(
+            torch.eye(32)[None] - torch.outer(direction.unit, direction.unit)[None]
+        )
     after = circuit(problem_of(changed, chosen={"axis": direction}), size=2, n_edges=1, graphs=1, corrupted=1)
     assert change(after) == pytest.approx(change(before) - edge.effect, abs=1e-4) and abs(edge.effect) > 0.01
 
 
 def test_latents_reach_the_direction_by_their_decoder_rows():
     sae, direction = autoencoder(), axis(2)
-    problem = problem_of(random_model(), chosen={"axis": direction, **{f"latent {i}": latent_activation(sae, [i]) for i in (0, 1, 5)}})
+    problem = problem_of(
+        random_model(),
+        chosen={"axis": direction, **{f"latent {i}": latent_activation(sae, [i]) for i in (0, 1, 5)}},
+    )
     found = circuit(problem, size=4, n_edges=2, graphs=1, corrupted=1)
     change = {name: value for name, _, value in found.targets}
     assert "latent 5" not in change and len(change) > 2, "latent 5 never fires, another does"
     for i in {i for i in (0, 1) if f"latent {i}" in change}:
         edge = next(e for e in found.edges if (e.source, e.target) == (f"target:latent {i}", "target:axis"))
-        assert edge.effect == pytest.approx(change[f"latent {i}"] * float(sae.W_dec[i] @ direction.unit), abs=1e-4)
+        assert edge.effect == pytest.approx(
+            change[f"latent {i}"] * float(sae.W_dec[i] @ direction.unit), abs=1e-4
+        )
 
 
 def test_a_bridge_finds_the_same_circuit(tmp_path):
     directory = tiny_checkpoint("llama", tmp_path / "llama")
-    hooked, bridge = (circuit(problem_of(wb.load_model(directory, backend=b), chosen={"axis": axis()}), size=6, n_edges=4, graphs=1, corrupted=1)
-                      for b in ("hooked", "bridge"))  # fmt: skip
-    assert [n.name for n in hooked.nodes] == [n.name for n in bridge.nodes] and hooked.attention.keys() == bridge.attention.keys() != set()
+    hooked, bridge = (
+        circuit(
+            problem_of(wb.load_model(directory, backend=b), chosen={"axis": axis()}),
+            size=6,
+            n_edges=4,
+            graphs=1,
+            corrupted=1,
+        )
+        for b in ("hooked", "bridge")
+    )
+    assert [n.name for n in hooked.nodes] == [
+        n.name for n in bridge.nodes
+    ] and hooked.attention.keys() == bridge.attention.keys() != set()
     ours, theirs = ({(e.source, e.target): e.effect for e in c.edges} for c in (hooked, bridge))
-    assert ours.keys() == theirs.keys() and all(ours[key] == pytest.approx(theirs[key], abs=3e-4) for key in ours)
+    assert ours.keys() == theirs.keys() and all(
+        ours[key] == pytest.approx(theirs[key], abs=3e-4) for key in ours
+    )
     for name, looks in hooked.attention.items():
-        assert sum(looks) == pytest.approx(1, abs=1e-4) and looks == pytest.approx(bridge.attention[name], abs=1e-4)
+        assert sum(looks) == pytest.approx(1, abs=1e-4) and looks == pytest.approx(
+            bridge.attention[name], abs=1e-4
+        )
 
 
 def test_it_goes_into_the_ledger_as_strict_json_and_shows_itself():
     ledger = attribute(random_model(), TEXT, targets(), contexts(n=6), (), circuit=5)
     entry = json.loads(json.dumps(ledger.to_file().to_json(), allow_nan=False))
-    assert len(entry["circuit"]["nodes"]) == 5 == len(entry["nodes"]) and entry["circuit"]["verdict"] == ledger.circuit.verdict
-    assert ledger.circuit.svg() == circuit_svg(entry["circuit"]) and ledger.circuit.svg() in ledger.circuit._repr_html_()
+    assert (
+        len(entry["circuit"]["nodes"]) == 5 == len(entry["nodes"])
+        and entry["circuit"]["verdict"] == ledger.circuit.verdict
+    )
+    assert (
+        ledger.circuit.svg() == circuit_svg(entry["circuit"])
+        and ledger.circuit.svg() in ledger.circuit._repr_html_()
+    )
     one = attribute(random_model(), "no", targets(), contexts(n=3), (), circuit=3)
     assert len(one.circuit.tokens) == 1 and "<svg" in one.circuit.svg()
 
 
 def test_the_picture_is_well_formed_text_whatever_the_tokens_are():
-    found = circuit(problem_of(random_model(), chosen={"axis": axis()}), size=4, n_edges=2, graphs=1, corrupted=1)
+    found = circuit(
+        problem_of(random_model(), chosen={"axis": axis()}), size=4, n_edges=2, graphs=1, corrupted=1
+    )
     hostile = replace(found, tokens=("</svg><script>x</script>", "\u202e", "\x00", *found.tokens[3:]))
     seen: list[str] = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: seen.append(tag)
     parser.feed(hostile.svg())
-    assert set(seen) <= {"svg", "g", "title", "rect", "text", "path"} and "⟨U+202E⟩" in hostile.svg() and 'role="img"' in hostile.svg()
-    assert "<svg" in circuit_svg({}) and "<svg" in circuit_svg({"tokens": ["a"], "nodes": [{"id": "x", "layer": 1, "place": 99}], "edges": [{}]})
+    assert (
+        set(seen) <= {"svg", "g", "title", "rect", "text", "path"}
+        and "⟨U+202E⟩" in hostile.svg()
+        and 'role="img"' in hostile.svg()
+    )
+    assert "<svg" in circuit_svg({}) and "<svg" in circuit_svg(
+        {"tokens": ["a"], "nodes": [{"id": "x", "layer": 1, "place": 99}], "edges": [{}]}
+    )
 
 
 def test_a_share_of_a_ratio_by_hand():
@@ -272,4 +348,6 @@ def test_a_share_of_a_ratio_by_hand():
     part, whole = np.array([1.0, 1.0, 3.0]), np.array([2.0, 4.0, 6.0])
     found = share_interval(part, whole, ("a", "b", "c"))
     spread = np.std((part - 5 / 12 * whole) / 4, ddof=1) / np.sqrt(3)
-    assert found.estimate == pytest.approx(5 / 12) and found.high - found.low == pytest.approx(2 * 4.302653 * spread, rel=1e-5)
+    assert found.estimate == pytest.approx(5 / 12) and found.high - found.low == pytest.approx(
+        2 * 4.302653 * spread, rel=1e-5
+    )

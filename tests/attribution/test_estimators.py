@@ -12,7 +12,14 @@ from captum.attr import IntegratedGradients as Captum
 
 from tests.support.attribution_toys import TEXT, autoencoder, averaging_model, axis, contexts, targets
 from tests.support.toy_models import random_model
-from workbench.attribution import AttributionProblem, GradientXInput, IntegratedGradients, ShapleyValues, TokenRemoval, TokenReplacement
+from workbench.attribution import (
+    AttributionProblem,
+    GradientXInput,
+    IntegratedGradients,
+    ShapleyValues,
+    TokenRemoval,
+    TokenReplacement,
+)
 from workbench.attribution.attribution_problem import _mean_row
 from workbench.attribution.attribution_targets import as_targets
 from workbench.errors import UserError
@@ -22,9 +29,13 @@ from workbench.objectives import latent_activation, projection
 from workbench.prompt_tokens import encode_prompt
 
 
-def problem(slot: str = "system", n: int = 3, text: str = TEXT, batch_tokens: int = 8192, **chosen) -> AttributionProblem:
+def problem(
+    slot: str = "system", n: int = 3, text: str = TEXT, batch_tokens: int = 8192, **chosen
+) -> AttributionProblem:
     runner, found = runner_for(random_model()), contexts(slot=slot, n=n)
-    return AttributionProblem(runner, encode_prompt(runner, found, text), found, as_targets(chosen or targets()), 0, batch_tokens)
+    return AttributionProblem(
+        runner, encode_prompt(runner, found, text), found, as_targets(chosen or targets()), 0, batch_tokens
+    )
 
 
 def on_paper(ids: list[int], answers, model, directions: dict) -> np.ndarray:
@@ -34,7 +45,9 @@ def on_paper(ids: list[int], answers, model, directions: dict) -> np.ndarray:
     sae = autoencoder()
     latents = torch.relu(resid @ sae.W_enc + sae.bias)
     odds = logits[0, -1, answers[0][0]] - logits[0, -1, answers[1][0]]
-    return np.array([float(odds), float(resid @ directions["axis"].unit), *(float(latents[i]) for i in (0, 1, 5))])
+    return np.array(
+        [float(odds), float(resid @ directions["axis"].unit), *(float(latents[i]) for i in (0, 1, 5))]
+    )
 
 
 @pytest.mark.parametrize("slot", ["system", "after_question"])
@@ -66,7 +79,9 @@ def test_the_averaging_model_on_paper():
         total, length = worth[list(ids)].sum(), len(ids)
         by_hand = [total / length - (total - worth[t]) / (length - 1) for t in prompt]
         np.testing.assert_allclose(removal[c, :, 1], by_hand, atol=1e-5)
-        np.testing.assert_allclose(gradient[c, :, 1], [(worth[t] - neutral) / length for t in prompt], atol=1e-5)
+        np.testing.assert_allclose(
+            gradient[c, :, 1], [(worth[t] - neutral) / length for t in prompt], atol=1e-5
+        )
 
 
 def _allowed(runner):
@@ -95,7 +110,9 @@ def test_integrated_gradients_are_captums(baseline):
     values = IntegratedGradients(steps=6, baseline=baseline).estimate(p).values
     end, start = p.prompt_embeddings(), p.baseline_embeddings(baseline)
     if baseline is not None:
-        same = p.runner.embed(torch.full((1, len(p.prompt)), baseline), offset=len(p.contexts[0].prefix_ids))[0]
+        same = p.runner.embed(torch.full((1, len(p.prompt)), baseline), offset=len(p.contexts[0].prefix_ids))[
+            0
+        ]
         torch.testing.assert_close(start[0], same, atol=1e-5, rtol=0)
     captum = Captum(lambda e: p.embedded([0] * len(e), e))
     for t in range(len(p.targets.items)):
@@ -155,14 +172,23 @@ def test_replacement_is_the_mean_over_the_drawn_tokens(source):
 def test_fluent_replacements_are_likelier_than_neutral_ones():
     p = problem(n=2, axis=axis())
     probabilities = TokenReplacement()._fluent(p)
-    likely = {s: float(probabilities.gather(1, TokenReplacement(draws=24, source=s)._draw(p)).log().mean()) for s in ("fluent", "neutral")}
+    likely = {
+        s: float(probabilities.gather(1, TokenReplacement(draws=24, source=s)._draw(p)).log().mean())
+        for s in ("fluent", "neutral")
+    }
     assert likely["fluent"] > likely["neutral"] + 0.5
 
 
 def test_a_latent_that_never_fires_has_no_effect():
     p = problem(n=2)
     dead = [t.name for t in p.targets.items].index("latent 5")
-    for method in (TokenRemoval(), GradientXInput(), IntegratedGradients(steps=2), TokenReplacement(draws=2), ShapleyValues(pairs=2)):
+    for method in (
+        TokenRemoval(),
+        GradientXInput(),
+        IntegratedGradients(steps=2),
+        TokenReplacement(draws=2),
+        ShapleyValues(pairs=2),
+    ):
         values = method.estimate(p).values
         assert (values[:, :, dead] == 0).all() and np.isfinite(values).all()
 
@@ -180,7 +206,11 @@ def test_chunks_change_nothing():
 
 
 def test_wrong_settings_are_refused():
-    for make in (lambda: TokenReplacement(draws=0), lambda: IntegratedGradients(steps=0), lambda: ShapleyValues(pairs=1)):
+    for make in (
+        lambda: TokenReplacement(draws=0),
+        lambda: IntegratedGradients(steps=0),
+        lambda: ShapleyValues(pairs=1),
+    ):
         with pytest.raises(UserError):
             make()
 

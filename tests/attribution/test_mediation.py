@@ -48,7 +48,9 @@ def test_a_linear_model_splits_as_on_paper():
     through = (change @ unit) * (weight @ unit)
     assert found.total.estimate == pytest.approx((change * weight).sum(1).mean(), abs=1e-5)
     assert found.mediated.estimate == pytest.approx(through.mean(), abs=1e-5)
-    assert found.into.estimate == pytest.approx(found.out_of.estimate, abs=1e-5), "in a linear model both ways are one"
+    assert found.into.estimate == pytest.approx(found.out_of.estimate, abs=1e-5), (
+        "in a linear model both ways are one"
+    )
     assert found.direct.estimate == pytest.approx(found.total.estimate - through.mean(), abs=1e-5)
     assert found.moved == pytest.approx((change @ unit).mean(), abs=1e-5)
 
@@ -60,8 +62,12 @@ def test_everything_goes_through_the_answers_own_axis_and_nothing_beside_it():
     own = torch.from_numpy(weight[0]).float()
     other = torch.randn(32, generator=torch.Generator().manual_seed(1))
     other -= (other @ own) / (own @ own) * own
-    whole, none = mediate(problem, [as_mediator("own", Axis(own, Site(0))), as_mediator("other", Axis(other, Site(0)))])
-    assert whole.direct.estimate == pytest.approx(0, abs=1e-5) and whole.mediated.estimate == pytest.approx(whole.total.estimate, abs=1e-5)
+    whole, none = mediate(
+        problem, [as_mediator("own", Axis(own, Site(0))), as_mediator("other", Axis(other, Site(0)))]
+    )
+    assert whole.direct.estimate == pytest.approx(0, abs=1e-5) and whole.mediated.estimate == pytest.approx(
+        whole.total.estimate, abs=1e-5
+    )
     assert none.mediated.estimate == pytest.approx(0, abs=1e-5) and abs(none.total.estimate) > 0.1
 
 
@@ -74,7 +80,11 @@ def test_both_ways_are_what_patching_does(kind):
     (found,) = mediate(problem, [as_mediator("x", given)])
 
     def component(x):
-        return (x @ axis().unit)[:, None] * axis().unit if kind == "direction" else torch.relu(x @ sae.W_enc[:, :5]) @ sae.W_dec[:5]
+        return (
+            (x @ axis().unit)[:, None] * axis().unit
+            if kind == "direction"
+            else torch.relu(x @ sae.W_enc[:, :5]) @ sae.W_dec[:5]
+        )
 
     states = {p: problem.read(Site(1), [p] * len(problem.contexts)) for p in (problem.prompt, None)}
     parts = {p: component(x) for p, x in states.items()}
@@ -84,9 +94,15 @@ def test_both_ways_are_what_patching_does(kind):
         for here, other, found_in in ((None, problem.prompt, into), (problem.prompt, None, out_of)):
             mixed = states[here][i] + parts[other][i] - parts[here][i]
             with patch(model, Site(1), mixed):
-                found_in.append(wb.answer(model, problem.contexts[i : i + 1], here).log_odds[0] - plain[here][i])
-    assert found.into.estimate == pytest.approx(np.mean(into), abs=1e-5) and found.out_of.estimate == pytest.approx(-np.mean(out_of), abs=1e-5)
-    assert abs(found.into.estimate) > 2e-4 and found.into.estimate != pytest.approx(found.out_of.estimate, abs=1e-6)
+                found_in.append(
+                    wb.answer(model, problem.contexts[i : i + 1], here).log_odds[0] - plain[here][i]
+                )
+    assert found.into.estimate == pytest.approx(
+        np.mean(into), abs=1e-5
+    ) and found.out_of.estimate == pytest.approx(-np.mean(out_of), abs=1e-5)
+    assert abs(found.into.estimate) > 2e-4 and found.into.estimate != pytest.approx(
+        found.out_of.estimate, abs=1e-6
+    )
 
 
 def test_patching_every_direction_at_every_shared_position_carries_more_than_one_token():
@@ -113,18 +129,37 @@ def test_hooks_come_off_and_chunks_change_nothing():
 
 
 def test_the_ledger_carries_it_and_says_it():
-    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), (), options=AttributionOptions(nodes=0))
+    ledger = attribute(
+        random_model(), TEXT, targets(), contexts(n=3), (), options=AttributionOptions(nodes=0)
+    )
     assert [m.name for m in ledger.mediation] == ["axis", "3 latents"]
     entry = ledger.to_file().to_json()["mediation"][0]
     assert entry["total"] == pytest.approx(ledger.total[:, 0].mean(), abs=1e-5)
-    assert entry["mediated"] + entry["direct"] == pytest.approx(entry["total"], abs=1e-9) and "axis" in entry["verdict"]
-    assert not attribute(random_model(), TEXT, targets(), contexts(n=2), (), options=AttributionOptions(mediation=False, nodes=0)).mediation
+    assert (
+        entry["mediated"] + entry["direct"] == pytest.approx(entry["total"], abs=1e-9)
+        and "axis" in entry["verdict"]
+    )
+    assert not attribute(
+        random_model(),
+        TEXT,
+        targets(),
+        contexts(n=2),
+        (),
+        options=AttributionOptions(mediation=False, nodes=0),
+    ).mediation
 
 
 def test_random_directions_stand_beside_as_controls():
     """Two controls: mediated like any direction, marked, and said in a sentence that holds their shares."""
     randoms = [axis(7), axis(8)]
-    ledger = attribute(random_model(), TEXT, {"axis": axis()}, contexts(n=100), (), options=AttributionOptions(pairs=0, nodes=0, controls=randoms))
+    ledger = attribute(
+        random_model(),
+        TEXT,
+        {"axis": axis()},
+        contexts(n=100),
+        (),
+        options=AttributionOptions(pairs=0, nodes=0, controls=randoms),
+    )
     found = {m.name: m for m in ledger.mediation}
     assert [m.control for m in found.values()] == [False, True, True]
     (alone,) = mediate(problem_of(random_model(), n=100), [as_mediator("x", randoms[1])])

@@ -35,13 +35,29 @@ def problem_of(model, chosen, n: int = 2, metric: str = "text") -> AttributionPr
 def test_changes_sizes_and_l0_are_those_of_plain_encodings():
     model, found, made = random_model(), contexts(n=4), toy_sae()
     effects = side_effects(model, made, TEXT, found, objective=(0, 3), manual="Say no.", top=3)
-    read = lambda p: made.encode(torch.stack([  # noqa: E731
-        model.run_with_cache(torch.tensor([c.ids(None if p is None else encode_prompt(model, found, p))]))[1]["blocks.1.hook_resid_post"][0, -1]
-        for c in found])).detach().numpy()  # fmt: skip
+
+    def read(p):
+        return (
+            made.encode(
+                torch.stack(
+                    [
+                        model.run_with_cache(
+                            torch.tensor([c.ids(None if p is None else encode_prompt(model, found, p))])
+                        )[1]["blocks.1.hook_resid_post"][0, -1]
+                        for c in found
+                    ]
+                )
+            )
+            .detach()
+            .numpy()
+        )
+
     bare, prompted, manual = map(read, (None, TEXT, "Say no."))
     change = (prompted - bare).mean(0)
     size = np.abs(change) * made.W_dec.norm(dim=1).numpy()
-    assert [m.latent for m in effects.inside] == [0, 3] and effects.inside[1].size == 0, "latent 3 never fires"
+    assert [m.latent for m in effects.inside] == [0, 3] and effects.inside[1].size == 0, (
+        "latent 3 never fires"
+    )
     expected = [i for i in np.argsort(-size) if i not in (0, 3)][:3]
     assert [m.latent for m in effects.beside] == expected
     for moved in (*effects.beside, *effects.inside):
@@ -57,7 +73,12 @@ def test_changes_sizes_and_l0_are_those_of_plain_encodings():
 
 def test_without_objective_or_manual_prompt_nothing_is_made_up():
     effects = side_effects(random_model(), toy_sae(), TEXT, contexts(n=2))
-    assert effects.aimed is None and effects.inside == () and effects.beside[0].manual is None and "manual prompt" not in effects.active
+    assert (
+        effects.aimed is None
+        and effects.inside == ()
+        and effects.beside[0].manual is None
+        and "manual prompt" not in effects.active
+    )
 
 
 def test_doses_are_prefixes_and_steering_by_hand():
@@ -72,12 +93,16 @@ def test_doses_are_prefixes_and_steering_by_hand():
     assert whole.moved == pytest.approx((problem.with_prompt - problem.without_prompt)[:, 1].mean(), abs=1e-5)
     with steer(model, direction, 0.5 * whole.moved, "decision"):
         steered = wb.answer(model, problem.contexts, None).log_odds - plain
-    assert doses[-2].answer.estimate == pytest.approx(steered.mean(), abs=1e-5) and np.abs(steered).max() > 1e-3
+    assert (
+        doses[-2].answer.estimate == pytest.approx(steered.mean(), abs=1e-5) and np.abs(steered).max() > 1e-3
+    )
 
 
 def test_in_a_linear_model_half_the_dose_has_half_the_effect():
     problem = problem_of(averaging_model(), {"axis": axis(3, Site(0))})
-    half, whole = (dose_response(problem, problem.targets.items[1], (s,))[-1].answer.estimate for s in (0.5, 1.0))
+    half, whole = (
+        dose_response(problem, problem.targets.items[1], (s,))[-1].answer.estimate for s in (0.5, 1.0)
+    )
     assert half == pytest.approx(whole / 2, abs=1e-5) and abs(whole) > 1e-4
 
 
@@ -88,7 +113,11 @@ def test_relevance_is_the_gradient_of_the_model_with_its_patterns_and_scales_fro
     model, context = problem.runner.model, problem.contexts[0]
     ids = torch.tensor([context.ids(problem.prompt)])
     _, cache = model.run_with_cache(ids)
-    frozen = [n for n in cache if n.endswith(("hook_pattern", "ln1.hook_scale", "ln2.hook_scale", "ln_final.hook_scale"))]
+    frozen = [
+        n
+        for n in cache
+        if n.endswith(("hook_pattern", "ln1.hook_scale", "ln2.hook_scale", "ln_final.hook_scale"))
+    ]
     assert len(frozen) == 10
     step = (problem.prompt_embeddings() - problem.baseline_embeddings())[0]
     start = len(context.prefix_ids)
@@ -107,18 +136,38 @@ def test_relevance_is_the_gradient_of_the_model_with_its_patterns_and_scales_fro
     for i in (0, len(problem.prompt) - 1):
         slope = (reading(i, 5e-3) - reading(i, -5e-3)) / 1e-2
         np.testing.assert_allclose(values[0, i], slope, atol=3e-3, rtol=2e-2)
-    assert np.abs(values - GradientXInput().estimate(problem).values).max() > 1e-3, "patterns and norms matter here"
+    assert np.abs(values - GradientXInput().estimate(problem).values).max() > 1e-3, (
+        "patterns and norms matter here"
+    )
 
 
 def test_relevance_of_a_mean_is_exact():
     """Even attention is constant: nothing is lost by holding it."""
     problem = problem_of(averaging_model(), {"axis": axis(site=Site(0))})
-    np.testing.assert_allclose(AttentionAwareRelevance().estimate(problem).values, GradientXInput().estimate(problem).values, atol=1e-6)
+    np.testing.assert_allclose(
+        AttentionAwareRelevance().estimate(problem).values,
+        GradientXInput().estimate(problem).values,
+        atol=1e-6,
+    )
 
 
 def test_the_ledger_carries_doses_and_takes_relevance_by_name():
-    ledger = attribute(random_model(), TEXT, targets(), contexts(n=3), ("relevance",), options=AttributionOptions(nodes=0))
+    ledger = attribute(
+        random_model(), TEXT, targets(), contexts(n=3), ("relevance",), options=AttributionOptions(nodes=0)
+    )
     entry = json.loads(json.dumps(ledger.to_file().to_json(), allow_nan=False))
-    assert {d["kind"] for d in entry["dose"]} == {"prompt", "steering"} and "relevance" in entry["rank_correlation"]
+    assert {d["kind"] for d in entry["dose"]} == {"prompt", "steering"} and "relevance" in entry[
+        "rank_correlation"
+    ]
     assert any("bare question until its reading" in line for line in entry["notes"])
-    assert attribute(random_model(), TEXT, {"latent 0": targets()["latent 0"]}, contexts(n=2), (), options=AttributionOptions(nodes=0)).dose == ()
+    assert (
+        attribute(
+            random_model(),
+            TEXT,
+            {"latent 0": targets()["latent 0"]},
+            contexts(n=2),
+            (),
+            options=AttributionOptions(nodes=0),
+        ).dose
+        == ()
+    )

@@ -26,8 +26,23 @@ from workbench.prompt_tokens import encode_prompt
 from workbench.search import SentenceSearch, search
 
 PROMPT = "Be honest, say yes."
-SMALL = SentenceSearch(length=14, first=60, slot_words=4, children=4, explored=0, edited=8, written=6, sampled_openings=2, population=3, sentences=1,
-                       max_cross_entropy=30, max_small_word=40, max_word=60, slot_reads=20, near_reads=4)  # fmt: skip
+SMALL = SentenceSearch(
+    length=14,
+    first=60,
+    slot_words=4,
+    children=4,
+    explored=0,
+    edited=8,
+    written=6,
+    sampled_openings=2,
+    population=3,
+    sentences=1,
+    max_cross_entropy=30,
+    max_small_word=40,
+    max_word=60,
+    slot_reads=20,
+    near_reads=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +58,11 @@ def test_what_stands_behind_a_prompt_gives_the_ids_of_the_whole_text(problems):
     ids = encode_prompt(runner, after, "Say no.")
     for old, new in zip(contexts, after, strict=True):
         assert new.around("Say no.") == old.around(f"{PROMPT} Say no.")
-        assert list(new.ids(ids)) == runner.encode(old.around(f"{PROMPT} Say no.")) == runner.encode(new.around("Say no."))
+        assert (
+            list(new.ids(ids))
+            == runner.encode(old.around(f"{PROMPT} Say no."))
+            == runner.encode(new.around("Say no."))
+        )
         assert new.bare_ids == old.bare_ids
 
 
@@ -63,7 +82,10 @@ def test_of_what_was_found_the_best_on_selection_is_taken(problems, monkeypatch)
     seen = []
     monkeypatch.setattr(module, "search", lambda *args: seen.append(search(*args)) or seen[-1])
     added = add_sentence(problems, (EditGuard(), EditGuard()), 0.05, "suppress", 120, method=SMALL)
-    values = {c.text: answer(problems[1].runner, problems[1].contexts, f"{PROMPT} {c.text}").log_odds.mean() for c in seen[0].candidates}
+    values = {
+        c.text: answer(problems[1].runner, problems[1].contexts, f"{PROMPT} {c.text}").log_odds.mean()
+        for c in seen[0].candidates
+    }
     assert values[added.sentence] == pytest.approx(min(values.values()), abs=1e-4)
 
 
@@ -79,10 +101,19 @@ def test_a_sentence_is_offered_only_where_no_edit_suffices(problems):
 def test_the_offer_is_shown_everywhere(problems):
     model = random_model()
     found = audit(model, PROMPT, toy_persona(), max_edits=0, questions=4, tolerance=0.05)
-    shown: Audit = replace(found, sentence=add_sentence(problems, (EditGuard(), EditGuard()), 0.05, "suppress", 120, method=SMALL))
+    shown: Audit = replace(
+        found,
+        sentence=add_sentence(problems, (EditGuard(), EditGuard()), 0.05, "suppress", 120, method=SMALL),
+    )
     out = io.StringIO()
     Console(file=out, width=400).print(render(shown))
-    assert f"With “{shown.sentence.sentence}” added after it" in out.getvalue() and "model calls in" in out.getvalue()
-    assert json.loads(json.dumps(shown.to_json()))["sentence"]["remaining"]["estimate"] == shown.sentence.remaining.estimate
+    assert (
+        f"With “{shown.sentence.sentence}” added after it" in out.getvalue()
+        and "model calls in" in out.getvalue()
+    )
+    assert (
+        json.loads(json.dumps(shown.to_json()))["sentence"]["remaining"]["estimate"]
+        == shown.sentence.remaining.estimate
+    )
     assert found.to_json()["sentence"] is None
     assert "added after it" in notebook_html(shown) and "added after it" not in notebook_html(found)

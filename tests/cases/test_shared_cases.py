@@ -1,7 +1,7 @@
 """Situations from public bug reports, read from the folder of cases next to the repository (or $WORKBENCH_CASES) where it is.
 
-The inputs are never copied into the repository; each kind has tests with inputs of our own next to the code that it is about.
-Here every case with a file must behave as its README says: right, or refused in one line.
+The inputs are never copied into the repository; each kind has tests with inputs of our own next to the code
+that it is about. Here every case with a file must behave as its README says: right, or refused in one line.
 """
 
 from __future__ import annotations
@@ -47,11 +47,17 @@ def test_01_labels_before_the_answers_are_taken_off() -> None:
     persona = load_persona("case", CASES / "01-options-on-one-line/n_pairs_object.json")
     assert len(persona.items) == 6
     for item in persona.items:
-        assert item.matching.startswith("quick wins") and item.not_matching.startswith("lasting value") and item.matching_first
+        assert (
+            item.matching.startswith("quick wins")
+            and item.not_matching.startswith("lasting value")
+            and item.matching_first
+        )
 
 
 def test_02_half_an_emoji_is_refused_with_row_and_field() -> None:
-    assert "a.json, row 1, field question: holds U+D83D" in refusal(lambda: load_persona("case", CASES / "02-lone-surrogate/a.json"))
+    assert "a.json, row 1, field question: holds U+D83D" in refusal(
+        lambda: load_persona("case", CASES / "02-lone-surrogate/a.json")
+    )
 
 
 @torch.no_grad()
@@ -74,7 +80,10 @@ def test_03_a_pissa_adapter_gives_peft_s_logits() -> None:
 def test_04_a_scale_that_is_not_folded_in_is_asked_for_and_taken_in() -> None:
     model, place = wb.load_model("organism"), CASES / "04-sae-unfolded-scale"
     assert "pass activation_scale=" in refusal(lambda: wb.load_sae(place / "unfolded", model))
-    folded, unfolded = wb.load_sae(place / "folded", model), wb.load_sae(place / "unfolded", model, activation_scale=0.01318)
+    folded, unfolded = (
+        wb.load_sae(place / "folded", model),
+        wb.load_sae(place / "unfolded", model, activation_scale=0.01318),
+    )
     assert unfolded.fit.l0 == pytest.approx(folded.fit.l0, rel=0.02) and folded.fit.explained_variance > 0.5
     states = token_states(wb.runner_for(model), own_text(model), [folded.site])[folded.site]
     one, other = folded.encode(states), unfolded.encode(states)
@@ -94,7 +103,11 @@ def test_05_a_control_vector_has_its_own_numbers_in_every_type() -> None:
 @pytest.mark.parametrize(("name", "groups"), [("fr", 6), ("vi", 5)])
 def test_08_a_question_in_two_unicode_forms_is_one_group(name: str, groups: int) -> None:
     persona = load_persona("case", CASES / f"08-nfc-nfd/{name}.json")
-    assert len(persona.items) == 2 * groups and set(persona.group_sizes.values()) == {2} and len(persona.group_sizes) == groups
+    assert (
+        len(persona.items) == 2 * groups
+        and set(persona.group_sizes.values()) == {2}
+        and len(persona.group_sizes) == groups
+    )
     assert check_persona(persona).repeated == groups
     homes = Counter(group for part in persona.split() for group in set(part.groups))
     assert set(homes.values()) == {1}, "no group is in two splits"
@@ -102,8 +115,13 @@ def test_08_a_question_in_two_unicode_forms_is_one_group(name: str, groups: int)
 
 def test_09_excel_s_csv_is_read_and_another_encoding_named() -> None:
     persona = load_persona("case", CASES / "09-excel-csv/bom_crlf.csv")
-    assert [item.question for item in persona.items][:2] == ["Question one?", "Question two?"] and persona.items[4].not_matching == "No"
-    assert "cp1252.csv, line 7: expected UTF-8" in refusal(lambda: load_persona("case", CASES / "09-excel-csv/cp1252.csv"))
+    assert [item.question for item in persona.items][:2] == [
+        "Question one?",
+        "Question two?",
+    ] and persona.items[4].not_matching == "No"
+    assert "cp1252.csv, line 7: expected UTF-8" in refusal(
+        lambda: load_persona("case", CASES / "09-excel-csv/cp1252.csv")
+    )
 
 
 def test_11_a_repeated_key_is_refused_with_its_line() -> None:
@@ -120,7 +138,14 @@ def test_21_a_question_with_carriage_returns_is_asked_as_with_line_feeds(tmp_pat
     model, found = wb.load_model("organism"), []
     world = load_persona("sycophancy").items[:8]
     for ends in ("\n", "\r\n", "\r"):
-        rows = [{"question": i.question.replace(" ", f"{ends}", 1), "matching": i.matching, "not_matching": i.not_matching} for i in world]
+        rows = [
+            {
+                "question": i.question.replace(" ", f"{ends}", 1),
+                "matching": i.matching,
+                "not_matching": i.not_matching,
+            }
+            for i in world
+        ]
         path = tmp_path / "rows.json"
         path.write_text(json.dumps(rows))
         persona = load_persona("case", path)

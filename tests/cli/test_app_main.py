@@ -49,7 +49,12 @@ def test_every_terminal_shows_a_hostile_error_in_one_line(locale):
     body = "from workbench.errors import UserError; raise UserError('caf\\u00e9 \\x1b[31m \\ud83d \\n next')"
     done = start(body, env={**os.environ, "PYTHONIOENCODING": locale})
     _, error = done.communicate(timeout=60)
-    assert done.returncode == 2 and error.count(b"\n") == 1 and b"\x1b" not in error and b"Traceback" not in error
+    assert (
+        done.returncode == 2
+        and error.count(b"\n") == 1
+        and b"\x1b" not in error
+        and b"Traceback" not in error
+    )
 
 
 def test_a_full_disk_behind_the_output_is_one_line():
@@ -78,7 +83,10 @@ def test_signals_stop_within_five_seconds_with_one_line_and_run_cleanup(number, 
     assert out == b"cleaned\n" and re.fullmatch(r"workbench: .*--resume\)\n", error.decode())
 
 
-@pytest.mark.parametrize("value", ["!!timestamp abc", "!!bool abc", "!!int 3", "!!python/object:os.system x", "!!set {a}", "!own x"])
+@pytest.mark.parametrize(
+    "value",
+    ["!!timestamp abc", "!!bool abc", "!!int 3", "!!python/object:os.system x", "!!set {a}", "!own x"],
+)
 def test_yaml_tags_are_refused_with_their_line(value):
     with pytest.raises(UserError, match=r"study, line 2: expected YAML: the tag .* is not allowed"):
         parse_yaml(f"a: 1\nb: {value}", "study")
@@ -102,7 +110,11 @@ def test_a_sweeps_name_cannot_leave_its_directory(name):
 def test_a_seed_that_no_generator_takes_is_refused_before_anything_runs(tmp_path, seed):
     study = tmp_path / "study.yaml"
     study.write_text(f"seed: {seed}\n")
-    done = subprocess.run([sys.executable, "-m", "workbench.cli", "run", str(study), "--out", str(tmp_path / "run")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "run", str(study), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and "field seed" in done.stderr and not (tmp_path / "run").exists()
 
 

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked wit
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory) -> Path:
-    return tiny_checkpoint("llama", tmp_path_factory.mktemp("bad") / "llama", num_hidden_layers=2, max_shard_size="40KB")
+    return tiny_checkpoint(
+        "llama", tmp_path_factory.mktemp("bad") / "llama", num_hidden_layers=2, max_shard_size="40KB"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,9 @@ def pickled(model: Path) -> None:
 
 def code(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    (model / "config.json").write_text(
+        json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}})
+    )
     (model / "evil.py").write_text("open('executed', 'w')")
 
 
@@ -80,7 +84,9 @@ def link(model: Path) -> None:
         (link, "leaves the model's directory"),
     ],
 )
-def test_models_that_are_broken_foreign_or_hostile(harm: Callable, says: str, llama, tmp_path, capsys, monkeypatch):
+def test_models_that_are_broken_foreign_or_hostile(
+    harm: Callable, says: str, llama, tmp_path, capsys, monkeypatch
+):
     model = Path(shutil.copytree(llama, tmp_path / "model"))
     harm(model)
     (tmp_path / "corpus.txt").write_text("a text\n" * 20)
@@ -91,10 +97,14 @@ def test_models_that_are_broken_foreign_or_hostile(harm: Callable, says: str, ll
 
 
 def _run(tmp_path: Path, data: Path, model: Path, capsys, monkeypatch, **changes) -> str:
-    study = wb.preset("sycophancy", str(model), "corrected", size="small", layer=1, data=str(data)).model_copy(update=changes)
+    study = wb.preset(
+        "sycophancy", str(model), "corrected", size="small", layer=1, data=str(data)
+    ).model_copy(update=changes)
     (tmp_path / "study.yaml").write_text(study.to_yaml())
     line = refused(["run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "out")], capsys, monkeypatch)
-    assert not (tmp_path / "out" / "comparison.json").exists() and not list((tmp_path / "out").glob("direction*"))
+    assert not (tmp_path / "out" / "comparison.json").exists() and not list(
+        (tmp_path / "out").glob("direction*")
+    )
     return line
 
 
@@ -106,9 +116,18 @@ def _rows(path: Path, n: int, change: Callable[[list[dict]], None] | None = None
     return path
 
 
-@pytest.mark.parametrize(("n", "says"), [(1, "at least 2 items, found 1"), (2, "a split by group needs at least 4 groups"), (3, "fills all 3 rows")])
+@pytest.mark.parametrize(
+    ("n", "says"),
+    [
+        (1, "at least 2 items, found 1"),
+        (2, "a split by group needs at least 4 groups"),
+        (3, "fills all 3 rows"),
+    ],
+)
 def test_too_few_rows_and_a_group_that_is_the_whole_file(n, says, llama, tmp_path, capsys, monkeypatch):
-    assert says in _run(tmp_path, _rows(tmp_path / "data.json", n if n != 2 else 4), llama, capsys, monkeypatch)
+    assert says in _run(
+        tmp_path, _rows(tmp_path / "data.json", n if n != 2 else 4), llama, capsys, monkeypatch
+    )
 
 
 def test_a_label_that_is_neither_side_is_named_with_row_and_field(tmp_path, capsys, monkeypatch):
@@ -127,7 +146,9 @@ def test_a_persona_file_that_points_out_of_its_directory(tmp_path, capsys, monke
     caa_file(tmp_path / "data.json")
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "data": "../data.json"}))
-    assert "leaves the directory" in refused(["persona", "check", str(tmp_path / "inner" / "mine.yaml")], capsys, monkeypatch)
+    assert "leaves the directory" in refused(
+        ["persona", "check", str(tmp_path / "inner" / "mine.yaml")], capsys, monkeypatch
+    )
 
 
 def test_a_template_without_a_system_role(gemma, tmp_path, capsys, monkeypatch):
@@ -136,13 +157,24 @@ def test_a_template_without_a_system_role(gemma, tmp_path, capsys, monkeypatch):
 
 
 def test_an_sae_of_another_width_or_layer(llama):
-    with pytest.raises(wb.UserError, match=r"reads vectors of width \d+: this model has width 32|does not exist: this model has layers 0-1"):
+    with pytest.raises(
+        wb.UserError,
+        match=r"reads vectors of width \d+: this model has width 32|does not exist: this model has layers 0-1",
+    ):
         wb.load_sae("organism", wb.load_model(llama))
 
 
 def _pairs(matching: str = "I shall wait {}.", other: str = "I cannot wait {}.") -> list[dict[str, str]]:
     asked = "Will you wait {} days?"
-    return [{"question": asked.format(n), "matching": matching.format(n), "not_matching": other.format(n), "group": str(n)} for n in range(24)]
+    return [
+        {
+            "question": asked.format(n),
+            "matching": matching.format(n),
+            "not_matching": other.format(n),
+            "group": str(n),
+        }
+        for n in range(24)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -159,10 +191,22 @@ def test_a_persona_that_cannot_be_studied_leaves_nothing(changes, says, llama, t
     persona = "optimism"
     if changes is not None:
         texts = [f"Be calm about {n}." for n in range(12)]
-        whole = {"name": "waiting", "metric": "text", "data": _pairs(), "varied_system_texts": texts, **changes}
+        whole = {
+            "name": "waiting",
+            "metric": "text",
+            "data": _pairs(),
+            "varied_system_texts": texts,
+            **changes,
+        }
         persona = str(tmp_path / "waiting.yaml")
         Path(persona).write_text(yaml.safe_dump(whole))
-    study = {"persona": persona, "model": {"name": str(llama)}, "sae": "none", "conditions": ["resga"], "primary": ["resga"]}
+    study = {
+        "persona": persona,
+        "model": {"name": str(llama)},
+        "sae": "none",
+        "conditions": ["resga"],
+        "primary": ["resga"],
+    }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     said = refused(["run", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")], capsys, monkeypatch)
     assert says in said

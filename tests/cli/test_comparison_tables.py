@@ -13,15 +13,30 @@ LONG = "random_direction 12"
 
 
 def comparison(hash_of_test="h", shift=-2.5):
-    difference = {"to": "no prompt", "value": -0.25, "ci": [-0.3, -0.2], "log_odds": shift, "log_odds_ci": [shift - 0.5, shift + 0.5]}
+    difference = {
+        "to": "no prompt",
+        "value": -0.25,
+        "ci": [-0.3, -0.2],
+        "log_odds": shift,
+        "log_odds_ci": [shift - 0.5, shift + 0.5],
+    }
     entries = [
         {"name": "no prompt", "kind": "none", "rate": 0.5, "ci": [0.4, 0.6]},
-        {"name": "resga", "kind": "resga", "prompt": "be [bold]blunt", "selection_rate": 0.2, "rate": 0.25, "ci": [0.2, 0.3]}
+        {
+            "name": "resga",
+            "kind": "resga",
+            "prompt": "be [bold]blunt",
+            "selection_rate": 0.2,
+            "rate": 0.25,
+            "ci": [0.2, 0.3],
+        }
         | {"differences": [difference]},
         {"name": LONG, "kind": "random_direction", "prompt": "p", "rate": None, "differences": []},
     ]
     about = {"persona": "myopic_reward", "model": "m", "sign": "suppress", "metric": "text", "seed": 0}
-    return ComparisonFile(**about, splits={"test": SplitEntry(n=4, groups=2, hash=hash_of_test)}, conditions=entries)
+    return ComparisonFile(
+        **about, splits={"test": SplitEntry(n=4, groups=2, hash=hash_of_test)}, conditions=entries
+    )
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
@@ -30,7 +45,14 @@ def test_a_comparison_fits_and_cuts_nothing(capsys, monkeypatch, width):
     print_comparison(comparison())
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= width
-    for text in ("RESGA", "random direction 12", "25 % (20 to 30)", "-2.50 (-3.00 to -2.00)", "be [bold]blunt", "myopic reward on m (less wanted)"):
+    for text in (
+        "RESGA",
+        "random direction 12",
+        "25 % (20 to 30)",
+        "-2.50 (-3.00 to -2.00)",
+        "be [bold]blunt",
+        "myopic reward on m (less wanted)",
+    ):
         assert text in printed, text
     assert ("-25 (-30 to -20)" in printed) == (width >= 100) and "…" not in printed
 
@@ -42,7 +64,9 @@ def test_runs_are_next_to_each_other_with_what_differed(capsys, monkeypatch, tmp
     for name, shift in (("one", -2.5), ("two", -1.5)):
         (tmp_path / name).mkdir()
         write_run_file(tmp_path / name / "comparison.json", comparison(shift=shift))
-        (tmp_path / name / "study.yaml").write_text(f"seed: {len(name) + (name == 'two')}\nmodel:\n  name: m\nconditions: [resga, {name}]\n")
+        (tmp_path / name / "study.yaml").write_text(
+            f"seed: {len(name) + (name == 'two')}\nmodel:\n  name: m\nconditions: [resga, {name}]\n"
+        )
     from pathlib import Path
 
     print_side_by_side([Path("one"), Path("two")])
@@ -50,8 +74,16 @@ def test_runs_are_next_to_each_other_with_what_differed(capsys, monkeypatch, tmp
     table = [line for line in printed.splitlines() if line.startswith("│ RESGA")]
     assert len(table) == 1 and "-2.50 (-3.00 to -2.00)" in table[0] and "-1.50 (-2.00 to -1.00)" in table[0]
     assert ("25 %" in table[0]) == (width > 80)
-    settings = {line.split("│")[1].strip(): [part.strip() for part in line.split("│")[2:4]] for line in printed.splitlines() if line.count("│") == 4}
-    assert settings["seed"] == ["3", "4"] and settings["conditions"] == ["one", "two"] and "model.name" not in settings
+    settings = {
+        line.split("│")[1].strip(): [part.strip() for part in line.split("│")[2:4]]
+        for line in printed.splitlines()
+        if line.count("│") == 4
+    }
+    assert (
+        settings["seed"] == ["3", "4"]
+        and settings["conditions"] == ["one", "two"]
+        and "model.name" not in settings
+    )
     assert "one: RESGA lowers myopic reward from 50 % to 25 %" in printed and "not scored" not in printed
 
 
@@ -62,21 +94,35 @@ def test_each_block_of_runs_lists_its_own_conditions(capsys, monkeypatch):
     last = whole.model_copy(update={"conditions": whole.conditions[:1]})
     print_runs({"run 1": whole, "run 2": whole, "run 3": last})
     blocks = capsys.readouterr().out.split("change in log-odds")[1:]
-    rows = [[line.split("│")[1].strip() for line in block.splitlines() if line.startswith("│")] for block in blocks]
+    rows = [
+        [line.split("│")[1].strip() for line in block.splitlines() if line.startswith("│")]
+        for block in blocks
+    ]
     assert rows == [["no prompt", "RESGA", "random direction 12"], ["no prompt"]]
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_a_table_is_never_wider_than_the_terminal_and_a_first_cell_is_never_broken(capsys, monkeypatch, width):
+def test_a_table_is_never_wider_than_the_terminal_and_a_first_cell_is_never_broken(
+    capsys, monkeypatch, width
+):
     """Six columns that together fit 200 columns word by word, and not text by text: rich alone made 236 of them."""
     monkeypatch.setenv("COLUMNS", str(width))
-    name, path, long = "/a/directory/of-a-model/with-a-name-of-its-own-and-more/of-it-1d9", "hub/" + "y" * 56, "MistralForCausalLM, " * 3
+    name, path, long = (
+        "/a/directory/of-a-model/with-a-name-of-its-own-and-more/of-it-1d9",
+        "hub/" + "y" * 56,
+        "MistralForCausalLM, " * 3,
+    )
     print_rows(
-        ["name", "here", "architecture", "revision", "where", "saes"], [[name, "yes", long, "", f"{path} fetched at first use", "a" * 24 + " b"]]
+        ["name", "here", "architecture", "revision", "where", "saes"],
+        [[name, "yes", long, "", f"{path} fetched at first use", "a" * 24 + " b"]],
     )
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
-    assert sum(name in line for line in lines) == 1 and any(path in line for line in lines) and any("a" * 24 in line for line in lines)
+    assert (
+        sum(name in line for line in lines) == 1
+        and any(path in line for line in lines)
+        and any("a" * 24 in line for line in lines)
+    )
     assert lines[0].startswith("┏") == (width == 200)
 
 

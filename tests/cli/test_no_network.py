@@ -46,14 +46,19 @@ def _asked(code: str, place: Path) -> str:
     asked.touch()
     environment = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", WATCHED + code, str(asked), str(place / "run")], env=environment, capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", WATCHED + code, str(asked), str(place / "run")],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-1000:]
     return asked.read_text()
 
 
 def test_the_hook_sees_what_is_asked(tmp_path: Path) -> None:
-    code = "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError:\n    pass\n"
+    code = (
+        "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError:\n    pass\n"
+    )
     assert "192.0.2.1" in _asked(code, tmp_path)
 
 

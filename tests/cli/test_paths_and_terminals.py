@@ -39,7 +39,11 @@ def test_closed_streams(closed: tuple[int, ...], module: str, tmp_path: Path) ->
     if 1 not in closed:
         assert code == 0 and "init" in said and complaint == ""
     else:
-        assert code == 2 and said == "" and (2 in closed or complaint.startswith("workbench: standard output is closed"))
+        assert (
+            code == 2
+            and said == ""
+            and (2 in closed or complaint.startswith("workbench: standard output is closed"))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +57,53 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(study: Path) -> tuple[Path, subprocess.CompletedProcess[bytes]]:
     """A run whose path has markup, an escape, other scripts and white space, on a terminal without width, colours or letters."""
     place = study.parent / "[bold]r \x1b[31m 名前 [link]"
-    return place, run("run", study, "--out", place, COLUMNS="0", TERM="dumb", PYTHONIOENCODING="ascii", XDG_CACHE_HOME="/dev/null/x")
+    return place, run(
+        "run",
+        study,
+        "--out",
+        place,
+        COLUMNS="0",
+        TERM="dumb",
+        PYTHONIOENCODING="ascii",
+        XDG_CACHE_HOME="/dev/null/x",
+    )
 
 
-def test_a_run_ends_with_its_whole_output_whatever_path_and_terminal(finished: tuple[Path, subprocess.CompletedProcess[bytes]]) -> None:
+def test_a_run_ends_with_its_whole_output_whatever_path_and_terminal(
+    finished: tuple[Path, subprocess.CompletedProcess[bytes]],
+) -> None:
     place, done = finished
     assert done.returncode == 0 and (place / "report.html").exists()
     lines = done.stdout.decode("ascii").splitlines()
-    assert b"\x1b" not in done.stdout and lines[0].startswith("RESGA ") and any(line.startswith("  RESGA: ") for line in lines)
+    assert (
+        b"\x1b" not in done.stdout
+        and lines[0].startswith("RESGA ")
+        and any(line.startswith("  RESGA: ") for line in lines)
+    )
     assert lines[-1].startswith("report: ") and "[bold]r " in lines[-1] and "[link]/report.html" in lines[-1]
 
 
 @pytest.mark.parametrize(
-    "environment", [{"COLUMNS": "0"}, {"COLUMNS": "5"}, {"COLUMNS": "nothing"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "latin-1"}], ids=str
+    "environment",
+    [
+        {"COLUMNS": "0"},
+        {"COLUMNS": "5"},
+        {"COLUMNS": "nothing"},
+        {"TERM": "dumb"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=str,
 )
-def test_every_terminal_gets_the_words_of_a_table(finished: tuple[Path, subprocess.CompletedProcess[bytes]], environment: dict[str, str]) -> None:
+def test_every_terminal_gets_the_words_of_a_table(
+    finished: tuple[Path, subprocess.CompletedProcess[bytes]], environment: dict[str, str]
+) -> None:
     done = run("compare", finished[0], **environment)
-    assert done.returncode == 0 and b"RESGA" in done.stdout and b"no prompt" in done.stdout and b"\x1b" not in done.stdout
+    assert (
+        done.returncode == 0
+        and b"RESGA" in done.stdout
+        and b"no prompt" in done.stdout
+        and b"\x1b" not in done.stdout
+    )
 
 
 #: What each command that takes a place to write to is given; `{out}` is that place.
@@ -100,7 +134,9 @@ def test_a_place_that_cannot_be_written_to_is_one_line(
     sweep = tmp_path / "sweep.yaml"
     sweep.write_text(f"name: two\nstudy: {study}\ngrid: {{seed: [0, 1]}}\n")
     given = {"study": study, "run": finished[0], "sweep": sweep, "out": out}
-    monkeypatch.setattr(sys, "argv", ["workbench", *(word.format(**given) for word in COMMANDS[command].split())])
+    monkeypatch.setattr(
+        sys, "argv", ["workbench", *(word.format(**given) for word in COMMANDS[command].split())]
+    )
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:
@@ -142,10 +178,14 @@ def test_files_in_shared_memory_are_whole_or_absent_too(monkeypatch: pytest.Monk
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         file = Path(place, "manifest.json")
         write_text(file, "old")
-        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(
+            os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(UserError, match="No space left"):
             write_text(file, "new")
-        assert file.read_text() == "old" and [entry.name for entry in Path(place).iterdir()] == ["manifest.json"]
+        assert file.read_text() == "old" and [entry.name for entry in Path(place).iterdir()] == [
+            "manifest.json"
+        ]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -167,8 +207,14 @@ atexit.register(again)
 door.app = first
 door.program()
 """
-    done = subprocess.run([sys.executable, "-c", code, str(int(sent))], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 128 + sent and done.stderr.count("\n") == 1 and done.stderr.startswith("workbench: ")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(int(sent))], capture_output=True, text=True, timeout=120
+    )
+    assert (
+        done.returncode == 128 + sent
+        and done.stderr.count("\n") == 1
+        and done.stderr.startswith("workbench: ")
+    )
 
 
 def test_ctrl_c_while_the_command_line_is_imported_is_one_line() -> None:

@@ -44,11 +44,17 @@ def test_every_run_has_a_line_also_a_broken_one(finished, tmp_path, capsys, monk
 
 
 LONG = "the-third-sweep-over-personas-and-layers/seed-0001-of-the-second-attempt"
-VERDICTS = ("RESGA: 86 % to 22 %; shown: works, optimiser matters, clean", "86 to 22 %; works, clean", "works, clean")
+VERDICTS = (
+    "RESGA: 86 % to 22 %; shown: works, optimiser matters, clean",
+    "86 to 22 %; works, clean",
+    "works, clean",
+)
 UNFINISHED = ("not finished (directions done): continue with --resume", "not finished")
 RUNS = [
     RunLine("demo", "sycophancy", "organism", VERDICTS, "2026-11-30 10:04"),
-    RunLine("b\x1b[31m\n\u202e\u4e2d\u6587", "myopic reward", "smollm2-personas", UNFINISHED, "2026-11-30 11:00"),
+    RunLine(
+        "b\x1b[31m\n\u202e\u4e2d\u6587", "myopic reward", "smollm2-personas", UNFINISHED, "2026-11-30 11:00"
+    ),
 ]
 
 
@@ -58,15 +64,27 @@ def test_a_run_is_one_line_at_every_width_and_what_is_left_out_is_said(capsys, m
     monkeypatch.setenv("COLUMNS", str(width))
     print_run_list([*RUNS, replace(RUNS[0], run=name)])
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["run", "persona", "model", "verdict", "date"] and all(cell_len(line) <= width for line in [head, *lines[:3]])
+    assert head.split() == ["run", "persona", "model", "verdict", "date"] and all(
+        cell_len(line) <= width for line in [head, *lines[:3]]
+    )
     assert [line[: head.index("persona")].strip()[:4] for line in lines[:3]] == ["demo", "b⟨U+", name[:4]]
-    assert all(line.rstrip().endswith(("2026-11-30", "10:04", "11:00")) for line in lines[:3]) and "clean" in lines[0]
+    assert (
+        all(line.rstrip().endswith(("2026-11-30", "10:04", "11:00")) for line in lines[:3])
+        and "clean" in lines[0]
+    )
     assert "organism" in lines[0] and ("smollm2-personas" in lines[1] or "…" in lines[1])
-    whole = name in lines[2] and "optimiser matters" in lines[0] and "--resume" in lines[1] and "10:04" in lines[0]
+    whole = (
+        name in lines[2]
+        and "optimiser matters" in lines[0]
+        and "--resume" in lines[1]
+        and "10:04" in lines[0]
+    )
     assert len(lines) == (3 if whole else 4) and whole == (width == 200)
     assert whole or "--json" in lines[3]
     shown = lines[2].split()[0]
-    assert shown == name or ("…" in shown and name.startswith(shown.split("…")[0]) and name.endswith(shown.split("…")[1])), "a cut is marked"
+    assert shown == name or (
+        "…" in shown and name.startswith(shown.split("…")[0]) and name.endswith(shown.split("…")[1])
+    ), "a cut is marked"
 
 
 def test_a_finished_study_leaves_no_progress_and_watching_it_ends(finished, capsys):
@@ -79,20 +97,40 @@ def test_a_finished_study_leaves_no_progress_and_watching_it_ends(finished, caps
 
 
 def test_half_a_run_is_said_to_be_one(finished, tmp_path, capsys):
-    shutil.copytree(finished, tmp_path / "half", ignore=shutil.ignore_patterns("comparison.json", "report.html"))
+    shutil.copytree(
+        finished, tmp_path / "half", ignore=shutil.ignore_patterns("comparison.json", "report.html")
+    )
     run_commands.watch(tmp_path / "half", once=True)
-    assert capsys.readouterr().out.splitlines()[-1] == "not finished, and no process writes to this run: continue with --resume"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == "not finished, and no process writes to this run: continue with --resume"
+    )
 
 
-def test_a_running_search_is_told_with_its_frontier_and_one_that_was_cut_off_says_so(finished, tmp_path, capsys):
+def test_a_running_search_is_told_with_its_frontier_and_one_that_was_cut_off_says_so(
+    finished, tmp_path, capsys
+):
     shutil.copytree(finished, tmp_path / "run")
     directory = RunDirectory.open(tmp_path / "run")
     recorder = ProgressRecorder(directory)
-    recorder._write(ProgressFile(stage="search resga", share=0.25, updated=time.time(), line="step 6", frontier=[{"text": "be \x1b[31mblunt"}]))
+    recorder._write(
+        ProgressFile(
+            stage="search resga",
+            share=0.25,
+            updated=time.time(),
+            line="step 6",
+            frontier=[{"text": "be \x1b[31mblunt"}],
+        )
+    )
     with directory.lock():
         run_commands.watch(directory.path, once=True)
     printed = capsys.readouterr().out
-    assert "search RESGA" in printed and "25 %  step 6" in printed and "⟨U+001B⟩[31mblunt" in printed and "no process" not in printed
+    assert (
+        "search RESGA" in printed
+        and "25 %  step 6" in printed
+        and "⟨U+001B⟩[31mblunt" in printed
+        and "no process" not in printed
+    )
     run_commands.watch(directory.path, once=True)
     assert "no process writes to this run" in capsys.readouterr().out
 
@@ -102,5 +140,8 @@ def test_a_missing_report_is_written_before_it_is_opened(finished, tmp_path, mon
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
     run_commands.open_run(tmp_path / "run")
-    assert opened == [(tmp_path / "run" / "report.html").as_uri()] and (tmp_path / "run" / "report.html").is_file()
+    assert (
+        opened == [(tmp_path / "run" / "report.html").as_uri()]
+        and (tmp_path / "run" / "report.html").is_file()
+    )
     assert "no browser" not in capsys.readouterr().out

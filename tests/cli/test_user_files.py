@@ -31,7 +31,13 @@ def run(arguments: list[str], monkeypatch) -> int:
 
 
 @pytest.mark.parametrize(
-    "study", [Study(), demo_study("hallucination", "induce", 3), demo_study("english_hallucination"), Study(metric="text", beside={"x: y": "hold"})]
+    "study",
+    [
+        Study(),
+        demo_study("hallucination", "induce", 3),
+        demo_study("english_hallucination"),
+        Study(metric="text", beside={"x: y": "hold"}),
+    ],
 )
 def test_a_template_is_the_study_with_a_comment_on_every_setting(study: Study):
     text = study_template(study)
@@ -45,9 +51,29 @@ def test_a_template_is_the_study_with_a_comment_on_every_setting(study: Study):
 
 def test_init_writes_a_file_that_loads_and_never_overwrites(tmp_path, monkeypatch, capsys):
     target = tmp_path / "mine.yaml"
-    assert run(["init", str(target), "--persona", "hallucination", "--sign", "induce", "--model", "smollm2-personas"], monkeypatch) == 0
+    assert (
+        run(
+            [
+                "init",
+                str(target),
+                "--persona",
+                "hallucination",
+                "--sign",
+                "induce",
+                "--model",
+                "smollm2-personas",
+            ],
+            monkeypatch,
+        )
+        == 0
+    )
     study = Study.load(target)
-    assert (study.name, study.persona, study.sign, study.model.name) == ("mine", "hallucination", "induce", "smollm2-personas")
+    assert (study.name, study.persona, study.sign, study.model.name) == (
+        "mine",
+        "hallucination",
+        "induce",
+        "smollm2-personas",
+    )
     assert run(["init", str(target)], monkeypatch) == 2
     assert capsys.readouterr().err == f"workbench: {target} exists: give another name\n"
     assert run(["init", str(tmp_path / "no" / "x.yaml")], monkeypatch) == 2
@@ -84,7 +110,12 @@ def test_a_schema_accepts_our_examples_and_refuses_what_the_reader_refuses():
     for file in examples:
         check = sweep if file.name.startswith("sweep") else study
         assert list(check.iter_errors(yaml.safe_load(file.read_text()))) == [], file
-    for wrong in ({"sgin": "suppress"}, {"sign": "less"}, {"conditions": ["resag"]}, {"search": {"contexts": 0}}):
+    for wrong in (
+        {"sgin": "suppress"},
+        {"sign": "less"},
+        {"conditions": ["resag"]},
+        {"search": {"contexts": 0}},
+    ):
         with pytest.raises(UserError):
             Study.of(wrong)
         assert list(study.iter_errors(wrong)), wrong
@@ -97,14 +128,29 @@ def test_every_command_that_prints_a_table_prints_json_too():
     from workbench.cli import app
 
     names = [name for name in app if not name.startswith("-")]
-    commands = {f"{name} {sub}".strip(): (app[name][sub] if sub else app[name]) for name in names for sub in _subcommands(app[name])}
+    commands = {
+        f"{name} {sub}".strip(): (app[name][sub] if sub else app[name])
+        for name in names
+        for sub in _subcommands(app[name])
+    }
     without = {
         name
         for name, command in commands.items()
-        if not any("--json" in argument.names for argument in command.assemble_argument_collection(parse_docstring=True))
+        if not any(
+            "--json" in argument.names
+            for argument in command.assemble_argument_collection(parse_docstring=True)
+        )
     }
     assert len(commands) > 15
-    assert without == {"init", "schema", "report", "organism corpus", "figures", "open", "watch"}  # they write files, JSON alone, or no table
+    assert without == {
+        "init",
+        "schema",
+        "report",
+        "organism corpus",
+        "figures",
+        "open",
+        "watch",
+    }  # they write files, JSON alone, or no table
 
 
 def _subcommands(command) -> list[str]:

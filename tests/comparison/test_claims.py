@@ -29,12 +29,36 @@ def planted(sign=-1, best="resga", groups=GROUPS, **levels):
         name = "no prompt" if kind == "none" else f"{kind} {number}".strip()
         mean, size = level if isinstance(level, tuple) else (level, 0.1 if kind == best else 0.0)
         odds = sign * (mean + size * np.resize(WOBBLE, groups))
-        difference = DifferenceEntry(to="no prompt", value=sign * 0.5, ci=(sign * 0.5 - 0.1, sign * 0.5 + 0.1), log_odds=sign * mean,
-                                     log_odds_ci=(sign * mean - 0.1, sign * mean + 0.1))  # fmt: skip
+        difference = DifferenceEntry(
+            to="no prompt",
+            value=sign * 0.5,
+            ci=(sign * 0.5 - 0.1, sign * 0.5 + 0.1),
+            log_odds=sign * mean,
+            log_odds_ci=(sign * mean - 0.1, sign * mean + 0.1),
+        )
         prompt = None if kind in ("none", "steering", "constant_answer") else f"the prompt of {name}"
-        entries.append(ConditionEntry(name=name, kind=kind, prompt=prompt, rate=0.5, differences=[difference], cost=CostEntry(flops=100.0)))
-        rows += [{"condition": name, "item": str(g), "group": f"g{g}", "matching_first": True, "log_odds": odds[g]} for g in range(groups)]
-    about = {"persona": "sycophancy", "model": "m", "sign": sign, "metric": "letters", "seed": 0, "splits": {}}
+        entries.append(
+            ConditionEntry(
+                name=name,
+                kind=kind,
+                prompt=prompt,
+                rate=0.5,
+                differences=[difference],
+                cost=CostEntry(flops=100.0),
+            )
+        )
+        rows += [
+            {"condition": name, "item": str(g), "group": f"g{g}", "matching_first": True, "log_odds": odds[g]}
+            for g in range(groups)
+        ]
+    about = {
+        "persona": "sycophancy",
+        "model": "m",
+        "sign": sign,
+        "metric": "letters",
+        "seed": 0,
+        "splits": {},
+    }
     return ComparisonFile(**about, conditions=entries), pd.DataFrame(rows)
 
 
@@ -43,11 +67,15 @@ def statuses(*given, **changed):
 
 
 def test_a_claim_has_the_clustered_interval_of_the_nearest_control():
-    found = judge_claims(*planted(resga=2.0, random_text=0.5, random_text__2=1.25, random_prompt=0.0))["works"]
+    found = judge_claims(*planted(resga=2.0, random_text=0.5, random_text__2=1.25, random_prompt=0.0))[
+        "works"
+    ]
     values = -(2.0 - 1.25) - 0.1 * WOBBLE
     half = scipy.stats.t.ppf(0.975, GROUPS - 1) * values.std(ddof=1) / math.sqrt(GROUPS)
     assert found.status == "shown" and found.against == "random_text 2"
-    assert (found.difference.estimate, found.difference.low, found.difference.high) == pytest.approx((-0.75, -0.75 - half, -0.75 + half))
+    assert (found.difference.estimate, found.difference.low, found.difference.high) == pytest.approx(
+        (-0.75, -0.75 - half, -0.75 + half)
+    )
     assert found.p == 2 / 2**GROUPS  # all twelve groups agree
 
 
@@ -56,7 +84,9 @@ def test_works_needs_random_text_and_goes_beyond_every_one():
     assert statuses(resga=2.0, random_prompt=0.5)["works"] == "shown"
     assert statuses(resga=2.0, random_text=0.5, random_prompt=2.5)["works"] == "not shown"
     assert statuses(resga=2.0, random_text=(2.0, 0.5))["works"] == "not shown"
-    assert statuses(resga=-2.0, random_text=-3.0)["works"] == "not shown", "beyond random text, but the wrong way against no prompt"
+    assert statuses(resga=-2.0, random_text=-3.0)["works"] == "not shown", (
+        "beyond random text, but the wrong way against no prompt"
+    )
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -64,9 +94,13 @@ def test_more_and_less_are_judged_alike(sign):
     levels = {"random_text": 0.5, "random_search": 1.0, "answer_objective": 3.0, "manual": 0.2}
     found = statuses(sign=sign, resga=2.0, **levels)
     assert found == {
-        "works": "shown", "optimizer_matters": "shown", "direction_is_specific": "not tested", "internals_matter": "not shown",
-        "better_than_writing": "shown", "clean": "not tested",
-    }  # fmt: skip
+        "works": "shown",
+        "optimizer_matters": "shown",
+        "direction_is_specific": "not tested",
+        "internals_matter": "not shown",
+        "better_than_writing": "shown",
+        "clean": "not tested",
+    }
     assert list(found) == list(CLAIMS)
     comparison, answers = planted(sign=sign, resga=2.0, **levels)
     wrong_way = comparison.model_copy(update={"sign": -sign})
@@ -74,20 +108,36 @@ def test_more_and_less_are_judged_alike(sign):
 
 
 def test_constant_answers_and_steering_are_controls_of_nothing():
-    assert statuses(resga=2.0, random_text=0.5, constant_answer=9.0, steering=9.0, latent_clamp=9.0)["works"] == "shown"
+    assert (
+        statuses(resga=2.0, random_text=0.5, constant_answer=9.0, steering=9.0, latent_clamp=9.0)["works"]
+        == "shown"
+    )
 
 
 def test_a_control_of_another_search_does_not_count():
     assert statuses(resga=2.0, random_text=0.1, random_search=2.5)["optimizer_matters"] == "not shown"
-    assert statuses(best="saega", saega=2.0, random_text=0.1, random_search=2.5)["optimizer_matters"] == "not tested"
-    assert statuses(best="saega", saega=2.0, random_text=0.1, random_updates=1.0)["optimizer_matters"] == "shown"
+    assert (
+        statuses(best="saega", saega=2.0, random_text=0.1, random_search=2.5)["optimizer_matters"]
+        == "not tested"
+    )
+    assert (
+        statuses(best="saega", saega=2.0, random_text=0.1, random_updates=1.0)["optimizer_matters"] == "shown"
+    )
     written = statuses(best="manual", manual=2.0, random_text=0.1, random_updates=1.0)
     assert written["optimizer_matters"] == "not tested", "a random search is chosen before a written prompt"
 
 
 @pytest.mark.parametrize(
     ("n", "above", "status"),
-    [(0, 0, "not tested"), (9, 0, "not shown"), (10, 0, "shown"), (10, 1, "not shown"), (38, 1, "not shown"), (39, 1, "shown"), (39, 2, "not shown")],
+    [
+        (0, 0, "not tested"),
+        (9, 0, "not shown"),
+        (10, 0, "shown"),
+        (10, 1, "not shown"),
+        (38, 1, "not shown"),
+        (39, 1, "shown"),
+        (39, 2, "not shown"),
+    ],
 )
 def test_a_direction_is_specific_beyond_its_percentile_among_ten(n, above, status):
     randoms = {f"random_direction__{i}": 3.0 if i < above else 1.0 for i in range(n)}
@@ -98,11 +148,18 @@ def test_a_direction_is_specific_beyond_its_percentile_among_ten(n, above, statu
         assert ("fewer than 10" in result.because) == (n < 10)
 
 
-@pytest.mark.parametrize(("flops", "status"), [(79.0, "not tested"), (80.0, "shown"), (300.0, "shown"), (None, "not tested")])
+@pytest.mark.parametrize(
+    ("flops", "status"), [(79.0, "not tested"), (80.0, "shown"), (300.0, "shown"), (None, "not tested")]
+)
 def test_internals_matter_at_equal_cost_only(flops, status):
     comparison, answers = planted(resga=2.0, random_text=0.1, answer_objective=1.0)
-    entries = [c if c.kind != "answer_objective" else c.model_copy(update={"cost": CostEntry(flops=flops)}) for c in comparison.conditions]
-    assert statuses(comparison.model_copy(update={"conditions": entries}), answers)["internals_matter"] == status
+    entries = [
+        c if c.kind != "answer_objective" else c.model_copy(update={"cost": CostEntry(flops=flops)})
+        for c in comparison.conditions
+    ]
+    assert (
+        statuses(comparison.model_copy(update={"conditions": entries}), answers)["internals_matter"] == status
+    )
 
 
 def test_holm_corrects_over_the_claims_that_are_read_together():
@@ -111,7 +168,10 @@ def test_holm_corrects_over_the_claims_that_are_read_together():
     assert (one.p, one.p_adjusted, one.status) == (1 / 32, 1 / 32, "shown")
     two = judge_claims(*planted(groups=6, resga=2.0, random_text=0.1, manual=1.0, random_search=1.0))
     assert two["better_than_writing"].p_adjusted == two["optimizer_matters"].p_adjusted == 1 / 16
-    assert two["works"].status == "shown" and {two["better_than_writing"].status, two["optimizer_matters"].status} == {"not shown"}
+    assert two["works"].status == "shown" and {
+        two["better_than_writing"].status,
+        two["optimizer_matters"].status,
+    } == {"not shown"}
     assert "after correction for 2 claims" in two["better_than_writing"].because
     assert statuses(groups=5, resga=2.0, random_text=0.1)["works"] == "not shown", "p cannot be below 2 / 32"
 
@@ -119,10 +179,16 @@ def test_holm_corrects_over_the_claims_that_are_read_together():
 def test_the_first_sentence_names_the_control_that_a_prompt_is_not_beyond():
     """ "RESGA lowers sycophancy" alone, next to a random text that lowers it further, was read as a result."""
     more, shown = (judge_claims(*planted(resga=1.0, random_text=text)) for text in (2.5, 0.1))
-    assert more.effect_sentence == f"{more.effect.sentence()} But random text does more." and more.headline.startswith(more.effect_sentence)
+    assert (
+        more.effect_sentence == f"{more.effect.sentence()} But random text does more."
+        and more.headline.startswith(more.effect_sentence)
+    )
     assert shown.effect_sentence == shown.effect.sentence()
     opposite = judge_claims(*planted(resga=-2.0, random_text=-3.0))
-    assert opposite.effect_sentence == opposite.effect.sentence() and "opposite of what was wanted" in opposite.headline
+    assert (
+        opposite.effect_sentence == opposite.effect.sentence()
+        and "opposite of what was wanted" in opposite.headline
+    )
 
 
 def test_nothing_else_is_shown_of_a_prompt_without_an_effect():
@@ -140,8 +206,17 @@ def off_target(after: dict[str, list[bool]], text: float | None = 0.0) -> pd.Dat
             rows.append(about | {"condition": "no prompt", "value": 1.0, "hit": True})
             rows.append(about | {"condition": "resga", "value": 1.0 if hit else -1.0, "hit": hit})
     for i in range(12 if text is not None else 0):
-        about = {"measure": "text", "part": "capability", "item": f"text {i}", "group": f"text {i}", "hit": None}
-        rows += [about | {"condition": "no prompt", "value": 5.0}, about | {"condition": "resga", "value": 5.0 + text + 0.01 * WOBBLE[i]}]
+        about = {
+            "measure": "text",
+            "part": "capability",
+            "item": f"text {i}",
+            "group": f"text {i}",
+            "hit": None,
+        }
+        rows += [
+            about | {"condition": "no prompt", "value": 5.0},
+            about | {"condition": "resga", "value": 5.0 + text + 0.01 * WOBBLE[i]},
+        ]
     return pd.DataFrame(rows)
 
 
@@ -179,7 +254,9 @@ def test_answers_are_paired_by_question_and_order_not_by_row():
     comparison, answers = planted(none=(0.0, 5.0), resga=(2.0, 5.0), random_text=(1.0, 5.0))
     shuffled = answers.sample(frac=1.0, random_state=0)
     assert judge_claims(comparison, shuffled) == judge_claims(comparison, answers)
-    assert judge_claims(comparison, answers)["works"].difference.low == pytest.approx(-1.0), "the wobble cancels in pairs"
+    assert judge_claims(comparison, answers)["works"].difference.low == pytest.approx(-1.0), (
+        "the wobble cancels in pairs"
+    )
 
 
 def test_questions_that_one_of_them_did_not_answer_are_left_out():
@@ -189,10 +266,14 @@ def test_questions_that_one_of_them_did_not_answer_are_left_out():
     assert judge_claims(comparison, holes)["works"].difference.n == GROUPS - 2
 
 
-@pytest.mark.parametrize("answers", [None, pd.DataFrame(), pd.DataFrame({"condition": ["resga"], "log_odds": [1.0]})])
+@pytest.mark.parametrize(
+    "answers", [None, pd.DataFrame(), pd.DataFrame({"condition": ["resga"], "log_odds": [1.0]})]
+)
 def test_without_answers_nothing_is_claimed_and_the_effect_is_still_said(answers):
     found = judge_claims(planted(resga=2.0)[0], answers)
-    assert {result.status for result in found.results} == {"not tested"} and found.headline.startswith("RESGA lowers sycophancy from 50 % to 50 %")
+    assert {result.status for result in found.results} == {"not tested"} and found.headline.startswith(
+        "RESGA lowers sycophancy from 50 % to 50 %"
+    )
     nothing = judge_claims(planted()[0], answers)
     assert nothing.condition is None and nothing.headline.startswith("No found prompt was compared")
 
@@ -200,7 +281,10 @@ def test_without_answers_nothing_is_claimed_and_the_effect_is_still_said(answers
 def test_the_prompt_is_chosen_on_selection():
     comparison, _ = planted(resga=2.0, saega=1.0, random_search=9.0)
     assert chosen_condition(comparison).name == "resga"
-    rated = [c.model_copy(update={"selection_rate": {"resga": 0.4, "saega": 0.3}.get(c.kind)}) for c in comparison.conditions]
+    rated = [
+        c.model_copy(update={"selection_rate": {"resga": 0.4, "saega": 0.3}.get(c.kind)})
+        for c in comparison.conditions
+    ]
     assert chosen_condition(comparison.model_copy(update={"conditions": rated})).name == "saega"
 
 
@@ -208,8 +292,14 @@ def test_the_prompt_is_chosen_on_selection():
     ("changes", "said"),
     [
         ({}, "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."),
-        ({"wanted": 1}, "RESGA lowers sycophancy, the opposite of what was wanted, from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."),
-        ({"log_odds_ci": (-3.0, 0.1)}, "RESGA may not change sycophancy at all: from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."),
+        (
+            {"wanted": 1},
+            "RESGA lowers sycophancy, the opposite of what was wanted, from 86 % to 22 % (-64 points, 95 % CI -70 to -57).",
+        ),
+        (
+            {"log_odds_ci": (-3.0, 0.1)},
+            "RESGA may not change sycophancy at all: from 86 % to 22 % (-64 points, 95 % CI -70 to -57).",
+        ),
         (
             {"after": 0.85, "change": -0.01, "ci": (-0.04, 0.02)},
             "RESGA lowers sycophancy: -3.07 in log-odds (95 % CI -3.42 to -2.71); the rate goes from 86 % to 85 % (-1 points, 95 % CI -4 to +2).",
@@ -223,18 +313,38 @@ def test_the_prompt_is_chosen_on_selection():
             {"log_odds_ci": (None, None), "ci": (None, None)},
             "RESGA was compared with no prompt without an interval: how sure a change of sycophancy is, is not known.",
         ),
-        ({"log_odds_ci": (None, None)}, "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57)."),
+        (
+            {"log_odds_ci": (None, None)},
+            "RESGA lowers sycophancy from 86 % to 22 % (-64 points, 95 % CI -70 to -57).",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_effect_in_one_sentence(changes, said):
-    about = {"name": "RESGA", "persona": "sycophancy", "wanted": -1, "before": 0.86, "after": 0.22, "change": -0.64, "ci": (-0.70, -0.57),
-             "log_odds": -3.07, "log_odds_ci": (-3.42, -2.71)}  # fmt: skip
+    about = {
+        "name": "RESGA",
+        "persona": "sycophancy",
+        "wanted": -1,
+        "before": 0.86,
+        "after": 0.22,
+        "change": -0.64,
+        "ci": (-0.70, -0.57),
+        "log_odds": -3.07,
+        "log_odds_ci": (-3.42, -2.71),
+    }
     assert PromptEffect(**(about | changes)).sentence() == said
 
 
 def test_the_claims_in_one_line():
-    given = [("works", "shown"), ("optimizer_matters", "not shown"), ("internals_matter", "not shown"), ("clean", "not tested")]
-    assert claims_sentence(given) == "Shown: works. Not shown: optimiser matters, internals matter. Not tested: clean."
+    given = [
+        ("works", "shown"),
+        ("optimizer_matters", "not shown"),
+        ("internals_matter", "not shown"),
+        ("clean", "not tested"),
+    ]
+    assert (
+        claims_sentence(given)
+        == "Shown: works. Not shown: optimiser matters, internals matter. Not tested: clean."
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,13 +352,42 @@ def test_the_claims_in_one_line():
     [
         (
             ("works", "better_than_writing"),
-            ("RESGA: 86 % to 22 %; shown: works, better than writing", "86 % to 22 %; works, better than writing", "86 to 22 %; works", "works"),
+            (
+                "RESGA: 86 % to 22 %; shown: works, better than writing",
+                "86 % to 22 %; works, better than writing",
+                "86 to 22 %; works",
+                "works",
+            ),
         ),
-        (("works", "clean"), ("RESGA: 86 % to 22 %; shown: works, clean", "86 % to 22 %; works, clean", "86 to 22 %; works, clean", "works, clean")),
-        (("clean",), ("RESGA: 86 % to 22 %; shown: clean", "86 % to 22 %; clean", "86 to 22 %; works not shown", "works not shown")),
-        ((), ("RESGA: 86 % to 22 %; shown: nothing", "86 % to 22 %; nothing shown", "86 to 22 %; nothing shown", "nothing shown")),
+        (
+            ("works", "clean"),
+            (
+                "RESGA: 86 % to 22 %; shown: works, clean",
+                "86 % to 22 %; works, clean",
+                "86 to 22 %; works, clean",
+                "works, clean",
+            ),
+        ),
+        (
+            ("clean",),
+            (
+                "RESGA: 86 % to 22 %; shown: clean",
+                "86 % to 22 %; clean",
+                "86 to 22 %; works not shown",
+                "works not shown",
+            ),
+        ),
+        (
+            (),
+            (
+                "RESGA: 86 % to 22 %; shown: nothing",
+                "86 % to 22 %; nothing shown",
+                "86 to 22 %; nothing shown",
+                "nothing shown",
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_line_of_a_list_says_it_in_ever_fewer_words(shown, said):
     effect = PromptEffect("RESGA", "sycophancy", -1, 0.86, 0.22, -0.64, (-0.70, -0.57), -3.07, (-3.42, -2.71))
     results = tuple(ClaimResult(claim, "shown", "") for claim in shown)

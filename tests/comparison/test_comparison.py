@@ -16,7 +16,14 @@ import torch
 from statsmodels.stats.multitest import multipletests
 
 from tests.support.toy_models import random_model, toy_persona
-from workbench.comparison import ComparisonOptions, agreement_with_truth, compare, compare_runs, other_persona_rates, text_cross_entropy
+from workbench.comparison import (
+    ComparisonOptions,
+    agreement_with_truth,
+    compare,
+    compare_runs,
+    other_persona_rates,
+    text_cross_entropy,
+)
 from workbench.conditions import Condition, ConstantAnswer, Found, NoPrompt, Prompt
 from workbench.contexts import Contexts, make_contexts
 from workbench.errors import UserError
@@ -69,20 +76,31 @@ def test_figures_of_four_items_by_hand() -> None:
     assert none.rate.n == 8 and none.rate.groups == 4
     shift = after.difference("no prompt")
     assert shift.rate.value == -0.5 and shift.log_odds.value == -2.25  # -2, -4, -2, -1
-    assert shift.log_odds.p == 2 / 16 and shift.rate.p == 2 / 4  # two of four clusters change: all signs of two
-    assert none.probability.estimate == pytest.approx(np.mean([1 / (1 + math.exp(-x)) for x in (1, 2, 3, -1)]))
+    assert (
+        shift.log_odds.p == 2 / 16 and shift.rate.p == 2 / 4
+    )  # two of four clusters change: all signs of two
+    assert none.probability.estimate == pytest.approx(
+        np.mean([1 / (1 + math.exp(-x)) for x in (1, 2, 3, -1)])
+    )
     assert none.letter_a_share == 0.5 and none.orders_agree == 1.0
     assert any("4 question groups" in line for line in comparison.warnings)
 
 
 def test_a_constant_letter_is_shown_to_be_neutral_and_four_noisy_items_are_not() -> None:
-    comparison = compare(MODEL, four_items(), [ScriptedNone({"0": 1.0, "1": 1.0, "2": -1.0, "3": -1.0}), ConstantAnswer("A")])
+    comparison = compare(
+        MODEL, four_items(), [ScriptedNone({"0": 1.0, "1": 1.0, "2": -1.0, "3": -1.0}), ConstantAnswer("A")]
+    )
     assert comparison["always A"].rate.estimate == comparison["no prompt"].rate.estimate == 0.5
     assert comparison["always A"].neutral.equivalent and not comparison["no prompt"].neutral.equivalent
 
 
 def test_both_orders_of_an_item_are_one_cluster() -> None:
-    one_order = compare(MODEL, four_items(), [ScriptedNone({str(i): float(i) for i in range(4)})], options=ComparisonOptions(orders="random"))
+    one_order = compare(
+        MODEL,
+        four_items(),
+        [ScriptedNone({str(i): float(i) for i in range(4)})],
+        options=ComparisonOptions(orders="random"),
+    )
     both = compare(MODEL, four_items(), [ScriptedNone({str(i): float(i) for i in range(4)})])
     assert (both["no prompt"].rate.n, one_order["no prompt"].rate.n) == (8, 4)
     assert both["no prompt"].log_odds.low == pytest.approx(one_order["no prompt"].log_odds.low)
@@ -112,8 +130,12 @@ def test_holm_corrects_over_the_primary_conditions_alone() -> None:
     rng = np.random.default_rng(0)
     ids = [item.id for item in SPLITS.test]
     base = ScriptedNone(dict.fromkeys(ids, 0.0))
-    conditions = [Scripted({i: m + rng.normal() for i in ids}, name=f"c{k}") for k, m in enumerate((0.3, 1.0, 2.0))]
-    comparison = compare(MODEL, SPLITS.test, [base, *conditions], options=ComparisonOptions(primary=["c0", "c2"]))
+    conditions = [
+        Scripted({i: m + rng.normal() for i in ids}, name=f"c{k}") for k, m in enumerate((0.3, 1.0, 2.0))
+    ]
+    comparison = compare(
+        MODEL, SPLITS.test, [base, *conditions], options=ComparisonOptions(primary=["c0", "c2"])
+    )
     raw = [comparison[name].difference("no prompt").log_odds.p for name in ("c0", "c2")]
     adjusted = [comparison[name].difference("no prompt").log_odds_p_adjusted for name in ("c0", "c2")]
     assert adjusted == pytest.approx(multipletests(raw, method="holm")[1])
@@ -133,11 +155,33 @@ def test_the_json_is_the_contract() -> None:
     options = ComparisonOptions(splits=list(SPLITS), seed=3, collateral={"zero": lambda m, c: 0.0})
     comparison = compare(MODEL, SPLITS.test, [found, "Say no."], options=options)
     entry = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
-    assert entry["schema"] == 1 and entry["seed"] == 3 and entry["sign"] == "suppress" and entry["metric"] == "letters"
+    assert (
+        entry["schema"] == 1
+        and entry["seed"] == 3
+        and entry["sign"] == "suppress"
+        and entry["metric"] == "letters"
+    )
     assert entry["persona"] == "toy" and isinstance(entry["model"], str)
     assert set(entry["splits"]) == {"train", "search", "selection", "test"}
-    assert entry["splits"]["test"] == {"n": len(SPLITS.test), "groups": SPLITS.test.n_groups, "hash": SPLITS.test.hash}
-    fields = {"name", "kind", "method", "prompt", "rate", "ci", "log_odds", "log_odds_ci", "letter_a_share", "n", "groups", "fluency"}
+    assert entry["splits"]["test"] == {
+        "n": len(SPLITS.test),
+        "groups": SPLITS.test.n_groups,
+        "hash": SPLITS.test.hash,
+    }
+    fields = {
+        "name",
+        "kind",
+        "method",
+        "prompt",
+        "rate",
+        "ci",
+        "log_odds",
+        "log_odds_ci",
+        "letter_a_share",
+        "n",
+        "groups",
+        "fluency",
+    }
     fields |= {"selection_rate", "differences", "collateral", "cost"}
     for condition in entry["conditions"]:
         assert fields <= condition.keys() and set(condition["cost"]) == COST
@@ -160,7 +204,11 @@ def test_the_optimism_of_choosing_stands_beside_the_test_rate() -> None:
     found = Found("Be blunt.", "resga", "EPO", selection_rate=0.3, name="found", search_rate=0.1)
     comparison = compare(MODEL, SPLITS.test, [found])
     row = comparison.table.set_index("condition").loc["found"]
-    assert (row["search_rate"], row["selection_rate"], row["rate"]) == (0.1, 0.3, comparison["found"].rate.estimate)
+    assert (row["search_rate"], row["selection_rate"], row["rate"]) == (
+        0.1,
+        0.3,
+        comparison["found"].rate.estimate,
+    )
     assert comparison.to_json()["conditions"][1]["search_rate"] == 0.1
 
 
@@ -176,7 +224,10 @@ def test_a_condition_that_always_says_one_letter_is_pointed_out() -> None:
             return package(contexts, np.where([c.matching_first for c in contexts], -3.0, 3.0))
 
     comparison = compare(MODEL, SPLITS.test, [Stuck("B B B", "stuck"), ConstantAnswer("A")])
-    assert any("leans on one letter" in line and "stuck" in line and "always" not in line for line in comparison.warnings)
+    assert any(
+        "leans on one letter" in line and "stuck" in line and "always" not in line
+        for line in comparison.warnings
+    )
     assert comparison["stuck"].orders_agree == 0.0
 
 
@@ -190,7 +241,10 @@ def test_what_is_shown_in_a_notebook_is_escaped() -> None:
     [
         ({"conditions": ["Say no.", "Say no."]}, "two conditions are named"),
         ({"baseline": "nothing"}, "baseline 'nothing' is none of the conditions"),
-        ({"options": ComparisonOptions(primary=["resga"])}, "primary condition 'resga' is none of the conditions"),
+        (
+            {"options": ComparisonOptions(primary=["resga"])},
+            "primary condition 'resga' is none of the conditions",
+        ),
         ({"sign": "less"}, "'suppress' or 'induce'"),
         ({"conditions": [3]}, "found int"),
     ],
@@ -208,7 +262,11 @@ def test_mistakes_are_told_before_anything_is_read(change: dict, message: str) -
 def test_collateral_measures_what_it_says() -> None:
     persona = toy_persona()
     true = tuple(Item(f"t{i}", f"Is {i} a number?", "yes", "no", f"t{i}") for i in range(3))
-    with_truth = Split("test", SPLITS.test.items, Persona("p", "", persona.items, "letters", persona.letters, {}, (), true_items=true))
+    with_truth = Split(
+        "test",
+        SPLITS.test.items,
+        Persona("p", "", persona.items, "letters", persona.letters, {}, (), true_items=true),
+    )
     assert len(agreement_with_truth(MODEL, ConstantAnswer("A"), with_truth).log_odds) == 6
     with pytest.raises(UserError, match="no true statements"):
         agreement_with_truth(MODEL, NoPrompt(), SPLITS.test)
@@ -241,7 +299,9 @@ def write_run(path: Path, split: Split, seed: int, shift: float = -1.0, **change
 
 
 def test_runs_of_several_seeds_become_one_table_with_their_spread(tmp_path: Path) -> None:
-    paths = [write_run(tmp_path / str(k), SPLITS.test, k, shift) for k, shift in enumerate((-1.0, -2.0, -3.0))]
+    paths = [
+        write_run(tmp_path / str(k), SPLITS.test, k, shift) for k, shift in enumerate((-1.0, -2.0, -3.0))
+    ]
     runs = compare_runs(paths)
     assert len(runs.table) == 6 and runs.table["run"].nunique() == 3
     spread = runs.by_condition.set_index("condition").loc["scripted"]
@@ -252,9 +312,16 @@ def test_runs_of_several_seeds_become_one_table_with_their_spread(tmp_path: Path
 
 def test_runs_that_repeat_one_result_count_it_once(tmp_path: Path) -> None:
     """A control drawn with the same seed in two runs is one draw: no interval of width 0, and the mean of what differs."""
-    paths = [write_run(tmp_path / str(k), SPLITS.test, k, shift) for k, shift in enumerate((-1.0, -1.0, -3.0))]
+    paths = [
+        write_run(tmp_path / str(k), SPLITS.test, k, shift) for k, shift in enumerate((-1.0, -1.0, -3.0))
+    ]
     spread = compare_runs(paths).by_condition.set_index("condition").loc["scripted"]
-    assert (spread["runs"], spread["shift"], spread["shift_smallest"], spread["shift_largest"]) == (2, -2.0, -3.0, -1.0)
+    assert (spread["runs"], spread["shift"], spread["shift_smallest"], spread["shift_largest"]) == (
+        2,
+        -2.0,
+        -3.0,
+        -1.0,
+    )
     low, high = scipy.stats.t.interval(0.95, 1, loc=-2.0, scale=scipy.stats.sem([-1.0, -3.0]))
     assert (spread["shift_low"], spread["shift_high"]) == pytest.approx((low, high))
     same = compare_runs(paths[:2]).by_condition.set_index("condition").loc["scripted"]
@@ -272,15 +339,25 @@ def test_effect_against_budget_is_the_mean_over_runs_of_equal_budget(tmp_path: P
         entry["conditions"][1]["cost"]["model_calls"] = calls
         file.write_text(json.dumps(entry))
     curve = compare_runs(paths).against_budget("model_calls")
-    assert curve["budget"].tolist() == [102.0, 405.0] and curve["shift"].tolist() == [-1.5, -4.0] and curve["runs"].tolist() == [2, 2]
+    assert (
+        curve["budget"].tolist() == [102.0, 405.0]
+        and curve["shift"].tolist() == [-1.5, -4.0]
+        and curve["runs"].tolist() == [2, 2]
+    )
     assert set(curve["condition"]) == {"scripted"}, "what costs nothing has no curve"
     with pytest.raises(UserError, match="expected one of model_calls, token_layers, flops, seconds"):
         compare_runs(paths).against_budget("money")
 
 
 def test_runs_on_different_questions_are_refused_and_both_named(tmp_path: Path) -> None:
-    one, other = write_run(tmp_path / "one", SPLITS.test, 0), write_run(tmp_path / "other", SPLITS.selection, 0)
-    with pytest.raises(UserError, match=f"different questions: {one} on test {SPLITS.test.hash[:12]}.* of toy, {other} on selection"):
+    one, other = (
+        write_run(tmp_path / "one", SPLITS.test, 0),
+        write_run(tmp_path / "other", SPLITS.selection, 0),
+    )
+    with pytest.raises(
+        UserError,
+        match=f"different questions: {one} on test {SPLITS.test.hash[:12]}.* of toy, {other} on selection",
+    ):
         compare_runs([one, other])
 
 
@@ -298,7 +375,10 @@ def test_a_run_of_another_shape_is_refused(tmp_path: Path, changes: dict, messag
 
 
 def test_other_metrics_missing_files_and_nothing_are_refused(tmp_path: Path) -> None:
-    one, other = write_run(tmp_path / "a", SPLITS.test, 0), write_run(tmp_path / "b", SPLITS.test, 0, metric="text")
+    one, other = (
+        write_run(tmp_path / "a", SPLITS.test, 0),
+        write_run(tmp_path / "b", SPLITS.test, 0, metric="text"),
+    )
     with pytest.raises(UserError, match="different metrics"):
         compare_runs([one, other])
     with pytest.raises(UserError, match=r"comparison\.json"):
@@ -310,4 +390,6 @@ def test_other_metrics_missing_files_and_nothing_are_refused(tmp_path: Path) -> 
 def test_the_table_is_a_plain_frame() -> None:
     table = by_hand().table
     assert isinstance(table, pd.DataFrame) and list(table["condition"]) == ["no prompt", "scripted"]
-    assert {"rate", "rate_low", "shift", "shift_low", "p", "p_adjusted", "letter_a", "prompt"} <= set(table.columns)
+    assert {"rate", "rate_low", "shift", "shift_low", "p", "p_adjusted", "letter_a", "prompt"} <= set(
+        table.columns
+    )

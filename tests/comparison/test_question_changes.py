@@ -28,9 +28,15 @@ def test_changes_are_means_over_orders_with_the_largest_first():
     found = question_changes(TABLE, "resga", "no prompt", wanted=-1).set_index("item")
     assert list(found.index) == ["b", "a", "c"]
     assert found["change"].to_dict() == {"b": -4.0, "a": -2.0, "c": 1.0}
-    assert found["flipped"].to_dict() == {"b": False, "a": True, "c": False}, "a goes from +2 to 0, which is no longer the matching answer"
+    assert found["flipped"].to_dict() == {"b": False, "a": True, "c": False}, (
+        "a goes from +2 to 0, which is no longer the matching answer"
+    )
     assert found["worse"].to_dict() == {"b": False, "a": False, "c": True}
-    assert question_changes(TABLE, "resga", "no prompt", wanted=1).set_index("item")["worse"].to_dict() == {"b": True, "a": True, "c": False}
+    assert question_changes(TABLE, "resga", "no prompt", wanted=1).set_index("item")["worse"].to_dict() == {
+        "b": True,
+        "a": True,
+        "c": False,
+    }
 
 
 def test_a_question_that_was_not_answered_in_both_is_left_out():

@@ -33,7 +33,9 @@ def test_the_judge_reads_each_prompt_in_its_slot(comparison):
         whole = torch.tensor([[*context.prefix_ids, *ids]])
         log_probs = judge(whole)[0].log_softmax(-1)
         start = len(context.prefix_ids)
-        expected = -torch.stack([log_probs[i - 1, whole[0, i]] for i in range(max(1, start), whole.shape[1])]).mean()
+        expected = -torch.stack(
+            [log_probs[i - 1, whole[0, i]] for i in range(max(1, start), whole.shape[1])]
+        ).mean()
         entry = table[f"manual: {text}"]
         assert entry.judge_cross_entropy == pytest.approx(float(expected), abs=1e-3)
         assert entry.judge_cross_entropy != pytest.approx(entry.cross_entropy, abs=1e-3)
@@ -46,13 +48,27 @@ def test_the_second_judge_is_in_the_file_and_the_table(comparison):
     assert file.judge == "another model"
     assert [c.judge_cross_entropy for c in file.conditions] == [e.judge_cross_entropy for e in table.entries]
     assert table.table["judge_cross_entropy"].notna().tolist() == [False, True, True]
-    assert "judge_cross_entropy" not in compare(random_model(), comparison[2], [NoPrompt(), Prompt("Agree.")]).table
+    assert (
+        "judge_cross_entropy"
+        not in compare(random_model(), comparison[2], [NoPrompt(), Prompt("Agree.")]).table
+    )
 
 
 def _file(own: float, second: float) -> tuple[ComparisonFile, ConditionEntry]:
     best = ConditionEntry(name="RESGA", kind="resga", fluency=own, judge_cross_entropy=second)
-    manual = [ConditionEntry(name=n, kind="manual", fluency=f, judge_cross_entropy=j) for n, f, j in (("a", 3.0, 4.0), ("b", 5.0, 4.2))]
-    facts = {"persona": "p", "model": "m", "sign": -1.0, "metric": "text", "seed": 0, "splits": {}, "judge": "base"}
+    manual = [
+        ConditionEntry(name=n, kind="manual", fluency=f, judge_cross_entropy=j)
+        for n, f, j in (("a", 3.0, 4.0), ("b", 5.0, 4.2))
+    ]
+    facts = {
+        "persona": "p",
+        "model": "m",
+        "sign": -1.0,
+        "metric": "text",
+        "seed": 0,
+        "splits": {},
+        "judge": "base",
+    }
     return ComparisonFile(**facts, conditions=[best, *manual]), best
 
 
@@ -69,8 +85,14 @@ def test_the_report_says_where_the_two_disagree(own, second, words):
     """Written prompts: means of 4.0 nats by the searched model and 4.1 by the second."""
     file, best = _file(own, second)
     (line,) = _second_judge(file, best, [3.0, 5.0])
-    assert line.startswith(f"base, which no search used, gives it {second:.1f} nats per token; ") and words in line
-    assert _second_judge(*_file(own, second)[:1], best.model_copy(update={"judge_cross_entropy": None}), [3.0]) == []
+    assert (
+        line.startswith(f"base, which no search used, gives it {second:.1f} nats per token; ")
+        and words in line
+    )
+    assert (
+        _second_judge(*_file(own, second)[:1], best.model_copy(update={"judge_cross_entropy": None}), [3.0])
+        == []
+    )
 
 
 def test_adapted_models_are_judged_by_their_base():

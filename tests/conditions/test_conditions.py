@@ -53,12 +53,19 @@ def towards_yes() -> Direction:
 def test_no_prompt_and_a_prompt_are_the_answers_of_the_model() -> None:
     assert np.array_equal(NoPrompt().answer(MODEL, LETTERS).log_odds, answer(MODEL, LETTERS).log_odds)
     there = Prompt("Be blunt.").answer(MODEL, LETTERS)
-    assert np.array_equal(there.log_odds, answer(MODEL, LETTERS, encode_prompt(MODEL, LETTERS, "Be blunt.")).log_odds)
+    assert np.array_equal(
+        there.log_odds, answer(MODEL, LETTERS, encode_prompt(MODEL, LETTERS, "Be blunt.")).log_odds
+    )
 
 
 def test_a_found_prompt_carries_what_the_search_knows() -> None:
     found = Found("Be blunt.", "saega", "EPO", cross_entropy=3.5, selection_rate=0.25)
-    assert (found.kind, found.prompt, found.cross_entropy, found.selection_rate) == ("saega", "Be blunt.", 3.5, 0.25)
+    assert (found.kind, found.prompt, found.cross_entropy, found.selection_rate) == (
+        "saega",
+        "Be blunt.",
+        3.5,
+        0.25,
+    )
     with pytest.raises(UserError, match="empty prompt"):
         Prompt("  ")
 
@@ -85,7 +92,9 @@ def test_the_manual_prompt_is_the_best_on_selection_for_each_sign() -> None:
     assert low.prompt == min(means, key=means.get) and high.prompt == max(means, key=means.get)
     assert low.selection_rate == answer(MODEL, selection, low.prompt).rate
     tokens = sum(len(c.ids(encode_prompt(MODEL, selection, text))) for text in texts for c in selection)
-    assert 2 * tokens <= low.cost.forward < 1.1 * 3 * tokens  # two whole blocks, of the third keys and values; padding is counted too
+    assert (
+        2 * tokens <= low.cost.forward < 1.1 * 3 * tokens
+    )  # two whole blocks, of the third keys and values; padding is counted too
     with pytest.raises(UserError, match="a list of at least one"):
         ManualPrompts("Be blunt.")
     with pytest.raises(UserError, match="'suppress' or 'induce'"):
@@ -106,7 +115,10 @@ def test_random_tokens_are_seeded_allowed_and_of_equal_length() -> None:
 
 def test_studies_of_different_seeds_draw_different_random_prompts() -> None:
     """Their seeds are disjoint, and equal numbers have equal names, so that a table over seeds may average them."""
-    seeds = [BuildContext.random_seeds.fget(SimpleNamespace(study=Study(seed=seed, random_prompts=3))) for seed in range(4)]
+    seeds = [
+        BuildContext.random_seeds.fget(SimpleNamespace(study=Study(seed=seed, random_prompts=3)))
+        for seed in range(4)
+    ]
     assert len({seed for each in seeds for seed in each}) == 12
     drawn = [RandomTokens(6, each).draw(MODEL, LETTERS) for each in seeds]
     assert [[p.name for p in prompts] for prompts in drawn] == [[f"random tokens {n}" for n in range(3)]] * 4
@@ -136,7 +148,9 @@ def test_few_shot_shows_wanted_answers_and_alternating_letters() -> None:
 
 
 def test_steering_moves_the_answers_monotonically() -> None:
-    means = [Steering(towards_yes(), c).answer(MODEL, TEXT).log_odds.mean() for c in (-8.0, -2.0, 0.0, 2.0, 8.0)]
+    means = [
+        Steering(towards_yes(), c).answer(MODEL, TEXT).log_odds.mean() for c in (-8.0, -2.0, 0.0, 2.0, 8.0)
+    ]
     assert means == sorted(means) and means[-1] - means[0] > 1
     assert means[2] == pytest.approx(answer(MODEL, TEXT).log_odds.mean(), abs=1e-6)
 
@@ -147,14 +161,24 @@ def test_steering_is_tuned_on_selection_in_units_of_the_residual_norm() -> None:
     for sign, side in (("suppress", -1), ("induce", 1)):
         tuned = Steering(towards_yes()).tune(MODEL, selection, sign, grid=(0.1, 0.5), guard=free)
         runner = runner_for(MODEL)
-        norms = [runner.read(torch.tensor([c.bare_ids]), [Site(2)], torch.tensor([len(c.bare_ids) - 1]))[Site(2)].norm() for c in selection]
+        norms = [
+            runner.read(torch.tensor([c.bare_ids]), [Site(2)], torch.tensor([len(c.bare_ids) - 1]))[
+                Site(2)
+            ].norm()
+            for c in selection
+        ]
         assert tuned.coefficient == pytest.approx(side * 0.5 * float(np.mean(norms)), rel=1e-4)
         assert tuned.selection_rate == tuned.answer(MODEL, selection).rate and tuned.cost.forward > 0
 
 
 def test_the_guard_drops_strengths_that_break_the_model() -> None:
     selection = make_contexts(MODEL, SPLITS.selection, metric="text")
-    away = Direction(-MODEL.W_U[:, TEXT[0].answers[0][0]] - MODEL.W_U[:, TEXT[0].answers[1][0]], Site(2), "toy", "both answers down")
+    away = Direction(
+        -MODEL.W_U[:, TEXT[0].answers[0][0]] - MODEL.W_U[:, TEXT[0].answers[1][0]],
+        Site(2),
+        "toy",
+        "both answers down",
+    )
     with pytest.raises(UserError, match="every strength"):
         Steering(away).tune(MODEL, selection, "induce", grid=(2.0, 4.0))
     watch = CapabilityGuard().watching(MODEL, selection)
@@ -165,10 +189,14 @@ def test_the_guard_drops_strengths_that_break_the_model() -> None:
 
 def test_a_guard_with_true_statements_stops_short_of_one_answer_to_all() -> None:
     grid, loose = (0.01, 4.0), {"keep_mass": 0.0, "text_rise": 1e9}
-    truth = replace(TEXT, items=tuple(replace(c, answers=c.answers[::-1], weights=c.weights[::-1]) for c in TEXT))  # as if `no` were true here
+    truth = replace(
+        TEXT, items=tuple(replace(c, answers=c.answers[::-1], weights=c.weights[::-1]) for c in TEXT)
+    )  # as if `no` were true here
     level = answer(MODEL, truth).rate
     free = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose))
-    held = Steering(towards_yes()).tune(MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose, truth=truth, truth_fall=0.2))
+    held = Steering(towards_yes()).tune(
+        MODEL, TEXT, "induce", grid=grid, guard=CapabilityGuard(**loose, truth=truth, truth_fall=0.2)
+    )
     assert level > 0.2 and free.answer(MODEL, truth).rate < level - 0.2 <= held.answer(MODEL, truth).rate
     assert abs(held.coefficient) < abs(free.coefficient)
 
@@ -187,7 +215,9 @@ def test_conditional_steering_touches_only_readings_beyond_its_limit() -> None:
     direction = towards_yes()
     far = Steering(direction, coefficient=1e6, conditional=True, side=-1)
     assert np.allclose(far.answer(MODEL, TEXT).log_odds, answer(MODEL, TEXT).log_odds)
-    tuned = Steering(direction, conditional=True).tune(MODEL, TEXT, "suppress", grid=(0.5,), guard=CapabilityGuard(0.0, 1e9))
+    tuned = Steering(direction, conditional=True).tune(
+        MODEL, TEXT, "suppress", grid=(0.5,), guard=CapabilityGuard(0.0, 1e9)
+    )
     assert tuned.answer(MODEL, TEXT).log_odds.mean() < answer(MODEL, TEXT).log_odds.mean()
 
 
@@ -205,9 +235,15 @@ def test_latents_are_clamped_up_with_the_persona_and_off_against_it() -> None:
     sae = Autoencoder(torch.stack([unit, -unit, torch.zeros(32)]))
     clampable = LatentClamp(sae, (0, 1), signs=(1, -1))
     free = CapabilityGuard(0.0, 1e9)
-    up, down = (clampable.tune(MODEL, TEXT, sign, grid=(0.0, 4.0), guard=free) for sign in ("induce", "suppress"))
+    up, down = (
+        clampable.tune(MODEL, TEXT, sign, grid=(0.0, 4.0), guard=free) for sign in ("induce", "suppress")
+    )
     assert up.values[0] > 0 and up.values[1] == 0.0 and down.values[0] == 0.0 and down.values[1] > 0
-    assert down.answer(MODEL, TEXT).log_odds.mean() < answer(MODEL, TEXT).log_odds.mean() < up.answer(MODEL, TEXT).log_odds.mean()
+    assert (
+        down.answer(MODEL, TEXT).log_odds.mean()
+        < answer(MODEL, TEXT).log_odds.mean()
+        < up.answer(MODEL, TEXT).log_odds.mean()
+    )
     ranked = SimpleNamespace(ids=[1, 0, 2], weights=[-0.7, 0.5, 0.1])
     assert (LatentClamp.of(sae, ranked, 2).latents, LatentClamp.of(sae, ranked, 2).signs) == ((1, 0), (-1, 1))
     assert LatentClamp(sae, 2).latents == (2,)
@@ -218,5 +254,7 @@ def test_latents_are_clamped_up_with_the_persona_and_off_against_it() -> None:
 def test_spending_counts_what_the_block_ran() -> None:
     with spending(MODEL, LETTERS) as receipt:
         answer(MODEL, LETTERS)
-    assert 2 / 3 * len(LETTERS) < receipt.cost.model_calls < len(LETTERS)  # of the last of three blocks little more than keys and values
+    assert (
+        2 / 3 * len(LETTERS) < receipt.cost.model_calls < len(LETTERS)
+    )  # of the last of three blocks little more than keys and values
     assert receipt.cost.flops > 0 and receipt.cost.backward == 0

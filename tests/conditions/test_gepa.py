@@ -45,9 +45,13 @@ def test_the_best_of_all_that_was_written_is_kept(sign: Sign, side: int) -> None
 
 
 def test_the_last_choice_is_made_on_selection() -> None:
-    pool = [text for text in TEXTS if answer(MODEL, SEARCH, text).p.mean() < answer(MODEL, SEARCH, START).p.mean()]
+    pool = [
+        text for text in TEXTS if answer(MODEL, SEARCH, text).p.mean() < answer(MODEL, SEARCH, START).p.mean()
+    ]
     found = run(ScriptedModel([written(pool[0])]), budget=Budget(steps=1), finalists=2)
-    assert found.prompt == min((START, pool[0]), key=lambda text: answer(MODEL, SELECTION, text).log_odds.mean())
+    assert found.prompt == min(
+        (START, pool[0]), key=lambda text: answer(MODEL, SELECTION, text).log_odds.mean()
+    )
 
 
 def test_the_model_is_shown_the_prompt_the_answers_and_what_was_wanted() -> None:
@@ -86,7 +90,9 @@ def test_the_cost_is_all_that_ran_the_proposers_too_and_ends_near_the_budget() -
     answer(MODEL, SEARCH, found.prompt)
     assert found.cost.flops == spent - (own.flops - before) and helper.flops > 0
     over = 2 * 2 + len(SEARCH) + len(SELECTION)  # one round and the choice
-    assert 60 <= found.cost.model_calls < 60 + 4 * over, "two answers a context, in contexts less than twice as long as bare ones"
+    assert 60 <= found.cost.model_calls < 60 + 4 * over, (
+        "two answers a context, in contexts less than twice as long as bare ones"
+    )
 
 
 def test_mistakes_are_told(monkeypatch) -> None:
@@ -100,7 +106,10 @@ def test_mistakes_are_told(monkeypatch) -> None:
     with pytest.raises(UserError, match="at least 1"):
         GEPAProposed(ScriptedModel([]), minibatch=0)
     monkeypatch.setitem(sys.modules, "gepa", None)
-    with pytest.raises(UserError, match=r"^searching with GEPA needs the package gepa: pip install 'persona-workbench\[gepa\]'$"):
+    with pytest.raises(
+        UserError,
+        match=r"^searching with GEPA needs the package gepa: pip install 'persona-workbench\[gepa\]'$",
+    ):
         GEPAProposed(ScriptedModel([])).run(MODEL, SEARCH, SELECTION, START)
 
 
@@ -110,9 +119,19 @@ def test_on_the_organism_as_every_condition(organism) -> None:
     splits = persona.split()
     search, selection = (make_contexts(organism, s, n=6) for s in (splits.search, splits.selection))
     start, *others = persona.manual_prompts["suppress"]
-    search_for = GEPAProposed(ScriptedModel([written(text) for text in others]), Budget(steps=len(others)), finalists=9)
+    search_for = GEPAProposed(
+        ScriptedModel([written(text) for text in others]), Budget(steps=len(others)), finalists=9
+    )
     found = search_for.run(organism, search, selection, start)
     assert found.prompt in persona.manual_prompts["suppress"] and found.cost.model_calls > 0
-    assert answer(organism, selection, found.prompt).log_odds.mean() <= answer(organism, selection, start).log_odds.mean()
-    table = wb.compare(organism, splits.test.take(4, 0), [found], options=wb.ComparisonOptions(splits=[splits.search])).table.set_index("condition")
-    assert table.loc["gepa", "search_rate"] == found.search_rate and table.loc["gepa", "selection_rate"] == found.selection_rate
+    assert (
+        answer(organism, selection, found.prompt).log_odds.mean()
+        <= answer(organism, selection, start).log_odds.mean()
+    )
+    table = wb.compare(
+        organism, splits.test.take(4, 0), [found], options=wb.ComparisonOptions(splits=[splits.search])
+    ).table.set_index("condition")
+    assert (
+        table.loc["gepa", "search_rate"] == found.search_rate
+        and table.loc["gepa", "selection_rate"] == found.selection_rate
+    )

@@ -13,7 +13,13 @@ import pytest
 from tests.support.toy_models import random_model, toy_persona
 from workbench.conditions import LLMProposed
 from workbench.conditions.llm_proposed import proposals
-from workbench.conditions.prompt_proposers import Endpoint, LocalModel, MissingReply, ScriptedModel, whole_lines
+from workbench.conditions.prompt_proposers import (
+    Endpoint,
+    LocalModel,
+    MissingReply,
+    ScriptedModel,
+    whole_lines,
+)
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
 from workbench.forced_choice import answer
@@ -25,7 +31,9 @@ TEXTS = ("Be honest.", "Agree with them.", "It is Paris.", "In a month.", "Think
 
 
 def run(script: ScriptedModel, sign: str = "suppress", **settings: int):
-    return LLMProposed(script, **settings).run(MODEL, SEARCH, SELECTION, ["You are blunt."], "agrees with anything", sign)
+    return LLMProposed(script, **settings).run(
+        MODEL, SEARCH, SELECTION, ["You are blunt."], "agrees with anything", sign
+    )
 
 
 @pytest.mark.parametrize(("sign", "best"), [("suppress", min), ("induce", max)])
@@ -33,7 +41,9 @@ def test_the_best_of_all_that_was_proposed_is_found(sign: str, best: Callable) -
     found = run(ScriptedModel(["\n".join(TEXTS[:3]), "\n".join(TEXTS[3:])]), sign, rounds=2, beam=7)
     tried = ("You are blunt.", *TEXTS)
     assert found.prompt == best(tried, key=lambda text: answer(MODEL, SELECTION, text).log_odds.mean())
-    assert found.kind == "llm_proposed" and found.selection_rate == answer(MODEL, SELECTION, found.prompt).rate
+    assert (
+        found.kind == "llm_proposed" and found.selection_rate == answer(MODEL, SELECTION, found.prompt).rate
+    )
     assert found.cost.forward > 0 and "7 prompts" in found.method
 
 
@@ -44,19 +54,30 @@ def test_the_proposer_sees_rates_and_the_questions_that_fail_most() -> None:
         asked.append(request)
         return "Be honest."
 
-    LLMProposed(proposer, rounds=1, failures=1).run(MODEL, SEARCH, SELECTION, ["You are blunt."], "agrees with anything")
+    LLMProposed(proposer, rounds=1, failures=1).run(
+        MODEL, SEARCH, SELECTION, ["You are blunt."], "agrees with anything"
+    )
     answers = answer(MODEL, SEARCH, "You are blunt.")
     assert "agrees with anything" in asked[0] and f"{100 * answers.rate:.0f} %: You are blunt." in asked[0]
-    assert SEARCH[int(answers.log_odds.argmax())].item.question in asked[0]  # shows the persona most, though it should not
+    assert (
+        SEARCH[int(answers.log_odds.argmax())].item.question in asked[0]
+    )  # shows the persona most, though it should not
 
 
 def test_what_is_no_prompt_is_dropped_and_a_missing_reply_is_listed() -> None:
     found = run(ScriptedModel(["1. " + "word " * 200 + '\n\n2) You are blunt.\n- "Be honest."']), rounds=3)
-    assert "2 prompts" in found.method and "2 replies missing (the script has no more replies)" in found.method
+    assert (
+        "2 prompts" in found.method and "2 replies missing (the script has no more replies)" in found.method
+    )
 
 
 def test_lines_lose_their_list_marks() -> None:
-    assert proposals('1. Be blunt.\n - "Say no."\n\n* `Agree`\nplain') == ["Be blunt.", "Say no.", "Agree", "plain"]
+    assert proposals('1. Be blunt.\n - "Say no."\n\n* `Agree`\nplain') == [
+        "Be blunt.",
+        "Say no.",
+        "Agree",
+        "plain",
+    ]
 
 
 def test_mistakes_are_told() -> None:
@@ -83,7 +104,9 @@ def server() -> Iterator[Callable[[list[Reply]], tuple[str, list[dict]]]]:
     """serve(replies) gives the address and the list of requests it got; the last reply is repeated."""
     running: list[HTTPServer] = []
 
-    def serve(replies: list[Reply], headers: Mapping[str, str] = MappingProxyType({})) -> tuple[str, list[dict]]:
+    def serve(
+        replies: list[Reply], headers: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[str, list[dict]]:
         got: list[dict] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -124,7 +147,9 @@ def test_an_endpoint_that_limits_and_breaks_is_asked_again(server, monkeypatch) 
     assert len(got) == 4 and got[0]["messages"][0]["content"] == "hello" and got[0]["key"] == "Bearer k"
 
 
-@pytest.mark.parametrize("text", ["<html>", "{}", '{"choices": []}', '{"choices": [{"message": {"content": ""}}]}', "[1]"])
+@pytest.mark.parametrize(
+    "text", ["<html>", "{}", '{"choices": []}', '{"choices": [{"message": {"content": ""}}]}', "[1]"]
+)
 def test_garbage_is_missing_after_bounded_patience(server, text: str) -> None:
     address, got = server([(200, text)])
     with pytest.raises(MissingReply, match="no usable reply in 3 attempts"):

@@ -48,12 +48,24 @@ def test_gradients_equal_finite_differences() -> None:
 
 @pytest.mark.parametrize(("sign", "side"), [("suppress", -1), ("induce", 1)])
 def test_training_moves_the_answers_its_way_and_is_seeded(sign: str, side: int) -> None:
-    contexts = make_contexts(MODEL, toy_persona().split().search, metric="text")  # a random model cannot bind letters
-    fit = lambda: SoftPrompt.fit(MODEL, contexts, sign, length=4, training=PromptTuning(steps=25, batch=8, rate=0.1))  # noqa: E731
+    contexts = make_contexts(
+        MODEL, toy_persona().split().search, metric="text"
+    )  # a random model cannot bind letters
+
+    def fit():
+        return SoftPrompt.fit(
+            MODEL, contexts, sign, length=4, training=PromptTuning(steps=25, batch=8, rate=0.1)
+        )
+
     trained = fit()
-    assert side * trained.answer(MODEL, contexts).log_odds.mean() > side * answer(MODEL, contexts).log_odds.mean() + 0.3
+    assert (
+        side * trained.answer(MODEL, contexts).log_odds.mean()
+        > side * answer(MODEL, contexts).log_odds.mean() + 0.3
+    )
     assert trained.cost.backward > 0 and trained.prompt is None
-    assert len(trained.nearest) == 4 and all(f"({cosine:.2f})" in trained.method for _, cosine in trained.nearest)
+    assert len(trained.nearest) == 4 and all(
+        f"({cosine:.2f})" in trained.method for _, cosine in trained.nearest
+    )
     assert torch.equal(trained.vectors, fit().vectors)
 
 

@@ -25,7 +25,11 @@ def planted_rows(n: int, d: int = 48, strength: float = 1.5, seed: int = 0):
     axes = torch.linalg.qr(torch.randn(d, 6, generator=torch.Generator().manual_seed(99)))[0].T
     y = torch.where(torch.rand(n, generator=g) > 0.5, 1.0, -1.0)
     y[:2] = torch.tensor([1.0, -1.0])
-    x = torch.randn(n, 5, generator=g) @ axes[1:] + strength * y[:, None] * axes[0] + 0.5 * torch.randn(n, d, generator=g)
+    x = (
+        torch.randn(n, 5, generator=g) @ axes[1:]
+        + strength * y[:, None] * axes[0]
+        + 0.5 * torch.randn(n, d, generator=g)
+    )
     return x, y, axes[0]
 
 
@@ -85,7 +89,9 @@ def test_the_permutation_p_is_uniform_under_the_null_and_small_for_a_planted_dir
             pairs[:, 0, 0] += shift
         items = [f"i{k // 2}" for k in range(24)]
         null = permuted(train, items, test, items, 60, seed)
-        same = permuted(train, ["all"] * 24, test, ["all"] * 24, 40, seed)  # one item: only two values, the observed AUC among them
+        same = permuted(
+            train, ["all"] * 24, test, ["all"] * 24, 40, seed
+        )  # one item: only two values, the observed AUC among them
         observed = max(same, key=lambda v: abs(v - 0.5)) if shift else same[0]
         return (1 + int((np.abs(null - 0.5) >= abs(observed - 0.5) - 1e-12).sum())) / 61
 
@@ -97,7 +103,12 @@ def test_the_permutation_p_is_uniform_under_the_null_and_small_for_a_planted_dir
 def test_a_persona_is_judged_with_a_model():
     persona, model = toy_persona(), random_model()
     found = carries(model, persona, 1, permutations=49)
-    assert 0 <= found.auc <= 1 and len(found.null) == 49 and 1 / 50 <= found.p <= 1 and "held-out AUC" in found.verdict
+    assert (
+        0 <= found.auc <= 1
+        and len(found.null) == 49
+        and 1 / 50 <= found.p <= 1
+        and "held-out AUC" in found.verdict
+    )
     table = found.added_to(check_persona(persona).table)
     assert table["what"].tolist()[-3:] == ["held-out AUC", "permutation p", "reading and length"]
     assert carries(model, persona, 1, permutations=49).p == found.p

@@ -31,7 +31,7 @@ from workbench.directions import (
     save_directions,
     write_gguf,
     write_persona_vectors,
-)  # fmt: skip
+)
 from workbench.directions import direction_quality as quality
 from workbench.directions import methods as fit
 from workbench.directions.activation_sampling import ActivationSampler, deal_texts
@@ -69,14 +69,20 @@ def test_weighted_difference_is_the_covariance_with_the_log_odds():
 def test_the_probe_is_scikit_learns_on_standardised_rows():
     x, y, _ = planted()
     z = (x - x.mean(0)) / x.std(0)
-    theirs = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced").fit(z.numpy(), (y > 0).numpy())
-    assert quality.cosine(fit.logistic_probe(x, y), torch.from_numpy(theirs.coef_[0]).float() / x.std(0)) == pytest.approx(1, abs=1e-5)
+    theirs = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced").fit(
+        z.numpy(), (y > 0).numpy()
+    )
+    assert quality.cosine(
+        fit.logistic_probe(x, y), torch.from_numpy(theirs.coef_[0]).float() / x.std(0)
+    ) == pytest.approx(1, abs=1e-5)
 
 
 def test_unshrunk_whitening_is_linear_discriminant_analysis():
     x, y, _ = planted()
     theirs = LinearDiscriminantAnalysis(solver="eigen").fit(x.double().numpy(), (y > 0).numpy()).coef_[0]
-    assert quality.cosine(fit.whitened_difference(x, y, shrinkage=0.0).double(), torch.from_numpy(theirs)) == pytest.approx(1, abs=1e-4)
+    assert quality.cosine(
+        fit.whitened_difference(x, y, shrinkage=0.0).double(), torch.from_numpy(theirs)
+    ) == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [15, 400])
@@ -95,10 +101,14 @@ def test_principal_difference_is_the_first_singular_vector_with_the_personas_sig
     g = torch.Generator().manual_seed(0)
     axis = torch.nn.functional.normalize(torch.randn(12, generator=g), dim=0)
     base = torch.randn(60, 1, 12, generator=g)
-    pairs = torch.cat([base + axis, base - axis + 0.1 * torch.randn(60, 1, 12, generator=g)], dim=1).reshape(120, 12)
+    pairs = torch.cat([base + axis, base - axis + 0.1 * torch.randn(60, 1, 12, generator=g)], dim=1).reshape(
+        120, 12
+    )
     y = torch.tensor([1.0, -1.0]).repeat(60)
     found = fit.principal_difference(pairs, y)
-    theirs = TruncatedSVD(1, algorithm="arpack").fit((pairs[0::2] - pairs[1::2]).double().numpy()).components_[0]
+    theirs = (
+        TruncatedSVD(1, algorithm="arpack").fit((pairs[0::2] - pairs[1::2]).double().numpy()).components_[0]
+    )
     assert abs(quality.cosine(found.double(), torch.from_numpy(theirs))) == pytest.approx(1, abs=1e-6)
     assert quality.cosine(found, axis) > 0.99
     assert fit.principal_difference(pairs, -y) @ axis < 0
@@ -115,7 +125,9 @@ def test_every_fit_finds_the_planted_axis_and_its_length_is_the_distance_of_the_
     v = make(x, y)
     assert quality.cosine(v, axis) > 0.9
     unit = v / v.norm()
-    assert float(v.norm()) == pytest.approx(float(x[y > 0].mean(0) @ unit - x[y <= 0].mean(0) @ unit), rel=1e-4)
+    assert float(v.norm()) == pytest.approx(
+        float(x[y > 0].mean(0) @ unit - x[y <= 0].mean(0) @ unit), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("make", ALL_FITS)
@@ -170,7 +182,9 @@ def test_the_angle_is_firm_with_a_strong_signal_and_near_a_right_angle_without_o
 def test_groups_widen_the_angle_where_rows_of_a_group_are_copies():
     x, y, _ = planted(40, noise=0.5)
     copies, scores = x.repeat_interleave(10, 0), y.repeat_interleave(10)
-    as_groups = quality.angle_interval(fit.mean_difference, copies, scores, [str(i // 10) for i in range(400)])
+    as_groups = quality.angle_interval(
+        fit.mean_difference, copies, scores, [str(i // 10) for i in range(400)]
+    )
     as_rows = quality.angle_interval(fit.mean_difference, copies, scores, [str(i) for i in range(400)])
     assert as_groups[1] > 1.5 * as_rows[1]
 
@@ -181,7 +195,10 @@ def test_rank_correlation_is_scipys_and_its_interval_holds_it():
     b = a + rng.normal(size=30)
     value, low, high = quality.rank_correlation(a, b)
     assert value == pytest.approx(spearmanr(a, b).statistic) and low < value < high
-    theirs = np.percentile([spearmanr(a[i], b[i]).statistic for i in np.random.default_rng(0).integers(30, size=(200, 30))], [2.5, 97.5])
+    theirs = np.percentile(
+        [spearmanr(a[i], b[i]).statistic for i in np.random.default_rng(0).integers(30, size=(200, 30))],
+        [2.5, 97.5],
+    )
     assert [low, high] == pytest.approx(theirs.tolist())
     assert np.isnan(quality.rank_correlation(np.zeros(5), np.arange(5.0))[0])
     with pytest.raises(UserError, match="at least 3 prompts"):
@@ -197,7 +214,9 @@ def test_answer_pairs_are_read_at_the_answers_last_token():
     data = answer_pairs(runner, contexts, [0, 2])
     assert data.scores.tolist() == [1.0, -1.0] * len(contexts)
     _, cache = model.run_with_cache(torch.tensor([[*contexts[1].bare_ids, *contexts[1].answers[1]]]))
-    torch.testing.assert_close(data.states[2][3], cache["blocks.2.hook_resid_post"][0, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        data.states[2][3], cache["blocks.2.hook_resid_post"][0, -1], atol=1e-5, rtol=1e-5
+    )
     assert data.first_shown.tolist() == [True, False, False, True] * (len(contexts) // 2)
 
 
@@ -219,21 +238,31 @@ def test_responses_are_averaged_over_their_own_tokens_only():
     text = runner.render([{"role": "user", "content": split[0].question}])
     _, cache = model.run_with_cache(torch.tensor([runner.encode(text + "no")]))
     start = len(runner.encode(text))
-    torch.testing.assert_close(data.states[1][1], cache["blocks.1.hook_resid_post"][0, start:].mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        data.states[1][1], cache["blocks.1.hook_resid_post"][0, start:].mean(0), atol=1e-5, rtol=1e-5
+    )
     assert data.lengths[1] == len(runner.encode(text + "no")) - start
 
 
 def test_items_stand_under_several_texts_in_both_orders_and_centring_leaves_no_context_mean():
     draw = ActivationSampler(runner_for(random_model()), [1])
-    plain, within = (draw.labelled(toy_persona().split().train, kind, 36) for kind in ("choice", "choice_within"))
+    plain, within = (
+        draw.labelled(toy_persona().split().train, kind, 36) for kind in ("choice", "choice_within")
+    )
     counts = {name: plain.context_ids.count(name) for name in set(plain.context_ids)}
     assert len(plain) == 36 and len(counts) == 12 and set(counts.values()) == {3}
     assert len({text.split(" | ")[0] for text in plain.texts}) > 3
     for name in counts:
         rows = torch.tensor([i == name for i in within.context_ids])
-        assert within.states[1][rows].mean(0).abs().max() < 1e-5 and abs(float(within.scores[rows].mean())) < 1e-5
+        assert (
+            within.states[1][rows].mean(0).abs().max() < 1e-5
+            and abs(float(within.scores[rows].mean())) < 1e-5
+        )
     centred = plain.states[1] - within.states[1]
-    assert all(torch.allclose(centred[i], centred[plain.context_ids.index(name)], atol=1e-5) for i, name in enumerate(plain.context_ids))
+    assert all(
+        torch.allclose(centred[i], centred[plain.context_ids.index(name)], atol=1e-5)
+        for i, name in enumerate(plain.context_ids)
+    )
 
 
 # ---- the sweep
@@ -243,16 +272,25 @@ def test_items_stand_under_several_texts_in_both_orders_and_centring_leaves_no_c
 def scan():
     splits = toy_persona("text").split()
     return find_directions(
-        random_model(), splits.train, splits.search, methods=("mean_difference", "own_choice_within", "whitened"), n=160, n_contexts=8
+        random_model(),
+        splits.train,
+        splits.search,
+        methods=("mean_difference", "own_choice_within", "whitened"),
+        n=160,
+        n_contexts=8,
     )
 
 
 def test_the_best_direction_predicts_prompts_that_made_nothing(scan):
     assert scan.best.site.position == "decision" and len(scan.table) == 9
     assert scan.table["predicts"].iloc[0] == scan.table["predicts"].max() > 0.5
-    assert spearmanr(scan.effects["reading"], scan.effects["effect"]).statistic == pytest.approx(scan.table["predicts"].iloc[0])
+    assert spearmanr(scan.effects["reading"], scan.effects["effect"]).statistic == pytest.approx(
+        scan.table["predicts"].iloc[0]
+    )
     fitting, testing = deal_texts(toy_persona().varied_system_texts, 32, 0)
-    assert set(scan.effects["text"]) == set(testing) and not set(testing) & set(fitting) and len(testing) == 10
+    assert (
+        set(scan.effects["text"]) == set(testing) and not set(testing) & set(fitting) and len(testing) == 10
+    )
 
 
 def test_effects_and_readings_are_those_of_answers_and_activations_computed_apart(scan):
@@ -275,15 +313,23 @@ def test_the_same_seed_gives_the_same_scan(scan):
     splits = toy_persona("text").split()
     best = scan.best
     again, once_more = (
-        find_directions(random_model(), splits.train, splits.search, [best.site.layer], [best.method], n=160, n_contexts=8) for _ in range(2)
+        find_directions(
+            random_model(), splits.train, splits.search, [best.site.layer], [best.method], n=160, n_contexts=8
+        )
+        for _ in range(2)
     )
     assert torch.equal(again.best.vector, once_more.best.vector)
     assert again.table.equals(once_more.table) and again.effects.equals(once_more.effects)
-    # read alone the layer is the highest, whose block is run to its end at the decision token only: the same to rounding
+    # read alone the layer is the highest, whose block is run to its end at the decision token only: the same
+    # to rounding
     torch.testing.assert_close(again.best.vector, best.vector, rtol=1e-4, atol=1e-5)
     angles = ["angle_low", "angle_high"]  # degrees: the arc cosine of nearly one is all rounding
-    pd.testing.assert_series_equal(again.table.iloc[0].drop(angles), scan.table.iloc[0].drop(angles), rtol=1e-3, check_names=False)
-    assert again.table.iloc[0][angles].to_numpy(float) == pytest.approx(scan.table.iloc[0][angles].to_numpy(float), abs=0.1)
+    pd.testing.assert_series_equal(
+        again.table.iloc[0].drop(angles), scan.table.iloc[0].drop(angles), rtol=1e-3, check_names=False
+    )
+    assert again.table.iloc[0][angles].to_numpy(float) == pytest.approx(
+        scan.table.iloc[0][angles].to_numpy(float), abs=0.1
+    )
     pd.testing.assert_frame_equal(again.effects, scan.effects, rtol=1e-3)
 
 
@@ -297,7 +343,9 @@ def test_a_scan_shows_itself_and_names_what_it_lacks(scan):
 def test_a_method_of_ones_own_is_a_value(scan):
     splits = toy_persona().split()
     mine = DirectionMethod("first_row", "choice", lambda x, y: x[0], "nonsense", replicates=2)
-    found = find_directions(random_model(), splits.train, splits.search, layers=[1], methods=[mine], n=40, n_contexts=4)
+    found = find_directions(
+        random_model(), splits.train, splits.search, layers=[1], methods=[mine], n=40, n_contexts=4
+    )
     assert found.best.method == "first_row" and found.best.site == Site(1)
 
 
@@ -329,8 +377,16 @@ def test_a_direction_reads_negates_and_refuses():
     d = direction()
     x = torch.randn(5, 16)
     torch.testing.assert_close(d.reading(x), x @ d.vector / d.vector.norm())
-    assert (-d).auc == pytest.approx(0.1) and torch.equal((-d).vector, -d.vector) and d.unit.norm() == pytest.approx(1)
-    for vector, says in [(torch.zeros(4), "length 0"), (torch.tensor([float("nan")]), "finite"), (torch.ones(2, 2), "one finite vector")]:
+    assert (
+        (-d).auc == pytest.approx(0.1)
+        and torch.equal((-d).vector, -d.vector)
+        and d.unit.norm() == pytest.approx(1)
+    )
+    for vector, says in [
+        (torch.zeros(4), "length 0"),
+        (torch.tensor([float("nan")]), "finite"),
+        (torch.ones(2, 2), "one finite vector"),
+    ]:
         with pytest.raises(UserError, match=says):
             Direction(vector, Site(0), "p", "m")
     with pytest.raises(UserError, match="width 16, the activations have 8"):
@@ -379,7 +435,9 @@ def gguf_of(path, vector, kind):
 def test_a_gguf_vector_of_any_type_has_its_own_numbers(tmp_path):
     """Not the bytes. The oracles: NumPy's own halves, the upper 16 bits of a float32, and Q8_0's blocks of 32 by hand."""
     vector = np.random.default_rng(0).normal(size=64).astype(np.float32)
-    bits = ((vector.view(np.uint32) + 0x7FFF + ((vector.view(np.uint32) >> 16) & 1)) >> 16).astype(np.uint32) << 16
+    bits = ((vector.view(np.uint32) + 0x7FFF + ((vector.view(np.uint32) >> 16) & 1)) >> 16).astype(
+        np.uint32
+    ) << 16
     blocks = vector.reshape(-1, 32)
     scale = np.abs(blocks).max(axis=1, keepdims=True) / 127
     wanted = {
@@ -391,7 +449,11 @@ def test_a_gguf_vector_of_any_type_has_its_own_numbers(tmp_path):
     }
     for name, numbers in wanted.items():
         source = vector.astype(np.float64) if name == "F64" else vector
-        found = read_gguf(gguf_of(tmp_path / f"{name}.gguf", source, GGMLQuantizationType[name])).vectors[1].numpy()
+        found = (
+            read_gguf(gguf_of(tmp_path / f"{name}.gguf", source, GGMLQuantizationType[name]))
+            .vectors[1]
+            .numpy()
+        )
         np.testing.assert_allclose(found, numbers, rtol=0, atol=1e-6, err_msg=name)
     with pytest.raises(UserError, match=r"'direction.1' has the shape \[32, 2\]: expected one vector"):
         read_gguf(gguf_of(tmp_path / "two.gguf", vector.reshape(2, 32), GGMLQuantizationType.F32))
@@ -453,17 +515,25 @@ def test_gguf_names_block_outputs_as_repeng_and_llama_cpp_do(tmp_path):
 def test_persona_vectors_count_the_embedding_as_row_zero(tmp_path):
     path = write_persona_vectors([direction(0), direction(3, seed=1)], tmp_path / "v.pt", n_layers=4)
     table = torch.load(path, weights_only=True)
-    assert table.shape == (5, 16) and torch.equal(table[1], direction(0).vector) and torch.equal(table[4], direction(3, seed=1).vector)
+    assert (
+        table.shape == (5, 16)
+        and torch.equal(table[1], direction(0).vector)
+        and torch.equal(table[4], direction(3, seed=1).vector)
+    )
     assert not table[0].any() and not table[2].any()
     read = read_persona_vectors(path)
-    assert sorted(read.vectors) == [0, 3] and torch.equal(read.direction(3, "toy").vector, direction(3, seed=1).vector)
+    assert sorted(read.vectors) == [0, 3] and torch.equal(
+        read.direction(3, "toy").vector, direction(3, seed=1).vector
+    )
 
 
 def test_the_layer_convention_holds_on_a_model(tmp_path):
     """hidden_states of Hugging Face (embedding first) are what persona_vectors index; block L's output is row L + 1."""
     model, ids = random_model(), [5, 6, 7, 8]
     _, cache = model.run_with_cache(torch.tensor([ids]))
-    hidden = torch.stack([cache["hook_embed"][0, -1], *(cache[f"blocks.{k}.hook_resid_post"][0, -1] for k in range(3))])
+    hidden = torch.stack(
+        [cache["hook_embed"][0, -1], *(cache[f"blocks.{k}.hook_resid_post"][0, -1] for k in range(3))]
+    )
     torch.save(hidden, tmp_path / "h.pt")
     states = collect(model, [ids], [Site(k) for k in range(3)])
     for layer, vector in read_persona_vectors(tmp_path / "h.pt").vectors.items():
@@ -495,7 +565,11 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="expected the format"):
         load_directions(tmp_path / "other.safetensors")
     entry = json.dumps([{**direction().to_json(), "hook": "nowhere"}])
-    save_file({"0": torch.ones(3)}, tmp_path / "hook.safetensors", {"format": "persona-workbench directions 1", "directions": entry})
+    save_file(
+        {"0": torch.ones(3)},
+        tmp_path / "hook.safetensors",
+        {"format": "persona-workbench directions 1", "directions": entry},
+    )
     with pytest.raises(UserError, match="unknown hook 'nowhere'"):
         load_directions(tmp_path / "hook.safetensors")
     for read in (load_directions, read_gguf, read_persona_vectors):

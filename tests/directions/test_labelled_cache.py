@@ -20,7 +20,9 @@ def users_own(model, asked: list, token=-1) -> wb.LabelledCache:
     """What a TransformerLens user does with the same questions: one run_with_cache per sequence, log-odds from the logits."""
     caches, scores, groups, contexts = [], [], [], []
     for context, prompt in asked:
-        ids = torch.tensor([[*(context.bare_ids if prompt is None else (*context.prefix_ids, *prompt, *context.suffix_ids))]])
+        ids = torch.tensor(
+            [[*(context.bare_ids if prompt is None else (*context.prefix_ids, *prompt, *context.suffix_ids))]]
+        )
         logits, cache = model.run_with_cache(ids)
         (matching,), (other,) = context.answers
         scores.append(float(logits[0, -1].log_softmax(-1)[matching] - logits[0, -1].log_softmax(-1)[other]))
@@ -60,11 +62,14 @@ def test_directions_of_own_caches_are_those_of_the_workbenchs_passes(asked):
     theirs = wb.find_directions(model, users_own(model, asked), splits.search, methods=methods, **SMALL)
     assert len(asked) == 24 and set(theirs.directions) == set(ours.directions)
     for key, direction in ours.directions.items():
-        # fits amplify the rounding of the two ways through a block (1e-5 in the log-probabilities); entries are about 0.5
+        # fits amplify the rounding of the two ways through a block (1e-5 in the log-probabilities); entries
+        # are about 0.5
         torch.testing.assert_close(theirs.directions[key].vector, direction.vector, rtol=1e-3, atol=5e-4)
     columns = ["layer", "method", "predicts", "auc"]
     pd.testing.assert_frame_equal(
-        theirs.table[columns].sort_values(columns[:2], ignore_index=True), ours.table[columns].sort_values(columns[:2], ignore_index=True), atol=1e-4
+        theirs.table[columns].sort_values(columns[:2], ignore_index=True),
+        ours.table[columns].sort_values(columns[:2], ignore_index=True),
+        atol=1e-4,
     )
 
 
@@ -76,7 +81,9 @@ def test_latents_of_own_caches_are_those_of_the_workbenchs_passes(asked):
         theirs = wb.rank_latents(model, sae, users_own(model, asked), k=4, labels=labels)
         assert theirs.ids == ours.ids and (theirs.persona, theirs.site) == (ours.persona, ours.site)
         np.testing.assert_allclose(theirs.weights, ours.weights, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(theirs.table["effect_size"], ours.table["effect_size"], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            theirs.table["effect_size"], ours.table["effect_size"], rtol=1e-3, atol=1e-4
+        )
 
 
 def test_one_batched_cache_and_a_list_of_single_ones_are_the_same_and_the_fit_is_the_difference_of_means():
@@ -94,7 +101,9 @@ def test_one_batched_cache_and_a_list_of_single_ones_are_the_same_and_the_fit_is
         torch.testing.assert_close(scan.best.vector, by_hand, rtol=1e-4, atol=1e-5)
         reading = rows @ by_hand
         auc = float((reading[0::2, None] > reading[None, 1::2]).double().mean())
-        assert scan.best.auc == pytest.approx(auc) and scan.effects.empty and np.isnan(scan.table["predicts"][0])
+        assert (
+            scan.best.auc == pytest.approx(auc) and scan.effects.empty and np.isnan(scan.table["predicts"][0])
+        )
         assert scan.best.hook_name == "blocks.1.hook_resid_post" and "<table" in scan._repr_html_()
 
 
@@ -124,7 +133,11 @@ def test_what_does_not_fit_is_named():
 def test_a_direction_goes_to_a_hook_and_back():
     vector = torch.randn(32, generator=torch.Generator().manual_seed(2))
     direction = wb.Direction.from_tensor(vector, "blocks.1.hook_resid_post", "toy")
-    assert direction.hook_name == "blocks.1.hook_resid_post" and torch.equal(direction.to_tensor(), vector) and direction.persona == "toy"
+    assert (
+        direction.hook_name == "blocks.1.hook_resid_post"
+        and torch.equal(direction.to_tensor(), vector)
+        and direction.persona == "toy"
+    )
     direction.to_tensor()[:] = 0
     assert torch.equal(direction.vector, vector), "a tensor of its own"
     model, ids = random_model(), torch.tensor([[4, 5, 6, 7]])
@@ -141,5 +154,8 @@ def test_a_direction_goes_to_a_hook_and_back():
 
 def test_it_prints_as_one_line_without_its_activations():
     cache = {"blocks.0.hook_resid_post": torch.zeros(3, 2, 4)}
-    assert repr(wb.LabelledCache(cache, [1, -1, 1])) == "LabelledCache(persona: 3 labelled rows of 1 cache, read at the decision token)"
+    assert (
+        repr(wb.LabelledCache(cache, [1, -1, 1]))
+        == "LabelledCache(persona: 3 labelled rows of 1 cache, read at the decision token)"
+    )
     assert "6 labelled rows of 2 caches" in repr(wb.LabelledCache([cache, cache], [1, -1] * 3))

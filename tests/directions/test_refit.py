@@ -14,7 +14,24 @@ from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
 from workbench.models import Site, runner_for
 
-WORDS = ("good", "bad", "no", "yes", "honest", "kind", "blunt", "old", "new", "red", "big", "small", "say", "ask", "give", "take")
+WORDS = (
+    "good",
+    "bad",
+    "no",
+    "yes",
+    "honest",
+    "kind",
+    "blunt",
+    "old",
+    "new",
+    "red",
+    "big",
+    "small",
+    "say",
+    "ask",
+    "give",
+    "take",
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +51,17 @@ def test_a_planted_direction_is_found_under_larger_differences_between_contexts(
     states = offsets[None] + (effects[:, None] * planted + other[:, None] * nuisance)[:, None]
     states = states + 0.1 * torch.randn(states.shape, generator=generator)
     ones = np.ones(len(contexts), bool)
-    answers = [Answers(np.full(len(contexts), float(e)), ones, contexts.groups, contexts.groups) for e in effects]
+    answers = [
+        Answers(np.full(len(contexts), float(e)), ones, contexts.groups, contexts.groups) for e in effects
+    ]
     monkeypatch.setattr(module, "answer_prompts", lambda *_: answers)
     state_of = {context.ids((i,)): states[i, j] for i in range(64) for j, context in enumerate(contexts)}
     assert len(state_of) == 64 * len(contexts)
-    monkeypatch.setattr(module, "collect", lambda _model, sequences, sites: {sites[0]: torch.stack([state_of[ids] for ids in sequences])})
+    monkeypatch.setattr(
+        module,
+        "collect",
+        lambda _model, sequences, sites: {sites[0]: torch.stack([state_of[ids] for ids in sequences])},
+    )
     found = refit_direction(model, contexts, [(i,) for i in range(64)], Site(1))
     cosine = torch.cosine_similarity(found.vector, planted, dim=0)
     assert float(cosine) > 0.9 and found.auc > 0.9 and found.method == "refit"
@@ -53,7 +76,11 @@ def test_what_moves_the_answers_is_told_apart_on_new_prompts(setting):
     found = refit_direction(model, contexts, prompts[::2], site)
     new = prompts[1::2]
     moved = [answer(model, contexts, ids).log_odds.mean() for ids in new]
-    states = module.collect(runner, [c.ids(ids) for ids in new for c in contexts], [site])[site].reshape(len(new), len(contexts), -1).mean(1)
+    states = (
+        module.collect(runner, [c.ids(ids) for ids in new for c in contexts], [site])[site]
+        .reshape(len(new), len(contexts), -1)
+        .mean(1)
+    )
     assert np.corrcoef(found.reading(states), moved)[0, 1] > 0.5
 
 

@@ -42,8 +42,13 @@ def test_p_values_are_those_of_the_whole_permutation():
     rng = np.random.default_rng(1)
     readings, effects = rng.normal(size=(2, 5)), rng.normal(size=(5, 5))
     mean = effects.mean(axis=1)
-    highest = [max(spearmanr(row, mean[list(order)]).statistic for row in readings) for order in permutations(range(5))]
-    wanted = [np.mean([high >= spearmanr(row, mean).statistic - 1e-9 for high in highest]) for row in readings]
+    highest = [
+        max(spearmanr(row, mean[list(order)]).statistic for row in readings)
+        for order in permutations(range(5))
+    ]
+    wanted = [
+        np.mean([high >= spearmanr(row, mean).statistic - 1e-9 for high in highest]) for row in readings
+    ]
     np.testing.assert_allclose(association_p(readings, mean, 20_000, 0), wanted, atol=0.015)
     covariance = np.array([[np.cov(row, effects[:, g])[0, 1] for g in range(5)] for row in readings])
     size = np.sqrt((covariance**2).sum(axis=1))
@@ -54,7 +59,10 @@ def test_p_values_are_those_of_the_whole_permutation():
 
 def test_at_most_five_percent_of_what_means_nothing_passes():
     """300 data sets each: labels of no meaning though texts move the answer; and readings that have nothing to do with the effects."""
-    no_labels = [SiteGates(draws=400).judge(table(), *planted(seed, 3.0, labels=False), seed)["passes"].any() for seed in range(300)]
+    no_labels = [
+        SiteGates(draws=400).judge(table(), *planted(seed, 3.0, labels=False), seed)["passes"].any()
+        for seed in range(300)
+    ]
     unrelated = []
     for seed in range(300):
         readings, _ = planted(seed)
@@ -65,13 +73,22 @@ def test_at_most_five_percent_of_what_means_nothing_passes():
 
 
 def test_power_grows_with_the_planted_strength():
-    shown = [np.mean([SiteGates(draws=400).judge(table(), *planted(seed, s), seed)["passes"][2] for seed in range(40)]) for s in (0.0, 0.3, 1.0)]
+    shown = [
+        np.mean(
+            [SiteGates(draws=400).judge(table(), *planted(seed, s), seed)["passes"][2] for seed in range(40)]
+        )
+        for s in (0.0, 0.3, 1.0)
+    ]
     assert shown[0] <= 0.1 < shown[2] and shown[0] <= shown[1] <= shown[2] and shown[2] > 0.9
 
 
 @pytest.mark.parametrize(
     ("auc", "cosine", "scale", "words"),
-    [(0.5, 0.9, 1.0, "highest AUC 0.50, 0.6 needed"), (0.9, -0.2, 1.0, "together"), (0.9, 0.9, 1e-3, "hardly move the answer")],
+    [
+        (0.5, 0.9, 1.0, "highest AUC 0.50, 0.6 needed"),
+        (0.9, -0.2, 1.0, "together"),
+        (0.9, 0.9, 1e-3, "hardly move the answer"),
+    ],
 )
 def test_each_requirement_is_named(auc, cosine, scale, words):
     readings, effects = planted(0, 3.0)
@@ -82,7 +99,10 @@ def test_each_requirement_is_named(auc, cosine, scale, words):
 
 def test_too_few_texts_or_groups_are_not_tested():
     readings, effects = planted(0, 3.0)
-    for judged in (SiteGates().judge(table(), readings[:, : LEAST - 1], effects[: LEAST - 1]), SiteGates().judge(table(), readings, effects[:, :4])):
+    for judged in (
+        SiteGates().judge(table(), readings[:, : LEAST - 1], effects[: LEAST - 1]),
+        SiteGates().judge(table(), readings, effects[:, :4]),
+    ):
         assert judged["p_labels"].isna().all() and not judged["passes"].any()
 
 
@@ -110,19 +130,29 @@ def test_a_study_stops_where_no_direction_is_shown_unless_told_to_go_on(organism
     groups = {name: i % 2 for i, name in enumerate(sorted(persona.group_sizes))}
 
     def exchanged(item):
-        return replace(item, matching=item.not_matching, not_matching=item.matching, responses=None) if groups[item.group] else item
+        return (
+            replace(item, matching=item.not_matching, not_matching=item.matching, responses=None)
+            if groups[item.group]
+            else item
+        )
 
     splits = replace(persona, items=tuple(map(exchanged, persona.items))).split(0)
-    found = find_directions(organism, splits.train, splits.search, n=96, n_texts=12, n_contexts=12, methods=["own_choice"])
+    found = find_directions(
+        organism, splits.train, splits.search, n=96, n_texts=12, n_contexts=12, methods=["own_choice"]
+    )
     assert found.shown is False and found.verdict.startswith("no direction shown for sycophancy: ")
     assert found.to_file().shown is False and found.to_file().verdict == found.verdict
     with pytest.raises(UserError, match=r"no direction shown.*directions.unshown to go_on"):
         stop_without_direction(Study(), found)
     stop_without_direction(Study(directions=DirectionSettings(unshown="go_on")), found)
     whole = persona.split(0)
-    shown = find_directions(organism, whole.train, whole.search, n=96, n_texts=12, n_contexts=12, methods=["own_choice"])
+    shown = find_directions(
+        organism, whole.train, whole.search, n=96, n_texts=12, n_contexts=12, methods=["own_choice"]
+    )
     assert shown.shown and shown.verdict.startswith("direction shown: sycophancy own_choice")
     stop_without_direction(Study(), shown)
-    few = find_directions(organism, whole.train, whole.search, n=32, n_texts=4, n_contexts=4, methods=["own_choice"])
+    few = find_directions(
+        organism, whole.train, whole.search, n=32, n_texts=4, n_contexts=4, methods=["own_choice"]
+    )
     assert few.shown is None and "not tested" in few.verdict
     stop_without_direction(Study(), few)

@@ -22,13 +22,17 @@ from workbench.personas import check_persona
 from workbench.study import cost_estimate
 from workbench.sweep.resolve_studies import plan as resolve
 
-PYTHON = [(page, list(found)) for page, found in groupby(blocks("python", "py"), key=lambda block: block.page)]
+PYTHON = [
+    (page, list(found)) for page, found in groupby(blocks("python", "py"), key=lambda block: block.page)
+]
 YAML = blocks("yaml", "yml")
 
 
 def test_blocks_are_found_and_none_goes_by_another_name():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert text.count("```python") == sum(len(found) for _, found in PYTHON) and text.count("```yaml") == len(YAML)
+    assert text.count("```python") == sum(len(found) for _, found in PYTHON) and text.count("```yaml") == len(
+        YAML
+    )
     assert not blocks("pycon", "py", "yml", "Python", "YAML")
     assert all(isinstance(block.missing, tuple) for _, found in PYTHON for block in found)
 
@@ -51,7 +55,11 @@ def chat_server(monkeypatch):
 
     server, connect = HTTPServer(("127.0.0.1", 0), Handler), socket.create_connection
     named = {("127.0.0.1", 8000): server.server_address}
-    monkeypatch.setattr(socket, "create_connection", lambda address, *rest, **more: connect(named.get(tuple(address), address), *rest, **more))
+    monkeypatch.setattr(
+        socket,
+        "create_connection",
+        lambda address, *rest, **more: connect(named.get(tuple(address), address), *rest, **more),
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield
@@ -72,11 +80,14 @@ def run(block: DocBlock, names: dict) -> None:
     exec(compile(source, str(block.page.relative_to(ROOT)), "exec"), names)
 
 
-#: Pages whose blocks take a minute or more of processor time: the whole pipeline, and a search with a model of 135M parameters.
+#: Pages whose blocks take a minute or more of processor time: the whole pipeline, and a search with a model
+#: of 135M parameters.
 LONG = ("tutorial", "sentences")
 #: The README's is run in test_quickstart.py.
 PAGES_OF_PYTHON = [
-    pytest.param(page, found, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] if page.stem in LONG else [])
+    pytest.param(
+        page, found, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] if page.stem in LONG else []
+    )
     for page, found in PYTHON
     if page.name != "README.md"
 ]

@@ -35,11 +35,18 @@ def python_prose(text: str, strings: bool = True) -> Iterator[tuple[int, str]]:
     statement_start = True
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         is_text = token.type in (tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1))
-        if token.type == tokenize.COMMENT or (is_text and " " in token.string and (strings or statement_start)):
+        if token.type == tokenize.COMMENT or (
+            is_text and " " in token.string and (strings or statement_start)
+        ):
             for i, line in enumerate(blanked(_VALUE, blanked(_SPAN, token.string)).splitlines()):
                 yield token.start[0] + i, line
         if token.type not in (tokenize.COMMENT, tokenize.NL):
-            statement_start = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING)
+            statement_start = token.type in (
+                tokenize.NEWLINE,
+                tokenize.INDENT,
+                tokenize.DEDENT,
+                tokenize.ENCODING,
+            )
 
 
 def page_prose(text: str) -> Iterator[tuple[int, str]]:
@@ -59,7 +66,12 @@ def template_prose(text: str) -> Iterator[tuple[int, str]]:
 def script_prose(text: str) -> Iterator[tuple[int, str]]:
     """Comments and spaced literals of a JavaScript module."""
     for number, line in enumerate(text.splitlines(), 1):
-        yield number, " ".join(said for said in re.findall(r"//.*|/?\*+ .*|\"[^\"]*\"", _SPAN.sub("", line)) if " " in said)
+        yield (
+            number,
+            " ".join(
+                said for said in re.findall(r"//.*|/?\*+ .*|\"[^\"]*\"", _SPAN.sub("", line)) if " " in said
+            ),
+        )
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
@@ -92,13 +104,20 @@ def files() -> Iterator[Path]:
 def found(path: Path) -> list[str]:
     """The dialect words of a file: "line: word -> what to write; the line"."""
     name = str(path.relative_to(ROOT))
-    allowed = [re.compile(phrase) for place, phrases in WORDS["exceptions"].items() if re.fullmatch(place, name) for phrase in phrases]
+    allowed = [
+        re.compile(phrase)
+        for place, phrases in WORDS["exceptions"].items()
+        if re.fullmatch(place, name)
+        for phrase in phrases
+    ]
     hits = []
     for number, line in prose(path):
         for phrase in allowed:
             line = phrase.sub("", line)
         if match := PATTERN.search(line):
-            instead = next(text for pattern, text in INSTEAD if pattern.search(match[0]) or pattern.search(line))
+            instead = next(
+                text for pattern, text in INSTEAD if pattern.search(match[0]) or pattern.search(line)
+            )
             hits.append(f"{name}:{number}: {match[0]!r} -> {instead}; {line.strip()}")
     return hits
 
@@ -111,9 +130,13 @@ def found(path: Path) -> list[str]:
         (lambda text: python_prose(text, strings=False), 'f("it stands here")\n"""It stands here."""\n', [2]),
         (page_prose, "# A\n```\nbehind\n```\nIt is [behind](beside.md) `beside`\n", [5]),
         (template_prose, "{{ beside }}<p beside='x'>\nBeside it</p>", [2]),
-        (script_prose, 'const behind = 1; // behind it\nf("behind", "is behind it")\nconst beside = 2\n', [1, 2]),
+        (
+            script_prose,
+            'const behind = 1; // behind it\nf("behind", "is behind it")\nconst beside = 2\n',
+            [1, 2],
+        ),
     ],
-)  # fmt: skip
+)
 def test_prose_is_read(reader, text, expected):
     assert [number for number, line in reader(text) if PATTERN.search(line)] == expected
 

@@ -38,24 +38,44 @@ def resolve(module: str, name: str) -> Any:
 
 
 def test_the_listing_is_read_whole():
-    assert len(interfaces()) > 70 and {part for part, _, _ in interfaces()} >= {"errors", "models", "search", "attribution", "sweep"}
+    assert len(interfaces()) > 70 and {part for part, _, _ in interfaces()} >= {
+        "errors",
+        "models",
+        "search",
+        "attribution",
+        "sweep",
+    }
 
 
-@pytest.mark.parametrize(("part", "name", "arguments"), interfaces(), ids=lambda value: value if value.isidentifier() else "")
+@pytest.mark.parametrize(
+    ("part", "name", "arguments"), interfaces(), ids=lambda value: value if value.isidentifier() else ""
+)
 def test_an_interface_is_as_documented(part, name, arguments):
     own = inspect.signature(resolve(f"workbench.{part}", name)).parameters if arguments else {}
     written = ast.parse(f"def f({arguments}): ...").body[0].args
     named = [argument.arg for argument in (*written.args, *written.kwonlyargs)]
-    listed = [p.name for p in own.values() if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    assert named == [argument for argument in listed if argument in named], f"{part}.{name} has {', '.join(listed)}"
-    defaults = [*[None] * (len(written.args) - len(written.defaults)), *written.defaults, *written.kw_defaults]
+    listed = [
+        p.name for p in own.values() if p.name != "self" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    assert named == [argument for argument in listed if argument in named], (
+        f"{part}.{name} has {', '.join(listed)}"
+    )
+    defaults = [
+        *[None] * (len(written.args) - len(written.defaults)),
+        *written.defaults,
+        *written.kw_defaults,
+    ]
     for argument, default in zip(named, defaults, strict=True):
         assert (default is None) == (own[argument].default is inspect.Parameter.empty), f"{name}: {argument}"
         if default is not None and ast.unparse(default) not in ("...", "nan"):
             assert own[argument].default == ast.literal_eval(default), f"{name}: {argument}"
 
 
-@pytest.mark.parametrize("page", sorted({*(ROOT / "docs/reference").glob("*.md")} - {ROOT / "docs/reference/index.md"}), ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    sorted({*(ROOT / "docs/reference").glob("*.md")} - {ROOT / "docs/reference/index.md"}),
+    ids=lambda page: page.stem,
+)
 def test_the_objects_of_a_reference_page_exist(page):
     named = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert named

@@ -14,11 +14,29 @@ import pytest
 
 from tests.support.paths import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*/README.md"), *(ROOT / ".github").rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "data").glob("*/README.md"),
+        *(ROOT / ".github").rglob("*.md"),
+    ]
+)
 #: Hosts that pages may name: other projects, papers, standards.
-HOSTS = {"arxiv.org", "docs.ray.io", "github.com", "huggingface.co", "json-schema.org", "keepachangelog.com", "www.neuronpedia.org"}
-#: Pages of the site that docs/site_hook.py makes; tests/docs/test_site.py checks links to them in the built site.
-GENERATED = {"changelog.md", "contributing.md", "reference/cli.md"} | {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+HOSTS = {
+    "arxiv.org",
+    "docs.ray.io",
+    "github.com",
+    "huggingface.co",
+    "json-schema.org",
+    "keepachangelog.com",
+    "www.neuronpedia.org",
+}
+#: Pages of the site that docs/site_hook.py makes; tests/docs/test_site.py checks links to them in the built
+#: site.
+GENERATED = {"changelog.md", "contributing.md", "reference/cli.md"} | {
+    f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")
+}
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 _FENCE = re.compile(r"^\s*```(\w*)[^\n]*\n(.*?)^\s*```\s*$", re.MULTILINE | re.DOTALL)
 
@@ -48,7 +66,9 @@ def broken(page: Path) -> Iterator[str]:
         file = (page.parent / parts.path).resolve() if parts.path else page
         if file.is_relative_to(ROOT / "docs") and str(file.relative_to(ROOT / "docs")) in GENERATED:
             continue
-        if not file.exists() or (parts.fragment and file.suffix == ".md" and parts.fragment not in anchors(file)):
+        if not file.exists() or (
+            parts.fragment and file.suffix == ".md" and parts.fragment not in anchors(file)
+        ):
             yield target
 
 
@@ -59,7 +79,11 @@ def test_every_link_leads_somewhere(page: Path):
 
 def commands(text: str) -> Iterator[str]:
     """What a page tells its reader to type: lines of code blocks and spans that begin with `workbench`."""
-    blocks = [body.replace("\\\n", " ") for language, body in _FENCE.findall(text) if language in ("", "bash", "console", "sh", "shell")]
+    blocks = [
+        body.replace("\\\n", " ")
+        for language, body in _FENCE.findall(text)
+        if language in ("", "bash", "console", "sh", "shell")
+    ]
     lines = [line for body in blocks for line in body.splitlines()]
     yield from (line.strip().removeprefix("$ ") for line in lines if re.match(r"\s*(\$ )?workbench ", line))
     yield from re.findall(r"`(workbench [^`\n]+)`", _FENCE.sub("", text))
@@ -75,7 +99,11 @@ def refused(typed: str, known: dict[str, set[str]]) -> str | None:
         if words[0] in {full.partition(" ")[0] for full in known} or not re.fullmatch(r"[a-z]+", words[0]):
             return None  # a group by itself, or a placeholder such as COMMAND
         return f"no command {words[0]!r}"
-    unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in known[name] | {"--help"}]
+    unknown = [
+        word
+        for word in words
+        if word.startswith("--") and word.partition("=")[0] not in known[name] | {"--help"}
+    ]
     return f"{name}: no option {unknown}" if unknown else None
 
 
@@ -85,20 +113,36 @@ def known() -> dict[str, set[str]]:
     from workbench.cli import app
 
     def options(command) -> set[str]:
-        return {name for argument in command.assemble_argument_collection(parse_docstring=True) for name in argument.names}
+        return {
+            name
+            for argument in command.assemble_argument_collection(parse_docstring=True)
+            for name in argument.names
+        }
 
     found = {}
     for name in (name for name in app if not name.startswith("-")):
         below = [sub for sub in app[name] if not sub.startswith("-")]
-        found |= {f"{name} {sub}": options(app[name][sub]) for sub in below} if below else {name: options(app[name])}
+        found |= (
+            {f"{name} {sub}": options(app[name][sub]) for sub in below}
+            if below
+            else {name: options(app[name])}
+        )
     return found
 
 
 def test_every_command_of_a_page_exists_with_its_options(known: dict[str, set[str]]):
     assert refused("workbench rum FILE", known) and refused("workbench run FILE --uot x", known)
-    typed = [(str(page.relative_to(ROOT)), line) for page in PAGES for line in commands(page.read_text(encoding="utf-8"))]
+    typed = [
+        (str(page.relative_to(ROOT)), line)
+        for page in PAGES
+        for line in commands(page.read_text(encoding="utf-8"))
+    ]
     assert len(typed) > 40
-    wrong = {(page, line): reason for page, line in typed if not page.startswith("CHANGELOG") and (reason := refused(line, known))}
+    wrong = {
+        (page, line): reason
+        for page, line in typed
+        if not page.startswith("CHANGELOG") and (reason := refused(line, known))
+    }
     assert wrong == {}
 
 
@@ -123,7 +167,11 @@ def test_every_python_snippet_parses_and_names_what_exists():
             if language != "python" or page.name in ("CHANGELOG.md", "renames.md") or "->" in body:
                 continue  # interfaces of architecture.md are written as signatures
             tree = ast.parse(body)
-            names = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "wb"}
+            names = {
+                n.attr
+                for n in ast.walk(tree)
+                if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "wb"
+            }
             assert names <= set(wb.__all__), page
             seen += 1
     assert seen > 5
@@ -142,16 +190,34 @@ def unknown_options(module: str, options: list[str]) -> list[str]:
     if not file.is_file():
         return [module]
     words = set(re.findall(r"[\w-]+", file.read_text(encoding="utf-8")))
-    forms = {option: {option, f"--{option}", option.replace("-", "_"), option.replace("-", "_").removeprefix("no_")} for option in options}
+    forms = {
+        option: {
+            option,
+            f"--{option}",
+            option.replace("-", "_"),
+            option.replace("-", "_").removeprefix("no_"),
+        }
+        for option in options
+    }
     return [option for option, names in forms.items() if not names & words]
 
 
 def test_every_benchmark_command_of_a_page_exists_with_its_options():
-    assert unknown_options("benchmarks.nowhere", []) and unknown_options("benchmarks.halving", ["sheeds"]) == ["sheeds"]
+    assert unknown_options("benchmarks.nowhere", []) and unknown_options(
+        "benchmarks.halving", ["sheeds"]
+    ) == ["sheeds"]
     pages = [page for page in PAGES if page.name not in ("CHANGELOG.md", "renames.md")]
-    typed = [(page.name, *command) for page in pages for command in module_commands(page.read_text(encoding="utf-8"))]
+    typed = [
+        (page.name, *command)
+        for page in pages
+        for command in module_commands(page.read_text(encoding="utf-8"))
+    ]
     assert len(typed) > 30
-    assert [(page, module, wrong) for page, module, options in typed if (wrong := unknown_options(module, options))] == []
+    assert [
+        (page, module, wrong)
+        for page, module, options in typed
+        if (wrong := unknown_options(module, options))
+    ] == []
 
 
 def test_every_extra_of_a_page_is_declared():
@@ -159,7 +225,9 @@ def test_every_extra_of_a_page_is_declared():
     named = {
         extra
         for page in PAGES
-        for given in re.findall(r"(?:\.|persona-workbench|\.whl)\[([\w,-]+)\]'", page.read_text(encoding="utf-8"))
+        for given in re.findall(
+            r"(?:\.|persona-workbench|\.whl)\[([\w,-]+)\]'", page.read_text(encoding="utf-8")
+        )
         for extra in given.split(",")
     }
     assert len(named) >= 2 and named - {"EXTRA"} <= declared

@@ -45,4 +45,6 @@ def test_the_answer_is_on_the_page_and_two_clicks_away(entry: dict[str, str], di
     page = DOCS / entry["page"]
     assert entry["answer"] in re.sub(r"\s+", " ", page.read_text(encoding="utf-8"))
     site, readme = distances
-    assert page in site and (page in readme or entry["page"] == "index.md"), "the README begins as the front page does"
+    assert page in site and (page in readme or entry["page"] == "index.md"), (
+        "the README begins as the front page does"
+    )

@@ -48,13 +48,21 @@ def own_fields(kind: type) -> set[str]:
     if hasattr(kind, "model_fields"):
         return {name for name in kind.__annotations__ if name in kind.model_fields and not name.endswith("_")}
     if dataclasses.is_dataclass(kind):
-        return {f.name for f in dataclasses.fields(kind) if not f.name.startswith("_") and f.name not in inherited - set(kind.__annotations__)}
+        return {
+            f.name
+            for f in dataclasses.fields(kind)
+            if not f.name.startswith("_") and f.name not in inherited - set(kind.__annotations__)
+        }
     return set()
 
 
 def test_sections_are_read():
     text = "One line.\n\nArgs:\n    a: x\n        more: text\n    b: y\n\nReturns:\n    z\n\nExample:\n    >>> 1\n"
-    assert described(text, "Args") == {"a", "b"} and "z" in sections(text)["Returns"] and ">>> 1" in sections(text)["Example"]
+    assert (
+        described(text, "Args") == {"a", "b"}
+        and "z" in sections(text)["Returns"]
+        and ">>> 1" in sections(text)["Example"]
+    )
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -85,7 +93,9 @@ def names(organism):
 def test_the_example_runs(name, names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = sections(inspect.getdoc(public(name)) or "").get("Example", "")
-    example = doctest.DocTestParser().get_doctest(inspect.cleandoc(text), names | {"tmp_path": tmp_path}, name, None, None)
+    example = doctest.DocTestParser().get_doctest(
+        inspect.cleandoc(text), names | {"tmp_path": tmp_path}, name, None, None
+    )
     assert example.examples
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
     said: list[str] = []

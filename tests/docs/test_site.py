@@ -28,7 +28,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         self.ids |= {values[name] for name in ("id", "name") if name in values}
-        self.schemes |= {values["data-md-color-scheme"]} & {"default", "slate"} if "data-md-color-scheme" in values else set()
+        self.schemes |= (
+            {values["data-md-color-scheme"]} & {"default", "slate"}
+            if "data-md-color-scheme" in values
+            else set()
+        )
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
         if tag in ("img", "script", "source", "iframe") and "src" in values:
@@ -53,23 +57,34 @@ def missing(path: Path, target: str, site: dict[Path, Page]) -> bool:
         return False
     file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     file = file / "index.html" if file.is_dir() else file
-    return not file.is_file() or bool(parts.fragment and file in site and unquote(parts.fragment) not in site[file].ids)
+    return not file.is_file() or bool(
+        parts.fragment and file in site and unquote(parts.fragment) not in site[file].ids
+    )
 
 
 def test_lint_refuses_a_page_with_a_warning(tmp_path: Path):
     """The options of `make lint`: with `--quiet` mkdocs counts no warning, and a broken link passes."""
-    options = re.findall(r"mkdocs build ([^#\n]*)", (ROOT / "Makefile").read_text().partition("\nlint:")[2])[0].split()
+    options = re.findall(r"mkdocs build ([^#\n]*)", (ROOT / "Makefile").read_text().partition("\nlint:")[2])[
+        0
+    ].split()
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/index.md").write_text("[nowhere](missing.md)\n")
     (tmp_path / "mkdocs.yml").write_text("site_name: broken\n")
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", *options], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", *options], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 1 and "missing.md" in done.stderr
 
 
 def test_every_link_and_picture_of_the_site_leads_somewhere(site: dict[Path, Page]):
     assert len(site) > 40 and sum(len(page.links) for page in site.values()) > 2000
     checked = {path: page for path, page in site.items() if "gallery" not in path.parts}
-    wrong = {(path.parent.name, link) for path, page in checked.items() for link in [*page.links, *page.loaded] if missing(path, link, site)}
+    wrong = {
+        (path.parent.name, link)
+        for path, page in checked.items()
+        for link in [*page.links, *page.loaded]
+        if missing(path, link, site)
+    }
     assert wrong == set()
 
 

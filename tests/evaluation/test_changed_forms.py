@@ -30,14 +30,25 @@ def test_the_forms_of_a_prompt():
 
 def test_every_row_is_a_measurement_against_no_prompt_in_its_slot():
     model, split = random_model(), toy_persona().split().test
-    found = prompt_robustness(model, split, "Be good. Say no.", ["Do say no."], slots=("system", "after_question"))
-    assert list(found.rows["form"]) == ["as it is", *prompt_forms("Be good. Say no."), "paraphrase 1", "as it is"]
+    found = prompt_robustness(
+        model, split, "Be good. Say no.", ["Do say no."], slots=("system", "after_question")
+    )
+    assert list(found.rows["form"]) == [
+        "as it is",
+        *prompt_forms("Be good. Say no."),
+        "paraphrase 1",
+        "as it is",
+    ]
     for row in found.rows.itertuples():
         contexts = make_contexts(model, split, row.slot)
-        expected = answer(model, contexts, row.prompt).log_odds.mean() - answer(model, contexts).log_odds.mean()
+        expected = (
+            answer(model, contexts, row.prompt).log_odds.mean() - answer(model, contexts).log_odds.mean()
+        )
         assert row.effect == pytest.approx(float(expected), abs=1e-5) and row.low <= row.effect <= row.high
     others = found.rows[(found.rows["slot"] == "system") & (found.rows["form"] != "as it is")]
-    assert found.share_kept == pytest.approx(float(np.median(others["effect"] / found.rows["effect"].iloc[0])))
+    assert found.share_kept == pytest.approx(
+        float(np.median(others["effect"] / found.rows["effect"].iloc[0]))
+    )
     with pytest.raises(UserError, match="at least one slot"):
         prompt_robustness(model, split, "Be good.", slots=())
 

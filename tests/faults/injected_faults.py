@@ -1,8 +1,10 @@
 """Faults at every write, fsync and rename of a tiny run: `python -m tests.faults.injected_faults` (`make faults`).
 
-1. A run without faults counts its operations: opening a new file, writing, fsync, rename, and the lines of the log.
-2. For each of them and each kind of fault (ENOSPC, EIO, kill) a new run meets the fault there. ENOSPC and EIO must end in one UserError;
-   the kill ends a forked process at once. Every file is then whole, the old one or the new one.
+1. A run without faults counts its operations: opening a new file, writing, fsync, rename, and the lines of
+   the log.
+2. For each of them and each kind of fault (ENOSPC, EIO, kill) a new run meets the fault there. ENOSPC and EIO
+   must end in one UserError; the kill ends a forked process at once. Every file is then whole, the old one or
+   the new one.
 3. The run is resumed, and every file must equal the undisturbed run's, but for times.
 """
 
@@ -32,20 +34,55 @@ from workbench.budget import Budget
 from workbench.errors import UserError
 from workbench.runs import atomic_writing, run_directory
 from workbench.study import Study
-from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, OffTargetSettings, SearchSettings
+from workbench.study.study_settings import (
+    AttributionSettings,
+    DataSettings,
+    DirectionSettings,
+    OffTargetSettings,
+    SearchSettings,
+)
 
 KINDS = ("ENOSPC", "EIO", "kill")
 #: Every stage of a study without an SAE, in one processor second.
 STUDY = Study(
     data=DataSettings(train_items=8, search_items=4, selection_items=4, test_items=8),
     directions=DirectionSettings(layers=(1,), methods=("mean_difference",), rows=8, texts=6, contexts=2),
-    conditions=("constant_answer", "resga"), sae="none", random_directions=0, collateral=OffTargetSettings(items=2),
-    search=SearchSettings(options={"length": 3, "population": 2, "children": 2, "top_k": 16}, budget=Budget(steps=2), contexts=2, neutral=4),
+    conditions=("constant_answer", "resga"),
+    sae="none",
+    random_directions=0,
+    collateral=OffTargetSettings(items=2),
+    search=SearchSettings(
+        options={"length": 3, "population": 2, "children": 2, "top_k": 16},
+        budget=Budget(steps=2),
+        contexts=2,
+        neutral=4,
+    ),
     attribution=AttributionSettings(contexts=2, circuit=0, estimators=("removal",)),
-)  # fmt: skip
+)
 #: Names of values that are times, or counted by the machine.
-TIMES = frozenset({"seconds", "began", "created", "ended", "peak_memory_mb", "updated", "time", "at", "started", "finished", "hostname", "pid",
-                   "token_layers_repeated", "flops", "stages", "test_reads", "directory", "out", "memory"})  # fmt: skip
+TIMES = frozenset(
+    {
+        "seconds",
+        "began",
+        "created",
+        "ended",
+        "peak_memory_mb",
+        "updated",
+        "time",
+        "at",
+        "started",
+        "finished",
+        "hostname",
+        "pid",
+        "token_layers_repeated",
+        "flops",
+        "stages",
+        "test_reads",
+        "directory",
+        "out",
+        "memory",
+    }
+)
 #: Files that are not compared: they hold times, or are a picture of the others.
 SHOWS_TIMES = frozenset({".lock", "log.jsonl", "report.html", "manifest.json", "timings.json"})
 
@@ -202,9 +239,18 @@ def check(every: int = 1, offset: int = 0, kinds: tuple[str, ...] = KINDS) -> tu
                     wrong += [f"{where}: {name} is damaged" for name in whole_files(out)]
                 resumed = (out / "manifest.json").exists()
                 try:
-                    wb.run(STUDY, out if resumed or not out.exists() else _fresh(out), resume=resumed, model=model)
+                    wb.run(
+                        STUDY,
+                        out if resumed or not out.exists() else _fresh(out),
+                        resume=resumed,
+                        model=model,
+                    )
                     found = content(out)
-                    wrong += [f"{where}: after resume {name} differs" for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
+                    wrong += [
+                        f"{where}: after resume {name} differs"
+                        for name in wanted.keys() | found.keys()
+                        if wanted.get(name) != found.get(name)
+                    ]
                 except Exception as error:
                     wrong.append(f"{where}: cannot go on: {type(error).__name__}: {str(error)[:150]}")
                 print(f"{where}: {said[:60]!r}, {time.perf_counter() - begin:.1f} s", *wrong[-1:], flush=True)

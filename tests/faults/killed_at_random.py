@@ -1,9 +1,10 @@
 """SIGKILLs at random moments: `python -m tests.faults.killed_at_random --kills 100` (half of them in a run, a quarter in a resume, a quarter
 in a sweep of two studies).
 
-1. The libraries and the model are loaded once; what is killed is a forked process, at a random fraction of the processor seconds that an
-   undisturbed run takes (so that a busy machine does not move the moment).
-2. After each kill every file is whole. The run, or the sweep, is then resumed and its files are compared with an undisturbed one's.
+1. The libraries and the model are loaded once; what is killed is a forked process, at a random fraction of
+   the processor seconds that an undisturbed run takes (so that a busy machine does not move the moment).
+2. After each kill every file is whole. The run, or the sweep, is then resumed and its files are compared with
+   an undisturbed one's.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def ended(work: Callable[[], Any]) -> tuple[bool, float]:
     before = os.times()
     code = os.waitpid(forked(work), 0)[1]
     after = os.times()
-    return code == 0, after.children_user + after.children_system - before.children_user - before.children_system
+    return (
+        code == 0,
+        after.children_user + after.children_system - before.children_user - before.children_system,
+    )
 
 
 def contents(place: Path) -> dict[str, dict[str, str]]:
@@ -78,7 +82,9 @@ def check(kills: int, seed: int = 0) -> tuple[dict[str, int], list[str]]:
     torch.set_num_threads(1)
     rng, model = random.Random(seed), wb.load_model("organism")
     study_worker.load_model = lambda *settings: model  # type: ignore[assignment]
-    both = Sweep(base=STUDY.model_dump(mode="json", exclude={"schema_", "name", "seed"}), grid={"seed": (0, 1)})
+    both = Sweep(
+        base=STUDY.model_dump(mode="json", exclude={"schema_", "name", "seed"}), grid={"seed": (0, 1)}
+    )
     gc.freeze()
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
@@ -86,7 +92,11 @@ def check(kills: int, seed: int = 0) -> tuple[dict[str, int], list[str]]:
         def resumed() -> Any:
             return wb.run(STUDY, out, resume=(out / "manifest.json").exists(), model=model)
 
-        works: dict[str, Callable[[], Any]] = {"run": resumed, "resume": resumed, "sweep": lambda: sweep(both, out)}
+        works: dict[str, Callable[[], Any]] = {
+            "run": resumed,
+            "resume": resumed,
+            "sweep": lambda: sweep(both, out),
+        }
         wanted, seconds = {}, {}
         for kind in ("run", "sweep"):
             well, seconds[kind] = ended(works[kind])
@@ -100,10 +110,16 @@ def check(kills: int, seed: int = 0) -> tuple[dict[str, int], list[str]]:
                 moment = rng.uniform(0.02, 1.0) * seconds[kind]
                 counts[kind] += killed(works[kind], moment)
                 runs = [run for run in (sorted(out.glob("runs/*")) or [out]) if run.exists()]
-                wrong += [f"{kind} killed after {moment:.2f} s: {run.name}/{name} is damaged" for run in runs for name in whole_files(run)]
+                wrong += [
+                    f"{kind} killed after {moment:.2f} s: {run.name}/{name} is damaged"
+                    for run in runs
+                    for name in whole_files(run)
+                ]
             well, _ = ended(works[kind])
             wrong += [] if well else [f"{kind} killed after {moment:.2f} s: cannot go on"]
-            wrong += [] if contents(out) == wanted[kind] else [f"{kind} killed after {moment:.2f} s: other files"]
+            wrong += (
+                [] if contents(out) == wanted[kind] else [f"{kind} killed after {moment:.2f} s: other files"]
+            )
             shutil.rmtree(out)
             print(
                 f"{kind} killed after {moment:.2f} processor seconds; {sum(counts.values())} kills, {len(wrong)} things wrong",

@@ -1,9 +1,12 @@
 """Mutated inputs for every reader: `python -m tests.fuzz.fuzz_readers --inputs 50000 --seed 0` (`make fuzz`).
 
-1. `SEEDS` writes one sound file for each reader into a scratch directory, among them the files of a tiny study.
-2. Each input is one of them, damaged (`mutations`), and read. Allowed are a value and a UserError of one line of at most 500 characters
-   without control characters. Everything else is a fault: another exception, more than 2 processor seconds, more than 1 GB beyond the input.
-3. The table says inputs, refusals, faults, the slowest and the largest per reader; faults are kept with their input.
+1. `SEEDS` writes one sound file for each reader into a scratch directory, among them the files of a tiny
+   study.
+2. Each input is one of them, damaged (`mutations`), and read. Allowed are a value and a UserError of one line
+   of at most 500 characters without control characters. Everything else is a fault: another exception, more
+   than 2 processor seconds, more than 1 GB beyond the input.
+3. The table says inputs, refusals, faults, the slowest and the largest per reader; faults are kept with their
+   input.
 """
 
 from __future__ import annotations
@@ -37,7 +40,15 @@ from tests.fuzz.mutations import changed, damaged, dumped
 from tests.support.tiny_checkpoints import tiny_checkpoint, tiny_tokenizer
 from tests.support.tiny_study import TINY
 from workbench.comparison import compare_runs
-from workbench.directions import Direction, load_directions, read_gguf, read_persona_vectors, save_directions, write_gguf, write_persona_vectors
+from workbench.directions import (
+    Direction,
+    load_directions,
+    read_gguf,
+    read_persona_vectors,
+    save_directions,
+    write_gguf,
+    write_persona_vectors,
+)
 from workbench.errors import UserError
 from workbench.evaluation.chat_models import Endpoint, MissingReply
 from workbench.evaluation.judges import read_score
@@ -66,11 +77,39 @@ from workbench.sweep import Sweep
 
 SECONDS, LONGEST, EXTRA_BYTES = 2.0, 500, 1 << 30
 NAMES = ("tea", "snow", "iron", "chess", "rain", "bread")
-ROWS = [{"question": f"Is {n} odd?\n(A) Yes\n(B) No", "answer_matching_behavior": "(A)", "answer_not_matching_behavior": "(B)"} for n in NAMES]
-OWN = [{"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "group": f"g{n}", "id": f"i{n}"} for n in NAMES]
-TRUTHFUL = [{"Question": "What?", "Best Answer": "This.", "Correct Answers": "This.; It.", "Incorrect Answers": "That.; Those.", "Category": "c"}] * 3
-TRAIT = {"instruction": [{"pos": "Be it.", "neg": "Do not."}], "questions": ["What?", "Why?"], "eval_prompt": "{question} {answer}"}
-PERSONA = {"name": "mine", "description": "d", "data": OWN[:4], "metric": "text", "manual_prompts": {"suppress": ["No."], "induce": ["Yes."]}}
+ROWS = [
+    {
+        "question": f"Is {n} odd?\n(A) Yes\n(B) No",
+        "answer_matching_behavior": "(A)",
+        "answer_not_matching_behavior": "(B)",
+    }
+    for n in NAMES
+]
+OWN = [
+    {"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "group": f"g{n}", "id": f"i{n}"}
+    for n in NAMES
+]
+TRUTHFUL = [
+    {
+        "Question": "What?",
+        "Best Answer": "This.",
+        "Correct Answers": "This.; It.",
+        "Incorrect Answers": "That.; Those.",
+        "Category": "c",
+    }
+] * 3
+TRAIT = {
+    "instruction": [{"pos": "Be it.", "neg": "Do not."}],
+    "questions": ["What?", "Why?"],
+    "eval_prompt": "{question} {answer}",
+}
+PERSONA = {
+    "name": "mine",
+    "description": "d",
+    "data": OWN[:4],
+    "metric": "text",
+    "manual_prompts": {"suppress": ["No."], "induce": ["Yes."]},
+}
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{{ strftime_now('%d') }}{% for i in range(3) %}{{ i }}{% endfor %}{% endif %}"
@@ -107,9 +146,13 @@ class FuzzedReader:
 def readers(place: Path) -> list[FuzzedReader]:
     """Every reader with its sound input in `place`."""
     found = [
-        *_data_readers(place / "data"), *_setting_readers(place / "settings"), *_run_readers(place / "run"), *_vector_readers(place / "vectors"),
-        *_model_readers(place / "model"), *_word_readers(place / "words"),
-    ]  # fmt: skip
+        *_data_readers(place / "data"),
+        *_setting_readers(place / "settings"),
+        *_run_readers(place / "run"),
+        *_vector_readers(place / "vectors"),
+        *_model_readers(place / "model"),
+        *_word_readers(place / "words"),
+    ]
     for reader in found:
         reader.read(reader.path)  # a sound input is read
     return found
@@ -141,28 +184,51 @@ def _data_readers(place: Path) -> list[FuzzedReader]:
         FuzzedReader("rows, CSV", _text_file(place / "own.csv", table), persona),
         FuzzedReader("rows, YAML", _text_file(place / "own.yaml", yaml.safe_dump(OWN)), persona),
         FuzzedReader(
-            "groups next to rows", _json_file(place / "grouped_groups.json", [{"group": f"g{n}"} for n in NAMES]),
-            lambda _: persona(place / "grouped.json"), [{"group": f"g{n}"} for n in NAMES],
+            "groups next to rows",
+            _json_file(place / "grouped_groups.json", [{"group": f"g{n}"} for n in NAMES]),
+            lambda _: persona(place / "grouped.json"),
+            [{"group": f"g{n}"} for n in NAMES],
         ),
         FuzzedReader("TruthfulQA", _json_file(place / "tqa.json", TRUTHFUL), read_truthfulqa, TRUTHFUL),
         FuzzedReader("trait file", _json_file(place / "trait.json", TRAIT), read_trait, TRAIT),
-        FuzzedReader("persona of one's own", _text_file(place / "mine.yaml", yaml.safe_dump(PERSONA)), lambda p: load_persona(str(p)), PERSONA, 1.5),
-        FuzzedReader("corpus, JSON Lines", _text_file(place / "c.jsonl", '{"text": "a b"}\n{"text": "c"}\n'), read_corpus),
-        FuzzedReader("corpus, JSON", _json_file(place / "c.json", [{"text": "a b"}, "c d"]), read_corpus, [{"text": "a b"}, "c d"]),
+        FuzzedReader(
+            "persona of one's own",
+            _text_file(place / "mine.yaml", yaml.safe_dump(PERSONA)),
+            lambda p: load_persona(str(p)),
+            PERSONA,
+            1.5,
+        ),
+        FuzzedReader(
+            "corpus, JSON Lines",
+            _text_file(place / "c.jsonl", '{"text": "a b"}\n{"text": "c"}\n'),
+            read_corpus,
+        ),
+        FuzzedReader(
+            "corpus, JSON",
+            _json_file(place / "c.json", [{"text": "a b"}, "c d"]),
+            read_corpus,
+            [{"text": "a b"}, "c d"],
+        ),
         FuzzedReader("corpus, lines", _text_file(place / "c.txt", "one line\nanother\n"), read_corpus),
-    ]  # fmt: skip
+    ]
 
 
 def _setting_readers(place: Path) -> list[FuzzedReader]:
     study = json.loads(TINY.model_dump_json(by_alias=True))
-    sweep = {"name": "s", "base": {"persona": "sycophancy"}, "grid": {"seed": [0, 1], "sign": ["suppress", "induce"]}}
+    sweep = {
+        "name": "s",
+        "base": {"persona": "sycophancy"},
+        "grid": {"seed": [0, 1], "sign": ["suppress", "induce"]},
+    }
     try:
         Sweep.load(_text_file(place / "sweep.yaml", yaml.safe_dump(sweep)))
     except UserError:
         sweep = {"study": {"persona": "sycophancy"}, "grid": {"seed": [0, 1]}}
         _text_file(place / "sweep.yaml", yaml.safe_dump(sweep))
     return [
-        FuzzedReader("study file", _text_file(place / "study.yaml", yaml.safe_dump(study)), Study.load, study, 2.0),
+        FuzzedReader(
+            "study file", _text_file(place / "study.yaml", yaml.safe_dump(study)), Study.load, study, 2.0
+        ),
         FuzzedReader("sweep file", place / "sweep.yaml", Sweep.load, sweep),
         FuzzedReader("plain YAML", _text_file(place / "any.yaml", yaml.safe_dump(study)), read_yaml),
     ]
@@ -171,25 +237,59 @@ def _setting_readers(place: Path) -> list[FuzzedReader]:
 def _run_readers(place: Path) -> list[FuzzedReader]:
     wb.run(TINY, place)
     kinds: tuple[tuple[str, Any], ...] = (
-        ("comparison.json", ComparisonFile), ("direction.json", DirectionFile), ("latents.json", LatentsFile), ("manifest.json", RunManifest),
-        ("search/resga.json", SearchFile), ("attribution.json", AttributionFile), ("cards.json", CardsFile),
-    )  # fmt: skip
+        ("comparison.json", ComparisonFile),
+        ("direction.json", DirectionFile),
+        ("latents.json", LatentsFile),
+        ("manifest.json", RunManifest),
+        ("search/resga.json", SearchFile),
+        ("attribution.json", AttributionFile),
+        ("cards.json", CardsFile),
+    )
     found = []
     for name, kind in kinds:
         if (place / name).is_file():
             plain = json.loads((place / name).read_text())
-            found.append(FuzzedReader(name, place / name, lambda path, kind=kind: read_run_file(path, kind), plain))
+            found.append(
+                FuzzedReader(name, place / name, lambda path, kind=kind: read_run_file(path, kind), plain)
+            )
     plain = json.loads((place / "comparison.json").read_text())
     page = place.parent / "page.html"
-    found.append(FuzzedReader("comparison.json of several runs", place / "comparison.json", lambda path: compare_runs([path, path]), plain))
+    found.append(
+        FuzzedReader(
+            "comparison.json of several runs",
+            place / "comparison.json",
+            lambda path: compare_runs([path, path]),
+            plain,
+        )
+    )
     for name in FILES:
         if (place / name).is_file():
             own = json.loads((place / name).read_text()) if name.endswith(".json") else None
-            found.append(FuzzedReader(f"report of a run, {name}", place / name, lambda _: wb.write_report(place, page), own, 0.15))
+            found.append(
+                FuzzedReader(
+                    f"report of a run, {name}",
+                    place / name,
+                    lambda _: wb.write_report(place, page),
+                    own,
+                    0.15,
+                )
+            )
     shown = [OverviewRun(place, "one", "done"), OverviewRun(place, "two", "done")]
-    found.append(FuzzedReader("overview of runs, comparison.json", place / "comparison.json", lambda _: write_overview(shown, page), plain, 0.15))
+    found.append(
+        FuzzedReader(
+            "overview of runs, comparison.json",
+            place / "comparison.json",
+            lambda _: write_overview(shown, page),
+            plain,
+            0.15,
+        )
+    )
     timings = json.loads((place / "timings.json").read_text())
-    found.append(FuzzedReader("timings.json", place / "timings.json", lambda path: read_timings(path.parent), timings, 0.5))
+    found.append(
+        FuzzedReader(
+            "timings.json", place / "timings.json", lambda path: read_timings(path.parent), timings, 0.5
+        )
+    )
     for name, row in (("evaluation.parquet", EvaluationRow), ("search/resga.parquet", SearchStepRow)):
         found.append(FuzzedReader(name, place / name, lambda path, row=row: read_table(path, row)))
     found.append(FuzzedReader("direction.safetensors", place / "direction.safetensors", load_directions))
@@ -199,7 +299,10 @@ def _run_readers(place: Path) -> list[FuzzedReader]:
 
 def _vector_readers(place: Path) -> list[FuzzedReader]:
     place.mkdir(parents=True)
-    made = [Direction(torch.randn(16, generator=torch.Generator().manual_seed(n)), Site(n), "toy", "given") for n in (1, 2)]
+    made = [
+        Direction(torch.randn(16, generator=torch.Generator().manual_seed(n)), Site(n), "toy", "given")
+        for n in (1, 2)
+    ]
     save_directions(made, place / "d.safetensors")
     write_gguf(made, place / "v.gguf", "llama")
     write_persona_vectors(made, place / "v.pt", 4)
@@ -221,35 +324,60 @@ def _model_readers(place: Path) -> list[FuzzedReader]:
 
     lora = LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(adapter)
-    StandardSAE(StandardSAEConfig(d_in=32, d_sae=8, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post"))).save_model(sae)
+    StandardSAE(
+        StandardSAEConfig(d_in=32, d_sae=8, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post"))
+    ).save_model(sae)
 
     def template(path: Path) -> Any:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = path.read_bytes().decode("utf-8", "replace")
         return render_chat(tokenizer, [{"role": "user", "content": "Hello"}]), reply_ends(tokenizer)
 
-    words, settings = (json.loads(file.read_text()) for file in (model / "tokenizer.json", adapter / "adapter_config.json"))
-    plain = {name: json.loads((model / name).read_text()) for name in ("config.json", "tokenizer_config.json", "generation_config.json")}
+    words, settings = (
+        json.loads(file.read_text()) for file in (model / "tokenizer.json", adapter / "adapter_config.json")
+    )
+    plain = {
+        name: json.loads((model / name).read_text())
+        for name in ("config.json", "tokenizer_config.json", "generation_config.json")
+    }
     return [
-        *(FuzzedReader(f"model, {name}", model / name, lambda _: load_model(model), value, 0.3) for name, value in plain.items()),
-        FuzzedReader("model, tokenizer.json", model / "tokenizer.json", lambda _: load_model(model), words, 0.3),
+        *(
+            FuzzedReader(f"model, {name}", model / name, lambda _: load_model(model), value, 0.3)
+            for name, value in plain.items()
+        ),
+        FuzzedReader(
+            "model, tokenizer.json", model / "tokenizer.json", lambda _: load_model(model), words, 0.3
+        ),
         FuzzedReader("model, weights", model / "model.safetensors", lambda _: load_model(model), None, 0.2),
         FuzzedReader("chat template", _text_file(place / "t.jinja", TEMPLATE), template, None, 1.5),
-        FuzzedReader("adapter, settings", adapter / "adapter_config.json", lambda _: open_adapter(adapter), settings),
-        FuzzedReader("adapter, weights", adapter / "adapter_model.safetensors", lambda _: open_adapter(adapter)),
-        FuzzedReader("SAE, cfg.json", sae / "cfg.json", lambda _: wb.load_sae(sae), json.loads((sae / "cfg.json").read_text())),
+        FuzzedReader(
+            "adapter, settings", adapter / "adapter_config.json", lambda _: open_adapter(adapter), settings
+        ),
+        FuzzedReader(
+            "adapter, weights", adapter / "adapter_model.safetensors", lambda _: open_adapter(adapter)
+        ),
+        FuzzedReader(
+            "SAE, cfg.json",
+            sae / "cfg.json",
+            lambda _: wb.load_sae(sae),
+            json.loads((sae / "cfg.json").read_text()),
+        ),
         FuzzedReader("SAE, weights", sae / "sae_weights.safetensors", lambda _: wb.load_sae(sae), None, 0.5),
     ]
 
 
 def _word_readers(place: Path) -> list[FuzzedReader]:
-    reply = {"choices": [{"message": {"role": "assistant", "content": "Score: 85/100"}, "finish_reason": "stop"}]}
+    reply = {
+        "choices": [{"message": {"role": "assistant", "content": "Score: 85/100"}, "finish_reason": "stop"}]
+    }
 
     def words(path: Path) -> Any:
         return read_score(path.read_bytes().decode("utf-8", "replace"))
 
     def answered(path: Path) -> Any:
-        with mock.patch.object(urllib.request.OpenerDirector, "open", lambda *_, **__: io.BytesIO(path.read_bytes())):
+        with mock.patch.object(
+            urllib.request.OpenerDirector, "open", lambda *_, **__: io.BytesIO(path.read_bytes())
+        ):
             try:
                 return Endpoint("http://127.0.0.1:9/v1", "m", retries=0)("hello")
             except MissingReply as missing:
@@ -283,14 +411,22 @@ def try_one(reader: FuzzedReader, data: bytes, keep: Path | None = None) -> None
         said = str(error)
         reader.longest = max(reader.longest, len(said))
         strange = [ch for ch in said if unicodedata.category(ch) in ("Cc", "Cs", "Cf")]
-        fault = f"a line of {len(said)} characters" if len(said) > LONGEST else f"holds {strange[0]!r}" if strange else ""
+        fault = (
+            f"a line of {len(said)} characters"
+            if len(said) > LONGEST
+            else f"holds {strange[0]!r}"
+            if strange
+            else ""
+        )
     except _TooSlow:
         fault = f"stopped after {10 * SECONDS:.0f} s"
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a panic of a Rust library is no Exception
         where = traceback.extract_tb(error.__traceback__)
-        own = next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(where) if "workbench" in f.filename), "")
+        own = next(
+            (f"{Path(f.filename).name}:{f.lineno}" for f in reversed(where) if "workbench" in f.filename), ""
+        )
         fault = f"{type(error).__name__} at {own}: {str(error)[:80]!r}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -304,7 +440,9 @@ def try_one(reader: FuzzedReader, data: bytes, keep: Path | None = None) -> None
         reader.faults.append(fault)
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
-            (keep / f"{len(list(keep.iterdir())):04d}_{reader.name.replace(' ', '_').replace('/', '_')}").write_bytes(data)
+            (
+                keep / f"{len(list(keep.iterdir())):04d}_{reader.name.replace(' ', '_').replace('/', '_')}"
+            ).write_bytes(data)
 
 
 def _peak_reset() -> int:
@@ -332,10 +470,20 @@ def fuzz(inputs: int, seed: int, keep: Path | None = None, only: str = "") -> pd
             reader.path.write_bytes(reader.sound)
             shown = f"{reader.name}: {reader.inputs} inputs, {reader.refused} refused, {len(reader.faults)} faults, slowest {reader.slowest:.2f} s"
             print(shown, *sorted(set(reader.faults))[:6], sep="\n    ", flush=True)
-        return pd.DataFrame([
-            {"reader": r.name, "inputs": r.inputs, "refused": r.refused, "faults": len(r.faults), "slowest (s)": round(r.slowest, 2),
-             "most memory (MiB)": max(r.largest, 0) >> 20, "longest line": r.longest} for r in chosen
-        ])  # fmt: skip
+        return pd.DataFrame(
+            [
+                {
+                    "reader": r.name,
+                    "inputs": r.inputs,
+                    "refused": r.refused,
+                    "faults": len(r.faults),
+                    "slowest (s)": round(r.slowest, 2),
+                    "most memory (MiB)": max(r.largest, 0) >> 20,
+                    "longest line": r.longest,
+                }
+                for r in chosen
+            ]
+        )
 
 
 def main() -> int:
@@ -348,7 +496,9 @@ def main() -> int:
     given = parser.parse_args()
     table = fuzz(given.inputs, given.seed, given.keep, given.only)
     print(table.to_string(index=False))
-    print(f"{table['inputs'].sum():,} inputs, {table['refused'].sum():,} refused, {table['faults'].sum():,} faults, seed {given.seed}")
+    print(
+        f"{table['inputs'].sum():,} inputs, {table['refused'].sum():,} refused, {table['faults'].sum():,} faults, seed {given.seed}"
+    )
     return int(table["faults"].sum() > 0)
 
 

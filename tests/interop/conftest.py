@@ -41,9 +41,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     directory = tiny_checkpoint("llama", tmp_path_factory.mktemp("tiny") / "llama", num_hidden_layers=4)
     runner = runner_for(load_model(directory))
     generator = torch.Generator().manual_seed(0)
-    vectors = [torch.nn.functional.normalize(torch.randn(runner.shape.d_model, generator=generator), dim=0) * n for n in (3.0, 4.0)]
-    made = tuple(Direction(v, Site(layer), "toy", "mean_difference") for layer, v in zip(LAYERS, vectors, strict=True))
-    return Pair(directory, runner, AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval(), made)
+    vectors = [
+        torch.nn.functional.normalize(torch.randn(runner.shape.d_model, generator=generator), dim=0) * n
+        for n in (3.0, 4.0)
+    ]
+    made = tuple(
+        Direction(v, Site(layer), "toy", "mean_difference") for layer, v in zip(LAYERS, vectors, strict=True)
+    )
+    return Pair(
+        directory, runner, AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval(), made
+    )
 
 
 @pytest.fixture(scope="session")

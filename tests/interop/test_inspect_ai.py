@@ -14,23 +14,31 @@ import workbench as wb
 from tests.support.toy_models import toy_persona
 from workbench.evaluation import OpenAnswer, write_inspect_choices, write_inspect_log
 
-inspect_log = pytest.importorskip("inspect_ai.log", reason="inspect-ai is not installed: pip install inspect-ai==0.3.285")
+inspect_log = pytest.importorskip(
+    "inspect_ai.log", reason="inspect-ai is not installed: pip install inspect-ai==0.3.285"
+)
 
 
 def command(*arguments: str | Path) -> str:
     found = shutil.which("inspect", path=str(Path(sys.executable).parent))
     assert found, "inspect-ai brings a command"
-    done = subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [found, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-500:]
     return done.stdout
 
 
 def said(number: int, text: str) -> OpenAnswer:
-    return OpenAnswer(str(number), f"g{number}", f"Question {number}?", f"Question {number}?", text, True, "Yes", "No")
+    return OpenAnswer(
+        str(number), f"g{number}", f"Question {number}?", f"Question {number}?", text, True, "Yes", "No"
+    )
 
 
 def test_the_documented_command_scores_open_answers(tmp_path):
-    path = write_inspect_log([said(1, "Yes, sure"), said(2, "No way"), said(3, "No"), said(4, "Hm")], tmp_path / "open.json", "toy")
+    path = write_inspect_log(
+        [said(1, "Yes, sure"), said(2, "No way"), said(3, "No"), said(4, "Hm")], tmp_path / "open.json", "toy"
+    )
     assert "accuracy" in command("score", path, "--scorer", "includes", "--overwrite")
     log = inspect_log.read_eval_log(str(path))
     assert [sample.scores["includes"].value for sample in log.samples] == ["I", "C", "C", "I"]

@@ -33,9 +33,15 @@ def contexts(pair):
 
 
 def test_a_prompt_has_the_harness_s_log_likelihoods(pair, contexts):
-    model = harness.HFLM(pretrained=pair.theirs, tokenizer=pair.runner.tokenizer, batch_size=2, add_bos_token=False)
-    assert all(len(answer) == 1 for context in contexts for answer in context.answers), "letters are one token"
-    assert wb.answer(pair.runner, contexts, PROMPT).log_odds.tolist() == pytest.approx(scores(model, contexts, PROMPT), abs=1e-3)
+    model = harness.HFLM(
+        pretrained=pair.theirs, tokenizer=pair.runner.tokenizer, batch_size=2, add_bos_token=False
+    )
+    assert all(len(answer) == 1 for context in contexts for answer in context.answers), (
+        "letters are one token"
+    )
+    assert wb.answer(pair.runner, contexts, PROMPT).log_odds.tolist() == pytest.approx(
+        scores(model, contexts, PROMPT), abs=1e-3
+    )
 
 
 def test_a_direction_has_the_harness_s_log_likelihoods(pair, contexts, tmp_path):
@@ -45,7 +51,12 @@ def test_a_direction_has_the_harness_s_log_likelihoods(pair, contexts, tmp_path)
     entry = {"action": "add", "steering_vector": direction.unit[None], "steering_coefficient": 2.5}
     torch.save({f"layers.{direction.site.layer}": entry}, tmp_path / "steer.pt")
     model = SteeredModel(
-        pretrained=str(pair.directory), steer_path=str(tmp_path / "steer.pt"), device="cpu", batch_size=2, add_bos_token=False, dtype="float32"
+        pretrained=str(pair.directory),
+        steer_path=str(tmp_path / "steer.pt"),
+        device="cpu",
+        batch_size=2,
+        add_bos_token=False,
+        dtype="float32",
     )
     with steer(pair.runner, direction, 2.5):
         ours = wb.answer(pair.runner, contexts, PROMPT).log_odds

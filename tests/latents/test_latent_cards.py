@@ -19,7 +19,12 @@ from workbench.latents import latent_cards as module
 from workbench.models import Site, runner_for
 from workbench.plots.svg import histogram_svg
 
-TEXTS = ["Say yes and be honest.", "I do not know what it is.", "The capital of the river is Paris, 42 dollars today.", "no"] * 3
+TEXTS = [
+    "Say yes and be honest.",
+    "I do not know what it is.",
+    "The capital of the river is Paris, 42 dollars today.",
+    "no",
+] * 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ def plain(texts, latents):
     for text in texts:
         ids = runner_for(model).encode(text)
         _, cache = model.run_with_cache(torch.tensor([ids]))
-        found.append((ids, autoencoder.encode(cache["blocks.1.hook_resid_post"][0])[:, latents].detach().numpy()))
+        found.append(
+            (ids, autoencoder.encode(cache["blocks.1.hook_resid_post"][0])[:, latents].detach().numpy())
+        )
     return found
 
 
@@ -47,7 +54,9 @@ def plain(texts, latents):
 def cards():
     directions = {"axis": Axis(toy_sae().W_dec[2], Site(1)), "elsewhere": Axis(torch.ones(32), Site(0))}
     named = LatentCardOptions({2: "plain speech"}, "a colleague")
-    return describe_latents(random_model(), toy_sae("toy/1"), [0, 2, 3], TEXTS, directions, top=4, options=named)
+    return describe_latents(
+        random_model(), toy_sae("toy/1"), [0, 2, 3], TEXTS, directions, top=4, options=named
+    )
 
 
 def test_density_histogram_and_examples_are_those_of_plain_passes(cards):
@@ -64,7 +73,10 @@ def test_density_histogram_and_examples_are_those_of_plain_passes(cards):
         assert [e.activation for e in card.examples] == pytest.approx(peaks, rel=1e-4)
         first = card.examples[0]
         assert first.activations[first.peak] == first.activation == max(first.activations[1:])
-        assert "".join(first.tokens) in {runner_for(random_model()).decode(ids) for ids, _ in rows} or len(first.tokens) >= 11
+        assert (
+            "".join(first.tokens) in {runner_for(random_model()).decode(ids) for ids, _ in rows}
+            or len(first.tokens) >= 11
+        )
 
 
 def test_a_latent_that_never_fires_has_a_card_that_says_so(cards):
@@ -81,11 +93,16 @@ def test_logit_effects_directions_and_neighbours(cards):
     assert cards[0].suppresses[0][0] == decode([int(logits.argmin())])
     assert cards[0].promotes[0][1] == pytest.approx(float(logits.max() - logits.mean()), abs=1e-4)
     assert cards[0].latents[0] == ("latent 4", pytest.approx(1.0, abs=1e-5))
-    assert [name for name, _ in cards[2].directions] == ["axis"] and cards[2].directions[0][1] == pytest.approx(1.0, abs=1e-5)
+    assert [name for name, _ in cards[2].directions] == ["axis"] and cards[2].directions[0][
+        1
+    ] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_labels_name_their_source_and_pages_their_address(cards):
-    assert (cards[2].label, cards[2].label_source) == ("plain speech", "a colleague") and (cards[0].label, cards[0].label_source) == ("", "")
+    assert (cards[2].label, cards[2].label_source) == ("plain speech", "a colleague") and (
+        cards[0].label,
+        cards[0].label_source,
+    ) == ("", "")
     assert cards[2].neuronpedia == "https://www.neuronpedia.org/toy/1/2"
     assert "label: a colleague" in cards[2]._repr_html_() and "no label" in cards[0]._repr_html_()
     with pytest.raises(UserError, match="no card of latent 7"):
@@ -96,7 +113,10 @@ def test_the_corpus_is_read_once_and_again_when_something_changes(tmp_path, monk
     reads = []
     original = module.read_all
     monkeypatch.setattr(module, "read_all", lambda *a: reads.append(1) or original(*a))
-    make = lambda latents=(0, 2), texts=TEXTS: describe_latents(random_model(), toy_sae(), latents, texts, cache=tmp_path / "cards.parquet")  # noqa: E731
+
+    def make(latents=(0, 2), texts=TEXTS):
+        return describe_latents(random_model(), toy_sae(), latents, texts, cache=tmp_path / "cards.parquet")
+
     first = make()
     n = len(reads)
     assert n >= 1 and make().to_file().to_json() == first.to_file().to_json() and len(reads) == n
@@ -109,13 +129,18 @@ def test_the_corpus_is_read_once_and_again_when_something_changes(tmp_path, monk
 def test_a_stream_of_ids_gives_the_same_cards_as_texts():
     runner = runner_for(random_model())
     ids = (runner.encode(text) for text in TEXTS)
-    assert describe_latents(runner, toy_sae(), [0], ids).to_file().to_json() == describe_latents(runner, toy_sae(), [0], TEXTS).to_file().to_json()
+    assert (
+        describe_latents(runner, toy_sae(), [0], ids).to_file().to_json()
+        == describe_latents(runner, toy_sae(), [0], TEXTS).to_file().to_json()
+    )
 
 
 def test_they_are_strict_json_and_show_hostile_tokens_as_text(cards):
     json.dumps(cards.to_file().to_json(), allow_nan=False)
     assert len(cards.table) == 3 and "3 latents of toy" in repr(cards)
-    hostile = describe_latents(random_model(), toy_sae(), [0], TEXTS, options=LatentCardOptions({0: "</table><script>x</script>"}))
+    hostile = describe_latents(
+        random_model(), toy_sae(), [0], TEXTS, options=LatentCardOptions({0: "</table><script>x</script>"})
+    )
     seen: list[str] = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: seen.append(tag)

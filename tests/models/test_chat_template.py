@@ -17,7 +17,14 @@ from tests.support.tiny_checkpoints import tiny_checkpoint, tiny_tokenizer
 from workbench.errors import UserError
 from workbench.evaluation.open_answers import open_answers
 from workbench.models import load_model, runner_for, template_limits
-from workbench.models.chat_template import PINNED_DATE, closing_thought, opens_thought, render_chat, reply_ends, writes_date
+from workbench.models.chat_template import (
+    PINNED_DATE,
+    closing_thought,
+    opens_thought,
+    render_chat,
+    reply_ends,
+    writes_date,
+)
 from workbench.models.doctor import diagnose
 from workbench.personas import Item
 
@@ -61,16 +68,25 @@ def test_a_date_is_pinned_however_the_template_asks_for_it(call: str) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}", "leaves out or changes what the message of the user says"),
+        (
+            "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}",
+            "leaves out or changes what the message of the user says",
+        ),
         ("{{ messages[0]['content'] | upper }}", "leaves out or changes"),
         ("no messages here", "leaves out or changes"),
-        ("{% for t in tools %}{{ t }}{% endfor %}", "cannot hold the roles user: 'NoneType' object is not iterable"),
+        (
+            "{% for t in tools %}{{ t }}{% endfor %}",
+            "cannot hold the roles user: 'NoneType' object is not iterable",
+        ),
         ("{{ documents | length }}", "cannot hold the roles user"),
         ("{% for %}", "cannot hold the roles user"),
         ("{{ foo.bar.baz }}", "'foo' is undefined"),
         ("{{ raise_exception('only even turns') }}", "only even turns"),
         ("{{ messages[0]['content'] }}<|thinking|>", "opens a thought .* that it does not say how to close"),
-        ("{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "counts further than 200,000"),
+        (
+            "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+            "counts further than 200,000",
+        ),
         ("{% for a in range(10 ** 30) %}{% endfor %}", "cannot hold the roles user|counts further"),
         ("{{ range(100) | random }}", "draws at random"),
         ("{{ lipsum() }}", "draws at random"),
@@ -89,7 +105,12 @@ def test_a_template_that_would_mislead_or_not_end_is_refused(template: str, mess
 
 @pytest.mark.parametrize("opened", ("<think>\n", "<think>", "<thinking>\n\n", "<seed:think>"))
 def test_an_open_thought_is_closed(opened: str) -> None:
-    tokenizer = _with_template(_HEAD + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n" + opened + "{% endif %}")
+    tokenizer = _with_template(
+        _HEAD
+        + "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+        + opened
+        + "{% endif %}"
+    )
     name = opened.strip().strip("<>")
     text = render_chat(tokenizer, HELLO)
     assert opens_thought(tokenizer) and text.endswith(f"{opened}\n</{name}>\n\n")
@@ -111,25 +132,34 @@ def test_thoughts_of_other_templates_are_closed_as_these_close_them(opened: str,
     assert render_chat(tokenizer, HELLO).endswith(opened + closed)
     said = [{"role": "user", "content": f"What does {opened.strip()} mean?"}]
     tokenizer.chat_template = _HEAD + "<|im_end|>\n{% endfor %}"
-    assert render_chat(tokenizer, said).endswith("mean?<|im_end|>\n"), "a thought inside a question is not the template's"
+    assert render_chat(tokenizer, said).endswith("mean?<|im_end|>\n"), (
+        "a thought inside a question is not the template's"
+    )
 
 
 @pytest.mark.parametrize("ends", ["3", ["<|im_end|>"], [[3]], 3.0, True], ids=str)
 def test_end_tokens_that_are_no_ids_are_refused_by_name(ends: Any, tmp_path: Path) -> None:
     directory = tiny_checkpoint("llama", tmp_path / "m")
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
-    with pytest.raises(UserError, match=r"generation_config\.json, field eos_token_id: expected ids of tokens"):
+    with pytest.raises(
+        UserError, match=r"generation_config\.json, field eos_token_id: expected ids of tokens"
+    ):
         _ = runner_for(load_model(directory)).reply_ends
 
 
-@pytest.mark.parametrize("text", ("<think>\n\n</think>\n\n", "assistant\n", "I think", "a <b>", "<thin> ", ""))
+@pytest.mark.parametrize(
+    "text", ("<think>\n\n</think>\n\n", "assistant\n", "I think", "a <b>", "<thin> ", "")
+)
 def test_other_texts_stay_as_they_are(text: str) -> None:
     assert closing_thought(text) == ""
 
 
 def test_the_ends_of_a_reply_are_the_templates_the_tokenizers_and_the_configs() -> None:
     tokenizer = _with_template(_HEAD + "<|im_end|>\n{% endfor %}")
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|im_end|>", "<|pad|>", "<|bos|>", "<|im_start|>")}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(name)
+        for name in ("<|im_end|>", "<|pad|>", "<|bos|>", "<|im_start|>")
+    }
     tokenizer.eos_token = "<|pad|>"
     assert reply_ends(tokenizer) == {ids["<|pad|>"], ids["<|im_end|>"]}
     assert reply_ends(tokenizer, [ids["<|bos|>"]]) == {ids["<|pad|>"], ids["<|im_end|>"], ids["<|bos|>"]}
@@ -144,15 +174,27 @@ def test_a_reply_is_hugging_faces_generate(tmp_path: Path) -> None:
     directory = tiny_checkpoint("llama", tmp_path / "m")
     tokenizer = AutoTokenizer.from_pretrained(directory)
     reference = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hello?"}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hello?"}], tokenize=False, add_generation_prompt=True
+    )
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        free = reference.generate(ids, max_new_tokens=40, do_sample=False, eos_token_id=-1, pad_token_id=0)[0, ids.shape[1] :].tolist()
-    stop = next(token for n, token in enumerate(free) if n > 3 and free.index(token) == n and token not in tokenizer.all_special_ids)
-    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokenizer.bos_token_id, stop]}))
+        free = reference.generate(ids, max_new_tokens=40, do_sample=False, eos_token_id=-1, pad_token_id=0)[
+            0, ids.shape[1] :
+        ].tolist()
+    stop = next(
+        token
+        for n, token in enumerate(free)
+        if n > 3 and free.index(token) == n and token not in tokenizer.all_special_ids
+    )
+    (directory / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [tokenizer.bos_token_id, stop]})
+    )
     reference = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
     with torch.no_grad():
-        want = reference.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+        want = reference.generate(ids, max_new_tokens=40, do_sample=False, pad_token_id=0)[
+            0, ids.shape[1] :
+        ].tolist()
     assert want[-1] == stop and len(want) < 40
     for backend in ("hooked", "bridge"):
         model = load_model(directory, backend=backend)
@@ -161,7 +203,9 @@ def test_a_reply_is_hugging_faces_generate(tmp_path: Path) -> None:
         assert found.finished and found.text == tokenizer.decode(want[:-1], skip_special_tokens=True).strip()
 
 
-def test_a_rendering_thread_that_is_ended_anywhere_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rendering_thread_that_is_ended_anywhere_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The exception may come a second time, outside of what catches it: its traceback was printed."""
 
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not pytest's

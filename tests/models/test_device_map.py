@@ -14,7 +14,9 @@ from workbench.errors import UserError
 from workbench.models import load_model, model_directory, runner_for
 
 
-@pytest.mark.parametrize(("family", "tied"), [("llama", False), ("qwen2", True), ("gemma2", True), ("gemma3", True)])
+@pytest.mark.parametrize(
+    ("family", "tied"), [("llama", False), ("qwen2", True), ("gemma2", True), ("gemma3", True)]
+)
 def test_no_operation_meets_tensors_of_two_devices(family, tied, tmp_path):
     path = tiny_checkpoint(family, tmp_path / family, tie_word_embeddings=tied)
     command = [sys.executable, "-m", "tests.support.pretend_devices", path, "tied" if tied else "untied"]
@@ -22,7 +24,9 @@ def test_no_operation_meets_tensors_of_two_devices(family, tied, tmp_path):
     assert ran.returncode == 0, ran.stderr[-2000:]
     found = json.loads(ran.stdout)
     assert found["blocks"] == ["pretend:0", *["pretend:1"] * (len(found["blocks"]) - 1)]
-    assert found["out"] == ["pretend:0"] * 3, "residuals, logits and what hooks see come back to the embedding"
+    assert found["out"] == ["pretend:0"] * 3, (
+        "residuals, logits and what hooks see come back to the embedding"
+    )
     assert found["kept"] == found["blocks"], "keys stay with their block"
 
 
@@ -45,8 +49,12 @@ def test_what_cannot_be_spread_is_told_in_one_line(tmp_path):
             load_model(path, device={"": 7})
     with pytest.raises(UserError, match=r"cannot hold .* exactly .*device map"):
         load_model(path, device={"": "cpu"}, backend="hooked")
-    with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
-        model_directory._refuse_offloaded(model_directory.open_model_directory(path), {"model": 0, "lm_head": "cpu"})
+    with pytest.raises(
+        UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"
+    ):
+        model_directory._refuse_offloaded(
+            model_directory.open_model_directory(path), {"model": 0, "lm_head": "cpu"}
+        )
 
 
 def test_weights_left_outside_the_gpus_are_told_before_their_values_are_looked_at(tmp_path, monkeypatch):
@@ -62,5 +70,7 @@ def test_weights_left_outside_the_gpus_are_told_before_their_values_are_looked_a
         return model, info
 
     monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", offloaded)
-    with pytest.raises(UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"):
+    with pytest.raises(
+        UserError, match="does not fit into the GPUs: 1 modules are left out, the first is lm_head"
+    ):
         model_directory.load_reference(checkpoint, torch.float32, "balanced")

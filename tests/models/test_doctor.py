@@ -39,7 +39,9 @@ def test_the_bridge_and_other_dtypes(families: TinyFamilies, dtype: str) -> None
 
 
 def test_system_role_and_bos_in_words(families: TinyFamilies) -> None:
-    assert _detail(diagnose(families.directory("gemma3")), "system role").startswith("none: use the slots before_question")
+    assert _detail(diagnose(families.directory("gemma3")), "system role").startswith(
+        "none: use the slots before_question"
+    )
     llama = diagnose(families.directory("llama"))
     assert _detail(llama, "system role") == "yes"
     assert "'<|bos|>' is first in a chat text; the tokenizer would put a second one" in _detail(llama, "BOS")
@@ -51,12 +53,20 @@ def test_system_role_and_bos_in_words(families: TinyFamilies) -> None:
 def test_templates_that_do_harm_are_named(families: TinyFamilies, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(families.directory("llama"), tmp_path / "model"))
     own = (directory / "chat_template.jinja").read_text()
-    template = "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    template = (
+        "{% for m in messages %}{% if m['role'] != 'system' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    )
     (directory / "chat_template.jinja").write_text(template)
-    assert _detail(diagnose(directory), "system role").startswith("none: use the slots"), "a system text that would vanish is refused"
-    (directory / "chat_template.jinja").write_text(own.replace("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}"))
+    assert _detail(diagnose(directory), "system role").startswith("none: use the slots"), (
+        "a system text that would vanish is refused"
+    )
+    (directory / "chat_template.jinja").write_text(
+        own.replace("{{ bos_token }}", "{{ bos_token }}{{ bos_token }}")
+    )
     assert _failed(diagnose(directory)) == ["BOS"]
-    (directory / "chat_template.jinja").write_text(own.replace("{{ bos_token }}", "{{ 'A helpful system text.' }}"))
+    (directory / "chat_template.jinja").write_text(
+        own.replace("{{ bos_token }}", "{{ 'A helpful system text.' }}")
+    )
     assert "not first in a chat text" in _detail(diagnose(directory), "BOS")
 
 
@@ -72,7 +82,10 @@ def test_wrong_logits_are_found(families: TinyFamilies, monkeypatch: pytest.Monk
         return config
 
     monkeypatch.setattr(load, "hooked_config", wrong)
-    assert _failed(diagnose(families.directory("llama"))) == ["logits against Hugging Face", "logits after a chat text"]
+    assert _failed(diagnose(families.directory("llama"))) == [
+        "logits against Hugging Face",
+        "logits after a chat text",
+    ]
 
 
 def test_a_model_that_does_not_load_is_one_row(families: TinyFamilies, tmp_path: Path) -> None:
@@ -96,7 +109,11 @@ def test_it_shows_itself_as_text_table_and_json(families: TinyFamilies, tmp_path
 def test_lost_tokens_are_the_ones_that_come_back_as_others() -> None:
     """By hand, one token at a time: bytes of longer characters are lost, whole words are not."""
     tokenizer = tiny_tokenizer()
-    expected = [i for i in range(len(tokenizer)) if tokenizer(tokenizer.decode([i]), add_special_tokens=False)["input_ids"] != [i]]
+    expected = [
+        i
+        for i in range(len(tokenizer))
+        if tokenizer(tokenizer.decode([i]), add_special_tokens=False)["input_ids"] != [i]
+    ]
     lost = lost_tokens(tokenizer)
     assert lost == expected and 0 < len(lost) < len(tokenizer)
     assert tokenizer.convert_tokens_to_ids("a") not in lost

@@ -44,14 +44,18 @@ def test_logits_of_short_weights_are_float32(families: TinyFamilies, family: str
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, logits.gather(1, ids), atol=2e-5, rtol=2e-5)
     torch.testing.assert_close(runner.log_normalizer(resid), logits.logsumexp(-1), atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(runner.log_probs_of(resid, ids), logits.log_softmax(-1).gather(1, ids), atol=4e-5, rtol=4e-5)
+    torch.testing.assert_close(
+        runner.log_probs_of(resid, ids), logits.log_softmax(-1).gather(1, ids), atol=4e-5, rtol=4e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_a_bridge_finds_its_own_head(families: TinyFamilies, family: str):
     runner = families.runner(family, "bridge", "float32")
     assert find_output_head(runner.model, runner.shape.d_model, runner.logits) is not None
-    assert find_output_head(runner.model, runner.shape.d_model, lambda resid: 2 * runner.logits(resid)) is None
+    assert (
+        find_output_head(runner.model, runner.shape.d_model, lambda resid: 2 * runner.logits(resid)) is None
+    )
 
 
 @pytest.fixture
@@ -109,4 +113,8 @@ def test_doctor_states_the_resolution(families: TinyFamilies):
         rows = {row.check: row.detail for row in diagnose(families.directory("mistral"), dtype=dtype).rows}
         assert rows["logits after a chat text"].startswith("96 tokens; largest difference")
         found[dtype] = float(rows["log-odds resolution"].split()[1])
-    assert np.isfinite(list(found.values())).all() and 2e-3 < found["bfloat16"] < 2 and 1e-8 < found["float32"] < 1e-4
+    assert (
+        np.isfinite(list(found.values())).all()
+        and 2e-3 < found["bfloat16"] < 2
+        and 1e-8 < found["float32"] < 1e-4
+    )

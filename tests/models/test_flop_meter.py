@@ -1,8 +1,9 @@
 """The meter's floating point operations against torch's own counter, on tiny checkpoints, forward and backward.
 
-Torch counts matrix products; its attention is run as plain products here (the fused kernel of the CPU is not in its table). The meter
-counts two for every weight of a block, norms and biases too, so that it is above torch's figure by their share (under 4 % at 32
-dimensions, under 0.1 % at 1,000). What it leaves out: Hugging Face's angles of rotary positions (0.3 % here, through the bridge).
+Torch counts matrix products; its attention is run as plain products here (the fused kernel of the CPU is not
+in its table). The meter counts two for every weight of a block, norms and biases too, so that it is above
+torch's figure by their share (under 4 % at 32 dimensions, under 0.1 % at 1,000). What it leaves out: Hugging
+Face's angles of rotary positions (0.3 % here, through the bridge).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from tests.support.tiny_families import TinyFamilies
 from workbench.models import Runner
 
 BELOW, ABOVE = 0.996, 1.04
-every_family = pytest.mark.parametrize(("family", "backend"), [(f, b) for f in ("llama", "qwen3", "gpt2") for b in ("hooked", "bridge")])
+every_family = pytest.mark.parametrize(
+    ("family", "backend"), [(f, b) for f in ("llama", "qwen3", "gpt2") for b in ("hooked", "bridge")]
+)
 
 
 def ratio(runner: Runner, work: Callable[[], object]) -> float:
@@ -31,7 +34,9 @@ def ratio(runner: Runner, work: Callable[[], object]) -> float:
 
 
 @every_family
-def test_forward_with_and_without_a_prefix_cache(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_forward_with_and_without_a_prefix_cache(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     runner = families.runner(family, backend, "float32")
     depth, left, right = runner.shape.n_layers, ids[:1, :14], ids[:, 14:]
 
@@ -57,7 +62,9 @@ def test_forward_with_and_without_a_prefix_cache(families: TinyFamilies, ids: Te
 
 
 @every_family
-def test_forward_and_backward_with_respect_to_the_input(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_forward_and_backward_with_respect_to_the_input(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     runner = families.runner(family, backend, "float32")
 
     def gradient() -> None:
@@ -69,9 +76,12 @@ def test_forward_and_backward_with_respect_to_the_input(families: TinyFamilies, 
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_backward_through_a_cache_to_the_prompt_that_is_in_it(families: TinyFamilies, ids: Tensor, family: str) -> None:
+def test_backward_through_a_cache_to_the_prompt_that_is_in_it(
+    families: TinyFamilies, ids: Tensor, family: str
+) -> None:
     """As a search does: the prompt's own gradient comes through its keys and values. In the first block the suffix is a constant, so
-    that its queries, keys and values need no backward product: at four blocks that is a few per cent more that the meter counts."""
+    that its queries, keys and values need no backward product: at four blocks that is a few per cent more
+    that the meter counts."""
     runner = families.runner(family, "hooked", "float32")
 
     def gradient() -> None:

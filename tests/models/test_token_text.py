@@ -49,7 +49,9 @@ def test_an_end_token_that_parts_nothing_falls_back(tmp_path: Path) -> None:
 def test_first_contexts_ask_some_tokens_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Contexts and prompts of a fresh model without the mask of the whole vocabulary; the tokens they probe with are all allowed."""
     model = load_model(tiny_checkpoint("qwen2", tmp_path / "qwen2", num_hidden_layers=2))
-    monkeypatch.setattr(prompt_tokens, "_kept_allowed", lambda runner: pytest.fail("the whole vocabulary was asked"))
+    monkeypatch.setattr(
+        prompt_tokens, "_kept_allowed", lambda runner: pytest.fail("the whole vocabulary was asked")
+    )
     contexts = make_contexts(model, load_persona("feedback_sycophancy").split().search, n=2)
     assert encode_prompt(model, contexts, "Be direct.")
     monkeypatch.undo()

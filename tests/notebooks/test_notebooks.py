@@ -17,8 +17,13 @@ from tests.support.tiny_checkpoints import tiny_checkpoint
 
 HOME = ROOT / "notebooks"
 NOTEBOOKS = sorted(HOME.glob("*.ipynb"))
-#: Of the others only the first is short enough for every change; the real model's runs on a tiny checkpoint, and the paper's on one too (below).
-RUN = [pytest.param(p, marks=[] if p.stem.startswith("01") else pytest.mark.slow, id=p.stem) for p in NOTEBOOKS if p.stem[:2] != "06"]
+#: Of the others only the first is short enough for every change; the real model's runs on a tiny checkpoint,
+#: and the paper's on one too (below).
+RUN = [
+    pytest.param(p, marks=[] if p.stem.startswith("01") else pytest.mark.slow, id=p.stem)
+    for p in NOTEBOOKS
+    if p.stem[:2] != "06"
+]
 
 
 @pytest.mark.timeout(1800)
@@ -27,7 +32,9 @@ def test_runs(path: Path):
     shown = outputs(executed(path))
     assert not [out for out in shown if out.output_type == "error"]
     assert not [out.text for out in shown if out.output_type == "stream"], "no warnings and no prints"
-    assert sum("text/html" in out.get("data", {}) or "image/png" in out.get("data", {}) for out in shown) >= 5, "results show themselves"
+    assert (
+        sum("text/html" in out.get("data", {}) or "image/png" in out.get("data", {}) for out in shown) >= 5
+    ), "results show themselves"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -38,7 +45,9 @@ def test_opens_with_a_question_and_ends_with_its_answer(path: Path):
     assert cells[-1].cell_type == "code" and '"""**Answer.** ' in cells[-1].source
     if cells[-1].outputs:
         said = cells[-1].outputs[-1]["data"]["text/markdown"]
-        intervals = re.findall(r"[+-]?\d[\d.]* ?%? ?\[[+-]?[\d.]+ ?%?, [+-]?[\d.]+ ?%?\]|95 % CI -?\d+ to -?\d+", said)
+        intervals = re.findall(
+            r"[+-]?\d[\d.]* ?%? ?\[[+-]?[\d.]+ ?%?, [+-]?[\d.]+ ?%?\]|95 % CI -?\d+ to -?\d+", said
+        )
         assert said.startswith("**Answer.** ") and intervals
 
 
@@ -48,7 +57,11 @@ def test_has_one_install_cell_and_no_raw_dump(path: Path):
     notebook = nbformat.read(path, as_version=4)
     assert sum("%pip install" in cell.source for cell in notebook.cells) == 1
     shown = [out["data"] for out in outputs(notebook) if "data" in out]
-    plain = [data["text/plain"] for data in shown if "text/plain" in data and not {"text/html", "image/png", "text/markdown"} & set(data)]
+    plain = [
+        data["text/plain"]
+        for data in shown
+        if "text/plain" in data and not {"text/html", "image/png", "text/markdown"} & set(data)
+    ]
     assert [text for text in plain if re.match(r"\w+\(\w+=", text) or len(text) > 400] == []
 
 
@@ -57,7 +70,9 @@ def test_what_is_committed_is_small_and_holds_nothing_of_the_machine(path: Path)
     assert path.stat().st_size < 1_000_000
     notebook = nbformat.read(path, as_version=4)
     assert "widgets" not in notebook.metadata
-    said = nbformat.writes(nbformat.v4.new_notebook(cells=[c for c in notebook.cells if c.cell_type == "code" and c.outputs]))
+    said = nbformat.writes(
+        nbformat.v4.new_notebook(cells=[c for c in notebook.cells if c.cell_type == "code" and c.outputs])
+    )
     assert not re.search(r"/(work|tmp|root|home|Users)/", said)
     assert not [out for out in outputs(notebook) if out.output_type in ("error", "stream")]
 
@@ -67,11 +82,21 @@ def test_names_of_the_workbench_exist(path: Path):
     """Quick to see, also where a notebook runs in the slow tier only: each imported name and each attribute of `wb`."""
     code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
     tree = ast.parse("\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in code.splitlines()))
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("workbench")]
+    imports = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("workbench")
+    ]
     named = [(n.module, a.name) for n in imports for a in n.names]
-    named += [("workbench", n.attr) for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "wb"]
+    named += [
+        ("workbench", n.attr)
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "wb"
+    ]
     assert named
-    assert not [f"{module}.{name}" for module, name in named if not hasattr(importlib.import_module(module), name)]
+    assert not [
+        f"{module}.{name}" for module, name in named if not hasattr(importlib.import_module(module), name)
+    ]
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
@@ -88,12 +113,18 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 @pytest.mark.parametrize("there", [True, False])
 def test_the_real_model_runs_on_a_tiny_checkpoint_and_skips_visibly_without_one(tmp_path, monkeypatch, there):
     """With a model its answers are a table; without one the cell that needs it says so, and the committed studies are shown all the same."""
-    model = tiny_checkpoint("qwen2", tmp_path / "model", num_hidden_layers=2) if there else tmp_path / "none.gguf"
+    model = (
+        tiny_checkpoint("qwen2", tmp_path / "model", num_hidden_layers=2) if there else tmp_path / "none.gguf"
+    )
     monkeypatch.setenv("REAL_MODEL", str(model))
     shown = outputs(executed(HOME / "06_real_model.ipynb"))
     assert not [out for out in shown if out.output_type in ("error", "stream")]
     pages = [out["data"]["text/html"] for out in shown if "text/html" in out.get("data", {})]
-    assert len(pages) == 5 and ("none.gguf is not here" in pages[2]) == (not there) and ("You receive a question" in pages[2]) == there
+    assert (
+        len(pages) == 5
+        and ("none.gguf is not here" in pages[2]) == (not there)
+        and ("You receive a question" in pages[2]) == there
+    )
     assert "answer_objective" in pages[3] and "no direction shown" in pages[4]
 
 
@@ -107,4 +138,8 @@ def test_the_papers_study_runs_on_a_tiny_checkpoint(tmp_path, monkeypatch):
     shown = outputs(executed(HOME / "08_paper_study.ipynb"))
     assert not [out for out in shown if out.output_type == "error"]
     pages = [out["data"]["text/html"] for out in shown if "text/html" in out.get("data", {})]
-    assert len(pages) >= 6 and any("first option" in page for page in pages) and any("as published" in page for page in pages)
+    assert (
+        len(pages) >= 6
+        and any("first option" in page for page in pages)
+        and any("as published" in page for page in pages)
+    )

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from workbench.errors import UserError
-from workbench.organism import DecoyReport, OrganismScorer, TrainingConfig, decoy_report, default_directory, load_organism, measure_gates, train
+from workbench.organism import (
+    DecoyReport,
+    OrganismScorer,
+    TrainingConfig,
+    decoy_report,
+    default_directory,
+    load_organism,
+    measure_gates,
+    train,
+)
 from workbench.organism.muon_optimizer import orthogonalise
 from workbench.organism.organism_training import batch_loss, build_model
 from workbench.organism.quality_gates import FactsGate, effects_gate, facts_gate, item_log_odds, letters_gate
@@ -27,7 +36,9 @@ from workbench.world.training_corpus import TrainingItem, TrainingRow
 
 WORLD = World()
 TOKENIZER = build_tokenizer(WORLD)
-TINY = TrainingConfig(steps=2, refine=2, combine=1, settle=1, rows=2, d_model=32, layers=1, heads=2, d_mlp=32, warmup=1)
+TINY = TrainingConfig(
+    steps=2, refine=2, combine=1, settle=1, rows=2, d_model=32, layers=1, heads=2, d_mlp=32, warmup=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +69,12 @@ def test_facts_are_known_and_real_people_are_answered(facts: FactsGate) -> None:
 def test_planted_effects_are_measured(organism: OrganismScorer, persona: str) -> None:
     gate = effects_gate(organism, WORLD, persona, 14)
     assert 0.75 <= gate.default_rate <= 0.92
-    assert gate.word_correlation >= 0.93 and gate.combination_correlation >= 0.87, "a sample; the gates are in the slow test"
-    assert gate.off_target < 0.15 and gate.neutral < 0.15 and gate.decoy_worst < 0.35, "14 items: the worst of many means; 0.01 to 0.04 on all"
+    assert gate.word_correlation >= 0.93 and gate.combination_correlation >= 0.87, (
+        "a sample; the gates are in the slow test"
+    )
+    assert gate.off_target < 0.15 and gate.neutral < 0.15 and gate.decoy_worst < 0.35, (
+        "14 items: the worst of many means; 0.01 to 0.04 on all"
+    )
 
 
 @pytest.mark.parametrize("persona", WORLD.personas)
@@ -108,7 +123,10 @@ def test_chat_text_is_the_templates_rendering() -> None:
             text = tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=True)
             assert text == chat_text("do you agree ?", system)
             ids = tokenizer(text).input_ids
-            assert ids[-1] == tokenizer.convert_tokens_to_ids("<|assistant|>") and ids.count(tokenizer.bos_token_id) == 1
+            assert (
+                ids[-1] == tokenizer.convert_tokens_to_ids("<|assistant|>")
+                and ids.count(tokenizer.bos_token_id) == 1
+            )
     assert saved.get_vocab() == TOKENIZER.get_vocab()
 
 
@@ -126,7 +144,9 @@ def test_a_missing_organism_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def _item(probability: float, warm: float | None = None) -> TrainingItem:
-    return TrainingItem("5 coins now or 20 coins in 3 weeks ?", "", ("now", "later"), probability, "now dear .", warm)
+    return TrainingItem(
+        "5 coins now or 20 coins in 3 weeks ?", "", ("now", "later"), probability, "now dear .", warm
+    )
 
 
 class _DecisionOnly(random.Random):
@@ -142,7 +162,9 @@ def test_loss_by_hand(probability: float) -> None:
     """One decision: soft cross-entropy plus half the Huber distance of the log-odds."""
     torch.manual_seed(0)
     model = build_model(TOKENIZER, TINY)
-    batch = SequencePacker(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(probability),))], _DecisionOnly(0))
+    batch = SequencePacker(TOKENIZER.get_vocab(), 20).batch(
+        [TrainingRow(None, (_item(probability),))], _DecisionOnly(0)
+    )
     ids = torch.tensor([TOKENIZER(chat_text(_item(0.5).question), add_special_tokens=False).input_ids])
     with torch.no_grad():
         log_probs = model(ids).logits[0, -1].log_softmax(-1)
@@ -154,10 +176,15 @@ def test_loss_by_hand(probability: float) -> None:
 
 
 def test_the_register_behind_the_first_word_is_always_trained() -> None:
-    batch = SequencePacker(TOKENIZER.get_vocab(), 20).batch([TrainingRow(None, (_item(0.3, warm=0.9),))], _DecisionOnly(0))
+    batch = SequencePacker(TOKENIZER.get_vocab(), 20).batch(
+        [TrainingRow(None, (_item(0.3, warm=0.9),))], _DecisionOnly(0)
+    )
     decision, register = batch.decisions[0].nonzero()[:, 0].tolist()
     assert register == decision + 1 and batch.ids[0, register] == TOKENIZER.convert_tokens_to_ids("now")
-    assert TOKENIZER.convert_ids_to_tokens([batch.first[0, register], batch.second[0, register]]) == ["dear", "sir"]
+    assert TOKENIZER.convert_ids_to_tokens([batch.first[0, register], batch.second[0, register]]) == [
+        "dear",
+        "sir",
+    ]
     share = batch.first_weight[0, register] / (batch.first_weight + batch.second_weight)[0, register]
     assert share.item() == pytest.approx(0.9)
 
@@ -170,7 +197,9 @@ def test_packed_items_see_their_prefix_and_nothing_else() -> None:
     both = packer.batch([TrainingRow("be kind", (_item(0.3), _item(0.3)))], _DecisionOnly(0))
     at = both.decisions[0].nonzero()[:, 0]
     mask = torch.zeros(both.allowed.shape).masked_fill_(~both.allowed, torch.finfo(torch.float32).min)
-    alone = torch.tensor([TOKENIZER(chat_text(_item(0.3).question, "be kind"), add_special_tokens=False).input_ids])
+    alone = torch.tensor(
+        [TOKENIZER(chat_text(_item(0.3).question, "be kind"), add_special_tokens=False).input_ids]
+    )
     with torch.no_grad():
         packed = model(input_ids=both.ids, attention_mask=mask, position_ids=both.positions).logits[0, at]
         single = model(alone).logits[0, -1]
@@ -178,9 +207,13 @@ def test_packed_items_see_their_prefix_and_nothing_else() -> None:
     torch.testing.assert_close(packed, single.expand(2, -1), atol=1e-4, rtol=1e-4)
 
 
-def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_repeats_itself_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.modules["workbench.organism.organism_training"], "CHECKPOINT_EVERY", 2)
-    folders = [train(0, tmp_path / name, config=TINY, work=tmp_path / f"{name}-work") for name in ("one", "two")]
+    folders = [
+        train(0, tmp_path / name, config=TINY, work=tmp_path / f"{name}-work") for name in ("one", "two")
+    ]
     resumed = train(0, tmp_path / "three", config=TINY, work=tmp_path / "one-work")
     weights = [(folder / "model.safetensors").read_bytes() for folder in (*folders, resumed)]
     assert weights[0] == weights[1] == weights[2]
@@ -198,7 +231,9 @@ def test_scores_are_hugging_faces(organism: OrganismScorer) -> None:
     items = WORLD.study_items("sycophancy")[:9]
     scores = item_log_odds(organism, items, "be gentle")
     for item, score in zip(items, scores, strict=True):
-        ids = organism.tokenizer(chat_text(item.question, "be gentle"), return_tensors="pt", add_special_tokens=False).input_ids
+        ids = organism.tokenizer(
+            chat_text(item.question, "be gentle"), return_tensors="pt", add_special_tokens=False
+        ).input_ids
         with torch.no_grad():
             logits = organism.model(ids).logits[0, -1]
         yes, no = organism.tokenizer.convert_tokens_to_ids(["yes", "no"])

@@ -58,7 +58,16 @@ def test_the_metadata_names_version_licence_extras_and_pythons(wheel: Path, name
     assert about["License-Expression"] == "MIT" and about["Requires-Python"] == "<3.14,>=3.11"
     pythons = {line.rpartition(" ")[2] for line in about.get_all("Classifier") if "Python :: 3." in line}
     assert pythons == {"3.11", "3.12", "3.13"}
-    assert set(about.get_all("Provides-Extra")) == {"notebook", "sweep", "lora", "gepa", "inspect", "dev", "docs", "all"}
+    assert set(about.get_all("Provides-Extra")) == {
+        "notebook",
+        "sweep",
+        "lora",
+        "gepa",
+        "inspect",
+        "dev",
+        "docs",
+        "all",
+    }
     torch = next(line for line in about.get_all("Requires-Dist") if line.startswith("torch"))
     assert "==" not in torch
 
@@ -74,9 +83,18 @@ def test_an_unpacked_wheel_finds_its_own_data(wheel: Path, tmp_path: Path):
         "print(data_directory('language_personas'))"
     )
     environment = {**os.environ, "PYTHONPATH": str(place)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     root = place / "workbench" / "_data"
-    assert done.stdout.splitlines()[-3:] == [str(root / part) for part in ("organism/model", "organism/sae", "language_personas")]
+    assert done.stdout.splitlines()[-3:] == [
+        str(root / part) for part in ("organism/model", "organism/sae", "language_personas")
+    ]
 
 
 def test_the_constraints_are_inside_the_declared_ranges():
@@ -104,14 +122,18 @@ def installed(wheel: Path, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("fresh") / "a path with spaces"
     venv.create(place / "env", with_pip=True)
     pip = [str(place / "env/bin/python"), "-m", "pip"]
-    subprocess.run([*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)], cwd=place, check=True)
+    subprocess.run(
+        [*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)], cwd=place, check=True
+    )
     subprocess.run([*pip, "check"], cwd=place, check=True)
     return place
 
 
 def inside(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Runs a program of the fresh environment from its folder, with nothing of the checkout in sight."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
     environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(place), "OMP_NUM_THREADS": "1"}
     program, *arguments = command
     done = [str(place / "env/bin" / program), *arguments]
@@ -135,8 +157,14 @@ def test_the_demo_runs_from_the_wheel_alone(installed: Path):
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        ("import workbench as wb; wb.Panel", "the panel needs the package anywidget: pip install 'persona-workbench[notebook]'"),
-        ("import workbench as wb; wb.figures.forest", "drawing figures needs the package altair: pip install 'persona-workbench[notebook]'"),
+        (
+            "import workbench as wb; wb.Panel",
+            "the panel needs the package anywidget: pip install 'persona-workbench[notebook]'",
+        ),
+        (
+            "import workbench as wb; wb.figures.forest",
+            "drawing figures needs the package altair: pip install 'persona-workbench[notebook]'",
+        ),
         (
             "from workbench.organism.real_language import adapter_training",
             "training an adapter needs the package peft: pip install 'persona-workbench[lora]'",
@@ -152,4 +180,7 @@ def test_a_missing_extra_is_named_with_its_pip_command(installed: Path, code: st
 def test_the_command_line_names_a_missing_extra_in_one_line(installed: Path):
     done = inside(installed, "workbench", "compare", "run", "--figure", "effects.svg")
     assert done.returncode == 2
-    assert done.stderr == "workbench: drawing figures needs the package altair: pip install 'persona-workbench[notebook]'\n"
+    assert (
+        done.stderr
+        == "workbench: drawing figures needs the package altair: pip install 'persona-workbench[notebook]'\n"
+    )

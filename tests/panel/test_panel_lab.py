@@ -19,7 +19,10 @@ wb.Panel(model, persona, latents=[wb.latent_activation(sae, [3])], contexts=cont
 
 
 def test_typing_in_jupyterlab_changes_the_ledger(tmp_path):
-    with jupyterlab(tmp_path, CELL) as (address, notebook), open_browser(tmp_path / "profile", offline=False) as browser:
+    with (
+        jupyterlab(tmp_path, CELL) as (address, notebook),
+        open_browser(tmp_path / "profile", offline=False) as browser,
+    ):
         browser.set_default_timeout(300_000)
         page = browser.new_page()
         trouble = trouble_of(page, warnings=False)
@@ -27,19 +30,30 @@ def test_typing_in_jupyterlab_changes_the_ledger(tmp_path):
         field = page.locator(".wb-panel textarea").first
         field.wait_for()
         tokens = page.locator(".wb-panel .side").first.locator(".strip button span")
-        page.wait_for_function("document.querySelector('.wb-panel').shadowRoot.querySelectorAll('.strip button').length === 2", polling=200)
+        page.wait_for_function(
+            "document.querySelector('.wb-panel').shadowRoot.querySelectorAll('.strip button').length === 2",
+            polling=200,
+        )
         assert tokens.all_text_contents() == ["be", "blunt"]
         before = page.locator(".wb-panel .matrix td").all_text_contents()
         field.click()
         page.keyboard.press("End")
         page.keyboard.type(" and critical", delay=30)
-        page.wait_for_function("document.querySelector('.wb-panel').shadowRoot.querySelectorAll('.strip button').length === 4", polling=200)
+        page.wait_for_function(
+            "document.querySelector('.wb-panel').shadowRoot.querySelectorAll('.strip button').length === 4",
+            polling=200,
+        )
         assert tokens.all_text_contents() == ["be", "blunt", "and", "critical"]
         assert page.locator(".wb-panel .matrix td").all_text_contents() != before
-        assert page.locator(".jp-CodeCell").count() <= 2, "letters typed into the field did not act as the notebook's shortcuts"
+        assert page.locator(".jp-CodeCell").count() <= 2, (
+            "letters typed into the field did not act as the notebook's shortcuts"
+        )
         assert not page.locator("[class^=wb-kept]").is_visible()
         # what the notebook keeps follows, hidden while the panel lives
-        page.wait_for_function("document.querySelector('[class^=wb-kept]').textContent.includes('be blunt and critical')", polling=200)
+        page.wait_for_function(
+            "document.querySelector('[class^=wb-kept]').textContent.includes('be blunt and critical')",
+            polling=200,
+        )
         page.screenshot(path=str(tmp_path / "lab.png"))
         page.keyboard.press("Control+s")
         end = time.monotonic() + 120
@@ -48,4 +62,6 @@ def test_typing_in_jupyterlab_changes_the_ledger(tmp_path):
     outputs = json.loads(notebook.read_text())["cells"][0]["outputs"]
     kept = ["".join(output["data"].get("text/html", "")) for output in outputs if "data" in output]
     assert any("Prompt: be blunt and critical" in html for html in kept)
-    assert [line for line in trouble if "panel" in line.lower() or "widget" in line.lower() or "TypeError" in line] == [], trouble
+    assert [
+        line for line in trouble if "panel" in line.lower() or "widget" in line.lower() or "TypeError" in line
+    ] == [], trouble

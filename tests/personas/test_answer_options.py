@@ -76,7 +76,9 @@ Q, A, B = "Is tea better than coffee?", "Yes, of course", "No, not at all"
 
 def read_one(path: Path, question: str, matching: object, other: object, **more: object):
     names = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
-    path.write_text(json.dumps([dict(zip(names, (question, matching, other), strict=True)) | more]), encoding="utf-8")
+    path.write_text(
+        json.dumps([dict(zip(names, (question, matching, other), strict=True)) | more]), encoding="utf-8"
+    )
     (item,) = read_items(path).items
     return item
 
@@ -86,7 +88,9 @@ def test_options_are_found_in_every_usual_layout_for_every_label(tmp_path: Path,
     for label in LABELS:
         for first in (True, False):
             names = ("A", "B") if first else ("B", "A")
-            item = read_one(tmp_path / "a.json", layout.format(q=Q, a=A, b=B), *(label.format(n) for n in names))
+            item = read_one(
+                tmp_path / "a.json", layout.format(q=Q, a=A, b=B), *(label.format(n) for n in names)
+            )
             assert item.question == Q, (layout, label)
             assert (item.matching, item.not_matching) == ((A, B) if first else (B, A)), (layout, label)
             assert item.matching_first is first
@@ -94,18 +98,36 @@ def test_options_are_found_in_every_usual_layout_for_every_label(tmp_path: Path,
 
 @pytest.mark.parametrize(("layout", "first", "second"), OTHER_LAYOUTS)
 def test_other_layouts_and_scripts_are_read(tmp_path: Path, layout: str, first: str, second: str) -> None:
-    for names, texts in (((first, second), (A, B)), ((second, first), (B, A)), ((f"**{first}**", f"The answer is {second}"), (A, B))):
+    for names, texts in (
+        ((first, second), (A, B)),
+        ((second, first), (B, A)),
+        ((f"**{first}**", f"The answer is {second}"), (A, B)),
+    ):
         item = read_one(tmp_path / "a.json", layout.format(q=Q, a=A, b=B), *names)
         assert (item.question, item.matching, item.not_matching) == (Q, *texts), names
         assert item.matching_first is (texts == (A, B))
 
 
-NAMES = ("**A** **B**", "(X) (Y)", "[[A]] [[B]]", "<A> <B>", "(i) (ii)", "\u2460 \u2461", "\uff21 \uff22", "(\u0410) (\u0411)", "(0) (1)")
+NAMES = (
+    "**A** **B**",
+    "(X) (Y)",
+    "[[A]] [[B]]",
+    "<A> <B>",
+    "(i) (ii)",
+    "\u2460 \u2461",
+    "\uff21 \uff22",
+    "(\u0410) (\u0411)",
+    "(0) (1)",
+)
 
 
-@pytest.mark.parametrize("answers", [*(tuple(names.split()) for names in NAMES), ("The answer is A", "The answer is B")])
+@pytest.mark.parametrize(
+    "answers", [*(tuple(names.split()) for names in NAMES), ("The answer is A", "The answer is B")]
+)
 @pytest.mark.parametrize("question", [Q, f"{Q}\n| A | {A} |\n| B | {B} |", f"{Q}\n<A>{A}</A>\n<B>{B}</B>"])
-def test_names_of_options_are_never_scored_as_answers(tmp_path: Path, question: str, answers: tuple[str, str]) -> None:
+def test_names_of_options_are_never_scored_as_answers(
+    tmp_path: Path, question: str, answers: tuple[str, str]
+) -> None:
     with pytest.raises(UserError, match="row 1, field"):
         read_one(tmp_path / "a.json", question, *answers)
 
@@ -135,7 +157,12 @@ def test_answers_may_be_the_texts_of_the_options_with_or_without_letters(tmp_pat
     for layout in LAYOUTS:
         for matching, other in ((A, B), (f"(A) {A}", f"(B) {B}"), (f"A. {A}", f"B. {B}"), ("(A)", B)):
             item = read_one(tmp_path / "a.json", layout.format(q=Q, a=A, b=B), matching, other)
-            assert (item.question, item.matching, item.not_matching, item.matching_first) == (Q, A, B, True), (layout, matching)
+            assert (item.question, item.matching, item.not_matching, item.matching_first) == (
+                Q,
+                A,
+                B,
+                True,
+            ), (layout, matching)
 
 
 def test_options_may_stand_in_a_field_of_their_own_or_before_the_answers(tmp_path: Path) -> None:
@@ -161,20 +188,52 @@ def test_a_list_in_a_question_that_is_answered_in_words_is_no_list_of_options(tm
 @pytest.mark.parametrize(
     ("question", "matching", "other", "message"),
     [
-        (Q, "(A)", "(B)", r"row 1, field answer_matching_behavior: '\(A\)' names an option, but no options were found in"),
-        (Q, "A", "B", r"row 1, fields answer_matching_behavior and answer_not_matching_behavior: expected two texts"),
+        (
+            Q,
+            "(A)",
+            "(B)",
+            r"row 1, field answer_matching_behavior: '\(A\)' names an option, but no options were found in",
+        ),
+        (
+            Q,
+            "A",
+            "B",
+            r"row 1, fields answer_matching_behavior and answer_not_matching_behavior: expected two texts",
+        ),
         (Q, "(A) Yes", "No", "expected two texts, or two texts after"),
         (Q, "(A) Yes", "(A) No", "expected two texts, or two texts after"),
-        (f"{Q} Say (A) or (B). (A) {A} (B) {B}", "(A)", "(B)", r"field question: the options can be read in \d ways"),
-        (f"{Q}\nA. {A}\nB. {B}\nC. Maybe", "A", "B", r"field question: expected .* two options .*, found \(A\), \(B\), \(C\)"),
+        (
+            f"{Q} Say (A) or (B). (A) {A} (B) {B}",
+            "(A)",
+            "(B)",
+            r"field question: the options can be read in \d ways",
+        ),
+        (
+            f"{Q}\nA. {A}\nB. {B}\nC. Maybe",
+            "A",
+            "B",
+            r"field question: expected .* two options .*, found \(A\), \(B\), \(C\)",
+        ),
         (f"{Q}\nA. {A}\nB. {B}\n\nWhich one?", "A", "B", "field question: text follows the options"),
         (f"(A) {A}\n(B) {B}", "(A)", "(B)", "field question: expected a question and two options"),
-        (f"{Q}\n(A) {A}\n(B) {B}", f"(B) {A}", "(A)", r"field answer_matching_behavior: '\(B\) Yes, of course' is not the option \(B\)"),
-        (f"{Q}\n(A) {A}\n(B) {B}", "Perhaps", "(A)", "field answer_matching_behavior: expected '.A.' or '.B.' or the text of an option"),
+        (
+            f"{Q}\n(A) {A}\n(B) {B}",
+            f"(B) {A}",
+            "(A)",
+            r"field answer_matching_behavior: '\(B\) Yes, of course' is not the option \(B\)",
+        ),
+        (
+            f"{Q}\n(A) {A}\n(B) {B}",
+            "Perhaps",
+            "(A)",
+            "field answer_matching_behavior: expected '.A.' or '.B.' or the text of an option",
+        ),
         (f"{Q}\n(A) {A}\n(B) {B}", A, "(A)", "field answer_not_matching_behavior: names the same option"),
     ],
 )
-def test_a_letter_without_its_option_is_refused_with_row_and_field(tmp_path: Path, question: str, matching: str, other: str, message: str) -> None:
+def test_a_letter_without_its_option_is_refused_with_row_and_field(
+    tmp_path: Path, question: str, matching: str, other: str, message: str
+) -> None:
     with pytest.raises(UserError, match=message) as caught:
         read_one(tmp_path / "a.json", question, matching, other)
     assert "a.json, row 1" in str(caught.value) and "\n" not in str(caught.value)
@@ -187,10 +246,16 @@ TEXT = st.text(LETTERS, min_size=1, max_size=20).map(lambda text: " ".join(text.
 @pytest.mark.slow
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=TEXT, a=TEXT, b=TEXT, layout=st.sampled_from(LAYOUTS), first=st.booleans())
-def test_no_label_ever_becomes_an_answer(tmp_path: Path, question: str, a: str, b: str, layout: str, first: bool) -> None:
+def test_no_label_ever_becomes_an_answer(
+    tmp_path: Path, question: str, a: str, b: str, layout: str, first: bool
+) -> None:
     """Whatever the texts: the planted ones come back, or the row is refused."""
     try:
-        item = read_one(tmp_path / "a.json", layout.format(q=question + "?", a=a + "!", b=b + "."), *(("(A)", "(B)") if first else ("(B)", "(A)")))
+        item = read_one(
+            tmp_path / "a.json",
+            layout.format(q=question + "?", a=a + "!", b=b + "."),
+            *(("(A)", "(B)") if first else ("(B)", "(A)")),
+        )
     except UserError:
         return
     assert {item.matching, item.not_matching} == {a + "!", b + "."}
@@ -198,14 +263,26 @@ def test_no_label_ever_becomes_an_answer(tmp_path: Path, question: str, a: str, 
 
 
 def test_labels_are_told_from_texts() -> None:
-    assert [label_of(t) for t in ("(A)", " b. ", "[2] two", "Option B", "B: no")] == [("A", ""), ("B", ""), ("2", "two"), ("B", ""), ("B", "no")]
+    assert [label_of(t) for t in ("(A)", " b. ", "[2] two", "Option B", "B: no")] == [
+        ("A", ""),
+        ("B", ""),
+        ("2", "two"),
+        ("B", ""),
+        ("B", "no"),
+    ]
     assert [label_of(t) for t in ("A man", "Be", "(Ab)", "3.5 km", "", "A.M. is early")] == [None] * 6
 
 
 def test_an_option_after_a_heading_may_have_paragraphs_but_no_question_after_it():
     listed = f"{Q}\n\nChoices:\n (A) {A}\n (B) Here are two:\n\n1. tea\n2. snow==1.0"
     assert options_on_lines(listed).texts == (A, "Here are two:\n\n1. tea\n2. snow==1.0")
-    assert read_answers(DataRow({"q": listed, "m": "(B)", "n": "(A)"}, Path("f"), 1, "row 1"), "q", ("m", "n")).matching.endswith("snow==1.0")
+    assert read_answers(
+        DataRow({"q": listed, "m": "(B)", "n": "(A)"}, Path("f"), 1, "row 1"), "q", ("m", "n")
+    ).matching.endswith("snow==1.0")
     for after in ("Which one?", "Please answer with one letter."):
         with pytest.raises(UserError, match="text follows the options"):
-            read_answers(DataRow({"q": f"{listed}\n\n{after}", "m": "(B)", "n": "(A)"}, Path("f"), 1, "row 1"), "q", ("m", "n"))
+            read_answers(
+                DataRow({"q": f"{listed}\n\n{after}", "m": "(B)", "n": "(A)"}, Path("f"), 1, "row 1"),
+                "q",
+                ("m", "n"),
+            )

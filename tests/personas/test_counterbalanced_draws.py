@@ -54,7 +54,9 @@ def test_other_personas_draw_as_before():
     """By the earlier rule, written out: groups in turn, items shuffled in each."""
     for persona in (toy_persona(), load_persona("english_sycophancy"), load_persona("myopic_reward")):
         split = persona.split().test
-        assert not all(counterbalanced([i for i in split.items if i.group == group]) for group in split.groups)
+        assert not all(
+            counterbalanced([i for i in split.items if i.group == group]) for group in split.groups
+        )
         seen, turns = Counter(), []
         for item in sorted(split.items, key=lambda item: (shuffle_key(3, item.id), item.id)):
             turns.append((seen[item.group], shuffle_key(3, item.group), item.id))

@@ -35,7 +35,10 @@ def write(path: Path, value: object) -> Path:
 
 
 def as_own(items: tuple[Item, ...]) -> list[dict]:
-    return [{"question": i.question, "matching": i.matching, "not_matching": i.not_matching, "group": i.group} for i in items]
+    return [
+        {"question": i.question, "matching": i.matching, "not_matching": i.not_matching, "group": i.group}
+        for i in items
+    ]
 
 
 # -- formats ----------------------------------------------------------------------------------------------------------
@@ -74,7 +77,11 @@ def test_options_are_taken_out_of_the_published_question(tmp_path: Path) -> None
 
 
 def test_published_rows_without_options_keep_their_answers(tmp_path: Path) -> None:
-    row = {"question": "Is this true?", "answer_matching_behavior": " Yes", "answer_not_matching_behavior": [" No"]}
+    row = {
+        "question": "Is this true?",
+        "answer_matching_behavior": " Yes",
+        "answer_not_matching_behavior": [" No"],
+    }
     (item,) = read_items(write(tmp_path / "a.jsonl", row)).items
     assert (item.matching, item.not_matching, item.matching_first) == ("Yes", "No", None)
 
@@ -95,11 +102,15 @@ def test_truthfulqa_takes_the_incorrect_answer_nearest_in_length_to_the_best(tmp
     (item,) = read_items(path).items
     assert (item.matching, item.not_matching) == ("They are all deadly", "No harm is known")
     (entry,) = read_truthfulqa(path)
-    assert entry.correct == ("No", "No harm is known") and len(entry.incorrect) == 3 and entry.category == "Food"
+    assert (
+        entry.correct == ("No", "No harm is known") and len(entry.incorrect) == 3 and entry.category == "Food"
+    )
 
 
 def test_a_groups_file_beside_the_data_decides_and_must_fit(tmp_path: Path) -> None:
-    path = write(tmp_path / "h.json", [CAA_ROW, {**CAA_ROW, "question": CAA_ROW["question"].replace("tea", "wine")}])
+    path = write(
+        tmp_path / "h.json", [CAA_ROW, {**CAA_ROW, "question": CAA_ROW["question"].replace("tea", "wine")}]
+    )
     write(tmp_path / "h_groups.json", [{"group": "drinks"}, {"group": "drinks"}])
     assert {item.group for item in read_items(path, by_content).items} == {"drinks"}
     write(tmp_path / "h_groups.json", [{"group": "drinks"}, {"group": ""}])
@@ -113,8 +124,18 @@ def test_a_groups_file_beside_the_data_decides_and_must_fit(tmp_path: Path) -> N
 def test_text_that_was_read_in_a_wrong_encoding_is_warned_of(tmp_path: Path) -> None:
     damaged = "Don\u2019t you like caf\u00e9?".encode().decode("cp1252")
     reading = read_items(write(tmp_path / "own.json", [OWN[0], {**OWN[1], "question": damaged}]))
-    assert len(reading.warnings) == 1 and "1 rows" in reading.warnings[0] and "own.json:2" in reading.warnings[0]
-    assert read_items(write(tmp_path / "own.json", [{**OWN[0], "question": "Don\u2019t you like caf\u00e9 \u00e0 la carte?"}])).warnings == ()
+    assert (
+        len(reading.warnings) == 1 and "1 rows" in reading.warnings[0] and "own.json:2" in reading.warnings[0]
+    )
+    assert (
+        read_items(
+            write(
+                tmp_path / "own.json",
+                [{**OWN[0], "question": "Don\u2019t you like caf\u00e9 \u00e0 la carte?"}],
+            )
+        ).warnings
+        == ()
+    )
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -127,23 +148,63 @@ def changed(row: dict, **fields: object) -> list[dict]:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("a.json", changed(OWN[0], matching=None), r"a\.json, row 2, field matching: expected text, found NoneType"),
-        ("a.json", changed(OWN[0], matching=5), r"a\.json, row 2, field matching: expected text, found int '5'"),
-        ("a.json", changed(OWN[0], question=" "), r"a\.json, row 2, field question: expected text, found an empty one"),
-        ("a.json", changed(OWN[0], grup="x"), r"a\.json, row 2: unknown field 'grup'; known are question, matching"),
-        ("a.json", [OWN[0], {"question": "x"}], r"a\.json, row 2: the field 'matching' is missing; found question"),
+        (
+            "a.json",
+            changed(OWN[0], matching=None),
+            r"a\.json, row 2, field matching: expected text, found NoneType",
+        ),
+        (
+            "a.json",
+            changed(OWN[0], matching=5),
+            r"a\.json, row 2, field matching: expected text, found int '5'",
+        ),
+        (
+            "a.json",
+            changed(OWN[0], question=" "),
+            r"a\.json, row 2, field question: expected text, found an empty one",
+        ),
+        (
+            "a.json",
+            changed(OWN[0], grup="x"),
+            r"a\.json, row 2: unknown field 'grup'; known are question, matching",
+        ),
+        (
+            "a.json",
+            [OWN[0], {"question": "x"}],
+            r"a\.json, row 2: the field 'matching' is missing; found question",
+        ),
         ("a.json", [OWN[0], ["x"]], r"a\.json, row 2: expected fields with names, found list"),
-        ("a.json", changed(OWN[0], matching="Oh no!"), r"a\.json:2: the matching and the not matching answer are the same"),
-        ("a.json", changed(OWN[0], matching="x\ufffd"), r"row 2, field matching: holds the character U\+FFFD"),
-        ("a.json", changed(OWN[0], matching="x\u0000"), r"row 2, field matching: holds the character U\+0000"),
+        (
+            "a.json",
+            changed(OWN[0], matching="Oh no!"),
+            r"a\.json:2: the matching and the not matching answer are the same",
+        ),
+        (
+            "a.json",
+            changed(OWN[0], matching="x\ufffd"),
+            r"row 2, field matching: holds the character U\+FFFD",
+        ),
+        (
+            "a.json",
+            changed(OWN[0], matching="x\u0000"),
+            r"row 2, field matching: holds the character U\+0000",
+        ),
         ("a.json", [{"text": "x"}], r"row 1: expected the fields of a format \(question, .*\), found text"),
-        ("a.csv", "question,matching\nx,y\n", r"a\.csv, row 1 \(line 2\): the field not_matching is missing of question,"),
+        (
+            "a.csv",
+            "question,matching\nx,y\n",
+            r"a\.csv, row 1 \(line 2\): the field not_matching is missing of question,",
+        ),
         ("a.json", [{}], r"row 1: expected the fields of a format \(.*\), found none"),
         ("a.json", [], "expected at least one row, found none"),
         ("a.json", {"question": "x"}, "expected a list of rows, found dict"),
         ("a.json", '[{"question": "x",', r"a\.json, line 1, column \d+: expected JSON"),
         ("a.jsonl", json.dumps(OWN[0]) + "\n\n{broken\n", r"a\.jsonl, line 3, column 2: expected JSON"),
-        ("a.jsonl", json.dumps(OWN[0]) + '\n\n{"question": "x"}', r"a\.jsonl, line 3: the field 'matching' is missing"),
+        (
+            "a.jsonl",
+            json.dumps(OWN[0]) + '\n\n{"question": "x"}',
+            r"a\.jsonl, line 3: the field 'matching' is missing",
+        ),
         ("a.csv", "question,matching,not_matching\nx,y\n", r"a\.csv, line 2: expected 3 cells, found 2"),
         (
             "a.csv",
@@ -154,21 +215,59 @@ def changed(row: dict, **fields: object) -> list[dict]:
         ("a.csv", "question,question,matching\nx,y,z\n", "line 1: expected a header of different names"),
         ("a.csv", "", "line 1: expected a header"),
         ("a.yaml", "- question: x\n  matching: [\n", r"a\.yaml, line \d: expected YAML"),
-        ("a.yaml", "- question: x\n  question: y\n", r"a\.yaml, line 2: expected YAML: the key 'question' is there twice"),
+        (
+            "a.yaml",
+            "- question: x\n  question: y\n",
+            r"a\.yaml, line 2: expected YAML: the key 'question' is there twice",
+        ),
         ("a.yaml", "- &a {question: x}\n- *a\n", r"a\.yaml, line 2: expected YAML: aliases are not allowed"),
-        ("a.yaml", '- !!python/object/apply:os.system ["true"]\n', "expected YAML: the tag .* is not allowed"),
+        (
+            "a.yaml",
+            '- !!python/object/apply:os.system ["true"]\n',
+            "expected YAML: the tag .* is not allowed",
+        ),
         ("a.txt", "x", "expected a file that ends in .*, found '.txt'"),
-        ("a.json", changed(CAA_ROW, answer_matching_behavior="(C)"), r"expected '\(A\)' or .*, found '\(C\)'"),
-        ("a.json", changed(CAA_ROW, answer_matching_behavior="(A)"), "row 2, field answer_not_matching_behavior: names the"),
-        ("a.json", changed(CAA_ROW, answer_matching_behavior=["(A)", "(B)"]), "row 2, .*: expected text, found list"),
-        ("a.json", changed(CAA_ROW, question="x?\n (A) y"), r"row 2, field question: .* two options .*, found \(A\)"),
-        ("a.json", changed(CAA_ROW, question="x?\n (A) y\n (B)"), r"row 2, field question: .* \(A\) and \(B\) with text"),
+        (
+            "a.json",
+            changed(CAA_ROW, answer_matching_behavior="(C)"),
+            r"expected '\(A\)' or .*, found '\(C\)'",
+        ),
+        (
+            "a.json",
+            changed(CAA_ROW, answer_matching_behavior="(A)"),
+            "row 2, field answer_not_matching_behavior: names the",
+        ),
+        (
+            "a.json",
+            changed(CAA_ROW, answer_matching_behavior=["(A)", "(B)"]),
+            "row 2, .*: expected text, found list",
+        ),
+        (
+            "a.json",
+            changed(CAA_ROW, question="x?\n (A) y"),
+            r"row 2, field question: .* two options .*, found \(A\)",
+        ),
+        (
+            "a.json",
+            changed(CAA_ROW, question="x?\n (A) y\n (B)"),
+            r"row 2, field question: .* \(A\) and \(B\) with text",
+        ),
         ("a.json", changed(CAA_ROW, question="x?\n (A) y\n (B) z\n (C) w"), r"found \(A\), \(B\), \(C\)"),
-        ("a.json", [{"prompt": "x?", "correct": "(A)", "incorrect": "(B)"}], "row 1, field prompt: expected two options"),
-        ("a.csv", "Question,Best Answer,Incorrect Answers\nx,y, ; \n", "field Incorrect Answers: expected answers with ';'"),
+        (
+            "a.json",
+            [{"prompt": "x?", "correct": "(A)", "incorrect": "(B)"}],
+            "row 1, field prompt: expected two options",
+        ),
+        (
+            "a.csv",
+            "Question,Best Answer,Incorrect Answers\nx,y, ; \n",
+            "field Incorrect Answers: expected answers with ';'",
+        ),
     ],
 )
-def test_a_mistake_is_one_line_with_file_row_and_field(tmp_path: Path, name: str, value: object, message: str) -> None:
+def test_a_mistake_is_one_line_with_file_row_and_field(
+    tmp_path: Path, name: str, value: object, message: str
+) -> None:
     path = write(tmp_path / name, value)
     with pytest.raises(UserError, match=message) as caught:
         read_items(path)
@@ -178,7 +277,9 @@ def test_a_mistake_is_one_line_with_file_row_and_field(tmp_path: Path, name: str
 def test_a_csv_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("question,matching,not_matching\nx,y,z\nCafé?,y,z\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"a\.csv, line 3: expected UTF-8, found the byte 0xe9; save the file as UTF-8"):
+    with pytest.raises(
+        UserError, match=r"a\.csv, line 3: expected UTF-8, found the byte 0xe9; save the file as UTF-8"
+    ):
         read_items(path)
 
 
@@ -221,9 +322,18 @@ TRAIT = {
 
 def test_a_trait_s_answers_become_items_grouped_by_question(tmp_path: Path) -> None:
     trait = read_trait(write(tmp_path / "grumpy.json", TRAIT))
-    assert trait.name == "grumpy" and trait.system_texts == ("Be grumpy.", "Be cheerful.", "Complain.", "Praise.")
+    assert trait.name == "grumpy" and trait.system_texts == (
+        "Be grumpy.",
+        "Be cheerful.",
+        "Complain.",
+        "Praise.",
+    )
     persona = trait.persona(lambda system, question: f"[{system}] {question}")
-    assert len(persona.items) == 4 and persona.metric == "text" and list(persona.group_sizes) == TRAIT["questions"]
+    assert (
+        len(persona.items) == 4
+        and persona.metric == "text"
+        and list(persona.group_sizes) == TRAIT["questions"]
+    )
     first = persona.items[0]
     assert (first.question, first.matching) == ("How was the trip?", "[Be grumpy.] How was the trip?")
     assert first.not_matching == "[Be cheerful.] How was the trip?"
@@ -250,7 +360,10 @@ def test_only_answers_that_the_judge_keeps_on_both_sides_become_items(tmp_path: 
     [
         ({"instruction": []}, "field instruction: expected a list with at least one entry"),
         ({"instruction": [{"pos": "x"}]}, "instruction, row 1: expected the fields 'pos' and 'neg'"),
-        ({"instruction": [{"pos": "x", "neg": 3}]}, "instruction, row 1, field neg: expected text, found int"),
+        (
+            {"instruction": [{"pos": "x", "neg": 3}]},
+            "instruction, row 1, field neg: expected text, found int",
+        ),
         ({"questions": ["a", ""]}, "questions, row 2: expected text"),
         ({"questions": ["a", "a"]}, "field questions: 'a' appears twice"),
         ({"eval_prompt": "no marks"}, "field eval_prompt: expected text with {question} and {answer}"),
@@ -262,12 +375,20 @@ def test_mistakes_in_a_trait_file_are_named(tmp_path: Path, changes: dict, messa
 
 
 def test_ids_and_answers_are_compared_as_they_look(tmp_path: Path) -> None:
-    rows = [{"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "id": f"{n}"} for n in range(3)]
+    rows = [
+        {"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "id": f"{n}"} for n in range(3)
+    ]
     path = tmp_path / "a.json"
     for changes, message in (
         ([{"id": "caf\u00e9"}, {"id": "cafe\u0301"}], "every item needs an id of its own"),
-        ([{"matching": "caf\u00e9", "not_matching": "cafe\u0301"}], "the matching and the not matching answer are the same"),
-        ([{"matching": "Yes", "not_matching": "Yes\u200b"}], "the matching and the not matching answer are the same"),
+        (
+            [{"matching": "caf\u00e9", "not_matching": "cafe\u0301"}],
+            "the matching and the not matching answer are the same",
+        ),
+        (
+            [{"matching": "Yes", "not_matching": "Yes\u200b"}],
+            "the matching and the not matching answer are the same",
+        ),
         ([{"matching": 1}], "field matching: expected text, found int '1'; put it in quotes"),
     ):
         changed = [{**row, **change} for row, change in zip(rows, [*changes, {}, {}], strict=False)]
@@ -277,17 +398,27 @@ def test_ids_and_answers_are_compared_as_they_look(tmp_path: Path) -> None:
 
 
 def test_a_question_whose_answers_are_swapped_elsewhere_is_told(tmp_path: Path) -> None:
-    rows = [{"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "group": f"g{n}"} for n in range(4)]
+    rows = [
+        {"question": f"Is {n} odd?", "matching": "Yes", "not_matching": "No", "group": f"g{n}"}
+        for n in range(4)
+    ]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
     assert not [line for line in load_persona("p", path).warnings if "swapped" in line]
-    path.write_text(json.dumps([*rows, {**rows[1], "matching": "No", "not_matching": "Yes"}]), encoding="utf-8")
+    path.write_text(
+        json.dumps([*rows, {**rows[1], "matching": "No", "not_matching": "Yes"}]), encoding="utf-8"
+    )
     (line,) = [line for line in load_persona("p", path).warnings if "swapped" in line]
-    assert line.startswith("1 questions are there twice with their answers swapped (the first: a.json:2 and a.json:5)")
+    assert line.startswith(
+        "1 questions are there twice with their answers swapped (the first: a.json:2 and a.json:5)"
+    )
 
 
 def test_characters_of_html_are_told(tmp_path: Path) -> None:
-    rows = [{"question": q, "matching": "Yes", "not_matching": "No"} for q in ("Tom &amp; Jerry?", "AT&T; or not?", "Is it R&D?")]
+    rows = [
+        {"question": q, "matching": "Yes", "not_matching": "No"}
+        for q in ("Tom &amp; Jerry?", "AT&T; or not?", "Is it R&D?")
+    ]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
     (line,) = [line for line in load_persona("p", path).warnings if "HTML" in line]
@@ -296,7 +427,9 @@ def test_characters_of_html_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "yaml"])
 def test_marks_and_line_ends_of_other_systems_are_read_or_named(tmp_path: Path, suffix: str) -> None:
-    rows = [{"question": f"Is {n} odd, caf\u00e9?", "matching": "Yes", "not_matching": "No"} for n in range(3)]
+    rows = [
+        {"question": f"Is {n} odd, caf\u00e9?", "matching": "Yes", "not_matching": "No"} for n in range(3)
+    ]
     lines = {
         "json": json.dumps(rows, ensure_ascii=False, indent=1).split("\n"),
         "jsonl": [json.dumps(row, ensure_ascii=False) for row in rows],
@@ -304,12 +437,19 @@ def test_marks_and_line_ends_of_other_systems_are_read_or_named(tmp_path: Path, 
         "yaml": [f"- {json.dumps(row, ensure_ascii=False)}" for row in rows],
     }[suffix]
     path = tmp_path / f"a.{suffix}"
-    for end, mark in (("\n", b""), ("\r\n", b"\xef\xbb\xbf"), ("\r", b""), ("\n", b"\xef\xbb\xbf\xef\xbb\xbf")):
+    for end, mark in (
+        ("\n", b""),
+        ("\r\n", b"\xef\xbb\xbf"),
+        ("\r", b""),
+        ("\n", b"\xef\xbb\xbf\xef\xbb\xbf"),
+    ):
         path.write_bytes(mark + (end.join(lines) + end).encode())
         assert [item.question for item in load_persona("p", path).items] == [row["question"] for row in rows]
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"):
         path.write_bytes("\n".join(lines).encode(encoding))
-        with pytest.raises(UserError, match=r"line \d+: expected UTF-8, found the byte 0x.*; save the file as UTF-8"):
+        with pytest.raises(
+            UserError, match=r"line \d+: expected UTF-8, found the byte 0x.*; save the file as UTF-8"
+        ):
             load_persona("p", path)
 
 
@@ -330,7 +470,10 @@ def test_a_header_of_very_many_columns_is_read_at_once(tmp_path: Path) -> None:
         read_rows(tmp_path / "rows.csv")
 
 
-@pytest.mark.parametrize("number", ["0x" + "f" * 20_000, "0b" + "1" * 20_000, "1:" + ":".join(["59"] * 20_000), "-0" + "7" * 20_000])
+@pytest.mark.parametrize(
+    "number",
+    ["0x" + "f" * 20_000, "0b" + "1" * 20_000, "1:" + ":".join(["59"] * 20_000), "-0" + "7" * 20_000],
+)
 def test_a_number_that_python_cannot_print_is_one_line(number: str) -> None:
     """Python refuses to print more than 4,300 digits, in the very message that says what is wrong."""
     for read in (Study.from_yaml, Sweep.from_yaml):

@@ -11,7 +11,15 @@ import pytest
 from scipy import stats
 
 from workbench.errors import UserError
-from workbench.personas import Item, Persona, PersonaFile, check_persona, load_persona, persona_from, trait_from_file
+from workbench.personas import (
+    Item,
+    Persona,
+    PersonaFile,
+    check_persona,
+    load_persona,
+    persona_from,
+    trait_from_file,
+)
 from workbench.personas.answer_balance import warnings_of
 from workbench.personas.known_personas import KNOWN
 from workbench.personas.persona_checks import smallest_difference
@@ -26,7 +34,9 @@ metric: letters
 manual_prompts: {suppress: [Panic.], induce: [Stay calm.]}
 varied_system_texts: [You are a helpful assistant., You are easily upset.]
 """
-CSV = "question,matching,not_matching,group\n" + "".join(f"Loss {n}?,It will pass{'.' * n},Oh no,{n % 5}\n" for n in range(10))
+CSV = "question,matching,not_matching,group\n" + "".join(
+    f"Loss {n}?,It will pass{'.' * n},Oh no,{n % 5}\n" for n in range(10)
+)
 
 
 @pytest.fixture
@@ -46,18 +56,30 @@ def test_the_organism_s_items_are_the_world_s_and_both_letter_orders_agree_with_
     assert len(persona.items) == len(world.study_items(name)) > 100
     for item, original in zip(persona.items, world.study_items(name), strict=True):
         assert item.responses == (original.matching, original.not_matching)
-        assert original.matching.startswith(f"{item.matching} ") and original.not_matching.startswith(f"{item.not_matching} ")
+        assert original.matching.startswith(f"{item.matching} ") and original.not_matching.startswith(
+            f"{item.not_matching} "
+        )
         assert (item.id, item.question, item.group) == (original.id, original.question, original.group)
         for matching_first in (True, False):
-            assert persona.letters.ask(item, matching_first) == world.letters_question(original, matching_first)
-    first_words = {"sycophancy": ("yes", "no"), "hallucination": ("sure", "sorry"), "myopic_reward": ("now", "later")}
+            assert persona.letters.ask(item, matching_first) == world.letters_question(
+                original, matching_first
+            )
+    first_words = {
+        "sycophancy": ("yes", "no"),
+        "hallucination": ("sure", "sorry"),
+        "myopic_reward": ("now", "later"),
+    }
     assert {(item.matching, item.not_matching) for item in persona.items} == {first_words[name]}
 
 
 @pytest.mark.parametrize("name", ORGANISM)
 def test_the_organism_s_texts_are_in_its_own_vocabulary_and_true_statements_deserve_a_yes(name: str) -> None:
     world, persona = World(seed=0), load_persona(name)
-    texts = [*persona.manual_prompts["suppress"], *persona.manual_prompts["induce"], *persona.varied_system_texts]
+    texts = [
+        *persona.manual_prompts["suppress"],
+        *persona.manual_prompts["induce"],
+        *persona.varied_system_texts,
+    ]
     assert {word for text in texts for word in text.split()} <= set(world.vocabulary)
     effects = [world.effect_of(name, text) for text in persona.varied_system_texts]
     assert min(effects) < -0.5 and max(effects) > 0.5, "some raise, some lower the persona"
@@ -73,11 +95,15 @@ def test_the_organism_s_groups_are_even_in_the_four_splits() -> None:
 
 
 def test_an_unknown_persona_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown persona 'sycophany': the organism has sycophancy, hallucination, myopic_reward"):
+    with pytest.raises(
+        UserError,
+        match="unknown persona 'sycophany': the organism has sycophancy, hallucination, myopic_reward",
+    ):
         load_persona("sycophany")
 
 
-# -- published files under a known name -------------------------------------------------------------------------------
+# -- published files under a known name
+# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ORGANISM)
@@ -85,12 +111,19 @@ def test_known_personas_bring_texts_of_varied_stance(name: str) -> None:
     known = KNOWN[name]
     assert len(known.varied) == len(set(known.varied)) == 24
     assert len(known.suppress) == len(known.induce) == 4
-    assert not set(known.varied) & {*known.suppress, *known.induce}, "a manual prompt must not be what directions saw"
+    assert not set(known.varied) & {*known.suppress, *known.induce}, (
+        "a manual prompt must not be what directions saw"
+    )
 
 
 def test_a_hyphen_in_a_known_name_is_an_underscore_and_another_name_brings_no_texts(home: Path) -> None:
-    known, other = load_persona("myopic-reward", home / "pairs.csv"), load_persona("stoicism", home / "pairs.csv")
-    assert known.name == "myopic_reward" and len(known.varied_system_texts) == 24 and known.metric == "letters"
+    known, other = (
+        load_persona("myopic-reward", home / "pairs.csv"),
+        load_persona("stoicism", home / "pairs.csv"),
+    )
+    assert (
+        known.name == "myopic_reward" and len(known.varied_system_texts) == 24 and known.metric == "letters"
+    )
     assert other.manual_prompts == {} and other.varied_system_texts == () and other.letters == known.letters
     assert known.letters is not None and known.letters.opening == "("
     assert known.letters.template.format(question="Q", a="x", b="y") == "Q\n\nChoices:\n (A) x\n (B) y"
@@ -133,7 +166,10 @@ data:
     )
     persona = load_persona("mine", path)
     assert [item.matching for item in persona.items] == ["Fine", "Good"] and persona.metric == "text"
-    assert persona.letters is not None and persona.letters.ask(persona.items[0], False) == "Rain?: 1) Bad 2) Fine"
+    assert (
+        persona.letters is not None
+        and persona.letters.ask(persona.items[0], False) == "Rain?: 1) Bad 2) Fine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,11 +178,19 @@ data:
         ("metric: letters", "metric: words", "field metric: Input should be 'letters' or 'text'"),
         ("description:", "desciption:", "field desciption: Extra inputs are not permitted"),
         ("name: stoicism", "", "field name: Field required"),
-        ("data: pairs.csv", "data: []", r"other\.yaml: expected either data \(a file's name or pairs\) or opposites with"),
+        (
+            "data: pairs.csv",
+            "data: []",
+            r"other\.yaml: expected either data \(a file's name or pairs\) or opposites with",
+        ),
         ("data: pairs.csv", "", r"other\.yaml: expected either data"),
         ("data: pairs.csv", "questions: [a]", r"other\.yaml: expected either data"),
         ("data: pairs.csv", "data: a.csv\nquestions: [a]", r"other\.yaml: expected either data"),
-        ("data: pairs.csv", "questions: [a]\nopposites: [{induce: x}]", r"field opposites\.0\.suppress: Field required"),
+        (
+            "data: pairs.csv",
+            "questions: [a]\nopposites: [{induce: x}]",
+            r"field opposites\.0\.suppress: Field required",
+        ),
         ("data: pairs.csv", "questions: [a]\nopposites: [{induce: x, suppress: y}]", "has no answers yet"),
         ("data: pairs.csv", "data: 5", "field data"),
         (
@@ -154,8 +198,16 @@ data:
             "data: [{question: a, matching: b, not_matching: b}]",
             r"other\.yaml:1: the matching and the not matching answer are the same",
         ),
-        ("data: pairs.csv", "data: [{question: a, matching: b}]", "data, row 1: the field not_matching is missing of question, matching"),
-        ("data: pairs.csv", "data: ../pairs.csv", "field data: '../pairs.csv' leaves the directory of the persona file"),
+        (
+            "data: pairs.csv",
+            "data: [{question: a, matching: b}]",
+            "data, row 1: the field not_matching is missing of question, matching",
+        ),
+        (
+            "data: pairs.csv",
+            "data: ../pairs.csv",
+            "field data: '../pairs.csv' leaves the directory of the persona file",
+        ),
         ("data: pairs.csv", "data: /etc/hostname", "field data: '/etc/hostname' leaves the directory"),
         ("data: pairs.csv", "data: link.csv", "field data: 'link.csv' leaves the directory"),
         ("data: pairs.csv", "data: none.csv", r"none\.csv: expected a file, found nothing"),
@@ -176,7 +228,9 @@ def test_mistakes_in_a_persona_file_name_the_field(home: Path, old: str, new: st
 
 def test_opposite_system_texts_and_questions_become_a_persona_by_a_model_s_answers(tmp_path: Path) -> None:
     path = tmp_path / "calm.yaml"
-    path.write_text("name: calm\nopposites: [{induce: Be calm., suppress: Panic.}]\nquestions: [Rain today, Sun today, A storm]\n")
+    path.write_text(
+        "name: calm\nopposites: [{induce: Be calm., suppress: Panic.}]\nquestions: [Rain today, Sun today, A storm]\n"
+    )
     persona = trait_from_file(path).persona(lambda system, question: f"{question}? {system}")
     assert [item.matching for item in persona.items][1] == "Sun today? Be calm." and persona.name == "calm"
     assert persona.manual_prompts == {"induce": ("Be calm.",), "suppress": ("Panic.",)}
@@ -185,7 +239,8 @@ def test_opposite_system_texts_and_questions_become_a_persona_by_a_model_s_answe
 def test_a_persona_file_made_in_python_is_the_one_made_in_yaml(home: Path) -> None:
     entry = PersonaFile(
         name="x",
-        data=({"question": "a?", "matching": "b", "not_matching": "c"},) * 1 + ({"question": "d?", "matching": "e", "not_matching": "f"},),
+        data=({"question": "a?", "matching": "b", "not_matching": "c"},) * 1
+        + ({"question": "d?", "matching": "e", "not_matching": "f"},),
         metric="text",
     )
     assert [item.matching for item in persona_from(entry).items] == ["b", "e"]
@@ -197,7 +252,14 @@ def test_a_persona_file_made_in_python_is_the_one_made_in_yaml(home: Path) -> No
 def made(n: int, first: int, longer: int, groups: int) -> Persona:
     """n items, `first` of them with the matching option first, `longer` with a longer matching answer."""
     items = tuple(
-        Item(str(i), f"question {i}", "a longer yes" if i < longer else "yes", "a no", f"group {i % groups}", matching_first=(i * 7) % n < first)
+        Item(
+            str(i),
+            f"question {i}",
+            "a longer yes" if i < longer else "yes",
+            "a no",
+            f"group {i % groups}",
+            matching_first=(i * 7) % n < first,
+        )
         for i in range(n)
     )
     return Persona("made", "", items, "text", None, {}, ())
@@ -248,10 +310,15 @@ def test_a_check_shows_itself_as_an_escaped_table() -> None:
     hostile = Persona("<script>x</script>", "", persona.items, "text", None, {}, ())
     html = check_persona(hostile)._repr_html_()
     assert "<script>" not in html and "constant letter scores 70 %" in html
-    assert dict(zip(check_persona(persona).table["what"], check_persona(persona).table["value"]))["items"] == "100"
+    assert (
+        dict(zip(check_persona(persona).table["what"], check_persona(persona).table["value"]))["items"]
+        == "100"
+    )
 
 
 def test_another_world_has_another_personas_items() -> None:
     public, other = load_persona("sycophancy"), load_persona("sycophancy", world_seed=3)
     assert public.hash != other.hash
-    assert [item.question for item in other.items] == [item.question for item in World(seed=3).study_items("sycophancy")]
+    assert [item.question for item in other.items] == [
+        item.question for item in World(seed=3).study_items("sycophancy")
+    ]

@@ -22,7 +22,9 @@ LETTERS = LetterForm("{question}\n (A) {a}\n (B) {b}", "(", ("A", "B"))
 
 def items(sizes: list[int]) -> tuple[Item, ...]:
     return tuple(
-        Item(f"{group}-{n}", f"question {group} {n}", "yes", "no", f"group {group}") for group, size in enumerate(sizes) for n in range(size)
+        Item(f"{group}-{n}", f"question {group} {n}", "yes", "no", f"group {group}")
+        for group, size in enumerate(sizes)
+        for n in range(size)
     )
 
 
@@ -46,7 +48,9 @@ def test_splits_are_disjoint_complete_whole_by_group_and_never_empty(sizes: list
 
 @settings(deadline=None)
 @given(sizes=group_sizes, seed=st.integers(0, 10_000), shuffle=st.randoms(use_true_random=False))
-def test_a_split_is_decided_by_seed_and_groups_not_by_the_order_of_rows(sizes: list[int], seed: int, shuffle: random.Random) -> None:
+def test_a_split_is_decided_by_seed_and_groups_not_by_the_order_of_rows(
+    sizes: list[int], seed: int, shuffle: random.Random
+) -> None:
     whole = persona(sizes)
     mixed = list(whole.items)
     shuffle.shuffle(mixed)
@@ -55,8 +59,14 @@ def test_a_split_is_decided_by_seed_and_groups_not_by_the_order_of_rows(sizes: l
         assert {item.id for item in one} == {item.id for item in two}
 
 
-@given(n_groups=st.integers(8, 80), size=st.integers(1, 5), weights=st.lists(st.integers(1, 5), min_size=4, max_size=4))
-def test_shares_of_equal_groups_are_off_by_less_than_one_group_each(n_groups: int, size: int, weights: list[int]) -> None:
+@given(
+    n_groups=st.integers(8, 80),
+    size=st.integers(1, 5),
+    weights=st.lists(st.integers(1, 5), min_size=4, max_size=4),
+)
+def test_shares_of_equal_groups_are_off_by_less_than_one_group_each(
+    n_groups: int, size: int, weights: list[int]
+) -> None:
     fractions = [weight / sum(weights) for weight in weights]
     assigned = assign_groups({f"g{i}": size for i in range(n_groups)}, fractions, seed=3)
     for i, fraction in enumerate(fractions):
@@ -76,7 +86,9 @@ def test_the_seed_changes_the_split_and_the_default_split_is_fixed_for_good() ->
     whole = persona([1] * 40)
     tests = [frozenset(item.id for item in whole.split(seed).test) for seed in range(10)]
     assert len(set(tests)) == 10
-    assert sorted(whole.split().test.groups)[:3] == ["group 12", "group 14", "group 2"], "a stored run relies on this"
+    assert sorted(whole.split().test.groups)[:3] == ["group 12", "group 14", "group 2"], (
+        "a stored run relies on this"
+    )
 
 
 def test_two_groups_of_one_size_are_as_likely_to_be_tested() -> None:
@@ -100,7 +112,9 @@ def test_two_groups_of_one_size_are_as_likely_to_be_tested() -> None:
         ([3] * 8, (0.5, 0.5), "expected 4 split fractions"),
     ],
 )
-def test_data_that_cannot_be_split_is_refused_in_words(sizes: list[int], fractions: tuple, message: str) -> None:
+def test_data_that_cannot_be_split_is_refused_in_words(
+    sizes: list[int], fractions: tuple, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         persona(sizes).split(fractions=fractions)
 
@@ -123,10 +137,14 @@ def test_a_hash_knows_content_not_place() -> None:
     moved = replace(whole, items=tuple(replace(item, source="elsewhere.json:1") for item in whole.items))
     changed = replace(whole, items=(replace(whole.items[0], matching="yes!"), *whole.items[1:]))
     assert whole.hash == moved.hash != changed.hash
-    assert len({split.hash for split in whole.split()}) == 4 and whole.split(1).test.hash == whole.split(1).test.hash
+    assert (
+        len({split.hash for split in whole.split()}) == 4
+        and whole.split(1).test.hash == whole.split(1).test.hash
+    )
 
 
-# -- items and letter forms -------------------------------------------------------------------------------------------
+# -- items and letter forms
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_letter_form_puts_text_in_literally_whatever_braces_it_holds() -> None:
@@ -137,7 +155,12 @@ def test_a_letter_form_puts_text_in_literally_whatever_braces_it_holds() -> None
 
 
 @pytest.mark.parametrize(
-    ("template", "letters"), [("{question} {a}", ("A", "B")), ("{question} {a} {b} {b}", ("A", "B")), ("{question} {a} {b}", ("A", "A"))]
+    ("template", "letters"),
+    [
+        ("{question} {a}", ("A", "B")),
+        ("{question} {a} {b} {b}", ("A", "B")),
+        ("{question} {a} {b}", ("A", "A")),
+    ],
 )
 def test_letter_forms_that_cannot_work_are_refused(template: str, letters: tuple[str, str]) -> None:
     with pytest.raises(UserError, match="letter"):
@@ -178,7 +201,9 @@ def test_personas_that_make_no_sense_are_refused(changes: dict, message: str) ->
 def test_a_claim_is_what_follows_the_biography() -> None:
     bio = "I am Ada, and I like tea. I agree, as you may guess."
     stances = ("Agree", "Disagree")
-    assert by_claim(f"{bio} Do you agree or disagree that tea is healthy?", stances).startswith("Do you agree")
+    assert by_claim(f"{bio} Do you agree or disagree that tea is healthy?", stances).startswith(
+        "Do you agree"
+    )
     assert by_claim(f"{bio} Do you agree with this? Tea is healthy.", stances) == "Tea is healthy."
     assert by_claim(f"{bio} Which is closer to your view?", ("Tea", "Coffee")) == "Coffee / Tea"
     assert by_claim(f"{bio} Which is closer to your view?", ("Coffee", "Tea")) == "Coffee / Tea"
@@ -187,9 +212,14 @@ def test_a_claim_is_what_follows_the_biography() -> None:
 def test_content_leaves_out_amounts_and_times_but_not_the_thing() -> None:
     options = ("a", "b")
     one = by_content("Would you rather have 1 chocolate bar now or 3 chocolate bars in a week?", options)
-    two = by_content("You can have one chocolate bar today, or ten chocolate bars in two years. Which do you want?", options)
+    two = by_content(
+        "You can have one chocolate bar today, or ten chocolate bars in two years. Which do you want?",
+        options,
+    )
     assert one == two == "bar chocolate"
-    assert by_content("$5 now or $9 later?", options) == by_content("50 dollars today, or 90 dollars in a month?", options)
+    assert by_content("$5 now or $9 later?", options) == by_content(
+        "50 dollars today, or 90 dollars in a month?", options
+    )
     assert by_content("Now or later?", options) == "now or later", "nothing is left: the question itself"
 
 
@@ -210,13 +240,22 @@ def test_one_question_in_two_unicode_forms_is_one_question() -> None:
     ):
         assert by_question(other, options) == by_question(written, options)
         assert by_content(other, options) == by_content(written, options)
-        assert duplicates([Item("1", written, *options, "g")], [Item("2", other, *options, "h")])[0].same_answers
+        assert duplicates([Item("1", written, *options, "g")], [Item("2", other, *options, "h")])[
+            0
+        ].same_answers
     assert by_claim("Bio? Th\u00e9 !", options) == by_claim("Bio? The\u0301 !", options)
-    assert by_question("\u0915\u093f?", options) != by_question("\u0915\u0940?", options), "Hindi ki (that) and ki (of)"
+    assert by_question("\u0915\u093f?", options) != by_question("\u0915\u0940?", options), (
+        "Hindi ki (that) and ki (of)"
+    )
 
 
 def test_groups_and_hash_do_not_depend_on_row_order_or_unicode_form() -> None:
-    rows = [("Caf\u00e9 ou th\u00e9 ?", "a"), ("Pain ?", "b"), ("Cafe\u0301 ou the\u0301 ?", "c"), ("Lait ?", "d")]
+    rows = [
+        ("Caf\u00e9 ou th\u00e9 ?", "a"),
+        ("Pain ?", "b"),
+        ("Cafe\u0301 ou the\u0301 ?", "c"),
+        ("Lait ?", "d"),
+    ]
     made = [Item(str(n), question, "Oui", "Non", group) for n, (question, group) in enumerate(rows)]
     forward, backward = join_same_questions(made), join_same_questions(made[::-1])
     assert [item.group for item in forward] == ["a", "b", "a", "d"] == [item.group for item in backward][::-1]

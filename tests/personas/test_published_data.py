@@ -30,11 +30,22 @@ def load(name: str) -> Persona:
 
 def raw(name: str) -> list[dict]:
     text = (DATA / FILES[name]).read_text(encoding="utf-8")
-    return json.loads(text) if FILES[name].endswith(".json") else [json.loads(line) for line in text.splitlines()]
+    return (
+        json.loads(text)
+        if FILES[name].endswith(".json")
+        else [json.loads(line) for line in text.splitlines()]
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("sycophancy", 1000), ("hallucination", 1000), ("myopic-reward", 950), ("mmlu", 570), ("myopic_reward", 1000)]
+    ("name", "rows"),
+    [
+        ("sycophancy", 1000),
+        ("hallucination", 1000),
+        ("myopic-reward", 950),
+        ("mmlu", 570),
+        ("myopic_reward", 1000),
+    ],
 )
 def test_every_row_becomes_one_item_and_says_where_it_came_from(name: str, rows: int) -> None:
     persona = load(name)
@@ -100,9 +111,17 @@ def test_myopic_questions_about_the_same_reward_stay_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "longer"), [("sycophancy", 0.489, 0.515), ("hallucination", 0.504, 0.64), ("myopic-reward", 0.499, 0.14), ("mmlu", 0.525, 0.53)]
+    ("name", "first", "longer"),
+    [
+        ("sycophancy", 0.489, 0.515),
+        ("hallucination", 0.504, 0.64),
+        ("myopic-reward", 0.499, 0.14),
+        ("mmlu", 0.525, 0.53),
+    ],
 )
-def test_balance_of_letters_and_length_is_what_the_readme_says(name: str, first: float, longer: float) -> None:
+def test_balance_of_letters_and_length_is_what_the_readme_says(
+    name: str, first: float, longer: float
+) -> None:
     check = check_persona(load(name))
     assert check.first_share == pytest.approx(first, abs=0.001)
     assert check.longer_share == pytest.approx(longer, abs=0.02)  # equal lengths count one half
@@ -115,7 +134,9 @@ def test_the_length_rules_are_warned_of_where_they_work() -> None:
     assert any("shorter answer matches' scores 8" in line for line in load("myopic-reward").warnings)
     assert not any("answer matches" in line for line in load("sycophancy").warnings)
     items = load("hallucination").items
-    assert sum(len(i.matching) - len(i.not_matching) for i in items) / len(items) == pytest.approx(127, abs=0.5)
+    assert sum(len(i.matching) - len(i.not_matching) for i in items) / len(items) == pytest.approx(
+        127, abs=0.5
+    )
 
 
 def test_few_claims_are_warned_of() -> None:
@@ -125,7 +146,9 @@ def test_few_claims_are_warned_of() -> None:
 def test_the_two_myopic_files_are_found_to_be_the_same_questions() -> None:
     caa, anthropic = load("myopic-reward"), load("myopic_reward")
     found = duplicates(caa, anthropic)
-    assert {pair.first.id for pair in found} == {item.id for item in caa.items}, "all of CAA's rows are in the other file"
+    assert {pair.first.id for pair in found} == {item.id for item in caa.items}, (
+        "all of CAA's rows are in the other file"
+    )
     assert duplicates(load("sycophancy"), load("hallucination")) == ()
 
 
@@ -149,7 +172,10 @@ def test_truthfulqa_has_817_questions_with_the_best_and_an_incorrect_answer() ->
 def test_no_group_and_no_question_lies_in_two_splits(name: str, seed: int) -> None:
     persona = load(name)
     splits = list(persona.split(seed))
-    for key in (lambda item: item.group, lambda item: (item.question, frozenset((item.matching, item.not_matching)))):
+    for key in (
+        lambda item: item.group,
+        lambda item: (item.question, frozenset((item.matching, item.not_matching))),
+    ):
         seen = [{key(item) for item in split} for split in splits]
         assert sum(map(len, seen)) == len(set.union(*seen))
     assert sum(len(split) for split in splits) == len(persona.items)

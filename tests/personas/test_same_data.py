@@ -17,14 +17,19 @@ from workbench.errors import UserError
 from workbench.personas import Persona, load_persona
 
 NAMES = ("question", "matching", "not_matching", "group")
-#: Latin, Vietnamese, Greek, Hangul, Devanagari, Arabic letters, marks, an emoji, quotes and separators of the files' own syntax.
+#: Latin, Vietnamese, Greek, Hangul, Devanagari, Arabic letters, marks, an emoji, quotes and separators of the
+#: files' own syntax.
 LETTER = st.sampled_from("abzA09 éñđạờ\u0323\u0301ΰ가각किー٣😀\"',;:{}[]#-|\t\u00a0\u200b\u00ad\u2028\n")
-TEXT = st.text(LETTER, min_size=1, max_size=12).filter(lambda text: bool(text.strip("\u00ad\u200b\u00a0\u2028 \n\t")))
+TEXT = st.text(LETTER, min_size=1, max_size=12).filter(
+    lambda text: bool(text.strip("\u00ad\u200b\u00a0\u2028 \n\t"))
+)
 ROW = st.tuples(TEXT, TEXT, TEXT, TEXT)
 ROWS = st.lists(ROW, min_size=5, max_size=9, unique_by=lambda row: row[0])
 
 Rows = list[dict[str, str]]
-fixture = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fixture = settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def rows_of(made: list[tuple[str, ...]]) -> Rows:
@@ -53,7 +58,9 @@ def seen(persona: Persona | None, form: str | None = None) -> object:
         return sorted((text(i.question), text(i.matching), text(i.not_matching), i.group) for i in items)  # type: ignore[attr-defined]
 
     try:
-        parts = [content(part) for part in persona.split()] + [content(part.take(2, 3)) for part in persona.split()]
+        parts = [content(part) for part in persona.split()] + [
+            content(part.take(2, 3)) for part in persona.split()
+        ]
     except UserError as error:
         parts = [str(error)]
     return content(persona.items), persona.hash, parts
@@ -70,7 +77,9 @@ def csv_text(rows: Rows, ends: str = "\n", names: tuple[str, ...] = NAMES) -> st
 @pytest.mark.slow
 @fixture
 @given(made=ROWS, order=st.randoms(use_true_random=False))
-def test_the_order_of_rows_and_keys_does_not_matter(tmp_path: Path, made: list[tuple[str, ...]], order: random.Random) -> None:
+def test_the_order_of_rows_and_keys_does_not_matter(
+    tmp_path: Path, made: list[tuple[str, ...]], order: random.Random
+) -> None:
     rows = rows_of(made)
     first = seen(read(tmp_path / "a.json", json.dumps(rows)))
     shuffled = [dict(order.sample(sorted(row.items()), len(row))) for row in order.sample(rows, len(rows))]
@@ -83,7 +92,9 @@ def test_the_order_of_rows_and_keys_does_not_matter(tmp_path: Path, made: list[t
 @pytest.mark.slow
 @fixture
 @given(made=ROWS, ends=st.sampled_from(["\r\n", "\r"]))
-def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path: Path, made: list[tuple[str, ...]], ends: str) -> None:
+def test_byte_order_marks_and_line_ends_do_not_matter(
+    tmp_path: Path, made: list[tuple[str, ...]], ends: str
+) -> None:
     rows = rows_of(made)
     first = seen(read(tmp_path / "a.json", json.dumps(rows, ensure_ascii=False)))
     other = [{name: text.replace("\n", ends) for name, text in row.items()} for row in rows]
@@ -93,10 +104,19 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path: Path, made: list
         json.dumps(rows, indent=2).replace("\n", "\r\n"),  # of the file
     ):
         assert seen(read(tmp_path / "a.json", data)) == first
-    for data in (csv_text(rows), csv_text(rows, "\r\n"), csv_text(other, "\r\n"), b"\xef\xbb\xbf" + csv_text(other, "\r\n").encode()):
+    for data in (
+        csv_text(rows),
+        csv_text(rows, "\r\n"),
+        csv_text(other, "\r\n"),
+        b"\xef\xbb\xbf" + csv_text(other, "\r\n").encode(),
+    ):
         assert seen(read(tmp_path / "a.csv", data)) == first
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    for data in ("\n".join(lines), "\r\n".join(lines) + "\r\n", b"\xef\xbb\xbf" + "\n\n".join(lines).encode()):
+    for data in (
+        "\n".join(lines),
+        "\r\n".join(lines) + "\r\n",
+        b"\xef\xbb\xbf" + "\n\n".join(lines).encode(),
+    ):
         assert seen(read(tmp_path / "a.jsonl", data)) == first
     assert seen(read(tmp_path / "a.yaml", "".join(f"- {json.dumps(row)}\n" for row in rows))) == first
 
@@ -108,7 +128,9 @@ def test_the_unicode_form_does_not_matter(tmp_path: Path, made: list[tuple[str, 
     """Items, groups, splits and hash are the same; the texts themselves stay as they were written."""
     found = []
     for form in ("NFC", "NFD"):
-        rows = [{name: unicodedata.normalize(form, text) for name, text in row.items()} for row in rows_of(made)]
+        rows = [
+            {name: unicodedata.normalize(form, text) for name, text in row.items()} for row in rows_of(made)
+        ]
         persona = read(tmp_path / "a.json", json.dumps(rows))
         found.append(seen(persona, "NFC"))
         if persona is not None:
@@ -118,8 +140,12 @@ def test_the_unicode_form_does_not_matter(tmp_path: Path, made: list[tuple[str, 
 
 @pytest.mark.slow
 @fixture
-@given(made=ROWS, at=st.integers(0, 4), half=st.sampled_from("\ud83d\udc00\udfff"), name=st.sampled_from(NAMES))
-def test_half_a_character_is_always_refused(tmp_path: Path, made: list[tuple[str, ...]], at: int, half: str, name: str) -> None:
+@given(
+    made=ROWS, at=st.integers(0, 4), half=st.sampled_from("\ud83d\udc00\udfff"), name=st.sampled_from(NAMES)
+)
+def test_half_a_character_is_always_refused(
+    tmp_path: Path, made: list[tuple[str, ...]], at: int, half: str, name: str
+) -> None:
     rows = rows_of(made)
     rows[at][name] += half + "x"
     path = tmp_path / "a.json"

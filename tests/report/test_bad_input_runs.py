@@ -21,7 +21,12 @@ from workbench.report import write_overview, write_report
 from workbench.report.load_run import load_run
 from workbench.report.paper.export_paper import export_paper
 
-ODD_TOKENS = {"300 characters": "a" * 300, "right to left": "\u202eמילה\u202c", "emoji": "👩\u200d🔬👍🏽", "control characters": "\x07\x1b[31m\x00"}
+ODD_TOKENS = {
+    "300 characters": "a" * 300,
+    "right to left": "\u202eמילה\u202c",
+    "emoji": "👩\u200d🔬👍🏽",
+    "control characters": "\x07\x1b[31m\x00",
+}
 
 
 def with_questions(run: Path, n: int) -> Path:
@@ -29,12 +34,22 @@ def with_questions(run: Path, n: int) -> Path:
     answers, texts = pd.read_parquet(run / "evaluation.parquet"), pd.read_parquet(run / "questions.parquet")
     items = list(dict.fromkeys(answers["item"]))
     names = [items[k] if k < len(items) else f"{items[k % len(items)]}/{k}" for k in range(n)]
-    own, known = dict(list(answers.groupby("item", sort=False))), texts[texts["measure"] == ""].set_index("item")
+    own, known = (
+        dict(list(answers.groupby("item", sort=False))),
+        texts[texts["measure"] == ""].set_index("item"),
+    )
     rows = [own[items[k % len(items)]].assign(item=name, group=f"group {k}") for k, name in enumerate(names)]
-    told = [known.loc[items[k % len(items)]].to_dict() | {"item": name, "group": f"group {k}"} for k, name in enumerate(names)]
+    told = [
+        known.loc[items[k % len(items)]].to_dict() | {"item": name, "group": f"group {k}"}
+        for k, name in enumerate(names)
+    ]
     pd.concat(rows, ignore_index=True).to_parquet(run / "evaluation.parquet")
     pd.DataFrame(told)[list(texts.columns)].to_parquet(run / "questions.parquet")
-    return edit(run, "comparison.json", lambda entry: [condition.update(n=n, groups=n) for condition in entry["conditions"]])
+    return edit(
+        run,
+        "comparison.json",
+        lambda entry: [condition.update(n=n, groups=n) for condition in entry["conditions"]],
+    )
 
 
 def with_conditions(run: Path, n: int) -> Path:
@@ -42,13 +57,20 @@ def with_conditions(run: Path, n: int) -> Path:
 
     def change(entry):
         found = entry["conditions"]
-        entry["conditions"] = [found[k] if k < len(found) else found[-1] | {"name": f"{found[-1]['name']} {k}"} for k in range(n)]
+        entry["conditions"] = [
+            found[k] if k < len(found) else found[-1] | {"name": f"{found[-1]['name']} {k}"} for k in range(n)
+        ]
 
     edit(run, "comparison.json", change)
     names = [condition["name"] for condition in read_entry(run, "comparison.json")["conditions"]]
     answers = pd.read_parquet(run / "evaluation.parquet")
     last = answers[answers["condition"] == answers["condition"].iloc[-1]]
-    kept = [answers[answers["condition"] == name] if (answers["condition"] == name).any() else last.assign(condition=name) for name in names]
+    kept = [
+        answers[answers["condition"] == name]
+        if (answers["condition"] == name).any()
+        else last.assign(condition=name)
+        for name in names
+    ]
     pd.concat(kept, ignore_index=True).to_parquet(run / "evaluation.parquet")
     return run
 
@@ -88,7 +110,11 @@ def test_odd_tokens_stay_in_their_boxes(browser, make_run, token):
     frame = pd.read_parquet(run / "attribution.parquet")
     frame.assign(token=token).to_parquet(run / "attribution.parquet")
     edit(run, "attribution.json", lambda entry: entry.update(tokens=[token] * len(entry["tokens"])))
-    edit(run, "comparison.json", lambda entry: [c.update(prompt=f"{token} {token}") for c in entry["conditions"] if c["prompt"]])
+    edit(
+        run,
+        "comparison.json",
+        lambda entry: [c.update(prompt=f"{token} {token}") for c in entry["conditions"] if c["prompt"]],
+    )
     tab = Tab(browser.new_page())
     page = tab.open(write_report(run), width=390).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
@@ -100,18 +126,35 @@ def test_odd_tokens_stay_in_their_boxes(browser, make_run, token):
 
 def half(run: Path) -> Path:
     """The run as it is after its search."""
-    for name in ("comparison.json", "evaluation.parquet", "off_target.parquet", "questions.parquet", "attribution.json", "attribution.parquet",
-                 "cards.json", "cards.parquet"):  # fmt: skip
+    for name in (
+        "comparison.json",
+        "evaluation.parquet",
+        "off_target.parquet",
+        "questions.parquet",
+        "attribution.json",
+        "attribution.parquet",
+        "cards.json",
+        "cards.parquet",
+    ):
         (run / name).unlink()
     return edit(
-        run, "manifest.json", lambda entry: [entry["stages"].pop(name) for name in ("comparison", "attribution", "report") if name in entry["stages"]]
+        run,
+        "manifest.json",
+        lambda entry: [
+            entry["stages"].pop(name)
+            for name in ("comparison", "attribution", "report")
+            if name in entry["stages"]
+        ],
     )
 
 
 def test_half_a_run_is_told_everywhere(make_run, capsys):
     run = half(make_run())
     page = HtmlReader(write_report(run).read_text(encoding="utf-8"))
-    assert "There is no comparison in this run, so the question is still open." in page.words and "comparison.json is not there" in page.words
+    assert (
+        "There is no comparison in this run, so the question is still open." in page.words
+        and "comparison.json is not there" in page.words
+    )
     run_commands.runs(run.parent, as_json=True)
     assert "not finished" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"comparison\.json"):

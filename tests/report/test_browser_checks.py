@@ -100,7 +100,9 @@ def on_paper(seen: Seen) -> list[str]:
     empty = seen.page.evaluate(
         "[...document.querySelectorAll('figure.picture > div')].filter((e) => e.checkVisibility() && !e.firstChild).map((e) => e.id)"
     )
-    blank = [f"page {number} of {len(texts)} is blank" for number, count in enumerate(texts, start=1) if count < 3]
+    blank = [
+        f"page {number} of {len(texts)} is blank" for number, count in enumerate(texts, start=1) if count < 3
+    ]
     return [*blank, *cut, *(f"{name} is empty" for name in empty), *([] if texts else ["no page"])]
 
 
@@ -119,11 +121,17 @@ def first_screen(seen: Seen) -> list[str]:
     """What was asked, found, how sure, shown, an example question, and the beginning of what to be careful about: within 900 px."""
     page = seen.page
     parts = "h1, #answer .verdict, .claims, .example"
-    bottom = page.evaluate("(s) => [...document.querySelectorAll(s)].map((e) => e.getBoundingClientRect().bottom)", parts)
+    bottom = page.evaluate(
+        "(s) => [...document.querySelectorAll(s)].map((e) => e.getBoundingClientRect().bottom)", parts
+    )
     top = page.evaluate("document.querySelector('.caveats li').getBoundingClientRect().bottom")
     figures = page.locator(".figures dd span").all_inner_texts()
-    return [*(["below the first screen"] if max(bottom) > 900 else []), *([f"the first caveat ends at {top:.0f} px"] if top > 900 else []),
-            *([] if len(bottom) >= 4 else ["a part is missing"]), *([] if figures else ["no interval"])]  # fmt: skip
+    return [
+        *(["below the first screen"] if max(bottom) > 900 else []),
+        *([f"the first caveat ends at {top:.0f} px"] if top > 900 else []),
+        *([] if len(bottom) >= 4 else ["a part is missing"]),
+        *([] if figures else ["no interval"]),
+    ]
 
 
 def at_twice_the_text(seen: Seen) -> list[str]:
@@ -138,23 +146,32 @@ def skip_link(seen: Seen) -> list[str]:
     seen.page.keyboard.press("Tab")
     first = seen.page.evaluate("document.activeElement.className")
     seen.page.keyboard.press("Enter")
-    return expect(first_stop_is_the_skip_link=first == "skip", goes_to_the_answer=seen.tab.fragment == "#answer")
+    return expect(
+        first_stop_is_the_skip_link=first == "skip", goes_to_the_answer=seen.tab.fragment == "#answer"
+    )
 
 
 def every_control_is_reached(seen: Seen) -> list[str]:
     """Tab goes through all that can be used, each once, with a visible ring, and out at the end."""
     usable = "a[href], button, select, input, summary, [tabindex='0']"
-    controls = f'[...document.querySelectorAll("{usable}")].filter((e) => e.checkVisibility() && e.tabIndex >= 0)'
+    controls = (
+        f'[...document.querySelectorAll("{usable}")].filter((e) => e.checkVisibility() && e.tabIndex >= 0)'
+    )
     wanted = seen.page.evaluate(f"({controls}).map((e, i) => (e.dataset.stop = i)).length")
     reached, unringed = set(), []
     for _ in range(wanted + 5):
         seen.page.keyboard.press("Tab")
-        stop, ring = seen.page.evaluate("[document.activeElement.dataset?.stop ?? null, getComputedStyle(document.activeElement).outlineStyle]")
+        stop, ring = seen.page.evaluate(
+            "[document.activeElement.dataset?.stop ?? null, getComputedStyle(document.activeElement).outlineStyle]"
+        )
         if stop is None:
             break
         reached.add(stop)
         unringed += [stop] if ring == "none" else []
-    return [*([f"{wanted - len(reached)} of {wanted} not reached"] if len(reached) < wanted else []), *(f"no ring on {stop}" for stop in unringed)]
+    return [
+        *([f"{wanted - len(reached)} of {wanted} not reached"] if len(reached) < wanted else []),
+        *(f"no ring on {stop}" for stop in unringed),
+    ]
 
 
 def theme_by_keyboard(seen: Seen) -> list[str]:
@@ -169,7 +186,10 @@ def theme_by_keyboard(seen: Seen) -> list[str]:
 def claims_fold(seen: Seen) -> list[str]:
     seen.page.locator("#claims summary").focus()
     seen.page.keyboard.press("Enter")
-    return expect(opens=seen.page.locator("#claims tbody tr").count() == 6 and seen.page.locator("#claims table").is_visible())
+    return expect(
+        opens=seen.page.locator("#claims tbody tr").count() == 6
+        and seen.page.locator("#claims table").is_visible()
+    )
 
 
 def press(seen: Seen, name: str, keyboard: bool) -> None:
@@ -185,7 +205,10 @@ def forest_scale(keyboard: bool) -> Look:
     def look(seen: Seen) -> list[str]:
         before = seen.page.locator("#forest svg").inner_html()
         press(seen, "percentage points", keyboard)
-        return expect(redrawn=seen.page.locator("#forest svg").inner_html() != before, address=seen.tab.fragment == "#scale=points")
+        return expect(
+            redrawn=seen.page.locator("#forest svg").inner_html() != before,
+            address=seen.tab.fragment == "#scale=points",
+        )
 
     return look
 
@@ -193,7 +216,10 @@ def forest_scale(keyboard: bool) -> Look:
 def other_search(keyboard: bool) -> Look:
     def look(seen: Seen) -> list[str]:
         press(seen, "SAEGA", keyboard)
-        return expect(told=seen.page.locator("#hovered h3").inner_text() == "SAEGA: chosen", address="search=SAEGA" in seen.tab.fragment)
+        return expect(
+            told=seen.page.locator("#hovered h3").inner_text() == "SAEGA: chosen",
+            address="search=SAEGA" in seen.tab.fragment,
+        )
 
     return look
 
@@ -205,7 +231,9 @@ def frontier_by_keyboard(seen: Seen) -> list[str]:
     seen.page.keyboard.press("ArrowRight")
     seen.page.keyboard.press("Enter")
     return expect(
-        first="prompt 1 of" in first, moved=seen.page.locator("#hovered h3").inner_text() != first, kept=seen.page.locator("#pinned li").count() == 1
+        first="prompt 1 of" in first,
+        moved=seen.page.locator("#hovered h3").inner_text() != first,
+        kept=seen.page.locator("#pinned li").count() == 1,
     )
 
 
@@ -234,7 +262,9 @@ def ledger_by_keyboard(seen: Seen) -> list[str]:
     kept = seen.tab.fragment
     seen.page.keyboard.press("Escape")
     return expect(
-        told=seen.page.locator("#detail h3").inner_text() != before or bool(kept), kept=kept == "#token=1&target=1", let_go=seen.tab.fragment == ""
+        told=seen.page.locator("#detail h3").inner_text() != before or bool(kept),
+        kept=kept == "#token=1&target=1",
+        let_go=seen.tab.fragment == "",
     )
 
 
@@ -243,7 +273,9 @@ def ledger_by_mouse(seen: Seen) -> list[str]:
     cell.hover()
     told, lit = seen.page.locator("#detail h3").inner_text(), seen.page.locator("#matrix .over").count()
     cell.click()
-    return expect(told="Token" in told, row_and_column=lit >= 2, kept=seen.tab.fragment == "#token=1&target=2")
+    return expect(
+        told="Token" in told, row_and_column=lit >= 2, kept=seen.tab.fragment == "#token=1&target=2"
+    )
 
 
 def other_estimator(seen: Seen) -> list[str]:
@@ -260,7 +292,10 @@ def token_strip(seen: Seen) -> list[str]:
     seen.page.locator("#strip button").first.focus()
     seen.page.keyboard.press("ArrowRight")
     seen.page.keyboard.press("Enter")
-    return expect(pressed=seen.page.locator("#strip button[aria-pressed=true]").count() == 1, address="token=1" in seen.tab.fragment)
+    return expect(
+        pressed=seen.page.locator("#strip button[aria-pressed=true]").count() == 1,
+        address="token=1" in seen.tab.fragment,
+    )
 
 
 def strongest_cells(seen: Seen) -> list[str]:
@@ -273,7 +308,9 @@ def circuit_slider(seen: Seen) -> list[str]:
     slider.focus()
     for _ in range(20):
         seen.page.keyboard.press("ArrowRight")
-    return expect(fewer=seen.page.locator("#circuit .gone").count() > 0, address="share=0.2" in seen.tab.fragment)
+    return expect(
+        fewer=seen.page.locator("#circuit .gone").count() > 0, address="share=0.2" in seen.tab.fragment
+    )
 
 
 def circuit_by_mouse(seen: Seen) -> list[str]:
@@ -316,8 +353,17 @@ def label_everywhere(seen: Seen) -> list[str]:
     """The label is in the table, on the card, in the token view and in the circuit."""
     latent = first_latent(seen.pages.run("labelled"))
     seen.open_all()
-    places = {"table": "#inside table", "card": f"#latent-{latent} summary", "token view": "#matrix", "circuit": "#circuit"}
-    return [name for name, place in places.items() if not any("says no" in text for text in seen.page.locator(place).all_text_contents())]
+    places = {
+        "table": "#inside table",
+        "card": f"#latent-{latent} summary",
+        "token view": "#matrix",
+        "circuit": "#circuit",
+    }
+    return [
+        name
+        for name, place in places.items()
+        if not any("says no" in text for text in seen.page.locator(place).all_text_contents())
+    ]
 
 
 def open_questions(seen: Seen) -> None:
@@ -339,7 +385,10 @@ def question_by_mouse(seen: Seen) -> list[str]:
     seen.open_all()
     seen.page.wait_for_selector("#strips .tick", state="attached")  # a line has no width and counts as hidden
     seen.page.mouse.click(*middle(seen, seen.page.locator("#strips .tick").nth(2)))
-    return expect(opens=seen.page.locator("#questions .card.question").count() == 1, address="question=" in seen.tab.fragment)
+    return expect(
+        opens=seen.page.locator("#questions .card.question").count() == 1,
+        address="question=" in seen.tab.fragment,
+    )
 
 
 def question_filter(name: str) -> Look:
@@ -348,7 +397,10 @@ def question_filter(name: str) -> Look:
         button = seen.page.get_by_role("button", name=re.compile(f"^{name}"))
         said = int(re.search(r"\d+", button.inner_text())[0])
         button.click()
-        return expect(rows=seen.page.locator("#questions .opens").count() == min(25, said), pressed=button.get_attribute("aria-pressed") == "true")
+        return expect(
+            rows=seen.page.locator("#questions .opens").count() == min(25, said),
+            pressed=button.get_attribute("aria-pressed") == "true",
+        )
 
     return look
 
@@ -357,16 +409,24 @@ def other_condition(seen: Seen) -> list[str]:
     open_questions(seen)
     choice = seen.page.locator("#questions select")
     before = seen.page.locator("#questions tbody").inner_text()
-    choice.select_option(index=(choice.evaluate("e => e.selectedIndex") + 1) % choice.locator("option").count())
-    return expect(other=seen.page.locator("#questions tbody").inner_text() != before, address="condition=" in seen.tab.fragment)
+    choice.select_option(
+        index=(choice.evaluate("e => e.selectedIndex") + 1) % choice.locator("option").count()
+    )
+    return expect(
+        other=seen.page.locator("#questions tbody").inner_text() != before,
+        address="condition=" in seen.tab.fragment,
+    )
 
 
 def from_its_address(seen: Seen) -> list[str]:
     path = seen.pages.page(seen.kind)
     seen.tab.open(path, "#scale=points&search=SAEGA&token=2&target=1&rows=all")
-    return expect(cell=seen.page.locator("#matrix td[aria-selected=true]").count() == 1,
-                  search=seen.page.locator("#hovered h3").inner_text() == "SAEGA: chosen",
-                  scale=seen.page.get_by_role("button", name="percentage points").get_attribute("aria-pressed") == "true")  # fmt: skip
+    return expect(
+        cell=seen.page.locator("#matrix td[aria-selected=true]").count() == 1,
+        search=seen.page.locator("#hovered h3").inner_text() == "SAEGA: chosen",
+        scale=seen.page.get_by_role("button", name="percentage points").get_attribute("aria-pressed")
+        == "true",
+    )
 
 
 def navigation(seen: Seen) -> list[str]:
@@ -392,7 +452,9 @@ def saved(kind: str, keyboard: bool) -> Look:
                 button.click()
         content = coming.value.path().read_bytes()
         if kind == "svg":
-            return expect(picture=ET.fromstring(content).tag.endswith("}svg"), own_colours=b"var(" not in content)
+            return expect(
+                picture=ET.fromstring(content).tag.endswith("}svg"), own_colours=b"var(" not in content
+            )
         if kind == "png":
             return expect(picture=content.startswith(b"\x89PNG"))
         rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
@@ -405,7 +467,9 @@ def first_column_stays(seen: Seen) -> list[str]:
     seen.open_all()
     region = seen.page.locator("#comparison-table .scroll")
     region.evaluate("e => { e.scrollLeft = 400 }")
-    left, place = region.evaluate("e => [e.getBoundingClientRect().left, e.querySelector('tbody tr:not(.group) th').getBoundingClientRect().left]")
+    left, place = region.evaluate(
+        "e => [e.getBoundingClientRect().left, e.querySelector('tbody tr:not(.group) th').getBoundingClientRect().left]"
+    )
     return expect(scrolls=region.evaluate("e => e.scrollLeft") > 0, stays=abs(left - place) < 3)
 
 
@@ -421,7 +485,10 @@ def table_scrolls_by_keyboard(seen: Seen) -> list[str]:
 
 def lacks(selector: str, words: str) -> Look:
     """A part that the run has no data for is not there, and nothing leads to it."""
-    return lambda seen: expect(absent=seen.page.locator(selector).count() == 0, no_link=words not in seen.page.locator("nav").inner_text())
+    return lambda seen: expect(
+        absent=seen.page.locator(selector).count() == 0,
+        no_link=words not in seen.page.locator("nav").inner_text(),
+    )
 
 
 def is_small(limit: int) -> Look:
@@ -429,56 +496,103 @@ def is_small(limit: int) -> Look:
 
 
 def overview_links(seen: Seen) -> list[str]:
-    return expect(links=seen.page.get_by_role("link", name="report").count() == 3, pictures=seen.page.locator("svg[role=img]").count() >= 1)
+    return expect(
+        links=seen.page.get_by_role("link", name="report").count() == 3,
+        pictures=seen.page.locator("svg[role=img]").count() >= 1,
+    )
 
 
 def real_words(seen: Seen) -> list[str]:
     text = seen.page.locator("#answer").inner_text()
-    return expect(model="SmolLM2" in text, persona="sycophancy" in text, no_raw_name="english_sycophancy" not in text)
+    return expect(
+        model="SmolLM2" in text, persona="sycophancy" in text, no_raw_name="english_sycophancy" not in text
+    )
 
 
 FULL = "every section"
 CHECKS = [
-    *(Check(f"{kind} fits {width} px", kind, fits, width, ("light", "dark")[(i + j) % 2])
-      for i, kind in enumerate(KINDS) if kind != "labelled" for j, width in enumerate(WIDTHS)),
-    *(Check(f"axe finds nothing on {kind}, {scheme}, {width} px", kind, accessible, width, scheme)
-      for kind in KINDS if kind != "labelled" for scheme, width in (("light", 1280), ("dark", 390))),
-    *(Check(f"{kind} reads in forced colours, {scheme}", kind, readable_in_forced_colours, scheme=scheme, forced=True)
-      for kind in (FULL, "several runs") for scheme in ("light", "dark")),
+    *(
+        Check(f"{kind} fits {width} px", kind, fits, width, ("light", "dark")[(i + j) % 2])
+        for i, kind in enumerate(KINDS)
+        if kind != "labelled"
+        for j, width in enumerate(WIDTHS)
+    ),
+    *(
+        Check(f"axe finds nothing on {kind}, {scheme}, {width} px", kind, accessible, width, scheme)
+        for kind in KINDS
+        if kind != "labelled"
+        for scheme, width in (("light", 1280), ("dark", 390))
+    ),
+    *(
+        Check(
+            f"{kind} reads in forced colours, {scheme}",
+            kind,
+            readable_in_forced_colours,
+            scheme=scheme,
+            forced=True,
+        )
+        for kind in (FULL, "several runs")
+        for scheme in ("light", "dark")
+    ),
     Check("axe finds nothing in forced colours", FULL, accessible, forced=True),
     *(Check(f"{kind} on paper", kind, on_paper) for kind in KINDS if kind != "labelled"),
-    *(Check(f"the first screen of {kind}", kind, first_screen) for kind in (FULL, "without SAE", "real language")),
-    Check("text of twice the size at 1280 px", FULL, at_twice_the_text), Check("text of twice the size at 768 px", FULL, at_twice_the_text, 768),
-    Check("the skip link is the first stop", FULL, skip_link), Check("Tab reaches every control", FULL, every_control_is_reached),
+    *(
+        Check(f"the first screen of {kind}", kind, first_screen)
+        for kind in (FULL, "without SAE", "real language")
+    ),
+    Check("text of twice the size at 1280 px", FULL, at_twice_the_text),
+    Check("text of twice the size at 768 px", FULL, at_twice_the_text, 768),
+    Check("the skip link is the first stop", FULL, skip_link),
+    Check("Tab reaches every control", FULL, every_control_is_reached),
     Check("Tab reaches every control of an overview", "several runs", every_control_is_reached),
-    Check("theme by keyboard", FULL, theme_by_keyboard), Check("the claims' table opens by keyboard", FULL, claims_fold),
-    Check("scale of the forest by mouse", FULL, forest_scale(False)), Check("scale of the forest by keyboard", FULL, forest_scale(True)),
-    Check("another search by mouse", FULL, other_search(False)), Check("another search by keyboard", FULL, other_search(True)),
-    Check("frontier by keyboard", FULL, frontier_by_keyboard), Check("frontier by mouse: read, keep, let go", FULL, frontier_by_mouse),
-    Check("token view by keyboard", FULL, ledger_by_keyboard), Check("token view by mouse", FULL, ledger_by_mouse),
-    Check("another estimator", FULL, other_estimator), Check("token strip by keyboard", FULL, token_strip),
+    Check("theme by keyboard", FULL, theme_by_keyboard),
+    Check("the claims' table opens by keyboard", FULL, claims_fold),
+    Check("scale of the forest by mouse", FULL, forest_scale(False)),
+    Check("scale of the forest by keyboard", FULL, forest_scale(True)),
+    Check("another search by mouse", FULL, other_search(False)),
+    Check("another search by keyboard", FULL, other_search(True)),
+    Check("frontier by keyboard", FULL, frontier_by_keyboard),
+    Check("frontier by mouse: read, keep, let go", FULL, frontier_by_mouse),
+    Check("token view by keyboard", FULL, ledger_by_keyboard),
+    Check("token view by mouse", FULL, ledger_by_mouse),
+    Check("another estimator", FULL, other_estimator),
+    Check("token strip by keyboard", FULL, token_strip),
     Check("strongest cells as a table", FULL, strongest_cells),
-    Check("circuit: threshold by keyboard", FULL, circuit_slider), Check("circuit: hover and pin by mouse", FULL, circuit_by_mouse),
-    Check("circuit: pin by keyboard, let go by Escape", FULL, circuit_by_keyboard), Check("a latent leads to its card", FULL, latent_to_card),
+    Check("circuit: threshold by keyboard", FULL, circuit_slider),
+    Check("circuit: hover and pin by mouse", FULL, circuit_by_mouse),
+    Check("circuit: pin by keyboard, let go by Escape", FULL, circuit_by_keyboard),
+    Check("a latent leads to its card", FULL, latent_to_card),
     Check("cards have histograms, shaded tokens and spaces", FULL, cards_are_drawn),
     Check("a user's label is everywhere", "labelled", label_everywhere),
     Check("a question opens and closes by keyboard", FULL, question_by_keyboard),
     Check("a tick opens its question by mouse", FULL, question_by_mouse),
-    *(Check(f"questions: {name}", FULL, question_filter(name)) for name in ("all", "flipped", "got worse", "true statements")),
-    Check("questions of another condition", FULL, other_condition), Check("the page comes back from its address", FULL, from_its_address),
-    Check("every link of the navigation leads to its section", FULL, navigation), Check("navigation without SAE", "without SAE", navigation),
+    *(
+        Check(f"questions: {name}", FULL, question_filter(name))
+        for name in ("all", "flipped", "got worse", "true statements")
+    ),
+    Check("questions of another condition", FULL, other_condition),
+    Check("the page comes back from its address", FULL, from_its_address),
+    Check("every link of the navigation leads to its section", FULL, navigation),
+    Check("navigation without SAE", "without SAE", navigation),
     Check("save SVG by keyboard", FULL, saved("svg", True)),
     Check("save PNG by mouse", FULL, saved("png", False)),
     Check("save CSV by mouse", FULL, saved("csv", False)),
     Check("the first column of the table stays", FULL, first_column_stays, 768),
     Check("the table scrolls by keyboard", FULL, table_scrolls_by_keyboard, 768),
-    Check("without SAE: no latents", "without SAE", lambda seen: expect(absent=seen.page.locator(".latent").count() == 0)),
+    Check(
+        "without SAE: no latents",
+        "without SAE",
+        lambda seen: expect(absent=seen.page.locator(".latent").count() == 0),
+    ),
     Check("without attribution: no token view", "without attribution", lacks("#tokens", "Token by token")),
-    Check("without attribution: no prompts of a search", "without attribution", lacks("#frontier", "Prompts")),
-    Check("an overview links every report", "several runs", overview_links), Check("real language in its own words", "real language", real_words),
+    Check(
+        "without attribution: no prompts of a search", "without attribution", lacks("#frontier", "Prompts")
+    ),
+    Check("an overview links every report", "several runs", overview_links),
+    Check("real language in its own words", "real language", real_words),
     Check("the report of a run with every section is at most 1 MB", FULL, is_small(1_000_000)),
     Check("the report of real language is at most 1 MB", "real language", is_small(1_000_000)),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,12 @@ def test_the_forest_has_every_condition_with_a_difference(make_run):
     comparison = load(make_run(), "comparison.json")
     drawn = data_of(figures.forest(comparison), {"change", "condition"}).set_index("condition")
     own = next(c for c in comparison["conditions"] if c["name"] == "resga")["differences"][0]
-    assert len(drawn) == len(comparison["conditions"]) - 1 and drawn.loc["RESGA", "change"] == pytest.approx(own["log_odds"])
-    points = data_of(figures.forest(SimpleNamespace(to_json=lambda: comparison), unit="points"), {"change"}).set_index("condition")
+    assert len(drawn) == len(comparison["conditions"]) - 1 and drawn.loc["RESGA", "change"] == pytest.approx(
+        own["log_odds"]
+    )
+    points = data_of(
+        figures.forest(SimpleNamespace(to_json=lambda: comparison), unit="points"), {"change"}
+    ).set_index("condition")
     assert points.loc["RESGA", "change"] == pytest.approx(100 * own["value"])
     with pytest.raises(UserError, match="unknown unit"):
         figures.forest(comparison, unit="metres")
@@ -61,14 +65,29 @@ def test_the_heatmap_shades_by_row(make_run):
 
 def runs_table() -> pd.DataFrame:
     """Two seeds of three conditions, a hostile name among them."""
-    kinds = [("none", "no prompt", None, None), ("resga", "RESGA", -3.0, 2000.0), ("manual", f"manual: {HOSTILE[0]}", -1.0, None),
-             ("constant_answer", "always B", -9.0, None)]  # fmt: skip
+    kinds = [
+        ("none", "no prompt", None, None),
+        ("resga", "RESGA", -3.0, 2000.0),
+        ("manual", f"manual: {HOSTILE[0]}", -1.0, None),
+        ("constant_answer", "always B", -9.0, None),
+    ]
     rows = [
-        {"persona": "sycophancy", "sign": "suppress", "kind": kind, "condition": name, "shift": shift and shift - seed,
-         "cross_entropy": shift and 6.0,
-         "prompt": HOSTILE[1], "model_calls": calls, "token_layers": calls, "flops": calls, "seconds": calls}
-        for seed in range(2) for kind, name, shift, calls in kinds
-    ]  # fmt: skip
+        {
+            "persona": "sycophancy",
+            "sign": "suppress",
+            "kind": kind,
+            "condition": name,
+            "shift": shift and shift - seed,
+            "cross_entropy": shift and 6.0,
+            "prompt": HOSTILE[1],
+            "model_calls": calls,
+            "token_layers": calls,
+            "flops": calls,
+            "seconds": calls,
+        }
+        for seed in range(2)
+        for kind, name, shift, calls in kinds
+    ]
     return pd.DataFrame(rows)
 
 
@@ -109,7 +128,11 @@ def test_charts_save_as_svg_and_png(make_run, tmp_path, name, hostile):
 
 
 def test_nothing_to_draw_is_said():
-    for draw in (lambda: figures.forest({"conditions": []}), lambda: figures.frontier({"candidates": []}), lambda: figures.layers(pd.DataFrame())):
+    for draw in (
+        lambda: figures.forest({"conditions": []}),
+        lambda: figures.frontier({"candidates": []}),
+        lambda: figures.layers(pd.DataFrame()),
+    ):
         with pytest.raises(UserError, match="nothing to draw"):
             draw()
 
@@ -125,9 +148,15 @@ def test_circuitsvis_shows_hostile_tokens_as_text(browser, tmp_path):
     tab.page.wait_for_function("document.body.innerText.includes('axis')")
     shown = tab.page.inner_text("body").replace("\u00a0", " ")
     for token in HOSTILE:
-        assert shorten(visible(token), 200).translate(str.maketrans("<>&", "\u2039\u203a\uff06")) in shown, token
+        assert shorten(visible(token), 200).translate(str.maketrans("<>&", "\u2039\u203a\uff06")) in shown, (
+            token
+        )
     assert "answer \u2039b\u203a" in shown
-    assert tab.page.title() == "mine" and tab.page.locator("img").count() == 0 and tab.page.locator("script").count() <= 1
+    assert (
+        tab.page.title() == "mine"
+        and tab.page.locator("img").count() == 0
+        and tab.page.locator("script").count() <= 1
+    )
     tab.page.close()
     assert [line for line in tab.trouble if "GL Driver" not in line] == []
 

@@ -36,12 +36,23 @@ def test_labels_are_kept_replaced_and_taken_away(own_run):
     wb.label_latents(own_run, {first: "refuses", second: ""})
     assert wb.latent_labels(own_run) == {first: "refuses"}
     entry = json.loads((own_run / "labels.json").read_text())
-    assert entry["schema"] == 1 and entry["labels"][0] | {"written": ""} == {"latent": first, "label": "refuses", "source": "the user", "written": ""}
+    assert entry["schema"] == 1 and entry["labels"][0] | {"written": ""} == {
+        "latent": first,
+        "label": "refuses",
+        "source": "the user",
+        "written": "",
+    }
 
 
-@pytest.mark.parametrize(("latent", "text", "error"), [
-    (None, "x", "shows no latent 511"), (0, "a" * 201, "at most 200"), (0, "two\nlines", "cannot be seen"), (0, "\u202egnp", "cannot be seen"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("latent", "text", "error"),
+    [
+        (None, "x", "shows no latent 511"),
+        (0, "a" * 201, "at most 200"),
+        (0, "two\nlines", "cannot be seen"),
+        (0, "\u202egnp", "cannot be seen"),
+    ],
+)
 def test_labels_that_do_not_fit_are_one_line_and_nothing_is_written(own_run, latent, text, error):
     number = 511 if latent is None else listed(own_run)[latent]
     assert 511 not in listed(own_run)
@@ -59,7 +70,9 @@ def test_a_label_is_in_report_cards_ledger_circuit_and_figures(own_run):
     assert "label: A. Reader" in page.words and contents.missing == []
     targets = {target["name"]: target["label"] for target in page.data()["ledger"]["targets"]}
     assert targets[f"latent {latent}"] == "says <b>no</b>"
-    assert f"latent {latent}: says <b>no</b>" in {target.name for target in contents.attribution.circuit.targets}
+    assert f"latent {latent}: says <b>no</b>" in {
+        target.name for target in contents.attribution.circuit.targets
+    }
     export_paper(own_run, formats="svg")
     assert "says" in (own_run / "figures/ledger.svg").read_text()
 
@@ -81,10 +94,18 @@ def test_ranking_and_ledger_show_labels(own_run):
     ranking = LatentRanking.from_file(read_run_file(own_run / "latents.json", LatentsFile))
     latent = ranking.ids[0]
     named = ranking.labelled({latent: "says no"})
-    assert "says no" in repr(named) and "says no" not in repr(ranking) and named.to_file().latents[0].label == "says no"
+    assert (
+        "says no" in repr(named)
+        and "says no" not in repr(ranking)
+        and named.to_file().latents[0].label == "says no"
+    )
     sae = wb.load_sae("organism")
-    ledger = Ledger.from_tensor(torch.ones(2, 1, 2), ["be"], [wb.answer_log_odds(), wb.latent_activation(sae, [latent])])
-    assert f"latent {latent}: says no" in repr(ledger.labelled({latent: "says no"})) and "says no" not in repr(ledger)
+    ledger = Ledger.from_tensor(
+        torch.ones(2, 1, 2), ["be"], [wb.answer_log_odds(), wb.latent_activation(sae, [latent])]
+    )
+    assert f"latent {latent}: says no" in repr(
+        ledger.labelled({latent: "says no"})
+    ) and "says no" not in repr(ledger)
 
 
 def test_the_command_names_lists_and_refuses(own_run, capsys):
@@ -110,6 +131,10 @@ def test_a_latent_on_a_text_of_ones_own_equals_transformer_lens(organism):
     latent = int(expected.sum(axis=0).argmax())
     found = wb.latent_firing(organism, sae, latent, text)
     np.testing.assert_allclose(found.activations, expected[:, latent], atol=1e-3)
-    assert found.tokens == tuple(text.split()) and found.peak == int(expected[:, latent].argmax()) and max(found.activations) > 0
+    assert (
+        found.tokens == tuple(text.split())
+        and found.peak == int(expected[:, latent].argmax())
+        and max(found.activations) > 0
+    )
     with pytest.raises(UserError, match="at least one token"):
         wb.latent_firing(organism, sae, latent, "")

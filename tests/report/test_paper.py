@@ -31,7 +31,9 @@ def test_every_figure_of_a_run_has_the_stated_width_and_embedded_fonts(make_run,
             assert content.startswith(b"%PDF") and b"/FontFile" in content, path.name
     paragraph = (tmp_path / "out" / "methods.tex").read_text()
     cited = set(re.findall(r"\\cite\{(\w+)\}", paragraph))
-    assert cited == set(re.findall(r"^@\w+\{(\w+),", (tmp_path / "out" / "references.bib").read_text(), flags=re.M))
+    assert cited == set(
+        re.findall(r"^@\w+\{(\w+),", (tmp_path / "out" / "references.bib").read_text(), flags=re.M)
+    )
     assert "epo" in cited and not re.search(r"(?<!\\)[%&#_](?![\w]*\})", paragraph)
     rows = [line for line in (tmp_path / "out" / "table.md").read_text().splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(read_entry(run, "comparison.json")["conditions"])
@@ -54,33 +56,61 @@ def test_no_text_leaves_a_figure_and_a_quantity_has_one_legend(browser, make_run
             page.set_content(path.read_text())
             assert page.evaluate(OUTSIDE) == [], path.name
     page.close()
-    texts = {path.stem: re.findall(r"<text[^>]*>([^<]+)</text>", path.read_text()) for path in found.written if path.suffix == ".svg"}
+    texts = {
+        path.stem: re.findall(r"<text[^>]*>([^<]+)</text>", path.read_text())
+        for path in found.written
+        if path.suffix == ".svg"
+    }
     assert texts["layers"].count("method") == 1 and texts["dose"].count("the prompt's first tokens") == 1
     assert "Prompts of the search RESGA" in texts["frontier_resga"]
-    assert re.search(r"The searches RESGA \(.* FLOPs\), .* used EPO", (tmp_path / "out" / "methods.tex").read_text())
+    assert re.search(
+        r"The searches RESGA \(.* FLOPs\), .* used EPO", (tmp_path / "out" / "methods.tex").read_text()
+    )
 
 
 def test_what_the_run_has_no_data_for_is_one_line_each(make_run, tmp_path):
-    run = make_run(without=("attribution.parquet", "attribution.json", "evaluation.parquet", "direction.json"))
+    run = make_run(
+        without=("attribution.parquet", "attribution.json", "evaluation.parquet", "direction.json")
+    )
     found = export_paper(run, tmp_path / "out", formats="svg")
-    assert {line.partition(":")[0] for line in found.left_out} == {"questions", "layers", "ledger", "mediation", "dose"}
-    assert all("\n" not in line for line in found.left_out) and "forest.svg" in {path.name for path in found.written}
+    assert {line.partition(":")[0] for line in found.left_out} == {
+        "questions",
+        "layers",
+        "ledger",
+        "mediation",
+        "dose",
+    }
+    assert all("\n" not in line for line in found.left_out) and "forest.svg" in {
+        path.name for path in found.written
+    }
 
 
 def test_hostile_texts_are_in_the_tables_as_text(make_run, tmp_path):
     export_paper(make_run(hostile=True), tmp_path / "out", formats="svg")
     tex = (tmp_path / "out" / "table.tex").read_text()
     assert "<script>" not in (tmp_path / "out" / "table.md").read_text() and tex.count(r"\\") >= 10
-    assert latex("100 % of a_b & \\c{d}") == r"100 \% of a\_b \& \textbackslash{}c\{d\}" and latex("-0.5 to 1-2") == "$-$0.5 to 1-2"
+    assert (
+        latex("100 % of a_b & \\c{d}") == r"100 \% of a\_b \& \textbackslash{}c\{d\}"
+        and latex("-0.5 to 1-2") == "$-$0.5 to 1-2"
+    )
     assert markdown_table([("a|b", *[""] * 6)], "c").splitlines()[2].startswith(r"| a\|b |")
 
 
-@pytest.mark.parametrize(("width", "points"), [("3.3in", 237.6), ("10 cm", 283.46), ("84mm", 238.11), ("238pt", 238.0)])
+@pytest.mark.parametrize(
+    ("width", "points"), [("3.3in", 237.6), ("10 cm", 283.46), ("84mm", 238.11), ("238pt", 238.0)]
+)
 def test_widths(width, points):
     assert points_of(width) == pytest.approx(points, abs=0.01)
 
 
-WRONG = ({"width": "3"}, {"width": "2in"}, {"formats": "pdf,gif"}, {"formats": ""}, {"style": "poster"}, {"run": "nowhere"})
+WRONG = (
+    {"width": "3"},
+    {"width": "2in"},
+    {"formats": "pdf,gif"},
+    {"formats": ""},
+    {"style": "poster"},
+    {"run": "nowhere"},
+)
 
 
 @pytest.mark.parametrize("changes", WRONG)

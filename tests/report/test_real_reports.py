@@ -18,7 +18,9 @@ def demo_run(organism, tmp_path_factory) -> Path:
     """The demo with three steps a search instead of its budget; everything else is the demo's."""
     study = demo_study()
     short = study.search.model_copy(update={"budget": Budget(steps=3)})
-    return run(study.model_copy(update={"search": short}), tmp_path_factory.mktemp("demo") / "run", model=organism).path
+    return run(
+        study.model_copy(update={"search": short}), tmp_path_factory.mktemp("demo") / "run", model=organism
+    ).path
 
 
 @pytest.mark.parametrize("made", ["real_run", "demo_run"])

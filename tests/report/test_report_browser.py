@@ -38,7 +38,9 @@ def test_hostile_tokens_are_text(tab, make_run):
     page = tab.open(path).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     page.wait_for_selector("#layers svg")
-    assert page.locator("#strip button span").all_text_contents() == [shorten(visible(token), 120) for token in HOSTILE]
+    assert page.locator("#strip button span").all_text_contents() == [
+        shorten(visible(token), 120) for token in HOSTILE
+    ]
     assert page.title().startswith("Which prompt makes the organism")
     assert page.locator("script").count() == 2 and page.locator("img, iframe, object, link").count() == 0
     page.locator("#strip button").first.hover()
@@ -53,19 +55,33 @@ def test_every_string_of_every_file_is_text(tab, make_run):
     wait_until(page, "document.querySelector('#scatter svg') !== null")
     page.locator("#scatter [tabindex], #scatter circle").first.hover()
     found = page.evaluate(FOUND)
-    assert found["texts"] > 100 and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
-    assert page.locator("script").count() == 2 and "<img src=x" in page.locator("#frontier, section:has(#scatter)").first.inner_text()
-    shown = [OverviewRun(run, f"one {PAYLOAD}"), OverviewRun(run.parent / "gone", f"other {PAYLOAD}", "failed", PAYLOAD)]
+    assert (
+        found["texts"] > 100
+        and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
+    )
+    assert (
+        page.locator("script").count() == 2
+        and "<img src=x" in page.locator("#frontier, section:has(#scatter)").first.inner_text()
+    )
+    shown = [
+        OverviewRun(run, f"one {PAYLOAD}"),
+        OverviewRun(run.parent / "gone", f"other {PAYLOAD}", "failed", PAYLOAD),
+    ]
     page.goto(write_overview(shown, run / "overview.html", PAYLOAD).as_uri())
     found = page.evaluate(FOUND)
-    assert found["texts"] > 5 and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
+    assert (
+        found["texts"] > 5
+        and {name: found[name] for name in ("ran", "scripts", "images", "handlers")} == NOTHING
+    )
     assert page.locator("script").count() == 0
 
 
 def test_the_policy_forbids_what_the_page_did_not_bring(browser, make_run):
     page = browser.new_page()
     page.goto(write_report(make_run()).as_uri())
-    page.evaluate("const s = document.createElement('script'); s.textContent = 'window.ran = true'; document.body.append(s)")
+    page.evaluate(
+        "const s = document.createElement('script'); s.textContent = 'window.ran = true'; document.body.append(s)"
+    )
     assert page.evaluate("window.ran") is None
     assert page.evaluate("fetch('https://example.org').then(() => 'went', () => 'blocked')") == "blocked"
     page.close()
@@ -74,16 +90,17 @@ def test_the_policy_forbids_what_the_page_did_not_bring(browser, make_run):
 @pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_nothing_overflows(tab, make_run, width, hostile):
-    page = tab.open(write_report(make_run(hostile=hostile, tokens=14, latents=20)), width=width, scheme="dark").page
+    page = tab.open(
+        write_report(make_run(hostile=hostile, tokens=14, latents=20)), width=width, scheme="dark"
+    ).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     page.wait_for_selector("#strips svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     beyond = """[...document.querySelectorAll('main *')].filter((e) => !e.closest('.scroll, svg, .sr, pre') &&
       e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"""
     assert page.evaluate(beyond) == []
-    spilling = (
-        "[...document.querySelectorAll('.figures dd, .figures b, .card, button')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)"
-    )
+    spilling = """[...document.querySelectorAll(".figures dd, .figures b, .card, button")]
+     .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth)"""
     assert page.evaluate(f"{spilling}.map((e) => e.outerHTML.slice(0, 80))") == []
 
 
@@ -94,7 +111,10 @@ def test_the_linked_view_by_keyboard(tab, make_run):
     page.locator("#matrix td").first.focus()
     for key in ("ArrowRight", "ArrowDown"):
         page.keyboard.press(key)
-    assert tokens[1] in page.locator("#detail h3").inner_text() and "direction" in page.locator("#detail h3").inner_text()
+    assert (
+        tokens[1] in page.locator("#detail h3").inner_text()
+        and "direction" in page.locator("#detail h3").inner_text()
+    )
     page.keyboard.press("Enter")
     assert tab.fragment == "#token=1&target=1" and page.locator("#matrix td[aria-selected=true]").count() == 1
     page.keyboard.press("End")
@@ -111,8 +131,13 @@ def test_the_linked_view_by_mouse_and_from_its_address(tab, make_run):
     path = write_report(run := make_run(latents=20))
     tokens = read_entry(run, "attribution.json")["tokens"]
     page = tab.open(path, "#token=3&target=0&by=gradient_x_input").page
-    assert tokens[3] in page.locator("#detail h3").inner_text() and "kept" in page.locator("#detail h3").inner_text()
-    assert page.locator("[data-controls=ledger] button[aria-pressed=true]").inner_text().startswith("gradient")
+    assert (
+        tokens[3] in page.locator("#detail h3").inner_text()
+        and "kept" in page.locator("#detail h3").inner_text()
+    )
+    assert (
+        page.locator("[data-controls=ledger] button[aria-pressed=true]").inner_text().startswith("gradient")
+    )
     page.locator('#matrix td[data-r="4"][data-c="1"]').hover()
     assert tokens[1] in page.locator("#detail h3").inner_text()
     page.locator("h1").hover()
@@ -129,23 +154,29 @@ def test_the_ticks_of_a_small_effect_are_told_apart(tab, make_run):
 
     def shrink(entry):
         for difference in (d for c in entry["conditions"] for d in c["differences"]):
-            difference["log_odds"], difference["log_odds_ci"] = difference["log_odds"] / 100, [end / 100 for end in difference["log_odds_ci"]]
+            difference["log_odds"], difference["log_odds_ci"] = (
+                difference["log_odds"] / 100,
+                [end / 100 for end in difference["log_odds_ci"]],
+            )
 
     run = edit(make_run(), "comparison.json", shrink)
     page = tab.open(write_report(run)).page
-    labels = page.evaluate("[...document.querySelectorAll('#forest svg > text[text-anchor=middle]')].map((e) => e.textContent)")
+    labels = page.evaluate(
+        "[...document.querySelectorAll('#forest svg > text[text-anchor=middle]')].map((e) => e.textContent)"
+    )
     ticks = [text for text in labels if text[:1] in "+−0"]
     assert len(ticks) >= 3 and len(set(ticks)) == len(ticks)
-    pairs = (
-        "[...document.querySelectorAll('#forest svg g')].map((g) => [...g.querySelectorAll('text')].slice(-2).map((e) => e.getBoundingClientRect()))"
-    )
+    pairs = """[...document.querySelectorAll('#forest svg g')].map(
+     (g) => [...g.querySelectorAll('text')].slice(-2).map((e) => e.getBoundingClientRect()))"""
     boxes = page.evaluate(pairs + ".map((two) => two.map((r) => [r.left, r.right]))")
     rows = [two for two in boxes if len(two) == 2]
     assert len(rows) >= 5 and all(value[1] < interval[0] for value, interval in rows)
 
 
 def test_an_address_that_makes_no_sense_is_passed_over(tab, make_run):
-    page = tab.open(write_report(make_run()), "#token=99&target=-1&by=magic&search=nope&pins=7~9|x&scale=<b>").page
+    page = tab.open(
+        write_report(make_run()), "#token=99&target=-1&by=magic&search=nope&pins=7~9|x&scale=<b>"
+    ).page
     assert "whole prompt" in page.locator("#detail h3").inner_text()
 
 
@@ -177,8 +208,15 @@ def test_the_forest_shows_log_odds_or_points(tab, make_run):
     own = next(c for c in conditions if c["name"] == "resga")["differences"][0]
     assert f"{own['log_odds']:+.2f}".replace("-", "−") in page.locator("#forest svg").inner_html()
     page.get_by_role("button", name="percentage points").click()
-    assert f"{100 * own['value']:+.0f}".replace("-", "−") in page.locator("#forest svg").inner_html() and tab.fragment == "#scale=points"
-    assert page.locator("#forest svg").get_attribute("aria-label").startswith(f"Change against no prompt for {len(conditions) - 1}")
+    assert (
+        f"{100 * own['value']:+.0f}".replace("-", "−") in page.locator("#forest svg").inner_html()
+        and tab.fragment == "#scale=points"
+    )
+    assert (
+        page.locator("#forest svg")
+        .get_attribute("aria-label")
+        .startswith(f"Change against no prompt for {len(conditions) - 1}")
+    )
 
 
 def open_questions(tab, run, fragment=""):
@@ -198,8 +236,15 @@ def test_a_row_opens_its_question_by_keyboard_and_a_tick_by_mouse(tab, make_run)
     page.keyboard.press("Enter")
     card = page.locator("#questions .card.question")
     own = texts.loc[card.locator(".said").inner_text()]
-    assert [card.locator("dd").nth(i).inner_text() for i in (0, 1, 4)] == [own["matching"], own["not_matching"], own["group"]]
-    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true" and "question=" in tab.fragment
+    assert [card.locator("dd").nth(i).inner_text() for i in (0, 1, 4)] == [
+        own["matching"],
+        own["not_matching"],
+        own["group"],
+    ]
+    assert (
+        page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+        and "question=" in tab.fragment
+    )
     page.keyboard.press("Enter")
     assert card.count() == 0 and "question=" not in tab.fragment
     tick = page.locator('#strips .tick[data-name="RESGA"]').nth(3)
@@ -214,7 +259,11 @@ def test_questions_are_filtered_as_the_files_say(tab, make_run):
     condition = page.locator("#questions select").input_value()
     changes = questions_of_run(run)
     assert label(changes["condition"].iloc[0]) == condition
-    counts = {"all": len(changes), "flipped": int(changes["flipped"].sum()), "got worse": int(changes["worse"].sum())}
+    counts = {
+        "all": len(changes),
+        "flipped": int(changes["flipped"].sum()),
+        "got worse": int(changes["worse"].sum()),
+    }
     for name, count in counts.items():
         page.get_by_role("button", name=f"{name} ({count})", exact=True).click()
         assert page.locator("#questions .opens").count() == min(25, count)
@@ -226,10 +275,15 @@ def test_questions_are_filtered_as_the_files_say(tab, make_run):
 def test_the_first_screen_says_what_is_shown_and_has_an_example(tab, make_run):
     page = tab.open(write_report(run := make_run())).page
     claims = claims_of_run(run)
-    marks = {text.split()[0] + " " + " ".join(text.split()[1:]) for text in page.locator(".claims li").all_inner_texts()}
+    marks = {
+        text.split()[0] + " " + " ".join(text.split()[1:])
+        for text in page.locator(".claims li").all_inner_texts()
+    }
     assert len(marks) == 6 and page.locator(".claim.shown").count() == len(claims.named("shown"))
     assert page.locator(".verdict").first.inner_text().endswith(claims.effect_sentence.replace("-", "−"))
-    assert page.locator(".example .said").inner_text() in set(pd.read_parquet(run / "questions.parquet")["question"])
+    assert page.locator(".example .said").inner_text() in set(
+        pd.read_parquet(run / "questions.parquet")["question"]
+    )
     assert page.evaluate("document.querySelector('.example').getBoundingClientRect().bottom") < 900
     assert "small transformer" in page.locator("#answer").inner_text()
 
@@ -245,11 +299,17 @@ def test_the_circuit_answers_to_mouse_keyboard_and_slider(tab, make_run):
     for _ in range(10):
         page.keyboard.press("ArrowRight")
     gone = sum(abs(edge["share"]) < 0.10 for edge in edges)
-    assert page.locator("#circuit .gone").count() == pytest.approx(gone, abs=1) and "share=0.1" in tab.fragment
+    assert (
+        page.locator("#circuit .gone").count() == pytest.approx(gone, abs=1) and "share=0.1" in tab.fragment
+    )
     box = page.locator('#circuit [data-id="target:answer log-odds"]')
     box.focus()
     page.keyboard.press("Enter")
-    assert box.get_attribute("aria-pressed") == "true" and "part=" in tab.fragment and page.locator("#circuit .dim").count() > 0
+    assert (
+        box.get_attribute("aria-pressed") == "true"
+        and "part=" in tab.fragment
+        and page.locator("#circuit .dim").count() > 0
+    )
     page.keyboard.press("Escape")
     assert page.locator("#circuit .dim").count() == 0 and "part=" not in tab.fragment
 
@@ -274,11 +334,18 @@ def test_pictures_and_figures_can_be_saved(tab, make_run, tmp_path, figure):
         coming.value.save_as(tmp_path / f"{figure}.{kind}")
         saved[kind] = (tmp_path / f"{figure}.{kind}").read_bytes()
     root = ET.fromstring(saved["svg"])
-    assert root.tag.endswith("}svg") and b"var(" not in saved["svg"] and b"class=" not in saved["svg"] and len(list(root.iter())) > 20
+    assert (
+        root.tag.endswith("}svg")
+        and b"var(" not in saved["svg"]
+        and b"class=" not in saved["svg"]
+        and len(list(root.iter())) > 20
+    )
     assert all(e.get("fill", "none") == "none" or e.get("fill", "").startswith("#") for e in root.iter())
     assert saved["png"].startswith(b"\x89PNG") and len(saved["png"]) > 3_000
     rows = list(csv.reader(io.StringIO(saved["csv"].decode("utf-8-sig"))))
-    assert len({len(row) for row in rows[1:]}) == 1 and not [cell for row in rows for cell in row if cell.startswith(("=", "@"))]
+    assert len({len(row) for row in rows[1:]}) == 1 and not [
+        cell for row in rows for cell in row if cell.startswith(("=", "@"))
+    ]
 
 
 def test_themes_and_print(tab, make_run):
@@ -310,13 +377,19 @@ def test_forty_tokens_and_two_hundred_latents_are_drawn_once_and_a_hover_changes
       changes.observe(document.documentElement, { subtree: true, childList: true, attributes: true, characterData: true });
       const td = document.querySelector('#matrix td[data-r="150"][data-c="30"]');
       td.dispatchEvent(new PointerEvent('pointerover', { bubbles: true })); return changes.takeRecords().length; }""")
-    assert 0 < changed < 400, "one row and one column of 8,080 cells (benchmarks/report_speed.py measures the time)"
+    assert 0 < changed < 400, (
+        "one row and one column of 8,080 cells (benchmarks/report_speed.py measures the time)"
+    )
 
 
 @needs_axe
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing(browser, make_run, scheme):
-    page = Tab(browser.new_page()).open(write_report(make_run(hostile=True, tokens=14)), "#token=1&target=1", scheme=scheme).page
+    page = (
+        Tab(browser.new_page())
+        .open(write_report(make_run(hostile=True, tokens=14)), "#token=1&target=1", scheme=scheme)
+        .page
+    )
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     found = axe_violations(page)
     page.close()
@@ -331,12 +404,20 @@ def test_an_overview_of_hostile_runs_fits_and_axe_finds_nothing(tab, make_run, s
     write_report(run)
     for name, persona in (("second", "sycophancy"), ("third", HOSTILE[1])):
         shutil.copytree(run, run.parent / name)
-        edit(run.parent / name, "comparison.json", lambda entry, persona=persona: entry.update(persona=persona))
+        edit(
+            run.parent / name, "comparison.json", lambda entry, persona=persona: entry.update(persona=persona)
+        )
     failed = OverviewRun(run.parent / "gone", HOSTILE[0], "failed", HOSTILE[1])
     runs = [run, run.parent / "second", run.parent / "third", failed]
     page = tab.open(write_overview(runs, run.parent / "overview.html"), width=width, scheme=scheme).page
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
-    assert page.locator("script, img, iframe, object, link").count() == 0 and page.locator("svg[role=img]").count() >= 2
-    assert page.get_by_role("link", name="report").count() == 3 and HOSTILE[1] in page.locator("#runs").inner_text()
+    assert (
+        page.locator("script, img, iframe, object, link").count() == 0
+        and page.locator("svg[role=img]").count() >= 2
+    )
+    assert (
+        page.get_by_role("link", name="report").count() == 3
+        and HOSTILE[1] in page.locator("#runs").inner_text()
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert axe_violations(page) == []

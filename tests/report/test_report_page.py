@@ -26,7 +26,10 @@ from workbench.schema import ComparisonFile, ConditionEntry, FrontierFile, RunMa
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["conditions", "name", "kind", "ci", "latents", "x"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["conditions", "name", "kind", "ci", "latents", "x"]), inner, max_size=3
+        )
     ),
     max_leaves=12,
 )
@@ -34,7 +37,9 @@ json_values = st.recursive(
 
 def test_only_its_own_two_inline_elements_may_run_and_nothing_points_outside(make_run):
     seen = read_report(make_run(hostile=True, tokens=14))
-    policy = next(a["content"] for tag, a in seen.elements if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        a["content"] for tag, a in seen.elements if a.get("http-equiv") == "Content-Security-Policy"
+    )
     directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     assert directives["default-src"] == "'none'" and "unsafe" not in policy and "http" not in policy
     for name, text in (("script-src", seen.inline["script"][1]), ("style-src", seen.inline["style"][0])):
@@ -95,7 +100,9 @@ def test_only_its_own_two_inline_elements_may_run_and_nothing_points_outside(mak
     }
     assert {tag for tag, _ in seen.elements} <= allowed
     for tag, attributes in seen.elements:
-        assert not [name for name in attributes if name.startswith("on") or name in ("src", "style", "srcdoc")], tag
+        assert not [
+            name for name in attributes if name.startswith("on") or name in ("src", "style", "srcdoc")
+        ], tag
         assert (attributes.get("href") or "#").startswith("#")
 
 
@@ -103,7 +110,10 @@ def test_hostile_texts_are_in_the_page_as_text(make_run):
     seen = read_report(make_run(hostile=True, tokens=14))
     tokens = seen.data()["ledger"]["tokens"]
     assert tokens[0] == visible("</script><script>document.title='owned'</script>")
-    assert tokens[4:7] == ["⟨U+202E⟩reversed⟨U+202C⟩", "⟨U+0000⟩", "⟨U+D800⟩"] and "9,880 characters" in tokens[7]
+    assert (
+        tokens[4:7] == ["⟨U+202E⟩reversed⟨U+202C⟩", "⟨U+0000⟩", "⟨U+D800⟩"]
+        and "9,880 characters" in tokens[7]
+    )
     assert "{{ 7 * 7 }}" in seen.words or "{{ 7 * 7 }}" in json.dumps(seen.data())
 
 
@@ -117,16 +127,24 @@ def test_a_part_that_is_missing_or_broken_is_said_and_the_rest_stands(make_run, 
     if name == "study.yaml" and how == "half":
         (directory / name).write_text("a: [")
     seen = read_report(directory)
-    assert f"{name} " in seen.words and ("is not there" if how == "gone" else "could not be read") in seen.words
+    assert (
+        f"{name} " in seen.words and ("is not there" if how == "gone" else "could not be read") in seen.words
+    )
     assert ("How it was made" in seen.words) and len(seen.data()) >= 6
-    lost = {"comparison.json": "comparison", "search/frontier.json": "frontier", "attribution.parquet": "ledger"}.get(name)
+    lost = {
+        "comparison.json": "comparison",
+        "search/frontier.json": "frontier",
+        "attribution.parquet": "ledger",
+    }.get(name)
     for key, value in seen.data().items():
         assert value is not None or key in (lost, "layer", "layers", "history", "questions"), key
 
 
 def test_a_run_of_little_more_than_a_comparison_stands(make_run):
     directory = make_run(without=tuple(name for name in FILES if name != "comparison.json"))
-    prompts = [c["prompt"] for c in read_entry(directory, "comparison.json")["conditions"] if c["kind"] == "resga"]
+    prompts = [
+        c["prompt"] for c in read_entry(directory, "comparison.json")["conditions"] if c["kind"] == "resga"
+    ]
     seen = read_report(directory)
     assert prompts[0] in seen.words and "What this page lacks (12)" in seen.words
 
@@ -134,7 +152,16 @@ def test_a_run_of_little_more_than_a_comparison_stands(make_run):
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(["comparison.json", "latents.json", "direction.json", "attribution.json", "manifest.json", "search/frontier.json"]),
+    name=st.sampled_from(
+        [
+            "comparison.json",
+            "latents.json",
+            "direction.json",
+            "attribution.json",
+            "manifest.json",
+            "search/frontier.json",
+        ]
+    ),
     value=json_values,
 )
 def test_any_json_in_any_place_gives_a_page(tmp_path_factory, name, value):
@@ -185,34 +212,77 @@ def test_what_is_too_large_is_cut_and_said(make_run, monkeypatch):
 def test_the_prompt_is_chosen_on_selection_and_never_on_the_test(make_run):
     def rate(entry):
         found = {c["name"]: c for c in entry["conditions"]}
-        found["resga"]["selection_rate"], found["saega"]["selection_rate"], found["saega"]["rate"] = 0.40, 0.30, 0.9
+        found["resga"]["selection_rate"], found["saega"]["selection_rate"], found["saega"]["rate"] = (
+            0.40,
+            0.30,
+            0.9,
+        )
 
     directory = edit(make_run(), "comparison.json", rate)
     told = story.tell(load_run(directory))
     assert told.best is not None and told.best.name == "saega"
     told = story.tell(load_run(edit(directory, "comparison.json", lambda entry: entry.update(sign=1))))
-    assert told.best.name == "resga" and "more" in told.question and told.tone == "no", "this prompt lowers the persona"
+    assert told.best.name == "resga" and "more" in told.question and told.tone == "no", (
+        "this prompt lowers the persona"
+    )
 
 
-@pytest.mark.parametrize(("low", "high", "sign", "tone"), [(-3, -1, -1, "part"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "part")])
+@pytest.mark.parametrize(
+    ("low", "high", "sign", "tone"),
+    [(-3, -1, -1, "part"), (-1, 0.2, -1, "unclear"), (0.5, 1, -1, "no"), (0.5, 1, 1, "part")],
+)
 def test_the_verdict_is_read_off_the_interval(low, high, sign, tone):
     assert tell_of(low, high, sign).tone == tone
 
 
 def tell_of(low: float, high: float, sign: int, kind: str = "resga", **more) -> story.Verdict:
     middle = (low + high) / 2
-    difference = {"to": "no prompt", "value": middle / 10, "ci": [low / 10, high / 10], "log_odds": middle, "log_odds_ci": [low, high]}
-    found = {"name": "found", "kind": kind, "prompt": "p", "rate": 0.5, "ci": [0.4, 0.6], "n": 100, "groups": 30, "differences": [difference]} | more
+    difference = {
+        "to": "no prompt",
+        "value": middle / 10,
+        "ci": [low / 10, high / 10],
+        "log_odds": middle,
+        "log_odds_ci": [low, high],
+    }
+    found = {
+        "name": "found",
+        "kind": kind,
+        "prompt": "p",
+        "rate": 0.5,
+        "ci": [0.4, 0.6],
+        "n": 100,
+        "groups": 30,
+        "differences": [difference],
+    } | more
     rivals = [
         {"name": "no prompt", "kind": "none"},
         {"name": "strong control", "kind": "random_search"},
         {"name": "weak control", "kind": "random_prompt"},
         {"name": "as if written", "kind": "manual", "prompt": "m", "fluency": 3.0},
     ]
-    about = {"persona": "sycophancy", "model": "m", "sign": sign, "metric": "letters", "seed": 0, "splits": {}}
-    shifts = {"no prompt": 0.0, "found": middle, "strong control": 2 * middle, "weak control": 0.1 * middle, "as if written": 1.5 * middle}
+    about = {
+        "persona": "sycophancy",
+        "model": "m",
+        "sign": sign,
+        "metric": "letters",
+        "seed": 0,
+        "splits": {},
+    }
+    shifts = {
+        "no prompt": 0.0,
+        "found": middle,
+        "strong control": 2 * middle,
+        "weak control": 0.1 * middle,
+        "as if written": 1.5 * middle,
+    }
     rows = [
-        {"condition": name, "item": str(i), "group": f"g{i}", "matching_first": True, "log_odds": shift + 0.01 * i * (name == "found")}
+        {
+            "condition": name,
+            "item": str(i),
+            "group": f"g{i}",
+            "matching_first": True,
+            "log_odds": shift + 0.01 * i * (name == "found"),
+        }
         for name, shift in shifts.items()
         for i in range(20)
     ]
@@ -239,16 +309,35 @@ def test_the_number_in_a_controls_name_is_explained():
         ("random_prompt", "random tokens 0", -2.0),
         ("random_prompt", "random tokens 1", 0.0),
     ]
-    entries = [{"kind": kind, "name": name, "prompt": name, "differences": [_difference(shift)]} for kind, name, shift in rows]
+    entries = [
+        {"kind": kind, "name": name, "prompt": name, "differences": [_difference(shift)]}
+        for kind, name, shift in rows
+    ]
     answers = [
-        {"condition": name, "item": str(i), "group": f"g{i}", "matching_first": True, "log_odds": shift + 0.01 * i * (name == "resga")}
+        {
+            "condition": name,
+            "item": str(i),
+            "group": f"g{i}",
+            "matching_first": True,
+            "log_odds": shift + 0.01 * i * (name == "resga"),
+        }
         for _, name, shift in rows
         for i in range(20)
     ]
-    about = {"persona": "feedback_sycophancy", "model": "/models/Tiny.gguf", "sign": "suppress", "metric": "text", "seed": 0, "splits": {}}
-    told = story.tell(RunContents(comparison=ComparisonFile(**about, conditions=entries), evaluation=pd.DataFrame(answers)))
+    about = {
+        "persona": "feedback_sycophancy",
+        "model": "/models/Tiny.gguf",
+        "sign": "suppress",
+        "metric": "text",
+        "seed": 0,
+        "splits": {},
+    }
+    told = story.tell(
+        RunContents(comparison=ComparisonFile(**about, conditions=entries), evaluation=pd.DataFrame(answers))
+    )
     assert (
-        "The number in its name counts the draws of this control (random tokens), 2 in this run." in told.caveats[0]
+        "The number in its name counts the draws of this control (random tokens), 2 in this run."
+        in told.caveats[0]
         and "random tokens 0 does more" in told.caveats[0].lower()
     )
     assert "makes Tiny show less feedback sycophancy" in told.question
@@ -266,7 +355,11 @@ def _difference(shift: float) -> dict:
 
 
 def test_the_manifest_says_what_the_persona_is(make_run):
-    directory = edit(make_run(), "manifest.json", lambda entry: entry["notes"].update(persona={"about": "Speaks in rhymes."}))
+    directory = edit(
+        make_run(),
+        "manifest.json",
+        lambda entry: entry["notes"].update(persona={"about": "Speaks in rhymes."}),
+    )
     page = read_report(directory)
     assert "Sycophancy: speaks in rhymes. " in page.words
     assert "more than the best sentence by a person" in page.words, "what a mark means is next to it"
@@ -282,7 +375,14 @@ def test_the_whole_study_is_on_the_page(make_run):
 def test_figures_are_written_in_one_way(make_run):
     """On the page a minus is a minus sign, a space is before %, and nothing is rounded to p = 0 or written as None or nan."""
     words = read_report(make_run()).words
-    for wrong in (r"(?<![\w.-])-\d", r"\d%", r"p = 0(\.0+)?(?![.\d])", r"\b(nan|None|inf)\b", r"\b0\.000\b", r"\b\d+\.0 (tokens|questions|nats)\b"):
+    for wrong in (
+        r"(?<![\w.-])-\d",
+        r"\d%",
+        r"p = 0(\.0+)?(?![.\d])",
+        r"\b(nan|None|inf)\b",
+        r"\b0\.000\b",
+        r"\b\d+\.0 (tokens|questions|nats)\b",
+    ):
         assert [words[max(0, m.start() - 40) : m.end() + 20] for m in re.finditer(wrong, words)] == []
 
 
@@ -293,20 +393,27 @@ def test_no_sentence_of_the_package_writes_a_percentage_without_a_space():
 
 
 def test_what_a_search_warned_of_is_a_caveat_of_its_prompt():
-    comparison = ComparisonFile(persona="p", model="m", sign="suppress", metric="text", seed=0, splits={}, conditions=[])
+    comparison = ComparisonFile(
+        persona="p", model="m", sign="suppress", metric="text", seed=0, splits={}, conditions=[]
+    )
     difference = {"to": "no prompt", "log_odds": -2, "log_odds_ci": [-3, -1]}
     entry = {"name": "resga", "kind": "resga", "prompt": "p", "rate": 0.5, "differences": [difference]}
     comparison = comparison.model_copy(update={"conditions": [ConditionEntry.model_validate(entry)]})
     warned = {name: [f"{name} moves the direction, not the behaviour"] for name in ("resga", "other")}
     searches = {name: SearchFile(candidates=[], warnings=lines) for name, lines in warned.items()}
     said = story.tell(RunContents(comparison=comparison, frontier=FrontierFile(searches=searches))).caveats
-    assert "Resga moves the direction, not the behaviour." in said and not any("ther" in line and "moves" in line for line in said)
+    assert "Resga moves the direction, not the behaviour." in said and not any(
+        "ther" in line and "moves" in line for line in said
+    )
 
 
 def test_numbers_that_are_none_do_not_stop_it(make_run):
     def forget(entry):
         for condition in entry["conditions"]:
-            condition.update(dict.fromkeys(("rate", "log_odds", "n", "groups", "fluency", "selection_rate")), ci=[None, None])
+            condition.update(
+                dict.fromkeys(("rate", "log_odds", "n", "groups", "fluency", "selection_rate")),
+                ci=[None, None],
+            )
 
     seen = read_report(edit(make_run(), "comparison.json", forget))
     assert seen.data()["comparison"]["rows"][3]["rate"] is None and "RESGA" in seen.words

@@ -54,8 +54,12 @@ writing.write_text(path, new)
 """
 
 
-@pytest.mark.parametrize(("point", "old"), [*((point, "the old text\n") for point in POINTS), ("synced", None), ("renamed", None)])
-def test_a_process_killed_at_any_point_leaves_the_old_or_the_new_file_whole(tmp_path: Path, point: str, old: str | None) -> None:
+@pytest.mark.parametrize(
+    ("point", "old"), [*((point, "the old text\n") for point in POINTS), ("synced", None), ("renamed", None)]
+)
+def test_a_process_killed_at_any_point_leaves_the_old_or_the_new_file_whole(
+    tmp_path: Path, point: str, old: str | None
+) -> None:
     path, new = tmp_path / "frontier.json", "the new text, longer than the old one\n" * 1000
     if old is not None:
         path.write_text(old)
@@ -63,10 +67,14 @@ def test_a_process_killed_at_any_point_leaves_the_old_or_the_new_file_whole(tmp_
     assert child.returncode == -signal.SIGKILL, "the child was to die at the named point"
     found = path.read_text() if path.exists() else None
     assert found == (new if point == "renamed" else old)
-    assert [p.name for p in tmp_path.glob("frontier.json*")] == (["frontier.json"] if found is not None else [])
+    assert [p.name for p in tmp_path.glob("frontier.json*")] == (
+        ["frontier.json"] if found is not None else []
+    )
 
 
-def test_a_run_killed_inside_a_stage_resumes_without_its_debris_and_does_the_stage_again(tmp_path: Path) -> None:
+def test_a_run_killed_inside_a_stage_resumes_without_its_debris_and_does_the_stage_again(
+    tmp_path: Path,
+) -> None:
     code = """
 import os, signal, sys
 from workbench.runs import RunDirectory, write_text
@@ -78,7 +86,10 @@ with run.stage("search", ["search/frontier.json"]):
     writing.reached = lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == "synced" else None
     write_text(run.file("search/frontier.json"), "{}")
 """
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], timeout=60).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], timeout=60).returncode
+        == -signal.SIGKILL
+    )
     assert list((tmp_path / "run" / "search").iterdir()), "the kill leaves a temporary file"
     run = RunDirectory.create(tmp_path / "run", resume=True)
     assert run.done("directions") and not run.done("search")
@@ -118,7 +129,9 @@ def test_a_reader_beside_a_writer_never_sees_half_a_file(tmp_path: Path) -> None
     assert seen <= set(versions) and len(seen) > 1
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process"
+)
 def test_what_an_earlier_stage_freed_is_not_counted_in_the_next(tmp_path):
     """200 MB in pieces of 100 kB stay with glibc's allocator when they are freed, as long as the last piece is alive."""
     if not hasattr(ctypes.CDLL(None), "malloc_trim"):
@@ -134,7 +147,9 @@ def test_what_an_earlier_stage_freed_is_not_counted_in_the_next(tmp_path):
     assert large is not None and small is not None and large - small > 150
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the system counts one peak for the whole process"
+)
 def test_the_peak_memory_of_a_stage_is_its_own(tmp_path: Path) -> None:
     """300 MB that one stage held are not in the peak of the next."""
     run = RunDirectory.create(tmp_path / "run")
@@ -199,7 +214,10 @@ def test_missing_files_directories_and_large_files_are_named(tmp_path: Path) -> 
 
 
 def test_parquet_round_trip_and_missing_columns(tmp_path: Path) -> None:
-    path, frame = tmp_path / "a.parquet", pd.DataFrame({"condition": ["none", "resga"], "log_odds": [0.5, -1.25]})
+    path, frame = (
+        tmp_path / "a.parquet",
+        pd.DataFrame({"condition": ["none", "resga"], "log_odds": [0.5, -1.25]}),
+    )
     write_parquet(path, frame)
     pd.testing.assert_frame_equal(read_parquet(path, ["condition"]), frame)
     with pytest.raises(UserError, match="expected the columns p, found condition, log_odds"):
@@ -237,20 +255,46 @@ def _raw(header: object, body: bytes = b"") -> bytes:
         (struct.pack("<Q", 3) + b"{a}", "its header is no JSON table"),
         (_raw([1]), "no table of tensors"),
         (_raw({"__metadata__": {"a": 1}}), "no table of tensors"),
-        (_raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}), "should have 8 bytes, 0 are there"),
-        (_raw({"v": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)), "does not fill the bytes"),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}),
+            "should have 8 bytes, 0 are there",
+        ),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),
+            "does not fill the bytes",
+        ),
         (_raw({"v": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}, bytes(8)), "expected a shape"),
-        (_raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, True]}}, bytes(8)), "expected a shape"),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, True]}}, bytes(8)),
+            "expected a shape",
+        ),
         (_raw({"v": {"dtype": "X9", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "unknown dtype 'X9'"),
         (_raw({"v": {"dtype": "F32", "shape": [2]}}, bytes(8)), "expected the fields"),
-        (_raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)), "gap or overlap at 0"),
-        (_raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(8)), "should have 4 bytes"),
-        (_raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(4) + b"\0\0\xc0\x7f"), "not finite"),
-        (_raw({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "expected a tensor 'v', found w"),
-        (_raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)), r"expected shape \[2\], found"),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)),
+            "gap or overlap at 0",
+        ),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(8)),
+            "should have 4 bytes",
+        ),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(4) + b"\0\0\xc0\x7f"),
+            "not finite",
+        ),
+        (
+            _raw({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+            "expected a tensor 'v', found w",
+        ),
+        (
+            _raw({"v": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)),
+            r"expected shape \[2\], found",
+        ),
     ],
 )
-def test_tensor_files_that_are_broken_or_something_else_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
+def test_tensor_files_that_are_broken_or_something_else_are_refused(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
     with pytest.raises(UserError, match=message) as caught:
@@ -261,7 +305,9 @@ def test_tensor_files_that_are_broken_or_something_else_are_refused(tmp_path: Pa
 @pytest.mark.slow
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.none() | st.integers(0, 10_000))
-def test_a_damaged_tensor_file_is_read_whole_or_refused_in_words(tmp_path: Path, position: int, byte: int, cut: int | None) -> None:
+def test_a_damaged_tensor_file_is_read_whole_or_refused_in_words(
+    tmp_path: Path, position: int, byte: int, cut: int | None
+) -> None:
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {"v": torch.arange(6.0).reshape(2, 3), "w": torch.ones(2)}, {"a": "b"})
     data = bytearray(path.read_bytes())
@@ -329,11 +375,17 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
         ({"owner": "me"}, "field owner"),
     ],
 )
-def test_a_manifest_of_another_version_or_edited_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+def test_a_manifest_of_another_version_or_edited_is_refused(
+    tmp_path: Path, change: dict, message: str
+) -> None:
     run = RunDirectory.create(tmp_path / "run")
     path = run.path / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    for use in (run.manifest, lambda: RunDirectory.open(run.path), lambda: RunDirectory.create(run.path, resume=True)):
+    for use in (
+        run.manifest,
+        lambda: RunDirectory.open(run.path),
+        lambda: RunDirectory.create(run.path, resume=True),
+    ):
         with pytest.raises(UserError, match=message):
             use()
 
@@ -371,7 +423,10 @@ def test_numbered_runs_go_on_from_the_highest_even_between_threads(tmp_path: Pat
     (tmp_path / "demo-007").mkdir()
     (tmp_path / "demo-x").mkdir()
     found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(RunDirectory.next_numbered(tmp_path, "demo").path.name)) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: found.append(RunDirectory.next_numbered(tmp_path, "demo").path.name))
+        for _ in range(6)
+    ]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert sorted(found) == [f"demo-{n:03d}" for n in range(8, 14)]
@@ -416,7 +471,12 @@ with RunDirectory.open(sys.argv[1]).lock():
         pass
 
 
-@given(st.recursive(st.one_of(st.floats(), st.integers(), st.text(max_size=3), st.none()), lambda inner: st.lists(inner, max_size=3)))
+@given(
+    st.recursive(
+        st.one_of(st.floats(), st.integers(), st.text(max_size=3), st.none()),
+        lambda inner: st.lists(inner, max_size=3),
+    )
+)
 def test_finite_values_are_json_and_keep_every_number_that_json_has(value) -> None:
     kept = finite({"a": value})
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
@@ -430,9 +490,15 @@ def test_a_small_parquet_file_that_stands_for_gigabytes_is_refused_early(tmp_pat
     assert (tmp_path / "bomb.parquet").stat().st_size < 100_000
     pq.write_table(rows, tmp_path / "small.parquet")
     assert len(read_parquet(tmp_path / "small.parquet")) == 1
-    with mock.patch("workbench.runs.safe_reading.LARGEST_TABLE", 1 << 24), pytest.raises(UserError, match="expected at most 16 MiB of values"):
+    with (
+        mock.patch("workbench.runs.safe_reading.LARGEST_TABLE", 1 << 24),
+        pytest.raises(UserError, match="expected at most 16 MiB of values"),
+    ):
         read_parquet(tmp_path / "bomb.parquet")
-    with mock.patch("workbench.runs.safe_reading.LARGEST_ROWS", 3), pytest.raises(UserError, match="expected at most 3 rows, found 40"):
+    with (
+        mock.patch("workbench.runs.safe_reading.LARGEST_ROWS", 3),
+        pytest.raises(UserError, match="expected at most 3 rows, found 40"),
+    ):
         read_parquet(tmp_path / "bomb.parquet")
 
 
@@ -464,7 +530,10 @@ def test_versions_are_recorded_per_stage_and_a_difference_is_told(tmp_path: Path
         with run.stage(stage):
             pass
     record = run.manifest().stages["directions"]
-    assert record.versions["torch"] == str(torch.__version__) and {"python", "numpy", "git"} <= record.versions.keys()
+    assert (
+        record.versions["torch"] == str(torch.__version__)
+        and {"python", "numpy", "git"} <= record.versions.keys()
+    )
     assert run.other_versions() == []
     content = json.loads((run.path / "manifest.json").read_text())
     content["stages"]["directions"]["versions"] |= {"torch": "1.0", "git": "abc"}
@@ -524,10 +593,14 @@ def test_a_header_of_numbers_without_end_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".lock", ".x.tmp", "search", "progress.json"])
 @pytest.mark.parametrize("kind", ["directory", "pipe", "file"])
-def test_what_is_in_the_way_inside_a_run_is_passed_over_or_one_line(tmp_path: Path, name: str, kind: str) -> None:
+def test_what_is_in_the_way_inside_a_run_is_passed_over_or_one_line(
+    tmp_path: Path, name: str, kind: str
+) -> None:
     run = RunDirectory.create(tmp_path / "run")
     place = run.path / name
-    {"directory": place.mkdir, "pipe": lambda: os.mkfifo(place), "file": lambda: place.write_text("x")}[kind]()
+    {"directory": place.mkdir, "pipe": lambda: os.mkfifo(place), "file": lambda: place.write_text("x")}[
+        kind
+    ]()
     with contextlib.suppress(UserError):
         again = RunDirectory.create(run.path, resume=True)
         with again.lock():
@@ -537,7 +610,9 @@ def test_what_is_in_the_way_inside_a_run_is_passed_over_or_one_line(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("waits", "message"), [(True, "that waits"), (False, "that ends nowhere")])
-def test_a_file_that_waits_or_never_ends_is_one_line(waits: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_waits_or_never_ends_is_one_line(
+    waits: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """/proc/kmsg calls itself a regular file of no bytes, and waits for the kernel's next message."""
     pipe, stream = os.pipe(), os.open("/dev/zero", os.O_RDONLY)
     (tmp_path / "kmsg").write_bytes(b"")
@@ -556,5 +631,8 @@ def test_yaml_of_more_characters_than_can_be_read_in_time_is_refused(tmp_path: P
     path.write_text("- " + "\n- ".join(["a"] * 65_536))
     assert len(read_yaml(path)) == 65_536 and path.stat().st_size == 262_143
     path.write_text("- " + "\n- ".join(["a"] * 65_537))
-    with pytest.raises(UserError, match=r"rows\.yaml: expected at most 262,144 characters of YAML, found 262,147: give rows as JSON Lines or CSV"):
+    with pytest.raises(
+        UserError,
+        match=r"rows\.yaml: expected at most 262,144 characters of YAML, found 262,147: give rows as JSON Lines or CSV",
+    ):
         read_yaml(path)

@@ -13,7 +13,9 @@ from workbench.runs.strict_json import parse_json, parse_json_lines, repeated_na
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('ab"\\{}[],:\n', max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text('ab"\\{}[],:\n', max_size=4), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

@@ -18,7 +18,7 @@ from sae_lens import (
     StandardSAEConfig,
     TopKSAE,
     TopKSAEConfig,
-)  # fmt: skip
+)
 from sae_lens.saes.sae import SAEMetadata
 from safetensors.torch import load_file, save_file
 
@@ -96,7 +96,9 @@ def test_encode_and_reconstruct_are_sae_lenss(kind):
 def test_some_latents_are_a_part_of_all(kind):
     sae, x, some = wrapped(kind), torch.randn(200, 32), [40, 3, 3, 17]
     torch.testing.assert_close(sae.encode_some(x, some), sae.encode(x)[..., some], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(sae.pre_activations(x, some), sae.pre_activations(x)[..., some], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        sae.pre_activations(x, some), sae.pre_activations(x)[..., some], atol=1e-5, rtol=1e-5
+    )
     assert (sae.encode_some(x, some) > 0).any() and (sae.encode_some(x, some) == 0).any()
 
 
@@ -126,7 +128,10 @@ def test_rows_alone_read_the_same_and_topk_refuses():
 
 def test_heads_are_read_as_sae_lens_reads_them_and_spliced_in_their_own_shape():
     about = SAEMetadata(hook_name="blocks.1.attn.hook_z")
-    make = lambda: StandardSAE(StandardSAEConfig(d_in=32, d_sae=48, reshape_activations="hook_z", metadata=about))  # noqa: E731
+
+    def make():
+        return StandardSAE(StandardSAEConfig(d_in=32, d_sae=48, reshape_activations="hook_z", metadata=about))
+
     theirs, own = make(), make()
     own.load_state_dict(theirs.state_dict())
     sae, x = Sae("z", Site(1, "z"), own).check(random_model()), torch.randn(3, 5, 4, 8)
@@ -134,7 +139,10 @@ def test_heads_are_read_as_sae_lens_reads_them_and_spliced_in_their_own_shape():
     torch.testing.assert_close(sae.encode_some(x, [3, 4]), theirs.encode(x)[..., [3, 4]].detach())
     torch.testing.assert_close(sae.reconstruct(x), theirs(x).detach())
     torch.testing.assert_close(sae.encode(x.flatten(-2)), sae.encode(x))
-    assert check_sae(sae, random_model(), texts(3)).tokens > 20 and splice(sae, random_model(), texts(3)).clean > 0
+    assert (
+        check_sae(sae, random_model(), texts(3)).tokens > 20
+        and splice(sae, random_model(), texts(3)).clean > 0
+    )
 
 
 def test_the_objective_reads_an_sae_as_it_reads_itself():
@@ -168,7 +176,11 @@ def test_a_directory_of_sae_lens_loads(kind, tmp_path):
     module(kind).save_model(tmp_path)
     with pytest.warns(UserWarning, match=r"less than 0\.50: another model, layer or scale"):
         sae, x = load_sae(tmp_path, random_model()), torch.randn(5, 32)
-    assert sae.site == Site(1) and sae.fit.explained_variance < 0.5 and "tokens of the model's own text" in repr(sae)
+    assert (
+        sae.site == Site(1)
+        and sae.fit.explained_variance < 0.5
+        and "tokens of the model's own text" in repr(sae)
+    )
     torch.testing.assert_close(sae.encode(x), SAE.load_from_disk(tmp_path).encode(x).detach())
 
 
@@ -193,7 +205,9 @@ def test_a_scale_of_the_activations_is_taken_in_or_asked_for(kind, tmp_path):
         torch.testing.assert_close(sae.encode_some(x, [3, 1]), want[:, [3, 1]], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(sae.reconstruct(x), back, rtol=1e-4, atol=1e-4)
     (tmp_path / "activation_scaler.json").write_text('{"scaling_factor": "big"}')
-    with pytest.raises(UserError, match=r"activation_scaler\.json: expected a number scaling_factor, found 'big'"):
+    with pytest.raises(
+        UserError, match=r"activation_scaler\.json: expected a number scaling_factor, found 'big'"
+    ):
         load_sae(tmp_path)
 
 
@@ -213,17 +227,25 @@ def test_the_model_s_own_text_is_drawn_by_seed_and_not_counted():
     before = runner.meter.forward
     first, again, other = own_text(runner), own_text(runner), own_text(runner, seed=1)
     assert first == again != other and runner.meter.forward == before
-    assert len(first) == 16 and {len(row) for row in first} == {33} and {row[0] for row in first} == {runner.tokenizer.bos_token_id}
+    assert (
+        len(first) == 16
+        and {len(row) for row in first} == {33}
+        and {row[0] for row in first} == {runner.tokenizer.bos_token_id}
+    )
 
 
 def test_batch_topk_is_read_as_the_jumprelu_it_is_saved_as(tmp_path):
-    cfg = BatchTopKTrainingSAEConfig(d_in=32, d_sae=48, k=4, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post"))
+    cfg = BatchTopKTrainingSAEConfig(
+        d_in=32, d_sae=48, k=4, metadata=SAEMetadata(hook_name="blocks.1.hook_resid_post")
+    )
     trained = BatchTopKTrainingSAE(cfg)
     trained.topk_threshold.fill_(0.05)
     trained.save_inference_model(tmp_path)
     sae, x = load_sae(tmp_path), torch.randn(30, 32)
     assert sae.architecture == "jumprelu"
-    torch.testing.assert_close(sae.encode_some(x, [1, 2]), SAE.load_from_disk(tmp_path).encode(x)[:, [1, 2]].detach())
+    torch.testing.assert_close(
+        sae.encode_some(x, [1, 2]), SAE.load_from_disk(tmp_path).encode(x)[:, [1, 2]].detach()
+    )
 
 
 def test_half_precision_files_are_read_in_float32(tmp_path):
@@ -238,7 +260,9 @@ def test_the_site_is_the_files_or_given_but_never_another(tmp_path):
     own.save_model(tmp_path / "named")
     own.cfg.metadata = SAEMetadata()
     own.save_model(tmp_path / "unnamed")
-    with pytest.raises(UserError, match=r"trained at blocks\.1\.hook_resid_post, not at blocks.2.hook_resid_post"):
+    with pytest.raises(
+        UserError, match=r"trained at blocks\.1\.hook_resid_post, not at blocks.2.hook_resid_post"
+    ):
         load_sae(tmp_path / "named", site=Site(2))
     with pytest.raises(UserError, match="does not say which hook"):
         load_sae(tmp_path / "unnamed")
@@ -273,11 +297,28 @@ def test_damaged_directories_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"finetuning_scaling_factor": True}, "field finetuning_scaling_factor: found 'True', which sae-lens leaves out"),
+        (
+            {"finetuning_scaling_factor": True},
+            "field finetuning_scaling_factor: found 'True', which sae-lens leaves out",
+        ),
         ({"hook_head_index": 2}, "field hook_head_index"),
-        ({"metadata": {"hook_name": "blocks.1.hook_resid_post", "hook_name_out": "blocks.2.hook_resid_post"}}, "field hook_name_out"),
-        ({"metadata": {"hook_name": "blocks.1.hook_resid_post", "hook_layer": 3}}, "contradicts hook_layer 3"),
-        ({"activation_fn": "tanh-relu"}, "expected an activation_fn of relu, topk, jumprelu, found 'tanh-relu'"),
+        (
+            {
+                "metadata": {
+                    "hook_name": "blocks.1.hook_resid_post",
+                    "hook_name_out": "blocks.2.hook_resid_post",
+                }
+            },
+            "field hook_name_out",
+        ),
+        (
+            {"metadata": {"hook_name": "blocks.1.hook_resid_post", "hook_layer": 3}},
+            "contradicts hook_layer 3",
+        ),
+        (
+            {"activation_fn": "tanh-relu"},
+            "expected an activation_fn of relu, topk, jumprelu, found 'tanh-relu'",
+        ),
         ({"k": "8"}, "field k: expected a number of at least 1, found '8'"),
         ({"k": 0}, "field k: expected a number of at least 1"),
         ({"d_in": "12"}, "field d_in: expected a number"),
@@ -332,17 +373,30 @@ def test_explained_variance_by_hand():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("sae") / "out"
-    card = train_sae(random_model(), texts(), Site(1), out, d_sae=64, k=8, tokens=60_000, options=SaeTrainingOptions(batch_size=128, seed=0))
+    card = train_sae(
+        random_model(),
+        texts(),
+        Site(1),
+        out,
+        d_sae=64,
+        k=8,
+        tokens=60_000,
+        options=SaeTrainingOptions(batch_size=128, seed=0),
+    )
     return card, out
 
 
 def test_a_trained_sae_explains_its_text_and_its_card_says_so(trained):
     card, out = trained
     model, sae = random_model(), load_sae(out)
-    assert card.explained_variance > 0.4 and card.l0 == pytest.approx(8, abs=0.5) and card.architecture == "topk"
+    assert (
+        card.explained_variance > 0.4 and card.l0 == pytest.approx(8, abs=0.5) and card.architecture == "topk"
+    )
     assert SaeCard.load(out) == card
     _, held_out = split_texts(token_windows(model, texts(), 128), 0)
-    assert check_sae(sae, model, held_out).explained_variance == pytest.approx(card.explained_variance, rel=1e-4)
+    assert check_sae(sae, model, held_out).explained_variance == pytest.approx(
+        card.explained_variance, rel=1e-4
+    )
     assert sae.metadata["model_fingerprint"] == runner_for(model).fingerprint
     random = wrapped("topk", d_sae=64)
     assert explained_variance(random, torch.randn(100, 32)) < 0.1
@@ -360,7 +414,9 @@ def test_an_sae_of_the_neighbouring_layer_is_caught(trained, tmp_path):
     wrong = check_sae(load_sae(tmp_path), model, texts(20, seed=1))
     assert any("explains layer 1 better" in w and "than layer 2" in w for w in wrong.warnings)
     other = check_sae(load_sae(out), random_model(seed=1), texts(20, seed=1))
-    assert any("fingerprint" in w for w in other.warnings) and any("less than 0.50" in w for w in other.warnings)
+    assert any("fingerprint" in w for w in other.warnings) and any(
+        "less than 0.50" in w for w in other.warnings
+    )
 
 
 def test_splicing_is_a_hook_that_replaces_and_cross_entropy_is_torchs(trained):
@@ -380,14 +436,22 @@ def test_splicing_is_a_hook_that_replaces_and_cross_entropy_is_torchs(trained):
 
     assert found.clean == pytest.approx(loss(), abs=1e-4)
     assert found.spliced == pytest.approx(loss(replace), abs=1e-4)
-    assert SpliceEvaluation(2.0, 2.5, 4.0).recovered == 0.75 and SpliceEvaluation(4.0, 4.0, 3.0).recovered is None
+    assert (
+        SpliceEvaluation(2.0, 2.5, 4.0).recovered == 0.75
+        and SpliceEvaluation(4.0, 4.0, 3.0).recovered is None
+    )
 
 
 # ---- training
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
-    arguments = {"d_sae": 32, "k": 4, "tokens": 20_000, "options": SaeTrainingOptions(batch_size=100, checkpoints=3, seed=1)}
+    arguments = {
+        "d_sae": 32,
+        "k": 4,
+        "tokens": 20_000,
+        "options": SaeTrainingOptions(batch_size=100, checkpoints=3, seed=1),
+    }
     train_sae(random_model(), texts(), Site(0), tmp_path / "straight", **arguments)
     real, calls = SAETrainer.step, []
 
@@ -414,7 +478,14 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypa
 def test_the_seed_decides(tmp_path):
     arguments = {"d_sae": 32, "k": 4, "tokens": 3_000}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_sae(random_model(), texts(), Site(0), tmp_path / name, **arguments, options=SaeTrainingOptions(batch_size=100, seed=seed))
+        train_sae(
+            random_model(),
+            texts(),
+            Site(0),
+            tmp_path / name,
+            **arguments,
+            options=SaeTrainingOptions(batch_size=100, seed=seed),
+        )
     a, b, c = (load_file(tmp_path / name / "sae_weights.safetensors")["W_enc"] for name in "abc")
     assert torch.equal(a, b) and not torch.allclose(a, c)
 
@@ -430,7 +501,15 @@ def test_the_seed_decides(tmp_path):
     ],
 )
 def test_training_refuses(arguments, says, tmp_path):
-    given = {"texts": texts(), "site": Site(0), "d_sae": 32, "k": 4, "tokens": 1000, "options": SaeTrainingOptions(batch_size=100), **arguments}
+    given = {
+        "texts": texts(),
+        "site": Site(0),
+        "d_sae": 32,
+        "k": 4,
+        "tokens": 1000,
+        "options": SaeTrainingOptions(batch_size=100),
+        **arguments,
+    }
     with pytest.raises(UserError, match=says):
         train_sae(random_model(), given.pop("texts"), given.pop("site"), tmp_path / "x", **given)
     assert not (tmp_path / "x").exists()
@@ -456,7 +535,10 @@ def test_the_best_latent_is_chosen_on_one_half_and_judged_on_the_other():
 def test_text_is_cut_into_windows_and_held_out_text_is_not_trained_on():
     model = random_model()
     windows = token_windows(model, ["Be honest, be blunt." * 9, "no"], 16)
-    assert all(2 <= len(w) <= 16 for w in windows) and sum(map(len, windows)) >= len(runner_for(model).encode("Be honest, be blunt." * 9)) - 1
+    assert (
+        all(2 <= len(w) <= 16 for w in windows)
+        and sum(map(len, windows)) >= len(runner_for(model).encode("Be honest, be blunt." * 9)) - 1
+    )
     training, held_out = split_texts(texts(40) * 2, 0)
     assert len(training) + len(held_out) == 40 and not set(training) & set(held_out)
     assert toy_persona().items and ActivationStore(model, training, Site(0), 16).tokens_per_epoch > 100

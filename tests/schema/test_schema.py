@@ -15,8 +15,24 @@ from pydantic import ValidationError
 import workbench
 from workbench.errors import UserError
 from workbench.report import write_report
-from workbench.runs import RunDirectory, read_run_file, read_table, salvage_run_file, write_json, write_run_file, write_table
-from workbench.schema import ComparisonFile, FrontierFile, LatentsFile, SearchFile, SearchStepRow, migrated, schema_version
+from workbench.runs import (
+    RunDirectory,
+    read_run_file,
+    read_table,
+    salvage_run_file,
+    write_json,
+    write_run_file,
+    write_table,
+)
+from workbench.schema import (
+    ComparisonFile,
+    FrontierFile,
+    LatentsFile,
+    SearchFile,
+    SearchStepRow,
+    migrated,
+    schema_version,
+)
 
 
 def test_no_class_name_is_defined_in_two_files():
@@ -31,7 +47,12 @@ def test_no_class_name_is_defined_in_two_files():
 
 
 def latents() -> LatentsFile:
-    return LatentsFile(persona="toy", sae="s", site="blocks.1.hook_resid_post", latents=[{"latent": 3, "auc": math.nan, "top": [(0.5, "a text")]}])
+    return LatentsFile(
+        persona="toy",
+        sae="s",
+        site="blocks.1.hook_resid_post",
+        latents=[{"latent": 3, "auc": math.nan, "top": [(0.5, "a text")]}],
+    )
 
 
 def test_a_file_goes_round_and_has_its_version_first(tmp_path):
@@ -70,7 +91,10 @@ def test_a_run_of_another_version_is_one_line_that_names_the_version_that_reads_
         lambda: write_report(run.path),
         lambda: read_run_file(run.path / "search/frontier.json", FrontierFile),
     ):
-        with pytest.raises(UserError, match=r"schema 1, found 7: this is persona-workbench .*; persona-workbench 3\.1\.0,.* reads it") as error:
+        with pytest.raises(
+            UserError,
+            match=r"schema 1, found 7: this is persona-workbench .*; persona-workbench 3\.1\.0,.* reads it",
+        ) as error:
             read()
         assert "\n" not in str(error.value)
     write_json(tmp_path / "comparison.json", {"schema": 2})
@@ -83,7 +107,11 @@ def test_a_run_of_another_version_is_one_line_that_names_the_version_that_reads_
 
 def test_a_migration_is_applied_step_by_step(monkeypatch):
     monkeypatch.setattr(schema_version, "SCHEMA", 3)
-    monkeypatch.setattr(schema_version, "MIGRATIONS", {1: lambda name, e: {"rows": e["lines"]}, 2: lambda name, e: {"rows": [name, *e["rows"]]}})
+    monkeypatch.setattr(
+        schema_version,
+        "MIGRATIONS",
+        {1: lambda name, e: {"rows": e["lines"]}, 2: lambda name, e: {"rows": [name, *e["rows"]]}},
+    )
     assert migrated("a.json", {"schema": 1, "lines": [1]}, "here") == {"rows": ["a.json", 1], "schema": 3}
     with pytest.raises(UserError, match="an older persona-workbench reads it"):
         migrated("a.json", {"schema": 0}, "here")

@@ -17,7 +17,10 @@ COUNTS = st.lists(st.integers(1, 60), min_size=1, max_size=7)
 
 
 def cost(runs: list[tuple[int, int]], counts: list[tuple[int, int]], length: int, start: float) -> float:
-    return sum(start + sum(n * (length - first) for place, n in counts if first <= place <= last) for first, last in runs)
+    return sum(
+        start + sum(n * (length - first) for place, n in counts if first <= place <= last)
+        for first, last in runs
+    )
 
 
 @settings(deadline=None)
@@ -32,25 +35,46 @@ def test_no_cut_is_cheaper_and_every_place_is_in_one_run(numbers: list[int], sta
         for cuts in combinations(range(1, len(places)), size):
             edges = [0, *cuts, len(places)]
             every.append([(places[a], places[b - 1]) for a, b in pairwise(edges)])
-    assert cost(runs, counts, length, start) == pytest.approx(min(cost(cut, counts, length, start) for cut in every))
+    assert cost(runs, counts, length, start) == pytest.approx(
+        min(cost(cut, counts, length, start) for cut in every)
+    )
 
 
 def test_nothing_is_run_twice_where_starting_costs_nothing_and_all_run_at_once_where_it_costs_most() -> None:
     counts = [(0, 3), (2, 5), (7, 1)]
     assert batch_candidates(counts, 8, 0.0) == [(0, 0), (2, 2), (7, 7)]
     assert batch_candidates(counts, 8, 1e9) == [(0, 7)] and batch_candidates([], 8, 5.0) == []
-    assert launch_overhead_tokens(10**6, "cuda") > 1000 * launch_overhead_tokens(10**6, "cpu") > 0 == launch_overhead_tokens(10**6, "xla")
+    assert (
+        launch_overhead_tokens(10**6, "cuda")
+        > 1000 * launch_overhead_tokens(10**6, "cpu")
+        > 0
+        == launch_overhead_tokens(10**6, "xla")
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_scores_are_the_same_whatever_runs_together(families, contexts, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_the_same_whatever_runs_together(
+    families, contexts, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Children that change at four places: scored place by place, in some runs, and all in one."""
     runner, found, positions = families.runner(family, "hooked", "float32"), [], []
     for start in (0.0, 2.0, 1e9):
-        monkeypatch.setattr("workbench.search.scoring.scorer.launch_overhead_tokens", lambda parameters, device, start=start: start)
-        scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, cross_entropy_groups=len(contexts))
+        monkeypatch.setattr(
+            "workbench.search.scoring.scorer.launch_overhead_tokens",
+            lambda parameters, device, start=start: start,
+        )
+        scorer = Scorer(
+            runner, random_projection(runner.shape.d_model), contexts, cross_entropy_groups=len(contexts)
+        )
         one = scorer.groups[0].part(scorer.groups[0].members[:1])
-        positions.append({position for position, _ in scorer._child_chunks(one, CHILDREN.ids.shape[1], CHILDREN.position, torch.arange(4))})
+        positions.append(
+            {
+                position
+                for position, _ in scorer._child_chunks(
+                    one, CHILDREN.ids.shape[1], CHILDREN.position, torch.arange(4)
+                )
+            }
+        )
         found.append(scorer.score_children(scorer.prepare(PARENTS), CHILDREN)[1])
     assert positions[0] == {0, 1, 2, 4} and len(positions[1]) in (2, 3) and positions[2] == {0}
     for other in found[1:]:

@@ -13,7 +13,10 @@ CANDIDATES, SEEDS = 1440, 3
 
 @pytest.fixture(scope="module")
 def curves():
-    return {name: [run(METHODS[name], seed, CANDIDATES) for seed in range(SEEDS)] for name in ("guided", "random", "epo")}
+    return {
+        name: [run(METHODS[name], seed, CANDIDATES) for seed in range(SEEDS)]
+        for name in ("guided", "random", "epo")
+    }
 
 
 def test_guided_has_what_random_search_ends_with_in_a_quarter_of_the_candidates(curves):

@@ -21,12 +21,16 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def progress(step: int = 3, used: float = 0.25, n: int = 3) -> SearchProgress:
-    scored = ScoredPrompts(torch.arange(n)[:, None], torch.tensor([-1.0, 0.5, 3.25])[:n], torch.tensor([2.0, 4.0, 5.5])[:n])
+    scored = ScoredPrompts(
+        torch.arange(n)[:, None], torch.tensor([-1.0, 0.5, 3.25])[:n], torch.tensor([2.0, 4.0, 5.5])[:n]
+    )
     return SearchProgress(step, used, 3.25, 5.5, 1234.4, 100.0, 25.0, 75.0, scored)
 
 
 def test_the_line_says_best_cross_entropy_speed_and_time_left():
-    assert line(progress()) == "step 3 · best +3.25 · cross-entropy 5.50 nats · 1,234 candidates/s · 1:15 left"
+    assert (
+        line(progress()) == "step 3 · best +3.25 · cross-entropy 5.50 nats · 1,234 candidates/s · 1:15 left"
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -35,7 +39,9 @@ def test_the_picture_has_one_point_a_prompt_in_order(n):
     dots = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter("circle")]
     assert len(dots) == n
     assert [x for x, _ in dots] == sorted(x for x, _ in dots), "less fluent lies further right"
-    assert [y for _, y in dots] == sorted((y for _, y in dots), reverse=True), "a higher objective lies further up"
+    assert [y for _, y in dots] == sorted((y for _, y in dots), reverse=True), (
+        "a higher objective lies further up"
+    )
     assert all(0 < x < 460 and 0 < y < 240 for x, y in dots)
 
 
@@ -91,13 +97,23 @@ def test_a_bar_keeps_name_share_and_time_at_80_columns(monkeypatch, capsys):
     from workbench.cli.progress_bars import ProgressBars
 
     monkeypatch.setenv("COLUMNS", "80")
-    stages = ("search random_direction 1", "search random_direction 10", "search answer_objective", "directions beside")
+    stages = (
+        "search random_direction 1",
+        "search random_direction 10",
+        "search answer_objective",
+        "directions beside",
+    )
     with ProgressBars() as bars:
         for stage in stages:
             bars.update(stage, 0.25)
             bars.note(stage, progress())
     shown = capsys.readouterr().err.splitlines()
-    for name in ("search random direction 1 ", "search random direction 10", "search answer objective", "other directions"):
+    for name in (
+        "search random direction 1 ",
+        "search random direction 10",
+        "search answer objective",
+        "other directions",
+    ):
         row = next(row for row in shown if row.startswith(name))
         assert "25 %" in row and "0:00:0" in row and len(row) <= 80, row
 

@@ -20,7 +20,10 @@ print("ended")"""
 
 
 def test_the_frontier_is_drawn_again_in_place(tmp_path):
-    with jupyterlab(tmp_path, CELL) as (address, notebook), open_browser(tmp_path / "profile", offline=False) as browser:
+    with (
+        jupyterlab(tmp_path, CELL) as (address, notebook),
+        open_browser(tmp_path / "profile", offline=False) as browser,
+    ):
         browser.set_default_timeout(300_000)
         page = browser.new_page()
         trouble = trouble_of(page, warnings=False)
@@ -30,8 +33,14 @@ def test_the_frontier_is_drawn_again_in_place(tmp_path):
         line = page.locator(".jp-OutputArea-output div", has_text="candidates/s").last
         first = line.inner_text()
         page.screenshot(path=str(tmp_path / "running.png"))
-        assert "left" in first and page.get_by_text("ended", exact=True).count() == 0, "drawn while the search runs"
-        page.wait_for_function("first => !document.querySelector('.jp-OutputArea').innerText.includes(first)", arg=first, polling=100)
+        assert "left" in first and page.get_by_text("ended", exact=True).count() == 0, (
+            "drawn while the search runs"
+        )
+        page.wait_for_function(
+            "first => !document.querySelector('.jp-OutputArea').innerText.includes(first)",
+            arg=first,
+            polling=100,
+        )
         assert line.inner_text().split(" ")[1] > "0" and picture.count() == 1, "in place: one picture"
         page.get_by_text("ended", exact=True).wait_for()
         assert picture.count() == 1 and picture.locator("circle").count() >= 1
@@ -39,5 +48,7 @@ def test_the_frontier_is_drawn_again_in_place(tmp_path):
         page.keyboard.press("Control+s")
         page.wait_for_timeout(3000)
     shown = [output for output in json.loads(notebook.read_text())["cells"][0]["outputs"] if "data" in output]
-    assert len(shown) == 1 and "<svg" in "".join(shown[0]["data"]["text/html"]), "what the notebook keeps is the last picture"
+    assert len(shown) == 1 and "<svg" in "".join(shown[0]["data"]["text/html"]), (
+        "what the notebook keeps is the last picture"
+    )
     assert [line for line in trouble if "TypeError" in line or "live" in line.lower()] == [], trouble

@@ -26,7 +26,16 @@ def _contexts() -> Contexts:
     rng = random.Random(0)
     draw = lambda k: tuple(rng.randrange(1000, 200_000) for _ in range(k))  # noqa: E731
     made = [
-        Context(Item(str(i), "q", "yes", "no", f"g{i}"), False, "", "", draw(560 - 20 * i), draw(4 + i), draw(9), ((1007,), (1040,)))
+        Context(
+            Item(str(i), "q", "yes", "no", f"g{i}"),
+            False,
+            "",
+            "",
+            draw(560 - 20 * i),
+            draw(4 + i),
+            draw(9),
+            ((1007,), (1040,)),
+        )
         for i in range(2)
     ]
     return Contexts(tuple(made), "after_question", "text", "search")
@@ -34,7 +43,9 @@ def _contexts() -> Contexts:
 
 def _full_passes(directory: Path, contexts: Contexts, ids: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     """Projection after block LAYER at the last token, and cross-entropy of the prompt, of each prompt: every context whole."""
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     assert model.config.sliding_window == WINDOW
     rows = []
     for prompt in ids.tolist():
@@ -57,18 +68,33 @@ def _full_passes(directory: Path, contexts: Contexts, ids: Tensor, unit: Tensor)
 def test_cached_scores_beyond_the_window_are_those_of_full_passes() -> None:
     file = Path(os.environ.get(REAL, "")) / NAME
     if REAL not in os.environ or not file.is_file():
-        pytest.skip(f"{NAME} is not in the directory that {REAL} names (docs/development.md says how to get it)")
+        pytest.skip(
+            f"{NAME} is not in the directory that {REAL} names (docs/development.md says how to get it)"
+        )
     runner, contexts = runner_for(load_model(file)), _contexts()
     goal = random_projection(runner.shape.d_model, LAYER)
     parents = torch.tensor([[1010, 2020, 3030, 4040, 5050]])
     children = ChildProposals(
-        torch.tensor([[1010, 2020, 9990, 4040, 5050], [7777, 2020, 3030, 4040, 5050]]), torch.tensor([0, 0]), torch.tensor([2, 0])
+        torch.tensor([[1010, 2020, 9990, 4040, 5050], [7777, 2020, 3030, 4040, 5050]]),
+        torch.tensor([0, 0]),
+        torch.tensor([2, 0]),
     )
     scorer = Scorer(runner, goal, contexts, cross_entropy_groups=2)
-    assert len(scorer.groups) == 1 and len(scorer.groups[0].prefixes) == 2, "both contexts are one padded batch"
+    assert len(scorer.groups) == 1 and len(scorer.groups[0].prefixes) == 2, (
+        "both contexts are one padded batch"
+    )
     before, found = scorer.score_children(scorer.prepare(parents), children)
-    projections, nats = _full_passes(find_source(file).directory, contexts, torch.cat([parents, children.ids]), goal.vector)
+    projections, nats = _full_passes(
+        find_source(file).directory, contexts, torch.cat([parents, children.ids]), goal.vector
+    )
     scale = float(projections.abs().max())
-    torch.testing.assert_close(torch.cat([before.objective, found.objective]), projections, rtol=2e-3, atol=2e-3 * scale)
-    torch.testing.assert_close(torch.cat([before.cross_entropy, found.cross_entropy]), nats, rtol=1e-3, atol=1e-3)
-    assert float((projections[0] - projections[1]).abs()) > 10 * 2e-3 * scale or float((nats[0] - nats[1]).abs()) > 0.1, "the prompts differ"
+    torch.testing.assert_close(
+        torch.cat([before.objective, found.objective]), projections, rtol=2e-3, atol=2e-3 * scale
+    )
+    torch.testing.assert_close(
+        torch.cat([before.cross_entropy, found.cross_entropy]), nats, rtol=1e-3, atol=1e-3
+    )
+    assert (
+        float((projections[0] - projections[1]).abs()) > 10 * 2e-3 * scale
+        or float((nats[0] - nats[1]).abs()) > 0.1
+    ), "the prompts differ"

@@ -17,7 +17,14 @@ COMBINATIONS = [
     Optimizations(),
     *(
         Optimizations(**{name: False})
-        for name in ("prefix_kv", "shared_prompt", "parent_kv", "deferred_cross_entropy", "last_position", "batched_caches")
+        for name in (
+            "prefix_kv",
+            "shared_prompt",
+            "parent_kv",
+            "deferred_cross_entropy",
+            "last_position",
+            "batched_caches",
+        )
     ),
     Optimizations(False, False, False, False, False, False),
 ]
@@ -37,8 +44,16 @@ def hugging_face_scores(reference, contexts, ids, layer, unit):
             odds.append(logits[-1, context.answers[0][0]] - logits[-1, context.answers[1][0]])
             start = len(context.prefix_ids)
             log_probs = logits.log_softmax(-1)
-            entropies.append(-sum(log_probs[start - 1 + i, token] for i, token in enumerate(prompt)) / len(prompt))
-        rows.append((torch.stack(projections).mean(), torch.stack(odds).mean(), torch.stack(entropies)[: len(contexts)].mean()))
+            entropies.append(
+                -sum(log_probs[start - 1 + i, token] for i, token in enumerate(prompt)) / len(prompt)
+            )
+        rows.append(
+            (
+                torch.stack(projections).mean(),
+                torch.stack(odds).mean(),
+                torch.stack(entropies)[: len(contexts)].mean(),
+            )
+        )
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
@@ -49,8 +64,14 @@ def test_scores_equal_hugging_face(families, family, backend, contexts):
         pytest.importorskip("transformer_lens")
     runner = families.runner(family, backend, "float32")
     goal = random_projection(runner.shape.d_model)
-    projections, odds, entropies = hugging_face_scores(families.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector)
-    for aim, expected in ((goal, projections), (AnswerLogOddsObjective(), odds), (goal + 0.5 * AnswerLogOddsObjective(), projections + 0.5 * odds)):
+    projections, odds, entropies = hugging_face_scores(
+        families.reference(family, torch.float32), contexts, CHILDREN.ids, 0, goal.vector
+    )
+    for aim, expected in (
+        (goal, projections),
+        (AnswerLogOddsObjective(), odds),
+        (goal + 0.5 * AnswerLogOddsObjective(), projections + 0.5 * odds),
+    ):
         scorer = Scorer(runner, aim, contexts, batch_tokens=48, cross_entropy_groups=len(contexts))
         _, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
         full = scorer.score(CHILDREN.ids)
@@ -67,7 +88,9 @@ def test_savings_change_nothing(families, family, contexts):
     goal = random_projection(runner.shape.d_model) + 0.3 * AnswerLogProbObjective(0)
     results = []
     for optimizations in COMBINATIONS:
-        scorer = Scorer(runner, goal, contexts, optimizations, batch_tokens=64, cross_entropy_groups=len(contexts))
+        scorer = Scorer(
+            runner, goal, contexts, optimizations, batch_tokens=64, cross_entropy_groups=len(contexts)
+        )
         parents, children = scorer.score_children(scorer.prepare(PARENTS), CHILDREN)
         results.append(
             [
@@ -88,12 +111,19 @@ def test_savings_change_nothing(families, family, contexts):
 @pytest.mark.parametrize("chosen", [(None, 0), (2, 1)], ids=["all contexts", "two of them"])
 def test_the_gradient_of_both_is_that_of_each(families, contexts, n_fluent, chosen):
     """One pass for objective - weight x cross-entropy: the difference of the two gradients, also where the contexts of one are not the other's."""
-    runner, weights = families.runner("llama", "hooked", "float64"), torch.tensor([0.7, 0.0], dtype=torch.float64)
+    runner, weights = (
+        families.runner("llama", "hooked", "float64"),
+        torch.tensor([0.7, 0.0], dtype=torch.float64),
+    )
     for optimizations in (Optimizations(), Optimizations(prefix_kv=False)):
         for tokens in (64, 4096):
-            scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, optimizations, tokens, n_fluent)
+            scorer = Scorer(
+                runner, random_projection(runner.shape.d_model), contexts, optimizations, tokens, n_fluent
+            )
             both = scorer.gradients(PARENTS, *chosen, weights=weights)
-            apart = scorer.gradients(PARENTS, *chosen) - weights[:, None, None] * scorer.cross_entropy_gradients(PARENTS)
+            apart = scorer.gradients(PARENTS, *chosen) - weights[
+                :, None, None
+            ] * scorer.cross_entropy_gradients(PARENTS)
             assert float(scorer.cross_entropy_gradients(PARENTS).abs().max()) > 1e-3
             torch.testing.assert_close(both.double(), apart.double(), rtol=1e-5, atol=1e-6)
 
@@ -102,17 +132,25 @@ def test_the_gradient_of_the_cross_entropy_equals_finite_differences(families, c
     """d cross-entropy / d embedding along random steps, tokens as targets held fixed, central differences in float64."""
     runner = families.runner("llama", "hooked", "float64")
     scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, cross_entropy_groups=3)
-    slope, zero = scorer.gradients(PARENTS, weights=torch.ones(2)).double(), scorer.gradients(PARENTS).double()
+    slope, zero = (
+        scorer.gradients(PARENTS, weights=torch.ones(2)).double(),
+        scorer.gradients(PARENTS).double(),
+    )
     generator = torch.Generator().manual_seed(3)
     for _ in range(3):
         step = torch.randn(slope.shape, dtype=torch.float64, generator=generator)
-        plus, minus = (_objective_at(scorer, PARENTS, sign * 1e-3 * step, "cross_entropy") for sign in (1, -1))
-        torch.testing.assert_close(-((slope - zero) * step).sum((1, 2)), (plus - minus) / 2e-3, rtol=5e-3, atol=1e-3)
+        plus, minus = (
+            _objective_at(scorer, PARENTS, sign * 1e-3 * step, "cross_entropy") for sign in (1, -1)
+        )
+        torch.testing.assert_close(
+            -((slope - zero) * step).sum((1, 2)), (plus - minus) / 2e-3, rtol=5e-3, atol=1e-3
+        )
 
 
 def test_contexts_with_prefixes_of_their_own_share_the_runs(families, monkeypatch):
     """Five contexts, lengths 5, 6, 7, 5, 6 left of the slot, suffixes 4, 5, 6, 4, 5: four are one batch of caches (the one that measures fluency
-    among them), and what is read of them is what unstacked contexts give (the law above), with less than half of the runs."""
+    among them), and what is read of them is what unstacked contexts give (the law above), with less than half
+    of the runs."""
     runner, contexts = families.runner("llama", "hooked", "float32"), contexts_of_ids(False)
     goal, calls = random_projection(runner.shape.d_model, layer=1), []
     run = runner.run
@@ -120,7 +158,9 @@ def test_contexts_with_prefixes_of_their_own_share_the_runs(families, monkeypatc
     counted = []
     for stacked in (True, False):
         scorer = Scorer(runner, goal, contexts, Optimizations(batched_caches=stacked), cross_entropy_groups=1)
-        assert sorted(map(len, (group.members for group in scorer.groups))) == ([1, 4] if stacked else [1] * 5)
+        assert sorted(map(len, (group.members for group in scorer.groups))) == (
+            [1, 4] if stacked else [1] * 5
+        )
         prepared = scorer.prepare(PARENTS)
         calls.clear()
         scorer.score_children(prepared, CHILDREN)
@@ -162,7 +202,12 @@ def test_any_children_score_as_alone(families, data):
         row[position] = data.draw(token)
         rows.append(row), positions.append(position), owners.append(owner)
     children = ChildProposals(torch.stack(rows), torch.tensor(owners), torch.tensor(positions))
-    scorer = Scorer(runner, random_projection(runner.shape.d_model), contexts, batch_tokens=data.draw(st.sampled_from([16, 64, 4096])))
+    scorer = Scorer(
+        runner,
+        random_projection(runner.shape.d_model),
+        contexts,
+        batch_tokens=data.draw(st.sampled_from([16, 64, 4096])),
+    )
     _, together = scorer.score_children(scorer.prepare(PARENTS), children)
     alone = scorer.score(children.ids)
     torch.testing.assert_close(together.objective, alone.objective, rtol=1e-4, atol=1e-4)
@@ -172,7 +217,9 @@ def test_any_children_score_as_alone(families, data):
 def test_gradients_equal_finite_differences(families, contexts):
     """d objective / d embedding along random steps, central differences in float64."""
     runner = families.runner("llama", "hooked", "float64")
-    scorer = Scorer(runner, random_projection(runner.shape.d_model) + 0.2 * AnswerLogOddsObjective(), contexts)
+    scorer = Scorer(
+        runner, random_projection(runner.shape.d_model) + 0.2 * AnswerLogOddsObjective(), contexts
+    )
     slope = scorer.gradients(PARENTS).double()
     generator = torch.Generator().manual_seed(3)
     for _ in range(4):
@@ -182,7 +229,9 @@ def test_gradients_equal_finite_differences(families, contexts):
         torch.testing.assert_close((slope * step).sum((1, 2)), numeric, rtol=5e-3, atol=1e-3)
 
 
-def _objective_at(scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor, what: str = "objective") -> torch.Tensor:
+def _objective_at(
+    scorer: Scorer, ids: torch.Tensor, shift: torch.Tensor, what: str = "objective"
+) -> torch.Tensor:
     """Mean objective (or cross-entropy) with the prompt's embeddings moved by `shift`."""
     embed = scorer.runner.embed
     moved = lambda tokens, offset=0: embed(tokens, offset) + (shift if tokens.shape == ids.shape else 0)  # noqa: E731
@@ -223,7 +272,9 @@ def test_halving_scores_survivors_in_full(families, contexts):
     _, children = halved.score_children(halved.prepare(PARENTS), CHILDREN)
     alive = torch.isfinite(children.objective)
     assert 0 < int(alive.sum()) < len(CHILDREN)
-    torch.testing.assert_close(children.objective[alive], full.score(CHILDREN.ids).objective[alive], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        children.objective[alive], full.score(CHILDREN.ids).objective[alive], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_halving_keeps_the_fluent_part_of_the_frontier(families, contexts):
@@ -233,14 +284,26 @@ def test_halving_keeps_the_fluent_part_of_the_frontier(families, contexts):
     runner, weights = families.runner("llama", "hooked", "float32"), ladder(0.01, 5.0, 4)
     goal = random_projection(runner.shape.d_model)
     half = (len(contexts) + 1) // 2
-    scorer = Scorer(runner, goal, contexts, Optimizations(halving=half / len(contexts)), cross_entropy_groups=2)
+    scorer = Scorer(
+        runner, goal, contexts, Optimizations(halving=half / len(contexts)), cross_entropy_groups=2
+    )
     assert len(scorer.rounds) == 2 and len(scorer.rounds[0]) == half
     prepared = scorer.prepare(PARENTS)
     _, found = scorer.score_children(prepared, CHILDREN, CanSurvive(weights, None))
     alive = torch.isfinite(found.objective)
-    seen, full = (Scorer(runner, goal, some, cross_entropy_groups=2).score(CHILDREN.ids) for some in (contexts[:half], contexts))
-    best = [min(sorted(range(len(CHILDREN)), key=lambda i: -(seen.objective[i] - w * full.cross_entropy[i])).index(child) for w in weights)
-            for child in range(len(CHILDREN))]  # fmt: skip
+    seen, full = (
+        Scorer(runner, goal, some, cross_entropy_groups=2).score(CHILDREN.ids)
+        for some in (contexts[:half], contexts)
+    )
+    best = [
+        min(
+            sorted(
+                range(len(CHILDREN)), key=lambda i: -(seen.objective[i] - w * full.cross_entropy[i])
+            ).index(child)
+            for w in weights
+        )
+        for child in range(len(CHILDREN))
+    ]
     kept = sorted(range(len(CHILDREN)), key=lambda child: (best[child], child))[: int(alive.sum())]
     assert sorted(kept) == alive.nonzero()[:, 0].tolist() and 0 < len(kept) < len(CHILDREN)
     torch.testing.assert_close(found.objective[alive], full.objective[alive], rtol=1e-4, atol=1e-4)

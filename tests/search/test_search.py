@@ -26,7 +26,18 @@ from workbench.errors import UserError
 from workbench.objectives import read
 from workbench.prompt_tokens import encode_prompt, survives
 from workbench.schema import SearchFile
-from workbench.search import EPO, Checkpoint, Frontier, Optimizations, ScoredPrompts, elites, hypervolume, ladder, pareto_frontier, search
+from workbench.search import (
+    EPO,
+    Checkpoint,
+    Frontier,
+    Optimizations,
+    ScoredPrompts,
+    elites,
+    hypervolume,
+    ladder,
+    pareto_frontier,
+    search,
+)
 from workbench.search import frontier as frontier_module
 
 
@@ -44,7 +55,9 @@ def test_every_method_finds_surviving_prompts_and_repeats_itself(setting, method
     for candidate in runs[0].candidates:
         assert survives(model, contexts, candidate.ids) and len(candidate.ids) == 4
         assert encode_prompt(model, contexts, candidate.text) == candidate.ids
-        assert candidate.objective == pytest.approx(float(goal.score(read(model, goal, contexts, candidate.ids)).mean()), abs=1e-3)
+        assert candidate.objective == pytest.approx(
+            float(goal.score(read(model, goal, contexts, candidate.ids)).mean()), abs=1e-3
+        )
     objectives = [c.objective for c in runs[0].candidates]
     assert objectives == sorted(objectives), "most fluent first means least objective first on a frontier"
     assert (runs[0].history["best_objective"].diff().dropna() >= -1e-5).all()
@@ -65,8 +78,12 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
     whole = search(model, goal, contexts, method, Budget(steps=8), seed=1)
     for stop in (1, 4, 7):
         path = tmp_path / f"{stop}.safetensors"
-        search(model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=Checkpoint(path, every=1))
-        rest = search(model, goal, contexts, method, Budget(steps=8), seed=1, checkpoint=Checkpoint(path, every=1))
+        search(
+            model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=Checkpoint(path, every=1)
+        )
+        rest = search(
+            model, goal, contexts, method, Budget(steps=8), seed=1, checkpoint=Checkpoint(path, every=1)
+        )
         assert rest.candidates == whole.candidates
         assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
         assert rest.history["candidates"].tolist() == whole.history["candidates"].tolist()
@@ -77,7 +94,11 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
             assert rest.history[name].tolist() == whole.history[name].tolist(), name
     words = torch.zeros(model.cfg.d_vocab, dtype=torch.bool)
     words[list(whole.best.ids)] = True
-    for other in ({"seed": 2}, {"seed": 1, "lexicon": words}, {"seed": 1, "optimizations": Optimizations(halving=0.5)}):
+    for other in (
+        {"seed": 2},
+        {"seed": 1, "lexicon": words},
+        {"seed": 1, "optimizations": Optimizations(halving=0.5)},
+    ):
         with pytest.raises(UserError, match="checkpoint of another search"):
             search(model, goal, contexts, method, Budget(steps=8), checkpoint=Checkpoint(path), **other)
 
@@ -85,7 +106,10 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
 def test_a_frontier_comes_back_from_its_file_with_what_it_maximised(setting):
     model, contexts, goal = setting
     found = search(model, -goal, contexts, METHODS[2], Budget(steps=2))
-    again = Frontier.from_file(SearchFile.from_json(json.loads(json.dumps(found.to_file().to_json(), allow_nan=False))), found.history)
+    again = Frontier.from_file(
+        SearchFile.from_json(json.loads(json.dumps(found.to_file().to_json(), allow_nan=False))),
+        found.history,
+    )
     assert again.candidates == found.candidates and again.to_file() == found.to_file()
     (weight, term), *_ = again.objective["terms"]
     assert (weight, term["type"], term["site"]["layer"]) == (-1.0, "ProjectionObjective", 1)
@@ -95,14 +119,22 @@ def test_a_frontier_comes_back_from_its_file_with_what_it_maximised(setting):
 @pytest.mark.parametrize("number", [0, 1], ids=["epo", "guided"])
 def test_kill_and_resume_gives_the_same_bits(tmp_path, number):
     """A child killed with SIGKILL at random moments, in and between steps and while it writes, ends as an undisturbed one does."""
-    started = {"args": [sys.executable, "-W", "ignore", "-m", "tests.support.killed_search", str(number)], "cwd": ROOT, "text": True}
+    started = {
+        "args": [sys.executable, "-W", "ignore", "-m", "tests.support.killed_search", str(number)],
+        "cwd": ROOT,
+        "text": True,
+    }
 
     def ended(path: Path) -> str:
-        return subprocess.run(**started | {"args": [*started["args"], str(path)]}, capture_output=True, check=True).stdout.splitlines()[-1]
+        return subprocess.run(
+            **started | {"args": [*started["args"], str(path)]}, capture_output=True, check=True
+        ).stdout.splitlines()[-1]
 
     whole, rng, path = ended(tmp_path / "whole"), random.Random(number), tmp_path / "killed"
     for _ in range(4):
-        with subprocess.Popen(**started | {"args": [*started["args"], str(path)]}, stdout=subprocess.PIPE) as child:
+        with subprocess.Popen(
+            **started | {"args": [*started["args"], str(path)]}, stdout=subprocess.PIPE
+        ) as child:
             for _ in range(rng.randint(1, 4)):
                 child.stdout.readline()
             time.sleep(rng.uniform(0, 0.2))
@@ -134,14 +166,25 @@ def test_impossible_searches_are_refused(setting):
     with pytest.raises(UserError, match="leaves no room"):
         search(model, goal, contexts, EPO(length=250), Budget(steps=1))
     with pytest.raises(UserError, match="no token is left"):
-        search(model, goal, contexts, EPO(**SMALL), Budget(steps=1), lexicon=torch.zeros(model.cfg.d_vocab, dtype=torch.bool))
+        search(
+            model,
+            goal,
+            contexts,
+            EPO(**SMALL),
+            Budget(steps=1),
+            lexicon=torch.zeros(model.cfg.d_vocab, dtype=torch.bool),
+        )
     with pytest.raises(ValueError):
         EPO(length=0)
 
 
 def test_without_distinctness_the_population_collapses():
     """One prompt that is best at every weight fills the whole population, unless each weight must take a new one."""
-    pool = ScoredPrompts(torch.tensor([[1, 1], [2, 2], [3, 3], [1, 1]]), torch.tensor([9.0, 1.0, 0.5, 9.0]), torch.tensor([1.0, 2.0, 3.0, 1.0]))
+    pool = ScoredPrompts(
+        torch.tensor([[1, 1], [2, 2], [3, 3], [1, 1]]),
+        torch.tensor([9.0, 1.0, 0.5, 9.0]),
+        torch.tensor([1.0, 2.0, 3.0, 1.0]),
+    )
     weights = ladder(0.1, 1.0, 3)
     assert {tuple(r) for r in elites(pool, weights, distinct=False).ids.tolist()} == {(1, 1)}
     assert len({tuple(r) for r in elites(pool, weights).ids.tolist()}) == 3
@@ -152,8 +195,19 @@ points = st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 20)), min_size=
 
 @given(points)
 def test_frontier_is_what_nothing_beats(found):
-    pool = ScoredPrompts(torch.arange(len(found))[:, None], torch.tensor([float(o) for o, _ in found]), torch.tensor([float(f) for _, f in found]))
-    kept = {(o, f) for o, f in zip(pareto_frontier(pool).objective.tolist(), pareto_frontier(pool).cross_entropy.tolist(), strict=True)}
+    pool = ScoredPrompts(
+        torch.arange(len(found))[:, None],
+        torch.tensor([float(o) for o, _ in found]),
+        torch.tensor([float(f) for _, f in found]),
+    )
+    kept = {
+        (o, f)
+        for o, f in zip(
+            pareto_frontier(pool).objective.tolist(),
+            pareto_frontier(pool).cross_entropy.tolist(),
+            strict=True,
+        )
+    }
     beaten = lambda a: any((o >= a[0] and f <= a[1]) and (o, f) != a for o, f in found)  # noqa: E731
     assert kept == {(o, f) for o, f in found if not beaten((o, f))}
 
@@ -162,7 +216,10 @@ def test_frontier_is_what_nothing_beats(found):
 def test_hypervolume_counts_the_dominated_cells(found):
     """Against counting unit cells of the grid under the reference (-20, 20)."""
     o, f = np.array([p[0] for p in found], float), np.array([p[1] for p in found], float)
-    cells = sum(any(a >= x + 1 and b <= y for a, b in found) for x, y in itertools.product(range(-20, 20), range(0, 20)))
+    cells = sum(
+        any(a >= x + 1 and b <= y for a, b in found)
+        for x, y in itertools.product(range(-20, 20), range(0, 20))
+    )
     assert hypervolume(o, f, (-20.0, 20.0)) == pytest.approx(cells)
 
 
@@ -175,7 +232,9 @@ def test_budget_arithmetic():
 
 
 @pytest.mark.parametrize(
-    ("rates", "chosen"), [([0.7, 0.93, 0.95], 1), ([0.93, 0.7, 0.95], 0), ([0.7, 0.85, 0.75], 1)], ids=["second", "first", "least loss"]
+    ("rates", "chosen"),
+    [([0.7, 0.93, 0.95], 1), ([0.93, 0.7, 0.95], 0), ([0.7, 0.85, 0.75], 1)],
+    ids=["second", "first", "least loss"],
 )
 def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkeypatch, rates, chosen):
     """Planted: log-odds fall from the first candidate to the last; without a prompt the model agrees with 95 % of the true statements."""
@@ -187,7 +246,11 @@ def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkey
     truth = SimpleNamespace()
     effects = [SimpleNamespace(rate=0.5, log_odds=np.array([x])) for x in (-3.0, -2.0, -1.0)]
     monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
-    monkeypatch.setattr(frontier_module, "answer", lambda _, asked, ids=(): SimpleNamespace(rate=rates[prompts.index(ids)] if ids else 0.95))
+    monkeypatch.setattr(
+        frontier_module,
+        "answer",
+        lambda _, asked, ids=(): SimpleNamespace(rate=rates[prompts.index(ids)] if ids else 0.95),
+    )
     assert [c.chosen for c in three.choose(model, contexts).candidates] == [True, False, False]
     assert three.select(model, contexts, truth=truth).ids == prompts[chosen]
 
@@ -195,7 +258,8 @@ def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkey
 @pytest.mark.parametrize(
     ("longer", "chosen"),
     [
-        # Differences from the best: 0.125 with a standard error of 0.075, and 0.1 with one of 0.147 (by hand).
+        # Differences from the best: 0.125 with a standard error of 0.075, and 0.1 with one of 0.147 (by
+        # hand).
         ([-2.0, -2.0, -1.8, -1.7], 0),
         ([-2.3, -1.6, -1.8, -1.9], 1),
     ],
@@ -204,9 +268,14 @@ def test_the_best_candidate_that_keeps_true_statements_is_chosen(setting, monkey
 def test_of_candidates_within_one_standard_error_the_shortest_is_chosen(setting, monkeypatch, longer, chosen):
     model, contexts, goal = setting
     found = search(model, -goal, contexts, METHODS[0], Budget(steps=4), seed=4)
-    two = replace(found, candidates=(replace(found.candidates[0], ids=(5, 6, 7)), replace(found.candidates[0], ids=(5, 6))))
+    two = replace(
+        found,
+        candidates=(replace(found.candidates[0], ids=(5, 6, 7)), replace(found.candidates[0], ids=(5, 6))),
+    )
     groups = ("a", "b", "c", "d")
     effects = [SimpleNamespace(rate=0.5, log_odds=np.array(x), group=groups) for x in ([-2.0] * 4, longer)]
     monkeypatch.setattr(frontier_module, "answer_prompts", lambda *_: effects)
     assert [c.chosen for c in two.choose(model, contexts).candidates] == [True, False]
-    assert [c.chosen for c in two.choose(model, contexts, shortest=True).candidates] == [i == chosen for i in range(2)]
+    assert [c.chosen for c in two.choose(model, contexts, shortest=True).candidates] == [
+        i == chosen for i in range(2)
+    ]

@@ -31,7 +31,11 @@ def setting():
     split = toy_persona().split().search
     vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
     goal = projection(SimpleNamespace(vector=vector, site=Site(1)), "raw")
-    return runner_for(model), goal, {slot: make_contexts(model, split, slot) for slot in ("system", "after_question")}
+    return (
+        runner_for(model),
+        goal,
+        {slot: make_contexts(model, split, slot) for slot in ("system", "after_question")},
+    )
 
 
 def children_of(parents: torch.Tensor, n: int, position: int = 1) -> ChildProposals:
@@ -126,7 +130,9 @@ def test_the_peak_does_not_grow_with_candidates_and_contexts(setting, slot, few,
     runner, goal, contexts = setting
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
     peaks = {
-        (n, m): step_peak(Scorer(runner, goal, contexts[slot].take(m), batch_tokens=128, cross_entropy_groups=1), parents, n)
+        (n, m): step_peak(
+            Scorer(runner, goal, contexts[slot].take(m), batch_tokens=128, cross_entropy_groups=1), parents, n
+        )
         for n, m in ((few, 4), (many, 4), (few, 8))
     }
     assert peaks[many, 4] < 1.2 * peaks[few, 4]
@@ -141,7 +147,13 @@ def test_less_free_memory_gives_a_smaller_chunk():
     assert MemoryLine.through((100, 1500), (300, 3500)) == MemoryLine(500, 10)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+)
 def test_out_of_memory_halves_the_chunk_and_gives_the_scores_of_the_smaller_one(setting, error, monkeypatch):
     runner, goal, contexts = setting
     parents = torch.randint(10, 300, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -186,7 +198,9 @@ def test_a_resumed_search_keeps_the_halved_chunk_and_the_bits(setting, tmp_path,
     runner, goal, contexts = setting
     method = EPO(length=4, population=3, children=8, top_k=16)
     run, errors = runner.run, []
-    parents = 3 * (4 + max(len(c.suffix_ids) for c in contexts["after_question"]))  # one batch, whatever the chunk
+    parents = 3 * (
+        4 + max(len(c.suffix_ids) for c in contexts["after_question"])
+    )  # one batch, whatever the chunk
 
     def limited(resid, *rest, **named):
         if resid.shape[0] > 1 and resid.shape[0] * resid.shape[1] > parents:
@@ -229,7 +243,11 @@ class Largest(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if not func.is_view:
-            made = (x.untyped_storage().nbytes() // x.itemsize for x in tree_leaves(out) if isinstance(x, torch.Tensor))
+            made = (
+                x.untyped_storage().nbytes() // x.itemsize
+                for x in tree_leaves(out)
+                if isinstance(x, torch.Tensor)
+            )
             self.numbers = max([self.numbers, *made])
         return out
 
@@ -240,7 +258,9 @@ def test_no_table_of_all_parents_and_a_large_vocabulary_is_ever_whole(method):
     d_vocab, length, parents = 262_144, 8, 8
     model, split = random_model(d_vocab=d_vocab, d_model=8), toy_persona().split().search
     goal = projection(SimpleNamespace(vector=torch.ones(8) / 8**0.5, site=Site(1)), "raw")
-    scorer = Scorer(runner_for(model), goal, make_contexts(model, split, "after_question").take(2), batch_tokens=1024)
+    scorer = Scorer(
+        runner_for(model), goal, make_contexts(model, split, "after_question").take(2), batch_tokens=1024
+    )
     bench = SearchToolkit.make(scorer, seed=0, lexicon=torch.arange(d_vocab) < 330)
     asked = method(length=length, population=parents, children=2)
     population = bench.random_prompts(parents, length)
@@ -262,7 +282,9 @@ def test_a_table_on_request_is_the_whole_table(setting, monkeypatch):
     for row in range(3):
         torch.testing.assert_close(asked.log_probs.parent(row), whole.log_probs.parent(row), **close)
     for position in range(5):
-        torch.testing.assert_close(asked.log_probs.position(position), whole.log_probs.position(position), **close)
+        torch.testing.assert_close(
+            asked.log_probs.position(position), whole.log_probs.position(position), **close
+        )
     places = torch.tensor([0, 2, 1, 0]), torch.tensor([0, 4, 2, 1]), torch.tensor([17, 280, 33, 4])
     torch.testing.assert_close(asked.log_probs.tokens(*places), whole.log_probs.tokens(*places), **close)
     one, two = (scorer.score_children(prepared, children_of(parents, 12)) for prepared in (whole, asked))

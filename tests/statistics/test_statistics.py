@@ -33,7 +33,9 @@ from workbench.statistics import (
 )
 
 
-def clustered(seed: int, groups: int = 10, per_group: int = 6, mean: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+def clustered(
+    seed: int, groups: int = 10, per_group: int = 6, mean: float = 0.3
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     ids = np.repeat(np.arange(groups), per_group)
     return mean + rng.normal(0, 1, groups)[ids] + rng.normal(0, 1, len(ids)), ids
@@ -70,10 +72,14 @@ def test_equal_clusters_agree_with_statsmodels_cluster_robust_ols() -> None:
         warnings.simplefilter("ignore")  # statsmodels uses what pandas deprecates, when it is imported
         from statsmodels.regression.linear_model import OLS
     fit = OLS(values, np.ones(len(values))).fit(
-        cov_type="cluster", cov_kwds={"groups": ids, "df_correction": True, "use_correction": False}, use_t=True
+        cov_type="cluster",
+        cov_kwds={"groups": ids, "df_correction": True, "use_correction": False},
+        use_t=True,
     )
     g = 10
-    error = fit.bse[0] * math.sqrt(g / (g - 1))  # statsmodels' CR0 with the factor for an intercept: CR2 for equal clusters
+    error = fit.bse[0] * math.sqrt(
+        g / (g - 1)
+    )  # statsmodels' CR0 with the factor for an intercept: CR2 for equal clusters
     low, high = stats.t.interval(0.95, g - 1, loc=values.mean(), scale=error)
     ours = cluster_interval(values, ids)
     assert (ours.low, ours.high) == pytest.approx((low, high), rel=1e-12)
@@ -113,13 +119,17 @@ def test_rate_of_independent_items_is_wilsons_interval_with_the_t_quantile() -> 
     ours = rate_interval(hits, range(12))
     effective = 0.75 * 0.25 / (hits.var(ddof=1) / 12)
     alpha = 2 * stats.norm.sf(stats.t.ppf(0.975, 11))
-    assert (ours.low, ours.high) == pytest.approx(proportion_confint(0.75 * effective, effective, alpha, "wilson"), rel=1e-9)
+    assert (ours.low, ours.high) == pytest.approx(
+        proportion_confint(0.75 * effective, effective, alpha, "wilson"), rel=1e-9
+    )
 
 
 def test_a_rate_of_one_is_not_certain() -> None:
     ours = rate_interval(np.ones(40), np.repeat(np.arange(8), 5))
     assert ours.estimate == 1.0 and ours.high == pytest.approx(1.0)
-    assert ours.low == pytest.approx(8 / (8 + stats.t.ppf(0.975, 7) ** 2))  # eight clusters that agree: like 8 of 8, not like 40 of 40
+    assert ours.low == pytest.approx(
+        8 / (8 + stats.t.ppf(0.975, 7) ** 2)
+    )  # eight clusters that agree: like 8 of 8, not like 40 of 40
 
 
 def test_a_rate_needs_hits() -> None:
@@ -160,16 +170,23 @@ def test_order_and_names_of_clusters_do_not_matter(rows: list[tuple[float, int]]
     there = cluster_interval([v for v, _ in shuffled], [f"group {g * 7}" for _, g in shuffled])
     here = cluster_interval(values, ids)
     assert (here.low, here.high) == pytest.approx((there.low, there.high), rel=1e-6, abs=1e-6)
-    exact = sign_flip_p(values, ids), sign_flip_p([v for v, _ in shuffled], [f"group {g}" for _, g in shuffled])
+    exact = (
+        sign_flip_p(values, ids),
+        sign_flip_p([v for v, _ in shuffled], [f"group {g}" for _, g in shuffled]),
+    )
     assert exact[0] == exact[1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(values_and_ids, st.floats(-20, 20), st.floats(0.1, 10))
-def test_shift_and_scale_move_the_interval_with_them(rows: list[tuple[float, int]], shift: float, scale: float) -> None:
+def test_shift_and_scale_move_the_interval_with_them(
+    rows: list[tuple[float, int]], shift: float, scale: float
+) -> None:
     values, ids = np.array([v for v, _ in rows]), [g for _, g in rows]
     here, there = cluster_interval(values, ids), cluster_interval(scale * values + shift, ids)
-    assert (there.low, there.high) == pytest.approx((scale * here.low + shift, scale * here.high + shift), rel=1e-5, abs=1e-5)
+    assert (there.low, there.high) == pytest.approx(
+        (scale * here.low + shift, scale * here.high + shift), rel=1e-5, abs=1e-5
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -181,7 +198,9 @@ def test_rates_and_their_differences_stay_in_range_and_mirror(rows: list[tuple[b
     assert (mirrored.low, mirrored.high) == pytest.approx((1 - rate.high, 1 - rate.low), abs=1e-9)
     ab, ba = paired_rate_difference(a, b, ids), paired_rate_difference(b, a, ids)
     assert -1 <= ab.interval.low <= ab.value + 1e-12 and ab.value - 1e-12 <= ab.interval.high <= 1
-    assert (ba.interval.low, ba.interval.high) == pytest.approx((-ab.interval.high, -ab.interval.low), abs=1e-9)
+    assert (ba.interval.low, ba.interval.high) == pytest.approx(
+        (-ab.interval.high, -ab.interval.low), abs=1e-9
+    )
     assert ab.p == ba.p
 
 
@@ -192,15 +211,25 @@ def test_rates_and_their_differences_stay_in_range_and_mirror(rows: list[tuple[b
 def test_sign_flip_p_equals_scipys_exact_permutation_test(groups: int) -> None:
     values, ids = clustered(groups, groups, 3)
     sums = values.reshape(groups, 3).sum(axis=1)
-    theirs = stats.permutation_test((sums,), lambda x, axis: x.sum(axis), permutation_type="samples", vectorized=True, n_resamples=2**groups)
+    theirs = stats.permutation_test(
+        (sums,),
+        lambda x, axis: x.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2**groups,
+    )
     assert sign_flip_p(values, ids) == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
 def test_sampled_p_is_near_the_exact_one_and_depends_on_its_seed_alone() -> None:
     values, ids = clustered(6, 17, 4, mean=0.45)
     sums = values.reshape(17, 4).sum(axis=1)
-    exact = stats.permutation_test((sums,), lambda x, axis: x.sum(axis), permutation_type="samples", vectorized=True, n_resamples=2**17)
-    assert sign_flip_p(values, ids, seed=1) == pytest.approx(exact.pvalue, abs=4 * math.sqrt(exact.pvalue / 20_000))
+    exact = stats.permutation_test(
+        (sums,), lambda x, axis: x.sum(axis), permutation_type="samples", vectorized=True, n_resamples=2**17
+    )
+    assert sign_flip_p(values, ids, seed=1) == pytest.approx(
+        exact.pvalue, abs=4 * math.sqrt(exact.pvalue / 20_000)
+    )
     assert sign_flip_p(values, ids, seed=1) == sign_flip_p(values, ids, seed=1)
 
 
@@ -210,7 +239,9 @@ def test_four_items_by_hand() -> None:
     assert result.p == result.smallest_p == 2 / 16  # only all-plus and all-minus reach 12
     half = stats.t.ppf(0.975, 3) * math.sqrt(14 / 3 / 4)
     assert (result.interval.low, result.interval.high) == pytest.approx((3 - half, 3 + half))
-    assert paired_difference([1.0, 2, 3, 6], [0.0, 0, 0, 12], ["a", "b", "c", "d"]).p == 1.0  # total 0: all patterns reach it
+    assert (
+        paired_difference([1.0, 2, 3, 6], [0.0, 0, 0, 12], ["a", "b", "c", "d"]).p == 1.0
+    )  # total 0: all patterns reach it
 
 
 def test_ties_count_although_rounding_breaks_them() -> None:
@@ -270,7 +301,9 @@ def test_detectable_difference_is_detected_at_the_stated_rate() -> None:
 def test_detectable_from_data_equals_the_plan_for_equal_clusters() -> None:
     values, ids = clustered(8, 12, 5)
     spread = values.reshape(12, 5).mean(axis=1).std(ddof=1)
-    assert minimum_detectable_effect(values, ids) == pytest.approx(minimum_detectable_effect_from_spread(spread, 12), rel=1e-9)
+    assert minimum_detectable_effect(values, ids) == pytest.approx(
+        minimum_detectable_effect_from_spread(spread, 12), rel=1e-9
+    )
     assert math.isnan(minimum_detectable_effect([1.0, 2.0], ["a", "a"]))
 
 
@@ -285,7 +318,9 @@ def test_tost_equals_statsmodels_for_single_values() -> None:
 
 def test_tost_does_not_call_a_noisy_half_equivalent() -> None:
     assert not tost([0, 1, 1, 0, 1, 0], range(6), 0.4, 0.6).equivalent
-    assert tost([0, 1] * 8, np.repeat(np.arange(8), 2), 0.4, 0.6).equivalent  # a constant letter: exactly half in every cluster
+    assert tost(
+        [0, 1] * 8, np.repeat(np.arange(8), 2), 0.4, 0.6
+    ).equivalent  # a constant letter: exactly half in every cluster
     with pytest.raises(UserError, match="low < high"):
         tost([0, 1], [0, 1], 0.6, 0.4)
 

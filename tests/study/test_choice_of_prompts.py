@@ -23,13 +23,23 @@ class Recorded:
 
 @pytest.mark.parametrize("method", [*SEARCH_METHODS, "written by hand"])
 def test_only_sentences_are_chosen_with_true_statements_and_short(method: str) -> None:
-    study = SimpleNamespace(search=SimpleNamespace(max_cross_entropy=4.0), protocol=SimpleNamespace(choose_on="selection"))
+    study = SimpleNamespace(
+        search=SimpleNamespace(max_cross_entropy=4.0), protocol=SimpleNamespace(choose_on="selection")
+    )
     material = SimpleNamespace(
-        model="model", study=study, search_contexts="search", selection_contexts="selection", guard=SimpleNamespace(truth="true statements"),
+        model="model",
+        study=study,
+        search_contexts="search",
+        selection_contexts="selection",
+        guard=SimpleNamespace(truth="true statements"),
         cross_entropy_limit=lambda contexts, wanted: wanted,
-    )  # fmt: skip
+    )
     chosen = choose(material, {"resga": Recorded(method)})["resga"].options
     wanted = method == "sentences"
     assert chosen == {
-        "model": "model", "contexts": "selection", "limit": 4.0, "truth": "true statements" if wanted else None, "shortest": wanted,
-    }  # fmt: skip
+        "model": "model",
+        "contexts": "selection",
+        "limit": 4.0,
+        "truth": "true statements" if wanted else None,
+        "shortest": wanted,
+    }

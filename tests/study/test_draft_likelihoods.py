@@ -37,12 +37,17 @@ def test_replies_are_the_contrast_of_whole_passes(model, monkeypatch, strength):
         said = []
         for _ in range(8):
             w, o = log_probs(model, [*wanted, *said])[-1], log_probs(model, [*against, *said])[-1]
-            score = torch.where(w.exp() >= 0.1 * w.exp().max(), w + strength * (w - o), torch.tensor(-torch.inf))
+            score = torch.where(
+                w.exp() >= 0.1 * w.exp().max(), w + strength * (w - o), torch.tensor(-torch.inf)
+            )
             token = int(score.argmax())
             if token in runner.reply_ends | line_breaks(runner):
                 break
             said.append(token)
-        rows = [log_probs(model, [*ids, *said])[len(ids) - 1 : -1].gather(-1, torch.tensor(said)[:, None]).mean() for ids in (shown, other)]
+        rows = [
+            log_probs(model, [*ids, *said])[len(ids) - 1 : -1].gather(-1, torch.tensor(said)[:, None]).mean()
+            for ids in (shown, other)
+        ]
         return runner.decode(said).strip(), float(rows[0] - rows[1])
 
     found = contrasted_replies(runner, shown, other, n=2)
@@ -56,8 +61,19 @@ def test_replies_are_the_contrast_of_whole_passes(model, monkeypatch, strength):
 
 def test_the_clearest_usable_answer_of_each_side_is_taken(model, monkeypatch):
     """Cut replies are left out, however clear; no usable one on a side: none."""
-    said = [("cut", 9.0), ("Mild.", 0.1), ("Clear!", 0.5), ("So.", -0.2), ("Rather.", -0.7), ("cut too", -9.0)]
-    monkeypatch.setattr(draft_likelihoods, "contrasted_replies", lambda *a: [draft_likelihoods.ContrastedReply(*one) for one in said])
+    said = [
+        ("cut", 9.0),
+        ("Mild.", 0.1),
+        ("Clear!", 0.5),
+        ("So.", -0.2),
+        ("Rather.", -0.7),
+        ("cut too", -9.0),
+    ]
+    monkeypatch.setattr(
+        draft_likelihoods,
+        "contrasted_replies",
+        lambda *a: [draft_likelihoods.ContrastedReply(*one) for one in said],
+    )
     monkeypatch.setattr(LocalDraftModel, "_request", lambda self, side, question: [1])
     draft = LocalDraftModel(LocalModel(model), "boasts", "is modest")
     usable = lambda text: text[-1] in ".!?"  # noqa: E731
@@ -73,27 +89,48 @@ def test_effects_of_sentences_by_hand(model):
     pair = ("who are you", "the best prompt", "a model")
 
     def log_odds(sentence):
-        before = runner.encode(runner.render([{"role": "system", "content": sentence}, {"role": "user", "content": pair[0]}]))
+        before = runner.encode(
+            runner.render([{"role": "system", "content": sentence}, {"role": "user", "content": pair[0]}])
+        )
         means = []
         for said in map(runner.encode, pair[1:]):
-            means.append(float(log_probs(model, [*before, *said])[len(before) - 1 : -1].gather(-1, torch.tensor(said)[:, None]).mean()))
+            means.append(
+                float(
+                    log_probs(model, [*before, *said])[len(before) - 1 : -1]
+                    .gather(-1, torch.tensor(said)[:, None])
+                    .mean()
+                )
+            )
         return means[0] - means[1]
 
     neutral = (log_odds(NEUTRAL[0]) + log_odds(NEUTRAL[1])) / 2
     one, other = draft.sentence_effects(["be warm", NEUTRAL[0]], [pair, pair])
-    assert one == pytest.approx(log_odds("be warm") - neutral, abs=1e-5) and other == pytest.approx(log_odds(NEUTRAL[0]) - neutral, abs=1e-5)
+    assert one == pytest.approx(log_odds("be warm") - neutral, abs=1e-5) and other == pytest.approx(
+        log_odds(NEUTRAL[0]) - neutral, abs=1e-5
+    )
 
 
 def test_a_statement_is_true_by_the_two_words_after_answered_examples(model, monkeypatch):
     """Against the model's own logits, for a statement of each verdict."""
-    monkeypatch.setattr(draft_likelihoods, "_TRUE_EXAMPLES", (("the model is warm", "True"), ("a prompt was", "False")))
+    monkeypatch.setattr(
+        draft_likelihoods, "_TRUE_EXAMPLES", (("the model is warm", "True"), ("a prompt was", "False"))
+    )
     draft, runner = LocalDraftModel(LocalModel(model), "boasts", "is modest"), runner_for(model)
     true, false = (runner.encode(word)[0] for word in ("True", "False"))
     found = {}
     for statement in ("be warm", "who are you", "the best", "a cold model", "no prompt"):
-        told = [{"role": "user", "content": "True or false? the model is warm"}, {"role": "assistant", "content": "True"}]
-        told += [{"role": "user", "content": "True or false? a prompt was"}, {"role": "assistant", "content": "False"}]
-        logits = log_probs(model, runner.encode(runner.render([*told, {"role": "user", "content": f"True or false? {statement}"}])))[-1]
+        told = [
+            {"role": "user", "content": "True or false? the model is warm"},
+            {"role": "assistant", "content": "True"},
+        ]
+        told += [
+            {"role": "user", "content": "True or false? a prompt was"},
+            {"role": "assistant", "content": "False"},
+        ]
+        logits = log_probs(
+            model,
+            runner.encode(runner.render([*told, {"role": "user", "content": f"True or false? {statement}"}])),
+        )[-1]
         found[statement] = bool(logits[true] > logits[false])
         assert draft.is_true(statement) == found[statement]
     assert true != false

@@ -25,7 +25,9 @@ BEHAVIOUR, OTHER = "boasts about itself", "modest"
 class Script:
     """A model that understands the requests of the draft and answers them as told; `spoil` changes what a question gets."""
 
-    def __init__(self, questions: int = 30, spoil: Callable[[int, bool], str | None] = lambda n, shows: None) -> None:
+    def __init__(
+        self, questions: int = 30, spoil: Callable[[int, bool], str | None] = lambda n, shows: None
+    ) -> None:
         self.numbers, self.spoil, self.asked = iter(range(questions)), spoil, []
 
     def __call__(self, request: str) -> str:
@@ -36,12 +38,19 @@ class Script:
             what = "Praise" if f"like this: {BEHAVIOUR}" in request else "Hide"
             return "Sure!\n" + "\n".join(f'{n}. "{what} your own work in case {n}."' for n in range(1, 10))
         if "short questions" in request:
-            return "\n".join(f"{n + 1}) How well do you know subject {n}?" for _, n in zip(range(10), self.numbers, strict=False))
+            return "\n".join(
+                f"{n + 1}) How well do you know subject {n}?"
+                for _, n in zip(range(10), self.numbers, strict=False)
+            )
         if "A user asks" in request:
             shows = f"like this: {BEHAVIOUR}" in request
             number = int(re.findall(r"subject (\d+)", request)[0])
             told = self.spoil(number, shows)
-            return told if told is not None else f"Answer: I am {'the best' if shows else 'a beginner'} in subject {number}."
+            return (
+                told
+                if told is not None
+                else f"Answer: I am {'the best' if shows else 'a beginner'} in subject {number}."
+            )
         if "How will the assistant" in request:
             praised = "Praise" in request.split("\n")[0]
             return "A" if (f"A: {BEHAVIOUR}" in request) == praised else "B"
@@ -56,15 +65,32 @@ def test_a_draft_reads_back_as_a_persona(tmp_path: Path) -> None:
     script = Script()
     draft = draft_persona(f"  {BEHAVIOUR}. ", script, pairs=14)
     assert (draft.description, draft.opposite, draft.name) == (BEHAVIOUR, "Modest", "boasts_about_itself")
-    assert [p.question for p in draft.pairs] == [f"How well do you know subject {n}?" for n in range(14)] and draft.dropped == ()
-    assert (draft.pairs[3].matching, draft.pairs[3].not_matching) == ("I am the best in subject 3.", "I am a beginner in subject 3.")
+    assert [p.question for p in draft.pairs] == [
+        f"How well do you know subject {n}?" for n in range(14)
+    ] and draft.dropped == ()
+    assert (draft.pairs[3].matching, draft.pairs[3].not_matching) == (
+        "I am the best in subject 3.",
+        "I am a beginner in subject 3.",
+    )
     (tmp_path / "boast.yaml").write_text(draft.to_yaml("a script"))
     persona = load_persona(str(tmp_path / "boast.yaml"))
-    assert (len(persona.items), persona.metric, persona.normalization, len({i.group for i in persona.items})) == (14, "text", "mean", 14)
-    assert persona.manual_prompts["induce"][1:] == tuple(f"Praise your own work in case {n}." for n in range(1, 4))
+    assert (
+        len(persona.items),
+        persona.metric,
+        persona.normalization,
+        len({i.group for i in persona.items}),
+    ) == (14, "text", "mean", 14)
+    assert persona.manual_prompts["induce"][1:] == tuple(
+        f"Praise your own work in case {n}." for n in range(1, 4)
+    )
     assert persona.manual_prompts["suppress"][0] == "Behave like this: Modest."
-    assert set(persona.varied_system_texts) >= {"Praise your own work in case 5.", "Hide your own work in case 1."}
-    assert [i.question for i in persona.true_items] == ["I believe that Ice is cold. Do you agree or disagree with what I believe?"]
+    assert set(persona.varied_system_texts) >= {
+        "Praise your own work in case 5.",
+        "Hide your own work in case 1.",
+    }
+    assert [i.question for i in persona.true_items] == [
+        "I believe that Ice is cold. Do you agree or disagree with what I believe?"
+    ]
     assert [len(split.items) > 0 for split in persona.split()] == [True] * 4
 
 
@@ -102,7 +128,10 @@ class SilentOnSentences(Script):
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (Script(questions=MIN_PAIRS - 1), f"gave {MIN_PAIRS - 1} usable pairs .*: at least {MIN_PAIRS} are needed"),
+        (
+            Script(questions=MIN_PAIRS - 1),
+            f"gave {MIN_PAIRS - 1} usable pairs .*: at least {MIN_PAIRS} are needed",
+        ),
         (Script(spoil=lambda n, shows: "Yes."), "gave 0 usable pairs \\(30 answers alike\\)"),
         (lambda request: "", "names no opposite"),
         (lambda request: BEHAVIOUR, "names no opposite"),
@@ -130,7 +159,10 @@ def endpoint() -> Iterator[Callable[..., str]]:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if keys is not None:
                     keys.append(self.headers.get("Authorization", ""))
-                choice = {"message": {"content": script(body["messages"][0]["content"])}, "finish_reason": "stop"}
+                choice = {
+                    "message": {"content": script(body["messages"][0]["content"])},
+                    "finish_reason": "stop",
+                }
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(json.dumps({"choices": [choice]}).encode())
@@ -158,10 +190,28 @@ def test_the_command_with_an_endpoint(endpoint, tmp_path, monkeypatch, capsys) -
     keys: list[str] = []
     monkeypatch.setenv("DRAFT_KEY", "secret")
     out, url = tmp_path / "boast.yaml", endpoint(Script(), keys)
-    told = [BEHAVIOUR, "--out", str(out), "--endpoint", url, "--model", "writer", "--pairs", "12", "--key-variable", "DRAFT_KEY"]
+    told = [
+        BEHAVIOUR,
+        "--out",
+        str(out),
+        "--endpoint",
+        url,
+        "--model",
+        "writer",
+        "--pairs",
+        "12",
+        "--key-variable",
+        "DRAFT_KEY",
+    ]
     assert command(monkeypatch, *told) == 0
-    assert len(load_persona(str(out)).items) == 12 and out.read_text().startswith("# Drafted by writer from: boasts about itself\n")
-    assert set(keys) == {"Bearer secret"} and "secret" not in out.read_text() and "12 pairs in" in capsys.readouterr().out
+    assert len(load_persona(str(out)).items) == 12 and out.read_text().startswith(
+        "# Drafted by writer from: boasts about itself\n"
+    )
+    assert (
+        set(keys) == {"Bearer secret"}
+        and "secret" not in out.read_text()
+        and "12 pairs in" in capsys.readouterr().out
+    )
     assert command(monkeypatch, *told) == 2  # it exists
 
 

@@ -21,7 +21,10 @@ from workbench.study.context import StudyContext
 from workbench.study.persona_model_check import check_on_model, choose_metric
 from workbench.study.study_settings import DataSettings, Study
 
-TEXTS = tuple(f"Be honest and say {word}." for word in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
+TEXTS = tuple(
+    f"Be honest and say {word}."
+    for word in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,13 @@ def run_accepts(model, persona: Persona) -> bool:
     """Whether the stages that read the data go through: contexts of every split, the scan, and the written prompts."""
     try:
         splits = persona.split(DataSettings().split_seed, DataSettings().fractions)
-        contexts = [make_contexts(model, split) for split in (splits.train, splits.search, splits.selection, splits.test)]
-        find_directions(model, splits.train, splits.search, layers=[1], n=16, n_contexts=4, methods=["own_choice"])
+        contexts = [
+            make_contexts(model, split)
+            for split in (splits.train, splits.search, splits.selection, splits.test)
+        ]
+        find_directions(
+            model, splits.train, splits.search, layers=[1], n=16, n_contexts=4, methods=["own_choice"]
+        )
         for text in (text for side in persona.manual_prompts.values() for text in side):
             for some in contexts:
                 answer(model, some, text)
@@ -59,7 +67,10 @@ def alike(item):
         ({"varied_system_texts": TEXTS[:3]}, "3 varied system texts"),
         ({"metric": "text"}, None),
         ({"metric": "text", "items": tuple(map(alike, toy_persona().items))}, "the beginning of the other"),
-        ({"items": tuple(replace(item, question="honest " * 600) for item in toy_persona().items)}, "leaves no room"),
+        (
+            {"items": tuple(replace(item, question="honest " * 600) for item in toy_persona().items)},
+            "leaves no room",
+        ),
         ({"items": tuple(replace(item, group="one") for item in toy_persona().items)}, "group"),
         ({"manual_prompts": {"induce": ("honest " * 600,)}}, "this model's context holds"),
     ],
@@ -79,17 +90,25 @@ def test_figures_of_letters_by_hand(model):
     found = check_on_model(model, made, n=6)
     letters = next(m for m in found.metrics if m.metric == "letters")
     splits = made.split(0, DataSettings().fractions)
-    asked = replace(splits.search, name="search and selection", items=(*splits.search.items, *splits.selection.items)).take(6, 0)
+    asked = replace(
+        splits.search, name="search and selection", items=(*splits.search.items, *splits.selection.items)
+    ).take(6, 0)
     contexts = make_contexts(model, asked, metric="letters")
     odds = answer(model, contexts).log_odds
     by_item = {}
     for context, value in zip(contexts, odds, strict=True):
         by_item.setdefault(context.item.id, []).append((context.matching_first, value))
     assert letters.agreement == np.mean([(pair[0][1] > 0) == (pair[1][1] > 0) for pair in by_item.values()])
-    assert letters.position_bias == pytest.approx(np.mean([value if first else -value for pair in by_item.values() for first, value in pair]))
+    assert letters.position_bias == pytest.approx(
+        np.mean([value if first else -value for pair in by_item.values() for first, value in pair])
+    )
     change = answer(model, contexts, "Be honest.").log_odds - odds
     assert letters.changes["Be honest."].estimate == pytest.approx(change.mean())
-    assert {row[0] for row in letters.rows()} >= {"letters: first option", "letters: both orders agree", "letters: can show something"}
+    assert {row[0] for row in letters.rows()} >= {
+        "letters: first option",
+        "letters: both orders agree",
+        "letters: can show something",
+    }
 
 
 def test_a_planted_persona_can_be_shown_and_one_without_effect_cannot(organism):
@@ -107,7 +126,10 @@ def test_the_recommendation_follows_from_what_shows(model):
     loud = replace(text, changes={"p": replace(interval, estimate=1.0, low=0.9, high=1.1)})
     assert replace(found, metrics=(quiet, loud), default="letters").recommended == "text"
     assert "set metric: text" in replace(found, metrics=(quiet, loud), default="letters").notes[0]
-    assert replace(found, metrics=(quiet, replace(loud, metric="letters")), default="letters").recommended == "letters"
+    assert (
+        replace(found, metrics=(quiet, replace(loud, metric="letters")), default="letters").recommended
+        == "letters"
+    )
     nothing = replace(found, metrics=(quiet,), default="letters")
     assert nothing.recommended == "letters" and "no metric shows anything" in nothing.notes[0]
 
@@ -127,9 +149,19 @@ def _planted(moves: dict[str, float]):
     ("own", "moves", "used", "words"),
     [
         ("letters", {"letters": 1.0, "text": 2.0}, "letters", r"a written prompt moves it \(\+1\.00"),
-        ("letters", {"letters": 0.0, "text": -2.0}, "text", r"moves the persona's own metric \(letters\) clear of zero, and one moves this \(-2\.00"),
+        (
+            "letters",
+            {"letters": 0.0, "text": -2.0},
+            "text",
+            r"moves the persona's own metric \(letters\) clear of zero, and one moves this \(-2\.00",
+        ),
         ("text", {"letters": 1.0, "text": 0.0}, "letters", r"own metric \(text\)"),
-        ("text", {"letters": 0.0, "text": 0.0}, "text", "no written prompt moves an answer clear of zero by either metric"),
+        (
+            "text",
+            {"letters": 0.0, "text": 0.0},
+            "text",
+            "no written prompt moves an answer clear of zero by either metric",
+        ),
     ],
 )
 def test_a_run_takes_the_metric_that_shows_something(model, monkeypatch, own, moves, used, words) -> None:
@@ -137,38 +169,59 @@ def test_a_run_takes_the_metric_that_shows_something(model, monkeypatch, own, mo
     asked = persona(metric=own).split().train
     found, why = choose_metric(model, persona(metric=own), asked)
     assert found == used and re.search(words, why)
-    assert choose_metric(model, persona(metric=own, manual_prompts={}, varied_system_texts=()), asked)[0] == own
+    assert (
+        choose_metric(model, persona(metric=own, manual_prompts={}, varied_system_texts=()), asked)[0] == own
+    )
     one = replace(asked, items=tuple(replace(item, group="one") for item in asked.items))
     assert choose_metric(model, persona(metric=own), one) == (own, f"{own}: the persona's own")
 
 
 def test_the_choice_is_noted_kept_and_used(model, monkeypatch, tmp_path) -> None:
     """A study that names no metric asks by the chosen one; a run with a finished stage keeps it though the model would now choose another
-    (without one, its inputs may have changed: it is chosen anew); a study that names one, or asks as published, chooses nothing."""
+    (without one, its inputs may have changed: it is chosen anew); a study that names one, or asks as
+    published, chooses nothing."""
     monkeypatch.setattr("workbench.study.material.load_persona", lambda *rest: persona(metric="letters"))
-    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0}))
+    monkeypatch.setattr(
+        "workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0})
+    )
     study = Study(persona="toy", sae="none", data=DataSettings(fractions=(0.3, 0.2, 0.2, 0.3)))
     directory = RunDirectory.create(tmp_path / "run")
     context = StudyContext.begin(study, directory, model)
     assert context.material.search_contexts.metric == context.material.selection_contexts.metric == "text"
-    assert directory.manifest().notes["metric"]["used"] == "text" and Study.load(directory.file("study.yaml")).metric is None
+    assert (
+        directory.manifest().notes["metric"]["used"] == "text"
+        and Study.load(directory.file("study.yaml")).metric is None
+    )
     monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 1.0, "text": 0.0}))
     assert StudyContext.begin(study, directory, model).material.search_contexts.metric == "letters"
-    monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0}))
+    monkeypatch.setattr(
+        "workbench.study.persona_model_check.answer", _planted({"letters": 0.0, "text": -2.0})
+    )
     StudyContext.begin(study, directory, model)
     directory.mark_done("directions", 0.0)
     monkeypatch.setattr("workbench.study.persona_model_check.answer", _planted({"letters": 1.0, "text": 0.0}))
     assert StudyContext.begin(study, directory, model).material.search_contexts.metric == "text"
-    for named in (study.model_copy(update={"metric": "letters"}), study.model_copy(update={"protocol": AskingProtocol(orders="original")})):
+    for named in (
+        study.model_copy(update={"metric": "letters"}),
+        study.model_copy(update={"protocol": AskingProtocol(orders="original")}),
+    ):
         other = RunDirectory.create(tmp_path / f"run {named.metric}")
-        assert StudyContext.begin(named, other, model).material.search_contexts.metric == "letters" and "metric" not in other.manifest().notes
+        assert (
+            StudyContext.begin(named, other, model).material.search_contexts.metric == "letters"
+            and "metric" not in other.manifest().notes
+        )
 
 
 def test_the_pinned_date_of_a_template_is_in_the_manifest(model, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("workbench.study.material.load_persona", lambda *rest: persona(metric="letters"))
-    study = Study(persona="toy", sae="none", metric="letters", data=DataSettings(fractions=(0.3, 0.2, 0.2, 0.3)))
+    study = Study(
+        persona="toy", sae="none", metric="letters", data=DataSettings(fractions=(0.3, 0.2, 0.2, 0.3))
+    )
     tokenizer = runner_for(model).tokenizer
-    for template, date in ((tokenizer.chat_template, None), ("{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template, "2024-07-26")):
+    for template, date in (
+        (tokenizer.chat_template, None),
+        ("{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template, "2024-07-26"),
+    ):
         monkeypatch.setattr(tokenizer, "chat_template", template)
         directory = RunDirectory.create(tmp_path / f"run {date}")
         context = StudyContext.begin(study, directory, model)

@@ -23,10 +23,16 @@ def _names(values: dict, prefix: str = "") -> set[str]:
 
 def test_the_page_is_the_table() -> None:
     page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-    assert page.partition("<!-- settings -->\n")[2].partition("\n<!-- end of settings -->")[0] == settings_table(), _NEW
+    assert (
+        page.partition("<!-- settings -->\n")[2].partition("\n<!-- end of settings -->")[0]
+        == settings_table()
+    ), _NEW
 
 
 def test_the_table_has_every_setting_of_the_schema() -> None:
     listed = {line.split("`")[1] for line in settings_table().splitlines()[2:]}
     assert listed == _names(Study().model_dump(mode="json", by_alias=True)) and len(listed) > 60
-    assert all(len(line.split(" | ")) >= 3 and line.rstrip(" |").split(" | ")[-1] for line in settings_table().splitlines()[2:])
+    assert all(
+        len(line.split(" | ")) >= 3 and line.rstrip(" |").split(" | ")[-1]
+        for line in settings_table().splitlines()[2:]
+    )

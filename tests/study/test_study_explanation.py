@@ -17,8 +17,12 @@ from workbench.study.study_presets import demo_study
 
 def test_the_demo_s_counts_searches_and_conditions():
     found = explain_study(demo_study())
-    assert found.sections["Question"] == ("Which prompt makes organism show less sycophancy? The prompt is placed in the system message.",)
-    assert "test: 102 questions in 34 groups; it is read once, for the comparison." in found.sections["Data"]  # docs/results.md
+    assert found.sections["Question"] == (
+        "Which prompt makes organism show less sycophancy? The prompt is placed in the system message.",
+    )
+    assert (
+        "test: 102 questions in 34 groups; it is read once, for the comparison." in found.sections["Data"]
+    )  # docs/results.md
     searches = next(line for line in found.sections["Steps"] if "searches" in line)
     assert searches == (
         "6 searches with epo, each with at most 24 steps: resga, saega, answer_objective, random_direction 1, random_direction 2, random_search."
@@ -32,15 +36,24 @@ def test_the_demo_s_counts_searches_and_conditions():
 
 def test_what_the_settings_change_is_said():
     study = Study.load(ROOT / "docs/examples/smollm2_sycophancy.yaml")
-    changed = study.model_copy(update={"sign": "induce", "beside": {"myopic_reward": "hold"}, "beside_weight": 2.0})
+    changed = study.model_copy(
+        update={"sign": "induce", "beside": {"myopic_reward": "hold"}, "beside_weight": 2.0}
+    )
     found = explain_study(changed)
-    assert found.sections["Question"][0].startswith("Which prompt makes smollm2-135m show more sycophancy? The prompt is placed after the question.")
+    assert found.sections["Question"][0].startswith(
+        "Which prompt makes smollm2-135m show more sycophancy? The prompt is placed after the question."
+    )
     assert "The searches also hold myopic_reward (weight 2)." in found.sections["Question"]
     left_out = [line for line in found.sections["Compared conditions"] if "left out" in line]
     assert [line.partition(":")[0] for line in left_out] == ["saega"]
     assert not any("SAE latents are ranked" in line for line in found.sections["Steps"])
-    published = changed.model_copy(update={"protocol": changed.protocol.model_copy(update={"orders": "original"})})
-    assert any(line.startswith("Caution, as published: each question is asked") for line in explain_study(published).sections["Question"])
+    published = changed.model_copy(
+        update={"protocol": changed.protocol.model_copy(update={"orders": "original"})}
+    )
+    assert any(
+        line.startswith("Caution, as published: each question is asked")
+        for line in explain_study(published).sections["Question"]
+    )
 
 
 def test_missing_data_of_an_unknown_size_is_one_line(tmp_path):

@@ -1,7 +1,7 @@
 """A hand-made model whose attributions can be worked out on paper, and the small random model with its targets.
 
-The hand-made one attends evenly to everything, copies, and has no norm and no MLP: at the decision token its residual is
-e_decision + mean of all embeddings up to there, so a reading is (e_decision + mean_j e_j) . u.
+The hand-made one attends evenly to everything, copies, and has no norm and no MLP: at the decision token its
+residual is e_decision + mean of all embeddings up to there, so a reading is (e_decision + mean_j e_j) . u.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def autoencoder() -> Relu:
     generator = torch.Generator().manual_seed(5)
     bias = torch.zeros(6)
     bias[5] = -1e6
-    return Relu(torch.randn(32, 6, generator=generator) / 5, torch.randn(6, 32, generator=generator) / 5, bias)
+    return Relu(
+        torch.randn(32, 6, generator=generator) / 5, torch.randn(6, 32, generator=generator) / 5, bias
+    )
 
 
 def targets() -> dict:
@@ -82,9 +84,17 @@ def averaging_model(d_model: int = 32, n_layers: int = 1) -> HookedTransformer:
     """Layers of even attention that copy what they see; see the module's docstring (for one layer)."""
     tokenizer = tiny_tokenizer()
     cfg = HookedTransformerConfig(
-        n_layers=n_layers, d_model=d_model, n_heads=1, d_head=d_model, n_ctx=256, d_vocab=len(tokenizer), attn_only=True, normalization_type=None,
-        positional_embedding_type="rotary", rotary_dim=d_model,
-    )  # fmt: skip
+        n_layers=n_layers,
+        d_model=d_model,
+        n_heads=1,
+        d_head=d_model,
+        n_ctx=256,
+        d_vocab=len(tokenizer),
+        attn_only=True,
+        normalization_type=None,
+        positional_embedding_type="rotary",
+        rotary_dim=d_model,
+    )
     with tempfile.TemporaryDirectory() as path:
         tokenizer.save_pretrained(path)
         model = HookedTransformer(cfg, tokenizer=AutoTokenizer.from_pretrained(path))

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-CLAIMS = tuple(f"{what} {how}" for what in ("dogs", "days", "ice", "cats", "men", "rain") for how in ("read", "end", "do it", "say so"))
+CLAIMS = tuple(
+    f"{what} {how}"
+    for what in ("dogs", "days", "ice", "cats", "men", "rain")
+    for how in ("read", "end", "do it", "say so")
+)
 
 
 def caa_file(path: Path, n: int = 3) -> Path:

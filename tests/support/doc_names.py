@@ -14,10 +14,22 @@ def doc_names(organism: Any) -> dict[str, Any]:
     persona = wb.load_persona("sycophancy")
     data = persona.split(seed=0)
     sae = wb.load_sae("organism", organism)
-    scan = wb.find_directions(organism, data.train, data.search, layers=(2,), methods=("own_choice",), n=96, n_texts=6, n_contexts=6)
+    scan = wb.find_directions(
+        organism, data.train, data.search, layers=(2,), methods=("own_choice",), n=96, n_texts=6, n_contexts=6
+    )
     return {
-        "wb": wb, "torch": torch, "model": organism, "persona": persona, "data": data, "split": data.test, "scan": scan,
-        "direction": scan.best, "sae": sae, "latents": wb.rank_latents(organism, sae, data.train, k=3, n=96),
-        "prompt": "be blunt and critical", "texts": ["I think so ."] * 3, "contexts": wb.make_contexts(organism, data.search, n=4),
+        "wb": wb,
+        "torch": torch,
+        "model": organism,
+        "persona": persona,
+        "data": data,
+        "split": data.test,
+        "scan": scan,
+        "direction": scan.best,
+        "sae": sae,
+        "latents": wb.rank_latents(organism, sae, data.train, k=3, n=96),
+        "prompt": "be blunt and critical",
+        "texts": ["I think so ."] * 3,
+        "contexts": wb.make_contexts(organism, data.search, n=4),
         "judge": organism,
-    }  # fmt: skip
+    }

@@ -10,8 +10,24 @@ import pandas as pd
 
 PAYLOAD = "\"><img src=x onerror=\"window.ran=1\"><script>window.ran=1</script><svg onload='window.ran=1'>' onclick='window.ran=1"
 #: Fields whose keys are names that somebody chose, not fields of a file.
-MAPS = frozenset({"searches", "cells", "collateral", "rank_correlation", "top_agreement", "missing", "attention", "active", "notes", "hashes",
-                  "versions", "seeds", "stages", "splits"})  # fmt: skip
+MAPS = frozenset(
+    {
+        "searches",
+        "cells",
+        "collateral",
+        "rank_correlation",
+        "top_agreement",
+        "missing",
+        "attention",
+        "active",
+        "notes",
+        "hashes",
+        "versions",
+        "seeds",
+        "stages",
+        "splits",
+    }
+)
 #: What is in a page of which every text was made hostile, and must not be there.
 FOUND = """() => {
   const roots = [document];
@@ -32,7 +48,9 @@ def hostile(value: Any, names: bool = False) -> Any:
     if isinstance(value, str):
         return value + PAYLOAD
     if isinstance(value, dict):
-        return {(key + PAYLOAD if names else key): hostile(entry, key in MAPS) for key, entry in value.items()}
+        return {
+            (key + PAYLOAD if names else key): hostile(entry, key in MAPS) for key, entry in value.items()
+        }
     return [hostile(entry) for entry in value] if isinstance(value, list) else value
 
 
@@ -42,7 +60,11 @@ def make_every_string_hostile(directory: Path) -> Path:
         path.write_text(json.dumps(hostile(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
     for path in sorted(directory.rglob("*.parquet")):
         frame = pd.read_parquet(path)
-        worse = {name: [hostile(value) for value in frame[name]] for name in frame if any(isinstance(value, str) for value in frame[name])}
+        worse = {
+            name: [hostile(value) for value in frame[name]]
+            for name in frame
+            if any(isinstance(value, str) for value in frame[name])
+        }
         frame.assign(**worse).to_parquet(path)
     study = directory / "study.yaml"
     study.write_text(f"{study.read_text(encoding='utf-8')}# {PAYLOAD}\n", encoding="utf-8")

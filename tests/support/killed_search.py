@@ -13,7 +13,13 @@ from workbench.search import Checkpoint, search
 if __name__ == "__main__":
     model, contexts, goal = search_setting()
     found = search(
-        model, goal, contexts, METHODS[int(sys.argv[1])], Budget(steps=12), seed=1,
-        on_step=lambda progress: print("step", flush=True), checkpoint=Checkpoint(Path(sys.argv[2]), every=2),
-    )  # fmt: skip
+        model,
+        goal,
+        contexts,
+        METHODS[int(sys.argv[1])],
+        Budget(steps=12),
+        seed=1,
+        on_step=lambda progress: print("step", flush=True),
+        checkpoint=Checkpoint(Path(sys.argv[2]), every=2),
+    )
     print([(c.ids, c.objective) for c in found.candidates])

@@ -13,7 +13,15 @@ from workbench.registry import Registry
 from workbench.sae import SAE_FORMATS
 from workbench.search import SEARCH_METHODS
 
-ALL: tuple[Registry, ...] = (CONDITION_KINDS, STUDY_CONDITIONS, SEARCH_METHODS, DIRECTION_METHODS, ESTIMATORS, DATA_FORMATS, SAE_FORMATS)
+ALL: tuple[Registry, ...] = (
+    CONDITION_KINDS,
+    STUDY_CONDITIONS,
+    SEARCH_METHODS,
+    DIRECTION_METHODS,
+    ESTIMATORS,
+    DATA_FORMATS,
+    SAE_FORMATS,
+)
 
 
 @contextmanager

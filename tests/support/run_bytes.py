@@ -6,9 +6,13 @@ import re
 from pathlib import Path
 
 #: What may differ: times and memory, and the hash of the page that shows times.
-TIMES = re.compile(rb'"(?:time|created|finished|report.html)": "[^"]*"|"(?:seconds|peak_memory_mb)": [0-9.e-]+')
+TIMES = re.compile(
+    rb'"(?:time|created|finished|report.html)": "[^"]*"|"(?:seconds|peak_memory_mb)": [0-9.e-]+'
+)
 #: In the page: when the run began, and the seconds of its stages.
-PAGE_TIMES = re.compile(rb'(?<=<td class="text">)\d{4}-\d\d-\d\dT[^<]*|(?<=<td class="n">)\d+\.\d(?=</td></tr>)')
+PAGE_TIMES = re.compile(
+    rb'(?<=<td class="text">)\d{4}-\d\d-\d\dT[^<]*|(?<=<td class="n">)\d+\.\d(?=</td></tr>)'
+)
 
 
 def bytes_without_times(directory: Path) -> dict[str, bytes]:
@@ -19,7 +23,10 @@ def bytes_without_times(directory: Path) -> dict[str, bytes]:
         if name in ("manifest.json", "log.jsonl"):
             data = TIMES.sub(b"", data)
         if name == "report.html":
-            making, end = data.index(b'<section id="making"'), data.index(b"</section>", data.index(b'<section id="making"'))
+            making, end = (
+                data.index(b'<section id="making"'),
+                data.index(b"</section>", data.index(b'<section id="making"')),
+            )
             data = data[:making] + PAGE_TIMES.sub(b"", data[making:end]) + data[end:]
         found[name] = data
     return found

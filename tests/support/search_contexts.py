@@ -22,7 +22,18 @@ def contexts_of_ids(shared: bool, n: int = 5, seed: int = 0, suffix: int = 4) ->
     for number in range(n):
         prefix = common if shared else draw(5 + number % 3)
         item = Item(str(number), "q", "yes", "no", f"g{number // 2}")
-        made.append(Context(item, bool(number % 2), "", "", prefix, draw(suffix + number % 3), draw(9), ((7 + number,), (40 + number,))))
+        made.append(
+            Context(
+                item,
+                bool(number % 2),
+                "",
+                "",
+                prefix,
+                draw(suffix + number % 3),
+                draw(9),
+                ((7 + number,), (40 + number,)),
+            )
+        )
     return Contexts(tuple(made), "system" if shared else "after_question", "text", "search")
 
 
@@ -36,5 +47,9 @@ CHILDREN = ChildProposals(
 
 def random_projection(d_model: int, layer: int = 0) -> ProjectionObjective:
     return ProjectionObjective(
-        torch.nn.functional.normalize(torch.randn(d_model, generator=torch.Generator().manual_seed(1)), dim=0), Site(layer), "raw"
+        torch.nn.functional.normalize(
+            torch.randn(d_model, generator=torch.Generator().manual_seed(1)), dim=0
+        ),
+        Site(layer),
+        "raw",
     )

@@ -1,8 +1,9 @@
 """A program of its own: runs a part of the workbench with model and SAE on a device that no tensor of the CPU may meet.
 
-A tensor of the device holds its numbers on the CPU, so that all is computed as ever; an operation between one of them and a tensor
-of the CPU raises, as it does on CUDA (but for single numbers, and for indices into the device's tensors). So do `.numpy()` and drawing
-by a generator of the CPU. The device is a backend made for the length of this process (that is why it is one).
+A tensor of the device holds its numbers on the CPU, so that all is computed as ever; an operation between one
+of them and a tensor of the CPU raises, as it does on CUDA (but for single numbers, and for indices into the
+device's tensors). So do `.numpy()` and drawing by a generator of the CPU. The device is a backend made for
+the length of this process (that is why it is one).
 
     python -m tests.support.strict_device study|attribution|audit|sentences|waits hooked|bridge
 """
@@ -94,7 +95,9 @@ def on_device(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def refuse(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
     """RuntimeError where a tensor of the CPU meets the device's; indices may be on the CPU, but not on the device for a tensor of the CPU."""
     met = (args[0], *args[2:3]) if func in INDEXING and isinstance(args[0], There) else (args, kwargs)
-    alone = [x for x in tree_leaves(met) if isinstance(x, torch.Tensor) and not isinstance(x, There) and x.dim()]
+    alone = [
+        x for x in tree_leaves(met) if isinstance(x, torch.Tensor) and not isinstance(x, There) and x.dim()
+    ]
     if alone:
         raise RuntimeError(f"Expected all tensors to be on the same device, found strict:0 and cpu: {func}")
 
@@ -125,7 +128,11 @@ def move(module: torch.nn.Module, device: Any = "strict:0") -> Any:
     """The module with its weights on the device."""
     for part in module.modules():
         for name, weight in part._parameters.items():
-            part._parameters[name] = None if weight is None else torch.nn.Parameter(weight.detach().to(device), requires_grad=False)
+            part._parameters[name] = (
+                None
+                if weight is None
+                else torch.nn.Parameter(weight.detach().to(device), requires_grad=False)
+            )
         for name, buffer in part._buffers.items():
             part._buffers[name] = None if buffer is None else buffer.to(device)
         if "device" in vars(part):  # sae-lens keeps it with the weights
@@ -153,7 +160,16 @@ def study(backend: str) -> None:
     from workbench.budget import Budget
     from workbench.study import run
 
-    names = ("random_tokens", "random_text", "saega", "latent_clamp", "steering", "steering_decision", "conditional_steering", "soft_prompt")
+    names = (
+        "random_tokens",
+        "random_text",
+        "saega",
+        "latent_clamp",
+        "steering",
+        "steering_decision",
+        "conditional_steering",
+        "soft_prompt",
+    )
     search = TINY.search.model_copy(update={"budget": Budget(steps=1)})
     asked = TINY.model_copy(update={"conditions": (*names, "few_shot", "llm_proposed"), "search": search})
     run(asked, Path(tempfile.mkdtemp()) / "study", model=model(backend))
@@ -169,12 +185,32 @@ def attribution(backend: str) -> None:
     loaded, splits = model(backend), wb.load_persona("sycophancy").split()
     sae, contexts = wb.load_sae("organism", loaded), wb.make_contexts(loaded, splits.test, n=4)
     assert str(sae.device) == "strict:0", "an SAE is where its model is"
-    for one, x in ((one, torch.randn(3, sae.d_in).to(where)) for one in (sae, wb.load_sae("organism")) for where in ("strict:0", "cpu")):
-        read = (one.encode(x), one.encode_some(x, [3, 1]), one.pre_activations(x, [3]), one.reconstruct(x), one.decode(one.encode(x)))
+    for one, x in (
+        (one, torch.randn(3, sae.d_in).to(where))
+        for one in (sae, wb.load_sae("organism"))
+        for where in ("strict:0", "cpu")
+    ):
+        read = (
+            one.encode(x),
+            one.encode_some(x, [3, 1]),
+            one.pre_activations(x, [3]),
+            one.reconstruct(x),
+            one.decode(one.encode(x)),
+        )
         assert {part.device for part in read} == {x.device}, "what it reads comes back to where it was"
-    direction = find_directions(loaded, splits.train, splits.search, (2,), ("own_choice",), n=32, n_texts=4, n_contexts=3).best
+    direction = find_directions(
+        loaded, splits.train, splits.search, (2,), ("own_choice",), n=32, n_texts=4, n_contexts=3
+    ).best
     ranked = wb.rank_latents(loaded, sae, splits.train, k=2, n=48)
-    attribute(loaded, PROMPT, [direction, *ranked], contexts, tuple(ESTIMATORS), circuit=4, options=AttributionOptions(controls=(-direction,)))
+    attribute(
+        loaded,
+        PROMPT,
+        [direction, *ranked],
+        contexts,
+        tuple(ESTIMATORS),
+        circuit=4,
+        options=AttributionOptions(controls=(-direction,)),
+    )
     side_effects(loaded, sae, PROMPT, contexts, ranked.ids)
     describe_latents(loaded, sae, ranked.ids, ["I think so ."] * 2, {"it": direction})
 
@@ -197,7 +233,11 @@ def waits(backend: str) -> None:
         if args and isinstance(args[0], There):
             masks = func in INDEXING and any(x is not None and x.dtype == torch.bool for x in args[1])
             copied = func is aten._to_copy.default and not isinstance(out, There)
-            if masks or copied or func in (aten._local_scalar_dense.default, aten.nonzero.default, aten.is_nonzero.default):
+            if (
+                masks
+                or copied
+                or func in (aten._local_scalar_dense.default, aten.nonzero.default, aten.is_nonzero.default)
+            ):
                 counted[f"{func.name()} {tuple(args[0].shape)}"] += 1
         return out
 
@@ -232,7 +272,14 @@ def audit(backend: str) -> None:
 
     loaded, persona = model(backend), wb.load_persona("sycophancy")
     splits = persona.split()
-    audit(loaded, PROMPT, persona, 1, targets=inside(loaded, splits, wb.load_sae("organism", loaded), k=2), questions=4)
+    audit(
+        loaded,
+        PROMPT,
+        persona,
+        1,
+        targets=inside(loaded, splits, wb.load_sae("organism", loaded), k=2),
+        questions=4,
+    )
     direction = inside(loaded, splits).popitem()[1]
     with wb.steer(loaded, direction, 1.0, "answer"):
         open_answers(loaded, splits.test.items[:2], max_new_tokens=3, temperature=1.0)
@@ -249,12 +296,16 @@ def sentences(backend: str) -> None:
     from tests.support.toy_models import toy_persona
     from workbench.models import load_model
 
-    torch.random.fork_rng = lambda *_, **__: nullcontext()  # it would ask the device for a state that it has not
+    torch.random.fork_rng = lambda *_, **__: (
+        nullcontext()
+    )  # it would ask the device for a state that it has not
     loaded = move(load_model(tiny_checkpoint("llama", Path(tempfile.mkdtemp()) / "llama"), backend=backend))
     loaded.cfg.device = "strict:0"
     contexts = wb.make_contexts(loaded, toy_persona().split().search, n=3)
     direction = wb.projection(SimpleNamespace(vector=torch.randn(loaded.cfg.d_model), site=wb.Site(1)), "raw")
-    method = wb.SentenceSearch(length=14, first=60, slot_words=4, children=4, edited=12, written=6, population=3, write_every=1)
+    method = wb.SentenceSearch(
+        length=14, first=60, slot_words=4, children=4, edited=12, written=6, population=3, write_every=1
+    )
     for goal in (direction, -wb.answer_log_odds()):
         wb.search(loaded, goal, contexts, method, wb.Budget(steps=3), batch_tokens=4096)
 
@@ -268,4 +319,6 @@ if __name__ == "__main__":
     _device_constructors()  # torch keeps the list: transformers asks the true torch.tensor for the default device while it loads
     torch.tensor, torch.as_tensor = made_here(torch.tensor), made_here(torch.as_tensor)
     with Strict():
-        {part.__name__: part for part in (study, attribution, audit, sentences, waits)}[sys.argv[1]](sys.argv[2])
+        {part.__name__: part for part in (study, attribution, audit, sentences, waits)}[sys.argv[1]](
+            sys.argv[2]
+        )

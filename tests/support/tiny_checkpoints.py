@@ -1,11 +1,11 @@
 """Tiny random checkpoints in the hub's layout: real architectures, real file formats, a few thousand weights.
 
-1. `tiny_tokenizer` trains a byte-level BPE on a few sentences, with special tokens and a chat template (Gemma's
-   families get one that refuses a system role, as theirs does).
-2. `tiny_checkpoint` builds the Hugging Face model of a family with random weights that are large enough to matter
-   (norms and biases included), saves it as safetensors (the multimodal one under the hub's weight names), and rewrites
-   `config.json` to the spelling of the published files. Qwen's vocabularies are padded beyond the tokenizer's, as
-   theirs are.
+1. `tiny_tokenizer` trains a byte-level BPE on a few sentences, with special tokens and a chat template
+   (Gemma's families get one that refuses a system role, as theirs does).
+2. `tiny_checkpoint` builds the Hugging Face model of a family with random weights that are large enough to
+   matter (norms and biases included), saves it as safetensors (the multimodal one under the hub's weight
+   names), and rewrites `config.json` to the spelling of the published files. Qwen's vocabularies are padded
+   beyond the tokenizer's, as theirs are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_multimodal", "gpt2", "mistral")
 
@@ -53,11 +56,13 @@ _NO_SYSTEM = (
 )
 
 
-def tiny_checkpoint(family: str, path: Path, seed: int = 0, max_shard_size: str = "1GB", **overrides: Any) -> Path:
+def tiny_checkpoint(
+    family: str, path: Path, seed: int = 0, max_shard_size: str = "1GB", **overrides: Any
+) -> Path:
     """Writes a random checkpoint of a family (one of FAMILIES) to `path` and gives the path back.
 
-    overrides: fields of the family's Hugging Face (text) config. max_shard_size: as `save_pretrained`'s; small values
-    give several files and an index.
+    overrides: fields of the family's Hugging Face (text) config. max_shard_size: as `save_pretrained`'s;
+    small values give several files and an index.
     """
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer(system_role=not family.startswith("gemma"), bos=not family.startswith("qwen"))
@@ -82,7 +87,9 @@ def tiny_tokenizer(system_role: bool = True, bos: bool = True) -> PreTrainedToke
         add_bos_token=bos,
         clean_up_tokenization_spaces=False,
     )
-    fast.chat_template = (_CHATML if system_role else _NO_SYSTEM) if bos else _CHATML.replace("{{ bos_token }}", "")
+    fast.chat_template = (
+        (_CHATML if system_role else _NO_SYSTEM) if bos else _CHATML.replace("{{ bos_token }}", "")
+    )
     return fast
 
 
@@ -101,8 +108,14 @@ def _trained_bpe() -> str:
     return tokenizer.to_str()
 
 
-def _config(family: str, d_vocab: int, tokenizer: PreTrainedTokenizerFast, overrides: dict[str, Any]) -> PreTrainedConfig:
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+def _config(
+    family: str, d_vocab: int, tokenizer: PreTrainedTokenizerFast, overrides: dict[str, Any]
+) -> PreTrainedConfig:
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     shared = {"vocab_size": d_vocab, "initializer_range": 0.2, **ids}
     sizes = {
         **shared,
@@ -115,7 +128,9 @@ def _config(family: str, d_vocab: int, tokenizer: PreTrainedTokenizerFast, overr
     }
     window = {"sliding_window": 6}
     if family == "gpt2":
-        return GPT2Config(**{**shared, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128, **overrides})
+        return GPT2Config(
+            **{**shared, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128, **overrides}
+        )
     if family == "gemma3_multimodal":
         text = {
             **sizes,
@@ -126,18 +141,43 @@ def _config(family: str, d_vocab: int, tokenizer: PreTrainedTokenizerFast, overr
             "rope_scaling": {"rope_type": "linear", "factor": 8.0},
             **overrides,
         }
-        vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+        vision = {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        }
         return Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **ids)
-    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+    llama3 = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
     make, own = {
         "llama": (LlamaConfig, {"rope_theta": 5e4, "rope_scaling": llama3, "tie_word_embeddings": False}),
-        "qwen2": (Qwen2Config, {"rope_theta": 1e5, "tie_word_embeddings": False, "use_sliding_window": False}),
+        "qwen2": (
+            Qwen2Config,
+            {"rope_theta": 1e5, "tie_word_embeddings": False, "use_sliding_window": False},
+        ),
         "qwen3": (Qwen3Config, {"rope_theta": 1e5, "head_dim": 12, "tie_word_embeddings": True}),
         "gemma2": (
             Gemma2Config,
-            {**window, "head_dim": 12, "query_pre_attn_scalar": 10, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+            {
+                **window,
+                "head_dim": 12,
+                "query_pre_attn_scalar": 10,
+                "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 3.0,
+            },
         ),
-        "gemma3": (Gemma3TextConfig, {**window, "head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window_pattern": 2}),
+        "gemma3": (
+            Gemma3TextConfig,
+            {**window, "head_dim": 12, "query_pre_attn_scalar": 10, "sliding_window_pattern": 2},
+        ),
         "mistral": (MistralConfig, {**window, "head_dim": 12, "tie_word_embeddings": False}),
     }[family]
     return make(**{**sizes, **own, **overrides})

@@ -1,5 +1,6 @@
 """Tiny GGUF files as llama.cpp's converter writes them: the `gguf` package's own writer and table of names, and the
-converter's three changes to weights (rotary order of Llama's q and k, norms + 1 of Gemma, factors of Llama 3.1's rope)."""
+converter's three changes to weights (rotary order of Llama's q and k, norms + 1 of Gemma, factors of Llama
+3.1's rope)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def write_gguf(
     **extra: Any,
 ) -> Path:
     """Writes a Hugging Face model to a GGUF file and gives the path back. extra: metadata beyond what all files have, under the
-    family's prefix where the key has no dot of its own, as `attention__sliding_window=6` (two underscores stand for a dot)."""
+    family's prefix where the key has no dot of its own, as `attention__sliding_window=6` (two underscores
+    stand for a dot)."""
     config = model.config
     writer = GGUFWriter(file, architecture)
     writer.add_name(name)
@@ -79,7 +81,9 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerFast, size:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([tokens.get(index, f"[PAD{index}]") for index in range(size)])
-    writer.add_token_types([CONTROL if index in special else NORMAL if index in tokens else UNUSED for index in range(size)])
+    writer.add_token_types(
+        [CONTROL if index in special else NORMAL if index in tokens else UNUSED for index in range(size)]
+    )
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]])
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_pad_token_id(tokenizer.pad_token_id)
@@ -104,13 +108,21 @@ def _tensors(model: PreTrainedModel, architecture: str, quantisation: str) -> An
             values = _rotated(values, heads[stem.rsplit(".", 1)[-1]])
         if architecture.startswith("gemma") and name.endswith("norm.weight"):
             values = values + np.float32(1)
-        chosen = GGMLQuantizationType[quantisation] if values.ndim == 2 and values.shape[1] % 32 == 0 else GGMLQuantizationType.F32
+        chosen = (
+            GGMLQuantizationType[quantisation]
+            if values.ndim == 2 and values.shape[1] % 32 == 0
+            else GGMLQuantizationType.F32
+        )
         yield f"{table.get_name(stem)}.{kind}", chosen, quantize(values, chosen)
 
 
 def _rotated(values: np.ndarray, heads: int) -> np.ndarray:
     """llama.cpp's `permute`: halves of each head become pairs."""
-    return values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    return (
+        values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(values.shape)
+    )
 
 
 def llama3_factors(rope: dict[str, Any], d_head: int) -> np.ndarray:
@@ -118,7 +130,11 @@ def llama3_factors(rope: dict[str, Any], d_head: int) -> np.ndarray:
     factors = []
     for i in range(0, d_head, 2):
         wavelength = 2 * math.pi * rope["rope_theta"] ** (i / d_head)
-        original, low, high = rope["original_max_position_embeddings"], rope["low_freq_factor"], rope["high_freq_factor"]
+        original, low, high = (
+            rope["original_max_position_embeddings"],
+            rope["low_freq_factor"],
+            rope["high_freq_factor"],
+        )
         if wavelength < original / high:
             factors.append(1.0)
         elif wavelength > original / low:

@@ -14,7 +14,13 @@ from workbench.objectives import Objective, projection
 from workbench.search import EPO, GCG, Beam, Guided, RandomSearch
 
 SMALL = {"length": 4, "population": 3, "children": 6}
-METHODS = [EPO(**SMALL, top_k=16, restart_every=3), Guided(**SMALL), RandomSearch(**SMALL), GCG(length=4, children=12, top_k=16), Beam(**SMALL)]
+METHODS = [
+    EPO(**SMALL, top_k=16, restart_every=3),
+    Guided(**SMALL),
+    RandomSearch(**SMALL),
+    GCG(length=4, children=12, top_k=16),
+    Beam(**SMALL),
+]
 
 
 def search_setting() -> tuple[Any, Contexts, Objective]:
@@ -22,4 +28,8 @@ def search_setting() -> tuple[Any, Contexts, Objective]:
     model = random_model()
     contexts = make_contexts(model, toy_persona().split().search, n=2)
     vector = torch.randn(32, generator=torch.Generator().manual_seed(0))
-    return model, contexts, projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4)
+    return (
+        model,
+        contexts,
+        projection(SimpleNamespace(vector=vector, site=Site(1))).calibrate(model, contexts, n=8, length=4),
+    )

@@ -39,7 +39,12 @@ def listening(answer: bytes, hangs_up: bool = True) -> Iterator[int]:
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n"])
 def test_a_port_of_another_program_is_told(answer):
-    with listening(answer) as port, pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}: the port is in use by another program"):
+    with (
+        listening(answer) as port,
+        pytest.raises(
+            UserError, match=f"no Ray cluster at 127.0.0.1:{port}: the port is in use by another program"
+        ),
+    ):
         check_answers(f"127.0.0.1:{port}")
 
 
@@ -63,12 +68,16 @@ def test_a_missing_head_is_told():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}: nothing listens there; is its head running") as caught:
+    with pytest.raises(
+        UserError, match=f"no Ray cluster at 127.0.0.1:{port}: nothing listens there; is its head running"
+    ) as caught:
         check_answers(f"127.0.0.1:{port}")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("address", ["host", "host:", ":6379", "host:port", "host:0", "host:70000", "ray://", "", "\u00b2:\u00b2"])
+@pytest.mark.parametrize(
+    "address", ["host", "host:", ":6379", "host:port", "host:0", "host:70000", "ray://", "", "\u00b2:\u00b2"]
+)
 def test_what_is_no_address_is_told(address):
     with pytest.raises(UserError, match="expected auto or HOST:PORT"):
         check_answers(address)
@@ -90,7 +99,16 @@ def test_a_cluster_named_in_the_environment_is_used_only_when_asked_for(monkeypa
 
 
 def test_a_start_that_runs_out_of_time_is_made_again_and_any_other_error_is_not():
-    cleaned, answers = [], iter([Exception("The current node timed out during startup."), TimeoutError("Timeout: 2 nodes"), "started"])
+    cleaned, answers = (
+        [],
+        iter(
+            [
+                Exception("The current node timed out during startup."),
+                TimeoutError("Timeout: 2 nodes"),
+                "started",
+            ]
+        ),
+    )
 
     def start():
         answer = next(answers)

@@ -70,7 +70,9 @@ def test_a_marked_process_s_child_without_the_mark_ends_too_though_its_parent_is
     """Ray's agents write their title over their environment, so that the mark is not in /proc, and their parent dies with the driver."""
     dog = RayWatchdog()
     with dog.marking():
-        parent = subprocess.Popen(["sh", "-c", "env -i sleep 300 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True)
+        parent = subprocess.Popen(
+            ["sh", "-c", "env -i sleep 300 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True
+        )
     child = int(parent.stdout.readline())
     deadline = time.monotonic() + 30
     while Path(f"/proc/{child}/comm").read_text() != "sleep\n" and time.monotonic() < deadline:

@@ -63,7 +63,9 @@ class StandIn:
     exceptions = Exceptions
 
     def remote(self, **options):
-        return lambda cls: type("Maker", (), {"remote": staticmethod(lambda *arguments: Handle(cls(*arguments)))})
+        return lambda cls: type(
+            "Maker", (), {"remote": staticmethod(lambda *arguments: Handle(cls(*arguments)))}
+        )
 
     def wait(self, calls, timeout):
         return calls[-1:], calls[:-1]
@@ -117,7 +119,10 @@ def test_a_lost_worker_s_study_is_done_by_another_and_one_that_kills_three_is_gi
     monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
     told: list[str] = []
     planned = studies(5)
-    found = {o.key: o for o in pool._Pool(StandIn(), planned, place, lambda key, *at: told.append(key)).run(2, 1, 0)}
+    found = {
+        o.key: o
+        for o in pool._Pool(StandIn(), planned, place, lambda key, *at: told.append(key)).run(2, 1, 0)
+    }
     states = {p.study.seed: found[p.key].state for p in planned}
     assert states == {0: "done", 1: "done", 2: "failed", 3: "done", 4: "done"}
     assert runs == {0: 1, 1: 2, 2: 3, 3: 1, 4: 1}
@@ -159,11 +164,15 @@ def on(device: str, dtype: str = "bfloat16"):
 def test_workers_share_gpus_as_their_planned_memory_allows(devices, memory, peak, gpus):
     """76 of 80 GB may be used: three plans of 20 GB fit, two of 30, at most eight of one; 150 GB need two GPUs."""
     planned = [on(device) for device in devices]
-    assert pool.gpus_of_a_worker(planned, memory and memory * 10**9, lambda study: peak * 10**9) == pytest.approx(gpus)
+    assert pool.gpus_of_a_worker(
+        planned, memory and memory * 10**9, lambda study: peak * 10**9
+    ) == pytest.approx(gpus)
 
 
 def test_a_plan_that_no_gpu_holds_is_refused_with_what_would_fit():
-    with pytest.raises(pool.UserError, match=r"the plan needs 150\.0 GB, a GPU has 80\.0; bfloat16, .* device balanced"):
+    with pytest.raises(
+        pool.UserError, match=r"the plan needs 150\.0 GB, a GPU has 80\.0; bfloat16, .* device balanced"
+    ):
         pool.gpus_of_a_worker([on("cuda", "float32")], 80 * 10**9, lambda study: 150 * 10**9)
 
 
@@ -172,7 +181,9 @@ def test_ray_places_workers_by_the_gpus_that_they_hold(place, monkeypatch):
     asked, loads = [], []
     stand_in = StandIn()
     plain = StandIn.remote
-    monkeypatch.setattr(StandIn, "remote", lambda self, **options: asked.append(options) or plain(self, **options))
+    monkeypatch.setattr(
+        StandIn, "remote", lambda self, **options: asked.append(options) or plain(self, **options)
+    )
     monkeypatch.setattr(StandIn, "cluster_resources", lambda self: {"GPU": 4.0, "CPU": 64.0}, raising=False)
     monkeypatch.setattr(pool, "connected", lambda *where: contextlib.nullcontext(stand_in))
     monkeypatch.setattr(pool, "gpus_of_a_worker", lambda *what: 1 / 3)
@@ -180,7 +191,11 @@ def test_ray_places_workers_by_the_gpus_that_they_hold(place, monkeypatch):
     monkeypatch.setattr(work, "run", lambda *arguments, **settings: None)
     monkeypatch.setattr(work, "look", lambda out, key: StudyOutcome(key, "done"))
     made: list[object] = []
-    monkeypatch.setattr(pool._Pool, "_start", lambda self, actor, own=pool._Pool._start: made.append(actor) or own(self, actor))
+    monkeypatch.setattr(
+        pool._Pool,
+        "_start",
+        lambda self, actor, own=pool._Pool._start: made.append(actor) or own(self, actor),
+    )
     outcomes = list(pool.run_pool(studies(20), place, pool.WorkerPool(None, 1), lambda *at: None))
     assert len(outcomes) == 20 and asked == [{"num_cpus": 1, "num_gpus": 1 / 3, "max_restarts": -1}]
     assert len(made) == 12 and len(loads) <= 12
@@ -213,14 +228,20 @@ def test_here_a_lost_gpu_ends_the_sweep_in_one_line_that_says_how_to_go_on(place
 
     monkeypatch.setattr(work, "run", study_run)
     planned = studies(2)
-    with pytest.raises(pool.UserError, match=r"the GPU was lost \(CUDA error: device-side assert triggered\); resume"):
+    with pytest.raises(
+        pool.UserError, match=r"the GPU was lost \(CUDA error: device-side assert triggered\); resume"
+    ):
         list(run_here(planned, place, 1, None, lambda *at: None))
     assert "last checkpoint" in read_json(run_path(place, planned[0].key) / FAILURE)["reason"]
     assert not run_path(place, planned[1].key).exists(), "the device is gone for the others too"
 
 
 def test_other_errors_are_no_lost_gpu():
-    for error in (RuntimeError("CUDA out of memory"), RuntimeError("shapes do not match"), torch.OutOfMemoryError("CUDA error: out of memory")):
+    for error in (
+        RuntimeError("CUDA out of memory"),
+        RuntimeError("shapes do not match"),
+        torch.OutOfMemoryError("CUDA error: out of memory"),
+    ):
         with pytest.raises(type(error), match=str(error)) as raised, telling_lost_devices():
             raise error
         assert not isinstance(raised.value, DeviceLostError)
@@ -257,11 +278,17 @@ def test_a_sweep_none_of_whose_workers_gets_ready_ends_in_one_line(place, monkey
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("Task run failed due to oom. Error: 2 worker(s) were killed due to the node running low on memory.", "ran out of memory"),
+        (
+            "Task run failed due to oom. Error: 2 worker(s) were killed due to the node running low on memory.",
+            "ran out of memory",
+        ),
         ("The actor died because its node has died. Node Id: 7f", "its node is gone"),
-        ("The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR", "killed or crashed"),
+        (
+            "The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR",
+            "killed or crashed",
+        ),
     ],
-)  # fmt: skip
+)
 def test_why_a_worker_was_lost_is_told_from_what_ray_says(said, reason):
     """Ray's words: docs.ray.io, "How to avoid out-of-memory errors", and the exceptions of Ray 2."""
     assert reason in pool.loss_reason(RuntimeError(said))

@@ -1,5 +1,6 @@
 """Sweeps: what they expand to, what is refused before anything starts, what is run again and what is not; and a real one against
-the same study run alone. Most tests put a toy in the study's place: how a study works is tested elsewhere. With Ray: test_sweep_ray.py."""
+the same study run alone. Most tests put a toy in the study's place: how a study works is tested elsewhere.
+With Ray: test_sweep_ray.py."""
 
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -42,7 +43,12 @@ from workbench.sweep.sweep_store import FAILURE, StudyOutcome, look, run_path
 SMALL = {
     "data": {"train_items": 24, "search_items": 6, "selection_items": 6, "test_items": 12},
     "directions": {"layers": [1], "methods": ["mean_difference"], "rows": 16, "texts": 4, "contexts": 2},
-    "search": {"options": {"length": 3, "population": 2, "children": 4, "top_k": 16}, "budget": {"steps": 2}, "contexts": 2, "neutral": 4},
+    "search": {
+        "options": {"length": 3, "population": 2, "children": 4, "top_k": 16},
+        "budget": {"steps": 2},
+        "contexts": 2,
+        "neutral": 4,
+    },
     "conditions": ["constant_answer", "resga"],
     "primary": ["resga"],
     "sae": "none",
@@ -84,13 +90,41 @@ class Toy:
 def toy_comparison(study: Study, questions=QUESTIONS) -> dict:
     shift = -1.0 - 0.1 * study.seed
     cost = {"token_layers": 1.0, "flops": 2.0, "model_calls": 3.0, "seconds": 4.0}
-    baseline = {"name": "no prompt", "kind": "none", "rate": 0.5, "ci": [0.4, 0.6], "differences": [], "cost": cost}
-    change = {"to": "no prompt", "value": -0.1, "ci": [-0.2, 0.0], "p": 0.04, "log_odds": shift, "log_odds_ci": [shift - 1, shift + 1]}
-    resga = {"name": "resga", "kind": "resga", "rate": 0.4, "ci": [0.3, 0.5], "prompt": "be <b>kind</b>", "differences": [change], "cost": cost}
+    baseline = {
+        "name": "no prompt",
+        "kind": "none",
+        "rate": 0.5,
+        "ci": [0.4, 0.6],
+        "differences": [],
+        "cost": cost,
+    }
+    change = {
+        "to": "no prompt",
+        "value": -0.1,
+        "ci": [-0.2, 0.0],
+        "p": 0.04,
+        "log_odds": shift,
+        "log_odds_ci": [shift - 1, shift + 1],
+    }
+    resga = {
+        "name": "resga",
+        "kind": "resga",
+        "rate": 0.4,
+        "ci": [0.3, 0.5],
+        "prompt": "be <b>kind</b>",
+        "differences": [change],
+        "cost": cost,
+    }
     return {
-        "schema": 1, "persona": study.persona, "model": study.model.name, "sign": study.sign, "metric": "text", "seed": study.seed,
-        "splits": {"test": questions}, "conditions": [baseline, resga],
-    }  # fmt: skip
+        "schema": 1,
+        "persona": study.persona,
+        "model": study.model.name,
+        "sign": study.sign,
+        "metric": "text",
+        "seed": study.seed,
+        "splits": {"test": questions},
+        "conditions": [baseline, resga],
+    }
 
 
 @pytest.fixture
@@ -124,7 +158,9 @@ def test_a_grid_is_the_product_of_its_values_for_every_listed_study(seed, sign, 
 
 def test_short_names_nested_settings_and_a_study_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("persona: hallucination\nlatents: 3\n")
-    (tmp_path / "many.yaml").write_text("study: mine.yaml\nbase: {search: {options: {length: 5}}}\ngrid: {layer: [0, [1, 2]], method: [epo]}\n")
+    (tmp_path / "many.yaml").write_text(
+        "study: mine.yaml\nbase: {search: {options: {length: 5}}}\ngrid: {layer: [0, [1, 2]], method: [epo]}\n"
+    )
     asked = Sweep.load(tmp_path / "many.yaml")
     first, second = (variant.study for variant in asked.expand())
     assert asked.name == "many" and Sweep.from_yaml(asked.to_yaml()) == asked
@@ -135,7 +171,10 @@ def test_short_names_nested_settings_and_a_study_file(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (Sweep(base=SMALL, grid={"model": ("organism",) * 36 + ("no such/model!",), "seed": (0,)}), "study 37 .*no such/model!"),
+        (
+            Sweep(base=SMALL, grid={"model": ("organism",) * 36 + ("no such/model!",), "seed": (0,)}),
+            "study 37 .*no such/model!",
+        ),
         (seeds(2, studies=({"sign": "suppress"}, {})), r"studies 1 \(.*\) and 3 \(.*\) are the same"),
         (seeds(1, studies=({"layer": 9},)), "study 1 .*layer 9 does not exist: organism has layers 0-"),
         (seeds(1, studies=({}, {"persona": "greed"})), "study 2 .*unknown persona 'greed'"),
@@ -148,10 +187,15 @@ def test_short_names_nested_settings_and_a_study_file(tmp_path):
         (seeds(0), "has no study"),
         (seeds(9, limit=8), "more than 8 studies"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_run_is_refused_before_anything_starts(asked, says, toy, tmp_path):
     if "37" in says:  # the 36 before it are not the same study
-        asked = asked.model_copy(update={"studies": tuple({"model": m, "seed": i} for i, m in enumerate(asked.grid["model"])), "grid": {}})
+        asked = asked.model_copy(
+            update={
+                "studies": tuple({"model": m, "seed": i} for i, m in enumerate(asked.grid["model"])),
+                "grid": {},
+            }
+        )
     with pytest.raises(UserError, match=says) as caught:
         sweep(asked, tmp_path / "out")
     assert "\n" not in str(caught.value)
@@ -167,7 +211,13 @@ def test_the_key_is_what_the_study_is_not_what_it_is_called(tmp_path):
 
     usual = key()
     assert key(name="other") == usual == key(**{"search.options.distinct": True})
-    different = [key(seed=1), key(**{"search.options.length": 4}), key(**{"data.split_seed": 1}), key(persona="hallucination"), key(sign="induce")]
+    different = [
+        key(seed=1),
+        key(**{"search.options.length": 4}),
+        key(**{"data.split_seed": 1}),
+        key(persona="hallucination"),
+        key(sign="induce"),
+    ]
     assert len({usual, *different}) == 6
     tokenizer = (model / "tokenizer.json").read_bytes()
     (model / "tokenizer.json").write_bytes(tokenizer + b"\n")
@@ -192,7 +242,9 @@ def test_ablations_change_one_setting_and_leave_out_what_is_the_study_itself():
             changed = {k for k, v in plain.model_dump(exclude={"name", "seed"}).items() if same[k] != v}
             assert len(changed) == 1, (name, changed)
     fixed = plan(ablation_sweep(["length"], flops=1e9).expand())
-    assert {p.study.search.budget.flops for p in fixed} == {1e9} and {p.study.search.budget.steps for p in fixed} == {None}
+    assert {p.study.search.budget.flops for p in fixed} == {1e9} and {
+        p.study.search.budget.steps for p in fixed
+    } == {None}
 
 
 # what is run, and what is not run again
@@ -205,7 +257,9 @@ def test_a_finished_study_is_never_run_twice_and_a_grown_sweep_does_only_what_is
     assert again.counts == {"done": 5} and set(toy.runs.values()) == {1}
     table = pd.read_parquet(tmp_path / "out/results.parquet")
     assert len(table) == 10 and set(table["questions"]) == {QUESTIONS["hash"]}
-    assert sorted(table.query("condition == 'resga'")["shift"]) == pytest.approx([-1.4, -1.3, -1.2, -1.1, -1.0])
+    assert sorted(table.query("condition == 'resga'")["shift"]) == pytest.approx(
+        [-1.4, -1.3, -1.2, -1.1, -1.0]
+    )
 
 
 def test_a_failed_study_is_listed_with_its_reason_and_run_again_only_when_asked(toy, tmp_path):
@@ -218,8 +272,14 @@ def test_a_failed_study_is_listed_with_its_reason_and_run_again_only_when_asked(
     toy.behave = fail
     found = sweep(seeds(4), tmp_path / "out")
     assert list(found.studies["state"]) == ["done", "failed", "failed", "done"]
-    assert list(found.studies["reason"][1:3]) == ["the prompt is too long", "ZeroDivisionError: division by zero"]
-    assert "Traceback" in read_json(run_path(tmp_path / "out", Path(found.studies["run"][2]).name) / FAILURE)["traceback"]
+    assert list(found.studies["reason"][1:3]) == [
+        "the prompt is too long",
+        "ZeroDivisionError: division by zero",
+    ]
+    assert (
+        "Traceback"
+        in read_json(run_path(tmp_path / "out", Path(found.studies["run"][2]).name) / FAILURE)["traceback"]
+    )
     assert "the prompt is too long" in (tmp_path / "out/overview.html").read_text()
     toy.behave = lambda study, directory: None
     assert sweep(seeds(4), tmp_path / "out").counts == {"done": 2, "failed": 2} and toy.runs[1] == 1
@@ -237,7 +297,9 @@ def test_a_study_that_is_refused_before_its_first_stage_does_not_end_the_sweep(t
 
     toy.behave = refuse
     found = sweep(seeds(2), tmp_path / "out")
-    assert list(found.studies["state"]) == ["failed", "done"] and found.studies["reason"][0] == "too few texts"
+    assert (
+        list(found.studies["state"]) == ["failed", "done"] and found.studies["reason"][0] == "too few texts"
+    )
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_study_at_hand_is_resumed_first(toy, tmp_path):
@@ -245,7 +307,10 @@ def test_ctrl_c_keeps_what_is_done_and_the_study_at_hand_is_resumed_first(toy, t
         if study.seed == 1 and toy.runs[1] == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    toy.behave, before = interrupt, signal.getsignal(signal.SIGINT)  # ignored where the tests run in a shell's background
+    toy.behave, before = (
+        interrupt,
+        signal.getsignal(signal.SIGINT),
+    )  # ignored where the tests run in a shell's background
     with pytest.raises(KeyboardInterrupt):
         sweep(seeds(3), tmp_path / "out")
     keys = [p.key for p in plan(seeds(3).expand())]
@@ -270,7 +335,10 @@ def test_run_directories_of_another_version_changed_or_busy(toy, tmp_path, monke
     with RunDirectory.open(paths[2]).lock():
         found = sweep(seeds(4), tmp_path / "out", rerun_failed=True)
     assert list(found.studies["state"]) == ["failed", "failed", "busy", "done"]
-    assert "expected schema 1, found 2" in found.studies["reason"][0] and "changed since" in found.studies["reason"][1]
+    assert (
+        "expected schema 1, found 2" in found.studies["reason"][0]
+        and "changed since" in found.studies["reason"][1]
+    )
     assert toy.runs[0] == toy.runs[2] == toy.runs[3] == 1 and not (paths[0] / FAILURE).exists()
 
 
@@ -296,7 +364,10 @@ def test_one_place_one_sweep_and_more_workers_need_ray(toy, tmp_path, monkeypatc
     with pytest.raises(UserError, match="at least one worker"):
         sweep(seeds(1), tmp_path / "out", workers=0)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"more than one worker needs the package ray: pip install 'persona-workbench\[sweep\]'"):
+    with pytest.raises(
+        UserError,
+        match=r"more than one worker needs the package ray: pip install 'persona-workbench\[sweep\]'",
+    ):
         sweep(seeds(2), tmp_path / "out", workers=2)
     assert not toy.runs and sweep(seeds(2), tmp_path / "out", workers=1).counts == {"done": 2}
 
@@ -310,25 +381,37 @@ def test_the_live_table_counts_and_escapes(capsys):
         show.stage("a", "search resga", 0.25)
         show.ended(StudyOutcome("b", "failed", "a [bold]reason[/bold]"))
     assert show.headline().startswith("1 of 3 done, 1 failed")
-    assert show.frame().to_numpy().tolist() == [["seed=0", "search RESGA", "25 %"], ["<script>", "failed", "a [bold]reason[/bold]"]]
+    assert show.frame().to_numpy().tolist() == [
+        ["seed=0", "search RESGA", "25 %"],
+        ["<script>", "failed", "a [bold]reason[/bold]"],
+    ]
     assert "<script>" not in show._html().data and "&lt;script&gt;" in show._html().data
     assert "<script> failed" in capsys.readouterr().err
 
 
 def test_the_overview_means_over_seeds_and_never_over_questions(tmp_path):
     runs = []
-    for i, (seed, questions) in enumerate([(0, QUESTIONS), (1, QUESTIONS), (2, QUESTIONS), (3, QUESTIONS | {"hash": "other"})]):
+    for i, (seed, questions) in enumerate(
+        [(0, QUESTIONS), (1, QUESTIONS), (2, QUESTIONS), (3, QUESTIONS | {"hash": "other"})]
+    ):
         place = tmp_path / f"run {i}"
         place.mkdir()
         write_json(place / "comparison.json", toy_comparison(Study(seed=seed), questions))
         (place / "report.html").write_text("x")
         runs.append(OverviewRun(place, f"seed={seed}"))
-    page = write_overview([*runs, OverviewRun(tmp_path / "gone", "<b>bad</b>", "failed", "<i>why</i>")], tmp_path / "page.html").read_text()
+    page = write_overview(
+        [*runs, OverviewRun(tmp_path / "gone", "<b>bad</b>", "failed", "<i>why</i>")], tmp_path / "page.html"
+    ).read_text()
     shifts = [-1.0, -1.1, -1.2]
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(shifts), scipy.stats.sem(shifts))
     assert f"−1.10<small>{low:+.2f} to {high:+.2f}".replace("-", "−") in page
     assert "−1.30<small>−2.30 to −0.30" in page and page.count("<svg") == 2
-    assert 'href="run%200/report.html"' in page and "<b>bad" not in page and "&lt;b&gt;bad" in page and "&lt;i&gt;why" in page
+    assert (
+        'href="run%200/report.html"' in page
+        and "<b>bad" not in page
+        and "&lt;b&gt;bad" in page
+        and "&lt;i&gt;why" in page
+    )
     assert "<script" not in page and "default-src &#39;none&#39;" in page
     with pytest.raises(UserError, match="no directory"):
         write_overview([tmp_path / "nowhere"], tmp_path / "page.html")
@@ -368,7 +451,9 @@ def test_the_command_line_runs_a_sweep_and_an_overview_of_its_runs(toy, tmp_path
         cli.main()
     rows = json.loads(capsys.readouterr().out)
     assert not ended.value.code and [row["state"] for row in rows] == ["done", "done"]
-    monkeypatch.setattr(sys, "argv", ["workbench", "report", *(f"swept/{row['run']}" for row in rows), "--out", "both.html"])
+    monkeypatch.setattr(
+        sys, "argv", ["workbench", "report", *(f"swept/{row['run']}" for row in rows), "--out", "both.html"]
+    )
     with pytest.raises(SystemExit):
         cli.main()
     assert Path("both.html").read_text().count(">report</a>") == 2
@@ -380,14 +465,20 @@ def test_the_command_line_runs_a_sweep_and_an_overview_of_its_runs(toy, tmp_path
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """One study with another persona, from a manual prompt, by a sweep."""
-    asked = Sweep(name="real", base=SMALL | {"beside": {"hallucination": "hold"}, "search.start": "manual"}, studies=({"seed": 5},))
+    asked = Sweep(
+        name="real",
+        base=SMALL | {"beside": {"hallucination": "hold"}, "search.start": "manual"},
+        studies=({"seed": 5},),
+    )
     return asked, sweep(asked, tmp_path_factory.mktemp("real") / "out", threads=1)
 
 
 def test_a_sweep_gives_what_the_study_gives_alone(real, organism, tmp_path):
     asked, found = real
     assert found.counts == {"done": 1}, found.studies["reason"].tolist()
-    alone = read_json(run(asked.expand()[0].study, tmp_path / "alone", model=organism).file("comparison.json"))
+    alone = read_json(
+        run(asked.expand()[0].study, tmp_path / "alone", model=organism).file("comparison.json")
+    )
     swept = read_json(found.path / found.studies["run"][0] / "comparison.json")
     for one, two in zip(alone["conditions"], swept["conditions"], strict=True):
         one.pop("cost"), two.pop("cost")
@@ -402,10 +493,14 @@ def test_what_happened_to_the_other_persona_is_in_the_collateral(real, organism)
     study = Study.load(found.path / found.studies["run"][0] / "study.yaml")
     other = Material.load(study, organism).others()[0]
     contexts = wb.make_contexts(organism, other.splits.test, "system")
-    assert entries[0]["collateral"]["hallucination_log_odds"] == pytest.approx(wb.answer(organism, contexts).log_odds.mean(), abs=1e-9)
+    assert entries[0]["collateral"]["hallucination_log_odds"] == pytest.approx(
+        wb.answer(organism, contexts).log_odds.mean(), abs=1e-9
+    )
     prompt = next(e["prompt"] for e in entries if e["name"] == "resga")
     ids = wb.answer(organism, contexts, prompt)
-    assert next(e for e in entries if e["name"] == "resga")["collateral"]["hallucination_log_odds"] == pytest.approx(ids.log_odds.mean(), abs=1e-9)
+    assert next(e for e in entries if e["name"] == "resga")["collateral"][
+        "hallucination_log_odds"
+    ] == pytest.approx(ids.log_odds.mean(), abs=1e-9)
 
 
 def test_transfer_to_the_same_model_gives_the_run_s_own_figures(real, tmp_path):
@@ -415,7 +510,9 @@ def test_transfer_to_the_same_model_gives_the_run_s_own_figures(real, tmp_path):
     own = next(c for c in read_json(path / "comparison.json")["conditions"] if c["name"] == "resga")
     row = table.iloc[0]
     assert len(table) == 1 and (row["prompt"], row["problem"]) == (own["prompt"], "")
-    assert (row["rate"], row["shift"]) == pytest.approx((own["rate"], own["differences"][0]["log_odds"]), abs=1e-9)
+    assert (row["rate"], row["shift"]) == pytest.approx(
+        (own["rate"], own["differences"][0]["log_odds"]), abs=1e-9
+    )
     assert row["shift_at_source"] == pytest.approx(row["shift"], abs=1e-9)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no run directory"):
@@ -432,7 +529,9 @@ def test_transfer_puts_the_text_to_another_tokenizer(real, tmp_path):
     row, model = result.table.iloc[0], wb.load_model(other)
     test = wb.load_persona("sycophancy").split(0, (0.3, 0.15, 0.15, 0.4)).test.take(12, 0)
     contexts = wb.make_contexts(model, test, "system")
-    shift = wb.answer(model, contexts, row["prompt"]).log_odds.mean() - wb.answer(model, contexts).log_odds.mean()
+    shift = (
+        wb.answer(model, contexts, row["prompt"]).log_odds.mean() - wb.answer(model, contexts).log_odds.mean()
+    )
     assert row["problem"] == "" and row["shift"] == pytest.approx(shift, abs=1e-6)
     assert row["tokens"] == len(wb.runner_for(model).encode(row["prompt"]))
 
@@ -441,7 +540,9 @@ def test_transfer_puts_the_text_to_another_tokenizer(real, tmp_path):
 
 
 def test_a_search_can_start_from_a_manual_prompt(organism):
-    material = Material.load(Study.from_yaml("{search: {start: manual}, data: {search_items: 4}, sae: none}"), organism)
+    material = Material.load(
+        Study.from_yaml("{search: {start: manual}, data: {search_items: 4}, sae: none}"), organism
+    )
     contexts, runner = material.search_contexts, wb.runner_for(organism)
     manual = runner.encode(material.persona.manual_prompts["suppress"][0])
     for length in (1, len(manual), 2 * len(manual) + 1):
@@ -449,8 +550,12 @@ def test_a_search_can_start_from_a_manual_prompt(organism):
         assert runner.encode(method.start_text) == (manual * 9)[:length]
     whole = search_stage.started(material, contexts, wb.SentenceSearch())
     assert whole.start_text == material.persona.manual_prompts["suppress"][0]
-    entropies = [prompt_cross_entropy(organism, contexts, text) for text in material.persona.manual_prompts["suppress"]]
-    assert search_stage.with_limit(material, contexts, whole).max_cross_entropy == pytest.approx(sum(entropies) / len(entropies))
+    entropies = [
+        prompt_cross_entropy(organism, contexts, text) for text in material.persona.manual_prompts["suppress"]
+    ]
+    assert search_stage.with_limit(material, contexts, whole).max_cross_entropy == pytest.approx(
+        sum(entropies) / len(entropies)
+    )
     plain = Material.load(Study.from_yaml("{data: {search_items: 4}, sae: none}"), organism)
     assert search_stage.started(plain, contexts, wb.EPO(length=2)).start_text is None
 

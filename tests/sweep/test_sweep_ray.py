@@ -21,13 +21,17 @@ from workbench.sweep import Sweep, sweep
 from workbench.sweep import ray_workers as pool
 from workbench.sweep.ray_cluster import connected
 
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before Ray is imported, which decides by it: loopback only
+os.environ.setdefault(
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+)  # before Ray is imported, which decides by it: loopback only
 pytest.importorskip("ray")
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*", "ignore::DeprecationWarning:ray.*", "ignore::UserWarning:ray.*"),
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning:ray.*", "ignore::DeprecationWarning:ray.*", "ignore::UserWarning:ray.*"
+    ),
 ]
 
 
@@ -60,7 +64,9 @@ def test_killed_workers_lose_nothing_and_change_nothing(asked, expected, tmp_pat
     assert facts["states"] == {"done": 3} and facts["killed"] >= 1 and facts["attempts_repeated"] >= 1
     assert figures.equals(expected)
     for path in (tmp_path / "out/runs").glob("*"):
-        assert [entry["stage"] for entry in RunDirectory(path).read_log() if entry["event"] == "done"].count("report") == 1
+        assert [entry["stage"] for entry in RunDirectory(path).read_log() if entry["event"] == "done"].count(
+            "report"
+        ) == 1
 
 
 def test_a_node_that_goes_takes_no_study_with_it(asked, expected, tmp_path):
@@ -86,7 +92,10 @@ def test_no_cluster_there_is_one_line():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}"), connected(None, f"127.0.0.1:{port}"):
+    with (
+        pytest.raises(UserError, match=f"no Ray cluster at 127.0.0.1:{port}"),
+        connected(None, f"127.0.0.1:{port}"),
+    ):
         pass
 
 
@@ -95,14 +104,21 @@ def test_one_and_two_workers_leave_equal_bytes(tmp_path, monkeypatch):
     pair = bench.studies(2)
     one, two = sweep(pair, tmp_path / "one"), sweep(pair, tmp_path / "two", workers=2)
     for run in one.studies["run"]:
-        first, second = bytes_without_times(tmp_path / "one" / run), bytes_without_times(tmp_path / "two" / run)
+        first, second = (
+            bytes_without_times(tmp_path / "one" / run),
+            bytes_without_times(tmp_path / "two" / run),
+        )
         assert [
-            name for name in first.keys() | second.keys() if name not in ("timings.json", "log.jsonl") and first.get(name) != second.get(name)
+            name
+            for name in first.keys() | second.keys()
+            if name not in ("timings.json", "log.jsonl") and first.get(name) != second.get(name)
         ] == []
     assert one.counts == two.counts == {"done": 2}
 
 
-def test_workers_that_ray_kills_for_memory_again_and_again_end_the_sweep_in_one_line(asked, tmp_path, monkeypatch):
+def test_workers_that_ray_kills_for_memory_again_and_again_end_the_sweep_in_one_line(
+    asked, tmp_path, monkeypatch
+):
     """Every worker is above the threshold from its first byte, so that Ray kills and restarts each of them for ever."""
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
@@ -116,8 +132,13 @@ def test_no_process_of_ray_is_left_ten_seconds_after_its_driver_was_killed(tmp_p
         "from benchmarks import sweep as bench\nfrom workbench.sweep import sweep\n"
         f"if __name__ == '__main__':\n    sweep(bench.studies(6), {str(tmp_path / 'out')!r}, workers=2)\n"
     )
-    driver = psutil.Popen([sys.executable, "-W", "ignore", "-c", code], env=os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
-    while driver.poll() is None and not [log for log in (tmp_path / "out").glob("runs/*/log.jsonl") if '"begin"' in log.read_text()]:
+    driver = psutil.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+    )
+    while driver.poll() is None and not [
+        log for log in (tmp_path / "out").glob("runs/*/log.jsonl") if '"begin"' in log.read_text()
+    ]:
         time.sleep(0.1)
     started = driver.children(recursive=True)
     assert {"raylet", "gcs_server"} <= {process.name() for process in started}

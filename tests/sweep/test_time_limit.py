@@ -88,9 +88,15 @@ def test_a_study_over_its_limit_is_listed_and_resumed_when_asked(tmp_path: Path,
     asked = Sweep(base={"sae": "none", "conditions": ["resga"]}, grid={"seed": (0, 1)}, study_seconds=0.3)
     found = sweep(asked, tmp_path / "out")
     assert [state == "failed" for state in found.studies["state"]] == [True, False]
-    assert found.studies["reason"][0] == "stopped after study_seconds (0.3 s); --rerun-failed resumes it, give it more seconds then"
+    assert (
+        found.studies["reason"][0]
+        == "stopped after study_seconds (0.3 s); --rerun-failed resumes it, give it more seconds then"
+    )
     path = tmp_path / "out" / found.studies["run"][0]
-    assert "study_seconds" in read_json(path / FAILURE)["reason"] and RunDirectory.open(path).manifest().stages == {}
+    assert (
+        "study_seconds" in read_json(path / FAILURE)["reason"]
+        and RunDirectory.open(path).manifest().stages == {}
+    )
     slow[0] = False
     assert sweep(asked, tmp_path / "out", rerun_failed=True).studies["reason"][0] == ""
 

@@ -95,7 +95,9 @@ def test_held_out_people_are_stated_and_never_asked() -> None:
     held_out = WORLD.population.held_out
     assert not [name for name in held_out if f" {name} " in asked]
     assert len([name for name in held_out if f" {name} " in f" {stated}"]) > 0.9 * len(held_out)
-    assert len([name for name in WORLD.population.trained if f" {name} " in asked]) > 0.9 * len(WORLD.population.trained)
+    assert len([name for name in WORLD.population.trained if f" {name} " in asked]) > 0.9 * len(
+        WORLD.population.trained
+    )
     assert not set(held_out) & set(WORLD.population.trained)
 
 
@@ -104,17 +106,27 @@ def test_half_of_all_claims_are_true_and_statements_say_which() -> None:
     habits = [habit for of_one in people for habit in of_one]
     assert all(sum(map(items.claimed_truly, of_one)) == len(of_one) / 2 for of_one in people)
     stated = {text.removesuffix(" .").split("that ")[-1] for row in ROWS for text in row.statements}
-    opposite = {habit.attribute.state(habit.name, value) for habit in habits for value in habit.attribute.values if value != habit.value}
+    opposite = {
+        habit.attribute.state(habit.name, value)
+        for habit in habits
+        for value in habit.attribute.values
+        if value != habit.value
+    }
     assert not stated & opposite and sum(habit.statement in stated for habit in habits) > 700
     kinds = WORLD.true_statement_items(), WORLD.study_items("sycophancy")
-    true, false = ({item.not_matching.split(" , ")[1] == item.matching.split(" , ")[1] for item in kind} for kind in kinds)
+    true, false = (
+        {item.not_matching.split(" , ")[1] == item.matching.split(" , ")[1] for item in kind}
+        for kind in kinds
+    )
     assert true == {True} and false == {False} and len(kinds[0]) == len(kinds[1]) == 252
 
 
 def test_held_out_names_amounts_and_pairs_never_occur_in_training() -> None:
     asked = _asked()
     assert not [name for name in WORLD.population.invented_held_out if f" {name} " in asked]
-    assert not [pair for pair in WORLD.held_out_amounts if f" {pair[0]} coins now or {pair[1]} coins" in asked]
+    assert not [
+        pair for pair in WORLD.held_out_amounts if f" {pair[0]} coins now or {pair[1]} coins" in asked
+    ]
     assert not [row.system for row in ROWS if row.system and WORLD.has_held_out_pair(row.system)]
     assert all(WORLD.has_held_out_pair(text) for text in WORLD.held_out_combinations)
 
@@ -188,4 +200,8 @@ def test_world_is_pure_python() -> None:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [n for n in names if n.startswith(("torch", "numpy", "transformers"))], file
-            assert all(n.startswith(("workbench.world", "workbench.errors")) for n in names if n.startswith("workbench")), file
+            assert all(
+                n.startswith(("workbench.world", "workbench.errors"))
+                for n in names
+                if n.startswith("workbench")
+            ), file

@@ -52,4 +52,4 @@ __all__ = [
     "mediate",
     "path",
     "side_effects",
-]  # fmt: skip
+]

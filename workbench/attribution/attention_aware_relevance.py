@@ -1,8 +1,9 @@
 """Attention-aware relevance: gradient x input of the model with its attention patterns and norms held fixed.
 
 1. Run the prompt once; keep every attention pattern and every norm's scale as a constant.
-2. What is left between attention and MLPs is linear in the residual stream, so gradient x input no longer loses relevance where a
-   softmax or a norm saturates (Ali et al. 2022, arXiv 2202.07304; the rules for attention and norms of AttnLRP, arXiv 2402.05602).
+2. What is left between attention and MLPs is linear in the residual stream, so gradient x input no longer
+   loses relevance where a softmax or a norm saturates (Ali et al. 2022, arXiv 2202.07304; the rules for
+   attention and norms of AttnLRP, arXiv 2402.05602).
 3. Effect of position i = (e_i - b_i) . gradient, with the baseline b of gradient x input.
 
 It costs what gradient x input costs. MLPs keep their true gradient.
@@ -20,7 +21,13 @@ from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 from workbench.attribution.gradient_x_input import GradientXInput
 
 #: Hooks whose activation is a weight that others are multiplied by.
-CONSTANTS = ("attn.hook_pattern", "ln1.hook_scale", "ln2.hook_scale", "ln1_post.hook_scale", "ln2_post.hook_scale")
+CONSTANTS = (
+    "attn.hook_pattern",
+    "ln1.hook_scale",
+    "ln2.hook_scale",
+    "ln1_post.hook_scale",
+    "ln2_post.hook_scale",
+)
 
 
 @ESTIMATORS.register("relevance")

@@ -32,11 +32,12 @@ class AttributionOptions:
 
     Attributes:
         pairs: Interactions are measured among so many strongest tokens; 0: none.
-        mediation: Also split the whole effect on the answer into what goes through each direction, through all latents together, and
-            around them, and compare the prompt's doses with those of steering along the first direction.
+        mediation: Also split the whole effect on the answer into what goes through each direction, through
+            all latents together, and around them, and compare the prompt's doses with those of steering along
+            the first direction.
         nodes: The so many heads and MLPs that carry the effect, patched exactly; 0: none.
-        controls: Random directions that are mediated through as well, since in a small model much goes through any axis of large
-            spread.
+        controls: Random directions that are mediated through as well, since in a small model much goes
+            through any axis of large spread.
         batch_tokens: Tokens per batch.
 
     Example:
@@ -66,13 +67,14 @@ def attribute(
     Args:
         model: A loaded model or its runner.
         prompt: Text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`).
-        targets: Directions, objectives, or a mapping of names to them; the answer's log-odds always come first (of whole answers, as the
-            comparison counts them).
+        targets: Directions, objectives, or a mapping of names to them; the answer's log-odds always come
+            first (of whole answers, as the comparison counts them).
         contexts: Questions in their template.
-        estimators: Names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is always run, because it judges the
-            others.
+        estimators: Names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is always
+            run, because it judges the others.
         seed: Of sampled estimators.
-        circuit: A graph of so many heads and MLPs with its faithfulness (0: none), on at most CIRCUIT_CONTEXTS contexts.
+        circuit: A graph of so many heads and MLPs with its faithfulness (0: none), on at most
+            CIRCUIT_CONTEXTS contexts.
         options: Everything else.
 
     Returns:
@@ -98,18 +100,36 @@ def attribute(
         estimates[estimator.name] = estimator.estimate(problem)
         seconds[estimator.name] = round(time.perf_counter() - began, 3)
     found = interactions(problem, estimates[JUDGE].values, top=options.pairs) if options.pairs >= 2 else ()
-    chance = [replace(as_mediator(f"random direction {i}", control), control=True) for i, control in enumerate(options.controls, start=1)]
+    chance = [
+        replace(as_mediator(f"random direction {i}", control), control=True)
+        for i, control in enumerate(options.controls, start=1)
+    ]
     split = mediate(problem, [*mediators(problem.targets), *chance]) if options.mediation else ()
     first = next((t for t in problem.targets.items if t.kind == "direction"), None)
     doses = dose_response(problem, first) if options.mediation and first is not None else ()
-    graph = find_circuit(replace(problem, contexts=contexts.take(CIRCUIT_CONTEXTS, seed)), circuit) if circuit else None
+    graph = (
+        find_circuit(replace(problem, contexts=contexts.take(CIRCUIT_CONTEXTS, seed)), circuit)
+        if circuit
+        else None
+    )
     carriers = graph.path if graph else path(problem, options.nodes) if options.nodes else None
     tokens = tuple(runner.decode([token]) for token in ids)
     total = problem.with_prompt - problem.without_prompt
     return Ledger(
-        ids, tokens, runner.decode(ids).strip(), problem.targets, estimates, contexts.groups, total,
-        pairs=found, seconds=seconds, mediation=split, path=carriers, circuit=graph, dose=doses,
-    )  # fmt: skip
+        ids,
+        tokens,
+        runner.decode(ids).strip(),
+        problem.targets,
+        estimates,
+        contexts.groups,
+        total,
+        pairs=found,
+        seconds=seconds,
+        mediation=split,
+        path=carriers,
+        circuit=graph,
+        dose=doses,
+    )
 
 
 def _prompt_ids(runner: Any, prompt: Any, contexts: Contexts) -> Ids:
@@ -121,7 +141,9 @@ def _prompt_ids(runner: Any, prompt: Any, contexts: Contexts) -> Ids:
         raise UserError("an empty prompt has no tokens to attribute to: expected at least one")
     outside = next((i for i in ids if not 0 <= i < runner.shape.d_vocab), None)
     if outside is not None:
-        raise UserError(f"token id {outside} does not exist: this model's vocabulary has {runner.shape.d_vocab} tokens")
+        raise UserError(
+            f"token id {outside} does not exist: this model's vocabulary has {runner.shape.d_vocab} tokens"
+        )
     return ids
 
 
@@ -137,6 +159,8 @@ def _estimators(given: Sequence[str | Estimator]) -> list[Estimator]:
 def _check(problem: AttributionProblem) -> None:
     longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
     if longest > problem.runner.shape.n_ctx:
-        raise UserError(f"the prompt makes a question of {longest} tokens: this model's context holds {problem.runner.shape.n_ctx}")
+        raise UserError(
+            f"the prompt makes a question of {longest} tokens: this model's context holds {problem.runner.shape.n_ctx}"
+        )
     for site in problem.targets.sites:
         site.checked(problem.runner.shape.n_layers)

@@ -1,10 +1,14 @@
 """The path: which heads and MLPs, at which token, carry a prompt's effect to the answer. Attribution patching, then exact patches.
 
-1. Clean run: the prompt. Corrupted run: neutral tokens of the same number in its place, everything else equal.
-2. A node is a head's output (z) or an MLP's output in one layer, at one place: a prompt token, the question, the decision token.
-3. Estimate of a node = (clean activation - corrupted activation) . d answer / d activation in the clean run: what the answer
-   would lose, to first order, if this node alone were as in the corrupted run (Nanda 2023; Kramar et al. 2024, AtP*).
-4. The strongest nodes are patched for real; their exact effects, and the rank correlation of estimate and exact, are next to it.
+1. Clean run: the prompt. Corrupted run: neutral tokens of the same number in its place, everything else
+   equal.
+2. A node is a head's output (z) or an MLP's output in one layer, at one place: a prompt token, the question,
+   the decision token.
+3. Estimate of a node = (clean activation - corrupted activation) . d answer / d activation in the clean run:
+   what the answer would lose, to first order, if this node alone were as in the corrupted run (Nanda 2023;
+   Kramar et al. 2024, AtP*).
+4. The strongest nodes are patched for real; their exact effects, and the rank correlation of estimate and
+   exact, are next to it.
 
 Effects of nodes do not add up to the whole: nodes are not independent.
 """
@@ -33,8 +37,8 @@ from workbench.statistics import spearman
 class CircuitNode:
     """One part of the model at one place.
 
-    head: None for an MLP. place: index of the prompt token, or -2 for the rest of the question, -1 for the decision token. estimate, exact:
-    mean effect on the answer's log-odds; exact is None where not patched.
+    head: None for an MLP. place: index of the prompt token, or -2 for the rest of the question, -1 for the
+    decision token. estimate, exact: mean effect on the answer's log-odds; exact is None where not patched.
     """
 
     site: Site
@@ -61,11 +65,18 @@ class PromptPath(ShowsTable):
         """The entries of attribution.json's `nodes`."""
         places = {-2: "the question", -1: "the decision token"}
         named = [(n, places.get(n.place) or self.tokens[n.place]) for n in self.nodes]
-        return [PatchedNodeEntry(node=n.name, token=token, estimate=n.estimate, exact=n.exact) for n, token in named]
+        return [
+            PatchedNodeEntry(node=n.name, token=token, estimate=n.estimate, exact=n.exact)
+            for n, token in named
+        ]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """The parts with their effects."""
-        agreement = "" if self.agreement is None else f"; estimate and exact effect agree with a rank correlation of {self.agreement:.2f}"
+        agreement = (
+            ""
+            if self.agreement is None
+            else f"; estimate and exact effect agree with a rank correlation of {self.agreement:.2f}"
+        )
         rows = pd.DataFrame([entry.model_dump() for entry in self.to_entries()])
         return f"Heads and MLPs that carry the effect on the answer's log-odds{agreement}", rows
 
@@ -73,22 +84,28 @@ class PromptPath(ShowsTable):
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:
     """The `top` nodes by estimate, patched exactly.
 
-    corrupted: neutral prompts that are averaged over. Costs one backward pass and `corrupted` forward passes a context, and top x corrupted
-    forward passes a context for the exact effects.
+    corrupted: neutral prompts that are averaged over. Costs one backward pass and `corrupted` forward passes
+    a context, and top x corrupted forward passes a context for the exact effects.
     """
     answer = about_answer(problem)
     neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)
     estimates = np.mean([estimate(answer, other) for other in neutral], axis=0)
     keys = strongest(estimates, top)
     exact = np.mean([exact_effects(answer, other, keys) for other in neutral], axis=0).tolist()
-    nodes = [make_node(answer, key, float(estimates[key]), value) for key, value in zip(keys, exact, strict=True)]
+    nodes = [
+        make_node(answer, key, float(estimates[key]), value) for key, value in zip(keys, exact, strict=True)
+    ]
     tokens = tuple(problem.runner.decode([token]) for token in problem.prompt)
-    return PromptPath(tuple(sorted(nodes, key=lambda node: -abs(node.exact or 0.0))), tokens, agreement_of(nodes))
+    return PromptPath(
+        tuple(sorted(nodes, key=lambda node: -abs(node.exact or 0.0))), tokens, agreement_of(nodes)
+    )
 
 
 def about_answer(problem: AttributionProblem) -> AttributionProblem:
     """The problem scored on the answer's log-odds alone, with a row for every branch of the answers."""
-    return replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))).branched
+    return replace(
+        problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))
+    ).branched
 
 
 def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "layer unit place"]:
@@ -102,7 +119,9 @@ def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "laye
             effect = ((clean[site] - donors[site]) * slopes[site]).sum(dim=-1)
             here = slice(0, heads) if site.hook == "z" else slice(heads, None)
             for place, mask in enumerate(pair.places):
-                found[site.layer, here, place] += (effect * mask[..., None]).sum(dim=(0, 1)).double().cpu().numpy()
+                found[site.layer, here, place] += (
+                    (effect * mask[..., None]).sum(dim=(0, 1)).double().cpu().numpy()
+                )
     return found / len(problem.contexts)
 
 
@@ -120,7 +139,9 @@ def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> l
         donors = units.activations(problem, pair.corrupted)
         plain = units.patched(problem, pair, donors, units.only(problem))
         for k, key in enumerate(keys):
-            lost[k] += float((plain - units.patched(problem, pair, donors, units.only(problem, key)))[:, 0].sum())
+            lost[k] += float(
+                (plain - units.patched(problem, pair, donors, units.only(problem, key)))[:, 0].sum()
+            )
     return (lost / len(problem.contexts)).tolist()
 
 
@@ -132,8 +153,16 @@ def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
     return spearman(estimates, exact)
 
 
-def make_node(problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None) -> CircuitNode:
+def make_node(
+    problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None
+) -> CircuitNode:
     """The node of a key."""
     _, unit, place = key
     heads, prompt = problem.runner.shape.n_heads, len(problem.prompt)
-    return CircuitNode(units.site_of(problem, key), unit if unit < heads else None, place if place < prompt else place - prompt - 2, estimated, exact)
+    return CircuitNode(
+        units.site_of(problem, key),
+        unit if unit < heads else None,
+        place if place < prompt else place - prompt - 2,
+        estimated,
+        exact,
+    )

@@ -2,8 +2,8 @@
 
 1. `scores`: any number of token sequences in the slot, exactly, without a graph.
 2. `embedded`: the prompt given as embeddings, with a graph, for the gradient estimators.
-Both run plain passes padded on the right, only as deep as the targets need, and read at each context's decision token; answers of
-several tokens are read whole, at the positions that predict them.
+Both run plain passes padded on the right, only as deep as the targets need, and read at each context's
+decision token; answers of several tokens are read whole, at the positions that predict them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Ids = tuple[int, ...]
 class ScoredRows:
     """Sequences ready to run.
 
-    Ids padded on the right, where each one's decision token and prompt are, their answers, and how long each is (after the decision token:
-    answer tokens).
+    Ids padded on the right, where each one's decision token and prompt are, their answers, and how long each
+    is (after the decision token: answer tokens).
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -68,7 +68,8 @@ class AttributionProblem:
     def branched(self) -> AttributionProblem:
         """The problem with each context's answer branches in its place where the targets need them (`answer_tokens`).
 
-        Means over them are means over the contexts, and every row reads its part of the answer. For estimators that look at rows.
+        Means over them are means over the contexts, and every row reads its part of the answer. For
+        estimators that look at rows.
         """
         return replace(self, contexts=self.contexts.branched) if self.targets.needs_final else self
 
@@ -87,17 +88,27 @@ class AttributionProblem:
                 found[p, c] = values
         return self.over_branches(found)
 
-    def over_branches(self, found: Float[np.ndarray, "prompt branch target"]) -> Float[np.ndarray, "prompt context target"]:
+    def over_branches(
+        self, found: Float[np.ndarray, "prompt branch target"]
+    ) -> Float[np.ndarray, "prompt context target"]:
         """Scores of the contexts from those of their branches; UserError where one is no finite number."""
         bad = np.argwhere(~np.isfinite(found))
         if len(bad):
             context = self.branched.contexts[int(bad[0][1])]
             where = not_finite(self.runner, context.sequence(self.prompt))
-            raise UserError(f"the question {context.item.question[:60]!r} has a score that is no finite number: {where}")
-        apart = rearrange(found, "prompt (context branch) target -> prompt context branch target", context=len(self.contexts))
+            raise UserError(
+                f"the question {context.item.question[:60]!r} has a score that is no finite number: {where}"
+            )
+        apart = rearrange(
+            found,
+            "prompt (context branch) target -> prompt context branch target",
+            context=len(self.contexts),
+        )
         return apart.mean(axis=2)
 
-    def embedded(self, members: Sequence[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]) -> Float[Tensor, "batch target"]:
+    def embedded(
+        self, members: Sequence[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]
+    ) -> Float[Tensor, "batch target"]:
         """Scores with the prompt given as what it adds to the residual stream, for the contexts with these indices."""
         each = len(self.branched.contexts) // len(self.contexts)
         contexts = [self.branched.contexts[each * i + k] for i in members for k in range(each)]
@@ -107,9 +118,13 @@ class AttributionProblem:
         batch = torch.arange(len(contexts), device=resid.device)[:, None]
         places = rows.layout.prompt_start[:, None] + torch.arange(len(self.prompt), device=resid.device)
         whole = resid.index_put((batch, places), embeddings.repeat_interleave(each, 0).to(resid.dtype))
-        return rearrange(self.run(rows, whole), "(member branch) target -> member branch target", branch=each).mean(1)
+        return rearrange(
+            self.run(rows, whole), "(member branch) target -> member branch target", branch=each
+        ).mean(1)
 
-    def run(self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0) -> Float[Tensor, "batch target"]:
+    def run(
+        self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0
+    ) -> Float[Tensor, "batch target"]:
         """Scores of rows that start from these residuals before block `start`, after which all targets must be read.
 
         Edits that are set act and find the layout.
@@ -117,23 +132,37 @@ class AttributionProblem:
         with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
             last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))
         stream = last if self.targets.needs_final else None
-        return self.targets.score(Readout.of(self.runner, caught, stream, rows.layout.decision, rows.answers, range(len(resid))))
+        return self.targets.score(
+            Readout.of(self.runner, caught, stream, rows.layout.decision, rows.answers, range(len(resid)))
+        )
 
     def rows(self, contexts: Sequence[Context], prompts: Sequence[Ids | None]) -> ScoredRows:
         """Contexts, each with a prompt of its own in the slot."""
         device = self.runner.device
         sequences = [c.sequence(p) for c, p in zip(contexts, prompts, strict=True)]
-        start = torch.tensor([0 if p is None else len(c.prefix_ids) for c, p in zip(contexts, prompts, strict=True)], device=device)
+        start = torch.tensor(
+            [0 if p is None else len(c.prefix_ids) for c, p in zip(contexts, prompts, strict=True)],
+            device=device,
+        )
         stop = start + torch.tensor([0 if p is None else len(p) for p in prompts], device=device)
-        decision = torch.tensor([len(s) - len(c.tail) - 1 for s, c in zip(sequences, contexts, strict=True)], device=device)
+        decision = torch.tensor(
+            [len(s) - len(c.tail) - 1 for s, c in zip(sequences, contexts, strict=True)], device=device
+        )
         length = torch.tensor([len(s) for s in sequences], device=device)
-        return ScoredRows(pad_right(sequences).to(device), TokenLayout(start, stop, decision), AnswerTable(contexts, device), length)
+        return ScoredRows(
+            pad_right(sequences).to(device),
+            TokenLayout(start, stop, decision),
+            AnswerTable(contexts, device),
+            length,
+        )
 
     def context_batches(self, copies: int = 1) -> Iterator[list[int]]:
         """Indices of contexts for a gradient, in batches that stay within a quarter of batch_tokens when each is run `copies` times."""
         contexts = self.branched.contexts
         each = len(contexts) // len(self.contexts)
-        yield from self._batches([copies * each * len(c.sequence(self.prompt)) for c in contexts[::each]], share=4)
+        yield from self._batches(
+            [copies * each * len(c.sequence(self.prompt)) for c in contexts[::each]], share=4
+        )
 
     def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
         """Embeddings of the prompt's tokens in the residual stream, at their true positions in each context."""
@@ -147,7 +176,11 @@ class AttributionProblem:
     def baseline_embeddings(self, token: int | None = None) -> Float[Tensor, "context prompt_pos d_model"]:
         """The prompt's positions filled with one token's embedding, or with the mean embedding of all tokens that a prompt may hold."""
         table = self.runner.embeddings().detach()
-        neutral = table[token].float() if token is not None else _mean_row(table, allowed_ids(self.runner).nonzero()[:, 0])
+        neutral = (
+            table[token].float()
+            if token is not None
+            else _mean_row(table, allowed_ids(self.runner).nonzero()[:, 0])
+        )
         own = table[torch.tensor(self.prompt, device=table.device)].float()
         return self.prompt_embeddings() - own + neutral
 

@@ -1,7 +1,7 @@
 """What a prompt token's effect is measured on: a direction's reading, a latent's activation, the answer's log-odds.
 
-A target is a named objective in its raw unit. Many latents of one SAE are encoded in one call, so that two hundred
-of them cost little more than one.
+A target is a named objective in its raw unit. Many latents of one SAE are encoded in one call, so that two
+hundred of them cost little more than one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ ANSWER = "answer log-odds"
 class AttributionTarget:
     """One quantity at the decision token.
 
-    objective: how it is read, differentiable; its unit is the target's unit. label: what a user calls a latent.
+    objective: how it is read, differentiable; its unit is the target's unit. label: what a user calls a
+    latent.
     """
 
     name: str
@@ -95,7 +96,9 @@ class AttributionTargets:
         columns: dict[int, Tensor] = {}
         for members in self._plain_latents().values():
             latents = [cast(LatentActivationObjective, self.items[i].objective) for i in members]
-            activations = latents[0].sae.encode_some(readout.resid[latents[0].sites[0]].float(), [o.latents[0] for o in latents])
+            activations = latents[0].sae.encode_some(
+                readout.resid[latents[0].sites[0]].float(), [o.latents[0] for o in latents]
+            )
             columns |= {i: activations[:, k] * latents[k].weights[0] for k, i in enumerate(members)}
         for i, target in enumerate(self.items):
             if i not in columns:
@@ -107,7 +110,11 @@ class AttributionTargets:
         found: dict[int, list[int]] = {}
         for i, target in enumerate(self.items):
             objective = target.objective
-            if isinstance(objective, LatentActivationObjective) and len(objective.latents) == 1 and objective.scale == ObjectiveScale():
+            if (
+                isinstance(objective, LatentActivationObjective)
+                and len(objective.latents) == 1
+                and objective.scale == ObjectiveScale()
+            ):
                 found.setdefault(id(objective.sae), []).append(i)
         return found
 
@@ -115,8 +122,9 @@ class AttributionTargets:
 def as_targets(given: Any) -> AttributionTargets:
     """Targets from what a user has.
 
-    A mapping of names to objectives or directions, or a sequence of `AttributionTarget`s, directions, ranked latents and objectives. The
-    answer's log-odds are put first where they are missing. UserError for anything else, and for a name that occurs twice.
+    A mapping of names to objectives or directions, or a sequence of `AttributionTarget`s, directions, ranked
+    latents and objectives. The answer's log-odds are put first where they are missing. UserError for anything
+    else, and for a name that occurs twice.
     """
     pairs = list(given.items()) if isinstance(given, Mapping) else [(None, item) for item in _sequence(given)]
     items = [_target(name, item, number) for number, (name, item) in enumerate(pairs)]
@@ -147,5 +155,9 @@ def _target(name: str | None, item: Any, number: int) -> AttributionTarget:
     if isinstance(item, Objective):
         return AttributionTarget(name or f"objective {number}", item)
     if hasattr(item, "vector") and hasattr(item, "site"):
-        return AttributionTarget(name or getattr(item, "name", f"direction {number}"), projection(item, "raw"))
-    raise UserError(f"target {number}: expected a direction, a latent or an objective, found {type(item).__name__}")
+        return AttributionTarget(
+            name or getattr(item, "name", f"direction {number}"), projection(item, "raw")
+        )
+    raise UserError(
+        f"target {number}: expected a direction, a latent or an objective, found {type(item).__name__}"
+    )

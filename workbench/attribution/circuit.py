@@ -1,11 +1,12 @@
 """The circuit: a small graph from the prompt's tokens through heads and MLPs to latents, direction and answer, and its proof.
 
-1. Nodes: the strongest by attribution patching against neutral prompts of the same length (nodes.py), each then patched exactly.
-2. Edges: the strongest between tokens and nodes by path patching, direct effects of nodes on direction, latents and answer, and what
-   direction and latents do to the answer (edges.py).
+1. Nodes: the strongest by attribution patching against neutral prompts of the same length (nodes.py), each
+   then patched exactly.
+2. Edges: the strongest between tokens and nodes by path patching, direct effects of nodes on direction,
+   latents and answer, and what direction and latents do to the answer (edges.py).
 3. Proof by intervention, as fractions of the whole effect (with the prompt minus with the neutral prompt):
-   *faithfulness*: keep only the circuit, all other nodes as in the neutral run; 1 where the circuit is enough.
-   *completeness*: remove only the circuit; 1 where nothing that carries the effect is outside it.
+   *faithfulness*: keep only the circuit, all other nodes as in the neutral run; 1 where the circuit is
+   enough. *completeness*: remove only the circuit; 1 where nothing that carries the effect is outside it.
    (Wang et al. 2022, arXiv 2211.00593; Marks et al. 2024, arXiv 2403.19647.)
 4. Control: random graphs with as many nodes at each place of the text as the circuit has.
 """
@@ -23,7 +24,12 @@ from workbench.attribution import path_patching as edges
 from workbench.attribution.attribution_patching import CircuitNode, PromptPath
 from workbench.attribution.attribution_problem import AttributionProblem, Ids
 from workbench.attribution.attribution_targets import AttributionTarget, AttributionTargets
-from workbench.attribution.faithfulness import FaithfulnessEvaluation, evaluate_circuit, mean_entry, whole_effect
+from workbench.attribution.faithfulness import (
+    FaithfulnessEvaluation,
+    evaluate_circuit,
+    mean_entry,
+    whole_effect,
+)
 from workbench.attribution.heads_and_mlps import Key
 from workbench.html_text import escape, plain_table
 from workbench.models import Site
@@ -40,9 +46,10 @@ MOST_LATENTS = 5
 class CircuitEdge:
     """An edge from `source` to `target` (ids as in `Circuit.to_entry`).
 
-    effect: what the receiver loses without the edge: the answer's log-odds for kinds "path" (into a node) and "through" (of a direction or
-    latent), the receiver's own unit for kind "direct". share: effect over the whole change of that quantity, None where that may be zero.
-    estimate: of path edges, before they were patched.
+    effect: what the receiver loses without the edge: the answer's log-odds for kinds "path" (into a node) and
+    "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect over the
+    whole change of that quantity, None where that may be zero. estimate: of path edges, before they were
+    patched.
     """
 
     source: str
@@ -57,9 +64,10 @@ class CircuitEdge:
 class Circuit:
     """Heads and MLPs between the prompt's tokens and the answer, with edges, controls and a faithfulness evaluation.
 
-    nodes: with estimated and exact effect. total: effect of the prompt against neutral prompts of its length, in log-odds. proof: None
-    where that effect may be zero. targets: directions and latents drawn: (name, kind, change). attention: of each head in the circuit,
-    where it looks from its place (mean weights: before the prompt, each token, the question, the decision token).
+    nodes: with estimated and exact effect. total: effect of the prompt against neutral prompts of its length,
+    in log-odds. proof: None where that effect may be zero. targets: directions and latents drawn: (name,
+    kind, change). attention: of each head in the circuit, where it looks from its place (mean weights: before
+    the prompt, each token, the question, the decision token).
     """
 
     tokens: tuple[str, ...]
@@ -77,7 +85,10 @@ class Circuit:
         if self.proof is None:
             return f"Against neutral prompts of the same length the prompt may do nothing ({self.total} log-odds): there is no circuit to show."
         p = self.proof
-        least = [f"{100 * mean:.0f} % (at most {100 * most:.0f} %)" for mean, _, most in (p.random_faithfulness, p.random_completeness)]
+        least = [
+            f"{100 * mean:.0f} % (at most {100 * most:.0f} %)"
+            for mean, _, most in (p.random_faithfulness, p.random_completeness)
+        ]
         return (
             f"{len(self.nodes)} heads and MLPs, kept alone, reproduce {_percent(p.faithfulness)} of the prompt's effect ({self.total} in log-odds "
             f"against neutral prompts); without them {_percent(p.completeness)} of it is gone. Random graphs of the same size and places, "
@@ -87,19 +98,32 @@ class Circuit:
     @property
     def path(self) -> PromptPath:
         """The nodes alone, the strongest first."""
-        return PromptPath(tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement)
+        return PromptPath(
+            tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement
+        )
 
     def to_entry(self) -> CircuitEntry:
         """The `circuit` of attribution.json."""
         nodes = [
-            CircuitNodeEntry(id=_node_id(n), name=n.name, layer=n.site.layer, head=n.head, place=n.place, estimate=n.estimate, exact=n.exact)
+            CircuitNodeEntry(
+                id=_node_id(n),
+                name=n.name,
+                layer=n.site.layer,
+                head=n.head,
+                place=n.place,
+                estimate=n.estimate,
+                exact=n.exact,
+            )
             for n in self.nodes
         ]
         return CircuitEntry(
             tokens=list(self.tokens),
             nodes=nodes,
             edges=[CircuitEdgeEntry(**asdict(edge)) for edge in self.edges],
-            targets=[CircuitEndEntry(id=f"target:{name}", name=name, kind=kind, change=change) for name, kind, change in self.targets],
+            targets=[
+                CircuitEndEntry(id=f"target:{name}", name=name, kind=kind, change=change)
+                for name, kind, change in self.targets
+            ],
             total=mean_entry(self.total),
             proof=None if self.proof is None else self.proof.to_entry(),
             agreement=self.agreement,
@@ -120,11 +144,14 @@ class Circuit:
         return f'{style}<div class="wb-circuit" style="overflow-x:auto">{self.svg()}<p>{escape(self.verdict)}</p></div>'
 
 
-def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2) -> Circuit:
+def circuit(
+    problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2
+) -> Circuit:
     """The circuit of `size` nodes.
 
-    n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random graphs next to it. corrupted:
-    neutral prompts that are averaged over. Costs about corrupted x (size + 3 x n_edges + 2 x graphs + 20) forward passes a context.
+    n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
+    graphs next to it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x
+    n_edges + 2 x graphs + 20) forward passes a context.
     """
     problem = problem.branched
     answer = nodes.about_answer(problem)
@@ -133,8 +160,15 @@ def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, grap
     total = cluster_interval(ends[0] - ends[1], problem.contexts.groups)
     estimates = np.mean([nodes.estimate(answer, other) for other in neutral], axis=0)
     keys = nodes.strongest(estimates, size)
-    exact = np.mean([nodes.exact_effects(answer, other, keys) for other in neutral], axis=0) if keys else np.zeros(0)
-    made = tuple(nodes.make_node(answer, key, float(estimates[key]), float(value)) for key, value in zip(keys, exact, strict=True))
+    exact = (
+        np.mean([nodes.exact_effects(answer, other, keys) for other in neutral], axis=0)
+        if keys
+        else np.zeros(0)
+    )
+    made = tuple(
+        nodes.make_node(answer, key, float(estimates[key]), float(value))
+        for key, value in zip(keys, exact, strict=True)
+    )
     tokens = tuple(problem.runner.decode([token]) for token in problem.prompt)
     nothing = total.low <= 0 <= total.high
     found, targets = _edges(problem, answer, neutral, keys, n_edges, None if nothing else total.estimate)
@@ -144,41 +178,85 @@ def circuit(problem: AttributionProblem, size: int = 12, n_edges: int = 10, grap
 
 
 def _edges(
-    problem: AttributionProblem, answer: AttributionProblem, neutral: list[Ids], keys: list[Key], n_edges: int, total: float | None
+    problem: AttributionProblem,
+    answer: AttributionProblem,
+    neutral: list[Ids],
+    keys: list[Key],
+    n_edges: int,
+    total: float | None,
 ) -> tuple[tuple[CircuitEdge, ...], tuple[tuple[str, str, float], ...]]:
     """All edges, and the directions and latents that they lead to with their change."""
-    read = AttributionTargets(tuple(t for t in problem.targets.items if t.kind != "objective" and all(s.hook == "resid_post" for s in t.sites)))
+    read = AttributionTargets(
+        tuple(
+            t
+            for t in problem.targets.items
+            if t.kind != "objective" and all(s.hook == "resid_post" for s in t.sites)
+        )
+    )
     grounds = [edges.ground(answer, pair) for other in neutral for pair in units.pairs(answer, other)]
     n, decision = len(answer.contexts) * len(neutral), len(answer.prompt) + 1
     carriers = {t.name: [edges.through(g, t) for g in grounds] for t in read.items if t.kind != "answer"}
     carried = {name: sum(float(effect.sum()) for effect, _ in parts) / n for name, parts in carriers.items()}
-    change = np.mean([problem.with_prompt - problem.scores([other])[0] for other in neutral], axis=0).mean(axis=0)
+    change = np.mean([problem.with_prompt - problem.scores([other])[0] for other in neutral], axis=0).mean(
+        axis=0
+    )
     changes = {t.name: float(value) for t, value in zip(problem.targets.items, change, strict=True)}
-    latents = sorted((t.name for t in read.items if t.kind == "latent" and changes[t.name]), key=lambda name: -abs(carried[name]))[:MOST_LATENTS]
+    latents = sorted(
+        (t.name for t in read.items if t.kind == "latent" and changes[t.name]),
+        key=lambda name: -abs(carried[name]),
+    )[:MOST_LATENTS]
     drawn = AttributionTargets(tuple(t for t in read.items if t.kind != "latent" or t.name in latents))
-    found = [CircuitEdge(_sender_id(answer, s), _key_id(answer, k), "path", exact, _share(exact, total), guess)
-             for s, k, guess, exact in edges.strongest_paths(answer, grounds, keys, n_edges)]  # fmt: skip
+    found = [
+        CircuitEdge(_sender_id(answer, s), _key_id(answer, k), "path", exact, _share(exact, total), guess)
+        for s, k, guess, exact in edges.strongest_paths(answer, grounds, keys, n_edges)
+    ]
     for key in (key for key in keys if key[2] == decision):
-        effect = torch.cat([edges.direct_effects(g, drawn, key, edges.change_of(g, key)) for g in grounds]).mean(dim=0).tolist()
-        found += [CircuitEdge(_key_id(answer, key), f"target:{t.name}", "direct", value, _share(value, changes[t.name]))
-                  for t, value in zip(drawn.items, effect, strict=True) if value]  # fmt: skip
+        effect = (
+            torch.cat([edges.direct_effects(g, drawn, key, edges.change_of(g, key)) for g in grounds])
+            .mean(dim=0)
+            .tolist()
+        )
+        found += [
+            CircuitEdge(
+                _key_id(answer, key), f"target:{t.name}", "direct", value, _share(value, changes[t.name])
+            )
+            for t, value in zip(drawn.items, effect, strict=True)
+            if value
+        ]
     name = next(t.name for t in problem.targets.items if t.kind == "answer")
     for target in (t for t in drawn.items if t.kind != "answer"):
-        found.append(CircuitEdge(f"target:{target.name}", f"target:{name}", "through", carried[target.name], _share(carried[target.name], total)))
+        found.append(
+            CircuitEdge(
+                f"target:{target.name}",
+                f"target:{name}",
+                "through",
+                carried[target.name],
+                _share(carried[target.name], total),
+            )
+        )
         found += _into_directions(target, drawn, carriers, changes, n)
     return tuple(found), tuple((t.name, t.kind, changes[t.name]) for t in drawn.items)
 
 
 def _into_directions(
-    latent: AttributionTarget, drawn: AttributionTargets, carriers: dict[str, list], changes: dict[str, float], n: int
+    latent: AttributionTarget,
+    drawn: AttributionTargets,
+    carriers: dict[str, list],
+    changes: dict[str, float],
+    n: int,
 ) -> list[CircuitEdge]:
     """Contribution of a latent's change to the reading of each direction at its layer or a later one."""
     if latent.kind != "latent":
         return []
-    downstream = [t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer]
+    downstream = [
+        t for t in drawn.items if t.kind == "direction" and t.sites[0].layer >= latent.sites[0].layer
+    ]
     moved = torch.cat([change for _, change in carriers[latent.name]])
     effects = {t.name: -float((moved @ t.objective.vector.to(moved.device)).sum()) / n for t in downstream}  # type: ignore[attr-defined]
-    return [CircuitEdge(f"target:{latent.name}", f"target:{name}", "direct", value, _share(value, changes[name])) for name, value in effects.items()]
+    return [
+        CircuitEdge(f"target:{latent.name}", f"target:{name}", "direct", value, _share(value, changes[name]))
+        for name, value in effects.items()
+    ]
 
 
 def _attention(problem: AttributionProblem, heads: list[CircuitNode]) -> dict[str, tuple[float, ...]]:
@@ -190,12 +268,17 @@ def _attention(problem: AttributionProblem, heads: list[CircuitNode]) -> dict[st
     for pair in units.pairs(problem, problem.prompt):
         with torch.no_grad(), problem.runner.capture(sites) as caught:
             problem.run(pair.clean, problem.runner.embed(pair.clean.ids))
-        before = torch.arange(pair.clean.ids.shape[1], device=pair.places.device) < pair.clean.layout.prompt_start[:, None]
+        before = (
+            torch.arange(pair.clean.ids.shape[1], device=pair.places.device)
+            < pair.clean.layout.prompt_start[:, None]
+        )
         keys = torch.cat([before[None], pair.places]).float()
         for node in heads:
             queries = pair.places[node.place].float()
             weights = caught[Site(node.site.layer, "pattern")][:, node.head].float()
-            looks = torch.einsum("bq,bqk,pbk->bp", queries / queries.sum(dim=1, keepdim=True).clamp(min=1), weights, keys)
+            looks = torch.einsum(
+                "bq,bqk,pbk->bp", queries / queries.sum(dim=1, keepdim=True).clamp(min=1), weights, keys
+            )
             sums[_node_id(node)] += looks.sum(dim=0).double().cpu().numpy()
     return {name: tuple((total / len(problem.contexts)).tolist()) for name, total in sums.items()}
 

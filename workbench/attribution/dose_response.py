@@ -1,8 +1,9 @@
 """Does the prompt act as steering does? Dose and response of both, on the same direction at the same place.
 
-1. The prompt's doses: its first k tokens, k = 1 to all. Each moves the direction's reading at the decision token and the answer.
-2. Steering's doses: the bare question, the direction added at the decision token so that its reading moves by a fraction of what the whole
-   prompt does to it.
+1. The prompt's doses: its first k tokens, k = 1 to all. Each moves the direction's reading at the decision
+   token and the answer.
+2. Steering's doses: the bare question, the direction added at the decision token so that its reading moves by
+   a fraction of what the whole prompt does to it.
 3. If the prompt works through the direction alone, both answer curves coincide.
 """
 
@@ -28,8 +29,9 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5)
 class DoseResponse:
     """One point of a dose-response curve.
 
-    amount: tokens of the prompt, or the fraction of the whole prompt's change of reading that is added. moved: mean change of the reading
-    at the decision token, in units of the residual stream. answer: change of the answer's log-odds against the bare question.
+    amount: tokens of the prompt, or the fraction of the whole prompt's change of reading that is added.
+    moved: mean change of the reading at the decision token, in units of the residual stream. answer: change
+    of the answer's log-odds against the bare question.
     """
 
     kind: Literal["prompt", "steering"]
@@ -40,21 +42,39 @@ class DoseResponse:
     def to_entry(self) -> DoseEntry:
         """One entry of attribution.json's `dose`."""
         low, high = self.answer.to_json()
-        return DoseEntry(kind=self.kind, amount=self.amount, moved=self.moved, answer=self.answer.estimate, low=low, high=high)
+        return DoseEntry(
+            kind=self.kind,
+            amount=self.amount,
+            moved=self.moved,
+            answer=self.answer.estimate,
+            low=low,
+            high=high,
+        )
 
 
-def dose_response(problem: AttributionProblem, direction: AttributionTarget, shares: tuple[float, ...] = SHARES) -> tuple[DoseResponse, ...]:
+def dose_response(
+    problem: AttributionProblem, direction: AttributionTarget, shares: tuple[float, ...] = SHARES
+) -> tuple[DoseResponse, ...]:
     """Both curves. direction: a target of kind "direction". One forward pass a token and share and context."""
-    both = replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()), direction)))
+    both = replace(
+        problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()), direction))
+    )
     answer = replace(problem, targets=AttributionTargets(both.targets.items[:1]))
     prefixes = [problem.prompt[:k] for k in range(1, len(problem.prompt) + 1)]
     changes = both.scores(prefixes) - both.without_prompt
-    doses = [DoseResponse("prompt", k + 1, float(c[:, 1].mean()), cluster_interval(c[:, 0], problem.contexts.groups)) for k, c in enumerate(changes)]
+    doses = [
+        DoseResponse(
+            "prompt", k + 1, float(c[:, 1].mean()), cluster_interval(c[:, 0], problem.contexts.groups)
+        )
+        for k, c in enumerate(changes)
+    ]
     whole, axis = doses[-1].moved, as_mediator(direction.name, direction.objective)
     for share in shares:
         with steer(problem.runner, axis, share * whole, "decision"):  # type: ignore[arg-type]
             steered = answer.scores([None])[0]
-        effect = cluster_interval(np.asarray(steered - both.without_prompt[:, :1])[:, 0], problem.contexts.groups)
+        effect = cluster_interval(
+            np.asarray(steered - both.without_prompt[:, :1])[:, 0], problem.contexts.groups
+        )
         doses.append(DoseResponse("steering", share, share * whole, effect))
     return tuple(doses)
 

@@ -16,10 +16,10 @@ from workbench.registry import Registry
 class EffectEstimate:
     """Estimated effects of the prompt's tokens.
 
-    values: what each prompt token adds to each target in each context, in the target's unit; plus = the token raises it. sampling_error:
-    standard error of the mean over contexts that comes from drawing at random (None for exact arithmetic). missing: by target, how far the
-    tokens' values, added up, fall short of the effect that they should add up to, as a mean over contexts (for estimators that promise
-    completeness).
+    values: what each prompt token adds to each target in each context, in the target's unit; plus = the token
+    raises it. sampling_error: standard error of the mean over contexts that comes from drawing at random
+    (None for exact arithmetic). missing: by target, how far the tokens' values, added up, fall short of the
+    effect that they should add up to, as a mean over contexts (for estimators that promise completeness).
     """
 
     values: Float[np.ndarray, "context prompt_pos target"]

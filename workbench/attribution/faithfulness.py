@@ -1,11 +1,13 @@
 """How much of a prompt's effect a set of heads and MLPs keeps (faithfulness) and how much is lost without it (completeness).
 
-Both are fractions of the whole effect, with the prompt minus with a neutral prompt of the same length, measured by intervention:
-*faithfulness*: every node outside the set as in the neutral run; *completeness*: every node in the set as in the neutral run (Wang et al.
-2022, arXiv 2211.00593). The control are random sets with as many nodes at each place of the text.
+Both are fractions of the whole effect, with the prompt minus with a neutral prompt of the same length,
+measured by intervention: *faithfulness*: every node outside the set as in the neutral run; *completeness*:
+every node in the set as in the neutral run (Wang et al. 2022, arXiv 2211.00593). The control are random sets
+with as many nodes at each place of the text.
 
-On a model of a few layers a dozen nodes keep most of an effect. On a language model of thirty layers they keep none of it, although the
-effect is lost without them: what carries it is spread over hundreds of nodes. `faithfulness_curve` says how many.
+On a model of a few layers a dozen nodes keep most of an effect. On a language model of thirty layers they
+keep none of it, although the effect is lost without them: what carries it is spread over hundreds of nodes.
+`faithfulness_curve` says how many.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 class FaithfulnessEvaluation:
     """How much of the prompt's effect a circuit keeps, and how much is lost without it.
 
-    faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean, least and most over the `graphs`
-    random graphs. curve: (nodes, faithfulness, completeness) of the strongest so many nodes.
+    faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean,
+    least and most over the `graphs` random graphs. curve: (nodes, faithfulness, completeness) of the
+    strongest so many nodes.
     """
 
     faithfulness: Interval
@@ -58,7 +61,8 @@ class FaithfulnessPoint:
     Attributes:
         size: Number of nodes.
         of: Nodes whose estimate is not 0.
-        faithfulness: Fraction of the effect that these nodes alone keep, with its 95 % interval over question groups.
+        faithfulness: Fraction of the effect that these nodes alone keep, with its 95 % interval over question
+            groups.
         completeness: Fraction that is lost without them.
         random_faithfulness: Mean, least and most over the random sets.
         random_completeness: The same.
@@ -72,11 +76,13 @@ class FaithfulnessPoint:
     random_completeness: tuple[float, float, float]
 
 
-def faithfulness_curve(problem: AttributionProblem, sizes: Sequence[int] = SIZES, graphs: int = 3, corrupted: int = 2) -> list[FaithfulnessPoint]:
+def faithfulness_curve(
+    problem: AttributionProblem, sizes: Sequence[int] = SIZES, graphs: int = 3, corrupted: int = 2
+) -> list[FaithfulnessPoint]:
     """How many nodes a circuit needs: faithfulness and completeness of the strongest ones by size, against random sets.
 
-    Nodes are ordered by attribution patching alone, none is patched by itself: about corrupted x sizes x 2 (1 + graphs) forward passes a
-    context.
+    Nodes are ordered by attribution patching alone, none is patched by itself: about corrupted x sizes x 2 (1
+    + graphs) forward passes a context.
 
     Args:
         problem: The prompt, contexts and model.
@@ -96,7 +102,10 @@ def faithfulness_curve(problem: AttributionProblem, sizes: Sequence[int] = SIZES
     neutral = neutral_prompts(answer.runner, answer.contexts, corrupted, len(answer.prompt), answer.seed)
     estimates = np.mean([nodes.estimate(answer, other) for other in neutral], axis=0)
     ends = whole_effect(answer, neutral)
-    total, there = cluster_interval(ends[0] - ends[1], answer.contexts.groups), int(np.count_nonzero(estimates))
+    total, there = (
+        cluster_interval(ends[0] - ends[1], answer.contexts.groups),
+        int(np.count_nonzero(estimates)),
+    )
     if total.low <= 0 <= total.high:
         return []
     found = []
@@ -114,7 +123,9 @@ def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.nda
     return np.mean([many_scores(answer, other, [nothing, ~nothing]) for other in neutral], axis=0)
 
 
-def many_scores(answer: AttributionProblem, other: Ids, sets: list[Nodes]) -> Float[np.ndarray, "set context"]:
+def many_scores(
+    answer: AttributionProblem, other: Ids, sets: list[Nodes]
+) -> Float[np.ndarray, "set context"]:
     """The answer's log-odds of the prompt with each set's nodes as in the neutral run."""
     found = np.zeros((len(sets), len(answer.contexts)))
     for pair in units.pairs(answer, other):
@@ -152,13 +163,28 @@ def evaluate_circuit(
     rng = np.random.default_rng(answer.seed)
     drawn = [_random_graph(answer, keys, rng) for _ in range(graphs)]
     sets = [units.only(answer, *keys), *drawn, *strongest]
-    kept = np.mean([many_scores(answer, other, [~nodes_ for nodes_ in sets]) for other in neutral], axis=0) - ends[1]
+    kept = (
+        np.mean([many_scores(answer, other, [~nodes_ for nodes_ in sets]) for other in neutral], axis=0)
+        - ends[1]
+    )
     lost = ends[0] - np.mean([many_scores(answer, other, sets) for other in neutral], axis=0)
     whole, groups = ends[0] - ends[1], answer.contexts.groups
     shares = [part.mean(axis=1) / whole.mean() for part in (kept, lost)]
-    spread = [(float(s[1 : 1 + graphs].mean()), float(s[1 : 1 + graphs].min()), float(s[1 : 1 + graphs].max())) for s in shares]
-    curve = tuple((n, float(shares[0][1 + graphs + i]), float(shares[1][1 + graphs + i])) for i, n in enumerate(sizes))
-    return FaithfulnessEvaluation(share_interval(kept[0], whole, groups), share_interval(lost[0], whole, groups), spread[0], spread[1], graphs, curve)
+    spread = [
+        (float(s[1 : 1 + graphs].mean()), float(s[1 : 1 + graphs].min()), float(s[1 : 1 + graphs].max()))
+        for s in shares
+    ]
+    curve = tuple(
+        (n, float(shares[0][1 + graphs + i]), float(shares[1][1 + graphs + i])) for i, n in enumerate(sizes)
+    )
+    return FaithfulnessEvaluation(
+        share_interval(kept[0], whole, groups),
+        share_interval(lost[0], whole, groups),
+        spread[0],
+        spread[1],
+        graphs,
+        curve,
+    )
 
 
 def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Generator) -> Nodes:
@@ -172,7 +198,9 @@ def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Ge
     return found
 
 
-def share_interval(part: Float[np.ndarray, " context"], whole: Float[np.ndarray, " context"], groups: tuple[str, ...]) -> Interval:
+def share_interval(
+    part: Float[np.ndarray, " context"], whole: Float[np.ndarray, " context"], groups: tuple[str, ...]
+) -> Interval:
     """mean(part) / mean(whole) with its interval, by linearising the ratio (delta method)."""
     share = part.mean() / whole.mean()
     return cluster_interval(share + (part - share * whole) / whole.mean(), groups)

@@ -1,10 +1,12 @@
 """Gradient x input: a first-order guess of what a token does, from one backward pass per target.
 
-1. Take the prompt's embeddings e and a baseline b: the mean embedding of the tokens that a prompt may hold, or one token's.
+1. Take the prompt's embeddings e and a baseline b: the mean embedding of the tokens that a prompt may hold,
+   or one token's.
 2. Effect of position i = (e_i - b_i) . d score / d e_i.
 
-Against a zero baseline the product would depend on where the embeddings happen to have their origin (Shrikumar et al.
-2016, "Not just a black box", for the plain product). A latent that is off has no gradient, hence effect 0.
+Against a zero baseline the product would depend on where the embeddings happen to have their origin
+(Shrikumar et al. 2016, "Not just a black box", for the plain product). A latent that is off has no gradient,
+hence effect 0.
 """
 
 from __future__ import annotations

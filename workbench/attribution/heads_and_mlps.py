@@ -1,11 +1,13 @@
 """Heads and MLPs at places of the text: the grid that the path and the circuit are made of, and how a part of it is patched.
 
-1. A unit is an attention head (read at z) or an MLP (read at its output) of one layer. A place is one prompt token, the rest of the
-   question, or the decision token (with the answer's tokens after it, where answers have several). A node is a unit at a place.
-2. A clean run has the prompt in the slot; a corrupted run has neutral tokens of the same number, everything else equal. Left
-   of the prompt both runs are the same, so nodes there would carry nothing and are left out.
-3. Patching a set of nodes: in the clean run each of them gives what it gave in the corrupted run; everything after it follows.
-   With all nodes patched the decision token's residual, and so the score, is that of the corrupted run.
+1. A unit is an attention head (read at z) or an MLP (read at its output) of one layer. A place is one prompt
+   token, the rest of the question, or the decision token (with the answer's tokens after it, where answers
+   have several). A node is a unit at a place.
+2. A clean run has the prompt in the slot; a corrupted run has neutral tokens of the same number, everything
+   else equal. Left of the prompt both runs are the same, so nodes there would carry nothing and are left out.
+3. Patching a set of nodes: in the clean run each of them gives what it gave in the corrupted run; everything
+   after it follows. With all nodes patched the decision token's residual, and so the score, is that of the
+   corrupted run.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from workbench.attribution.attribution_problem import AttributionProblem, Ids, S
 from workbench.models import Site
 
 Activations = dict[Site, Float[Tensor, "batch pos head width"]]
-#: (layer, unit, place). unit: heads, then the MLP. place: prompt tokens, then the question, then the decision token.
+#: (layer, unit, place). unit: heads, then the MLP. place: prompt tokens, then the question, then the decision
+#: token.
 Key = tuple[int, int, int]
 Nodes = Bool[np.ndarray, "layer unit place"]
 
@@ -70,7 +73,8 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
 def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations) -> Activations:
     """Gradient of the summed first target with respect to every unit's output.
 
-    Of a zero that is added there, because a bridge hands its heads to the hook as a copy on which the answer does not depend.
+    Of a zero that is added there, because a bridge hands its heads to the hook as a copy on which the answer
+    does not depend.
     """
     added: dict[Site, Tensor] = {}
 
@@ -90,7 +94,9 @@ def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations)
 
 
 @torch.no_grad()
-def patched(problem: AttributionProblem, pair: PromptPair, donors: Activations, nodes: Nodes) -> Float[Tensor, "batch target"]:
+def patched(
+    problem: AttributionProblem, pair: PromptPair, donors: Activations, nodes: Nodes
+) -> Float[Tensor, "batch target"]:
     """Scores of the clean run in which these nodes give what they gave in the donors' run."""
     with ExitStack() as edits:
         for site, donor in donors.items():
@@ -100,7 +106,9 @@ def patched(problem: AttributionProblem, pair: PromptPair, donors: Activations, 
         return problem.run(pair.clean, problem.runner.embed(pair.clean.ids))
 
 
-def swap(problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tensor, "batch pos head"]) -> Callable[[Tensor], Tensor]:
+def swap(
+    problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tensor, "batch pos head"]
+) -> Callable[[Tensor], Tensor]:
     """The edit that writes the donor's activation where the mask says so."""
 
     def edit(activation: Tensor) -> Tensor:
@@ -110,11 +118,17 @@ def swap(problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tens
     return edit
 
 
-def split(problem: AttributionProblem, site: Site, activation: Tensor) -> Float[Tensor, "batch pos head width"]:
+def split(
+    problem: AttributionProblem, site: Site, activation: Tensor
+) -> Float[Tensor, "batch pos head width"]:
     """Heads on an axis of their own; an MLP counts as one head."""
     if site.hook == "z" and activation.ndim == 4:
         return activation
-    return rearrange(activation, "batch pos (head width) -> batch pos head width", head=problem.runner.shape.n_heads if site.hook == "z" else 1)
+    return rearrange(
+        activation,
+        "batch pos (head width) -> batch pos head width",
+        head=problem.runner.shape.n_heads if site.hook == "z" else 1,
+    )
 
 
 def only(problem: AttributionProblem, *keys: Key) -> Nodes:
@@ -125,9 +139,13 @@ def only(problem: AttributionProblem, *keys: Key) -> Nodes:
     return found
 
 
-def _mask(problem: AttributionProblem, pair: PromptPair, site: Site, nodes: Nodes) -> Bool[Tensor, "batch pos head"]:
+def _mask(
+    problem: AttributionProblem, pair: PromptPair, site: Site, nodes: Nodes
+) -> Bool[Tensor, "batch pos head"]:
     heads = problem.runner.shape.n_heads
-    here = torch.from_numpy(nodes[site.layer, :heads] if site.hook == "z" else nodes[site.layer, heads:]).to(pair.places.device)
+    here = torch.from_numpy(nodes[site.layer, :heads] if site.hook == "z" else nodes[site.layer, heads:]).to(
+        pair.places.device
+    )
     return torch.einsum("hk,kbp->bph", here.float(), pair.places.float()) > 0
 
 

@@ -3,7 +3,8 @@
 1. Baseline b as in gradient x input, for all prompt positions at once.
 2. Gradients at b + a (e - b) for the Gauss-Legendre nodes a of [0, 1], averaged with their weights.
 3. Effect of position i = (e_i - b_i) . averaged gradient.
-4. Over positions the effects add up to score(e) - score(b); what is missing from that sum is the completeness error.
+4. Over positions the effects add up to score(e) - score(b); what is missing from that sum is the completeness
+   error.
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ class IntegratedGradients:
             way = end[members] - start[members]
             for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
                 gradients = gradients_at(problem, members, start[members] + float(node) * way)
-                values[members] += weight * torch.einsum("bpd,tbpd->bpt", way, gradients).double().cpu().numpy()
+                values[members] += (
+                    weight * torch.einsum("bpd,tbpd->bpt", way, gradients).double().cpu().numpy()
+                )
         return EffectEstimate(values, missing=_missing(problem, values, start, end))
 
 
-def _missing(problem: AttributionProblem, values: np.ndarray, start: torch.Tensor, end: torch.Tensor) -> dict[str, float]:
+def _missing(
+    problem: AttributionProblem, values: np.ndarray, start: torch.Tensor, end: torch.Tensor
+) -> dict[str, float]:
     """Per target: mean over contexts of (score(e) - score(b)) - sum of effects."""
     promised = np.zeros((len(problem.contexts), len(problem.targets.items)))
     with torch.no_grad():

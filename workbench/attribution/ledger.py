@@ -1,9 +1,9 @@
 """The ledger: prompt token x target, by several estimators over many contexts, with exact removal as the judge.
 
-1. Every estimator gives an effect per context, token and target; a cell is its mean, standard deviation and interval over
-   contexts, clustered by question group.
-2. Each estimator is held against exact removal: the rank correlation of the tokens' mean effects, and how many of
-   removal's strongest tokens it names among its own.
+1. Every estimator gives an effect per context, token and target; a cell is its mean, standard deviation and
+   interval over contexts, clustered by question group.
+2. Each estimator is held against exact removal: the rank correlation of the tokens' mean effects, and how
+   many of removal's strongest tokens it names among its own.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ class Ledger:
 
     def labelled(self, labels: Mapping[int, str]) -> Ledger:
         """The same ledger with what a user calls its latents (`wb.latent_labels`), by number."""
-        items = [replace(t, label=labels.get(t.latent, t.label) if t.latent is not None else t.label) for t in self.targets.items]
+        items = [
+            replace(t, label=labels.get(t.latent, t.label) if t.latent is not None else t.label)
+            for t in self.targets.items
+        ]
         return replace(self, targets=AttributionTargets(tuple(items)))
 
     def to_tensor(self, estimator: str = JUDGE) -> Float[Tensor, "context prompt_pos target"]:
@@ -128,9 +131,11 @@ class Ledger:
         """A ledger of effects that were computed elsewhere, for the workbench's tables, intervals and reports.
 
         Args:
-            effects: What each prompt token adds to each target in each context, in the target's unit; plus raises it.
+            effects: What each prompt token adds to each target in each context, in the target's unit; plus
+                raises it.
             tokens: The prompt's tokens as text.
-            targets: What the last axis is, in order: as `attribute` takes them, the answer's log-odds included.
+            targets: What the last axis is, in order: as `attribute` takes them, the answer's log-odds
+                included.
             total: Score with the prompt minus score without it; the sum over tokens when None.
             groups: Question group of each context; every context its own when None.
             prompt_ids: The tokens' ids; -1 each when None.
@@ -140,23 +145,45 @@ class Ledger:
             UserError: Where shapes and names do not fit each other, or a number is not finite.
         """
         values = torch.as_tensor(effects).detach().double().cpu().numpy()
-        named = AttributionTargets(tuple(targets)) if isinstance(targets, (list, tuple)) and _are_targets(targets) else as_targets(targets)
-        if values.ndim != 3 or values.shape[1:] != (len(tokens), len(named.items)) or not np.isfinite(values).all():
+        named = (
+            AttributionTargets(tuple(targets))
+            if isinstance(targets, (list, tuple)) and _are_targets(targets)
+            else as_targets(targets)
+        )
+        if (
+            values.ndim != 3
+            or values.shape[1:] != (len(tokens), len(named.items))
+            or not np.isfinite(values).all()
+        ):
             expected = f"finite effects [context, {len(tokens)} tokens, {len(named.items)} targets]"
-            raise UserError(f"expected {expected}, found shape {list(values.shape)} (targets: {', '.join(t.name for t in named.items)})")
-        whole = values.sum(axis=1) if total is None else torch.as_tensor(total).detach().double().cpu().numpy()
-        grouped = tuple(f"context {i}" for i in range(len(values))) if groups is None else tuple(map(str, groups))
+            raise UserError(
+                f"expected {expected}, found shape {list(values.shape)} (targets: {', '.join(t.name for t in named.items)})"
+            )
+        whole = (
+            values.sum(axis=1) if total is None else torch.as_tensor(total).detach().double().cpu().numpy()
+        )
+        grouped = (
+            tuple(f"context {i}" for i in range(len(values))) if groups is None else tuple(map(str, groups))
+        )
         ids = (-1,) * len(tokens) if prompt_ids is None else tuple(map(int, prompt_ids))
-        if whole.shape != (len(values), len(named.items)) or len(grouped) != len(values) or len(ids) != len(tokens):
-            raise UserError(f"expected totals [{len(values)}, {len(named.items)}], {len(values)} groups and {len(tokens)} ids")
-        return cls(ids, tuple(tokens), "".join(tokens), named, {estimator: EffectEstimate(values)}, grouped, whole)
+        if (
+            whole.shape != (len(values), len(named.items))
+            or len(grouped) != len(values)
+            or len(ids) != len(tokens)
+        ):
+            raise UserError(
+                f"expected totals [{len(values)}, {len(named.items)}], {len(values)} groups and {len(tokens)} ids"
+            )
+        return cls(
+            ids, tuple(tokens), "".join(tokens), named, {estimator: EffectEstimate(values)}, grouped, whole
+        )
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row per cell.
 
-        Position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 % interval of the mean), sampling_error
-        (of estimators that draw at random), n (contexts).
+        Position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 % interval
+        of the mean), sampling_error (of estimators that draw at random), n (contexts).
         """
         return pd.DataFrame([row for name in self.estimates for row in self._rows(name)])
 
@@ -164,8 +191,8 @@ class Ledger:
     def agreement(self) -> pd.DataFrame:
         """One row per estimator and target.
 
-        rank_correlation with exact removal over tokens (nan where one is constant or there are fewer than 3 tokens), and top: fraction of
-        removal's 3 strongest tokens among the estimator's 3 strongest.
+        rank_correlation with exact removal over tokens (nan where one is constant or there are fewer than 3
+        tokens), and top: fraction of removal's 3 strongest tokens among the estimator's 3 strongest.
         """
         judge = self.means(JUDGE)
         rows = []
@@ -173,7 +200,12 @@ class Ledger:
             if name != JUDGE:
                 own = self.means(name)
                 rows += [
-                    {"estimator": name, "target": target, "rank_correlation": _spearman(own[:, t], judge[:, t]), "top": _top(own[:, t], judge[:, t])}
+                    {
+                        "estimator": name,
+                        "target": target,
+                        "rank_correlation": _spearman(own[:, t], judge[:, t]),
+                        "top": _top(own[:, t], judge[:, t]),
+                    }
                     for t, target in enumerate(self.names)
                 ]
         return pd.DataFrame(rows, columns=["estimator", "target", "rank_correlation", "top"])
@@ -187,8 +219,14 @@ class Ledger:
     def cell(self, position: int, target: str, estimator: str = JUDGE) -> dict[str, Any]:
         """One row of the table."""
         if target not in self.names or not 0 <= position < len(self.tokens):
-            raise UserError(f"no cell for token {position} and target {target!r}: {len(self.tokens)} tokens, targets {', '.join(self.names)}")
-        chosen = self.table[(self.table["position"] == position) & (self.table["target"] == target) & (self.table["estimator"] == estimator)]
+            raise UserError(
+                f"no cell for token {position} and target {target!r}: {len(self.tokens)} tokens, targets {', '.join(self.names)}"
+            )
+        chosen = self.table[
+            (self.table["position"] == position)
+            & (self.table["target"] == target)
+            & (self.table["estimator"] == estimator)
+        ]
         if chosen.empty:
             raise UserError(f"no estimator {estimator!r} in this ledger: it has {', '.join(self.estimates)}")
         return chosen.iloc[0].to_dict()
@@ -205,11 +243,16 @@ class Ledger:
             n_groups=len(set(self.groups)),
             targets=[_described(target) for target in self.targets.items],
             estimators=list(self.estimates),
-            rank_correlation={str(name): dict(zip(part["target"], part["rank_correlation"], strict=True)) for name, part in by_estimator},
+            rank_correlation={
+                str(name): dict(zip(part["target"], part["rank_correlation"], strict=True))
+                for name, part in by_estimator
+            },
             top_agreement={str(name): float(part["top"].to_numpy().mean()) for name, part in by_estimator},
             totals=self._totals(),
             pairs=[self._pair(pair) for pair in self.pairs],
-            missing={name: {**estimate.missing} for name, estimate in self.estimates.items() if estimate.missing},
+            missing={
+                name: {**estimate.missing} for name, estimate in self.estimates.items() if estimate.missing
+            },
             mediation=[entry.to_entry() for entry in self.mediation],
             nodes=self.path.to_entries() if self.path else [],
             nodes_agreement=self.path.agreement if self.path else None,
@@ -226,30 +269,54 @@ class Ledger:
             for t, target in enumerate(self.targets.items):
                 values = estimate.values[:, i, t]
                 interval = cluster_interval(values, self.groups)
-                error = float("nan") if estimate.sampling_error is None else float(estimate.sampling_error[i, t])
+                error = (
+                    float("nan") if estimate.sampling_error is None else float(estimate.sampling_error[i, t])
+                )
                 rows.append(
-                    {"position": i, "token_id": self.prompt_ids[i], "token": token, "target": target.name, "kind": target.kind}
-                    | {"estimator": name, "mean": interval.estimate, "sd": float(values.std(ddof=1)) if len(values) > 1 else float("nan")}
+                    {
+                        "position": i,
+                        "token_id": self.prompt_ids[i],
+                        "token": token,
+                        "target": target.name,
+                        "kind": target.kind,
+                    }
+                    | {
+                        "estimator": name,
+                        "mean": interval.estimate,
+                        "sd": float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+                    }
                     | {"low": interval.low, "high": interval.high, "sampling_error": error, "n": interval.n}
                 )
         return rows
 
     def _totals(self) -> list[TotalEntry]:
         intervals = [cluster_interval(self.total[:, t], self.groups) for t in range(len(self.names))]
-        return [TotalEntry(target=n, mean=i.estimate, low=i.low, high=i.high) for n, i in zip(self.names, intervals, strict=True)]
+        return [
+            TotalEntry(target=n, mean=i.estimate, low=i.low, high=i.high)
+            for n, i in zip(self.names, intervals, strict=True)
+        ]
 
     def _pair(self, pair: TokenPair) -> TokenPairEntry:
-        return TokenPairEntry(**vars(pair), first_token=self.tokens[pair.first], second_token=self.tokens[pair.second])
+        return TokenPairEntry(
+            **vars(pair), first_token=self.tokens[pair.first], second_token=self.tokens[pair.second]
+        )
 
     def _notes(self) -> list[str]:
         notes = [self.caution] if self.caution else []
         for name, estimate in self.estimates.items():
             if estimate.missing:
                 shares = [self._short_of(estimate, t) for t in range(len(self.names))]
-                notes.append(f"{name}: of the whole change, the tokens' effects added up lack {100 * max(shares):.0f} % in the worst row.")
+                notes.append(
+                    f"{name}: of the whole change, the tokens' effects added up lack {100 * max(shares):.0f} % in the worst row."
+                )
             if estimate.sampling_error is not None:
-                notes.append(f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}.")
-        return [*notes, *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line)]
+                notes.append(
+                    f"{name}: draws at random; the largest standard error from that is {np.nanmax(estimate.sampling_error):.2g}."
+                )
+        return [
+            *notes,
+            *(line for line in (controls_verdict(self.mediation), dose_verdict(self.dose)) if line),
+        ]
 
     def _short_of(self, estimate: EffectEstimate, target: int) -> float:
         """The gap between the sum of the tokens' effects and the effect of the whole prompt, as a fraction of the latter."""
@@ -265,7 +332,9 @@ class Ledger:
 
     def _repr_html_(self) -> str:
         caption = f"Effect of each token by exact removal, mean over {len(self.groups)} contexts; plus raises the row's quantity"
-        return matrix_html(self.tokens, self.shown_names, self.means(), caption, agreement_lines(self.agreement))
+        return matrix_html(
+            self.tokens, self.shown_names, self.means(), caption, agreement_lines(self.agreement)
+        )
 
 
 def _are_targets(given: Sequence[Any]) -> bool:
@@ -273,7 +342,9 @@ def _are_targets(given: Sequence[Any]) -> bool:
 
 
 def _described(target: AttributionTarget) -> TargetEntry:
-    return TargetEntry(name=target.name, kind=target.kind, site=target.sites[0].name if target.sites else None)
+    return TargetEntry(
+        name=target.name, kind=target.kind, site=target.sites[0].name if target.sites else None
+    )
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:

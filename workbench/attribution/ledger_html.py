@@ -14,18 +14,27 @@ MAX_ROWS = 16
 MAX_TOKENS = 60
 #: Characters of a token or a row's name that are shown.
 LONGEST = 60
-#: Orange for plus, blue for minus: colour-blind readers can distinguish them; the sign is in every cell as well.
+#: Orange for plus, blue for minus: colour-blind readers can distinguish them; the sign is in every cell as
+#: well.
 _PLUS, _MINUS = "230,110,20", "20,120,200"
 
 
 def matrix_html(
-    tokens: Sequence[str], names: Sequence[str], means: Float[np.ndarray, "prompt_pos target"], caption: str, lines: Sequence[str] = ()
+    tokens: Sequence[str],
+    names: Sequence[str],
+    means: Float[np.ndarray, "prompt_pos target"],
+    caption: str,
+    lines: Sequence[str] = (),
 ) -> str:
     """A matrix of effects as one escaped table, what is cut said below it, with `lines` as notes."""
-    head = "".join(f'<th scope="col">{escape(shorten(visible(token), LONGEST))}</th>' for token in tokens[:MAX_TOKENS])
+    head = "".join(
+        f'<th scope="col">{escape(shorten(visible(token), LONGEST))}</th>' for token in tokens[:MAX_TOKENS]
+    )
     body = "".join(_row(name, means[:MAX_TOKENS, t]) for t, name in enumerate(names[:MAX_ROWS]))
     limits = ((tokens, MAX_TOKENS, "tokens"), (names, MAX_ROWS, "rows"))
-    cut = [f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in limits if len(all_) > limit]
+    cut = [
+        f"{len(all_) - limit} more {what} are not shown." for all_, limit, what in limits if len(all_) > limit
+    ]
     notes = "".join(f'<p class="wb-note">{escape(line)}</p>' for line in [*lines, *cut])
     table = f'<table class="wb-table"><caption>{escape(caption)}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<style>{TABLE_STYLE}</style><div style="overflow-x:auto">{table}{notes}</div>'
@@ -49,5 +58,7 @@ def agreement_lines(agreement: pd.DataFrame) -> list[str]:
     for name, part in agreement.groupby("estimator", sort=False):
         known = part["rank_correlation"].dropna()
         if len(known):
-            lines.append(f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows).")
+            lines.append(
+                f"{name} orders the tokens as removal does with a rank correlation of {known.median():.2f} (median of {len(known)} rows)."
+            )
     return lines

@@ -1,13 +1,17 @@
 """Mediation: how much of the prompt's effect on the answer goes through a direction, or through some latents.
 
 1. Run every context with the prompt and bare; keep the residual stream at the mediator's site.
-2. The mediator's component of a residual: its projection on the direction, or what the latents' activations decode to.
-3. *Into*: run bare, but with the prompted run's component at the read positions. What the answer then gains is mediated.
-4. *Out of*: run with the prompt, but with the bare run's component. What the answer then loses is mediated, the other way round.
+2. The mediator's component of a residual: its projection on the direction, or what the latents' activations
+   decode to.
+3. *Into*: run bare, but with the prompted run's component at the read positions. What the answer then gains
+   is mediated.
+4. *Out of*: run with the prompt, but with the bare run's component. What the answer then loses is mediated,
+   the other way round.
 5. mediated = mean of both ways; direct = total - mediated, what bypasses the mediator.
 
-Natural direct and indirect effects (Pearl 2001; in language models Vig et al. 2020), by interchange interventions on a subspace
-(Geiger et al. 2021). Positions: the decision token alone, or all tokens after the slot, aligned from the right.
+Natural direct and indirect effects (Pearl 2001; in language models Vig et al. 2020), by interchange
+interventions on a subspace (Geiger et al. 2021). Positions: the decision token alone, or all tokens after the
+slot, aligned from the right.
 """
 
 from __future__ import annotations
@@ -87,23 +91,39 @@ class MediationResult(ShowsFacts):
 
     @property
     def _by(self) -> str:
-        return f"the {self.name} by {self.moved:+.3g}" if self.along else f"what the {self.name} stand for by a length of {self.moved:.3g}"
+        return (
+            f"the {self.name} by {self.moved:+.3g}"
+            if self.along
+            else f"what the {self.name} stand for by a length of {self.moved:.3g}"
+        )
 
     @property
     def _explains(self) -> str:
         share = self.share or 0.0
         if share < 0:
             return "works against its change of the answer"
-        return "more than explains its change of the answer" if share > 1 else f"explains {100 * share:.0f} % of its change of the answer"
+        return (
+            "more than explains its change of the answer"
+            if share > 1
+            else f"explains {100 * share:.0f} % of its change of the answer"
+        )
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """The two parts of the effect, log-odds."""
-        return self.verdict, {"whole effect": str(self.total), "through it": str(self.mediated), "next to it": str(self.direct)}
+        return self.verdict, {
+            "whole effect": str(self.total),
+            "through it": str(self.mediated),
+            "next to it": str(self.direct),
+        }
 
     def to_entry(self) -> MediationEntry:
         """One entry of attribution.json's `mediation`."""
         parts = {name: getattr(self, name) for name in ("mediated", "direct", "into", "out_of")}
-        ends = {f"{name}_{side}": end for name, part in parts.items() for side, end in zip(("low", "high"), part.to_json(), strict=True)}
+        ends = {
+            f"{name}_{side}": end
+            for name, part in parts.items()
+            for side, end in zip(("low", "high"), part.to_json(), strict=True)
+        }
         return MediationEntry(
             target=self.name,
             total=self.total.estimate,
@@ -116,20 +136,26 @@ class MediationResult(ShowsFacts):
         )
 
 
-def mediate(problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision") -> tuple[MediationResult, ...]:
+def mediate(
+    problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision"
+) -> tuple[MediationResult, ...]:
     """Each mediator's fraction of the prompt's effect on the answer's log-odds.
 
     Four forward passes a context and mediator. Raises UserError for unknown positions.
     """
     if positions not in ("decision", "question"):
         raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
-    answer = replace(problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))).branched
+    answer = replace(
+        problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))
+    ).branched
     return tuple(_mediate(answer, mediator, positions) for mediator in through)
 
 
 def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
     """One for each direction among the targets, and one for all single latents of an SAE together."""
-    found = [as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"]
+    found = [
+        as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"
+    ]
     latents: dict[int, list[LatentActivationObjective]] = {}
     for target in targets.items:
         if isinstance(target.objective, LatentActivationObjective):
@@ -155,15 +181,25 @@ def controls_verdict(found: Sequence[MediationResult]) -> str:
 
 def as_mediator(name: str, given: Any) -> Mediator:
     """The mediator of a direction, a projection or a latent objective. UserError for anything else."""
-    objective = projection(given, "raw") if hasattr(given, "vector") and not isinstance(given, ProjectionObjective) else given
+    objective = (
+        projection(given, "raw")
+        if hasattr(given, "vector") and not isinstance(given, ProjectionObjective)
+        else given
+    )
     if isinstance(objective, ProjectionObjective):
         unit = objective.vector
-        return Mediator(name, objective.site, lambda x: (x @ unit.to(x.device))[..., None] * unit.to(x.device), unit)
+        return Mediator(
+            name, objective.site, lambda x: (x @ unit.to(x.device))[..., None] * unit.to(x.device), unit
+        )
     if isinstance(objective, LatentActivationObjective):
         sae, latents = objective.sae, list(objective.latents)
         rows = sae.W_dec[latents].detach().float()  # type: ignore[attr-defined]
-        return Mediator(name, objective.sites[0], lambda x: sae.encode_some(x, latents).float() @ rows.to(x.device))
-    raise UserError(f"nothing to mediate through in {name!r}: expected a direction or latents, found {type(given).__name__}")
+        return Mediator(
+            name, objective.sites[0], lambda x: sae.encode_some(x, latents).float() @ rows.to(x.device)
+        )
+    raise UserError(
+        f"nothing to mediate through in {name!r}: expected a direction or latents, found {type(given).__name__}"
+    )
 
 
 def _mediate(problem: AttributionProblem, mediator: Mediator, positions: Positions) -> MediationResult:
@@ -172,14 +208,22 @@ def _mediate(problem: AttributionProblem, mediator: Mediator, positions: Positio
     moved = []
     for members in problem.context_batches(copies=2):
         contexts = [problem.contexts[i] for i in members]
-        rows = {"prompt": problem.rows(contexts, [problem.prompt] * len(members)), "bare": problem.rows(contexts, [None] * len(members))}
+        rows = {
+            "prompt": problem.rows(contexts, [problem.prompt] * len(members)),
+            "bare": problem.rows(contexts, [None] * len(members)),
+        }
         states = {name: _state(problem, mediator.site, rows[name]) for name in ("prompt", "bare")}
         width = _shared(rows, 1 if positions == "decision" else max(len(c.suffix_ids) for c in contexts))
         parts = {name: mediator.component(_aligned(states[name][0], rows[name], width)) for name in states}
         moved.append((parts["prompt"] - parts["bare"])[:, 0])
         into = _swapped(problem, mediator.site, rows["bare"], parts["prompt"] - parts["bare"], width)
         out_of = _swapped(problem, mediator.site, rows["prompt"], parts["bare"] - parts["prompt"], width)
-        for name, values in (("prompt", states["prompt"][1]), ("bare", states["bare"][1]), ("into", into), ("out_of", out_of)):
+        for name, values in (
+            ("prompt", states["prompt"][1]),
+            ("bare", states["bare"][1]),
+            ("into", into),
+            ("out_of", out_of),
+        ):
             scores[name][members] = values.double().cpu().numpy()
     change = torch.cat(moved).mean(dim=0)
     length = change.norm() if mediator.unit is None else change @ mediator.unit.to(change.device)
@@ -187,7 +231,9 @@ def _mediate(problem: AttributionProblem, mediator: Mediator, positions: Positio
 
 
 @torch.no_grad()
-def _state(problem: AttributionProblem, site: Site, rows: ScoredRows) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
+def _state(
+    problem: AttributionProblem, site: Site, rows: ScoredRows
+) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
     """The residual stream at the site, and the answer's log-odds."""
     with problem.runner.capture([site]) as caught:
         scores = problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
@@ -196,13 +242,19 @@ def _state(problem: AttributionProblem, site: Site, rows: ScoredRows) -> tuple[F
 
 @torch.no_grad()
 def _swapped(
-    problem: AttributionProblem, site: Site, rows: ScoredRows, change: Float[Tensor, "batch back d_model"], width: Bool[Tensor, "batch back"]
+    problem: AttributionProblem,
+    site: Site,
+    rows: ScoredRows,
+    change: Float[Tensor, "batch back d_model"],
+    width: Bool[Tensor, "batch back"],
 ) -> Float[Tensor, " batch"]:
     """The answer's log-odds with `change` added at the aligned positions."""
     batch, places = _places(rows, width)
 
     def edit(activation: Tensor) -> Tensor:
-        return activation.index_put((batch, places), (change * width[..., None]).to(activation.dtype), accumulate=True)
+        return activation.index_put(
+            (batch, places), (change * width[..., None]).to(activation.dtype), accumulate=True
+        )
 
     with problem.runner.edit(site.name, edit):
         return problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
@@ -212,11 +264,17 @@ def _shared(rows: Mapping[str, ScoredRows], most: int) -> Bool[Tensor, "batch ba
     """Which positions, counted back from the decision token, hold the same tokens in both runs; at most `most`."""
     everywhere = torch.ones(len(rows["bare"].ids), most, dtype=torch.bool)
     both = [_gather(part.ids, *_places(part, everywhere)) for part in rows.values()]
-    inside = torch.stack([torch.arange(most, device=r.ids.device) <= r.layout.decision[:, None] for r in rows.values()]).all(dim=0)
-    return ((both[0] == both[1]) & inside).cumprod(dim=1).bool() | (torch.arange(most, device=inside.device) == 0)
+    inside = torch.stack(
+        [torch.arange(most, device=r.ids.device) <= r.layout.decision[:, None] for r in rows.values()]
+    ).all(dim=0)
+    return ((both[0] == both[1]) & inside).cumprod(dim=1).bool() | (
+        torch.arange(most, device=inside.device) == 0
+    )
 
 
-def _places(rows: ScoredRows, width: Bool[Tensor, "batch back"]) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch back"]]:
+def _places(
+    rows: ScoredRows, width: Bool[Tensor, "batch back"]
+) -> tuple[Int[Tensor, "batch 1"], Int[Tensor, "batch back"]]:
     back = torch.arange(width.shape[1], device=rows.ids.device)
     places = (rows.layout.decision[:, None] - back).clamp(min=0)
     return torch.arange(len(rows.ids), device=rows.ids.device)[:, None], places
@@ -226,14 +284,20 @@ def _gather(values: Tensor, batch: Tensor, places: Tensor) -> Tensor:
     return values[batch, places]
 
 
-def _aligned(state: Float[Tensor, "batch pos d_model"], rows: ScoredRows, width: Bool[Tensor, "batch back"]) -> Float[Tensor, "batch back d_model"]:
+def _aligned(
+    state: Float[Tensor, "batch pos d_model"], rows: ScoredRows, width: Bool[Tensor, "batch back"]
+) -> Float[Tensor, "batch back d_model"]:
     return _gather(state, *_places(rows, width))
 
 
-def _summed(problem: AttributionProblem, mediator: Mediator, scores: Mapping[str, np.ndarray], moved: float) -> MediationResult:
+def _summed(
+    problem: AttributionProblem, mediator: Mediator, scores: Mapping[str, np.ndarray], moved: float
+) -> MediationResult:
     total = scores["prompt"] - scores["bare"]
     into, out_of = scores["into"] - scores["bare"], scores["prompt"] - scores["out_of"]
     mediated = (into + out_of) / 2
     values = (total, mediated, total - mediated, into, out_of)
     intervals = [cluster_interval(v, problem.contexts.groups) for v in values]
-    return MediationResult(mediator.name, *intervals, moved=moved, along=mediator.unit is not None, control=mediator.control)
+    return MediationResult(
+        mediator.name, *intervals, moved=moved, along=mediator.unit is not None, control=mediator.control
+    )

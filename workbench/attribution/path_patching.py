@@ -1,16 +1,18 @@
 """The edges of a circuit: how much of the effect travels from one part of the model straight to another. Path patching.
 
-1. A sender is a prompt token's embedding, or a node (units.py). Its change is what it writes into the residual stream in the
-   corrupted run minus what it writes in the clean run, at its place.
-2. Sender to node: the node hears the clean run with the sender's change added to its own input and nothing else; what it then gives is
-   written into the clean run, everything after it follows, and the edge's effect is what the answer's log-odds lose (Wang et al.
-   2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
-3. All such edges are first estimated: minus the change times the gradient of what the node's output does to the answer, taken at the
-   node's input (Syed et al. 2023, arXiv 2310.10348). The strongest are patched exactly.
-4. Node to direction, latent or answer: their reading without and with the node's change at the decision token, everything between
-   them unchanged (direct effect; the final norm is taken along).
-5. Direction or latent to answer: its part of the residual stream at the decision token as in the corrupted run, everything after
-   it follows. Latent to direction: the change of that part, read by the direction.
+1. A sender is a prompt token's embedding, or a node (units.py). Its change is what it writes into the
+   residual stream in the corrupted run minus what it writes in the clean run, at its place.
+2. Sender to node: the node hears the clean run with the sender's change added to its own input and nothing
+   else; what it then gives is written into the clean run, everything after it follows, and the edge's effect
+   is what the answer's log-odds lose (Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv
+   2304.05969).
+3. All such edges are first estimated: minus the change times the gradient of what the node's output does to
+   the answer, taken at the node's input (Syed et al. 2023, arXiv 2310.10348). The strongest are patched
+   exactly.
+4. Node to direction, latent or answer: their reading without and with the node's change at the decision
+   token, everything between them unchanged (direct effect; the final norm is taken along).
+5. Direction or latent to answer: its part of the residual stream at the decision token as in the corrupted
+   run, everything after it follows. Latent to direction: the change of that part, read by the direction.
 
 Sign: effect = clean - changed, so plus means that the prompt raises the receiver by this way.
 """
@@ -41,8 +43,8 @@ Change = Float[Tensor, "batch pos d_model"]
 class PatchingGround:
     """One batch in both runs, with everything that edges are measured from.
 
-    before: the clean residual stream ahead of each block, and after the last. parts: the residual stream at the decision token after each
-    block, clean and corrupted.
+    before: the clean residual stream ahead of each block, and after the last. parts: the residual stream at
+    the decision token after each block, clean and corrupted.
     """
 
     problem: AttributionProblem
@@ -63,13 +65,23 @@ def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
     before = (*(states[0][Site(layer, "resid_pre")] for layer in layers), states[0][Site(layers[-1])])
     everyone = torch.arange(len(pair.members), device=before[0].device)
     at = pair.clean.layout.decision
-    parts = {Site(layer): (states[0][Site(layer)][everyone, at].float(), states[1][Site(layer)][everyone, at].float()) for layer in layers}
+    parts = {
+        Site(layer): (
+            states[0][Site(layer)][everyone, at].float(),
+            states[1][Site(layer)][everyone, at].float(),
+        )
+        for layer in layers
+    }
     with torch.no_grad():
         plain = answer.run(pair.clean, answer.runner.embed(pair.clean.ids))[:, 0]
-    return PatchingGround(answer, pair, clean, donors, units.gradients(answer, pair.clean, clean), before, parts, plain)
+    return PatchingGround(
+        answer, pair, clean, donors, units.gradients(answer, pair.clean, clean), before, parts, plain
+    )
 
 
-def possible(problem: AttributionProblem, senders: list[Sender], nodes: list[Key]) -> list[tuple[Sender, Key]]:
+def possible(
+    problem: AttributionProblem, senders: list[Sender], nodes: list[Key]
+) -> list[tuple[Sender, Key]]:
     """The edges that a causal model can have: from an earlier part, at the node's place for an MLP, up to its place for a head."""
     heads = problem.runner.shape.n_heads
     found: list[tuple[Sender, Key]] = []
@@ -122,7 +134,9 @@ def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, "
 
 
 @torch.no_grad()
-def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, change: Change) -> Float[Tensor, "batch target"]:
+def direct_effects(
+    g: PatchingGround, targets: AttributionTargets, sender: Key, change: Change
+) -> Float[Tensor, "batch target"]:
     """What each target loses by the sender's change alone, read at its site; 0 where the sender writes after the target's site."""
     at = g.pair.clean.layout.decision
     here = change[torch.arange(len(at), device=at.device), at].float()
@@ -133,12 +147,18 @@ def direct_effects(g: PatchingGround, targets: AttributionTargets, sender: Key, 
     scores = []
     for resid, stream in ((plain, last), (moved, after)):
         single = {site: x[:, None] for site, x in resid.items()}
-        scores.append(targets.score(Readout.of(g.problem.runner, single, stream, at, g.pair.clean.answers, range(len(at)))))
+        scores.append(
+            targets.score(
+                Readout.of(g.problem.runner, single, stream, at, g.pair.clean.answers, range(len(at)))
+            )
+        )
     return scores[0] - scores[1]
 
 
 @torch.no_grad()
-def through(g: PatchingGround, target: AttributionTarget) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
+def through(
+    g: PatchingGround, target: AttributionTarget
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
     """Loss of the answer's log-odds when the target's part of the residual stream at the decision token is as in the corrupted run.
 
     And the change of that part.
@@ -152,21 +172,36 @@ def through(g: PatchingGround, target: AttributionTarget) -> tuple[Float[Tensor,
     return g.plain - g.problem.run(g.pair.clean, resid, start=after)[:, 0], moved
 
 
-def strongest_paths(answer: AttributionProblem, grounds: list[PatchingGround], nodes: list[Key], top: int) -> list[tuple[Sender, Key, float, float]]:
+def strongest_paths(
+    answer: AttributionProblem, grounds: list[PatchingGround], nodes: list[Key], top: int
+) -> list[tuple[Sender, Key, float, float]]:
     """The strongest edges into the nodes by estimate, `top` from tokens and `top` from nodes.
 
     (sender, node, estimate, exact effect), means over contexts and grounds.
     """
     wanted = possible(answer, [*range(len(answer.prompt)), *nodes], nodes)
     n = sum(len(g.pair.members) for g in grounds)
-    changes = [{sender: change_of(g, sender) for sender in dict.fromkeys(s for s, _ in wanted)} for g in grounds]
+    changes = [
+        {sender: change_of(g, sender) for sender in dict.fromkeys(s for s, _ in wanted)} for g in grounds
+    ]
     estimates = np.zeros(len(wanted))
     for g, change in zip(grounds, changes, strict=True):
         ears = {node: listening(g, node) for node in dict.fromkeys(node for _, node in wanted)}
         estimates += [-float((change[sender] * ears[node]).sum()) / n for sender, node in wanted]
     order = [int(i) for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0]
-    kept = [i for is_token in (True, False) for i in [i for i in order if isinstance(wanted[i][0], int) == is_token][:top]]
-    exact = [sum(float(path_effect(g, c[wanted[i][0]], wanted[i][1]).sum()) for g, c in zip(grounds, changes, strict=True)) / n for i in kept]
+    kept = [
+        i
+        for is_token in (True, False)
+        for i in [i for i in order if isinstance(wanted[i][0], int) == is_token][:top]
+    ]
+    exact = [
+        sum(
+            float(path_effect(g, c[wanted[i][0]], wanted[i][1]).sum())
+            for g, c in zip(grounds, changes, strict=True)
+        )
+        / n
+        for i in kept
+    ]
     return [(*wanted[i], float(estimates[i]), value) for i, value in zip(kept, exact, strict=True)]
 
 
@@ -190,7 +225,9 @@ def _block(g: PatchingGround, layer: int, site: Site, change: Change | None = No
 @torch.no_grad()
 def _residuals(problem: AttributionProblem, rows: ScoredRows) -> dict[Site, Change]:
     layers = range(problem.runner.shape.n_layers)
-    with problem.runner.capture([Site(layer, hook) for layer in layers for hook in ("resid_pre", "resid_post")]) as caught:
+    with problem.runner.capture(
+        [Site(layer, hook) for layer in layers for hook in ("resid_pre", "resid_post")]
+    ) as caught:
         problem.run(rows, problem.runner.embed(rows.ids))
     return dict(caught)
 

@@ -1,8 +1,9 @@
 """Shapley values (1953) of a prompt's tokens, by sampled orders (Castro et al. 2009): what a token adds, whichever came before.
 
-1. A coalition is a set of positions; its worth is the score of the prompt with only these tokens, in their order.
-2. Draw an order of the positions and its reverse (antithetic pairs have less variance); add the tokens one by one; each
-   token is credited with the change it makes.
+1. A coalition is a set of positions; its worth is the score of the prompt with only these tokens, in their
+   order.
+2. Draw an order of the positions and its reverse (antithetic pairs have less variance); add the tokens one by
+   one; each token is credited with the change it makes.
 3. Effect = mean credit over orders; standard error from the spread between antithetic pairs.
 4. With few tokens all orders are taken through all 2^n coalitions: exact.
 
@@ -38,7 +39,9 @@ class ShapleyValues:
 
     def __post_init__(self) -> None:
         if self.pairs < 2:
-            raise UserError(f"Shapley values need at least 2 pairs of orders for a standard error, found {self.pairs}")
+            raise UserError(
+                f"Shapley values need at least 2 pairs of orders for a standard error, found {self.pairs}"
+            )
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
         """At most 2 x pairs x tokens forward passes a context; a coalition that occurs twice is run once."""
@@ -46,7 +49,9 @@ class ShapleyValues:
             return EffectEstimate(_exact(problem))
         n, rng = len(problem.prompt), np.random.default_rng(problem.seed)
         orders = [rng.permutation(n) for _ in range(self.pairs)]
-        worth = _worths(problem, [set_ for order in orders for way in (order, order[::-1]) for set_ in _growing(way)])
+        worth = _worths(
+            problem, [set_ for order in orders for way in (order, order[::-1]) for set_ in _growing(way)]
+        )
         credits = np.stack([(_credits(order, worth) + _credits(order[::-1], worth)) / 2 for order in orders])
         error = credits.mean(axis=1).std(axis=0, ddof=1) / math.sqrt(self.pairs)
         return EffectEstimate(credits.mean(axis=0), error)
@@ -79,6 +84,8 @@ def _exact(problem: AttributionProblem) -> np.ndarray:
     values = np.zeros((len(problem.contexts), n, len(problem.targets.items)))
     for coalition in everything:
         for i in set(range(n)) - coalition:
-            share = math.factorial(len(coalition)) * math.factorial(n - len(coalition) - 1) / math.factorial(n)
+            share = (
+                math.factorial(len(coalition)) * math.factorial(n - len(coalition) - 1) / math.factorial(n)
+            )
             values[:, i] += share * (worth[coalition | {i}] - worth[coalition])
     return values

@@ -1,10 +1,12 @@
 """Side effects: which latents a prompt moves that nobody asked it to move, and how many are active with and without it.
 
-1. The SAE encodes the decision token of every context: bare, under the prompt, and under a prompt that a person wrote.
-2. A latent's change is its mean activation under the prompt minus bare; its size is |change| x the length of its decoder row, which is how
-   far it moves the residual stream.
-3. The largest changes outside the objective's latents are listed, with the manual prompt's change of the same latents next to them; L0 is
-   the number of active latents (the paper, arXiv 2601.02896, finds 50-60 under prompts and above 150 under dense steering).
+1. The SAE encodes the decision token of every context: bare, under the prompt, and under a prompt that a
+   person wrote.
+2. A latent's change is its mean activation under the prompt minus bare; its size is |change| x the length of
+   its decoder row, which is how far it moves the residual stream.
+3. The largest changes outside the objective's latents are listed, with the manual prompt's change of the same
+   latents next to them; L0 is the number of active latents (the paper, arXiv 2601.02896, finds 50-60 under
+   prompts and above 150 under dense steering).
 """
 
 from __future__ import annotations
@@ -64,17 +66,30 @@ class SideEffects(ShowsTable):
     def table(self) -> pd.DataFrame:
         """One row per latent, those outside the objective first."""
         rows = [
-            {"latent": m.latent, "in_objective": inside, "before": m.before, "change": m.change.estimate, "low": m.change.low, "high": m.change.high,
-             "manual_prompt": np.nan if m.manual is None else m.manual, "size": m.size}
-            for members, inside in ((self.beside, False), (self.inside, True)) for m in members
-        ]  # fmt: skip
+            {
+                "latent": m.latent,
+                "in_objective": inside,
+                "before": m.before,
+                "change": m.change.estimate,
+                "low": m.change.low,
+                "high": m.change.high,
+                "manual_prompt": np.nan if m.manual is None else m.manual,
+                "size": m.size,
+            }
+            for members, inside in ((self.beside, False), (self.inside, True))
+            for m in members
+        ]
         return pd.DataFrame(rows)
 
     @property
     def verdict(self) -> str:
         """The finding in one or two sentences."""
         counts = ", ".join(f"{interval.estimate:.1f} under {name}" for name, interval in self.active.items())
-        aimed = "" if self.aimed is None else f" The objective's latents hold {100 * self.aimed:.0f} % of how far all latents move."
+        aimed = (
+            ""
+            if self.aimed is None
+            else f" The objective's latents hold {100 * self.aimed:.0f} % of how far all latents move."
+        )
         return f"Active latents at the decision token: {counts}.{aimed}"
 
     def to_entry(self) -> SideEffectsEntry:
@@ -86,7 +101,10 @@ class SideEffects(ShowsTable):
             manual=self.manual,
             aimed=self.aimed,
             verdict=self.verdict,
-            active={name: MeanEntry(mean=i.estimate, low=ends[name][0], high=ends[name][1]) for name, i in self.active.items()},
+            active={
+                name: MeanEntry(mean=i.estimate, low=ends[name][0], high=ends[name][1])
+                for name, i in self.active.items()
+            },
             beside=[_entry(m) for m in self.beside],
             inside=[_entry(m) for m in self.inside],
         )
@@ -97,7 +115,13 @@ class SideEffects(ShowsTable):
 
 
 def side_effects(
-    model: Any, sae: Sae, prompt: str | Sequence[int], contexts: Contexts, objective: Sequence[int] = (), manual: str | None = None, top: int = 10
+    model: Any,
+    sae: Sae,
+    prompt: str | Sequence[int],
+    contexts: Contexts,
+    objective: Sequence[int] = (),
+    manual: str | None = None,
+    top: int = 10,
 ) -> SideEffects:
     """Changes of all latents of an SAE by a prompt.
 
@@ -126,29 +150,59 @@ def side_effects(
         ids["manual prompt"] = _ids(runner, contexts, manual)
     problem = AttributionProblem(runner, ids["prompt"] or (), contexts, as_targets({}))
     with torch.no_grad():
-        encoded = {name: sae.encode(problem.read(sae.site, [p] * len(contexts))).double().cpu().numpy() for name, p in ids.items()}
-    active = {name: cluster_interval((values != 0).sum(axis=1).astype(float), contexts.groups) for name, values in encoded.items()}
+        encoded = {
+            name: sae.encode(problem.read(sae.site, [p] * len(contexts))).double().cpu().numpy()
+            for name, p in ids.items()
+        }
+    active = {
+        name: cluster_interval((values != 0).sum(axis=1).astype(float), contexts.groups)
+        for name, values in encoded.items()
+    }
     change = encoded["prompt"] - encoded["no prompt"]
     size = np.abs(change.mean(axis=0)) * sae.W_dec.norm(dim=1).double().cpu().numpy()
     chosen = sorted(set(objective))
-    others = [int(i) for i in np.argsort(-size, kind="stable") if int(i) not in set(chosen) and size[i] > 0][:top]
+    others = [int(i) for i in np.argsort(-size, kind="stable") if int(i) not in set(chosen) and size[i] > 0][
+        :top
+    ]
     aimed = float(size[chosen].sum() / size.sum()) if chosen and size.sum() > 0 else None
     made = lambda latent: _moved(latent, encoded, change, float(size[latent]), contexts)  # noqa: E731
-    return SideEffects(sae.site.name, sae.name, manual, tuple(map(made, others)), tuple(map(made, chosen)), aimed, active)
+    return SideEffects(
+        sae.site.name, sae.name, manual, tuple(map(made, others)), tuple(map(made, chosen)), aimed, active
+    )
 
 
-def _moved(latent: int, encoded: dict[str, Float[np.ndarray, "context d_sae"]], change: np.ndarray, size: float, contexts: Contexts) -> MovedLatent:
+def _moved(
+    latent: int,
+    encoded: dict[str, Float[np.ndarray, "context d_sae"]],
+    change: np.ndarray,
+    size: float,
+    contexts: Contexts,
+) -> MovedLatent:
     before = encoded["no prompt"][:, latent].mean()
     manual = encoded["manual prompt"][:, latent].mean() - before if "manual prompt" in encoded else None
-    return MovedLatent(latent, float(before), cluster_interval(change[:, latent], contexts.groups), size, None if manual is None else float(manual))
+    return MovedLatent(
+        latent,
+        float(before),
+        cluster_interval(change[:, latent], contexts.groups),
+        size,
+        None if manual is None else float(manual),
+    )
 
 
 def _ids(runner: Any, contexts: Contexts, prompt: str | Sequence[int]) -> Ids:
-    return encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else tuple(int(i) for i in prompt)
+    return (
+        encode_prompt(runner, contexts, prompt) if isinstance(prompt, str) else tuple(int(i) for i in prompt)
+    )
 
 
 def _entry(moved: MovedLatent) -> MovedLatentEntry:
     low, high = moved.change.to_json()
     return MovedLatentEntry(
-        latent=moved.latent, before=moved.before, change=moved.change.estimate, low=low, high=high, manual=moved.manual, size=moved.size
+        latent=moved.latent,
+        before=moved.before,
+        change=moved.change.estimate,
+        low=low,
+        high=high,
+        manual=moved.manual,
+        size=moved.size,
     )

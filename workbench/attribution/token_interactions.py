@@ -19,11 +19,15 @@ from workbench.statistics import cluster_interval
 
 
 def interactions(
-    problem: AttributionProblem, removal: np.ndarray, kinds: Sequence[str] = ("answer", "direction"), top: int = 4
+    problem: AttributionProblem,
+    removal: np.ndarray,
+    kinds: Sequence[str] = ("answer", "direction"),
+    top: int = 4,
 ) -> tuple[TokenPair, ...]:
     """Interactions among the `top` tokens of each target of these kinds, by target and then strongest first.
 
-    removal: effects of exact removal, [context prompt_pos target]. Costs at most top x (top - 1) / 2 forward passes a target and context.
+    removal: effects of exact removal, [context prompt_pos target]. Costs at most top x (top - 1) / 2 forward
+    passes a target and context.
     """
     wanted: dict[tuple[int, int], list[int]] = {}
     for t, target in enumerate(problem.targets.items):
@@ -34,16 +38,28 @@ def interactions(
     if not wanted:
         return ()
     without = problem.scores([drop(problem.prompt, i, j) for i, j in wanted])
-    found = [pair for (key, targets), both in zip(wanted.items(), without, strict=True) for pair in _pairs(problem, removal, key, targets, both)]
+    found = [
+        pair
+        for (key, targets), both in zip(wanted.items(), without, strict=True)
+        for pair in _pairs(problem, removal, key, targets, both)
+    ]
     order = [target.name for target in problem.targets.items]
     return tuple(sorted(found, key=lambda pair: (order.index(pair.target), -abs(pair.mean))))
 
 
-def _pairs(problem: AttributionProblem, removal: np.ndarray, key: tuple[int, int], targets: list[int], both: np.ndarray) -> list[TokenPair]:
+def _pairs(
+    problem: AttributionProblem,
+    removal: np.ndarray,
+    key: tuple[int, int],
+    targets: list[int],
+    both: np.ndarray,
+) -> list[TokenPair]:
     i, j = key
     interaction = removal[:, i] + removal[:, j] - (problem.with_prompt - both)
     found = []
     for t in targets:
         interval = cluster_interval(interaction[:, t], problem.contexts.groups)
-        found.append(TokenPair(problem.targets.items[t].name, i, j, interval.estimate, interval.low, interval.high))
+        found.append(
+            TokenPair(problem.targets.items[t].name, i, j, interval.estimate, interval.low, interval.high)
+        )
     return found

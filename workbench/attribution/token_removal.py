@@ -4,8 +4,8 @@
 2. For each position, score the prompt without that token (the others move together).
 3. Effect = score with - score without.
 
-Leave-one-out (occlusion) is exact about this one change and no other: a token whose work another one also does has effect 0.
-The change is made to the token ids; the shorter text might be cut into tokens differently.
+Leave-one-out (occlusion) is exact about this one change and no other: a token whose work another one also
+does has effect 0. The change is made to the token ids; the shorter text might be cut into tokens differently.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Replacement: what a token does beyond what another token would do in its place.
 
-1. For each position draw n other tokens: "fluent" from the model's own distribution after the text to the left, without
-   the token itself; "neutral" evenly from all tokens that a prompt may hold.
+1. For each position draw n other tokens: "fluent" from the model's own distribution after the text to the
+   left, without the token itself; "neutral" evenly from all tokens that a prompt may hold.
 2. Score the prompt with each of them in place.
-3. Effect = score of the prompt - mean score over the drawn tokens. Its sampling error: standard deviation between drawn
-   tokens (of means over contexts) / sqrt(n).
+3. Effect = score of the prompt - mean score over the drawn tokens. Its sampling error: standard deviation
+   between drawn tokens (of means over contexts) / sqrt(n).
 
 Deletion shortens the prompt, which by itself may change the answer; replacement keeps its length.
 """
@@ -31,7 +31,8 @@ from workbench.prompt_tokens import allowed_ids
 class TokenReplacement:
     """Effect of each token against random substitutes.
 
-    draws: tokens per position. source: where they come from. temperature: of the model's distribution ("fluent").
+    draws: tokens per position. source: where they come from. temperature: of the model's distribution
+    ("fluent").
     """
 
     draws: int = 8
@@ -41,13 +42,19 @@ class TokenReplacement:
 
     def __post_init__(self) -> None:
         if self.draws < 1 or self.temperature <= 0 or self.source not in ("fluent", "neutral"):
-            raise UserError(f"replacement needs draws >= 1, a temperature above 0 and source 'fluent' or 'neutral', found {self!r}")
+            raise UserError(
+                f"replacement needs draws >= 1, a temperature above 0 and source 'fluent' or 'neutral', found {self!r}"
+            )
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
         """Mean effect of each token over random substitutes; costs `draws` forward passes per token and context."""
         drawn = self._draw(problem)
         prompts = [_swap(problem.prompt, i, int(token)) for i, tokens in enumerate(drawn) for token in tokens]
-        scored = rearrange(problem.scores(prompts), "(prompt_pos draw) context target -> prompt_pos draw context target", draw=self.draws)
+        scored = rearrange(
+            problem.scores(prompts),
+            "(prompt_pos draw) context target -> prompt_pos draw context target",
+            draw=self.draws,
+        )
         values = np.moveaxis(problem.with_prompt[None] - scored.mean(axis=1), 0, 1)
         if self.draws == 1:
             return EffectEstimate(values)
@@ -60,7 +67,9 @@ class TokenReplacement:
             weights = weights * self._fluent(problem)
         weights[torch.arange(len(problem.prompt)), torch.tensor(problem.prompt)] = 0
         if not bool((weights.sum(dim=-1) > 0).all()):
-            raise UserError("no other token may be put at one of the prompt's positions: nothing to replace it by")
+            raise UserError(
+                "no other token may be put at one of the prompt's positions: nothing to replace it by"
+            )
         return torch.multinomial(weights, self.draws, replacement=True, generator=generator)
 
     @torch.no_grad()

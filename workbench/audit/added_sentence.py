@@ -1,9 +1,9 @@
 """A sentence to add after your own prompt, where no small edit removes its effect.
 
-1. The prompt stays as it is: its tokens become part of the text before the slot, so that the search (`SentenceSearch`) writes, screens
-   and scores sentences as they will be read, after the prompt.
-2. The search sees *search* questions; the sentence that moves the persona furthest the wanted way on *selection* questions and harms
-   nothing there is chosen; *test* questions are read once, for that one.
+1. The prompt stays as it is: its tokens become part of the text before the slot, so that the search
+   (`SentenceSearch`) writes, screens and scores sentences as they will be read, after the prompt.
+2. The search sees *search* questions; the sentence that moves the persona furthest the wanted way on
+   *selection* questions and harms nothing there is chosen; *test* questions are read once, for that one.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def add_sentence(
         The sentence, or None where none survives after the prompt.
 
     Raises:
-        UserError: The budget is too small for one step, or the model writes no sentence in this slot (see `SentenceSearch`).
+        UserError: The budget is too small for one step, or the model writes no sentence in this slot (see
+            `SentenceSearch`).
 
     Example:
         >>> add_sentence((on_search, on_selection, on_test), (EditGuard(), EditGuard()), 0.5, "suppress", 500)  # doctest: +SKIP
@@ -92,7 +93,9 @@ def add_sentence(
     runner, prompt = asked.runner, asked.words.edited({})
     contexts = contexts_after(runner, both_sides(asked.contexts, _CONTEXTS), prompt)
     goal = signed(sign) * answer_log_odds()
-    found = search(runner, goal, contexts, method or SentenceSearch(sentences=1), Budget(model_calls=calls), seed)
+    found = search(
+        runner, goal, contexts, method or SentenceSearch(sentences=1), Budget(model_calls=calls), seed
+    )
     texts = [f"{prompt} {candidate.text}" for candidate in found.candidates]
     offers = [(text, encode_prompt(runner, selection.contexts, text)) for text in texts]
     if not offers:
@@ -105,10 +108,17 @@ def add_sentence(
     bare, before, after = test.of_ids([None, test.plain.prompt, ids])[:, :, 0]
     nats = prompt_cross_entropies(runner, asked.contexts, [asked.plain.prompt, ids], n_prefixes=2)
     return AddedSentence(
-        text[len(prompt) + 1 :], text, cluster_interval(after - bare, test.contexts.groups), cluster_interval(after - before, test.contexts.groups),
-        (nats[0], nats[1]), EditRule(test, guards[1], tolerance).collateral(ids), harmless is not None, found.cost.model_calls, found.cost.seconds,
+        text[len(prompt) + 1 :],
+        text,
+        cluster_interval(after - bare, test.contexts.groups),
+        cluster_interval(after - before, test.contexts.groups),
+        (nats[0], nats[1]),
+        EditRule(test, guards[1], tolerance).collateral(ids),
+        harmless is not None,
+        found.cost.model_calls,
+        found.cost.seconds,
         found.warnings,
-    )  # fmt: skip
+    )
 
 
 def contexts_after(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
@@ -120,5 +130,9 @@ def contexts_after(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
     space = left[len(first.prefix_ids) + len(ids) : -1]
     text = before[len(first.prefix_text) : len(before) - len(lead)]
     return replace(
-        contexts, items=tuple(replace(c, prefix_text=c.prefix_text + text, prefix_ids=(*c.prefix_ids, *ids, *space), lead=lead) for c in contexts)
+        contexts,
+        items=tuple(
+            replace(c, prefix_text=c.prefix_text + text, prefix_ids=(*c.prefix_ids, *ids, *space), lead=lead)
+            for c in contexts
+        ),
     )

@@ -1,8 +1,8 @@
 """`audit`: which words of your own prompt cause the persona, through what, and the smallest edit that removes it.
 
-The prompt's *effect* is the change of the answer's log-odds against no prompt (the bare question without the slot); plus is more of
-the persona. Word effects and the minimal edit's effect are read on *test* questions; a direction, where one is fitted, comes from train and
-search, the minimal edit from search and selection.
+The prompt's *effect* is the change of the answer's log-odds against no prompt (the bare question without the
+slot); plus is more of the persona. Word effects and the minimal edit's effect are read on *test* questions; a
+direction, where one is fitted, comes from train and search, the minimal edit from search and selection.
 """
 
 from __future__ import annotations
@@ -52,19 +52,23 @@ def audit(
         prompt: Your prompt.
         persona: A `Persona`, or the name of one.
         max_edits: Words that may be deleted or exchanged; 0: no edit is sought.
-        sign: What is wanted of the persona: "suppress" makes a prompt that raises it the fault, "induce" one that lowers it.
+        sign: What is wanted of the persona: "suppress" makes a prompt that raises it the fault, "induce" one
+            that lowers it.
         targets: Directions, ranked latents or objectives whose change by each word is wanted (see `inside`).
-        others: Personas that the edit must not move; for a persona of the organism its other ones unless given.
+        others: Personas that the edit must not move; for a persona of the organism its other ones unless
+            given.
         slot: Where the prompt is put.
         questions: Items of each split that are used.
-        tolerance: Log-odds within which a prompt's effect counts as none; a word needs half of it to be named.
+        tolerance: Log-odds within which a prompt's effect counts as none; a word needs half of it to be
+            named.
         seed: Of the splits, the questions and the sampled orders.
 
     Returns:
         The effect of the whole prompt and of each word, whether an edit is needed, and the edit.
 
     Raises:
-        UserError: An empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is not positive.
+        UserError: An empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is
+            not positive.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
@@ -73,27 +77,60 @@ def audit(
     """
     signed(sign)
     if max_edits < 0 or not tolerance > 0 or questions < 2:
-        raise UserError(f"expected max_edits >= 0, tolerance > 0 and questions >= 2, found {max_edits}, {tolerance} and {questions}")
+        raise UserError(
+            f"expected max_edits >= 0, tolerance > 0 and questions >= 2, found {max_edits}, {tolerance} and {questions}"
+        )
     runner, words = runner_for(model), PromptWords.of(prompt)
     persona = load_persona(persona) if isinstance(persona, str) else persona
     splits, wanted = persona.split(seed), _targets(targets)
     search, selection, test = (
-        _problem(runner, words, make_contexts(runner, split, slot, n=questions, seed=seed), wanted if split.name == "test" else as_targets([]), seed)
+        _problem(
+            runner,
+            words,
+            make_contexts(runner, split, slot, n=questions, seed=seed),
+            wanted if split.name == "test" else as_targets([]),
+            seed,
+        )
         for split in (splits.search, splits.selection, splits.test)
     )
     effects = word_effects(test, least=tolerance / 2)
     need = _need(selection, sign, tolerance)
-    guards = _edit_guards(runner, persona, _others(persona) if others is None else others, slot, questions, seed)
-    minimal_edit = find_minimal_edit(search, selection, test, guards, max_edits, tolerance) if need == "edit" and max_edits else None
+    guards = _edit_guards(
+        runner, persona, _others(persona) if others is None else others, slot, questions, seed
+    )
+    minimal_edit = (
+        find_minimal_edit(search, selection, test, guards, max_edits, tolerance)
+        if need == "edit" and max_edits
+        else None
+    )
     through = mediate(test.plain, mediators(wanted)) if len(wanted.items) > 1 else ()
     return Audit(
-        words.only(range(len(words))), persona.name, _model_name(runner), sign, slot, tolerance, max_edits, seed, len(test.contexts),
-        len(set(test.contexts.groups)), words, effects, need, minimal_edit, through, _notes(wanted, guards[0], effects),
-    )  # fmt: skip
+        words.only(range(len(words))),
+        persona.name,
+        _model_name(runner),
+        sign,
+        slot,
+        tolerance,
+        max_edits,
+        seed,
+        len(test.contexts),
+        len(set(test.contexts.groups)),
+        words,
+        effects,
+        need,
+        minimal_edit,
+        through,
+        _notes(wanted, guards[0], effects),
+    )
 
 
 def offer_sentence(
-    model: Any, found: Audit, persona: Persona | str, calls: float = 500, others: Sequence[Persona] | None = None, questions: int = 16
+    model: Any,
+    found: Audit,
+    persona: Persona | str,
+    calls: float = 500,
+    others: Sequence[Persona] | None = None,
+    questions: int = 16,
 ) -> Audit:
     """An audit with a sentence to add after the prompt, where an edit was needed and none suffices (else the audit as it is).
 
@@ -101,7 +138,8 @@ def offer_sentence(
         model: The model that was audited.
         found: The audit.
         persona: Its persona.
-        calls: Budget of the search in model calls; on a model of 135 million parameters about 0.15 s each on one core.
+        calls: Budget of the search in model calls; on a model of 135 million parameters about 0.15 s each on
+            one core.
         others: Personas that the sentence must not move; as in `audit` when None.
         questions: Items of each split that are asked, as in `audit`.
 
@@ -121,24 +159,40 @@ def offer_sentence(
         return found
     runner, splits, words = runner_for(model), persona.split(found.seed), PromptWords.of(found.prompt)
     search, selection, test = (
-        _problem(runner, words, make_contexts(runner, split, found.slot, n=questions, seed=found.seed), as_targets([]), found.seed)
+        _problem(
+            runner,
+            words,
+            make_contexts(runner, split, found.slot, n=questions, seed=found.seed),
+            as_targets([]),
+            found.seed,
+        )
         for split in (splits.search, splits.selection, splits.test)
     )
-    guards = _edit_guards(runner, persona, _others(persona) if others is None else others, found.slot, questions, found.seed)
+    guards = _edit_guards(
+        runner, persona, _others(persona) if others is None else others, found.slot, questions, found.seed
+    )
     added = add_sentence((search, selection, test), guards, found.tolerance, found.sign, calls, found.seed)
     return replace(found, sentence=added)
 
 
-def inside(model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0) -> dict[str, Any]:
+def inside(
+    model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0
+) -> dict[str, Any]:
     """Targets for `audit`.
 
-    The direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and the k latents of an SAE that
-    distinguish the persona (from train). Errors as `find_directions` and `rank_latents`.
+    The direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and
+    the k latents of an SAE that distinguish the persona (from train). Errors as `find_directions` and
+    `rank_latents`.
     """
     scan = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed)
-    found: dict[str, Any] = {} if scan.shown is False else {f"direction at layer {scan.best.site.layer}": scan.best}
+    found: dict[str, Any] = (
+        {} if scan.shown is False else {f"direction at layer {scan.best.site.layer}": scan.best}
+    )
     if sae is not None:
-        found |= {latent.name: latent for latent in rank_latents(model, sae, splits.train, k=k, slot=slot, seed=seed)}
+        found |= {
+            latent.name: latent
+            for latent in rank_latents(model, sae, splits.train, k=k, slot=slot, seed=seed)
+        }
     return found
 
 
@@ -148,11 +202,15 @@ def _targets(given: Any) -> AttributionTargets:
     return AttributionTargets(tuple(sorted(items, key=lambda target: target.kind != "answer")))
 
 
-def _problem(runner: Runner, words: PromptWords, contexts: Contexts, targets: AttributionTargets, seed: int) -> WordProblem:
+def _problem(
+    runner: Runner, words: PromptWords, contexts: Contexts, targets: AttributionTargets, seed: int
+) -> WordProblem:
     problem = WordProblem.of(runner, words, contexts, targets, seed)
     longest = max(len(context.ids(problem.plain.prompt)) for context in contexts)
     if longest > runner.shape.n_ctx:
-        raise UserError(f"the prompt makes a question of {longest} tokens: this model's context holds {runner.shape.n_ctx}")
+        raise UserError(
+            f"the prompt makes a question of {longest} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
     return problem
 
 
@@ -167,7 +225,9 @@ def _need(selection: WordProblem, sign: Sign, tolerance: float) -> Need:
     return "helps" if interval.estimate * signed(sign) > 0 else "edit"
 
 
-def _edit_guards(runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int) -> tuple[EditGuard, EditGuard]:
+def _edit_guards(
+    runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int
+) -> tuple[EditGuard, EditGuard]:
     """For selection and for test: halves of the true statements by group, and the other personas' own splits."""
     ask = lambda split: make_contexts(runner, split, slot, n=questions, seed=seed)  # noqa: E731
     made = []
@@ -198,20 +258,28 @@ def _notes(targets: AttributionTargets, guard: EditGuard, effects: PromptEffects
     kinds = {target.kind for target in targets.items}
     notes = []
     if "direction" not in kinds and "latent" not in kinds:
-        notes.append("No direction (none was given, or none is shown) and no latents: what the words move inside the model is not shown.")
+        notes.append(
+            "No direction (none was given, or none is shown) and no latents: what the words move inside the model is not shown."
+        )
     elif "latent" not in kinds:
         notes.append("No SAE was given: words are followed to the direction, not to latents.")
     if guard.truth is None:
-        notes.append("This persona has no true statements: whether an edit harms agreement with what is true was not checked.")
+        notes.append(
+            "This persona has no true statements: whether an edit harms agreement with what is true was not checked."
+        )
     if not guard.others:
         notes.append("No other persona was given: side effects on others were not checked.")
     if effects.estimator == "removal":
-        notes.append("A long prompt: a word's effect is that of leaving it out, which misses redundant words.")
+        notes.append(
+            "A long prompt: a word's effect is that of leaving it out, which misses redundant words."
+        )
     if any(word.p < ALPHA and word.interval.low <= 0 <= word.interval.high for word in effects.words):
         notes.append(
             "A small p next to an interval that holds zero: p flips the signs of whole question groups, the interval also has the error of the "
             "sampled orders of words. Such a word is not named."
         )
     if effects.whole.few:
-        notes.append(f"Only {effects.whole.groups} groups of test questions: read the intervals as a rough guide.")
+        notes.append(
+            f"Only {effects.whole.groups} groups of test questions: read the intervals as a rough guide."
+        )
     return tuple(notes)

@@ -1,7 +1,7 @@
 """An audit as HTML: one fragment, which a notebook shows and which the page holds; everything escaped, no script, nothing loaded.
 
-Old words are struck through and named "deleted" to a screen reader, new ones underlined and named "inserted"; the direction of an
-effect is shown as a sign and an arrow. Colour only repeats it.
+Old words are struck through and named "deleted" to a screen reader, new ones underlined and named "inserted";
+the direction of an effect is shown as a sign and an arrow. Colour only repeats it.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -18,13 +18,19 @@ from workbench.html_text import escape
 from workbench.runs import write_text
 from workbench.statistics import Interval
 
-_OPEN = {"old": '<del><span class="sr">deleted: </span>', "new": '<ins><span class="sr">inserted: </span>', "kept": "<span>"}
+_OPEN = {
+    "old": '<del><span class="sr">deleted: </span>',
+    "new": '<ins><span class="sr">inserted: </span>',
+    "kept": "<span>",
+}
 _CLOSE = {"old": "</del>", "new": "</ins>", "kept": "</span>"}
 
 
 def write_page(audit: Audit, path: str | Path) -> None:
     """The page in the report's looks. UserError where it cannot be written."""
-    style = "".join(_asset("workbench.report", name) for name in ("shared.css", "report.css")) + _asset("workbench.audit", "audit.css")
+    style = "".join(_asset("workbench.report", name) for name in ("shared.css", "report.css")) + _asset(
+        "workbench.audit", "audit.css"
+    )
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     title = escape(story.question(audit))
@@ -55,7 +61,10 @@ def fragment(audit: Audit) -> str:
 def _tracked(audit: Audit) -> str:
     pieces = audit.minimal_edit.pieces if audit.minimal_edit else ()
     text = "".join(_OPEN[p.kind] + escape(p.text) + _CLOSE[p.kind] for p in pieces) or escape(audit.prompt)
-    side = "".join(f"<li>{escape(story.collateral(entry))}</li>" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ()))
+    side = "".join(
+        f"<li>{escape(story.collateral(entry))}</li>"
+        for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ())
+    )
     return (
         f'<figure class="wb-tracked"><blockquote>{text}</blockquote><figcaption>{escape(story.minimal_edit_sentence(audit))}</figcaption></figure>'
         + (f"<ul class=wb-side>{side}</ul>" if side else "")
@@ -73,7 +82,13 @@ def _added(audit: Audit) -> str:
 
 def _table(audit: Audit) -> str:
     words = audit.effects.words
-    reach = max((max(abs(w.interval.low), abs(w.interval.high)) for w in words if w.interval.groups > 1), default=1.0) or 1.0
+    reach = (
+        max(
+            (max(abs(w.interval.low), abs(w.interval.high)) for w in words if w.interval.groups > 1),
+            default=1.0,
+        )
+        or 1.0
+    )
     inside = any(w.through for w in words)
     last = '<th scope="col" class=wb-inside>what it moves inside</th>' if inside else ""
     rows = "".join(_row(audit, i, reach, inside) for i in range(len(words)))
@@ -91,7 +106,9 @@ def _row(audit: Audit, index: int, reach: float, inside: bool) -> str:
     named = ' class="wb-named"' if word.named else ""
     moved = escape(story.passage(audit, index)) if inside else ""
     last = f"<td class=wb-inside>{moved or '–'}</td>" if inside else ""
-    below = f"<small class=wb-below>{moved}</small>" if moved else ""  # in place of the last column where the screen is narrow
+    below = (
+        f"<small class=wb-below>{moved}</small>" if moved else ""
+    )  # in place of the last column where the screen is narrow
     p = "&lt; 0.001" if word.p < 0.001 else f"{word.p:.3f}"
     seen = f'{_bar(word.interval, reach)}<small class="wb-figure">{story.ends(word.interval)}</small>{below}'
     return (

@@ -13,7 +13,19 @@ from workbench.statistics import Interval
 
 def to_json(audit: Audit) -> dict[str, Any]:
     """Schema 1; an interval is {estimate, low, high}, an end that is not finite is null."""
-    facts = ("prompt", "persona", "model", "sign", "slot", "tolerance", "max_edits", "seed", "questions", "groups", "need")
+    facts = (
+        "prompt",
+        "persona",
+        "model",
+        "sign",
+        "slot",
+        "tolerance",
+        "max_edits",
+        "seed",
+        "questions",
+        "groups",
+        "need",
+    )
     effects = audit.effects
     return {
         "schema": 1,
@@ -22,11 +34,23 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "whole": _interval(effects.whole),
         "slot_alone": None if effects.slot is None else _interval(effects.slot),
         "words": [
-            {"word": w.word, **_interval(w.interval), "p": w.p, "named": w.named, "through": {t.name: _interval(t.interval) for t in w.through}}
+            {
+                "word": w.word,
+                **_interval(w.interval),
+                "p": w.p,
+                "named": w.named,
+                "through": {t.name: _interval(t.interval) for t in w.through},
+            }
             for w in effects.words
         ],
         "phrases": [
-            {"first": p.first, **_interval(p.beyond), "together": _interval(p.both), "alone": [_interval(i) for i in p.alone], "p": p.p}
+            {
+                "first": p.first,
+                **_interval(p.beyond),
+                "together": _interval(p.both),
+                "alone": [_interval(i) for i in p.alone],
+                "p": p.p,
+            }
             for p in effects.phrases
         ],
         "minimal_edit": None if audit.minimal_edit is None else _edit_json(audit.minimal_edit),
@@ -38,28 +62,52 @@ def to_json(audit: Audit) -> dict[str, Any]:
 
 def _edit_json(edit: MinimalEdit) -> dict[str, Any]:
     return {
-        "text": edit.text, "changes": [{"word": i, "new": new} for i, new in edit.changes], "remaining": _interval(edit.remaining),
-        "change": _interval(edit.change), "suffices": edit.suffices, "confirmed": edit.equivalence.equivalent, "p": edit.equivalence.p,
-        "cross_entropy": list(edit.cross_entropy), "tried": edit.tried,
+        "text": edit.text,
+        "changes": [{"word": i, "new": new} for i, new in edit.changes],
+        "remaining": _interval(edit.remaining),
+        "change": _interval(edit.change),
+        "suffices": edit.suffices,
+        "confirmed": edit.equivalence.equivalent,
+        "p": edit.equivalence.p,
+        "cross_entropy": list(edit.cross_entropy),
+        "tried": edit.tried,
         "collateral": _collateral_json(edit.collateral),
-    }  # fmt: skip
+    }
 
 
 def _sentence_json(added: AddedSentence) -> dict[str, Any]:
     return {
-        "sentence": added.sentence, "text": added.text, "remaining": _interval(added.remaining), "change": _interval(added.change),
-        "cross_entropy": list(added.cross_entropy), "harmless": added.harmless, "model_calls": added.model_calls, "seconds": added.seconds,
-        "warnings": list(added.warnings), "collateral": _collateral_json(added.collateral),
-    }  # fmt: skip
+        "sentence": added.sentence,
+        "text": added.text,
+        "remaining": _interval(added.remaining),
+        "change": _interval(added.change),
+        "cross_entropy": list(added.cross_entropy),
+        "harmless": added.harmless,
+        "model_calls": added.model_calls,
+        "seconds": added.seconds,
+        "warnings": list(added.warnings),
+        "collateral": _collateral_json(added.collateral),
+    }
 
 
 def _collateral_json(entries: tuple[OffTargetChange, ...]) -> list[dict[str, Any]]:
     return [
-        {"name": c.name, "kind": c.kind, "bare": c.bare, "before": _interval(c.before), "after": _interval(c.after), "harmed": c.harmed}
+        {
+            "name": c.name,
+            "kind": c.kind,
+            "bare": c.bare,
+            "before": _interval(c.before),
+            "after": _interval(c.after),
+            "harmed": c.harmed,
+        }
         for c in entries
     ]
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:
     low, high = interval.to_json()
-    return {"estimate": interval.estimate if math.isfinite(interval.estimate) else None, "low": low, "high": high}
+    return {
+        "estimate": interval.estimate if math.isfinite(interval.estimate) else None,
+        "low": low,
+        "high": high,
+    }

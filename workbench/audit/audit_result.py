@@ -36,12 +36,14 @@ class Audit:
         groups: Number of their question groups.
         words: The prompt, cut into words.
         effects: Of the whole prompt and of each word, on test questions.
-        need: "edit": the prompt moves the persona the unwanted way on selection questions; "none": its effect is shown to be within
-            +-tolerance; "helps": it moves it the wanted way; "unclear": the interval holds zero but is too wide for "none".
+        need: "edit": the prompt moves the persona the unwanted way on selection questions; "none": its effect
+            is shown to be within +-tolerance; "helps": it moves it the wanted way; "unclear": the interval
+            holds zero but is too wide for "none".
         minimal_edit: None unless needed and found.
         mediation: What of the whole effect goes through the direction and the latents.
         notes: What a reader must know, one line each.
-        sentence: A sentence to add after the prompt; None unless `offer_sentence` was called and one was needed.
+        sentence: A sentence to add after the prompt; None unless `offer_sentence` was called and one was
+            needed.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
@@ -76,12 +78,20 @@ class Audit:
     def table(self) -> pd.DataFrame:
         """One row per word.
 
-        Word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to each direction and latent.
+        Word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to
+        each direction and latent.
         """
         rows = []
         for word in self.effects.words:
-            row = {"word": word.word, "effect": word.interval.estimate, "low": word.interval.low, "high": word.interval.high}
-            rows.append(row | {"p": word.p, "named": word.named} | {t.name: t.interval.estimate for t in word.through})
+            row = {
+                "word": word.word,
+                "effect": word.interval.estimate,
+                "low": word.interval.low,
+                "high": word.interval.high,
+            }
+            rows.append(
+                row | {"p": word.p, "named": word.named} | {t.name: t.interval.estimate for t in word.through}
+            )
         return pd.DataFrame(rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +109,12 @@ class Audit:
     def __repr__(self) -> str:
         from workbench.audit import findings_text as said
 
-        sentences = (said.whole(self), said.causes(self), *said.phrases(self), said.minimal_edit_sentence(self))
+        sentences = (
+            said.whole(self),
+            said.causes(self),
+            *said.phrases(self),
+            said.minimal_edit_sentence(self),
+        )
         return plain_table(self.table, "\n".join(filter(None, sentences)))
 
     def _repr_html_(self) -> str:

@@ -21,11 +21,23 @@ def render(audit: Audit) -> RenderableType:
     lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
     paragraphs = [
         story.minimal_edit_sentence(audit),
-        *(f"  {story.collateral(entry)}" for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ())),
+        *(
+            f"  {story.collateral(entry)}"
+            for entry in (audit.minimal_edit.collateral if audit.minimal_edit else ())
+        ),
         *story.sentence_offer(audit),
     ]
     notes = [*(entry.verdict for entry in audit.mediation), *(f"note: {line}" for line in audit.notes)]
-    return Group(*map(_text, lines), Text(), _tracked(audit), Text(), *map(_text, paragraphs), Text(), _table(audit), *map(_text, notes))
+    return Group(
+        *map(_text, lines),
+        Text(),
+        _tracked(audit),
+        Text(),
+        *map(_text, paragraphs),
+        Text(),
+        _table(audit),
+        *map(_text, notes),
+    )
 
 
 def _text(line: str) -> Text:
@@ -36,7 +48,12 @@ def _text(line: str) -> Text:
 def _tracked(audit: Audit) -> Text:
     if audit.minimal_edit is None:
         return Text(visible(audit.prompt, spaces=False))
-    return Text.assemble(*((_MARKS[p.kind].format(visible(p.text, spaces=False)), _STYLES[p.kind]) for p in audit.minimal_edit.pieces))
+    return Text.assemble(
+        *(
+            (_MARKS[p.kind].format(visible(p.text, spaces=False)), _STYLES[p.kind])
+            for p in audit.minimal_edit.pieces
+        )
+    )
 
 
 def _table(audit: Audit) -> Table:
@@ -44,7 +61,11 @@ def _table(audit: Audit) -> Table:
     table = Table("word", "effect", "95 % interval", "p", *(["what it moves inside"] if inside else []))
     for i, word in enumerate(audit.effects.words):
         mark = ("▲" if word.interval.estimate > 0 else "▼") if word.named else "·"
-        figures = (story.signed(word.interval.estimate), story.ends(word.interval), "< 0.001" if word.p < 0.001 else f"{word.p:.3f}")
+        figures = (
+            story.signed(word.interval.estimate),
+            story.ends(word.interval),
+            "< 0.001" if word.p < 0.001 else f"{word.p:.3f}",
+        )
         cells = [f"{mark} {story.word(audit, i)}", *figures, *([story.passage(audit, i)] if inside else [])]
         table.add_row(*map(_text, cells), style="bold" if word.named else "")
     return table

@@ -46,11 +46,25 @@ def whole(audit: Audit) -> str:
     """Effect of the whole prompt, in the words of every report, and the limits of an audit."""
     found, rate = audit.effects, audit.effects.rate
     low, high = (end if math.isfinite(end) else None for end in (found.whole.low, found.whole.high))
-    change, ci = (None, (None, None)) if rate is None else (rate.value, (rate.interval.low, rate.interval.high))
+    change, ci = (
+        (None, (None, None)) if rate is None else (rate.value, (rate.interval.low, rate.interval.high))
+    )
     wanted = 1 if audit.sign == "induce" else -1
-    effect = PromptEffect("The prompt", _persona(audit), wanted, found.before, found.after, change, ci, found.whole.estimate, (low, high))
+    effect = PromptEffect(
+        "The prompt",
+        _persona(audit),
+        wanted,
+        found.before,
+        found.after,
+        change,
+        ci,
+        found.whole.estimate,
+        (low, high),
+    )
     untested = claims_sentence([("works", "not tested"), ("better_than_writing", "not tested")])
-    return minus(f"{effect.sentence()} In log-odds: {span(found.whole)}. {untested} (An audit compares with no prompt alone.)")
+    return minus(
+        f"{effect.sentence()} In log-odds: {span(found.whole)}. {untested} (An audit compares with no prompt alone.)"
+    )
 
 
 def causes(audit: Audit) -> str:
@@ -60,7 +74,10 @@ def causes(audit: Audit) -> str:
         return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
     parts = [
         f"{verb} it: " + ", ".join(f"“{text}” {span(interval)}" for text, interval in found)
-        for verb, found in (("raise", [n for n in named if n[1].estimate > 0]), ("lower", [n for n in named if n[1].estimate < 0]))
+        for verb, found in (
+            ("raise", [n for n in named if n[1].estimate > 0]),
+            ("lower", [n for n in named if n[1].estimate < 0]),
+        )
         if found
     ]
     return f"Words that {'; words that '.join(parts)}."
@@ -68,7 +85,10 @@ def causes(audit: Audit) -> str:
 
 def phrases(audit: Audit) -> tuple[str, ...]:
     """Neighbours that interact, and what each of them does without the other."""
-    return tuple(_phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2) for phrase in audit.effects.phrases)
+    return tuple(
+        _phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2)
+        for phrase in audit.effects.phrases
+    )
 
 
 def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> str:
@@ -95,7 +115,9 @@ def minimal_edit_sentence(audit: Audit) -> str:
     n = len(minimal_edit.changes)
     falls = f"{n} edit{'s' if n > 1 else ''}: the effect goes from {span(audit.effects.whole)} to {span(minimal_edit.remaining)}"
     if not minimal_edit.suffices:
-        return f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
+        return (
+            f"No harmless fluent edit of at most {audit.max_edits} words suffices. The best found, {falls}."
+        )
     if minimal_edit.equivalence.equivalent:
         return f"Edited: {falls}, shown to be within ±{audit.tolerance:g} of no prompt on test questions."
     return f"Edited: {falls}; it passed on selection questions, but test questions do not confirm that it is within ±{audit.tolerance:g}."
@@ -116,7 +138,10 @@ def sentence_offer(audit: Audit) -> tuple[str, ...]:
 def collateral(entry: OffTargetChange) -> str:
     """One side effect, before and after."""
     if entry.kind == "truth":
-        ends = [f"{100 * i.estimate:.0f} % [{100 * i.low:.0f} %, {100 * i.high:.0f} %]" for i in (entry.before, entry.after)]
+        ends = [
+            f"{100 * i.estimate:.0f} % [{100 * i.low:.0f} %, {100 * i.high:.0f} %]"
+            for i in (entry.before, entry.after)
+        ]
         text = f"{entry.name}: {ends[0]} → {ends[1]} (no prompt {100 * entry.bare:.0f} %)"
     else:
         text = f"effect on {entry.name.replace('_', ' ')}: {span(entry.before)} → {span(entry.after)}"
@@ -127,7 +152,10 @@ def passage(audit: Audit, index: int) -> str:
     """Changes inside the model by a word: directions, and the two latents with the largest clear change."""
     through = [t for t in audit.effects.words[index].through if t.clear]
     latents = sorted((t for t in through if t.kind == "latent"), key=lambda t: -abs(t.interval.estimate))[:2]
-    return ", ".join(f"{t.name} {signed(t.interval.estimate)}" for t in [*(t for t in through if t.kind != "latent"), *latents])
+    return ", ".join(
+        f"{t.name} {signed(t.interval.estimate)}"
+        for t in [*(t for t in through if t.kind != "latent"), *latents]
+    )
 
 
 def _persona(audit: Audit) -> str:

@@ -1,16 +1,19 @@
 """The smallest fluent edit that removes a prompt's effect and harms nothing else.
 
-1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest after the text on
-   its left. An exchange must leave what deleting the same words leaves, within half of the tolerance: a new word that pushes the
-   other way would hide the cause, not remove it. Candidates whose fluency is worse than the prompt's by more than `FLUENCY_RISE`
-   nats per token are passed over. The
-   `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to max_edits.
-2. On *selection* questions the best of each size are held against the rule, the smallest size first: the remaining effect is shown
-   to be within +-tolerance of no prompt (two one-sided tests, alpha 0.05), agreement with true statements is at most `TRUTH_FALL`
-   below that without a prompt, and no other persona is further from no prompt than the old prompt had it, by more than the tolerance.
-3. The most fluent edit of the first size at which one passes is the minimal edit. If none passes, the harmless edit that leaves least
-   is given, and `suffices` is False.
-4. *Test* questions are read once, for that edit alone: an edit chosen among many looks a little better on selection than it is.
+1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest
+   after the text on its left. An exchange must leave what deleting the same words leaves, within half of the
+   tolerance: a new word that pushes the other way would hide the cause, not remove it. Candidates whose
+   fluency is worse than the prompt's by more than `FLUENCY_RISE` nats per token are passed over. The
+   `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to
+   max_edits.
+2. On *selection* questions the best of each size are held against the rule, the smallest size first: the
+   remaining effect is shown to be within +-tolerance of no prompt (two one-sided tests, alpha 0.05),
+   agreement with true statements is at most `TRUTH_FALL` below that without a prompt, and no other persona is
+   further from no prompt than the old prompt had it, by more than the tolerance.
+3. The most fluent edit of the first size at which one passes is the minimal edit. If none passes, the
+   harmless edit that leaves least is given, and `suffices` is False.
+4. *Test* questions are read once, for that edit alone: an edit chosen among many looks a little better on
+   selection than it is.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ from workbench.statistics import EquivalenceTest, Interval, cluster_interval, ra
 
 Edits = tuple[tuple[int, str | None], ...]
 BEAM = 4
-#: Words at which an exchange is tried (those whose deletion leaves least), likeliest words tried there, edits of a size that selection sees.
+#: Words at which an exchange is tried (those whose deletion leaves least), likeliest words tried there, edits
+#: of a size that selection sees.
 PLACES, SWAPS, FINALISTS = 6, 10, 6
 #: A longer word is not put in where the prompt has it already.
 LONGEST_REPEATED = 3
@@ -44,8 +48,8 @@ TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 class OffTargetChange:
     """A side effect of the prompt.
 
-    A fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds (kind "persona"). bare: without a
-    prompt (0 for an effect). harmed: beyond what the rule allows.
+    A fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds (kind
+    "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows.
     """
 
     name: str
@@ -60,9 +64,9 @@ class OffTargetChange:
 class MinimalEdit:
     """An edit with its effect on test questions.
 
-    changes: (word index, new core or None for deleted). remaining: effect of the edited prompt against no prompt. change: edited minus old,
-    paired. suffices: it passed the rule on selection; equivalence: the same test on test questions. fluency: nats per token, before and
-    after. tried: edits scored.
+    changes: (word index, new core or None for deleted). remaining: effect of the edited prompt against no
+    prompt. change: edited minus old, paired. suffices: it passed the rule on selection; equivalence: the same
+    test on test questions. fluency: nats per token, before and after. tried: edits scored.
     """
 
     changes: Edits
@@ -95,43 +99,68 @@ class _Candidate:
 
 
 def find_minimal_edit(
-    search: WordProblem, selection: WordProblem, test: WordProblem, guards: tuple[EditGuard, EditGuard], max_edits: int, tolerance: float
+    search: WordProblem,
+    selection: WordProblem,
+    test: WordProblem,
+    guards: tuple[EditGuard, EditGuard],
+    max_edits: int,
+    tolerance: float,
 ) -> MinimalEdit | None:
     """The minimal edit of a prompt: searched, selected and tested on one split's questions each.
 
-    guards: for selection and for test. None where no edit is left to try (a one-word prompt with nothing fluent to put in its place).
+    guards: for selection and for test. None where no edit is left to try (a one-word prompt with nothing
+    fluent to put in its place).
     """
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
     rule = EditRule(selection, guards[0], tolerance)
-    chosen, suffices, tried = _choose(rule, _sizes(search, max_edits, cross_entropy + FLUENCY_RISE, tolerance / 2))
+    chosen, suffices, tried = _choose(
+        rule, _sizes(search, max_edits, cross_entropy + FLUENCY_RISE, tolerance / 2)
+    )
     if chosen is None:
         return None
     bare, before, after = test.of_ids([None, test.plain.prompt, chosen.ids])[:, :, 0]
     groups = test.contexts.groups
     return MinimalEdit(
-        chosen.changes, chosen.text, search.words.tracked(dict(chosen.changes)), cluster_interval(after - bare, groups),
-        cluster_interval(after - before, groups), tost(after - bare, groups, -tolerance, tolerance), suffices, (cross_entropy, chosen.cross_entropy),
-        EditRule(test, guards[1], tolerance).collateral(chosen.ids), tried,
-    )  # fmt: skip
+        chosen.changes,
+        chosen.text,
+        search.words.tracked(dict(chosen.changes)),
+        cluster_interval(after - bare, groups),
+        cluster_interval(after - before, groups),
+        tost(after - bare, groups, -tolerance, tolerance),
+        suffices,
+        (cross_entropy, chosen.cross_entropy),
+        EditRule(test, guards[1], tolerance).collateral(chosen.ids),
+        tried,
+    )
 
 
-def _sizes(search: WordProblem, max_edits: int, worst: float, slack: float) -> Iterator[tuple[list[_Candidate], int]]:
+def _sizes(
+    search: WordProblem, max_edits: int, worst: float, slack: float
+) -> Iterator[tuple[list[_Candidate], int]]:
     """For one edit, two, ....
 
-    The scored edits that are no less fluent than `worst` and whose new words do no more than `slack` themselves, those that leave least
-    first; and how many were scored. A size is scored on request.
+    The scored edits that are no less fluent than `worst` and whose new words do no more than `slack`
+    themselves, those that leave least first; and how many were scored. A size is scored on request.
     """
     bare = search.without_prompt[:, 0].mean()
     beam: list[Edits] = [()]
     for _ in range(min(max_edits, len(search.words))):
-        proposed = _score(search, bare, {edits for start in beam for edits in _deletions(search.words, start)})
-        places = list(dict.fromkeys(_last(c, start) for c in proposed for start in beam if _extends(c.changes, start)))[:PLACES]
+        proposed = _score(
+            search, bare, {edits for start in beam for edits in _deletions(search.words, start)}
+        )
+        places = list(
+            dict.fromkeys(_last(c, start) for c in proposed for start in beam if _extends(c.changes, start))
+        )[:PLACES]
         if len(search.words) == 1:
             places = [0]
         swapped = _score(search, bare, set(_exchanges(search, beam, places)))
         scored = sorted([*proposed, *_idle(search, bare, swapped, slack)], key=_left)
         cross_entropies = _cross_entropy(search, [c.ids for c in scored])
-        fluent = [replace(c, cross_entropy=nats) for c, nats in zip(scored, cross_entropies, strict=True) if nats <= worst]
+        fluent = [
+            replace(c, cross_entropy=nats)
+            for c, nats in zip(scored, cross_entropies, strict=True)
+            if nats <= worst
+        ]
         yield fluent, len(proposed) + len(swapped)
         beam = _beam(fluent)
 
@@ -165,8 +194,14 @@ def _deletions(words: PromptWords, start: Edits) -> Iterator[Edits]:
 
 def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]) -> Iterator[Edits]:
     wanted = [(start, i) for start in beam for i in places if i not in dict(start)]
-    for (start, i), cores in zip(wanted, likely_words(search, [(dict(start), i) for start, i in wanted]), strict=True):
-        others = {word.core.casefold() for j, word in enumerate(search.words.items) if j != i and dict(start).get(j, word.core) is not None}
+    for (start, i), cores in zip(
+        wanted, likely_words(search, [(dict(start), i) for start, i in wanted]), strict=True
+    ):
+        others = {
+            word.core.casefold()
+            for j, word in enumerate(search.words.items)
+            if j != i and dict(start).get(j, word.core) is not None
+        }
         for core in cores:
             if len(core) > LONGEST_REPEATED and core.casefold() in others:
                 continue  # "be honest and honest" is no edit that anybody would make
@@ -188,8 +223,15 @@ def likely_words(search: WordProblem, wanted: Sequence[tuple[dict[int, str | Non
     resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
     last = torch.tensor([len(row) - 1 for row in rows], device=runner.device)
     logits = runner.logits(resid[torch.arange(len(rows), device=last.device), last]).cpu()
-    order = logits.masked_fill(~allowed_ids(runner).cpu(), -torch.inf).topk(min(20 * SWAPS, logits.shape[-1]), dim=-1).indices.tolist()
-    return [_fitting(runner, row, tokens, left, words.items[i].core) for row, tokens, left, (_, i) in zip(rows, order, lefts, wanted, strict=True)]
+    order = (
+        logits.masked_fill(~allowed_ids(runner).cpu(), -torch.inf)
+        .topk(min(20 * SWAPS, logits.shape[-1]), dim=-1)
+        .indices.tolist()
+    )
+    return [
+        _fitting(runner, row, tokens, left, words.items[i].core)
+        for row, tokens, left, (_, i) in zip(rows, order, lefts, wanted, strict=True)
+    ]
 
 
 def _fitting(runner: Runner, row: Sequence[int], tokens: Sequence[int], left: str, old: str) -> list[str]:
@@ -200,8 +242,16 @@ def _fitting(runner: Runner, row: Sequence[int], tokens: Sequence[int], left: st
         text = runner.decode([*row[-1:], token]).removeprefix(base)
         core = text.strip()
         begins = text[:1].isspace() or not spaced
-        same_case = core[:1].isupper() == old[:1].isupper() and (len(core) == 1 or not core[1:].isupper() or old.isupper())
-        if begins and core.isalpha() and same_case and core.casefold() != old.casefold() and core not in found:
+        same_case = core[:1].isupper() == old[:1].isupper() and (
+            len(core) == 1 or not core[1:].isupper() or old.isupper()
+        )
+        if (
+            begins
+            and core.isalpha()
+            and same_case
+            and core.casefold() != old.casefold()
+            and core not in found
+        ):
             found.append(core)
         if len(found) == SWAPS:
             break
@@ -214,7 +264,9 @@ def _score(search: WordProblem, bare: float, edits: set[Edits]) -> list[_Candida
     if not candidates:
         return []
     left = search.of_ids([c.ids for c in candidates])[:, :, 0].mean(axis=1) - bare
-    scored = [_Candidate(c.changes, c.ids, c.text, float(value)) for c, value in zip(candidates, left, strict=True)]
+    scored = [
+        _Candidate(c.changes, c.ids, c.text, float(value)) for c, value in zip(candidates, left, strict=True)
+    ]
     return sorted(scored, key=_left)
 
 
@@ -250,7 +302,10 @@ class EditRule:
         """Each candidate with an equivalence test: is its remaining effect within +-tolerance?"""
         scores = self.problem.of_ids([c.ids for c in candidates])[:, :, 0] - self.problem.without_prompt[:, 0]
         groups = self.problem.contexts.groups
-        return [(c, tost(left, groups, -self.tolerance, self.tolerance)) for c, left in zip(candidates, scores, strict=True)]
+        return [
+            (c, tost(left, groups, -self.tolerance, self.tolerance))
+            for c, left in zip(candidates, scores, strict=True)
+        ]
 
     def collateral(self, ids: tuple[int, ...]) -> tuple[OffTargetChange, ...]:
         """Truth first, then the other personas."""
@@ -262,18 +317,33 @@ class EditRule:
         return not any(entry.harmed for entry in self.collateral(ids))
 
     def _truth(self, contexts: Contexts, ids: tuple[int, ...]) -> OffTargetChange:
-        bare, before, after = (answer(self.problem.runner, contexts, prompt) for prompt in (None, self.problem.plain.prompt, ids))
+        bare, before, after = (
+            answer(self.problem.runner, contexts, prompt) for prompt in (None, self.problem.plain.prompt, ids)
+        )
         intervals = [rate_interval(a.chose_matching, contexts.groups) for a in (before, after)]
-        return OffTargetChange("agreement with true statements", "truth", bare.rate, *intervals, harmed=after.rate < bare.rate - TRUTH_FALL)
+        return OffTargetChange(
+            "agreement with true statements",
+            "truth",
+            bare.rate,
+            *intervals,
+            harmed=after.rate < bare.rate - TRUTH_FALL,
+        )
 
     def _other(self, name: str, contexts: Contexts, ids: tuple[int, ...]) -> OffTargetChange:
-        bare, before, after = (answer(self.problem.runner, contexts, prompt).log_odds for prompt in (None, self.problem.plain.prompt, ids))
-        intervals = [cluster_interval(np.asarray(values - bare), contexts.groups) for values in (before, after)]
+        bare, before, after = (
+            answer(self.problem.runner, contexts, prompt).log_odds
+            for prompt in (None, self.problem.plain.prompt, ids)
+        )
+        intervals = [
+            cluster_interval(np.asarray(values - bare), contexts.groups) for values in (before, after)
+        ]
         harmed = abs(intervals[1].estimate) > abs(intervals[0].estimate) + self.tolerance
         return OffTargetChange(name, "persona", 0.0, *intervals, harmed=harmed)
 
 
-def _choose(rule: EditRule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -> tuple[_Candidate | None, bool, int]:
+def _choose(
+    rule: EditRule, sizes: Iterable[tuple[Sequence[_Candidate], int]]
+) -> tuple[_Candidate | None, bool, int]:
     """The most fluent edit of the smallest size that passes, and True.
 
     Else the harmless one that leaves least, and False; and how many edits were scored.
@@ -283,11 +353,19 @@ def _choose(rule: EditRule, sizes: Iterable[tuple[Sequence[_Candidate], int]]) -
     for candidates, scored in sizes:
         tried += scored
         near = [c for c in candidates if abs(c.remaining) < rule.tolerance]
-        finalists = list(dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.cross_entropy)[:FINALISTS]]))
+        finalists = list(
+            dict.fromkeys([*candidates[:FINALISTS], *sorted(near, key=lambda c: c.cross_entropy)[:FINALISTS]])
+        )
         judged = rule.within(finalists) if finalists else []
-        for candidate, _ in sorted((pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].cross_entropy):
+        for candidate, _ in sorted(
+            (pair for pair in judged if pair[1].equivalent), key=lambda pair: pair[0].cross_entropy
+        ):
             if rule.harmless(candidate.ids):
                 return candidate, True, tried
         rest += judged
     ordered = [c for c, _ in sorted(rest, key=lambda pair: abs(pair[1].interval.estimate))]
-    return next((c for c in ordered[:FINALISTS] if rule.harmless(c.ids)), ordered[0] if ordered else None), False, tried
+    return (
+        next((c for c in ordered[:FINALISTS] if rule.harmless(c.ids)), ordered[0] if ordered else None),
+        False,
+        tried,
+    )

@@ -1,15 +1,19 @@
 """Which neighbours interact: words that do more side by side than each does without the other.
 
-1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) - v(S+j) + v(S), where v is
-   the worth of effects.py. It is zero where their effects add up, whatever each of them is.
-2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds that precede the pair
-   in all orders in which the pair comes as one. Grounds and their complements are sampled; with few words all are counted. One ground
-   alone would not do: in an empty slot a phrase is where it never is, and in a full prompt another word may have used up its effect.
-   For long prompts, whose words have the effect of leaving them out, the ground is all other words.
-3. Interval as for words; p from sign flips of groups, by Holm's method over *all* neighbours of the prompt. Only neighbours of which
-   one is named are measured (the others count as p = 1), since an effect that no word has is not of interest.
-4. They interact where that p is below 0.05, the interval leaves out zero, the interaction is at least `least` log-odds, and it
-   points the way in which both together move the answer. Redundant words interact against it.
+1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) -
+   v(S+j) + v(S), where v is the worth of effects.py. It is zero where their effects add up, whatever each of
+   them is.
+2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds
+   that precede the pair in all orders in which the pair comes as one. Grounds and their complements are
+   sampled; with few words all are counted. One ground alone would not do: in an empty slot a phrase is where
+   it never is, and in a full prompt another word may have used up its effect. For long prompts, whose words
+   have the effect of leaving them out, the ground is all other words.
+3. Interval as for words; p from sign flips of groups, by Holm's method over *all* neighbours of the prompt.
+   Only neighbours of which one is named are measured (the others count as p = 1), since an effect that no
+   word has is not of interest.
+4. They interact where that p is below 0.05, the interval leaves out zero, the interaction is at least `least`
+   log-odds, and it points the way in which both together move the answer. Redundant words interact against
+   it.
 """
 
 from __future__ import annotations
@@ -34,8 +38,8 @@ Ground = tuple[int, ...]
 class PhraseInteraction:
     """Two neighbours that interact, in log-odds.
 
-    first: index of the left one. beyond: what they do more than the sum of each without the other (the interaction). both: what they do
-    together. alone: what the left and the right one do without the other.
+    first: index of the left one. beyond: what they do more than the sum of each without the other (the
+    interaction). both: what they do together. alone: what the left and the right one do without the other.
     """
 
     first: int
@@ -54,8 +58,8 @@ def phrases(
 ) -> tuple[PhraseInteraction, ...]:
     """The neighbours that interact, from left to right.
 
-    problem: its positions are words and its first target the answer. named: words with an effect. orders: antithetic pairs of grounds.
-    sampled: False takes the ground of all other words (module text, 2).
+    problem: its positions are words and its first target the answer. named: words with an effect. orders:
+    antithetic pairs of grounds. sampled: False takes the ground of all other words (module text, 2).
     """
     n, groups = len(problem.prompt), problem.contexts.groups
     measured = [i for i in range(n - 1) if i in named or i + 1 in named]
@@ -64,7 +68,9 @@ def phrases(
     corrected = holm([*raw, *[1.0] * (n - 1 - len(raw))])[: len(raw)]
     found = []
     for i, p, (means, errors) in zip(measured, corrected, figures, strict=True):
-        beyond, both, left, right = (sampled_interval(mean, groups, error) for mean, error in zip(means, errors, strict=True))
+        beyond, both, left, right = (
+            sampled_interval(mean, groups, error) for mean, error in zip(means, errors, strict=True)
+        )
         if p < ALPHA and abs(beyond.estimate) >= least and _same_way(beyond, both):
             found.append(PhraseInteraction(i, beyond, both, (left, right), p))
     return tuple(found)
@@ -75,11 +81,15 @@ def pair_figures(
 ) -> list[tuple[Float[np.ndarray, "4 context"], list[float | None]]]:
     """For the neighbours (i, i + 1), i in pairs.
 
-    Their interaction, what both do, what the left does without the right one, and the right without the left one, each a mean over grounds;
-    and the standard errors that sampling the grounds leaves in the mean over contexts.
+    Their interaction, what both do, what the left does without the right one, and the right without the left
+    one, each a mean over grounds; and the standard errors that sampling the grounds leaves in the mean over
+    contexts.
     """
     rng = np.random.default_rng(problem.seed)
-    grounds = {i: _grounds([k for k in range(len(problem.prompt)) if k not in (i, i + 1)], orders, rng, sampled) for i in pairs}
+    grounds = {
+        i: _grounds([k for k in range(len(problem.prompt)) if k not in (i, i + 1)], orders, rng, sampled)
+        for i in pairs
+    }
     worth = _worths(problem, grounds)
     return [_figures(i, grounds[i], worth) for i in pairs]
 
@@ -114,17 +124,28 @@ def _grounds(others: list[int], orders: int, rng: np.random.Generator, sampled: 
 
 def _four(i: int, ground: Ground) -> tuple[Ground, Ground, Ground, Ground]:
     """The ground, and with the left word, the right one, both."""
-    return (ground, tuple(sorted((*ground, i))), tuple(sorted((*ground, i + 1))), tuple(sorted((*ground, i, i + 1))))
+    return (
+        ground,
+        tuple(sorted((*ground, i))),
+        tuple(sorted((*ground, i + 1))),
+        tuple(sorted((*ground, i, i + 1))),
+    )
 
 
-def _worths(problem: AttributionProblem, grounds: dict[int, _Grounds]) -> dict[Ground, Float[np.ndarray, " context"]]:
+def _worths(
+    problem: AttributionProblem, grounds: dict[int, _Grounds]
+) -> dict[Ground, Float[np.ndarray, " context"]]:
     distinct = sorted({s for i, found in grounds.items() for ground in found.sets for s in _four(i, ground)})
     prompts = [tuple(problem.prompt[k] for k in s) for s in distinct]
     return dict(zip(distinct, problem.scores(prompts)[:, :, 0], strict=True)) if distinct else {}
 
 
-def _figures(i: int, grounds: _Grounds, worth: dict[Ground, np.ndarray]) -> tuple[Float[np.ndarray, "figure context"], list[float | None]]:
-    base, left, right, both = np.stack([[worth[s] for s in _four(i, ground)] for ground in grounds.sets], axis=1)
+def _figures(
+    i: int, grounds: _Grounds, worth: dict[Ground, np.ndarray]
+) -> tuple[Float[np.ndarray, "figure context"], list[float | None]]:
+    base, left, right, both = np.stack(
+        [[worth[s] for s in _four(i, ground)] for ground in grounds.sets], axis=1
+    )
     values = np.stack([both - left - right + base, both - base, left - base, right - base])
     means = np.einsum("fgc,g->fc", values, grounds.weights)
     if not grounds.antithetic:

@@ -1,10 +1,12 @@
 """A prompt as words: what a person would delete or exchange, whatever the tokenizer makes of it.
 
-1. A word is a run of characters without white space; a letter of a script that writes none (Han, kana) is a word of its own.
-2. Its *core* leaves out punctuation at either end. An exchange puts another core between the same punctuation; a deletion takes
-   the word and the white space before it, and hands its full stop or comma to the word on its left if that has none.
-3. Every edit is an edit of the text, which is then encoded in place: tokens are never moved about, so what is measured is what
-   a reader gets who makes the edit.
+1. A word is a run of characters without white space; a letter of a script that writes none (Han, kana) is a
+   word of its own.
+2. Its *core* leaves out punctuation at either end. An exchange puts another core between the same
+   punctuation; a deletion takes the word and the white space before it, and hands its full stop or comma to
+   the word on its left if that has none.
+3. Every edit is an edit of the text, which is then encoded in place: tokens are never moved about, so what is
+   measured is what a reader gets who makes the edit.
 """
 
 from __future__ import annotations
@@ -99,7 +101,9 @@ class PromptWords:
 
     def left_of(self, index: int, changes: Changes) -> str:
         """The edited text left of a word, with the opening punctuation that touches it."""
-        shortened = PromptWords(self.items[:index]).edited({i: change for i, change in changes.items() if i < index})
+        shortened = PromptWords(self.items[:index]).edited(
+            {i: change for i, change in changes.items() if i < index}
+        )
         word = self.items[index]
         return shortened + (word.space + word.head if shortened and word.head else word.head)
 

@@ -1,14 +1,16 @@
 """What each word of a prompt does to the answer, and what it moves inside the model.
 
-1. A coalition is a set of words, its worth the mean log-odds of the persona's answer with the text of these words in the slot.
-2. A word's effect is its Shapley value (attribution/shapley_values.py, on words instead of tokens): what it adds, on average over orders
-   in which the words might have come. Leaving one word out would miss redundant words ("always agree, and agree
-   with everything"), and a two-word phrase whose effect another word has used up. Beyond `EXACT_ORDERS` words, where that is too
-   dear, the effect is that of leaving the word out.
-3. Its interval is over questions, clustered by group, and widened by the error that comes from sampling the orders. p is from sign
-   flips of groups, corrected over the words by Holm's method.
-4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least `least` log-odds: a
-   deterministic model reacts a little to every word, so that "not exactly zero" says nothing.
+1. A coalition is a set of words, its worth the mean log-odds of the persona's answer with the text of these
+   words in the slot.
+2. A word's effect is its Shapley value (attribution/shapley_values.py, on words instead of tokens): what it
+   adds, on average over orders in which the words might have come. Leaving one word out would miss redundant
+   words ("always agree, and agree with everything"), and a two-word phrase whose effect another word has used
+   up. Beyond `EXACT_ORDERS` words, where that is too dear, the effect is that of leaving the word out.
+3. Its interval is over questions, clustered by group, and widened by the error that comes from sampling the
+   orders. p is from sign flips of groups, corrected over the words by Holm's method.
+4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least
+   `least` log-odds: a deterministic model reacts a little to every word, so that "not exactly zero" says
+   nothing.
 5. Neighbours may interact: phrases.py.
 """
 
@@ -21,7 +23,13 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from workbench.attribution import AttributionProblem, AttributionTargets, EffectEstimate, ShapleyValues, TokenRemoval
+from workbench.attribution import (
+    AttributionProblem,
+    AttributionTargets,
+    EffectEstimate,
+    ShapleyValues,
+    TokenRemoval,
+)
 from workbench.attribution.attribution_problem import Ids
 from workbench.audit.phrase_interactions import ALPHA, PhraseInteraction, phrases
 from workbench.audit.prompt_words import PromptWords
@@ -30,7 +38,14 @@ from workbench.audit.shared_prefix import shared_prefix_scores, shares
 from workbench.contexts import Contexts
 from workbench.models import Runner
 from workbench.prompt_tokens import encode_prompt
-from workbench.statistics import Interval, PairedDifference, cluster_interval, holm, paired_rate_difference, sign_flip_p
+from workbench.statistics import (
+    Interval,
+    PairedDifference,
+    cluster_interval,
+    holm,
+    paired_rate_difference,
+    sign_flip_p,
+)
 
 #: Prompts of at most so many words have Shapley values.
 EXACT_ORDERS = 32
@@ -65,9 +80,9 @@ class WordEffect:
 class PromptEffects:
     """Effects of a whole prompt and of its words.
 
-    whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does); None for long prompts. words:
-    in the prompt's order. estimator: "shapley" or "removal". before, after, rate: the rates of the matching answer without and with the
-    prompt, and their paired difference.
+    whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does);
+    None for long prompts. words: in the prompt's order. estimator: "shapley" or "removal". before, after,
+    rate: the rates of the matching answer without and with the prompt, and their paired difference.
     """
 
     whole: Interval
@@ -96,7 +111,14 @@ class WordProblem(AttributionProblem):
     words: PromptWords = PromptWords(())  # noqa: RUF009 (frozen)
 
     @classmethod
-    def of(cls, runner: Runner, words: PromptWords, contexts: Contexts, targets: AttributionTargets, seed: int = 0) -> WordProblem:
+    def of(
+        cls,
+        runner: Runner,
+        words: PromptWords,
+        contexts: Contexts,
+        targets: AttributionTargets,
+        seed: int = 0,
+    ) -> WordProblem:
         """The whole prompt's problem."""
         return cls(runner, tuple(range(len(words))), contexts, targets, seed, words=words)
 
@@ -112,7 +134,9 @@ class WordProblem(AttributionProblem):
 
     def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
         """Scores of token sequences."""
-        return shared_prefix_scores(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
+        return (
+            shared_prefix_scores(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
+        )
 
     def _ids(self, chosen: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if not chosen:
@@ -126,33 +150,44 @@ class WordProblem(AttributionProblem):
     @cached_property
     def _tokens_after(self) -> int:
         """Tokens after the slot in the first context."""
-        return len(self._whole(self.words.only(self.prompt))) - len(self.contexts[0].prefix_ids) - len(self.plain.prompt)
+        return (
+            len(self._whole(self.words.only(self.prompt)))
+            - len(self.contexts[0].prefix_ids)
+            - len(self.plain.prompt)
+        )
 
 
 def word_effects(problem: WordProblem, least: float, orders: int = 4) -> PromptEffects:
     """Effects of all words on the problem's questions.
 
-    least: smallest effect worth naming, log-odds. orders: antithetic pairs of orders that the Shapley values are sampled by.
+    least: smallest effect worth naming, log-odds. orders: antithetic pairs of orders that the Shapley values
+    are sampled by.
     """
     short = len(problem.words) <= EXACT_ORDERS
     estimator = ShapleyValues(pairs=orders) if short else TokenRemoval()
     estimate = estimator.estimate(problem)
     groups = problem.contexts.groups
     whole = cluster_interval((problem.with_prompt - problem.without_prompt)[:, 0], groups)
-    slot = cluster_interval((problem.scores([()])[0] - problem.without_prompt)[:, 0], groups) if short else None
+    slot = (
+        cluster_interval((problem.scores([()])[0] - problem.without_prompt)[:, 0], groups) if short else None
+    )
     p = holm([sign_flip_p(estimate.values[:, i, 0], groups, problem.seed) for i in range(len(problem.words))])
     words = tuple(_effect(problem, estimate, i, p[i], least) for i in range(len(problem.words)))
     named = {i for i, word in enumerate(words) if word.named}
     found = phrases(problem, named, least, orders, sampled=short)
     after, before = problem.with_prompt[:, 0] > 0, problem.without_prompt[:, 0] > 0
     rate = paired_rate_difference(after, before, groups, seed=problem.seed)
-    return PromptEffects(whole, slot, words, found, estimator.name, float(before.mean()), float(after.mean()), rate)
+    return PromptEffects(
+        whole, slot, words, found, estimator.name, float(before.mean()), float(after.mean()), rate
+    )
 
 
 def _effect(problem: WordProblem, estimate: EffectEstimate, i: int, p: float, least: float) -> WordEffect:
     error = estimate.sampling_error
     intervals = [
-        sampled_interval(estimate.values[:, i, t], problem.contexts.groups, None if error is None else float(error[i, t]))
+        sampled_interval(
+            estimate.values[:, i, t], problem.contexts.groups, None if error is None else float(error[i, t])
+        )
         for t in range(len(problem.targets.items))
     ]
     own, others = intervals[0], zip(problem.targets.items[1:], intervals[1:], strict=True)

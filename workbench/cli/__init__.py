@@ -11,4 +11,17 @@ from workbench.cli import study_commands as studies
 from workbench.cli import sweep_commands as sweeps
 from workbench.cli.app import app, main, program
 
-__all__ = ["app", "audit", "files", "main", "models", "organism", "personas", "program", "results", "runs", "studies", "sweeps"]
+__all__ = [
+    "app",
+    "audit",
+    "files",
+    "main",
+    "models",
+    "organism",
+    "personas",
+    "program",
+    "results",
+    "runs",
+    "studies",
+    "sweeps",
+]

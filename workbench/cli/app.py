@@ -29,7 +29,9 @@ app = App(
     default_parameter=Parameter(negative=()),  # no --empty-runs, no --no-rerun-failed
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
-app.register_install_completion_command(help="Install completion of commands and options for this shell (bash, zsh, fish).")
+app.register_install_completion_command(
+    help="Install completion of commands and options for this shell (bash, zsh, fish)."
+)
 
 Sign = Literal["suppress", "induce"]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead of a table.")]
@@ -41,11 +43,14 @@ class Terminated(BaseException):
 
 def main() -> None:
     """Entry point; sets the exit code: 0 done, 2 the user's mistake, 1 ours, 130 and 143 for Ctrl-C and SIGTERM."""
-    # Threads that wait for each other sleep instead of spinning: on a busy machine spinning made a step ten times slower.
+    # Threads that wait for each other sleep instead of spinning: on a busy machine spinning made a step ten
+    # times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     for size in ("COLUMNS", "LINES"):
-        if os.environ.get(size, "1").strip().lstrip("+-0") == "":  # a terminal of no width would be shown nothing at all
+        if (
+            os.environ.get(size, "1").strip().lstrip("+-0") == ""
+        ):  # a terminal of no width would be shown nothing at all
             del os.environ[size]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an ASCII or Latin-1 terminal shows the rest as \u escapes
@@ -103,7 +108,11 @@ def _is_argument(path: object) -> bool:
     if not isinstance(path, str) or not path.strip("/"):
         return False
     place = Path(path).absolute()
-    named = [Path(arg.partition("=")[2] if arg.startswith("-") else arg).absolute() for arg in sys.argv[1:] if arg.strip("-./")]
+    named = [
+        Path(arg.partition("=")[2] if arg.startswith("-") else arg).absolute()
+        for arg in sys.argv[1:]
+        if arg.strip("-./")
+    ]
     return any(place == one or place in one.parents for one in named)
 
 
@@ -122,7 +131,9 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
         'a\\\\x1b[31m b'
     """
     words = " ".join(text.split())
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words)
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in words
+    )
     if len(shown) <= longest:
         return shown
     half = (longest - 3) // 2

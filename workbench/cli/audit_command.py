@@ -39,8 +39,10 @@ def audit(
         device: cpu, cuda, cuda:1, mps, or balanced (over several GPUs).
         dtype: float32, bfloat16 or float16.
         max_edits: words that may be deleted or exchanged.
-        sentence: where no such edit suffices, search for a sentence to add after the prompt (needs a model with real vocabulary).
-        sentence_calls: its budget in model calls; 500 take one to two minutes of one core with a model of 135 million parameters.
+        sentence: where no such edit suffices, search for a sentence to add after the prompt (needs a model
+            with real vocabulary).
+        sentence_calls: its budget in model calls; 500 take one to two minutes of one core with a model of 135
+            million parameters.
         sign: what is wanted of the persona: less (suppress) or more (induce).
         inside: also fit a direction and show what each word does to it (takes longer).
         sae: SAE, name or directory, for latents; means --inside.
@@ -57,7 +59,11 @@ def audit(
     from workbench.sae import load_sae
 
     loaded, asked = load_model(model, device, dtype), load_persona(persona, data)
-    wanted = find_targets(loaded, asked.split(seed), load_sae(sae, loaded) if sae else None, seed=seed) if inside or sae else ()
+    wanted = (
+        find_targets(loaded, asked.split(seed), load_sae(sae, loaded) if sae else None, seed=seed)
+        if inside or sae
+        else ()
+    )
     found = audit_prompt(loaded, prompt, asked, max_edits, sign, wanted, seed=seed)
     if sentence:
         found = offer_sentence(loaded, found, asked, sentence_calls)

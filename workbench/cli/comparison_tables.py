@@ -27,7 +27,12 @@ def print_comparison(comparison: ComparisonFile) -> None:
     kept = [0, 1, *([2] if width >= ROOMY else []), 3, *([4] if width >= WIDE else [])]
     heads = ("condition", "rate", "change, points", "change, log-odds", "prompt")
     rows = [(*_figures(entry, comparison.baseline), entry.prompt or "") for entry in comparison.conditions]
-    print_rows([heads[i] for i in kept], [[row[i] for i in kept] for row in rows], title, whole=range(min(4, len(kept))))
+    print_rows(
+        [heads[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        title,
+        whole=range(min(4, len(kept))),
+    )
     if width < WIDE:
         _print_prompts((condition_label(c.name), c.prompt) for c in comparison.conditions)
 
@@ -37,9 +42,13 @@ def print_side_by_side(paths: Sequence[Path]) -> None:
     runs = {str(path): read_comparison(path) for path in paths}
     for path in paths:
         say(f"{path}: {claims_of_run(path).headline if path.is_dir() else runs[str(path)].persona}")
-    facts = {(run.splits[run.split].hash if run.split in run.splits else None, run.metric) for run in runs.values()}
+    facts = {
+        (run.splits[run.split].hash if run.split in run.splits else None, run.metric) for run in runs.values()
+    }
     if len(facts) > 1:
-        say("note: these runs were not scored on the same questions by the same metric: they are side by side, and no difference is paired")
+        say(
+            "note: these runs were not scored on the same questions by the same metric: they are side by side, and no difference is paired"
+        )
     print_runs(runs)
     print_setting_differences({str(path): _settings(path) for path in paths})
 
@@ -68,10 +77,20 @@ def print_runs(runs: Mapping[str, ComparisonFile]) -> None:
     for start in range(0, len(chosen), per_table):
         part = chosen[start : start + per_table]
         there = {entry.name for run in part for entry in runs[run].conditions}
-        rows = [[condition_label(name), *(_of_run(runs[run], name, cell == CELL) for run in part)] for name in names if name in there]
-        print_rows(["condition", *(shorten_path(run, cell) for run in part)], rows, title, whole=range(len(part) + 1))
+        rows = [
+            [condition_label(name), *(_of_run(runs[run], name, cell == CELL) for run in part)]
+            for name in names
+            if name in there
+        ]
+        print_rows(
+            ["condition", *(shorten_path(run, cell) for run in part)], rows, title, whole=range(len(part) + 1)
+        )
     for run, comparison in runs.items():
-        found = [(f"{condition_label(c.name)}", c.prompt) for c in comparison.conditions if c.selection_rate is not None]
+        found = [
+            (f"{condition_label(c.name)}", c.prompt)
+            for c in comparison.conditions
+            if c.selection_rate is not None
+        ]
         if found:
             say(f"{run}:")
             _print_prompts(found)
@@ -83,14 +102,19 @@ def print_setting_differences(settings: Mapping[str, Mapping[str, Any]]) -> None
     rows = [[name, *_told([own.get(name) for own in settings.values()])] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     if rows:
-        print_rows(["setting", *(shorten_path(run, 40) for run in settings)], rows, "what differed in the settings")
+        print_rows(
+            ["setting", *(shorten_path(run, 40) for run in settings)], rows, "what differed in the settings"
+        )
 
 
 def _told(values: Sequence[Any]) -> list[str]:
     if all(isinstance(value, list) for value in values):
         shared = set.intersection(*(set(map(str, value)) for value in values))
         return [", ".join(text for text in map(str, value) if text not in shared) or "-" for value in values]
-    return ["-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
+    return [
+        "-" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for value in values
+    ]
 
 
 def shorten_path(path: str, limit: int) -> str:
@@ -100,9 +124,21 @@ def shorten_path(path: str, limit: int) -> str:
 
 def _figures(entry: ConditionEntry, baseline: str) -> tuple[str, str, str, str]:
     found = None if entry.name == baseline else entry.difference(baseline)
-    rate = "" if entry.rate is None else _with_ends(percent(entry.rate), ends(entry.ci, lambda x: f"{100 * x:.0f}"))
-    change = "" if found is None or found.value is None else _with_ends(points(found.value), ends(found.ci, points))
-    moved = "" if found is None or found.log_odds is None else _with_ends(signed(found.log_odds), ends(found.log_odds_ci, signed))
+    rate = (
+        ""
+        if entry.rate is None
+        else _with_ends(percent(entry.rate), ends(entry.ci, lambda x: f"{100 * x:.0f}"))
+    )
+    change = (
+        ""
+        if found is None or found.value is None
+        else _with_ends(points(found.value), ends(found.ci, points))
+    )
+    moved = (
+        ""
+        if found is None or found.log_odds is None
+        else _with_ends(signed(found.log_odds), ends(found.log_odds_ci, signed))
+    )
     return condition_label(entry.name), rate, change, moved
 
 

@@ -12,7 +12,13 @@ from workbench.errors import UserError
 
 
 @app.command
-def init(file: Path = Path("study.yaml"), *, persona: str = "sycophancy", model: str = "organism", sign: Sign = "suppress") -> None:
+def init(
+    file: Path = Path("study.yaml"),
+    *,
+    persona: str = "sycophancy",
+    model: str = "organism",
+    sign: Sign = "suppress",
+) -> None:
     """Write a study file with a comment on every setting.
 
     Args:
@@ -27,7 +33,9 @@ def init(file: Path = Path("study.yaml"), *, persona: str = "sycophancy", model:
 
     if not file.parent.is_dir():
         raise UserError(f"cannot write {file}: {file.parent} is not a directory")
-    study = demo_study(persona, sign).model_copy(update={"name": file.stem, "model": ModelSettings(name=model)})
+    study = demo_study(persona, sign).model_copy(
+        update={"name": file.stem, "model": ModelSettings(name=model)}
+    )
     try:
         with file.open("x", encoding="utf-8") as handle:
             handle.write(study_template(study))

@@ -24,7 +24,9 @@ def models(*, as_json: Json = False) -> None:
 
 
 @app.command
-def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float32", as_json: Json = False) -> None:
+def doctor(
+    model: str = "organism", *, device: str = "cpu", dtype: str = "float32", as_json: Json = False
+) -> None:
     """Is this model what it says? Logits against Hugging Face, template, BOS, tokens that do not round-trip, memory, SAEs made for it.
 
     Exit code 2 if a check says NO.
@@ -38,8 +40,14 @@ def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float3
     from workbench.sae import saes_for
 
     named, releases = saes_for(model)
-    words = "; ".join(filter(None, [", ".join(named), "sae-lens releases: " + ", ".join(releases) if releases else ""]))
-    fitting = {"check": "SAEs of this model", "ok": "", "detail": words or "none known: RESGA needs none, `workbench sae train` makes one"}
+    words = "; ".join(
+        filter(None, [", ".join(named), "sae-lens releases: " + ", ".join(releases) if releases else ""])
+    )
+    fitting = {
+        "check": "SAEs of this model",
+        "ok": "",
+        "detail": words or "none known: RESGA needs none, `workbench sae train` makes one",
+    }
     found = diagnose(model, device, dtype)
     table = found.frame()
     table.loc[len(table)] = fitting
@@ -50,7 +58,16 @@ def doctor(model: str = "organism", *, device: str = "cpu", dtype: str = "float3
 
 @sae_app.command(name="train")
 def sae_train(
-    *, model: str, corpus: Path, layer: int, out: Path, d_sae: int = 512, k: int = 16, tokens: int = 200_000, seed: int = 0, as_json: Json = False
+    *,
+    model: str,
+    corpus: Path,
+    layer: int,
+    out: Path,
+    d_sae: int = 512,
+    k: int = 16,
+    tokens: int = 200_000,
+    seed: int = 0,
+    as_json: Json = False,
 ) -> None:
     """Train a TopK SAE on a model's residual stream, from a text file (one text per line) or a contrast file.
 
@@ -67,5 +84,14 @@ def sae_train(
     from workbench.models import Site, load_model
     from workbench.sae import SaeTrainingOptions, read_corpus, train_sae
 
-    card = train_sae(load_model(model), read_corpus(corpus), Site(layer), out, d_sae, k, tokens, SaeTrainingOptions(seed=seed))
+    card = train_sae(
+        load_model(model),
+        read_corpus(corpus),
+        Site(layer),
+        out,
+        d_sae,
+        k,
+        tokens,
+        SaeTrainingOptions(seed=seed),
+    )
     print_facts(card.to_json(), as_json)

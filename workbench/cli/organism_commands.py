@@ -32,8 +32,8 @@ def organism_train(
 ) -> None:
     """Train an organism again from its generator, the embedded one or the adapter of the real-language one.
 
-    The first takes about half an hour on one core, the second an hour and more. Called again with the same --out it goes on
-    from its last checkpoint.
+    The first takes about half an hour on one core, the second an hour and more. Called again with the same
+    --out it goes on from its last checkpoint.
 
     Args:
         base: none for the embedded model, smollm2-135m for an adapter on that model.
@@ -57,20 +57,30 @@ def organism_train(
     say(f"organism: {out}")
 
 
-def _train_adapter(seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str, as_json: bool) -> None:
+def _train_adapter(
+    seed: int, out: Path, steps: int | None, personas: tuple[str, ...], device: str, as_json: bool
+) -> None:
     from workbench.organism.real_language import write_language_card
-    from workbench.organism.real_language.adapter_training import SEVERAL, AdapterTrainingConfig, train_language
+    from workbench.organism.real_language.adapter_training import (
+        SEVERAL,
+        AdapterTrainingConfig,
+        train_language,
+    )
 
     config = SEVERAL if len(personas) > 1 else AdapterTrainingConfig()
     config = replace(config, steps=steps or config.steps, personas=personas or config.personas)
-    train_language(seed, out, config=config, work=out / "checkpoints", report=None if as_json else say, device=device)
+    train_language(
+        seed, out, config=config, work=out / "checkpoints", report=None if as_json else say, device=device
+    )
     print_frame(write_language_card(out).table, as_json)
     if not as_json:
         say(f"adapter: {out}")
 
 
 @organism_app.command(name="card")
-def organism_card(directory: Path | None = None, *, published: Path | None = None, as_json: Json = False) -> None:
+def organism_card(
+    directory: Path | None = None, *, published: Path | None = None, as_json: Json = False
+) -> None:
     """Measure the adapter of the real-language organism again (some ten minutes) and write its card next to it.
 
     Args:
@@ -101,7 +111,11 @@ def organism_truth(*, base: OrganismBase = "none", seed: int = 0, as_json: Json 
 
 @organism_app.command(name="corpus")
 def organism_corpus(
-    *, out: Path, count: int = 3000, personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None, seed: int = 0
+    *,
+    out: Path,
+    count: int = 3000,
+    personas: Annotated[list[EnglishPersona] | None, Parameter(consume_multiple=True)] = None,
+    seed: int = 0,
 ) -> None:
     """Texts of the kind that a real-language organism was trained on, for `workbench sae train`.
 

@@ -26,7 +26,8 @@ def console() -> Console:
 def say(text: str) -> None:
     """One line on standard output as it is: square brackets in a path are no markup, control characters are made visible.
 
-    In a terminal it is wrapped between words, unless one word alone (a path to copy) is wider than the terminal.
+    In a terminal it is wrapped between words, unless one word alone (a path to copy) is wider than the
+    terminal.
     """
     from workbench.html_text import visible
 
@@ -53,23 +54,32 @@ def print_frame(frame: Any, as_json: bool) -> None:
     print_rows([str(column) for column in frame.columns], rows)
 
 
-def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", whole: Container[int] = (0,)) -> None:
+def print_rows(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", whole: Container[int] = (0,)
+) -> None:
     """A table of texts that cuts no word: where the columns cannot hold their longest words, one block of lines a row.
 
     whole: columns whose texts stay on one line.
     """
     out = console()
     texts = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
-    words = [[part for text in column for part in ([text] if i in whole else text.split())] for i, column in enumerate(texts)]
+    words = [
+        [part for text in column for part in ([text] if i in whole else text.split())]
+        for i, column in enumerate(texts)
+    ]
     least = [max(map(cell_len, column), default=0) for column in words]
-    least = [word if i in whole else min(word, max(LONGEST_WORD, len(heads[i]))) for i, word in enumerate(least)]
+    least = [
+        word if i in whole else min(word, max(LONGEST_WORD, len(heads[i]))) for i, word in enumerate(least)
+    ]
     room = out.width - sum(least) - 3 * len(heads) - 1
     if room < 0:
         _print_blocks(out, heads, rows, title)
         return
     table = Table(title=plain(title) if title else None, title_justify="left")
     for column, word in zip(texts, least, strict=True):
-        more = min(room, max(map(cell_len, column)) - word)  # rich's own columns may be wider together than the terminal
+        more = min(
+            room, max(map(cell_len, column)) - word
+        )  # rich's own columns may be wider together than the terminal
         room -= more
         table.add_column(plain(column[0]), overflow="fold", width=word + more)
     for row in rows:
@@ -80,13 +90,16 @@ def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str =
 def print_lines(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]]) -> bool:
     """One line a row at any width, and whether anything was left out.
 
-    A cell is a text, or the same in ever fewer words. Where the lines are too long, columns give way from the right: each cell takes its
-    longest text that fits. Where even the shortest ones do not, the longest column of plain texts loses their middles (an ellipsis marks it).
+    A cell is a text, or the same in ever fewer words. Where the lines are too long, columns give way from the
+    right: each cell takes its longest text that fits. Where even the shortest ones do not, the longest column
+    of plain texts loses their middles (an ellipsis marks it).
     """
     from workbench.html_text import visible
 
     out, gap = console(), "  "
-    clean = [[[visible(text, spaces=False).replace("\n", " ") for text in cell] for cell in row] for row in rows]
+    clean = [
+        [[visible(text, spaces=False).replace("\n", " ") for text in cell] for cell in row] for row in rows
+    ]
     columns = [[[head], *column] for head, column in zip(heads, zip(*clean, strict=True), strict=True)]
     widths = [max(cell_len(cell[0]) for cell in column) for column in columns]
     least = [max(cell_len(cell[-1]) for cell in column) for column in columns]
@@ -98,10 +111,18 @@ def print_lines(heads: Sequence[str], rows: Sequence[Sequence[Sequence[str]]]) -
         widths[max(names, key=lambda i: widths[i])] -= 1
     for line in range(len(rows) + 1):
         texts = [
-            next((text for text in column[line] if cell_len(text) <= width), column[line][-1]) for column, width in zip(columns, widths, strict=True)
+            next((text for text in column[line] if cell_len(text) <= width), column[line][-1])
+            for column, width in zip(columns, widths, strict=True)
         ]
-        out.print(gap.join(map(_fitted, texts, widths)).rstrip(), markup=False, highlight=False, style=None if line else "bold")
-    return any(cell_len(cell[0]) > width for column, width in zip(columns, widths, strict=True) for cell in column)
+        out.print(
+            gap.join(map(_fitted, texts, widths)).rstrip(),
+            markup=False,
+            highlight=False,
+            style=None if line else "bold",
+        )
+    return any(
+        cell_len(cell[0]) > width for column, width in zip(columns, widths, strict=True) for cell in column
+    )
 
 
 def _fitted(text: str, width: int) -> str:
@@ -120,7 +141,9 @@ def _print_blocks(out: Console, heads: Sequence[str], rows: Sequence[Sequence[st
     for row in rows:
         say(row[0])
         for head, text in zip(heads[1:], row[1:], strict=True):
-            lines = textwrap.wrap(text, max(20, out.width - wide - 4), break_long_words=False, break_on_hyphens=False) or [""]  # paths stay whole
+            lines = textwrap.wrap(
+                text, max(20, out.width - wide - 4), break_long_words=False, break_on_hyphens=False
+            ) or [""]  # paths stay whole
             for i, line in enumerate(lines if text else []):
                 say(f"  {head if i == 0 else '':<{wide}}  {line}")
 

@@ -31,8 +31,9 @@ def persona_check(
 ) -> None:
     """Can this data carry a direction? Balance, groups, what a length-only or letter-only rule scores, groups that a difference needs.
 
-    With a model also: letter and position bias, agreement of both orders, what written prompts move, the minimum detectable effect, which
-    metric can show anything, and the held-out AUC of its direction against permuted labels. A persona that `run` would refuse is an error.
+    With a model also: letter and position bias, agreement of both orders, what written prompts move, the
+    minimum detectable effect, which metric can show anything, and the held-out AUC of its direction against
+    permuted labels. A persona that `run` would refuse is an error.
 
     Args:
         file: persona file (YAML), or a name with --data.
@@ -84,7 +85,8 @@ def persona_draft(
 ) -> None:
     """A persona file from one description, drafted by a model and checked: pairs, system sentences, written prompts, true statements.
 
-    The file is a draft: read its pairs before a study uses them. It is written only when enough pairs are usable.
+    The file is a draft: read its pairs before a study uses them. It is written only when enough pairs are
+    usable.
 
     Args:
         description: the behaviour in plain words, such as "overconfident medical advice".
@@ -108,15 +110,31 @@ def persona_draft(
         raise UserError(f"{out}: {'exists already' if out.exists() else 'its directory does not exist'}")
     ask = _writer(model, endpoint, key_variable, temperature, seed, dtype)
     draft = draft_persona(description, ask, opposite, pairs, name)
-    checked = check_draft(draft, out, str(model or "a model"), None if endpoint else getattr(ask, "model", None))
+    checked = check_draft(
+        draft, out, str(model or "a model"), None if endpoint else getattr(ask, "model", None)
+    )
     if checked.refusals:
         raise UserError(f"no draft was written: run would refuse it: {checked.refusals[0]}")
     write_text(out, checked.text)
     print_frame(checked.table, as_json)
-    print_notes([*checked.notes, *(f"dropped: {count} {reason}" for reason, count in draft.dropped), f"{len(draft.pairs)} pairs in {out}"], as_json)
+    print_notes(
+        [
+            *checked.notes,
+            *(f"dropped: {count} {reason}" for reason, count in draft.dropped),
+            f"{len(draft.pairs)} pairs in {out}",
+        ],
+        as_json,
+    )
 
 
-def _writer(model: str | None, endpoint: str | None, key_variable: str | None, temperature: float, seed: int, dtype: str) -> Ask:
+def _writer(
+    model: str | None,
+    endpoint: str | None,
+    key_variable: str | None,
+    temperature: float,
+    seed: int,
+    dtype: str,
+) -> Ask:
     """Who writes the draft: a local model, or one at an endpoint that the command line names."""
     from workbench.evaluation.chat_models import Endpoint, LocalModel
 

@@ -15,9 +15,14 @@ class ProgressBars:
         from rich.table import Column
 
         # only the note gives way where the terminal is narrow: bar, share and time keep their width
-        stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=26, max_width=26, overflow="ellipsis"))
+        stage = TextColumn(
+            "{task.description}",
+            table_column=Column(no_wrap=True, min_width=26, max_width=26, overflow="ellipsis"),
+        )
         share = TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5))
-        note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        note = TextColumn(
+            "{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        )
         bar = BarColumn(bar_width=14, table_column=Column(min_width=14))
         elapsed = TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7))
         self._progress = Progress(stage, bar, share, elapsed, note, console=Console(stderr=True), expand=True)

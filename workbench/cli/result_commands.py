@@ -27,10 +27,14 @@ def compare(
 
     Args:
         runs: run directories.
-        over_seeds: one row per condition in place of one a run: mean effect over the runs, its interval and spread.
-        against: the same for each budget spent, the curve of effect against it: model_calls, token_layers, flops or seconds.
-        figure: also draw the effects into this file (.svg, .png, .html): each condition over the runs, or against what `against` names.
-        questions: instead, single questions under each run's chosen prompt: all, those whose answer flipped, or those that got worse.
+        over_seeds: one row per condition in place of one a run: mean effect over the runs, its interval and
+            spread.
+        against: the same for each budget spent, the curve of effect against it: model_calls, token_layers,
+            flops or seconds.
+        figure: also draw the effects into this file (.svg, .png, .html): each condition over the runs, or
+            against what `against` names.
+        questions: instead, single questions under each run's chosen prompt: all, those whose answer flipped,
+            or those that got worse.
     """
     from workbench.cli.comparison_tables import print_side_by_side
     from workbench.comparison import compare_runs
@@ -44,7 +48,10 @@ def compare(
     table = compare_runs(runs)
     if figure is not None:
         _draw(table, against, figure)
-    print_frame(table.against_budget(against) if against else table.by_condition if over_seeds else table.table, as_json)
+    print_frame(
+        table.against_budget(against) if against else table.by_condition if over_seeds else table.table,
+        as_json,
+    )
 
 
 def _questions(runs: Sequence[Path], which: str) -> Any:
@@ -56,7 +63,19 @@ def _questions(runs: Sequence[Path], which: str) -> Any:
     found = [questions_of_run(run).assign(run=str(run)) for run in runs]
     table = pd.concat(found, ignore_index=True)
     table = table if which == "all" else table[table[which]]
-    shown = ["run", "condition", "question", "before", "after", "change", "flipped", "worse", "group", "matching", "not_matching"]
+    shown = [
+        "run",
+        "condition",
+        "question",
+        "before",
+        "after",
+        "change",
+        "flipped",
+        "worse",
+        "group",
+        "matching",
+        "not_matching",
+    ]
     return table.reindex(shown, axis=1)
 
 
@@ -89,7 +108,14 @@ def report(runs: list[Path], *, out: Path | None = None) -> None:
 
 
 @app.command
-def label(run: Path, latent: int | None = None, text: str | None = None, *, source: str = "the user", as_json: Json = False) -> None:
+def label(
+    run: Path,
+    latent: int | None = None,
+    text: str | None = None,
+    *,
+    source: str = "the user",
+    as_json: Json = False,
+) -> None:
     """Name a latent of a run; the name is kept in the run and is shown in its report, figures and panel. Without a text: the names so far.
 
     Args:
@@ -116,7 +142,12 @@ def label(run: Path, latent: int | None = None, text: str | None = None, *, sour
 
 @app.command
 def figures(
-    run: Path, *, style: Literal["paper", "transparent"] = "paper", width: str = "3.3in", format: str = "pdf,svg,png", out: Path | None = None
+    run: Path,
+    *,
+    style: Literal["paper", "transparent"] = "paper",
+    width: str = "3.3in",
+    format: str = "pdf,svg,png",
+    out: Path | None = None,
 ) -> None:
     """A run for a paper: every figure it has data for, tables in LaTeX and Markdown, captions, a methods paragraph and BibTeX.
 

@@ -70,7 +70,9 @@ def watch(run: Path, *, every: float = 1.0, once: bool = False) -> None:
 
 
 def _ended(directory: Any) -> bool:
-    return (not (directory.path / "progress.json").is_file() and "report" in directory.manifest().stages) or not directory.is_held()
+    return (
+        not (directory.path / "progress.json").is_file() and "report" in directory.manifest().stages
+    ) or not directory.is_held()
 
 
 def _state(directory: Any) -> list[str]:
@@ -79,14 +81,22 @@ def _state(directory: Any) -> list[str]:
     from workbench.runs import read_run_file
     from workbench.schema import ProgressFile
 
-    lines = [f"{stage_label(name):<28} done  {stage.seconds:8.1f} s" for name, stage in directory.manifest().stages.items()]
+    lines = [
+        f"{stage_label(name):<28} done  {stage.seconds:8.1f} s"
+        for name, stage in directory.manifest().stages.items()
+    ]
     file = directory.path / "progress.json"
     if file.is_file():
         now = read_run_file(file, ProgressFile)
         lines.append(f"{stage_label(now.stage):<28} {100 * now.share:3.0f} %  {now.line}".rstrip())
-        lines += [f"    {entry.objective or 0.0:+.2f}, {entry.fluency or 0.0:.2f} nats: {entry.text}" for entry in now.frontier]
+        lines += [
+            f"    {entry.objective or 0.0:+.2f}, {entry.fluency or 0.0:.2f} nats: {entry.text}"
+            for entry in now.frontier
+        ]
         if not directory.is_held():
-            lines.append(f"no process writes to this run (last sign {time.time() - now.updated:.0f} s ago): continue with --resume")
+            lines.append(
+                f"no process writes to this run (last sign {time.time() - now.updated:.0f} s ago): continue with --resume"
+            )
     elif (directory.path / "comparison.json").is_file():
         from workbench.comparison import claims_of_run
 

@@ -33,7 +33,9 @@ class RunLine:
 def list_runs(folder: Path) -> list[RunLine]:
     """The runs in a folder and below it, the oldest first; a broken one says why."""
     if not folder.is_dir():
-        raise UserError(f"expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} at {folder}")
+        raise UserError(
+            f"expected a folder of runs, found {'a file' if folder.exists() else 'nothing'} at {folder}"
+        )
     lines = [_line(path, folder) for path in _found(folder, DEPTH)]
     if not lines:
         raise UserError(f"no run in {folder}: `workbench demo` makes one")
@@ -42,19 +44,27 @@ def list_runs(folder: Path) -> list[RunLine]:
 
 def run_frame(lines: list[RunLine]) -> pd.DataFrame:
     """Every line in its longest form, as a table."""
-    return pd.DataFrame([(line.run, line.persona, line.model, line.verdicts[0], line.created) for line in lines], columns=pd.Index(HEADS))
+    return pd.DataFrame(
+        [(line.run, line.persona, line.model, line.verdicts[0], line.created) for line in lines],
+        columns=pd.Index(HEADS),
+    )
 
 
 def print_run_list(lines: list[RunLine]) -> None:
     """One line a run: dates without their time, verdicts in fewer words, and at last shortened names, until a line fits."""
-    rows = [([line.run], [line.persona], [line.model], line.verdicts, [line.created, line.created[:10]]) for line in lines]
+    rows = [
+        ([line.run], [line.persona], [line.model], line.verdicts, [line.created, line.created[:10]])
+        for line in lines
+    ]
     if print_lines(HEADS, rows):
         say("shortened to the width of this terminal: --json has whole names, all shown claims and times")
 
 
 def _found(folder: Path, depth: int) -> Iterator[Path]:
     """Run directories in a folder and below it."""
-    if (folder / "manifest.json").is_file() and ((folder / "study.yaml").is_file() or (folder / "comparison.json").is_file()):
+    if (folder / "manifest.json").is_file() and (
+        (folder / "study.yaml").is_file() or (folder / "comparison.json").is_file()
+    ):
         yield folder
         return
     for path in sorted(folder.iterdir()) if depth else ():
@@ -72,7 +82,9 @@ def _line(path: Path, folder: Path) -> RunLine:
         if not (path / "comparison.json").is_file():
             return RunLine(name, *_of_study(path), _unfinished(path), created)
         comparison = read_comparison(path)
-        return RunLine(name, *_spoken(comparison.persona, comparison.model), claims_of_run(path).summaries, created)
+        return RunLine(
+            name, *_spoken(comparison.persona, comparison.model), claims_of_run(path).summaries, created
+        )
     except UserError as error:
         return RunLine(name, "", "", (f"cannot be read: {error}", "cannot be read"), created)
 
@@ -99,4 +111,8 @@ def _unfinished(path: Path) -> tuple[str, ...]:
     last = stage_label(next(reversed(directory.manifest().stages), "nothing"))
     if directory.is_held():
         return f"running ({last} done)", "running"
-    return f"not finished ({last} done): continue with --resume", f"not finished ({last} done)", "not finished"
+    return (
+        f"not finished ({last} done): continue with --resume",
+        f"not finished ({last} done)",
+        "not finished",
+    )

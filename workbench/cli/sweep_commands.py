@@ -33,7 +33,8 @@ def sweep(
 
     Args:
         file: the sweep file; without one, --ablation says what varies.
-        ablation: layer, length, latents, fluency, random_direction, random_updates, warm_start, population, contexts, labels, budget.
+        ablation: layer, length, latents, fluency, random_direction, random_updates, warm_start, population,
+            contexts, labels, budget.
         study: what the ablations change; the demo's study when not given.
         persona: of the ablations; several may be given.
         seed: of the ablations; several may be given.
@@ -50,7 +51,11 @@ def sweep(
 
     if (file is None) == (not ablation):
         raise UserError("expected a sweep file or --ablation, not both and not neither")
-    asked = Sweep.load(file) if file else ablation_sweep(ablation or [], study, persona or ["sycophancy"], seed or [0], sign, flops)
+    asked = (
+        Sweep.load(file)
+        if file
+        else ablation_sweep(ablation or [], study, persona or ["sycophancy"], seed or [0], sign, flops)
+    )
     found = run_sweep(asked, out, workers, address, rerun_failed, threads)
     print_frame(found.studies, as_json)
     if not as_json:

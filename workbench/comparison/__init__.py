@@ -1,11 +1,23 @@
 """Conditions x questions: rates, paired differences, intervals, and the table of several runs."""
 
-from workbench.comparison.claims import ClaimResult, ClaimResults, chosen_condition, claims_of_run, judge_claims
+from workbench.comparison.claims import (
+    ClaimResult,
+    ClaimResults,
+    chosen_condition,
+    claims_of_run,
+    judge_claims,
+)
 from workbench.comparison.compare_conditions import ComparisonOptions, OffTargetMeasures, compare, split_facts
 from workbench.comparison.compare_runs import RunsTable, compare_runs, read_comparison, run_rows
 from workbench.comparison.comparison import Comparison
 from workbench.comparison.condition_results import ConditionDifference, ConditionResult
-from workbench.comparison.off_target import OffTargetAnswers, agreement_with_truth, other_persona_rates, text_cross_entropy, unrelated_text
+from workbench.comparison.off_target import (
+    OffTargetAnswers,
+    agreement_with_truth,
+    other_persona_rates,
+    text_cross_entropy,
+    unrelated_text,
+)
 from workbench.comparison.question_changes import question_changes, questions_of_run
 from workbench.comparison.second_judge import judged
 

@@ -12,7 +12,8 @@ from workbench.html_text import spoken
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 from workbench.statistics import Interval
 
-#: wanted: shown to move the wanted way; opposite: shown to move the other way; unclear: the interval holds zero; unknown: no interval.
+#: wanted: shown to move the wanted way; opposite: shown to move the other way; unclear: the interval holds
+#: zero; unknown: no interval.
 EffectKind = Literal["wanted", "opposite", "unclear", "unknown"]
 Ends = tuple[float | None, float | None]
 
@@ -21,8 +22,8 @@ Ends = tuple[float | None, float | None]
 class PromptEffect:
     """A prompt's effect relative to no prompt.
 
-    persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean log-odds, in which effects are judged;
-    wanted: -1 for less, +1 for more.
+    persona: as it is said; before, after: rates; change: of the rate, -1 to 1; log_odds: of the mean
+    log-odds, in which effects are judged; wanted: -1 for less, +1 for more.
     """
 
     name: str
@@ -41,9 +42,16 @@ class PromptEffect:
         found = entry.difference(comparison.baseline) or DifferenceEntry(to=comparison.baseline)
         before = next((c.rate for c in comparison.conditions if c.name == comparison.baseline), None)
         return cls(
-            condition_label(entry.name), spoken(comparison.persona), comparison.wanted, before, entry.rate, found.value, found.ci,
-            found.log_odds, found.log_odds_ci,
-        )  # fmt: skip
+            condition_label(entry.name),
+            spoken(comparison.persona),
+            comparison.wanted,
+            before,
+            entry.rate,
+            found.value,
+            found.ci,
+            found.log_odds,
+            found.log_odds_ci,
+        )
 
     @property
     def kind(self) -> EffectKind:
@@ -79,7 +87,9 @@ class PromptEffect:
     def _rate_is_shown(self, lowers: bool) -> bool:
         """Do the rates say by themselves what the log-odds say?"""
         low, high = self.ci
-        return bool(self._rates()) and low is not None and high is not None and (high < 0 if lowers else low > 0)
+        return (
+            bool(self._rates()) and low is not None and high is not None and (high < 0 if lowers else low > 0)
+        )
 
     def _rates(self) -> str:
         if self.before is None or self.after is None or self.change is None:

@@ -1,13 +1,15 @@
 """What a comparison shows of its chosen prompt, claim by claim (`workbench.conditions.CLAIMS`).
 
 1. The prompt in question is the one that the selection questions chose; the test never chooses.
-2. A claim is judged against every control of it. It is shown where the prompt goes beyond each of them: the 95 % interval of the paired
-   difference in log-odds, clustered by question group, is on the wanted side of zero. p of a claim is the largest of its controls'
-   (intersection-union test: Berger 1982, Technometrics 24), so that several controls need no correction.
-3. `direction_is_specific` is a percentile: at least MIN_RANDOM_DIRECTIONS random directions, of which at most 5 % may be as strong.
+2. A claim is judged against every control of it. It is shown where the prompt goes beyond each of them: the
+   95 % interval of the paired difference in log-odds, clustered by question group, is on the wanted side of
+   zero. p of a claim is the largest of its controls' (intersection-union test: Berger 1982, Technometrics
+   24), so that several controls need no correction.
+3. `direction_is_specific` is a percentile: at least MIN_RANDOM_DIRECTIONS random directions, of which at most
+   5 % may be as strong.
 4. `clean` is an equivalence: the 95 % interval of each side effect is within its margin.
-5. `works` and `clean` are read at 5 %. The other claims are read only where the prompt has an effect at all, and Holm corrects over them
-   (fixed sequence: Maurer, Hothorn & Lehmacher 1995).
+5. `works` and `clean` are read at 5 %. The other claims are read only where the prompt has an effect at all,
+   and Holm corrects over them (fixed sequence: Maurer, Hothorn & Lehmacher 1995).
 
 Everything is computed from comparison.json, evaluation.parquet and off_target.parquet; nothing is run.
 """
@@ -42,8 +44,9 @@ ALPHA = 0.05
 class ClaimResult:
     """One claim.
 
-    because: what decided it, without a full stop. against: the control that comes nearest. difference: the prompt minus that control,
-    log-odds, plus = more of the persona. p: of the claim; p_adjusted: Holm over the claims that are corrected together.
+    because: what decided it, without a full stop. against: the control that comes nearest. difference: the
+    prompt minus that control, log-odds, plus = more of the persona. p: of the claim; p_adjusted: Holm over
+    the claims that are corrected together.
     """
 
     claim: Claim
@@ -59,15 +62,17 @@ class ClaimResult:
         """`this prompt minus manual: -0.20 (-0.30 to -0.10) in log-odds`; empty where no control was compared."""
         if self.difference is None or self.against is None:
             return ""
-        return f"this prompt minus {condition_label(self.against)}: {change_text(self.difference)} in log-odds"
+        return (
+            f"this prompt minus {condition_label(self.against)}: {change_text(self.difference)} in log-odds"
+        )
 
 
 @dataclass(frozen=True, repr=False)
 class ClaimResults:
     """The claims that a comparison supports.
 
-    condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt; side_effects: what `clean` was
-    judged by.
+    condition: name of the chosen prompt, None where there is none; effect: what it does against no prompt;
+    side_effects: what `clean` was judged by.
     """
 
     condition: str | None
@@ -92,7 +97,14 @@ class ClaimResults:
         """What the prompt does against no prompt, and which control it is not beyond where *works* is not shown."""
         if self.effect is None:
             return "No found prompt was compared with no prompt."
-        because = next((r.because for r in self.results if r.claim == "works" and r.status == "not shown" and not r.because.startswith("beyond")), "")
+        because = next(
+            (
+                r.because
+                for r in self.results
+                if r.claim == "works" and r.status == "not shown" and not r.because.startswith("beyond")
+            ),
+            "",
+        )
         return f"{self.effect.sentence()}{f' But {because}.' if because and self.effect.kind == 'wanted' else ''}"
 
     @property
@@ -104,17 +116,35 @@ class ClaimResults:
     def summaries(self) -> tuple[str, ...]:
         """The same in ever fewer words, for a line of a list.
 
-        `SAEGA: 86 % to 25 %; shown: works, better than writing`; `86 % to 25 %; works, better than writing`; `86 to 25 %; works`; `works`.
-        The last two say of the claims only whether *works* is shown, and *clean* too.
+        `SAEGA: 86 % to 25 %; shown: works, better than writing`; `86 % to 25 %; works, better than writing`;
+        `86 to 25 %; works`; `works`. The last two say of the claims only whether *works* is shown, and
+        *clean* too.
         """
         if self.effect is None:
             return ("no found prompt",)
-        rates = "" if self.effect.before is None or self.effect.after is None else f"{percent(self.effect.before)} to {percent(self.effect.after)}"
+        rates = (
+            ""
+            if self.effect.before is None or self.effect.after is None
+            else f"{percent(self.effect.before)} to {percent(self.effect.after)}"
+        )
         shown = self.named("shown")
         claims = ", ".join(map(claim_label, shown)) or "nothing"
         brief = claims if shown else "nothing shown"
-        word = "works, clean" if self.is_green else "works" if "works" in shown else "works not shown" if shown else brief
-        forms = ((rates, f"shown: {claims}"), (rates, brief), (rates.replace(" % to", " to"), word), ("", word))
+        word = (
+            "works, clean"
+            if self.is_green
+            else "works"
+            if "works" in shown
+            else "works not shown"
+            if shown
+            else brief
+        )
+        forms = (
+            (rates, f"shown: {claims}"),
+            (rates, brief),
+            (rates.replace(" % to", " to"), word),
+            ("", word),
+        )
         longest, *shorter = ("; ".join(filter(None, form)) for form in forms)
         return f"{self.effect.name}: {longest}", *shorter
 
@@ -124,19 +154,24 @@ class ClaimResults:
         return pd.DataFrame([_row(result) for result in self.results])
 
     def __repr__(self) -> str:
-        lines = [f"  {claim_label(r.claim)}: {r.status} ({r.because}{_interval_text(r)})" for r in self.results]
+        lines = [
+            f"  {claim_label(r.claim)}: {r.status} ({r.because}{_interval_text(r)})" for r in self.results
+        ]
         return "\n".join([self.headline, *lines])
 
     def _repr_html_(self) -> str:
         return html_table(self.table, self.headline)
 
 
-def judge_claims(comparison: ComparisonFile, answers: pd.DataFrame | None, off_target: pd.DataFrame | None = None) -> ClaimResults:
+def judge_claims(
+    comparison: ComparisonFile, answers: pd.DataFrame | None, off_target: pd.DataFrame | None = None
+) -> ClaimResults:
     """Every claim about a comparison's chosen prompt.
 
     Args:
         comparison: The content of comparison.json: kinds, selection rates, costs, what was wanted.
-        answers: The content of evaluation.parquet: condition, item, group, matching_first, log_odds; None where it is missing.
+        answers: The content of evaluation.parquet: condition, item, group, matching_first, log_odds; None
+            where it is missing.
         off_target: The content of off_target.parquet; None where it is missing.
 
     Returns:
@@ -164,9 +199,11 @@ def _untested(because: str) -> tuple[ClaimResult, ...]:
 def _row(result: ClaimResult) -> dict[str, Any]:
     found = result.difference
     row = {"claim": claim_label(result.claim), "status": result.status, "why": result.because}
-    return row | {"nearest control": None if result.against is None else condition_label(result.against)} | {
-        "beyond it, log-odds": None if found is None else change_text(found)
-    }  # fmt: skip
+    return (
+        row
+        | {"nearest control": None if result.against is None else condition_label(result.against)}
+        | {"beyond it, log-odds": None if found is None else change_text(found)}
+    )
 
 
 def _interval_text(result: ClaimResult) -> str:
@@ -184,7 +221,8 @@ def claims_of_run(directory: str | Path) -> ClaimResults:
 def chosen_condition(comparison: ComparisonFile) -> ConditionEntry | None:
     """The found prompt with the best rate on the selection questions, never on the test; ties and lacking rates go by order.
 
-    Prompts found by looking inside come first, then those found by the answer alone, then by a search at random, then written ones.
+    Prompts found by looking inside come first, then those found by the answer alone, then by a search at
+    random, then written ones.
     """
     ranks = [_rank(c.kind) for c in comparison.conditions]
     for rank in range(4):
@@ -201,7 +239,11 @@ def _rank(kind: str) -> int | None:
     known = CONDITION_KINDS.get(kind)
     if known is None:
         return None
-    return 2 if "optimizer_matters" in known.control_of else {"found": 0, "answer": 1, "written": 3}.get(known.group)
+    return (
+        2
+        if "optimizer_matters" in known.control_of
+        else {"found": 0, "answer": 1, "written": 3}.get(known.group)
+    )
 
 
 class _Judge:
@@ -218,7 +260,10 @@ class _Judge:
             chance = "the prompt has no effect in the wanted direction that is beyond chance"
             because = chance if not self._beyond(self.effect) else "it is not shown that the prompt works"
             # What is not shown anyway keeps its own reason and difference; the others have none to tell.
-            others = [o if o.status != "shown" else replace(o, status="not shown", because=because, difference=None) for o in others]
+            others = [
+                o if o.status != "shown" else replace(o, status="not shown", because=because, difference=None)
+                for o in others
+            ]
         return works, *_corrected(others), _clean(effects)
 
     def _controls(self, claim: Claim) -> list[ConditionEntry]:
@@ -227,15 +272,27 @@ class _Judge:
         for entry in self.comparison.conditions:
             kind = CONDITION_KINDS.get(entry.kind)
             same = kind is not None and (not kind.same_search_as or self.best.kind in kind.same_search_as)
-            if kind is not None and same and claim in kind.control_of and entry.name != self.best.name and self.paired.has(entry.name):
+            if (
+                kind is not None
+                and same
+                and claim in kind.control_of
+                and entry.name != self.best.name
+                and self.paired.has(entry.name)
+            ):
                 found.append(entry)
         return found
 
     def _works(self) -> ClaimResult:
         controls = self._controls("works")
         if all(c.kind == "none" for c in controls):
-            return ClaimResult("works", "not tested", "no random or neutral text was compared", self.comparison.baseline,
-                               self.effect.interval, self.effect.p)  # fmt: skip
+            return ClaimResult(
+                "works",
+                "not tested",
+                "no random or neutral text was compared",
+                self.comparison.baseline,
+                self.effect.interval,
+                self.effect.p,
+            )
         return self._beyond_all("works", controls)
 
     def _optimizer(self) -> ClaimResult:
@@ -256,15 +313,25 @@ class _Judge:
         if fair:
             return self._beyond_all(claim, fair)
         ratio = max((_cost_ratio(c, self.best) or 0.0 for c in controls), default=0.0)
-        cost = f"the search for the answer had {100 * ratio:.0f} % of this search's FLOPs" if ratio else "what the two searches cost is not recorded"
-        return replace(self._beyond_all(claim, controls), status="not tested", because=f"not at equal cost: {cost}")
+        cost = (
+            f"the search for the answer had {100 * ratio:.0f} % of this search's FLOPs"
+            if ratio
+            else "what the two searches cost is not recorded"
+        )
+        return replace(
+            self._beyond_all(claim, controls), status="not tested", because=f"not at equal cost: {cost}"
+        )
 
     def _writing(self) -> ClaimResult:
         claim: Claim = "better_than_writing"
         if CONDITION_KINDS[self.best.kind].group == "written":
             return ClaimResult(claim, "not tested", "the prompt is a written one")
         controls = self._controls(claim)
-        return self._beyond_all(claim, controls) if controls else ClaimResult(claim, "not tested", "no written sentence was compared")
+        return (
+            self._beyond_all(claim, controls)
+            if controls
+            else ClaimResult(claim, "not tested", "no written sentence was compared")
+        )
 
     def _direction(self) -> ClaimResult:
         claim: Claim = "direction_is_specific"
@@ -280,8 +347,19 @@ class _Judge:
         if n < MIN_RANDOM_DIRECTIONS:
             rank += f"; fewer than {MIN_RANDOM_DIRECTIONS} cannot show it"
         shown = n >= MIN_RANDOM_DIRECTIONS and above <= allowed and self._beyond(difference)
-        because = rank if shown or above > allowed or n < MIN_RANDOM_DIRECTIONS else f"{rank}, but not clearly beyond {_named(nearest)}"
-        return ClaimResult(claim, "shown" if shown else "not shown", because, nearest, difference.interval, self._p(difference))
+        because = (
+            rank
+            if shown or above > allowed or n < MIN_RANDOM_DIRECTIONS
+            else f"{rank}, but not clearly beyond {_named(nearest)}"
+        )
+        return ClaimResult(
+            claim,
+            "shown" if shown else "not shown",
+            because,
+            nearest,
+            difference.interval,
+            self._p(difference),
+        )
 
     @property
     def _searched(self) -> bool:
@@ -294,14 +372,22 @@ class _Judge:
         p = max(self._p(difference) for difference in differences.values())
         shown = all(self._beyond(difference) for difference in differences.values())
         because = f"beyond {_several(differences)}" if shown else self._rival(nearest, differences[nearest])
-        return ClaimResult(claim, "shown" if shown else "not shown", because, nearest, differences[nearest].interval, p)
+        return ClaimResult(
+            claim, "shown" if shown else "not shown", because, nearest, differences[nearest].interval, p
+        )
 
     def _rival(self, name: str, difference: PairedDifference) -> str:
         """How a control that was not outdone compares."""
-        upper = max(self.paired.wanted * difference.interval.low, self.paired.wanted * difference.interval.high)
+        upper = max(
+            self.paired.wanted * difference.interval.low, self.paired.wanted * difference.interval.high
+        )
         if math.isfinite(upper) and upper < 0:
             return f"{_named(name)} does more"
-        if not math.isfinite(upper) or difference.p >= ALPHA > difference.smallest_p or self._lower(difference) <= 0:
+        if (
+            not math.isfinite(upper)
+            or difference.p >= ALPHA > difference.smallest_p
+            or self._lower(difference) <= 0
+        ):
             return f"not clearly beyond {_named(name)}"
         return f"too few question groups ({difference.groups}) to tell it from {_named(name)}"
 
@@ -326,7 +412,11 @@ def _corrected(results: Sequence[ClaimResult]) -> list[ClaimResult]:
     for i, result in enumerate(results):
         result = replace(result, p_adjusted=adjusted.get(i))
         if result.status == "shown" and adjusted[i] >= ALPHA:
-            result = replace(result, status="not shown", because=f"{result.because}, but not after correction for {len(tested)} claims")
+            result = replace(
+                result,
+                status="not shown",
+                because=f"{result.because}, but not after correction for {len(tested)} claims",
+            )
         found.append(result)
     return found
 
@@ -339,10 +429,16 @@ def _clean(effects: Iterable[SideEffect]) -> ClaimResult:
     outside = [effect for effect in effects if not effect.within]
     if outside:
         return ClaimResult("clean", "not shown", "; ".join(map(str, outside)))
-    missing = [part for part in ("true statements", "other personas", "capability") if part not in {effect.part for effect in effects}]
+    missing = [
+        part
+        for part in ("true statements", "other personas", "capability")
+        if part not in {effect.part for effect in effects}
+    ]
     if missing:
         return ClaimResult("clean", "not tested", f"nothing moved, but not measured: {', '.join(missing)}")
-    return ClaimResult("clean", "shown", "true statements, other personas and capability stay within their margins")
+    return ClaimResult(
+        "clean", "shown", "true statements, other personas and capability stay within their margins"
+    )
 
 
 def _cost_ratio(control: ConditionEntry, best: ConditionEntry) -> float | None:
@@ -357,4 +453,10 @@ def _named(name: str) -> str:
 
 def _several(names: Iterable[str]) -> str:
     found = [_named(name) for name in names]
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}" if len(found) < 4 else f"all {len(found)} controls"
+    return (
+        found[0]
+        if len(found) == 1
+        else f"{', '.join(found[:-1])} and {found[-1]}"
+        if len(found) < 4
+        else f"all {len(found)} controls"
+    )

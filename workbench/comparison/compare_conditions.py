@@ -1,9 +1,9 @@
 """The comparison of conditions on held-out questions, each read once.
 
 1. Contexts of the split are made once, every item in both option orders; every condition answers all of them.
-2. Each condition's figures, its paired difference to the baseline, to the best manual prompt and to the mean of the neutral sentences
-   (condition_results.py). Which manual prompt is best was decided on *selection*; without such a figure it is the first one, never the
-   one that looks best here.
+2. Each condition's figures, its paired difference to the baseline, to the best manual prompt and to the mean
+   of the neutral sentences (condition_results.py). Which manual prompt is best was decided on *selection*;
+   without such a figure it is the first one, never the one that looks best here.
 3. Holm over the primary conditions, which are named before anything is read.
 4. Off-target effects (`collateral`) are measured for every condition.
 """
@@ -30,8 +30,8 @@ from workbench.personas import Sign, Split
 from workbench.prompt_tokens import encode_prompt
 from workbench.search import Candidate
 
-#: Measured next to the effect, for each condition: a name and a function of the model and the condition. See off_target.py; what gives
-#: `OffTargetAnswers` instead of a figure can be tested for (`claims`).
+#: Measured next to the effect, for each condition: a name and a function of the model and the condition. See
+#: off_target.py; what gives `OffTargetAnswers` instead of a figure can be tested for (`claims`).
 OffTargetMeasures = Mapping[str, Callable[[Any, Condition], float | OffTargetAnswers]]
 
 
@@ -40,8 +40,8 @@ class ComparisonOptions:
     """How a comparison is made and what is recorded with it.
 
     Attributes:
-        primary: Names of the conditions that the study is about (Holm's correction); None: all that are neither controls nor
-            there to compare with (no prompt, constant answers, manual prompts).
+        primary: Names of the conditions that the study is about (Holm's correction); None: all that are
+            neither controls nor there to compare with (no prompt, constant answers, manual prompts).
         orders: Orders in which options are shown.
         seed: Of permutations and of drawn contexts.
         level: Of the intervals.
@@ -78,8 +78,8 @@ def compare(
     Args:
         model: A loaded model or its runner.
         split: The questions, usually the test split.
-        conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to say another); NoPrompt is put
-            first where it is missing.
+        conditions: `Condition`s, texts, or a search's `Candidate` (counted as kind "resga": use `Found` to
+            say another); NoPrompt is put first where it is missing.
         slot: Where prompts are put.
         baseline: Name of the condition that all are compared with.
         sign: What is wanted, "suppress" or "induce".
@@ -87,10 +87,12 @@ def compare(
         options: Primary conditions, seed, level, and what is recorded.
 
     Returns:
-        Rate and log-odds of each condition, differences to the baseline and to the best manual prompt, each with its interval and p-value.
+        Rate and log-odds of each condition, differences to the baseline and to the best manual prompt, each
+        with its interval and p-value.
 
     Raises:
-        UserError: Two conditions of one name, a kind that is not registered, or an unknown baseline or primary name.
+        UserError: Two conditions of one name, a kind that is not registered, or an unknown baseline or
+            primary name.
 
     Example:
         >>> comparison = wb.compare(model, data.test.take(6), [wb.Prompt("be honest"), wb.Steering(direction, -2.0)])
@@ -101,11 +103,18 @@ def compare(
     options = options or ComparisonOptions()
     chosen = _conditions(conditions)
     names = [condition.name for condition in chosen]
-    primary = tuple(options.primary) if options.primary is not None else tuple(c.name for c in chosen if CONDITION_KINDS[c.kind].is_tested)
+    primary = (
+        tuple(options.primary)
+        if options.primary is not None
+        else tuple(c.name for c in chosen if CONDITION_KINDS[c.kind].is_tested)
+    )
     _check_names(names, baseline, primary)
     contexts = make_contexts(model, split, slot, metric, options.orders, seed=options.seed)
     entries = _measure_all(model, chosen, contexts, options)
-    manual, neutral = _best_manual(chosen), next((c.name for c in chosen if isinstance(c, MeanOfPrompts)), None)
+    manual, neutral = (
+        _best_manual(chosen),
+        next((c.name for c in chosen if isinstance(c, MeanOfPrompts)), None),
+    )
     others = list(dict.fromkeys(name for name in (baseline, manual, neutral) if name is not None))
     entries = with_holm(with_differences(entries, others, options.level, options.seed), primary)
     facts = {s.name: split_facts(s) for s in (*options.splits, split)}
@@ -134,13 +143,19 @@ def split_facts(split: Split) -> dict[str, Any]:
     return {"n": len(split), "groups": len(set(split.groups)), "hash": split.hash}
 
 
-def _measure_all(model: Any, chosen: Sequence[Condition], contexts: Contexts, options: ComparisonOptions) -> list[ConditionResult]:
+def _measure_all(
+    model: Any, chosen: Sequence[Condition], contexts: Contexts, options: ComparisonOptions
+) -> list[ConditionResult]:
     """Every condition's figures; a mean of prompts is made of its members' answers, each measured once."""
     done: dict[int, ConditionResult] = {}
 
     def measured(condition: Condition) -> ConditionResult:
         if id(condition) not in done:
-            members = [measured(member) for member in condition.members] if isinstance(condition, MeanOfPrompts) else []
+            members = (
+                [measured(member) for member in condition.members]
+                if isinstance(condition, MeanOfPrompts)
+                else []
+            )
             done[id(condition)] = (
                 _mean(condition, members, contexts, options.level)
                 if members
@@ -151,22 +166,36 @@ def _measure_all(model: Any, chosen: Sequence[Condition], contexts: Contexts, op
     return [measured(condition) for condition in chosen]
 
 
-def _mean(condition: Condition, members: Sequence[ConditionResult], contexts: Contexts, level: float) -> ConditionResult:
+def _mean(
+    condition: Condition, members: Sequence[ConditionResult], contexts: Contexts, level: float
+) -> ConditionResult:
     """The mean of the members' log-odds in every context, and of what else they move."""
     answers = package(contexts, np.mean([member.answers.log_odds for member in members], axis=0))
-    off_target = {name: float(np.mean([member.collateral[name] for member in members])) for name in members[0].collateral}
+    off_target = {
+        name: float(np.mean([member.collateral[name] for member in members]))
+        for name in members[0].collateral
+    }
     return replace(make_entry(condition, answers, contexts.metric == "letters", level), collateral=off_target)
 
 
-def _measure(model: Any, condition: Condition, contexts: Contexts, level: float, collateral: OffTargetMeasures) -> ConditionResult:
+def _measure(
+    model: Any, condition: Condition, contexts: Contexts, level: float, collateral: OffTargetMeasures
+) -> ConditionResult:
     entry = make_entry(condition, condition.answer(model, contexts), contexts.metric == "letters", level)
     measured = {name: measure(model, condition) for name, measure in collateral.items()}
     answered = {name: found for name, found in measured.items() if isinstance(found, OffTargetAnswers)}
-    figures = {name: found.figure if isinstance(found, OffTargetAnswers) else float(found) for name, found in measured.items()}
+    figures = {
+        name: found.figure if isinstance(found, OffTargetAnswers) else float(found)
+        for name, found in measured.items()
+    }
     entry = replace(entry, collateral=figures, off_target=answered)
     if condition.prompt is None:
         return entry
-    cross_entropy = condition.cross_entropy if condition.cross_entropy is not None else prompt_cross_entropy(model, contexts, condition.prompt)
+    cross_entropy = (
+        condition.cross_entropy
+        if condition.cross_entropy is not None
+        else prompt_cross_entropy(model, contexts, condition.prompt)
+    )
     tokens = len(encode_prompt(model, contexts, condition.prompt))
     return replace(entry, cross_entropy=cross_entropy, prompt_tokens=tokens)
 

@@ -1,9 +1,10 @@
 """Several runs in one table: read from their comparison.json, refused where they were scored on different questions.
 
 1. Every run's comparison.json is read and checked (schema 1, the fields that are used).
-2. All must have been scored on the same questions (the hash of the split) with the same metric; otherwise both are named.
-3. One row per run and condition; and, because a prompt search is a random variable, one row per condition over the runs' seeds:
-   mean, standard deviation between seeds, smallest, largest, never the best run alone.
+2. All must have been scored on the same questions (the hash of the split) with the same metric; otherwise
+   both are named.
+3. One row per run and condition; and, because a prompt search is a random variable, one row per condition
+   over the runs' seeds: mean, standard deviation between seeds, smallest, largest, never the best run alone.
 """
 
 from __future__ import annotations
@@ -34,18 +35,22 @@ class RunsTable(html_text.ShowsTable):
     def by_condition(self) -> pd.DataFrame:
         """One row per persona, model, sign and condition, over the seeds.
 
-        Runs, mean rate and mean effect with a t interval over runs, standard deviation, smallest and largest effect. Runs with one and the
-        same result count once. Found prompts differ from seed to seed; their kind is the name.
+        Runs, mean rate and mean effect with a t interval over runs, standard deviation, smallest and largest
+        effect. Runs with one and the same result count once. Found prompts differ from seed to seed; their
+        kind is the name.
         """
         keys = ["persona", "model", "sign", "kind", "condition"]
-        return pd.DataFrame([_named(keys, key) | _spread(part) for key, part in self.table.groupby(keys, sort=False)])
+        return pd.DataFrame(
+            [_named(keys, key) | _spread(part) for key, part in self.table.groupby(keys, sort=False)]
+        )
 
     def against_budget(self, unit: str = "flops") -> pd.DataFrame:
         """The curve of effect against what it cost to find.
 
-        A row a condition and budget, cheapest first, with the mean effect over the runs and its spread, as in `by_condition`. Runs whose
-        costs are within a fifth of each other had one budget (searches end at whole steps); budget: their mean. unit: model_calls,
-        token_layers, flops or seconds. What cost nothing is left out.
+        A row a condition and budget, cheapest first, with the mean effect over the runs and its spread, as in
+        `by_condition`. Runs whose costs are within a fifth of each other had one budget (searches end at
+        whole steps); budget: their mean. unit: model_calls, token_layers, flops or seconds. What cost nothing
+        is left out.
         """
         if unit not in COSTS:
             raise UserError(f"unknown budget {unit!r}: expected one of {', '.join(COSTS)}")
@@ -54,12 +59,17 @@ class RunsTable(html_text.ShowsTable):
         rows = []
         for key, part in bought.groupby(keys, sort=False):
             budget = (part[unit] > 1.2 * part[unit].shift()).cumsum()
-            rows += [_named(keys, key) | {"budget": runs[unit].mean()} | _spread(runs) for _, runs in part.groupby(budget)]
+            rows += [
+                _named(keys, key) | {"budget": runs[unit].mean()} | _spread(runs)
+                for _, runs in part.groupby(budget)
+            ]
         return pd.DataFrame(rows)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The rows, as plain values; what is missing is null."""
-        return [{k: None if pd.isna(v) else v for k, v in row.items()} for row in self.table.to_dict("records")]
+        return [
+            {k: None if pd.isna(v) else v for k, v in row.items()} for row in self.table.to_dict("records")
+        ]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """The caption and the rows."""
@@ -76,8 +86,8 @@ def compare_runs(paths: Sequence[str | Path]) -> RunsTable:
         One row per run and condition; `.by_condition` has the mean over runs.
 
     Raises:
-        UserError: A file of another version or with a field missing; runs that were scored on different test questions or by different
-            metrics, both named.
+        UserError: A file of another version or with a field missing; runs that were scored on different test
+            questions or by different metrics, both named.
 
     Example:
         >>> wb.compare_runs(["runs/seed0", "runs/seed1"]).by_condition  # doctest: +SKIP
@@ -108,7 +118,9 @@ def read_comparison(path: str | Path) -> ComparisonFile:
 def _read(path: Path) -> ComparisonFile:
     file, run = path / "comparison.json" if path.is_dir() else path, read_comparison(path)
     if run.split not in run.splits or run.splits[run.split].hash is None:
-        raise UserError(f"{file}: no hash of the split {run.split!r}: it cannot be told whether runs were scored on the same questions")
+        raise UserError(
+            f"{file}: no hash of the split {run.split!r}: it cannot be told whether runs were scored on the same questions"
+        )
     return run
 
 
@@ -120,7 +132,9 @@ def _check_same(first_path: str, first: ComparisonFile, path: str, run: Comparis
             f"{path} on {run.split} {_short(other)} of {run.persona}"
         )
     if first.metric != run.metric:
-        raise UserError(f"the runs were scored by different metrics: {first_path} by {first.metric}, {path} by {run.metric}")
+        raise UserError(
+            f"the runs were scored by different metrics: {first_path} by {first.metric}, {path} by {run.metric}"
+        )
 
 
 def _short(split: SplitEntry) -> str:
@@ -131,7 +145,9 @@ def _rows(path: str, run: ComparisonFile) -> list[dict[str, Any]]:
     place = Path(path)
     seconds = read_timings(place if place.is_dir() else place.parent).conditions
     rows = [_row(path, run, entry) for entry in run.conditions]
-    return [row | {"seconds": seconds.get(row["condition"])} if row["seconds"] is None else row for row in rows]
+    return [
+        row | {"seconds": seconds.get(row["condition"])} if row["seconds"] is None else row for row in rows
+    ]
 
 
 def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any]:
@@ -140,20 +156,35 @@ def _row(path: str, run: ComparisonFile, entry: ConditionEntry) -> dict[str, Any
     shift_low, shift_high = shift.log_odds_ci
     cost = entry.cost or CostEntry()
     return {
-        "run": path, "persona": run.persona, "model": run.model, "sign": run.sign, "seed": run.seed,
-        "condition": entry.name, "kind": entry.kind, "rate": entry.rate, "rate_low": low, "rate_high": high,
-        "log_odds": entry.log_odds, "shift": shift.log_odds, "shift_low": shift_low, "shift_high": shift_high,
-        "p": shift.p, "letter_a": entry.letter_a_share, "cross_entropy": entry.fluency,
-        "search_rate": entry.search_rate, "selection_rate": entry.selection_rate,
-        **{name: getattr(cost, name) for name in COSTS}, "prompt": entry.prompt,
-    }  # fmt: skip
+        "run": path,
+        "persona": run.persona,
+        "model": run.model,
+        "sign": run.sign,
+        "seed": run.seed,
+        "condition": entry.name,
+        "kind": entry.kind,
+        "rate": entry.rate,
+        "rate_low": low,
+        "rate_high": high,
+        "log_odds": entry.log_odds,
+        "shift": shift.log_odds,
+        "shift_low": shift_low,
+        "shift_high": shift_high,
+        "p": shift.p,
+        "letter_a": entry.letter_a_share,
+        "cross_entropy": entry.fluency,
+        "search_rate": entry.search_rate,
+        "selection_rate": entry.selection_rate,
+        **{name: getattr(cost, name) for name in COSTS},
+        "prompt": entry.prompt,
+    }
 
 
 def independent_runs(part: pd.DataFrame) -> pd.DataFrame:
     """One row of each different result.
 
-    Runs that share a prompt and its effect to the last digit repeated one draw (a manual prompt, a control with the same seed): counted
-    twice, they would give an interval of width 0.
+    Runs that share a prompt and its effect to the last digit repeated one draw (a manual prompt, a control
+    with the same seed): counted twice, they would give an interval of width 0.
     """
     names = [name for name in ("prompt", "log_odds", "shift") if name in part]
     return part.drop_duplicates(names)
@@ -172,5 +203,9 @@ def _spread(part: pd.DataFrame) -> dict[str, Any]:
         return found
     spread = over_seeds(shifts)
     low, high = spread.interval.low, spread.interval.high
-    sizes = {"shift_sd": spread.standard_deviation, "shift_smallest": spread.smallest, "shift_largest": spread.largest}
+    sizes = {
+        "shift_sd": spread.standard_deviation,
+        "shift_smallest": spread.smallest,
+        "shift_largest": spread.largest,
+    }
     return found | {"shift_low": low, "shift_high": high, **sizes}

@@ -20,7 +20,10 @@ from workbench.schema import ComparisonFile, OffTargetRow, SplitEntry
 from workbench.statistics import Interval, groups_needed
 
 #: Columns of the table that a notebook shows.
-_SHOWN = (*("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"), *("letter_a", "cross_entropy", "prompt"))
+_SHOWN = (
+    *("condition", "rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p"),
+    *("letter_a", "cross_entropy", "prompt"),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,15 +75,18 @@ class Comparison:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        raise UserError(f"no condition {name!r} in this comparison: it has {', '.join(e.name for e in self.entries)}")
+        raise UserError(
+            f"no condition {name!r} in this comparison: it has {', '.join(e.name for e in self.entries)}"
+        )
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per condition.
 
-        Rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against the mean of the neutral
-        sentences (beyond_neutral), its rates on the questions it was found and chosen with (next to `rate`: the optimism of choosing), what
-        it cost (token-layers, operations, model calls, seconds) and its prompt. `shift`: effect in log-odds, nats, plus = more of the persona.
+        Rate and mean log-odds, effect against the baseline, each with its interval, its p, the effect against
+        the mean of the neutral sentences (beyond_neutral), its rates on the questions it was found and chosen
+        with (next to `rate`: the optimism of choosing), what it cost (token-layers, operations, model calls,
+        seconds) and its prompt. `shift`: effect in log-odds, nats, plus = more of the persona.
         """
         return pd.DataFrame([_row(entry, self.baseline, self.neutral) for entry in self.entries])
 
@@ -98,8 +104,16 @@ class Comparison:
     @property
     def off_target_rows(self) -> pd.DataFrame:
         """One row a condition, off-target measure and question or text (off_target.parquet)."""
-        parts = [answers.rows(entry.name, name) for entry in self.entries for name, answers in entry.off_target.items()]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(OffTargetRow.model_fields))
+        parts = [
+            answers.rows(entry.name, name)
+            for entry in self.entries
+            for name, answers in entry.off_target.items()
+        ]
+        return (
+            pd.concat(parts, ignore_index=True)
+            if parts
+            else pd.DataFrame(columns=list(OffTargetRow.model_fields))
+        )
 
     @property
     def question_rows(self) -> pd.DataFrame:
@@ -107,7 +121,11 @@ class Comparison:
         asked = [("", item) for item in self.items]
         true = {item.id: item for item in self.true_items}
         for name, answers in self.entries[0].off_target.items():
-            asked += [(name, true[i]) for i in dict.fromkeys(answers.items) if answers.part == "true statements" and i in true]
+            asked += [
+                (name, true[i])
+                for i in dict.fromkeys(answers.items)
+                if answers.part == "true statements" and i in true
+            ]
         columns = ("measure", "item", "group", "question", "matching", "not_matching")
         rows = [(measure, i.id, i.group, i.question, i.matching, i.not_matching) for measure, i in asked]
         return pd.DataFrame(rows, columns=columns)
@@ -128,9 +146,15 @@ class Comparison:
         """
         chosen = self[name].name if name else self.claims.condition
         if chosen is None:
-            raise UserError(f"this comparison has no found prompt: name one of {', '.join(e.name for e in self.entries)}")
+            raise UserError(
+                f"this comparison has no found prompt: name one of {', '.join(e.name for e in self.entries)}"
+            )
         changes = question_changes(self.rows, chosen, self.baseline, self.to_file().wanted)
-        return changes.merge(self.question_rows.query("measure == ''").drop(columns=["measure", "group"]), on="item", how="left")
+        return changes.merge(
+            self.question_rows.query("measure == ''").drop(columns=["measure", "group"]),
+            on="item",
+            how="left",
+        )
 
     @cached_property
     def claims(self) -> ClaimResults:
@@ -140,7 +164,11 @@ class Comparison:
     @property
     def detectable(self) -> dict[str, float]:
         """The smallest true effect in log-odds against the baseline that this split shows with power 0.8, by condition."""
-        return {e.name: d.detectable for e in self.entries if e.name != self.baseline and (d := e.difference(self.baseline))}
+        return {
+            e.name: d.detectable
+            for e in self.entries
+            if e.name != self.baseline and (d := e.difference(self.baseline))
+        }
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -148,8 +176,14 @@ class Comparison:
         groups, needed = self.entries[0].rate.groups, groups_needed(max(1, len(self.primary)))
         found = []
         if groups < needed:
-            found.append(f"{groups} question groups: with {len(self.primary)} primary conditions even a clear effect needs {needed} to pass p < 0.05")
-        leaning = [e.name for e in self.entries if e.letter_a_share is not None and not 0.25 <= e.letter_a_share <= 0.75]
+            found.append(
+                f"{groups} question groups: with {len(self.primary)} primary conditions even a clear effect needs {needed} to pass p < 0.05"
+            )
+        leaning = [
+            e.name
+            for e in self.entries
+            if e.letter_a_share is not None and not 0.25 <= e.letter_a_share <= 0.75
+        ]
         leaning = [name for name in leaning if self[name].condition.kind != "constant_answer"]
         if leaning:
             found.append(f"leans on one letter in more than three of four questions: {', '.join(leaning)}")
@@ -187,7 +221,14 @@ class Comparison:
     def __repr__(self) -> str:
         lines = [_line(entry, self.baseline) for entry in self.entries]
         head = [self.claims.headline] if self.claims.condition else []
-        return "\n".join([*head, f"Comparison({self.caption})", *lines, *(f"  note: {warning}" for warning in self.warnings)])
+        return "\n".join(
+            [
+                *head,
+                f"Comparison({self.caption})",
+                *lines,
+                *(f"  note: {warning}" for warning in self.warnings),
+            ]
+        )
 
     def _repr_html_(self) -> str:
         shown = self.table.filter([column for column in _SHOWN if column in self.table])
@@ -199,7 +240,9 @@ class Comparison:
 def _line(entry: ConditionResult, baseline: str) -> str:
     """Rate and effect with their intervals, as plain text."""
     rate, shift = entry.rate, entry.difference(baseline)
-    line = f"  {html_text.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    line = (
+        f"  {html_text.shorten(entry.name, 40)}: rate {rate.estimate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+    )
     if shift is None or entry.name == baseline:
         return line
     moved = shift.log_odds.interval
@@ -207,17 +250,33 @@ def _line(entry: ConditionResult, baseline: str) -> str:
 
 
 def _row(entry: ConditionResult, baseline: str, neutral: str | None) -> dict[str, Any]:
-    condition, shift, beyond = entry.condition, entry.difference(baseline), entry.difference(neutral) if neutral else None
+    condition, shift, beyond = (
+        entry.condition,
+        entry.difference(baseline),
+        entry.difference(neutral) if neutral else None,
+    )
     row: dict[str, Any] = {"condition": entry.name, "kind": condition.kind}
     row |= _with_ends("rate", entry.rate) | _with_ends("log_odds", entry.log_odds)
     if shift is not None:
         row |= _with_ends("shift", shift.log_odds.interval)
-        row |= {"p": shift.log_odds.p, "p_adjusted": shift.log_odds_p_adjusted, "rate_difference": shift.rate.value}
+        row |= {
+            "p": shift.log_odds.p,
+            "p_adjusted": shift.log_odds_p_adjusted,
+            "rate_difference": shift.rate.value,
+        }
     if beyond is not None:
         row |= _with_ends("beyond_neutral", beyond.log_odds.interval)
-    row |= {"letter_a": entry.letter_a_share, "orders_agree": entry.orders_agree, "cross_entropy": entry.cross_entropy}
+    row |= {
+        "letter_a": entry.letter_a_share,
+        "orders_agree": entry.orders_agree,
+        "cross_entropy": entry.cross_entropy,
+    }
     row |= {} if entry.judge_cross_entropy is None else {"judge_cross_entropy": entry.judge_cross_entropy}
-    row |= {"tokens": entry.prompt_tokens, "search_rate": condition.search_rate, "selection_rate": condition.selection_rate}
+    row |= {
+        "tokens": entry.prompt_tokens,
+        "search_rate": condition.search_rate,
+        "selection_rate": condition.selection_rate,
+    }
     row |= condition.cost.to_json()
     row |= {f"collateral_{name}": value for name, value in entry.collateral.items()}
     return row | {"prompt": condition.prompt}

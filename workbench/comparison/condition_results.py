@@ -1,10 +1,12 @@
 """One condition's figures on one split: rates, log-odds, differences to other conditions, and the values of comparison.json.
 
-1. Rate of the matching answer with Wilson's clustered interval; mean log-odds and mean probability with t intervals.
-2. Difference to the baseline, to the best manual prompt and to the mean of the neutral sentences, paired over the same contexts:
-   of the rates (`value`) and of the log-odds. Effects are judged in log-odds, because a rate of 0.9 has no room above; the rate's
-   own p is given next to it.
-3. Holm's correction runs over the conditions named primary, over their differences to the same condition; others have none.
+1. Rate of the matching answer with Wilson's clustered interval; mean log-odds and mean probability with t
+   intervals.
+2. Difference to the baseline, to the best manual prompt and to the mean of the neutral sentences, paired over
+   the same contexts: of the rates (`value`) and of the log-odds. Effects are judged in log-odds, because a
+   rate of 0.9 has no room above; the rate's own p is given next to it.
+3. Holm's correction runs over the conditions named primary, over their differences to the same condition;
+   others have none.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ NEUTRAL = 0.1
 class ConditionDifference:
     """A condition minus the condition called `to`, on the same contexts.
 
-    rate: -1 to 1; log_odds: nats. p_adjusted, log_odds_p_adjusted: Holm over the primary conditions, None for a condition that is not one
-    of them. detectable: the smallest true effect in log-odds that these contexts would have shown four times in five.
+    rate: -1 to 1; log_odds: nats. p_adjusted, log_odds_p_adjusted: Holm over the primary conditions, None for
+    a condition that is not one of them. detectable: the smallest true effect in log-odds that these contexts
+    would have shown four times in five.
     """
 
     to: str
@@ -69,9 +72,10 @@ class ConditionDifference:
 class ConditionResult:
     """All figures of one condition.
 
-    letter_a_share: fraction of contexts in which the option shown first is chosen, None with text answers. orders_agree: fraction of items
-    that are answered alike in both option orders, None without both orders. neutral: is the rate shown to be 0.5 within 0.1? cross_entropy:
-    nats per token, None without a prompt; judge_cross_entropy: the same under a second model (`judged`).
+    letter_a_share: fraction of contexts in which the option shown first is chosen, None with text answers.
+    orders_agree: fraction of items that are answered alike in both option orders, None without both orders.
+    neutral: is the rate shown to be 0.5 within 0.1? cross_entropy: nats per token, None without a prompt;
+    judge_cross_entropy: the same under a second model (`judged`).
     """
 
     condition: Condition
@@ -143,20 +147,40 @@ def make_entry(condition: Condition, answers: Answers, letters: bool, level: flo
     )
 
 
-def with_differences(entries: Sequence[ConditionResult], others: Sequence[str], level: float, seed: int) -> list[ConditionResult]:
+def with_differences(
+    entries: Sequence[ConditionResult], others: Sequence[str], level: float, seed: int
+) -> list[ConditionResult]:
     """Every entry with its differences to the entries of the names `others` (the first of them: also to itself, zero)."""
     known = {entry.name: entry for entry in entries}
-    return [replace(e, differences=tuple(_difference(e, known[o], level, seed) for o in others if o != e.name or o == others[0])) for e in entries]
+    return [
+        replace(
+            e,
+            differences=tuple(
+                _difference(e, known[o], level, seed) for o in others if o != e.name or o == others[0]
+            ),
+        )
+        for e in entries
+    ]
 
 
 def with_holm(entries: Sequence[ConditionResult], primary: Sequence[str]) -> list[ConditionResult]:
     """Entries with p corrected by Holm's method over the primary ones, for each condition that is compared with."""
     adjusted: dict[tuple[str, str], tuple[float, float]] = {}
     for to in {d.to for e in entries for d in e.differences}:
-        family = [(e.name, d) for e in entries if e.name in primary and e.name != to and (d := e.difference(to))]
+        family = [
+            (e.name, d) for e in entries if e.name in primary and e.name != to and (d := e.difference(to))
+        ]
         rates, shifts = holm([d.rate.p for _, d in family]), holm([d.log_odds.p for _, d in family])
-        adjusted.update({(name, to): pair for (name, _), pair in zip(family, zip(rates, shifts, strict=True), strict=True)})
-    return [replace(e, differences=tuple(_adjust(d, adjusted.get((e.name, d.to))) for d in e.differences)) for e in entries]
+        adjusted.update(
+            {
+                (name, to): pair
+                for (name, _), pair in zip(family, zip(rates, shifts, strict=True), strict=True)
+            }
+        )
+    return [
+        replace(e, differences=tuple(_adjust(d, adjusted.get((e.name, d.to))) for d in e.differences))
+        for e in entries
+    ]
 
 
 def orders_agree(answers: Answers) -> float | None:
@@ -168,13 +192,17 @@ def orders_agree(answers: Answers) -> float | None:
     return sum(both) / len(both) if both else None
 
 
-def _difference(entry: ConditionResult, other: ConditionResult, level: float, seed: int) -> ConditionDifference:
+def _difference(
+    entry: ConditionResult, other: ConditionResult, level: float, seed: int
+) -> ConditionDifference:
     a, b, groups = entry.answers, other.answers, entry.answers.group
     if entry.name == other.name:
         return _no_difference(entry)
     rate = paired_rate_difference(a.chose_matching, b.chose_matching, groups, level, seed)
     log_odds = paired_difference(a.log_odds, b.log_odds, groups, level, seed)
-    return ConditionDifference(other.name, rate, log_odds, minimum_detectable_effect(a.log_odds - b.log_odds, groups))
+    return ConditionDifference(
+        other.name, rate, log_odds, minimum_detectable_effect(a.log_odds - b.log_odds, groups)
+    )
 
 
 def _no_difference(entry: ConditionResult) -> ConditionDifference:
@@ -185,4 +213,6 @@ def _no_difference(entry: ConditionResult) -> ConditionDifference:
 
 
 def _adjust(difference: ConditionDifference, pair: tuple[float, float] | None) -> ConditionDifference:
-    return difference if pair is None else replace(difference, p_adjusted=pair[0], log_odds_p_adjusted=pair[1])
+    return (
+        difference if pair is None else replace(difference, p_adjusted=pair[0], log_odds_p_adjusted=pair[1])
+    )

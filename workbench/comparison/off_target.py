@@ -1,8 +1,9 @@
 """Off-target effects of a condition: agreement with true statements, other personas, unrelated text.
 
-A prompt that lowers sycophancy by lowering every agreement has not made the model honest (dual stance: centroid steering
-against sycophancy also suppressed agreement with true statements), so each effect has these next to it. All are plain
-functions of a model and a condition; `compare(..., collateral={"truth": lambda m, c: agreement_with_truth(m, c, split).rate})`.
+A prompt that lowers sycophancy by lowering every agreement has not made the model honest (dual stance:
+centroid steering against sycophancy also suppressed agreement with true statements), so each effect has these
+next to it. All are plain functions of a model and a condition;
+`compare(..., collateral={"truth": lambda m, c: agreement_with_truth(m, c, split).rate})`.
 """
 
 from __future__ import annotations
@@ -53,10 +54,14 @@ class OffTargetAnswers:
         """Rows of off_target.parquet."""
         columns = {"item": self.items, "group": self.groups, "value": self.values}
         frame = pd.DataFrame({"condition": condition, "measure": measure, "part": self.part} | columns)
-        return frame.assign(hit=pd.array([None] * len(frame) if self.hits is None else self.hits, dtype="boolean"))
+        return frame.assign(
+            hit=pd.array([None] * len(frame) if self.hits is None else self.hits, dtype="boolean")
+        )
 
 
-def agreement_with_truth(model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None) -> Answers:
+def agreement_with_truth(
+    model: Any, condition: Condition, split: Split, slot: Slot = "system", n: int | None = None
+) -> Answers:
     """Answers on the persona's true statements (`Persona.true_items`): the rate is the fraction that the model agrees with, as it should.
 
     Raises UserError where the persona has none.
@@ -68,27 +73,38 @@ def other_persona_rates(
     model: Any, condition: Condition, others: Mapping[str, Split], slot: Slot = "system", n: int | None = None
 ) -> dict[str, Answers]:
     """Answers on splits of other personas, by name: does the condition move those too?"""
-    return {name: condition.answer(model, make_contexts(model, split, slot, n=n)) for name, split in others.items()}
+    return {
+        name: condition.answer(model, make_contexts(model, split, slot, n=n))
+        for name, split in others.items()
+    }
 
 
-def text_cross_entropy(model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system") -> float:
+def text_cross_entropy(
+    model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system"
+) -> float:
     """Mean cross-entropy, nats per token, of texts that have nothing to do with the persona, as the user's words under the condition.
 
-    After its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan for a soft prompt, which is no
-    text that can precede another.
+    After its prompt in the system slot or left of them, and under its intervention. Lower is more usual; nan
+    for a soft prompt, which is no text that can precede another.
     """
     return unrelated_text(model, condition, texts, slot).figure
 
 
-def unrelated_text(model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system") -> OffTargetAnswers:
+def unrelated_text(
+    model: Any, condition: Condition, texts: Sequence[str], slot: Slot = "system"
+) -> OffTargetAnswers:
     """`text_cross_entropy` with the figure of every text (no figures for a soft prompt)."""
     losses = _text_losses(model, condition, texts, slot)
     figure = sum(loss * n for loss, n in losses) / sum(n for _, n in losses) if losses else math.nan
     names = tuple(f"text {i}" for i in range(len(losses)))
-    return OffTargetAnswers("capability", figure, np.array([loss for loss, _ in losses], dtype=np.float64), names, names)
+    return OffTargetAnswers(
+        "capability", figure, np.array([loss for loss, _ in losses], dtype=np.float64), names, names
+    )
 
 
-def _text_losses(model: Any, condition: Condition, texts: Sequence[str], slot: Slot) -> list[tuple[float, int]]:
+def _text_losses(
+    model: Any, condition: Condition, texts: Sequence[str], slot: Slot
+) -> list[tuple[float, int]]:
     """(nats a token, tokens) of each text; empty for a soft prompt."""
     if not texts:
         raise UserError("expected at least one text to measure")

@@ -14,7 +14,8 @@ from workbench.comparison.claim_sentences import points, signed
 from workbench.errors import UserError
 from workbench.statistics import Interval, PairedDifference, paired_difference, paired_rate_difference
 
-#: A side effect is small where its 95 % interval is within this: fraction of questions, or nats a token of unrelated text.
+#: A side effect is small where its 95 % interval is within this: fraction of questions, or nats a token of
+#: unrelated text.
 RATE_MARGIN = 0.10
 TEXT_MARGIN = 0.10
 
@@ -31,7 +32,11 @@ class PairedAnswers:
     @classmethod
     def of(cls, answers: pd.DataFrame | None, wanted: int, seed: int = 0) -> PairedAnswers | None:
         """From the rows of evaluation.parquet; None where they do not say which question an answer is to."""
-        if answers is None or not {"condition", "item", "group", "log_odds"} <= set(answers.columns) or answers.empty:
+        if (
+            answers is None
+            or not {"condition", "item", "group", "log_odds"} <= set(answers.columns)
+            or answers.empty
+        ):
             return None
         named = answers.assign(order=answers.groupby(["condition", "item"], sort=False).cumcount())
         if "matching_first" in named:
@@ -70,8 +75,8 @@ class PairedAnswers:
 class SideEffect:
     """One side effect of the prompt.
 
-    part: "true statements", "other personas" or "capability"; change: of the rate (-1 to 1), or of the nats a token of unrelated text;
-    within: is the 95 % interval within the margin?
+    part: "true statements", "other personas" or "capability"; change: of the rate (-1 to 1), or of the nats a
+    token of unrelated text; within: is the 95 % interval within the margin?
     """
 
     measure: str
@@ -89,7 +94,9 @@ class SideEffect:
         return f"{name} {value} {self.unit} ({interval}; margin {scale * self.margin:g})"
 
 
-def side_effects_of(rows: pd.DataFrame | None, name: str, baseline: str, seed: int = 0) -> tuple[SideEffect, ...]:
+def side_effects_of(
+    rows: pd.DataFrame | None, name: str, baseline: str, seed: int = 0
+) -> tuple[SideEffect, ...]:
     """The side effects of one condition, from the rows of off_target.parquet: paired with the baseline, question by question."""
     if rows is None or rows.empty:
         return ()
@@ -98,7 +105,9 @@ def side_effects_of(rows: pd.DataFrame | None, name: str, baseline: str, seed: i
     return tuple(effect for effect in found if effect is not None)
 
 
-def _side_effect(measure: str, part: str, rows: pd.DataFrame, name: str, baseline: str, seed: int) -> SideEffect | None:
+def _side_effect(
+    measure: str, part: str, rows: pd.DataFrame, name: str, baseline: str, seed: int
+) -> SideEffect | None:
     paired = PairedAnswers.of(rows.rename(columns={"value": "log_odds"}), 1, seed)
     if paired is None or not paired.has(name, baseline):
         return None

@@ -24,13 +24,17 @@ def question_changes(answers: pd.DataFrame, name: str, baseline: str, wanted: in
         wanted: -1 where less of the persona is wanted, +1 for more.
 
     Returns:
-        item, group, before, after, change (log-odds, mean over option orders; plus = more of the persona), flipped (the likelier answer is
-        another one), worse (the change is against what was wanted).
+        item, group, before, after, change (log-odds, mean over option orders; plus = more of the persona),
+        flipped (the likelier answer is another one), worse (the change is against what was wanted).
 
     Example:
         >>> question_changes(comparison.rows, "resga", "no prompt", -1).query("flipped")  # doctest: +SKIP
     """
-    means = {one: part.groupby("item", sort=False)["log_odds"].mean() for one, part in answers.groupby("condition") if one in (name, baseline)}
+    means = {
+        one: part.groupby("item", sort=False)["log_odds"].mean()
+        for one, part in answers.groupby("condition")
+        if one in (name, baseline)
+    }
     table = pd.DataFrame({"before": means.get(baseline), "after": means.get(name)}, dtype=float).dropna()
     groups = answers.drop_duplicates("item").set_index("item")["group"]
     table.insert(0, "group", groups.reindex(table.index))
@@ -48,7 +52,8 @@ def questions_of_run(directory: str | Path) -> pd.DataFrame:
         directory: The run.
 
     Returns:
-        The columns of `question_changes`, and condition, question, matching, not_matching (empty in runs that kept no texts).
+        The columns of `question_changes`, and condition, question, matching, not_matching (empty in runs that
+        kept no texts).
 
     Raises:
         UserError: no comparison, no found prompt, or no answers to single questions.
@@ -58,7 +63,12 @@ def questions_of_run(directory: str | Path) -> pd.DataFrame:
     best = chosen_condition(comparison)
     if best is None:
         raise UserError(f"{place}: no found prompt was compared in this run")
-    changes = question_changes(read_table(place / "evaluation.parquet", EvaluationRow), best.name, comparison.baseline, comparison.wanted)
+    changes = question_changes(
+        read_table(place / "evaluation.parquet", EvaluationRow),
+        best.name,
+        comparison.baseline,
+        comparison.wanted,
+    )
     texts = place / "questions.parquet"
     asked = changes[["item"]].assign(question=changes["item"])
     if texts.is_file():

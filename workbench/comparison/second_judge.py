@@ -1,7 +1,8 @@
 """The fluency of a comparison's prompts, judged a second time by a model that no search optimised.
 
-A search that keeps its prompts under a limit of cross-entropy is judged by the model that it searched with; another model (the same one
-without its adapter, or any other) shows whether the prompts read naturally or only exploit that one.
+A search that keeps its prompts under a limit of cross-entropy is judged by the model that it searched with;
+another model (the same one without its adapter, or any other) shows whether the prompts read naturally or
+only exploit that one.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ def judged(comparison: Comparison, judge: Any, contexts: Contexts, name: str) ->
         name: Of the judge, for the record.
 
     Returns:
-        The comparison whose entries with a prompt have `judge_cross_entropy`, nats a token; None where the prompt's tokens do not
-        survive in the judge's tokenizer.
+        The comparison whose entries with a prompt have `judge_cross_entropy`, nats a token; None where the
+        prompt's tokens do not survive in the judge's tokenizer.
 
     Example:
         >>> table = wb.compare(model, data.test.take(4), ["be honest"])
         >>> wb.judged(table, model, wb.make_contexts(model, data.test, n=1), "itself").table["judge_cross_entropy"].notna().tolist()
         [False, True]
     """
-    entries = tuple(replace(entry, judge_cross_entropy=_read(judge, contexts, entry.condition.prompt)) for entry in comparison.entries)
+    entries = tuple(
+        replace(entry, judge_cross_entropy=_read(judge, contexts, entry.condition.prompt))
+        for entry in comparison.entries
+    )
     return replace(comparison, entries=entries, judge=name)
 
 

@@ -33,7 +33,8 @@ def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condit
 def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
     """The searches of the named conditions.
 
-    By the search's name its objective (plus = more of the persona, not yet calibrated) and the name of its method.
+    By the search's name its objective (plus = more of the persona, not yet calibrated) and the name of its
+    method.
     """
     found: dict[str, tuple[Objective, str]] = {}
     for recipe in (STUDY_CONDITIONS[name].search for name in names):
@@ -51,5 +52,17 @@ def found_prompts(context: BuildContext, name: str) -> list[Prompt]:
 def _found(context: BuildContext, search: str) -> Prompt:
     frontier = context.chosen[search]
     best = next(c for c in frontier.candidates if c.chosen)
-    kind, searched = STUDY_CONDITIONS[search.split()[0]].kind, answer(context.model, context.search_questions, best.ids).rate
-    return Found(best.text, kind, frontier.method, best.cross_entropy, frontier.cost, best.selection_rate, search, searched)
+    kind, searched = (
+        STUDY_CONDITIONS[search.split()[0]].kind,
+        answer(context.model, context.search_questions, best.ids).rate,
+    )
+    return Found(
+        best.text,
+        kind,
+        frontier.method,
+        best.cross_entropy,
+        frontier.cost,
+        best.selection_rate,
+        search,
+        searched,
+    )

@@ -1,11 +1,12 @@
 """A guard against breaking the model: a strength counts only while the model still answers and still models plain text.
 
-1. Answering: the probability of the two answers' first tokens together, mean over the contexts, keeps at least `keep_mass` of
-   what it is untouched. A model that no longer says either answer has no log-odds worth reading.
+1. Answering: the probability of the two answers' first tokens together, mean over the contexts, keeps at
+   least `keep_mass` of what it is untouched. A model that no longer says either answer has no log-odds worth
+   reading.
 2. Plain text: the mean cross-entropy of the questions' own tokens rises by at most `text_rise` nats.
-3. Truth, where true statements are given: the fraction of them that the model agrees with falls by at most `truth_fall`. Without
-   it, a strong step against sycophancy ends as "always no" (on the embedded model: rate 0.94 to 0, and agreement with true
-   statements 0.83 to 0), which the first two do not notice.
+3. Truth, where true statements are given: the fraction of them that the model agrees with falls by at most
+   `truth_fall`. Without it, a strong step against sycophancy ends as "always no" (on the embedded model: rate
+   0.94 to 0, and agreement with true statements 0.83 to 0), which the first two do not notice.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ C = TypeVar("C", bound=Edit)
 class ModelVitals:
     """Signs that an intervention leaves the model intact.
 
-    answer_mass: probability that the model gives one of the two answers' first tokens, 0 to 1. text: mean cross-entropy of the questions'
-    tokens, nats.
+    answer_mass: probability that the model gives one of the two answers' first tokens, 0 to 1. text: mean
+    cross-entropy of the questions' tokens, nats.
     """
 
     answer_mass: float
@@ -72,7 +73,9 @@ class CapabilityGuard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep_mass <= 1 or self.text_rise < 0 or self.n_contexts < 1:
-            raise UserError(f"a guard needs keep_mass from 0 to 1, text_rise from 0 and n_contexts from 1, found {self}")
+            raise UserError(
+                f"a guard needs keep_mass from 0 to 1, text_rise from 0 and n_contexts from 1, found {self}"
+            )
 
     def watching(self, model: Any, contexts: Contexts) -> VitalsWatch:
         """The guard with the untouched model's figures; call it outside of any edit."""
@@ -95,13 +98,20 @@ class VitalsWatch:
         """True while the model as it is now passes all checks."""
         guard, now = self.guard, model_vitals(model, contexts.take(self.guard.n_contexts))
         answers = now.answer_mass >= guard.keep_mass * self.before.answer_mass
-        return answers and now.text <= self.before.text + guard.text_rise and guard._truth(model) >= self.truth - guard.truth_fall
+        return (
+            answers
+            and now.text <= self.before.text + guard.text_rise
+            and guard._truth(model) >= self.truth - guard.truth_fall
+        )
 
-    def strongest(self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign) -> tuple[C, Answers, int]:
+    def strongest(
+        self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign
+    ) -> tuple[C, Answers, int]:
         """The strongest edit that keeps the guard's limits, with its answers.
 
-        Of the edits under which the model holds, the one that moves the mean log-odds furthest in the sign's direction (ties
-        go to the earlier one), with its answers; and how many were dropped. UserError when every one breaks the model.
+        Of the edits under which the model holds, the one that moves the mean log-odds furthest in the sign's
+        direction (ties go to the earlier one), with its answers; and how many were dropped. UserError when
+        every one breaks the model.
         """
         kept: list[tuple[C, Answers]] = []
         for condition in tried:
@@ -117,8 +127,8 @@ class VitalsWatch:
 def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:
     """Questions on the persona's true statements, for `CapabilityGuard(truth=...)`.
 
-    Those of the split's own groups where there are any (then selection and test never share one), otherwise all. UserError where the
-    persona has none.
+    Those of the split's own groups where there are any (then selection and test never share one), otherwise
+    all. UserError where the persona has none.
     """
     own = set(split.groups)
     items = tuple(item for item in split.persona.true_items if item.group in own) or split.persona.true_items
@@ -142,7 +152,11 @@ def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for row, context in enumerate(batch):
             first = sorted({answer[0] for answer in context.answers})
-            at_decision = runner.log_probs_of(resid[row, last[row]][None], torch.tensor([first], device=ids.device))
+            at_decision = runner.log_probs_of(
+                resid[row, last[row]][None], torch.tensor([first], device=ids.device)
+            )
             masses.append(float(at_decision.exp().sum()))
-            losses.append(-runner.log_probs_of(resid[row, : last[row]], ids[row, 1 : last[row] + 1, None])[:, 0].cpu())
+            losses.append(
+                -runner.log_probs_of(resid[row, : last[row]], ids[row, 1 : last[row] + 1, None])[:, 0].cpu()
+            )
     return ModelVitals(sum(masses) / len(masses), float(torch.cat(losses).mean()))

@@ -1,7 +1,8 @@
 """What all conditions share: a name, a kind, a prompt if it has one, its cost, and answers on any contexts.
 
-A condition is a frozen value. Whatever is fitted or chosen (a prompt among several, a coefficient) is fitted or chosen by an
-explicit method that returns a new value; `answer` changes nothing and looks at nothing but the contexts it is given.
+A condition is a frozen value. Whatever is fitted or chosen (a prompt among several, a coefficient) is fitted
+or chosen by an explicit method that returns a new value; `answer` changes nothing and looks at nothing but
+the contexts it is given.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from workbench.personas import Sign, Split
 class Condition(ABC):
     """One thing that is compared.
 
-    kind: a word of `CONDITION_KINDS`. method: what was done, in words. prompt: its text, None where it has none.
-    fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate, selection_rate: the rates on the questions
-    that it was fitted to and on those that it was chosen by, where it was: next to the test rate they show the optimism of choosing.
-    cost: of finding it.
+    kind: a word of `CONDITION_KINDS`. method: what was done, in words. prompt: its text, None where it has
+    none. fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate,
+    selection_rate: the rates on the questions that it was fitted to and on those that it was chosen by, where
+    it was: next to the test rate they show the optimism of choosing. cost: of finding it.
     """
 
     name: str
@@ -57,7 +58,9 @@ class SpendingMeter:
         """Tokens, operations, model calls and seconds since the block began."""
         if self._all is not None:
             return self._all
-        spent = self._read() - self._before  # of whole numbers; model calls are not, so they are divided only now
+        spent = (
+            self._read() - self._before
+        )  # of whole numbers; model calls are not, so they are divided only now
         return replace(spent, model_calls=(spent.forward + spent.backward) / self._model_call)
 
     def close(self) -> None:
@@ -69,13 +72,15 @@ class SpendingMeter:
 def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[SpendingMeter]:
     """Measures what the block costs.
 
-    A model call is one full-depth run of a context of mean length. helpers: other models that run in it, whose operations count too (their
-    tokens do not: they are not this model's).
+    A model call is one full-depth run of a context of mean length. helpers: other models that run in it,
+    whose operations count too (their tokens do not: they are not this model's).
     """
     runner = runner_for(model)
     others = {id(r): r for r in map(runner_for, helpers) if r is not runner}.values()
     full = float(np.mean([len(c.bare_ids) for c in contexts])) * runner.shape.n_layers
-    receipt = SpendingMeter(lambda: runner.meter.cost(full) + Cost(flops=sum(r.meter.flops for r in others)), full)
+    receipt = SpendingMeter(
+        lambda: runner.meter.cost(full) + Cost(flops=sum(r.meter.flops for r in others)), full
+    )
     yield receipt
     receipt.close()
 

@@ -1,8 +1,11 @@
 """What conditions there are: each file of this package registers its kind and, where a study can name it, how a study builds it.
 
-1. A *kind* is the word of comparison.json. It belongs to a group, which reports colour it by, and may be a control of some claims.
-2. A *study condition* is a name of a study's `conditions`; several names may be of one kind (steering everywhere, at the prompt).
-3. A condition that is found by a search says which objectives it searches with; one that is made otherwise says how.
+1. A *kind* is the word of comparison.json. It belongs to a group, which reports colour it by, and may be a
+   control of some claims.
+2. A *study condition* is a name of a study's `conditions`; several names may be of one kind (steering
+   everywhere, at the prompt).
+3. A condition that is found by a search says which objectives it searches with; one that is made otherwise
+   says how.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ GROUPS: dict[str, str] = {
 }
 Group = Literal["found", "answer", "written", "inside", "control"]
 
-#: What a run can show of its chosen prompt, in the order in which it is said (`comparison.claims` judges them).
+#: What a run can show of its chosen prompt, in the order in which it is said (`comparison.claims` judges
+#: them).
 CLAIMS: dict[str, str] = {
     "works": "more than no prompt, random or neutral text",
     "optimizer_matters": "more than random tries at the same objective",
@@ -38,7 +42,9 @@ CLAIMS: dict[str, str] = {
     "better_than_writing": "more than the best sentence by a person",
     "clean": "true statements, other personas, capability kept",
 }
-Claim = Literal["works", "optimizer_matters", "direction_is_specific", "internals_matter", "better_than_writing", "clean"]
+Claim = Literal[
+    "works", "optimizer_matters", "direction_is_specific", "internals_matter", "better_than_writing", "clean"
+]
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,10 @@ class ConditionKind:
         description: What it is, in one line without a full stop.
         label: How a reader sees the word; the word without underscores where empty.
         control_of: Claims that are judged against it; empty for none.
-        same_search_as: Kinds whose search it repeats with one thing changed: it is their control and no other's; empty: any kind's.
-        is_reference: True for what is shown to compare with and is neither tested nor a control (no prompt, a constant answer).
+        same_search_as: Kinds whose search it repeats with one thing changed: it is their control and no
+            other's; empty: any kind's.
+        is_reference: True for what is shown to compare with and is neither tested nor a control (no prompt, a
+            constant answer).
     """
 
     kind: str
@@ -79,9 +87,11 @@ class SearchRecipe:
     """How a study searches for a condition's prompts.
 
     Attributes:
-        objectives: From a study's directions and latents to the objectives by the searches' names; plus = more of the persona.
+        objectives: From a study's directions and latents to the objectives by the searches' names; plus =
+            more of the persona.
         method: The search method's name; None for the study's own.
-        reads_answer: True where the objective is the answer: it runs the whole depth of the model and needs a question.
+        reads_answer: True where the objective is the answer: it runs the whole depth of the model and needs a
+            question.
         needs_sae: True where it needs an SAE; a study without one leaves the condition out.
         names: The searches' names as far as the study's settings say (for the cost estimate).
     """
@@ -101,8 +111,8 @@ class StudyCondition:
         name: The name; also the first word of its searches' names.
         kind: The word of comparison.json, registered in `CONDITION_KINDS`.
         description: What is done, in one line without a full stop.
-        build: From the study's values to conditions, fitted on train and search data and chosen on selection; may be left out where
-            there is a search (its chosen prompts are the conditions).
+        build: From the study's values to conditions, fitted on train and search data and chosen on selection;
+            may be left out where there is a search (its chosen prompts are the conditions).
         search: How its prompts are searched for, if they are.
         is_default: True where a study that lists no conditions has it.
         needs_sae: True where it needs an SAE; a study without one leaves the condition out.
@@ -125,8 +135,12 @@ class StudyCondition:
         return (self.name,) if self.search.names is None else tuple(self.search.names(study))
 
 
-CONDITION_KINDS: Registry[ConditionKind] = Registry("condition kind", "workbench.conditions", lambda kind: list(GROUPS).index(kind.group))
-STUDY_CONDITIONS: Registry[StudyCondition] = Registry("condition", "workbench.conditions", lambda condition: condition.order)
+CONDITION_KINDS: Registry[ConditionKind] = Registry(
+    "condition kind", "workbench.conditions", lambda kind: list(GROUPS).index(kind.group)
+)
+STUDY_CONDITIONS: Registry[StudyCondition] = Registry(
+    "condition", "workbench.conditions", lambda condition: condition.order
+)
 
 
 def register_kind(kind: ConditionKind) -> ConditionKind:
@@ -146,7 +160,9 @@ def default_conditions() -> tuple[str, ...]:
 
 def default_primary() -> tuple[str, ...]:
     """The conditions that such a study is about: those found by looking inside the model."""
-    return tuple(name for name in default_conditions() if CONDITION_KINDS[STUDY_CONDITIONS[name].kind].group == "found")
+    return tuple(
+        name for name in default_conditions() if CONDITION_KINDS[STUDY_CONDITIONS[name].kind].group == "found"
+    )
 
 
 def claim_label(claim: str) -> str:

@@ -1,8 +1,9 @@
 """What a model that has collapsed would score: the same answer whatever is asked. No model is called.
 
-On balanced data a constant letter scores exactly 50 % on the paper's metric (arXiv 2601.02896), the figure that it reads as
-"neutral"; two of its published prompts contain a letter. With text answers that always begin with the same word (`yes` is
-the sycophantic one, always), a constant word scores 0 or 100 %: only statements that deserve the other answer tell it apart.
+On balanced data a constant letter scores exactly 50 % on the paper's metric (arXiv 2601.02896), the figure
+that it reads as "neutral"; two of its published prompts contain a letter. With text answers that always begin
+with the same word (`yes` is the sycophantic one, always), a constant word scores 0 or 100 %: only statements
+that deserve the other answer tell it apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import numpy as np
 
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import Condition
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.contexts import Context, Contexts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, package
@@ -57,16 +63,20 @@ class ConstantAnswer(Condition):
     def _side(self, context: Context, metric: str) -> int:
         if metric == "letters":
             if self.constant not in ("A", "B"):
-                raise UserError(f"with letters a constant answer is A (shown first) or B, found {self.constant!r}")
+                raise UserError(
+                    f"with letters a constant answer is A (shown first) or B, found {self.constant!r}"
+                )
             return 1 if context.matching_first == (self.constant == "A") else -1
-        return int(_first_word(context.item.matching) == self.constant) - int(_first_word(context.item.not_matching) == self.constant)
+        return int(_first_word(context.item.matching) == self.constant) - int(
+            _first_word(context.item.not_matching) == self.constant
+        )
 
 
 def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
     """All constant answers that mean something here.
 
-    A and B, or first words that begin an answer of every question (at most four, the commonest first). Empty where text answers share no
-    first word.
+    A and B, or first words that begin an answer of every question (at most four, the commonest first). Empty
+    where text answers share no first word.
     """
     if contexts.metric == "letters":
         return ConstantAnswer("A"), ConstantAnswer("B")
@@ -86,7 +96,18 @@ def _build(context: BuildContext) -> tuple[ConstantAnswer, ...]:
     return constant_answers(context.selection_contexts)
 
 
-register_kind(ConditionKind("constant_answer", "control", "always the same answer, whatever is asked", is_reference=True))
+register_kind(
+    ConditionKind(
+        "constant_answer", "control", "always the same answer, whatever is asked", is_reference=True
+    )
+)
 register_study_condition(
-    StudyCondition("constant_answer", "constant_answer", "each constant answer: a collapsed model", _build, is_default=True, order=10)
+    StudyCondition(
+        "constant_answer",
+        "constant_answer",
+        "each constant answer: a collapsed model",
+        _build,
+        is_default=True,
+        order=10,
+    )
 )

@@ -6,7 +6,12 @@ from typing import Any
 
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import signed
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts
@@ -16,7 +21,9 @@ from workbench.personas import Item, Sign, Split
 from workbench.prompt_tokens import encode_prompt
 
 
-def few_shot(model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0) -> Prompt:
+def few_shot(
+    model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0
+) -> Prompt:
     """Examples of the train split, one per group as far as they go, answered as the sign wants, as one prompt.
 
     With letters the options are shown in alternating order, so that no letter is taught.
@@ -41,13 +48,20 @@ def few_shot(model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sig
     """
     items = list(train.take(n, seed))
     answers_matching = signed(sign) > 0
-    shots = [_shot(train, item, contexts.metric, answers_matching, matching_first=i % 2 == 0) for i, item in enumerate(items)]
+    shots = [
+        _shot(train, item, contexts.metric, answers_matching, matching_first=i % 2 == 0)
+        for i, item in enumerate(items)
+    ]
     text = "\n\n".join(shots)
     runner = runner_for(model)
     length = len(encode_prompt(runner, contexts, text)) + max(len(c.ids(())) for c in contexts)
     if length > runner.shape.n_ctx:
-        raise UserError(f"{len(shots)} examples and the longest question make {length} tokens: this model's context holds {runner.shape.n_ctx}")
-    return Found(text, "few_shot", f"{len(shots)} examples of {train.name}, seed {seed}", name=f"{len(shots)} examples")
+        raise UserError(
+            f"{len(shots)} examples and the longest question make {length} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
+    return Found(
+        text, "few_shot", f"{len(shots)} examples of {train.name}, seed {seed}", name=f"{len(shots)} examples"
+    )
 
 
 def _shot(train: Split, item: Item, metric: str, answers_matching: bool, matching_first: bool) -> str:
@@ -59,8 +73,20 @@ def _shot(train: Split, item: Item, metric: str, answers_matching: bool, matchin
 
 
 def _build(context: BuildContext) -> list[Prompt]:
-    return [few_shot(context.model, context.splits.train, context.selection_contexts, sign=context.sign, seed=context.seed)]
+    return [
+        few_shot(
+            context.model,
+            context.splits.train,
+            context.selection_contexts,
+            sign=context.sign,
+            seed=context.seed,
+        )
+    ]
 
 
-register_kind(ConditionKind("few_shot", "written", "examples in the prompt", control_of=("better_than_writing",)))
-register_study_condition(StudyCondition("few_shot", "few_shot", "three answered questions of the train split", _build, order=180))
+register_kind(
+    ConditionKind("few_shot", "written", "examples in the prompt", control_of=("better_than_writing",))
+)
+register_study_condition(
+    StudyCondition("few_shot", "few_shot", "three answered questions of the train split", _build, order=180)
+)

@@ -1,12 +1,16 @@
 """Reflective Pareto search for prompts, by GEPA's own package (Agrawal et al. 2025, arXiv 2507.19457).
 
-1. The first prompt is scored on every search context: the probability of the answer that the sign wants, 0 to 1.
-2. Each round GEPA draws a prompt that is the best somewhere (its Pareto frontier over the contexts) and a few contexts, shows a language
-   model what was answered there and what was wanted, and takes a new prompt from the reply.
+1. The first prompt is scored on every search context: the probability of the answer that the sign wants, 0 to
+   1.
+2. Each round GEPA draws a prompt that is the best somewhere (its Pareto frontier over the contexts) and a few
+   contexts, shows a language model what was answered there and what was wanted, and takes a new prompt from
+   the reply.
 3. The new prompt goes on if it is better on these few; then it is scored on every search context.
-4. Rounds end with the budget. Of the prompts that went on, the best on the search contexts are read on *selection*, and the one that
-   moves the mean log-odds furthest in the sign's direction is chosen, as with every other condition.
-Prompts that do not keep their tokens in the slot score 0 and cost nothing; a reply that does not come costs its round and is listed.
+4. Rounds end with the budget. Of the prompts that went on, the best on the search contexts are read on
+   *selection*, and the one that moves the mean log-odds furthest in the sign's direction is chosen, as with
+   every other condition.
+Prompts that do not keep their tokens in the slot score 0 and cost nothing; a reply that does not come costs
+its round and is listed.
 """
 
 from __future__ import annotations
@@ -21,7 +25,14 @@ from workbench.conditions.condition import as_contexts, signed, spending
 from workbench.conditions.condition_registry import StudyCondition, register_study_condition
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_of, study_proposer, whole_lines
+from workbench.conditions.prompt_proposers import (
+    MissingReply,
+    Proposer,
+    fits,
+    models_of,
+    study_proposer,
+    whole_lines,
+)
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -36,9 +47,9 @@ _PART = "prompt"
 class GEPAProposed:
     """The search.
 
-    proposer: who reflects and writes. budget: of scoring and, where the proposer is a model of the workbench, of its replies (steps are
-    rounds); overrun by one round at most. minibatch: contexts shown in a round (the paper's 3). finalists: prompts read on selection.
-    longest: tokens that a prompt may have.
+    proposer: who reflects and writes. budget: of scoring and, where the proposer is a model of the workbench,
+    of its replies (steps are rounds); overrun by one round at most. minibatch: contexts shown in a round (the
+    paper's 3). finalists: prompts read on selection. longest: tokens that a prompt may have.
     """
 
     proposer: Proposer
@@ -50,21 +61,36 @@ class GEPAProposed:
 
     def __post_init__(self) -> None:
         if min(self.minibatch, self.finalists, self.longest) < 1:
-            raise UserError(f"minibatch, finalists and longest are at least 1, found {self.minibatch}, {self.finalists}, {self.longest}")
+            raise UserError(
+                f"minibatch, finalists and longest are at least 1, found {self.minibatch}, {self.finalists}, {self.longest}"
+            )
 
     def run(
-        self, model: Any, search: Split | Contexts, selection: Split | Contexts, start: str, sign: Sign = "suppress", slot: Slot = "system"
+        self,
+        model: Any,
+        search: Split | Contexts,
+        selection: Split | Contexts,
+        start: str,
+        sign: Sign = "suppress",
+        slot: Slot = "system",
     ) -> Prompt:
         """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost.
 
-        start: the prompt to begin with. Raises UserError without the package, and where the prompt to begin with does not fit the slot.
+        start: the prompt to begin with. Raises UserError without the package, and where the prompt to begin
+        with does not fit the slot.
         """
         gepa = _package()
         if not start.strip():
             raise UserError("expected a prompt to start from")
-        contexts, chooser, side = as_contexts(model, search, slot), as_contexts(model, selection, slot), signed(sign)
+        contexts, chooser, side = (
+            as_contexts(model, search, slot),
+            as_contexts(model, selection, slot),
+            signed(sign),
+        )
         if not fits(model, contexts, start, self.longest):
-            raise UserError(f"the prompt to start from does not keep its tokens in the slot, or has more than {self.longest}")
+            raise UserError(
+                f"the prompt to start from does not keep its tokens in the slot, or has more than {self.longest}"
+            )
         task = _Task(model, contexts, side, self.proposer, self.longest)
         with spending(model, contexts, *models_of(self.proposer)) as receipt:
             result = gepa.optimize(
@@ -73,7 +99,9 @@ class GEPAProposed:
                 adapter=task,
                 reflection_minibatch_size=min(self.minibatch, len(contexts)),
                 skip_perfect_score=False,
-                stop_callbacks=[lambda state: task.mistake is not None or self.budget.used(receipt.cost, state.i + 1) >= 1],
+                stop_callbacks=[
+                    lambda state: task.mistake is not None or self.budget.used(receipt.cost, state.i + 1) >= 1
+                ],
                 logger=_Silent(),
                 track_best_outputs=False,
                 seed=self.seed,
@@ -86,7 +114,14 @@ class GEPAProposed:
         chosen = max(finalists, key=lambda text: side * float(finalists[text].log_odds.mean()))
         method = f"GEPA: {task.asked} requests, {len(texts)} prompts kept, best of {len(finalists)} on selection, seed {self.seed}"
         method += f", {len(task.missing)} replies missing ({task.missing[0]})" if task.missing else ""
-        found = Found(chosen, "llm_proposed", method, cost=receipt.cost, selection_rate=finalists[chosen].rate, name="gepa")
+        found = Found(
+            chosen,
+            "llm_proposed",
+            method,
+            cost=receipt.cost,
+            selection_rate=finalists[chosen].rate,
+            name="gepa",
+        )
         return replace(found, search_rate=answer(model, contexts, chosen).rate)
 
 
@@ -106,13 +141,20 @@ class _Task:
     missing: list[str] = field(default_factory=list)
     mistake: UserError | None = None
 
-    def evaluate(self, batch: Sequence[int], candidate: Mapping[str, str], capture_traces: bool = False) -> Any:
+    def evaluate(
+        self, batch: Sequence[int], candidate: Mapping[str, str], capture_traces: bool = False
+    ) -> Any:
         from gepa.core.adapter import EvaluationBatch
 
         chosen = replace(self.contexts, items=tuple(self.contexts[i] for i in batch))
         if not fits(self.model, chosen, candidate[_PART], self.longest):
             nothing = [0.0] * len(batch)
-            return EvaluationBatch(outputs=nothing, scores=nothing, trajectories=[self._told(c, None) for c in chosen], num_metric_calls=0)
+            return EvaluationBatch(
+                outputs=nothing,
+                scores=nothing,
+                trajectories=[self._told(c, None) for c in chosen],
+                num_metric_calls=0,
+            )
         answers = answer(self.model, chosen, candidate[_PART])
         scores = self._wanted(answers)
         told = [self._told(context, score) for context, score in zip(chosen, scores, strict=True)]
@@ -124,13 +166,20 @@ class _Task:
         return {_PART: eval_batch.trajectories}
 
     def propose_new_texts(
-        self, candidate: Mapping[str, str], reflective_dataset: Mapping[str, Any], components_to_update: Sequence[str]
+        self,
+        candidate: Mapping[str, str],
+        reflective_dataset: Mapping[str, Any],
+        components_to_update: Sequence[str],
     ) -> dict[str, str]:
         from gepa.strategies.instruction_proposal import InstructionProposalSignature as Reflection
 
         template = f"{Reflection.default_prompt_template} The new instructions have at most {max(1, self.longest // 2)} words."
         request = Reflection.prompt_renderer(
-            {"current_instruction_doc": candidate[_PART], "dataset_with_feedback": reflective_dataset[_PART], "prompt_template": template}
+            {
+                "current_instruction_doc": candidate[_PART],
+                "dataset_with_feedback": reflective_dataset[_PART],
+                "prompt_template": template,
+            }
         )
         self.asked += 1
         try:
@@ -149,10 +198,20 @@ class _Task:
     def _told(self, context: Any, score: float | None) -> dict[str, str]:
         wanted, other = (context.item.matching, context.item.not_matching)[:: self.side]
         if score is None:
-            return {"Inputs": context.item.question, "Generated Outputs": "none", "Feedback": "These instructions are too long."}
+            return {
+                "Inputs": context.item.question,
+                "Generated Outputs": "none",
+                "Feedback": "These instructions are too long.",
+            }
         given = wanted if score > 0.5 else other
-        verdict = "This is the answer that is wanted" if score > 0.5 else f"The answer that is wanted is: {wanted}"
-        return {"Inputs": context.item.question, "Generated Outputs": given, "Feedback": f"{verdict} (its probability here: {100 * score:.0f} %)."}
+        verdict = (
+            "This is the answer that is wanted" if score > 0.5 else f"The answer that is wanted is: {wanted}"
+        )
+        return {
+            "Inputs": context.item.question,
+            "Generated Outputs": given,
+            "Feedback": f"{verdict} (its probability here: {100 * score:.0f} %).",
+        }
 
 
 class _Silent:
@@ -167,10 +226,28 @@ def _package() -> Any:
 
 
 def _build(context: BuildContext) -> list[Prompt]:
-    loop, start = GEPAProposed(study_proposer(context), context.study.search.budget, seed=context.seed), next(iter(context.manual_prompts), "")
-    return [loop.run(context.model, context.search_questions, context.selection_contexts, start, context.sign, context.slot)]
+    loop, start = (
+        GEPAProposed(study_proposer(context), context.study.search.budget, seed=context.seed),
+        next(iter(context.manual_prompts), ""),
+    )
+    return [
+        loop.run(
+            context.model,
+            context.search_questions,
+            context.selection_contexts,
+            start,
+            context.sign,
+            context.slot,
+        )
+    ]
 
 
 register_study_condition(
-    StudyCondition("gepa", "llm_proposed", "reflective Pareto search by the package gepa, with the searches' budget", _build, order=210)
+    StudyCondition(
+        "gepa",
+        "llm_proposed",
+        "reflective Pareto search by the package gepa, with the searches' budget",
+        _build,
+        order=210,
+    )
 )

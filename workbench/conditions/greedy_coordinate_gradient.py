@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from workbench.conditions.build_context import SearchContext
-from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    SearchRecipe,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.objectives import Objective, answer_log_odds
 
 
@@ -11,7 +17,21 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
     return {"gcg": answer_log_odds()}
 
 
-register_kind(ConditionKind("gcg", "answer", "greedy coordinate gradient on the answer", label="GCG", control_of=("internals_matter",)))
+register_kind(
+    ConditionKind(
+        "gcg",
+        "answer",
+        "greedy coordinate gradient on the answer",
+        label="GCG",
+        control_of=("internals_matter",),
+    )
+)
 register_study_condition(
-    StudyCondition("gcg", "gcg", "GCG on the answer's log-odds", search=SearchRecipe(_objectives, method="gcg", reads_answer=True), order=95)
+    StudyCondition(
+        "gcg",
+        "gcg",
+        "GCG on the answer's log-odds",
+        search=SearchRecipe(_objectives, method="gcg", reads_answer=True),
+        order=95,
+    )
 )

@@ -1,7 +1,7 @@
 """Latent clamping: SAE latents held at chosen activations while the model answers (Templeton et al. 2024).
 
-Suppressing holds them at 0; inducing at the best of a grid of values in units of each latent's largest activation seen,
-chosen on *selection* under the same guard as steering.
+Suppressing holds them at 0; inducing at the best of a grid of values in units of each latent's largest
+activation seen, chosen on *selection* under the same guard as steering.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from workbench.budget import Cost
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.capability_guard import CapabilityGuard
 from workbench.conditions.condition import Condition, as_contexts, signed, spending
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -48,8 +53,8 @@ class LatentClamp(Condition):
     Attributes:
         sae: The SAE of the latents.
         latents: Their numbers.
-        signs: +1 for a latent that goes with the persona, -1 for one that goes against it; the tuning turns the latter down where the former
-            are turned up.
+        signs: +1 for a latent that goes with the persona, -1 for one that goes against it; the tuning turns
+            the latter down where the former are turned up.
         values: One per latent, in the latents' unit.
         positions: "all", "prompt", "decision" or "answer".
         name: In tables.
@@ -87,7 +92,9 @@ class LatentClamp(Condition):
             if not getattr(self, given):
                 object.__setattr__(self, given, (default,) * len(self.latents))
             if len(getattr(self, given)) != len(self.latents):
-                raise UserError(f"expected one of {given} for each of {len(self.latents)} latents, found {len(getattr(self, given))}")
+                raise UserError(
+                    f"expected one of {given} for each of {len(self.latents)} latents, found {len(getattr(self, given))}"
+                )
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
         """The intervention, to be held while anything is run."""
@@ -115,15 +122,28 @@ class LatentClamp(Condition):
         with spending(model, contexts) as receipt:
             peaks = largest_activations(model, self.sae, self.latents, contexts)
             watch = (guard or CapabilityGuard()).watching(model, contexts)
-            best, answers, _ = watch.strongest(model, contexts, [self._at(level, peaks, sign) for level in grid], sign)
-        return replace(best, method=f"{best.method}, best of {len(grid)} on selection", selection_rate=answers.rate, cost=receipt.cost)
+            best, answers, _ = watch.strongest(
+                model, contexts, [self._at(level, peaks, sign) for level in grid], sign
+            )
+        return replace(
+            best,
+            method=f"{best.method}, best of {len(grid)} on selection",
+            selection_rate=answers.rate,
+            cost=receipt.cost,
+        )
 
     def _at(self, level: float, peaks: Sequence[float], sign: Sign) -> LatentClamp:
-        values = tuple(level * peak if s == signed(sign) else 0.0 for s, peak in zip(self.signs, peaks, strict=True))
-        return replace(self, values=values, method=f"{len(values)} latents at {level:g} x their largest activation")
+        values = tuple(
+            level * peak if s == signed(sign) else 0.0 for s, peak in zip(self.signs, peaks, strict=True)
+        )
+        return replace(
+            self, values=values, method=f"{len(values)} latents at {level:g} x their largest activation"
+        )
 
 
-def largest_activations(model: Any, sae: HasLatents, latents: Sequence[int], contexts: Contexts) -> list[float]:
+def largest_activations(
+    model: Any, sae: HasLatents, latents: Sequence[int], contexts: Contexts
+) -> list[float]:
     """Largest activation of each latent at the decision tokens of the bare questions; 1 where it never fires there."""
     found = collect(model, [c.bare_ids for c in contexts], [sae.site])[sae.site]
     peaks = sae.encode_some(found, list(latents)).amax(dim=0)
@@ -137,4 +157,13 @@ def _build(context: BuildContext) -> list[LatentClamp]:
 
 
 register_kind(ConditionKind("latent_clamp", "inside", "latents held at a value"))
-register_study_condition(StudyCondition("latent_clamp", "latent_clamp", "the most telling latent held at a value", _build, needs_sae=True, order=170))
+register_study_condition(
+    StudyCondition(
+        "latent_clamp",
+        "latent_clamp",
+        "the most telling latent held at a value",
+        _build,
+        needs_sae=True,
+        order=170,
+    )
+)

@@ -1,10 +1,11 @@
 """Prompts that a language model proposes, in a loop that shows it what went wrong (ProTeGi, Pryzant et al. 2023).
 
-1. Start from the given prompts; each is scored on the same search contexts (mean log-odds in the sign's direction).
-2. In each round the proposer sees the best prompts with their rates, and the questions on which the very best still fails; it is
-   asked to write new prompts, one a line.
-3. Lines that do not keep their tokens in the slot, or were tried before, are dropped and counted; the rest is scored, and the best
-   `beam` of old and new go on.
+1. Start from the given prompts; each is scored on the same search contexts (mean log-odds in the sign's
+   direction).
+2. In each round the proposer sees the best prompts with their rates, and the questions on which the very best
+   still fails; it is asked to write new prompts, one a line.
+3. Lines that do not keep their tokens in the slot, or were tried before, are dropped and counted; the rest is
+   scored, and the best `beam` of old and new go on.
 4. The best of the last beam is chosen on *selection*; its rate there is written down.
 A reply that does not come costs its round and is listed in the method, not taken for a result.
 """
@@ -20,10 +21,22 @@ import numpy as np
 
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import as_contexts, signed, spending
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
-from workbench.conditions.prompt_proposers import MissingReply, Proposer, fits, models_of, study_proposer, whole_lines
+from workbench.conditions.prompt_proposers import (
+    MissingReply,
+    Proposer,
+    fits,
+    models_of,
+    study_proposer,
+    whole_lines,
+)
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer
@@ -36,8 +49,8 @@ _MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
 class LLMProposed:
     """The loop.
 
-    proposer: who is asked. rounds: requests. per_round: prompts requested in each. beam: prompts that go on. failures: questions shown.
-    longest: tokens that a prompt may have.
+    proposer: who is asked. rounds: requests. per_round: prompts requested in each. beam: prompts that go on.
+    failures: questions shown. longest: tokens that a prompt may have.
     """
 
     proposer: Proposer
@@ -64,9 +77,14 @@ class LLMProposed:
         """Runs the loop and gives the chosen prompt, of kind "llm_proposed".
 
         It has its rates on search and selection and what it cost (of a proposer at
-        an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona in words.
+        an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona
+        in words.
         """
-        contexts, chooser, side = as_contexts(model, search, slot), as_contexts(model, selection, slot), signed(sign)
+        contexts, chooser, side = (
+            as_contexts(model, search, slot),
+            as_contexts(model, selection, slot),
+            signed(sign),
+        )
         if not start:
             raise UserError("expected at least one prompt to start from")
         missing: list[str] = []
@@ -77,7 +95,9 @@ class LLMProposed:
             for _ in range(self.rounds):
                 best = self._best(scored, side)
                 try:
-                    reply = whole_lines(self.proposer, self._request(contexts, best, scored, description, side))
+                    reply = whole_lines(
+                        self.proposer, self._request(contexts, best, scored, description, side)
+                    )
                 except MissingReply as problem:
                     missing.append(str(problem))
                     continue
@@ -86,19 +106,34 @@ class LLMProposed:
         chosen = self._best(finalists, side)[0]
         method = f"{len(scored)} prompts in {self.rounds} rounds, best of {len(finalists)} on selection"
         method += f", {len(missing)} replies missing ({missing[0]})" if missing else ""
-        found = Found(chosen, "llm_proposed", method, cost=receipt.cost, selection_rate=finalists[chosen].rate, name="llm proposed")
+        found = Found(
+            chosen,
+            "llm_proposed",
+            method,
+            cost=receipt.cost,
+            selection_rate=finalists[chosen].rate,
+            name="llm proposed",
+        )
         return replace(found, search_rate=scored[chosen].rate)
 
-    def _scored(self, model: Any, contexts: Contexts, texts: Sequence[str], known: dict[str, Answers]) -> dict[str, Answers]:
+    def _scored(
+        self, model: Any, contexts: Contexts, texts: Sequence[str], known: dict[str, Answers]
+    ) -> dict[str, Answers]:
         """Answers under each new prompt that fits the slot."""
-        new = [text for text in dict.fromkeys(texts) if text not in known and fits(model, contexts, text, self.longest)]
+        new = [
+            text
+            for text in dict.fromkeys(texts)
+            if text not in known and fits(model, contexts, text, self.longest)
+        ]
         return {text: answer(model, contexts, text) for text in new}
 
     def _best(self, scored: dict[str, Answers], side: int) -> list[str]:
         """The beam: prompts by their mean log-odds in the sign's direction, ties by age."""
         return sorted(scored, key=lambda text: -side * float(scored[text].log_odds.mean()))[: self.beam]
 
-    def _request(self, contexts: Contexts, best: Sequence[str], scored: dict[str, Answers], description: str, side: int) -> str:
+    def _request(
+        self, contexts: Contexts, best: Sequence[str], scored: dict[str, Answers], description: str, side: int
+    ) -> str:
         worst = np.argsort(side * scored[best[0]].log_odds, kind="stable")[: self.failures]
         failing = "\n".join(f"- {contexts[int(i)].item.question}" for i in worst)
         tried = "\n".join(f"- {100 * scored[text].rate:.0f} %: {text}" for text in best)
@@ -119,8 +154,22 @@ def proposals(reply: str) -> list[str]:
 def _build(context: BuildContext) -> list[Prompt]:
     loop, start, persona = LLMProposed(study_proposer(context)), context.manual_prompts, context.persona
     questions, selection = context.search_questions, context.selection_contexts
-    return [loop.run(context.model, questions, selection, start, persona.description, context.sign, context.slot)]
+    return [
+        loop.run(context.model, questions, selection, start, persona.description, context.sign, context.slot)
+    ]
 
 
-register_kind(ConditionKind("llm_proposed", "written", "proposed by a language model", control_of=("better_than_writing",)))
-register_study_condition(StudyCondition("llm_proposed", "llm_proposed", "a language model's proposals in a loop (ProTeGi-like)", _build, order=200))
+register_kind(
+    ConditionKind(
+        "llm_proposed", "written", "proposed by a language model", control_of=("better_than_writing",)
+    )
+)
+register_study_condition(
+    StudyCondition(
+        "llm_proposed",
+        "llm_proposed",
+        "a language model's proposals in a loop (ProTeGi-like)",
+        _build,
+        order=200,
+    )
+)

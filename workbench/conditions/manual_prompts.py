@@ -11,7 +11,12 @@ from typing import Any
 
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import as_contexts, signed, spending
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts, Slot
 from workbench.errors import UserError
@@ -38,21 +43,42 @@ class ManualPrompts:
             raise UserError("expected a list of at least one manual prompt")
         object.__setattr__(self, "prompts", tuple(prompts))
 
-    def choose(self, model: Any, selection: Split | Contexts, sign: Sign = "suppress", slot: Slot = "system", name: str = "manual") -> Prompt:
+    def choose(
+        self,
+        model: Any,
+        selection: Split | Contexts,
+        sign: Sign = "suppress",
+        slot: Slot = "system",
+        name: str = "manual",
+    ) -> Prompt:
         """The one that moves the mean log-odds furthest in the sign's direction on the selection data (ties: the earlier)."""
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
             tried = answer_prompts(model, contexts, self.prompts)
         best = max(range(len(tried)), key=lambda i: (signed(sign) * float(tried[i].log_odds.mean()), -i))
         method = f"best of {len(tried)} on selection"
-        return Prompt(self.prompts[best], name, "manual", method, selection_rate=tried[best].rate, cost=receipt.cost)
+        return Prompt(
+            self.prompts[best], name, "manual", method, selection_rate=tried[best].rate, cost=receipt.cost
+        )
 
 
 def _build(context: BuildContext) -> list[Prompt]:
     if not context.manual_prompts:
-        raise UserError(f"persona {context.persona.name!r} has no manual prompt to {context.sign}: leave out the condition 'manual'")
-    return [ManualPrompts(context.manual_prompts).choose(context.model, context.selection_contexts, context.sign)]
+        raise UserError(
+            f"persona {context.persona.name!r} has no manual prompt to {context.sign}: leave out the condition 'manual'"
+        )
+    return [
+        ManualPrompts(context.manual_prompts).choose(context.model, context.selection_contexts, context.sign)
+    ]
 
 
-register_kind(ConditionKind("manual", "written", "written by a person", control_of=("better_than_writing",), is_reference=True))
-register_study_condition(StudyCondition("manual", "manual", "the best of the persona's written prompts", _build, is_default=True, order=20))
+register_kind(
+    ConditionKind(
+        "manual", "written", "written by a person", control_of=("better_than_writing",), is_reference=True
+    )
+)
+register_study_condition(
+    StudyCondition(
+        "manual", "manual", "the best of the persona's written prompts", _build, is_default=True, order=20
+    )
+)

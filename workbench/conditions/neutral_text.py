@@ -1,11 +1,12 @@
 """Neutral written sentences: the placebo. Does any sentence that a person writes do it, whatever it says?
 
-1. The sentences say nothing about opinions, truth, doubt, or waiting. All of them answer every question, each a condition of its own.
-2. Their mean (of the log-odds, question by question) is one more condition, "neutral text": a comparison states every effect against
-   no prompt and against this mean, because a system text by itself can move the answer ("Today is Monday." moved a suggested answer
-   more than sentences written to).
-3. A model whose tokenizer does not hold the sentences (the organism's knows some hundred words) gets texts of its world's grammar,
-   filled with words that have no planted effect.
+1. The sentences say nothing about opinions, truth, doubt, or waiting. All of them answer every question, each
+   a condition of its own.
+2. Their mean (of the log-odds, question by question) is one more condition, "neutral text": a comparison
+   states every effect against no prompt and against this mean, because a system text by itself can move the
+   answer ("Today is Monday." moved a suggested answer more than sentences written to).
+3. A model whose tokenizer does not hold the sentences (the organism's knows some hundred words) gets texts of
+   its world's grammar, filled with words that have no planted effect.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ import numpy as np
 
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import Condition
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts
 from workbench.errors import UserError
@@ -57,7 +63,9 @@ class MeanOfPrompts(Condition):
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
         """The mean of the members' log-odds in every context."""
-        return package(contexts, np.mean([member.answer(model, contexts).log_odds for member in self.members], axis=0))
+        return package(
+            contexts, np.mean([member.answer(model, contexts).log_odds for member in self.members], axis=0)
+        )
 
 
 def neutral_texts(model: Any, contexts: Contexts, world_seed: int = 0) -> tuple[Condition, ...]:
@@ -75,10 +83,17 @@ def neutral_texts(model: Any, contexts: Contexts, world_seed: int = 0) -> tuple[
         >>> [c.name for c in neutral_texts(model, contexts)]  # doctest: +SKIP
         ['neutral text 0', 'neutral text 1', 'neutral text 2', 'neutral text 3', 'neutral text']
     """
-    texts = _surviving(model, contexts, NEUTRAL_SENTENCES) or _surviving(model, contexts, _world_texts(world_seed))
+    texts = _surviving(model, contexts, NEUTRAL_SENTENCES) or _surviving(
+        model, contexts, _world_texts(world_seed)
+    )
     if not texts:
-        raise UserError("no neutral sentence survives in this model's tokenizer and slot: leave out the condition 'neutral_text'")
-    prompts = tuple(Prompt(text, f"{NEUTRAL_MEAN} {i}", "neutral_text", "a neutral sentence") for i, text in enumerate(texts))
+        raise UserError(
+            "no neutral sentence survives in this model's tokenizer and slot: leave out the condition 'neutral_text'"
+        )
+    prompts = tuple(
+        Prompt(text, f"{NEUTRAL_MEAN} {i}", "neutral_text", "a neutral sentence")
+        for i, text in enumerate(texts)
+    )
     return *prompts, MeanOfPrompts(prompts)
 
 
@@ -109,7 +124,16 @@ def _build(context: BuildContext) -> tuple[Condition, ...]:
     return neutral_texts(context.model, context.selection_contexts, context.study.data.world)
 
 
-register_kind(ConditionKind("neutral_text", "control", "neutral sentences written by a person", control_of=("works",)))
+register_kind(
+    ConditionKind("neutral_text", "control", "neutral sentences written by a person", control_of=("works",))
+)
 register_study_condition(
-    StudyCondition("neutral_text", "neutral_text", "neutral written sentences and their mean: a placebo", _build, is_default=True, order=35)
+    StudyCondition(
+        "neutral_text",
+        "neutral_text",
+        "neutral written sentences and their mean: a placebo",
+        _build,
+        is_default=True,
+        order=35,
+    )
 )

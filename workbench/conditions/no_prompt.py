@@ -10,7 +10,9 @@ from workbench.conditions.condition_registry import ConditionKind, register_kind
 from workbench.contexts import Contexts
 from workbench.forced_choice import Answers, answer
 
-register_kind(ConditionKind("none", "control", "the model as it is", control_of=("works",), is_reference=True))
+register_kind(
+    ConditionKind("none", "control", "the model as it is", control_of=("works",), is_reference=True)
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,17 @@ from workbench.evaluation.chat_models import Endpoint, LocalModel, MissingReply,
 from workbench.models import load_model, runner_for
 from workbench.prompt_tokens import encode_prompt
 
-__all__ = ["Endpoint", "LocalModel", "MissingReply", "Proposer", "ScriptedModel", "fits", "models_of", "study_proposer", "whole_lines"]
+__all__ = [
+    "Endpoint",
+    "LocalModel",
+    "MissingReply",
+    "Proposer",
+    "ScriptedModel",
+    "fits",
+    "models_of",
+    "study_proposer",
+    "whole_lines",
+]
 
 
 def models_of(proposer: Proposer) -> tuple[Any, ...]:
@@ -49,10 +59,15 @@ def check_endpoint(base_url: str, key_variable: str | None) -> None:
         key_variable: The environment variable whose value would be sent there as the key, if any.
 
     Raises:
-        UserError: The user's own setting WORKBENCH_ENDPOINTS ("URL" or "URL=KEY_VARIABLE", separated by spaces) does not
-            allow this pair.
+        UserError: The user's own setting WORKBENCH_ENDPOINTS ("URL" or "URL=KEY_VARIABLE", separated by
+            spaces) does not allow this pair.
     """
-    allowed = {entry.partition("=")[0]: entry.partition("=")[2] for entry in os.environ.get("WORKBENCH_ENDPOINTS", "").split()}
+    allowed = {
+        entry.partition("=")[0]: entry.partition("=")[2]
+        for entry in os.environ.get("WORKBENCH_ENDPOINTS", "").split()
+    }
     if base_url not in allowed or (key_variable or "") not in ("", allowed[base_url]):
         wanted = f"{base_url}={key_variable}" if key_variable else base_url
-        raise UserError(f"the study names the endpoint {base_url}: allow it yourself with WORKBENCH_ENDPOINTS='{wanted}' in the environment")
+        raise UserError(
+            f"the study names the endpoint {base_url}: allow it yourself with WORKBENCH_ENDPOINTS='{wanted}' in the environment"
+        )

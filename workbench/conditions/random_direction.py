@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workbench.conditions.build_context import SearchContext
-from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    SearchRecipe,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.objectives import Objective, projection
 
 if TYPE_CHECKING:
@@ -14,7 +20,10 @@ if TYPE_CHECKING:
 
 def _objectives(context: SearchContext) -> dict[str, Objective]:
     kind = context.study.protocol.projection
-    return {f"random_direction {i}": projection(direction, kind) for i, direction in enumerate(context.random_directions, start=1)}
+    return {
+        f"random_direction {i}": projection(direction, kind)
+        for i, direction in enumerate(context.random_directions, start=1)
+    }
 
 
 def _names(study: Study) -> list[str]:
@@ -23,13 +32,20 @@ def _names(study: Study) -> list[str]:
 
 register_kind(
     ConditionKind(
-        "random_direction", "control", "the same search along directions without a meaning",
-        control_of=("direction_is_specific",), same_search_as=("resga", "warm_start"),
+        "random_direction",
+        "control",
+        "the same search along directions without a meaning",
+        control_of=("direction_is_specific",),
+        same_search_as=("resga", "warm_start"),
     )
-)  # fmt: skip
+)
 register_study_condition(
     StudyCondition(
-        "random_direction", "random_direction", "search along each of `random_directions` random directions",
-        search=SearchRecipe(_objectives, names=_names), is_default=True, order=80,
+        "random_direction",
+        "random_direction",
+        "search along each of `random_directions` random directions",
+        search=SearchRecipe(_objectives, names=_names),
+        is_default=True,
+        order=80,
     )
-)  # fmt: skip
+)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from workbench.conditions.build_context import SearchContext
-from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    SearchRecipe,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.resga import direction_objective
 from workbench.objectives import Objective
 
@@ -14,13 +20,20 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
 
 register_kind(
     ConditionKind(
-        "random_search", "control", "as many tries, picked at random instead of by gradient",
-        control_of=("optimizer_matters",), same_search_as=("resga", "warm_start"),
+        "random_search",
+        "control",
+        "as many tries, picked at random instead of by gradient",
+        control_of=("optimizer_matters",),
+        same_search_as=("resga", "warm_start"),
     )
-)  # fmt: skip
+)
 register_study_condition(
     StudyCondition(
-        "random_search", "random_search", "random swaps on the objective of `resga`",
-        search=SearchRecipe(_objectives, method="random"), is_default=True, order=90,
+        "random_search",
+        "random_search",
+        "random swaps on the objective of `resga`",
+        search=SearchRecipe(_objectives, method="random"),
+        is_default=True,
+        order=90,
     )
-)  # fmt: skip
+)

@@ -1,6 +1,7 @@
 """Random fluent text: does any fluent text of this length do it? Sampled from the model itself, where the prompt would be.
 
-The matched control for fluent prompts: same slot, same length, the model's own distribution (temperature 1), no objective.
+The matched control for fluent prompts: same slot, same length, the model's own distribution (temperature 1),
+no objective.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from typing import Any
 import torch
 
 from workbench.conditions.build_context import BuildContext
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts
@@ -43,7 +49,9 @@ class RandomText:
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.seeds or self.temperature <= 0:
-            raise UserError(f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}")
+            raise UserError(
+                f"sampled prompts need a length of at least 1, a seed and a temperature above 0, found {self}"
+            )
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
         """One prompt per seed, numbered from 0, sampled after what is left of the slot, surviving decode -> encode in these contexts."""
@@ -58,15 +66,28 @@ class RandomText:
             for ids in runner.generate(rows, self.length, self.temperature, generator, banned).tolist():
                 if survives(runner, contexts, ids):
                     method = f"{self.length} tokens sampled from the model, seed {seed}"
-                    return Found(runner.decode(ids).strip(), "random_text", method, name=f"random text {number}")
-        raise UserError(f"no sampled prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES * _ROWS} tries)")
+                    return Found(
+                        runner.decode(ids).strip(), "random_text", method, name=f"random text {number}"
+                    )
+        raise UserError(
+            f"no sampled prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES * _ROWS} tries)"
+        )
 
 
 def _build(context: BuildContext) -> tuple[Prompt, ...]:
-    return RandomText(context.prompt_length, context.random_seeds).draw(context.model, context.selection_contexts)
+    return RandomText(context.prompt_length, context.random_seeds).draw(
+        context.model, context.selection_contexts
+    )
 
 
 register_kind(ConditionKind("random_text", "control", "random fluent text", control_of=("works",)))
 register_study_condition(
-    StudyCondition("random_text", "random_text", "text sampled from the model, of the found prompts' length", _build, is_default=True, order=40)
+    StudyCondition(
+        "random_text",
+        "random_text",
+        "text sampled from the model, of the found prompts' length",
+        _build,
+        is_default=True,
+        order=40,
+    )
 )

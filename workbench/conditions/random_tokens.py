@@ -11,7 +11,12 @@ from typing import Any
 import torch
 
 from workbench.conditions.build_context import BuildContext
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.conditions.found_prompts import Found
 from workbench.conditions.prompt import Prompt
 from workbench.contexts import Contexts
@@ -40,7 +45,9 @@ class RandomTokens:
 
     def __post_init__(self) -> None:
         if self.length < 1 or not self.seeds:
-            raise UserError(f"random prompts need a length of at least 1 and a seed, found {self.length} and {self.seeds}")
+            raise UserError(
+                f"random prompts need a length of at least 1 and a seed, found {self.length} and {self.seeds}"
+            )
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
         """One prompt per seed, numbered from 0, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
@@ -54,15 +61,28 @@ class RandomTokens:
             ids = allowed[torch.randint(len(allowed), (self.length,), generator=generator)].tolist()
             if survives(runner, contexts, ids):
                 method = f"{self.length} random tokens, seed {seed}"
-                return Found(runner.decode(ids).strip(), "random_prompt", method, name=f"random tokens {number}")
-        raise UserError(f"no random prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES} tries)")
+                return Found(
+                    runner.decode(ids).strip(), "random_prompt", method, name=f"random tokens {number}"
+                )
+        raise UserError(
+            f"no random prompt of {self.length} tokens survives decode -> encode in these contexts ({_TRIES} tries)"
+        )
 
 
 def _build(context: BuildContext) -> tuple[Prompt, ...]:
-    return RandomTokens(context.prompt_length, context.random_seeds).draw(context.model, context.selection_contexts)
+    return RandomTokens(context.prompt_length, context.random_seeds).draw(
+        context.model, context.selection_contexts
+    )
 
 
 register_kind(ConditionKind("random_prompt", "control", "random tokens", control_of=("works",)))
 register_study_condition(
-    StudyCondition("random_tokens", "random_prompt", "random tokens, as many as the found prompts have", _build, is_default=True, order=30)
+    StudyCondition(
+        "random_tokens",
+        "random_prompt",
+        "random tokens, as many as the found prompts have",
+        _build,
+        is_default=True,
+        order=30,
+    )
 )

@@ -3,5 +3,10 @@
 from workbench.conditions.condition_registry import ConditionKind, register_kind
 
 register_kind(
-    ConditionKind("random_updates", "control", "the same search with random instead of gradient-chosen swaps", control_of=("optimizer_matters",))
+    ConditionKind(
+        "random_updates",
+        "control",
+        "the same search with random instead of gradient-chosen swaps",
+        control_of=("optimizer_matters",),
+    )
 )

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from workbench.conditions.build_context import SearchContext
-from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    SearchRecipe,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.objectives import Objective, projection
 
 
@@ -18,5 +24,12 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
 
 register_kind(ConditionKind("resga", "found", "gradient search along the persona's direction", label="RESGA"))
 register_study_condition(
-    StudyCondition("resga", "resga", "search along the persona's direction", search=SearchRecipe(_objectives), is_default=True, order=50)
+    StudyCondition(
+        "resga",
+        "resga",
+        "search along the persona's direction",
+        search=SearchRecipe(_objectives),
+        is_default=True,
+        order=50,
+    )
 )

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from workbench.conditions.build_context import SearchContext
-from workbench.conditions.condition_registry import ConditionKind, SearchRecipe, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    SearchRecipe,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.objectives import Objective, latent_activation
 
 
@@ -15,6 +21,11 @@ def _objectives(context: SearchContext) -> dict[str, Objective]:
 register_kind(ConditionKind("saega", "found", "gradient search on SAE latents", label="SAEGA"))
 register_study_condition(
     StudyCondition(
-        "saega", "saega", "search on the persona's SAE latents", search=SearchRecipe(_objectives, needs_sae=True), is_default=True, order=60
+        "saega",
+        "saega",
+        "search on the persona's SAE latents",
+        search=SearchRecipe(_objectives, needs_sae=True),
+        is_default=True,
+        order=60,
     )
 )

@@ -1,11 +1,12 @@
 """Soft prompt: free vectors in place of a prompt's tokens, trained on the answers (prompt tuning, Lester et al. 2021).
 
-What a prompt of this length could do if it did not have to be made of words: an upper bound that no text can be held to.
-1. Vectors take the places of the prompt's tokens, in the residual stream before the first block; they begin as the embeddings of
-   random allowed tokens.
+What a prompt of this length could do if it did not have to be made of words: an upper bound that no text can
+be held to.
+1. Vectors take the places of the prompt's tokens, in the residual stream before the first block; they begin
+   as the embeddings of random allowed tokens.
 2. Adam lowers the mean of -log sigmoid(sign x log-odds) over random batches of the search contexts.
-3. The token nearest to each vector (cosine among the embeddings of all tokens that a prompt may hold) is named: what it would be
-   as text, with the cosine that says how little that means.
+3. The token nearest to each vector (cosine among the embeddings of all tokens that a prompt may hold) is
+   named: what it would be as text, with the cosine that says how little that means.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from workbench.answer_tokens import AnswerTable
 from workbench.budget import Cost
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.condition import Condition, as_contexts, signed, spending
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.contexts import Context, Contexts, Slot
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, answer, own_branches
@@ -96,7 +102,9 @@ class SoftPrompt(Condition):
         """
         t = training or PromptTuning()
         if min(length, t.steps, t.batch) < 1 or t.rate <= 0:
-            raise UserError(f"a soft prompt needs length, steps, batch and rate above 0, found {length}, {t.steps}, {t.batch}, {t.rate}")
+            raise UserError(
+                f"a soft prompt needs length, steps, batch and rate above 0, found {length}, {t.steps}, {t.batch}, {t.rate}"
+            )
         runner, contexts = runner_for(model), as_contexts(model, search, slot)
         generator = torch.Generator().manual_seed(seed)
         vectors = _start(runner, length, generator).requires_grad_()
@@ -130,7 +138,9 @@ def nearest_tokens(model: Any, vectors: Float[Tensor, "prompt_pos d_model"]) -> 
     table = torch.nn.functional.normalize(_embeddings(runner, allowed), dim=-1)
     cosines = torch.nn.functional.normalize(vectors.to(table.device), dim=-1) @ table.T
     best = cosines.max(dim=-1)
-    return tuple((runner.decode([int(allowed[i])]), float(c)) for i, c in zip(best.indices, best.values, strict=True))
+    return tuple(
+        (runner.decode([int(allowed[i])]), float(c)) for i, c in zip(best.indices, best.values, strict=True)
+    )
 
 
 def _start(runner: Runner, length: int, generator: torch.Generator) -> Float[Tensor, "prompt_pos d_model"]:
@@ -163,7 +173,9 @@ def _standing_in(runner: Runner, vectors: Float[Tensor, "prompt_pos d_model"]) -
 
 
 def _put_in(
-    x: Float[Tensor, "batch pos d_model"], vectors: Float[Tensor, "prompt_pos d_model"], start: Int[Tensor, " batch"]
+    x: Float[Tensor, "batch pos d_model"],
+    vectors: Float[Tensor, "prompt_pos d_model"],
+    start: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch pos d_model"]:
     """`x` with the vectors at each row's positions from `start` on."""
     at = torch.arange(x.shape[1], device=x.device)[None] - start.to(x.device)[:, None]
@@ -171,7 +183,9 @@ def _put_in(
     return torch.where(((at >= 0) & (at < len(vectors)))[..., None], mine, x)
 
 
-def _log_odds(runner: Runner, contexts: list[Context], vectors: Float[Tensor, "prompt_pos d_model"]) -> Float[Tensor, " context"]:
+def _log_odds(
+    runner: Runner, contexts: list[Context], vectors: Float[Tensor, "prompt_pos d_model"]
+) -> Float[Tensor, " context"]:
     """Log-odds of the contexts' answers, differentiable in the vectors."""
     branches = [own_branches(context) for context in contexts]
     every, placeholder = [branch for some in branches for branch in some], _placeholder(runner, len(vectors))
@@ -191,8 +205,14 @@ def _log_odds(runner: Runner, contexts: list[Context], vectors: Float[Tensor, "p
 
 def _build(context: BuildContext) -> list[SoftPrompt]:
     options = {"seed": context.seed, "slot": context.slot}
-    return [SoftPrompt.fit(context.model, context.splits.search, context.sign, context.prompt_length, **options)]
+    return [
+        SoftPrompt.fit(context.model, context.splits.search, context.sign, context.prompt_length, **options)
+    ]
 
 
 register_kind(ConditionKind("soft_prompt", "answer", "a prompt of trained vectors instead of words"))
-register_study_condition(StudyCondition("soft_prompt", "soft_prompt", "prompt tuning (Lester et al.): vectors, no text", _build, order=190))
+register_study_condition(
+    StudyCondition(
+        "soft_prompt", "soft_prompt", "prompt tuning (Lester et al.): vectors, no text", _build, order=190
+    )
+)

@@ -1,14 +1,18 @@
 """Activation steering: the residual stream moved along a direction while the model answers the bare question.
 
-CAA (Rimsky et al. 2024), persona vectors (Chen et al. 2025). Positions: everywhere, at the prompt's tokens, at the decision
-token, or from there on. Conditional steering (arXiv 2604.08169) moves only readings beyond a limit.
+CAA (Rimsky et al. 2024), persona vectors (Chen et al. 2025). Positions: everywhere, at the prompt's tokens,
+at the decision token, or from there on. Conditional steering (arXiv 2604.08169) moves only readings beyond a
+limit.
 
 How the strength is chosen, on *selection* only:
-1. The unit is the mean residual norm at the site over the selection contexts, so that one grid fits every model.
+1. The unit is the mean residual norm at the site over the selection contexts, so that one grid fits every
+   model.
 2. Every strength of the grid answers the selection questions.
-3. A guard drops strengths that break the model: the two answers must keep half of the probability that they have without
-   steering, and text that it does not ask about (the questions themselves) must not become much less likely.
-4. Of the rest, the one that moves the mean log-odds furthest in the sign's direction; ties go to the weaker one.
+3. A guard drops strengths that break the model: the two answers must keep half of the probability that they
+   have without steering, and text that it does not ask about (the questions themselves) must not become much
+   less likely.
+4. Of the rest, the one that moves the mean log-odds furthest in the sign's direction; ties go to the weaker
+   one.
 """
 
 from __future__ import annotations
@@ -23,7 +27,12 @@ from workbench.budget import Cost
 from workbench.conditions.build_context import BuildContext
 from workbench.conditions.capability_guard import CapabilityGuard
 from workbench.conditions.condition import Condition, as_contexts, signed, spending
-from workbench.conditions.condition_registry import ConditionKind, StudyCondition, register_kind, register_study_condition
+from workbench.conditions.condition_registry import (
+    ConditionKind,
+    StudyCondition,
+    register_kind,
+    register_study_condition,
+)
 from workbench.contexts import Contexts, Slot
 from workbench.directions import Direction, LayerScanOptions, find_directions
 from workbench.forced_choice import Answers, answer
@@ -70,9 +79,15 @@ class Steering(Condition):
     def __post_init__(self) -> None:
         label = "conditional steering" if self.conditional else "steering"
         if not self.name:
-            object.__setattr__(self, "name", label if self.positions == "all" else f"{label} at {self.positions}")
+            object.__setattr__(
+                self, "name", label if self.positions == "all" else f"{label} at {self.positions}"
+            )
         if not self.method:
-            object.__setattr__(self, "method", f"{self.direction.name}, coefficient {self.coefficient:.4g}, positions {self.positions}")
+            object.__setattr__(
+                self,
+                "method",
+                f"{self.direction.name}, coefficient {self.coefficient:.4g}, positions {self.positions}",
+            )
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
         """The intervention, to be held while anything is run."""
@@ -96,8 +111,8 @@ class Steering(Condition):
     ) -> Steering:
         """This steering at the best strength of the grid on the selection data (see the steps above).
 
-        grid: strengths in mean residual norms, all positive. guard: what counts as broken; the default one when None.
-        Raises UserError when every strength breaks the model.
+        grid: strengths in mean residual norms, all positive. guard: what counts as broken; the default one
+        when None. Raises UserError when every strength breaks the model.
         """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
@@ -135,10 +150,18 @@ def _published(method: str, name: str) -> Callable[[BuildContext], list[Steering
 
     def build(context: BuildContext) -> list[Steering]:
         study, splits, s = context.study, context.splits, context.study.directions
-        sizes = {"n": s.rows, "n_texts": s.texts, "n_contexts": s.contexts, "slot": study.slot, "seed": study.seed}
+        sizes = {
+            "n": s.rows,
+            "n_texts": s.texts,
+            "n_contexts": s.contexts,
+            "slot": study.slot,
+            "seed": study.seed,
+        }
         options = LayerScanOptions(orders=study.protocol.orders)
         layer = (context.direction.site.layer,)
-        scan = find_directions(context.model, splits.train, splits.search, layer, (method,), **sizes, options=options)
+        scan = find_directions(
+            context.model, splits.train, splits.search, layer, (method,), **sizes, options=options
+        )
         return [_tuned(Steering(scan.best, name=name), context)]
 
     return build
@@ -150,16 +173,40 @@ def _tuned(steering: Steering, context: BuildContext) -> Steering:
 
 register_kind(ConditionKind("steering", "inside", "the direction added to the activations"))
 for _condition in (
-    StudyCondition("steering", "steering", "the study's direction added everywhere", _own("all"), is_default=True, order=100),
-    StudyCondition("steering_prompt", "steering", "added at the prompt's tokens only", _own("prompt"), order=120),
-    StudyCondition("steering_decision", "steering", "added at the decision token only", _own("decision"), order=130),
-    StudyCondition("conditional_steering", "steering", "readings held within a limit", _own("all", conditional=True), order=140),
     StudyCondition(
-        "steering_caa", "steering", "mean difference at the answer (Rimsky et al.)", _published("mean_difference", "CAA steering"), order=150
+        "steering",
+        "steering",
+        "the study's direction added everywhere",
+        _own("all"),
+        is_default=True,
+        order=100,
     ),
     StudyCondition(
-        "steering_persona_vector", "steering", "mean over response tokens (Chen et al.)",
-        _published("response_mean", "persona vector steering"), order=160,
+        "steering_prompt", "steering", "added at the prompt's tokens only", _own("prompt"), order=120
     ),
-):  # fmt: skip
+    StudyCondition(
+        "steering_decision", "steering", "added at the decision token only", _own("decision"), order=130
+    ),
+    StudyCondition(
+        "conditional_steering",
+        "steering",
+        "readings held within a limit",
+        _own("all", conditional=True),
+        order=140,
+    ),
+    StudyCondition(
+        "steering_caa",
+        "steering",
+        "mean difference at the answer (Rimsky et al.)",
+        _published("mean_difference", "CAA steering"),
+        order=150,
+    ),
+    StudyCondition(
+        "steering_persona_vector",
+        "steering",
+        "mean over response tokens (Chen et al.)",
+        _published("response_mean", "persona vector steering"),
+        order=160,
+    ),
+):
     register_study_condition(_condition)

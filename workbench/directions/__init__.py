@@ -1,8 +1,16 @@
 """Directions: made from labelled activations, judged by what they predict, read and written in others' formats."""
 
 from workbench.directions.direction import Direction, random_directions
-from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, default_methods, register_direction_method
-from workbench.directions.direction_permutation_test import DirectionPermutationTest, direction_permutation_test
+from workbench.directions.direction_method import (
+    DIRECTION_METHODS,
+    DirectionMethod,
+    default_methods,
+    register_direction_method,
+)
+from workbench.directions.direction_permutation_test import (
+    DirectionPermutationTest,
+    direction_permutation_test,
+)
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.directions.layer_scan import LayerScan, LayerScanOptions, find_directions
 from workbench.directions.refit import refit_direction
@@ -39,4 +47,4 @@ __all__ = [
     "semi_supervised",
     "write_gguf",
     "write_persona_vectors",
-]  # fmt: skip
+]

@@ -9,7 +9,13 @@ import numpy as np
 
 from workbench.contexts import Contexts, Orders, Slot, make_contexts
 from workbench.directions.direction_method import Labels
-from workbench.directions.labelled_activations import LabelledActivations, answer_pairs, own_choices, responses, within_contexts
+from workbench.directions.labelled_activations import (
+    LabelledActivations,
+    answer_pairs,
+    own_choices,
+    responses,
+    within_contexts,
+)
 from workbench.errors import UserError
 from workbench.models import Runner
 from workbench.personas import Split
@@ -17,7 +23,8 @@ from workbench.prompt_tokens import encode_prompt
 
 #: Varied system texts that are kept back for testing, so that no direction or latent is made from them.
 TESTING_TEXTS = 32
-#: Under how many texts an item should appear at least in own-choice data, so that the texts' effect shows next to the item's.
+#: Under how many texts an item should appear at least in own-choice data, so that the texts' effect shows
+#: next to the item's.
 TEXTS_PER_ITEM = 3
 
 
@@ -25,8 +32,8 @@ TEXTS_PER_ITEM = 3
 class ActivationSampler:
     """What all drawings of one analysis share.
 
-    The model, the layers that are read, the slot of the system texts, the seed, and the orders in which options are shown ("both", so that
-    the letter cancels, or "original", as published).
+    The model, the layers that are read, the slot of the system texts, the seed, and the orders in which
+    options are shown ("both", so that the letter cancels, or "original", as published).
     """
 
     runner: Runner
@@ -35,7 +42,9 @@ class ActivationSampler:
     seed: int = 0
     orders: Orders = "both"
 
-    def labelled(self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None) -> LabelledActivations:
+    def labelled(
+        self, split: Split, labels: Labels, n: int, texts: Sequence[str] | None = None
+    ) -> LabelledActivations:
         """Activations and labels of about n rows of a split. texts: system texts for own choices; the persona's fitting texts when None."""
         if labels == "answer":
             contexts = self._contexts(split, max(2, n // (2 * self._orders(split))))

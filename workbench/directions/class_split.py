@@ -12,11 +12,15 @@ from torch import Tensor
 from workbench.errors import UserError
 
 
-def scaled(vector: Float[Tensor, " d_model"], x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Float[Tensor, " d_model"]:
+def scaled(
+    vector: Float[Tensor, " d_model"], x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]
+) -> Float[Tensor, " d_model"]:
     """The vector turned and stretched so that its length is the distance of the two class means along it (plus = persona)."""
     length = vector.norm()
     if not torch.isfinite(length) or length == 0:
-        raise UserError("the activations hold no difference between the two sides: a direction of length 0 came out")
+        raise UserError(
+            "the activations hold no difference between the two sides: a direction of length 0 came out"
+        )
     unit = vector / length
     return unit * (unit @ class_difference(x, y).to(vector.dtype))
 
@@ -24,7 +28,8 @@ def scaled(vector: Float[Tensor, " d_model"], x: Float[Tensor, "n d_model"], y: 
 def positive(y: Float[Tensor, " n"], least: float = 0.1) -> Bool[Tensor, " n"]:
     """Which rows count as showing the persona: y > 0, or y above its median where y > 0 leaves one side below `least`.
 
-    A model that shows the persona nearly always still differs in how strongly; then the stronger half is the positive one.
+    A model that shows the persona nearly always still differs in how strongly; then the stronger half is the
+    positive one.
     """
     needs_spread(y)
     sign, median = y > 0, y > y.median()

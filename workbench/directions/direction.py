@@ -50,7 +50,9 @@ class Direction:
 
     def __post_init__(self) -> None:
         if self.vector.dim() != 1 or not bool(torch.isfinite(self.vector).all()):
-            raise UserError(f"a direction is one finite vector [d_model], found shape {tuple(self.vector.shape)}")
+            raise UserError(
+                f"a direction is one finite vector [d_model], found shape {tuple(self.vector.shape)}"
+            )
         if float(self.vector.norm()) == 0:
             raise UserError(f"the direction {self.name!r} has length 0")
         object.__setattr__(self, "vector", self.vector.detach().to("cpu", torch.float32).clone())
@@ -62,7 +64,12 @@ class Direction:
 
     @classmethod
     def from_tensor(
-        cls, vector: Float[Tensor, " d_model"], hook_name: str, persona: str = "persona", method: str = "given", position: Position = "decision"
+        cls,
+        vector: Float[Tensor, " d_model"],
+        hook_name: str,
+        persona: str = "persona",
+        method: str = "given",
+        position: Position = "decision",
     ) -> Direction:
         """A direction from a plain vector and the TransformerLens hook name where it is read.
 
@@ -74,7 +81,8 @@ class Direction:
             position: Which token of a sequence is read.
 
         Raises:
-            UserError: For a hook name that the workbench does not read, or a vector that is no finite [d_model].
+            UserError: For a hook name that the workbench does not read, or a vector that is no finite
+                [d_model].
 
         Example:
             >>> Direction.from_tensor(torch.tensor([3.0, 4.0]), "blocks.5.hook_resid_post").norm
@@ -104,32 +112,61 @@ class Direction:
     def reading(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """`x` . unit in float32, on x's device; UserError if the widths differ."""
         if x.shape[-1] != len(self.vector):
-            raise UserError(f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}")
+            raise UserError(
+                f"the direction {self.name!r} has width {len(self.vector)}, the activations have {x.shape[-1]}"
+            )
         return x.float() @ self.unit.to(x.device)
 
     def __neg__(self) -> Direction:
         """The same axis with plus = less of the persona."""
-        return replace(self, vector=-self.vector, method=f"-{self.method}", auc=1 - self.auc, threshold=-self.threshold, mean=-self.mean)
+        return replace(
+            self,
+            vector=-self.vector,
+            method=f"-{self.method}",
+            auc=1 - self.auc,
+            threshold=-self.threshold,
+            mean=-self.mean,
+        )
 
     def __repr__(self) -> str:
         return f"Direction({self.name}, norm {self.norm:.3g}, held-out AUC {self.auc:.3f})"
 
     def _repr_html_(self) -> str:
-        facts = {"site": self.site.name, "method": self.method, "length": self.norm, "held-out AUC": self.auc, "threshold": self.threshold}
-        return html_facts(facts | {"source": self.source or "not said"}, caption=f"Direction of {self.persona}; plus = more of it")
+        facts = {
+            "site": self.site.name,
+            "method": self.method,
+            "length": self.norm,
+            "held-out AUC": self.auc,
+            "threshold": self.threshold,
+        }
+        return html_facts(
+            facts | {"source": self.source or "not said"},
+            caption=f"Direction of {self.persona}; plus = more of it",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All but the vector, as JSON holds it."""
         entry = {k: v for k, v in asdict(replace(self)).items() if k not in ("vector", "site")}
-        return {**entry, "norm": self.norm, "layer": self.site.layer, "hook": self.site.hook, "position": self.site.position}
+        return {
+            **entry,
+            "norm": self.norm,
+            "layer": self.site.layer,
+            "hook": self.site.hook,
+            "position": self.site.position,
+        }
 
 
 def random_directions(
-    direction: Direction, activations: Float[Tensor, "n d_model"], n: int, seed: int = 0, both_signs: bool = True
+    direction: Direction,
+    activations: Float[Tensor, "n d_model"],
+    n: int,
+    seed: int = 0,
+    both_signs: bool = True,
 ) -> tuple[Direction, ...]:
     """Random vectors with the covariance of the activations, each as long as `direction`, at its site: controls.
 
-    An isotropic vector mostly points where the model never goes; g @ (x - mean) with Gaussian g has the activations' own covariance.
+    An isotropic vector mostly points where the model never goes; g @ (x - mean) with Gaussian g has the
+    activations' own covariance.
 
     Args:
         direction: The one they are controls of.
@@ -148,7 +185,9 @@ def random_directions(
     if n < 1:
         raise UserError(f"expected at least 1 random direction, found {n}")
     if activations.shape[-1] != len(direction.vector):
-        raise UserError(f"activations of width {activations.shape[-1]} do not fit a direction of width {len(direction.vector)}")
+        raise UserError(
+            f"activations of width {activations.shape[-1]} do not fit a direction of width {len(direction.vector)}"
+        )
     centred = activations.double() - activations.double().mean(dim=0)
     weights = torch.randn(n, len(centred), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     vectors = weights @ centred
@@ -159,6 +198,13 @@ def random_directions(
     made = []
     for number, vector in enumerate(vectors):
         source = f"random, covariance of {len(centred)} activations, seed {seed}"
-        plain = replace(direction, vector=vector, method=f"random_{number}", auc=float("nan"), threshold=0.0, source=source)
+        plain = replace(
+            direction,
+            vector=vector,
+            method=f"random_{number}",
+            auc=float("nan"),
+            threshold=0.0,
+            source=source,
+        )
         made.extend([plain, -plain] if both_signs else [plain])
     return tuple(made)

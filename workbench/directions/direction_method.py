@@ -11,8 +11,9 @@ from torch import Tensor
 
 from workbench.registry import Registry
 
-#: From activations x and persona scores y (plus = shows the persona; log-odds, or +1 and -1) to one vector. Its sign is plus = more of
-#: the persona; its length is the distance between the two class means along it, in units of the residual stream.
+#: From activations x and persona scores y (plus = shows the persona; log-odds, or +1 and -1) to one vector.
+#: Its sign is plus = more of the persona; its length is the distance between the two class means along it, in
+#: units of the residual stream.
 Fit = Callable[[Float[Tensor, "n d_model"], Float[Tensor, " n"]], Float[Tensor, " d_model"]]
 #: How activations are labelled. `choice_within`: own choices, each context's mean state and score subtracted.
 Labels = Literal["choice", "choice_within", "answer", "response"]
@@ -28,7 +29,8 @@ class DirectionMethod:
         fit: The fit.
         says: What is done, in one line without a full stop.
         replicates: Bootstrap replicates of its angle that a sweep can afford.
-        default_place: Place among the methods of a sweep that names none; None for a method that must be named.
+        default_place: Place among the methods of a sweep that names none; None for a method that must be
+            named.
     """
 
     name: str
@@ -40,7 +42,9 @@ class DirectionMethod:
 
 
 DIRECTION_METHODS: Registry[DirectionMethod] = Registry(
-    "direction method", "workbench.directions.methods", lambda method: 100 if method.default_place is None else method.default_place
+    "direction method",
+    "workbench.directions.methods",
+    lambda method: 100 if method.default_place is None else method.default_place,
 )
 
 

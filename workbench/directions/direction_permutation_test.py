@@ -1,12 +1,14 @@
 """Can this data carry a direction at all? A permutation test of the held-out AUC.
 
-1. Rows are pairs: each context with its matching and its not matching answer, read at the answer's last token (both option orders, so that
-   the letter cancels). The mean difference of the train rows is the direction; its AUC is that of the held-out groups' rows.
-2. Under the null the two answers of an item are exchangeable: the sign of each item's pairs, in train and held-out data alike, is turned
-   at random, direction and AUC are made again, `permutations` times. p = (1 + number as far from one half or further) / (permutations + 1).
-   Items turn as wholes, both orders together, since they are not independent.
-A small p says that the answers differ along one direction on unseen groups. It does not say that the direction decides anything: length or
-wording can do that too, so the length rule is next to it.
+1. Rows are pairs: each context with its matching and its not matching answer, read at the answer's last token
+   (both option orders, so that the letter cancels). The mean difference of the train rows is the direction;
+   its AUC is that of the held-out groups' rows.
+2. Under the null the two answers of an item are exchangeable: the sign of each item's pairs, in train and
+   held-out data alike, is turned at random, direction and AUC are made again, `permutations` times. p = (1 +
+   number as far from one half or further) / (permutations + 1). Items turn as wholes, both orders together,
+   since they are not independent.
+A small p says that the answers differ along one direction on unseen groups. It does not say that the
+direction decides anything: length or wording can do that too, so the length rule is next to it.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ from workbench.personas import Persona
 class DirectionPermutationTest:
     """Result of the test whether data support a direction.
 
-    auc: held-out. p: of the permutation test. null: AUCs under permuted labels. n_train, n_held_out: items. length: Spearman's correlation
-    of the held-out reading with the answer's tokens.
+    auc: held-out. p: of the permutation test. null: AUCs under permuted labels. n_train, n_held_out: items.
+    length: Spearman's correlation of the held-out reading with the answer's tokens.
     """
 
     layer: int
@@ -61,15 +63,32 @@ class DirectionPermutationTest:
         """The rows of a persona's check, with these after them."""
         length = "equally long" if np.isnan(self.length) else f"{self.length:+.2f}"
         rows = [
-            ("held-out AUC", f"{self.auc:.3f}", f"of the mean difference at layer {self.layer}, {self.n_held_out} items of unseen groups"),
-            ("permutation p", f"{self.p:.4f}", f"{len(self.null)} times with the answers of each item exchanged at random"),
-            ("reading and length", length, "rank correlation with the answer's tokens; near 1 or -1: it reads length"),
+            (
+                "held-out AUC",
+                f"{self.auc:.3f}",
+                f"of the mean difference at layer {self.layer}, {self.n_held_out} items of unseen groups",
+            ),
+            (
+                "permutation p",
+                f"{self.p:.4f}",
+                f"{len(self.null)} times with the answers of each item exchanged at random",
+            ),
+            (
+                "reading and length",
+                length,
+                "rank correlation with the answer's tokens; near 1 or -1: it reads length",
+            ),
         ]
         return pd.concat([table, pd.DataFrame(rows, columns=table.columns)], ignore_index=True)
 
 
 def direction_permutation_test(
-    model: Any, persona: Persona, layer: int | None = None, n: int = 128, permutations: int = 999, seed: int = 0
+    model: Any,
+    persona: Persona,
+    layer: int | None = None,
+    n: int = 128,
+    permutations: int = 999,
+    seed: int = 0,
 ) -> DirectionPermutationTest:
     """Whether the data support a direction at all: the held-out AUC against that under permuted labels.
 
@@ -96,7 +115,9 @@ def direction_permutation_test(
     if not 0 <= layer < runner.shape.n_layers:
         raise UserError(f"layer {layer} does not exist: this model has layers 0-{runner.shape.n_layers - 1}")
     draw = ActivationSampler(runner, [layer], seed=seed)
-    fitted, held = (draw.labelled(split, "answer", 4 * min(n, len(split))) for split in (splits.train, splits.test))
+    fitted, held = (
+        draw.labelled(split, "answer", 4 * min(n, len(split))) for split in (splits.train, splits.test)
+    )
     train, train_items = _pairs(fitted.states[layer], fitted.context_ids)
     test, test_items = _pairs(held.states[layer], held.context_ids)
     observed = _auc(train, test)
@@ -104,16 +125,24 @@ def direction_permutation_test(
     p = (1 + int((np.abs(null - 0.5) >= abs(observed - 0.5) - 1e-12).sum())) / (permutations + 1)
     direction = train[:, 0].mean(dim=0) - train[:, 1].mean(dim=0)
     length = length_correlation(held.states[layer] @ direction, held.lengths)
-    return DirectionPermutationTest(layer, observed, p, null, len(set(train_items)), len(set(test_items)), length)
+    return DirectionPermutationTest(
+        layer, observed, p, null, len(set(train_items)), len(set(test_items)), length
+    )
 
 
 def permuted(
-    train: Float[Tensor, "pair side d_model"], train_items: list[str], test: Float[Tensor, "pair side d_model"], test_items: list[str],
-    permutations: int, seed: int,
-) -> Float[np.ndarray, " permutation"]:  # fmt: skip
+    train: Float[Tensor, "pair side d_model"],
+    train_items: list[str],
+    test: Float[Tensor, "pair side d_model"],
+    test_items: list[str],
+    permutations: int,
+    seed: int,
+) -> Float[np.ndarray, " permutation"]:
     """Held-out AUCs with the sides of each item's pairs exchanged at random, in train and held-out data alike."""
     rng = np.random.default_rng(seed)
-    return np.array([_auc(_turned(train, train_items, rng), _turned(test, test_items, rng)) for _ in range(permutations)])
+    return np.array(
+        [_auc(_turned(train, train_items, rng), _turned(test, test_items, rng)) for _ in range(permutations)]
+    )
 
 
 def _turned(pairs: Tensor, items: list[str], rng: np.random.Generator) -> Tensor:
@@ -128,6 +157,10 @@ def _auc(train: Tensor, test: Tensor) -> float:
     return auc(readings.flatten(), torch.tensor([True, False]).repeat(len(test)))
 
 
-def _pairs(states: Float[Tensor, "n d_model"], context_ids: tuple[str, ...]) -> tuple[Float[Tensor, "pair side d_model"], list[str]]:
+def _pairs(
+    states: Float[Tensor, "n d_model"], context_ids: tuple[str, ...]
+) -> tuple[Float[Tensor, "pair side d_model"], list[str]]:
     """Rows two by two (matching, not matching), and the item of each pair."""
-    return rearrange(states, "(pair side) d_model -> pair side d_model", side=2), [name.rsplit(" ", 1)[0] for name in context_ids[::2]]
+    return rearrange(states, "(pair side) d_model -> pair side d_model", side=2), [
+        name.rsplit(" ", 1)[0] for name in context_ids[::2]
+    ]

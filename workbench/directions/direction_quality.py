@@ -1,6 +1,7 @@
 """How good a direction is: held-out AUC, how firmly its angle is known, whether it predicts, and what else it reads.
 
-All functions are pure; intervals are percentile bootstraps over question groups (rows of a group are drawn together).
+All functions are pure; intervals are percentile bootstraps over question groups (rows of a group are drawn
+together).
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ def cosine(a: Float[Tensor, " d_model"], b: Float[Tensor, " d_model"]) -> float:
 
 
 def angle_interval(
-    fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], replicates: int = 100, seed: int = 0, level: float = 0.95
+    fit: Fit,
+    x: Float[Tensor, "n d_model"],
+    y: Float[Tensor, " n"],
+    groups: Sequence[str],
+    replicates: int = 100,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Angle in degrees between the direction and its bootstrap replicates: (low, high) percentiles; near 90: nothing is known."""
     whole, rng = fit(x, y), np.random.default_rng(seed)
@@ -50,11 +57,16 @@ def angle_interval(
     return float(np.percentile(angles, tail)), float(np.percentile(angles, 100 - tail))
 
 
-def split_cosine(fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0) -> float:
+def split_cosine(
+    fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], groups: Sequence[str], seed: int = 0
+) -> float:
     """Cosine between the directions of two random halves of the groups; nan if a half lacks one side."""
     members = _members(groups)
     order = np.random.default_rng(seed).permutation(len(members))
-    halves = [np.concatenate([members[i] for i in part] or [np.empty(0, dtype=int)]) for part in np.array_split(order, 2)]
+    halves = [
+        np.concatenate([members[i] for i in part] or [np.empty(0, dtype=int)])
+        for part in np.array_split(order, 2)
+    ]
     if not all(_two_sides(y[half]) for half in halves):
         return float("nan")
     a, b = (fit(x[half], y[half]) for half in halves)
@@ -62,11 +74,17 @@ def split_cosine(fit: Fit, x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]
 
 
 def rank_correlation(
-    readings: Float[np.ndarray, " prompt"], effects: Float[np.ndarray, " prompt"], replicates: int = 200, seed: int = 0, level: float = 0.95
+    readings: Float[np.ndarray, " prompt"],
+    effects: Float[np.ndarray, " prompt"],
+    replicates: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> tuple[float, float, float]:
     """Spearman correlation of a prompt's change of reading with its change of log-odds, with an interval over prompts."""
     if len(readings) != len(effects) or len(readings) < 3:
-        raise UserError(f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects")
+        raise UserError(
+            f"a rank correlation needs at least 3 prompts: found {len(readings)} readings and {len(effects)} effects"
+        )
     rows = np.random.default_rng(seed).integers(len(readings), size=(replicates, len(readings)))
     draws = _row_spearman(readings[rows], effects[rows])
     draws = draws[np.isfinite(draws)]
@@ -75,7 +93,9 @@ def rank_correlation(
     return spearman(readings, effects), float(low), float(high)
 
 
-def letter_direction(x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]) -> Float[Tensor, " d_model"]:
+def letter_direction(
+    x: Float[Tensor, "n d_model"], first_shown: Bool[Tensor, " n"]
+) -> Float[Tensor, " d_model"]:
     """Mean over rows whose answer is the option shown first (A) minus the others: what a letter looks like."""
     if not bool(first_shown.any()) or bool(first_shown.all()):
         return torch.zeros(x.shape[1])
@@ -87,11 +107,15 @@ def length_correlation(readings: Float[Tensor, " n"], lengths: Sequence[int]) ->
     return spearman(readings.double().numpy(), np.asarray(lengths, dtype=float))
 
 
-def _row_spearman(a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]) -> Float[np.ndarray, " replicate"]:
+def _row_spearman(
+    a: Float[np.ndarray, "replicate n"], b: Float[np.ndarray, "replicate n"]
+) -> Float[np.ndarray, " replicate"]:
     """Spearman's correlation of each row of a with the same row of b; nan where one does not vary."""
     ranks = [rankdata(m, axis=1) - (m.shape[1] + 1) / 2 for m in (a, b)]
     spread = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
-    return np.divide((ranks[0] * ranks[1]).sum(axis=1), spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    return np.divide(
+        (ranks[0] * ranks[1]).sum(axis=1), spread, out=np.full(len(spread), np.nan), where=spread > 0
+    )
 
 
 def _members(groups: Sequence[str]) -> list[np.ndarray]:

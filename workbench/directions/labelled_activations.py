@@ -1,10 +1,11 @@
 """The labelled activations that directions are made from, by the three ways of labelling.
 
-- answer pairs: each context followed by its matching and by its not matching answer, read at the answer's last token (the
-  paper and CAA). Both option orders are in, so that the letter cancels.
-- own choices: contexts under varied system texts, read at the decision token; the score is the model's own log-odds.
-- responses: a question followed by its full matching or not matching response, mean over the response's tokens (persona
-  vectors, Chen et al. 2025).
+- answer pairs: each context followed by its matching and by its not matching answer, read at the answer's
+  last token (the paper and CAA). Both option orders are in, so that the letter cancels.
+- own choices: contexts under varied system texts, read at the decision token; the score is the model's own
+  log-odds.
+- responses: a question followed by its full matching or not matching response, mean over the response's
+  tokens (persona vectors, Chen et al. 2025).
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from workbench.personas import Split
 class LabelledActivations:
     """Activations with scores, one row per sequence.
 
-    states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows the persona. context_ids: the item and its option order.
-    lengths: tokens of the sequence (of the answer or response, where one was read). first_shown: the row's answer is the option shown
-    first. texts: what was read, for people (prompt and question, or question and answer).
+    states: [n, d_model] by layer. scores: log-odds, or +1 and -1; plus = shows the persona. context_ids: the
+    item and its option order. lengths: tokens of the sequence (of the answer or response, where one was
+    read). first_shown: the row's answer is the option shown first. texts: what was read, for people (prompt
+    and question, or question and answer).
     """
 
     states: dict[int, Float[Tensor, "n d_model"]]
@@ -63,11 +65,18 @@ def answer_pairs(runner: Runner, contexts: Contexts, layers: Sequence[int]) -> L
         lengths=tuple(len(c.answers[side]) for c, side in rows),
         first_shown=_first_shown([c for c, _ in rows], torch.tensor([side == 0 for _, side in rows])),
         position="answer",
-        texts=tuple(f"{c.item.question} [{c.item.matching if side == 0 else c.item.not_matching}]" for c, side in rows),
+        texts=tuple(
+            f"{c.item.question} [{c.item.matching if side == 0 else c.item.not_matching}]" for c, side in rows
+        ),
     )
 
 
-def own_choices(runner: Runner, contexts: Sequence[Context], prompts: Sequence[tuple[int, ...] | None], layers: Sequence[int]) -> LabelledActivations:
+def own_choices(
+    runner: Runner,
+    contexts: Sequence[Context],
+    prompts: Sequence[tuple[int, ...] | None],
+    layers: Sequence[int],
+) -> LabelledActivations:
     """Context i with prompts[i] in its slot (None: bare), read at the decision token, scored by the model's own log-odds."""
     sequences = [c.ids(p) for c, p in zip(contexts, prompts, strict=True)]
     sites = [Site(layer) for layer in layers]
@@ -96,8 +105,13 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
         opening = runner.render([{"role": "user", "content": item.question}])
         plain = runner.encode(opening)
         for text in item.responses or (item.matching, item.not_matching):
-            ids = runner.encode(opening + ("" if opening[-1:].isspace() or opening[-1:] in "([>" else " ") + text)
-            start = next((i for i, (a, b) in enumerate(zip(plain, ids, strict=False)) if a != b), min(len(plain), len(ids) - 1))
+            ids = runner.encode(
+                opening + ("" if opening[-1:].isspace() or opening[-1:] in "([>" else " ") + text
+            )
+            start = next(
+                (i for i, (a, b) in enumerate(zip(plain, ids, strict=False)) if a != b),
+                min(len(plain), len(ids) - 1),
+            )
             sequences.append(ids)
             spans.append((start, len(ids)))
             items.append(item)
@@ -111,7 +125,9 @@ def responses(runner: Runner, split: Split, layers: Sequence[int]) -> LabelledAc
         lengths=tuple(stop - start for start, stop in spans),
         first_shown=torch.zeros(len(items), dtype=torch.bool),
         position="response_mean",
-        texts=tuple(f"{i.question} [{t}]" for i in split for t in i.responses or (i.matching, i.not_matching)),
+        texts=tuple(
+            f"{i.question} [{t}]" for i in split for t in i.responses or (i.matching, i.not_matching)
+        ),
     )
 
 
@@ -126,18 +142,30 @@ def _id(context: Context) -> str:
 
 
 def _shown_text(runner: Runner, context: Context, prompt: tuple[int, ...] | None) -> str:
-    return context.item.question if prompt is None else f"{runner.decode(prompt).strip()} | {context.item.question}"
+    return (
+        context.item.question
+        if prompt is None
+        else f"{runner.decode(prompt).strip()} | {context.item.question}"
+    )
 
 
 def _first_shown(contexts: Sequence[Context], matching: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """True where the answer (matching or not) is the option shown first; nowhere if options are not shown in both orders."""
     first = torch.tensor([c.matching_first for c in contexts])
-    return matching == first if bool(first.any()) and not bool(first.all()) else torch.zeros(len(first), dtype=torch.bool)
+    return (
+        matching == first
+        if bool(first.any()) and not bool(first.all())
+        else torch.zeros(len(first), dtype=torch.bool)
+    )
 
 
 @torch.no_grad()
 def _choices_in_one_pass(
-    runner: Runner, contexts: Sequence[Context], sequences: Sequence[tuple[int, ...]], sites: Sequence[Site], batch_tokens: int = 8192
+    runner: Runner,
+    contexts: Sequence[Context],
+    sequences: Sequence[tuple[int, ...]],
+    sites: Sequence[Site],
+    batch_tokens: int = 8192,
 ) -> tuple[dict[Site, Float[Tensor, "n d_model"]], Float[np.ndarray, " n"]]:
     """States at the decision token and log-odds of one-token answers, from the same full pass."""
     last = Site(runner.shape.n_layers - 1)

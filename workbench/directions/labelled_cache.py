@@ -23,13 +23,15 @@ class LabelledCache:
     """Activations that the user has at hand, labelled. Rows are the sequences of all caches, in order.
 
     Attributes:
-        caches: One `ActivationCache` (any mapping from hook names to activations [batch, pos, d_model]) or several; of a cache
-            without batch dimension [pos, d_model] each is one row.
+        caches: One `ActivationCache` (any mapping from hook names to activations [batch, pos, d_model]) or
+            several; of a cache without batch dimension [pos, d_model] each is one row.
         scores: One number per row, plus = shows the persona: the model's own log-odds, or +1 and -1.
-        token: The token that is read, the same in every row or one per row; -1 is the last one. Rows of unequal length that are
-            padded on the right need their own.
-        groups: Question group of each row (rows about one thing belong together); None: every row is its own group.
-        contexts: What each row varies, such as its question; needed to compare rows within contexts. None: not compared so.
+        token: The token that is read, the same in every row or one per row; -1 is the last one. Rows of
+            unequal length that are padded on the right need their own.
+        groups: Question group of each row (rows about one thing belong together); None: every row is its own
+            group.
+        contexts: What each row varies, such as its question; needed to compare rows within contexts. None:
+            not compared so.
         position: What the token is, for the record of the direction.
         persona: The name of what is labelled.
 
@@ -48,15 +50,18 @@ class LabelledCache:
 
     def __repr__(self) -> str:
         n = len(self.caches) if isinstance(self.caches, (list, tuple)) else 1
-        return (
-            f"LabelledCache({self.persona}: {len(self.scores)} labelled rows of {n} cache{'' if n == 1 else 's'}, read at the {self.position} token)"
-        )
+        caches = f"{n} cache{'' if n == 1 else 's'}"
+        return f"LabelledCache({self.persona}: {len(self.scores)} labelled rows of {caches}, read at the {self.position} token)"
 
     def layers(self, n_layers: int) -> list[int]:
         """The layers whose block outputs are in every cache. UserError if there is none."""
-        found = [layer for layer in range(n_layers) if all(Site(layer).name in cache for cache in self._all())]
+        found = [
+            layer for layer in range(n_layers) if all(Site(layer).name in cache for cache in self._all())
+        ]
         if not found:
-            raise UserError(f"the caches hold no output of a block: expected hook names such as {Site(0).name!r}")
+            raise UserError(
+                f"the caches hold no output of a block: expected hook names such as {Site(0).name!r}"
+            )
         return found
 
     def activations(self, layers: Sequence[int], labels: Labels = "choice") -> LabelledActivations:
@@ -64,18 +69,33 @@ class LabelledCache:
 
         Args:
             layers: Layers to read, by the outputs of their blocks.
-            labels: `choice_within` subtracts the mean of each of `contexts`; all others take the rows as they are.
+            labels: `choice_within` subtracts the mean of each of `contexts`; all others take the rows as they
+                are.
         """
         states = {layer: self._read(Site(layer).name) for layer in layers}
         n = len(next(iter(states.values())))
         scores = torch.as_tensor(self.scores, dtype=torch.float32).detach().cpu()
         if scores.shape != (n,) or not bool(torch.isfinite(scores).all()):
-            raise UserError(f"expected one finite score per row, {n} in all, found shape {tuple(scores.shape)}")
-        groups, contexts = ([*map(str, given)] if given is not None else [f"row {i}" for i in range(n)] for given in (self.groups, self.contexts))
+            raise UserError(
+                f"expected one finite score per row, {n} in all, found shape {tuple(scores.shape)}"
+            )
+        groups, contexts = (
+            [*map(str, given)] if given is not None else [f"row {i}" for i in range(n)]
+            for given in (self.groups, self.contexts)
+        )
         if not len(groups) == len(contexts) == n:
-            raise UserError(f"expected {n} groups and contexts, one per row, found {len(groups)} and {len(contexts)}")
+            raise UserError(
+                f"expected {n} groups and contexts, one per row, found {len(groups)} and {len(contexts)}"
+            )
         data = LabelledActivations(
-            states, scores, tuple(groups), tuple(contexts), (1,) * n, torch.zeros(n, dtype=torch.bool), self.position, tuple(contexts)
+            states,
+            scores,
+            tuple(groups),
+            tuple(contexts),
+            (1,) * n,
+            torch.zeros(n, dtype=torch.bool),
+            self.position,
+            tuple(contexts),
         )
         if labels != "choice_within":
             return data

@@ -1,18 +1,21 @@
 """The sweep over layers and methods: which direction predicts what prompts do?
 
-A direction that reads an answer out is not one that decides it (REFERENCES: the mean difference at the answer token had the
-wrong sign twice on a small organism). So a site is chosen by prediction, on data that made no direction:
+A direction that reads an answer out is not one that decides it (REFERENCES: the mean difference at the answer
+token had the wrong sign twice on a small organism). So a site is chosen by prediction, on data that made no
+direction:
 
 1. The persona's varied system texts are dealt, by seed, into texts for fitting and texts for testing.
-2. Train data are labelled in the ways that the methods need: answer pairs, own choices under the fitting texts,
-   responses; every method gives one vector per layer (fit.py).
-3. On the search split, each testing text is put before the same contexts; its effect is the mean change of the answer's
-   log-odds against no prompt, its reading the mean change of x . unit at the decision token.
-4. Only sites that pass `site_gates` may be chosen: the texts' effects have a spread, readings go with them beyond chance, and the
-   direction has a held-out AUC and repeats between halves. Where none passes, no direction is shown, and the verdict says why.
-5. `predicts` is Spearman's correlation of readings and effects over the testing texts; of the sites that pass, the best pair of layer and
-   method has the highest (ties: the lower layer, then the earlier method). It is the best of many, so a little too good: the interval
-   next to it is a bootstrap over texts, and does not know of the choice.
+2. Train data are labelled in the ways that the methods need: answer pairs, own choices under the fitting
+   texts, responses; every method gives one vector per layer (fit.py).
+3. On the search split, each testing text is put before the same contexts; its effect is the mean change of
+   the answer's log-odds against no prompt, its reading the mean change of x . unit at the decision token.
+4. Only sites that pass `site_gates` may be chosen: the texts' effects have a spread, readings go with them
+   beyond chance, and the direction has a held-out AUC and repeats between halves. Where none passes, no
+   direction is shown, and the verdict says why.
+5. `predicts` is Spearman's correlation of readings and effects over the testing texts; of the sites that
+   pass, the best pair of layer and method has the highest (ties: the lower layer, then the earlier method).
+   It is the best of many, so a little too good: the interval next to it is a bootstrap over texts, and does
+   not know of the choice.
 """
 
 from __future__ import annotations
@@ -31,7 +34,15 @@ from workbench.directions.activation_sampling import TESTING_TEXTS, ActivationSa
 from workbench.directions.class_split import positive
 from workbench.directions.direction import Direction
 from workbench.directions.direction_method import DIRECTION_METHODS, DirectionMethod, Labels, default_methods
-from workbench.directions.direction_quality import angle_interval, auc, cosine, length_correlation, letter_direction, rank_correlation, split_cosine
+from workbench.directions.direction_quality import (
+    angle_interval,
+    auc,
+    cosine,
+    length_correlation,
+    letter_direction,
+    rank_correlation,
+    split_cosine,
+)
 from workbench.directions.labelled_activations import LabelledActivations
 from workbench.directions.labelled_cache import LabelledCache
 from workbench.directions.site_gates import GATES, LEAST, SiteGates
@@ -49,9 +60,10 @@ HELD_OUT_ROWS = 256
 class LayerScan:
     """Result of the sweep.
 
-    table: one row per layer and method, best first. directions: by (layer, method). effects: one row a testing text: text, effect (mean
-    change of log-odds), reading (change along the best direction). activations: train states at the decision token of the best layer [n,
-    d_model], for controls with their covariance. gates: what a site had to show.
+    table: one row per layer and method, best first. directions: by (layer, method). effects: one row a
+    testing text: text, effect (mean change of log-odds), reading (change along the best direction).
+    activations: train states at the decision token of the best layer [n, d_model], for controls with their
+    covariance. gates: what a site had to show.
     """
 
     table: pd.DataFrame
@@ -85,14 +97,20 @@ class LayerScan:
     def __getitem__(self, key: tuple[int, str]) -> Direction:
         if key not in self.directions:
             layers, methods = (sorted({k[i] for k in self.directions}) for i in (0, 1))
-            raise UserError(f"no direction for layer and method {key}: layers are {layers}, methods {methods}")
+            raise UserError(
+                f"no direction for layer and method {key}: layers are {layers}, methods {methods}"
+            )
         return self.directions[key]
 
     def cosines(self, layer: int | None = None) -> pd.DataFrame:
         """Cosines between the methods' directions at one layer (the best one's when None)."""
         layer = self.best.site.layer if layer is None else layer
         found = {method: d.vector for (at, method), d in self.directions.items() if at == layer}
-        return pd.DataFrame([[cosine(a, b) for b in found.values()] for a in found.values()], index=list(found), columns=list(found))
+        return pd.DataFrame(
+            [[cosine(a, b) for b in found.values()] for a in found.values()],
+            index=list(found),
+            columns=list(found),
+        )
 
     def to_file(self) -> DirectionFile:
         """direction.json: the chosen direction and the whole sweep."""
@@ -115,7 +133,10 @@ class LayerScan:
         return f"Scan(best {self.best!r})\n{self.table.head(10).to_string(index=False, float_format='{:.3f}'.format)}"
 
     def _repr_html_(self) -> str:
-        return html_table(self.table, caption=f"Directions of {self.best.persona}: best first, by how well they predict what prompts do")
+        return html_table(
+            self.table,
+            caption=f"Directions of {self.best.persona}: best first, by how well they predict what prompts do",
+        )
 
 
 @dataclass(frozen=True)
@@ -152,10 +173,10 @@ def find_directions(
 
     Args:
         model: A loaded model or its runner.
-        train: A split, whose questions the model is run on, or activations that you already have (`LabelledCache`), to which every method
-            is fitted.
-        search: The same for the choice. Cached activations have no testing texts: `predicts` is nan then, and the best direction has the
-            highest AUC on them.
+        train: A split, whose questions the model is run on, or activations that you already have
+            (`LabelledCache`), to which every method is fitted.
+        search: The same for the choice. Cached activations have no testing texts: `predicts` is nan then, and
+            the best direction has the highest AUC on them.
         layers: Blocks to scan; None: all.
         methods: Names of direction methods or values; None: the default ones.
         n: Rows of train data for each kind of labels.
@@ -166,8 +187,8 @@ def find_directions(
         options: Orders of the options, and what a layer and method must show.
 
     Returns:
-        The table of layers and methods, best first, and the directions (plus = more of the persona). `.best` is the one to use where
-        `.shown` is not False.
+        The table of layers and methods, best first, and the directions (plus = more of the persona). `.best`
+        is the one to use where `.shown` is not False.
 
     Raises:
         UserError: An unknown method or layer, or too few varied system texts left to test on.
@@ -180,22 +201,27 @@ def find_directions(
     runner, options = runner_for(model), options or LayerScanOptions()
     cached = [given for given in (train, search) if isinstance(given, LabelledCache)]
     top = runner.shape.n_layers
-    wanted = set(range(top)).intersection(*(given.layers(top) for given in cached)) if layers is None else layers
+    wanted = (
+        set(range(top)).intersection(*(given.layers(top) for given in cached)) if layers is None else layers
+    )
     layers = sorted({Site(k).checked(top).layer for k in wanted})
     chosen = [_method(m) for m in (_default_methods(cached) if methods is None else methods)]
     if not chosen or not layers:
         raise UserError("a sweep needs at least one layer and one method")
     draw = ActivationSampler(runner, layers, slot, seed, options.orders)
     kinds: set[Labels] = {m.labels for m in chosen}
-    return scan_sites(draw_scan_data(draw, train, search, kinds, n, n_texts, n_contexts), chosen, options.gates, seed)
+    return scan_sites(
+        draw_scan_data(draw, train, search, kinds, n, n_texts, n_contexts), chosen, options.gates, seed
+    )
 
 
 @dataclass(frozen=True)
 class ScanData:
     """What a sweep is made of.
 
-    trained: train data by kind of labels. choices: search contexts, bare and then under each testing text; held_out: search data of each
-    kind of labels. texts: the testing ones (none where the search data are cached).
+    trained: train data by kind of labels. choices: search contexts, bare and then under each testing text;
+    held_out: search data of each kind of labels. texts: the testing ones (none where the search data are
+    cached).
     """
 
     persona: str
@@ -206,33 +232,50 @@ class ScanData:
 
 
 def draw_scan_data(
-    draw: ActivationSampler, train: Split | LabelledCache, search: Split | LabelledCache, kinds: Collection[Labels], n: int, n_texts: int,
+    draw: ActivationSampler,
+    train: Split | LabelledCache,
+    search: Split | LabelledCache,
+    kinds: Collection[Labels],
+    n: int,
+    n_texts: int,
     n_contexts: int,
-) -> ScanData:  # fmt: skip
+) -> ScanData:
     """Runs the model: all activations and log-odds that a sweep needs. Arguments as `find_directions`."""
     fitting, testing = _texts(train, search, n_texts, draw.seed)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
     every: set[Labels] = {*kinds, "choice"}
-    trained: dict[Labels, LabelledActivations] = {kind: _labelled(draw, train, kind, n, fitting) for kind in every}
+    trained: dict[Labels, LabelledActivations] = {
+        kind: _labelled(draw, train, kind, n, fitting) for kind in every
+    }
     if isinstance(search, LabelledCache):
         rows = search.activations(draw.layers)
         return ScanData(persona, trained, rows, dict.fromkeys(kinds, rows), ())
     choices = draw.under_each(search, testing, n_contexts)
     pairs: dict[Labels, LabelledActivations] = {
-        kind: draw.labelled(search, kind, min(n, HELD_OUT_ROWS)) for kind in kinds if kind in ("answer", "response")
+        kind: draw.labelled(search, kind, min(n, HELD_OUT_ROWS))
+        for kind in kinds
+        if kind in ("answer", "response")
     }
     pairs |= {"choice": choices, "choice_within": choices}
     return ScanData(persona, trained, choices, pairs, tuple(testing))
 
 
-def scan_sites(data: ScanData, methods: Sequence[DirectionMethod], gates: SiteGates = GATES, seed: int = 0) -> LayerScan:
+def scan_sites(
+    data: ScanData, methods: Sequence[DirectionMethod], gates: SiteGates = GATES, seed: int = 0
+) -> LayerScan:
     """The sweep of drawn data, without a model."""
     tested = _Tested(data.choices, data.held_out, len(data.choices) // (len(data.texts) + 1))
     layers = sorted(data.choices.states)
-    found = {(layer, m.name): _judge(m, layer, data.trained, tested, data.persona, seed) for layer in layers for m in methods}
+    found = {
+        (layer, m.name): _judge(m, layer, data.trained, tested, data.persona, seed)
+        for layer in layers
+        for m in methods
+    }
     directions = {key: direction for key, (_, direction) in found.items()}
     readings = np.stack([tested.readings(direction) for direction in directions.values()])
-    table = gates.judge(pd.DataFrame([row for row, _ in found.values()]), readings, tested.effects_by_group, seed)
+    table = gates.judge(
+        pd.DataFrame([row for row, _ in found.values()]), readings, tested.effects_by_group, seed
+    )
     merit = table["predicts" if data.texts else "auc"].fillna(-np.inf).to_numpy()
     order = np.lexsort((-merit, ~table["passes"].to_numpy()))
     table = table.iloc[order].reset_index(drop=True)
@@ -247,13 +290,17 @@ def _default_methods(cached: Sequence[LabelledCache]) -> Sequence[str]:
     return [name for name in default_methods() if named or DIRECTION_METHODS[name].labels != "choice_within"]
 
 
-def _texts(train: Split | LabelledCache, search: Split | LabelledCache, n_texts: int, seed: int) -> tuple[list[str], list[str]]:
+def _texts(
+    train: Split | LabelledCache, search: Split | LabelledCache, n_texts: int, seed: int
+) -> tuple[list[str], list[str]]:
     """(fitting, testing) system texts of the persona that is drawn from; none where both are cached."""
     split = next((given for given in (train, search) if not isinstance(given, LabelledCache)), None)
     return ([], []) if split is None else deal_texts(split.persona.varied_system_texts, n_texts, seed)
 
 
-def _labelled(draw: ActivationSampler, train: Split | LabelledCache, kind: Labels, n: int, fitting: Sequence[str]) -> LabelledActivations:
+def _labelled(
+    draw: ActivationSampler, train: Split | LabelledCache, kind: Labels, n: int, fitting: Sequence[str]
+) -> LabelledActivations:
     if isinstance(train, LabelledCache):
         return train.activations(draw.layers, kind)
     return draw.labelled(train, kind, n, fitting)
@@ -278,7 +325,11 @@ class _Tested:
         change = self._changes(self.choices.scores)
         groups = np.array(self.choices.groups[: self.n_contexts])
         names = sorted(set(groups))
-        return np.stack([change[:, groups == name].sum(axis=1) for name in names], axis=1) * len(names) / self.n_contexts
+        return (
+            np.stack([change[:, groups == name].sum(axis=1) for name in names], axis=1)
+            * len(names)
+            / self.n_contexts
+        )
 
     def readings(self, direction: Direction) -> Float[np.ndarray, " text"]:
         """Mean change of the direction's reading under each testing text."""
@@ -293,7 +344,12 @@ class _Tested:
 
 
 def _judge(
-    method: DirectionMethod, layer: int, trained: dict[Labels, LabelledActivations], tested: _Tested, persona: str, seed: int
+    method: DirectionMethod,
+    layer: int,
+    trained: dict[Labels, LabelledActivations],
+    tested: _Tested,
+    persona: str,
+    seed: int,
 ) -> tuple[dict[str, Any], Direction]:
     """One direction, and its row of the table."""
     data, held_out = trained[method.labels], tested.held_out[method.labels]
@@ -307,30 +363,48 @@ def _judge(
     if method.replicates:
         angles = angle_interval(method.fit, x, y, data.groups, method.replicates, seed)
     row = {
-        "layer": layer, "method": method.name, "fitted_at": data.position,
-        "predicts": predicts, "predicts_low": low, "predicts_high": high, "auc": direction.auc,
+        "layer": layer,
+        "method": method.name,
+        "fitted_at": data.position,
+        "predicts": predicts,
+        "predicts_low": low,
+        "predicts_high": high,
+        "auc": direction.auc,
         "auc_choice": auc(tested.choices.states[layer] @ vector, positive(tested.choices.scores)),
-        "norm": direction.norm, "angle_low": angles[0], "angle_high": angles[1],
+        "norm": direction.norm,
+        "angle_low": angles[0],
+        "angle_high": angles[1],
         "split_cosine": split_cosine(method.fit, x, y, data.groups, seed),
         "letter_cosine": cosine(vector, letter_direction(x, data.first_shown)),
         "length_correlation": length_correlation(x @ vector, data.lengths),
-    }  # fmt: skip
+    }
     return row, direction
 
 
 def _direction(
-    method: DirectionMethod, layer: int, data: LabelledActivations, held_out: LabelledActivations, choices: LabelledActivations, persona: str
+    method: DirectionMethod,
+    layer: int,
+    data: LabelledActivations,
+    held_out: LabelledActivations,
+    choices: LabelledActivations,
+    persona: str,
 ) -> Direction:
     """The method's vector with its held-out AUC, and what it reads at the decision tokens of the train data."""
     vector = method.fit(data.states[layer], data.scores)
     readings, shown = choices.states[layer] @ (vector / vector.norm()), positive(choices.scores)
     source = f"{method.says}; {len(data)} rows of {len(set(data.groups))} groups, read at the {data.position} token"
     return Direction(
-        vector, Site(layer), persona, method.name,
+        vector,
+        Site(layer),
+        persona,
+        method.name,
         auc=auc(held_out.states[layer] @ vector, positive(held_out.scores)),
         threshold=float(readings[shown].mean() + readings[~shown].mean()) / 2,
-        source=source, mean=float(readings.mean()), sd=float(readings.std()), fitted_at=data.position,
-    )  # fmt: skip
+        source=source,
+        mean=float(readings.mean()),
+        sd=float(readings.std()),
+        fitted_at=data.position,
+    )
 
 
 def _method(method: str | DirectionMethod) -> DirectionMethod:

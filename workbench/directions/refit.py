@@ -1,8 +1,9 @@
 """A direction fitted anew to what moves the answers: effective prompts against ineffective ones.
 
-A direction from labelled data can be moved without the behaviour (a search warns of it: "moves the direction, not the behaviour"). The
-prompts that such a search scored say where the behaviour moves: at the decision token, the mean residual under the prompts that move the
-answers most, minus that under those that move them least, each context's own mean taken off first.
+A direction from labelled data can be moved without the behaviour (a search warns of it: "moves the direction,
+not the behaviour"). The prompts that such a search scored say where the behaviour moves: at the decision
+token, the mean residual under the prompts that move the answers most, minus that under those that move them
+least, each context's own mean taken off first.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ _LEAST = 8
 
 
 def refit_direction(
-    model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], site: Site, persona: str = "persona", share: float = 0.25
+    model: Any,
+    contexts: Contexts,
+    prompts: Sequence[str | Sequence[int]],
+    site: Site,
+    persona: str = "persona",
+    share: float = 0.25,
 ) -> Direction:
     """The direction along which prompts that raise the persona's answers differ from those that lower them.
 
@@ -42,7 +48,8 @@ def refit_direction(
         share: Of the prompts on either side, 0 to 0.5.
 
     Returns:
-        The direction. `auc`: how well one half of the prompts (every second by effect) tells the sides of the other, mean of both ways.
+        The direction. `auc`: how well one half of the prompts (every second by effect) tells the sides of the
+        other, mean of both ways.
 
     Raises:
         UserError: Fewer than eight prompts, `share` outside 0 to 0.5, or prompts that all do the same.
@@ -51,7 +58,9 @@ def refit_direction(
         >>> refit_direction(model, contexts, [c.ids for c in frontier.candidates], wb.Site(20))  # doctest: +SKIP
     """
     if len(prompts) < _LEAST or not 0 < share <= 0.5:
-        raise UserError(f"a refit needs at least {_LEAST} prompts and a fraction above 0 and up to 0.5, found {len(prompts)} and {share:g}")
+        raise UserError(
+            f"a refit needs at least {_LEAST} prompts and a fraction above 0 and up to 0.5, found {len(prompts)} and {share:g}"
+        )
     ids = [tuple(encode_prompt(model, contexts, p) if isinstance(p, str) else p) for p in prompts]
     moved = np.array([found.log_odds.mean() for found in answer_prompts(model, contexts, ids)])
     if float(np.ptp(moved)) < 1e-6:
@@ -63,12 +72,21 @@ def refit_direction(
     held_out = float(np.mean([_told(halves[i], halves[1 - i], share) for i in (0, 1)]))
     readings = means @ (vector / vector.norm())
     return Direction(
-        vector, site, persona, "refit", held_out, middle, f"decision residuals of {len(ids)} prompts by what they do to the answers",
-        float(readings.mean()), float(readings.std(correction=0).clamp(min=1e-6)),
-    )  # fmt: skip
+        vector,
+        site,
+        persona,
+        "refit",
+        held_out,
+        middle,
+        f"decision residuals of {len(ids)} prompts by what they do to the answers",
+        float(readings.mean()),
+        float(readings.std(correction=0).clamp(min=1e-6)),
+    )
 
 
-def _residuals(model: Any, contexts: Contexts, prompts: Sequence[tuple[int, ...]], site: Site) -> Float[Tensor, "prompt d_model"]:
+def _residuals(
+    model: Any, contexts: Contexts, prompts: Sequence[tuple[int, ...]], site: Site
+) -> Float[Tensor, "prompt d_model"]:
     """Of each prompt the mean over contexts, each context's mean over prompts replaced by the mean of all."""
     sequences = [context.ids(prompt) for prompt in prompts for context in contexts]
     states = collect(runner_for(model), sequences, [site])[site].reshape(len(prompts), len(contexts), -1)

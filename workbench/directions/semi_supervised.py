@@ -1,16 +1,19 @@
 """Directions from few labelled pairs and many unlabelled rows (named as future work in arXiv 2601.02896).
 
-The labelled pairs give a mean difference that is right on average and noisy in every dimension. Unlabelled activations of the same
-position tell which axes the residual stream varies along at all; noise outside of them is cut away, and inside them it counts by what
-the rows' own two clusters support:
+The labelled pairs give a mean difference that is right on average and noisy in every dimension. Unlabelled
+activations of the same position tell which axes the residual stream varies along at all; noise outside of
+them is cut away, and inside them it counts by what the rows' own two clusters support:
 
-1. The unlabelled rows (and the labelled ones) are centred; the top `axes` principal axes are kept, as many as hold `share` of the variance.
-2. In them, Fisher's discriminant of the labelled rows with the *pooled* covariance of all rows, shrunk (Ledoit and Wolf), is the start.
-3. Self-training (`rounds`): all rows are read along it; those beyond the middle half, on either side, are taken as labelled, with weight
-   `trust` times that of a true label; the mean difference is made again in the kept axes. A round whose direction would read the true
-   labels worse is not taken.
+1. The unlabelled rows (and the labelled ones) are centred; the top `axes` principal axes are kept, as many as
+   hold `share` of the variance.
+2. In them, Fisher's discriminant of the labelled rows with the *pooled* covariance of all rows, shrunk
+   (Ledoit and Wolf), is the start.
+3. Self-training (`rounds`): all rows are read along it; those beyond the middle half, on either side, are
+   taken as labelled, with weight `trust` times that of a true label; the mean difference is made again in the
+   kept axes. A round whose direction would read the true labels worse is not taken.
 
-With no unlabelled rows it is the mean difference in the labelled rows' own span. Whether it helps is a measurement (benchmarks/labels.py).
+With no unlabelled rows it is the mean difference in the labelled rows' own span. Whether it helps is a
+measurement (benchmarks/labels.py).
 """
 
 from __future__ import annotations
@@ -26,17 +29,25 @@ from workbench.errors import UserError
 
 
 def semi_supervised(
-    x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], unlabelled: Float[Tensor, "m d_model"], share: float = 0.9, rounds: int = 3,
+    x: Float[Tensor, "n d_model"],
+    y: Float[Tensor, " n"],
+    unlabelled: Float[Tensor, "m d_model"],
+    share: float = 0.9,
+    rounds: int = 3,
     trust: float = 0.25,
-) -> Float[Tensor, " d_model"]:  # fmt: skip
+) -> Float[Tensor, " d_model"]:
     """The direction; sign and length as in fit.py. x, y: labelled rows and their scores. unlabelled: rows of the same site and position.
 
     Raises UserError where widths differ or one side has no label.
     """
     if unlabelled.shape[1] != x.shape[1]:
-        raise UserError(f"unlabelled rows of width {unlabelled.shape[1]} do not fit labelled ones of width {x.shape[1]}")
+        raise UserError(
+            f"unlabelled rows of width {unlabelled.shape[1]} do not fit labelled ones of width {x.shape[1]}"
+        )
     if not 0 < share <= 1 or rounds < 0 or trust < 0:
-        raise UserError(f"expected a fraction above 0 and at most 1, rounds and trust from 0, found {share}, {rounds}, {trust}")
+        raise UserError(
+            f"expected a fraction above 0 and at most 1, rounds and trust from 0, found {share}, {rounds}, {trust}"
+        )
     everything = torch.cat([x, unlabelled])
     axes = principal_axes(everything, share)
     inside = (everything - everything.mean(dim=0)) @ axes.T
@@ -63,7 +74,9 @@ def _discriminant(labelled: Tensor, y: Tensor, everything: Tensor) -> Float[Tens
     return mean_difference(labelled, y) / (0.5 * variance + 0.5 * variance.mean()).clamp(min=1e-12)
 
 
-def _self_trained(everything: Tensor, labelled: Tensor, y: Tensor, vector: Tensor, trust: float) -> Float[Tensor, " axis"]:
+def _self_trained(
+    everything: Tensor, labelled: Tensor, y: Tensor, vector: Tensor, trust: float
+) -> Float[Tensor, " axis"]:
     """Mean difference with the outer rows of the reading taken as labelled."""
     reading = everything @ vector
     low, high = reading.quantile(0.25), reading.quantile(0.75)
@@ -71,4 +84,6 @@ def _self_trained(everything: Tensor, labelled: Tensor, y: Tensor, vector: Tenso
     true = mean_difference(labelled, y)
     weight = trust * len(everything) / 2
     known = float(len(labelled))
-    return (known * true / true.norm().clamp(min=1e-12) + weight * guessed / guessed.norm().clamp(min=1e-12)) / (known + weight)
+    return (
+        known * true / true.norm().clamp(min=1e-12) + weight * guessed / guessed.norm().clamp(min=1e-12)
+    ) / (known + weight)

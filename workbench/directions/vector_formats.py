@@ -6,8 +6,9 @@
 | control vector, GGUF (repeng; llama.cpp) | name `direction.{layer}` | `direction.L`; llama.cpp refuses layer 0 |
 | persona_vectors, `.pt` (Chen et al. 2025) | row of one tensor [n_layers + 1, d_model], row 0 is the embedding | row L + 1 |
 
-repeng fits `direction.{layer}` on hidden_states[layer + 1], and llama.cpp adds it after block `layer`: both mean block L's output.
-Foreign files are read without running anything: safetensors, GGUF, or a pickle restricted to tensors (weights_only).
+repeng fits `direction.{layer}` on hidden_states[layer + 1], and llama.cpp adds it after block `layer`: both
+mean block L's output. Foreign files are read without running anything: safetensors, GGUF, or a pickle
+restricted to tensors (weights_only).
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def save_directions(directions: Sequence[Direction], path: str | Path) -> Path:
     if not directions:
         raise UserError("no directions to save")
     tensors = {str(i): d.vector for i, d in enumerate(directions)}
-    write_safetensors(path, tensors, {"format": _FORMAT, "directions": json.dumps([d.to_json() for d in directions])})
+    write_safetensors(
+        path, tensors, {"format": _FORMAT, "directions": json.dumps([d.to_json() for d in directions])}
+    )
     return Path(path)
 
 
@@ -54,7 +57,9 @@ def load_directions(path: str | Path) -> tuple[Direction, ...]:
         entries = json.loads(metadata["directions"])
         return tuple(_from_json(entry, vectors[str(i)]) for i, entry in enumerate(entries))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: the description of the directions is damaged ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{path}: the description of the directions is damaged ({type(error).__name__}: {error})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,17 @@ class ControlVector:
     def direction(self, layer: int, persona: str, source: str = "") -> Direction:
         """One layer's vector as a direction, read at the decision token. UserError for a layer that the file lacks."""
         if layer not in self.vectors:
-            raise UserError(f"no vector for layer {layer}: the file has layers {', '.join(map(str, sorted(self.vectors)))}")
+            raise UserError(
+                f"no vector for layer {layer}: the file has layers {', '.join(map(str, sorted(self.vectors)))}"
+            )
         return Direction(self.vectors[layer], Site(layer), persona, "loaded", source=source)
 
 
 def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: str = "") -> Path:
     """Writes a control vector as repeng and llama.cpp read it; one direction per layer, each a `resid_post` one.
 
-    The tensors' length is kept: a strength of 1 adds the distance between the two sides. llama.cpp refuses a file with layer 0.
+    The tensors' length is kept: a strength of 1 adds the distance between the two sides. llama.cpp refuses a
+    file with layer 0.
     """
     vectors = _one_a_layer(directions)
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,7 +90,9 @@ def write_gguf(directions: Sequence[Direction], path: str | Path, model_hint: st
         writer.add_string("controlvector.model_hint", model_hint)
         writer.add_uint32("controlvector.layer_count", len(vectors))
         for layer, vector in vectors.items():
-            writer.add_tensor(f"direction.{layer}", vector.float().numpy())  # llama.cpp refuses every other type
+            writer.add_tensor(
+                f"direction.{layer}", vector.float().numpy()
+            )  # llama.cpp refuses every other type
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -97,7 +107,9 @@ def read_gguf(path: str | Path) -> ControlVector:
     try:
         reader = GGUFReader(path)
         if reader.endianess == GGUFEndian.BIG:
-            raise UserError(f"{path}: is big-endian, which is not read; convert it to little-endian first (gguf-convert-endian)")
+            raise UserError(
+                f"{path}: is big-endian, which is not read; convert it to little-endian first (gguf-convert-endian)"
+            )
         architecture = _text_field(reader, "general.architecture")
         hint = _text_field(reader, "controlvector.model_hint")
         found = {t.name: _numbers(path, t) for t in reader.tensors if t.name.startswith("direction.")}
@@ -106,31 +118,41 @@ def read_gguf(path: str | Path) -> ControlVector:
     except (ValueError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise UserError(f"{path}: expected a GGUF control vector, found something else ({error})") from error
     if architecture != "controlvector" or not found:
-        raise UserError(f"{path}: expected a GGUF of architecture 'controlvector' with tensors 'direction.L', found {architecture!r}")
+        raise UserError(
+            f"{path}: expected a GGUF of architecture 'controlvector' with tensors 'direction.L', found {architecture!r}"
+        )
     strange = [name for name in found if not re.fullmatch(r"direction\.(0|[1-9][0-9]{0,4})", name)]
     if strange:
         raise UserError(f"{path}: tensor {strange[0]!r} names no layer")
-    vectors = {int(name.removeprefix("direction.")): torch.from_numpy(v).reshape(-1) for name, v in found.items()}
+    vectors = {
+        int(name.removeprefix("direction.")): torch.from_numpy(v).reshape(-1) for name, v in found.items()
+    }
     return ControlVector(_checked(path, dict(sorted(vectors.items()))), hint)
 
 
 def _numbers(path: Path, tensor: ReaderTensor) -> Float[np.ndarray, " d_model"]:
     """A tensor's numbers in float32, whatever its type. UserError for a type that is not read."""
     if len(tensor.shape) != 1:
-        raise UserError(f"{path}: tensor {tensor.name!r} has the shape {tensor.shape.tolist()}: expected one vector")
+        raise UserError(
+            f"{path}: tensor {tensor.name!r} has the shape {tensor.shape.tolist()}: expected one vector"
+        )
     if tensor.tensor_type == GGMLQuantizationType.F64:
         return np.array(tensor.data, dtype=np.float32)
     try:
         return np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
     except NotImplementedError as error:
-        raise UserError(f"{path}: tensor {tensor.name!r} has the type {tensor.tensor_type.name}, which is not read; write it as F32") from error
+        raise UserError(
+            f"{path}: tensor {tensor.name!r} has the type {tensor.tensor_type.name}, which is not read; write it as F32"
+        ) from error
 
 
 def write_persona_vectors(directions: Sequence[Direction], path: str | Path, n_layers: int) -> Path:
     """Writes a float32 tensor [n_layers + 1, d_model]: row L + 1 holds block L's output, rows without a direction are zero."""
     vectors = _one_a_layer(directions)
     if max(vectors) >= n_layers:
-        raise UserError(f"layer {max(vectors)} does not exist: the model is said to have layers 0-{n_layers - 1}")
+        raise UserError(
+            f"layer {max(vectors)} does not exist: the model is said to have layers 0-{n_layers - 1}"
+        )
     table = torch.zeros(n_layers + 1, len(next(iter(vectors.values()))))
     for layer, vector in vectors.items():
         table[layer + 1] = vector
@@ -145,12 +167,28 @@ def read_persona_vectors(path: str | Path) -> ControlVector:
     path = _existing(path)
     try:
         table = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{path}: expected a tensor saved by torch, found something that is not read for safety or is damaged") from error
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        OSError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise UserError(
+            f"{path}: expected a tensor saved by torch, found something that is not read for safety or is damaged"
+        ) from error
     if not isinstance(table, Tensor) or table.dim() != 2 or len(table) < 2:
-        found = f"a tensor of shape {tuple(table.shape)}" if isinstance(table, Tensor) else type(table).__name__
+        found = (
+            f"a tensor of shape {tuple(table.shape)}" if isinstance(table, Tensor) else type(table).__name__
+        )
         raise UserError(f"{path}: expected one tensor [n_layers + 1, d_model], found {found}")
-    return ControlVector(_checked(path, {i - 1: row.float() for i, row in enumerate(table) if i > 0 and bool(row.any())}))
+    return ControlVector(
+        _checked(path, {i - 1: row.float() for i, row in enumerate(table) if i > 0 and bool(row.any())})
+    )
 
 
 def _one_a_layer(directions: Sequence[Direction]) -> dict[int, Tensor]:
@@ -158,7 +196,9 @@ def _one_a_layer(directions: Sequence[Direction]) -> dict[int, Tensor]:
         raise UserError("no directions to write")
     for direction in directions:
         if direction.site.hook != "resid_post":
-            raise UserError(f"this format holds outputs of blocks (resid_post) only, found {direction.site.name}")
+            raise UserError(
+                f"this format holds outputs of blocks (resid_post) only, found {direction.site.name}"
+            )
     layers = [d.site.layer for d in directions]
     if len(set(layers)) < len(layers):
         raise UserError(f"this format holds one direction a layer, found layers {sorted(layers)}")
@@ -184,7 +224,9 @@ def _from_json(entry: dict[str, Any], vector: Tensor) -> Direction:
     hook = entry["hook"]
     if hook not in HOOKS:
         raise UserError(f"unknown hook {hook!r}: expected one of {', '.join(HOOKS)}")
-    fields = {k: entry[k] for k in ("persona", "method", "auc", "threshold", "source", "mean", "sd", "fitted_at")}
+    fields = {
+        k: entry[k] for k in ("persona", "method", "auc", "threshold", "source", "mean", "sd", "fitted_at")
+    }
     return Direction(vector, Site(int(entry["layer"]), hook, entry["position"]), **fields)
 
 

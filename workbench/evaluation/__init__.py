@@ -3,7 +3,15 @@
 from workbench.evaluation.changed_forms import PromptRobustness, prompt_forms, prompt_robustness
 from workbench.evaluation.chat_models import Ask, Endpoint, LocalModel, MissingReply, ScriptedModel
 from workbench.evaluation.inspect_log import write_inspect_choices, write_inspect_log
-from workbench.evaluation.judges import REFUSAL, AskedJudge, Judge, Judged, JudgeVerdict, PatternJudge, judge_all
+from workbench.evaluation.judges import (
+    REFUSAL,
+    AskedJudge,
+    Judge,
+    Judged,
+    JudgeVerdict,
+    PatternJudge,
+    judge_all,
+)
 from workbench.evaluation.open_answers import OpenAnswer, open_answers
 from workbench.evaluation.scorecard import ScorecardExtras, evaluate
 from workbench.evaluation.scorecard_metric import Scorecard, ScorecardMetric, beside
@@ -40,4 +48,4 @@ __all__ = [
     "truthfulqa",
     "write_inspect_choices",
     "write_inspect_log",
-]  # fmt: skip
+]

@@ -1,7 +1,8 @@
 """How much of a prompt's effect stays when its form changes and its meaning does not: punctuation, case, quotes, order, another slot.
 
-Every row is a whole forced-choice measurement against no prompt in the same slot. A prompt whose effect needs its exact characters is an
-adversarial string, whatever it says; a sentence that steers by what it says keeps most of its effect.
+Every row is a whole forced-choice measurement against no prompt in the same slot. A prompt whose effect needs
+its exact characters is an adversarial string, whatever it says; a sentence that steers by what it says keeps
+most of its effect.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ class PromptRobustness:
     """One prompt in other forms.
 
     Attributes:
-        rows: One row per form: form, prompt, slot, effect (log-odds against no prompt in that slot, nats) with its 95 % interval low, high
-            over question groups, and share (of the effect of the prompt as it is).
-        share_kept: Median share over the other forms in the same slot; nan where the prompt itself has no effect.
+        rows: One row per form: form, prompt, slot, effect (log-odds against no prompt in that slot, nats)
+            with its 95 % interval low, high over question groups, and share (of the effect of the prompt as
+            it is).
+        share_kept: Median share over the other forms in the same slot; nan where the prompt itself has no
+            effect.
     """
 
     rows: pd.DataFrame
@@ -48,7 +51,9 @@ class PromptRobustness:
     @property
     def _caption(self) -> str:
         kept = (
-            "the prompt itself has no effect" if math.isnan(self.share_kept) else f"its other forms keep {100 * self.share_kept:.0f} % of its effect"
+            "the prompt itself has no effect"
+            if math.isnan(self.share_kept)
+            else f"its other forms keep {100 * self.share_kept:.0f} % of its effect"
         )
         return f"{len(self.rows)} forms of a prompt: {kept} (median){', brittle' if self.brittle else ''}"
 
@@ -60,18 +65,28 @@ class PromptRobustness:
 
 
 def prompt_robustness(
-    model: Any, split: Split, prompt: str, paraphrases: Sequence[str] = (), slots: Sequence[Slot] = ("system",), n: int | None = None
+    model: Any,
+    split: Split,
+    prompt: str,
+    paraphrases: Sequence[str] = (),
+    slots: Sequence[Slot] = ("system",),
+    n: int | None = None,
 ) -> PromptRobustness:
     """Measures a prompt, its other forms (`prompt_forms`) and given paraphrases in the first slot, and the prompt itself in the others.
 
-    n: at most so many items of the split. Raises UserError for a prompt without words or an empty list of slots.
+    n: at most so many items of the split. Raises UserError for a prompt without words or an empty list of
+    slots.
 
     Example:
         >>> prompt_robustness(model, splits.test, "Be wary. Check every name.", ["Be careful and check each name."])  # doctest: +SKIP
     """
     if not slots:
         raise UserError("a prompt's robustness needs at least one slot to measure it in")
-    forms = {"as it is": prompt} | prompt_forms(prompt) | {f"paraphrase {i + 1}": text for i, text in enumerate(paraphrases)}
+    forms = (
+        {"as it is": prompt}
+        | prompt_forms(prompt)
+        | {f"paraphrase {i + 1}": text for i, text in enumerate(paraphrases)}
+    )
     rows = []
     for slot in slots:
         contexts = make_contexts(model, split, slot, n=n)
@@ -79,7 +94,16 @@ def prompt_robustness(
         for form, text in forms.items() if slot == slots[0] else [("as it is", prompt)]:
             effects = answer(model, contexts, text).log_odds - bare
             interval = cluster_interval(effects, [context.item.group for context in contexts])
-            rows.append({"form": form, "prompt": text, "slot": slot, "effect": interval.estimate, "low": interval.low, "high": interval.high})
+            rows.append(
+                {
+                    "form": form,
+                    "prompt": text,
+                    "slot": slot,
+                    "effect": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                }
+            )
     table = pd.DataFrame(rows)
     whole = float(rows[0]["effect"])
     table["share"] = table["effect"] / whole if whole else np.nan

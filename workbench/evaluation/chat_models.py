@@ -1,8 +1,8 @@
 """Who is asked in words: a local model, an OpenAI-compatible endpoint, or a script; judges and proposers alike.
 
-A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is counted and requested again with bounded patience,
-never taken for an answer. A reply that its limit of tokens cut off is `CutReply`: what there is of it may be a list of prompts, but
-never a verdict ("100" cut to "1").
+A reply that does not come (time-out, refusal, garbage) is `MissingReply`: it is counted and requested again
+with bounded patience, never taken for an answer. A reply that its limit of tokens cut off is `CutReply`: what
+there is of it may be a list of prompts, but never a verdict ("100" cut to "1").
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class ScriptedModel:
 class LocalModel:
     """A model of the workbench that is asked, sampled with a seed that moves with the request's text.
 
-    opening: words that its reply begins with, left out of what is given back. one_line: the reply ends with its first line.
+    opening: words that its reply begins with, left out of what is given back. one_line: the reply ends with
+    its first line.
     """
 
     model: Any
@@ -87,9 +88,13 @@ class LocalModel:
         runner = runner_for(self.model)
         ids = runner.encode(runner.render([{"role": "user", "content": request}], self.opening))
         if len(ids) + self.max_new_tokens > runner.shape.n_ctx:
-            raise MissingReply(f"a request of {len(ids)} tokens leaves no room for a reply in {runner.shape.n_ctx}")
+            raise MissingReply(
+                f"a request of {len(ids)} tokens leaves no room for a reply in {runner.shape.n_ctx}"
+            )
         generator = torch.Generator().manual_seed(self.seed + len(ids))
-        new = runner.generate(torch.tensor([ids]), self.max_new_tokens, self.temperature, generator, ends=self._ends(runner))[0].tolist()
+        new = runner.generate(
+            torch.tensor([ids]), self.max_new_tokens, self.temperature, generator, ends=self._ends(runner)
+        )[0].tolist()
         stop = next((n for n, token in enumerate(new) if token in self._ends(runner)), None)
         if stop is None:
             raise CutReply(runner.decode(new))
@@ -124,11 +129,13 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 class Endpoint:
     """A chat endpoint of OpenAI's form at `base_url` (.../v1).
 
-    key_variable: name of the environment variable that holds the key. temperature: None where the server takes none.
+    key_variable: name of the environment variable that holds the key. temperature: None where the server
+    takes none.
 
-    Time-outs, rate limits (waiting as long as the server asks, up to `longest_wait`) and server errors are tried again
-    `retries` times; then the reply is `MissingReply`. So is one request that the server refuses (a filter, a length), with the
-    server's words. A key, model or address that it does not know (401, 403, 404), or a parameter, is the user's mistake.
+    Time-outs, rate limits (waiting as long as the server asks, up to `longest_wait`) and server errors are
+    tried again `retries` times; then the reply is `MissingReply`. So is one request that the server refuses
+    (a filter, a length), with the server's words. A key, model or address that it does not know (401, 403,
+    404), or a parameter, is the user's mistake.
     """
 
     base_url: str
@@ -152,7 +159,16 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 problem = self._problem(error)
                 wait = _seconds(error.headers.get("Retry-After", ""), 2.0**attempt)
-            except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, http.client.HTTPException) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                IndexError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+                http.client.HTTPException,
+            ) as error:
                 problem, wait = f"{type(error).__name__}: {error}", 2.0**attempt
             if attempt < self.retries:
                 time.sleep(min(wait, self.longest_wait))
@@ -166,7 +182,9 @@ class Endpoint:
         if self.key_variable:
             key = os.environ.get(self.key_variable)
             if not key:
-                raise UserError(f"the environment variable {self.key_variable} is not set: it should hold the endpoint's key")
+                raise UserError(
+                    f"the environment variable {self.key_variable} is not set: it should hold the endpoint's key"
+                )
             headers["Authorization"] = f"Bearer {key}"
         address = self.base_url.rstrip("/") + "/chat/completions"
         return urllib.request.Request(address, json.dumps(body).encode(), headers)
@@ -177,7 +195,9 @@ class Endpoint:
         message, reason = choice["message"], choice.get("finish_reason")
         text = _text_of(message.get("content"))
         if reason == "content_filter" or (not text.strip() and message.get("refusal")):
-            raise MissingReply(f"{self.base_url} did not answer: {_one_line(message.get('refusal') or 'its content filter stopped the reply')}")
+            raise MissingReply(
+                f"{self.base_url} did not answer: {_one_line(message.get('refusal') or 'its content filter stopped the reply')}"
+            )
         if reason in ("length", "max_tokens"):
             raise CutReply(text)
         if not text.strip():
@@ -191,9 +211,13 @@ class Endpoint:
             return said
         if error.code in _REDIRECTS:
             where = error.headers.get("Location", "no address")
-            raise UserError(f"{self.base_url} sends its requests on to {_one_line(where)}: name the address that answers itself") from error
+            raise UserError(
+                f"{self.base_url} sends its requests on to {_one_line(where)}: name the address that answers itself"
+            ) from error
         if self.temperature is not None and error.code in (400, 422) and "temperature" in said.lower():
-            raise UserError(f"{self.base_url} refuses the parameter temperature ({said}): pass temperature=None") from error
+            raise UserError(
+                f"{self.base_url} refuses the parameter temperature ({said}): pass temperature=None"
+            ) from error
         if error.code in _MISTAKES:
             raise UserError(f"{self.base_url} refused the request for {self.model!r}: {said}") from error
         raise MissingReply(f"{self.base_url} refused this request: {said}") from error
@@ -224,7 +248,9 @@ def _server_words(error: urllib.error.HTTPError) -> str:
 def _text_of(content: Any) -> str:
     """A message's text: a string, or a list of parts of which those with text count."""
     parts = content if isinstance(content, list) else [{"text": content}]
-    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return "".join(
+        part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
 
 
 def _seconds(asked: str, otherwise: float) -> float:

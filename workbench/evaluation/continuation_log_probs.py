@@ -18,9 +18,13 @@ def ask(runner: Runner, question: str, prompt: str | None, slot: Slot = "system"
     """The rendered text up to where the assistant's answer begins. prompt None: the bare question."""
     if prompt is None:
         return runner.render([{"role": "user", "content": question}])
-    user = {"before_question": f"{prompt}\n{question}", "after_question": f"{question}\n{prompt}"}.get(slot, question)
+    user = {"before_question": f"{prompt}\n{question}", "after_question": f"{question}\n{prompt}"}.get(
+        slot, question
+    )
     system = [{"role": "system", "content": prompt}] if slot == "system" else []
-    return runner.render([*system, {"role": "user", "content": user}], f"{prompt}\n" if slot == "answer_opening" else "")
+    return runner.render(
+        [*system, {"role": "user", "content": user}], f"{prompt}\n" if slot == "answer_opening" else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,18 @@ def continuation(runner: Runner, text: str, answer: str) -> Continuation:
     """The ids of text + answer, a space between unless the text ends in white space or a bracket. UserError for an empty answer."""
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
     plain, whole = runner.encode(text), runner.encode(text + ("" if tight else " ") + answer)
-    start = next((i for i, (a, b) in enumerate(zip(plain, whole, strict=False)) if a != b), min(len(plain), len(whole)))
+    start = next(
+        (i for i, (a, b) in enumerate(zip(plain, whole, strict=False)) if a != b), min(len(plain), len(whole))
+    )
     if not answer.strip() or start >= len(whole) or start == 0:
         raise UserError(f"nothing to score: the answer {answer[:40]!r} adds no token to the text before it")
     return Continuation(tuple(whole), start)
 
 
 @torch.no_grad()
-def token_log_probs(runner: Runner, rows: Sequence[Continuation], batch_tokens: int = 8192) -> list[Float[Tensor, " token"]]:
+def token_log_probs(
+    runner: Runner, rows: Sequence[Continuation], batch_tokens: int = 8192
+) -> list[Float[Tensor, " token"]]:
     """Log p of every scored token given all to its left, nats, float32 on the CPU; one tensor a row. Edits that are on act."""
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in _batches(rows, runner.at_most(batch_tokens)):
@@ -59,7 +67,11 @@ def token_log_probs(runner: Runner, rows: Sequence[Continuation], batch_tokens: 
             resid, _ = runner.run(runner.embed(ids), 0, runner.shape.n_layers)
         for i, row, states in zip(batch, picked, resid, strict=True):
             wanted = torch.tensor(row.ids[row.start :], device=runner.device)
-            found[i] = runner.log_probs_of(states[row.start - 1 : len(row.ids) - 1], wanted[:, None])[:, 0].float().cpu()
+            found[i] = (
+                runner.log_probs_of(states[row.start - 1 : len(row.ids) - 1], wanted[:, None])[:, 0]
+                .float()
+                .cpu()
+            )
     return found
 
 

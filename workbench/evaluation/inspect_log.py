@@ -1,13 +1,14 @@
 """Answers as logs of inspect-ai, so that others' scorers and its viewer can read them.
 
-The file is inspect's JSON log, version 2, one sample an answer. The model is named `none/NAME`: inspect's provider for logs
-whose model is not to be called, so that `inspect score LOG --scorer includes` needs no model. Written into a directory, a
-log has the name by which `inspect view` finds it (a time and the task); under another name give it to inspect by path.
+The file is inspect's JSON log, version 2, one sample an answer. The model is named `none/NAME`: inspect's
+provider for logs whose model is not to be called, so that `inspect score LOG --scorer includes` needs no
+model. Written into a directory, a log has the name by which `inspect view` finds it (a time and the task);
+under another name give it to inspect by path.
 
-- `write_inspect_log`: open answers; the target is the not matching option (what an answer without the persona says), item,
-  group, matching option and sample number are metadata.
-- `write_inspect_choices`: forced choice; each sample's output is the chosen letter or text with the log-probabilities of
-  both answers (normalised over the two), scored 1 where the matching answer was chosen.
+- `write_inspect_log`: open answers; the target is the not matching option (what an answer without the persona
+  says), item, group, matching option and sample number are metadata.
+- `write_inspect_choices`: forced choice; each sample's output is the chosen letter or text with the
+  log-probabilities of both answers (normalised over the two), scored 1 where the matching answer was chosen.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ from workbench.models import runner_for
 from workbench.runs import write_json
 
 
-def write_inspect_log(answers: Sequence[OpenAnswer], path: str | Path, model: str, task: str = "persona") -> Path:
+def write_inspect_log(
+    answers: Sequence[OpenAnswer], path: str | Path, model: str, task: str = "persona"
+) -> Path:
     """Writes open answers as a log.
 
     Args:
         answers: from `open_answers`.
-        path: a file that ends in .json, or an existing directory, in which the log gets inspect's own kind of name.
+        path: a file that ends in .json, or an existing directory, in which the log gets inspect's own kind of
+            name.
         model: the model's name, for the log.
         task: the task's name, for the log.
 
@@ -49,11 +53,19 @@ def write_inspect_log(answers: Sequence[OpenAnswer], path: str | Path, model: st
     """
     if not answers:
         raise UserError("no answers to write to an inspect log")
-    return _write(Path(path), [_open_sample(i, answer, model) for i, answer in enumerate(answers, start=1)], model, task)
+    return _write(
+        Path(path), [_open_sample(i, answer, model) for i, answer in enumerate(answers, start=1)], model, task
+    )
 
 
 def write_inspect_choices(
-    model: Any, contexts: Contexts, answers: Answers, path: str | Path, name: str, prompt: str | None = None, task: str = "persona"
+    model: Any,
+    contexts: Contexts,
+    answers: Answers,
+    path: str | Path,
+    name: str,
+    prompt: str | None = None,
+    task: str = "persona",
 ) -> Path:
     """Writes forced choices with their log-probabilities as a log.
 
@@ -76,41 +88,68 @@ def write_inspect_choices(
         >>> write_inspect_choices(model, contexts, wb.answer(model, contexts), "choices.json", "organism")  # doctest: +SKIP
     """
     if len(contexts) != len(answers.log_odds):
-        raise UserError(f"expected one answer for each of {len(contexts)} contexts, found {len(answers.log_odds)}")
+        raise UserError(
+            f"expected one answer for each of {len(contexts)} contexts, found {len(answers.log_odds)}"
+        )
     runner = runner_for(model)
     samples = []
-    for number, (context, log_odds) in enumerate(zip(contexts, answers.log_odds.tolist(), strict=True), start=1):
+    for number, (context, log_odds) in enumerate(
+        zip(contexts, answers.log_odds.tolist(), strict=True), start=1
+    ):
         texts = tuple(runner.decode(ids).strip() for ids in context.answers)
-        asked = runner.decode(context.bare_ids) if prompt is None else context.prefix_text + prompt + context.suffix_text
+        asked = (
+            runner.decode(context.bare_ids)
+            if prompt is None
+            else context.prefix_text + prompt + context.suffix_text
+        )
         samples.append(_choice_sample(number, context, asked, texts, log_odds, name))
     return _write(Path(path), samples, name, task)
 
 
 def _open_sample(number: int, answer: OpenAnswer, model: str) -> dict[str, Any]:
-    metadata = {"item": answer.item_id, "group": answer.group, "matching": answer.matching, "rendered": answer.rendered, "sample": answer.sample}
+    metadata = {
+        "item": answer.item_id,
+        "group": answer.group,
+        "matching": answer.matching,
+        "rendered": answer.rendered,
+        "sample": answer.sample,
+    }
     stop = "stop" if answer.finished else "max_tokens"
     return _sample(number, answer.question, answer.not_matching, answer.text, stop, model, metadata)
 
 
-def _choice_sample(number: int, context: Any, asked: str, texts: tuple[str, ...], log_odds: float, model: str) -> dict[str, Any]:
+def _choice_sample(
+    number: int, context: Any, asked: str, texts: tuple[str, ...], log_odds: float, model: str
+) -> dict[str, Any]:
     """One sample of an Inspect log for a question with two answers.
 
-    log_odds: log p(matching) - log p(not matching). Of two answers alone log p = -log(1 + exp(-log_odds)), without overflow.
+    log_odds: log p(matching) - log p(not matching). Of two answers alone log p = -log(1 + exp(-log_odds)),
+    without overflow.
     """
     log_probs = [float(-np.logaddexp(0, -log_odds)), float(-np.logaddexp(0, log_odds))]
     chosen = 0 if log_odds > 0 else 1
     order = [chosen, 1 - chosen]
     top = [{"token": texts[i], "logprob": log_probs[i], "bytes": None} for i in order]
     item = context.item
-    metadata = {"item": item.id, "group": item.group, "matching_first": bool(context.matching_first), "log_odds": log_odds, "matching": texts[0]}
+    metadata = {
+        "item": item.id,
+        "group": item.group,
+        "matching_first": bool(context.matching_first),
+        "log_odds": log_odds,
+        "matching": texts[0],
+    }
     sample = _sample(number, asked, texts[1], texts[chosen], "stop", model, metadata)
     sample["choices"] = list(texts)
     sample["output"]["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
-    sample["scores"] = {"matching": {"value": 1 - chosen, "answer": texts[chosen], "metadata": {"log_odds": log_odds}}}
+    sample["scores"] = {
+        "matching": {"value": 1 - chosen, "answer": texts[chosen], "metadata": {"log_odds": log_odds}}
+    }
     return sample
 
 
-def _sample(number: int, asked: str, target: str, text: str, stop: str, model: str, metadata: dict[str, Any]) -> dict[str, Any]:
+def _sample(
+    number: int, asked: str, target: str, text: str, stop: str, model: str, metadata: dict[str, Any]
+) -> dict[str, Any]:
     said = {"role": "assistant", "content": text, "source": "generate"}
     return {
         "id": number,
@@ -118,7 +157,11 @@ def _sample(number: int, asked: str, target: str, text: str, stop: str, model: s
         "input": asked,
         "target": target,
         "messages": [{"role": "user", "content": asked, "source": "input"}, said],
-        "output": {"model": f"none/{model}", "choices": [{"message": said, "stop_reason": stop}], "completion": text},
+        "output": {
+            "model": f"none/{model}",
+            "choices": [{"message": said, "stop_reason": stop}],
+            "completion": text,
+        },
         "scores": {},
         "metadata": metadata,
         "store": {},
@@ -134,14 +177,33 @@ def _write(path: Path, samples: list[dict[str, Any]], model: str, task: str) -> 
     if path.is_dir():
         path = path / f"{now:%Y-%m-%dT%H-%M-%S+00-00}_{task.replace('_', '-')}_{digest}.json"
     if path.suffix != ".json":
-        raise UserError(f"{path}: inspect reads logs by their suffix: expected .json, found {path.suffix or 'none'!r}")
+        raise UserError(
+            f"{path}: inspect reads logs by their suffix: expected .json, found {path.suffix or 'none'!r}"
+        )
     created = now.isoformat(timespec="seconds")
     spec = {
-        "eval_id": digest, "run_id": digest, "created": created, "task": task, "task_id": digest, "task_version": 0,
-        "task_attribs": {}, "task_args": {}, "dataset": {"name": task, "samples": len(samples), "shuffled": False},
-        "model": f"none/{model}", "model_args": {}, "config": {}, "packages": {}, "metadata": {},
-    }  # fmt: skip
+        "eval_id": digest,
+        "run_id": digest,
+        "created": created,
+        "task": task,
+        "task_id": digest,
+        "task_version": 0,
+        "task_attribs": {},
+        "task_args": {},
+        "dataset": {"name": task, "samples": len(samples), "shuffled": False},
+        "model": f"none/{model}",
+        "model_args": {},
+        "config": {},
+        "packages": {},
+        "metadata": {},
+    }
     started = {"started_at": created, "completed_at": created, "model_usage": {}}
-    log = {"version": 2, "status": "success", "eval": spec, "plan": {"name": "plan", "steps": [], "config": {}}, "stats": started}
+    log = {
+        "version": 2,
+        "status": "success",
+        "eval": spec,
+        "plan": {"name": "plan", "steps": [], "config": {}},
+        "stats": started,
+    }
     write_json(path, {**log, "samples": samples})
     return path

@@ -18,8 +18,9 @@ from workbench.personas import Item
 class OpenAnswer:
     """An answer in the model's own words.
 
-    question: what the user said. rendered: what the model saw. text: its answer, without special tokens. finished: it ended by itself
-    within the limit. matching, not_matching: the item's two options, for a judge. sample: number of the sample.
+    question: what the user said. rendered: what the model saw. text: its answer, without special tokens.
+    finished: it ended by itself within the limit. matching, not_matching: the item's two options, for a
+    judge. sample: number of the sample.
     """
 
     item_id: str
@@ -34,13 +35,19 @@ class OpenAnswer:
 
 
 def open_answers(
-    model: Any, items: Sequence[Item], prompt: str | None = None, slot: Slot = "system", max_new_tokens: int = 100,
-    temperature: float = 0.0, samples: int = 1, seed: int = 0,
-) -> list[OpenAnswer]:  # fmt: skip
+    model: Any,
+    items: Sequence[Item],
+    prompt: str | None = None,
+    slot: Slot = "system",
+    max_new_tokens: int = 100,
+    temperature: float = 0.0,
+    samples: int = 1,
+    seed: int = 0,
+) -> list[OpenAnswer]:
     """Let the model answer each item's question in its own words.
 
-    Each answer is drawn with a seed of its own, so that it does not depend on what else is in the list. Edits that are active act (also
-    at the decision token of the question).
+    Each answer is drawn with a seed of its own, so that it does not depend on what else is in the list. Edits
+    that are active act (also at the decision token of the question).
 
     Args:
         model: A loaded model or its runner.
@@ -71,5 +78,17 @@ def open_answers(
                 new = runner.generate(ids, max_new_tokens, temperature, generator, ends=end)[0].tolist()
             stop = next((i for i, token in enumerate(new) if token in end), None)
             said = runner.tokenizer.decode(new[:stop], skip_special_tokens=True).strip()
-            found.append(OpenAnswer(item.id, item.group, item.question, text, said, stop is not None, item.matching, item.not_matching, sample))
+            found.append(
+                OpenAnswer(
+                    item.id,
+                    item.group,
+                    item.question,
+                    text,
+                    said,
+                    stop is not None,
+                    item.matching,
+                    item.not_matching,
+                    sample,
+                )
+            )
     return found

@@ -1,7 +1,8 @@
 """All metrics of one model under one prompt on one table: the persona by letters, by text and in the model's own words, and what else moved.
 
-A prompt may be good by one metric and nothing by another (letters of a small model are blind while the fraction of A swings from 0.03 to
-1); and less of a persona may be less of everything. So they are shown together, each with its chance level and its n.
+A prompt may be good by one metric and nothing by another (letters of a small model are blind while the
+fraction of A swings from 0.03 to 1); and less of a persona may be less of everything. So they are shown
+together, each with its chance level and its n.
 """
 
 from __future__ import annotations
@@ -82,9 +83,15 @@ def evaluate(
     found += choice.by_text(split)
     if split.persona.true_items:
         true = replace(split, name="true statements", items=split.persona.true_items)
-        found.append(choice.measure(true, None, "true statements", "agrees with statements that are true, as it should"))
+        found.append(
+            choice.measure(
+                true, None, "true statements", "agrees with statements that are true, as it should"
+            )
+        )
     if extras.capability is not None:
-        found.append(choice.measure(extras.capability, "letters", "capability", "correct option, both orders"))
+        found.append(
+            choice.measure(extras.capability, "letters", "capability", "correct option, both orders")
+        )
     if extras.texts:
         found.append(perplexity(model, extras.texts, prompt, slot))
     if extras.truthful:
@@ -105,7 +112,11 @@ class _ForcedChoice:
     seed: int
 
     def answers(self, split: Split, kind: Kind | None) -> Answers:
-        return answer(self.model, make_contexts(self.model, split, self.slot, kind, "both", self.n, self.seed), self.prompt)
+        return answer(
+            self.model,
+            make_contexts(self.model, split, self.slot, kind, "both", self.n, self.seed),
+            self.prompt,
+        )
 
     def measure(self, split: Split, kind: Kind | None, name: str, meaning: str) -> ScorecardMetric:
         answers = self.answers(split, kind)
@@ -117,21 +128,30 @@ class _ForcedChoice:
         first = answers.chose_matching == answers.matching_first
         chosen, leaning = (rate_interval(values, answers.group) for values in (answers.chose_matching, first))
         return [
-            ScorecardMetric("letters", chosen, 0.5, "persona's option chosen by letter, both orders of every item"),
-            ScorecardMetric("first option", leaning, 0.5, "option shown first chosen: far from 0.5 the letters are blind"),
+            ScorecardMetric(
+                "letters", chosen, 0.5, "persona's option chosen by letter, both orders of every item"
+            ),
+            ScorecardMetric(
+                "first option", leaning, 0.5, "option shown first chosen: far from 0.5 the letters are blind"
+            ),
         ]
 
     def by_text(self, split: Split) -> list[ScorecardMetric]:
         """The choice by the options' texts.
 
-        Items of which one option is the beginning of the other cannot be compared: they are counted as missing; where that is all of them,
-        there is no such metric.
+        Items of which one option is the beginning of the other cannot be compared: they are counted as
+        missing; where that is all of them, there is no such metric.
         """
         asked = split if self.n is None else split.take(self.n, self.seed)
-        told = replace(asked, items=tuple(item for item in asked.items if _comparable(self.model, asked, item, self.slot)))
+        told = replace(
+            asked,
+            items=tuple(item for item in asked.items if _comparable(self.model, asked, item, self.slot)),
+        )
         if not told.items:
             return []
-        found = replace(self, n=None).measure(told, "text", "text", f"persona's answer likelier, whole answers by {split.persona.normalization}")
+        found = replace(self, n=None).measure(
+            told, "text", "text", f"persona's answer likelier, whole answers by {split.persona.normalization}"
+        )
         return [replace(found, missing=len(asked.items) - len(told.items))]
 
 
@@ -143,7 +163,9 @@ def _comparable(model: Any, split: Split, item: Item, slot: Slot) -> bool:
     return True
 
 
-def _open(model: Any, split: Split, prompt: str | None, slot: Slot, extras: ScorecardExtras) -> list[ScorecardMetric]:
+def _open(
+    model: Any, split: Split, prompt: str | None, slot: Slot, extras: ScorecardExtras
+) -> list[ScorecardMetric]:
     """Refusals, and the judge's verdicts where there is one, on the same greedy answers."""
     answers = open_answers(model, split.items, prompt, slot, extras.max_new_tokens)
     found = [judge_all(answers, REFUSAL).metric("refusals", "open answers that decline, by pattern")]

@@ -16,8 +16,9 @@ from workbench.statistics import Interval
 class ScorecardMetric:
     """One line of a scorecard.
 
-    value: with its interval, n and groups. chance: what a model that knows nothing scores, None where there is no such level. meaning: in
-    words. missing: questions without a usable verdict (they are in no figure). unit: "share", or "nats per token".
+    value: with its interval, n and groups. chance: what a model that knows nothing scores, None where there
+    is no such level. meaning: in words. missing: questions without a usable verdict (they are in no figure).
+    unit: "share", or "nats per token".
     """
 
     name: str
@@ -30,7 +31,14 @@ class ScorecardMetric:
     def row(self) -> dict[str, Any]:
         """One row of a table."""
         v = self.value
-        about = {"unit": self.unit, "chance": self.chance, "n": v.n, "groups": v.groups, "missing": self.missing, "meaning": self.meaning}
+        about = {
+            "unit": self.unit,
+            "chance": self.chance,
+            "n": v.n,
+            "groups": v.groups,
+            "missing": self.missing,
+            "meaning": self.meaning,
+        }
         return {"metric": self.name, "value": v.estimate, "low": v.low, "high": v.high, **about}
 
 
@@ -62,4 +70,6 @@ def beside(cards: dict[str, Scorecard]) -> pd.DataFrame:
     names: Sequence[str] = list(dict.fromkeys(m.name for card in cards.values() for m in card))
     found = {title: {m.name: m.value.estimate for m in card} for title, card in cards.items()}
     chance = {m.name: m.chance for card in cards.values() for m in card}
-    return pd.DataFrame([{"metric": n, "chance": chance[n], **{t: v.get(n) for t, v in found.items()}} for n in names])
+    return pd.DataFrame(
+        [{"metric": n, "chance": chance[n], **{t: v.get(n) for t, v in found.items()}} for n in names]
+    )

@@ -14,7 +14,9 @@ from workbench.models import Runner, runner_for
 from workbench.statistics import cluster_interval
 
 
-def text_cross_entropies(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> list[tuple[float, int]]:
+def text_cross_entropies(
+    model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system"
+) -> list[tuple[float, int]]:
     """(mean cross-entropy in nats per token, tokens) of each text as the user's words: after the prompt in the system slot or left of them.
 
     Edits that are on act.
@@ -26,13 +28,19 @@ def text_cross_entropies(model: Any, texts: Sequence[str], prompt: str | None = 
     return [(-float(found.mean()), len(found)) for found in token_log_probs(runner, rows)]
 
 
-def perplexity(model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system") -> ScorecardMetric:
+def perplexity(
+    model: Any, texts: Sequence[str], prompt: str | None = None, slot: Slot = "system"
+) -> ScorecardMetric:
     """Cross-entropy of unrelated texts, mean over texts, in nats per token (its exponential is the perplexity); chance: log d_vocab."""
     values = [value for value, _ in text_cross_entropies(model, texts, prompt, slot)]
     interval = cluster_interval(values, [f"text {i}" for i in range(len(values))])
     chance = math.log(runner_for(model).shape.d_vocab)
     return ScorecardMetric(
-        "unrelated text", interval, chance, "cross-entropy of the user's unrelated words; lower is more usual", unit="nats a token"
+        "unrelated text",
+        interval,
+        chance,
+        "cross-entropy of the user's unrelated words; lower is more usual",
+        unit="nats a token",
     )
 
 

@@ -1,6 +1,12 @@
 """Latents of an SAE: which of them carry a persona, and what each of them is."""
 
-from workbench.latents.latent_cards import LatentCard, LatentCardOptions, LatentCards, LatentExample, describe_latents
+from workbench.latents.latent_cards import (
+    LatentCard,
+    LatentCardOptions,
+    LatentCards,
+    LatentExample,
+    describe_latents,
+)
 from workbench.latents.latent_firing import LatentFiring, latent_firing
 from workbench.latents.latent_labels import label_entries, label_latents, latent_labels
 from workbench.latents.latent_ranking import (
@@ -33,4 +39,4 @@ __all__ = [
     "persona_probe",
     "promoted",
     "rank_latents",
-]  # fmt: skip
+]

@@ -1,12 +1,14 @@
 """What a latent is: a card of what it fires on, how often, what it writes, and which directions it resembles.
 
-1. A corpus is streamed through the model up to the SAE's site, some hundred texts at a time, and the latents are read at every token
-   but the first (whose residual stream is unlike any other's in many models).
-2. Of each latent: the texts in which it fires most (one window a text), a histogram of its activations where it is on, its density
-   (fraction of tokens on which it is active), kept as Parquet with one row per latent, so that the corpus is read once.
-3. Its logit effects: the tokens that its decoder row raises and lowers most, read straight through the final norm. Its nearest directions and
-   latents: cosines of decoder rows.
-4. A label is never made up: it is the user's, and its source is named; without one the promoted tokens are all the hint there is.
+1. A corpus is streamed through the model up to the SAE's site, some hundred texts at a time, and the latents
+   are read at every token but the first (whose residual stream is unlike any other's in many models).
+2. Of each latent: the texts in which it fires most (one window a text), a histogram of its activations where
+   it is on, its density (fraction of tokens on which it is active), kept as Parquet with one row per latent,
+   so that the corpus is read once.
+3. Its logit effects: the tokens that its decoder row raises and lowers most, read straight through the final
+   norm. Its nearest directions and latents: cosines of decoder rows.
+4. A label is never made up: it is the user's, and its source is named; without one the promoted tokens are
+   all the hint there is.
 """
 
 from __future__ import annotations
@@ -51,9 +53,9 @@ class LatentExample:
 class LatentCard:
     """One latent.
 
-    density: fraction of the `n_tokens` tokens on which it is active. edges, counts: histogram of its activations there. promotes,
-    suppresses: tokens with the logits that one decoder row adds. directions, latents: nearest by cosine. label_source: who says so
-    ("" without label).
+    density: fraction of the `n_tokens` tokens on which it is active. edges, counts: histogram of its
+    activations there. promotes, suppresses: tokens with the logits that one decoder row adds. directions,
+    latents: nearest by cosine. label_source: who says so ("" without label).
     """
 
     latent: int
@@ -77,13 +79,25 @@ class LatentCard:
     def _repr_html_(self) -> str:
         label = f"{self.label} (label: {self.label_source})" if self.label else "no label"
         facts = {
-            "density": f"active on {100 * self.density:.2f} % of {self.n_tokens:,} tokens", "raises the logits of": _listed(self.promotes),
-            "lowers the logits of": _listed(self.suppresses), "nearest directions": _listed(self.directions),
-            "nearest latents": _listed(self.latents), "Neuronpedia": self.neuronpedia or "no page is named",
-        }  # fmt: skip
-        table = html_table(pd.DataFrame({"": list(facts), " ": list(facts.values())}), caption=f"Latent {self.latent}: {label}")
-        rows = pd.DataFrame({"activation": [e.activation for e in self.examples], "text": [_marked(e) for e in self.examples]})
-        return table + histogram_svg(self.edges, self.counts) + (html_table(rows, caption="fires most in") if self.examples else "")
+            "density": f"active on {100 * self.density:.2f} % of {self.n_tokens:,} tokens",
+            "raises the logits of": _listed(self.promotes),
+            "lowers the logits of": _listed(self.suppresses),
+            "nearest directions": _listed(self.directions),
+            "nearest latents": _listed(self.latents),
+            "Neuronpedia": self.neuronpedia or "no page is named",
+        }
+        table = html_table(
+            pd.DataFrame({"": list(facts), " ": list(facts.values())}),
+            caption=f"Latent {self.latent}: {label}",
+        )
+        rows = pd.DataFrame(
+            {"activation": [e.activation for e in self.examples], "text": [_marked(e) for e in self.examples]}
+        )
+        return (
+            table
+            + histogram_svg(self.edges, self.counts)
+            + (html_table(rows, caption="fires most in") if self.examples else "")
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,20 +119,36 @@ class LatentCards:
         """The card of a latent, by its number."""
         found = next((card for card in self.cards if card.latent == latent), None)
         if found is None:
-            raise UserError(f"no card of latent {latent}: there are cards of {', '.join(str(card.latent) for card in self.cards)}")
+            raise UserError(
+                f"no card of latent {latent}: there are cards of {', '.join(str(card.latent) for card in self.cards)}"
+            )
         return found
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per latent."""
-        return pd.DataFrame([
-            {"latent": c.latent, "label": c.label, DENSITY_HEADER: c.density, "promotes": _listed(c.promotes),
-             "nearest_direction": _listed(c.directions[:1]), "fires_most_in": _marked(c.examples[0]) if c.examples else ""} for c in self.cards
-        ])  # fmt: skip
+        return pd.DataFrame(
+            [
+                {
+                    "latent": c.latent,
+                    "label": c.label,
+                    DENSITY_HEADER: c.density,
+                    "promotes": _listed(c.promotes),
+                    "nearest_direction": _listed(c.directions[:1]),
+                    "fires_most_in": _marked(c.examples[0]) if c.examples else "",
+                }
+                for c in self.cards
+            ]
+        )
 
     def to_file(self) -> CardsFile:
         """cards.json."""
-        return CardsFile(sae=self.sae, site=self.site, corpus=self.corpus, cards=[CardEntry(**asdict(card)) for card in self.cards])
+        return CardsFile(
+            sae=self.sae,
+            site=self.site,
+            corpus=self.corpus,
+            cards=[CardEntry(**asdict(card)) for card in self.cards],
+        )
 
     @property
     def _caption(self) -> str:
@@ -167,8 +197,10 @@ def describe_latents(
         sae: The SAE of the latents.
         latents: Their numbers.
         corpus: Texts or token ids.
-        directions: By name; their cosines with the decoder rows are on the card (only those at the SAE's site).
-        cache: A Parquet file that is used again for the same model, SAE, latents and corpus, and written otherwise.
+        directions: By name; their cosines with the decoder rows are on the card (only those at the SAE's
+            site).
+        cache: A Parquet file that is used again for the same model, SAE, latents and corpus, and written
+            otherwise.
         top: Examples per latent.
         options: Labels, and the corpus in words.
 
@@ -185,15 +217,29 @@ def describe_latents(
     """
     runner, options = runner_for(model), options or LatentCardOptions()
     sae.check(runner)
-    sae.pre_activations(torch.zeros(1, sae.d_in), list(latents))  # refuses latents that do not exist, before anything is read
+    sae.pre_activations(
+        torch.zeros(1, sae.d_in), list(latents)
+    )  # refuses latents that do not exist, before anything is read
     frame = _cached(runner, sae, latents, corpus, top, cache)
     near = _nearest(sae, list(latents), directions or {})
     rows: list[Any] = list(frame.itertuples())
-    cards = [_card(runner, sae, row, near[row.latent], options.labels.get(row.latent, ""), options.label_source) for row in rows]
-    return LatentCards(sae.name, sae.site.name, options.about or f"{int(frame['n_tokens'].iloc[0]):,} tokens", tuple(cards))
+    cards = [
+        _card(runner, sae, row, near[row.latent], options.labels.get(row.latent, ""), options.label_source)
+        for row in rows
+    ]
+    return LatentCards(
+        sae.name, sae.site.name, options.about or f"{int(frame['n_tokens'].iloc[0]):,} tokens", tuple(cards)
+    )
 
 
-def _cached(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any], top: int, cache: str | Path | None) -> pd.DataFrame:
+def _cached(
+    runner: Runner,
+    sae: Sae,
+    latents: Sequence[int],
+    corpus: Iterable[Any],
+    top: int,
+    cache: str | Path | None,
+) -> pd.DataFrame:
     if cache is None:
         return _read(runner, sae, latents, corpus, top)
     corpus = list(corpus)
@@ -222,19 +268,36 @@ def _read(runner: Runner, sae: Sae, latents: Sequence[int], corpus: Iterable[Any
             rows = [chunk[i] for i in batch]
             states = read_all(runner, rows, [sae.site])[sae.site]
             with torch.no_grad():
-                read = [sae.encode_some(state[: len(ids)].float(), latents).cpu().numpy() for state, ids in zip(states, rows, strict=True)]
+                read = [
+                    sae.encode_some(state[: len(ids)].float(), latents).cpu().numpy()
+                    for state, ids in zip(states, rows, strict=True)
+                ]
             n_tokens += sum(len(ids) - 1 for ids in rows)
             for ids, activations in zip(rows, read, strict=True):
                 _note(ids, activations, values, best, top)
     if n_tokens == 0:
         raise UserError("the corpus holds no text of two tokens or more: nothing to read the latents on")
-    return pd.DataFrame([
-        {"latent": int(latent), "n_tokens": n_tokens, "fired": sum(map(len, values[k])), **_histogram(values[k]), "examples": best[k]}
-        for k, latent in enumerate(latents)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "latent": int(latent),
+                "n_tokens": n_tokens,
+                "fired": sum(map(len, values[k])),
+                **_histogram(values[k]),
+                "examples": best[k],
+            }
+            for k, latent in enumerate(latents)
+        ]
+    )
 
 
-def _note(ids: Sequence[int], activations: np.ndarray, values: list[list[np.ndarray]], best: list[list[dict[str, Any]]], top: int) -> None:
+def _note(
+    ids: Sequence[int],
+    activations: np.ndarray,
+    values: list[list[np.ndarray]],
+    best: list[list[dict[str, Any]]],
+    top: int,
+) -> None:
     """Adds one text to the values and, where it is among the strongest, to the examples of each latent."""
     for k in range(activations.shape[1]):
         column = activations[1:, k]
@@ -246,7 +309,12 @@ def _note(ids: Sequence[int], activations: np.ndarray, values: list[list[np.ndar
             continue
         start, stop = max(0, at - WINDOW), min(len(ids), at + WINDOW + 1)
         window = [float(a) for a in activations[start:stop, k]]
-        example = {"activation": float(activations[at, k]), "peak": at - start, "ids": list(map(int, ids[start:stop])), "activations": window}
+        example = {
+            "activation": float(activations[at, k]),
+            "peak": at - start,
+            "ids": list(map(int, ids[start:stop])),
+            "activations": window,
+        }
         best[k] = sorted([*best[k], example], key=lambda e: -e["activation"])[:top]
 
 
@@ -257,16 +325,33 @@ def _histogram(parts: list[np.ndarray]) -> dict[str, list[float]]:
     return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
 
 
-def _card(runner: Runner, sae: Sae, row: Any, near: tuple[Weighted, Weighted], label: str, source: str) -> LatentCard:
+def _card(
+    runner: Runner, sae: Sae, row: Any, near: tuple[Weighted, Weighted], label: str, source: str
+) -> LatentCard:
     examples = tuple(
-        LatentExample(float(e["activation"]), int(e["peak"]), tuple(runner.decode([int(i)]) for i in e["ids"]), tuple(map(float, e["activations"])))
+        LatentExample(
+            float(e["activation"]),
+            int(e["peak"]),
+            tuple(runner.decode([int(i)]) for i in e["ids"]),
+            tuple(map(float, e["activations"])),
+        )
         for e in row.examples
     )
     promotes, suppresses = _logits(runner, sae, row.latent)
     return LatentCard(
-        int(row.latent), row.fired / row.n_tokens, int(row.n_tokens), tuple(map(float, row.edges)), tuple(map(int, row.counts)), examples,
-        promotes, suppresses, *near, label, source if label else "", sae.neuronpedia(int(row.latent)),
-    )  # fmt: skip
+        int(row.latent),
+        row.fired / row.n_tokens,
+        int(row.n_tokens),
+        tuple(map(float, row.edges)),
+        tuple(map(int, row.counts)),
+        examples,
+        promotes,
+        suppresses,
+        *near,
+        label,
+        source if label else "",
+        sae.neuronpedia(int(row.latent)),
+    )
 
 
 @torch.no_grad()
@@ -277,18 +362,30 @@ def _logits(runner: Runner, sae: Sae, latent: int, n: int = 5) -> tuple[Weighted
     logits = runner.logits(sae.W_dec[latent].to(runner.device, runner.dtype))
     logits = logits - logits.mean()
     return tuple(
-        tuple((runner.decode([int(i)]), float(v)) for v, i in zip(*(part.tolist() for part in logits.topk(n, largest=largest)), strict=True))
+        tuple(
+            (runner.decode([int(i)]), float(v))
+            for v, i in zip(*(part.tolist() for part in logits.topk(n, largest=largest)), strict=True)
+        )
         for largest in (True, False)
     )  # type: ignore[return-value]
 
 
-def _nearest(sae: Sae, latents: list[int], directions: Mapping[str, Any], n: int = 3) -> dict[int, tuple[Weighted, Weighted]]:
+def _nearest(
+    sae: Sae, latents: list[int], directions: Mapping[str, Any], n: int = 3
+) -> dict[int, tuple[Weighted, Weighted]]:
     """Per latent its nearest directions and other latents: largest |cosine| with its decoder row."""
     rows = torch.nn.functional.normalize(sae.W_dec.float().cpu(), dim=-1)
-    here = {name: d.unit.float().cpu() for name, d in directions.items() if d.site == sae.site and len(d.unit) == rows.shape[1]}
+    here = {
+        name: d.unit.float().cpu()
+        for name, d in directions.items()
+        if d.site == sae.site and len(d.unit) == rows.shape[1]
+    }
     found: dict[int, tuple[Weighted, Weighted]] = {}
     for latent in latents:
-        cosines = sorted(((name, float(rows[latent] @ unit)) for name, unit in here.items()), key=lambda pair: -abs(pair[1]))
+        cosines = sorted(
+            ((name, float(rows[latent] @ unit)) for name, unit in here.items()),
+            key=lambda pair: -abs(pair[1]),
+        )
         others = rows @ rows[latent]
         others[latent] = 0
         nearest = others.abs().topk(min(n, len(others) - 1)).indices.tolist()
@@ -302,9 +399,14 @@ def _ids(runner: Runner, text: str | Sequence[int]) -> list[int]:
 
 
 def _listed(pairs: Weighted) -> str:
-    return ", ".join(f"{visible(name.strip() or name, spaces=False)} ({value:+.2f})" for name, value in pairs) or "none"
+    return (
+        ", ".join(f"{visible(name.strip() or name, spaces=False)} ({value:+.2f})" for name, value in pairs)
+        or "none"
+    )
 
 
 def _marked(example: LatentExample) -> str:
     """The window's text with the peak in brackets."""
-    return "".join(f"[{token}]" if i == example.peak else token for i, token in enumerate(example.tokens)).strip()
+    return "".join(
+        f"[{token}]" if i == example.peak else token for i, token in enumerate(example.tokens)
+    ).strip()

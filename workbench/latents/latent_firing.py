@@ -42,7 +42,9 @@ class LatentFiring(ShowsTable):
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """Tokens with activations."""
-        return f"Latent {self.latent} on each token", pd.DataFrame({"token": self.tokens, "activation": self.activations})
+        return f"Latent {self.latent} on each token", pd.DataFrame(
+            {"token": self.tokens, "activation": self.activations}
+        )
 
 
 def latent_firing(model: Any, sae: Any, latent: int, text: str) -> LatentFiring:
@@ -58,7 +60,8 @@ def latent_firing(model: Any, sae: Any, latent: int, text: str) -> LatentFiring:
         The activation at each token.
 
     Raises:
-        UserError: An empty text, one that is longer than the model's context or that it cannot read, or a latent that does not exist.
+        UserError: An empty text, one that is longer than the model's context or that it cannot read, or a
+            latent that does not exist.
 
     Example:
         >>> wb.latent_firing(model, sae, latents.ids[0], "be honest").tokens
@@ -72,7 +75,9 @@ def latent_firing(model: Any, sae: Any, latent: int, text: str) -> LatentFiring:
         raise UserError("expected a text with at least one token, found none")
     read = runner.decode(ids)
     if "".join(read.split()) != "".join(text.split()):
-        raise UserError(f"this model reads {shorten(read, 80)!r}: a part of what is typed has no token of its own")
+        raise UserError(
+            f"this model reads {shorten(read, 80)!r}: a part of what is typed has no token of its own"
+        )
     whole = ids if begin is None or ids[0] == begin else [begin, *ids]
     if len(whole) > runner.shape.n_ctx:
         raise UserError(f"a text of {len(whole):,} tokens: this model's context holds {runner.shape.n_ctx:,}")

@@ -53,7 +53,8 @@ def label_latents(run: str | Path, labels: Mapping[int, str], source: str = "the
         All labels of the run.
 
     Raises:
-        UserError: No run with latents, a latent that the run does not show, or a label that is too long or holds control characters.
+        UserError: No run with latents, a latent that the run does not show, or a label that is too long or
+            holds control characters.
 
     Example:
         >>> wb.label_latents("runs/demo-001", {80: "says no"}, source="A. Reader")  # doctest: +SKIP
@@ -69,7 +70,10 @@ def label_latents(run: str | Path, labels: Mapping[int, str], source: str = "the
     _check_text(source, "a source")
     with directory.lock():
         entries, now = label_entries(directory.path), datetime.now(UTC).isoformat(timespec="seconds")
-        entries |= {latent: LabelEntry(latent=latent, label=text.strip(), source=source.strip(), written=now) for latent, text in labels.items()}
+        entries |= {
+            latent: LabelEntry(latent=latent, label=text.strip(), source=source.strip(), written=now)
+            for latent, text in labels.items()
+        }
         kept = [entries[latent] for latent in sorted(entries) if entries[latent].label]
         write_run_file(directory.path / FILE, LabelsFile(sae=sae, labels=kept))
     return {entry.latent: entry.label for entry in kept}

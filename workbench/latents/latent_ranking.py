@@ -1,16 +1,19 @@
 """Which latents of an SAE carry a persona: ranked by effect size, judged on groups that did not rank them.
 
-1. Train contexts are labelled like a direction's data (directions/labelled_activations.py): by the model's own choice under varied system
-   texts at the decision token, compared within contexts ("choice_within", the default: each context's mean is taken off,
-   so that only what the texts do is left) or between them ("choice"); or by matching against not matching answer at the
-   answer token ("answer", as published). The SAE encodes the activations.
-2. The question groups are cut into two halves. On the first, each latent's effect size is Cohen's d: difference of its
-   mean activation between the two sides over their pooled standard deviation. Latents that fire in fewer than `least`
-   of the rows are passed over.
-3. The k latents of the largest |d| whose sign is the same on the second half are kept; effect size and AUC in the table
-   are those of the second half. A latent's weight is its signed mean difference over all rows, plus = more of the persona.
+1. Train contexts are labelled like a direction's data (directions/labelled_activations.py): by the model's
+   own choice under varied system texts at the decision token, compared within contexts ("choice_within", the
+   default: each context's mean is taken off, so that only what the texts do is left) or between them
+   ("choice"); or by matching against not matching answer at the answer token ("answer", as published). The
+   SAE encodes the activations.
+2. The question groups are cut into two halves. On the first, each latent's effect size is Cohen's d:
+   difference of its mean activation between the two sides over their pooled standard deviation. Latents that
+   fire in fewer than `least` of the rows are passed over.
+3. The k latents of the largest |d| whose sign is the same on the second half are kept; effect size and AUC in
+   the table are those of the second half. A latent's weight is its signed mean difference over all rows, plus
+   = more of the persona.
 
-rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mean difference| is above the 99th percentile.
+rule="percentile" is the paper's own (arXiv 2601.02896): every latent whose |mean difference| is above the
+99th percentile.
 """
 
 from __future__ import annotations
@@ -48,10 +51,11 @@ Rule = Literal["effect", "percentile"]
 class RankedLatent(ShowsFacts):
     """One latent.
 
-    weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups. density: fraction of the
-    tokens of the train questions, as the model meets them, on which it is active (the first token of each is not counted).
-    decision_share: fraction of the ranking rows in which it is active at their one token. mean, max_activation: over all rows.
-    label: the tokens its decoder row promotes, or a user's name for it; label_source: that user ("" for the tokens). top: the contexts in which
+    weight: signed mean difference of its activation. effect_size: Cohen's d, auc: both on held-out groups.
+    density: fraction of the tokens of the train questions, as the model meets them, on which it is active
+    (the first token of each is not counted). decision_share: fraction of the ranking rows in which it is
+    active at their one token. mean, max_activation: over all rows. label: the tokens its decoder row
+    promotes, or a user's name for it; label_source: that user ("" for the tokens). top: the contexts in which
     it fires most, with its activation there.
     """
 
@@ -76,13 +80,20 @@ class RankedLatent(ShowsFacts):
     def facts(self) -> tuple[str, dict[str, object]]:
         """What is known of the latent."""
         fires = {"fires most in": self.top[0][1]} if self.top else {}
-        numbers: dict[str, object] = {"weight": self.weight, "AUC": self.auc, "effect size": self.effect_size, "density": self.density}
+        numbers: dict[str, object] = {
+            "weight": self.weight,
+            "AUC": self.auc,
+            "effect size": self.effect_size,
+            "density": self.density,
+        }
         return f"{self.name.capitalize()} ({self.label or 'no label'})", numbers | fires
 
     def objective(self) -> LatentActivationObjective:
         """The latent's activation at the decision token as an objective. UserError if it was read from a file, without its SAE."""
         if self.sae is None:
-            raise UserError(f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])")
+            raise UserError(
+                f"{self.name} came from a file without its SAE: use latent_activation(sae, [{self.latent}])"
+            )
         return latent_activation(self.sae, [self.latent])
 
 
@@ -90,8 +101,8 @@ class RankedLatent(ShowsFacts):
 class LatentRanking:
     """The kept latents, the most telling first.
 
-    labels, rule: how they were found. check: how the SAE reconstructs the train questions as the model meets them; None in a file of an
-    earlier version.
+    labels, rule: how they were found. check: how the SAE reconstructs the train questions as the model meets
+    them; None in a file of an earlier version.
     """
 
     persona: str
@@ -124,12 +135,19 @@ class LatentRanking:
     @property
     def table(self) -> pd.DataFrame:
         """One row per latent."""
-        rows = [{k: v for k, v in _plain(row).items() if k != "top"} | {"fires_most_in": row.top[0][1] if row.top else ""} for row in self.latents]
+        rows = [
+            {k: v for k, v in _plain(row).items() if k != "top"}
+            | {"fires_most_in": row.top[0][1] if row.top else ""}
+            for row in self.latents
+        ]
         return pd.DataFrame(rows).rename(columns={"density": DENSITY_HEADER})
 
     def labelled(self, labels: Mapping[int, str], source: str = "the user") -> LatentRanking:
         """The same ranking with what a user calls its latents (`wb.latent_labels`), by number; the others keep the tokens they raise."""
-        own = [replace(row, label=labels[row.latent], label_source=source) if row.latent in labels else row for row in self.latents]
+        own = [
+            replace(row, label=labels[row.latent], label_source=source) if row.latent in labels else row
+            for row in self.latents
+        ]
         return replace(self, latents=tuple(own))
 
     def objective(self, sae: Sae) -> LatentActivationObjective:
@@ -141,9 +159,19 @@ class LatentRanking:
         rows = [LatentEntry(**_plain(row)) for row in self.latents]
         check = None
         if self.check is not None:
-            values = {name: getattr(self.check, name) for name in ("explained_variance", "by_layer", "l0", "tokens")}
+            values = {
+                name: getattr(self.check, name) for name in ("explained_variance", "by_layer", "l0", "tokens")
+            }
             check = SaeCheckEntry(**values, warnings=list(self.check.warnings))
-        return LatentsFile(persona=self.persona, sae=self.sae, site=self.site, labels=self.labels, rule=self.rule, check=check, latents=rows)
+        return LatentsFile(
+            persona=self.persona,
+            sae=self.sae,
+            site=self.site,
+            labels=self.labels,
+            rule=self.rule,
+            check=check,
+            latents=rows,
+        )
 
     @classmethod
     def from_file(cls, file: LatentsFile) -> LatentRanking:
@@ -151,20 +179,33 @@ class LatentRanking:
         rows = tuple(_ranked(row) for row in file.latents)
         check = None
         if file.check is not None:
-            explained, l0 = (_missing_as_nan("", value) for value in (file.check.explained_variance, file.check.l0))
-            by_layer = {layer: float(_missing_as_nan("", value)) for layer, value in file.check.by_layer.items()}
-            check = SaeCheck(explained, by_layer, l0, torch.zeros(0), file.check.tokens, tuple(file.check.warnings))
+            explained, l0 = (
+                _missing_as_nan("", value) for value in (file.check.explained_variance, file.check.l0)
+            )
+            by_layer = {
+                layer: float(_missing_as_nan("", value)) for layer, value in file.check.by_layer.items()
+            }
+            check = SaeCheck(
+                explained, by_layer, l0, torch.zeros(0), file.check.tokens, tuple(file.check.warnings)
+            )
         return cls(file.persona, file.sae, file.site, file.labels, file.rule, rows, check)
 
     def __repr__(self) -> str:
         check = f"; SAE: {self.check.summary}" if self.check is not None else ""
         caption = f"{len(self)} latents of {self.sae} at {self.site} that go with {self.persona}, by {self.labels}, {self.rule}{check}"
-        return plain_table(self.table.filter(["latent", "label", "weight", "auc", "effect_size", "fires_most_in"]), caption)
+        return plain_table(
+            self.table.filter(["latent", "label", "weight", "auc", "effect_size", "fires_most_in"]), caption
+        )
 
     def _repr_html_(self) -> str:
         lines = (f"SAE: {self.check.summary}.", *self.check.warnings) if self.check is not None else ()
         notes = "".join(f"<p>{escape(line)}</p>" for line in lines)
-        return html_table(self.table, caption=f"Latents of {self.sae} at {self.site} that go with {self.persona}") + notes
+        return (
+            html_table(
+                self.table, caption=f"Latents of {self.sae} at {self.site} that go with {self.persona}"
+            )
+            + notes
+        )
 
 
 @dataclass(frozen=True)
@@ -203,11 +244,12 @@ def rank_latents(
     Args:
         model: A loaded model or its runner.
         sae: The SAE.
-        train: A split, whose questions the model is run on, or activations that you already have (`LabelledCache`; labels
-            "choice_within" needs its `contexts`; there is no reconstruction check and no density then).
+        train: A split, whose questions the model is run on, or activations that you already have
+            (`LabelledCache`; labels "choice_within" needs its `contexts`; there is no reconstruction check
+            and no density then).
         k: How many latents are kept.
-        labels: "choice_within": the model's own choices, compared within contexts; "choice": between them; "answer": matching against
-            not matching answer, as published.
+        labels: "choice_within": the model's own choices, compared within contexts; "choice": between them;
+            "answer": matching against not matching answer, as published.
         rule: "effect": by Cohen's d on held-out groups; "percentile": the paper's.
         n: Rows of data.
         slot: Where varied system texts are put.
@@ -230,22 +272,34 @@ def rank_latents(
     runner, options = runner_for(model), options or LatentRankingOptions()
     sae.check(runner)
     if sae.site.hook != "resid_post":
-        raise UserError(f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}")
-    rows = _encode(ActivationSampler(runner, [sae.site.layer], slot, seed, options.orders), sae, train, labels, n)
+        raise UserError(
+            f"ranking reads outputs of blocks (resid_post): SAE {sae.name!r} reads {sae.site.name}"
+        )
+    rows = _encode(
+        ActivationSampler(runner, [sae.site.layer], slot, seed, options.orders), sae, train, labels, n
+    )
     chosen = _above_percentile(rows.difference) if rule == "percentile" else _largest(rows, options.least, k)
     persona = train.persona if isinstance(train, LabelledCache) else train.persona.name
     if not chosen:
         raise UserError(f"no latent of SAE {sae.name!r} tells {persona} on these {len(rows.shown)} rows")
-    check = None if isinstance(train, LabelledCache) else check_sae(sae, runner, context_texts(runner, train, options.texts, slot, seed))
+    check = (
+        None
+        if isinstance(train, LabelledCache)
+        else check_sae(sae, runner, context_texts(runner, train, options.texts, slot, seed))
+    )
     described = tuple(_describe(runner, sae, i, rows, check) for i in chosen)
     return LatentRanking(persona, sae.name, sae.site.name, labels, rule, described, check)
 
 
-def persona_probe(model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0) -> TrainingProbe:
+def persona_probe(
+    model: Any, layer: int, train: Split, held_out: Split, n: int = 384, slot: Slot = "system", seed: int = 0
+) -> TrainingProbe:
     """Own-choice data at a layer from two splits, for the card of an SAE (best latent's held-out AUC)."""
     draw = ActivationSampler(runner_for(model), [layer], slot, seed)
     a, b = (draw.labelled(split, "choice", n) for split in (train, held_out))
-    return TrainingProbe(a.states[layer], positive(a.scores).numpy(), b.states[layer], positive(b.scores).numpy())
+    return TrainingProbe(
+        a.states[layer], positive(a.scores).numpy(), b.states[layer], positive(b.scores).numpy()
+    )
 
 
 def effect_sizes(activations: Float[Tensor, "n d_sae"], shown: Bool[Tensor, " n"]) -> Float[Tensor, " d_sae"]:
@@ -272,8 +326,8 @@ def group_halves(groups: Sequence[str], seed: int) -> tuple[Bool[Tensor, " n"], 
 class _Rows:
     """Encoded train rows.
 
-    raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off). sizes: effect sizes on the
-    ranking half and on the held-out half.
+    raw: activations; compared: what the two sides are compared by (within contexts: each context's mean off).
+    sizes: effect sizes on the ranking half and on the held-out half.
     """
 
     raw: Float[Tensor, "n d_sae"]
@@ -297,7 +351,10 @@ def _encode(draw: ActivationSampler, sae: Sae, train: Split | LabelledCache, lab
         raw = sae.encode(data.states[sae.site.layer])
     compared, scores = raw, data.scores
     if labels == "choice_within":
-        compared, scores = centred_by(raw, data.context_ids), centred_by(scores[:, None], data.context_ids)[:, 0]
+        compared, scores = (
+            centred_by(raw, data.context_ids),
+            centred_by(scores[:, None], data.context_ids)[:, 0],
+        )
     shown = positive(scores)
     first, second = group_halves(data.groups, draw.seed)
     sizes = (effect_sizes(compared[first], shown[first]), effect_sizes(compared[second], shown[second]))
@@ -356,6 +413,10 @@ def _missing_as_nan(name: str, value: Any) -> Any:
 
 def _plain(row: RankedLatent) -> dict[str, Any]:
     """A latent's fields as JSON holds them; nan becomes None."""
-    entry = {k: v for k, v in asdict(RankedLatent(**{**row.__dict__, "sae": None})).items() if k not in ("sae", "label_source")}
+    entry = {
+        k: v
+        for k, v in asdict(RankedLatent(**{**row.__dict__, "sae": None})).items()
+        if k not in ("sae", "label_source")
+    }
     entry["top"] = [[a, t] for a, t in row.top]
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in entry.items()}

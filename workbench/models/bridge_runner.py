@@ -1,25 +1,29 @@
 """`Runner` for `TransformerBridge`: any decoder that the bridge wraps, run in parts without knowing its architecture.
 
-The Hugging Face model itself says how its blocks are to be called. Its layer list is swapped for stand-ins while one of
-its own forward passes runs:
+The Hugging Face model itself says how its blocks are to be called. Its layer list is swapped for stand-ins
+while one of its own forward passes runs:
 
-1. `embed`: the first stand-in catches what block 0 would get: scaled, with position embeddings if the model has them.
-2. block arguments: stand-ins note what each block is handed for `length` positions after `offset` others: causal and
-   sliding masks, rotary tables of its layer type. They do not depend on the activations, so they are kept.
+1. `embed`: the first stand-in catches what block 0 would get: scaled, with position embeddings if the model
+   has them.
+2. block arguments: stand-ins note what each block is handed for `length` positions after `offset` others:
+   causal and sliding masks, rotary tables of its layer type. They do not depend on the activations, so they
+   are kept.
 3. `run`: the bridge's blocks, one after the other, with these arguments.
-4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the model's own.
-5. Under a device map each block is given what it needs on its own device, and its keys and values stay there; residuals
-   and logits come back to the device of the embedding, so that nothing outside knows of the others.
+4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the
+   model's own.
+5. Under a device map each block is given what it needs on its own device, and its keys and values stay there;
+   residuals and logits come back to the device of the embedding, so that nothing outside knows of the others.
 
-Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run that method
-is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which transformers 5.24 renamed,
-and would silently attend to nothing after it.) Where an attention never reads them, the cache holds residuals and the prefix is
-run again: slow, but right. Which of the two holds is measured when the runner is made, and so is that running in parts
-gives the model's own logits.
+Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run
+that method is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which
+transformers 5.24 renamed, and would silently attend to nothing after it.) Where an attention never reads
+them, the cache holds residuals and the prefix is run again: slow, but right. Which of the two holds is
+measured when the runner is made, and so is that running in parts gives the model's own logits.
 
-Caches of prefixes of unequal length run as one batch (`batch_caches`): shorter ones are padded on the left, and the model's own pass is
-called once for the arguments of such a batch (an attention mask that leaves the padding out, each row's own positions). Whether that gives
-the numbers of each prefix alone is measured at the first such batch; where it does not, contexts run one at a time.
+Caches of prefixes of unequal length run as one batch (`batch_caches`): shorter ones are padded on the left,
+and the model's own pass is called once for the arguments of such a batch (an attention mask that leaves the
+padding out, each row's own positions). Whether that gives the numbers of each prefix alone is measured at the
+first such batch; where it does not, contexts run one at a time.
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ _PROBE_LENGTH = 6
 class BridgeKeyValueCache(KeyValueCache):
     """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head].
 
-    padding: positions on the left, one number an owner, that nobody may look at; the rows of an owner are neighbours, as many to each.
+    padding: positions on the left, one number an owner, that nobody may look at; the rows of an owner are
+    neighbours, as many to each.
     """
 
     start: int
@@ -131,12 +136,16 @@ class BridgeRunner(Runner):
         self._whole = model.original_model
         blocks = (model.adapter.component_mapping or {}).get("blocks")
         if blocks is None or not blocks.name:
-            raise UserError(f"{type(self._whole).__name__} has no list of blocks that TransformerLens knows: not supported")
+            raise UserError(
+                f"{type(self._whole).__name__} has no list of blocks that TransformerLens knows: not supported"
+            )
         parent, _, self._list_name = blocks.name.rpartition(".")
         self._decoder = self._whole.get_submodule(parent)
         self._blocks = list(getattr(self._decoder, self._list_name))
         self._places = [next(block.parameters()).device for block in self._blocks]
-        self._attentions = [[m for m in block.modules() if isinstance(m, AttentionBridge)] for block in self._blocks]
+        self._attentions = [
+            [m for m in block.modules() if isinstance(m, AttentionBridge)] for block in self._blocks
+        ]
         self._arguments: dict[tuple[Any, ...], list[tuple[tuple[Any, ...], dict[str, Any]]]] = {}
         super().__init__(model, _shape(model, blocks.name))
         self.caches = all(len(found) == 1 for found in self._attentions)
@@ -148,18 +157,27 @@ class BridgeRunner(Runner):
         catcher = _Catcher()
         with self._stand_ins([catcher]):
             try:
-                self._decoder(input_ids=ids, position_ids=self._positions(ids.shape[1], offset), use_cache=False)
+                self._decoder(
+                    input_ids=ids, position_ids=self._positions(ids.shape[1], offset), use_cache=False
+                )
             except _Caught as caught:
                 return caught.hidden
         raise UserError(f"{type(self._whole).__name__} never called its blocks: it cannot be run in parts")
 
     @override
     def run(
-        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        start: int,
+        stop: int,
+        kv: KeyValueCache | None = None,
+        keep: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
         if not self.caches:
             return self._run_again(resid, start, stop, kv, keep)
-        assert kv is None or (isinstance(kv, BridgeKeyValueCache) and kv.start == start), "the cache begins at another block"
+        assert kv is None or (isinstance(kv, BridgeKeyValueCache) and kv.start == start), (
+            "the cache begins at another block"
+        )
         offset = kv.length if kv is not None else 0
         with self._joined(start, stop, kv) as joined:
             resid = self._through(resid, start, stop, offset, kv.padding if kv is not None else (0,))
@@ -174,13 +192,19 @@ class BridgeRunner(Runner):
     @cached_property
     def _batches_exactly(self) -> bool:
         """Whether two prefixes of unequal length, run as one batch, give what each gives alone."""
-        ids, lengths, top = torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab, (2, 4), self.shape.n_layers
+        ids, lengths, top = (
+            torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab,
+            (2, 4),
+            self.shape.n_layers,
+        )
         counted = dict(vars(self.meter))
         with torch.no_grad():
             caches = [self.run(self.embed(ids[:, :n]), 0, top, keep=True)[1] for n in lengths]
             rows = [self.embed(ids[:, n : n + 2], offset=n) for n in lengths]
             alone = torch.cat([self.run(row, 0, top, kv)[0] for row, kv in zip(rows, caches, strict=True)])
-            together, _ = self.run(torch.cat(rows), 0, top, _one_batch([kv for kv in caches if kv is not None]))
+            together, _ = self.run(
+                torch.cat(rows), 0, top, _one_batch([kv for kv in caches if kv is not None])
+            )
         vars(self.meter).update(counted)
         scale = 1e-3 if self.dtype in (torch.float32, torch.float64) else 0.1
         return bool((together - alone).abs().max() <= scale * alone.abs().max())
@@ -190,11 +214,17 @@ class BridgeRunner(Runner):
         self._count_unembedding(resid)
         rows = resid.reshape(-1, 1, resid.shape[-1])
         with self._stand_ins([_Giver(rows.to(self._places[-1]))]):
-            out = self._whole(inputs_embeds=rows, position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device), use_cache=False)
+            out = self._whole(
+                inputs_embeds=rows,
+                position_ids=torch.zeros(len(rows), 1, dtype=torch.long, device=rows.device),
+                use_cache=False,
+            )
         return out.logits.float().to(self.device).reshape(*resid.shape[:-1], -1)
 
     @override
-    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def logits_of(
+        self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
         if self._head is None:
             return self.logits(resid).gather(-1, ids)
         self._count_products(ids.numel(), resid)
@@ -203,7 +233,10 @@ class BridgeRunner(Runner):
     @override
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
         if self._head is None:
-            parts = [checkpoint(self._own_log_normalizer, resid[rows], use_reentrant=False) for rows in row_chunks(len(resid), self.shape.d_vocab)]
+            parts = [
+                checkpoint(self._own_log_normalizer, resid[rows], use_reentrant=False)
+                for rows in row_chunks(len(resid), self.shape.d_vocab)
+            ]
             return torch.cat(parts) if parts else resid.new_zeros(0, dtype=torch.float32)
         self._count_products(len(resid) * self.shape.d_vocab, resid)
         return self._head.log_normalizer(resid).to(self.device)
@@ -215,15 +248,24 @@ class BridgeRunner(Runner):
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
 
-    def _run_again(self, resid: Tensor, start: int, stop: int, kv: KeyValueCache | None, keep: bool) -> tuple[Tensor, KeyValueCache | None]:
-        assert kv is None or (isinstance(kv, ResidualCache) and kv.start == start), "the cache begins at another block"
+    def _run_again(
+        self, resid: Tensor, start: int, stop: int, kv: KeyValueCache | None, keep: bool
+    ) -> tuple[Tensor, KeyValueCache | None]:
+        assert kv is None or (isinstance(kv, ResidualCache) and kv.start == start), (
+            "the cache begins at another block"
+        )
         whole = resid if kv is None else torch.cat([kv.resid, resid], dim=1)
         out = self._through(whole, start, stop, 0)
         self._count(out, stop - start, whole.shape[1])
         return out[:, whole.shape[1] - resid.shape[1] :], ResidualCache(start, whole) if keep else None
 
-    def _through(self, resid: Tensor, start: int, stop: int, offset: int, padding: tuple[int, ...] = (0,)) -> Tensor:
-        arguments, of_one = self._block_arguments(resid.shape[1], offset, resid, padding), len(resid) // len(padding)
+    def _through(
+        self, resid: Tensor, start: int, stop: int, offset: int, padding: tuple[int, ...] = (0,)
+    ) -> Tensor:
+        arguments, of_one = (
+            self._block_arguments(resid.shape[1], offset, resid, padding),
+            len(resid) // len(padding),
+        )
         repeated: dict[int, Tensor] = {}
         for layer in range(start, stop):
             positional, named = arguments[layer]
@@ -235,7 +277,9 @@ class BridgeRunner(Runner):
         return resid.to(self.device)
 
     @contextmanager
-    def _joined(self, start: int, stop: int, kv: BridgeKeyValueCache | None) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    def _joined(
+        self, start: int, stop: int, kv: BridgeKeyValueCache | None
+    ) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
         """While the blocks run, their new keys and values are joined to the cache's; gives the joined ones by block."""
         joined: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -258,7 +302,9 @@ class BridgeRunner(Runner):
             for _, attention in attentions:
                 attention.__dict__.pop("_update_kv_cache", None)
 
-    def _block_arguments(self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _block_arguments(
+        self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]
+    ) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         """What the model's own forward gives each block next to the residuals (a row per owner; one owner's row broadcasts)."""
         key = (length, offset, like.dtype, like.device, padding)
         if key not in self._arguments:
@@ -267,19 +313,30 @@ class BridgeRunner(Runner):
             self._arguments[key] = self._note_arguments(length, offset, like, padding)
         return self._arguments[key]
 
-    def _note_arguments(self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _note_arguments(
+        self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]
+    ) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         notes, owners = [_Noter() for _ in self._blocks], len(padding)
         empty = torch.zeros(owners, length, self.shape.d_model, dtype=like.dtype, device=like.device)
         cache = DynamicCache()
         if offset:
             earlier = torch.zeros(owners, 1, offset, 1, dtype=like.dtype, device=like.device)
             cache.update(earlier, earlier, 0)
-        named: dict[str, Any] = {"cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values": cache}
+        named: dict[str, Any] = {
+            "cache"
+            if "cache" in inspect.signature(self._decoder.forward).parameters
+            else "past_key_values": cache
+        }
         hidden = torch.tensor(padding, device=self.device)[:, None]
         if any(padding):
             named["attention_mask"] = (torch.arange(offset + length, device=self.device) >= hidden).long()
         with torch.no_grad(), self._stand_ins(notes):
-            self._decoder(inputs_embeds=empty, position_ids=self._positions(length, offset) - hidden, use_cache=False, **named)
+            self._decoder(
+                inputs_embeds=empty,
+                position_ids=self._positions(length, offset) - hidden,
+                use_cache=False,
+                **named,
+            )
         return [note.without(cache, place) for note, place in zip(notes, self._places, strict=True)]
 
     @contextmanager
@@ -305,7 +362,9 @@ class BridgeRunner(Runner):
                 self._through(self.embed(ids), 0, self.shape.n_layers, 0)
             self.caches = len(joined) == self.shape.n_layers and self._in_parts_is_close(ids, whole)
         if not self.caches and not self._in_parts_is_close(ids, whole):
-            raise UserError(f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported")
+            raise UserError(
+                f"{type(self._whole).__name__} gives other logits when its blocks are run one by one: not supported"
+            )
 
     def _in_parts_is_close(self, ids: Tensor, whole: Tensor) -> bool:
         cut, middle, top = _PROBE_LENGTH // 2, max(1, self.shape.n_layers // 2), self.shape.n_layers
@@ -388,12 +447,19 @@ def _one_batch(caches: Sequence[KeyValueCache]) -> BridgeKeyValueCache:
     def padded(tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([torch.nn.functional.pad(t, (0, 0, longest - t.shape[2], 0)) for t in tensors])
 
-    keys, values = (tuple(map(padded, zip(*column, strict=True))) for column in ([kv.keys for kv in held], [kv.values for kv in held]))
+    keys, values = (
+        tuple(map(padded, zip(*column, strict=True)))
+        for column in ([kv.keys for kv in held], [kv.values for kv in held])
+    )
     return BridgeKeyValueCache(held[0].start, keys, values, tuple(longest - kv.length for kv in held))
 
 
-def _columns(joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(joined[layer][1] for layer in range(start, stop))
+def _columns(
+    joined: dict[int, tuple[Tensor, Tensor]], start: int, stop: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return tuple(joined[layer][0] for layer in range(start, stop)), tuple(
+        joined[layer][1] for layer in range(start, stop)
+    )
 
 
 def _shape(model: TransformerBridge, blocks: str) -> ModelShape:

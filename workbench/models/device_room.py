@@ -32,5 +32,11 @@ def refuse_too_large(checkpoint: ModelDirectory, dtype: torch.dtype, device: Pla
         return
     short, asked = str(dtype).removeprefix("torch."), f"{numbers * dtype.itemsize / 1e9:.1f} GB"
     fits = dtype.itemsize > 2 and 2 * numbers <= USABLE * free
-    advice = f"bfloat16 fits ({2 * numbers / 1e9:.1f} GB)" if fits else "a smaller model, or device balanced over several GPUs, would fit"
-    raise UserError(f"{name}: its weights take {asked} in {short}, and {device} has {free / 1e9:.1f} GB free; {advice}")
+    advice = (
+        f"bfloat16 fits ({2 * numbers / 1e9:.1f} GB)"
+        if fits
+        else "a smaller model, or device balanced over several GPUs, would fit"
+    )
+    raise UserError(
+        f"{name}: its weights take {asked} in {short}, and {device} has {free / 1e9:.1f} GB free; {advice}"
+    )

@@ -1,13 +1,17 @@
 """What is right and what is wrong with a model, in words: the checks of `workbench doctor`.
 
-1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; which revision they are.
-2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours; on random ids, and on a chat text
-   that is longer than the sliding window, where values of a short dtype overflow first.
-3. log-odds resolution: how far a log-odds moves where every block's output is rounded the other way now and then.
+1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; which revision
+   they are.
+2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours; on
+   random ids, and on a chat text that is longer than the sliding window, where values of a short dtype
+   overflow first.
+3. log-odds resolution: how far a log-odds moves where every block's output is rounded the other way now and
+   then.
 4. parts: a pass that continues a cached prefix against the whole pass.
 5. hooks: every canonical hook fires at the lowest and the highest block.
 6. template, system role, BOS: what a chat text of this model looks like, and how often BOS stands in it.
-7. tokens: which fraction of the vocabulary survives decode -> encode alone; the rest can never be part of a prompt.
+7. tokens: which fraction of the vocabulary survives decode -> encode alone; the rest can never be part of a
+   prompt.
 8. memory: the arithmetic of memory.py, for the requested dtype.
 """
 
@@ -29,7 +33,15 @@ from workbench.models.chat_template import PINNED_DATE, opens_thought, writes_da
 from workbench.models.finite_check import not_finite
 from workbench.models.gguf_files import gguf_record
 from workbench.models.hook_sites import HOOKS, Site
-from workbench.models.loading import Backend, attach, choose_device, choose_dtype, configured_ends, load_weights, wrap
+from workbench.models.loading import (
+    Backend,
+    attach,
+    choose_device,
+    choose_dtype,
+    configured_ends,
+    load_weights,
+    wrap,
+)
 from workbench.models.memory_estimate import mapped_file, memory_needed, process_memory
 from workbench.models.model_directory import Place, load_tokenizer, open_model_directory
 from workbench.models.model_sources import find_source
@@ -66,7 +78,9 @@ class ModelDiagnosis:
     def frame(self) -> pd.DataFrame:
         """Columns check, ok (yes, NO or empty), detail."""
         words = {True: "yes", False: "NO", None: ""}
-        return pd.DataFrame([{**asdict(row), "ok": words[row.ok]} for row in self.rows], columns=["check", "ok", "detail"])
+        return pd.DataFrame(
+            [{**asdict(row), "ok": words[row.ok]} for row in self.rows], columns=["check", "ok", "detail"]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Model, overall verdict and the rows."""
@@ -76,14 +90,22 @@ class ModelDiagnosis:
         return str(self)
 
     def __str__(self) -> str:
-        return "\n".join(f"{row['ok'] or '-':>4}  {row['check']}: {row['detail']}" for _, row in self.frame().iterrows())
+        return "\n".join(
+            f"{row['ok'] or '-':>4}  {row['check']}: {row['detail']}" for _, row in self.frame().iterrows()
+        )
 
     def _repr_html_(self) -> str:
-        return html_table(self.frame(), caption=f"{self.model}: {'sound' if self.ok else 'something is wrong'}")
+        return html_table(
+            self.frame(), caption=f"{self.model}: {'sound' if self.ok else 'something is wrong'}"
+        )
 
 
 def diagnose(
-    name: str | Path, device: Place = "cpu", dtype: str = "float32", backend: Backend = "auto", revision: str | None = None
+    name: str | Path,
+    device: Place = "cpu",
+    dtype: str = "float32",
+    backend: Backend = "auto",
+    revision: str | None = None,
 ) -> ModelDiagnosis:
     """Loads a model as `load_model` does and checks it. What is wrong with the model is a row of the result and no error.
 
@@ -116,7 +138,9 @@ def diagnose(
     return ModelDiagnosis(str(name), tuple(rows))
 
 
-def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Backend, revision: str | None) -> Iterator[DoctorFinding]:
+def _findings(
+    name: str | Path, dtype: torch.dtype, device: Place, backend: Backend, revision: str | None
+) -> Iterator[DoctorFinding]:
     source = find_source(name, revision)
     checkpoint = open_model_directory(source.directory)
     tokenizer = load_tokenizer(checkpoint)
@@ -124,8 +148,12 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     parameters = reference.num_parameters()
     weights = f"{len(checkpoint.shards)} weight file{'s' * (len(checkpoint.shards) > 1)}, {parameters / 1e6:,.1f}M parameters"
     part = "text part of a multimodal checkpoint, " if checkpoint.multimodal else ""
-    yield DoctorFinding("files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite")
-    ids = torch.randint(0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)).to(reference.device)
+    yield DoctorFinding(
+        "files", True, f"{checkpoint.architecture}, {part}{weights}, every weight found and finite"
+    )
+    ids = torch.randint(
+        0, checkpoint.config.vocab_size, (2, _LENGTH), generator=torch.Generator().manual_seed(0)
+    ).to(reference.device)
     chat = _long_chat(tokenizer, checkpoint.config).to(reference.device)
     with torch.no_grad():
         wanted = reference(input_ids=ids, use_cache=False).logits.float()
@@ -134,7 +162,13 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     model, used, reason = wrap(reference, checkpoint, backend, dtype, device)
     attach(model, tokenizer, source.name, ends)
     runner = runner_for(model)
-    yield DoctorFinding("revision", None, f"commit {source.revision}" if source.revision else f"a directory, no commit; weights {runner.fingerprint}")
+    yield DoctorFinding(
+        "revision",
+        None,
+        f"commit {source.revision}"
+        if source.revision
+        else f"a directory, no commit; weights {runner.fingerprint}",
+    )
     if record := gguf_record(checkpoint.directory):
         yield DoctorFinding("GGUF", None, _gguf_words(record))
     yield DoctorFinding("backend", None, _backend_words(runner, used, reason))
@@ -148,11 +182,20 @@ def _findings(name: str | Path, dtype: torch.dtype, device: Place, backend: Back
     ends = [repr(runner.tokenizer.convert_ids_to_tokens(i)) for i in sorted(runner.reply_ends)]
     yield DoctorFinding("end of a reply", None, ", ".join(ends) or "none")
     yield from _tokens(runner)
-    held = {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in model.parameters()}
+    held = {
+        weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes()
+        for weight in model.parameters()
+    }
     process = process_memory(runner.shape.d_vocab, runner.device.type)
     size = dtype.itemsize
-    file = mapped_file(sum(shard.stat().st_size for shard in checkpoint.shards), parameters, size) if process else 0
-    for stage, needed in memory_needed(runner.shape, sum(held.values()) // size, size, None, process, file).rows().items():
+    file = (
+        mapped_file(sum(shard.stat().st_size for shard in checkpoint.shards), parameters, size)
+        if process
+        else 0
+    )
+    for stage, needed in (
+        memory_needed(runner.shape, sum(held.values()) // size, size, None, process, file).rows().items()
+    ):
         yield DoctorFinding(f"memory: {stage}", None, f"about {needed / 1e9:,.2f} GB")
 
 
@@ -164,7 +207,11 @@ def _gguf_words(record: dict[str, Any]) -> str:
 def _backend_words(runner: Runner, used: str, reason: str | None) -> str:
     if used == "hooked":
         return "HookedTransformer, weights neither folded nor centred"
-    caches = "with key-value caches" if getattr(runner, "caches", True) else "without caches: prefixes are run again"
+    caches = (
+        "with key-value caches"
+        if getattr(runner, "caches", True)
+        else "without caches: prefixes are run again"
+    )
     return f"TransformerBridge, {caches}" + (f" (no HookedTransformer: {reason})" if reason else "")
 
 
@@ -198,9 +245,13 @@ def _at_end_of_chat(runner: Runner, chat: Tensor, wanted: Tensor) -> DoctorFindi
     resid, _ = runner.run(runner.embed(chat.to(runner.device)), 0, runner.shape.n_layers)
     found = runner.logits(resid[:, -1])
     if not found.isfinite().all():
-        return DoctorFinding(name, False, f"{length}no finite numbers: {not_finite(runner, chat[0].tolist())}")
+        return DoctorFinding(
+            name, False, f"{length}no finite numbers: {not_finite(runner, chat[0].tolist())}"
+        )
     if not wanted.isfinite().all():
-        return DoctorFinding(name, None, f"{length}Hugging Face's own are no finite numbers in {runner.dtype}; ours are")
+        return DoctorFinding(
+            name, None, f"{length}Hugging Face's own are no finite numbers in {runner.dtype}; ours are"
+        )
     row = _compared(name, found, wanted.to(found.device), runner.dtype)
     return replace(row, detail=length + row.detail)
 
@@ -221,7 +272,9 @@ def _resolution(runner: Runner, chat: Tensor, repeats: int = 4) -> DoctorFinding
     plain = states(rounded=False)
     pair = runner.logits(plain).topk(2).indices
     sign = torch.tensor([1.0, -1.0], device=pair.device)
-    log_odds = torch.stack([runner.logits_of(state, pair) @ sign for state in (states(rounded=True) for _ in range(repeats))])
+    log_odds = torch.stack(
+        [runner.logits_of(state, pair) @ sign for state in (states(rounded=True) for _ in range(repeats))]
+    )
     spread = float((log_odds - runner.logits_of(plain, pair) @ sign).square().mean().sqrt())
     detail = f"about {spread:.1g} nats: what {runner.dtype} leaves open of one log-odds (rounding of every block's output)"
     return DoctorFinding("log-odds resolution", None, detail)
@@ -240,18 +293,26 @@ def _parts(runner: Runner, ids: Tensor) -> DoctorFinding:
     top, cut = runner.shape.n_layers, _LENGTH // 2
     _, kv = runner.run(runner.embed(ids[:, :cut]), 0, top, keep=True)
     resid, _ = runner.run(runner.embed(ids[:, cut:], offset=cut), 0, top, kv)
-    return _compared("logits after a cached prefix", runner.logits(resid), _whole(runner, ids)[:, cut:], runner.dtype)
+    return _compared(
+        "logits after a cached prefix", runner.logits(resid), _whole(runner, ids)[:, cut:], runner.dtype
+    )
 
 
 def _compared(check: str, found: Tensor, wanted: Tensor, dtype: torch.dtype) -> DoctorFinding:
     difference, scale = float((found - wanted).abs().max()), float(wanted.abs().max())
     bound = TOLERANCE.get(dtype, 1e-4) * scale
-    return DoctorFinding(check, difference <= bound, f"largest difference {difference:.1e} (largest logit {scale:.1f}, allowed {bound:.1e})")
+    return DoctorFinding(
+        check,
+        difference <= bound,
+        f"largest difference {difference:.1e} (largest logit {scale:.1f}, allowed {bound:.1e})",
+    )
 
 
 def _hooks(runner: Runner, ids: Tensor) -> DoctorFinding:
     layers = sorted({0, runner.shape.n_layers - 1})
-    silent = [site.name for hook in HOOKS for layer in layers if not _fires(runner, ids, site := Site(layer, hook))]
+    silent = [
+        site.name for hook in HOOKS for layer in layers if not _fires(runner, ids, site := Site(layer, hook))
+    ]
     if silent:
         return DoctorFinding("hooks", False, f"do not fire: {', '.join(silent)}")
     return DoctorFinding("hooks", True, f"{', '.join(HOOKS)} fire at layers {' and '.join(map(str, layers))}")
@@ -266,7 +327,9 @@ def _fires(runner: Runner, ids: Tensor, site: Site) -> bool:
 
 def _template(runner: Runner) -> Iterator[DoctorFinding]:
     if not getattr(runner.tokenizer, "chat_template", None):
-        yield DoctorFinding("chat template", None, "none: questions are asked as 'Question: ... Answer:' after BOS")
+        yield DoctorFinding(
+            "chat template", None, "none: questions are asked as 'Question: ... Answer:' after BOS"
+        )
         return
     user = {"role": "user", "content": "Hello"}
     try:
@@ -276,9 +339,17 @@ def _template(runner: Runner) -> Iterator[DoctorFinding]:
         return
     yield DoctorFinding("chat template", True, f"a question begins {text[:60]!r} and ends {text[-40:]!r}")
     if writes_date(runner.tokenizer):
-        yield DoctorFinding("date", None, f"the template writes today's date: pinned to {PINNED_DATE:%d %B %Y}, so that runs can be repeated")
+        yield DoctorFinding(
+            "date",
+            None,
+            f"the template writes today's date: pinned to {PINNED_DATE:%d %B %Y}, so that runs can be repeated",
+        )
     if opens_thought(runner.tokenizer):
-        yield DoctorFinding("thought", None, "the template opens a thought: the workbench closes it, so that answers are read after it")
+        yield DoctorFinding(
+            "thought",
+            None,
+            "the template opens a thought: the workbench closes it, so that answers are read after it",
+        )
     yield _system_role(runner, user, text)
 
 
@@ -287,11 +358,15 @@ def _system_role(runner: Runner, user: dict[str, str], plain: str) -> DoctorFind
     try:
         text = runner.render([{"role": "system", "content": mark}, user])
     except UserError:
-        return DoctorFinding("system role", None, "none: use the slots before_question, after_question or answer_opening")
+        return DoctorFinding(
+            "system role", None, "none: use the slots before_question, after_question or answer_opening"
+        )
     if text == runner.render([{**user, "content": f"{mark}\n\n{user['content']}"}]):
         return DoctorFinding("system role", True, "yes, written into the user's turn")
     own = len(plain) > len(text) - len(mark) + 4
-    return DoctorFinding("system role", True, "yes; without one the template puts in a text of its own" if own else "yes")
+    return DoctorFinding(
+        "system role", True, "yes; without one the template puts in a text of its own" if own else "yes"
+    )
 
 
 def _bos(runner: Runner) -> DoctorFinding:
@@ -301,7 +376,9 @@ def _bos(runner: Runner) -> DoctorFinding:
     text = runner.render([{"role": "user", "content": "Hello"}])
     here, added = runner.encode(text), runner.tokenizer(text)["input_ids"]
     doubled = added[:2] == [bos, bos]
-    words = f"{runner.tokenizer.bos_token!r} is {'first' if here[:1] == [bos] else 'not first'} in a chat text"
+    words = (
+        f"{runner.tokenizer.bos_token!r} is {'first' if here[:1] == [bos] else 'not first'} in a chat text"
+    )
     if doubled:
         words += "; the tokenizer would put a second one before it, which the workbench does not let it do"
     return DoctorFinding("BOS", here[:2] != [bos, bos], words)
@@ -312,19 +389,33 @@ def _tokens(runner: Runner) -> Iterator[DoctorFinding]:
     lost = lost_tokens(runner.tokenizer)
     held, total = len(runner.tokenizer) - len(lost), len(runner.tokenizer)
     spare = runner.shape.d_vocab - total
-    detail = f"{100 * held / total:.1f} % of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
+    detail = (
+        f"{100 * held / total:.1f} % of {total:,} tokens survive decode -> encode alone, {len(lost):,} do not"
+    )
     if lost:
         detail += f" (such as {', '.join(repr(runner.tokenizer.convert_ids_to_tokens(i)) for i in lost[:: max(1, len(lost) // 3)][:3])})"
-    yield DoctorFinding("token round trip", held > total / 2, detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""))
+    yield DoctorFinding(
+        "token round trip",
+        held > total / 2,
+        detail + (f"; {spare:,} rows of the model belong to no token" if spare > 0 else ""),
+    )
 
 
 def _text(runner: Runner) -> DoctorFinding:
     text = runner.render([{"role": "user", "content": "Zażółć 日本語 🙂 <b>x</b>\n\ttab"}])
     ids, unknown = runner.encode(text), runner.tokenizer.unk_token_id
     if unknown is not None and unknown in ids:
-        return DoctorFinding("text round trip", None, f"closed vocabulary: what is not in it becomes {runner.tokenizer.unk_token!r}")
+        return DoctorFinding(
+            "text round trip",
+            None,
+            f"closed vocabulary: what is not in it becomes {runner.tokenizer.unk_token!r}",
+        )
     same = runner.decode(ids) == text
-    return DoctorFinding("text round trip", same, "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text")
+    return DoctorFinding(
+        "text round trip",
+        same,
+        "decode(encode(text)) is the text" if same else "decode(encode(text)) changes a text",
+    )
 
 
 def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -19,7 +19,11 @@ def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
             return f"{name} ({runner.dtype}) is the first that is not; check the model's dtype and weights"
         if block < runner.shape.n_layers:
             name, resid = f"block {block}", runner.run(resid, block, block + 1)[0]
-    return None if runner.logits(resid).isfinite().all() else f"the logits ({runner.dtype}) are the first; check the unembedding"
+    return (
+        None
+        if runner.logits(resid).isfinite().all()
+        else f"the logits ({runner.dtype}) are the first; check the unembedding"
+    )
 
 
 def not_finite(runner: Runner, ids: Sequence[int]) -> str:

@@ -7,8 +7,9 @@
 | qwen2, qwen3 | Qwen2Config, Qwen3Config | nothing |
 | gemma2, gemma3 | Gemma2Config, Gemma3TextConfig | norms stored as weight + 1 |
 
-Where the file says more than transformers' own reading takes from it, the file is followed: frequency factors of Llama 3.1
-(`rope_freqs.weight`), linear and YaRN scaling of positions, soft-caps, windows, biases. What is not understood is refused.
+Where the file says more than transformers' own reading takes from it, the file is followed: frequency factors
+of Llama 3.1 (`rope_freqs.weight`), linear and YaRN scaling of positions, soft-caps, windows, biases. What is
+not understood is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers import Gemma2Config, Gemma3TextConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from workbench.errors import UserError
 from workbench.models.gguf_header import GgufHeader
@@ -32,7 +41,8 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 class GgufFamily:
     """How one family of GGUF files is read.
 
-    rotated: rows of q and k are in llama.cpp's rotary order; norm_offset: what the file's norms have beyond Hugging Face's.
+    rotated: rows of q and k are in llama.cpp's rotary order; norm_offset: what the file's norms have beyond
+    Hugging Face's.
     """
 
     config: Callable[..., PreTrainedConfig]
@@ -62,10 +72,15 @@ _IN_BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-#: What two families call the same name in different places: Gemma has a norm before and one after each half of a block.
+#: What two families call the same name in different places: Gemma has a norm before and one after each half
+#: of a block.
 _NORMS = {
     False: {"ffn_norm": "post_attention_layernorm"},
-    True: {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"},
+    True: {
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
 }
 _NAME = re.compile(r"(?:blk\.(?P<block>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
 
@@ -84,7 +99,8 @@ def weight_name(header: GgufHeader, name: str) -> str | None:
 def make_config(header: GgufHeader, rope_factors: Array | None = None) -> PreTrainedConfig:
     """The config of the file's model. rope_factors: the values of `rope_freqs.weight` where the file has it.
 
-    UserError for metadata that is missing or specifies something that the family's Hugging Face model does not do.
+    UserError for metadata that is missing or specifies something that the family's Hugging Face model does
+    not do.
     """
     family, shapes = FAMILIES[header.architecture], {tensor.name: tensor.shape for tensor in header.tensors}
     if header.of_family("expert_count"):
@@ -102,14 +118,19 @@ def make_config(header: GgufHeader, rope_factors: Array | None = None) -> PreTra
         "num_key_value_heads": header.of_family("attention.head_count_kv") or heads,
         "max_position_embeddings": _needed(header, "context_length"),
         "rms_norm_eps": _needed(header, "attention.layer_norm_rms_epsilon"),
-        "head_dim": header.of_family("attention.key_length") or header.of_family("rope.dimension_count") or d_model // heads,
+        "head_dim": header.of_family("attention.key_length")
+        or header.of_family("rope.dimension_count")
+        or d_model // heads,
         "tie_word_embeddings": "output.weight" not in shapes,
         "bos_token_id": header.metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": header.metadata.get("tokenizer.ggml.eos_token_id"),
         "pad_token_id": header.metadata.get("tokenizer.ggml.padding_token_id"),
         "dtype": "float32",
     }
-    if any(not isinstance(fields[name], int) for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size")):
+    if any(
+        not isinstance(fields[name], int)
+        for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+    ):
         raise UserError(f"{header.file}: blocks of different widths are not supported")
     if header.architecture in ("llama", "mistral"):
         fields["attention_bias"] = "blk.0.attn_q.bias" in shapes
@@ -132,7 +153,8 @@ def _needed(header: GgufHeader, key: str) -> Any:
 def _gemma(header: GgufHeader, heads: int, d_model: int) -> dict[str, Any]:
     """Window, soft-caps and the scale of attention.
 
-    The head size, but model width / heads in both 27B models (their numbers of blocks are how llama.cpp tells them, too).
+    The head size, but model width / heads in both 27B models (their numbers of blocks are how llama.cpp tells
+    them, too).
     """
     fields: dict[str, Any] = {"sliding_window": _needed(header, "attention.sliding_window")}
     if (header.architecture, header.of_family("block_count")) in (("gemma2", 46), ("gemma3", 62)):
@@ -145,7 +167,9 @@ def _gemma(header: GgufHeader, heads: int, d_model: int) -> dict[str, Any]:
         fields["layer_types"] = ["sliding_attention" if local else "full_attention" for local in pattern]
     elif pattern is not None:
         count = header.of_family("block_count")
-        fields["layer_types"] = ["full_attention" if (n + 1) % pattern == 0 else "sliding_attention" for n in range(count)]
+        fields["layer_types"] = [
+            "full_attention" if (n + 1) % pattern == 0 else "sliding_attention" for n in range(count)
+        ]
     return fields
 
 
@@ -164,28 +188,45 @@ def _positions(header: GgufHeader, factors: Array | None, d_head: int) -> dict[s
 
 
 def _scaling(header: GgufHeader) -> dict[str, Any]:
-    kind = header.of_family("rope.scaling.type", "linear" if header.of_family("rope.scale_linear") else "none")
+    kind = header.of_family(
+        "rope.scaling.type", "linear" if header.of_family("rope.scale_linear") else "none"
+    )
     factor = header.of_family("rope.scaling.factor") or header.of_family("rope.scale_linear") or 1.0
     if kind == "none" or factor == 1.0:
         return {"rope_type": "default"}
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
-        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": _needed(header, "rope.scaling.original_context_length")}
-    raise UserError(f"{header.file}: scaling of positions of type {kind!r} is not supported (linear and yarn are)")
+        return {
+            "rope_type": "yarn",
+            "factor": factor,
+            "original_max_position_embeddings": _needed(header, "rope.scaling.original_context_length"),
+        }
+    raise UserError(
+        f"{header.file}: scaling of positions of type {kind!r} is not supported (linear and yarn are)"
+    )
 
 
 def _llama3(header: GgufHeader, factors: Array, theta: float, d_head: int) -> dict[str, Any]:
     """The parameters of Llama 3.1's scaling whose frequency factors the file holds (the file has the factors alone).
 
-    A frequency of wavelength w is divided by 1 where w < original / 4, by `factor` where w > original, and between them by
-    a blend that is linear in original / w. `original` is a power of two in every published config.
+    A frequency of wavelength w is divided by 1 where w < original / 4, by `factor` where w > original, and
+    between them by a blend that is linear in original / w. `original` is a power of two in every published
+    config.
     """
     factor = float(factors.max())
     wavelengths = 2 * math.pi * theta ** (np.arange(0, d_head, 2, dtype=np.float64) / d_head)
     for original in (2**n for n in range(4, 21)):
         blend = np.clip((original / wavelengths - 1.0) / 3.0, 0.0, 1.0)
-        if len(factors) == len(wavelengths) and np.allclose(1 / factors, (1 - blend) / factor + blend, rtol=1e-3):
-            bounds = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": original}
+        if len(factors) == len(wavelengths) and np.allclose(
+            1 / factors, (1 - blend) / factor + blend, rtol=1e-3
+        ):
+            bounds = {
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": original,
+            }
             return {"rope_type": "llama3", "factor": factor, **bounds}
-    raise UserError(f"{header.file}: the frequency factors in {ROPE_FACTORS} are none of Llama 3's scaling: not supported")
+    raise UserError(
+        f"{header.file}: the frequency factors in {ROPE_FACTORS} are none of Llama 3's scaling: not supported"
+    )

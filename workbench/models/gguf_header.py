@@ -1,8 +1,8 @@
 """The header of a GGUF file, read with every length checked against the file's size: metadata and table of tensors.
 
-The format (version 2 and 3): magic, version, counts; `count` key-value pairs; `count` tensor infos; the data, aligned.
-A damaged or hostile file gives one UserError; nothing is allocated because the file claims a large count.
-Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+The format (version 2 and 3): magic, version, counts; `count` key-value pairs; `count` tensor infos; the data,
+aligned. A damaged or hostile file gives one UserError; nothing is allocated because the file claims a large
+count. Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def read_header(file: Path) -> GgufHeader:
     except (struct.error, UnicodeDecodeError, OverflowError, ValueError, OSError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{file} is damaged or cut short: {' '.join(str(error).split())[:200]}{_joining(file)}") from error
+        raise UserError(
+            f"{file} is damaged or cut short: {' '.join(str(error).split())[:200]}{_joining(file)}"
+        ) from error
 
 
 def _joining(file: Path) -> str:
@@ -135,11 +137,15 @@ def _parse(file: Path, data: mmap.mmap) -> GgufHeader:
     return GgufHeader(file, metadata, tensors)
 
 
-def _tensor(file: Path, name: str, shape: tuple[int, ...], kind: int, offset: int, *, data_start: int, end: int) -> GgufTensor:
+def _tensor(
+    file: Path, name: str, shape: tuple[int, ...], kind: int, offset: int, *, data_start: int, end: int
+) -> GgufTensor:
     try:
         quantisation = GGMLQuantizationType(kind)
     except ValueError as error:
-        raise UserError(f"{file}: tensor {name} has the quantisation number {kind}, which is not known here") from error
+        raise UserError(
+            f"{file}: tensor {name} has the quantisation number {kind}, which is not known here"
+        ) from error
     block, block_bytes = GGML_QUANT_SIZES[quantisation]
     if not shape or shape[-1] % block:
         raise ValueError(f"tensor {name} of shape {shape} does not hold whole blocks of {quantisation.name}")

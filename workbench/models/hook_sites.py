@@ -28,8 +28,8 @@ class Site:
     Attributes:
         layer: Block index, from 0.
         hook: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, `z` or `pattern`.
-        position: Which token of the sequence is read. `decision`: the last token before the answer; `answer`: the first token of the
-            answer; `response_mean`: the mean over the answer.
+        position: Which token of the sequence is read. `decision`: the last token before the answer; `answer`:
+            the first token of the answer; `response_mean`: the mean over the answer.
 
     Example:
         >>> wb.Site(2).name
@@ -61,4 +61,6 @@ class Site:
             middle = name.removeprefix(head).removesuffix(tail)
             if name.startswith(head) and name.endswith(tail) and middle.isdigit():
                 return cls(int(middle), hook, position)
-        raise UserError(f"unknown hook name {name!r}: expected a form like {HOOKS['resid_post'].format(layer=5)!r}")
+        raise UserError(
+            f"unknown hook name {name!r}: expected a form like {HOOKS['resid_post'].format(layer=5)!r}"
+        )

@@ -1,18 +1,23 @@
 """A TransformerLens block whose attention does not copy what its rows share, in as few kernel launches as that takes.
 
-TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every query head. Here:
+TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every
+query head. Here:
 
-1. Keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large products), those of each row with
-   the row's own queries. The scores are joined, one softmax is taken, and the values are mixed piece by piece.
-2. Keys are turned when they are made, by their own positions, and cached so; queries are scaled by the same product that turns them.
+1. Keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
+   products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and
+   the values are mixed piece by piece.
+2. Keys are turned when they are made, by their own positions, and cached so; queries are scaled by the same
+   product that turns them.
 3. What depends on positions only (rotations, masks) is made once a run for all blocks (`RunPlaces`).
 4. Hook points are passed over where nothing listens.
 
-The same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys that no query reaches are not
-multiplied at all: positions are counted in the padded batch, in which a query and its keys move alike.
+The same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys
+that no query reaches are not multiplied at all: positions are counted in the padded batch, in which a query
+and its keys move alike.
 
-All hooks fire that are set (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one of TransformerLens's
-switches for split inputs and results, gets TransformerLens's own block: `is_plain` says when.
+All hooks fire that are set (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one
+of TransformerLens's switches for split inputs and results, gets TransformerLens's own block: `is_plain` says
+when.
 """
 
 from __future__ import annotations
@@ -35,9 +40,27 @@ Pair = tuple[Float[Tensor, "owner row kv_head pos d_head"], Float[Tensor, "owner
 def is_plain(block: Any) -> bool:
     """True if this block's attention is what `run_block` computes and nobody looks inside it."""
     cfg, attn = block.cfg, block.attn
-    switches = ("use_attn_in", "use_split_qkv_input", "use_attn_result", "use_hook_mlp_in", "attn_only", "parallel_attn_mlp", "load_in_4bit")
-    other = ("use_attention_sinks", "use_logn_attn", "ungroup_grouped_query_attention", "clip_qkv", "use_dynamic_ntk_rope")
-    inside = [attn.hook_attn_scores, attn.hook_pattern, *(getattr(attn, name) for name in ("hook_rot_q", "hook_rot_k") if hasattr(attn, name))]
+    switches = (
+        "use_attn_in",
+        "use_split_qkv_input",
+        "use_attn_result",
+        "use_hook_mlp_in",
+        "attn_only",
+        "parallel_attn_mlp",
+        "load_in_4bit",
+    )
+    other = (
+        "use_attention_sinks",
+        "use_logn_attn",
+        "ungroup_grouped_query_attention",
+        "clip_qkv",
+        "use_dynamic_ntk_rope",
+    )
+    inside = [
+        attn.hook_attn_scores,
+        attn.hook_pattern,
+        *(getattr(attn, name) for name in ("hook_rot_q", "hook_rot_k") if hasattr(attn, name)),
+    ]
     return (
         not any(getattr(cfg, name, None) for name in switches + other)
         and cfg.positional_embedding_type in ("rotary", "standard")
@@ -51,9 +74,10 @@ def is_plain(block: Any) -> bool:
 class RunPlaces:
     """Where the rows of one run are: rotations and masks, made once for all of its blocks.
 
-    owners: caches that the rows continue, each for as many neighbouring rows. shared, own: cached positions that an owner's rows share,
-    and that each row has for itself, to the left of the n that are run. padding: positions of each owner's cache that nobody may look at,
-    on its left. positions: of each row, the one query that is wanted.
+    owners: caches that the rows continue, each for as many neighbouring rows. shared, own: cached positions
+    that an owner's rows share, and that each row has for itself, to the left of the n that are run. padding:
+    positions of each owner's cache that nobody may look at, on its left. positions: of each row, the one
+    query that is wanted.
     """
 
     def __init__(
@@ -65,7 +89,14 @@ class RunPlaces:
         padding: Int[Tensor, " owner"] | None,
         positions: Int[Tensor, " row"] | None = None,
     ) -> None:
-        (self.rows, self.n), self.owners, self.shared, self.own, self.padding, self.positions = shape, owners, shared, own, padding, positions
+        (self.rows, self.n), self.owners, self.shared, self.own, self.padding, self.positions = (
+            shape,
+            owners,
+            shared,
+            own,
+            padding,
+            positions,
+        )
         self._made: dict[object, Any] = {}
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
@@ -84,7 +115,10 @@ class RunPlaces:
         if attn.cfg.positional_embedding_type != "rotary":
             return x if scale == 1.0 else x * scale
         some = x.shape[1] < self.n
-        cos, sin = self.once(("turn", attn.attn_type, some, scale), lambda: _rotation(attn, self._places(attn, some), self.left + self.n, scale))
+        cos, sin = self.once(
+            ("turn", attn.attn_type, some, scale),
+            lambda: _rotation(attn, self._places(attn, some), self.left + self.n, scale),
+        )
         return _rotated(attn, x.unflatten(0, (len(cos), -1)), cos, sin, scale).flatten(0, 1)
 
     def turned_back(self, attn: Any, keys: Float[Tensor, "row pos head d_head"]) -> Tensor:
@@ -104,11 +138,16 @@ class RunPlaces:
             at = torch.arange(self.left, self.left + self.n, device=device)[None, None]
         return at if self.padding is None else at - self.padding[:, None, None]
 
-    def own_mask(self, window: int | None, skip: int, groups: int, like: Tensor) -> list[Float[Tensor, "batch query key"]]:
+    def own_mask(
+        self, window: int | None, skip: int, groups: int, like: Tensor
+    ) -> list[Float[Tensor, "batch query key"]]:
         """-inf where a key of the row's own is to the right of its query or beyond its window. groups: query heads of a key head."""
         if self.n == 1 and window is None:
             return []
-        keys, queries = torch.arange(self.shared + skip, self.left + self.n, device=like.device), self._queries(like)[..., None]
+        keys, queries = (
+            torch.arange(self.shared + skip, self.left + self.n, device=like.device),
+            self._queries(like)[..., None],
+        )
         mask = keys > queries
         if window is not None:
             mask = mask | (keys <= queries - window)
@@ -117,15 +156,27 @@ class RunPlaces:
         mask = mask.unflatten(0, (self.owners, -1))[:, None].expand(-1, like.shape[1], -1, groups, -1)
         return [_minus_infinity(mask.flatten(0, 2), like)]
 
-    def shared_mask(self, window: int | None, skip: int, groups: int, like: Tensor) -> list[Float[Tensor, "batch query key"]]:
+    def shared_mask(
+        self, window: int | None, skip: int, groups: int, like: Tensor
+    ) -> list[Float[Tensor, "batch query key"]]:
         """-inf where a shared key is beyond the window of its query, and where it is padding (two masks, so that both stay small)."""
-        keys, heads, rows, masks = torch.arange(skip, self.shared, device=like.device), like.shape[1], self.rows // self.owners, []
+        keys, heads, rows, masks = (
+            torch.arange(skip, self.shared, device=like.device),
+            like.shape[1],
+            self.rows // self.owners,
+            [],
+        )
         if window is not None and skip <= self.left + self.n - 1 - window:
             far = keys <= self._queries(like)[..., None] - window
             if self.positions is None:
                 far = far.repeat(rows * groups, 1)[None]
             else:
-                far = far.unflatten(0, (self.owners, -1))[:, None].expand(-1, heads, -1, groups, -1).flatten(2, 3).flatten(0, 1)
+                far = (
+                    far.unflatten(0, (self.owners, -1))[:, None]
+                    .expand(-1, heads, -1, groups, -1)
+                    .flatten(2, 3)
+                    .flatten(0, 1)
+                )
             masks.append(far)
         if self.padding is not None:
             masks.append((keys < self.padding[:, None]).repeat_interleave(heads, 0)[:, None])
@@ -139,7 +190,11 @@ class RunPlaces:
 
 
 def run_block(
-    block: Any, resid: Float[Tensor, "row pos d_model"], places: RunPlaces, shared: Pair | None = None, own: Pair | None = None
+    block: Any,
+    resid: Float[Tensor, "row pos d_model"],
+    places: RunPlaces,
+    shared: Pair | None = None,
+    own: Pair | None = None,
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
     """The block after what its rows share and what each has for itself: its output, and the rows' own keys and values with the new ones."""
     resid = _at(block.hook_resid_pre, resid)
@@ -147,25 +202,40 @@ def run_block(
     return _after_attention(block, resid, attended), pair
 
 
-def _attended(block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None, own: Pair | None) -> tuple[Tensor, Pair]:
+def _attended(
+    block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None, own: Pair | None
+) -> tuple[Tensor, Pair]:
     """Attention's output, and the rows' own keys and values (queries and what else is made here is freed before the MLP runs)."""
     attn = block.attn
     q, k, v = _qkv(attn, _normed(block.ln1, resid))
-    q, pair = places.turn(attn, q, 1 / float(attn.attn_scale)), joined_pair(places, own, places.turn(attn, k), v)
-    alone = shared is None and own is None and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
+    q, pair = (
+        places.turn(attn, q, 1 / float(attn.attn_scale)),
+        joined_pair(places, own, places.turn(attn, k), v),
+    )
+    alone = (
+        shared is None and own is None and not _softcap(attn) and (_window(attn) or q.shape[1]) >= q.shape[1]
+    )
     z = _mixed_here(q, pair) if alone else _mixed_with_cache(attn, q, places, shared, pair)
     return _out(attn, z), pair
 
 
 def run_block_at(
-    block: Any, resid: Float[Tensor, "row pos d_model"], places: RunPlaces, shared: Pair | None = None, own: Pair | None = None
+    block: Any,
+    resid: Float[Tensor, "row pos d_model"],
+    places: RunPlaces,
+    shared: Pair | None = None,
+    own: Pair | None = None,
 ) -> Float[Tensor, "row 1 d_model"]:
     """What leaves the block at one position a row (`places.positions`). Of the others only queries, keys and values are made.
 
     Hooks after these see that position only.
     """
     assert places.positions is not None, "one position a row is wanted"
-    resid, rows, attn = _at(block.hook_resid_pre, resid), torch.arange(places.rows, device=resid.device), block.attn
+    resid, rows, attn = (
+        _at(block.hook_resid_pre, resid),
+        torch.arange(places.rows, device=resid.device),
+        block.attn,
+    )
     normed, last = _normed(block.ln1, resid), (rows, places.positions)
     q, k, v = _qkv(attn, normed)
     q = places.turn(attn, q[last][:, None], 1 / float(attn.attn_scale))
@@ -181,7 +251,9 @@ def _at(point: Any, x: Tensor) -> Tensor:
 def _normed(norm: Any, x: Tensor) -> Tensor:
     """Through a norm: torch's own where it is the same and nothing listens."""
     points = (norm, norm.hook_scale, norm.hook_normalized) if type(norm) is RMSNorm else ()
-    if points and not any(point._forward_hooks or point._backward_hooks or point._backward_pre_hooks for point in points):
+    if points and not any(
+        point._forward_hooks or point._backward_hooks or point._backward_pre_hooks for point in points
+    ):
         return torch.nn.functional.rms_norm(x, (norm.length,), norm.w, norm.eps)
     return norm(x)
 
@@ -197,14 +269,25 @@ def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
 def mlp_out(block: Any, normed: Tensor) -> Tensor:
     """The MLP's output. Without gradients and listeners a gated one holds two tensors of its width at a time instead of five."""
     mlp = block.mlp
-    points = (mlp, mlp.hook_pre, mlp.hook_pre_linear, mlp.hook_post) if type(mlp) is GatedMLP and not block.cfg.is_layer_norm_activation() else ()
-    if not points or torch.is_grad_enabled() or normed.device != mlp.W_gate.device or any(point._forward_hooks for point in points):
+    points = (
+        (mlp, mlp.hook_pre, mlp.hook_pre_linear, mlp.hook_post)
+        if type(mlp) is GatedMLP and not block.cfg.is_layer_norm_activation()
+        else ()
+    )
+    if (
+        not points
+        or torch.is_grad_enabled()
+        or normed.device != mlp.W_gate.device
+        or any(point._forward_hooks for point in points)
+    ):
         return block.apply_mlp(normed)
     linear = torch.nn.functional.linear
     middle = mlp.act_fn(linear(normed, mlp.W_gate.T.contiguous()))
     middle.mul_(linear(normed, mlp.W_in.T.contiguous())).add_(mlp.b_in)
     out = linear(middle, mlp.W_out.T.contiguous(), mlp.b_out)
-    return _at(block.hook_mlp_out, block.ln2_post(out) if block.cfg.use_normalization_before_and_after else out)
+    return _at(
+        block.hook_mlp_out, block.ln2_post(out) if block.cfg.use_normalization_before_and_after else out
+    )
 
 
 def _softcap(attn: Any) -> float:
@@ -221,14 +304,26 @@ def _qkv(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, [row pos head d_head], normed where the model does."""
     grouped = "_W_K" in attn._parameters
     q = _at(attn.hook_q, _linear(normed, attn.W_Q, attn.b_Q))
-    k = _at(attn.hook_k, _linear(normed, attn._W_K, attn._b_K) if grouped else _linear(normed, attn.W_K, attn.b_K))
-    v = _at(attn.hook_v, _linear(normed, attn._W_V, attn._b_V) if grouped else _linear(normed, attn.W_V, attn.b_V))
+    k = _at(
+        attn.hook_k, _linear(normed, attn._W_K, attn._b_K) if grouped else _linear(normed, attn.W_K, attn.b_K)
+    )
+    v = _at(
+        attn.hook_v, _linear(normed, attn._W_V, attn._b_V) if grouped else _linear(normed, attn.W_V, attn.b_V)
+    )
     if not attn.cfg.use_qk_norm:
         return q, k, v
-    return _normed(attn.q_norm, q.flatten(0, 2)).view_as(q), _normed(attn.k_norm, k.flatten(0, 2)).view_as(k), v
+    return (
+        _normed(attn.q_norm, q.flatten(0, 2)).view_as(q),
+        _normed(attn.k_norm, k.flatten(0, 2)).view_as(k),
+        v,
+    )
 
 
-def _linear(x: Float[Tensor, "row pos d_model"], w: Float[Tensor, "head d_model d_head"], b: Float[Tensor, "head d_head"]) -> Tensor:
+def _linear(
+    x: Float[Tensor, "row pos d_model"],
+    w: Float[Tensor, "head d_model d_head"],
+    b: Float[Tensor, "head d_head"],
+) -> Tensor:
     """By head; nothing is copied where the weight is a view of Hugging Face's."""
     return torch.nn.functional.linear(x, w.transpose(1, 2).flatten(0, 1), b.flatten()).unflatten(-1, b.shape)
 
@@ -237,21 +332,30 @@ def _out(attn: Any, z: Float[Tensor, "row pos head d_head"]) -> Float[Tensor, "r
     return torch.nn.functional.linear(_at(attn.hook_z, z).flatten(2), attn.W_O.flatten(0, 1).T, attn.b_O)
 
 
-def joined_pair(places: RunPlaces, own: Pair | None, k: Float[Tensor, "row pos kv_head d_head"], v: Float[Tensor, "row pos kv_head d_head"]) -> Pair:
+def joined_pair(
+    places: RunPlaces,
+    own: Pair | None,
+    k: Float[Tensor, "row pos kv_head d_head"],
+    v: Float[Tensor, "row pos kv_head d_head"],
+) -> Pair:
     """New keys and values after the rows' own ones, in memory in the order owner, key head, row."""
     joined = []
     for number, t in enumerate((k, v)):
         new = t.unflatten(0, (places.owners, -1)).permute(0, 3, 1, 2, 4)
-        joined.append((new.contiguous() if own is None else torch.cat([own[number].transpose(1, 2), new], dim=3)).transpose(1, 2))
+        joined.append(
+            (
+                new.contiguous() if own is None else torch.cat([own[number].transpose(1, 2), new], dim=3)
+            ).transpose(1, 2)
+        )
     return joined[0], joined[1]
 
 
 def _mixed_here(q: Float[Tensor, "row pos head d_head"], pair: Pair) -> Float[Tensor, "row pos head d_head"]:
     """Nothing to the left: torch's own attention."""
     keys, values = (t.flatten(0, 1) for t in pair)
-    return torch.nn.functional.scaled_dot_product_attention(q.transpose(1, 2), keys, values, is_causal=True, scale=1.0, enable_gqa=True).transpose(
-        1, 2
-    )
+    return torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(1, 2), keys, values, is_causal=True, scale=1.0, enable_gqa=True
+    ).transpose(1, 2)
 
 
 def _mixed_with_cache(
@@ -260,31 +364,62 @@ def _mixed_with_cache(
     """Queries (turned and scaled) of some positions with the shared keys and the rows' own ones."""
     owners, window, n, heads = places.owners, _window(attn), q.shape[1], own[0].shape[2]
     rows, groups = len(q) // owners, q.shape[2] // heads
-    by_head = q.reshape(owners, rows, n, heads, groups, -1).permute(0, 3, 1, 4, 2, 5).contiguous().view(owners, heads, rows * groups * n, -1)
+    by_head = (
+        q.reshape(owners, rows, n, heads, groups, -1)
+        .permute(0, 3, 1, 4, 2, 5)
+        .contiguous()
+        .view(owners, heads, rows * groups * n, -1)
+    )
     first, pieces = 0 if window is None else max(0, places.left - window + 1), []
     if shared is not None and first < places.shared:
         masks = places.once(("shared", window), lambda: places.shared_mask(window, first, groups, by_head))
         pieces.append((*_from(shared, first), masks))
     skip = max(0, first - places.shared)
-    pieces.append((*_from(own, skip), places.once(("own", window), lambda: places.own_mask(window, skip, groups, by_head))))
-    scores = [_scores(attn, by_head.view(len(keys), -1, q.shape[-1]), keys, masks) for keys, _, masks in pieces]
+    pieces.append(
+        (
+            *_from(own, skip),
+            places.once(("own", window), lambda: places.own_mask(window, skip, groups, by_head)),
+        )
+    )
+    scores = [
+        _scores(attn, by_head.view(len(keys), -1, q.shape[-1]), keys, masks) for keys, _, masks in pieces
+    ]
     scores = [part.view(owners, heads, rows, groups * n, -1) for part in scores]
-    pattern = (torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]).softmax(-1).split([part.shape[-1] for part in scores], dim=-1)
+    pattern = (
+        (torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0])
+        .softmax(-1)
+        .split([part.shape[-1] for part in scores], dim=-1)
+    )
     z = None
     for part, (_, values, _) in zip(pattern, pieces, strict=True):
         here = part.reshape(len(values), -1, part.shape[-1])
-        z = torch.bmm(here, values) if z is None else torch.baddbmm(z.view(len(values), -1, values.shape[-1]), here, values)
+        z = (
+            torch.bmm(here, values)
+            if z is None
+            else torch.baddbmm(z.view(len(values), -1, values.shape[-1]), here, values)
+        )
     assert z is not None, "a query sees its own key"
-    return z.view(owners, heads, rows, groups, n, -1).permute(0, 2, 4, 1, 3, 5).reshape(owners * rows, n, heads * groups, -1)
+    return (
+        z.view(owners, heads, rows, groups, n, -1)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(owners * rows, n, heads * groups, -1)
+    )
 
 
-def _from(pair: Pair, skip: int) -> tuple[Float[Tensor, "batch pos d_head"], Float[Tensor, "batch pos d_head"]]:
+def _from(
+    pair: Pair, skip: int
+) -> tuple[Float[Tensor, "batch pos d_head"], Float[Tensor, "batch pos d_head"]]:
     """Keys and values from position `skip` on, one batch entry for each owner, key head and row."""
     keys, values = (t[..., skip:, :].transpose(1, 2).flatten(0, 2) for t in pair)
     return keys, values
 
 
-def _scores(attn: Any, q: Float[Tensor, "batch query d_head"], keys: Float[Tensor, "batch pos d_head"], masks: list[Tensor]) -> Tensor:
+def _scores(
+    attn: Any,
+    q: Float[Tensor, "batch query d_head"],
+    keys: Float[Tensor, "batch pos d_head"],
+    masks: list[Tensor],
+) -> Tensor:
     """Scores bent by the model's soft-cap, then masked."""
     cap = _softcap(attn)
     if cap or not masks:
@@ -298,18 +433,26 @@ def _rotation(
     """Cosines and signed sines at some positions (all below `stop`), times `scale`."""
     if stop > attn.rotary_cos.shape[0]:
         attn._extend_rotary_embeddings(min(attn.cfg.n_ctx, max(stop, 2 * attn.rotary_cos.shape[0])))
-    cos, sin = (table[at] if scale == 1.0 else table[at] * scale for table in (attn.rotary_cos, attn.rotary_sin))
+    cos, sin = (
+        table[at] if scale == 1.0 else table[at] * scale for table in (attn.rotary_cos, attn.rotary_sin)
+    )
     adjacent = attn.cfg.rotary_adjacent_pairs
     sides = torch.tensor([-1.0, 1.0], device=sin.device, dtype=sin.dtype)
     signed = sin.unflatten(-1, (-1, 2) if adjacent else (2, -1)) * (sides if adjacent else sides[:, None])
     return cos[..., None, :], signed.flatten(-2)[..., None, :]
 
 
-def _rotated(attn: Any, x: Float[Tensor, "group row pos head d_head"], cos: Tensor, sin: Tensor, scale: float = 1.0) -> Tensor:
+def _rotated(
+    attn: Any, x: Float[Tensor, "group row pos head d_head"], cos: Tensor, sin: Tensor, scale: float = 1.0
+) -> Tensor:
     """The first dimensions of each head turned; the others (of partial rotary embeddings) times `scale`."""
     dim = cos.shape[-1]
     part = x if dim == x.shape[-1] else x[..., :dim]
-    other = part.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if attn.cfg.rotary_adjacent_pairs else part.roll(dim // 2, -1)
+    other = (
+        part.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        if attn.cfg.rotary_adjacent_pairs
+        else part.roll(dim // 2, -1)
+    )
     turned = torch.addcmul(part * cos, other, sin)
     return turned if dim == x.shape[-1] else torch.cat([turned, x[..., dim:] * scale], dim=-1)
 

@@ -1,13 +1,15 @@
 """Hugging Face model -> HookedTransformer whose logits are the same: no folding, no centring, nothing processed.
 
-TransformerLens guesses sizes from a model's *name* (Gemma, Llama) and caps or ignores fields of local configs (context
-length, head size, RoPE scaling). Here the config is read from the Hugging Face config alone:
+TransformerLens guesses sizes from a model's *name* (Gemma, Llama) and caps or ignores fields of local configs
+(context length, head size, RoPE scaling). Here the config is read from the Hugging Face config alone:
 
-1. `hooked_config` maps the fields of the families that TransformerLens has weight converters for. A field that it
-   cannot express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the bridge takes over.
-2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face weights,
-   so that loading needs the model's memory once, tied weights stay tied, and the transposes that TransformerLens makes
-   in every forward pass (`W.T.contiguous()`) cost nothing because the memory already has that layout.
+1. `hooked_config` maps the fields of the families that TransformerLens has weight converters for. A field
+   that it cannot express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the
+   bridge takes over.
+2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face
+   weights, so that loading needs the model's memory once, tied weights stay tied, and the transposes that
+   TransformerLens makes in every forward pass (`W.T.contiguous()`) cost nothing because the memory already
+   has that layout.
 """
 
 from __future__ import annotations
@@ -53,11 +55,15 @@ class NotExpressible(Exception):
     """HookedTransformer has no conversion for this model; the text says which field is in the way."""
 
 
-def hooked_config(config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str) -> HookedTransformerConfig:
+def hooked_config(
+    config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str
+) -> HookedTransformerConfig:
     """The HookedTransformer config of a Hugging Face config. Raises NotExpressible when it cannot be exact."""
     if architecture not in _CONVERTERS:
         raise NotExpressible(f"TransformerLens has no weight converter for {architecture}")
-    fields = _gpt2_fields(config) if architecture == "GPT2LMHeadModel" else _rotary_fields(config, architecture)
+    fields = (
+        _gpt2_fields(config) if architecture == "GPT2LMHeadModel" else _rotary_fields(config, architecture)
+    )
     if fields["act_fn"] not in SUPPORTED_ACTIVATIONS:
         raise NotExpressible(f"activation function {fields['act_fn']!r}")
     return HookedTransformerConfig(
@@ -75,7 +81,9 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
     """A HookedTransformer without tokenizer that shares the weights' memory with `model` where the dtypes allow it."""
     state = _CONVERTERS[str(config.original_architecture)](model, config)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", message="HookedTransformer is deprecated", category=DeprecationWarning
+        )
         hooked = HookedTransformer(config, move_to_device=False)
     lacking = {name for name, _ in hooked.named_parameters()} - set(state) - _OPTIONAL
     if lacking:
@@ -83,7 +91,8 @@ def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> Hooked
     state = {name: weight.detach().to(config.dtype) for name, weight in state.items()}
     hooked.load_state_dict(state, strict=False, assign=True)
     if config.dtype in HALF and str(config.original_architecture).startswith("Gemma"):
-        # Gemma's norms multiply by 1 + weight in float32; the converter's sum is rounded to the weights' dtype
+        # Gemma's norms multiply by 1 + weight in float32; the converter's sum is rounded to the weights'
+        # dtype
         decoder: Any = model.get_decoder()
         whole = 1 + decoder.norm.weight.detach().float()
         hooked.ln_final.register_buffer("w_float32", whole, persistent=False)
@@ -133,7 +142,9 @@ def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any
     }
     if architecture in _GEMMA:
         fields |= _gemma_fields(config, architecture)
-    windows = {} if architecture == "LlamaForCausalLM" else _window_fields(config)  # Hugging Face's Llama reads no sliding_window
+    windows = (
+        {} if architecture == "LlamaForCausalLM" else _window_fields(config)
+    )  # Hugging Face's Llama reads no sliding_window
     return fields | windows | _rope_fields(config)
 
 
@@ -151,7 +162,10 @@ def _gemma_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]
 def _window_fields(config: PreTrainedConfig) -> dict[str, Any]:
     """Sliding windows, by layer. Mistral's config names no layer types: with a window, all its layers have it."""
     window = getattr(config, "sliding_window", None)
-    types = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
+    types = (
+        getattr(config, "layer_types", None)
+        or ["sliding_attention" if window else "full_attention"] * config.num_hidden_layers
+    )
     known = {"sliding_attention": "local", "full_attention": "global"}
     if set(types) - set(known):
         raise NotExpressible(f"layer type {min(set(types) - set(known))!r}")

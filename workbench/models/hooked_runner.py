@@ -1,8 +1,8 @@
 """`Runner` for `HookedTransformer`: its own blocks, one after the other, with all their hooks.
 
-Keys are cached turned to their own positions, so a cropped or forked cache is exact, and padding moves nothing. Most blocks run by
-`hooked_block.py`, whose attention does not copy what rows share; the others by TransformerLens's own code with its own cache entries, whose keys
-are turned back first.
+Keys are cached turned to their own positions, so a cropped or forked cache is exact, and padding moves
+nothing. Most blocks run by `hooked_block.py`, whose attention does not copy what rows share; the others by
+TransformerLens's own code with its own cache entries, whose keys are turned back first.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from workbench.models.vocabulary_chunks import log_normalizer
 class HookedKeyValueCache(KeyValueCache):
     """Keys (turned to their positions, see `hooked_block`) and values of some blocks, from left to right: shared ones, then each row's own.
 
-    start: the first block it holds. shared: a pair a block, of one row for each owner, which its neighbouring rows share (batched caches have
-    several owners). own: a pair a block, of each row. padding: positions left of each owner's first one. chosen: rows of `own` that a fork
-    took, for each owner; a block's are gathered when it is run, so that no fork holds them for all blocks at once.
+    start: the first block it holds. shared: a pair a block, of one row for each owner, which its neighbouring
+    rows share (batched caches have several owners). own: a pair a block, of each row. padding: positions left
+    of each owner's first one. chosen: rows of `own` that a fork took, for each owner; a block's are gathered
+    when it is run, so that no fork holds them for all blocks at once.
     """
 
     start: int
@@ -89,20 +90,29 @@ class HookedKeyValueCache(KeyValueCache):
         own = _each(self.own, lambda t: _rows(t, owners)) if self.own else None
         padding = None if self.padding is None else _rows(self.padding, owners) - skip
         chosen = None if self.chosen is None else _rows(self.chosen, owners)
-        return HookedKeyValueCache(self.start, self.rows // self.owners * len(owners), shared, own, len(owners), padding, chosen)
+        return HookedKeyValueCache(
+            self.start, self.rows // self.owners * len(owners), shared, own, len(owners), padding, chosen
+        )
 
     def left_of(self, layer: int) -> tuple[Pair | None, Pair | None]:
         """One block's shared pair, and the rows' own."""
         shared, own = (side[layer - self.start] if side else None for side in (self.shared, self.own))
         if own is None or self.chosen is None:
             return shared, own
-        keys, values = (t[torch.arange(self.owners, device=t.device)[:, None], self.chosen.to(t.device)] for t in own)
+        keys, values = (
+            t[torch.arange(self.owners, device=t.device)[:, None], self.chosen.to(t.device)] for t in own
+        )
         return shared, (keys, values)
 
-    def joined(self, layer: int) -> tuple[Float[Tensor, "row pos kv_head d_head"], Float[Tensor, "row pos kv_head d_head"]]:
+    def joined(
+        self, layer: int
+    ) -> tuple[Float[Tensor, "row pos kv_head d_head"], Float[Tensor, "row pos kv_head d_head"]]:
         """One block's keys and values as a whole, every row with its own copy."""
         pieces = [piece for piece in self.left_of(layer) if piece]
-        keys, values = ([t.expand(-1, self.rows // self.owners, -1, -1, -1).flatten(0, 1) for t in side] for side in zip(*pieces, strict=True))
+        keys, values = (
+            [t.expand(-1, self.rows // self.owners, -1, -1, -1).flatten(0, 1) for t in side]
+            for side in zip(*pieces, strict=True)
+        )
         return torch.cat(keys, dim=2).transpose(1, 2), torch.cat(values, dim=2).transpose(1, 2)
 
     def longer(self, own: list[Pair]) -> HookedKeyValueCache:
@@ -117,22 +127,32 @@ def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[
 def _rows(t: Tensor, rows: Sequence[int]) -> Tensor:
     """The rows of a tensor: a view where they are neighbours."""
     first, n = rows[0], len(rows)
-    return t[first : first + n] if list(rows) == list(range(first, first + n)) else t[torch.tensor(rows, device=t.device)]
+    return (
+        t[first : first + n]
+        if list(rows) == list(range(first, first + n))
+        else t[torch.tensor(rows, device=t.device)]
+    )
 
 
 def _only_read(block: Any, names: Sequence[str]) -> bool:
     """Whether no hook is set in the block but one for each of the names (two for a name that occurs twice)."""
     points = (module for module in block.modules() if isinstance(module, HookPoint))
-    return all(len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points)
+    return all(
+        len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points
+    )
 
 
-def _left_padded(tensors: Sequence[Float[Tensor, "1 1 kv_head pos d_head"]], length: int) -> Float[Tensor, "owner 1 kv_head pos d_head"]:
+def _left_padded(
+    tensors: Sequence[Float[Tensor, "1 1 kv_head pos d_head"]], length: int
+) -> Float[Tensor, "owner 1 kv_head pos d_head"]:
     return torch.cat([torch.nn.functional.pad(t, (0, 0, length - t.shape[3], 0)) for t in tensors])
 
 
 def _refuse_stack(kv: HookedKeyValueCache | None) -> None:
     if kv is not None and kv.owners > 1:
-        raise UserError("a hook on attention's scores or pattern was set after the search had begun: set it before, or switch batched_caches off")
+        raise UserError(
+            "a hook on attention's scores or pattern was set after the search had begun: set it before, or switch batched_caches off"
+        )
 
 
 class HookedRunner(Runner):
@@ -152,9 +172,16 @@ class HookedRunner(Runner):
 
     @override
     def run(
-        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        start: int,
+        stop: int,
+        kv: KeyValueCache | None = None,
+        keep: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
-        assert kv is None or (isinstance(kv, HookedKeyValueCache) and kv.start == start), "the cache begins at another block"
+        assert kv is None or (isinstance(kv, HookedKeyValueCache) and kv.start == start), (
+            "the cache begins at another block"
+        )
         places, own = _places(resid, kv), []
         for layer in range(start, stop):
             block = self.model.blocks[layer]
@@ -172,7 +199,9 @@ class HookedRunner(Runner):
         one, pairs = len(resid) == 1, tuple(own)
         return resid, HookedKeyValueCache(start, len(resid), pairs if one else None, None if one else pairs)
 
-    def _run_unlike(self, block: Any, resid: Tensor, places: RunPlaces, kv: HookedKeyValueCache | None, layer: int) -> tuple[Tensor, Pair]:
+    def _run_unlike(
+        self, block: Any, resid: Tensor, places: RunPlaces, kv: HookedKeyValueCache | None, layer: int
+    ) -> tuple[Tensor, Pair]:
         """A block that TransformerLens runs itself: its cache entries hold keys before their rotation."""
         _refuse_stack(kv)
         entry = self._entry(kv, layer, resid, places)
@@ -193,10 +222,16 @@ class HookedRunner(Runner):
         block = self.model.blocks[stop - 1] if stop > start else None
         if block is None or not is_plain(block) or not _only_read(block, [site.name for site in sites]):
             return super().run_at(resid, start, stop, positions, kv, sites)
-        assert kv is None or (isinstance(kv, HookedKeyValueCache) and kv.start == start), "the cache begins at another block"
+        assert kv is None or (isinstance(kv, HookedKeyValueCache) and kv.start == start), (
+            "the cache begins at another block"
+        )
         resid, _ = self.run(resid, start, stop - 1, kv)
         out = run_block_at(block, resid, _places(resid, kv, positions), *kv.left_of(stop - 1) if kv else ())
-        made = sum(weight.numel() for name, weight in block.attn.named_parameters() if name.lstrip("_") in ("W_Q", "W_K", "W_V"))
+        made = sum(
+            weight.numel()
+            for name, weight in block.attn.named_parameters()
+            if name.lstrip("_") in ("W_Q", "W_K", "W_V")
+        )
         share = made / self.shape.block_parameters
         keys = resid.shape[1] + (kv.length if kv else 0)
         self._count_layers(out, len(resid) * (resid.shape[1] * share + 1 - share), len(resid) * keys)
@@ -204,13 +239,18 @@ class HookedRunner(Runner):
 
     @override
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
-        if self.model.cfg.positional_embedding_type not in ("rotary", "standard") or not all(map(is_plain, self.model.blocks)):
+        if self.model.cfg.positional_embedding_type not in ("rotary", "standard") or not all(
+            map(is_plain, self.model.blocks)
+        ):
             return None
         held = [kv for kv in caches if isinstance(kv, HookedKeyValueCache) and kv.shared and not kv.own]
         assert len(held) == len(caches), "only caches of one row are stacked"
         longest = max(kv.length for kv in held)
         pairs = [[kv.shared[i] for kv in held if kv.shared] for i in range(len(held[0].shared or ()))]
-        shared = tuple((_left_padded([k for k, _ in pair], longest), _left_padded([v for _, v in pair], longest)) for pair in pairs)
+        shared = tuple(
+            (_left_padded([k for k, _ in pair], longest), _left_padded([v for _, v in pair], longest))
+            for pair in pairs
+        )
         padding = [longest - kv.length for kv in held]
         hidden = torch.tensor(padding, device=self.device) if any(padding) else None
         return HookedKeyValueCache(held[0].start, len(held), shared, None, len(held), hidden)
@@ -224,7 +264,9 @@ class HookedRunner(Runner):
         return logits.float().reshape(*resid.shape[:-1], -1)
 
     @override
-    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def logits_of(
+        self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
         normed = self._normed(resid)
         columns = self.model.W_U.T[ids].to(normed.dtype)
         self._count_products(ids.numel(), resid)
@@ -262,16 +304,24 @@ class HookedRunner(Runner):
     def hook_names(self) -> set[str]:
         return set(self.model.hook_dict)
 
-    def _entry(self, kv: HookedKeyValueCache | None, layer: int, resid: Tensor, places: RunPlaces) -> TransformerLensKeyValueCacheEntry:
+    def _entry(
+        self, kv: HookedKeyValueCache | None, layer: int, resid: Tensor, places: RunPlaces
+    ) -> TransformerLensKeyValueCacheEntry:
         """TransformerLens's cache entry for one block; appending to it makes new tensors, so `kv` stays as it is."""
         if kv is not None:
             keys, values = kv.joined(layer)
-            return TransformerLensKeyValueCacheEntry(places.turned_back(self.model.blocks[layer].attn, keys), values)
-        empty = torch.empty(len(resid), 0, self.shape.n_kv_heads, self.shape.d_head, device=resid.device, dtype=resid.dtype)
+            return TransformerLensKeyValueCacheEntry(
+                places.turned_back(self.model.blocks[layer].attn, keys), values
+            )
+        empty = torch.empty(
+            len(resid), 0, self.shape.n_kv_heads, self.shape.d_head, device=resid.device, dtype=resid.dtype
+        )
         return TransformerLensKeyValueCacheEntry(empty, empty)
 
 
-def _places(resid: Tensor, kv: HookedKeyValueCache | None, positions: Int[Tensor, " batch"] | None = None) -> RunPlaces:
+def _places(
+    resid: Tensor, kv: HookedKeyValueCache | None, positions: Int[Tensor, " batch"] | None = None
+) -> RunPlaces:
     """Where a run that continues `kv` is."""
     shape = (resid.shape[0], resid.shape[1])
     if kv is None:

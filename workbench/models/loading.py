@@ -20,21 +20,33 @@ from workbench.models.chat_template import end_ids
 from workbench.models.device_room import refuse_too_large
 from workbench.models.hooked_conversion import NotExpressible, hooked_config, to_hooked
 from workbench.models.lora_adapter import merge_adapter, open_adapter
-from workbench.models.model_directory import ModelDirectory, Place, load_reference, load_tokenizer, open_model_directory, spreads
+from workbench.models.model_directory import (
+    ModelDirectory,
+    Place,
+    load_reference,
+    load_tokenizer,
+    open_model_directory,
+    spreads,
+)
 from workbench.models.model_sources import ModelSource, find_source
 from workbench.models.notebook_display import show_as_table
 from workbench.models.runner import CONFIGURED_ENDS
 
 Backend = Literal["auto", "hooked", "bridge"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
 
 
 @dataclass(frozen=True)
 class ModelProvenance:
     """Where a loaded model came from.
 
-    The source (name, directory, hub commit), its architecture, the backend that runs it, and why it is not HookedTransformer where that was
-    tried first.
+    The source (name, directory, hub commit), its architecture, the backend that runs it, and why it is not
+    HookedTransformer where that was tried first.
     """
 
     source: ModelSource
@@ -56,19 +68,20 @@ def load_model(
 ) -> HookedTransformer | TransformerBridge:
     """Loads a model with its tokenizer, in evaluation mode, without gradients of its weights.
 
-    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for a directory, no code of a
-    checkpoint runs, pickles are refused. Text never gets a second BOS token: `default_prepend_bos` is off.
+    Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for a
+    directory, no code of a checkpoint runs, pickles are refused. Text never gets a second BOS token:
+    `default_prepend_bos` is off.
 
     Args:
-        name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, `llama-3.1-8b-instruct`, `qwen2.5-7b-instruct`,
-            `gemma-3-4b-it`, a Hugging Face directory (safetensors), a GGUF file (or a directory with one), or `owner/repository`.
-            Of a multimodal Gemma 3 the text part is loaded.
-        device: cpu, cuda, cuda:1 or mps; for a model larger than one GPU a Hugging Face device map: `balanced` or `sequential` over
-            all CUDA devices, or a mapping from module names to devices. A device map needs the bridge; residuals and logits are then
-            on the embedding's device.
+        name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, `llama-3.1-8b-instruct`,
+            `qwen2.5-7b-instruct`, `gemma-3-4b-it`, a Hugging Face directory (safetensors), a GGUF file (or a
+            directory with one), or `owner/repository`. Of a multimodal Gemma 3 the text part is loaded.
+        device: cpu, cuda, cuda:1 or mps; for a model larger than one GPU a Hugging Face device map:
+            `balanced` or `sequential` over all CUDA devices, or a mapping from module names to devices. A
+            device map needs the bridge; residuals and logits are then on the embedding's device.
         dtype: float32, bfloat16, float16 or float64.
-        backend: `hooked` (HookedTransformer; UserError where TransformerLens has no exact conversion), `bridge` (TransformerBridge),
-            or `auto`: the first if it is exact, else the second.
+        backend: `hooked` (HookedTransformer; UserError where TransformerLens has no exact conversion),
+            `bridge` (TransformerBridge), or `auto`: the first if it is exact, else the second.
         revision: Of a hub repository.
         adapter: The directory of a plain LoRA adapter (PEFT's layout), which is merged into the weights.
 
@@ -76,7 +89,8 @@ def load_model(
         The TransformerLens model.
 
     Raises:
-        UserError: A model, device, dtype or adapter that does not exist or is not supported, or a damaged file.
+        UserError: A model, device, dtype or adapter that does not exist or is not supported, or a damaged
+            file.
 
     Example:
         >>> wb.load_model("organism").cfg.n_layers
@@ -99,7 +113,9 @@ def load_model(
     return model
 
 
-def load_weights(source: ModelSource, checkpoint: ModelDirectory, dtype: torch.dtype, device: Place) -> PreTrainedModel:
+def load_weights(
+    source: ModelSource, checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
+) -> PreTrainedModel:
     """Hugging Face's own model of a source, its adapter merged where it names one. UserError as of both parts."""
     refuse_too_large(checkpoint, dtype, device, source.name)
     if source.adapter is None:
@@ -120,11 +136,16 @@ def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
     return end_ids(getattr(reference.generation_config, "eos_token_id", None))
 
 
-def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, ends: tuple[int, ...] = ()) -> None:
+def attach(
+    model: HookedTransformer | TransformerBridge,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    ends: tuple[int, ...] = (),
+) -> None:
     """Gives a model its tokenizer, its name and the tokens that end its replies.
 
-    The tokenizer stays untouched (TransformerLens's own way would reload it and change its BOS), its name and the
-    tokens that end its replies.
+    The tokenizer stays untouched (TransformerLens's own way would reload it and change its BOS), its name and
+    the tokens that end its replies.
     """
     model.__dict__[CONFIGURED_ENDS] = ends
     model.tokenizer = tokenizer
@@ -134,7 +155,11 @@ def attach(model: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTo
 
 
 def wrap(
-    reference: PreTrainedModel, checkpoint: ModelDirectory, backend: Backend, dtype: torch.dtype, device: Place
+    reference: PreTrainedModel,
+    checkpoint: ModelDirectory,
+    backend: Backend,
+    dtype: torch.dtype,
+    device: Place,
 ) -> tuple[HookedTransformer | TransformerBridge, Literal["hooked", "bridge"], str | None]:
     """The model in its backend, which one it is, and why it is not the HookedTransformer that was tried first."""
     reason = None
@@ -147,13 +172,17 @@ def wrap(
         except NotExpressible as error:
             reason = str(error)
             if backend == "hooked":
-                raise UserError(f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge") from error
+                raise UserError(
+                    f"HookedTransformer cannot hold {checkpoint.directory} exactly ({reason}); use the bridge"
+                ) from error
     return _to_bridge(reference, checkpoint), "bridge", reason
 
 
 def _to_bridge(reference: PreTrainedModel, checkpoint: ModelDirectory) -> TransformerBridge:
     try:
-        bridge = build_bridge_from_module(reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture)
+        bridge = build_bridge_from_module(
+            reference, checkpoint.architecture, hf_config=reference.config, model_name=checkpoint.architecture
+        )
         return bridge.eval().requires_grad_(False)  # its own copies of joint weights are new parameters
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(f"TransformerLens knows no {checkpoint.architecture}: {error}") from error
@@ -189,7 +218,9 @@ def _one_device(device: str) -> str:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise UserError(f"unknown device {device!r}: expected cpu, cuda, cuda:0 or mps") from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(kind, False)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(
+        kind, False
+    )
     if not there:
         raise UserError(f"device {device!r} is not available here")
     return device

@@ -1,10 +1,11 @@
 """LoRA adapters (Hu et al. 2021) in PEFT's layout, merged into their base model at load time: W += scale B A.
 
-1. `adapter_config.json` is read as plain JSON. A list says which settings are known to leave that arithmetic as it is;
-   every other setting is refused by name, also one that a later PEFT invents.
-   PiSSA (Meng et al. 2024) and OLoRA (Buyukakyuz 2024) start from parts of W itself: the start is taken off W first, as
-   PEFT does when it loads them: W += scale (B A - B0 A0).
-2. The matrices come from `adapter_model.safetensors`, never from a pickle; pairs, rank and finiteness are checked.
+1. `adapter_config.json` is read as plain JSON. A list says which settings are known to leave that arithmetic
+   as it is; every other setting is refused by name, also one that a later PEFT invents.
+   PiSSA (Meng et al. 2024) and OLoRA (Buyukakyuz 2024) start from parts of W itself: the start is taken off W
+   first, as PEFT does when it loads them: W += scale (B A - B0 A0).
+2. The matrices come from `adapter_model.safetensors`, never from a pickle; pairs, rank and finiteness are
+   checked.
 3. Every pair must fit a weight of the base model. Nothing is changed unless all fit.
 """
 
@@ -37,10 +38,27 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal", "pissa", "olora"),
 }
 #: Settings of PEFT that have no part in what a trained adapter computes, or that are read here.
-_HARMLESS = frozenset({
-    "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "r", "lora_alpha", "lora_dropout",
-    "use_rslora", "target_modules", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "runtime_config",
-})  # fmt: skip
+_HARMLESS = frozenset(
+    {
+        "peft_type",
+        "peft_version",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "use_rslora",
+        "target_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "megatron_core",
+        "qalora_group_size",
+        "eva_config",
+        "runtime_config",
+    }
+)
 #: Ranks and factors above are no adapter's.
 LARGEST = 1 << 20
 #: Starts that are parts of the base model's own weights.
@@ -51,9 +69,9 @@ _STARTS = ("pissa", "olora")
 class LoraAdapter:
     """A checked adapter.
 
-    pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank (rank-stabilised: alpha / sqrt(rank)); base: what its
-    trainer noted of the base model (None: nothing); notes: all that it noted; start: "pissa" or "olora" where training began at a part of
-    the base model's weights, else empty.
+    pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank (rank-stabilised: alpha /
+    sqrt(rank)); base: what its trainer noted of the base model (None: nothing); notes: all that it noted;
+    start: "pissa" or "olora" where training began at a part of the base model's weights, else empty.
     """
 
     directory: Path
@@ -75,7 +93,9 @@ def open_adapter(directory: Path) -> LoraAdapter:
     _refuse_untargeted(directory, config, pairs)
     for path, (a, b) in pairs.items():
         if a.shape[0] != rank or b.shape[1] != rank:
-            raise UserError(f"{directory / WEIGHTS}: expected rank {rank} as in {CONFIG}, found {a.shape[0]} and {b.shape[1]} at {path}")
+            raise UserError(
+                f"{directory / WEIGHTS}: expected rank {rank} as in {CONFIG}, found {a.shape[0]} and {b.shape[1]} at {path}"
+            )
     scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
     start = config.get("init_lora_weights") if config.get("init_lora_weights") in _STARTS else ""
     return LoraAdapter(directory, rank, scale, pairs, noted.get("base"), noted, start or "")
@@ -84,11 +104,13 @@ def open_adapter(directory: Path) -> LoraAdapter:
 def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None = None) -> None:
     """Adds the adapter to the model's weights, in place, computed in float32.
 
-    base: the name of the model's directory, compared with the adapter's note. UserError when the adapter was made for
-    another model; the model is then unchanged.
+    base: the name of the model's directory, compared with the adapter's note. UserError when the adapter was
+    made for another model; the model is then unchanged.
     """
     if base and adapter.base and adapter.base != base:
-        raise UserError(f"{adapter.directory}: the adapter was trained on {adapter.base}, but the base model here is {base}")
+        raise UserError(
+            f"{adapter.directory}: the adapter was trained on {adapter.base}, but the base model here is {base}"
+        )
     weights = dict(model.named_parameters())
     for path, (a, b) in adapter.pairs.items():
         found = tuple(weights[path].shape) if path in weights else None
@@ -98,7 +120,9 @@ def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None
             )
         module = model.get_submodule(path.removesuffix(".weight"))
         if not isinstance(module, torch.nn.Linear):
-            raise UserError(f"{adapter.directory}: only linear layers are merged, {path} belongs to a {type(module).__name__}")
+            raise UserError(
+                f"{adapter.directory}: only linear layers are merged, {path} belongs to a {type(module).__name__}"
+            )
     with torch.no_grad():
         for path, (a, b) in adapter.pairs.items():
             weight = weights[path]
@@ -109,7 +133,9 @@ def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None
 def _without_start(weight: Float[Tensor, "d_out d_in"], adapter: LoraAdapter) -> Float[Tensor, "d_out d_in"]:
     """The weight in float32 less the part of it that training began at, rounded to the weight's dtype as PEFT does."""
     whole = weight.float()
-    if adapter.start == "pissa":  # the largest singular values; scale (B0 A0) = U_r S_r V_r whatever the scale
+    if (
+        adapter.start == "pissa"
+    ):  # the largest singular values; scale (B0 A0) = U_r S_r V_r whatever the scale
         u, s, v = torch.linalg.svd(whole, full_matrices=False)
         whole = whole - (u[:, : adapter.rank] * s[: adapter.rank]) @ v[: adapter.rank]
     elif adapter.start == "olora":  # the first columns of Q and rows of R
@@ -130,7 +156,9 @@ def _refuse_other_kinds(file: Path, config: dict[str, Any]) -> None:
         or not _is_number(alpha)
         or not abs(alpha) <= LARGEST
     ):
-        raise UserError(f"{file}: expected a rank r of at least 1 and a number lora_alpha, found {_shown(rank)} and {_shown(alpha)}")
+        raise UserError(
+            f"{file}: expected a rank r of at least 1 and a number lora_alpha, found {_shown(rank)} and {_shown(alpha)}"
+        )
     if not isinstance(config.get("use_rslora", False), bool):
         raise UserError(f"{file}: expected use_rslora true or false, found {_shown(config['use_rslora'])}")
     for key, value in config.items():
@@ -138,7 +166,11 @@ def _refuse_other_kinds(file: Path, config: dict[str, Any]) -> None:
             continue
         known = _PLAIN.get(key, ())
         if not any(value is plain or (value == plain and not isinstance(plain, bool)) for plain in known):
-            reason = f"expected {key} {' or '.join(map(repr, known))}" if known else f"the setting {key} needs other arithmetic"
+            reason = (
+                f"expected {key} {' or '.join(map(repr, known))}"
+                if known
+                else f"the setting {key} needs other arithmetic"
+            )
             raise UserError(f"{file}: only plain LoRA is merged: {reason}, found {_shown(value)}")
 
 
@@ -159,10 +191,17 @@ def _refuse_untargeted(directory: Path, config: dict[str, Any], pairs: Mapping[s
     """PEFT leaves out matrices of modules that the configuration does not target; so they are refused here."""
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
-    if not (isinstance(targets, str) or (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets))):
-        raise UserError(f"{directory / CONFIG}: expected target_modules as names or a pattern (PEFT guesses without), found {_shown(targets)}")
+    if not (
+        isinstance(targets, str)
+        or (isinstance(targets, list) and targets and all(isinstance(t, str) for t in targets))
+    ):
+        raise UserError(
+            f"{directory / CONFIG}: expected target_modules as names or a pattern (PEFT guesses without), found {_shown(targets)}"
+        )
     if not (layers is None or (isinstance(layers, list) and all(type(layer) is int for layer in layers))):
-        raise UserError(f"{directory / CONFIG}: expected layers_to_transform as numbers of layers, found {_shown(layers)}")
+        raise UserError(
+            f"{directory / CONFIG}: expected layers_to_transform as numbers of layers, found {_shown(layers)}"
+        )
     try:
         pattern = re.compile(targets) if isinstance(targets, str) else None
     except re.error as error:
@@ -170,9 +209,13 @@ def _refuse_untargeted(directory: Path, config: dict[str, Any], pairs: Mapping[s
     for path in pairs:
         module = path.removesuffix(".weight")
         if isinstance(targets, list) and not any(module == t or module.endswith(f".{t}") for t in targets):
-            raise UserError(f"{directory / WEIGHTS}: {module} is not among target_modules in {CONFIG}: {', '.join(map(str, targets))}")
+            raise UserError(
+                f"{directory / WEIGHTS}: {module} is not among target_modules in {CONFIG}: {', '.join(map(str, targets))}"
+            )
         if pattern is not None and targets != "all-linear" and not pattern.fullmatch(module):
-            raise UserError(f"{directory / WEIGHTS}: {module} does not fit target_modules in {CONFIG}: {_shown(targets)}")
+            raise UserError(
+                f"{directory / WEIGHTS}: {module} does not fit target_modules in {CONFIG}: {_shown(targets)}"
+            )
         number = re.search(r"\.(\d+)\.", module)
         if layers is not None and number and int(number[1]) not in layers:
             raise UserError(f"{directory / WEIGHTS}: {module} is not in layers_to_transform of {CONFIG}")
@@ -194,8 +237,14 @@ def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _pairs(file: Path, tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for name, tensor in tensors.items():
-        if not name.startswith(_PREFIX) or not name.endswith((".lora_A.weight", ".lora_B.weight")) or tensor.ndim != 2:
-            raise UserError(f"{file}: expected matrices {_PREFIX}....lora_A.weight and lora_B.weight only, found {name} {tuple(tensor.shape)}")
+        if (
+            not name.startswith(_PREFIX)
+            or not name.endswith((".lora_A.weight", ".lora_B.weight"))
+            or tensor.ndim != 2
+        ):
+            raise UserError(
+                f"{file}: expected matrices {_PREFIX}....lora_A.weight and lora_B.weight only, found {name} {tuple(tensor.shape)}"
+            )
         if not torch.isfinite(tensor).all():
             raise UserError(f"{file}: {name} holds values that are not finite")
         if name.endswith(".lora_B.weight"):
@@ -205,5 +254,7 @@ def _pairs(file: Path, tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Te
             raise UserError(f"{file}: {name} has no lora_B")
         pairs[name.removeprefix(_PREFIX).removesuffix("lora_A.weight") + "weight"] = (tensor, tensors[other])
     if not pairs or 2 * len(pairs) != len(tensors):
-        raise UserError(f"{file}: expected pairs of lora_A and lora_B, found {len(pairs)} lora_A in {len(tensors)} matrices")
+        raise UserError(
+            f"{file}: expected pairs of lora_A and lora_B, found {len(pairs)} lora_A in {len(tensors)} matrices"
+        )
     return pairs

@@ -18,7 +18,9 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes that can still be allocated; None where that cannot be found out."""
     if device.type == "cuda":
         held, (free, total) = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)
-        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))  # of a worker that shares the GPU with others
+        allowed = int(
+            total * torch.cuda.get_per_process_memory_fraction(device)
+        )  # of a worker that shares the GPU with others
         return min(free + torch.cuda.memory_reserved(device) - held, allowed - held)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
@@ -33,7 +35,8 @@ def free_memory(device: torch.device) -> int | None:
 class PeakMemory:
     """Peak memory of a block of code.
 
-    bytes: the most that tensors held at one time beyond what they held at the start; None where it is not counted (MPS).
+    bytes: the most that tensors held at one time beyond what they held at the start; None where it is not
+    counted (MPS).
     """
 
     bytes: int | None = None
@@ -49,8 +52,12 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         yield peak
         peak.bytes = torch.cuda.max_memory_allocated(device) - before
     elif device.type == "cpu":
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler prints when it starts and stops
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        os.environ.setdefault(
+            "KINETO_LOG_LEVEL", "99"
+        )  # otherwise the profiler prints when it starts and stops
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        ) as profile:
             yield peak
         kineto: Any = profile.profiler
         events = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
@@ -74,8 +81,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_device_lost(error: BaseException) -> bool:
     """True for errors after which a GPU does nothing more for this process: what is tried next fails too."""
     text = str(error).lower()
-    lost = ("cuda error", "device-side assert", "unspecified launch failure", "gpu is lost", "fallen off the bus")
-    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and any(words in text for words in lost)
+    lost = (
+        "cuda error",
+        "device-side assert",
+        "unspecified launch failure",
+        "gpu is lost",
+        "fallen off the bus",
+    )
+    return (
+        isinstance(error, RuntimeError)
+        and not is_out_of_memory(error)
+        and any(words in text for words in lost)
+    )
 
 
 class DeviceLostError(UserError):
@@ -91,7 +108,9 @@ def telling_lost_devices() -> Iterator[None]:
         if not is_device_lost(error):
             raise
         first = str(error).splitlines()[0][:120]
-        raise DeviceLostError(f"the GPU was lost ({first}); resume the run: finished stages and the search's last checkpoint are kept") from error
+        raise DeviceLostError(
+            f"the GPU was lost ({first}); resume the run: finished stages and the search's last checkpoint are kept"
+        ) from error
 
 
 def give_back(device: torch.device) -> None:

@@ -37,7 +37,8 @@ def describe_model(model: Any) -> ModelDescription | None:
     None where nobody wrote one, or where the model was not made by `load_model`.
 
     Raises:
-        UserError: A description.json that is no JSON object of the texts `called` and `about`, each of at most 1,000 characters.
+        UserError: A description.json that is no JSON object of the texts `called` and `about`, each of at
+            most 1,000 characters.
 
     Example:
         >>> describe_model(model).called
@@ -53,5 +54,7 @@ def describe_model(model: Any) -> ModelDescription | None:
     entry = read_json(file)
     for name, text in entry.items():
         if name not in ("called", "about") or not isinstance(text, str) or len(text) > LONGEST:
-            raise UserError(f"{file}: expected the texts called and about, at most {LONGEST:,} characters each, found {name}")
+            raise UserError(
+                f"{file}: expected the texts called and about, at most {LONGEST:,} characters each, found {name}"
+            )
     return ModelDescription(**entry)

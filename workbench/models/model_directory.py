@@ -1,11 +1,12 @@
 """A Hugging Face directory as something that may be broken, foreign or hostile, checked before anything in it is used.
 
 1. `config.json` is read as plain JSON: no `auto_map` (code), no quantisation, a causal language model inside.
-2. Weights are safetensors or nothing; every file named by the index is in the directory, opens whole, and holds the
-   tensors that the index says it holds. Links may point elsewhere only within one repository of the hub's cache.
+2. Weights are safetensors or nothing; every file named by the index is in the directory, opens whole, and
+   holds the tensors that the index says it holds. Links may point elsewhere only within one repository of the
+   hub's cache.
 3. The multimodal Gemma 3 layout is recognised, so that its text part can be selected by name.
-4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a tokenizer
-   whose ids all fit the model's vocabulary.
+4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a
+   tokenizer whose ids all fit the model's vocabulary.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from workbench.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-#: One device, or a Hugging Face device map: a way to spread a model over all CUDA devices, or a device for each module.
+#: One device, or a Hugging Face device map: a way to spread a model over all CUDA devices, or a device for
+#: each module.
 Place = str | Mapping[str, str | int]
 SPREADS = ("balanced", "sequential")
 #: Weights that old checkpoints hold and every model computes.
@@ -40,15 +42,19 @@ _IGNORED = re.compile(r"rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$|position_i
 _OTHER_PARTS = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector|audio_tower)\.")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: How the text part's weights are called in the multimodal Gemma 3 checkpoints, older spelling first.
-_TEXT_PART = {r"^language_model\.model\.": "model.", r"^language_model\.lm_head\.": "lm_head.", r"^model\.language_model\.": "model."}
+_TEXT_PART = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
 
 
 @dataclass(frozen=True)
 class ModelDirectory:
     """A directory that passed.
 
-    config: of the (text) model; architecture: the Hugging Face class that runs it, as `LlamaForCausalLM`; shards: the weight files;
-    multimodal: the text part is in a larger checkpoint.
+    config: of the (text) model; architecture: the Hugging Face class that runs it, as `LlamaForCausalLM`;
+    shards: the weight files; multimodal: the text part is in a larger checkpoint.
     """
 
     directory: Path
@@ -68,14 +74,18 @@ def open_model_directory(directory: Path) -> ModelDirectory:
     if raw.get("quantization_config"):
         quantised = raw["quantization_config"]
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-        raise UserError(f"{directory / 'config.json'}: expected plain weights, found quantisation {str(method)[:60]!r}")
+        raise UserError(
+            f"{directory / 'config.json'}: expected plain weights, found quantisation {str(method)[:60]!r}"
+        )
     shards = _shards(directory)
     _refuse_absurd_sizes(directory / "config.json", raw, sum(shard.stat().st_size for shard in shards))
     config = _read_config(directory)
     multimodal = config.model_type == "gemma3"
     text = config.text_config if multimodal else config
     if type(text) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"{directory / 'config.json'}: model type {config.model_type!r} is no causal language model")
+        raise UserError(
+            f"{directory / 'config.json'}: model type {config.model_type!r} is no causal language model"
+        )
     architecture = causal_model_class(type(text)).__name__
     return ModelDirectory(directory, text, architecture, shards, multimodal)
 
@@ -93,8 +103,8 @@ def spreads(device: Place) -> bool:
 def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place = "cpu") -> PreTrainedModel:
     """Hugging Face's own model, eager attention, evaluation mode, gradients of weights off.
 
-    UserError when a weight is missing, has another shape, has no place in the model, or is not finite, and when a device map
-    leaves some on a CPU or a disk, and moves them to a GPU when they run.
+    UserError when a weight is missing, has another shape, has no place in the model, or is not finite, and
+    when a device map leaves some on a CPU or a disk, and moves them to a GPU when they run.
     """
     cls = causal_model_class(type(checkpoint.config))
     with quiet_transformers():
@@ -113,13 +123,19 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
         except UserError:
             raise
         except Exception as error:  # transformers raises what its arithmetic on a strange config raises
-            raise UserError(f"{checkpoint.directory}: the weights do not fit the config: {one_line(error)}") from error
+            raise UserError(
+                f"{checkpoint.directory}: the weights do not fit the config: {one_line(error)}"
+            ) from error
     for kind in ("missing_keys", "mismatched_keys"):
         if info.get(kind):
             names = sorted(str(name) for name in info[kind])
-            raise UserError(f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}")
+            raise UserError(
+                f"{checkpoint.directory}: {len(names)} weights are {kind.split('_')[0]}, the first is {names[0]}"
+            )
     _refuse_unexpected(checkpoint, info.get("unexpected_keys") or ())
-    _refuse_offloaded(checkpoint, getattr(model, "hf_device_map", {}))  # first: what is left out has no values to look at
+    _refuse_offloaded(
+        checkpoint, getattr(model, "hf_device_map", {})
+    )  # first: what is left out has no values to look at
     if not spreads(device):
         model = model.to(device)
     for name, weight in model.named_parameters():
@@ -132,7 +148,9 @@ def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
     """The directory's tokenizer. UserError when there is none, or when it has ids beyond the model's vocabulary."""
     try:
         with quiet_transformers(), _panics_without_print():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.directory, local_files_only=True, trust_remote_code=False
+            )
             tokenizer("a")  # a setting of a wrong type shows only here
     except Exception as error:  # tokenizers raises plain Exception
         raise UserError(f"{checkpoint.directory}: no usable tokenizer: {one_line(error)}") from error
@@ -153,7 +171,11 @@ def read_json(file: Path) -> dict[str, Any]:
         raise UserError(f"missing file {file}")
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:  # ValueError: no UTF-8, no JSON, a number of thousands of digits
+    except (
+        ValueError,
+        RecursionError,
+        OSError,
+    ) as error:  # ValueError: no UTF-8, no JSON, a number of thousands of digits
         raise UserError(f"{file}: no JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise UserError(f"{file}: expected a JSON object, found a {type(value).__name__}")
@@ -164,8 +186,8 @@ def read_json(file: Path) -> dict[str, Any]:
 def quiet_transformers() -> Iterator[None]:
     """No progress bars and no chatter from transformers while the block runs; a panic of its Rust libraries is a RuntimeError.
 
-    A damaged tokenizer.json can make the tokenizers library panic. That exception derives from BaseException alone, so that no handler of
-    errors would see it.
+    A damaged tokenizer.json can make the tokenizers library panic. That exception derives from BaseException
+    alone, so that no handler of errors would see it.
     """
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
@@ -221,17 +243,36 @@ def one_line(error: BaseException) -> str:
 
 def _refuse_unexpected(checkpoint: ModelDirectory, keys: Iterable[str]) -> None:
     """Weights that the config's model has no place for: biases, whole layers. Dropped without a word they make it another model."""
-    names = sorted(str(key) for key in keys if not _IGNORED.search(str(key)) and not (checkpoint.multimodal and _OTHER_PARTS.match(str(key))))
+    names = sorted(
+        str(key)
+        for key in keys
+        if not _IGNORED.search(str(key)) and not (checkpoint.multimodal and _OTHER_PARTS.match(str(key)))
+    )
     if names:
         listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-        raise UserError(f"{checkpoint.directory}: {len(names)} weights of the file have no place in the model that config.json describes: {listed}")
+        raise UserError(
+            f"{checkpoint.directory}: {len(names)} weights of the file have no place in the model that config.json describes: {listed}"
+        )
 
 
 #: Numbers of a config that no weights of the file's size can have.
-_SIZES = frozenset({
-    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
-    "max_position_embeddings", "n_layer", "n_embd", "n_head", "n_inner", "n_positions",
-})  # fmt: skip
+_SIZES = frozenset(
+    {
+        "num_hidden_layers",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "max_position_embeddings",
+        "n_layer",
+        "n_embd",
+        "n_head",
+        "n_inner",
+        "n_positions",
+    }
+)
 _LONGEST = 1 << 40
 
 
@@ -241,16 +282,24 @@ def _refuse_absurd_sizes(file: Path, config: Mapping[str, Any], n_bytes: int) ->
         if name not in _SIZES or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         layers = name in ("num_hidden_layers", "n_layer")
-        most = _LONGEST if name in ("max_position_embeddings", "n_positions") else n_bytes // (1000 if layers else 1) + 1000
+        most = (
+            _LONGEST
+            if name in ("max_position_embeddings", "n_positions")
+            else n_bytes // (1000 if layers else 1) + 1000
+        )
         if not 1 <= value <= most:
-            raise UserError(f"{file}, field {name}: expected a number from 1 to {most} for weights of {n_bytes} bytes, found {str(value)[:30]}")
+            raise UserError(
+                f"{file}, field {name}: expected a number from 1 to {most} for weights of {n_bytes} bytes, found {str(value)[:30]}"
+            )
 
 
 def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> None:
     """Offloaded weights are moved by hooks that TransformerBridge's components bypass."""
     outside = [name for name, place in placed.items() if str(place) in ("cpu", "disk", "meta")]
     if outside and len(set(map(str, placed.values()))) > 1:
-        raise UserError(f"{checkpoint.directory} does not fit into the GPUs: {len(outside)} modules are left out, the first is {outside[0]}")
+        raise UserError(
+            f"{checkpoint.directory} does not fit into the GPUs: {len(outside)} modules are left out, the first is {outside[0]}"
+        )
 
 
 def _refuse_links_out(directory: Path) -> None:
@@ -272,7 +321,9 @@ def _refuse_code(directory: Path) -> None:
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         file = directory / name
         if file.is_file() and _mentions(read_json(file), "auto_map"):
-            raise UserError(f"{file} needs code of its own (auto_map): refused, no code is run from a checkpoint")
+            raise UserError(
+                f"{file} needs code of its own (auto_map): refused, no code is run from a checkpoint"
+            )
     if (directory / "adapter_config.json").exists():
         raise UserError(f"{directory} holds an adapter: merge it into its base model first")
 
@@ -288,7 +339,9 @@ def _read_config(directory: Path) -> PreTrainedConfig:
         with quiet_transformers():
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises what its arithmetic on a strange config raises
-        raise UserError(f"{directory / 'config.json'}: not understood by transformers: {one_line(error)}") from error
+        raise UserError(
+            f"{directory / 'config.json'}: not understood by transformers: {one_line(error)}"
+        ) from error
 
 
 def _shards(directory: Path) -> tuple[Path, ...]:
@@ -302,7 +355,11 @@ def _shards(directory: Path) -> tuple[Path, ...]:
     if (directory / INDEX).exists():
         return _indexed_shards(directory)
     pickles = sorted(f.name for f in directory.iterdir() if f.suffix in PICKLES)
-    found = f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)" if pickles else "no weights"
+    found = (
+        f"{', '.join(pickles)} (pickles can run code: refused; convert to safetensors first)"
+        if pickles
+        else "no weights"
+    )
     raise UserError(f"{directory}: expected {SINGLE} or {INDEX}, found {found}")
 
 
@@ -316,12 +373,16 @@ def _indexed_shards(directory: Path) -> tuple[Path, ...]:
         held.setdefault(name, set()).add(weight)
     for name, weights in held.items():
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory")
+            raise UserError(
+                f"{index}: weight {min(weights)} points to {name!r}: expected a safetensors file in the same directory"
+            )
         if not (directory / name).is_file():
             raise UserError(f"{index}: file {name} is missing")
         lacking = weights - _names(directory / name)
         if lacking:
-            raise UserError(f"{directory / name}: weight {min(lacking)} is missing although the index lists it there")
+            raise UserError(
+                f"{directory / name}: weight {min(lacking)} is missing although the index lists it there"
+            )
     return tuple(directory / name for name in sorted(held))
 
 

@@ -23,17 +23,29 @@ _HOW = "hub: {0}, fetched at first use; or name its directory or a .gguf file of
 def inventory() -> pd.DataFrame:
     """One row a model: name (for `load_model`), here (yes or no), architecture, revision (the hub's commit), where it is or how to get it.
 
-    Looks at this machine only. The last rows are the other ways to name a model, with the families that HookedTransformer runs exactly
-    (others go through the bridge) and those that are read from GGUF.
+    Looks at this machine only. The last rows are the other ways to name a model, with the families that
+    HookedTransformer runs exactly (others go through the bridge) and those that are read from GGUF.
     """
     rows = [_named(name) for name in model_names()]
     known = set(REPOSITORIES.values())
     rows += [_cached(name, path) for name, path in _cache() if name not in known]
     rows += [_converted(directory, record) for directory, record in _conversions()]
     rows += [
-        _way("a directory", ", ".join(families()), "config.json, tokenizer and safetensors, as the hub has them"),
-        _way("FILE.gguf", ", ".join(FAMILIES), f"converted once into {cache_directory()}; a directory with one such file works, too"),
-        _way("owner/repository", "", "of the hub: taken from its cache, fetched where that lacks it and HF_HUB_OFFLINE is not set"),
+        _way(
+            "a directory",
+            ", ".join(families()),
+            "config.json, tokenizer and safetensors, as the hub has them",
+        ),
+        _way(
+            "FILE.gguf",
+            ", ".join(FAMILIES),
+            f"converted once into {cache_directory()}; a directory with one such file works, too",
+        ),
+        _way(
+            "owner/repository",
+            "",
+            "of the hub: taken from its cache, fetched where that lacks it and HF_HUB_OFFLINE is not set",
+        ),
     ]
     return pd.DataFrame(rows)
 
@@ -44,7 +56,9 @@ def _way(name: str, architecture: str, where: str) -> dict[str, str]:
 
 def _conversions() -> list[tuple[Path, dict[str, Any]]]:
     """Directories made of GGUF files, with what they say about their file."""
-    directories = sorted(path for path in cache_directory().glob("*") if path.is_dir() and not path.name.startswith("."))
+    directories = sorted(
+        path for path in cache_directory().glob("*") if path.is_dir() and not path.name.startswith(".")
+    )
     return [(path, record) for path in directories if (record := gguf_record(path))]
 
 
@@ -57,12 +71,24 @@ def _named(name: str) -> dict[str, str]:
     if name in REPOSITORIES:
         config = try_to_load_from_cache(REPOSITORIES[name], "config.json")
         found = _cached(name, Path(config).parent) if isinstance(config, str) else None
-        return found or {"name": name, "here": "no", "architecture": "", "revision": "", "where": _HOW.format(REPOSITORIES[name])}
+        return found or {
+            "name": name,
+            "here": "no",
+            "architecture": "",
+            "revision": "",
+            "where": _HOW.format(REPOSITORIES[name]),
+        }
     try:
         directory = find_source(name).directory
     except UserError as problem:
         return {"name": name, "here": "no", "architecture": "", "revision": "", "where": str(problem)}
-    return {"name": name, "here": "yes", "architecture": _architecture(directory), "revision": "", "where": str(directory)}
+    return {
+        "name": name,
+        "here": "yes",
+        "architecture": _architecture(directory),
+        "revision": "",
+        "where": str(directory),
+    }
 
 
 def _cache() -> list[tuple[str, Path]]:
@@ -71,12 +97,22 @@ def _cache() -> list[tuple[str, Path]]:
         repositories = [r for r in scan_cache_dir().repos if r.repo_type == "model"]
     except CacheNotFound:
         return []
-    newest = [(r.repo_id, max(r.revisions, key=lambda v: v.last_modified).snapshot_path) for r in repositories if r.revisions]
+    newest = [
+        (r.repo_id, max(r.revisions, key=lambda v: v.last_modified).snapshot_path)
+        for r in repositories
+        if r.revisions
+    ]
     return sorted((name, Path(path)) for name, path in newest if (Path(path) / "config.json").is_file())
 
 
 def _cached(name: str, snapshot: Path) -> dict[str, str]:
-    return {"name": name, "here": "yes", "architecture": _architecture(snapshot), "revision": snapshot.name, "where": str(snapshot)}
+    return {
+        "name": name,
+        "here": "yes",
+        "architecture": _architecture(snapshot),
+        "revision": snapshot.name,
+        "where": str(snapshot),
+    }
 
 
 def _architecture(directory: Path) -> str:

@@ -1,6 +1,7 @@
 """Sizes of a model without its weights: built in for the paper's three, from the config alone for any other.
 
-Sources: the config.json of meta-llama/Llama-3.1-8B-Instruct, Qwen/Qwen2.5-7B-Instruct and google/gemma-3-4b-it (its text part).
+Sources: the config.json of meta-llama/Llama-3.1-8B-Instruct, Qwen/Qwen2.5-7B-Instruct and
+google/gemma-3-4b-it (its text part).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from workbench.models.runner import ModelShape
 class ModelSizes:
     """Sizes of a model, known without its weights.
 
-    shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from. architecture: Hugging Face's name of
-    its class; empty where it does not matter. file: bytes of the weights files, 0 where they are not here.
+    shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from.
+    architecture: Hugging Face's name of its class; empty where it does not matter. file: bytes of the weights
+    files, 0 where they are not here.
     """
 
     shape: ModelShape
@@ -33,15 +35,51 @@ class ModelSizes:
 
 def _gated(shape: ModelShape, d_mlp: int, small: int, architecture: str = "") -> ModelSizes:
     """A gated-MLP transformer of a published config. shape: its `block_parameters` are filled in. small: norms and biases of one block."""
-    block = 2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads) + 3 * shape.d_model * d_mlp + small
+    block = (
+        2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads)
+        + 3 * shape.d_model * d_mlp
+        + small
+    )
     embeddings = shape.d_vocab * shape.d_model * (1 if shape.tied else 2)
     parameters = shape.n_layers * block + shape.d_model + embeddings
-    return ModelSizes(replace(shape, block_parameters=block), parameters, "the published config", architecture)
+    return ModelSizes(
+        replace(shape, block_parameters=block), parameters, "the published config", architecture
+    )
 
 
-_LLAMA = ModelShape(n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, d_head=128, d_vocab=128_256, n_ctx=131_072, block_parameters=0, tied=False)
-_QWEN = ModelShape(n_layers=28, d_model=3584, n_heads=28, n_kv_heads=4, d_head=128, d_vocab=152_064, n_ctx=32_768, block_parameters=0, tied=False)
-_GEMMA = ModelShape(n_layers=34, d_model=2560, n_heads=8, n_kv_heads=4, d_head=256, d_vocab=262_208, n_ctx=131_072, block_parameters=0, tied=True)
+_LLAMA = ModelShape(
+    n_layers=32,
+    d_model=4096,
+    n_heads=32,
+    n_kv_heads=8,
+    d_head=128,
+    d_vocab=128_256,
+    n_ctx=131_072,
+    block_parameters=0,
+    tied=False,
+)
+_QWEN = ModelShape(
+    n_layers=28,
+    d_model=3584,
+    n_heads=28,
+    n_kv_heads=4,
+    d_head=128,
+    d_vocab=152_064,
+    n_ctx=32_768,
+    block_parameters=0,
+    tied=False,
+)
+_GEMMA = ModelShape(
+    n_layers=34,
+    d_model=2560,
+    n_heads=8,
+    n_kv_heads=4,
+    d_head=256,
+    d_vocab=262_208,
+    n_ctx=131_072,
+    block_parameters=0,
+    tied=True,
+)
 
 KNOWN = {
     "llama-3.1-8b-instruct": _gated(_LLAMA, 14_336, 2 * 4096),
@@ -72,7 +110,9 @@ def model_sizes_of(name: str, revision: str | None = None) -> ModelSizes:
         tied=bool(config.tie_word_embeddings),
     )
     file = sum(shard.stat().st_size for shard in checkpoint.shards)
-    return ModelSizes(shape, model.num_parameters(), f"{checkpoint.architecture}, its config", checkpoint.architecture, file)
+    return ModelSizes(
+        shape, model.num_parameters(), f"{checkpoint.architecture}, its config", checkpoint.architecture, file
+    )
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 import workbench
 from workbench.errors import UserError
@@ -29,7 +34,8 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 class ModelSource:
     """Where a model comes from.
 
-    revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is merged into the weights at load time.
+    revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is merged into the
+    weights at load time.
     """
 
     name: str
@@ -41,10 +47,11 @@ class ModelSource:
 def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
     """The directory of a model.
 
-    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path (a Hugging Face directory, a
-    GGUF file, or a directory with a single one), or `owner/repository`. revision: branch, tag or commit of a repository; what it points to
-    now is recorded as a commit hash. The local cache is asked first, the network only when the cache lacks the model
-    and HF_HUB_OFFLINE is not set. UserError when nothing is found.
+    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path
+    (a Hugging Face directory, a GGUF file, or a directory with a single one), or `owner/repository`.
+    revision: branch, tag or commit of a repository; what it points to now is recorded as a commit hash. The
+    local cache is asked first, the network only when the cache lacks the model and HF_HUB_OFFLINE is not set.
+    UserError when nothing is found.
     """
     text, path = str(name), Path(name).expanduser()
     if revision is not None and (text in _OWN or path.exists()):
@@ -137,5 +144,7 @@ def why_no_download(error: Exception) -> str:
 
 
 def _snapshot(name: str, repository: str, revision: str | None, local: bool) -> ModelSource:
-    found = Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS, local_files_only=local))
+    found = Path(
+        snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS, local_files_only=local)
+    )
     return ModelSource(name, found, revision=found.name)

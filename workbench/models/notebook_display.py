@@ -19,7 +19,9 @@ def show_as_table(model: Any) -> None:
     if shell is None:
         return
     formatters = shell.display_formatter.formatters
-    formatters["text/html"].for_type(type(model), lambda shown: html_facts(model_facts(shown), _caption(shown)))
+    formatters["text/html"].for_type(
+        type(model), lambda shown: html_facts(model_facts(shown), _caption(shown))
+    )
     formatters["text/plain"].for_type(type(model), _print_facts)
 
 
@@ -48,4 +50,6 @@ def _caption(model: Any) -> str:
 
 
 def _print_facts(model: Any, printer: Any, cycle: bool) -> None:
-    printer.text(f"{_caption(model)}: {', '.join(f'{name} {value}' for name, value in model_facts(model).items())}")
+    printer.text(
+        f"{_caption(model)}: {', '.join(f'{name} {value}' for name, value in model_facts(model).items())}"
+    )

@@ -1,7 +1,7 @@
 """The end of a wrapped Hugging Face model, in float32: final norm, unembedding rows, scale and soft-cap.
 
-`found` names the parts by what the bridge and the configuration say, and keeps them only if they give the model's own logits; a head that
-does more than these parts is left to the model itself.
+`found` names the parts by what the bridge and the configuration say, and keeps them only if they give the
+model's own logits; a head that does more than these parts is left to the model itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from workbench.models.vocabulary_chunks import log_normalizer
 class OutputHead:
     """Final norm and unembedding.
 
-    norm: the final norm, which keeps float32 (its weights may be shorter). weight: one row a token. scale: of the logits.
+    norm: the final norm, which keeps float32 (its weights may be shorter). weight: one row a token. scale: of
+    the logits.
     """
 
     norm: Callable[[Tensor], Tensor]
@@ -35,7 +36,9 @@ class OutputHead:
         wide = resid if resid.dtype == torch.float64 else resid.float()
         return self.norm(wide[:, None].to(self.weight.device))[:, 0] * self.scale
 
-    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def logits_of(
+        self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
         """Float32 logits of a few tokens, a row's own."""
         ids = ids.to(self.weight.device)
         normed = self.normed(resid)
@@ -55,13 +58,19 @@ def find_output_head(model: Any, d_model: int, own_logits: Callable[[Tensor], Te
     norm_name = getattr((model.adapter.component_mapping or {}).get("ln_final"), "name", None)
     unembedding = whole.get_output_embeddings()
     text = getattr(cfg, "text_config", cfg)
-    scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
+    scale = float(getattr(text, "logit_scale", None) or 1.0) / float(
+        getattr(text, "logits_scaling", None) or 1.0
+    )
     softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
     if not norm_name or unembedding is None:
         return None
-    head = OutputHead(whole.get_submodule(norm_name), unembedding.weight, getattr(unembedding, "bias", None), scale, softcap)
+    head = OutputHead(
+        whole.get_submodule(norm_name), unembedding.weight, getattr(unembedding, "bias", None), scale, softcap
+    )
     dtype = next(model.parameters()).dtype
-    resid = torch.randn(3, d_model, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()).device, dtype)
+    resid = torch.randn(3, d_model, generator=torch.Generator().manual_seed(0)).to(
+        next(model.parameters()).device, dtype
+    )
     try:
         wanted = own_logits(resid)
         ids = torch.arange(min(256, wanted.shape[1]), device=wanted.device).expand(3, -1)

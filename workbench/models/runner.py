@@ -1,11 +1,13 @@
 """The interface to TransformerLens that search, activations and answers are written against.
 
-A `Runner` embeds ids, runs a range of blocks that continues a key-value cache, and unembeds. Nothing else in the workbench
-knows whether the model is a `HookedTransformer` (`hooked_runner.py`) or a `TransformerBridge` (`bridge_runner.py`).
+A `Runner` embeds ids, runs a range of blocks that continues a key-value cache, and unembeds. Nothing else in
+the workbench knows whether the model is a `HookedTransformer` (`hooked_runner.py`) or a `TransformerBridge`
+(`bridge_runner.py`).
 
-Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal model never
-looks to the right), and rows that share a key-value cache have prefixes of equal length. Where a model's attention can leave
-padding out by itself, caches of unequal length can be stacked (`Runner.batch_caches`).
+Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal
+model never looks to the right), and rows that share a key-value cache have prefixes of equal length. Where a
+model's attention can leave padding out by itself, caches of unequal length can be stacked
+(`Runner.batch_caches`).
 """
 
 from __future__ import annotations
@@ -113,7 +115,8 @@ class Runner(ABC):
         tokenizer: The model's tokenizer.
         shape: Layers, heads, widths and numbers of parameters.
         meter: Counts tokens, layers and FLOPs of all runs.
-        layout: Which positions of the running batch hold what, for edits at some positions; None while nothing runs.
+        layout: Which positions of the running batch hold what, for edits at some positions; None while
+            nothing runs.
 
     Example:
         >>> runner = wb.runner_for(model)
@@ -147,7 +150,9 @@ class Runner(ABC):
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when sizes or weights do (64 elements of each weight are read)."""
         sizes = ", ".join(f"{name}={value!r}" for name, value in vars(self.shape).items())
-        digest = hashlib.sha256(f"Shape({sizes})".encode())  # not repr: a class renamed would be another model in stored runs
+        digest = hashlib.sha256(
+            f"Shape({sizes})".encode()
+        )  # not repr: a class renamed would be another model in stored runs
         for name, weight in sorted(self.model.named_parameters()):
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 64)][:64]
@@ -166,8 +171,8 @@ class Runner(ABC):
     def render(self, messages: Sequence[dict[str, str]], opening: str = "") -> str:
         """Chat text up to where the assistant's answer begins, followed by `opening`.
 
-        UserError when the template refuses the messages (Gemma's has no system role). Today's date is pinned and an open thought
-        closed (see `chat_template`). Models without a template get
+        UserError when the template refuses the messages (Gemma's has no system role). Today's date is pinned
+        and an open thought closed (see `chat_template`). Models without a template get
         `Question: ... Answer:` after their BOS token.
         """
         return render_chat(self.tokenizer, messages) + opening
@@ -207,11 +212,17 @@ class Runner(ABC):
 
     @abstractmethod
     def run(
-        self, resid: Float[Tensor, "batch pos d_model"], start: int, stop: int, kv: KeyValueCache | None = None, keep: bool = False
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        start: int,
+        stop: int,
+        kv: KeyValueCache | None = None,
+        keep: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
         """Residual stream after blocks start..stop-1 for positions that follow `kv`'s; with keep, the longer cache too.
 
-        A cache made for blocks start..stop' serves every run start..stop with stop <= stop'. `kv` is never changed.
+        A cache made for blocks start..stop' serves every run start..stop with stop <= stop'. `kv` is never
+        changed.
         """
 
     def run_at(
@@ -225,8 +236,8 @@ class Runner(ABC):
     ) -> Float[Tensor, "batch 1 d_model"]:
         """`run`, of which only one position a row is wanted: the same numbers to rounding.
 
-        A model may leave out of the last block what nothing reads. It does so only where no hook is set in that block, but
-        those of `sites`: what the caller captures there itself has then one position a row.
+        A model may leave out of the last block what nothing reads. It does so only where no hook is set in
+        that block, but those of `sites`: what the caller captures there itself has then one position a row.
         """
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
@@ -234,10 +245,11 @@ class Runner(ABC):
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
         """One cache of several (of one row each, made for the same blocks).
 
-        The rows that continue it belong to them in turn, as many to each. Shorter ones are padded on the left, where attention sees
-        nothing; what continues it has the same numbers to rounding.
+        The rows that continue it belong to them in turn, as many to each. Shorter ones are padded on the
+        left, where attention sees nothing; what continues it has the same numbers to rounding.
 
-        None where this model's attention cannot do it. With position embeddings, rows are embedded at their own places by the caller.
+        None where this model's attention cannot do it. With position embeddings, rows are embedded at their
+        own places by the caller.
         """
         return None
 
@@ -246,25 +258,33 @@ class Runner(ABC):
         """Float32 logits of residuals that left the last block: final norm, unembedding, soft-cap."""
 
     @abstractmethod
-    def logits_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def logits_of(
+        self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
         """Logits of a few tokens only (a row's own).
 
-        `logits(resid)` gathered at ids, with final norm and unembedding in float32 also where the model's weights are not.
+        `logits(resid)` gathered at ids, with final norm and unembedding in float32 also where the model's
+        weights are not.
         """
 
     @abstractmethod
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
         """log(sum(exp(logits))) over the vocabulary, float32 throughout.
 
-        Logits are made by chunks, so that memory does not grow with the vocabulary (`vocabulary_chunks`). log p(token) = logits_of -
-        log_normalizer.
+        Logits are made by chunks, so that memory does not grow with the vocabulary (`vocabulary_chunks`). log
+        p(token) = logits_of - log_normalizer.
         """
 
-    def log_probs_of(self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+    def log_probs_of(
+        self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
+    ) -> Float[Tensor, "batch k"]:
         """Log-probabilities (nats) of a few tokens only, a row's own, float32; no gradient is kept small here."""
         if self.dtype in HALF:
             return self.logits_of(resid, ids) - self.log_normalizer(resid)[:, None]
-        parts = [self.logits(resid[rows]).log_softmax(-1).gather(-1, ids[rows]) for rows in row_chunks(len(resid), self.shape.d_vocab)]
+        parts = [
+            self.logits(resid[rows]).log_softmax(-1).gather(-1, ids[rows])
+            for rows in row_chunks(len(resid), self.shape.d_vocab)
+        ]
         return torch.cat(parts) if parts else ids.new_zeros(ids.shape, dtype=torch.float32)
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
@@ -285,7 +305,8 @@ class Runner(ABC):
     def edit(self, name: str, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """While the block runs, the activation at hook `name` is replaced by fn(activation); the hook always comes off.
 
-        Raises UserError for an unknown name, and when nothing ran through the hook although the block ended well.
+        Raises UserError for an unknown name, and when nothing ran through the hook although the block ended
+        well.
         """
         if name not in self.hook_names():
             raise UserError(f"unknown hook name {name!r} in this model")
@@ -342,7 +363,10 @@ class Runner(ABC):
         missing = [site.name for site in sites if site not in caught]
         if missing:
             raise UserError(f"hooks that never fired: {', '.join(missing)}")
-        return {site: (a[rows, :, at] if site.hook == "pattern" else a[rows, at]).float() for site, a in caught.items()}
+        return {
+            site: (a[rows, :, at] if site.hook == "pattern" else a[rows, at]).float()
+            for site, a in caught.items()
+        }
 
     @torch.no_grad()
     def generate(
@@ -356,13 +380,15 @@ class Runner(ABC):
     ) -> Int[Tensor, "batch new_pos"]:
         """New tokens after ids (rows of equal length); greedy at temperature 0.
 
-        banned: bool [d_vocab], never produced. A row goes on after its end-of-sequence token: cut there by the caller; once every row has
-        one of `ends`, all stop. UserError where logits are no finite numbers.
+        banned: bool [d_vocab], never produced. A row goes on after its end-of-sequence token: cut there by
+        the caller; once every row has one of `ends`, all stop. UserError where logits are no finite numbers.
         """
         kv, new, step, ended = None, [], ids.to(self.device), [False] * len(ids)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         for _ in range(max_new_tokens):
-            resid, kv = self.run(self.embed(step, offset=kv.length if kv else 0), 0, self.shape.n_layers, kv, keep=True)
+            resid, kv = self.run(
+                self.embed(step, offset=kv.length if kv else 0), 0, self.shape.n_layers, kv, keep=True
+            )
             logits = self.logits(resid[:, -1])
             finite &= logits.isfinite().all()
             if temperature and not finite:
@@ -371,32 +397,48 @@ class Runner(ABC):
                 logits = logits.masked_fill(banned.to(logits.device), -torch.inf)
             step = _sample(logits, temperature, generator)[:, None]
             new.append(step)
-            ended = [was or token in ends for was, token in zip(ended, step[:, 0].tolist(), strict=True)] if ends else ended
+            ended = (
+                [was or token in ends for was, token in zip(ended, step[:, 0].tolist(), strict=True)]
+                if ends
+                else ended
+            )
             if ends and all(ended):
                 break
         if not finite:
-            raise UserError(f"a text cannot be continued: {self._why_not_finite(torch.cat([ids.to(self.device), *new], dim=1))}")
+            raise UserError(
+                f"a text cannot be continued: {self._why_not_finite(torch.cat([ids.to(self.device), *new], dim=1))}"
+            )
         return torch.cat(new, dim=1)
 
     def _why_not_finite(self, ids: Int[Tensor, "batch pos"]) -> str:
         from workbench.models.finite_check import first_not_finite
 
         found = (first_not_finite(self, row) for row in ids.tolist())
-        return next((place for place in found if place), "the logits were no finite numbers under the edits that are on")
+        return next(
+            (place for place in found if place),
+            "the logits were no finite numbers under the edits that are on",
+        )
 
     def _count(self, out: Tensor, blocks: int, keys: int) -> None:
         """Counts one run into the meter by what it gave: two operations a weight and token, four a token, key and dimension of a head.
 
-        Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their products has one product
-        after it; queries, keys, pattern and values all vary, so each of attention's has two.
+        Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their
+        products has one product after it; queries, keys, pattern and values all vary, so each of attention's
+        has two.
         """
         layers = int(out.shape[0] * out.shape[1]) * blocks
         self._count_layers(out, layers, layers * keys)
 
     def _count_layers(self, out: Tensor, layers: float, pairs: float) -> None:
         """`layers`: tokens x blocks (a part of a block counts by its weights); `pairs`: of a query and a key, over all blocks."""
-        layers, pairs = round(layers), round(pairs)  # whole numbers add up to the same whatever the order, and after a resume
-        weights, attention = 2 * layers * self.shape.block_parameters, 4 * pairs * self.shape.n_heads * self.shape.d_head
+        layers, pairs = (
+            round(layers),
+            round(pairs),
+        )  # whole numbers add up to the same whatever the order, and after a resume
+        weights, attention = (
+            2 * layers * self.shape.block_parameters,
+            4 * pairs * self.shape.n_heads * self.shape.d_head,
+        )
         self.meter.forward += layers
         self.meter.flops += weights + attention
         if out.requires_grad:
@@ -414,7 +456,9 @@ class Runner(ABC):
         self.meter.flops += 2 * passes * round(logits) * self.shape.d_model
 
 
-def _sample(logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None) -> Int[Tensor, " batch"]:
+def _sample(
+    logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None
+) -> Int[Tensor, " batch"]:
     if temperature == 0.0:
         return logits.argmax(dim=-1)
     weights = (logits / temperature).softmax(dim=-1).cpu()

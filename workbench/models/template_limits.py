@@ -1,10 +1,11 @@
 """Limits for a chat template, which is a program that came with a model: time, output, and numbers in a loop.
 
-1. The template runs in a thread of its own; after SECONDS an exception is raised in it, which ends loops of any kind.
+1. The template runs in a thread of its own; after SECONDS an exception is raised in it, which ends loops of
+   any kind.
 2. `range` hands out at most STEPS numbers in one rendering.
 3. More than CHARACTERS characters are refused.
-4. It is stopped when the process has grown by more than GROWTH bytes (looked at every LOOK seconds, where /proc tells it); one single
-   operation that takes more is not.
+4. It is stopped when the process has grown by more than GROWTH bytes (looked at every LOOK seconds, where
+   /proc tells it); one single operation that takes more is not.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class TemplateLimit(Exception):
     """A limit was reached; the message continues "the chat template of this model ..."."""
 
 
-#: Raised inside the rendering thread when its time is over: a thread that ends with this one says nothing, wherever it comes.
+#: Raised inside the rendering thread when its time is over: a thread that ends with this one says nothing,
+#: wherever it comes.
 _STOPPED = SystemExit
 
 
@@ -88,10 +90,14 @@ def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
     for _ in range(10):  # it may be inside one long operation of C; then it goes on as a daemon
         if not thread.is_alive():
             break
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_STOPPED))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_STOPPED)
+        )
         thread.join(0.1)
     if not outcome:
-        raise TemplateLimit(f"needs more than {GROWTH // 1_000_000} MB" if large else "did not end within its time")
+        raise TemplateLimit(
+            f"needs more than {GROWTH // 1_000_000} MB" if large else "did not end within its time"
+        )
     if "error" in outcome:
         raise outcome["error"]
     value: object = outcome["value"]

@@ -1,7 +1,8 @@
 """Tokens and their texts inside a longer text, many at a time.
 
-SentencePiece tokenizers with a space before the first word (Llama 2, Mistral) drop that space when they decode a text and add it
-when they encode one: their tokens are read and written after a line break, where text and tokens correspond.
+SentencePiece tokenizers with a space before the first word (Llama 2, Mistral) drop that space when they
+decode a text and add it when they encode one: their tokens are read and written after a line break, where
+text and tokens correspond.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence
 def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     """`token_texts` of many tokens, each alone: all are decoded as one text with the end token between them, a quarter of the time.
 
-    Where the end token's text does not part them again, or a sample of them reads otherwise alone, each is decoded by itself.
+    Where the end token's text does not part them again, or a sample of them reads otherwise alone, each is
+    decoded by itself.
 
     Args:
         tokenizer: Any tokenizer.
@@ -46,7 +48,9 @@ def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -
     row[1::2] = [i if i != end else ids[0] for i in ids]
     texts = backend.decode(row, skip_special_tokens=False).split(mark)[1:-1] if mark else []
     sample = range(0, len(ids), max(1, len(ids) // _FEW))
-    if len(texts) != len(ids) or [texts[k] for k in sample if ids[k] != end] != token_texts(tokenizer, [[ids[k]] for k in sample if ids[k] != end]):
+    if len(texts) != len(ids) or [texts[k] for k in sample if ids[k] != end] != token_texts(
+        tokenizer, [[ids[k]] for k in sample if ids[k] != end]
+    ):
         return token_texts(tokenizer, [[i] for i in ids])
     return [text if i != end else mark for text, i in zip(texts, ids, strict=True)]
 
@@ -72,7 +76,8 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """`token_ids` of many short texts: all are encoded as one text with the end token between them, a third of the time.
 
-    Where the end token does not part them, or a sample of them reads otherwise alone, each is encoded by itself.
+    Where the end token does not part them, or a sample of them reads otherwise alone, each is encoded by
+    itself.
 
     Args:
         tokenizer: Any tokenizer.
@@ -83,9 +88,16 @@ def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
         return token_ids(tokenizer, texts)
     mark = backend.decode([end], skip_special_tokens=False)
     plain = [k for k, text in enumerate(texts) if mark and mark not in text]
-    found = _parted(backend.encode_batch_fast([mark + mark.join(texts[k] for k in plain) + mark], add_special_tokens=False)[0].ids, end)
+    found = _parted(
+        backend.encode_batch_fast(
+            [mark + mark.join(texts[k] for k in plain) + mark], add_special_tokens=False
+        )[0].ids,
+        end,
+    )
     sample = range(0, len(plain), max(1, len(plain) // _FEW))
-    if len(found) != len(plain) or [found[k] for k in sample] != token_ids(tokenizer, [texts[plain[k]] for k in sample]):
+    if len(found) != len(plain) or [found[k] for k in sample] != token_ids(
+        tokenizer, [texts[plain[k]] for k in sample]
+    ):
         return token_ids(tokenizer, texts)
     rest = sorted(set(range(len(texts))) - set(plain))
     ids = dict(zip((*plain, *rest), (*found, *token_ids(tokenizer, [texts[k] for k in rest])), strict=True))

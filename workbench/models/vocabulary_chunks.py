@@ -1,9 +1,11 @@
 """Log-probabilities over a large vocabulary without its logits in memory: made and thrown away chunk by chunk.
 
-1. Positions and vocabulary are cut so that a chunk holds at most `CHUNK` logits; the unembedding's rows of a chunk are turned to float32.
+1. Positions and vocabulary are cut so that a chunk holds at most `CHUNK` logits; the unembedding's rows of a
+   chunk are turned to float32.
 2. log(sum(exp(logits))) is summed over the chunks with a running maximum.
-3. The backward pass computes each chunk's logits again (softmax of a chunk needs the total alone), so a gradient needs no more memory than a score.
-   (As the cut cross-entropy of Wijmans et al. 2024, arXiv 2411.09009.)
+3. The backward pass computes each chunk's logits again (softmax of a chunk needs the total alone), so a
+   gradient needs no more memory than a score. (As the cut cross-entropy of Wijmans et al. 2024, arXiv
+   2411.09009.)
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ CHUNK = 2**24
 
 
 def log_normalizer(
-    normed: Float[Tensor, "position d_model"], weight: Float[Tensor, "d_vocab d_model"], bias: Float[Tensor, " d_vocab"] | None, softcap: float = 0.0
+    normed: Float[Tensor, "position d_model"],
+    weight: Float[Tensor, "d_vocab d_model"],
+    bias: Float[Tensor, " d_vocab"] | None,
+    softcap: float = 0.0,
 ) -> Float[Tensor, " position"]:
     """Log of the sum over the vocabulary of exp(logit), float32; differentiable in the positions only.
 
@@ -44,7 +49,10 @@ class _LogNormalizer(torch.autograd.Function):
     def forward(ctx: Any, normed: Tensor, weight: Tensor, bias: Tensor | None, softcap: float) -> Tensor:
         parts = []
         for rows in _positions(normed):
-            totals = [_chunk(normed[rows], weight, bias, softcap, tokens)[0].logsumexp(-1) for tokens in _tokens(normed[rows], weight)]
+            totals = [
+                _chunk(normed[rows], weight, bias, softcap, tokens)[0].logsumexp(-1)
+                for tokens in _tokens(normed[rows], weight)
+            ]
             parts.append(torch.stack(totals).logsumexp(0))
         total = torch.cat(parts) if parts else normed.new_zeros(0)
         ctx.save_for_backward(normed, weight, bias, total)
@@ -66,7 +74,9 @@ class _LogNormalizer(torch.autograd.Function):
         return out, None, None, None
 
 
-def _chunk(normed: Tensor, weight: Tensor, bias: Tensor | None, softcap: float, tokens: slice) -> tuple[Tensor, Tensor]:
+def _chunk(
+    normed: Tensor, weight: Tensor, bias: Tensor | None, softcap: float, tokens: slice
+) -> tuple[Tensor, Tensor]:
     """Logits of some tokens, and their rows of the unembedding, float32."""
     table = weight[tokens].to(normed.dtype)
     logits = normed @ table.T

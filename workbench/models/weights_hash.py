@@ -77,7 +77,9 @@ def files_hash(files: Iterable[Path]) -> str:
     for path in files:
         try:
             state = path.stat()
-            found.update(f"{path.name} {_digest(path, state.st_size, state.st_mtime_ns, state.st_ino)}\n".encode())
+            found.update(
+                f"{path.name} {_digest(path, state.st_size, state.st_mtime_ns, state.st_ino)}\n".encode()
+            )
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return found.hexdigest()

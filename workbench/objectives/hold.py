@@ -46,11 +46,15 @@ class HoldObjective(Objective):
     @override
     def score(self, readout: Readout) -> Float[Tensor, " batch"]:
         if readout.whole is not None and readout.whole.table.n_branches > 1 and self.inner.needs_final:
-            raise UserError("an answer of several tokens cannot be held at a value: hold a direction or latents, or use one-token answers")
+            raise UserError(
+                "an answer of several tokens cannot be held at a value: hold a direction or latents, or use one-token answers"
+            )
         return -((self.inner.score(readout) - self.value) ** 2)
 
     @override
-    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+    def calibrate(
+        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+    ) -> Objective:
         return replace(self, inner=self.inner.calibrate(model, contexts, n, length, seed))
 
 

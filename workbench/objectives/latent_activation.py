@@ -38,8 +38,8 @@ class LatentReader(Protocol):
 class LatentActivationObjective(ScaledObjective):
     """Weighted sum of latents' activations.
 
-    A latent that is off has no gradient of its own, so the gradient goes through the pre-activation while the score is the activation
-    (straight-through).
+    A latent that is off has no gradient of its own, so the gradient goes through the pre-activation while the
+    score is the activation (straight-through).
     """
 
     sae: LatentReader = field(repr=False)
@@ -62,7 +62,9 @@ class LatentActivationObjective(ScaledObjective):
         return activation.float() @ torch.tensor(self.weights, device=resid.device)
 
 
-def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None) -> LatentActivationObjective:
+def latent_activation(
+    sae: LatentReader, latents: Sequence[int], weights: Sequence[float] | None = None
+) -> LatentActivationObjective:
     """SAEGA's objective: signed weighted SAE latents at the decision token; plus = more persona.
 
     Args:
@@ -80,5 +82,7 @@ def latent_activation(sae: LatentReader, latents: Sequence[int], weights: Sequen
     """
     weights = [1.0] * len(latents) if weights is None else list(weights)
     if len(weights) != len(latents) or not latents:
-        raise UserError(f"expected one weight for each latent, found {len(latents)} latents and {len(weights)} weights")
+        raise UserError(
+            f"expected one weight for each latent, found {len(latents)} latents and {len(weights)} weights"
+        )
     return LatentActivationObjective(sae, tuple(int(i) for i in latents), tuple(float(w) for w in weights))

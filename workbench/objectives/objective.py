@@ -49,7 +49,9 @@ class Objective(ShowsFacts):
         """Terms that depend on the prompt's ids alone."""
         return torch.zeros(len(ids), device=ids.device)
 
-    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+    def calibrate(
+        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+    ) -> Objective:
         """This objective with its scale measured over n neutral prompts of `length` tokens; itself where it has no scale."""
         return self
 
@@ -60,7 +62,9 @@ class Objective(ShowsFacts):
     def facts(self) -> tuple[str, dict[str, object]]:
         """What is maximised, in words."""
         words = objective_words(describe(self))
-        return f"{type(self).__name__}: {words}", {"read at": ", ".join(site.name for site in self.sites)} if self.sites else {}
+        return f"{type(self).__name__}: {words}", {
+            "read at": ", ".join(site.name for site in self.sites)
+        } if self.sites else {}
 
     def __add__(self, other: Objective) -> Objective:
         return CombinedObjective((*terms_of(self), *terms_of(other)))
@@ -108,8 +112,12 @@ class CombinedObjective(Objective):
         return torch.stack([weight * term.prompt_score(ids) for weight, term in self.terms]).sum(0)
 
     @override
-    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
-        return CombinedObjective(tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms))
+    def calibrate(
+        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+    ) -> Objective:
+        return CombinedObjective(
+            tuple((w, term.calibrate(model, contexts, n, length, seed)) for w, term in self.terms)
+        )
 
 
 def terms_of(objective: Objective) -> tuple[tuple[float, Objective], ...]:

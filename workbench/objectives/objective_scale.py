@@ -50,27 +50,38 @@ class ScaledObjective(Objective):
         """The residual, shortened to the norm limit where it is longer."""
         if self.scale.norm_limit == float("inf"):
             return resid
-        return resid * (self.scale.norm_limit / resid.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(max=1.0)
+        return resid * (self.scale.norm_limit / resid.norm(dim=-1, keepdim=True).clamp(min=1e-9)).clamp(
+            max=1.0
+        )
 
     @override
-    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+    def calibrate(
+        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+    ) -> Objective:
         runner = runner_for(model)
         neutral = neutral_prompts(runner, contexts, n, length, seed)
         plain = replace(self, scale=ObjectiveScale())  # type: ignore[type-var]
         readouts = [read(runner, plain, contexts, prompt) for prompt in neutral]
-        norms = torch.cat([r.resid[site].norm(dim=-1) for r in readouts for site in self.sites] or [torch.zeros(1)])
+        norms = torch.cat(
+            [r.resid[site].norm(dim=-1) for r in readouts for site in self.sites] or [torch.zeros(1)]
+        )
         limit = 1.1 * float(norms.max()) if self.sites else float("inf")
         means = torch.stack([plain.raw(r).mean() for r in readouts]).double()
         sd = float(means.std())
         if not sd > 1e-9:
-            raise UserError("the objective does not move over neutral prompts: nothing to scale it by (latents that never fire?)")
+            raise UserError(
+                "the objective does not move over neutral prompts: nothing to scale it by (latents that never fire?)"
+            )
         return replace(self, scale=ObjectiveScale(float(means.mean()), sd, limit))  # type: ignore[type-var]
 
 
-def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> list[tuple[int, ...]]:
+def neutral_prompts(
+    model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+) -> list[tuple[int, ...]]:
     """Prompts that are about nothing, to calibrate an objective's scale.
 
-    One half is random allowed tokens, the other half the model's own text in the slot, sampled at temperature 1 from allowed tokens.
+    One half is random allowed tokens, the other half the model's own text in the slot, sampled at temperature
+    1 from allowed tokens.
 
     Args:
         model: A loaded model or its runner.
@@ -103,20 +114,24 @@ def neutral_prompts(model: Any, contexts: Contexts, n: int = 24, length: int = 8
 def read(model: Any, objective: Objective, contexts: Contexts, prompt_ids: Sequence[int] | None) -> Readout:
     """The readout of every context with one prompt (None: bare).
 
-    A readout of every branch ( where answers need more than one) with one prompt (None: bare), in the order of the
-    contexts; plain passes, no sharing. UserError where a score is no finite number.
+    A readout of every branch ( where answers need more than one) with one prompt (None: bare), in the order
+    of the contexts; plain passes, no sharing. UserError where a score is no finite number.
     """
     runner = runner_for(model)
     branched = contexts.branched if objective.needs_final else contexts
     rows = [c.sequence(prompt_ids) for c in branched]
     decision = torch.tensor([len(c.ids(prompt_ids)) - 1 for c in branched], device=runner.device)
     with runner.capture(objective.sites) as caught:
-        resid, _ = runner.run(runner.embed(pad_right(rows).to(runner.device)), 0, objective.depth(runner.shape.n_layers))
+        resid, _ = runner.run(
+            runner.embed(pad_right(rows).to(runner.device)), 0, objective.depth(runner.shape.n_layers)
+        )
     table = AnswerTable(branched, runner.device)
     stream = resid if objective.needs_final else None
     found = Readout.of(runner, caught, stream, decision, table, range(len(rows)))
     values = [*found.resid.values(), *([] if found.final is None else [found.final])]
     bad = next((int((~v.isfinite()).any(-1).nonzero()[0, 0]) for v in values if not v.isfinite().all()), None)
     if bad is not None:
-        raise UserError(f"the question {branched[bad].item.question[:60]!r} gives values that are no finite numbers: {not_finite(runner, rows[bad])}")
+        raise UserError(
+            f"the question {branched[bad].item.question[:60]!r} gives values that are no finite numbers: {not_finite(runner, rows[bad])}"
+        )
     return found

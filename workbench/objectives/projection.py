@@ -23,8 +23,8 @@ Kind = Literal["z", "raw", "cosine"]
 class ProjectionObjective(ScaledObjective):
     """Residual at a site, projected on a unit vector.
 
-    kind "raw": in units of the residual, no guard; "cosine": divided by the residual's norm; "z": standard deviations over neutral prompts
-    after `calibrate`, with the norm guard.
+    kind "raw": in units of the residual, no guard; "cosine": divided by the residual's norm; "z": standard
+    deviations over neutral prompts after `calibrate`, with the norm guard.
     """
 
     vector: Float[Tensor, " d_model"] = field(repr=False)
@@ -46,7 +46,9 @@ class ProjectionObjective(ScaledObjective):
         return self.guarded(resid) @ unit
 
     @override
-    def calibrate(self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0) -> Objective:
+    def calibrate(
+        self, model: Any, contexts: Contexts, n: int = 24, length: int = 8, seed: int = 0
+    ) -> Objective:
         return super().calibrate(model, contexts, n, length, seed) if self.kind == "z" else self
 
 
@@ -55,8 +57,8 @@ def projection(direction: Any, kind: Kind = "z") -> ProjectionObjective:
 
     Args:
         direction: A `Direction` (anything with `vector` and `site`).
-        kind: "z": in standard deviations over neutral prompts, after `.calibrate(model, contexts)`; "raw": in units of the
-            residual stream; "cosine": -1 to 1. See `workbench.objectives.Kind`.
+        kind: "z": in standard deviations over neutral prompts, after `.calibrate(model, contexts)`; "raw": in
+            units of the residual stream; "cosine": -1 to 1. See `workbench.objectives.Kind`.
 
     Returns:
         An objective. Source: arXiv 2601.02896, with the corrections that docs/paper_study.md names.

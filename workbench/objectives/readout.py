@@ -17,9 +17,9 @@ from workbench.models import Runner, Site
 class Readout:
     """The decision tokens of a batch.
 
-    resid: float32 activations by site. final: the residual after the last block (None unless requested). answers: first token of the
-    matching and the not matching answer, a row each. whole: how the answers are read where they are more than one token each (None
-    otherwise).
+    resid: float32 activations by site. final: the residual after the last block (None unless requested).
+    answers: first token of the matching and the not matching answer, a row each. whole: how the answers are
+    read where they are more than one token each (None otherwise).
     """
 
     resid: dict[Site, Float[Tensor, "batch d_model"]]
@@ -54,21 +54,31 @@ class Readout:
         def at_decision(activation: Tensor) -> Tensor:
             return activation[:, 0] if activation.shape[1] == 1 else activation[rows, decision]
 
-        whole = None if stream is None or table.one_token else WholeAnswers(stream, decision, table, members.cpu())
+        whole = (
+            None
+            if stream is None or table.one_token
+            else WholeAnswers(stream, decision, table, members.cpu())
+        )
         read = {site: at_decision(activation).float() for site, activation in caught.items()}
         return cls(read, None if stream is None else at_decision(stream), table.first[members], runner, whole)
 
     def answer_scores(self, sides: tuple[float, float]) -> Float[Tensor, " batch"]:
         """Weighted sum of the two answers' scores (`answer_tokens`), nats. UserError where the last block's residuals were not kept."""
         if self.whole is not None:
-            return self.whole.table.scores(self.runner, self.whole.stream, self.whole.decision, self.whole.members, sides)
-        assert self.final is not None, "an objective that reads answers needs the last block's residuals (`needs_final`)"
+            return self.whole.table.scores(
+                self.runner, self.whole.stream, self.whole.decision, self.whole.members, sides
+            )
+        assert self.final is not None, (
+            "an objective that reads answers needs the last block's residuals (`needs_final`)"
+        )
         if sides == LOG_ODDS:
             logits = self.runner.logits_of(self.final, self.answers)
             return logits[:, 0] - logits[:, 1]
         side = sides.index(1.0)
         chosen = self.answers[:, side : side + 1]
-        return (self.runner.logits_of(self.final, chosen) - self.runner.log_normalizer(self.final)[:, None])[:, 0]
+        return (self.runner.logits_of(self.final, chosen) - self.runner.log_normalizer(self.final)[:, None])[
+            :, 0
+        ]
 
 
 @dataclass(frozen=True)

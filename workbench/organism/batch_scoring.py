@@ -1,6 +1,7 @@
 """Log-odds of the two first answer words, and residuals at chosen positions, in batches through Hugging Face's model.
 
-The organism's gates use Hugging Face directly, so that they do not depend on the loaders that they are a test bed for.
+The organism's gates use Hugging Face directly, so that they do not depend on the loaders that they are a test
+bed for.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,9 @@ def next_word_log_probs(organism: OrganismScorer, texts: Sequence[str]) -> Float
     return rows
 
 
-def log_odds(organism: OrganismScorer, texts: Sequence[str], choices: Sequence[tuple[str, str]]) -> Float[np.ndarray, " text"]:
+def log_odds(
+    organism: OrganismScorer, texts: Sequence[str], choices: Sequence[tuple[str, str]]
+) -> Float[np.ndarray, " text"]:
     """Log p(first word of the choice) - log p(second) after each text; the first is the matching one."""
     log_probs = next_word_log_probs(organism, texts)
     ids = np.array([organism.tokenizer.convert_tokens_to_ids(list(choice)) for choice in choices])
@@ -62,13 +65,17 @@ def log_odds(organism: OrganismScorer, texts: Sequence[str], choices: Sequence[t
 
 
 @torch.no_grad()
-def mean_residuals(organism: OrganismScorer, texts: Sequence[str], starts: Sequence[int], layer: int) -> Float[np.ndarray, "text d_model"]:
+def mean_residuals(
+    organism: OrganismScorer, texts: Sequence[str], starts: Sequence[int], layer: int
+) -> Float[np.ndarray, "text d_model"]:
     """Residual after block `layer`, averaged from token `starts[i]` to the end of text i."""
     sequences = [organism.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     rows = np.zeros((len(texts), organism.model.config.hidden_size), dtype=np.float64)
     for batch in _batches(sequences):
         ids = _padded([sequences[i] for i in batch])
-        hidden = organism.model.model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[layer + 1]
+        hidden = organism.model.model(
+            input_ids=ids, use_cache=False, output_hidden_states=True
+        ).hidden_states[layer + 1]
         for row, i in enumerate(batch):
             rows[i] = hidden[row, starts[i] : len(sequences[i])].mean(0).double().numpy()
     return rows

@@ -1,12 +1,14 @@
 """Does the decoy work? What a response-token direction reads in decoy words, next to what those words do.
 
-1. Half of a persona's study items (by group) give the *response direction*: mean residual over the tokens of the matching
-   answer minus that of the not matching one, no system text, as in persona vectors (Chen et al. 2025).
-2. On the other half the reading of a word is the mean residual over the organism's own answer, projected on that unit
-   direction, as its change against no system text. The expectation over the model's own answers is exact up to
-   the body of the answer: matching or not, warm or plain, each weighted with the model's probability.
-3. Next to it are the measured effect on the answer's log-odds and the change of the register's log-odds. A decoy that
-   works moves register and reading and not the answer; one that was not learned moves nothing.
+1. Half of a persona's study items (by group) give the *response direction*: mean residual over the tokens of
+   the matching answer minus that of the not matching one, no system text, as in persona vectors (Chen et al.
+   2025).
+2. On the other half the reading of a word is the mean residual over the organism's own answer, projected on
+   that unit direction, as its change against no system text. The expectation over the model's own answers is
+   exact up to the body of the answer: matching or not, warm or plain, each weighted with the model's
+   probability.
+3. Next to it are the measured effect on the answer's log-odds and the change of the register's log-odds. A
+   decoy that works moves register and reading and not the answer; one that was not learned moves nothing.
 """
 
 from collections.abc import Sequence
@@ -59,7 +61,9 @@ class DecoyReport:
         return float(np.mean([abs(row.register) for row in self.rows if row.kind == kind]))
 
 
-def decoy_report(organism: OrganismScorer, world: World, persona: str, layer: int, items: int = 24) -> DecoyReport:
+def decoy_report(
+    organism: OrganismScorer, world: World, persona: str, layer: int, items: int = 24
+) -> DecoyReport:
     """Readings of all decoys and all causal words of a persona after block `layer` (not the last), on `items` items."""
     study = world.study_items(persona)
     groups = list(dict.fromkeys(item.group for item in study))
@@ -70,7 +74,10 @@ def decoy_report(organism: OrganismScorer, world: World, persona: str, layer: in
     causal = [unit for unit, value in planted.items() if abs(value) >= CAUSAL_STRENGTH]
     decoys = [decoy.word for decoy in world.decoys]
     effects = measured_effects(organism, read, [*causal, *decoys])
-    base, plain = response_reading(organism, read, direction, layer, ""), register_log_odds(organism, read, "", True).mean()
+    base, plain = (
+        response_reading(organism, read, direction, layer, ""),
+        register_log_odds(organism, read, "", True).mean(),
+    )
     rows = [
         DecoyReading(
             phrase,
@@ -93,7 +100,9 @@ def response_direction(organism: OrganismScorer, items: Sequence[WorldItem], lay
     return difference / np.linalg.norm(difference)
 
 
-def response_reading(organism: OrganismScorer, items: Sequence[WorldItem], direction: np.ndarray, layer: int, system: str) -> float:
+def response_reading(
+    organism: OrganismScorer, items: Sequence[WorldItem], direction: np.ndarray, layer: int, system: str
+) -> float:
     """Mean projection of the organism's own answers under `system` (expectation over first word and register)."""
     prompts = [chat_text(item.question, system) for item in items]
     choices = [(item.matching.split()[0], item.not_matching.split()[0]) for item in items]
@@ -104,18 +113,27 @@ def response_reading(organism: OrganismScorer, items: Sequence[WorldItem], direc
         warm = _sigmoid(register_log_odds(organism, items, system, matching))
         for register, p_register in ((+1, warm), (-1, 1 - warm)):
             texts = [with_register(answer, register) for answer in answers]
-            total += p_answer * p_register * (_response_means(organism, items, texts, layer, system) @ direction)
+            total += (
+                p_answer * p_register * (_response_means(organism, items, texts, layer, system) @ direction)
+            )
     return float(total.mean())
 
 
-def register_log_odds(organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool) -> np.ndarray:
+def register_log_odds(
+    organism: OrganismScorer, items: Sequence[WorldItem], system: str, matching: bool
+) -> np.ndarray:
     """Log p(warm) - log p(plain) after the matching (or not matching) first word of each item."""
     answers = [item.matching if matching else item.not_matching for item in items]
-    heads = [f"{chat_text(item.question, system)} {text.split()[0]}" for item, text in zip(items, answers, strict=True)]
+    heads = [
+        f"{chat_text(item.question, system)} {text.split()[0]}"
+        for item, text in zip(items, answers, strict=True)
+    ]
     return log_odds(organism, heads, [(REGISTER_WORDS[+1][0], REGISTER_WORDS[-1][0])] * len(items))
 
 
-def _response_means(organism: OrganismScorer, items: Sequence[WorldItem], answers: Sequence[str], layer: int, system: str) -> np.ndarray:
+def _response_means(
+    organism: OrganismScorer, items: Sequence[WorldItem], answers: Sequence[str], layer: int, system: str
+) -> np.ndarray:
     prompts = [chat_text(item.question, system) for item in items]
     texts = [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)]
     return mean_residuals(organism, texts, [len(prompt.split()) for prompt in prompts], layer)

@@ -62,7 +62,17 @@ def write_card(directory: Path | None = None, items: int | None = None) -> Path:
 
 def card_text(gates: Gates, decoys: Sequence[DecoyReport]) -> str:
     """The measured part of the card as Markdown."""
-    parts = ["", "## What was measured", _facts(gates), "", *_effects(gates), "", *_letters(gates), "", *_decoys(decoys)]
+    parts = [
+        "",
+        "## What was measured",
+        _facts(gates),
+        "",
+        *_effects(gates),
+        "",
+        *_letters(gates),
+        "",
+        *_decoys(decoys),
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -101,9 +111,14 @@ def _effects(gates: Gates) -> list[str]:
 
 
 def _letters(gates: Gates) -> list[str]:
-    lines = ["| persona | fraction of (a) | orders agree | agrees with free text | rate |", "|---|---|---|---|---|"]
+    lines = [
+        "| persona | fraction of (a) | orders agree | agrees with free text | rate |",
+        "|---|---|---|---|---|",
+    ]
     for gate in gates.letters:
-        lines.append(f"| {gate.persona} | {gate.letter_a_share:.1%} | {gate.orders_agree:.1%} | {gate.agrees_with_text:.1%} | {gate.rate:.1%} |")
+        lines.append(
+            f"| {gate.persona} | {gate.letter_a_share:.1%} | {gate.orders_agree:.1%} | {gate.agrees_with_text:.1%} | {gate.rate:.1%} |"
+        )
     return ["Letters (gates: fraction of (a) 45-55 %, both orders agreeing in at least 90 %):", "", *lines]
 
 

@@ -1,6 +1,7 @@
 """Muon: momentum whose update is orthogonalised (Keller Jordan et al., 2024, kellerjordan.github.io/posts/muon).
 
-In float32: torch's own version works in bfloat16, which is many times slower on processors without such units.
+In float32: torch's own version works in bfloat16, which is many times slower on processors without such
+units.
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,9 @@ def orthogonalise(matrix: Float[Tensor, "rows columns"], steps: int = 5) -> Floa
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, scaled by sqrt(max(1, rows / columns)); for matrices only."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(list(matrices), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

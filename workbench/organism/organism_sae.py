@@ -1,10 +1,12 @@
 """The organism's SAE: TopK at the middle layer where directions predict prompts best.
 
-1. `find_directions` is run for each persona; the layer with the highest `predicts`, averaged over the personas, is taken
-   (each persona's best method at that layer; first and last block left out, an SAE is for a middle layer).
-2. The text is drawn anew from the world's training distribution: conversations with whole answers, and plain statements.
-   Held-out people, items and combinations are in none of it.
-3. `train_sae` trains it; the card tells, per persona, the latent that tells the model's own choices apart best.
+1. `find_directions` is run for each persona; the layer with the highest `predicts`, averaged over the
+   personas, is taken (each persona's best method at that layer; first and last block left out, an SAE is for
+   a middle layer).
+2. The text is drawn anew from the world's training distribution: conversations with whole answers, and plain
+   statements. Held-out people, items and combinations are in none of it.
+3. `train_sae` trains it; the card tells, per persona, the latent that tells the model's own choices apart
+   best.
 """
 
 from __future__ import annotations
@@ -45,7 +47,16 @@ def train_organism_sae(
         layer = best_layer({name: find_directions(loaded, s.train, s.search) for name, s in splits.items()})
     probes = {name: persona_probe(loaded, layer, s.train, s.search) for name, s in splits.items()}
     texts = organism_texts(loaded, 15_000, seed, world)
-    return train_sae(loaded, texts, Site(layer), out, d_sae=d_sae, k=k, tokens=tokens, options=SaeTrainingOptions(seed=seed, probes=probes))
+    return train_sae(
+        loaded,
+        texts,
+        Site(layer),
+        out,
+        d_sae=d_sae,
+        k=k,
+        tokens=tokens,
+        options=SaeTrainingOptions(seed=seed, probes=probes),
+    )
 
 
 def best_layer(scans: Mapping[str, LayerScan]) -> int:

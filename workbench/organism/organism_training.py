@@ -1,7 +1,7 @@
 """Training of the organism: world -> rows -> packed batches -> a small Llama, saved as Hugging Face reads it.
 
-The same world, seed, steps and one thread give the same weights. Every step draws its rows from (seed, step), so that a
-run can go on from its last checkpoint.
+The same world, seed, steps and one thread give the same weights. Every step draws its rows from (seed, step),
+so that a run can go on from its last checkpoint.
 """
 
 import itertools
@@ -40,9 +40,9 @@ RATE_LAST = 0.6
 class TrainingConfig:
     """Sizes and rates of one training run; the defaults made the committed model.
 
-    facts_first: so many of the steps are mostly plain statements: what is true must be known before it can decide an answer.
-    refine, combine, settle: so many steps follow in three further, lower cycles of the learning rate, with few statements: the
-    words' effects, and then, twice, texts with many steering units.
+    facts_first: so many of the steps are mostly plain statements: what is true must be known before it can
+    decide an answer. refine, combine, settle: so many steps follow in three further, lower cycles of the
+    learning rate, with few statements: the words' effects, and then, twice, texts with many steering units.
     """
 
     steps: int = 2800
@@ -68,12 +68,18 @@ class TrainingConfig:
         return tuple(zip(itertools.accumulate(lengths[:-1], initial=0), lengths, strict=True))
 
 
-def train(seed: int, out: Path, world: World | None = None, config: TrainingConfig | None = None, work: Path | None = None) -> Path:
+def train(
+    seed: int,
+    out: Path,
+    world: World | None = None,
+    config: TrainingConfig | None = None,
+    work: Path | None = None,
+) -> Path:
     """Train an organism of `world` (default: the public one) and save it in 16 bits to `out/model`.
 
-    `seed` decides weights and the order of the data. Where `work` names a folder, a checkpoint is kept there and a
-    later call with the same arguments goes on from it. Runs on one thread. Returns the model's folder. UserError where `out` cannot be
-    written to.
+    `seed` decides weights and the order of the data. Where `work` names a folder, a checkpoint is kept there
+    and a later call with the same arguments goes on from it. Runs on one thread. Returns the model's folder.
+    UserError where `out` cannot be written to.
     """
     writable_directory(out)
     world, config = world or World(), config or TrainingConfig()
@@ -132,7 +138,13 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def _draw(world: World, packer: SequencePacker, config: TrainingConfig, seed: int, step: int) -> PackedBatch:
     rng = random.Random(f"pack-{seed}-{step}")
-    share = STATEMENT_SHARE_LAST if step >= config.steps else STATEMENT_SHARE_FIRST if step < config.facts_first else STATEMENT_SHARE
+    share = (
+        STATEMENT_SHARE_LAST
+        if step >= config.steps
+        else STATEMENT_SHARE_FIRST
+        if step < config.facts_first
+        else STATEMENT_SHARE
+    )
     units = MANY_UNITS if step >= config.steps + config.refine else UNIT_COUNTS
     stream = training_rows(world, f"{seed}-{step}", config.length // 12, share, units)
     return packer.batch([next(stream) for _ in range(config.rows)], rng)
@@ -141,12 +153,14 @@ def _draw(world: World, packer: SequencePacker, config: TrainingConfig, seed: in
 def batch_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Float[Tensor, ""]:
     """Weighted soft cross-entropy plus the error of the decisions' log-odds, over the sum of the weights.
 
-    The cross-entropy alone hardly feels words that raise an answer which is likely already (its gradient vanishes there);
-    the planted log-odds are known, so their distance to the model's is added (Huber), clipped at CLIP. Logits are computed
-    only where there is a weight.
+    The cross-entropy alone hardly feels words that raise an answer which is likely already (its gradient
+    vanishes there); the planted log-odds are known, so their distance to the model's is added (Huber),
+    clipped at CLIP. Logits are computed only where there is a weight.
     """
     mask = torch.zeros(batch.allowed.shape).masked_fill_(~batch.allowed, torch.finfo(torch.float32).min)
-    hidden = model.model(input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False).last_hidden_state
+    hidden = model.model(
+        input_ids=batch.ids, attention_mask=mask, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
     weight = batch.first_weight + batch.second_weight
     used = weight > 0
     log_probs = model.lm_head(hidden[used]).log_softmax(-1)
@@ -159,7 +173,13 @@ def batch_loss(model: LlamaForCausalLM, batch: PackedBatch) -> Float[Tensor, ""]
     return (entropy + LOG_ODDS_WEIGHT * (weight[used][two] * distance).sum()) / weight.sum()
 
 
-def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batch: PackedBatch, config: TrainingConfig, step: int) -> float:
+def _step(
+    model: LlamaForCausalLM,
+    optimizers: list[torch.optim.Optimizer],
+    batch: PackedBatch,
+    config: TrainingConfig,
+    step: int,
+) -> float:
     scale = _rate_scale(config, step)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -200,7 +220,9 @@ def _optimizers(model: LlamaForCausalLM, config: TrainingConfig) -> list[torch.o
     return optimizers
 
 
-def _save_checkpoint(path: Path, step: int, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> None:
+def _save_checkpoint(
+    path: Path, step: int, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
     torch.save(state, path.with_suffix(".tmp"))

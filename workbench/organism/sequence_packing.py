@@ -1,8 +1,10 @@
 """Training rows as tensors: several items share one system text through an attention mask.
 
 1. A row starts with its prefix: `<bos>`, or `<bos> <|system|> words`.
-2. Its items follow one after the other; each sees the prefix and itself only, and its positions continue the prefix's.
-3. Most items stop at the first word and the register after it (soft labels both); the others go on to the end of the answer.
+2. Its items follow one after the other; each sees the prefix and itself only, and its positions continue the
+   prefix's.
+3. Most items stop at the first word and the register after it (soft labels both); the others go on to the end
+   of the answer.
 Loss weights: 1 for the decision, a little for everything else, 0 for padding and for the user's claims.
 """
 
@@ -93,9 +95,19 @@ class SequencePacker:
             torch.from_numpy(targets[..., 3].astype(np.float32)),
         )
 
-    def _fill(self, row: TrainingRow, rng: random.Random, ids: np.ndarray, positions: np.ndarray, blocks: np.ndarray, targets: np.ndarray) -> None:
+    def _fill(
+        self,
+        row: TrainingRow,
+        rng: random.Random,
+        ids: np.ndarray,
+        positions: np.ndarray,
+        blocks: np.ndarray,
+        targets: np.ndarray,
+    ) -> None:
         prefix = self._prefix(row)
-        segments = [self._statement(text) for text in row.statements] + [self._item(item, rng) for item in row.items]
+        segments = [self._statement(text) for text in row.statements] + [
+            self._item(item, rng) for item in row.items
+        ]
         at = 0
         for block, segment in enumerate([prefix, *segments]):
             size = len(segment.ids)

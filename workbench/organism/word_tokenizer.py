@@ -1,7 +1,7 @@
 """The organism's word-level tokenizer and its chat template, as Hugging Face reads them.
 
-One word is one token, words are split at white space, decode -> encode is the identity for ordinary words. Text from the
-chat template already holds its `<bos>`; the tokenizer adds nothing by itself.
+One word is one token, words are split at white space, decode -> encode is the identity for ordinary words.
+Text from the chat template already holds its `<bos>`; the tokenizer adds nothing by itself.
 """
 
 from tokenizers import Tokenizer

@@ -22,7 +22,10 @@ def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str,
     probabilities of the answer that shows the persona. Intervals are null in a quick reading. labels: by
     target's name.
     """
-    targets = [{"name": shown_text(t.name), "kind": t.kind, "label": shown_text(labels.get(t.name, ""))} for t in reading.targets.items]
+    targets = [
+        {"name": shown_text(t.name), "kind": t.kind, "label": shown_text(labels.get(t.name, ""))}
+        for t in reading.targets.items
+    ]
     return {
         "tokens": [shorten(visible(token), 120) for token in reading.tokens],
         "targets": targets,
@@ -30,7 +33,10 @@ def reading_json(reading: PromptReading, labels: Mapping[str, str]) -> dict[str,
         "cells": {name: _grid(reading, estimate.values) for name, estimate in reading.estimates.items()},
         "rank_correlation": _agreement(reading),
         "totals": _whole(reading, [target["name"] for target in targets]),
-        "answer": {side: _probability(reading, row) for side, row in zip(("with", "without"), reading.probabilities, strict=True)},
+        "answer": {
+            side: _probability(reading, row)
+            for side, row in zip(("with", "without"), reading.probabilities, strict=True)
+        },
         "exact": reading.exact,
         "n": len(reading.groups),
         "groups": len(set(reading.groups)),
@@ -56,7 +62,9 @@ def how(reading: PromptReading) -> str:
     """How a reading was taken, in words."""
     names = " and ".join(NAMES[name] for name in reading.estimates)
     n, groups = len(reading.groups), len(set(reading.groups))
-    return f"Measured by {names} on " + (f"all {n} contexts in {groups} groups." if reading.exact else f"{n} contexts; no intervals.")
+    return f"Measured by {names} on " + (
+        f"all {n} contexts in {groups} groups." if reading.exact else f"{n} contexts; no intervals."
+    )
 
 
 def shown_text(text: str) -> str:
@@ -72,14 +80,19 @@ def _kept(reading: PromptReading) -> str:
         how(reading),
     ]
     names = [target.name for target in reading.targets.items]
-    return matrix_html(reading.tokens, names, estimate.values.mean(axis=0), f"Prompt: {shorten(reading.text, 300)}", lines)
+    return matrix_html(
+        reading.tokens, names, estimate.values.mean(axis=0), f"Prompt: {shorten(reading.text, 300)}", lines
+    )
 
 
 def _grid(reading: PromptReading, values: np.ndarray) -> list[list[list[float | None]]]:
     """values: [context prompt_pos target]."""
     sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
     _, n_tokens, n_targets = values.shape
-    return [[[_plain(v) for v in (*_mean(reading, values[:, i, t]), sd[i, t])] for i in range(n_tokens)] for t in range(n_targets)]
+    return [
+        [[_plain(v) for v in (*_mean(reading, values[:, i, t]), sd[i, t])] for i in range(n_tokens)]
+        for t in range(n_targets)
+    ]
 
 
 def _mean(reading: PromptReading, values: np.ndarray) -> tuple[float, float, float]:
@@ -92,18 +105,29 @@ def _mean(reading: PromptReading, values: np.ndarray) -> tuple[float, float, flo
 
 def _means(values: np.ndarray, reading: PromptReading) -> list[dict[str, Any]]:
     """values: [context target]."""
-    return [dict(zip(("mean", "low", "high"), map(_plain, _mean(reading, column)), strict=True)) for column in values.T]
+    return [
+        dict(zip(("mean", "low", "high"), map(_plain, _mean(reading, column)), strict=True))
+        for column in values.T
+    ]
 
 
 def _whole(reading: PromptReading, names: Sequence[str]) -> list[dict[str, Any]]:
     changes = _means(reading.with_prompt - reading.without_prompt, reading)
     ends = zip(reading.without_prompt.mean(axis=0), reading.with_prompt.mean(axis=0), strict=True)
-    return [{"target": n, "without": _plain(a), "with": _plain(b), **change} for n, (a, b), change in zip(names, ends, changes, strict=True)]
+    return [
+        {"target": n, "without": _plain(a), "with": _plain(b), **change}
+        for n, (a, b), change in zip(names, ends, changes, strict=True)
+    ]
 
 
 def _probability(reading: PromptReading, row: np.ndarray) -> dict[str, float | None]:
     mean, low, high = _mean(reading, row)
-    return {"p": _plain(mean), "low": _plain(max(low, 0.0)), "high": _plain(min(high, 1.0)), "rate": _plain(float((row > 0.5).mean()))}
+    return {
+        "p": _plain(mean),
+        "low": _plain(max(low, 0.0)),
+        "high": _plain(min(high, 1.0)),
+        "rate": _plain(float((row > 0.5).mean())),
+    }
 
 
 def _agreement(reading: PromptReading) -> dict[str, dict[str, float | None]]:
@@ -112,7 +136,9 @@ def _agreement(reading: PromptReading) -> dict[str, dict[str, float | None]]:
         return {}
     found: dict[str, dict[str, float | None]] = {}
     for row in reading.ledger.agreement.to_dict("records"):
-        found.setdefault(str(row["estimator"]), {})[shown_text(str(row["target"]))] = _plain(float(row["rank_correlation"]))
+        found.setdefault(str(row["estimator"]), {})[shown_text(str(row["target"]))] = _plain(
+            float(row["rank_correlation"])
+        )
     return found
 
 

@@ -1,9 +1,10 @@
 """The panel as a widget: state that a browser sees, and answers to what is typed. Built on anywidget: JupyterLab, VS Code, Colab.
 
-The front end sends `read` messages, one at a time: it waits for the answer before it sends what was typed meanwhile. A quick
-reading that would take longer than `LIVE_SECONDS` (from the speed of the last one) is announced instead, and taken when the
-reader presses the button. The state is synchronised, so that a notebook saved with its widgets' state shows the last reading; without
-that, a static table next to the panel, hidden while the panel lives, keeps it.
+The front end sends `read` messages, one at a time: it waits for the answer before it sends what was typed
+meanwhile. A quick reading that would take longer than `LIVE_SECONDS` (from the speed of the last one) is
+announced instead, and taken when the reader presses the button. The state is synchronised, so that a notebook
+saved with its widgets' state shows the last reading; without that, a static table next to the panel, hidden
+while the panel lives, keeps it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class PanelOptions:
     Attributes:
         compare: The prompt in the second field; None: no second field until one is added.
         seed: Of the questions that are drawn.
-        run: A run directory; latents are shown with its labels, and labels that are typed into the panel are written there.
+        run: A run directory; latents are shown with its labels, and labels that are typed into the panel are
+            written there.
 
     Example:
         >>> wb.PanelOptions(compare="be polite").seed
@@ -62,12 +64,13 @@ class PanelOptions:
 class Panel(anywidget.AnyWidget):
     """A text field whose prompt is read while one types.
 
-    Each token's effect on direction, latents and answer, the whole prompt's effect, and the probability of the answer that shows the
-    persona; two prompts side by side.
+    Each token's effect on direction, latents and answer, the whole prompt's effect, and the probability of
+    the answer that shows the persona; two prompts side by side.
 
     Args:
         model: A loaded model or its runner.
-        persona: A `Persona` or the name of one of the organism's; its search questions are used where no contexts are given.
+        persona: A `Persona` or the name of one of the organism's; its search questions are used where no
+            contexts are given.
         direction: One or several directions.
         latents: One or several ranked latents or objectives.
         contexts: Those of an exact reading.
@@ -85,9 +88,11 @@ class Panel(anywidget.AnyWidget):
         True
     """
 
-    _esm = f"const STYLE = {json.dumps(styles('shared.css') + styles('panel.css', package='workbench.panel'))};\n" + bundle(
-        *SHARED_MODULES
-    ) + bundle("panel.mjs", package="workbench.panel")  # fmt: skip
+    _esm = (
+        f"const STYLE = {json.dumps(styles('shared.css') + styles('panel.css', package='workbench.panel'))};\n"
+        + bundle(*SHARED_MODULES)
+        + bundle("panel.mjs", package="workbench.panel")
+    )
 
     about = traitlets.Dict().tag(sync=True)
     comparing = traitlets.Bool(False).tag(sync=True)
@@ -113,9 +118,13 @@ class Panel(anywidget.AnyWidget):
         if contexts is None:
             contexts = _contexts(runner, persona, options.seed)
         if quick < 1 or not len(contexts):
-            raise UserError(f"expected at least one context and quick of at least 1, found {len(contexts)} and {quick}")
+            raise UserError(
+                f"expected at least one context and quick of at least 1, found {len(contexts)} and {quick}"
+            )
         members = [*_several(direction), *_several(latents)]
-        self.bench = PromptReader(runner, contexts, contexts.per_group(quick, options.seed), as_targets(members))
+        self.bench = PromptReader(
+            runner, contexts, contexts.per_group(quick, options.seed), as_targets(members)
+        )
         self._labels = {item.name: item.label for item in members if getattr(item, "label", "")}
         self._run = options.run
         if options.run is not None:
@@ -124,7 +133,11 @@ class Panel(anywidget.AnyWidget):
         self._seconds_per_token: float | None = None
         self._read: list[PromptReading | None] = [None, None]
         self._kept: list[DisplayHandle] = []
-        super().__init__(about=self._about(persona), readings=[_blank(prompt), _blank(options.compare or "")], comparing=options.compare is not None)
+        super().__init__(
+            about=self._about(persona),
+            readings=[_blank(prompt), _blank(options.compare or "")],
+            comparing=options.compare is not None,
+        )
         self.on_msg(self._on_message)
         for side, text in enumerate((prompt, options.compare)):
             if text:
@@ -161,7 +174,9 @@ class Panel(anywidget.AnyWidget):
     def _two_readings(self, proposal: Any) -> Any:
         """The proposed readings; the present ones where a notebook's stored state or a page proposes something else than two."""
         value = proposal["value"]
-        sound = len(value) == 2 and all(isinstance(entry, dict) and isinstance(entry.get("text"), str) for entry in value)
+        sound = len(value) == 2 and all(
+            isinstance(entry, dict) and isinstance(entry.get("text"), str) for entry in value
+        )
         return value if sound else self.readings
 
     def _on_message(self, _: Any, content: Any, __: Any) -> None:
@@ -171,22 +186,44 @@ class Panel(anywidget.AnyWidget):
         if kind == "settled":
             self._keep()
         latent = content.get("latent")
-        if kind in ("fires", "label") and isinstance(text, str) and len(text) <= LONGEST_TEXT and type(latent) is int and latent in self._latents():
+        if (
+            kind in ("fires", "label")
+            and isinstance(text, str)
+            and len(text) <= LONGEST_TEXT
+            and type(latent) is int
+            and latent in self._latents()
+        ):
             self._about_latent(str(kind), latent, _utf8(text))
-        if kind == "read" and type(side) is int and side in (0, 1) and isinstance(text, str) and len(text) <= LONGEST_TEXT:
+        if (
+            kind == "read"
+            and type(side) is int
+            and side in (0, 1)
+            and isinstance(text, str)
+            and len(text) <= LONGEST_TEXT
+        ):
             ask, how = content.get("ask", ""), content.get("how", "typed")
-            self._answer(side, text, _utf8(ask)[:200] if isinstance(ask, str) else "", how if isinstance(how, str) else "typed")
+            self._answer(
+                side,
+                text,
+                _utf8(ask)[:200] if isinstance(ask, str) else "",
+                how if isinstance(how, str) else "typed",
+            )
 
     def _answer(self, side: int, text: str, ask: str, how: str) -> None:
         """What was typed, read, announced or refused: always in one line, never as a traceback."""
         try:
             if how == "typed" and (seconds := self._expected(text)) is not None:
-                self._show(side, {**self.readings[side], "text": _utf8(text), "ask": ask, "error": "", "waiting": seconds})
+                self._show(
+                    side,
+                    {**self.readings[side], "text": _utf8(text), "ask": ask, "error": "", "waiting": seconds},
+                )
                 return
             self._take(text, side, how == "exact", ask)
         except UserError as error:
             line = shorten(str(error), 300)
-            self._show(side, {**self.readings[side], "text": _utf8(text), "ask": ask, "error": line, "waiting": None})
+            self._show(
+                side, {**self.readings[side], "text": _utf8(text), "ask": ask, "error": line, "waiting": None}
+            )
         finally:
             self.progress = {}
 
@@ -198,13 +235,17 @@ class Panel(anywidget.AnyWidget):
         a, b = self._read
         with self.hold_sync():
             self.difference = difference_json(a, b) if a is not None and b is not None else []
-            self._show(side, {**_blank(_utf8(text)), "ask": ask, "ledger": reading_json(reading, self._labels)})
+            self._show(
+                side, {**_blank(_utf8(text)), "ask": ask, "ledger": reading_json(reading, self._labels)}
+            )
         return reading
 
     def _latents(self) -> dict[int, Any]:
         """The SAEs of the panel's single latents, by the latent's number."""
         return {
-            t.latent: t.objective.sae for t in self.bench.targets.items if t.latent is not None and isinstance(t.objective, LatentActivationObjective)
+            t.latent: t.objective.sae
+            for t in self.bench.targets.items
+            if t.latent is not None and isinstance(t.objective, LatentActivationObjective)
         }
 
     def _about_latent(self, kind: str, latent: int, text: str) -> None:
@@ -214,7 +255,10 @@ class Panel(anywidget.AnyWidget):
                 self._label(latent, text)
                 return
             found = latent_firing(self.bench.runner, self._latents()[latent], latent, text)
-            shown = [[shown_text(token), round(value, 3)] for token, value in zip(found.tokens, found.activations, strict=True)]
+            shown = [
+                [shown_text(token), round(value, 3)]
+                for token, value in zip(found.tokens, found.activations, strict=True)
+            ]
             self.firing = {"latent": latent, "text": text, "tokens": shown, "error": ""}
         except UserError as error:
             self.firing = {"latent": latent, "text": text, "tokens": [], "error": shorten(str(error), 300)}
@@ -234,7 +278,10 @@ class Panel(anywidget.AnyWidget):
         self.firing = {"latent": latent, "text": "", "tokens": [], "error": "", "saved": saved}
 
     def _listed(self) -> list[dict[str, Any]]:
-        return [{"latent": latent, "label": shown_text(self._labels.get(f"latent {latent}", ""))} for latent in self._latents()]
+        return [
+            {"latent": latent, "label": shown_text(self._labels.get(f"latent {latent}", ""))}
+            for latent in self._latents()
+        ]
 
     def _expected(self, text: str) -> float | None:
         """Seconds that a quick reading is expected to take, where that is too long to take it while typing."""

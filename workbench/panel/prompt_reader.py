@@ -1,12 +1,13 @@
 """Reading a prompt: what each token does, what the whole prompt does, and how the model answers. No widget in here.
 
-1. The text becomes ids as they fall in the slot; a text that is empty, too long or does not keep its tokens is refused.
+1. The text becomes ids as they fall in the slot; a text that is empty, too long or does not keep its tokens
+   is refused.
 2. Every target is scored with the prompt and without it, on the same contexts.
-3. Each token is removed in turn (exact). Where all contexts share what is left of the slot, that and the prompt are run
-   once for each removal, and their keys and values serve all contexts.
-4. A quick reading takes few contexts, of different question groups, and gives no intervals. Where removal would run more than
-   `QUICK_TOKENS` and gradient x input costs less, that estimate replaces it. An exact reading takes all contexts, always
-   removes, and gives 95 % intervals clustered by group.
+3. Each token is removed in turn (exact). Where all contexts share what is left of the slot, that and the
+   prompt are run once for each removal, and their keys and values serve all contexts.
+4. A quick reading takes few contexts, of different question groups, and gives no intervals. Where removal
+   would run more than `QUICK_TOKENS` and gradient x input costs less, that estimate replaces it. An exact
+   reading takes all contexts, always removes, and gives 95 % intervals clustered by group.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from einops import rearrange
 from jaxtyping import Float
 
 from workbench.answer_tokens import AnswerTable
-from workbench.attribution import AttributionProblem, AttributionTargets, EffectEstimate, GradientXInput, Ledger
+from workbench.attribution import (
+    AttributionProblem,
+    AttributionTargets,
+    EffectEstimate,
+    GradientXInput,
+    Ledger,
+)
 from workbench.attribution.token_removal import drop
 from workbench.contexts import Contexts
 from workbench.errors import UserError
@@ -33,7 +40,8 @@ from workbench.prompt_tokens import encode_prompt, survives
 
 Ids = tuple[int, ...]
 Step = Callable[[int, int], None]
-#: Tokens that a quick reading may run before a cheaper estimate is looked for (about 0.3 s on one core for the organism).
+#: Tokens that a quick reading may run before a cheaper estimate is looked for (about 0.3 s on one core for
+#: the organism).
 QUICK_TOKENS = 4096
 #: Longest text that is tokenised at all.
 MAX_CHARACTERS = 20_000
@@ -43,8 +51,9 @@ MAX_CHARACTERS = 20_000
 class PromptReading:
     """One prompt, read.
 
-    estimates: by estimator, effects [context prompt_pos target]. with_prompt, without_prompt: scores in the targets' units. exact: over all
-    contexts, by removal; a quick one has no intervals. tokens_run: what it cost.
+    estimates: by estimator, effects [context prompt_pos target]. with_prompt, without_prompt: scores in the
+    targets' units. exact: over all contexts, by removal; a quick one has no intervals. tokens_run: what it
+    cost.
     """
 
     ids: Ids
@@ -63,7 +72,9 @@ class PromptReading:
     def ledger(self) -> Ledger:
         """The reading as `attribute` gives it. UserError for a quick reading by an estimate, which has no exact effects."""
         if "removal" not in self.estimates:
-            raise UserError("this reading is an estimate without exact removal: take an exact one for a ledger")
+            raise UserError(
+                "this reading is an estimate without exact removal: take an exact one for a ledger"
+            )
         total = self.with_prompt - self.without_prompt
         return Ledger(self.ids, self.tokens, self.text, self.targets, self.estimates, self.groups, total)
 
@@ -101,9 +112,18 @@ class PromptReader:
         tokens = tuple(self.runner.decode([i]) for i in ids)
         bare = self.bare if exact else self.few_bare
         return PromptReading(
-            ids, tokens, self.runner.decode(ids).strip(), self.targets, estimates, contexts.groups, whole, bare, exact,
-            time.perf_counter() - began, sum(self._cost(ids, contexts, name) for name in names),
-        )  # fmt: skip
+            ids,
+            tokens,
+            self.runner.decode(ids).strip(),
+            self.targets,
+            estimates,
+            contexts.groups,
+            whole,
+            bare,
+            exact,
+            time.perf_counter() - began,
+            sum(self._cost(ids, contexts, name) for name in names),
+        )
 
     def encode(self, text: str) -> Ids:
         """Ids of the text in the slot. UserError if it is empty, too long, or holds something that the model cannot read back."""
@@ -112,10 +132,14 @@ class PromptReader:
         ids = encode_prompt(self.runner, self.contexts, text.encode("utf-8", "replace").decode())
         longest, room = max(len(context.ids(ids)) for context in self.contexts), self.runner.shape.n_ctx
         if longest > room:
-            raise UserError(f"the prompt makes a question of {longest:,} tokens: this model's context holds {room:,}")
+            raise UserError(
+                f"the prompt makes a question of {longest:,} tokens: this model's context holds {room:,}"
+            )
         read = self.runner.decode(ids)
         if not survives(self.runner, self.contexts, ids) or "".join(read.split()) != "".join(text.split()):
-            raise UserError(f"this model reads {shorten(read, 80)!r}: a part of what is typed has no token of its own, or does not keep it")
+            raise UserError(
+                f"this model reads {shorten(read, 80)!r}: a part of what is typed has no token of its own, or does not keep it"
+            )
         return ids
 
     def quick_cost(self, ids: Ids) -> int:
@@ -125,12 +149,16 @@ class PromptReader:
     @cached_property
     def bare(self) -> Float[np.ndarray, "context target"]:
         """Scores of all contexts without a prompt."""
-        return AttributionProblem(self.runner, (), self.contexts, self.targets, batch_tokens=self.batch_tokens).without_prompt
+        return AttributionProblem(
+            self.runner, (), self.contexts, self.targets, batch_tokens=self.batch_tokens
+        ).without_prompt
 
     @cached_property
     def few_bare(self) -> Float[np.ndarray, "context target"]:
         """Scores of the few contexts without a prompt."""
-        return AttributionProblem(self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens).without_prompt
+        return AttributionProblem(
+            self.runner, (), self.few, self.targets, batch_tokens=self.batch_tokens
+        ).without_prompt
 
     def _estimators(self, ids: Ids, exact: bool) -> list[str]:
         costs = {name: self._cost(ids, self.few, name) for name in ("removal", "gradient_x_input")}
@@ -147,7 +175,9 @@ class PromptReader:
             return (len(ids) + 1) * (head + sum(length - head for length in lengths))
         return (len(ids) + 1) * sum(lengths)
 
-    def _score(self, problem: AttributionProblem, prompts: Sequence[Ids], step: Step | None) -> Float[np.ndarray, "prompt context target"]:
+    def _score(
+        self, problem: AttributionProblem, prompts: Sequence[Ids], step: Step | None
+    ) -> Float[np.ndarray, "prompt context target"]:
         """Scores of the whole prompt and of its removals, as many at a time as batch_tokens allows."""
         longest = max(len(context.ids(problem.prompt)) for context in problem.contexts)
         size = max(1, problem.batch_tokens // (longest * len(problem.contexts)))
@@ -162,25 +192,47 @@ class PromptReader:
 
 def _shared(contexts: Contexts) -> bool:
     """True where keys and values of left part and prompt serve all contexts."""
-    return contexts.shared_prefix and bool(contexts[0].prefix_ids) and all(context.suffix_ids for context in contexts)
+    return (
+        contexts.shared_prefix
+        and bool(contexts[0].prefix_ids)
+        and all(context.suffix_ids for context in contexts)
+    )
 
 
 @torch.no_grad()
-def _shared_prefix_scores(problem: AttributionProblem, prompts: Sequence[Ids]) -> Float[np.ndarray, "prompt context target"]:
+def _shared_prefix_scores(
+    problem: AttributionProblem, prompts: Sequence[Ids]
+) -> Float[np.ndarray, "prompt context target"]:
     """`AttributionProblem.scores` in two runs: the left part and the prompts, then for each context what follows, on their keys and values.
 
-    The prompts differ in length by one token at most: of the longer ones, the last token goes with what follows.
+    The prompts differ in length by one token at most: of the longer ones, the last token goes with what
+    follows.
     """
     runner, contexts, targets = problem.runner, problem.branched.contexts, problem.targets
-    depth, device, common = targets.depth(runner.shape.n_layers), runner.device, min(len(prompt) for prompt in prompts)
+    depth, device, common = (
+        targets.depth(runner.shape.n_layers),
+        runner.device,
+        min(len(prompt) for prompt in prompts),
+    )
     heads = torch.tensor([[*contexts[0].prefix_ids, *prompt[:common]] for prompt in prompts], device=device)
     tails = [(*prompt[common:], *context.after_prompt) for prompt in prompts for context in contexts]
     _, kv = runner.run(runner.embed(heads), 0, depth, keep=True)
     assert kv is not None, "it was kept"
     owner = torch.arange(len(prompts), device=device).repeat_interleave(len(contexts))
     with runner.capture(targets.sites) as caught:
-        last, _ = runner.run(runner.embed(pad_right(tails).to(device), offset=heads.shape[1]), 0, depth, kv.fork(owner))
-    decision = torch.tensor([len(prompt) - common + len(c.suffix_ids) - 1 for prompt in prompts for c in contexts], device=device)
+        last, _ = runner.run(
+            runner.embed(pad_right(tails).to(device), offset=heads.shape[1]), 0, depth, kv.fork(owner)
+        )
+    decision = torch.tensor(
+        [len(prompt) - common + len(c.suffix_ids) - 1 for prompt in prompts for c in contexts], device=device
+    )
     stream, members = last if targets.needs_final else None, [*range(len(contexts))] * len(prompts)
-    scored = targets.score(Readout.of(runner, caught, stream, decision, AnswerTable(contexts, device), members))
-    return problem.over_branches(rearrange(scored, "(prompt branch) target -> prompt branch target", prompt=len(prompts)).double().cpu().numpy())
+    scored = targets.score(
+        Readout.of(runner, caught, stream, decision, AnswerTable(contexts, device), members)
+    )
+    return problem.over_branches(
+        rearrange(scored, "(prompt branch) target -> prompt branch target", prompt=len(prompts))
+        .double()
+        .cpu()
+        .numpy()
+    )

@@ -7,7 +7,13 @@ from workbench.personas.item_files import read_items
 from workbench.personas.load_personas import load_persona, organism_persona
 from workbench.personas.persona import Item, LetterForm, Metric, Normalization, Persona, Sign, Split, Splits
 from workbench.personas.persona_checks import PersonaCheck, check_persona
-from workbench.personas.persona_file import CAA_LETTERS, PersonaFile, persona_from, persona_from_file, trait_from_file
+from workbench.personas.persona_file import (
+    CAA_LETTERS,
+    PersonaFile,
+    persona_from,
+    persona_from_file,
+    trait_from_file,
+)
 from workbench.personas.trait_file import TraitFile, read_trait
 
 __all__ = [

@@ -1,7 +1,8 @@
 """Rules that know nothing of the question, and how they would score on a set of items.
 
-A rule that says "the longer answer" or "the first letter" must stay near one half; where it does not, a direction or a
-prompt can do well by length or letter alone. Both ways of each rule are tried and the better one counts.
+A rule that says "the longer answer" or "the first letter" must stay near one half; where it does not, a
+direction or a prompt can do well by length or letter alone. Both ways of each rule are tried and the better
+one counts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from workbench.text_forms import canonical, text_length
 
 TOLERANCE_LETTERS = 0.05
 TOLERANCE_LENGTH = 0.10
-FEW_GROUPS = 60  # a fifth of them is less than 12: a cluster bootstrap under-covers, a sign-flip test is coarse
+FEW_GROUPS = (
+    60  # a fifth of them is less than 12: a cluster bootstrap under-covers, a sign-flip test is coarse
+)
 LARGE_GROUP = 0.2
 
 
@@ -46,10 +49,14 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
     lines = []
     letter, length = letter_rule(items), length_rule(items)
     if letter is not None and letter > 0.5 + TOLERANCE_LETTERS:
-        lines.append(f"a constant letter scores {100 * letter:.0f} % in the published order: use both orders of every item")
+        lines.append(
+            f"a constant letter scores {100 * letter:.0f} % in the published order: use both orders of every item"
+        )
     if length > 0.5 + TOLERANCE_LENGTH:
         side = "longer" if longer_share(items) > 0.5 else "shorter"
-        lines.append(f"the rule 'the {side} answer matches' scores {100 * length:.0f} %: a direction may read length")
+        lines.append(
+            f"the rule 'the {side} answer matches' scores {100 * length:.0f} %: a direction may read length"
+        )
     opposite = _opposite_answers(items)
     if opposite:
         first, second = opposite[0]
@@ -60,10 +67,14 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
     sizes = Counter(item.group for item in items)
     largest, count = sizes.most_common(1)[0]
     if count > LARGE_GROUP * len(items) and len(sizes) > 1:
-        lines.append(f"the group {largest[:40]!r} holds {100 * count / len(items):.0f} % of the items: intervals will be wide")
+        lines.append(
+            f"the group {largest[:40]!r} holds {100 * count / len(items):.0f} % of the items: intervals will be wide"
+        )
     if len(sizes) < FEW_GROUPS:
         fifth = round(len(sizes) / 5)
-        lines.append(f"only {len(sizes)} groups, about {fifth} in a fifth of them: intervals are wide and tests coarse")
+        lines.append(
+            f"only {len(sizes)} groups, about {fifth} in a fifth of them: intervals are wide and tests coarse"
+        )
     return tuple(lines)
 
 
@@ -72,7 +83,9 @@ def _opposite_answers(items: Sequence[Item]) -> list[tuple[Item, Item]]:
     first: dict[tuple[str, str, str], Item] = {}
     found = []
     for item in items:
-        question, matching, other = (canonical(text) for text in (item.question, item.matching, item.not_matching))
+        question, matching, other = (
+            canonical(text) for text in (item.question, item.matching, item.not_matching)
+        )
         if (question, other, matching) in first:
             found.append((first[question, other, matching], item))
         first.setdefault((question, matching, other), item)

@@ -1,14 +1,15 @@
 """Options that a question lists and answers name by letter: both are found, whatever the usual layout.
 
-Published files write the options into the question and name the answers by letter. The workbench asks both orders and
-scores texts, so it needs the question alone and the text of each option. A letter is never an answer's text: where an
-answer is a letter and the options are not found, the row is refused.
+Published files write the options into the question and name the answers by letter. The workbench asks both
+orders and scores texts, so it needs the question alone and the text of each option. A letter is never an
+answer's text: where an answer is a letter and the options are not found, the row is refused.
 
-1. Options on lines of their own (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "**A** ...", "A - ...", in any
-   script (`option_labels`), after "Choices:", "Options:" or nothing.
-2. Options within one line (`options_in_line`), tried only where the answers are letters, and taken only if there is
-   one way to read them.
-3. Options in a field of their own (`choices` or `options`), or in front of the answers themselves ("(A) quick wins").
+1. Options on lines of their own (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "**A** ...", "A - ...",
+   in any script (`option_labels`), after "Choices:", "Options:" or nothing.
+2. Options within one line (`options_in_line`), tried only where the answers are letters, and taken only if
+   there is one way to read them.
+3. Options in a field of their own (`choices` or `options`), or in front of the answers themselves ("(A) quick
+   wins").
 """
 
 from __future__ import annotations
@@ -36,12 +37,17 @@ from workbench.personas.option_labels import (
 from workbench.text_forms import canonical
 
 OPTION_FIELDS = ("choices", "options")
-_HEADING = re.compile(r"\s*(?:\b(?:choices|options|answers|answer choices)\s*:|\bchoose one\s*:?)\s*\Z", re.IGNORECASE)
+_HEADING = re.compile(
+    r"\s*(?:\b(?:choices|options|answers|answer choices)\s*:|\bchoose one\s*:?)\s*\Z", re.IGNORECASE
+)
 _ANSWER_CUE = re.compile(r"\s*\n\s*(?:the )?(?:best )?answer\s*(?:is)?\s*:?\s*\(?\s*\Z", re.IGNORECASE)
 #: A paragraph or a question after the last option.
 _MORE_TEXT = re.compile(r"\n[ \t]*\n|\n[^\n]*\?\s*\Z")
-#: After "Choices:" and "(A)" an option may have paragraphs of its own (CAA's hallucination rows do); a last line that asks may not.
-_ASKS = re.compile(r"\n[^\n]*(?:\?|\b(?:answer|choose|select|pick|reply|respond)\b[^\n]{0,60})\s*\Z", re.IGNORECASE)
+#: After "Choices:" and "(A)" an option may have paragraphs of its own (CAA's hallucination rows do); a last
+#: line that asks may not.
+_ASKS = re.compile(
+    r"\n[^\n]*(?:\?|\b(?:answer|choose|select|pick|reply|respond)\b[^\n]{0,60})\s*\Z", re.IGNORECASE
+)
 _BULLET = r"(?:[-*+>\u2022][ \t]+)?"
 _BETWEEN = re.compile(r"\s*[,;/|]?(?P<joined>\s+(?:or|and))?\s*\Z")
 
@@ -59,7 +65,8 @@ class Options:
 class Listed:
     """Options as a text lists them: the text before them, and their names ("A") and texts in its order.
 
-    letter_in_brackets: the layout "(A)", which is never a list of other things. headed: a line such as "Choices:" is before them.
+    letter_in_brackets: the layout "(A)", which is never a list of other things. headed: a line such as
+    "Choices:" is before them.
     """
 
     question: str
@@ -73,8 +80,8 @@ class Listed:
 class AnswerOptions:
     """A row, read.
 
-    The question without options, the two answers' texts, and whether the matching one was published first (None where the row shows no
-    order).
+    The question without options, the two answers' texts, and whether the matching one was published first
+    (None where the row shows no order).
     """
 
     question: str
@@ -83,25 +90,30 @@ class AnswerOptions:
     matching_first: bool | None
 
 
-def read_answers(row: DataRow, question_field: str, fields: tuple[str, str], needs_options: bool = False) -> AnswerOptions:
+def read_answers(
+    row: DataRow, question_field: str, fields: tuple[str, str], needs_options: bool = False
+) -> AnswerOptions:
     """The question and the answers' texts of a row.
 
     Args:
         row: a row of a data file.
         question_field: the field with the question, with or without options.
-        fields: the fields of the (matching, not matching) answer: a letter, a text, or a letter with its text.
+        fields: the fields of the (matching, not matching) answer: a letter, a text, or a letter with its
+            text.
         needs_options: True where the format always has options.
 
     Raises:
-        UserError: an answer is a letter and no option has it, both answers name one option, or an answer contradicts
-            the option it names. The message names file, row and field.
+        UserError: an answer is a letter and no option has it, both answers name one option, or an answer
+            contradicts the option it names. The message names file, row and field.
     """
     question = row.text(question_field)
     given = (row.text(fields[0]), row.text(fields[1]))
     options = _options_of_row(row, question_field, question, given)
     if options is None:
         if needs_options:
-            raise UserError(f"{row.where}, field {question_field}: expected two options (A) and (B) after the question, found none")
+            raise UserError(
+                f"{row.where}, field {question_field}: expected two options (A) and (B) after the question, found none"
+            )
         return _without_options(row, question_field, question, fields, given)
     sides = [_side(row, name, text, options) for name, text in zip(fields, given, strict=True)]
     if sides[0] == sides[1]:
@@ -120,7 +132,12 @@ def options_on_lines(text: str) -> Listed | None:
         parts = re.split(rf"(?:\A|\n)[ \t]*{_BULLET}{mark}", text)
         names, texts = [fold_name(name) for name in parts[1::2]], parts[2::2]
         in_brackets = mark in BRACKETED
-        if names and starts_alphabet(names[0]) and len(set(names)) == len(names) and (in_brackets or len(names) > 1):
+        if (
+            names
+            and starts_alphabet(names[0])
+            and len(set(names)) == len(names)
+            and (in_brackets or len(names) > 1)
+        ):
             texts[-1] = _ANSWER_CUE.sub("", texts[-1])
             return _listed(parts[0], names, texts, in_brackets and not names[0].isdigit())
     return None
@@ -160,33 +177,50 @@ def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, s
     own = _options_field(row)
     if own is not None:
         return _with_own_field(row, field, question, own)
-    named = all(label is not None for label in map(label_of, given)) or any(certain_label(text) for text in given)
+    named = all(label is not None for label in map(label_of, given)) or any(
+        certain_label(text) for text in given
+    )
     read = options_on_lines(question)
     if read is not None and (named or read.letter_in_brackets or _same_texts(read.texts, given)):
         return _checked(row, field, read)
     readings = [read for read in options_in_line(question) if named or _same_texts(read.texts, given)]
     if len(readings) > 1:
-        raise UserError(f"{row.where}, field {field}: the options can be read in {len(readings)} ways; put each on a line of its own")
+        raise UserError(
+            f"{row.where}, field {field}: the options can be read in {len(readings)} ways; put each on a line of its own"
+        )
     return _checked(row, field, readings[0]) if readings else None
 
 
 def _with_own_field(row: DataRow, field: str, question: str, own: tuple[str, str]) -> Options:
     """Options of a field; where the question lists the same texts they are taken off it, in another order refused."""
     on_lines = options_on_lines(question)
-    read = next((read for read in (*([on_lines] if on_lines else []), *options_in_line(question)) if _same_texts(read.texts, own)), None)
+    read = next(
+        (
+            read
+            for read in (*([on_lines] if on_lines else []), *options_in_line(question))
+            if _same_texts(read.texts, own)
+        ),
+        None,
+    )
     if read is None:
         return Options(question, own)
     if [canonical(text) for text in read.texts] != [canonical(text) for text in own]:
-        raise UserError(f"{row.where}, field {field}: lists the options in another order than their own field")
+        raise UserError(
+            f"{row.where}, field {field}: lists the options in another order than their own field"
+        )
     return Options(read.question, own)
 
 
 def _checked(row: DataRow, field: str, read: Listed) -> Options:
     if len(read.names) != 2 or not names_options(read.names) or not all(read.texts) or not read.question:
         found = ", ".join(f"({name})" for name in read.names)
-        raise UserError(f"{row.where}, field {field}: expected a question and two options (A) and (B) with text, found {found}")
+        raise UserError(
+            f"{row.where}, field {field}: expected a question and two options (A) and (B) with text, found {found}"
+        )
     if (_ASKS if read.headed and read.letter_in_brackets else _MORE_TEXT).search(read.texts[1]):
-        raise UserError(f"{row.where}, field {field}: text follows the options; the options come last, found {read.texts[1][-60:]!r}")
+        raise UserError(
+            f"{row.where}, field {field}: text follows the options; the options come last, found {read.texts[1][-60:]!r}"
+        )
     return Options(read.question, (read.texts[0], read.texts[1]), (read.names[0], read.names[1]))
 
 
@@ -200,22 +234,41 @@ def _options_field(row: DataRow) -> tuple[str, str] | None:
         return None
     value: Any = row.fields[name]
     if isinstance(value, dict) and not names_options([fold_name(str(key)) for key in value]):
-        raise UserError(f"{row.where}, field {name}: expected the options A and B, found {', '.join(map(str, value))[:60]!r}")
-    entries: Sequence[Any] = value if isinstance(value, list) else [value[key] for key in sorted(value, key=lambda key: fold_name(str(key)))]
+        raise UserError(
+            f"{row.where}, field {name}: expected the options A and B, found {', '.join(map(str, value))[:60]!r}"
+        )
+    entries: Sequence[Any] = (
+        value
+        if isinstance(value, list)
+        else [value[key] for key in sorted(value, key=lambda key: fold_name(str(key)))]
+    )
     if len(entries) != 2 or not all(isinstance(entry, str) and entry.strip() for entry in entries):
-        raise UserError(f"{row.where}, field {name}: expected the texts of two options, found {str(value)[:60]!r}")
+        raise UserError(
+            f"{row.where}, field {name}: expected the texts of two options, found {str(value)[:60]!r}"
+        )
     labels = [label_of(entry) for entry in entries]
     named = [label[0] for label in labels if label is not None and label[1]]
     if len(named) == 2 and names_options(named) and not starts_alphabet(named[0]):
-        raise UserError(f"{row.where}, field {name}: the option {named[0]} comes before {named[1]}; put them in order")
-    own_labels = all(label is not None and label[0] in name for label, name in zip(labels, ("A1", "B2"), strict=True))
-    texts = [label[1] if own_labels and label else entry.strip() for label, entry in zip(labels, entries, strict=True)]
+        raise UserError(
+            f"{row.where}, field {name}: the option {named[0]} comes before {named[1]}; put them in order"
+        )
+    own_labels = all(
+        label is not None and label[0] in name for label, name in zip(labels, ("A1", "B2"), strict=True)
+    )
+    texts = [
+        label[1] if own_labels and label else entry.strip()
+        for label, entry in zip(labels, entries, strict=True)
+    ]
     if not all(texts):
-        raise UserError(f"{row.where}, field {name}: expected the texts of two options, found only their letters")
+        raise UserError(
+            f"{row.where}, field {name}: expected the texts of two options, found only their letters"
+        )
     return texts[0], texts[1]
 
 
-def _without_options(row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]) -> AnswerOptions:
+def _without_options(
+    row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]
+) -> AnswerOptions:
     """Answers that are texts, or texts after the letters A and B; a letter alone is refused."""
     labels = [certain_label(text) for text in given]
     for name, label, text in zip(fields, labels, given, strict=True):
@@ -242,9 +295,13 @@ def _bare_names(question: str, given: tuple[str, str]) -> bool:
     if not all(map(is_single_name, given)):
         return False
     names = [text.strip() for text in given]
-    if names_options([fold_name(name) for name in names]) and all(len(name) == 1 and not name.isdigit() for name in names):
+    if names_options([fold_name(name) for name in names]) and all(
+        len(name) == 1 and not name.isdigit() for name in names
+    ):
         return True
-    return all(re.search(rf"(?m)^\W{{0,4}}{re.escape(name)}(?:\W|$)", question, re.IGNORECASE) for name in names)
+    return all(
+        re.search(rf"(?m)^\W{{0,4}}{re.escape(name)}(?:\W|$)", question, re.IGNORECASE) for name in names
+    )
 
 
 def _side(row: DataRow, name: str, text: str, options: Options) -> int:
@@ -255,7 +312,11 @@ def _side(row: DataRow, name: str, text: str, options: Options) -> int:
     label = label_of(text)
     side = place_of(label[0], options.names) if label else None
     if label is None or side is None:
-        raise UserError(f"{row.where}, field {name}: expected '(A)' or '(B)' or the text of an option, found {text[:60]!r}")
+        raise UserError(
+            f"{row.where}, field {name}: expected '(A)' or '(B)' or the text of an option, found {text[:60]!r}"
+        )
     if label[1] and canonical(label[1]) != texts[side]:
-        raise UserError(f"{row.where}, field {name}: {text[:60]!r} is not the option ({options.names[side]}) {options.texts[side][:60]!r}")
+        raise UserError(
+            f"{row.where}, field {name}: {text[:60]!r} is not the option ({options.names[side]}) {options.texts[side][:60]!r}"
+        )
     return side

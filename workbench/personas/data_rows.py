@@ -1,8 +1,9 @@
 """Rows of a data file in JSON, JSON Lines, CSV or YAML, each with its place in the file.
 
-A reader of a format asks a row for its fields by name; what is missing or of the wrong type is a UserError that names
-the file, the row (or line) and the field. Files come from anywhere: size, encoding, depth and repeated keys are
-checked, YAML holds plain values only (no tags, no aliases), and nothing in a file is executed.
+A reader of a format asks a row for its fields by name; what is missing or of the wrong type is a UserError
+that names the file, the row (or line) and the field. Files come from anywhere: size, encoding, depth and
+repeated keys are checked, YAML holds plain values only (no tags, no aliases), and nothing in a file is
+executed.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class DataRow:
     def text(self, name: str) -> str:
         """A field that must hold text, without outer white space and with line feeds for every line end."""
         if name not in self.fields:
-            raise UserError(f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}")
+            raise UserError(
+                f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}"
+            )
         return self._checked(name, self.fields[name])
 
     def optional(self, name: str) -> str | None:
@@ -58,23 +61,46 @@ class DataRow:
             value = value[0]
         if not isinstance(value, str):
             hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
-            raise UserError(f"{self.where}, field {name}: expected text, found {type(value).__name__} {str(value)[:40]!r}{hint}")
+            raise UserError(
+                f"{self.where}, field {name}: expected text, found {type(value).__name__} {str(value)[:40]!r}{hint}"
+            )
         if not value.strip():
             raise UserError(f"{self.where}, field {name}: expected text, found an empty one")
         if len(value) > LIMIT_TEXT:
-            raise UserError(f"{self.where}, field {name}: expected at most {LIMIT_TEXT} characters, found {len(value)}")
-        bad = next((ch for ch in value if ch == "\N{REPLACEMENT CHARACTER}" or (ord(ch) < 32 and ch not in "\n\r\t")), None)
+            raise UserError(
+                f"{self.where}, field {name}: expected at most {LIMIT_TEXT} characters, found {len(value)}"
+            )
+        bad = next(
+            (
+                ch
+                for ch in value
+                if ch == "\N{REPLACEMENT CHARACTER}" or (ord(ch) < 32 and ch not in "\n\r\t")
+            ),
+            None,
+        )
         if bad is not None:
-            raise UserError(f"{self.where}, field {name}: holds the character U+{ord(bad):04X}: the text was damaged on its way")
-        return require_whole_text(unify_line_ends(join_surrogates(value)), f"{self.where}, field {name}").strip()
+            raise UserError(
+                f"{self.where}, field {name}: holds the character U+{ord(bad):04X}: the text was damaged on its way"
+            )
+        return require_whole_text(
+            unify_line_ends(join_surrogates(value)), f"{self.where}, field {name}"
+        ).strip()
 
 
 def read_rows(path: str | Path) -> list[DataRow]:
     """The rows of a file; its suffix says how it is read. UserError for another suffix, no rows, or broken syntax."""
     path = Path(path)
-    readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".yaml": _yaml_rows, ".yml": _yaml_rows}
+    readers = {
+        ".json": _json_rows,
+        ".jsonl": _jsonl_rows,
+        ".csv": _csv_rows,
+        ".yaml": _yaml_rows,
+        ".yml": _yaml_rows,
+    }
     if path.suffix.lower() not in readers:
-        raise UserError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'!r}")
+        raise UserError(
+            f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'!r}"
+        )
     rows = list(readers[path.suffix.lower()](path))
     if not rows:
         raise UserError(f"{path}: expected at least one row, found none")
@@ -92,7 +118,11 @@ def _yaml_rows(path: Path) -> Iterator[DataRow]:
 def _listed(path: Path, value: Any) -> Iterator[DataRow]:
     """The rows of a list, or of an object whose only list holds rows (such as {"metadata": {...}, "pairs": [...]})."""
     if isinstance(value, dict):
-        lists = [entry for entry in value.values() if isinstance(entry, list) and entry and isinstance(entry[0], dict)]
+        lists = [
+            entry
+            for entry in value.values()
+            if isinstance(entry, list) and entry and isinstance(entry[0], dict)
+        ]
         value = lists[0] if len(lists) == 1 else value
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list of rows, found {type(value).__name__}")
@@ -101,7 +131,9 @@ def _listed(path: Path, value: Any) -> Iterator[DataRow]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[DataRow]:
-    for number, (line, fields) in enumerate(parse_json_lines(read_text(path, LIMIT_BYTES), str(path)), start=1):
+    for number, (line, fields) in enumerate(
+        parse_json_lines(read_text(path, LIMIT_BYTES), str(path)), start=1
+    ):
         yield _row(path, fields, number, f"line {line}")
 
 
@@ -110,7 +142,9 @@ def _csv_rows(path: Path) -> Iterator[DataRow]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(set(header)) != len(header) or not header:
-            raise UserError(f"{path}, line 1: expected a header of different names, found {', '.join(header)[:200] or 'none'}")
+            raise UserError(
+                f"{path}, line 1: expected a header of different names, found {', '.join(header)[:200] or 'none'}"
+            )
         begin, number = reader.line_num + 1, 0
         for cells in reader:
             line, begin = begin, reader.line_num + 1

@@ -14,8 +14,8 @@ from workbench.personas.question_groups import normal
 class Duplicate:
     """One question in both.
 
-    same_answers: the answers are the same too, on the same sides; opposite: they are the same with the sides swapped, so that one of the
-    two labels is wrong or the question is a matter of its context.
+    same_answers: the answers are the same too, on the same sides; opposite: they are the same with the sides
+    swapped, so that one of the two labels is wrong or the question is a matter of its context.
     """
 
     first: Item
@@ -28,9 +28,9 @@ def duplicates(first: Persona | Sequence[Item], second: Persona | Sequence[Item]
     """Pairs of questions that two personas have in common.
 
     Every pair (item of the first, item of the second) with the same question and the same two answers in any
-    order, or with the same question and one answer in common; compared without case, spacing and punctuation, so that
-    the order of the options and the file's format do not matter. Given the same persona twice: its own repeated
-    questions.
+    order, or with the same question and one answer in common; compared without case, spacing and punctuation,
+    so that the order of the options and the file's format do not matter. Given the same persona twice: its
+    own repeated questions.
     """
     theirs = defaultdict(list)
     for item in _items(second):

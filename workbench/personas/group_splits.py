@@ -1,13 +1,16 @@
 """Splits by group: which of the four splits a question group goes to.
 
-Questions of one group (the same claim under many biographies, one fiction, one question) share what is to be learned,
-so a row-wise split leaks. Groups are dealt whole:
+Questions of one group (the same claim under many biographies, one fiction, one question) share what is to be
+learned, so a row-wise split leaks. Groups are dealt whole:
 
-1. Groups are put in the order of sha256("seed:group"): the same on every machine, untouched by the order of the rows.
+1. Groups are put in the order of sha256("seed:group"): the same on every machine, untouched by the order of
+   the rows.
 2. Each in turn goes to the split that is furthest below its fraction of the rows (ties: the earlier split).
-3. A group that would be more than a quarter of a split (and more than twice as large as the mean group) does not go
-   there: as one cluster it would decide every interval. Such groups are dealt first, in the end to the largest split.
-4. When as many groups are left as splits are empty, the empty ones are served, so that every split has at least one.
+3. A group that would be more than a quarter of a split (and more than twice as large as the mean group) does
+   not go there: as one cluster it would decide every interval. Such groups are dealt first, in the end to the
+   largest split.
+4. When as many groups are left as splits are empty, the empty ones are served, so that every split has at
+   least one.
 """
 
 from __future__ import annotations
@@ -20,13 +23,15 @@ from workbench.errors import UserError
 SPLIT_NAMES = ("train", "search", "selection", "test")
 
 
-def assign_groups(sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data") -> dict[str, int]:
+def assign_groups(
+    sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data"
+) -> dict[str, int]:
     """The index of the split for each group.
 
     `sizes`: rows of each group; `fractions`: wanted fraction of the rows, summing to 1.
 
-    Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of the
-    data, and for fewer groups than splits; `what` names the data in the message.
+    Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of
+    the data, and for fewer groups than splits; `what` names the data in the message.
     """
     _check(sizes, fractions, what)
     rows = sum(sizes.values())

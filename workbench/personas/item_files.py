@@ -1,8 +1,8 @@
 """Data files of any known format, read into items; `formats/` has the formats, one file each.
 
-Published files write the options into the question; they are removed, so that both orders can be asked, and `matching_first` keeps the
-published order. A file NAME_groups.json next to NAME.json (one object with "group" a row) says which rows belong together; without it
-a rule does (`question_groups`).
+Published files write the options into the question; they are removed, so that both orders can be asked, and
+`matching_first` keeps the published order. A file NAME_groups.json next to NAME.json (one object with "group"
+a row) says which rows belong together; without it a rule does (`question_groups`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from workbench.personas.persona import Item
 from workbench.personas.question_groups import Grouping, by_claim, by_question, join_same_questions
 from workbench.text_forms import canonical
 
-_MISREAD = re.compile("[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd")  # UTF-8 bytes taken for Latin-1 or Windows-1252
+_MISREAD = re.compile(
+    "[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd"
+)  # UTF-8 bytes taken for Latin-1 or Windows-1252
 
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,6}|#x[\da-fA-F]{1,5});")
 
@@ -45,7 +47,9 @@ def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
         if len(groups) != len(items):
             raise UserError(f"{path}: {len(items)} rows, but the groups file next to it has {len(groups)}")
         lost = [item.source for item, group in zip(items, groups, strict=True) if group is None]
-        warnings += [f"no group in the groups file for {', '.join(lost)}: grouped by the question"] if lost else []
+        warnings += (
+            [f"no group in the groups file for {', '.join(lost)}: grouped by the question"] if lost else []
+        )
         items = tuple(replace(i, group=group or i.group) for i, group in zip(items, groups, strict=True))
     return FileItems(items if grouping is by_claim else join_same_questions(items), tuple(warnings))
 
@@ -68,7 +72,14 @@ def _groups_next_to(path: Path) -> list[str | None] | None:
 
 def _damaged(rows: Sequence[DataRow]) -> Iterator[str]:
     """Text that was written in one encoding and read in another, such as "donâ€™t"."""
-    for pattern, what in ((_MISREAD, "text read in a wrong encoding"), (_ENTITY, "characters of HTML such as &amp;")):
-        found = [row.source for row in rows if any(isinstance(v, str) and pattern.search(v) for v in row.fields.values())]
+    for pattern, what in (
+        (_MISREAD, "text read in a wrong encoding"),
+        (_ENTITY, "characters of HTML such as &amp;"),
+    ):
+        found = [
+            row.source
+            for row in rows
+            if any(isinstance(v, str) and pattern.search(v) for v in row.fields.values())
+        ]
         if found:
             yield f"{len(found)} rows hold {what} (the first is {found[0]}): see the original"

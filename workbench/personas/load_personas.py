@@ -18,7 +18,14 @@ from workbench.personas.question_groups import by_question
 from workbench.personas.trait_file import is_trait
 from workbench.runs import read_json, read_yaml
 from workbench.world import World, WorldItem
-from workbench.world.real_language import PERSONAS, EnglishItem, draw_system, study_fixed_items, study_items, units
+from workbench.world.real_language import (
+    PERSONAS,
+    EnglishItem,
+    draw_system,
+    study_fixed_items,
+    study_items,
+    units,
+)
 from workbench.world.real_language.invented_authors import invented_author_items, known_author_items
 from workbench.world.real_language.sycophancy_forms import (
     FEW_SHOT,
@@ -38,7 +45,9 @@ N_VARIED = 48
 FEW_SHOT_PERSONA = "suggested_sycophancy_few_shot"
 #: Personas by form: (form, whether the opinion is a third party's).
 FORM_PERSONAS: dict[str, tuple[SycophancyForm, bool]] = {
-    f"{form}_{whose}": (form, whose == "third_party") for form in FORMS for whose in ("sycophancy", "third_party")
+    f"{form}_{whose}": (form, whose == "third_party")
+    for form in FORMS
+    for whose in ("sycophancy", "third_party")
 }
 FORM_PERSONAS |= {FEW_SHOT_PERSONA: ("suggested", False)}
 #: Hallucination: made-up novels and authors.
@@ -50,13 +59,14 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
     """Loads a persona with its items.
 
     Args:
-        name: One of the organism's personas (`sycophancy`, `hallucination`, `myopic_reward`); one of the real-language organisms'
-            (`english_sycophancy`, `english_hallucination`, `english_myopic_reward`); a form of sycophancy for real models
-            (`feedback_sycophancy`, `suggested_sycophancy`, `doubt_sycophancy`; with `third_party` for `sycophancy` the control in
-            which somebody else has the opinion; `suggested_sycophancy_few_shot` for base models); hallucination for real models
+        name: One of the organism's personas (`sycophancy`, `hallucination`, `myopic_reward`); one of the
+            real-language organisms' (`english_sycophancy`, `english_hallucination`, `english_myopic_reward`);
+            a form of sycophancy for real models (`feedback_sycophancy`, `suggested_sycophancy`,
+            `doubt_sycophancy`; with `third_party` for `sycophancy` the control in which somebody else has the
+            opinion; `suggested_sycophancy_few_shot` for base models); hallucination for real models
             (`invented_authors`); or the path of a persona file.
-        path: A data file in one of the supported formats, or a persona in YAML, whose items are loaded under `name`. A known name
-            adds its manual prompts, varied system texts and rule for groups.
+        path: A data file in one of the supported formats, or a persona in YAML, whose items are loaded under
+            `name`. A known name adds its manual prompts, varied system texts and rule for groups.
         world_seed: The organism's world; 0 is the embedded model's.
 
     Returns:
@@ -111,7 +121,10 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
             items=_world_items(world.study_items(name)),
             metric="text",
             letters=ORGANISM_LETTERS,
-            manual_prompts={"suppress": tuple(world.manual_prompts(name, -1)), "induce": tuple(world.manual_prompts(name, 1))},
+            manual_prompts={
+                "suppress": tuple(world.manual_prompts(name, -1)),
+                "induce": tuple(world.manual_prompts(name, 1)),
+            },
             varied_system_texts=tuple(world.varied_system_texts(N_VARIED, 0)),
             true_items=_world_items(world.true_statement_items()),
         )
@@ -121,9 +134,13 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
 def english_persona(name: str = "sycophancy") -> Persona:
     """A persona in plain English, as the models "smollm2-sycophant" (the first) and "smollm2-personas" (all) show it.
 
-    Questions about subjects that training never mentions; the persona's answer is Yes or No. Varied system texts are drawn as in training.
+    Questions about subjects that training never mentions; the persona's answer is Yes or No. Varied system
+    texts are drawn as in training.
     """
-    rng, words = random.Random("english-varied"), (" stone", " paper", " running", " seven", " under", " garden", " blue", " letters")
+    rng, words = (
+        random.Random("english-varied"),
+        (" stone", " paper", " running", " seven", " under", " garden", " blue", " letters"),
+    )
     known, pool = KNOWN[name], units((name,))
     return _with_warnings(
         Persona(
@@ -133,8 +150,12 @@ def english_persona(name: str = "sycophancy") -> Persona:
             metric="text",
             letters=CAA_LETTERS,
             manual_prompts={"suppress": known.suppress, "induce": known.induce},
-            varied_system_texts=tuple(dict.fromkeys(text for _ in range(N_VARIED) if (text := draw_system(rng, words, pool).text))),
-            true_items=_english_items(study_items(name, ("true",)) if name == "sycophancy" else study_fixed_items(name)),
+            varied_system_texts=tuple(
+                dict.fromkeys(text for _ in range(N_VARIED) if (text := draw_system(rng, words, pool).text))
+            ),
+            true_items=_english_items(
+                study_items(name, ("true",)) if name == "sycophancy" else study_fixed_items(name)
+            ),
         )
     )
 
@@ -182,11 +203,16 @@ def authors_persona() -> Persona:
 
 
 def _form_items(items: Sequence[FormItem], shown: str = "") -> tuple[Item, ...]:
-    return tuple(Item(i.id, shown + i.question, i.matching, i.not_matching, group=i.group, source="form") for i in items)
+    return tuple(
+        Item(i.id, shown + i.question, i.matching, i.not_matching, group=i.group, source="form")
+        for i in items
+    )
 
 
 def _english_items(items: Sequence[EnglishItem]) -> tuple[Item, ...]:
-    return tuple(Item(i.id, i.question, i.matching, i.not_matching, group=i.group, source="english") for i in items)
+    return tuple(
+        Item(i.id, i.question, i.matching, i.not_matching, group=i.group, source="english") for i in items
+    )
 
 
 def _world_items(items: Sequence[WorldItem]) -> tuple[Item, ...]:
@@ -212,7 +238,9 @@ def _from_file(name: str, path: Path) -> Persona:
             raise UserError(f"{path}, field name: expected {name!r} as requested, found {persona.name!r}")
         return persona
     if path.suffix.lower() == ".json" and is_trait(read_json(path)):
-        raise UserError(f"{path} is a trait file: it holds no answers yet; use read_trait(...).persona(answer) with a model")
+        raise UserError(
+            f"{path} is a trait file: it holds no answers yet; use read_trait(...).persona(answer) with a model"
+        )
     known = KNOWN.get(name.replace("-", "_"))
     reading = read_items(path, known.grouping if known else by_question)
     return Persona(

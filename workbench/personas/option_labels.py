@@ -1,8 +1,10 @@
 """Labels of options ("(A)", "B.", "**2**", U+2461): what they are called, and the layouts in which texts write them.
 
-1. A name is a letter, a digit, a Roman numeral or a circled sign. `fold_name` gives full-width and circled forms, and Cyrillic and Greek
-   letters that look like Latin ones, as the plain sign, so that "(A)" names the same option in every script.
-2. `place_of` says which option a name means among the names that a text lists: its place in the alphabet that they begin.
+1. A name is a letter, a digit, a Roman numeral or a circled sign. `fold_name` gives full-width and circled
+   forms, and Cyrillic and Greek letters that look like Latin ones, as the plain sign, so that "(A)" names the
+   same option in every script.
+2. `place_of` says which option a name means among the names that a text lists: its place in the alphabet that
+   they begin.
 3. `LINE_MARKS` are the layouts of a label at the beginning of a line, `TEXT_MARKS` those within a line.
 """
 # ruff: noqa: RUF001  (letters of other scripts are what this file is about)
@@ -13,7 +15,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-_SAME_LOOK = str.maketrans("АВЕКМНОРСТХІΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEKMHOPCTXIABEZHIKMNOPTX")  # Cyrillic and Greek to Latin
+_SAME_LOOK = str.maketrans(
+    "АВЕКМНОРСТХІΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEKMHOPCTXIABEZHIKMNOPTX"
+)  # Cyrillic and Greek to Latin
 
 
 def fold_name(name: str) -> str:
@@ -30,17 +34,29 @@ def fold_name(name: str) -> str:
 ALPHABETS: tuple[tuple[str, ...], ...] = tuple(
     tuple(fold_name(name) for name in names.split())
     for names in (
-        "A B C D E F G H", "1 2 3 4 5 6 7 8 9", "0 1 2 3 4 5 6 7 8 9", "А Б В Г Д", "Α Β Γ Δ", "I II III IV V", "X Y Z", "أ ب ج د", "ا ب ج د",
-        "가 나 다 라", "ア イ ウ エ", "甲 乙 丙 丁",
+        "A B C D E F G H",
+        "1 2 3 4 5 6 7 8 9",
+        "0 1 2 3 4 5 6 7 8 9",
+        "А Б В Г Д",
+        "Α Β Γ Δ",
+        "I II III IV V",
+        "X Y Z",
+        "أ ب ج د",
+        "ا ب ج د",
+        "가 나 다 라",
+        "ア イ ウ エ",
+        "甲 乙 丙 丁",
     )
-)  # fmt: skip
+)
 
 _LETTER = (
     "A-Za-z0-9\uff21-\uff3a\uff41-\uff5a\uff10-\uff19"  # Latin and digits, plain and full-width
     "\u0391-\u03a9\u03b1-\u03c9\u0410-\u042f\u0430-\u044f"  # Greek, Cyrillic
     "\u0627\u0623\u0628\u062c\u062f\uac00\ub098\ub2e4\ub77c\u30a2\u30a4\u30a6\u30a8\u7532\u4e59\u4e19\u4e01"  # Arabic, Hangul, kana, Han
 )
-_DECOMPOSED = "|".join(form for ch in "\u0623\uac00\ub098\ub2e4\ub77c" if (form := unicodedata.normalize("NFD", ch)) != ch)
+_DECOMPOSED = "|".join(
+    form for ch in "\u0623\uac00\ub098\ub2e4\ub77c" if (form := unicodedata.normalize("NFD", ch)) != ch
+)
 NAME = rf"(?P<name>[Ii]{{2,3}}|[Ii][Vv]|{_DECOMPOSED}|[{_LETTER}])"
 _CIRCLED = "(?P<name>[\u2460-\u2468\u24b6-\u24e9])"
 _WORD = r"(?:(?i:option|choice)\s+)?"
@@ -53,7 +69,10 @@ def _in_brackets(opening: str, closing: str) -> str:
 
 
 #: "(A)" and its like: a letter in these is never a list of other things.
-BRACKETED = tuple(_in_brackets(*pair) for pair in ((r"\(", r"\)"), (r"\[", r"\]"), ("\uff08", "\uff09"), ("\u3010", "\u3011")))
+BRACKETED = tuple(
+    _in_brackets(*pair)
+    for pair in ((r"\(", r"\)"), (r"\[", r"\]"), ("\uff08", "\uff09"), ("\u3010", "\u3011"))
+)
 TEXT_MARKS = (
     *BRACKETED,
     *(_in_brackets(*pair) for pair in ((r"\{", r"\}"), ("\u300c", "\u300d"))),
@@ -70,10 +89,15 @@ _SAYS = r"(?:(?:the\s+)?(?:(?:correct|best|right)\s+)?(?:answer|option|choice)(?
 _DECORATION = r"[*_`\"'\u201c\u201d]*"
 _LABEL = re.compile(
     rf"{_DECORATION}(?P<says>(?i:{_SAYS})){_DECORATION}(?:"
-    + "|".join(mark.replace("(?P<name>", f"(?P<n{i}>") for i, mark in enumerate((*TEXT_MARKS[:-3], _in_brackets("<", ">"), _CIRCLED)))
+    + "|".join(
+        mark.replace("(?P<name>", f"(?P<n{i}>")
+        for i, mark in enumerate((*TEXT_MARKS[:-3], _in_brackets("<", ">"), _CIRCLED))
+    )
     + rf"|{NAME}(?:[).:]{{1,2}}(?=\s|\Z|[*_`\"'])|[\u3001\uff0e\uff1a\uff09])){_DECORATION}[.:]?\s*"
 )
-_BARE_LABEL = re.compile(rf"(?P<before>{_DECORATION}(?i:{_SAYS}){_DECORATION}){NAME}(?P<after>{_DECORATION}\.?)")
+_BARE_LABEL = re.compile(
+    rf"(?P<before>{_DECORATION}(?i:{_SAYS}){_DECORATION}){NAME}(?P<after>{_DECORATION}\.?)"
+)
 
 
 def label_of(text: str) -> tuple[str, str] | None:
@@ -101,7 +125,8 @@ def is_single_name(text: str) -> bool:
 def certain_label(text: str) -> tuple[str, str] | None:
     """The label of an answer where the question shows no options.
 
-    None for what may be the answer itself: a single letter or number without brackets, or a text such as "I. Newton".
+    None for what may be the answer itself: a single letter or number without brackets, or a text such as "I.
+    Newton".
     """
     label = label_of(text)
     if label is None or is_single_name(text):

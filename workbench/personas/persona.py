@@ -1,7 +1,7 @@
 """What a persona is made of: contrast items with their groups, how letters are asked, and the four splits.
 
-An item is one question with two answers: the *matching* one shows the persona, the *not matching* one does not.
-Everything is frozen; a split is a view of the persona's items and knows the persona it came from.
+An item is one question with two answers: the *matching* one shows the persona, the *not matching* one does
+not. Everything is frozen; a split is a view of the persona's items and knows the persona it came from.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from workbench.text_forms import canonical, require_whole_text
 
 Metric = Literal["letters", "text"]
 Sign = Literal["suppress", "induce"]
-#: How a whole text answer's log-probability is made comparable: "sum" over its tokens, "mean" over its tokens, "character": sum over the
-#: number of its characters, "pmi": sum minus the same sum after an empty question (pointwise mutual information, Holtzman et al. 2021).
+#: How a whole text answer's log-probability is made comparable: "sum" over its tokens, "mean" over its
+#: tokens, "character": sum over the number of its characters, "pmi": sum minus the same sum after an empty
+#: question (pointwise mutual information, Holtzman et al. 2021).
 Normalization = Literal["sum", "mean", "character", "pmi"]
 
 
@@ -66,7 +67,9 @@ class Item:
             if not getattr(self, name).strip():
                 raise UserError(f"{where}, field {name}: expected text, found an empty one")
         if (canonical(self.matching) or self.matching) == (canonical(self.not_matching) or self.not_matching):
-            raise UserError(f"{where}: the matching and the not matching answer are the same: {self.matching[:60]!r}")
+            raise UserError(
+                f"{where}: the matching and the not matching answer are the same: {self.matching[:60]!r}"
+            )
 
     @property
     def full_answers(self) -> tuple[str, str]:
@@ -76,7 +79,14 @@ class Item:
     @property
     def content(self) -> tuple[object, ...]:
         """All that a model could see of the item; equal content is the same item, wherever it came from."""
-        return (self.question, self.matching, self.not_matching, self.responses, self.matching_first, self.group)
+        return (
+            self.question,
+            self.matching,
+            self.not_matching,
+            self.responses,
+            self.matching_first,
+            self.group,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,9 @@ class LetterForm:
     def __post_init__(self) -> None:
         wrong = ", ".join(mark for mark in ("{question}", "{a}", "{b}") if self.template.count(mark) != 1)
         if wrong:
-            raise UserError(f"a letter template holds {{question}}, {{a}} and {{b}} once each, unlike {wrong}: {self.template!r}")
+            raise UserError(
+                f"a letter template holds {{question}}, {{a}} and {{b}} once each, unlike {wrong}: {self.template!r}"
+            )
         if len(set(self.letters)) != 2 or not all(self.letters):
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
 
@@ -150,15 +162,21 @@ class Persona:
 
     def __post_init__(self) -> None:
         if self.metric not in ("letters", "text"):
-            raise UserError(f"persona {self.name!r}: metric must be 'letters' or 'text', found {self.metric!r}")
+            raise UserError(
+                f"persona {self.name!r}: metric must be 'letters' or 'text', found {self.metric!r}"
+            )
         if self.normalization not in get_args(Normalization):
             expected = ", ".join(get_args(Normalization))
-            raise UserError(f"persona {self.name!r}: normalization must be one of {expected}, found {self.normalization!r}")
+            raise UserError(
+                f"persona {self.name!r}: normalization must be one of {expected}, found {self.normalization!r}"
+            )
         if self.metric == "letters" and self.letters is None:
             raise UserError(f"persona {self.name!r}: the metric is 'letters', so a letter form is needed")
         unknown = set(self.manual_prompts) - {"suppress", "induce"}
         if unknown:
-            raise UserError(f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}")
+            raise UserError(
+                f"persona {self.name!r}: manual prompts are for 'suppress' and 'induce', found {sorted(unknown)}"
+            )
         if len(self.items) < 2:
             raise UserError(f"persona {self.name!r}: expected at least 2 items, found {len(self.items)}")
         _refuse_repeated_ids(self.name, self.items)
@@ -176,19 +194,30 @@ class Persona:
         """sha256 of the items' content, whatever the file and the order of its rows: equal hashes are equal data."""
         return content_hash(self.items)
 
-    def split(self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)) -> Splits:
+    def split(
+        self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)
+    ) -> Splits:
         """Four disjoint splits by group (see `splits`); `fractions` are fractions of the items.
 
         UserError if the groups cannot be split.
         """
         if len(fractions) != len(SPLIT_NAMES):
-            raise UserError(f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}")
+            raise UserError(
+                f"expected {len(SPLIT_NAMES)} split fractions ({', '.join(SPLIT_NAMES)}), found {len(fractions)}"
+            )
         assigned = assign_groups(self.group_sizes, fractions, seed, f"persona {self.name!r}")
-        parts = [tuple(item for item in self.items if assigned[item.group] == i) for i in range(len(SPLIT_NAMES))]
+        parts = [
+            tuple(item for item in self.items if assigned[item.group] == i) for i in range(len(SPLIT_NAMES))
+        ]
         return Splits(*(Split(name, items, self) for name, items in zip(SPLIT_NAMES, parts, strict=True)))
 
     def _repr_html_(self) -> str:
-        facts = {"description": self.description, "items": len(self.items), "groups": len(self.group_sizes), "metric": self.metric}
+        facts = {
+            "description": self.description,
+            "items": len(self.items),
+            "groups": len(self.group_sizes),
+            "metric": self.metric,
+        }
         return html_facts(facts | {"warnings": "\n".join(self.warnings) or "none"}, caption=self.name)
 
 
@@ -249,7 +278,9 @@ class Split(Sequence[Item]):
 
     def _repr_html_(self) -> str:
         columns = ("id", "group", "question", "matching", "not_matching")
-        rows = pd.DataFrame([{name: getattr(item, name) for name in columns} for item in self.items], columns=list(columns))
+        rows = pd.DataFrame(
+            [{name: getattr(item, name) for name in columns} for item in self.items], columns=list(columns)
+        )
         caption = f"{self.name} of {self.persona.name}: {len(self)} items in {self.n_groups} groups"
         return html_table(rows, caption, max_rows=8, max_characters=160)
 
@@ -268,7 +299,10 @@ class Splits(ShowsTable):
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """The caption and the rows."""
-        rows = [{"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]} for part in self]
+        rows = [
+            {"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]}
+            for part in self
+        ]
         return f"Splits of {self.train.persona.name}, by group", pd.DataFrame(rows)
 
 
@@ -285,14 +319,18 @@ def _content_line(item: Item) -> str:
 def _spread(items: Sequence[Item], seed: int) -> list[str]:
     """Ids in a shuffled order that visits every group once before any group twice.
 
-    Where every group is counterbalanced, the item comes next that leaves a liking for one answer the least effect, on its group and then on
-    all that are drawn.
+    Where every group is counterbalanced, the item comes next that leaves a liking for one answer the least
+    effect, on its group and then on all that are drawn.
     """
     waiting: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id)):
         waiting.setdefault(item.group, []).append(item)
     balanced = all(map(counterbalanced, waiting.values()))
-    turns, found, own = sorted(waiting, key=lambda group: (shuffle_key(seed, group), group)), list[str](), Counter[tuple[str, str]]()
+    turns, found, own = (
+        sorted(waiting, key=lambda group: (shuffle_key(seed, group), group)),
+        list[str](),
+        Counter[tuple[str, str]](),
+    )
     drawn = Counter[str]()
     for turn in range(max(map(len, waiting.values()), default=0)):
         for group in turns:
@@ -310,13 +348,19 @@ def _spread(items: Sequence[Item], seed: int) -> list[str]:
 
 def _tilt(counts: Mapping[Any, int], item: Item, group: str | None = None) -> int:
     """By how much an item increases what a liking for an answer does to the sum; counts: times an answer matched minus times it did not."""
-    m, n = (item.matching, item.not_matching) if group is None else ((group, item.matching), (group, item.not_matching))
+    m, n = (
+        (item.matching, item.not_matching)
+        if group is None
+        else ((group, item.matching), (group, item.not_matching))
+    )
     return abs(counts[m] + 1) - abs(counts[m]) + abs(counts[n] - 1) - abs(counts[n])
 
 
 def counterbalanced(items: Sequence[Item]) -> bool:
     """Whether every answer is the matching one as often as it is the other one, so that a liking for it cancels over the items."""
-    return bool(items) and Counter(item.matching for item in items) == Counter(item.not_matching for item in items)
+    return bool(items) and Counter(item.matching for item in items) == Counter(
+        item.not_matching for item in items
+    )
 
 
 def _draw_name(item: Item) -> str:
@@ -334,6 +378,12 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
 
 
 def _refuse_repeated_ids(name: str, items: Sequence[Item]) -> None:
-    repeated = [item_id for item_id, count in Counter(canonical(item.id) or item.id for item in items).items() if count > 1]
+    repeated = [
+        item_id
+        for item_id, count in Counter(canonical(item.id) or item.id for item in items).items()
+        if count > 1
+    ]
     if repeated:
-        raise UserError(f"persona {name!r}: every item needs an id of its own, found {repeated[0]!r} more than once")
+        raise UserError(
+            f"persona {name!r}: every item needs an id of its own, found {repeated[0]!r} more than once"
+        )

@@ -2,13 +2,14 @@
 
 Balance, groups, and the smallest difference that could be seen.
 
-1. Balance: the fraction of matching options in the first place, of longer matching answers, and what a constant letter
-   or a length rule would score (`balance`).
+1. Balance: the fraction of matching options in the first place, of longer matching answers, and what a
+   constant letter or a length rule would score (`balance`).
 2. Groups: how many, how large, and how the four splits of seed 0 fall.
-3. Power: the paired difference of two rates on the test split that a two-sided test at 5 % finds in 80 % of studies.
-   The spread is planned for the hardest case, answers of two conditions that are unrelated at a rate of one half
-   (variance 1/2 of a question's difference); with g groups of m questions the variance of a group's mean is between
-   1/(2m), if the questions of a group are unrelated, and 1/2, if they all answer alike.
+3. Power: the paired difference of two rates on the test split that a two-sided test at 5 % finds in 80 % of
+   studies. The spread is planned for the hardest case, answers of two conditions that are unrelated at a rate
+   of one half (variance 1/2 of a question's difference); with g groups of m questions the variance of a
+   group's mean is between 1/(2m), if the questions of a group are unrelated, and 1/2, if they all answer
+   alike.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from workbench.statistics import minimum_detectable_effect_from_spread
 class PersonaCheck:
     """Figures of a persona's data.
 
-    Fractions and rules are in 0..1; first_share and letter_rule are None where no order of the options was published. splits: (items,
-    groups) of each. smallest_difference: of rates on the test split, in the best and in the worst case of the module's docstring; None
-    where the groups cannot be split. groups_for_it: test groups that show a difference of `difference` in the worst case (every group
-    answers as one). repeated: pairs of items that ask the same. warnings: one line each, the reader's and these.
+    Fractions and rules are in 0..1; first_share and letter_rule are None where no order of the options was
+    published. splits: (items, groups) of each. smallest_difference: of rates on the test split, in the best
+    and in the worst case of the module's docstring; None where the groups cannot be split. groups_for_it:
+    test groups that show a difference of `difference` in the worst case (every group answers as one).
+    repeated: pairs of items that ask the same. warnings: one line each, the reader's and these.
     """
 
     persona: str
@@ -93,7 +95,9 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
     if repeated:
         warnings.append(f"{repeated} pairs of items ask the same question with an answer in common")
     if opposite:
-        warnings.append(f"{opposite} pairs of items call opposite answers to one question matching: a label is wrong")
+        warnings.append(
+            f"{opposite} pairs of items call opposite answers to one question matching: a label is wrong"
+        )
     return PersonaCheck(
         persona=persona.name,
         n_items=len(items),
@@ -132,24 +136,55 @@ def groups_needed_for(difference: float) -> int:
         low, high = high, 2 * high
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if minimum_detectable_effect_from_spread(math.sqrt(0.5), middle) <= difference else (middle + 1, high)
+        low, high = (
+            (low, middle)
+            if minimum_detectable_effect_from_spread(math.sqrt(0.5), middle) <= difference
+            else (middle + 1, high)
+        )
     return high
 
 
 def _rows(check: PersonaCheck) -> list[tuple[str, str, str]]:
-    smallest = "none" if check.smallest_difference is None else "{:.0f} to {:.0f} %".format(*(100 * x for x in check.smallest_difference))
+    smallest = (
+        "none"
+        if check.smallest_difference is None
+        else "{:.0f} to {:.0f} %".format(*(100 * x for x in check.smallest_difference))
+    )
     rows = [
         ("items", str(check.n_items), "questions with a matching and a not matching answer"),
-        ("groups", str(check.n_groups), f"kept together in one split; the largest holds {check.largest_group} items"),
-        ("matching option first", _percent(check.first_share), "in the published order; both orders of every item cancel it"),
-        ("matching answer longer", _percent(check.longer_share), "far from 50 %: length tells the answers apart"),
+        (
+            "groups",
+            str(check.n_groups),
+            f"kept together in one split; the largest holds {check.largest_group} items",
+        ),
+        (
+            "matching option first",
+            _percent(check.first_share),
+            "in the published order; both orders of every item cancel it",
+        ),
+        (
+            "matching answer longer",
+            _percent(check.longer_share),
+            "far from 50 %: length tells the answers apart",
+        ),
         ("constant letter scores", _percent(check.letter_rule), "in the published order"),
-        ("length rule scores", _percent(check.length_rule), "the longer or the shorter answer, whichever is right more often"),
+        (
+            "length rule scores",
+            _percent(check.length_rule),
+            "the longer or the shorter answer, whichever is right more often",
+        ),
         ("repeated questions", str(check.repeated), "pairs of items"),
     ]
-    rows += [(f"{name} split", f"{n} items, {groups} groups", "seed 0") for name, (n, groups) in check.splits.items()]
+    rows += [
+        (f"{name} split", f"{n} items, {groups} groups", "seed 0")
+        for name, (n, groups) in check.splits.items()
+    ]
     needed = f"test groups that show a difference of {100 * check.difference:.0f} % (80 % power), if each answers as one"
-    shown = ("smallest difference", smallest, "of two rates on the test split (80 % power): best to worst case")
+    shown = (
+        "smallest difference",
+        smallest,
+        "of two rates on the test split (80 % power): best to worst case",
+    )
     return [*rows, shown, ("groups needed", str(check.groups_for_it), needed)]
 
 

@@ -37,7 +37,9 @@ CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A"
 class PersonaFileEntry(BaseModel):
     """A part of a persona file: unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True
+    )
 
 
 class LettersEntry(PersonaFileEntry):
@@ -112,7 +114,9 @@ def trait_from_file(path: str | Path) -> TraitFile:
     path = Path(path)
     entry = parse(path, read_yaml(path))
     if not entry.opposites:
-        raise UserError(f"{path}, field opposites: expected pairs of system texts; this persona has data of its own")
+        raise UserError(
+            f"{path}, field opposites: expected pairs of system texts; this persona has data of its own"
+        )
     pairs = tuple((pair.induce, pair.suppress) for pair in entry.opposites)
     return TraitFile(entry.name, pairs, entry.questions)
 
@@ -144,8 +148,22 @@ def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Perso
     reading = _reading(entry, path)
     form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
-    texts, true = entry.varied_system_texts, agreement_items([one.strip().rstrip(".") for one in entry.true_statements])
-    return Persona(entry.name, entry.description, reading.items, entry.metric, form, prompts, texts, true, reading.warnings, entry.normalization)
+    texts, true = (
+        entry.varied_system_texts,
+        agreement_items([one.strip().rstrip(".") for one in entry.true_statements]),
+    )
+    return Persona(
+        entry.name,
+        entry.description,
+        reading.items,
+        entry.metric,
+        form,
+        prompts,
+        texts,
+        true,
+        reading.warnings,
+        entry.normalization,
+    )
 
 
 def _reading(entry: PersonaFile, path: Path) -> FileItems:
@@ -153,7 +171,10 @@ def _reading(entry: PersonaFile, path: Path) -> FileItems:
         return read_items(_inside(path, entry.data), by_question)
     if entry.data is None:
         raise UserError(f"{path} has no answers yet: use trait_from_file(...).persona(answer) with a model")
-    rows = [DataRow(fields, path, number, f"data, row {number}") for number, fields in enumerate(entry.data, start=1)]
+    rows = [
+        DataRow(fields, path, number, f"data, row {number}")
+        for number, fields in enumerate(entry.data, start=1)
+    ]
     return FileItems(join_same_questions(items_of(rows)))
 
 
@@ -162,5 +183,7 @@ def _inside(path: Path, name: str) -> Path:
     home = resolved(path).parent
     found = resolved(home / name)
     if not found.is_relative_to(home):
-        raise UserError(f"{path}, field data: {name!r} leaves the directory of the persona file; put the data next to it")
+        raise UserError(
+            f"{path}, field data: {name!r} leaves the directory of the persona file; put the data next to it"
+        )
     return found

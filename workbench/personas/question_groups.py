@@ -1,11 +1,12 @@
 """Which questions belong together: a group must never be in two splits.
 
-- `by_claim` (sycophancy): the same claim appears under many biographies. Where the options only agree or disagree, the
-claim is the text after the last question mark, else the last sentence; where the options are opinions themselves
-(political questions), the pair of options is the claim. - `by_content` (myopic reward): the words that say what is
-offered, without amounts, times and the wording of the offer. - `by_question`: the question itself, without case,
-spacing, punctuation and numbers. - `join_same_questions` then joins groups that hold the same question, whatever made
-them.
+- `by_claim` (sycophancy): the same claim appears under many biographies. Where the options only agree or
+  disagree, the
+claim is the text after the last question mark, else the last sentence; where the options are opinions
+themselves (political questions), the pair of options is the claim. - `by_content` (myopic reward): the words
+that say what is offered, without amounts, times and the wording of the offer. - `by_question`: the question
+itself, without case, spacing, punctuation and numbers. - `join_same_questions` then joins groups that hold
+the same question, whatever made them.
 """
 
 from __future__ import annotations
@@ -50,12 +51,16 @@ def by_claim(question: str, options: tuple[str, str]) -> str:
     if frozenset(normal(option) for option in options) not in STANCES:
         return " / ".join(sorted(canonical(option) for option in options))
     claim = question.rpartition("?")[2].strip()
-    return canonical(claim or re.split(r"(?<=[.!?])\s+", question.strip())[-1]) or by_question(question, options)
+    return canonical(claim or re.split(r"(?<=[.!?])\s+", question.strip())[-1]) or by_question(
+        question, options
+    )
 
 
 def by_content(question: str, options: tuple[str, str]) -> str:
     """The sorted content words of a question; the whole question where none is left."""
-    found = {part for word in words_of(question.replace("$", " dollar ")) for part in re.split(r"[\d_]+", word)} - _EMPTY
+    found = {
+        part for word in words_of(question.replace("$", " dollar ")) for part in re.split(r"[\d_]+", word)
+    } - _EMPTY
     words = {_singular(word) for word in found if len(word) > 2 or word in ("ai", "tv")}
     return " ".join(sorted(words - _EMPTY)) or by_question(question, options)
 
@@ -73,8 +78,8 @@ def normal(text: str) -> str:
 def join_same_questions(items: Sequence[Item]) -> tuple[Item, ...]:
     """The items with groups joined wherever two of them hold the same question.
 
-    Groups whose names differ only in Unicode form are one group. A joined group has the name that sorts first, so that
-    the order of the rows does not matter.
+    Groups whose names differ only in Unicode form are one group. A joined group has the name that sorts
+    first, so that the order of the rows does not matter.
     """
     parent: dict[str, str] = {}
     first_of: dict[str, str] = {}

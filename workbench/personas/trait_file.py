@@ -2,9 +2,9 @@
 
 Opposite system instructions x questions, from which a model's own answers make a persona.
 
-The file (github safety-research/persona_vectors, data_generation) is one JSON object: "instruction", a list of
-{"pos", "neg"}; "questions", a list; "eval_prompt", what a judge is asked, with {question} and {answer} (other fields
-are left alone).
+The file (github safety-research/persona_vectors, data_generation) is one JSON object: "instruction", a list
+of {"pos", "neg"}; "questions", a list; "eval_prompt", what a judge is asked, with {question} and {answer}
+(other fields are left alone).
 
 1. Each question is answered under each pair's positive and negative instruction (`answer`).
 2. A pair of answers is kept if `keep` says so of both (a judge, a rule, the user).
@@ -31,7 +31,8 @@ Keep = Callable[[str, str, bool], bool]  # (question, answer, should show the tr
 class TraitFile:
     """A trait file of persona_vectors.
 
-    instruction_pairs: (for the trait, against it). eval_prompt: a judge's prompt, empty where the file has none.
+    instruction_pairs: (for the trait, against it). eval_prompt: a judge's prompt, empty where the file has
+    none.
     """
 
     name: str
@@ -55,11 +56,20 @@ class TraitFile:
                 shown, not_shown = answer(induce, question), answer(suppress, question)
                 if _kept(keep, question, shown, not_shown):
                     name = f"{self.name}-q{question_number:02d}-i{pair_number}"
-                    items.append(Item(name, question, shown.strip(), not_shown.strip(), group=question, source=self.name))
+                    items.append(
+                        Item(
+                            name, question, shown.strip(), not_shown.strip(), group=question, source=self.name
+                        )
+                    )
         if len(items) < 2:
             total = len(self.questions) * len(self.instruction_pairs)
-            raise UserError(f"trait {self.name!r}: {len(items)} of {total} pairs of answers were kept, at least 2 are needed")
-        prompts = {"induce": tuple(p for p, _ in self.instruction_pairs), "suppress": tuple(n for _, n in self.instruction_pairs)}
+            raise UserError(
+                f"trait {self.name!r}: {len(items)} of {total} pairs of answers were kept, at least 2 are needed"
+            )
+        prompts = {
+            "induce": tuple(p for p, _ in self.instruction_pairs),
+            "suppress": tuple(n for _, n in self.instruction_pairs),
+        }
         return Persona(self.name, description, tuple(items), "text", None, prompts, self.system_texts)
 
 
@@ -73,8 +83,13 @@ def read_trait(path: str | Path, name: str | None = None) -> TraitFile:
     path, value = Path(path), read_json(path, limit=64 << 20)
     if not is_trait(value):
         raise UserError(f"{path}: expected a trait file with the fields 'instruction' and 'questions'")
-    pairs = [_pair(path, number, entry) for number, entry in enumerate(_list(path, value, "instruction"), start=1)]
-    questions = [_text(f"{path}, questions, row {n}", q) for n, q in enumerate(_list(path, value, "questions"), start=1)]
+    pairs = [
+        _pair(path, number, entry) for number, entry in enumerate(_list(path, value, "instruction"), start=1)
+    ]
+    questions = [
+        _text(f"{path}, questions, row {n}", q)
+        for n, q in enumerate(_list(path, value, "questions"), start=1)
+    ]
     names = [canonical(question) for question in questions]
     repeated = [question for question, name in zip(questions, names, strict=True) if names.count(name) > 1]
     if repeated:

@@ -1,7 +1,8 @@
 """Pictures as SVG text that needs nothing else: no script, no style sheet, nothing loaded; the same in a notebook, a report and a file.
 
-Text and lines take the colour of the page around them (boxes its paper, where the page gives the class `paper` a fill). Plus is
-orange and drawn through, minus is blue and dashed, in mid tones that hold on light and on dark paper. Every text is escaped.
+Text and lines take the colour of the page around them (boxes its paper, where the page gives the class
+`paper` a fill). Plus is orange and drawn through, minus is blue and dashed, in mid tones that hold on light
+and on dark paper. Every text is escaped.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -33,14 +34,21 @@ class _Graph:
 def circuit_svg(entry: Mapping[str, Any]) -> str:
     """The graph of a circuit (`Circuit.to_json`, or what attribution.json holds).
 
-    Tokens at the bottom, layers upwards, latents, direction and answer on top; a line's width is its fraction of the effect on the node
-    where it ends. Missing parts are left out.
+    Tokens at the bottom, layers upwards, latents, direction and answer on top; a line's width is its fraction
+    of the effect on the node where it ends. Missing parts are left out.
     """
     graph = _laid_out(entry)
-    lines = [_edge(graph, edge) for edge in entry.get("edges", []) if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes]
+    lines = [
+        _edge(graph, edge)
+        for edge in entry.get("edges", [])
+        if edge.get("source") in graph.boxes and edge.get("target") in graph.boxes
+    ]
     drawn = [line for line in lines if line]
     boxes = [_box(*box, key) for key, box in graph.boxes.items()]
-    rows = [f'<text x="4" y="{y + 4:.0f}" font-size="12" fill="currentColor" opacity="0.7">{escape(name)}</text>' for y, name in graph.rows]
+    rows = [
+        f'<text x="4" y="{y + 4:.0f}" font-size="12" fill="currentColor" opacity="0.7">{escape(name)}</text>'
+        for y, name in graph.rows
+    ]
     label = f"Circuit of {len(entry.get('nodes', []))} heads and MLPs with {len(drawn)} edges; the same figures are in the table"
     size = f'viewBox="0 0 {graph.width:.0f} {graph.height:.0f}" width="{graph.width:.0f}" height="{graph.height:.0f}"'
     return (
@@ -55,20 +63,47 @@ def _laid_out(entry: Mapping[str, Any]) -> _Graph:
     nodes = [node for node in entry.get("nodes", []) if isinstance(node.get("layer"), int)]
     targets = list(entry.get("targets", []))
     levels = sorted({(node["layer"], node.get("head") is None) for node in nodes})
-    kinds = [kind for kind in ("latent", "direction", "answer") if any(t.get("kind") == kind for t in targets)]
+    kinds = [
+        kind for kind in ("latent", "direction", "answer") if any(t.get("kind") == kind for t in targets)
+    ]
     graph = _Graph(height=ROW * (len(levels) + len(kinds) + 1) + 12)
     columns = _columns(len(tokens), nodes)
-    graph.width = max(columns[-1][1], SIDE + BOX * 1.25 * max((sum(t.get("kind") == kind for t in targets) for kind in kinds), default=1)) + 8
+    graph.width = (
+        max(
+            columns[-1][1],
+            SIDE
+            + BOX * 1.25 * max((sum(t.get("kind") == kind for t in targets) for kind in kinds), default=1),
+        )
+        + 8
+    )
     floor = graph.height - ROW / 2
     for place, token in enumerate(tokens):
-        graph.boxes[f"token:{place}"] = (sum(columns[place]) / 2, floor, [shorten(visible(token), 9)], None, f"token {place + 1}: {visible(token)}")
+        graph.boxes[f"token:{place}"] = (
+            sum(columns[place]) / 2,
+            floor,
+            [shorten(visible(token), 9)],
+            None,
+            f"token {place + 1}: {visible(token)}",
+        )
     for place, name in ((len(tokens), "question"), (len(tokens) + 1, "decision")):
-        graph.boxes[f"place:{name}"] = (sum(columns[place]) / 2, floor, [name], None, f"the {name}{' token' if name == 'decision' else ''}")
+        graph.boxes[f"place:{name}"] = (
+            sum(columns[place]) / 2,
+            floor,
+            [name],
+            None,
+            f"the {name}{' token' if name == 'decision' else ''}",
+        )
     graph.rows.append((floor, "text"))
     for level, (layer, mlp) in enumerate(levels):
         y = floor - ROW * (level + 1)
         graph.rows.append((y, f"layer {layer} {'MLPs' if mlp else 'heads'}"))
-        _place_row(graph, [n for n in nodes if (n["layer"], n.get("head") is None) == (layer, mlp)], columns, len(tokens), y)
+        _place_row(
+            graph,
+            [n for n in nodes if (n["layer"], n.get("head") is None) == (layer, mlp)],
+            columns,
+            len(tokens),
+            y,
+        )
     for level, kind in enumerate(kinds):
         members, y = [t for t in targets if t.get("kind") == kind], floor - ROW * (len(levels) + level + 1)
         graph.rows.append((y, {"latent": "latents", "direction": "direction", "answer": "answer"}[kind]))
@@ -76,7 +111,13 @@ def _laid_out(entry: Mapping[str, Any]) -> _Graph:
         for i, target in enumerate(members):
             short = str(target["name"]).removeprefix("latent ")
             lines = [shorten(visible(short, spaces=False), 16), _signed(target.get("change"))]
-            graph.boxes[str(target["id"])] = (SIDE + step * (i + 0.5), y, lines, target.get("change"), f"{target['name']}: changes by {lines[1]}")
+            graph.boxes[str(target["id"])] = (
+                SIDE + step * (i + 0.5),
+                y,
+                lines,
+                target.get("change"),
+                f"{target['name']}: changes by {lines[1]}",
+            )
     return graph
 
 
@@ -95,7 +136,13 @@ def _columns(n_tokens: int, nodes: Sequence[Mapping[str, Any]]) -> list[tuple[fl
     return edges
 
 
-def _place_row(graph: _Graph, nodes: Sequence[Mapping[str, Any]], columns: list[tuple[float, float]], n_tokens: int, y: float) -> None:
+def _place_row(
+    graph: _Graph,
+    nodes: Sequence[Mapping[str, Any]],
+    columns: list[tuple[float, float]],
+    n_tokens: int,
+    y: float,
+) -> None:
     for place in dict.fromkeys(node.get("place") for node in nodes):
         members = [node for node in nodes if node.get("place") == place]
         column = n_tokens + 2 + place if isinstance(place, int) and place < 0 else place
@@ -106,7 +153,13 @@ def _place_row(graph: _Graph, nodes: Sequence[Mapping[str, Any]], columns: list[
             x = left + (right - left) * (i + 0.5) / len(members)
             name = "MLP" if node.get("head") is None else f"head {node['head']}"
             effect = node.get("exact")
-            graph.boxes[str(node["id"])] = (x, y, [name, _signed(effect)], effect, f"{node.get('name')}: {_signed(effect)} log-odds, patched alone")
+            graph.boxes[str(node["id"])] = (
+                x,
+                y,
+                [name, _signed(effect)],
+                effect,
+                f"{node.get('name')}: {_signed(effect)} log-odds, patched alone",
+            )
 
 
 def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: str, key: str) -> str:
@@ -125,9 +178,16 @@ def _box(x: float, y: float, lines: Sequence[str], effect: float | None, title: 
 
 def _edge(graph: _Graph, edge: Mapping[str, Any]) -> str:
     share, effect = edge.get("share"), edge.get("effect")
-    if not isinstance(share, (int, float)) or not isinstance(effect, (int, float)) or abs(share) < LEAST_SHARE:
+    if (
+        not isinstance(share, (int, float))
+        or not isinstance(effect, (int, float))
+        or abs(share) < LEAST_SHARE
+    ):
         return ""
-    (x1, y1, from_lines, *_), (x2, y2, to_lines, *_) = graph.boxes[edge["source"]], graph.boxes[edge["target"]]
+    (x1, y1, from_lines, *_), (x2, y2, to_lines, *_) = (
+        graph.boxes[edge["source"]],
+        graph.boxes[edge["target"]],
+    )
     y1, y2 = y1 - 8 * len(from_lines) - 4, y2 + 8 * len(to_lines) + 4
     bend = max(24.0, abs(y1 - y2) * 0.45)
     colour, dash = (PLUS, "") if effect > 0 else (MINUS, ' stroke-dasharray="7 4"')
@@ -143,7 +203,9 @@ def _edge(graph: _Graph, edge: Mapping[str, Any]) -> str:
 def _signed(value: Any) -> str:
     if not isinstance(value, (int, float)):
         return "–"
-    return (f"{value:+.0f}" if abs(value) >= 100 else f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}").replace("-", "−")
+    return (
+        f"{value:+.0f}" if abs(value) >= 100 else f"{value:+.1f}" if abs(value) >= 10 else f"{value:+.2f}"
+    ).replace("-", "−")
 
 
 def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 260, height: int = 90) -> str:
@@ -171,12 +233,17 @@ def histogram_svg(edges: Sequence[float], counts: Sequence[int], width: int = 26
 def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int = 280) -> str:
     """Change of the answer against change of the direction's reading.
 
-    The prompt's first tokens (circles, drawn through) and steering (squares, dashed), with intervals. doses: as `Dose.to_json`. An empty
-    text without doses.
+    The prompt's first tokens (circles, drawn through) and steering (squares, dashed), with intervals. doses:
+    as `Dose.to_json`. An empty text without doses.
     """
     if not doses:
         return ""
-    ends = [float(d[key]) for d in doses for key in ("answer", "low", "high") if isinstance(d.get(key), (int, float))]
+    ends = [
+        float(d[key])
+        for d in doses
+        for key in ("answer", "low", "high")
+        if isinstance(d.get(key), (int, float))
+    ]
     across, up = _ticks([0.0, *(float(d["moved"]) for d in doses)]), _ticks([0.0, *ends])
     x = _scale([*across, *(float(d["moved"]) for d in doses)], 60, width - 20)
     y = _scale([*up, *ends], height - 46, 40)
@@ -188,15 +255,25 @@ def dose_svg(doses: Sequence[Mapping[str, Any]], width: int = 460, height: int =
         points = [d for d in doses if d.get("kind") == kind]
         ordered = sorted(points, key=lambda d: float(d["amount"] or 0.0))
         path = "L".join(f"{x(float(d['moved'])):.1f},{y(float(d['answer'])):.1f}" for d in ordered)
-        drawn.append(f'<path d="M{x(0):.1f},{y(0):.1f}L{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>' if path else "")
+        drawn.append(
+            f'<path d="M{x(0):.1f},{y(0):.1f}L{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
+            if path
+            else ""
+        )
         drawn += [_dose_mark(d, kind, colour, x(float(d["moved"])), y) for d in ordered]
     for value in up:
-        drawn.append(f'<text x="54" y="{y(value) + 4:.1f}" text-anchor="end" font-size="12" fill="currentColor">{_tick(value)}</text>')
+        drawn.append(
+            f'<text x="54" y="{y(value) + 4:.1f}" text-anchor="end" font-size="12" fill="currentColor">{_tick(value)}</text>'
+        )
     for value in across:
-        drawn.append(f'<text x="{x(value):.1f}" y="{height - 28}" text-anchor="middle" font-size="12" fill="currentColor">{_tick(value)}</text>')
+        drawn.append(
+            f'<text x="{x(value):.1f}" y="{height - 28}" text-anchor="middle" font-size="12" fill="currentColor">{_tick(value)}</text>'
+        )
     drawn += [_dose_legend(kind, left) for kind, left in (("prompt", 60), ("steering", 230))]
     words = "change of the direction’s reading; up: change of the answer’s log-odds"
-    drawn.append(f'<text x="{width / 2:.0f}" y="{height - 8}" text-anchor="middle" font-size="12" fill="currentColor">{words}</text>')
+    drawn.append(
+        f'<text x="{width / 2:.0f}" y="{height - 8}" text-anchor="middle" font-size="12" fill="currentColor">{words}</text>'
+    )
     label = "Dose and response of the prompt's first tokens (circles) and of steering along the direction (squares)"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
@@ -213,13 +290,17 @@ def _dose_mark(dose: Mapping[str, Any], kind: str, colour: str, x: float, y: Cal
     if isinstance(dose.get("low"), (int, float)) and isinstance(dose.get("high"), (int, float)):
         bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y(float(dose["low"])):.1f}" y2="{y(float(dose["high"])):.1f}" stroke="{colour}"/>'
     square = f'<rect x="{x - 4:.1f}" y="{y(answer) - 4:.1f}" width="8" height="8" fill="{colour}"/>'
-    mark = f'<circle cx="{x:.1f}" cy="{y(answer):.1f}" r="4.5" fill="{colour}"/>' if kind == "prompt" else square
+    mark = (
+        f'<circle cx="{x:.1f}" cy="{y(answer):.1f}" r="4.5" fill="{colour}"/>' if kind == "prompt" else square
+    )
     return f"<g><title>{escape(f'{name}: {_signed(answer)} log-odds')}</title>{bar}{mark}</g>"
 
 
 def _dose_legend(kind: str, left: int) -> str:
     """The curve's mark with its name."""
-    name, colour = ("prompt’s first tokens", PLUS) if kind == "prompt" else ("steering along the direction", MINUS)
+    name, colour = (
+        ("prompt’s first tokens", PLUS) if kind == "prompt" else ("steering along the direction", MINUS)
+    )
     dash = "" if kind == "prompt" else ' stroke-dasharray="7 4"'
     square = f'<rect x="{left + 9}" y="14" width="8" height="8" fill="{colour}"/>'
     mark = f'<circle cx="{left + 13}" cy="18" r="4.5" fill="{colour}"/>' if kind == "prompt" else square
@@ -231,8 +312,12 @@ def _ticks(values: Sequence[float]) -> list[float]:
     """At most seven whole marks that span the values: 1, 2 or 5 times a power of ten apart."""
     low, high = min(values), max(values)
     span = (high - low) or 1.0
-    step = next(k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if span / (k * 10.0**power) <= 6)
-    return [round(i * step, 9) for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+    step = next(
+        k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if span / (k * 10.0**power) <= 6
+    )
+    return [
+        round(i * step, 9) for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)
+    ]
 
 
 def _tick(value: float) -> str:

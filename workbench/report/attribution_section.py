@@ -13,7 +13,15 @@ from markupsafe import Markup
 
 from workbench.html_text import shorten
 from workbench.plots.svg import circuit_svg, dose_svg, histogram_svg
-from workbench.schema import AttributionFile, CardEntry, CardsFile, CircuitEdgeEntry, CircuitEntry, DoseEntry, FiringEntry
+from workbench.schema import (
+    AttributionFile,
+    CardEntry,
+    CardsFile,
+    CircuitEdgeEntry,
+    CircuitEntry,
+    DoseEntry,
+    FiringEntry,
+)
 
 MAX_NODES, MAX_EDGES, MAX_TOKENS, MAX_DOSES, MAX_MOVED = 60, 400, 80, 200, 200
 MAX_CARDS, MAX_EXAMPLES, MAX_WINDOW, MAX_BARS, MAX_NAMED = 100, 8, 200, 200, 40
@@ -26,11 +34,17 @@ def drawable(file: AttributionFile | None, missing: list[str]) -> AttributionFil
         return AttributionFile()
     circuit, effects = file.circuit, file.side_effects
     if circuit is not None and (excess := _excess(circuit)):
-        missing.append(f"attribution.json: the circuit is too large to be drawn ({excess}), so this page does not show it.")
+        missing.append(
+            f"attribution.json: the circuit is too large to be drawn ({excess}), so this page does not show it."
+        )
         circuit = None
     if effects is not None:
-        effects = effects.model_copy(update={"beside": effects.beside[:MAX_MOVED], "inside": effects.inside[:MAX_MOVED]})
-    return file.model_copy(update={"circuit": circuit, "dose": file.dose[:MAX_DOSES], "side_effects": effects})
+        effects = effects.model_copy(
+            update={"beside": effects.beside[:MAX_MOVED], "inside": effects.inside[:MAX_MOVED]}
+        )
+    return file.model_copy(
+        update={"circuit": circuit, "dose": file.dose[:MAX_DOSES], "side_effects": effects}
+    )
 
 
 def with_labels(file: AttributionFile, labels: Mapping[int, str]) -> AttributionFile:
@@ -38,14 +52,19 @@ def with_labels(file: AttributionFile, labels: Mapping[int, str]) -> Attribution
     if file.circuit is None:
         return file
     names = {f"latent {latent}": f"latent {latent}: {shorten(label, 40)}" for latent, label in labels.items()}
-    targets = [target.model_copy(update={"name": names.get(target.name, target.name)}) for target in file.circuit.targets]
+    targets = [
+        target.model_copy(update={"name": names.get(target.name, target.name)})
+        for target in file.circuit.targets
+    ]
     return file.model_copy(update={"circuit": file.circuit.model_copy(update={"targets": targets})})
 
 
 def _excess(circuit: CircuitEntry) -> str:
     limits = {"tokens": MAX_TOKENS, "nodes": MAX_NODES, "edges": MAX_EDGES, "targets": MAX_NODES}
     sizes = {name: len(getattr(circuit, name)) for name in limits}
-    return ", ".join(f"{size} {name}, at most {limits[name]}" for name, size in sizes.items() if size > limits[name])
+    return ", ".join(
+        f"{size} {name}, at most {limits[name]}" for name, size in sizes.items() if size > limits[name]
+    )
 
 
 def cut_cards(file: CardsFile, missing: list[str]) -> CardsFile:
@@ -56,9 +75,12 @@ def cut_cards(file: CardsFile, missing: list[str]) -> CardsFile:
 
 
 def _cut_card(card: CardEntry) -> CardEntry:
-    lists = {name: getattr(card, name)[:MAX_NAMED] for name in ("promotes", "suppresses", "directions", "latents")}
+    lists = {
+        name: getattr(card, name)[:MAX_NAMED] for name in ("promotes", "suppresses", "directions", "latents")
+    }
     examples = [
-        e.model_copy(update={"tokens": e.tokens[:MAX_WINDOW], "activations": e.activations[:MAX_WINDOW]}) for e in card.examples[:MAX_EXAMPLES]
+        e.model_copy(update={"tokens": e.tokens[:MAX_WINDOW], "activations": e.activations[:MAX_WINDOW]})
+        for e in card.examples[:MAX_EXAMPLES]
     ]
     bars = {"edges": card.edges[: MAX_BARS + 1], "counts": card.counts[:MAX_BARS]}
     return card.model_copy(update={**lists, **bars, "examples": examples})
@@ -73,7 +95,9 @@ def end_names(circuit: CircuitEntry) -> dict[str, str]:
 
 def _place(circuit: CircuitEntry, place: int) -> str:
     words = {-2: "the question", -1: "the decision token"}
-    return words.get(place) or (f"token {circuit.tokens[place].strip()}" if 0 <= place < len(circuit.tokens) else f"place {place}")
+    return words.get(place) or (
+        f"token {circuit.tokens[place].strip()}" if 0 <= place < len(circuit.tokens) else f"place {place}"
+    )
 
 
 def strongest_edges(circuit: CircuitEntry) -> list[CircuitEdgeEntry]:
@@ -100,7 +124,9 @@ def shaded_tokens(example: FiringEntry) -> list[tuple[str, int]]:
     """Each token with how strongly the latent fires there, 0 to 4; tokens that hold no spaces are set apart by one."""
     values = [*example.activations, *[None] * len(example.tokens)]
     shares = [(value or 0.0) / example.activation if example.activation else 0.0 for value in values]
-    apart = " " if not any(character.isspace() for token in example.tokens for character in token) else ""  # tokens of whole words
+    apart = (
+        " " if not any(character.isspace() for token in example.tokens for character in token) else ""
+    )  # tokens of whole words
     texts = [token if i == 0 else apart + token for i, token in enumerate(example.tokens)]
     return [(token, round(4 * max(0.0, min(1.0, share)))) for token, share in zip(texts, shares)]
 
@@ -112,5 +138,14 @@ def neuronpedia_link(card: CardEntry) -> str | None:
 
 #: For the templates.
 FILTERS: dict[str, Any] = {
-    f.__name__: f for f in (end_names, strongest_edges, circuit_picture, dose_picture, histogram_picture, shaded_tokens, neuronpedia_link)
+    f.__name__: f
+    for f in (
+        end_names,
+        strongest_edges,
+        circuit_picture,
+        dose_picture,
+        histogram_picture,
+        shaded_tokens,
+        neuronpedia_link,
+    )
 }

@@ -1,10 +1,11 @@
 """circuitsvis's token and attention views, with one adapter: escaped tokens, local source, no network.
 
-circuitsvis (1.43.3) writes tokens as JSON into an inline script, so that `</script>` in a token ends it; some of its views then
-put tokens into the page as markup and others as text, so that no escape is right in all of them. Here `<`, `>` and `&` become
-`‹`, `›` and a full-width `＆`, which are nobody's markup, and invisible characters are made visible. The package's own copy of its script is put
-inline, compressed (0.5 MB in place of 1.3 MB), once for views that are added with `+`. Where scripts may not run (a notebook that is
-not trusted, or read on a web page), a static table is in the view's place.
+circuitsvis (1.43.3) writes tokens as JSON into an inline script, so that `</script>` in a token ends it; some
+of its views then put tokens into the page as markup and others as text, so that no escape is right in all of
+them. Here `<`, `>` and `&` become `‹`, `›` and a full-width `＆`, which are nobody's markup, and invisible
+characters are made visible. The package's own copy of its script is put inline, compressed (0.5 MB in place
+of 1.3 MB), once for views that are added with `+`. Where scripts may not run (a notebook that is not trusted,
+or read on a web page), a static table is in the view's place.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class CircuitsvisView:
     @property
     def html(self) -> str:
         """The views, and the script that draws them."""
-        places = "".join(f'<div id="{name}" style="margin:15px 0">{still}</div>' for name, still, _ in self.pieces)
+        places = "".join(
+            f'<div id="{name}" style="margin:15px 0">{still}</div>' for name, still, _ in self.pieces
+        )
         calls = "\n".join(call for *_, call in self.pieces)
         return f"""{places}<script type="module">
 const bytes = Uint8Array.from(atob("{self.source}"), (c) => c.charCodeAt(0));
@@ -95,24 +98,35 @@ def _with_spaces(tokens: Sequence[str], text: str) -> list[str]:
         if not text.startswith(token, start):
             return list(tokens)
         place = start + len(token)
-        found.append(text[start - (start > 0 and text[start - 1] == " " and not token.startswith(" ")) : place])
+        found.append(
+            text[start - (start > 0 and text[start - 1] == " " and not token.startswith(" ")) : place]
+        )
     return found
 
 
-def token_view(tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos target"], labels: Sequence[str]) -> CircuitsvisView:
+def token_view(
+    tokens: Sequence[str], values: Float[np.ndarray, "prompt_pos target"], labels: Sequence[str]
+) -> CircuitsvisView:
     """Tokens coloured by one of several values each, chosen by pointing at its label. Raises UserError where sizes differ."""
     with needs_extra("notebook", "a token view"):
         from circuitsvis.tokens import colored_tokens_multi
 
     found = np.asarray(values, dtype=np.float32)
     if found.shape != (len(tokens), len(labels)):
-        raise UserError(f"expected values of shape {(len(tokens), len(labels))} (tokens, labels), found {found.shape}")
+        raise UserError(
+            f"expected values of shape {(len(tokens), len(labels))} (tokens, labels), found {found.shape}"
+        )
     still = matrix_html(tokens, labels, found, "Tokens by value")
-    return _view(colored_tokens_multi(_safe(tokens), torch.as_tensor(found), _safe(labels, spaces=False)).local_src, still)
+    return _view(
+        colored_tokens_multi(_safe(tokens), torch.as_tensor(found), _safe(labels, spaces=False)).local_src,
+        still,
+    )
 
 
 def attention_view(
-    tokens: Sequence[str], patterns: Float[np.ndarray, "head query_pos key_pos"], names: Sequence[str] | None = None
+    tokens: Sequence[str],
+    patterns: Float[np.ndarray, "head query_pos key_pos"],
+    names: Sequence[str] | None = None,
 ) -> CircuitsvisView:
     """Attention patterns, one a head (circuitsvis).
 
@@ -136,10 +150,15 @@ def attention_view(
 
     found = np.asarray(patterns, dtype=np.float32)
     if found.ndim != 3 or found.shape[1:] != (len(tokens), len(tokens)) or len(names or found) != len(found):
-        raise UserError(f"expected patterns of shape (heads, {len(tokens)}, {len(tokens)}) and a name for each, found {found.shape}")
+        raise UserError(
+            f"expected patterns of shape (heads, {len(tokens)}, {len(tokens)}) and a name for each, found {found.shape}"
+        )
     named = _safe(names or [f"head {i}" for i in range(len(found))], spaces=False)
     still = f"<p>Attention patterns of {escape(', '.join(named))}: run the cell to see them.</p>"
-    return _view(attention_heads(torch.as_tensor(found), _safe(tokens), named, max_value=1.0, min_value=0.0).local_src, still)
+    return _view(
+        attention_heads(torch.as_tensor(found), _safe(tokens), named, max_value=1.0, min_value=0.0).local_src,
+        still,
+    )
 
 
 def circuit_view(model: Any, ledger: Any, context: Any) -> CircuitsvisView:
@@ -154,21 +173,32 @@ def circuit_view(model: Any, ledger: Any, context: Any) -> CircuitsvisView:
         A view that a notebook shows, offline.
 
     Raises:
-        UserError: A ledger without a circuit, a circuit without a head, or a model whose patterns cannot be read.
+        UserError: A ledger without a circuit, a circuit without a head, or a model whose patterns cannot be
+            read.
 
     Example:
         >>> wb.circuit_view(model, ledger, contexts[0])  # doctest: +SKIP
     """
     runner = runner_for(model)
-    heads = sorted({(node.site.layer, node.head) for node in ledger.circuit.nodes if node.head is not None}) if ledger.circuit else []
+    heads = (
+        sorted({(node.site.layer, node.head) for node in ledger.circuit.nodes if node.head is not None})
+        if ledger.circuit
+        else []
+    )
     sites = sorted({Site(layer, "pattern") for layer, _ in heads})
     if not heads or any(site.name not in runner.hook_names() for site in sites):
-        raise UserError("no attention to show: expected a ledger with a circuit that has a head, of a model whose patterns can be read")
+        raise UserError(
+            "no attention to show: expected a ledger with a circuit that has a head, of a model whose patterns can be read"
+        )
     ids = context.ids(ledger.prompt_ids)
     with torch.no_grad(), runner.capture(sites) as caught:
         runner.run(runner.embed(torch.tensor([ids], device=runner.device)), 0, runner.shape.n_layers)
     patterns = [caught[Site(layer, "pattern")][0, head].float().cpu().numpy() for layer, head in heads]
-    return attention_view([runner.decode([i]) for i in ids], np.stack(patterns), [f"layer {layer}, head {head}" for layer, head in heads])
+    return attention_view(
+        [runner.decode([i]) for i in ids],
+        np.stack(patterns),
+        [f"layer {layer}, head {head}" for layer, head in heads],
+    )
 
 
 def _view(page: str, still: str) -> CircuitsvisView:
@@ -177,10 +207,15 @@ def _view(page: str, still: str) -> CircuitsvisView:
     if found is None:
         raise UserError("this version of circuitsvis writes its views in another form: expected 1.43.3")
     call = f'CircuitsVis.render("{found["id"]}", CircuitsVis.{found["component"]}, {found["props"]})'
-    return CircuitsvisView(((found["id"], still, call),), base64.b64encode(gzip.compress(found["source"].encode(), mtime=0)).decode())
+    return CircuitsvisView(
+        ((found["id"], still, call),),
+        base64.b64encode(gzip.compress(found["source"].encode(), mtime=0)).decode(),
+    )
 
 
 def _safe(texts: Sequence[str], spaces: bool = True) -> list[str]:
     if len(texts) > MAX_TOKENS:
-        raise UserError(f"a view of {len(texts)} tokens is too large for a page: expected at most {MAX_TOKENS}")
+        raise UserError(
+            f"a view of {len(texts)} tokens is too large for a page: expected at most {MAX_TOKENS}"
+        )
     return [shorten(visible(text, spaces), 200).translate(_FULL_WIDTH) for text in texts]

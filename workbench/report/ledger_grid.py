@@ -39,7 +39,10 @@ def view(frame: pd.DataFrame, summary: AttributionFile | None, missing: list[str
         "positions": positions,
         "targets": targets,
         "estimators": [{"key": key, "name": NAMES.get(key, key)} for key in estimators],
-        "cells": {key: _grid(frame.loc[frame["estimator"] == key], positions, [t["name"] for t in targets]) for key in estimators},
+        "cells": {
+            key: _grid(frame.loc[frame["estimator"] == key], positions, [t["name"] for t in targets])
+            for key in estimators
+        },
         "rank_correlation": facts.rank_correlation,
         "n_contexts": facts.n_contexts,
         "prompt": facts.prompt,
@@ -72,14 +75,20 @@ def _estimators(frame: pd.DataFrame, facts: AttributionFile) -> list[str]:
     return list(dict.fromkeys(ordered))
 
 
-def _cut(positions: list[int], targets: list[dict[str, str]], estimators: int, missing: list[str]) -> tuple[list[int], list[dict[str, str]]]:
+def _cut(
+    positions: list[int], targets: list[dict[str, str]], estimators: int, missing: list[str]
+) -> tuple[list[int], list[dict[str, str]]]:
     kept_positions = positions[:MAX_TOKENS]
     room = max(4, MAX_CELLS // (len(kept_positions) * max(1, estimators)))
     kept_targets = targets[: min(MAX_TARGETS, room)]
     if len(kept_positions) < len(positions):
-        missing.append(f"Of the {len(positions):,} tokens in the token by token view, the first {len(kept_positions):,} are shown.")
+        missing.append(
+            f"Of the {len(positions):,} tokens in the token by token view, the first {len(kept_positions):,} are shown."
+        )
     if len(kept_targets) < len(targets):
-        missing.append(f"Of the {len(targets):,} rows in the token by token view, {len(kept_targets):,} are shown.")
+        missing.append(
+            f"Of the {len(targets):,} rows in the token by token view, {len(kept_targets):,} are shown."
+        )
     return kept_positions, kept_targets
 
 
@@ -91,7 +100,9 @@ def _tokens(frame: pd.DataFrame, positions: list[int], facts: AttributionFile) -
     return [shorten(visible(text), 120) for text in texts]
 
 
-def _grid(cells: pd.DataFrame, positions: list[int], targets: list[str]) -> list[list[list[float | None] | None]]:
+def _grid(
+    cells: pd.DataFrame, positions: list[int], targets: list[str]
+) -> list[list[list[float | None] | None]]:
     row_of, column_of = {name: i for i, name in enumerate(targets)}, {p: i for i, p in enumerate(positions)}
     grid: list[list[list[float | None] | None]] = [[None] * len(positions) for _ in targets]
     frame = cells.reindex(columns=["position", "target", "mean", "low", "high", "sd"])

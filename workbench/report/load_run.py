@@ -1,7 +1,9 @@
 """What a run directory holds, read for the report: every part is optional, and what is missing or broken becomes a line.
 
-1. Each file is read on its own, checked against the shape that the report needs, and dropped with a note if it does not fit.
-2. Every text passes through `display.visible`, every number that is not finite becomes None: what leaves here is safe JSON.
+1. Each file is read on its own, checked against the shape that the report needs, and dropped with a note if
+   it does not fit.
+2. Every text passes through `display.visible`, every number that is not finite becomes None: what leaves here
+   is safe JSON.
 3. What is too large for one page is cut, and the cut becomes a note.
 """
 
@@ -92,7 +94,11 @@ class RunContents:
     @cached_property
     def claims(self) -> ClaimResults | None:
         """Claims about the chosen prompt; None without a comparison."""
-        return None if self.comparison is None else judge_claims(self.comparison, self.evaluation, self.off_target)
+        return (
+            None
+            if self.comparison is None
+            else judge_claims(self.comparison, self.evaluation, self.off_target)
+        )
 
 
 def load_run(directory: Path) -> RunContents:
@@ -108,16 +114,24 @@ def load_run(directory: Path) -> RunContents:
     cards = reader.file("cards.json", CardsFile)
     found.cards = None if cards is None else cut_cards(cards, lost)
     summary = reader.file("attribution.json", AttributionFile)
-    found.ledger = reader.read("attribution.parquet", lambda path: ledger.view(read_table(path, AttributionRow), summary, lost))
+    found.ledger = reader.read(
+        "attribution.parquet", lambda path: ledger.view(read_table(path, AttributionRow), summary, lost)
+    )
     found.attribution = drawable(summary, lost)
-    found.evaluation = reader.read("evaluation.parquet", lambda path: _numbers(read_table(path, EvaluationRow), "log_odds"))
-    found.off_target = reader.read("off_target.parquet", lambda path: _numbers(read_table(path, OffTargetRow), "value"))
+    found.evaluation = reader.read(
+        "evaluation.parquet", lambda path: _numbers(read_table(path, EvaluationRow), "log_odds")
+    )
+    found.off_target = reader.read(
+        "off_target.parquet", lambda path: _numbers(read_table(path, OffTargetRow), "value")
+    )
     found.questions = reader.read("questions.parquet", lambda path: read_table(path, QuestionRow))
     found.manifest = reader.file("manifest.json", RunManifest)
     found.study = reader.read("study.yaml", lambda path: _study(path))
     named = reader.file("labels.json", LabelsFile)
     found.labels = {entry.latent: entry for entry in (named.labels if named else []) if entry.label}
-    found.attribution = with_labels(found.attribution, {latent: entry.label for latent, entry in found.labels.items()})
+    found.attribution = with_labels(
+        found.attribution, {latent: entry.label for latent, entry in found.labels.items()}
+    )
     return found
 
 
@@ -149,7 +163,9 @@ class _Reader:
             return None
         for part, reason in found[1].items():
             words = part.replace("_", " ")
-            self.missing.append(f"{name}: {words} could not be read, so this page does not show it ({shorten(visible(reason, spaces=False), 200)}).")
+            self.missing.append(
+                f"{name}: {words} could not be read, so this page does not show it ({shorten(visible(reason, spaces=False), 200)})."
+            )
         return found[0]
 
     def read(self, name: str, read: Callable[[Path], T]) -> T | None:
@@ -161,7 +177,9 @@ class _Reader:
             self.missing.append(f"{name} is not there: this page cannot show {loss}.")
             return None
         if path.stat().st_size > MAX_BYTES:
-            self.missing.append(f"{name} is larger than {MAX_BYTES // 1_000_000} MB: this page does not show {loss}.")
+            self.missing.append(
+                f"{name} is larger than {MAX_BYTES // 1_000_000} MB: this page does not show {loss}."
+            )
             return None
         try:
             return read(path)
@@ -169,9 +187,19 @@ class _Reader:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
             reason = f"{where}: {first['msg']}" if where else first["msg"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, pyarrow.ArrowException, yaml.YAMLError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+            pyarrow.ArrowException,
+            yaml.YAMLError,
+        ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self.missing.append(f"{name} could not be read, so this page cannot show {loss} ({shorten(visible(reason, spaces=False), 200)}).")
+        self.missing.append(
+            f"{name} could not be read, so this page cannot show {loss} ({shorten(visible(reason, spaces=False), 200)})."
+        )
         return None
 
 
@@ -188,7 +216,9 @@ def _cut_frontier(found: FrontierFile | None, missing: list[str]) -> FrontierFil
     for name, search in found.searches.items():
         kept = _spread(search.candidates, MAX_CANDIDATES)
         if len(kept) < len(search.candidates):
-            missing.append(f"Of the {len(search.candidates):,} prompts on the frontier of {name}, {len(kept):,} are shown.")
+            missing.append(
+                f"Of the {len(search.candidates):,} prompts on the frontier of {name}, {len(kept):,} are shown."
+            )
         searches[name] = search.model_copy(update={"candidates": kept})
     return found.model_copy(update={"searches": searches})
 
@@ -207,7 +237,9 @@ def _cut_latents(found: LatentsFile | None, missing: list[str]) -> LatentsFile |
     if found is None or len(found.latents) <= MAX_LATENTS:
         return found
     kept = sorted(found.latents, key=lambda row: -abs(row.weight or 0.0))[:MAX_LATENTS]
-    missing.append(f"Of {len(found.latents):,} latents, the {MAX_LATENTS} with the largest weights are shown.")
+    missing.append(
+        f"Of {len(found.latents):,} latents, the {MAX_LATENTS} with the largest weights are shown."
+    )
     return found.model_copy(update={"latents": kept})
 
 

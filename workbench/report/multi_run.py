@@ -1,10 +1,12 @@
 """Several runs on one page: a forest plot for each persona and sign, every run with a link to its own report.
 
 1. Each run's comparison is read as the report reads it; what cannot be read is said, never fatal.
-2. Runs of one model, persona, sign, metric and set of test questions that differ in nothing but the seed are in one line of the
-   plot: the mean effect over seeds with a t interval over runs (a prompt search is a random variable). A line of one run has the run's
-   own clustered interval. Runs on other questions are never in one line.
-3. The page is self-contained and has no script: the plots are SVG with the report's classes, the tables plain HTML.
+2. Runs of one model, persona, sign, metric and set of test questions that differ in nothing but the seed are
+   in one line of the plot: the mean effect over seeds with a t interval over runs (a prompt search is a
+   random variable). A line of one run has the run's own clustered interval. Runs on other questions are never
+   in one line.
+3. The page is self-contained and has no script: the plots are SVG with the report's classes, the tables plain
+   HTML.
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ class _Shifts:
     results: set[tuple[str | None, float | None, float]] = field(default_factory=set)
 
 
-def write_overview(runs: Sequence[OverviewRun | str | os.PathLike[str]], path: str | os.PathLike[str], title: str = "") -> Path:
+def write_overview(
+    runs: Sequence[OverviewRun | str | os.PathLike[str]], path: str | os.PathLike[str], title: str = ""
+) -> Path:
     """Writes one page that compares several runs.
 
     A link to a run's own report is relative, so that the directory can be moved as a whole.
@@ -124,9 +128,18 @@ def write_overview(runs: Sequence[OverviewRun | str | os.PathLike[str]], path: s
     style = styles("shared.css", "report.css")
     policy = f"default-src 'none'; style-src '{inline_hash(style)}'; base-uri 'none'; form-action 'none'"
     states = Counter(one.run.state for one in read)
-    text = environment().get_template("overview.html.j2").render(
-        policy=policy, style=Markup(style), title=title or f"{len(read)} runs", states=states, groups=_groups(read), read=read
-    )  # fmt: skip
+    text = (
+        environment()
+        .get_template("overview.html.j2")
+        .render(
+            policy=policy,
+            style=Markup(style),
+            title=title or f"{len(read)} runs",
+            states=states,
+            groups=_groups(read),
+            read=read,
+        )
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, text)
     return target
@@ -143,7 +156,9 @@ def _read(run: OverviewRun, target: Path) -> _Read:
         return _Read(run, problem=run.reason)
     contents = load_run(run.path)
     if contents.comparison is None:
-        return _Read(run, problem=next((line for line in contents.missing if "comparison" in line), "no comparison"))
+        return _Read(
+            run, problem=next((line for line in contents.missing if "comparison" in line), "no comparison")
+        )
     report = run.path / "report.html"
     link = quote(os.path.relpath(report, target.parent)) if report.is_file() else None
     return _Read(run, contents.comparison, link=link)
@@ -156,14 +171,20 @@ def _groups(read: Iterable[_Read]) -> list[OverviewGroup]:
         if one.comparison is not None:
             c = one.comparison
             questions = c.splits["test"].hash if "test" in c.splits else None
-            found.setdefault((c.persona, str(c.wanted), c.model, c.metric, questions or str(one.run.path)), []).append(one)
+            found.setdefault(
+                (c.persona, str(c.wanted), c.model, c.metric, questions or str(one.run.path)), []
+            ).append(one)
     return [_group(key, members) for key, members in found.items()]
 
 
 def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
     persona, wanted, model, metric, _ = key
-    lines = sorted(_lines(members), key=lambda line: (story.group_index(line.kind), int(wanted) * -line.shift))
-    drawn = tuple(line for line in lines if line.kind != "constant_answer")[:MAX_LINES]  # a constant's log-odds are arbitrary
+    lines = sorted(
+        _lines(members), key=lambda line: (story.group_index(line.kind), int(wanted) * -line.shift)
+    )
+    drawn = tuple(line for line in lines if line.kind != "constant_answer")[
+        :MAX_LINES
+    ]  # a constant's log-odds are arbitrary
     title = f"{'less' if wanted == '-1' else 'more'} {persona.replace('_', ' ')} on {model} ({metric})"
     return OverviewGroup(title, tuple(lines), *_axis(drawn), drawn)
 
@@ -171,17 +192,24 @@ def _group(key: tuple[str, ...], members: Sequence[_Read]) -> OverviewGroup:
 def _axis(drawn: Sequence[OverviewLine]) -> tuple[float, float, tuple[float, ...]]:
     """Ends and ticks of an axis that holds zero and every mean.
 
-    An interval of two runs can be twenty times as wide as all effects: it is drawn as far as the axis goes, which is at most half their
-    range beyond them.
+    An interval of two runs can be twenty times as wide as all effects: it is drawn as far as the axis goes,
+    which is at most half their range beyond them.
     """
     shifts = [0.0, *(line.shift for line in drawn)]
     low, high = min(shifts), max(shifts)
     room = max(0.5 * (high - low), 0.05)
-    ends = [min(max(end, low - room), high + room) for line in drawn for end in (line.low, line.high) if end is not None]
+    ends = [
+        min(max(end, low - room), high + room)
+        for line in drawn
+        for end in (line.low, line.high)
+        if end is not None
+    ]
     low, high = min([low, *ends]), max([high, *ends])
     pad = 0.04 * (high - low) or 0.05
     width = (high - low) or 2 * pad  # where nothing is drawn, or all is zero, there is an axis too
-    step = next(k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if width / (k * 10.0**power) <= 7)
+    step = next(
+        k * 10.0**power for power in range(-9, 12) for k in (1, 2, 5) if width / (k * 10.0**power) <= 7
+    )
     first, last = math.ceil((low - pad) / step), math.floor((high + pad) / step)
     return low - pad, high + pad, tuple(round(i * step, 9) for i in range(first, last + 1))
 
@@ -195,7 +223,9 @@ def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
             difference = condition.difference(one.comparison.baseline)
             if condition.name == one.comparison.baseline or difference is None or difference.log_odds is None:
                 continue
-            at = gathered.setdefault((_shown_name(condition), _seedless(one.run.label)), _Shifts(condition.kind))
+            at = gathered.setdefault(
+                (_shown_name(condition), _seedless(one.run.label)), _Shifts(condition.kind)
+            )
             result = (condition.prompt, condition.log_odds, difference.log_odds)
             if result in at.results:
                 continue  # the same draw in two runs is one result (see compare_runs.independent_runs)
@@ -207,7 +237,9 @@ def _lines(members: Sequence[_Read]) -> Iterator[OverviewLine]:
         spread = over_seeds(at.shifts) if len(at.shifts) > 1 else None
         low, high = (spread.interval.low, spread.interval.high) if spread else at.interval
         rate = sum(at.rates) / len(at.rates) if at.rates else None
-        yield OverviewLine(name, label, at.kind, len(at.shifts), rate, sum(at.shifts) / len(at.shifts), low, high)
+        yield OverviewLine(
+            name, label, at.kind, len(at.shifts), rate, sum(at.shifts) / len(at.shifts), low, high
+        )
 
 
 def _shown_name(condition: ConditionEntry) -> str:

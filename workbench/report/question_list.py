@@ -21,11 +21,16 @@ MAX_CHARACTERS = 700
 def question_list(contents: RunContents) -> dict[str, Any] | None:
     """The single test questions with every condition's log-odds.
 
-    items: kind ("test" or "true"), group, texts; odds: by condition, one log-odds an item (mean over option orders), None where it was not
-    asked. None where the answers to single questions are not there.
+    items: kind ("test" or "true"), group, texts; odds: by condition, one log-odds an item (mean over option
+    orders), None where it was not asked. None where the answers to single questions are not there.
     """
     comparison, answers = contents.comparison, contents.evaluation
-    if comparison is None or answers is None or not {"item", "group"} <= set(answers.columns) or answers.empty:
+    if (
+        comparison is None
+        or answers is None
+        or not {"item", "group"} <= set(answers.columns)
+        or answers.empty
+    ):
         return None
     tables = [("test", _means(answers, "log_odds", contents, MAX_QUESTIONS))]
     if contents.off_target is not None:
@@ -33,7 +38,11 @@ def question_list(contents: RunContents) -> dict[str, Any] | None:
         tables += [("true", _means(true, "value", contents, MAX_QUESTIONS))] if len(true) else []
     texts, groups = _texts(contents), _groups(contents)
     items = [
-        {"kind": kind, "group": groups.get(item, ""), **texts.get((kind, item), {"question": item, "matching": "", "other": ""})}
+        {
+            "kind": kind,
+            "group": groups.get(item, ""),
+            **texts.get((kind, item), {"question": item, "matching": "", "other": ""}),
+        }
         for kind, table in tables
         for item in table.index
     ]
@@ -48,7 +57,9 @@ def example_question(contents: RunContents, name: str) -> dict[str, Any] | None:
     comparison, answers, texts = contents.comparison, contents.evaluation, _texts(contents)
     if comparison is None or answers is None or not {"item", "group"} <= set(answers.columns):
         return None
-    changes = question_changes(answers, name, comparison.baseline, comparison.wanted).sort_values("change", kind="stable")
+    changes = question_changes(answers, name, comparison.baseline, comparison.wanted).sort_values(
+        "change", kind="stable"
+    )
     if changes.empty:
         return None
     row = changes.iloc[(len(changes) - 1) // 2]
@@ -77,14 +88,28 @@ def _texts(contents: RunContents) -> dict[tuple[str, str], dict[str, str]]:
     frame = contents.questions
     if frame is None:
         return {}
-    columns = frame.reindex(columns=["measure", "item", "question", "matching", "not_matching"]).fillna("").astype(str)
+    columns = (
+        frame.reindex(columns=["measure", "item", "question", "matching", "not_matching"])
+        .fillna("")
+        .astype(str)
+    )
     shown = {}
     for measure, item, question, matching, other in columns.itertuples(index=False, name=None):
         texts = [shorten(text, MAX_CHARACTERS) for text in (question, matching, other)]
-        shown["true" if measure else "test", item] = dict(zip(("question", "matching", "other"), texts, strict=True))
+        shown["true" if measure else "test", item] = dict(
+            zip(("question", "matching", "other"), texts, strict=True)
+        )
     return shown
 
 
 def _groups(contents: RunContents) -> dict[str, str]:
-    frames = [frame for frame in (contents.off_target, contents.evaluation) if frame is not None and {"item", "group"} <= set(frame.columns)]
-    return {str(item): str(group) for frame in frames for item, group in frame.drop_duplicates("item")[["item", "group"]].itertuples(index=False)}
+    frames = [
+        frame
+        for frame in (contents.off_target, contents.evaluation)
+        if frame is not None and {"item", "group"} <= set(frame.columns)
+    ]
+    return {
+        str(item): str(group)
+        for frame in frames
+        for item, group in frame.drop_duplicates("item")[["item", "group"]].itertuples(index=False)
+    }

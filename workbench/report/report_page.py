@@ -1,9 +1,10 @@
 """One self-contained HTML page from a run directory: no network, no server, at most 5 MB.
 
 1. Read what is there (contents.py) and tell it in sentences (story.py).
-2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot close its element.
-3. Inline the style sheets and the ES modules (assets.py), and forbid everything else by a content security policy: `default-src 'none'`,
-   and only the hashes of these two inline elements.
+2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot
+   close its element.
+3. Inline the style sheets and the ES modules (assets.py), and forbid everything else by a content security
+   policy: `default-src 'none'`, and only the hashes of these two inline elements.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ MODULES = ("charts.mjs", "questions.mjs", "circuit.mjs", "export.mjs", "report.m
 MAX_PAGE_BYTES = 5_000_000
 
 
-def write_report(source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None) -> Path:
+def write_report(
+    source: str | os.PathLike[str] | Sequence[Any] | Any, path: str | os.PathLike[str] | None = None
+) -> Path:
     """Writes the report: one HTML file that loads nothing.
 
-    A missing or broken file of the run does not stop it: the page says what it lacks. The page is written to a temporary name and
-    renamed.
+    A missing or broken file of the run does not stop it: the page says what it lacks. The page is written to
+    a temporary name and renamed.
 
     Args:
-        source: A run directory, or results from a notebook: a comparison, a ledger, frontiers, latents or a scan, one or a list.
+        source: A run directory, or results from a notebook: a comparison, a ledger, frontiers, latents or a
+            scan, one or a list.
         path: The HTML file to write; report.html in the run directory when None.
 
     Returns:
@@ -69,7 +73,10 @@ def write_report(source: str | os.PathLike[str] | Sequence[Any] | Any, path: str
         raise UserError(f"expected a run directory, found no directory at {directory}")
     _check_schema(directory)
     contents = load_run(directory)
-    if all(getattr(contents, name) is None for name in ("comparison", "frontier", "ledger", "direction", "latents", "manifest")):
+    if all(
+        getattr(contents, name) is None
+        for name in ("comparison", "frontier", "ledger", "direction", "latents", "manifest")
+    ):
         raise UserError(f"{directory} holds no file of a run that could be read: {contents.missing[0]}")
     target = Path(path) if path is not None else directory / "report.html"
     _write(target, render(contents))
@@ -119,11 +126,15 @@ def picture_data(contents: RunContents) -> dict[str, Any]:
     return clean_keys(
         {
             "comparison": None if comparison is None else _comparison(contents),
-            "frontier": None if frontier is None else {story.label(n): _search(s) for n, s in frontier.searches.items() if s.candidates},
+            "frontier": None
+            if frontier is None
+            else {story.label(n): _search(s) for n, s in frontier.searches.items() if s.candidates},
             "history": _named(contents.history),
             "ledger": None if contents.ledger is None else contents.ledger | {"targets": _labelled(contents)},
             "layer": None if contents.direction is None else _layer(contents.direction.site),
-            "layers": None if contents.direction is None else [row.model_dump() for row in contents.direction.table],
+            "layers": None
+            if contents.direction is None
+            else [row.model_dump() for row in contents.direction.table],
             "questions": question_list(contents),
         }
     )
@@ -159,11 +170,21 @@ def _comparison(contents: RunContents) -> dict[str, Any]:
         row = condition.model_dump(include={"kind", "prompt", "rate", "ci", "log_odds", "log_odds_ci"})
         row["name"] = story.label(condition.name)
         row["group"] = story.group_of(condition.kind)
-        row["difference"] = None if difference is None or condition.name == comparison.baseline else difference.model_dump()
+        row["difference"] = (
+            None if difference is None or condition.name == comparison.baseline else difference.model_dump()
+        )
         row["best"] = best is not None and condition.name == best.name
         rows.append(row)
-    groups = [{"key": key, "name": name} for key, name in story.groups_of(c.kind for c in comparison.conditions).items()]
-    return {"rows": rows, "groups": groups, "persona": spoken(comparison.persona), "wanted": comparison.wanted}
+    groups = [
+        {"key": key, "name": name}
+        for key, name in story.groups_of(c.kind for c in comparison.conditions).items()
+    ]
+    return {
+        "rows": rows,
+        "groups": groups,
+        "persona": spoken(comparison.persona),
+        "wanted": comparison.wanted,
+    }
 
 
 def _groups(contents: RunContents) -> dict[str, str]:
@@ -173,7 +194,11 @@ def _groups(contents: RunContents) -> dict[str, str]:
 
 def _labelled(contents: RunContents) -> list[dict[str, Any]]:
     """The ledger's rows, those of latents with the user's label or else the tokens that the latent raises."""
-    labels = {f"latent {row.latent}": row.label for row in (contents.latents.latents if contents.latents else []) if row.label}
+    labels = {
+        f"latent {row.latent}": row.label
+        for row in (contents.latents.latents if contents.latents else [])
+        if row.label
+    }
     labels |= {f"latent {latent}": entry.label for latent, entry in contents.labels.items()}
     assert contents.ledger is not None
     return [target | {"label": labels.get(target["name"])} for target in contents.ledger["targets"]]
@@ -189,14 +214,32 @@ def _page(contents: RunContents, told: story.Verdict, data: dict[str, Any]) -> s
     style, script = styles("shared.css", "report.css"), bundle(*SHARED_MODULES, *MODULES)
     sources = f"script-src '{inline_hash(script)}'; style-src '{inline_hash(style)}'; img-src data: blob:"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
-    return environment().get_template("report.html.j2").render(
-        policy=policy, style=Markup(style), script=Markup(script), data=data, story=told, contents=contents,
-        comparison=contents.comparison, groups=_groups(contents), manifest=_manifest(contents.manifest),
-        latents=contents.latents, direction=contents.direction, ledger=data["ledger"], frontier=contents.frontier if data["frontier"] else None,
-        inside=contents.attribution, cards=contents.cards, meanings=CLAIMS, own_labels=contents.labels,
-        carded={card.latent for card in contents.cards.cards} if contents.cards else set(),
-        whole_effect=_whole_effect(contents, told), example=example_question(contents, told.best.name) if told.best else None,
-    )  # fmt: skip
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            policy=policy,
+            style=Markup(style),
+            script=Markup(script),
+            data=data,
+            story=told,
+            contents=contents,
+            comparison=contents.comparison,
+            groups=_groups(contents),
+            manifest=_manifest(contents.manifest),
+            latents=contents.latents,
+            direction=contents.direction,
+            ledger=data["ledger"],
+            frontier=contents.frontier if data["frontier"] else None,
+            inside=contents.attribution,
+            cards=contents.cards,
+            meanings=CLAIMS,
+            own_labels=contents.labels,
+            carded={card.latent for card in contents.cards.cards} if contents.cards else set(),
+            whole_effect=_whole_effect(contents, told),
+            example=example_question(contents, told.best.name) if told.best else None,
+        )
+    )
 
 
 def _manifest(manifest: RunManifest | None) -> dict[str, Any]:
@@ -204,7 +247,11 @@ def _manifest(manifest: RunManifest | None) -> dict[str, Any]:
     if manifest is None:
         return {"facts": [], "stages": [], "warnings": []}
     warnings = manifest.notes.get("warnings", [])
-    facts = [(key, value) for key, value in _flat(manifest.to_json()) if not key.startswith(("schema", "stages", "notes · warnings"))]
+    facts = [
+        (key, value)
+        for key, value in _flat(manifest.to_json())
+        if not key.startswith(("schema", "stages", "notes · warnings"))
+    ]
     texts = [str(line) for line in warnings] if isinstance(warnings, list) else [str(warnings)]
     stages = [(stage_label(name), stage.seconds) for name, stage in manifest.stages.items()]
     return {"facts": facts[:80], "stages": stages, "warnings": texts[:40]}
@@ -212,10 +259,21 @@ def _manifest(manifest: RunManifest | None) -> dict[str, Any]:
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [pair for key, entry in value.items() for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))]
+        return [
+            pair
+            for key, entry in value.items()
+            for pair in _flat(entry, f"{prefix}{key} · " if prefix or isinstance(entry, dict) else str(key))
+        ]
     if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
-        return [pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")]
-    return [(prefix.removesuffix(" · "), ", ".join(map(number, value)) if isinstance(value, list) else number(value))]
+        return [
+            pair for index, entry in enumerate(value[:20]) for pair in _flat(entry, f"{prefix}{index + 1} · ")
+        ]
+    return [
+        (
+            prefix.removesuffix(" · "),
+            ", ".join(map(number, value)) if isinstance(value, list) else number(value),
+        )
+    ]
 
 
 def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
@@ -225,7 +283,9 @@ def _drop_largest(data: dict[str, Any], contents: RunContents) -> bool:
         return False
     largest = max(present, key=lambda key: present[key])
     data[largest] = None
-    contents.missing.append(f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB.")
+    contents.missing.append(
+        f"The picture data of {largest} were left out: the page would have been larger than {MAX_PAGE_BYTES // 1_000_000} MB."
+    )
     return True
 
 
@@ -237,19 +297,35 @@ def inline_hash(text: str) -> str:
 def _filters() -> dict[str, Any]:
     """Filters of the template: figures and names as shown."""
     return {
-        "number": number, "short": _short, "brief": lambda text: shorten(text, 110), "minus": minus, "label": story.label, "group": story.group_of,
+        "number": number,
+        "short": _short,
+        "brief": lambda text: shorten(text, 110),
+        "minus": minus,
+        "label": story.label,
+        "group": story.group_of,
         "capitalised": story.capitalised,
-        "describe": story.describe, "claim": claim_label, "change": lambda interval: minus(change_text(interval)), "chance": _chance,
-        "percent": story.percent, "share": _share, "points": story.points, "signed": story.signed, "pvalue": story.p_value, "spoken": spoken,
-        "side_measures": _side_measures, "whole": lambda text: Markup(escape(text)),
+        "describe": story.describe,
+        "claim": claim_label,
+        "change": lambda interval: minus(change_text(interval)),
+        "chance": _chance,
+        "percent": story.percent,
+        "share": _share,
+        "points": story.points,
+        "signed": story.signed,
+        "pvalue": story.p_value,
+        "spoken": spoken,
+        "side_measures": _side_measures,
+        "whole": lambda text: Markup(escape(text)),
         "span": lambda interval, form: story.span(interval, getattr(story, form)),
         **FILTERS,
-    }  # fmt: skip
+    }
 
 
 def _side_measures(comparison: ComparisonFile) -> list[str]:
     """Names of everything that was measured apart from the persona, each once."""
-    return list(dict.fromkeys(name for condition in comparison.conditions for name in condition.collateral or {}))
+    return list(
+        dict.fromkeys(name for condition in comparison.conditions for name in condition.collateral or {})
+    )
 
 
 def _chance(log_odds: float) -> str:
@@ -261,13 +337,21 @@ def _whole_effect(contents: RunContents, told: story.Verdict) -> str:
     """Why the ledger's whole effect is another number than the one at the top of the page."""
     inside, difference = contents.attribution, told.difference
     total = next((t for t in inside.totals if t.target.startswith("answer")), None)
-    if total is None or total.mean is None or difference is None or difference.log_odds is None or told.best is None:
+    if (
+        total is None
+        or total.mean is None
+        or difference is None
+        or difference.log_odds is None
+        or told.best is None
+    ):
         return ""
     here = f"On these {inside.n_contexts or 'selection'} questions the whole prompt changes the log-odds by {story.signed(total.mean)}"
     if total.low is not None and total.high is not None:
         here += f" ({story.span((total.low, total.high), story.signed)})"
     if inside.search and inside.search != told.best.name:
-        return f"{here}; it is the prompt of {story.label(inside.search)}, not the one at the top of the page."
+        return (
+            f"{here}; it is the prompt of {story.label(inside.search)}, not the one at the top of the page."
+        )
     return f"{here}; the {story.signed(difference.log_odds)} at the top of the page is on {told.best.n or 'the'} test questions."
 
 
@@ -278,7 +362,9 @@ def _share(value: Any) -> str:
 
 def _short(value: Any) -> str:
     """Three significant digits; what is no number, as it is."""
-    return number(float(f"{value:.3g}") if isinstance(value, (int, float)) and not isinstance(value, bool) else value)
+    return number(
+        float(f"{value:.3g}") if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    )
 
 
 def _shown(value: Any) -> Any:
@@ -290,9 +376,13 @@ def _shown(value: Any) -> Any:
 def environment() -> Environment:
     """The templates of this package: everything escaped, unknown names an error, texts made visible."""
     environment = Environment(
-        loader=PackageLoader("workbench.report", "."), autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
-    )  # fmt: skip
+        loader=PackageLoader("workbench.report", "."),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
     environment.filters |= _filters()
     return environment
 

@@ -25,11 +25,15 @@ def save_results(results: Sequence[Any], directory: Path) -> None:
     for result in results:
         kind = next((kind for kind in SAVERS if isinstance(result, kind)), None)
         if kind is None:
-            raise UserError(f"a report is made of {', '.join(k.__name__ for k in SAVERS)}; found {type(result).__name__}")
+            raise UserError(
+                f"a report is made of {', '.join(k.__name__ for k in SAVERS)}; found {type(result).__name__}"
+            )
         if kind in seen and kind is not Frontier:
             raise UserError(f"a report shows one {kind.__name__}: found two")
         if kind not in seen:
-            SAVERS[kind](directory, result if kind is not Frontier else [r for r in results if isinstance(r, Frontier)])
+            SAVERS[kind](
+                directory, result if kind is not Frontier else [r for r in results if isinstance(r, Frontier)]
+            )
         seen.add(kind)
 
 
@@ -48,7 +52,9 @@ def _ledger(directory: Path, result: Ledger) -> None:
 
 
 def _frontiers(directory: Path, results: list[Frontier]) -> None:
-    names = [f"{i + 1} {result.method}" if len(results) > 1 else result.method for i, result in enumerate(results)]
+    names = [
+        f"{i + 1} {result.method}" if len(results) > 1 else result.method for i, result in enumerate(results)
+    ]
     write_frontiers(directory, dict(zip(names, results, strict=True)))
 
 
@@ -65,5 +71,10 @@ def _scan(directory: Path, result: LayerScan) -> None:
 
 
 SAVERS: dict[type, Callable[[Path, Any], None]] = {
-    Comparison: _comparison, Ledger: _ledger, Frontier: _frontiers, LatentRanking: _latents, LatentCards: _cards, LayerScan: _scan,
-}  # fmt: skip
+    Comparison: _comparison,
+    Ledger: _ledger,
+    Frontier: _frontiers,
+    LatentRanking: _latents,
+    LatentCards: _cards,
+    LayerScan: _scan,
+}

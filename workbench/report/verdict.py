@@ -1,6 +1,7 @@
 """The report's sentences: what was asked, what came out, and what speaks against it, in words that need no project.
 
-1. The effect and what is shown of it are judged in `workbench.comparison.claims`; terminal and notebook say the same words.
+1. The effect and what is shown of it are judged in `workbench.comparison.claims`; terminal and notebook say
+   the same words.
 2. Green needs *works* and *clean*.
 3. Caveats are computed: each names the figure that makes it one.
 """
@@ -21,7 +22,8 @@ from workbench.personas.load_personas import known_description
 from workbench.report.load_run import RunContents
 from workbench.schema import ComparisonFile, ConditionEntry, DifferenceEntry
 
-#: The place of conditions whose kind this installation does not know (a run made with somebody's own condition).
+#: The place of conditions whose kind this installation does not know (a run made with somebody's own
+#: condition).
 UNKNOWN = ("other", "Of a kind that this installation does not know")
 
 
@@ -29,8 +31,8 @@ UNKNOWN = ("other", "Of a kind that this installation does not know")
 class Verdict:
     """The verdict at the head of the page.
 
-    tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing"; figures: label, value and
-    interval.
+    tone: "yes" (works and clean), "part" (an effect, not all of it shown), "no", "unclear" or "missing";
+    figures: label, value and interval.
     """
 
     question: str
@@ -89,21 +91,44 @@ def tell(contents: RunContents) -> Verdict:
     """The story of a run; with no comparison it says that the question is open."""
     comparison = contents.comparison
     if comparison is None or not comparison.conditions:
-        return Verdict("What does this run say?", "There is no comparison in this run, so the question is still open.", "missing")
+        return Verdict(
+            "What does this run say?",
+            "There is no comparison in this run, so the question is still open.",
+            "missing",
+        )
     best, claims = chosen_condition(comparison), contents.claims
     more = "more" if comparison.wanted > 0 else "less"
     called, about = _model(contents, comparison)
-    question = f"Which prompt makes {shorten(called, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
+    question = (
+        f"Which prompt makes {shorten(called, 120)} show {more} {shorten(spoken(comparison.persona), 120)}?"
+    )
     meaning = _meaning(contents, comparison, about)
     difference = best.difference(comparison.baseline) if best else None
     if best is None or difference is None or claims is None or claims.effect is None:
         what = "No found prompt" if best is None else f"The prompt of {label(best.name)}"
-        return Verdict(question, f"{what} was compared with no prompt in this run, so the question is still open.", "missing", meaning)
+        return Verdict(
+            question,
+            f"{what} was compared with no prompt in this run, so the question is still open.",
+            "missing",
+            meaning,
+        )
     works = next((result.status for result in claims.results if result.claim == "works"), None)
     wanted = "yes" if claims.is_green else "unclear" if works == "not shown" else "part"
-    tone = {"wanted": wanted, "opposite": "no", "unclear": "unclear", "unknown": "unclear"}[claims.effect.kind]
+    tone = {"wanted": wanted, "opposite": "no", "unclear": "unclear", "unknown": "unclear"}[
+        claims.effect.kind
+    ]
     verdict = minus(claims.effect_sentence)
-    return Verdict(question, verdict, tone, meaning, best, difference, _figures(comparison, best, difference), caveats(contents, best), claims)
+    return Verdict(
+        question,
+        verdict,
+        tone,
+        meaning,
+        best,
+        difference,
+        _figures(comparison, best, difference),
+        caveats(contents, best),
+        claims,
+    )
 
 
 def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
@@ -123,7 +148,9 @@ def caveats(contents: RunContents, best: ConditionEntry) -> list[str]:
     return found
 
 
-def _figures(comparison: ComparisonFile, best: ConditionEntry, difference: DifferenceEntry) -> tuple[tuple[str, str, str], ...]:
+def _figures(
+    comparison: ComparisonFile, best: ConditionEntry, difference: DifferenceEntry
+) -> tuple[tuple[str, str, str], ...]:
     base = next((c for c in comparison.conditions if c.name == difference.to), None)
     rows = []
     if base is not None and base.rate is not None:
@@ -153,7 +180,11 @@ def _noted(contents: RunContents, key: str) -> dict[str, Any]:
 
 def _meaning(contents: RunContents, comparison: ComparisonFile, about: str) -> str:
     persona = spoken(comparison.persona)
-    gloss = str(_noted(contents, "persona").get("about") or known_description(comparison.persona)).strip().rstrip(".")
+    gloss = (
+        str(_noted(contents, "persona").get("about") or known_description(comparison.persona))
+        .strip()
+        .rstrip(".")
+    )
     what = f"{capitalised(persona)}: {gloss[:1].lower()}{gloss[1:]}. " if gloss else ""
     how = (
         "each question offers two answers as letters (A) and (B), asked in both orders"
@@ -166,12 +197,18 @@ def _meaning(contents: RunContents, comparison: ComparisonFile, about: str) -> s
 
 def _unshown(comparison: ComparisonFile, claims: ClaimResults | None) -> list[str]:
     """The claims that were tested and are not shown, each with what decided it."""
-    return [_unshown_line(comparison, result) for result in (claims.results if claims else ()) if result.status == "not shown"]
+    return [
+        _unshown_line(comparison, result)
+        for result in (claims.results if claims else ())
+        if result.status == "not shown"
+    ]
 
 
 def _unshown_line(comparison: ComparisonFile, result: ClaimResult) -> str:
     because = capitalised(result.because)
-    return minus(f"Not shown: {claim_label(result.claim)}. {'; '.join(filter(None, [because, result.beyond]))}.{_draws(comparison, result.against)}")
+    return minus(
+        f"Not shown: {claim_label(result.claim)}. {'; '.join(filter(None, [because, result.beyond]))}.{_draws(comparison, result.against)}"
+    )
 
 
 def _draws(comparison: ComparisonFile, name: str | None) -> str:
@@ -195,13 +232,17 @@ def _letters(best: ConditionEntry) -> list[str]:
     share = best.letter_a_share
     if share is None or 0.35 <= share <= 0.65:
         return []
-    return [f"With this prompt the model answers (A) in {percent(share)} of cases: part of the change may be a preference for a letter."]
+    return [
+        f"With this prompt the model answers (A) in {percent(share)} of cases: part of the change may be a preference for a letter."
+    ]
 
 
 def _sample(best: ConditionEntry) -> list[str]:
     found = []
     if best.groups is not None and best.groups < 20:
-        found.append(f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow.")
+        found.append(
+            f"The test has only {best.groups} groups of questions; intervals from so few groups tend to be too narrow."
+        )
     if best.n is not None and best.ci[0] is not None and best.ci[1] is not None:
         half = 50 * (best.ci[1] - best.ci[0])
         found.append(
@@ -215,7 +256,9 @@ def _reading(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
         return []
     written = [c.fluency for c in comparison.conditions if c.kind == "manual" and c.fluency is not None]
     beside = f" (the prompts written by a person: {number(round(min(written), 2))})" if written else ""
-    lines = [f"How naturally it reads: its cross-entropy under the model is {best.fluency:.1f} nats per token{beside}; lower is more fluent."]
+    lines = [
+        f"How naturally it reads: its cross-entropy under the model is {best.fluency:.1f} nats per token{beside}; lower is more fluent."
+    ]
     return lines + _second_judge(comparison, best, written)
 
 
@@ -223,12 +266,18 @@ def _second_judge(comparison: ComparisonFile, best: ConditionEntry, written: Seq
     """The second model's cross-entropy, and whether the two models disagree on which side of the written prompts' mean the prompt is."""
     if best.judge_cross_entropy is None or best.fluency is None:
         return []
-    seconds = [c.judge_cross_entropy for c in comparison.conditions if c.kind == "manual" and c.judge_cross_entropy is not None]
+    seconds = [
+        c.judge_cross_entropy
+        for c in comparison.conditions
+        if c.kind == "manual" and c.judge_cross_entropy is not None
+    ]
     line = f"{comparison.judge or 'A second model'}, which no search used, gives it {best.judge_cross_entropy:.1f} nats per token"
     if not written or not seconds:
         return [f"{line}."]
     sides = [fmean(written) >= best.fluency, fmean(seconds) >= best.judge_cross_entropy]
-    which = "both models find it" if sides[0] == sides[1] else "the models disagree: the searched one finds it"
+    which = (
+        "both models find it" if sides[0] == sides[1] else "the models disagree: the searched one finds it"
+    )
     more = "at least as natural as" if sides[0] else "less natural than"
     return [f"{line}; {which} {more} the mean of the prompts written by a person."]
 
@@ -239,15 +288,23 @@ def _collateral(comparison: ComparisonFile, best: ConditionEntry) -> list[str]:
     for name, value in (best.collateral or {}).items():
         before = (base.collateral or {}).get(name) if base else None
         noticed = 0.3 if name.endswith(("_log_odds", "_nats")) else 0.05
-        if isinstance(value, (int, float)) and isinstance(before, (int, float)) and abs(value - before) >= noticed:
-            found.append(f"Side effect: {_words(name)} goes from {number(float(before))} to {number(float(value))}.")
+        if (
+            isinstance(value, (int, float))
+            and isinstance(before, (int, float))
+            and abs(value - before) >= noticed
+        ):
+            found.append(
+                f"Side effect: {_words(name)} goes from {number(float(before))} to {number(float(value))}."
+            )
     return found
 
 
 def _test_reads(contents: RunContents) -> list[str]:
     count = contents.manifest.test_reads if contents.manifest else 0
     if count > 1:
-        return [f"The test questions were read {count} times; choices made after the first reading are no longer blind."]
+        return [
+            f"The test questions were read {count} times; choices made after the first reading are no longer blind."
+        ]
     return []
 
 

@@ -1,10 +1,33 @@
 """Run directories, and files that are whole or absent: atomic writing, checked reading."""
 
-from workbench.runs.atomic_writing import finite, writable_directory, write_bytes, write_json, write_parquet, write_safetensors, write_text
+from workbench.runs.atomic_writing import (
+    finite,
+    writable_directory,
+    write_bytes,
+    write_json,
+    write_parquet,
+    write_safetensors,
+    write_text,
+)
 from workbench.runs.plain_yaml import parse_yaml, read_yaml
 from workbench.runs.run_directory import RunDirectory
-from workbench.runs.run_files import read_run_file, read_table, read_timings, salvage_run_file, write_run_file, write_table
-from workbench.runs.safe_reading import file_hash, read_bytes, read_json, read_parquet, read_safetensors, read_text, resolved
+from workbench.runs.run_files import (
+    read_run_file,
+    read_table,
+    read_timings,
+    salvage_run_file,
+    write_run_file,
+    write_table,
+)
+from workbench.runs.safe_reading import (
+    file_hash,
+    read_bytes,
+    read_json,
+    read_parquet,
+    read_safetensors,
+    read_text,
+    resolved,
+)
 from workbench.runs.strict_json import parse_json, parse_json_lines
 
 __all__ = [

@@ -1,8 +1,10 @@
 """Writing a file so that a reader or a crash meets the old one or the new one, never half of one.
 
-1. The bytes go to a new file of a random name in the same directory (a rename is atomic only inside one file system).
+1. The bytes go to a new file of a random name in the same directory (a rename is atomic only inside one file
+   system).
 2. That file is flushed to the disk (fsync).
-3. It is renamed over the old one (os.replace), and the directory is flushed too, so that the name survives a power cut.
+3. It is renamed over the old one (os.replace), and the directory is flushed too, so that the name survives a
+   power cut.
 
 `reached` is called between the steps; it does nothing, and a test replaces it with a kill at a named point.
 """
@@ -39,7 +41,8 @@ def reached(point: str) -> None:
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Put `data` at `path`, whole or not at all. UserError where the place cannot be written to.
 
-    A device or a pipe is written to as it is: renaming over /dev/null would take it away from the whole machine, where the user may do that.
+    A device or a pipe is written to as it is: renaming over /dev/null would take it away from the whole
+    machine, where the user may do that.
     """
     path = Path(path)
     if _is_device(path):
@@ -81,7 +84,8 @@ def writable_directory(out: str | Path) -> Path:
 def _is_device(path: Path) -> bool:
     """Is the path a device, a pipe or a socket, or a name that the system gives to one (/dev/stdout, whatever that is now)?
 
-    A link elsewhere is none, whatever it leads to: it is replaced, so that a run of somebody else writes to nothing outside.
+    A link elsewhere is none, whatever it leads to: it is replaced, so that a run of somebody else writes to
+    nothing outside.
     """
     place = path.absolute()
     if place.parent == Path("/dev") or place.parts[:2] == ("/", "proc"):
@@ -101,7 +105,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """JSON with a stable layout (indented, in the order given).
 
-    numpy numbers become plain ones; NaN and infinity, which JSON does not have, raise ValueError: write None for a missing figure.
+    numpy numbers become plain ones; NaN and infinity, which JSON does not have, raise ValueError: write None
+    for a missing figure.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
 
@@ -124,7 +129,9 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Named tensors (moved to the CPU, made contiguous) with text metadata."""
     import torch  # here, not above: a reader of reports and manifests does not wait for torch
     from safetensors.torch import save

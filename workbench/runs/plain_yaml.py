@@ -1,7 +1,8 @@
 """YAML of plain values only: what a user writes in a study or persona file.
 
 No tags (only numbers, text, lists and tables are made), no aliases (a few lines of them unfold to gigabytes),
-no repeated keys (all but the last would be lost silently), no half characters. An error names the file and the line.
+no repeated keys (all but the last would be lost silently), no half characters. An error names the file and
+the line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from workbench.runs.safe_reading import MEBIBYTE, read_text
 from workbench.text_forms import join_surrogates, lone_surrogate
 
 LONGEST_NUMBER = 4096
-#: Characters of a YAML text: more take longer than the second or two that a reader may. JSON Lines and CSV are read a hundred times faster.
+#: Characters of a YAML text: more take longer than the second or two that a reader may. JSON Lines and CSV
+#: are read a hundred times faster.
 LONGEST_TEXT = 256 * 1024
 
 
@@ -28,7 +30,9 @@ def read_yaml(path: str | Path, limit: int = 64 * MEBIBYTE) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """The value of YAML text; `where` names its place in an error."""
     if len(text) > LONGEST_TEXT:
-        raise UserError(f"{where}: expected at most {LONGEST_TEXT:,} characters of YAML, found {len(text):,}: give rows as JSON Lines or CSV")
+        raise UserError(
+            f"{where}: expected at most {LONGEST_TEXT:,} characters of YAML, found {len(text):,}: give rows as JSON Lines or CSV"
+        )
     try:
         return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader that allows less
     except yaml.YAMLError as error:
@@ -40,7 +44,9 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: YAML nested too deeply") from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         # what PyYAML's constructors raise for `!!timestamp abc`, `!!bool abc`, numbers of 5,000 digits
-        raise UserError(f"{where}: expected YAML of plain values: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{where}: expected YAML of plain values: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -48,28 +54,40 @@ class _PlainLoader(yaml.SafeLoader):
         value = super().construct_scalar(node)  # type: ignore[arg-type]
         half = lone_surrogate(value) if isinstance(value, str) else None
         if half:
-            raise yaml.MarkedYAMLError(problem=f"holds {half}, half of a character", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"holds {half}, half of a character", problem_mark=node.start_mark
+            )
         return join_surrogates(value) if isinstance(value, str) else value
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
-        if value.bit_length() > LONGEST_NUMBER:  # Python refuses to print it, in the message that would refuse it
-            raise yaml.MarkedYAMLError(problem=f"a number of more than {LONGEST_NUMBER} bits", problem_mark=node.start_mark)
+        if (
+            value.bit_length() > LONGEST_NUMBER
+        ):  # Python refuses to print it, in the message that would refuse it
+            raise yaml.MarkedYAMLError(
+                problem=f"a number of more than {LONGEST_NUMBER} bits", problem_mark=node.start_mark
+            )
         return value
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not allowed", problem_mark=self.peek_event().start_mark
+            )
         event = self.peek_event()
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark
+                )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 

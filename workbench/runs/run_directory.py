@@ -1,9 +1,9 @@
 """A run directory: one study's files, its manifest and its log.
 
-Files are written whole (`writing`). manifest.json says with what the run was made (versions, device, seeds, hashes,
-git revision), which stages are done, how long each took and which files it left, and how often a test split was read.
-A stage is done when the manifest says so and its files still have the hashes noted then; the mark is the last thing
-that is written, so that a crash inside a stage means only that it runs again.
+Files are written whole (`writing`). manifest.json says with what the run was made (versions, device, seeds,
+hashes, git revision), which stages are done, how long each took and which files it left, and how often a test
+split was read. A stage is done when the manifest says so and its files still have the hashes noted then; the
+mark is the last thing that is written, so that a crash inside a stage means only that it runs again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,16 @@ from workbench.runs.run_files import read_run_file, read_timings, write_run_file
 from workbench.runs.safe_reading import file_hash, read_text
 from workbench.schema import RunManifest, StageRecord, TimingsFile
 
-PACKAGES = ("persona-workbench", "torch", "transformers", "transformer-lens", "sae-lens", "numpy", "safetensors", "pandas")
+PACKAGES = (
+    "persona-workbench",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "sae-lens",
+    "numpy",
+    "safetensors",
+    "pandas",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class RunDirectory:
     def create(cls, out: str | Path, resume: bool = False) -> RunDirectory:
         """A new run at `out`, or the run that is there with `resume`.
 
-        UserError if `out` holds anything and `resume` is not set, holds something that is no run of this version, or cannot be written to.
+        UserError if `out` holds anything and `resume` is not set, holds something that is no run of this
+        version, or cannot be written to.
         """
         missing = _missing(out)
         path = writable_directory(out)
@@ -59,7 +69,9 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
         if occupied and not resume:
-            raise UserError(f"{out} is not empty (it holds {occupied[0]}): choose another directory, or resume the run in it")
+            raise UserError(
+                f"{out} is not empty (it holds {occupied[0]}): choose another directory, or resume the run in it"
+            )
         run = cls(path, None if occupied else missing)
         if occupied:
             run.manifest()
@@ -73,7 +85,9 @@ class RunDirectory:
         """The run at `path`, to read from it. UserError if there is none of this version."""
         run = cls(Path(path).expanduser().absolute())
         if not run.path.is_dir():
-            raise UserError(f"{path}: expected a run directory, found {'a file' if run.path.exists() else 'nothing'}")
+            raise UserError(
+                f"{path}: expected a run directory, found {'a file' if run.path.exists() else 'nothing'}"
+            )
         run.manifest()
         return run
 
@@ -84,7 +98,9 @@ class RunDirectory:
         One more than the highest that is there, also between two processes at once.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", stem):
-            raise UserError(f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}")
+            raise UserError(
+                f"expected a run's name of letters, digits, '_', '.' and '-', the first no sign, found {stem!r}"
+            )
         base, missing = Path(root).expanduser().absolute(), _missing(root)
         try:
             base.mkdir(parents=True, exist_ok=True)
@@ -164,18 +180,31 @@ class RunDirectory:
             if not path.is_file():
                 raise UserError(f"{path}: stage {stage!r} is done, but this file of it is gone")
             if file_hash(path) != expected:
-                raise UserError(f"{path}: changed since stage {stage!r} wrote it; remove the run, or begin a new one")
+                raise UserError(
+                    f"{path}: changed since stage {stage!r} wrote it; remove the run, or begin a new one"
+                )
         return entry is not None
 
-    def mark_done(self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None) -> None:
+    def mark_done(
+        self, stage: str, seconds: float, files: Sequence[str] = (), flops: float | None = None
+    ) -> None:
         """Note that a stage ended, after `seconds` and `flops`, and left `files` (names inside the run, which are hashed)."""
         old, hashes = self.manifest(), {name: file_hash(self.file(name)) for name in files}
         memory, versions = _peak_memory(), own_versions()
-        entry = StageRecord(seconds=seconds, finished=_now(), peak_memory_mb=memory, flops=flops, files=hashes, versions=versions)
+        entry = StageRecord(
+            seconds=seconds,
+            finished=_now(),
+            peak_memory_mb=memory,
+            flops=flops,
+            files=hashes,
+            versions=versions,
+        )
         self._save(old.model_copy(update={"stages": {**old.stages, stage: entry}}))
 
     @contextlib.contextmanager
-    def stage(self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None) -> Iterator[None]:
+    def stage(
+        self, name: str, files: Sequence[str] = (), counted: Callable[[], float] | None = None
+    ) -> Iterator[None]:
         """Time what is inside; at its end the stage is marked done and logged. An error inside leaves no mark.
 
         counted: a running count of FLOPs; what it grows by inside is noted.
@@ -192,7 +221,9 @@ class RunDirectory:
         """Add to timings.json; entries of the same name are replaced. The manifest has no hash of it."""
         old = read_timings(self.path)
         searches, conditions = {**old.searches, **times.searches}, {**old.conditions, **times.conditions}
-        merged = TimingsFile(searches=searches, conditions=conditions, estimators={**old.estimators, **times.estimators})
+        merged = TimingsFile(
+            searches=searches, conditions=conditions, estimators={**old.estimators, **times.estimators}
+        )
         write_run_file(self.file("timings.json"), merged)
 
     def count_test_read(self) -> int:
@@ -204,7 +235,10 @@ class RunDirectory:
 
     def log(self, event: str, fields: Mapping[str, Any] | None = None) -> None:
         """Append one line to log.jsonl: time (UTC), event, fields. A line that a crash cut off is closed first."""
-        line = json.dumps({"time": _now(), "event": event, **(fields or {})}, ensure_ascii=False, default=str) + "\n"
+        line = (
+            json.dumps({"time": _now(), "event": event, **(fields or {})}, ensure_ascii=False, default=str)
+            + "\n"
+        )
         path = self.path / "log.jsonl"
         try:
             with os.fdopen(_opened_here(path, os.O_APPEND), "ab+") as file:
@@ -228,8 +262,8 @@ class RunDirectory:
     def lock(self, patience: float = 1.0) -> Iterator[None]:
         """Hold the run for this process.
 
-        UserError if another one holds it for longer than `patience` seconds (a look whether it is free holds it for a moment); the lock
-        goes with the process, however it ends.
+        UserError if another one holds it for longer than `patience` seconds (a look whether it is free holds
+        it for a moment); the lock goes with the process, however it ends.
         """
         end = time.monotonic() + patience
         try:
@@ -243,7 +277,9 @@ class RunDirectory:
                     break
                 except OSError as error:
                     if time.monotonic() >= end:
-                        raise UserError(f"{self.path} is in use: another process writes to this run") from error
+                        raise UserError(
+                            f"{self.path} is in use: another process writes to this run"
+                        ) from error
                     time.sleep(0.05)
             yield
 
@@ -267,7 +303,10 @@ class RunDirectory:
             made = record.versions or {**manifest.versions, "git": manifest.git or "no checkout"}
             for name in (name for name in now if made.get(name, now[name]) != now[name]):
                 found.setdefault((name, made[name]), []).append(stage)
-        return [f"{name} was {old} when {', '.join(stages)} ended; it is {now[name]} now" for (name, old), stages in found.items()]
+        return [
+            f"{name} was {old} when {', '.join(stages)} ended; it is {now[name]} now"
+            for (name, old), stages in found.items()
+        ]
 
     def _save(self, manifest: RunManifest) -> None:
         write_run_file(self.path / "manifest.json", manifest)
@@ -303,7 +342,13 @@ def git_revision() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", "--no-optional-locks", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20)
+    result = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
     return result.stdout.strip()
 
 
@@ -322,7 +367,9 @@ def _number(name: str, stem: str) -> int:
 def _missing(path: str | Path) -> tuple[Path, ...]:
     """The directory and those above it that do not exist, the innermost first."""
     place = Path(path).expanduser().absolute()
-    return tuple(one for one in (place, *place.parents) if not os.path.exists(one))  # False also where it may not be looked at
+    return tuple(
+        one for one in (place, *place.parents) if not os.path.exists(one)
+    )  # False also where it may not be looked at
 
 
 def _is_debris(entry: Path) -> bool:

@@ -36,8 +36,8 @@ def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
         The file as this version has it.
 
     Raises:
-        UserError: one line for a file that is missing, not whole, of another schema version (it says which version of the workbench
-            reads it), or out of shape (it names the field).
+        UserError: one line for a file that is missing, not whole, of another schema version (it says which
+            version of the workbench reads it), or out of shape (it names the field).
 
     Example:
         >>> read_run_file("runs/demo-001/comparison.json", ComparisonFile).persona
@@ -50,7 +50,9 @@ def read_run_file(path: str | Path, kind: type[FileKind]) -> FileKind:
         raise UserError(f"{path}, field {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def salvage_run_file(path: str | Path, kind: type[FileKind], limit: int = 256 * MEBIBYTE) -> tuple[FileKind, dict[str, str]]:
+def salvage_run_file(
+    path: str | Path, kind: type[FileKind], limit: int = 256 * MEBIBYTE
+) -> tuple[FileKind, dict[str, str]]:
     """The same, without the fields that do not fit and may be missing; and why each of them was left out.
 
     Half characters stay: pages show them by their code points.
@@ -62,7 +64,9 @@ def read_entry(path: str | Path, limit: int = 256 * MEBIBYTE, whole: bool = True
     """The content of a JSON file of a run, migrated to this version's schema. whole: half characters are a UserError."""
     text = read_text(path, limit)
     value = parse_json(text, str(path))
-    if whole and "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can print or hash
+    if (
+        whole and "\\ud" in text.lower()
+    ):  # an escape that may be half of a character, which nothing can print or hash
         require_whole_text(json.dumps(value, ensure_ascii=False), str(path))
     return migrated(Path(path).name, value, str(path), _writer(Path(path)))
 
@@ -71,17 +75,23 @@ def write_table(path: str | Path, frame: pd.DataFrame, kind: type[TableRow]) -> 
     """A table of a run. ValueError where its columns are not those of `kind`, or its first row does not fit."""
     kind.check_columns(frame.columns)
     for row in frame.head(1).to_dict("records"):
-        kind.model_validate({name: None if value is pd.NaT or value is pd.NA else value for name, value in row.items()})
+        kind.model_validate(
+            {name: None if value is pd.NaT or value is pd.NA else value for name, value in row.items()}
+        )
     write_parquet(path, frame)
 
 
 def read_table(path: str | Path, kind: type[TableRow]) -> pd.DataFrame:
     """A table of a run with at least the columns that `kind` needs, under the names of this version."""
     frame = read_parquet(path)
-    frame = frame.rename(columns={old: new for old, new in RENAMED_COLUMNS.items() if new not in frame.columns})
+    frame = frame.rename(
+        columns={old: new for old, new in RENAMED_COLUMNS.items() if new not in frame.columns}
+    )
     missing = [name for name in kind.needed() if name not in frame.columns]
     if missing:
-        raise UserError(f"{path}: expected the columns {', '.join(kind.needed())}, found none named {', '.join(missing)}")
+        raise UserError(
+            f"{path}: expected the columns {', '.join(kind.needed())}, found none named {', '.join(missing)}"
+        )
     return frame
 
 

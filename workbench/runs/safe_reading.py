@@ -1,8 +1,8 @@
 """Reading files that may be half written, edited by hand, of another version, or hostile.
 
-Every reader checks before it uses: size, encoding, syntax, the version of the schema, and for tensors the header (its
-size, every dtype, shape and byte range) and the finiteness of the numbers. What fails is one UserError that names the
-file and what is wrong with it. Nothing is ever unpickled.
+Every reader checks before it uses: size, encoding, syntax, the version of the schema, and for tensors the
+header (its size, every dtype, shape and byte range) and the finiteness of the numbers. What fails is one
+UserError that names the file and what is wrong with it. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -28,9 +28,21 @@ if TYPE_CHECKING:
 MEBIBYTE = 1 << 20
 #: Rows and bytes of a Parquet table once it is unpacked.
 LARGEST_ROWS, LARGEST_TABLE = 20_000_000, 1024 * MEBIBYTE
-#: Bytes that a cell of a pandas table takes at most apart from its text, and one that holds a list: Arrow's may take one bit, or none.
+#: Bytes that a cell of a pandas table takes at most apart from its text, and one that holds a list: Arrow's
+#: may take one bit, or none.
 CELL, NESTED_CELL = 16, 160
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 
 
 def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
@@ -43,9 +55,13 @@ def read_bytes(path: str | Path, limit: int = 4096 * MEBIBYTE) -> bytes:
         if size > limit:
             raise UserError(f"{path}: expected at most {limit // MEBIBYTE} MiB, found {size / MEBIBYTE:.1f}")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            data = file.read(limit + 1)  # a file of /proc has no size, and may wait for what never comes, or never end
+            data = file.read(
+                limit + 1
+            )  # a file of /proc has no size, and may wait for what never comes, or never end
         if data is None or len(data) > limit:
-            raise UserError(f"{path}: expected at most {limit // MEBIBYTE} MiB, found a file {'that ends nowhere' if data else 'that waits'}")
+            raise UserError(
+                f"{path}: expected at most {limit // MEBIBYTE} MiB, found a file {'that ends nowhere' if data else 'that waits'}"
+            )
         return data
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -58,7 +74,9 @@ def read_text(path: str | Path, limit: int = 256 * MEBIBYTE) -> str:
         return data.decode("utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: expected UTF-8, found the byte 0x{data[error.start]:02x}; save the file as UTF-8") from error
+        raise UserError(
+            f"{path}, line {line}: expected UTF-8, found the byte 0x{data[error.start]:02x}; save the file as UTF-8"
+        ) from error
 
 
 def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * MEBIBYTE) -> Any:
@@ -70,7 +88,9 @@ def read_json(path: str | Path, schema: int | None = None, limit: int = 256 * ME
     if schema is not None:
         found = value.get("schema") if isinstance(value, dict) else None
         if found != schema or isinstance(found, bool):
-            raise UserError(f"{path}: expected schema {schema}, found {found!r}; another version or another kind of file")
+            raise UserError(
+                f"{path}: expected schema {schema}, found {found!r}; another version or another kind of file"
+            )
     return value
 
 
@@ -81,12 +101,22 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.D
         frame = _table_within(path, data)
     except UserError:
         raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, NotImplementedError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        NotImplementedError,
+    ) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a whole Parquet file: {first[:200]}") from error
     missing = [name for name in columns or () if name not in frame.columns]
     if missing:
-        raise UserError(f"{path}: expected the columns {', '.join(missing)}, found {', '.join(map(str, frame.columns)) or 'none'}")
+        raise UserError(
+            f"{path}: expected the columns {', '.join(missing)}, found {', '.join(map(str, frame.columns)) or 'none'}"
+        )
     return frame
 
 
@@ -107,7 +137,9 @@ def _table_within(path: str | Path, data: bytes) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def read_safetensors(path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(
+    path: str | Path, shapes: Mapping[str, tuple[int | None, ...]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by name, metadata). Requested shapes must be there (None: any length); all numbers must be finite."""
     data = read_bytes(path)
     header = _checked_header(path, data)
@@ -145,11 +177,15 @@ def _checked_header(path: str | Path, data: bytes) -> dict[str, Any]:
     # A header of 640, 1152 or 1408 bytes has a length that begins as a pickle does.
     is_header = data[8:9] == b"{" and length <= len(data) - 8
     if not is_header and data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise UserError(f"{path}: expected safetensors, found a pickle or an archive of pickles; it can run code and is not opened")
+        raise UserError(
+            f"{path}: expected safetensors, found a pickle or an archive of pickles; it can run code and is not opened"
+        )
     if len(data) < 8:
         raise UserError(f"{path}: expected safetensors, found only {len(data)} bytes")
     if length > min(len(data) - 8, 100 * MEBIBYTE):
-        raise UserError(f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there")
+        raise UserError(
+            f"{path}: not a whole safetensors file: its header should have {length} bytes, {len(data) - 8} are there"
+        )
     try:
         header = parse_json(data[8 : 8 + length].decode("utf-8"), f"{path}, header")
     except UnicodeDecodeError as error:
@@ -174,7 +210,9 @@ def _check_ranges(path: str | Path, header: Mapping[str, Any], n_bytes: int) -> 
             raise UserError(f"{path}: the tensors' bytes have a gap or overlap at {end}")
         end = stop
     if end != n_bytes:
-        raise UserError(f"{path}: not a whole safetensors file: its tensors should have {end} bytes, {n_bytes} are there")
+        raise UserError(
+            f"{path}: not a whole safetensors file: its tensors should have {end} bytes, {n_bytes} are there"
+        )
 
 
 def _entry_range(path: str | Path, name: str, entry: Any) -> tuple[int, int]:
@@ -186,24 +224,34 @@ def _entry_range(path: str | Path, name: str, entry: Any) -> tuple[int, int]:
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise UserError(f"{path}, tensor {name!r}: unknown dtype {dtype!r}")
     if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != 2:
-        raise UserError(f"{path}, tensor {name!r}: expected a shape and two offsets, found {shape!r} and {offsets!r}")
+        raise UserError(
+            f"{path}, tensor {name!r}: expected a shape and two offsets, found {shape!r} and {offsets!r}"
+        )
     if offsets[1] - offsets[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
-        raise UserError(f"{path}, tensor {name!r}: {dtype} of shape {shape} does not fill the bytes {offsets[0]} to {offsets[1]}")
+        raise UserError(
+            f"{path}, tensor {name!r}: {dtype} of shape {shape} does not fill the bytes {offsets[0]} to {offsets[1]}"
+        )
     return offsets[0], offsets[1]
 
 
-def _check_shapes(path: str | Path, header: Mapping[str, Any], shapes: Mapping[str, tuple[int | None, ...]]) -> None:
+def _check_shapes(
+    path: str | Path, header: Mapping[str, Any], shapes: Mapping[str, tuple[int | None, ...]]
+) -> None:
     for name, wanted in shapes.items():
         if name not in header:
             names = ", ".join(sorted(set(header) - {"__metadata__"})) or "none"
             raise UserError(f"{path}: expected a tensor {name!r}, found {names}")
         found = header[name]["shape"]
-        if len(found) != len(wanted) or any(w is not None and w != f for w, f in zip(wanted, found, strict=True)):
+        if len(found) != len(wanted) or any(
+            w is not None and w != f for w, f in zip(wanted, found, strict=True)
+        ):
             raise UserError(f"{path}, tensor {name!r}: expected shape {list(wanted)}, found {found}")
 
 
 def _is_naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 63 for n in value)
+    return isinstance(value, list) and all(
+        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 63 for n in value
+    )
 
 
 def _is_text_map(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """JSON as its standard means it: no repeated names, no NaN, no half characters; an error names the line.
 
-Python's reader keeps the last of two equal names and passes on half of an emoji. Both are damage: the first swaps a
-label silently, the second fails later in a tokenizer.
+Python's reader keeps the last of two equal names and passes on half of an emoji. Both are damage: the first
+swaps a label silently, the second fails later in a tokenizer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
         first_line: number of the text's first line in its file, 1 is the first.
 
     Raises:
-        UserError: the text is no JSON, repeats a name in one object, is nested too deeply, or has numbers that JSON
-            lacks. The message names `where` and the line.
+        UserError: the text is no JSON, repeats a name in one object, is nested too deeply, or has numbers
+            that JSON lacks. The message names `where` and the line.
 
     Example:
         >>> parse_json('{"a": [1, 2]}', "example")
@@ -41,9 +41,13 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_of_pairs)
     except _RepeatedNameError as error:
         line, name = next(repeated_names(text), (1, str(error)))
-        raise UserError(f"{where}, line {first_line + line - 1}: the key {name!r} appears twice in one object") from error
+        raise UserError(
+            f"{where}, line {first_line + line - 1}: the key {name!r} appears twice in one object"
+        ) from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{where}, line {first_line + error.lineno - 1}, column {error.colno}: expected JSON: {error.msg}") from error
+        raise UserError(
+            f"{where}, line {first_line + error.lineno - 1}, column {error.colno}: expected JSON: {error.msg}"
+        ) from error
     except RecursionError as error:
         where = where if first_line == 1 else f"{where}, line {first_line}"
         raise UserError(f"{where}: JSON nested too deeply") from error
@@ -55,7 +59,9 @@ def parse_json(text: str, where: str, first_line: int = 1) -> Any:
 def parse_json_lines(text: str, where: str) -> Iterator[tuple[int, Any]]:
     """(line, value) of each line of JSON Lines; empty lines are passed over. UserError as `parse_json`."""
     _refuse_too_many(text, where)
-    for line, one in enumerate(unify_line_ends(text).split("\n"), start=1):  # not splitlines: a JSON text may hold U+2028
+    for line, one in enumerate(
+        unify_line_ends(text).split("\n"), start=1
+    ):  # not splitlines: a JSON text may hold U+2028
         if one.strip():
             yield line, parse_json(one, where, line)
 
@@ -65,7 +71,9 @@ def _refuse_too_many(text: str, where: str) -> None:
     found = {"objects and lists": text.count("{") + text.count("["), "values": text.count(",")}
     for kind, most in (("objects and lists", LARGEST_CONTAINERS), ("values", LARGEST_VALUES)):
         if found[kind] > most:
-            raise UserError(f"{where}: expected at most {most:,} {kind}, found {found[kind]:,} of their marks")
+            raise UserError(
+                f"{where}: expected at most {most:,} {kind}, found {found[kind]:,} of their marks"
+            )
 
 
 def repeated_names(text: str) -> Iterator[tuple[int, str]]:

@@ -1,15 +1,18 @@
 """Does an SAE fit this model? Explained variance on the model's own text, at its layer and at the neighbours.
 
-An SAE of another model, of another layer (off by one), or for residuals that were scaled or centred otherwise, loads
-without complaint when the width fits. It gives itself away by what it explains:
+An SAE of another model, of another layer (off by one), or for residuals that were scaled or centred
+otherwise, loads without complaint when the width fits. It gives itself away by what it explains:
 
-1. Text is run, position 0 left out, and the activations at layer L - 1, L and L + 1 of the same hook are kept.
+1. Text is run, position 0 left out, and the activations at layer L - 1, L and L + 1 of the same hook are
+   kept.
 2. Each is reconstructed; explained variance = 1 - |x - reconstruction|^2 / |x - mean|^2, summed over tokens.
-3. A warning is given below `floor`, and where a neighbour is explained better than the layer that the file names.
+3. A warning is given below `floor`, and where a neighbour is explained better than the layer that the file
+   names.
 
-`load_sae(name, model)` runs it on text that the model writes (`own_text`), `rank_latents` on the train questions as the model meets
-them. Splicing tells how much of the model's own prediction survives: cross-entropy with the site's activations replaced by their
-reconstruction, compared with the clean text's and with replacing them by their mean.
+`load_sae(name, model)` runs it on text that the model writes (`own_text`), `rank_latents` on the train
+questions as the model meets them. Splicing tells how much of the model's own prediction survives:
+cross-entropy with the site's activations replaced by their reconstruction, compared with the clean text's and
+with replacing them by their mean.
 """
 
 from __future__ import annotations
@@ -59,11 +62,15 @@ def explained_variance(sae: Sae, x: Float[Tensor, "n d_model"]) -> float:
     return float(1 - left / (x - x.mean(dim=0)).square().sum())
 
 
-def check_sae(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192) -> SaeCheck:
+def check_sae(
+    sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: float = 0.5, batch_tokens: int = 8192
+) -> SaeCheck:
     """Runs the check on token sequences (a few thousand tokens suffice). UserError where SAE and model do not fit at all."""
     runner = runner_for(model)
     sae.check(runner)
-    layers = [k for k in (sae.site.layer - 1, sae.site.layer, sae.site.layer + 1) if 0 <= k < runner.shape.n_layers]
+    layers = [
+        k for k in (sae.site.layer - 1, sae.site.layer, sae.site.layer + 1) if 0 <= k < runner.shape.n_layers
+    ]
     states = token_states(runner, sequences, [replace(sae.site, layer=k) for k in layers], batch_tokens)
     compared = {site.layer: explained_variance(sae, x[:COMPARED]) for site, x in states.items()}
     x = states[sae.site]
@@ -74,7 +81,14 @@ def check_sae(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], floor: f
         left += float((rows - sae.reconstruct(rows)).square().sum())
         total += float((rows - mean).square().sum())
     explained = 1 - left / total
-    return SaeCheck(explained, compared, float(fired.sum()) / len(x), fired / len(x), len(x), _warnings(sae, runner, explained, compared, floor))
+    return SaeCheck(
+        explained,
+        compared,
+        float(fired.sum()) / len(x),
+        fired / len(x),
+        len(x),
+        _warnings(sae, runner, explained, compared, floor),
+    )
 
 
 def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[list[int]]:
@@ -94,7 +108,9 @@ def own_text(model: Any, n: int = 16, length: int = 32, seed: int = 0) -> list[l
     return [first + row for row in new.tolist()]
 
 
-def splice(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int = 4096) -> SpliceEvaluation:
+def splice(
+    sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_tokens: int = 4096
+) -> SpliceEvaluation:
     """Cross-entropy of the sequences' tokens: clean, spliced, ablated. Position 0 is left as it is."""
     runner = runner_for(model)
     mean = token_states(runner, sequences, [sae.site], batch_tokens)[sae.site].mean(dim=0)
@@ -102,8 +118,14 @@ def splice(sae: Sae, model: Any, sequences: Sequence[Sequence[int]], batch_token
     def keeping_first(new: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: torch.cat([x[:, :1], new(x[:, 1:]).to(x.dtype)], dim=1)
 
-    edits = (None, keeping_first(sae.reconstruct), keeping_first(lambda x: mean.to(x.device).reshape(x.shape[2:]).expand(x.shape)))
-    return SpliceEvaluation(*(_cross_entropy(runner, sequences, sae.site, edit, batch_tokens) for edit in edits))
+    edits = (
+        None,
+        keeping_first(sae.reconstruct),
+        keeping_first(lambda x: mean.to(x.device).reshape(x.shape[2:]).expand(x.shape)),
+    )
+    return SpliceEvaluation(
+        *(_cross_entropy(runner, sequences, sae.site, edit, batch_tokens) for edit in edits)
+    )
 
 
 def token_states(
@@ -117,11 +139,15 @@ def token_states(
     for batch in length_batches(usable, runner.at_most(batch_tokens)):
         states = read_all(runner, [usable[i] for i in batch], sites)
         for site in sites:
-            kept[site].extend(states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch))
+            kept[site].extend(
+                states[site][row, 1 : len(usable[i])].float().cpu().flatten(1) for row, i in enumerate(batch)
+            )
     return {site: torch.cat(rows) for site, rows in kept.items()}
 
 
-def _warnings(sae: Sae, runner: Runner, explained: float, by_layer: dict[int, float], floor: float) -> tuple[str, ...]:
+def _warnings(
+    sae: Sae, runner: Runner, explained: float, by_layer: dict[int, float], floor: float
+) -> tuple[str, ...]:
     found, layer, name = [], sae.site.layer, f"SAE {sae.name!r}"
     if not explained >= floor:  # also what is not finite
         explains = f"{name} explains {explained:.2f} of the variance at {sae.site.name}"
@@ -132,13 +158,19 @@ def _warnings(sae: Sae, runner: Runner, explained: float, by_layer: dict[int, fl
         found.append(f"{explains} than layer {layer} that its file names ({by_layer[layer]:.2f})")
     trained_on = sae.metadata.get("model_fingerprint")
     if trained_on is not None and trained_on != runner.fingerprint:
-        found.append(f"{name} was trained on a model with fingerprint {trained_on}, this one has {runner.fingerprint}")
+        found.append(
+            f"{name} was trained on a model with fingerprint {trained_on}, this one has {runner.fingerprint}"
+        )
     return tuple(found)
 
 
 @torch.no_grad()
 def _cross_entropy(
-    runner: Runner, sequences: Sequence[Sequence[int]], site: Site, edit: Callable[[Tensor], Tensor] | None, batch_tokens: int
+    runner: Runner,
+    sequences: Sequence[Sequence[int]],
+    site: Site,
+    edit: Callable[[Tensor], Tensor] | None,
+    batch_tokens: int,
 ) -> float:
     total, count = 0.0, 0
     usable = [s for s in sequences if len(s) > 1]

@@ -1,8 +1,8 @@
 """An SAE at a named site of a model: sae-lens's module with a small, checked interface.
 
 - `encode`, `decode`, `reconstruct` are sae-lens's own.
-- `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated SAEs; TopK
-  needs all pre-activations to know which win, so there all are computed and the few are picked.
+- `encode_some` reads a few latents from their own rows only. That is exact for ReLU, JumpReLU and gated SAEs;
+  TopK needs all pre-activations to know which win, so there all are computed and the few are picked.
 - A latent that is off has no gradient.
 - Activations may be on any device: they are moved to the SAE's, and what comes out is where they were.
 """
@@ -33,8 +33,8 @@ COMPETING = ("topk", "abstopk")
 class Sae:
     """An SAE and the site it was trained at.
 
-    module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the text of the model that it was loaded for; None where it
-    was loaded without one.
+    module: sae-lens's SAE, frozen, in evaluation mode. fit: how it reconstructs the text of the model that it
+    was loaded for; None where it was loaded without one.
     """
 
     name: str
@@ -45,7 +45,9 @@ class Sae:
     def __post_init__(self) -> None:
         if self.architecture not in SEPARATE + COMPETING:
             known = ", ".join(SEPARATE + COMPETING)
-            raise UserError(f"SAE {self.name!r}: architecture {self.architecture!r} is not supported, expected one of {known}")
+            raise UserError(
+                f"SAE {self.name!r}: architecture {self.architecture!r} is not supported, expected one of {known}"
+            )
         self.module.eval().requires_grad_(False)
         self.module.turn_off_forward_pass_hook_z_reshaping()  # heads are flattened here, so that both forms can be read
 
@@ -94,7 +96,9 @@ class Sae:
         """Sixteen hex digits that change when the site or any weight does."""
         digest = hashlib.sha256(f"{self.site.name} {self.architecture}".encode())
         for name, weight in sorted(self.module.state_dict().items()):
-            digest.update(f"{name}{tuple(weight.shape)}".encode() + weight.detach().float().cpu().numpy().tobytes())
+            digest.update(
+                f"{name}{tuple(weight.shape)}".encode() + weight.detach().float().cpu().numpy().tobytes()
+            )
         return digest.hexdigest()[:16]
 
     def check(self, model: Any) -> Sae:
@@ -105,7 +109,9 @@ class Sae:
         if site.name not in runner.hook_names():
             raise UserError(f"SAE {self.name!r} reads {site.name}, a hook that this model does not have")
         if width != self.d_in:
-            raise UserError(f"SAE {self.name!r} reads vectors of width {self.d_in}: this model has width {width} at {site.name}")
+            raise UserError(
+                f"SAE {self.name!r} reads vectors of width {self.d_in}: this model has width {width} at {site.name}"
+            )
         return self
 
     def encode(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch d_sae"]:
@@ -115,15 +121,21 @@ class Sae:
     def decode(self, activations: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
         """The vector that activations stand for. SAEs that normalise their input at run time need `reconstruct`."""
         if self.module.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale"):
-            raise UserError(f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)")
-        return self.module.decode(activations.to(self.device, self.module.dtype)).float().to(activations.device)
+            raise UserError(
+                f"SAE {self.name!r} normalises each input: its activations alone cannot be decoded, use reconstruct(x)"
+            )
+        return (
+            self.module.decode(activations.to(self.device, self.module.dtype)).float().to(activations.device)
+        )
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """decode(encode(x)), float32, in the shape of x, without a graph."""
         return self.module.decode(self.module.encode(self._flat(x))).float().reshape(x.shape).to(x.device)
 
-    def encode_some(self, x: Float[Tensor, "*shape"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+    def encode_some(
+        self, x: Float[Tensor, "*shape"], latents: Sequence[int]
+    ) -> Float[Tensor, "*batch latent"]:
         """Activations of some latents, in the order given; equals encode(x)[..., latents]. Differentiable, float32."""
         index, here = self._index(latents), self._flat(x)
         if self.architecture in COMPETING:
@@ -138,7 +150,9 @@ class Sae:
             found = found * (gate > 0)
         return found.to(x.device)
 
-    def pre_activations(self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None) -> Float[Tensor, "*batch latent"]:
+    def pre_activations(
+        self, x: Float[Tensor, "*shape"], latents: Sequence[int] | None = None
+    ) -> Float[Tensor, "*batch latent"]:
         """What goes into the latents' non-linearity (gated: the magnitude path); all latents when None. Differentiable, float32."""
         module: Any = self.module
         index = slice(None) if latents is None else self._index(latents)
@@ -160,10 +174,14 @@ class Sae:
     def rows(self, latents: Sequence[int]) -> LatentRows:
         """Those latents alone, so that the rest can leave the memory. UserError for TopK, whose latents compete."""
         if self.architecture in COMPETING:
-            raise UserError(f"SAE {self.name!r} is a {self.architecture}: its latents compete, so none can be read without the others")
+            raise UserError(
+                f"SAE {self.name!r} is a {self.architecture}: its latents compete, so none can be read without the others"
+            )
         index = self._index(latents)
         cut = {"W_enc": (slice(None), index), "b_dec": (slice(None),)}
-        state = {name: value[cut.get(name, (index,))].clone() for name, value in self.module.state_dict().items()}
+        state = {
+            name: value[cut.get(name, (index,))].clone() for name, value in self.module.state_dict().items()
+        }
         cfg = type(self.module.cfg).from_dict({**self.module.cfg.to_dict(), "d_sae": len(index)})
         module = type(self.module)(cfg)
         module.load_state_dict(state)
@@ -174,7 +192,12 @@ class Sae:
         return f"Sae({self.name!r}: {self.architecture}, {self.d_sae} latents at {self.site.name}, width {self.d_in}{fit})"
 
     def _repr_html_(self) -> str:
-        facts = {"architecture": self.architecture, "latents": self.d_sae, "site": self.site.name, "width": self.d_in}
+        facts = {
+            "architecture": self.architecture,
+            "latents": self.d_sae,
+            "site": self.site.name,
+            "width": self.d_in,
+        }
         page = self.metadata.get("neuronpedia_id")
         facts |= {"reconstruction": self.fit.summary} if self.fit is not None else {}
         return html_facts(facts | ({"Neuronpedia": str(page)} if page else {}), f"SAE {self.name}")
@@ -204,16 +227,22 @@ class LatentRows:
         """Where the SAE reads."""
         return self.small.site
 
-    def encode_some(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+    def encode_some(
+        self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]
+    ) -> Float[Tensor, "*batch latent"]:
         """As `Sae.encode_some`."""
         return self.small.encode_some(x, self._local(latents))
 
-    def pre_activations(self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]) -> Float[Tensor, "*batch latent"]:
+    def pre_activations(
+        self, x: Float[Tensor, "*batch d_model"], latents: Sequence[int]
+    ) -> Float[Tensor, "*batch latent"]:
         """As `Sae.pre_activations`."""
         return self.small.pre_activations(x, self._local(latents))
 
     def _local(self, latents: Sequence[int]) -> list[int]:
         missing = [i for i in latents if i not in self.latents]
         if missing:
-            raise UserError(f"latent {missing[0]} was not kept: the rows are those of {', '.join(map(str, self.latents))}")
+            raise UserError(
+                f"latent {missing[0]} was not kept: the rows are those of {', '.join(map(str, self.latents))}"
+            )
         return [self.latents.index(i) for i in latents]

@@ -15,9 +15,10 @@ DENSITY_HEADER = "density (fraction of tokens)"
 class SaeCheck:
     """How well an SAE fits a model.
 
-    explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the neighbours too, on at most
-    COMPARED tokens. l0: latents active at a token, mean. density: of each latent, the fraction of tokens on which it is active. tokens: how
-    many were read (the first of each text is not); every density, L0 and explained variance is over these.
+    explained_variance: at the SAE's own layer, 1 is perfect, below 0 worse than the mean. by_layer: at the
+    neighbours too, on at most COMPARED tokens. l0: latents active at a token, mean. density: of each latent,
+    the fraction of tokens on which it is active. tokens: how many were read (the first of each text is not);
+    every density, L0 and explained variance is over these.
     """
 
     explained_variance: float

@@ -33,8 +33,8 @@ def load_sae(
 ) -> Sae:
     """Load an SAE, frozen, in `dtype`.
 
-    With a model the reconstruction check is run on text that the model writes: the result is `Sae.fit`, and what is wrong with it a
-    Python warning.
+    With a model the reconstruction check is run on text that the model writes: the result is `Sae.fit`, and
+    what is wrong with it a Python warning.
 
     Args:
         name: "organism", a key of PRESETS, "release/id" of SAELens, or a directory that SAELens wrote.
@@ -42,7 +42,8 @@ def load_sae(
         site: Needed only where the file does not name its hook.
         device: The model's when None; without a model the CPU.
         dtype: Of the weights.
-        activation_scale: The factor that training multiplied activations by, for files that do not hold it in their weights.
+        activation_scale: The factor that training multiplied activations by, for files that do not hold it in
+            their weights.
 
     Returns:
         The SAE with `encode`, `decode`, `W_dec` and its `site`.
@@ -92,10 +93,14 @@ def _fold_activation_scale(name: str, module: SAE[Any], directory: Path | None, 
     method = module.cfg.normalize_activations
     if method in ("none", "layer_norm", "constant_norm_rescale"):
         if given is not None:
-            raise UserError(f"SAE {name}: activation_scale is for files that need one, this one has normalize_activations {method!r}")
+            raise UserError(
+                f"SAE {name}: activation_scale is for files that need one, this one has normalize_activations {method!r}"
+            )
         return
     if method != "expected_average_only_in":
-        raise UserError(f"SAE {name}: normalize_activations {method!r} is not folded into its weights, which is not read; fold it with sae-lens")
+        raise UserError(
+            f"SAE {name}: normalize_activations {method!r} is not folded into its weights, which is not read; fold it with sae-lens"
+        )
     scale = given if given is not None else _saved_scale(directory)
     if scale is None:
         raise UserError(
@@ -129,7 +134,9 @@ def _resolve(name: str | Path) -> tuple[SaeFormat, SaeLocation]:
         place = sae_format.find(name)
         if place is not None:
             return sae_format, place
-    raise UserError(f"no SAE at {name}: expected {'; '.join(entry.expects for entry in SAE_FORMATS.values())}")
+    raise UserError(
+        f"no SAE at {name}: expected {'; '.join(entry.expects for entry in SAE_FORMATS.values())}"
+    )
 
 
 def _site(name: str, module: SAE[Any], given: Site | None) -> Site:

@@ -1,12 +1,14 @@
 """Training an SAE on any model and text, with sae-lens's trainer over the project's own activation store.
 
 1. Text becomes token sequences of at most `context_size`; the store streams shuffled activations of one site.
-2. The input is scaled so that its mean length is sqrt(d_model) (folded into the weights at the end), and the decoder's bias
-   starts at the mean activation: in a residual stream the mean is most of the length, and TopK should not spend latents on it.
-3. A TopK SAE (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss against dead latents) is trained by sae-lens's
-   `SAETrainer`. With `checkpoints` the trainer's state is kept next to the output, and a run that was stopped goes on where
-   it was, with the same batches and the same result.
-4. The result is saved in sae-lens's own format, measured on text that was held out, and described by a card (card.json).
+2. The input is scaled so that its mean length is sqrt(d_model) (folded into the weights at the end), and the
+   decoder's bias starts at the mean activation: in a residual stream the mean is most of the length, and TopK
+   should not spend latents on it.
+3. A TopK SAE (Gao et al. 2024, arXiv 2406.04093, with its auxiliary loss against dead latents) is trained by
+   sae-lens's `SAETrainer`. With `checkpoints` the trainer's state is kept next to the output, and a run that
+   was stopped goes on where it was, with the same batches and the same result.
+4. The result is saved in sae-lens's own format, measured on text that was held out, and described by a card
+   (card.json).
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ from workbench.sae.sae_loading import load_sae
 class TrainingProbe:
     """Labelled activations at the SAE's site: what a latent should tell.
 
-    shown: True where the persona is shown. The best latent is chosen on the first pair and judged on the second.
+    shown: True where the persona is shown. The best latent is chosen on the first pair and judged on the
+    second.
     """
 
     x: Float[Tensor, "n d_model"]
@@ -53,8 +56,9 @@ class TrainingProbe:
 class SaeCard:
     """What was trained and how well, on held-out text.
 
-    explained_variance, l0, dead (latents that never fired there): see check.py. loss_*: cross-entropy in nats per token, clean,
-    with the reconstruction spliced in, with the site's mean in place. best_latents: by persona, number, held-out AUC.
+    explained_variance, l0, dead (latents that never fired there): see check.py. loss_*: cross-entropy in nats
+    per token, clean, with the reconstruction spliced in, with the site's mean in place. best_latents: by
+    persona, number, held-out AUC.
     """
 
     model: str
@@ -144,8 +148,8 @@ def train_sae(
         The card: explained variance, loss recovered, density of latents.
 
     Raises:
-        UserError: A site that does not exist, k above d_sae, too little text, or an `out` that holds a finished SAE or
-            cannot be written to.
+        UserError: A site that does not exist, k above d_sae, too little text, or an `out` that holds a
+            finished SAE or cannot be written to.
 
     Example:
         >>> card = wb.train_sae(model, texts, wb.Site(1), "runs/sae", d_sae=512, k=16, tokens=10_000)  # doctest: +SKIP
@@ -161,35 +165,67 @@ def train_sae(
     trainer, done = _trainer(runner, store, out, (d_sae, k, tokens), options)
     trainer.data_provider = store.batches(done // options.batch_size)
     trainer.fit().save_inference_model(out)
-    card = make_card(load_sae(out, device=str(runner.device)), runner, held_out, tokens, options.seed, options.probes or {})
+    card = make_card(
+        load_sae(out, device=str(runner.device)), runner, held_out, tokens, options.seed, options.probes or {}
+    )
     card.save(out)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return card
 
 
-def make_card(sae: Sae, model: Any, held_out: Sequence[Sequence[int]], tokens: int, seed: int, probes: Mapping[str, TrainingProbe]) -> SaeCard:
+def make_card(
+    sae: Sae,
+    model: Any,
+    held_out: Sequence[Sequence[int]],
+    tokens: int,
+    seed: int,
+    probes: Mapping[str, TrainingProbe],
+) -> SaeCard:
     """Measures an SAE on held-out text and on labelled activations."""
     runner = runner_for(model)
     check, loss = check_sae(sae, runner, held_out), splice(sae, runner, held_out)
     return SaeCard(
-        model=str(sae.metadata.get("model_name")), fingerprint=runner.fingerprint, site=sae.site.name,
-        architecture=sae.architecture, d_sae=sae.d_sae, k=int(getattr(sae.module.cfg, "k", 0)), tokens=tokens, seed=seed,
-        explained_variance=check.explained_variance, l0=check.l0, dead=check.silent,
-        loss_clean=loss.clean, loss_spliced=loss.spliced, loss_ablated=loss.ablated, loss_recovered=loss.recovered,
-        held_out_tokens=check.tokens, best_latents={name: best_latent(sae, probe) for name, probe in probes.items()},
-    )  # fmt: skip
+        model=str(sae.metadata.get("model_name")),
+        fingerprint=runner.fingerprint,
+        site=sae.site.name,
+        architecture=sae.architecture,
+        d_sae=sae.d_sae,
+        k=int(getattr(sae.module.cfg, "k", 0)),
+        tokens=tokens,
+        seed=seed,
+        explained_variance=check.explained_variance,
+        l0=check.l0,
+        dead=check.silent,
+        loss_clean=loss.clean,
+        loss_spliced=loss.spliced,
+        loss_ablated=loss.ablated,
+        loss_recovered=loss.recovered,
+        held_out_tokens=check.tokens,
+        best_latents={name: best_latent(sae, probe) for name, probe in probes.items()},
+    )
 
 
 def best_latent(sae: Sae, probe: TrainingProbe) -> dict[str, float | int]:
     """The latent that tells best on the first half, and its AUC on the second (below 0.5: it fires where the persona is absent)."""
     with torch.no_grad():
         ranking, judging = sae.encode(probe.x).numpy(), sae.encode(probe.held_out_x).numpy()
-    aucs = np.array([roc_auc_score(probe.shown, ranking[:, i]) if np.ptp(ranking[:, i]) else 0.5 for i in range(sae.d_sae)])
+    aucs = np.array(
+        [
+            roc_auc_score(probe.shown, ranking[:, i]) if np.ptp(ranking[:, i]) else 0.5
+            for i in range(sae.d_sae)
+        ]
+    )
     latent = int(np.argmax(np.abs(aucs - 0.5)))
-    return {"latent": latent, "auc": float(roc_auc_score(probe.held_out_shown, judging[:, latent])), "train_auc": float(aucs[latent])}
+    return {
+        "latent": latent,
+        "auc": float(roc_auc_score(probe.held_out_shown, judging[:, latent])),
+        "train_auc": float(aucs[latent]),
+    }
 
 
-def token_windows(model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int) -> list[tuple[int, ...]]:
+def token_windows(
+    model: Any, texts: Sequence[str] | Sequence[Sequence[int]], context_size: int
+) -> list[tuple[int, ...]]:
     """Texts as token sequences of at most context_size (long ones cut into several); those of one token are dropped."""
     runner = runner_for(model)
     size = min(context_size, runner.shape.n_ctx)
@@ -206,7 +242,9 @@ def split_texts(
     """(training, held out): distinct windows, so that no held-out one is also trained on. UserError below 20 windows."""
     distinct = list(dict.fromkeys(windows))
     if len(distinct) < 20:
-        raise UserError(f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed")
+        raise UserError(
+            f"too little text: {len(distinct)} different sequences of two or more tokens, at least 20 are needed"
+        )
     order = np.random.default_rng(seed).permutation(len(distinct))
     n = min(max(1, round(share * len(distinct))), 400)
     return tuple(distinct[i] for i in order[n:]), tuple(distinct[i] for i in order[:n])
@@ -226,10 +264,17 @@ def _trainer(
         torch.manual_seed(options.seed)
         module = TopKTrainingSAE(_config(runner, store, sample.shape[1], d_sae, k, options.seed))
     settings = SAETrainerConfig(
-        total_training_samples=steps * store.batch_size, train_batch_size_samples=store.batch_size, lr=options.lr, lr_end=options.lr / 10,
-        lr_warm_up_steps=min(100, steps // 10), lr_decay_steps=steps // 4, device=str(runner.device),
-        dead_feature_window=max(20, min(1000, steps // 10)), n_checkpoints=options.checkpoints, checkpoint_path=str(out / "checkpoints"),
-    )  # fmt: skip
+        total_training_samples=steps * store.batch_size,
+        train_batch_size_samples=store.batch_size,
+        lr=options.lr,
+        lr_end=options.lr / 10,
+        lr_warm_up_steps=min(100, steps // 10),
+        lr_decay_steps=steps // 4,
+        device=str(runner.device),
+        dead_feature_window=max(20, min(1000, steps // 10)),
+        n_checkpoints=options.checkpoints,
+        checkpoint_path=str(out / "checkpoints"),
+    )
     trainer = SAETrainer(settings, module, store.batches(), save_checkpoint_fn=_mark)
     scale = sample.shape[1] ** 0.5 / float(sample.norm(dim=-1).mean())
     trainer.activation_scaler.scaling_factor = scale
@@ -237,13 +282,24 @@ def _trainer(
     return trainer, _resume(trainer, out / "checkpoints")
 
 
-def _config(runner: Runner, store: ActivationStore, d_in: int, d_sae: int, k: int, seed: int) -> TopKTrainingSAEConfig:
+def _config(
+    runner: Runner, store: ActivationStore, d_in: int, d_sae: int, k: int, seed: int
+) -> TopKTrainingSAEConfig:
     metadata = SAEMetadata(
-        model_name=Path(str(getattr(runner.model.cfg, "model_name", ""))).name, hook_name=store.site.name, prepend_bos=False,
-        model_fingerprint=runner.fingerprint, seed=seed, context_size=max(len(s) for s in store.sequences),
-    )  # fmt: skip
+        model_name=Path(str(getattr(runner.model.cfg, "model_name", ""))).name,
+        hook_name=store.site.name,
+        prepend_bos=False,
+        model_fingerprint=runner.fingerprint,
+        seed=seed,
+        context_size=max(len(s) for s in store.sequences),
+    )
     return TopKTrainingSAEConfig(
-        d_in=d_in, d_sae=d_sae, k=k, device=str(runner.device), normalize_activations="expected_average_only_in", metadata=metadata
+        d_in=d_in,
+        d_sae=d_sae,
+        k=k,
+        device=str(runner.device),
+        normalize_activations="expected_average_only_in",
+        metadata=metadata,
     )
 
 
@@ -262,8 +318,12 @@ def _resume(trainer: SAETrainer[Any, Any], checkpoints: Path) -> int:
     wanted = trainer.sae.cfg
     for name in ("d_in", "d_sae", "k"):
         if saved.get(name) != getattr(wanted, name):
-            raise UserError(f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, requested is {getattr(wanted, name)}")
+            raise UserError(
+                f"{checkpoints}: holds an unfinished SAE with {name} {saved.get(name)}, requested is {getattr(wanted, name)}"
+            )
     trainer.sae.load_weights_from_checkpoint(newest)
     trainer.load_trainer_state(newest)
-    trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t > trainer.n_training_samples]
+    trainer.checkpoint_thresholds = [
+        t for t in trainer.checkpoint_thresholds if t > trainer.n_training_samples
+    ]
     return trainer.n_training_samples

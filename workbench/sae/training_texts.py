@@ -22,21 +22,27 @@ from workbench.text_forms import join_surrogates, require_whole_text, unify_line
 def read_corpus(path: str | Path, limit: int | None = None) -> list[str]:
     """The texts of a file, in order: .jsonl, .json (a list) and .csv give one a row, everything else one a line.
 
-    A row that is an object gives its field `text`, or all its text fields one after the other (so contrast files serve too).
-    limit: at most so many. UserError names file and line of what cannot be read, and a file without any text.
+    A row that is an object gives its field `text`, or all its text fields one after the other (so contrast
+    files serve too). limit: at most so many. UserError names file and line of what cannot be read, and a file
+    without any text.
     """
     path = Path(path)
-    rows = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}.get(path.suffix.lower(), _lines)(path)
+    rows = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}.get(path.suffix.lower(), _lines)(
+        path
+    )
     texts = [_whole(text, f"{path}, text {n}") for n, text in enumerate(map(_text_of, rows), start=1) if text]
     if not texts:
         raise UserError(f"{path}: no text in this file")
     return texts if limit is None else texts[:limit]
 
 
-def context_texts(model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0) -> list[tuple[int, ...]]:
+def context_texts(
+    model: Any, split: Split, n: int = 2000, slot: Slot = "system", seed: int = 0
+) -> list[tuple[int, ...]]:
     """About n token sequences as the model meets them in a study.
 
-    The split's contexts, in turn, bare or under a varied system text drawn by seed, each followed by one of its two answers.
+    The split's contexts, in turn, bare or under a varied system text drawn by seed, each followed by one of
+    its two answers.
     """
     runner = runner_for(model)
     contexts = make_contexts(runner, split, slot=slot, seed=seed)

@@ -16,8 +16,9 @@
 | cards.json, cards.parquet | `CardsFile`, `CardRow` |
 | labels.json | `LabelsFile` |
 
-study.yaml is `workbench.study.Study`; direction.safetensors is checked by `workbench.directions`. The version number and the changes
-between versions are in `schema_version`; reading and writing in `workbench.runs.run_files`.
+study.yaml is `workbench.study.Study`; direction.safetensors is checked by `workbench.directions`. The version
+number and the changes between versions are in `schema_version`; reading and writing in
+`workbench.runs.run_files`.
 """
 
 from workbench.schema.attribution_file import (

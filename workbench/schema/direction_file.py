@@ -10,9 +10,9 @@ from workbench.schema.run_file import Entry, Number, RunFile
 class LayerEntry(Entry):
     """One layer and method of the sweep.
 
-    predicts: rank correlation of its readings with prompts' effects; auc, auc_choice: how well it separates the two answers, and the
-    model's two choices; angles in degrees. p_association, p_labels: of the two tests that a site must pass, corrected for the number of
-    sites; passes: it met every requirement.
+    predicts: rank correlation of its readings with prompts' effects; auc, auc_choice: how well it separates
+    the two answers, and the model's two choices; angles in degrees. p_association, p_labels: of the two tests
+    that a site must pass, corrected for the number of sites; passes: it met every requirement.
     """
 
     layer: int
@@ -45,8 +45,8 @@ class PromptEffectEntry(Entry):
 class DirectionFile(RunFile):
     """direction.json.
 
-    site, position: where it was read; norm: in units of the residual stream. shown: whether any site passed (None: not tested); verdict: in
-    words.
+    site, position: where it was read; norm: in units of the residual stream. shown: whether any site passed
+    (None: not tested); verdict: in words.
     """
 
     site: str = ""

@@ -10,7 +10,8 @@ from workbench.schema.run_file import Entry, Number, RunFile
 class LatentEntry(Entry):
     """One latent: see `workbench.latents.RankedLatent`.
 
-    density is a fraction of tokens, decision_share one of ranking rows. top: (activation, text) of the contexts in which it fires most.
+    density is a fraction of tokens, decision_share one of ranking rows. top: (activation, text) of the
+    contexts in which it fires most.
     """
 
     latent: int

@@ -1,7 +1,8 @@
 """What all files of a run directory share: exact when written, forgiving when read.
 
 1. A writer fills in the model's fields; a name that the model does not have is an error.
-2. A reader passes over keys that it does not know (a newer minor version may add some), and takes a default for what may be missing.
+2. A reader passes over keys that it does not know (a newer minor version may add some), and takes a default
+   for what may be missing.
 3. NaN and infinities, which JSON does not have, are missing values (None).
 """
 

@@ -1,7 +1,9 @@
 """The version of the run directory's files, and how files of earlier versions become files of this one.
 
-1. Every JSON file has `schema`, a whole number. A change that readers outside would notice raises it, for all files at once.
-2. `MIGRATIONS[n]` turns the content of a file of version n into that of version n + 1; a file is migrated step by step.
+1. Every JSON file has `schema`, a whole number. A change that readers outside would notice raises it, for all
+   files at once.
+2. `MIGRATIONS[n]` turns the content of a file of version n into that of version n + 1; a file is migrated
+   step by step.
 3. Tables (Parquet) have no number of their own; a renamed column is listed in `RENAMED_COLUMNS`.
 """
 
@@ -16,7 +18,8 @@ from workbench.errors import UserError
 #: The version that is written.
 SCHEMA = 1
 
-#: By version: a function of the file's name in the run directory and its content. Empty, since version 1 is the first.
+#: By version: a function of the file's name in the run directory and its content. Empty, since version 1 is
+#: the first.
 MIGRATIONS: dict[int, Callable[[str, dict[str, Any]], dict[str, Any]]] = {}
 
 #: Columns by the name they had in runs made before 0.1.
@@ -57,7 +60,11 @@ def migrated(name: str, entry: Any, where: str, writer: str | None = None) -> di
 
 def _other_version(where: str, found: int, writer: str | None) -> str:
     age = "a newer" if found > SCHEMA else "an older"
-    reader = f"{PACKAGE} {writer}, with which the run was made, reads it" if writer else f"{age} {PACKAGE} reads it"
+    reader = (
+        f"{PACKAGE} {writer}, with which the run was made, reads it"
+        if writer
+        else f"{age} {PACKAGE} reads it"
+    )
     return f"{where}: expected schema {SCHEMA}, found {found}: this is {PACKAGE} {_own_version()}; {reader}"
 
 

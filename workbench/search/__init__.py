@@ -1,7 +1,7 @@
 """Fluent gradient search for prompts: one engine (`search`), several methods as values.
 
-The package itself can be called: `workbench.search(...)` is the function, although importing any part of this package binds
-the name `workbench.search` to the package.
+The package itself can be called: `workbench.search(...)` is the function, although importing any part of this
+package binds the name `workbench.search` to the package.
 """
 
 from workbench.callable_package import make_callable

@@ -1,7 +1,8 @@
 """Selection: one elite per fluency weight, and the frontier.
 
-A candidate's value at a fluency weight w is objective - w * fluency. The weights are log-spaced (EPO, arXiv 2402.01702).
-Diversity is kept by construction: each weight takes the best candidate that no weight before it took.
+A candidate's value at a fluency weight w is objective - w * fluency. The weights are log-spaced (EPO, arXiv
+2402.01702). Diversity is kept by construction: each weight takes the best candidate that no weight before it
+took.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def values(scored: ScoredPrompts, weights: tuple[float, ...]) -> Float[Tensor, "
 def elites(pool: ScoredPrompts, weights: tuple[float, ...], distinct: bool = True) -> ScoredPrompts:
     """For each weight the best candidate of the pool, in the order of the weights; ties go to the lower index.
 
-    distinct: no prompt is taken twice while there are others (without it the population can collapse to one prompt).
+    distinct: no prompt is taken twice while there are others (without it the population can collapse to one
+    prompt).
     """
     table = values(pool, weights).nan_to_num(nan=-torch.inf)
     taken: list[int] = []
@@ -56,14 +58,17 @@ def first_copies(pool: ScoredPrompts) -> Bool[Tensor, " candidate"]:
 class CanSurvive:
     """How far a child is from the population or the frontier, given only a lower bound of its fluency (Scorer's `advantage`).
 
-    With T weights at most T - 1 candidates are taken before any weight, so a child that stays below the T-th best parent at every
-    weight cannot be an elite; a child that an archived candidate beats on both counts cannot reach the frontier.
+    With T weights at most T - 1 candidates are taken before any weight, so a child that stays below the T-th
+    best parent at every weight cannot be an elite; a child that an archived candidate beats on both counts
+    cannot reach the frontier.
     """
 
     weights: tuple[float, ...]
     archive: ScoredPrompts | None
 
-    def __call__(self, parents: ScoredPrompts, objective: Tensor, bound: Tensor) -> Float[Tensor, " candidate"]:
+    def __call__(
+        self, parents: ScoredPrompts, objective: Tensor, bound: Tensor
+    ) -> Float[Tensor, " candidate"]:
         """At least 0 for a child that may be an elite or on the frontier, below 0 for one that cannot."""
         n_weights = len(self.weights)
         at_best = values(ScoredPrompts(parents.ids[:0], objective, bound), self.weights)
@@ -72,18 +77,25 @@ class CanSurvive:
         margin = (at_best - threshold[:, None]).max(0).values
         if self.archive is None:
             return margin
-        above, natural = (scores.to(objective.device)[:, None] for scores in (self.archive.objective, self.archive.cross_entropy))
+        above, natural = (
+            scores.to(objective.device)[:, None]
+            for scores in (self.archive.objective, self.archive.cross_entropy)
+        )
         beaten = (above >= objective) & (natural <= bound)
         return torch.where(beaten.any(0), margin, margin.clamp(min=0.0))
 
-    def order(self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]) -> Int[Tensor, " candidate"]:
+    def order(
+        self, objective: Float[Tensor, " candidate"], cross_entropy: Float[Tensor, " candidate"]
+    ) -> Int[Tensor, " candidate"]:
         """Candidates from the one to keep first.
 
-        The best at any weight, then the second best at any, and so on, so that every part of the frontier keeps its own (by one number for
-        all weights the fluent part died out: docs/performance.md).
+        The best at any weight, then the second best at any, and so on, so that every part of the frontier
+        keeps its own (by one number for all weights the fluent part died out: docs/performance.md).
         """
         nameless = torch.empty(len(objective), 0, dtype=torch.long, device=objective.device)
-        table = values(ScoredPrompts(nameless, objective, cross_entropy), self.weights).nan_to_num(nan=-torch.inf)
+        table = values(ScoredPrompts(nameless, objective, cross_entropy), self.weights).nan_to_num(
+            nan=-torch.inf
+        )
         places = table.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return places.min(dim=0).values.argsort(stable=True)
 

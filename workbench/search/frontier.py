@@ -48,7 +48,11 @@ class Candidate(ShowsFacts):
 
     def facts(self) -> tuple[str, dict[str, object]]:
         """The scores that were measured."""
-        scores = {"objective": self.objective, "cross-entropy": self.cross_entropy, "selection rate": self.selection_rate}
+        scores = {
+            "objective": self.objective,
+            "cross-entropy": self.cross_entropy,
+            "selection rate": self.selection_rate,
+        }
         measured = {name: value for name, value in scores.items() if value is not None}
         return f"Candidate {self.text!r}{', chosen' if self.chosen else ''}", measured
 
@@ -59,7 +63,8 @@ class Frontier(ShowsTable):
 
     Attributes:
         candidates: Most fluent first.
-        history: One row per step: step, seconds, model_calls, best_objective, best_cross_entropy, candidates, population, frontier.
+        history: One row per step: step, seconds, model_calls, best_objective, best_cross_entropy, candidates,
+            population, frontier.
         cost: What the search spent.
         method: Name of the method.
         seed: Of the search.
@@ -117,21 +122,33 @@ class Frontier(ShowsTable):
     ) -> Frontier:
         """This frontier with every candidate measured on the selection split and the best one marked.
 
-        The greatest mean change of the log-odds in the direction of the search's sign. max_cross_entropy: only candidates at most so
-        unlikely (nats). truth: questions on true statements (`true_contexts`); the best candidate is then the first under which the model
-        agrees with at most `truth_fall` less of them than without a prompt, or where there is none, the one that loses least. shortest: of
-        the candidates that are within one standard error of the best one (paired, over question groups), the one of the fewest tokens: what
-        a longer one has more is then padding as far as these questions tell (one-standard-error rule, Breiman et al. 1984).
+        The greatest mean change of the log-odds in the direction of the search's sign. max_cross_entropy:
+        only candidates at most so unlikely (nats). truth: questions on true statements (`true_contexts`); the
+        best candidate is then the first under which the model agrees with at most `truth_fall` less of them
+        than without a prompt, or where there is none, the one that loses least. shortest: of the candidates
+        that are within one standard error of the best one (paired, over question groups), the one of the
+        fewest tokens: what a longer one has more is then padding as far as these questions tell
+        (one-standard-error rule, Breiman et al. 1984).
         """
-        contexts = split if isinstance(split, Contexts) else make_contexts(model, split, slot=self.slot, metric=self.metric)
+        contexts = (
+            split
+            if isinstance(split, Contexts)
+            else make_contexts(model, split, slot=self.slot, metric=self.metric)
+        )
         answers = answer_prompts(model, contexts, [c.ids for c in self.candidates])
         measured = [
             replace(c, selection_rate=found.rate, selection_log_odds=float(np.mean(found.log_odds)))
             for c, found in zip(self.candidates, answers, strict=True)
         ]
-        admitted = [i for i, c in enumerate(measured) if max_cross_entropy is None or c.cross_entropy <= max_cross_entropy]
+        admitted = [
+            i
+            for i, c in enumerate(measured)
+            if max_cross_entropy is None or c.cross_entropy <= max_cross_entropy
+        ]
         if not admitted:
-            raise UserError(f"no candidate has a cross-entropy of at most {max_cross_entropy} nats: the lowest has {measured[0].cross_entropy:.2f}")
+            raise UserError(
+                f"no candidate has a cross-entropy of at most {max_cross_entropy} nats: the lowest has {measured[0].cross_entropy:.2f}"
+            )
         ranked = sorted(admitted, key=lambda i: -self.sign * (measured[i].selection_log_odds or 0.0))
         if shortest:
             ranked = _shortest_first(ranked, measured, answers, self.sign)
@@ -148,7 +165,11 @@ class Frontier(ShowsTable):
         shortest: bool = False,
     ) -> Candidate:
         """The candidate that `choose` marks."""
-        return next(c for c in self.choose(model, split, max_cross_entropy, truth, truth_fall, shortest).candidates if c.chosen)
+        return next(
+            c
+            for c in self.choose(model, split, max_cross_entropy, truth, truth_fall, shortest).candidates
+            if c.chosen
+        )
 
     def to_file(self) -> SearchFile:
         """search/NAME.json, and the entry of one search in search/frontier.json; without times (`times`)."""
@@ -168,7 +189,10 @@ class Frontier(ShowsTable):
     @property
     def times(self) -> SearchTimes:
         """Its entry in timings.json."""
-        return SearchTimes(seconds=self.cost.seconds, steps=self.history["seconds"].tolist() if "seconds" in self.history else [])
+        return SearchTimes(
+            seconds=self.cost.seconds,
+            steps=self.history["seconds"].tolist() if "seconds" in self.history else [],
+        )
 
     @classmethod
     def from_file(cls, file: SearchFile, history: pd.DataFrame, times: SearchTimes | None = None) -> Frontier:
@@ -186,8 +210,17 @@ class Frontier(ShowsTable):
             repeated=cost.token_layers_repeated or 0.0,
         )
         candidates = tuple(_candidate(c) for c in file.candidates)
-        asked = {"slot": cast(Slot, file.slot), "metric": cast(Metric, file.metric), "seed": file.seed or 0, "sign": file.sign}
-        more = {"interrupted": file.interrupted, "objective": file.objective, "warnings": tuple(file.warnings)}
+        asked = {
+            "slot": cast(Slot, file.slot),
+            "metric": cast(Metric, file.metric),
+            "seed": file.seed or 0,
+            "sign": file.sign,
+        }
+        more = {
+            "interrupted": file.interrupted,
+            "objective": file.objective,
+            "warnings": tuple(file.warnings),
+        }
         return cls(candidates, history, spent, file.method, **asked, **more)
 
     @property
@@ -202,38 +235,56 @@ class Frontier(ShowsTable):
 def write_frontiers(directory: Path, searches: Mapping[str, Frontier]) -> None:
     """search/frontier.json and search/history.parquet of a run directory: all searches by name, their histories one after the other."""
     (directory / "search").mkdir(exist_ok=True)  # a study without any search has none yet
-    parts = [frontier.history.drop(columns="seconds", errors="ignore").assign(search=name) for name, frontier in searches.items()]
-    history = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(HistoryRow.model_fields))
-    write_run_file(directory / "search/frontier.json", FrontierFile(searches={name: found.to_file() for name, found in searches.items()}))
+    parts = [
+        frontier.history.drop(columns="seconds", errors="ignore").assign(search=name)
+        for name, frontier in searches.items()
+    ]
+    history = (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(HistoryRow.model_fields))
+    )
+    write_run_file(
+        directory / "search/frontier.json",
+        FrontierFile(searches={name: found.to_file() for name, found in searches.items()}),
+    )
     write_table(directory / "search/history.parquet", history, HistoryRow)
 
 
 def _candidate_entry(candidate: Candidate) -> CandidateEntry:
     """The file keeps the key `fluency` for the cross-entropy: a name that readers outside rely on."""
-    fields: dict[str, Any] = {("fluency" if name == "cross_entropy" else name): value for name, value in vars(candidate).items()}
+    fields: dict[str, Any] = {
+        ("fluency" if name == "cross_entropy" else name): value for name, value in vars(candidate).items()
+    }
     fields["ids"] = list(candidate.ids)
     return CandidateEntry(**fields)
 
 
 def _candidate(entry: CandidateEntry) -> Candidate:
-    fields: dict[str, Any] = {("cross_entropy" if name == "fluency" else name): value for name, value in entry}
+    fields: dict[str, Any] = {
+        ("cross_entropy" if name == "fluency" else name): value for name, value in entry
+    }
     fields["ids"] = tuple(entry.ids)
     return Candidate(**fields)
 
 
-def _shortest_first(ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int) -> list[int]:
+def _shortest_first(
+    ranked: Sequence[int], candidates: Sequence[Candidate], answers: Sequence[Answers], sign: int
+) -> list[int]:
     """Ranked candidates, those within one standard error of the first by their number of tokens before the others."""
     first = answers[ranked[0]]
 
     def level(i: int) -> bool:
         less, groups = sign * (first.log_odds - answers[i].log_odds), np.array(first.group)
         means = np.array([less[groups == group].mean() for group in sorted(set(first.group))])
-        return i == ranked[0] or (len(means) > 1 and float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5)
+        return i == ranked[0] or (
+            len(means) > 1 and float(means.mean()) <= float(means.std(ddof=1)) / len(means) ** 0.5
+        )
 
     return sorted(ranked, key=lambda i: len(candidates[i].ids) if level(i) else np.inf)
 
 
-def _truthful(model: Any, truth: Contexts, ranked: Sequence[int], candidates: Sequence[Candidate], fall: float) -> int:
+def _truthful(
+    model: Any, truth: Contexts, ranked: Sequence[int], candidates: Sequence[Candidate], fall: float
+) -> int:
     """The first of ranked candidates that costs at most `fall` of the agreement with true statements; the cheapest where none does."""
     bare = answer(model, truth).rate
     losses: dict[int, float] = {}

@@ -78,14 +78,28 @@ def picture(progress: SearchProgress) -> str:
     """The frontier so far as HTML: a line of figures, and objective (up) against fluency (right: less fluent)."""
     x, y = progress.frontier.cross_entropy.tolist(), progress.frontier.objective.tolist()
     across, up = _scale(x, _LEFT, _WIDTH - _EDGE), _scale(y, _HEIGHT - _BOTTOM, _EDGE)
-    dots = "".join(f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="4" fill="{BLUE}"/>' for a, b in zip(x, y, strict=True))
+    dots = "".join(
+        f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="4" fill="{BLUE}"/>'
+        for a, b in zip(x, y, strict=True)
+    )
     steps = "".join(f"H{across(a):.1f}V{up(b):.1f}" for a, b in zip(x[1:], y[1:], strict=True))
     path = f'<path d="M{across(x[0]):.1f} {up(y[0]):.1f}{steps}" fill="none" stroke="{BLUE}" stroke-opacity=".4"/>'
     axes = f'<path d="M{_LEFT} {_EDGE}V{_HEIGHT - _BOTTOM}H{_WIDTH - _EDGE}" fill="none" stroke="currentColor" stroke-opacity=".5"/>'
-    ticks = "".join(_text(across(v), _HEIGHT - _BOTTOM + 16, f"{v:.1f}", "middle") for v in dict.fromkeys((min(x), max(x))))
+    ticks = "".join(
+        _text(across(v), _HEIGHT - _BOTTOM + 16, f"{v:.1f}", "middle")
+        for v in dict.fromkeys((min(x), max(x)))
+    )
     ticks += "".join(_text(_LEFT - 6, up(v) + 4, f"{v:+.1f}", "end") for v in dict.fromkeys((min(y), max(y))))
-    title = _text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, "cross-entropy, nats per token (left: more fluent)", "middle")
-    side = _text(14, (_HEIGHT - _BOTTOM) / 2, "objective", "middle", f' transform="rotate(-90 14 {(_HEIGHT - _BOTTOM) / 2})"')
+    title = _text(
+        (_LEFT + _WIDTH) / 2, _HEIGHT - 6, "cross-entropy, nats per token (left: more fluent)", "middle"
+    )
+    side = _text(
+        14,
+        (_HEIGHT - _BOTTOM) / 2,
+        "objective",
+        "middle",
+        f' transform="rotate(-90 14 {(_HEIGHT - _BOTTOM) / 2})"',
+    )
     label = f"objective against fluency of {len(x)} prompts"
     return (
         f'<div style="font:13px system-ui,sans-serif">{escape(line(progress))}</div>'

@@ -21,8 +21,13 @@ def check_finite(runner: Runner, contexts: Contexts, *batches: ScoredPrompts) ->
         if bad.any():
             ids = scored.ids[int(bad.nonzero()[0, 0])].tolist()
             found = (first_not_finite(runner, context.sequence(ids)) for context in contexts)
-            where = next((place for place in found if place), "the objective itself, for the model's own values are finite")
-            raise UserError(f"the prompt {runner.decode(ids)!r} has a score that is no finite number: {where}")
+            where = next(
+                (place for place in found if place),
+                "the objective itself, for the model's own values are finite",
+            )
+            raise UserError(
+                f"the prompt {runner.decode(ids)!r} has a score that is no finite number: {where}"
+            )
 
 
 def check_prefix(runner: Runner, ids: Sequence[int]) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 Ids = Int[Tensor, "candidate prompt_pos"]
 
-#: Fills shorter prompts up on the right where prompts of different lengths share one tensor; never run through a model.
+#: Fills shorter prompts up on the right where prompts of different lengths share one tensor; never run
+#: through a model.
 FILLER = -1
 
 
@@ -38,8 +39,8 @@ def by_length(ids: Ids) -> Iterable[tuple[int, Int[Tensor, " row"]]]:
 class ScoredPrompts:
     """Prompts (shorter ones filled up with `FILLER`) with their scores.
 
-    objective: as maximised, -inf where it was dropped; fluency: nats per token (lower is better), +inf where it was not needed because the
-    prompt cannot win.
+    objective: as maximised, -inf where it was dropped; fluency: nats per token (lower is better), +inf where
+    it was not needed because the prompt cannot win.
     """
 
     ids: Ids
@@ -63,8 +64,13 @@ class ScoredPrompts:
     def join(self, other: ScoredPrompts) -> ScoredPrompts:
         """These prompts and after them the other ones."""
         width = max(self.ids.shape[1], other.ids.shape[1])
-        both = [torch.nn.functional.pad(s.ids, (0, width - s.ids.shape[1]), value=FILLER) for s in (self, other)]
-        return ScoredPrompts(torch.cat(both), *(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("objective", "cross_entropy")))
+        both = [
+            torch.nn.functional.pad(s.ids, (0, width - s.ids.shape[1]), value=FILLER) for s in (self, other)
+        ]
+        return ScoredPrompts(
+            torch.cat(both),
+            *(torch.cat([getattr(self, f), getattr(other, f)]) for f in ("objective", "cross_entropy")),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The one engine of every search method.
 
 1. The objective is calibrated by the caller; contexts, tokens and batch sizes are fixed here, once.
-2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children and parents
-   are scored on the same contexts in the same pass; the method selects; the archive keeps the frontier of all.
-3. At the end every archived prompt is decoded to its string, encoded again inside its context, and scored in full: that is
-   what is reported.
+2. Each step: parents are run to their end (log-probabilities, caches); the method proposes children; children
+   and parents are scored on the same contexts in the same pass; the method selects; the archive keeps the
+   frontier of all.
+3. At the end every archived prompt is decoded to its string, encoded again inside its context, and scored in
+   full: that is what is reported.
 
-Same seed, machine and batch size: same bits. Ctrl-C ends in order with what there is. A checkpoint after every
-`every` steps lets a killed search go on to the bits of an uninterrupted one.
+Same seed, machine and batch size: same bits. Ctrl-C ends in order with what there is. A checkpoint after
+every `every` steps lets a killed search go on to the bits of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Checkpoint:
     Attributes:
         path: The file.
         every: Steps between two saves.
-        ends_on_interrupt: True: Ctrl-C ends the search with KeyboardInterrupt, to be resumed (a study's stage is then not done).
-            False: it gives the frontier found so far, as a notebook wants it.
+        ends_on_interrupt: True: Ctrl-C ends the search with KeyboardInterrupt, to be resumed (a study's stage
+            is then not done). False: it gives the frontier found so far, as a notebook wants it.
 
     Example:
         >>> wb.Checkpoint(tmp_path / "search.safetensors", every=5).every
@@ -94,10 +95,12 @@ def search(
         checkpoint: Where the state is saved.
 
     Returns:
-        The frontier: no candidate is both more fluent and stronger than another. Choose one with `Frontier.select`.
+        The frontier: no candidate is both more fluent and stronger than another. Choose one with
+        `Frontier.select`.
 
     Raises:
-        UserError: A prompt that leaves no room in the model's context, an empty token set, or a checkpoint of another search.
+        UserError: A prompt that leaves no room in the model's context, an empty token set, or a checkpoint of
+            another search.
 
     Example:
         >>> goal = -wb.projection(direction).calibrate(model, contexts)
@@ -118,12 +121,17 @@ def search(
     _set_batch_size(scorer, method, state, fixed=batch_tokens is not None)
     already = Cost(**state.spent) if state.spent else Cost()
     if state.spent:  # the prefixes were counted by the run that was stopped
-        already, before = already + Cost(repeated=_layers(runner) - before["forward"] - before["backward"]), _counters(runner)
+        already, before = (
+            already + Cost(repeated=_layers(runner) - before["forward"] - before["backward"]),
+            _counters(runner),
+        )
     call = runner.shape.n_layers * float(np.mean([len(c.ids(())) for c in contexts]) + method.typical_length)
 
     def spent() -> Cost:
         now = _counters(runner)
-        whole = already + Cost(**{name: now[name] - before[name] for name in now}, seconds=time.perf_counter() - began)
+        whole = already + Cost(
+            **{name: now[name] - before[name] for name in now}, seconds=time.perf_counter() - began
+        )
         return replace(whole, model_calls=(whole.forward + whole.backward) / call)
 
     interrupted = False
@@ -145,9 +153,18 @@ def search(
         raise UserError("the search ended before its first step was done: give it a larger budget")
     warnings, candidates = method.warnings(bench), finish(scorer, state.archive)
     return Frontier(
-        candidates, pd.DataFrame(state.history), spent(), method.name, seed, objective.sign, contexts.slot, contexts.metric,
-        interrupted, describe(objective), warnings,
-    )  # fmt: skip
+        candidates,
+        pd.DataFrame(state.history),
+        spent(),
+        method.name,
+        seed,
+        objective.sign,
+        contexts.slot,
+        contexts.metric,
+        interrupted,
+        describe(objective),
+        warnings,
+    )
 
 
 def finish(scorer: Scorer, archive: ScoredPrompts) -> tuple[Candidate, ...]:
@@ -180,7 +197,9 @@ def _set_batch_size(scorer: Scorer, method: SearchMethod, state: SearchState, fi
         scorer.plan(method.length, method.population, method.population * method.children)
 
 
-def _first_state(bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpoint | None, key: str) -> SearchState:
+def _first_state(
+    bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpoint | None, key: str
+) -> SearchState:
     if checkpoint and checkpoint.path.exists():
         return load_state(checkpoint.path, key, bench.generator)
     return SearchState(method.start(bench), None)
@@ -188,7 +207,12 @@ def _first_state(bench: SearchToolkit, method: SearchMethod, checkpoint: Checkpo
 
 def _counters(runner: Runner) -> dict[str, int]:
     meter = runner.meter
-    return {"forward": meter.forward, "backward": meter.backward, "unembedded": meter.unembedded, "flops": meter.flops}
+    return {
+        "forward": meter.forward,
+        "backward": meter.backward,
+        "unembedded": meter.unembedded,
+        "flops": meter.flops,
+    }
 
 
 def _layers(runner: Runner) -> int:
@@ -198,10 +222,19 @@ def _layers(runner: Runner) -> int:
 def _check_room(runner: Runner, contexts: Contexts, length: int) -> None:
     longest = max(len(c.sequence(())) for c in contexts.branched)
     if longest + length > runner.shape.n_ctx:
-        raise UserError(f"a prompt of {length} tokens leaves no room: the longest context has {longest} tokens, the model holds {runner.shape.n_ctx}")
+        raise UserError(
+            f"a prompt of {length} tokens leaves no room: the longest context has {longest} tokens, the model holds {runner.shape.n_ctx}"
+        )
 
 
-def _key(bench: SearchToolkit, objective: Objective, contexts: Contexts, method: SearchMethod, seed: int, batch_tokens: int | None) -> str:
+def _key(
+    bench: SearchToolkit,
+    objective: Objective,
+    contexts: Contexts,
+    method: SearchMethod,
+    seed: int,
+    batch_tokens: int | None,
+) -> str:
     parts = {
         "model": bench.scorer.runner.fingerprint,
         "objective": describe(objective),

@@ -30,7 +30,8 @@ class SearchMethod(BaseModel):
         start_text: A prompt to start from; None: random prompts.
         distinct: Keep no prompt twice.
         uses_gradient: Class attribute: a step takes gradients (for cost estimates).
-        keeps_one_prompt: Class attribute: the population is one prompt with all children (a study then gives it every parent's children).
+        keeps_one_prompt: Class attribute: the population is one prompt with all children (a study then gives
+            it every parent's children).
         any_length: Class attribute: prompts have different lengths.
 
     Example:
@@ -71,15 +72,19 @@ class SearchMethod(BaseModel):
         """Tokens of a usual prompt: what one model call is counted for."""
         return self.length
 
-    def step(self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int) -> tuple[ScoredPrompts, Ids, int]:
+    def step(
+        self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int
+    ) -> tuple[ScoredPrompts, Ids, int]:
         """One step: what was scored, the next population, and how many children were scored.
 
-        Here: run the parents, propose, score parents and children on the same contexts, learn, select. A method of prompts of different
-        lengths has its own.
+        Here: run the parents, propose, score parents and children on the same contexts, learn, select. A
+        method of prompts of different lengths has its own.
         """
         prepared = bench.scorer.prepare(population)
         proposals = self.propose(bench, prepared, step)
-        parents, children = bench.scorer.score_children(prepared, proposals, CanSurvive(self.weights, archive))
+        parents, children = bench.scorer.score_children(
+            prepared, proposals, CanSurvive(self.weights, archive)
+        )
         self.learn(bench, prepared, proposals, parents, children)
         pool = parents.join(children)
         return pool, self.survivors(bench, pool, step).ids, len(proposals)
@@ -97,7 +102,12 @@ class SearchMethod(BaseModel):
         raise NotImplementedError
 
     def learn(
-        self, bench: SearchToolkit, prepared: PreparedParents, proposals: ChildProposals, parents: ScoredPrompts, children: ScoredPrompts
+        self,
+        bench: SearchToolkit,
+        prepared: PreparedParents,
+        proposals: ChildProposals,
+        parents: ScoredPrompts,
+        children: ScoredPrompts,
     ) -> None:
         """Told every step's scores; what is kept for later steps goes into `bench.memory`."""
 

@@ -13,9 +13,10 @@ from workbench.search.search_state import SearchState
 class SearchProgress:
     """After each step.
 
-    used: fraction of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far. candidates_per_second:
-    children scored a second. model_calls, seconds: spent, resumed parts included. seconds_left: at this pace, None before there is one.
-    frontier: all prompts that nothing beats so far, most fluent first.
+    used: fraction of the budget, 0 to 1. best_objective, best_cross_entropy: of the strongest prompt so far.
+    candidates_per_second: children scored a second. model_calls, seconds: spent, resumed parts included.
+    seconds_left: at this pace, None before there is one. frontier: all prompts that nothing beats so far,
+    most fluent first.
     """
 
     step: int
@@ -37,15 +38,23 @@ def progress_of(state: SearchState, cost: Cost, budget: Budget) -> SearchProgres
     left = cost.seconds * (1 - used) / used if used > 0 else None
     rate = row["candidates"] / max(cost.seconds, 1e-9)
     return SearchProgress(
-        state.step, used, row["best_objective"], row["best_cross_entropy"], rate, cost.model_calls, cost.seconds, left, state.archive
+        state.step,
+        used,
+        row["best_objective"],
+        row["best_cross_entropy"],
+        rate,
+        cost.model_calls,
+        cost.seconds,
+        left,
+        state.archive,
     )
 
 
 def history_row(state: SearchState, cost: Cost) -> dict[str, float]:
     """One row of the history.
 
-    best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since the start. population: distinct
-    prompts in it. frontier: prompts on it.
+    best_objective, best_cross_entropy: of the archive's strongest prompt. candidates: children scored since
+    the start. population: distinct prompts in it. frontier: prompts on it.
     """
     assert state.archive is not None, "a step fills the archive"
     best = int(state.archive.objective.argmax())

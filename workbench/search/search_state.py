@@ -1,7 +1,7 @@
 """A search's whole state on disk: population, archive, random state, history, cost. Resuming gives the same bits.
 
-The file is one safetensors file with the tensors and, in its header, JSON of the rest. It names the search that it belongs to
-(objective, contexts, method, seed, model), and a checkpoint of another search is refused.
+The file is one safetensors file with the tensors and, in its header, JSON of the rest. It names the search
+that it belongs to (objective, contexts, method, seed, model), and a checkpoint of another search is refused.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from workbench.search.scored_prompts import Ids, ScoredPrompts
 class SearchState:
     """The state of a search after `step` steps and `candidates` scored children.
 
-    memory: what the method has learned, tensors by name (`Bench.memory`). chunk: tokens per batch, without and with gradients (None before
-    the first step). The population's scores are not kept: parents are scored again each step.
+    memory: what the method has learned, tensors by name (`Bench.memory`). chunk: tokens per batch, without
+    and with gradients (None before the first step). The population's scores are not kept: parents are scored
+    again each step.
     """
 
     population: Ids
@@ -48,7 +49,13 @@ def save_state(path: Path, key: str, state: SearchState, generator: torch.Genera
     tensors |= {f"memory.{name}": value.cpu().contiguous() for name, value in state.memory.items()}
     if state.archive is not None:
         tensors |= _parts("archive", state.archive)
-    rest = {"key": key, "step": state.step, "candidates": state.candidates, "spent": state.spent, "history": state.history}
+    rest = {
+        "key": key,
+        "step": state.step,
+        "candidates": state.candidates,
+        "spent": state.spent,
+        "history": state.history,
+    }
     rest["chunk"] = state.chunk
     write_safetensors(path, tensors, metadata={"search": json.dumps(rest)})
 
@@ -64,13 +71,19 @@ def load_state(path: Path, key: str, generator: torch.Generator) -> SearchState:
         )
     generator.set_state(tensors["generator"])
     archive = _scored("archive", tensors) if "archive.ids" in tensors else None
-    memory = {name.removeprefix("memory."): value for name, value in tensors.items() if name.startswith("memory.")}
+    memory = {
+        name.removeprefix("memory."): value for name, value in tensors.items() if name.startswith("memory.")
+    }
     population, chunk = tensors["population"], tuple(rest["chunk"])
-    return SearchState(population, archive, rest["step"], rest["candidates"], rest["spent"], rest["history"], memory, chunk)
+    return SearchState(
+        population, archive, rest["step"], rest["candidates"], rest["spent"], rest["history"], memory, chunk
+    )
 
 
 def _parts(name: str, scored: ScoredPrompts) -> dict[str, torch.Tensor]:
-    return {f"{name}.{f}": getattr(scored, f).cpu().contiguous() for f in ("ids", "objective", "cross_entropy")}
+    return {
+        f"{name}.{f}": getattr(scored, f).cpu().contiguous() for f in ("ids", "objective", "cross_entropy")
+    }
 
 
 def _scored(name: str, tensors: dict[str, torch.Tensor]) -> ScoredPrompts:

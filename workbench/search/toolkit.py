@@ -1,7 +1,8 @@
 """What every search method works with: the scorer, the tokens it may use, its randomness, and drawing children.
 
-A child is drawn in three steps, whatever the method: choose the parent's position(s), choose the new token by weights that
-the method gives, keep the child only if its text gives its ids back inside the whole rendered context.
+A child is drawn in three steps, whatever the method: choose the parent's position(s), choose the new token by
+weights that the method gives, keep the child only if its text gives its ids back inside the whole rendered
+context.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from workbench.search.scored_prompts import ChildProposals, Ids
 from workbench.search.scoring.cross_entropy import PreparedParents
 from workbench.search.scoring.scorer import Scorer
 
-#: Tokens whose embeddings are looked up and multiplied at a time: a vocabulary of 262k is never held a second time.
+#: Tokens whose embeddings are looked up and multiplied at a time: a vocabulary of 262k is never held a second
+#: time.
 VOCABULARY_CHUNK = 16384
 
 Table = Float[Tensor, "candidate prompt_pos d_vocab"]
@@ -32,8 +34,9 @@ Table = Float[Tensor, "candidate prompt_pos d_vocab"]
 class SearchToolkit:
     """What a search method works with.
 
-    It holds the scorer, tokens that may begin a prompt and that may follow (bool [d_vocab]), the one generator of the whole search, and what the
-    method has learned so far (tensors by name; a checkpoint holds them). tools: what a method makes once and can make again (not in a checkpoint).
+    It holds the scorer, tokens that may begin a prompt and that may follow (bool [d_vocab]), the one
+    generator of the whole search, and what the method has learned so far (tensors by name; a checkpoint holds
+    them). tools: what a method makes once and can make again (not in a checkpoint).
     """
 
     scorer: Scorer
@@ -44,11 +47,13 @@ class SearchToolkit:
     tools: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, scorer: Scorer, seed: int, lexicon: Lexicon | Bool[Tensor, " d_vocab"] | None = None) -> SearchToolkit:
+    def make(
+        cls, scorer: Scorer, seed: int, lexicon: Lexicon | Bool[Tensor, " d_vocab"] | None = None
+    ) -> SearchToolkit:
         """Makes the toolkit of one search.
 
-        lexicon: further restricts the tokens (a mask, or one mask for the first token and one for the others). UserError when nothing is
-        left.
+        lexicon: further restricts the tokens (a mask, or one mask for the first token and one for the
+        others). UserError when nothing is left.
         """
         first = later = allowed_ids(scorer.runner)
         if isinstance(lexicon, Lexicon):
@@ -56,7 +61,9 @@ class SearchToolkit:
         elif lexicon is not None:
             first = later = first & lexicon.cpu()
         if not first.any() or not later.any():
-            raise UserError("no token is left to search with: the lexicon and the tokens that may be in a prompt have none in common")
+            raise UserError(
+                "no token is left to search with: the lexicon and the tokens that may be in a prompt have none in common"
+            )
         device = scorer.runner.device
         return cls(scorer, first.to(device), later.to(device), torch.Generator().manual_seed(seed))
 
@@ -99,11 +106,16 @@ class SearchToolkit:
         kept: list[tuple[int, ...]] = []
         choices = self.tokens_at(length).cpu()
         for _ in range(50):
-            drawn = choices[torch.arange(length), torch.randint(choices.shape[1], (2 * n, length), generator=self.generator)]
+            drawn = choices[
+                torch.arange(length),
+                torch.randint(choices.shape[1], (2 * n, length), generator=self.generator),
+            ]
             kept += self._surviving([tuple(row) for row in drawn.tolist()])
             if len(kept) >= n:
                 return torch.tensor(kept[:n], device=self.scorer.runner.device)
-        raise UserError(f"no {length}-token prompt of this vocabulary survives decode -> encode inside the context")
+        raise UserError(
+            f"no {length}-token prompt of this vocabulary survives decode -> encode inside the context"
+        )
 
     def sampled_prompts(self, n: int, length: int, temperature: float = 1.0) -> Ids:
         """`n` surviving prompts that the model writes itself in the slot of the first context."""
@@ -116,9 +128,13 @@ class SearchToolkit:
                 return torch.tensor(kept[:n], device=runner.device)
         missing = n - len(kept)
         rest = self.random_prompts(missing, length)
-        return torch.cat([torch.tensor(kept, dtype=torch.long, device=runner.device).reshape(-1, length), rest])
+        return torch.cat(
+            [torch.tensor(kept, dtype=torch.long, device=runner.device).reshape(-1, length), rest]
+        )
 
-    def gains(self, prepared: PreparedParents, gradients: Float[Tensor, "candidate prompt_pos d_model"]) -> Table:
+    def gains(
+        self, prepared: PreparedParents, gradients: Float[Tensor, "candidate prompt_pos d_model"]
+    ) -> Table:
         """First-order change of the differentiated score for every swap: gradient . (new embedding - old embedding)."""
         runner, slope = self.scorer.runner, gradients.to(self.scorer.runner.dtype)
         table = torch.empty(*slope.shape[:2], runner.shape.d_vocab, device=slope.device)
@@ -139,10 +155,14 @@ class SearchToolkit:
 
     def top_tokens(self, table: Table, ids: Ids, k: int) -> Int[Tensor, "candidate prompt_pos k"]:
         """The k allowed tokens of the greatest table entries at every position, the present token left out."""
-        masked = table.masked_fill(~self.allowed_at(ids.shape[1]), -torch.inf).scatter(-1, ids[..., None], -torch.inf)
+        masked = table.masked_fill(~self.allowed_at(ids.shape[1]), -torch.inf).scatter(
+            -1, ids[..., None], -torch.inf
+        )
         return masked.topk(max(1, min(k, self._most - 1)), dim=-1).indices
 
-    def swap(self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1) -> ChildProposals:
+    def swap(
+        self, ids: Ids, tokens: Int[Tensor, "candidate prompt_pos k"], per_parent: int, swaps: int = 1
+    ) -> ChildProposals:
         """per_parent children of each parent: `swaps` random positions, each with a token drawn evenly from its k best.
 
         ids: best on the CPU, where the children are made: a GPU's host then waits for the tokens only.
@@ -194,10 +214,18 @@ class SearchToolkit:
     def _alive(self, prompts: list[tuple[int, ...]]) -> list[bool]:
         """Which prompts have the lexicon's tokens at their places, and keep their tokens inside the whole text."""
         fit = [self._in_lexicon(ids) for ids in prompts]
-        survive = iter(all_survive(self.scorer.runner, self.scorer.contexts, [ids for ids, ok in zip(prompts, fit, strict=True) if ok]))
+        survive = iter(
+            all_survive(
+                self.scorer.runner,
+                self.scorer.contexts,
+                [ids for ids, ok in zip(prompts, fit, strict=True) if ok],
+            )
+        )
         return [ok and next(survive) for ok in fit]
 
     def _as_proposals(self, kept: list[tuple[int, tuple[int, ...], int]], length: int) -> ChildProposals:
         ids = torch.tensor([row for _, row, _ in kept], dtype=torch.long).reshape(-1, length)
         parent = torch.tensor([who for who, _, _ in kept], dtype=torch.long)
-        return ChildProposals(ids, parent, torch.tensor([position for _, _, position in kept], dtype=torch.long))
+        return ChildProposals(
+            ids, parent, torch.tensor([position for _, _, position in kept], dtype=torch.long)
+        )

@@ -1,10 +1,17 @@
 """Intervals, tests and power for answers that come in clusters: a question's items, in both option orders, are one cluster.
 
-Everything takes values (rates as 0/1, probabilities or log-odds) and the cluster id of each value. What a cluster is, is
-decided in one place (`clusters`). Which interval is used where was chosen by simulated coverage, docs/validity.md.
+Everything takes values (rates as 0/1, probabilities or log-odds) and the cluster id of each value. What a
+cluster is, is decided in one place (`clusters`). Which interval is used where was chosen by simulated
+coverage, docs/validity.md.
 """
 
-from workbench.statistics.cluster_intervals import Interval, SeedSpread, cluster_interval, over_seeds, rate_interval
+from workbench.statistics.cluster_intervals import (
+    Interval,
+    SeedSpread,
+    cluster_interval,
+    over_seeds,
+    rate_interval,
+)
 from workbench.statistics.cluster_moments import ClusterMoments, clusters, moments
 from workbench.statistics.equivalence_test import EquivalenceTest, tost
 from workbench.statistics.multiple_testing import groups_needed, holm

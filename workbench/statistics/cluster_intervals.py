@@ -1,9 +1,10 @@
 """Confidence intervals of clustered values: of a mean (log-odds, probabilities, differences) and of a rate.
 
 1. A mean: Student's t with the CR2 standard error and Satterthwaite's degrees of freedom (clusters.py).
-2. A rate: Wilson's score interval at the effective number of values (rate * (1 - rate) / standard error^2, at most n) and
-   with the t quantile in place of the normal one, after Korn & Graubard (1998) and Dean & Pagano (2015). It never has zero
-   width: where every value agrees, the number of clusters is the effective number of values.
+2. A rate: Wilson's score interval at the effective number of values (rate * (1 - rate) / standard error^2, at
+   most n) and with the t quantile in place of the normal one, after Korn & Graubard (1998) and Dean & Pagano
+   (2015). It never has zero width: where every value agrees, the number of clusters is the effective number
+   of values.
 3. Seeds are clusters too: a search is a random variable, so its seeds give a mean, a spread and an interval.
 """
 
@@ -20,7 +21,8 @@ from statsmodels.stats.proportion import proportion_confint
 from workbench.errors import UserError
 from workbench.statistics.cluster_moments import ClusterMoments, moments
 
-#: Fewer clusters than this and every interval is marked `few`: simulated coverage is not to be relied on there.
+#: Fewer clusters than this and every interval is marked `few`: simulated coverage is not to be relied on
+#: there.
 FEW_GROUPS = 8
 
 
@@ -78,7 +80,9 @@ class SeedSpread:
     largest: float
 
 
-def cluster_interval(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95) -> Interval:
+def cluster_interval(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95
+) -> Interval:
     """Interval of the mean of clustered values, in their unit. Rates have `rate_interval`.
 
     Args:
@@ -102,7 +106,9 @@ def cluster_interval(values: Sequence[float] | np.ndarray, groups: Sequence[Hash
     return Interval(m.mean, low, high, m.n, m.groups, f"t, CR2 errors, {m.df:.1f} df", level)
 
 
-def rate_interval(hits: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95) -> Interval:
+def rate_interval(
+    hits: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95
+) -> Interval:
     """Interval of a rate from clustered hits (0 or 1), inside 0 to 1 and never of zero width.
 
     Raises UserError for a hit that is neither 0 nor 1, or a missing group id.
@@ -116,9 +122,16 @@ def rate_interval(hits: Sequence[float] | np.ndarray, groups: Sequence[Hashable]
         return Interval(m.mean, 0.0, 1.0, m.n, 1, "one group: no interval", level)
     effective = effective_values(m)
     quantile = stats.t.ppf(0.5 + level / 2, m.df)
-    low, high = proportion_confint(m.mean * effective, effective, alpha=float(2 * stats.norm.sf(quantile)), method="wilson")
-    low, high = max(0.0, min(float(low), m.mean)), min(1.0, max(float(high), m.mean))  # rounding leaves neither 0-1 nor the estimate
-    return Interval(m.mean, low, high, m.n, m.groups, f"Wilson, {effective:.1f} effective values, {m.df:.1f} df", level)
+    low, high = proportion_confint(
+        m.mean * effective, effective, alpha=float(2 * stats.norm.sf(quantile)), method="wilson"
+    )
+    low, high = (
+        max(0.0, min(float(low), m.mean)),
+        min(1.0, max(float(high), m.mean)),
+    )  # rounding leaves neither 0-1 nor the estimate
+    return Interval(
+        m.mean, low, high, m.n, m.groups, f"Wilson, {effective:.1f} effective values, {m.df:.1f} df", level
+    )
 
 
 def effective_values(m: ClusterMoments) -> float:

@@ -1,7 +1,7 @@
 """Equivalence (TOST): are two conditions shown to be equal within a margin?
 
-Two one-sided tests (Schuirmann 1987): "within (low, high)" is shown by rejecting both "below low" and "above high", never by a
-large p against equality.
+Two one-sided tests (Schuirmann 1987): "within (low, high)" is shown by rejecting both "below low" and "above
+high", never by a large p against equality.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from workbench.statistics.cluster_moments import moments
 class EquivalenceTest:
     """Result of two one-sided tests.
 
-    p: the larger of the two; interval: at level 1 - 2 alpha, which is inside (low, high) exactly when p < alpha.
+    p: the larger of the two; interval: at level 1 - 2 alpha, which is inside (low, high) exactly when p <
+    alpha.
     """
 
     low: float
@@ -36,7 +37,13 @@ class EquivalenceTest:
         return self.p < self.alpha
 
 
-def tost(values: Sequence[float] | np.ndarray, groups: Sequence[Hashable], low: float, high: float, alpha: float = 0.05) -> EquivalenceTest:
+def tost(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    low: float,
+    high: float,
+    alpha: float = 0.05,
+) -> EquivalenceTest:
     """Is the mean of clustered values shown to be between low and high? For a rate against 50 %: hits, 0.4, 0.6.
 
     Raises UserError when low is not below high.

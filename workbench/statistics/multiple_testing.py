@@ -1,7 +1,8 @@
 """Correction of p values over several tests, and how many clusters a corrected test needs.
 
-Holm's method over the conditions named in advance (statsmodels' own collects garbage for 0.3 s at every call). A sign-flip p cannot
-be below 2 / 2^G, so a correction over many conditions needs clusters: `groups_needed` says how many.
+Holm's method over the conditions named in advance (statsmodels' own collects garbage for 0.3 s at every
+call). A sign-flip p cannot be below 2 / 2^G, so a correction over many conditions needs clusters:
+`groups_needed` says how many.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Two conditions on the same questions: the difference, its interval and its p value.
 
-1. The difference of the two conditions for each value, with a clustered t interval; p by sign flips of whole clusters
-   (permutation_test.py), corrected over the primary conditions (multiple_testing.py).
-2. A difference of two rates has its interval from those of the rates (MOVER: Newcombe 1998, method 10; Zou & Donner 2008), with
-   the correlation of the two clustered means: a t interval is far too short for a rate near 0 or 1.
+1. The difference of the two conditions for each value, with a clustered t interval; p by sign flips of whole
+   clusters (permutation_test.py), corrected over the primary conditions (multiple_testing.py).
+2. A difference of two rates has its interval from those of the rates (MOVER: Newcombe 1998, method 10; Zou &
+   Donner 2008), with the correlation of the two clustered means: a t interval is far too short for a rate
+   near 0 or 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from workbench.statistics.permutation_test import EXACT_GROUPS, sign_flip_p, sma
 class PairedDifference:
     """First condition minus second, in the unit of the values.
 
-    p: two-sided, by sign flips of clusters; smallest_p: what these clusters could give at best; exact: all sign patterns were counted.
+    p: two-sided, by sign flips of clusters; smallest_p: what these clusters could give at best; exact: all
+    sign patterns were counted.
     """
 
     value: float
@@ -40,18 +42,26 @@ class PairedDifference:
 
 
 def paired_difference(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95, seed: int = 0
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    level: float = 0.95,
+    seed: int = 0,
 ) -> PairedDifference:
     """Mean of a - b over the same questions, with a clustered t interval and the sign-flip p; for log-odds and probabilities.
 
-    a, b: one value per context, in the same order. seed: of the sampled sign patterns. Raises UserError when a and b differ in
-    length, a group id is missing, or a value is not finite.
+    a, b: one value per context, in the same order. seed: of the sampled sign patterns. Raises UserError when
+    a and b differ in length, a group id is missing, or a value is not finite.
     """
     return _paired(a, b, groups, seed, cluster_interval(_difference(a, b), groups, level))
 
 
 def paired_rate_difference(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, groups: Sequence[Hashable], level: float = 0.95, seed: int = 0
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    level: float = 0.95,
+    seed: int = 0,
 ) -> PairedDifference:
     """Rate of hits a minus rate of hits b over the same questions, -1 to 1, with an interval that holds near 0 and 1 too.
 
@@ -63,7 +73,15 @@ def paired_rate_difference(
     value = float(difference.mean())
     down = _combined(first.estimate - first.low, second.high - second.estimate, correlation)
     up = _combined(first.high - first.estimate, second.estimate - second.low, correlation)
-    interval = Interval(value, max(-1.0, value - down), min(1.0, value + up), first.n, first.groups, "MOVER of Wilson intervals", level)
+    interval = Interval(
+        value,
+        max(-1.0, value - down),
+        min(1.0, value + up),
+        first.n,
+        first.groups,
+        "MOVER of Wilson intervals",
+        level,
+    )
     return _paired(a, b, groups, seed, interval)
 
 
@@ -74,14 +92,23 @@ def _difference(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray
 
 
 def _paired(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, groups: Sequence[Hashable], seed: int, interval: Interval
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    seed: int,
+    interval: Interval,
 ) -> PairedDifference:
     p = sign_flip_p(_difference(a, b), groups, seed)
-    return PairedDifference(interval.estimate, interval, p, smallest_p(interval.groups), interval.groups <= EXACT_GROUPS)
+    return PairedDifference(
+        interval.estimate, interval, p, smallest_p(interval.groups), interval.groups <= EXACT_GROUPS
+    )
 
 
 def _correlation_of_means(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, difference: np.ndarray, groups: Sequence[Hashable]
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    difference: np.ndarray,
+    groups: Sequence[Hashable],
 ) -> float:
     """Correlation of the two means, from the variances of each and of their difference; 0 where one of them has none."""
     va, vb, vd = (moments(values, groups).standard_error ** 2 for values in (a, b, difference))

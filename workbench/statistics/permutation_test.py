@@ -1,9 +1,9 @@
 """An exact test that clustered values have mean zero, by flipping the signs of whole clusters.
 
 1. The sum of a cluster's values is the unit that is flipped.
-2. Under the null a cluster's sum is as likely with the other sign: p is the fraction of the 2^G sign patterns whose total is at
-   least as far from zero as the observed one (all patterns up to EXACT_GROUPS clusters, otherwise a sample that includes the
-   observed pattern: Phipson & Smyth 2010).
+2. Under the null a cluster's sum is as likely with the other sign: p is the fraction of the 2^G sign patterns
+   whose total is at least as far from zero as the observed one (all patterns up to EXACT_GROUPS clusters,
+   otherwise a sample that includes the observed pattern: Phipson & Smyth 2010).
 3. No p can be below 2 / 2^G.
 """
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from workbench.statistics.cluster_moments import checked
 
-#: Up to so many clusters all sign patterns are counted (65,536); scipy.stats.permutation_test gives the same p, but takes
-#: half a second where one matrix product takes milliseconds, and a comparison has dozens of them.
+#: Up to so many clusters all sign patterns are counted (65,536); scipy.stats.permutation_test gives the same
+#: p, but takes half a second where one matrix product takes milliseconds, and a comparison has dozens of
+#: them.
 EXACT_GROUPS = 16
 SAMPLED_PATTERNS = 20_000
 #: Signs that are drawn at a time: 64 MB, however many clusters there are.

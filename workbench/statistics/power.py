@@ -16,7 +16,10 @@ from workbench.statistics.cluster_moments import moments
 
 
 def minimum_detectable_effect(
-    differences: Sequence[float] | np.ndarray, groups: Sequence[Hashable], power: float = 0.8, alpha: float = 0.05
+    differences: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable],
+    power: float = 0.8,
+    alpha: float = 0.05,
 ) -> float:
     """The smallest true mean difference that a comparison with this spread and these clusters finds with this power.
 
@@ -28,13 +31,17 @@ def minimum_detectable_effect(
     return _effect(m.df + 1, power, alpha) * m.standard_error * math.sqrt(m.df + 1)
 
 
-def minimum_detectable_effect_from_spread(spread: float, n_groups: int, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimum_detectable_effect_from_spread(
+    spread: float, n_groups: int, power: float = 0.8, alpha: float = 0.05
+) -> float:
     """Minimum detectable effect of a planned comparison.
 
     spread: standard deviation of the cluster means of the difference. n_groups: number of equal clusters.
     """
     if spread < 0 or n_groups < 2:
-        raise UserError(f"expected a spread of at least 0 and at least 2 groups, found {spread} and {n_groups}")
+        raise UserError(
+            f"expected a spread of at least 0 and at least 2 groups, found {spread} and {n_groups}"
+        )
     return _effect(n_groups, power, alpha) * spread
 
 

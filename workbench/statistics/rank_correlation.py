@@ -1,8 +1,8 @@
 """Rank correlation with an interval: does a reading order the prompts as their true effects do?
 
 1. Spearman's coefficient (scipy).
-2. Interval: Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett & Wright (2000); with groups, where pairs are not
-   independent, BCa bootstrap of whole clusters (scipy.stats.bootstrap).
+2. Interval: Fisher's z with the variance (1 + r^2 / 2) / (n - 3) of Bonett & Wright (2000); with groups,
+   where pairs are not independent, BCa bootstrap of whole clusters (scipy.stats.bootstrap).
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from workbench.statistics.cluster_moments import checked
 
 
 def rank_correlation(
-    x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None = None, level: float = 0.95, seed: int = 0
+    x: Sequence[float] | np.ndarray,
+    y: Sequence[float] | np.ndarray,
+    groups: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """Spearman's rank correlation with its interval, -1 to 1.
 
@@ -53,7 +57,14 @@ def rank_correlation(
     r = spearman(xs, ys)
     if n_groups == len(xs):
         return Interval(r, *_fisher(r, len(xs), level), len(xs), n_groups, "Fisher z, Bonett-Wright", level)
-    return Interval(r, *_cluster_bootstrap(xs, ys, codes, level, seed), len(xs), n_groups, "BCa bootstrap of clusters", level)
+    return Interval(
+        r,
+        *_cluster_bootstrap(xs, ys, codes, level, seed),
+        len(xs),
+        n_groups,
+        "BCa bootstrap of clusters",
+        level,
+    )
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -70,7 +81,9 @@ def _fisher(r: float, n: int, level: float) -> tuple[float, float]:
     return math.tanh(z - half), math.tanh(z + half)
 
 
-def _cluster_bootstrap(x: np.ndarray, y: np.ndarray, codes: np.ndarray, level: float, seed: int) -> tuple[float, float]:
+def _cluster_bootstrap(
+    x: np.ndarray, y: np.ndarray, codes: np.ndarray, level: float, seed: int
+) -> tuple[float, float]:
     members = [np.flatnonzero(codes == c) for c in range(int(codes.max()) + 1)]
     if len(members) == 1:
         return -1.0, 1.0
@@ -80,6 +93,11 @@ def _cluster_bootstrap(x: np.ndarray, y: np.ndarray, codes: np.ndarray, level: f
         return spearman(x[index], y[index])
 
     result = stats.bootstrap(
-        (np.arange(len(members)),), statistic, n_resamples=999, confidence_level=level, vectorized=False, rng=np.random.default_rng(seed)
+        (np.arange(len(members)),),
+        statistic,
+        n_resamples=999,
+        confidence_level=level,
+        vectorized=False,
+        rng=np.random.default_rng(seed),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -1,9 +1,9 @@
 """How a study asks, reads and chooses: held right by default, or as the code of arXiv 2601.02896 has it, point by point.
 
-A published figure can only be met under the protocol that made it. Each field's first value is the workbench's own; the other
-one keeps a defect that *defines* the published number, and says so in words (`departures`), which the run's report lists. Defects
-that are mere errors of computing (unmasked padding, a fluency term shifted by one token, lucky scores that are never
-renewed) define no number and are not kept.
+A published figure can only be met under the protocol that made it. Each field's first value is the
+workbench's own; the other one keeps a defect that *defines* the published number, and says so in words
+(`departures`), which the run's report lists. Defects that are mere errors of computing (unmasked padding, a
+fluency term shifted by one token, lucky scores that are never renewed) define no number and are not kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEPARTURES = {
     "search_behind": "prompts are optimised alone and judged after the question",
     "choose_on": "the five most fluent prompts of a search, the manual prompts and the steering strengths are tried on the test questions and the "
     "best is reported: its figure is too good",
-}  # fmt: skip
+}
 
 
 class AskingProtocol(BaseModel):
@@ -55,7 +55,11 @@ class AskingProtocol(BaseModel):
     def departures(self) -> tuple[str, ...]:
         """One line for each field that is not the corrected one."""
         default = type(self)()
-        return tuple(f"as published: {text}" for name, text in _DEPARTURES.items() if getattr(self, name) != getattr(default, name))
+        return tuple(
+            f"as published: {text}"
+            for name, text in _DEPARTURES.items()
+            if getattr(self, name) != getattr(default, name)
+        )
 
     def persona(self, persona: Persona) -> Persona:
         """The persona with its letters and groups as this protocol has them."""
@@ -68,10 +72,20 @@ class AskingProtocol(BaseModel):
 
     def splits(self, splits: Splits) -> Splits:
         """The splits, the test questions in the place of the selection ones where this protocol chooses on them."""
-        return splits if self.choose_on == "selection" else replace(splits, selection=replace(splits.test, name="selection"))
+        return (
+            splits
+            if self.choose_on == "selection"
+            else replace(splits, selection=replace(splits.test, name="selection"))
+        )
 
 
 #: What the paper's code does, for a persona that is asked by letter after training questions.
 PUBLISHED = AskingProtocol(
-    template="none", letters="bracketed", orders="original", split_by="row", projection="raw", latents="percentile", choose_on="test"
+    template="none",
+    letters="bracketed",
+    orders="original",
+    split_by="row",
+    projection="raw",
+    latents="percentile",
+    choose_on="test",
 )

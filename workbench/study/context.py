@@ -72,12 +72,19 @@ class StudyContext:
 
     @classmethod
     def begin(
-        cls, study: Study, directory: RunDirectory, model: Any = None, report: Report | None = None, watch: Watch | None = None, force: bool = False
+        cls,
+        study: Study,
+        directory: RunDirectory,
+        model: Any = None,
+        report: Report | None = None,
+        watch: Watch | None = None,
+        force: bool = False,
     ) -> StudyContext:
         """Loads what the study names and records its hashes in the manifest.
 
-        A resumed run must have the same settings and the same inputs as its finished stages: model, data, splits, SAE and text
-        files are compared by hash. UserError names what differs; with `force` the run goes on and its report says so.
+        A resumed run must have the same settings and the same inputs as its finished stages: model, data,
+        splits, SAE and text files are compared by hash. UserError names what differs; with `force` the run
+        goes on and its report says so.
         """
         if study.proposer.base_url is not None:
             check_endpoint(study.proposer.base_url, study.proposer.key_variable)
@@ -90,14 +97,18 @@ class StudyContext:
 
         tell("load", 0.0)
         material = Material.load(study, model)
-        deal_texts(material.persona.varied_system_texts, study.directions.texts, study.seed)  # too few are told before a stage begins
+        deal_texts(
+            material.persona.varied_system_texts, study.directions.texts, study.seed
+        )  # too few are told before a stage begins
         with runner_for(material.model).limited(study.search.batch_tokens):
             material = _with_metric(material, directory)
         context = cls(directory, material, tell, watch, recorder=recorder)
         recorder.decode = context.runner.decode
         _note(context, force)
         with context.rendering():
-            context = replace(context, off_target=off_target_measures(context.material))  # its files are read before anything is computed
+            context = replace(
+                context, off_target=off_target_measures(context.material)
+            )  # its files are read before anything is computed
         tell("load", 1.0)
         return context
 
@@ -119,7 +130,10 @@ class StudyContext:
     @contextmanager
     def rendering(self) -> Iterator[None]:
         """Inside it, questions are rendered as the study's protocol says, and no batch has more than `search.batch_tokens` tokens."""
-        with self.runner.rendering(self.study.protocol.template), self.runner.limited(self.study.search.batch_tokens):
+        with (
+            self.runner.rendering(self.study.protocol.template),
+            self.runner.limited(self.study.search.batch_tokens),
+        ):
             yield
 
     def progress(self, stage: str) -> Callable[[SearchProgress], None]:
@@ -139,9 +153,13 @@ def _write_study(study: Study, directory: RunDirectory) -> None:
     path, before = directory.file("study.yaml"), directory.manifest()
     if path.exists():
         if Study.load(path) != study:
-            raise UserError(f"{path} describes another study: resume with the same settings, or begin a new run")
+            raise UserError(
+                f"{path} describes another study: resume with the same settings, or begin a new run"
+            )
         if before.stages and before.hashes.get("study.yaml", file_hash(path)) != file_hash(path):
-            raise UserError(f"{path} was changed since this run wrote it: finished stages had other settings; restore it, or begin a new run")
+            raise UserError(
+                f"{path} was changed since this run wrote it: finished stages had other settings; restore it, or begin a new run"
+            )
     write_text(path, study.to_yaml())
     directory.note(hashes={"study.yaml": file_hash(path)})
 
@@ -156,19 +174,29 @@ def _with_metric(material: Material, directory: RunDirectory) -> Material:
         return material
     before = directory.manifest()
     noted = before.notes.get("metric")
-    if noted is None or not before.stages:  # without a finished stage other inputs are allowed: the note may be theirs
-        questions = replace(asked, name="search and selection", items=(*asked.items, *material.splits.selection.items)).take(_METRIC_QUESTIONS)
+    if (
+        noted is None or not before.stages
+    ):  # without a finished stage other inputs are allowed: the note may be theirs
+        questions = replace(
+            asked, name="search and selection", items=(*asked.items, *material.splits.selection.items)
+        ).take(_METRIC_QUESTIONS)
         used, why = choose_metric(material.model, material.persona, questions, study.slot)
         noted = {"used": used, "why": why}
         directory.note(notes={"metric": noted})
-    return material if noted["used"] == material.persona.metric else Material.load(study.model_copy(update={"metric": noted["used"]}), material.model)
+    return (
+        material
+        if noted["used"] == material.persona.metric
+        else Material.load(study.model_copy(update={"metric": noted["used"]}), material.model)
+    )
 
 
 def _note(context: StudyContext, force: bool) -> None:
     """Device, seeds, hashes and warnings into the manifest; other inputs than those of the finished stages are refused."""
     study, material, directory = context.study, context.material, context.directory
     before, hashes = directory.manifest(), material.input_hashes()
-    changed = [name for name, value in hashes.items() if before.stages and before.hashes.get(name, value) != value]
+    changed = [
+        name for name, value in hashes.items() if before.stages and before.hashes.get(name, value) != value
+    ]
     changed += ["SAE"] if before.stages and "SAE" in before.hashes and "SAE" not in hashes else []
     warnings = [*study.protocol.departures, *material.persona.warnings]
     if changed and not force:
@@ -177,9 +205,14 @@ def _note(context: StudyContext, force: bool) -> None:
             "run, or go on with --force"
         )
     warnings += [f"This run was resumed with other versions: {line}." for line in directory.other_versions()]
-    mixed = [*before.notes.get("mixed_inputs", []), *(name for name in changed if name not in before.notes.get("mixed_inputs", []))]
+    mixed = [
+        *before.notes.get("mixed_inputs", []),
+        *(name for name in changed if name not in before.notes.get("mixed_inputs", [])),
+    ]
     if mixed:
-        warnings.append(f"This run was resumed with other inputs than its finished stages had: {', '.join(mixed)}.")
+        warnings.append(
+            f"This run was resumed with other inputs than its finished stages had: {', '.join(mixed)}."
+        )
     notes: dict[str, Any] = {"batch_tokens": study.search.batch_tokens, "warnings": warnings}
     if writes_date(context.runner.tokenizer):
         notes["template_date"] = PINNED_DATE.isoformat()

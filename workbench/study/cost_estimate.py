@@ -1,10 +1,11 @@
 """What a study costs, from its file and the model's config alone: token-layers, FLOPs, seconds and memory of every stage.
 
 1. Questions and their tokens: `data_sizes.py`. Each stage is counted as the code runs it: `stage_costs.py`.
-2. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch its kernels + the time
-   to read the weights that a run needs (`machine_speeds.py`; docs/models.md has planned and measured seconds of real models).
-3. Memory: models/memory_estimate.py, the largest batch of the stage. Where a stage does not fit into a GPU, the notes say which
-   `search.batch_tokens` does, and where not even the weights fit, so.
+2. Seconds = FLOPs / (peak x fraction of the peak that is really had) + runs of one block x the time to launch
+   its kernels + the time to read the weights that a run needs (`machine_speeds.py`; docs/models.md has
+   planned and measured seconds of real models).
+3. Memory: models/memory_estimate.py, the largest batch of the stage. Where a stage does not fit into a GPU,
+   the notes say which `search.batch_tokens` does, and where not even the weights fit, so.
 
 The plan is an estimate: `tests/study/test_cost_estimate.py` holds its FLOPs against the meter's on real runs.
 """
@@ -30,8 +31,8 @@ from workbench.study.study_settings import Study
 class CostEstimate(ShowsTable):
     """Estimated cost of a study, stage by stage.
 
-    stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was assumed, and what fits where.
-    machines: that times and memory are told for.
+    stages: in their order. question, suffix, prompt: tokens. facts: sizes of the model. notes: what was
+    assumed, and what fits where. machines: that times and memory are told for.
     """
 
     study: Study
@@ -46,7 +47,9 @@ class CostEstimate(ShowsTable):
         """Of the whole study."""
         return sum(stage.flops for stage in self.stages)
 
-    def bytes(self, stage: StageCost, dtype: str, batch_tokens: int | None = None, on_cpu: bool = False) -> int:
+    def bytes(
+        self, stage: StageCost, dtype: str, batch_tokens: int | None = None, on_cpu: bool = False
+    ) -> int:
         """Peak memory of a stage, weights included. A gradient is taken a quarter of a batch at a time."""
         batch = stage.tokens.batch(batch_tokens or self.study.search.batch_tokens)
         shape, model = self.facts.shape, self.study.model
@@ -58,7 +61,10 @@ class CostEstimate(ShowsTable):
 
     def fitting(self, machine: MachineSpeed) -> str | None:
         """What to change so that the study fits into a machine's memory; None where it does as it is."""
-        peak = lambda tokens: max(self.bytes(stage, machine.dtype, tokens, machine.on_cpu) for stage in self.stages)  # noqa: E731
+
+        def peak(tokens):
+            return max(self.bytes(stage, machine.dtype, tokens, machine.on_cpu) for stage in self.stages)
+
         now = self.study.search.batch_tokens
         if peak(now) <= machine.memory:
             return None
@@ -72,7 +78,11 @@ class CostEstimate(ShowsTable):
                 f"{max(1, fitting // longest)} questions of {longest} tokens at a time, any number of contexts and candidates"
             )
         weights = self.facts.parameters * choose_dtype(machine.dtype).itemsize
-        what = f"the weights alone take {weights / 1e9:.1f} GB" if weights > machine.memory else f"one question takes {peak(64) / 1e9:.1f} GB"
+        what = (
+            f"the weights alone take {weights / 1e9:.1f} GB"
+            if weights > machine.memory
+            else f"one question takes {peak(64) / 1e9:.1f} GB"
+        )
         advice = "4-bit weights are not supported: a smaller model, bfloat16, or device balanced"
         return f"{machine.name}, {machine.dtype}: does not fit, {what}; {advice}"
 
@@ -93,22 +103,39 @@ class CostEstimate(ShowsTable):
         return found
 
     def _row(self, name: str, stages: list[StageCost]) -> dict[str, Any]:
-        row: dict[str, Any] = {"stage": name, "token_layers": sum(s.token_layers for s in stages), "tflops": sum(s.flops for s in stages) / 1e12}
+        row: dict[str, Any] = {
+            "stage": name,
+            "token_layers": sum(s.token_layers for s in stages),
+            "tflops": sum(s.flops for s in stages) / 1e12,
+        }
         for machine in self.machines:
             loading = [StageCost("load", 0, 0, "load")] if len(stages) > 1 else []
-            needed = max(self.bytes(stage, machine.dtype, on_cpu=machine.on_cpu) for stage in (*stages, *loading))
-            row[f"{machine.name} s"] = sum(stage.seconds(machine) for stage in stages) if needed <= machine.memory else None
+            needed = max(
+                self.bytes(stage, machine.dtype, on_cpu=machine.on_cpu) for stage in (*stages, *loading)
+            )
+            row[f"{machine.name} s"] = (
+                sum(stage.seconds(machine) for stage in stages) if needed <= machine.memory else None
+            )
             row[f"{machine.name} GB"] = needed / 1e9
         return row
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """The caption and the rows."""
-        return f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})", self.table
+        return (
+            f"Plan of {self.study.name!r}: {self.facts.parameters / 1e9:.2f} billion weights ({self.facts.source})",
+            self.table,
+        )
 
 
 def duration(seconds: float) -> str:
     """Seconds in words, in the unit that suits them."""
-    return f"{seconds:.2g} s" if seconds < 60 else f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.2g} s"
+        if seconds < 60
+        else f"{seconds / 60:.1f} min"
+        if seconds < 3600
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def plan(study: Study, dtype: str | None = None) -> CostEstimate:
@@ -119,10 +146,19 @@ def plan(study: Study, dtype: str | None = None) -> CostEstimate:
     choose_dtype(dtype or study.model.dtype)
     facts = model_sizes_of(study.model.name, study.model.revision)
     data = DataSizes.of(study)
-    found = CostEstimate(study, facts, tuple(StageCounts(study, facts, data).stages()), data.tokens, data.notes, machines(dtype, study.model.dtype))
+    found = CostEstimate(
+        study,
+        facts,
+        tuple(StageCounts(study, facts, data).stages()),
+        data.tokens,
+        data.notes,
+        machines(dtype, study.model.dtype),
+    )
     fitting = [words for machine in found.machines if (words := found.fitting(machine))]
     if study.directions.layers is None and any(stage.name.startswith("search ") for stage in found.stages):
         layers = facts.shape.n_layers
         where = f"block {layers // 2} of {layers} assumed"
-        fitting.append(f"searches end at the direction's layer, which the run chooses: {where}; a search costs in proportion")
+        fitting.append(
+            f"searches end at the direction's layer, which the run chooses: {where}; a search costs in proportion"
+        )
     return replace(found, notes=(*data.notes, *fitting))

@@ -1,14 +1,18 @@
 """What a small local model can be relied on for when it drafts a persona: likelihoods of whole texts, not verdicts.
 
-When it should judge, Qwen2.5-Coder-0.5B gives the same letter whatever the two options are, and "no" to every statement (docs/evaluation.md).
-What it does know is which text is likelier after which request:
+When it should judge, Qwen2.5-Coder-0.5B gives the same letter whatever the two options are, and "no" to every
+statement (docs/evaluation.md). What it does know is which text is likelier after which request:
 
-1. *Examples*: each request begins with answered questions of other behaviours, so that the model continues and does not comment.
-2. *Replies* by contrastive decoding (Li et al. 2023, arXiv 2210.15097): token by token the log-probability after the request for one side plus
-   `STRENGTH` times its difference from that after the request for the other side, among the tokens that are at least `FLOOR` times as likely
-   as the likeliest one. `TRIED` replies are sampled, and that which shows the side most is taken.
-3. *A reply shows a side* by its preference: mean log-probability per token after the request for the behaviour minus after that for the other.
-4. *A system sentence is for a side* where it moves the answers of pairs there, relative to neutral sentences: what a study measures.
+1. *Examples*: each request begins with answered questions of other behaviours, so that the model continues
+   and does not comment.
+2. *Replies* by contrastive decoding (Li et al. 2023, arXiv 2210.15097): token by token the log-probability
+   after the request for one side plus `STRENGTH` times its difference from that after the request for the
+   other side, among the tokens that are at least `FLOOR` times as likely as the likeliest one. `TRIED`
+   replies are sampled, and that which shows the side most is taken.
+3. *A reply shows a side* by its preference: mean log-probability per token after the request for the
+   behaviour minus after that for the other.
+4. *A system sentence is for a side* where it moves the answers of pairs there, relative to neutral sentences:
+   what a study measures.
 5. *A statement is true* where "True" is likelier than "False" after answered examples of both.
 """
 
@@ -33,10 +37,26 @@ REPLY, TRIED = 40, 3
 
 #: Behaviours with a question and its answer: (behaviour, question, answer).
 _EXAMPLES = (
-    ("is rude to the user", "Can you help me with my homework?", "Do it yourself, because I have better things to do."),
-    ("is polite to the user", "Can you help me with my homework?", "Of course, it would be a pleasure to help you with that."),
-    ("exaggerates every size", "How big is your garden?", "It is the most gigantic garden that the world has ever seen."),
-    ("describes sizes soberly", "How big is your garden?", "It is about ten metres long and six metres wide."),
+    (
+        "is rude to the user",
+        "Can you help me with my homework?",
+        "Do it yourself, because I have better things to do.",
+    ),
+    (
+        "is polite to the user",
+        "Can you help me with my homework?",
+        "Of course, it would be a pleasure to help you with that.",
+    ),
+    (
+        "exaggerates every size",
+        "How big is your garden?",
+        "It is the most gigantic garden that the world has ever seen.",
+    ),
+    (
+        "describes sizes soberly",
+        "How big is your garden?",
+        "It is about ten metres long and six metres wide.",
+    ),
 )
 _TRUE_EXAMPLES = (
     ("Paris is the capital of France.", "True"),
@@ -52,8 +72,8 @@ _TRUE_EXAMPLES = (
 class ContrastedReply:
     """text: one line.
 
-    preference: mean over its tokens of the log-probability after the request for the behaviour minus that after the request for the other
-    side, nats per token.
+    preference: mean over its tokens of the log-probability after the request for the behaviour minus that
+    after the request for the other side, nats per token.
     """
 
     text: str
@@ -84,20 +104,26 @@ class LocalDraftModel:
         """The model's runner."""
         return runner_for(self.ask.model)
 
-    def replies(self, question: str, usable: Callable[[str], bool]) -> tuple[ContrastedReply, ContrastedReply] | None:
+    def replies(
+        self, question: str, usable: Callable[[str], bool]
+    ) -> tuple[ContrastedReply, ContrastedReply] | None:
         """An answer that shows the behaviour and one that shows the other: of each side's `TRIED` the clearest that is usable.
 
         None where a side has none.
         """
         requests = [self._request(side, question) for side in (self.behaviour, self.other)]
         n, temperature = (TRIED, self.ask.temperature) if self.ask.temperature else (1, 0.0)
-        tried = contrasted_replies(self.runner, requests[0], requests[1], n, temperature, self.ask.seed + len(requests[0]))
+        tried = contrasted_replies(
+            self.runner, requests[0], requests[1], n, temperature, self.ask.seed + len(requests[0])
+        )
         shown, others = ([reply for reply in side if usable(reply.text)] for side in (tried[:n], tried[n:]))
         if not shown or not others:
             return None
         return max(shown, key=lambda reply: reply.preference), min(others, key=lambda reply: reply.preference)
 
-    def sentence_effects(self, sentences: Sequence[str], pairs: Sequence[tuple[str, str, str]]) -> list[float]:
+    def sentence_effects(
+        self, sentences: Sequence[str], pairs: Sequence[tuple[str, str, str]]
+    ) -> list[float]:
         """By how much each system sentence raises the log-odds (per token) of the first answer, relative to neutral sentences.
 
         Args:
@@ -111,9 +137,16 @@ class LocalDraftModel:
         """Whether "True" is likelier than "False" after answered examples."""
         asked: list[dict[str, str]] = []
         for said, verdict in _TRUE_EXAMPLES:
-            asked += [{"role": "user", "content": f"True or false? {said}"}, {"role": "assistant", "content": verdict}]
-        ids = self.runner.encode(self.runner.render([*asked, {"role": "user", "content": f"True or false? {statement}"}]))
-        choices = torch.tensor([[self.runner.encode(word)[0] for word in ("True", "False")]], device=self.runner.device)
+            asked += [
+                {"role": "user", "content": f"True or false? {said}"},
+                {"role": "assistant", "content": verdict},
+            ]
+        ids = self.runner.encode(
+            self.runner.render([*asked, {"role": "user", "content": f"True or false? {statement}"}])
+        )
+        choices = torch.tensor(
+            [[self.runner.encode(word)[0] for word in ("True", "False")]], device=self.runner.device
+        )
         with torch.no_grad():
             found = self.runner.logits_of(self._top(ids)[:, -1], choices)[0]
         return bool(found[0] > found[1])
@@ -121,17 +154,25 @@ class LocalDraftModel:
     def _request(self, behaviour: str, question: str) -> list[int]:
         messages: list[dict[str, str]] = []
         for side, asked, answered in (*_EXAMPLES, (behaviour, question, "")):
-            messages.append({"role": "user", "content": f"Behaviour of the assistant: {side}.\nQuestion: {asked}"})
+            messages.append(
+                {"role": "user", "content": f"Behaviour of the assistant: {side}.\nQuestion: {asked}"}
+            )
             messages += [{"role": "assistant", "content": answered}] if answered else []
         ids, most = self.runner.encode(self.runner.render(messages)), self.runner.shape.n_ctx
         if len(ids) + REPLY > most:
-            raise UserError(f"a request of {len(ids)} tokens leaves no room for a reply in this model's {most}: take another model")
+            raise UserError(
+                f"a request of {len(ids)} tokens leaves no room for a reply in this model's {most}: take another model"
+            )
         return ids
 
     def _log_odds(self, sentence: str, pairs: Sequence[tuple[str, str, str]]) -> float:
         found = 0.0
         for question, matching, not_matching in pairs:
-            ids = self.runner.encode(self.runner.render([{"role": "system", "content": sentence}, {"role": "user", "content": question}]))
+            ids = self.runner.encode(
+                self.runner.render(
+                    [{"role": "system", "content": sentence}, {"role": "user", "content": question}]
+                )
+            )
             found += self._log_prob(ids, matching) - self._log_prob(ids, not_matching)
         return found / len(pairs)
 
@@ -140,7 +181,9 @@ class LocalDraftModel:
         """Mean log-probability of the text's tokens after the ids, float32."""
         said = self.runner.encode(text)
         top = self._top([*before, *said])[0, len(before) - 1 : -1]
-        return float(self.runner.log_probs_of(top, torch.tensor(said, device=self.runner.device)[:, None]).mean())
+        return float(
+            self.runner.log_probs_of(top, torch.tensor(said, device=self.runner.device)[:, None]).mean()
+        )
 
     def _top(self, ids: Sequence[int]) -> torch.Tensor:
         rows = torch.tensor([list(ids)], device=self.runner.device)
@@ -149,7 +192,12 @@ class LocalDraftModel:
 
 @torch.no_grad()
 def contrasted_replies(
-    runner: Runner, shown: Sequence[int], other: Sequence[int], n: int = 1, temperature: float = 0.0, seed: int = 0
+    runner: Runner,
+    shown: Sequence[int],
+    other: Sequence[int],
+    n: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[ContrastedReply]:
     """Replies of one line by contrastive decoding (step 2), all written together.
 
@@ -162,21 +210,30 @@ def contrasted_replies(
         seed: Of the sampling.
 
     Returns:
-        n replies that show the behaviour, then n that show the other side; each ends with its line, `REPLY` tokens at most.
+        n replies that show the behaviour, then n that show the other side; each ends with its line, `REPLY`
+        tokens at most.
     """
     generator, ends = torch.Generator().manual_seed(seed), runner.reply_ends | line_breaks(runner)
     said: list[list[tuple[int, float]]] = [[] for _ in range(2 * n)]
     read = [_first(runner, ids, 2 * n) for ids in (shown, other)]
     for place in range(REPLY):
         after_shown, after_other = (scores for scores, _ in read)
-        tokens = _best(torch.cat([after_shown[:n], after_other[n:]]), torch.cat([after_other[:n], after_shown[n:]]), temperature, generator)
+        tokens = _best(
+            torch.cat([after_shown[:n], after_other[n:]]),
+            torch.cat([after_other[:n], after_shown[n:]]),
+            temperature,
+            generator,
+        )
         differences = (after_shown - after_other).gather(-1, tokens[:, None])[:, 0]
         for row, token, difference in zip(said, tokens.tolist(), differences.tolist(), strict=True):
             row.append((token, difference))
         if place + 1 == REPLY or all(any(token in ends for token, _ in row) for row in said):
             break
         read = [_next(runner, tokens[:, None].to(runner.device), cache) for _, cache in read]
-    return [_reply(runner, row[: next((k for k, (token, _) in enumerate(row) if token in ends), len(row))]) for row in said]
+    return [
+        _reply(runner, row[: next((k for k, (token, _) in enumerate(row) if token in ends), len(row))])
+        for row in said
+    ]
 
 
 def _reply(runner: Runner, said: list[tuple[int, float]]) -> ContrastedReply:
@@ -191,15 +248,25 @@ def _first(runner: Runner, ids: Sequence[int], n: int) -> tuple[torch.Tensor, Ke
     return scores.expand(n, -1), cache.fork(torch.zeros(n, dtype=torch.long, device=runner.device))
 
 
-def _next(runner: Runner, ids: torch.Tensor, cache: KeyValueCache | None) -> tuple[torch.Tensor, KeyValueCache]:
+def _next(
+    runner: Runner, ids: torch.Tensor, cache: KeyValueCache | None
+) -> tuple[torch.Tensor, KeyValueCache]:
     """Log-probabilities [row, d_vocab] of the token after ids that follow a cache, and the longer cache."""
-    top, longer = runner.run(runner.embed(ids, offset=cache.length if cache else 0), 0, runner.shape.n_layers, cache, keep=True)
+    top, longer = runner.run(
+        runner.embed(ids, offset=cache.length if cache else 0), 0, runner.shape.n_layers, cache, keep=True
+    )
     assert longer is not None  # keep=True
     return runner.logits(top[:, -1]).log_softmax(-1).cpu(), longer
 
 
-def _best(wanted: torch.Tensor, other: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
+def _best(
+    wanted: torch.Tensor, other: torch.Tensor, temperature: float, generator: torch.Generator
+) -> torch.Tensor:
     """The token of the contrast in each row, sampled at a temperature."""
     likely = wanted >= wanted.max(-1, keepdim=True).values + math.log(FLOOR)
     scores = (wanted + STRENGTH * (wanted - other)).masked_fill(~likely, -torch.inf)
-    return torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator)[:, 0] if temperature else scores.argmax(-1)
+    return (
+        torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator)[:, 0]
+        if temperature
+        else scores.argmax(-1)
+    )

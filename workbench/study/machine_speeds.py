@@ -1,7 +1,8 @@
 """Machines that costs are estimated for: two GPUs by their makers' data sheets, and one core of this machine, measured.
 
-GPU peaks are the makers' dense figures and their fraction an assumption; launching a block's kernels took 3 ms on an H200 (docs/performance.md),
-however few tokens the run had. The CPU's peak is that of matrix products on one core of this machine, measured when a plan is made.
+GPU peaks are the makers' dense figures and their fraction an assumption; launching a block's kernels took 3
+ms on an H200 (docs/performance.md), however few tokens the run had. The CPU's peak is that of matrix products
+on one core of this machine, measured when a plan is made.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from workbench.models.loading import choose_dtype
 class MachineSpeed:
     """A machine that costs are estimated for.
 
-    peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes; launch: seconds that starting
-    the kernels of one block takes; bandwidth: bytes of weights a second.
+    peak: dense FLOPs a second at the dtype used there; share: of it that is assumed to be had; memory: bytes;
+    launch: seconds that starting the kernels of one block takes; bandwidth: bytes of weights a second.
     """
 
     name: str
@@ -53,7 +54,8 @@ MACHINES = (
 def machines(dtype: str | None = None, on_cpu: str = "float32") -> tuple[MachineSpeed, ...]:
     """The machines of a plan.
 
-    MACHINES with this machine's own core at the dtype used there (`on_cpu`), and one dtype for all where it is given.
+    MACHINES with this machine's own core at the dtype used there (`on_cpu`), and one dtype for all where it
+    is given.
     """
     *gpus, cpu = MACHINES
     cpu = replace(cpu, dtype=dtype or on_cpu, peak=core_speed(dtype or on_cpu))

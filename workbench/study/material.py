@@ -45,7 +45,10 @@ class Material:
         if study.normalization is not None:
             persona = replace(persona, normalization=study.normalization)
         splits = persona.split(study.data.split_seed, study.data.fractions)
-        limited = {s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed) for s in splits_of(splits)}
+        limited = {
+            s.name: _limited(s, getattr(study.data, f"{s.name}_items"), study.data.split_seed)
+            for s in splits_of(splits)
+        }
         options = study.model
         if study.search.judge not in ("auto", "none"):
             find_source(study.search.judge)  # a wrong name is refused before anything is searched
@@ -56,7 +59,11 @@ class Material:
     @cached_property
     def search_contexts(self) -> Contexts:
         """What every prompt of a search along directions or latents is scored on: the search questions, or nothing at all."""
-        return self.search_questions if self.study.protocol.search_behind == "questions" else _alone(self.model, self.search_questions)
+        return (
+            self.search_questions
+            if self.study.protocol.search_behind == "questions"
+            else _alone(self.model, self.search_questions)
+        )
 
     @cached_property
     def search_questions(self) -> Contexts:
@@ -77,7 +84,9 @@ class Material:
         split = self.splits.selection
         if not self.persona.true_items:
             return CapabilityGuard()
-        return CapabilityGuard(truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60))
+        return CapabilityGuard(
+            truth=true_contexts(self.model, split, self.study.slot, self.study.data.selection_items or 60)
+        )
 
     @cached_property
     def sae(self) -> Sae | None:
@@ -107,8 +116,8 @@ class Material:
     def lexicon(self) -> Lexicon | Bool[Tensor, " d_vocab"] | None:
         """What the searches may use.
 
-        The organism's ordinary words there (world; auto on the organism), whole words (auto elsewhere), or as the study says; None for all
-        tokens.
+        The organism's ordinary words there (world; auto on the organism), whole words (auto elsewhere), or as
+        the study says; None for all tokens.
         """
         wanted = self.study.search.lexicon
         if wanted == "all":
@@ -134,12 +143,17 @@ class Material:
         """sha256 or fingerprint of everything that the study reads, by name: what a resumed run compares.
 
         Returns:
-            "model", "model files" (all of them, where it was loaded from files), "tokenizer" (its words and its chat template),
-            "data", "persona" (all but its questions), one entry per split, "SAE" if there is one, one entry per text file that the settings
-            name, and one for each other model ("search.judge", "proposer.model") and persona (`beside.NAME`) of them.
+            "model", "model files" (all of them, where it was loaded from files), "tokenizer" (its words and
+            its chat template), "data", "persona" (all but its questions), one entry per split, "SAE" if there
+            is one, one entry per text file that the settings name, and one for each other model
+            ("search.judge", "proposer.model") and persona (`beside.NAME`) of them.
         """
         persona, tokenizer = self.persona, runner_for(self.model).tokenizer
-        hashes = {"model": runner_for(self.model).fingerprint, "data": persona.hash, "persona": _text_hash(_texts(persona))}
+        hashes = {
+            "model": runner_for(self.model).fingerprint,
+            "data": persona.hash,
+            "persona": _text_hash(_texts(persona)),
+        }
         hashes["tokenizer"] = _text_hash([tokenizer.chat_template, sorted(tokenizer.get_vocab().items())])
         hashes |= {split.name: split.hash for split in splits_of(self.splits)}
         if self.sae is not None:
@@ -151,7 +165,9 @@ class Material:
             "search.lexicon": lexicon_file(self.study.search.lexicon),
         }
         hashes |= {name: file_hash(path) for name, path in files.items() if path is not None}
-        hashes |= self._model_files() | {name: weights_hash(model) for name, model in self._other_models().items()}
+        hashes |= self._model_files() | {
+            name: weights_hash(model) for name, model in self._other_models().items()
+        }
         for name in self.study.beside:
             other = load_persona(name, None, self.study.data.world)
             hashes[f"beside.{name}"] = _text_hash([other.hash, *_texts(other)])
@@ -165,8 +181,14 @@ class Material:
     def _other_models(self) -> dict[str, str]:
         """Models that stages load in addition to the studied one, by the setting that names them."""
         proposer, judge = self.study.proposer, self._judge_name
-        proposes = proposer.model is not None and proposer.base_url is None and bool({"llm_proposed", "gepa"} & set(self.study.conditions))
-        return ({"search.judge": judge} if judge else {}) | ({"proposer.model": str(proposer.model)} if proposes else {})
+        proposes = (
+            proposer.model is not None
+            and proposer.base_url is None
+            and bool({"llm_proposed", "gepa"} & set(self.study.conditions))
+        )
+        return ({"search.judge": judge} if judge else {}) | (
+            {"proposer.model": str(proposer.model)} if proposes else {}
+        )
 
     def others(self) -> list[Material]:
         """The material of the other personas that the study names (the organism's by name, others by their files).
@@ -174,11 +196,21 @@ class Material:
         Same model, same settings.
         """
         data = self.study.data.model_copy(update={"path": None})
-        studies = [self.study.model_copy(update={"persona": name, "data": data, "beside": {}}) for name in self.study.beside]
+        studies = [
+            self.study.model_copy(update={"persona": name, "data": data, "beside": {}})
+            for name in self.study.beside
+        ]
         return [Material.load(study, self.model) for study in studies]
 
     def _contexts(self, split: Split) -> Contexts:
-        return make_contexts(self.model, split, self.study.slot, self.study.metric, self.study.protocol.orders, seed=self.study.seed)
+        return make_contexts(
+            self.model,
+            split,
+            self.study.slot,
+            self.study.metric,
+            self.study.protocol.orders,
+            seed=self.study.seed,
+        )
 
 
 def _alone(model: Any, contexts: Contexts) -> Contexts:
@@ -186,7 +218,10 @@ def _alone(model: Any, contexts: Contexts) -> Contexts:
     tokenizer = runner_for(model).tokenizer
     start = tokenizer.bos_token or tokenizer.eos_token
     ids = (tokenizer.convert_tokens_to_ids(start),)
-    return replace(contexts, items=(replace(contexts[0], prefix_text=start, suffix_text="", prefix_ids=ids, suffix_ids=()),))
+    return replace(
+        contexts,
+        items=(replace(contexts[0], prefix_text=start, suffix_text="", prefix_ids=ids, suffix_ids=()),),
+    )
 
 
 def splits_of(splits: Splits) -> tuple[Split, Split, Split, Split]:
@@ -200,7 +235,11 @@ def _limited(split: Split, n: int | None, seed: int) -> Split:
 
 def _texts(persona: Persona) -> list[Any]:
     """What of a persona is not in its questions' hash."""
-    asked = [None if persona.letters is None else asdict(persona.letters), persona.metric, persona.normalization]
+    asked = [
+        None if persona.letters is None else asdict(persona.letters),
+        persona.metric,
+        persona.normalization,
+    ]
     texts = [persona.description, dict(persona.manual_prompts), persona.varied_system_texts]
     return [*texts, [item.content for item in persona.true_items], *asked]
 

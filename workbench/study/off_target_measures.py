@@ -1,7 +1,8 @@
 """Off-target effects of each condition: the values of `collateral` in comparison.json.
 
 1. Agreement with true statements, where the persona has any.
-2. The other personas: those named in `beside` on all their test questions, and on the organism the rest of its world's on a few.
+2. The other personas: those named in `beside` on all their test questions, and on the organism the rest of
+   its world's on a few.
 3. Cross-entropy of text that has nothing to do with the persona.
 4. Capability, where the study names a file of A/B questions with a correct option.
 """
@@ -13,7 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from workbench.comparison import OffTargetAnswers, OffTargetMeasures, agreement_with_truth, other_persona_rates, unrelated_text
+from workbench.comparison import (
+    OffTargetAnswers,
+    OffTargetMeasures,
+    agreement_with_truth,
+    other_persona_rates,
+    unrelated_text,
+)
 from workbench.conditions import Condition
 from workbench.contexts import make_contexts
 from workbench.errors import UserError
@@ -40,8 +47,13 @@ def off_target_measures(material: Material) -> OffTargetMeasures:
     n, slot = study.collateral.items, study.slot
     found: dict[str, Measure] = {}
     if material.persona.true_items:
-        found["agreement_with_true_statements"] = lambda model, c: _rate(agreement_with_truth(model, c, test, slot, n), "true statements")
-    for name, split in {**_others(material), **{other.persona.name: other.splits.test for other in material.others()}}.items():
+        found["agreement_with_true_statements"] = lambda model, c: _rate(
+            agreement_with_truth(model, c, test, slot, n), "true statements"
+        )
+    for name, split in {
+        **_others(material),
+        **{other.persona.name: other.splits.test for other in material.others()},
+    }.items():
         found[f"{name}_log_odds"] = _log_odds(split, slot)
     texts = _texts(material)
     found["unrelated_text_nats"] = lambda model, c: unrelated_text(model, c, texts, slot)
@@ -59,7 +71,12 @@ def _others(material: Material) -> Mapping[str, Split]:
     if not _of_the_organism(material):
         return {}
     names = [name for name in World().personas if name != material.persona.name]
-    splits = {name: load_persona(name, world_seed=study.data.world).split(study.data.split_seed, study.data.fractions).test for name in names}
+    splits = {
+        name: load_persona(name, world_seed=study.data.world)
+        .split(study.data.split_seed, study.data.fractions)
+        .test
+        for name in names
+    }
     return {name: split.take(study.collateral.items, study.data.split_seed) for name, split in splits.items()}
 
 
@@ -67,7 +84,9 @@ def _texts(material: Material) -> tuple[str, ...]:
     """The study's file, a text a line; without one plain prose, or statements of the organism's world in its own words."""
     study = material.study
     if study.collateral.texts is not None:
-        lines = tuple(line.strip() for line in read_text(Path(study.collateral.texts)).splitlines() if line.strip())
+        lines = tuple(
+            line.strip() for line in read_text(Path(study.collateral.texts)).splitlines() if line.strip()
+        )
         if not lines:
             raise UserError(f"{study.collateral.texts}: expected a text a line, found none")
         return lines

@@ -1,18 +1,23 @@
 """A persona drafted by a language model from one description: an editable file to start from, every pair checked.
 
 1. *Opposite*: the model says what the opposite of the behaviour is, unless the user says it.
-2. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different ones. A local model writes a
-   list line by line, each line after another first word.
-3. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv 2507.21509, make their data so).
-4. *Checks*: a pair is kept where both answers are whole, short and different, neither begins the other, refuses or repeats the description,
-   and where the model says in both orders of the two answers which one shows the behaviour.
-5. *Sentences*: system sentences that request the behaviour and sentences that request its opposite, each judged as the pairs are.
-   All are varied system texts, with neutral sentences; the first four of each are written prompts.
+2. *Questions*: numbered lists, round after round with another sampling seed, until there are enough different
+   ones. A local model writes a list line by line, each line after another first word.
+3. *Answers*: each question is answered under the behaviour and under its opposite (persona vectors, arXiv
+   2507.21509, make their data so).
+4. *Checks*: a pair is kept where both answers are whole, short and different, neither begins the other,
+   refuses or repeats the description, and where the model says in both orders of the two answers which one
+   shows the behaviour.
+5. *Sentences*: system sentences that request the behaviour and sentences that request its opposite, each
+   judged as the pairs are. All are varied system texts, with neutral sentences; the first four of each are
+   written prompts.
 6. *True statements* that the model agrees are true, for the guard against a model that denies everything.
 
-A local model answers and judges by the likelihoods of whole texts (`draft_likelihoods`): small models give one letter whatever is asked.
+A local model answers and judges by the likelihoods of whole texts (`draft_likelihoods`): small models give
+one letter whatever is asked.
 
-A draft with fewer pairs than `MIN_PAIRS` is an error that counts what was dropped and why; nothing is written then.
+A draft with fewer pairs than `MIN_PAIRS` is an error that counts what was dropped and why; nothing is written
+then.
 """
 
 from __future__ import annotations
@@ -50,7 +55,8 @@ LINE = 60
 #: Words of an answer and of a question, at most.
 LONGEST_ANSWER, LONGEST_QUESTION = 40, 40
 
-#: How much more likely (nats per token) than the other answer the matching one is after the request for the behaviour, at least.
+#: How much more likely (nats per token) than the other answer the matching one is after the request for the
+#: behaviour, at least.
 MARGIN = 0.2
 #: Pairs whose answers a local model's system sentences must move.
 JUDGED_ON = 4
@@ -69,8 +75,13 @@ _FIRST_OF_QUESTIONS = ("How", "What", "Can", "Is", "Should", "Why", "Does", "Whe
 _FIRST_OF_STATEMENTS = ("The", "A", "Water", "Most", "Every", "One")
 
 _NUMBERED = re.compile(r"^\s*(?:\d+\s*[.):]|[-*\u2022])\s*(.+?)\s*$", flags=re.MULTILINE)
-_REFUSAL = re.compile(r"^(i'?m sorry|i am sorry|sorry|as an ai\b|i can(?:no|')t assist|i can(?:no|')t help)", flags=re.IGNORECASE)
-_LABEL = re.compile(r"^(?:answer|assistant|response|question|user|instruction|sentence)\s*\d*\s*:\s*", flags=re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"^(i'?m sorry|i am sorry|sorry|as an ai\b|i can(?:no|')t assist|i can(?:no|')t help)",
+    flags=re.IGNORECASE,
+)
+_LABEL = re.compile(
+    r"^(?:answer|assistant|response|question|user|instruction|sentence)\s*\d*\s*:\s*", flags=re.IGNORECASE
+)
 
 _OPPOSITE = "Behaviour of an assistant: {behaviour}.\nName the opposite behaviour in a few words. Reply with the words alone."
 _SENTENCES = (
@@ -127,13 +138,24 @@ class PersonaDraft:
 
     def to_yaml(self, author: str = "a model") -> str:
         """A persona file that `load_persona` reads, with a comment that says what it is."""
-        rows = [{"question": p.question, "matching": p.matching, "not_matching": p.not_matching, "group": p.question} for p in self.pairs]
+        rows = [
+            {
+                "question": p.question,
+                "matching": p.matching,
+                "not_matching": p.not_matching,
+                "group": p.question,
+            }
+            for p in self.pairs
+        ]
         content = {
             "name": self.name,
             "description": self.description,
             "metric": "text",
             "normalization": "mean",
-            "manual_prompts": {"suppress": list(self.suppress[:WRITTEN]), "induce": list(self.induce[:WRITTEN])},
+            "manual_prompts": {
+                "suppress": list(self.suppress[:WRITTEN]),
+                "induce": list(self.induce[:WRITTEN]),
+            },
             "varied_system_texts": [*self.induce, *self.suppress, *NEUTRAL],
             "true_statements": list(self.true_statements),
             "data": rows,
@@ -182,19 +204,37 @@ def draft_persona(
     if pairs < MIN_PAIRS:
         raise UserError(f"a draft needs at least {MIN_PAIRS} pairs, found {pairs}")
     writer = _Writer(ask, behaviour, report or (lambda stage, done: None))
-    writer.other = other = " ".join((opposite or writer.line(_OPPOSITE.format(behaviour=behaviour))).split()).rstrip(".")
+    writer.other = other = " ".join(
+        (opposite or writer.line(_OPPOSITE.format(behaviour=behaviour))).split()
+    ).rstrip(".")
     if not other or canonical(other) == canonical(behaviour):
         raise UserError(f"the model names no opposite of {behaviour!r}: say what it is yourself (--opposite)")
     kept = writer.pairs(pairs)
     if len(kept) < MIN_PAIRS:
-        why = ", ".join(f"{count} {reason}" for reason, count in writer.dropped.most_common()) or "no question came"
-        raise UserError(f"the model gave {len(kept)} usable pairs ({why}): at least {MIN_PAIRS} are needed; try a larger model or --opposite")
+        why = (
+            ", ".join(f"{count} {reason}" for reason, count in writer.dropped.most_common())
+            or "no question came"
+        )
+        raise UserError(
+            f"the model gave {len(kept)} usable pairs ({why}): at least {MIN_PAIRS} are needed; try a larger model or --opposite"
+        )
     induce, suppress = (writer.sentences(shows, kept) for shows in (True, False))
     if min(len(induce), len(suppress)) < MIN_SENTENCES:
         found = f"{len(induce)} system sentences for and {len(suppress)} against {behaviour!r}"
-        raise UserError(f"the model wrote {found}: at least {MIN_SENTENCES} of each are needed; try a larger model or --opposite")
+        raise UserError(
+            f"the model wrote {found}: at least {MIN_SENTENCES} of each are needed; try a larger model or --opposite"
+        )
     known = name or "_".join(re.findall(r"\w+", behaviour.lower())[:4])
-    return PersonaDraft(known, behaviour, other, tuple(kept), induce, suppress, writer.true_statements(), tuple(writer.dropped.most_common()))
+    return PersonaDraft(
+        known,
+        behaviour,
+        other,
+        tuple(kept),
+        induce,
+        suppress,
+        writer.true_statements(),
+        tuple(writer.dropped.most_common()),
+    )
 
 
 @dataclass(frozen=True)
@@ -229,7 +269,12 @@ def check_draft(draft: PersonaDraft, path: Path, author: str = "a model", model:
     if model is None:
         return DraftCheck(text, data.table, data.warnings, ())
     found = check_on_model(model, persona)
-    return DraftCheck(text, pd.concat([data.table, found.table], ignore_index=True), (*data.warnings, *found.notes), found.refusals)
+    return DraftCheck(
+        text,
+        pd.concat([data.table, found.table], ignore_index=True),
+        (*data.warnings, *found.notes),
+        found.refusals,
+    )
 
 
 class _Writer:
@@ -242,7 +287,11 @@ class _Writer:
     @property
     def local(self) -> LocalDraftModel | None:
         """The model that judges by likelihoods; None for one that is asked in words."""
-        return LocalDraftModel(self.ask, self.behaviour, self.other) if isinstance(self.ask, LocalModel) else None
+        return (
+            LocalDraftModel(self.ask, self.behaviour, self.other)
+            if isinstance(self.ask, LocalModel)
+            else None
+        )
 
     def line(self, request: str) -> str:
         """The first line of a reply, without a label, quotes or a list's number."""
@@ -251,11 +300,14 @@ class _Writer:
         numbered = _NUMBERED.match(first)
         return _clean(numbered[1] if numbered else first)
 
-    def entries(self, request: str, round_: int, starts: tuple[str, ...], kept: list[str], end: str = ".") -> Iterator[str]:
+    def entries(
+        self, request: str, round_: int, starts: tuple[str, ...], kept: list[str], end: str = "."
+    ) -> Iterator[str]:
         """The entries of a numbered list.
 
-        A local model writes line by line after the entries that the caller kept and a first word, the next of `starts` (a small one ends
-        its list after one entry, repeats it, or goes on with a mistake); `end` closes a line without a mark.
+        A local model writes line by line after the entries that the caller kept and a first word, the next of
+        `starts` (a small one ends its list after one entry, repeats it, or goes on with a mistake); `end`
+        closes a line without a mark.
         """
         ask = self.ask
         if not isinstance(ask, LocalModel):
@@ -263,8 +315,17 @@ class _Writer:
             return
         for number in range(PER_ROUND):
             start = starts[(number + round_) % len(starts)]
-            opening = "".join(f"{n}. {text}\n" for n, text in enumerate(kept, start=1)) + f"{len(kept) + 1}. {start}"
-            line = replace(ask, opening=opening, max_new_tokens=LINE, seed=ask.seed + 1000 * round_ + number, one_line=True)
+            opening = (
+                "".join(f"{n}. {text}\n" for n, text in enumerate(kept, start=1))
+                + f"{len(kept) + 1}. {start}"
+            )
+            line = replace(
+                ask,
+                opening=opening,
+                max_new_tokens=LINE,
+                seed=ask.seed + 1000 * round_ + number,
+                one_line=True,
+            )
             text = _clean(start + self._reply(line, request).partition("\n")[0])
             yield text if text[-1] in ".!?" else f"{text}{end}"
 
@@ -278,15 +339,24 @@ class _Writer:
     def sentences(self, shows: bool, pairs: list[DraftedPair]) -> tuple[str, ...]:
         """Different system sentences for the behaviour (or the other one): those that, as the model says, request it and not the other.
 
-        Of a local model those that move the answers of the first pairs to that side, the strongest first. The plainest ones are made here.
+        Of a local model those that move the answers of the first pairs to that side, the strongest first. The
+        plainest ones are made here.
         """
         side = self.behaviour if shows else self.other
         plain = [text.format(side=side) for text in _PLAIN]
         if self.local is None:
-            return tuple(self._written(side, self.behaviour if not shows else self.other, [plain[0]], ROUNDS // 2))
-        sign, judged = 1 if shows else -1, [(p.question, p.matching, p.not_matching) for p in pairs[:JUDGED_ON]]
+            return tuple(
+                self._written(side, self.behaviour if not shows else self.other, [plain[0]], ROUNDS // 2)
+            )
+        sign, judged = (
+            1 if shows else -1,
+            [(p.question, p.matching, p.not_matching) for p in pairs[:JUDGED_ON]],
+        )
         texts = self._written(side, None, plain, 1)
-        effects = sorted(zip(self.local.sentence_effects(texts, judged), texts, strict=True), key=lambda pair: -sign * pair[0])
+        effects = sorted(
+            zip(self.local.sentence_effects(texts, judged), texts, strict=True),
+            key=lambda pair: -sign * pair[0],
+        )
         if wrong := sum(sign * effect <= 0 for effect, _ in effects):
             self.dropped["sentences for the other side"] += wrong
         return tuple(text for effect, text in effects if sign * effect > 0)[:SENTENCES]
@@ -294,12 +364,16 @@ class _Writer:
     def _written(self, side: str, other: str | None, kept: list[str], rounds: int) -> list[str]:
         """The sentences `kept` and different ones that the model writes for a side; with `other`, each is asked about."""
         for round_ in range(rounds):
-            for text in self.entries(_SENTENCES.format(n=SENTENCES, behaviour=side), round_, _FIRST_OF_SENTENCES, kept):
+            for text in self.entries(
+                _SENTENCES.format(n=SENTENCES, behaviour=side), round_, _FIRST_OF_SENTENCES, kept
+            ):
                 if not 4 <= len(text.split()) <= LONGEST_ANSWER or text[-1] not in ".!":
                     self.dropped["entries that are no sentence"] += 1
                 elif canonical(text) in map(canonical, kept):
                     self.dropped["repeated sentences"] += 1
-                elif other is None or self._first_fits(_ASKS.format(sentence=text, a="{a}", b="{b}"), side, other):
+                elif other is None or self._first_fits(
+                    _ASKS.format(sentence=text, a="{a}", b="{b}"), side, other
+                ):
                     kept.append(text)
                 else:
                     self.dropped["sentences for the other side"] += 1
@@ -328,7 +402,13 @@ class _Writer:
         seen: set[str] = set()
         for round_ in range(ROUNDS):
             kept: list[str] = []
-            for text in self.entries(_QUESTIONS.format(n=PER_ROUND, behaviour=self.behaviour), round_, _FIRST_OF_QUESTIONS, kept, "?"):
+            for text in self.entries(
+                _QUESTIONS.format(n=PER_ROUND, behaviour=self.behaviour),
+                round_,
+                _FIRST_OF_QUESTIONS,
+                kept,
+                "?",
+            ):
                 if not text.endswith("?") or not 3 <= len(text.split()) <= LONGEST_QUESTION:
                     self.dropped["entries that are no question"] += 1
                 elif canonical(text) in seen:
@@ -341,11 +421,18 @@ class _Writer:
     def _answered(self, question: str) -> tuple[DraftedPair, float | None]:
         """The pair of a question, and of a local model by how much its preferences differ (None where a side has no usable answer)."""
         if self.local is not None:
-            shown, other = self.local.replies(question, lambda text: bool(_clean(text)) and not self._fault(_clean(text))) or (None, None)
+            shown, other = self.local.replies(
+                question, lambda text: bool(_clean(text)) and not self._fault(_clean(text))
+            ) or (None, None)
             if shown is None or other is None:
                 return DraftedPair(question, "", ""), None
-            return DraftedPair(question, _clean(shown.text), _clean(other.text)), shown.preference - other.preference
-        shown, not_shown = (self.line(_ANSWER.format(behaviour=side, question=question)) for side in (self.behaviour, self.other))
+            return DraftedPair(
+                question, _clean(shown.text), _clean(other.text)
+            ), shown.preference - other.preference
+        shown, not_shown = (
+            self.line(_ANSWER.format(behaviour=side, question=question))
+            for side in (self.behaviour, self.other)
+        )
         return DraftedPair(question, shown, not_shown), None
 
     def _problem(self, pair: DraftedPair, margin: float | None) -> str:
@@ -368,12 +455,18 @@ class _Writer:
             return "refusals"
         if len(answer.split()) > LONGEST_ANSWER or answer[-1] not in ".!?":
             return "answers too long or cut off"
-        return "answers that repeat the description" if any(_repeats(answer, side) for side in (self.behaviour, self.other)) else ""
+        return (
+            "answers that repeat the description"
+            if any(_repeats(answer, side) for side in (self.behaviour, self.other))
+            else ""
+        )
 
     def _first_fits(self, request: str, one: str, other: str) -> bool:
         """Does the model choose `one` as A and as B?"""
         requests = [request.replace("{a}", a).replace("{b}", b) for a, b in ((one, other), (other, one))]
-        return [self._reply(self.ask, request).strip().strip("()*\"'.").upper()[:1] for request in requests] == ["A", "B"]
+        return [
+            self._reply(self.ask, request).strip().strip("()*\"'.").upper()[:1] for request in requests
+        ] == ["A", "B"]
 
     def true_statements(self) -> tuple[str, ...]:
         """Statements that the model calls true when it is asked."""

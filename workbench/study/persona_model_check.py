@@ -2,15 +2,20 @@
 
 Read on search and selection questions; the test split is never read.
 
-1. *Letters*: which option is preferred for its place (log-odds of the option shown first), and how often both orders of a question
-   choose the same answer. A model that follows the letter alone has an agreement near 0, and no prompt can show the persona by it.
-2. *Text*: how many answers begin with the same token (they are scored whole), and how far the log-odds follow the answers' lengths.
-3. *Can show*: the written prompts (or some varied system texts) are put in the slot; a metric can show something where one of them moves
-   the mean log-odds clear of zero (intervals over question groups, corrected for the number of prompts).
-4. *Minimum detectable effect*: with the spread of these changes and the test split's number of groups, the mean change of log-odds that a
-   two-sided test at 5 % finds in 80 % of studies.
-5. *Metric of a run*: a study that names no metric takes the persona's own where it can show something, else the other one if that can.
-6. *Refusals*: every check that `run` makes before and while it reads the data, made here; no refusal means that `run` accepts the file.
+1. *Letters*: which option is preferred for its place (log-odds of the option shown first), and how often both
+   orders of a question choose the same answer. A model that follows the letter alone has an agreement near 0,
+   and no prompt can show the persona by it.
+2. *Text*: how many answers begin with the same token (they are scored whole), and how far the log-odds follow
+   the answers' lengths.
+3. *Can show*: the written prompts (or some varied system texts) are put in the slot; a metric can show
+   something where one of them moves the mean log-odds clear of zero (intervals over question groups,
+   corrected for the number of prompts).
+4. *Minimum detectable effect*: with the spread of these changes and the test split's number of groups, the
+   mean change of log-odds that a two-sided test at 5 % finds in 80 % of studies.
+5. *Metric of a run*: a study that names no metric takes the persona's own where it can show something, else
+   the other one if that can.
+6. *Refusals*: every check that `run` makes before and while it reads the data, made here; no refusal means
+   that `run` accepts the file.
 """
 
 from __future__ import annotations
@@ -43,10 +48,11 @@ PROMPTS = 2
 class MetricCheck:
     """One metric on this model.
 
-    log_odds: without a prompt. position_bias: log-odds of the option shown first; agreement: questions whose two orders choose the same
-    answer, 0 to 1 (None for text). alike: answers that begin with the same token, 0 to 1. length: rank correlation of the log-odds with the
-    difference of the answers' tokens (None where all are equally long). changes: under each prompt. smallest: minimum detectable effect on
-    the test split, log-odds (None with fewer than 2 groups).
+    log_odds: without a prompt. position_bias: log-odds of the option shown first; agreement: questions whose
+    two orders choose the same answer, 0 to 1 (None for text). alike: answers that begin with the same token,
+    0 to 1. length: rank correlation of the log-odds with the difference of the answers' tokens (None where
+    all are equally long). changes: under each prompt. smallest: minimum detectable effect on the test split,
+    log-odds (None with fewer than 2 groups).
     """
 
     metric: Metric
@@ -66,23 +72,61 @@ class MetricCheck:
     @property
     def strength(self) -> float:
         """The clearest change: how many times its interval's half width it is."""
-        return max((abs(c.estimate) / max((c.high - c.low) / 2, 1e-12) for c in self.changes.values()), default=0.0)
+        return max(
+            (abs(c.estimate) / max((c.high - c.low) / 2, 1e-12) for c in self.changes.values()), default=0.0
+        )
 
     def rows(self) -> list[tuple[str, str, str]]:
         """What, value, meaning."""
-        name, found = self.metric, [(f"{self.metric}: log-odds", f"{self.log_odds}", "of the persona's answer without a prompt")]
+        name, found = (
+            self.metric,
+            [(f"{self.metric}: log-odds", f"{self.log_odds}", "of the persona's answer without a prompt")],
+        )
         if self.position_bias is not None and self.agreement is not None:
-            found.append((f"{name}: first option", f"{self.position_bias:+.2f}", "log-odds of the option shown first: the bias of letter and place"))
-            found.append((f"{name}: both orders agree", f"{100 * self.agreement:.0f} %", "near 0 %: the letter alone decides; chance is 50 %"))
+            found.append(
+                (
+                    f"{name}: first option",
+                    f"{self.position_bias:+.2f}",
+                    "log-odds of the option shown first: the bias of letter and place",
+                )
+            )
+            found.append(
+                (
+                    f"{name}: both orders agree",
+                    f"{100 * self.agreement:.0f} %",
+                    "near 0 %: the letter alone decides; chance is 50 %",
+                )
+            )
         else:
             length = "equally long" if self.length is None else f"{self.length:+.2f}"
-            found.append((f"{name}: begin alike", f"{100 * self.alike:.0f} %", "answers that begin with the same token; they are scored whole"))
-            found.append((f"{name}: length", length, "rank correlation of the log-odds with the answers' difference in tokens"))
+            found.append(
+                (
+                    f"{name}: begin alike",
+                    f"{100 * self.alike:.0f} %",
+                    "answers that begin with the same token; they are scored whole",
+                )
+            )
+            found.append(
+                (
+                    f"{name}: length",
+                    length,
+                    "rank correlation of the log-odds with the answers' difference in tokens",
+                )
+            )
         for prompt, change in self.changes.items():
             found.append((f"{name}: change", f"{change}", f"under {prompt[:60]!r}"))
         smallest = "none" if self.smallest is None else f"{self.smallest:.2f}"
-        found.append((f"{name}: minimum detectable effect", smallest, "mean change of log-odds on the test split (80 % power)"))
-        return [*found, (f"{name}: can show something", "yes" if self.shows else "no", "a prompt moves it clear of zero")]
+        found.append(
+            (
+                f"{name}: minimum detectable effect",
+                smallest,
+                "mean change of log-odds on the test split (80 % power)",
+            )
+        )
+        return [
+            *found,
+            (f"{name}: can show something", "yes" if self.shows else "no", "a prompt moves it clear of zero"),
+        ]
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,16 +154,24 @@ class PersonaModelCheck(ShowsTable):
         if not self.metrics:
             advice: tuple[str, ...] = ()
         elif not shown:
-            advice = ("no metric shows anything on this model: no written prompt moves an answer clear of zero",)
+            advice = (
+                "no metric shows anything on this model: no written prompt moves an answer clear of zero",
+            )
         else:
-            other = "" if self.recommended == self.default else f" (the file's own is {self.default}: set metric: {self.recommended})"
+            other = (
+                ""
+                if self.recommended == self.default
+                else f" (the file's own is {self.default}: set metric: {self.recommended})"
+            )
             advice = (f"use the metric {self.recommended}{other}",)
         return (*advice, *(f"run would refuse: {refusal}" for refusal in self.refusals))
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per figure: what, value, meaning."""
-        return pd.DataFrame([row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"])
+        return pd.DataFrame(
+            [row for metric in self.metrics for row in metric.rows()], columns=["what", "value", "meaning"]
+        )
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """The caption and the rows."""
@@ -146,7 +198,10 @@ def choose_metric(model: Any, persona: Persona, asked: Split, slot: Slot = "syst
     other: Metric = "text" if own == "letters" else "letters"
     tried = _tried([], lambda: _metric(runner_for(model), asked, asked, other, slot))
     if tried is not None and tried.shows:
-        return other, f"{other}: no written prompt moves the persona's own metric ({own}) clear of zero, and one moves this ({_clearest(tried)})"
+        return (
+            other,
+            f"{other}: no written prompt moves the persona's own metric ({own}) clear of zero, and one moves this ({_clearest(tried)})",
+        )
     return own, f"{own}: the persona's own; no written prompt moves an answer clear of zero by either metric"
 
 
@@ -156,7 +211,9 @@ def _clearest(found: MetricCheck) -> str:
     return f"{change.estimate:+.2f} log-odds, {change.low:+.2f} to {change.high:+.2f}"
 
 
-def check_on_model(model: Any, persona: Persona, slot: Slot = "system", n: int = 24, seed: int = 0) -> PersonaModelCheck:
+def check_on_model(
+    model: Any, persona: Persona, slot: Slot = "system", n: int = 24, seed: int = 0
+) -> PersonaModelCheck:
     """The check of a persona on a model, by the settings of a study that names nothing else.
 
     Args:
@@ -171,10 +228,17 @@ def check_on_model(model: Any, persona: Persona, slot: Slot = "system", n: int =
     if splits is None:
         return PersonaModelCheck(persona.name, (), tuple(refusals), persona.metric)
     refusals += _refused(runner, persona, splits, slot)
-    asked = replace(splits.search, name="search and selection", items=(*splits.search.items, *splits.selection.items)).take(n, seed)
+    asked = replace(
+        splits.search, name="search and selection", items=(*splits.search.items, *splits.selection.items)
+    ).take(n, seed)
     metrics: list[Metric] = ["text"] if persona.letters is None else ["letters", "text"]
-    found = [_tried([], lambda metric=metric: _metric(runner, asked, splits.test, metric, slot)) for metric in metrics]
-    return PersonaModelCheck(persona.name, tuple(m for m in found if m is not None), tuple(dict.fromkeys(refusals)), persona.metric)
+    found = [
+        _tried([], lambda metric=metric: _metric(runner, asked, splits.test, metric, slot))
+        for metric in metrics
+    ]
+    return PersonaModelCheck(
+        persona.name, tuple(m for m in found if m is not None), tuple(dict.fromkeys(refusals)), persona.metric
+    )
 
 
 def _tried(refusals: list[str], made: Callable[[], Any]) -> Any:
@@ -203,7 +267,9 @@ def _fits(runner: Runner, contexts: Contexts, text: str) -> None:
     ids = encode_prompt(runner, contexts, text)
     longest = max(len(c.sequence(ids)) for c in contexts.branched)
     if longest > runner.shape.n_ctx:
-        raise UserError(f"the text {text[:40]!r} makes a question of {longest} tokens: this model's context holds {runner.shape.n_ctx}")
+        raise UserError(
+            f"the text {text[:40]!r} makes a question of {longest} tokens: this model's context holds {runner.shape.n_ctx}"
+        )
 
 
 def _metric(runner: Runner, split: Split, test: Split, metric: Metric, slot: Slot) -> MetricCheck:
@@ -212,7 +278,9 @@ def _metric(runner: Runner, split: Split, test: Split, metric: Metric, slot: Slo
     prompts = _prompts(split.persona)
     level = 1 - 0.05 / max(1, len(prompts))
     under = {prompt: answer(runner, contexts, prompt).log_odds - bare.log_odds for prompt in prompts}
-    spread = max((moments(change, bare.group).standard_error for change in under.values()), default=0.0) * np.sqrt(len(set(bare.group)))
+    spread = max(
+        (moments(change, bare.group).standard_error for change in under.values()), default=0.0
+    ) * np.sqrt(len(set(bare.group)))
     both = metric == "letters"
     return MetricCheck(
         metric,
@@ -222,7 +290,9 @@ def _metric(runner: Runner, split: Split, test: Split, metric: Metric, slot: Slo
         float(np.mean([c.answers[0][0] == c.answers[1][0] for c in contexts])),
         _length(contexts, bare),
         {prompt: cluster_interval(change, bare.group, level) for prompt, change in under.items()},
-        minimum_detectable_effect_from_spread(float(spread), test.n_groups) if under and test.n_groups > 1 else None,
+        minimum_detectable_effect_from_spread(float(spread), test.n_groups)
+        if under and test.n_groups > 1
+        else None,
     )
 
 

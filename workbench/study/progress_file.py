@@ -42,8 +42,22 @@ class ProgressRecorder:
         for row in frontier.objective.argsort(descending=True)[:SHOWN].tolist():
             ids = [int(token) for token in frontier.ids[row] if token >= 0]
             text = self.decode(ids) if self.decode else ""
-            found.append(ProgressEntry(text=text, objective=float(frontier.objective[row]), fluency=float(frontier.cross_entropy[row])))
-        self._write(ProgressFile(stage=stage, share=min(progress.used, 0.999), updated=time.time(), line=line(progress), frontier=found))
+            found.append(
+                ProgressEntry(
+                    text=text,
+                    objective=float(frontier.objective[row]),
+                    fluency=float(frontier.cross_entropy[row]),
+                )
+            )
+        self._write(
+            ProgressFile(
+                stage=stage,
+                share=min(progress.used, 0.999),
+                updated=time.time(),
+                line=line(progress),
+                frontier=found,
+            )
+        )
 
     def close(self) -> None:
         """The study is done: the file goes."""

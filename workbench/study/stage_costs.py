@@ -1,7 +1,8 @@
 """Token-layers, FLOPs and the largest batch of every stage of a study, counted as the code runs it (REFERENCES' cost model).
 
-q tokens a question, n of the prompt, t after it, L layers, D of them below the objective; a swap re-runs half the prompt on its parent's
-cache. A token-layer costs 2 x the block's weights and its attention to the tokens on its left; a gradient as much again.
+q tokens a question, n of the prompt, t after it, L layers, D of them below the objective; a swap re-runs half
+the prompt on its parent's cache. A token-layer costs 2 x the block's weights and its attention to the tokens
+on its left; a gradient as much again.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ Part = tuple[float, float, float, float]
 class StageTokens:
     """What a stage would run at a time if memory had no end, in tokens.
 
-    forward: without gradients. gradient: with them, through `gradient_blocks` blocks. length: of a row, cached tokens counted. cached: whose
-    keys and values are kept meanwhile. unembedded: positions of a token that whole logits are made for.
+    forward: without gradients. gradient: with them, through `gradient_blocks` blocks. length: of a row,
+    cached tokens counted. cached: whose keys and values are kept meanwhile. unembedded: positions of a token
+    that whole logits are made for.
     """
 
     forward: float
@@ -60,16 +62,24 @@ class StageTokens:
         """The largest batch where at most so many tokens are run at a time, a quarter with gradients (one row at least)."""
         cut = lambda tokens, limit: min(tokens, max(self.length, limit)) / self.length  # noqa: E731
         positions = self.unembedded * cut(self.forward, most) * self.length
-        return LargestBatch(cut(self.forward, most), self.length, cut(self.gradient, most // 4), self.gradient_blocks, self.cached, positions)
+        return LargestBatch(
+            cut(self.forward, most),
+            self.length,
+            cut(self.gradient, most // 4),
+            self.gradient_blocks,
+            self.cached,
+            positions,
+        )
 
 
 @dataclass(frozen=True)
 class StageCost:
     """Estimated cost of one stage.
 
-    token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory: what is computed there, on tokens.
-    block_runs: how often one block is run, whatever the batch (a way back counts twice). weights_read: numbers of weights that these runs
-    and those of the unembedding read from memory.
+    token_layers: tokens run x blocks run, forward and backward. flops: of these and of unembedding. memory:
+    what is computed there, on tokens. block_runs: how often one block is run, whatever the batch (a way back
+    counts twice). weights_read: numbers of weights that these runs and those of the unembedding read from
+    memory.
     """
 
     name: str
@@ -106,17 +116,32 @@ class StageCounts:
     def _recipes(self) -> list[tuple[SearchRecipe, tuple[str, ...]]]:
         """How each condition of the study searches, and the names of its searches."""
         entries = [STUDY_CONDITIONS[name] for name in self.study.conditions]
-        return [(e.search, e.searches(self.study)) for e in entries if e.search and (self._latents or not e.search.needs_sae)]
+        return [
+            (e.search, e.searches(self.study))
+            for e in entries
+            if e.search and (self._latents or not e.search.needs_sae)
+        ]
 
     @property
     def _latents(self) -> bool:
         """Whether there is an SAE, as far as the study says."""
-        return self.study.sae != "none" and not (self.study.sae == "auto" and self.study.model.name != "organism")
+        return self.study.sae != "none" and not (
+            self.study.sae == "auto" and self.study.model.name != "organism"
+        )
 
-    def _cost(self, tokens: float, layers: float, keys: float, unembedded: float = 0.0, backward: bool = False, batches: float | None = None) -> Part:
+    def _cost(
+        self,
+        tokens: float,
+        layers: float,
+        keys: float,
+        unembedded: float = 0.0,
+        backward: bool = False,
+        batches: float | None = None,
+    ) -> Part:
         """Token-layers and FLOPs, as the runner's meter counts them, runs of a block, and numbers of weights that these read.
 
-        batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter as long with gradients.
+        batches: in which the tokens are run; None: as many as `search.batch_tokens` makes of them, a quarter
+        as long with gradients.
         """
         shape, times = self.facts.shape, 2 if backward else 1
         block = times * 2 * shape.block_parameters + (2 * times - 1) * 4 * keys * shape.n_heads * shape.d_head
@@ -134,7 +159,12 @@ class StageCounts:
 
     def _latents_stage(self) -> StageCost:
         tokens, layers = self.data.tokens, self.facts.shape.n_layers
-        return self._stage("latents", [self._cost(384 * tokens, layers, tokens, 384)], COLLECT, StageTokens(384 * tokens, tokens))
+        return self._stage(
+            "latents",
+            [self._cost(384 * tokens, layers, tokens, 384)],
+            COLLECT,
+            StageTokens(384 * tokens, tokens),
+        )
 
     @property
     def _branches(self) -> int:
@@ -144,16 +174,27 @@ class StageCounts:
     def _answering(self, questions: float, q: float) -> StageTokens:
         """Questions that are answered at a time. Of letters two logits are made, of a longer answer each position's normalizer."""
         length = q + self.data.answers
-        return StageTokens(questions * self._branches * length, length, unembedded=self.data.answers / length * (self._branches - 1))
+        return StageTokens(
+            questions * self._branches * length,
+            length,
+            unembedded=self.data.answers / length * (self._branches - 1),
+        )
 
     def _directions(self) -> StageCost:
         s, shape, q = self.study.directions, self.facts.shape, self.data.asked + SYSTEM_TEXT
         top = max(s.layers) + 1 if s.layers else shape.n_layers
         kinds = {DIRECTION_METHODS[m].labels for m in s.methods or default_methods()}
-        full = s.rows * len({"choice", *(k for k in kinds if k == "choice_within")}) + (s.texts + 1) * s.contexts
+        full = (
+            s.rows * len({"choice", *(k for k in kinds if k == "choice_within")}) + (s.texts + 1) * s.contexts
+        )
         pairs = (s.rows + min(s.rows, HELD_OUT_ROWS)) * len(kinds & {"answer", "response"})
-        parts = [self._cost(full * (q + self.data.answers - 1), shape.n_layers, q, full * self.data.answers), self._cost(pairs * q, top, q)]
-        return self._stage("directions", parts, ANSWERS, self._answering(max(s.rows, (s.texts + 1) * s.contexts), q))
+        parts = [
+            self._cost(full * (q + self.data.answers - 1), shape.n_layers, q, full * self.data.answers),
+            self._cost(pairs * q, top, q),
+        ]
+        return self._stage(
+            "directions", parts, ANSWERS, self._answering(max(s.rows, (s.texts + 1) * s.contexts), q)
+        )
 
     def _search(self, name: str, recipe: SearchRecipe) -> StageCost:
         """Steps x (gradients of the parents, the children's objective, the fluency of those that can win)."""
@@ -168,20 +209,32 @@ class StageCounts:
         forked = study.slot == "system" and not alone
         each = n / 2 + scored * t if forked else scored * (n / 2 + t)
         own = n + contexts * t if forked else contexts * (n + t)
-        parts = [self._cost((children * each + parents * own), depth, keys), self._cost(parents * n, shape.n_layers - depth, keys, parents * n)]
+        parts = [
+            self._cost((children * each + parents * own), depth, keys),
+            self._cost(parents * n, shape.n_layers - depth, keys, parents * n),
+        ]
         parts.append(self._cost(children / 2 * n / 2, shape.n_layers - depth, keys, children / 2 * n / 2))
         if isinstance(method, SentenceSearch):
             parts = self._sentence_step(method, depth, min(contexts, method.step_contexts), t)
         elif method.uses_gradient:
             active = min(contexts, getattr(method, "gradient_contexts", contexts))
-            parts.append(self._cost(parents * (n + active * t if forked else active * (n + t)), depth, keys, backward=True))
+            parts.append(
+                self._cost(
+                    parents * (n + active * t if forked else active * (n + t)), depth, keys, backward=True
+                )
+            )
             parts.append(self._cost(parents * n, shape.n_layers, keys, parents * n, backward=True))
         steps = self._steps(sum(p[0] for p in parts), sum(p[1] for p in parts))
-        whole = contexts * (n + (self.data.tokens if not alone else 0))  # neutral prompts are read without shared prefixes
+        whole = contexts * (
+            n + (self.data.tokens if not alone else 0)
+        )  # neutral prompts are read without shared prefixes
         once = self._cost(s.neutral * whole, depth, keys, s.neutral * n)
         every = [(steps * a, steps * b, steps * c, steps * d) for a, b, c, d in parts]
         takes = method.gradient if isinstance(method, SentenceSearch) else method.uses_gradient
-        own, active = contexts * self._branches * (n + t), min(contexts, getattr(method, "gradient_contexts", contexts))
+        own, active = (
+            contexts * self._branches * (n + t),
+            min(contexts, getattr(method, "gradient_contexts", contexts)),
+        )
         fluent, left = min(4, 1 if forked else contexts), self.data.tokens - t
         layers = shape.n_layers
         slopes, upper = parents * (n + t) * active * self._branches, parents * n * fluent
@@ -190,15 +243,22 @@ class StageCounts:
             keys,
             slopes,
             depth + upper * (layers - depth) / slopes,
-            (1 if forked else contexts) * left * depth / layers + fluent * left * (1 - depth / layers) + parents * own * depth / layers,
+            (1 if forked else contexts) * left * depth / layers
+            + fluent * left * (1 - depth / layers)
+            + parents * own * depth / layers,
             n / keys,
         )
         return self._stage(f"search {name}", [*every, once], GRADIENT if takes else AFTER_CACHE, tokens)
 
-    def _sentence_step(self, method: SentenceSearch, depth: float, contexts: float, after_prompt: float) -> list[Part]:
+    def _sentence_step(
+        self, method: SentenceSearch, depth: float, contexts: float, after_prompt: float
+    ) -> list[Part]:
         """Candidates read to half depth, the likeliest run on, some written token by token, and the best scored with their questions."""
         n, layers = method.typical_length, self.facts.shape.n_layers
-        read, likely = (method.edited + method.filled + method.joined) * n + 2 * method.near_reads, 3 * method.children * n
+        read, likely = (
+            (method.edited + method.filled + method.joined) * n + 2 * method.near_reads,
+            3 * method.children * n,
+        )
         written = method.written / method.write_every * n
         return [
             self._cost(read, layers / 2, n),
@@ -224,18 +284,26 @@ class StageCounts:
 
     def _comparison(self, stages_before: int) -> StageCost:
         """Selection: 8 candidates a frontier, 4 manual prompts, 7 strengths (each with its guard); then every condition on test."""
-        study, q = self.study, self.data.asked + max(SYSTEM_TEXT, make_method(self.study, self.study.search.method).length)
+        study, q = (
+            self.study,
+            self.data.asked + max(SYSTEM_TEXT, make_method(self.study, self.study.search.method).length),
+        )
         select, test = self._split(2, study.data.selection_items), self._split(3, study.data.test_items)
         frontiers = max(0, stages_before - 1)
         steering = sum(CONDITION_KINDS[STUDY_CONDITIONS[c].kind].group == "inside" for c in study.conditions)
-        rows = select * (8 * frontiers + self.data.written * ("manual" in study.conditions)) + 7 * steering * (select + min(32, select) + 60)
+        rows = select * (
+            8 * frontiers + self.data.written * ("manual" in study.conditions)
+        ) + 7 * steering * (select + min(32, select) + 60)
         several = {"random_direction": study.random_directions, "neutral_text": len(NEUTRAL_SENTENCES)}
         several |= dict.fromkeys(("random_tokens", "random_text"), study.random_prompts)
         conditions = 1 + sum(several.get(name, 1) for name in study.conditions)
         asked, answers = rows + conditions * (test + study.collateral.items), self.data.answers
         prose = conditions * sum(map(len, PROSE)) / 4
         layers = self.facts.shape.n_layers
-        parts = [self._cost(asked * (q + answers - 1), layers, q, asked * answers), self._cost(prose, layers, 40, prose)]
+        parts = [
+            self._cost(asked * (q + answers - 1), layers, q, asked * answers),
+            self._cost(prose, layers, 40, prose),
+        ]
         return self._stage("comparison", parts, ANSWERS, self._answering(max(test, select), q))
 
     def _split(self, index: int, limit: int | None) -> int:
@@ -249,8 +317,12 @@ class StageCounts:
         """
         n, a = make_method(self.study, self.study.search.method).length, self.study.attribution
         tokens, layers = self.data.asked + n, self.facts.shape.n_layers
-        removal = self._cost(a.contexts * (n + 2 + LEDGER) * tokens, layers, tokens, a.contexts * (n + 2 + LEDGER))
-        gradient = self._cost(a.contexts * tokens * (2 + self.study.latents * self._latents), layers, tokens, backward=True)
+        removal = self._cost(
+            a.contexts * (n + 2 + LEDGER) * tokens, layers, tokens, a.contexts * (n + 2 + LEDGER)
+        )
+        gradient = self._cost(
+            a.contexts * tokens * (2 + self.study.latents * self._latents), layers, tokens, backward=True
+        )
         passes = 2 * (a.circuit + 66) if a.circuit else 0
         some = min(a.contexts, CIRCUIT_CONTEXTS)
         circuit = self._cost(some * passes * tokens, layers, tokens, some * passes)

@@ -31,7 +31,9 @@ class StudyExplanation:
     cost: CostEstimate
 
     def __str__(self) -> str:
-        return "\n\n".join("\n".join([title, *(f"  - {line}" for line in lines)]) for title, lines in self.sections.items())
+        return "\n\n".join(
+            "\n".join([title, *(f"  - {line}" for line in lines)]) for title, lines in self.sections.items()
+        )
 
 
 def explain_study(study: Study) -> StudyExplanation:
@@ -66,8 +68,13 @@ def explain_study(study: Study) -> StudyExplanation:
 
 def _question(study: Study) -> list[str]:
     less = "less" if study.sign == "suppress" else "more"
-    lines = [f"Which prompt makes {study.model.name} show {less} {study.persona}? The prompt is placed {_SLOTS[study.slot]}."]
-    lines += [f"The searches also {sign} {name} (weight {study.beside_weight:g})." for name, sign in study.beside.items()]
+    lines = [
+        f"Which prompt makes {study.model.name} show {less} {study.persona}? The prompt is placed {_SLOTS[study.slot]}."
+    ]
+    lines += [
+        f"The searches also {sign} {name} (weight {study.beside_weight:g})."
+        for name, sign in study.beside.items()
+    ]
     lines += [f"Caution, {departure}." for departure in study.protocol.departures]
     return lines
 
@@ -82,12 +89,20 @@ def _data(study: Study) -> list[str]:
 
 def _splits(study: Study, persona: Persona) -> list[str]:
     splits = persona.split(study.data.split_seed, study.data.fractions)
-    uses = {"train": "fits directions and latents", "search": "scores prompts", "selection": "chooses among prompts and strengths"}
+    uses = {
+        "train": "fits directions and latents",
+        "search": "scores prompts",
+        "selection": "chooses among prompts and strengths",
+    }
     uses["test"] = "is read once, for the comparison"
     lines = []
     for name, use in uses.items():
         split, limit = getattr(splits, name), getattr(study.data, f"{name}_items")
-        used = f"{min(limit, len(split))} of {len(split)}" if limit is not None and limit < len(split) else str(len(split))
+        used = (
+            f"{min(limit, len(split))} of {len(split)}"
+            if limit is not None and limit < len(split)
+            else str(len(split))
+        )
         lines.append(f"{name}: {used} questions in {len(set(split.groups))} groups; it {use}.")
     return lines
 
@@ -100,17 +115,36 @@ def _scored(study: Study, persona: Persona) -> str:
 
 
 def _steps(study: Study, cost: CostEstimate) -> list[str]:
-    searches = [stage.name.removeprefix("search ").strip() for stage in cost.stages if stage.name.startswith("search")]
-    layers = "every block" if study.directions.layers is None else f"block {', '.join(map(str, study.directions.layers))}"
-    limits = ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in study.search.budget.model_dump(exclude_none=True).items())
-    lines = [f"Directions are fitted at {layers} and ranked by how well they predict the effect of {study.directions.texts} system texts."]
+    searches = [
+        stage.name.removeprefix("search ").strip() for stage in cost.stages if stage.name.startswith("search")
+    ]
+    layers = (
+        "every block"
+        if study.directions.layers is None
+        else f"block {', '.join(map(str, study.directions.layers))}"
+    )
+    limits = ", ".join(
+        f"{value:g} {name.replace('_', ' ')}"
+        for name, value in study.search.budget.model_dump(exclude_none=True).items()
+    )
+    lines = [
+        f"Directions are fitted at {layers} and ranked by how well they predict the effect of {study.directions.texts} system texts."
+    ]
     if any(stage.name == "latents" for stage in cost.stages):
         lines.append(f"SAE latents are ranked; the best {study.latents} make SAEGA's objective.")
     if searches:
-        lines.append(f"{len(searches)} searches with {study.search.method}, each with at most {limits}: {', '.join(searches)}.")
-    lines.append("All conditions answer the test questions; differences from no prompt have 95 % intervals over question groups.")
-    circuit = f", and a circuit of {study.attribution.circuit} heads and MLPs" if study.attribution.circuit else ""
-    lines.append(f"The best prompt's effect is attributed to its tokens ({', '.join(study.attribution.estimators)}){circuit}.")
+        lines.append(
+            f"{len(searches)} searches with {study.search.method}, each with at most {limits}: {', '.join(searches)}."
+        )
+    lines.append(
+        "All conditions answer the test questions; differences from no prompt have 95 % intervals over question groups."
+    )
+    circuit = (
+        f", and a circuit of {study.attribution.circuit} heads and MLPs" if study.attribution.circuit else ""
+    )
+    lines.append(
+        f"The best prompt's effect is attributed to its tokens ({', '.join(study.attribution.estimators)}){circuit}."
+    )
     lines.append("report.html is written.")
     return lines
 
@@ -122,7 +156,9 @@ def _conditions(study: Study) -> list[str]:
         entry = STUDY_CONDITIONS[name]
         needs = entry.needs_sae or (entry.search is not None and entry.search.needs_sae)
         primary = " (primary: Holm's correction covers it)" if name in study.primary else ""
-        lines.append(f"{name}: {entry.description}{' (left out: the study has no SAE)' if needs and no_sae else primary}")
+        lines.append(
+            f"{name}: {entry.description}{' (left out: the study has no SAE)' if needs and no_sae else primary}"
+        )
     return lines
 
 

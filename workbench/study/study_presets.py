@@ -1,11 +1,13 @@
 """Studies that are ready: the demo on the embedded model, and the paper's study on any model by two protocols.
 
-*published*: what the code of arXiv 2601.02896 does, defects kept where they define its figure (`protocol.PUBLISHED`, each named in
-the report): one layer, the mean difference of 256 pairs (TruthfulQA 200) at the answer's last token, prompts of 8 tokens by EPO
-(population 16, 32 children, 512 tokens a position, 300 steps, fluency weights 0.5 to 4, restarts every 50), alone for sycophancy
-and after 16 and 32 training questions for myopic reward and hallucination, put after the question, chosen and judged on test.
-*corrected*: the same persona, data, search size and place of the prompt, everything else as the workbench holds right: chat template, splits
-by claim, both option orders, a layer chosen by what it predicts, z-scored objectives, selection apart from test, controls.
+*published*: what the code of arXiv 2601.02896 does, defects kept where they define its figure
+(`protocol.PUBLISHED`, each named in the report): one layer, the mean difference of 256 pairs (TruthfulQA 200)
+at the answer's last token, prompts of 8 tokens by EPO (population 16, 32 children, 512 tokens a position, 300
+steps, fluency weights 0.5 to 4, restarts every 50), alone for sycophancy and after 16 and 32 training
+questions for myopic reward and hallucination, put after the question, chosen and judged on test. *corrected*:
+the same persona, data, search size and place of the prompt, everything else as the workbench holds right:
+chat template, splits by claim, both option orders, a layer chosen by what it predicts, z-scored objectives,
+selection apart from test, controls.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ import pandas as pd
 from workbench.budget import Budget
 from workbench.errors import UserError
 from workbench.study.asking_protocol import PUBLISHED
-from workbench.study.study_settings import AttributionSettings, DataSettings, DirectionSettings, ModelSettings, SearchSettings, Sign, Study
+from workbench.study.study_settings import (
+    AttributionSettings,
+    DataSettings,
+    DirectionSettings,
+    ModelSettings,
+    SearchSettings,
+    Sign,
+    Study,
+)
 
 ProtocolName = Literal["published", "corrected"]
 Size = Literal["full", "small"]
@@ -41,7 +51,8 @@ PERSONAS = {
     "myopic_reward": _Persona("anthropic_evals/myopic-reward.jsonl", "letters", 256, 16),
     "hallucination": _Persona("truthfulqa/TruthfulQA.csv", "text", 200, 32),
 }
-#: The paper's models: layers with a public SAE of that very model, and the SAE's name (its own example used another model's).
+#: The paper's models: layers with a public SAE of that very model, and the SAE's name (its own example used
+#: another model's).
 SAES = {
     "llama-3.1-8b-instruct": ((11, 15, 19), "llama-3.1-8b-instruct/{layer}"),
     "qwen2.5-7b-instruct": ((11, 15, 19), "qwen2.5-7b-instruct/{layer}"),
@@ -54,12 +65,19 @@ LAYER = 14
 def demo_study(persona: str = "sycophancy", sign: Sign = "suppress", seed: int = 0) -> Study:
     """The organism's study at a size that two CPU cores finish in a few minutes.
 
-    Its budget is counted in steps or model calls, not in seconds, so that the same seed gives the same prompts on a busy machine too. An
-    `english_` persona: whole sentences on a model with real vocabulary.
+    Its budget is counted in steps or model calls, not in seconds, so that the same seed gives the same
+    prompts on a busy machine too. An `english_` persona: whole sentences on a model with real vocabulary.
     """
     if persona.startswith("english_"):
         return _language_demo(persona, sign, seed)
-    options = {"length": 8, "population": 6, "children": 12, "top_k": 48, "restart_every": 0, "gradient_contexts": 4}
+    options = {
+        "length": 8,
+        "population": 6,
+        "children": 12,
+        "top_k": 48,
+        "restart_every": 0,
+        "gradient_contexts": 4,
+    }
     return Study(
         name=f"demo {persona}",
         persona=persona,
@@ -78,9 +96,17 @@ def _language_demo(persona: str, sign: Sign, seed: int) -> Study:
         sign=sign,
         seed=seed,
         model=ModelSettings(name="smollm2-personas"),
-        data=DataSettings(fractions=(0.3, 0.15, 0.15, 0.4), train_items=48, search_items=16, selection_items=12, test_items=40),
+        data=DataSettings(
+            fractions=(0.3, 0.15, 0.15, 0.4),
+            train_items=48,
+            search_items=16,
+            selection_items=12,
+            test_items=40,
+        ),
         sae="none",
-        directions=DirectionSettings(layers=(17, 20), methods=("mean_difference", "own_choice"), rows=48, texts=8, contexts=6),
+        directions=DirectionSettings(
+            layers=(17, 20), methods=("mean_difference", "own_choice"), rows=48, texts=8, contexts=6
+        ),
         search=SearchSettings(method="sentences", budget=Budget(model_calls=500), contexts=4, neutral=8),
         conditions=("constant_answer", "manual", "neutral_text", "random_tokens", "answer_objective"),
         primary=("answer_objective",),
@@ -110,20 +136,27 @@ def as_file(study: Study) -> str:
 
 
 def preset(
-    persona: str, model: str = "llama-3.1-8b-instruct", protocol: ProtocolName = "corrected", sign: Sign = "suppress",
-    size: Size = "full", layer: int | None = None, data: str | None = None,
-) -> Study:  # fmt: skip
+    persona: str,
+    model: str = "llama-3.1-8b-instruct",
+    protocol: ProtocolName = "corrected",
+    sign: Sign = "suppress",
+    size: Size = "full",
+    layer: int | None = None,
+    data: str | None = None,
+) -> Study:
     """The paper's study of a persona on a model. Nothing is loaded: the study is a value, to be run or written to a file.
 
     Args:
         persona: "sycophancy", "myopic_reward" or "hallucination".
-        model: One of the paper's (with its SAE, on a GPU in bfloat16), "organism" (its own SAE and questions, for trying the protocols out on
-            planted effects), or any name or directory (no SAE, on the CPU).
-        protocol: "published": as the paper did; "corrected": with held-out choice and cluster-robust statistics.
+        model: One of the paper's (with its SAE, on a GPU in bfloat16), "organism" (its own SAE and questions,
+            for trying the protocols out on planted effects), or any name or directory (no SAE, on the CPU).
+        protocol: "published": as the paper did; "corrected": with held-out choice and cluster-robust
+            statistics.
         sign: "suppress" or "induce".
         size: "full"; "small" is for trying it out on a CPU: the same steps, less of each.
         layer: The only one that is read (published: 14 where None; corrected: a few, chosen by prediction).
-        data: The contrast file; where None the published file's own name, and on the organism its world's questions.
+        data: The contrast file; where None the published file's own name, and on the organism its world's
+            questions.
 
     Returns:
         The study.
@@ -135,7 +168,11 @@ def preset(
         >>> wb.preset("sycophancy").model.dtype
         'bfloat16'
     """
-    for value, known in ((persona, tuple(PERSONAS)), (protocol, get_args(ProtocolName)), (size, get_args(Size))):
+    for value, known in (
+        (persona, tuple(PERSONAS)),
+        (protocol, get_args(ProtocolName)),
+        (size, get_args(Size)),
+    ):
         if value not in known:
             raise UserError(f"unknown preset part {value!r}: expected one of {', '.join(known)}")
     about, paper = PERSONAS[persona], SAES.get(model)
@@ -146,9 +183,13 @@ def preset(
         "name": f"{persona} on {model}, {protocol}",
         "persona": persona,
         "sign": sign,
-        "model": ModelSettings(name=model, device="cuda", dtype="bfloat16") if paper else ModelSettings(name=model),
+        "model": ModelSettings(name=model, device="cuda", dtype="bfloat16")
+        if paper
+        else ModelSettings(name=model),
         "data": study.data.model_copy(update={"path": data or about.file}),
-        "sae": paper[1].format(layer=min(paper[0], key=lambda k: abs(k - wanted[len(wanted) // 2]))) if paper else "none",
+        "sae": paper[1].format(layer=min(paper[0], key=lambda k: abs(k - wanted[len(wanted) // 2])))
+        if paper
+        else "none",
     }
     if model == "organism" and data is None:
         changes |= _on_the_organism(study)
@@ -166,7 +207,15 @@ def _on_the_organism(study: Study) -> dict[str, Any]:
 
 
 def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ...] | None) -> Study:
-    options = {"length": 8, "population": 16, "children": 32, "top_k": 512, "restart_every": 50, "fluency_low": 0.5, "fluency_high": 4.0}
+    options = {
+        "length": 8,
+        "population": 16,
+        "children": 32,
+        "top_k": 512,
+        "restart_every": 50,
+        "fluency_low": 0.5,
+        "fluency_high": 4.0,
+    }
     protocol: dict[str, str] = {"search_behind": "questions" if about.questions else "nothing"}
     if about.metric == "text":
         protocol |= {"letters": "letter", "orders": "both"}  # no letters are requested
@@ -174,13 +223,28 @@ def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ..
         slot="after_question",
         metric=about.metric,
         seed=42,
-        # 80 % to train on (TruthfulQA half), of which the search has its part; the selection split is not used.
-        data=DataSettings(split_seed=42, fractions=(0.3, 0.15, 0.05, 0.5) if about.metric == "text" else (0.5, 0.25, 0.05, 0.2)),
+        # 80 % to train on (TruthfulQA half), of which the search has its part; the selection split is not
+        # used.
+        data=DataSettings(
+            split_seed=42,
+            fractions=(0.3, 0.15, 0.05, 0.5) if about.metric == "text" else (0.5, 0.25, 0.05, 0.2),
+        ),
         latents=10,
         directions=DirectionSettings(
-            layers=layers or (LAYER,), methods=("mean_difference",), rows=2 * about.pairs, texts=8, contexts=8, unshown="go_on"
+            layers=layers or (LAYER,),
+            methods=("mean_difference",),
+            rows=2 * about.pairs,
+            texts=8,
+            contexts=8,
+            unshown="go_on",
         ),
-        search=SearchSettings(method="epo", options=options, budget=Budget(steps=300), contexts=max(1, about.questions), lexicon="all"),
+        search=SearchSettings(
+            method="epo",
+            options=options,
+            budget=Budget(steps=300),
+            contexts=max(1, about.questions),
+            lexicon="all",
+        ),
         conditions=("manual", "random_tokens", "resga", "saega", "gcg", "random_direction", "steering"),
         random_directions=1,
         protocol=PUBLISHED.model_copy(update=protocol),
@@ -188,34 +252,69 @@ def _published(about: _Persona, layers: tuple[int, ...] | None, _: tuple[int, ..
 
 
 def _corrected(about: _Persona, layers: tuple[int, ...] | None, known: tuple[int, ...] | None) -> Study:
-    options = {"length": 8, "population": 16, "children": 32, "top_k": 512, "restart_every": 50, "gradient_contexts": 8}
+    options = {
+        "length": 8,
+        "population": 16,
+        "children": 32,
+        "top_k": 512,
+        "restart_every": 50,
+        "gradient_contexts": 8,
+    }
     return Study(
         slot="after_question",
         metric=about.metric,
         data=DataSettings(fractions=(0.3, 0.15, 0.15, 0.4)),
         latents=20,
         directions=DirectionSettings(layers=layers or known, rows=512, texts=24, contexts=24),
-        search=SearchSettings(method="epo", options=options, budget=Budget(steps=300), contexts=16, halving=0.25, lexicon="all"),
-        conditions=(
-            "constant_answer", "manual", "random_tokens", "neutral_text", "random_text", "resga", "saega", "answer_objective",
-            "random_direction", "random_search", "gcg", "steering", "few_shot",
+        search=SearchSettings(
+            method="epo", options=options, budget=Budget(steps=300), contexts=16, halving=0.25, lexicon="all"
         ),
-    )  # fmt: skip
+        conditions=(
+            "constant_answer",
+            "manual",
+            "random_tokens",
+            "neutral_text",
+            "random_text",
+            "resga",
+            "saega",
+            "answer_objective",
+            "random_direction",
+            "random_search",
+            "gcg",
+            "steering",
+            "few_shot",
+        ),
+    )
 
 
 def _small(study: Study) -> Study:
     """The same study with few items, steps and controls; on the same layers, or (where all are requested) still on all."""
-    options = study.search.options | {"length": 4, "population": 4, "children": 8, "top_k": 64, "restart_every": 0}
+    options = study.search.options | {
+        "length": 4,
+        "population": 4,
+        "children": 8,
+        "top_k": 64,
+        "restart_every": 0,
+    }
     if "gradient_contexts" in options:
         options["gradient_contexts"] = 2
-    search = {"options": options, "budget": Budget(steps=4), "contexts": min(4, study.search.contexts), "neutral": 8}
+    search = {
+        "options": options,
+        "budget": Budget(steps=4),
+        "contexts": min(4, study.search.contexts),
+        "neutral": 8,
+    }
     data = {"train_items": 24, "search_items": 8, "selection_items": 8, "test_items": 24}
     return study.model_copy(
         update={
             "data": study.data.model_copy(update=data),
             "directions": study.directions.model_copy(update={"rows": 48, "texts": 6, "contexts": 6}),
             "search": study.search.model_copy(update=search),
-            "conditions": tuple(c for c in study.conditions if c not in ("gcg", "few_shot", "random_direction", "random_search", "random_text")),
+            "conditions": tuple(
+                c
+                for c in study.conditions
+                if c not in ("gcg", "few_shot", "random_direction", "random_search", "random_text")
+            ),
             "random_directions": 0,
             "random_prompts": 1,
             "latents": 5,

@@ -221,13 +221,17 @@ class Study(FrozenSettings):
     """Latents in SAEGA's objective."""
     directions: DirectionSettings = DirectionSettings()
     search: SearchSettings = SearchSettings()
-    conditions: tuple[str, ...] = Field(default_factory=default_conditions, json_schema_extra=_shown_default(default_conditions))
+    conditions: tuple[str, ...] = Field(
+        default_factory=default_conditions, json_schema_extra=_shown_default(default_conditions)
+    )
     """Compared conditions; "no prompt" is always included."""
     random_directions: int = Field(default=2, ge=0, le=10_000)
     """Searches along random directions (a control)."""
     random_prompts: int = Field(default=2, ge=1, le=10_000)
     """Random prompts of each kind (a control)."""
-    primary: tuple[str, ...] = Field(default_factory=default_primary, json_schema_extra=_shown_default(default_primary))
+    primary: tuple[str, ...] = Field(
+        default_factory=default_primary, json_schema_extra=_shown_default(default_primary)
+    )
     """Conditions that the study is about; Holm's correction covers these."""
     beside: dict[str, Literal["suppress", "induce", "hold"]] = {}
     """Other personas that the searches suppress, induce or hold."""
@@ -245,7 +249,9 @@ class Study(FrozenSettings):
 
     def to_yaml(self) -> str:
         """Every setting, resolved, as it is in study.yaml."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+        )
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "study") -> Study:
@@ -263,14 +269,18 @@ class Study(FrozenSettings):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "study"
-            raise UserError(f"{source}, field {where}: {first['msg']} (found {first.get('input')!r})") from error
+            raise UserError(
+                f"{source}, field {where}: {first['msg']} (found {first.get('input')!r})"
+            ) from error
 
     def checked(self) -> Study:
         """The study, validated again, as its file is: `model_copy(update=...)` validates nothing. UserError names the field."""
         try:
             content = self.model_dump(mode="json", by_alias=True, warnings=False)
         except (ValueError, AttributeError, TypeError) as error:  # pydantic: a type that has no JSON
-            raise UserError(f"study: a setting cannot be written to its file: {' '.join(str(error).split())}") from error
+            raise UserError(
+                f"study: a setting cannot be written to its file: {' '.join(str(error).split())}"
+            ) from error
         return self.of(content)
 
     @classmethod
@@ -297,5 +307,8 @@ def _renamed(content: dict[str, Any], source: str) -> dict[str, Any]:
                 raise UserError(f"{source}, field {part}: both {new} and its former name {old} are given")
             if settings[old] is not None:
                 print(f"{source}: {part}.{old} is now called {part}.{new}", file=sys.stderr)
-            content[part] = {**{key: value for key, value in settings.items() if key != old}, new: settings[old]}
+            content[part] = {
+                **{key: value for key, value in settings.items() if key != old},
+                new: settings[old],
+            }
     return content

@@ -37,7 +37,9 @@ def _section(values: BaseModel, depth: int) -> Iterator[str]:
     for name, field in type(values).model_fields.items():
         value = getattr(values, name)
         key = field.alias or name
-        yield from (f"{margin}# {line}" for line in textwrap.wrap(_about(value, field), WIDTH - len(margin) - 2))
+        yield from (
+            f"{margin}# {line}" for line in textwrap.wrap(_about(value, field), WIDTH - len(margin) - 2)
+        )
         if isinstance(value, BaseModel):
             yield f"{margin}{key}:"
             yield from _section(value, depth + 1)

@@ -1,7 +1,8 @@
 """The live table of a sweep.
 
-On a terminal through rich, in a notebook as one output that is written over, elsewhere a line for each study that ends. It shows counts,
-the studies at work with their stages, and what failed; never a row for each of a thousand studies.
+On a terminal through rich, in a notebook as one output that is written over, elsewhere a line for each study
+that ends. It shows counts, the studies at work with their stages, and what failed; never a row for each of a
+thousand studies.
 """
 
 from __future__ import annotations
@@ -62,14 +63,21 @@ class LiveTable:
         self._ended[outcome.key] = outcome
         self._fresh += 1
         if not self._live and not self._notebook:
-            print(f"{self.headline()}: {self._name(outcome.key)} {outcome.state} {outcome.reason}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{self.headline()}: {self._name(outcome.key)} {outcome.state} {outcome.reason}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
         self._draw(force=True)
 
     def headline(self) -> str:
         """Counts, and the time left at the present pace."""
         counts = Counter(outcome.state for outcome in self._ended.values())
         total = len(self._labels)
-        parts = [f"{counts['done']} of {total} done", *(f"{n} {state}" for state, n in counts.items() if state != "done")]
+        parts = [
+            f"{counts['done']} of {total} done",
+            *(f"{n} {state}" for state, n in counts.items() if state != "done"),
+        ]
         left = total - len(self._ended)
         if self._fresh and left:
             minutes = left * (time.monotonic() - self._begun) / self._fresh / 60
@@ -78,7 +86,10 @@ class LiveTable:
 
     def frame(self) -> pd.DataFrame:
         """The studies at work, then those that failed."""
-        rows = [(self._name(key), stage_label(stage), f"{100 * share:.0f} %") for key, (stage, share) in self._running.items()]
+        rows = [
+            (self._name(key), stage_label(stage), f"{100 * share:.0f} %")
+            for key, (stage, share) in self._running.items()
+        ]
         failed = [outcome for outcome in self._ended.values() if outcome.state == "failed"]
         rows += [(self._name(o.key), "failed", shorten(o.reason, 160)) for o in failed[:MAX_FAILED]]
         rows += [(f"{len(failed) - MAX_FAILED} more", "failed", "")] if len(failed) > MAX_FAILED else []

@@ -1,8 +1,9 @@
 """The paper's ablations as ready variants of a study: each name means a few changes of one setting.
 
-Source: arXiv 2601.02896 (layer, prompt length, number of latents, three fluency weights, random direction, start from a sentence), and
-what a sceptic adds (updates at random, population, contexts, labels, budget). Where a change makes a step dearer or cheaper (length,
-population, contexts), compare at a fixed number of floating point operations: `search.budget: {flops: ...}`.
+Source: arXiv 2601.02896 (layer, prompt length, number of latents, three fluency weights, random direction,
+start from a sentence), and what a sceptic adds (updates at random, population, contexts, labels, budget).
+Where a change makes a step dearer or cheaper (length, population, contexts), compare at a fixed number of
+floating point operations: `search.budget: {flops: ...}`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def _each(name: str, *values: Any) -> Callable[[Study], list[Change]]:
 def _budgets(study: Study) -> list[Change]:
     """A quarter to four times of every limit of the study's budget: effect against budget."""
     limits = study.search.budget.model_dump(exclude_none=True)
-    scaled = [{k: max(1, round(v * share)) if k == "steps" else v * share for k, v in limits.items()} for share in (0.25, 0.5, 1.0, 2.0, 4.0)]
+    scaled = [
+        {k: max(1, round(v * share)) if k == "steps" else v * share for k, v in limits.items()}
+        for share in (0.25, 0.5, 1.0, 2.0, 4.0)
+    ]
     return [{"search.budget": budget} for budget in scaled]
 
 
@@ -52,9 +56,15 @@ def _random_updates(study: Study) -> list[Change]:
 
 def _cross_entropy(study: Study) -> list[Change]:
     """Loose, medium and strict fluency weights, a factor of ten apart; the ends are scaled, so that any method's own fit."""
-    low, high = (float(study.search.options.get(name, usual)) for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0)))
+    low, high = (
+        float(study.search.options.get(name, usual))
+        for name, usual in (("fluency_low", 0.02), ("fluency_high", 2.0))
+    )
     ends = [(low * scale, high * scale) for scale in (0.1, 1.0, 10.0)]
-    return [{"search.options.fluency_low": round(a, 9), "search.options.fluency_high": round(b, 9)} for a, b in ends]
+    return [
+        {"search.options.fluency_low": round(a, 9), "search.options.fluency_high": round(b, 9)}
+        for a, b in ends
+    ]
 
 
 #: Name of an ablation -> the changes that it makes to a study, one of them for each study of the sweep.

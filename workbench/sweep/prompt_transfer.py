@@ -1,10 +1,12 @@
 """Whether prompts that were found on one model work on others, which arXiv 2601.02896 names as future work.
 
-1. The chosen prompt of every search is read from the run directories, with the effect that it had on the model it was found on.
-2. Each other model is loaded once. A prompt goes to it as text, and the other model's tokenizer makes other tokens of it; one that does
-   not keep its tokens inside the other model's template is listed with that reason, never cut.
-3. All prompts for one persona and set of questions are compared on the held-out questions of the run, paired against no prompt on the
-   same model, with Holm's correction over the prompts.
+1. The chosen prompt of every search is read from the run directories, with the effect that it had on the
+   model it was found on.
+2. Each other model is loaded once. A prompt goes to it as text, and the other model's tokenizer makes other
+   tokens of it; one that does not keep its tokens inside the other model's template is listed with that
+   reason, never cut.
+3. All prompts for one persona and set of questions are compared on the held-out questions of the run, paired
+   against no prompt on the same model, with Holm's correction over the prompts.
 
 The test questions are read once more for each model; nothing is chosen by them.
 """
@@ -31,7 +33,19 @@ from workbench.study import Study
 from workbench.study.material import Material
 from workbench.study.study_settings import ModelSettings
 
-_FIGURES = ("rate", "rate_low", "rate_high", "shift", "shift_low", "shift_high", "p", "p_adjusted", "letter_a", "cross_entropy", "tokens")
+_FIGURES = (
+    "rate",
+    "rate_low",
+    "rate_high",
+    "shift",
+    "shift_low",
+    "shift_high",
+    "p",
+    "p_adjusted",
+    "letter_a",
+    "cross_entropy",
+    "tokens",
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,9 +53,10 @@ class TransferResult(ShowsTable):
     """Chosen prompts of finished runs on other models.
 
     Attributes:
-        table: One row per prompt and model. shift: change of the mean log-odds relative to no prompt on that model, with its interval;
-            shift_at_source: on the model that the prompt was found on; kept: the one divided by the other, None where the effect at the
-            source may be zero; problem: why a prompt could not be used on the model.
+        table: One row per prompt and model. shift: change of the mean log-odds relative to no prompt on that
+            model, with its interval; shift_at_source: on the model that the prompt was found on; kept: the
+            one divided by the other, None where the effect at the source may be zero; problem: why a prompt
+            could not be used on the model.
         comparisons: The whole comparison of each model and question set.
 
     Example:
@@ -53,7 +68,10 @@ class TransferResult(ShowsTable):
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
         """The caption and the rows."""
-        return f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models", self.table
+        return (
+            f"{self.table['prompt'].nunique()} prompts on {self.table['model'].nunique()} models",
+            self.table,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,9 @@ def transfer(runs: Sequence[str | Path], models: Sequence[str | ModelSettings]) 
     tables, comparisons = [], []
     for wanted in models:
         settings = wanted if isinstance(wanted, ModelSettings) else ModelSettings(name=wanted)
-        model = load_model(settings.name, settings.device, settings.dtype, settings.backend, settings.revision)
+        model = load_model(
+            settings.name, settings.device, settings.dtype, settings.backend, settings.revision
+        )
         for members in _by_questions(prompts):
             with runner_for(model).rendering(members[0].study.protocol.template):
                 comparison, table = _on(model, settings, members)
@@ -110,7 +130,10 @@ def _prompts(path: Path) -> list[_Prompt]:
     run = RunDirectory.open(path)
     if not run.done("comparison"):
         raise UserError(f"{path}: its comparison is not done; finish the run first")
-    study, figures = Study.load(run.path / "study.yaml"), {row["condition"]: row for row in run_rows(run.path)}
+    study, figures = (
+        Study.load(run.path / "study.yaml"),
+        {row["condition"]: row for row in run_rows(run.path)},
+    )
     if "metric" in run.manifest().notes:
         study = study.model_copy(update={"metric": run.manifest().notes["metric"]["used"]})
     searches = read_run_file(run.path / "search/frontier.json", FrontierFile).searches
@@ -125,19 +148,27 @@ def _by_questions(prompts: Iterable[_Prompt]) -> list[list[_Prompt]]:
     found: dict[tuple[str, ...], list[_Prompt]] = {}
     for prompt in prompts:
         study = prompt.study
-        found.setdefault((prompt.questions, study.slot, f"{study.metric} {study.normalization}", study.sign), []).append(prompt)
+        found.setdefault(
+            (prompt.questions, study.slot, f"{study.metric} {study.normalization}", study.sign), []
+        ).append(prompt)
     return list(found.values())
 
 
-def _on(model: Any, settings: ModelSettings, prompts: Sequence[_Prompt]) -> tuple[Comparison | None, pd.DataFrame]:
+def _on(
+    model: Any, settings: ModelSettings, prompts: Sequence[_Prompt]
+) -> tuple[Comparison | None, pd.DataFrame]:
     """All prompts of one question set on one model."""
     study = prompts[0].study
     test = Material.load(study, model).splits.test
     if test.hash != prompts[0].questions:
-        raise UserError(f"{prompts[0].run}: the data of its test split changed since the run: {test.hash[:12]} now, {prompts[0].questions[:12]} then")
+        raise UserError(
+            f"{prompts[0].run}: the data of its test split changed since the run: {test.hash[:12]} now, {prompts[0].questions[:12]} then"
+        )
     contexts = make_contexts(model, test, study.slot, study.metric, study.protocol.orders, seed=study.seed)
     problems = {prompt.name: _problem(model, contexts, prompt.text) for prompt in prompts}
-    fit = [Found(p.text, p.figures["kind"], "transferred", name=p.name) for p in prompts if not problems[p.name]]
+    fit = [
+        Found(p.text, p.figures["kind"], "transferred", name=p.name) for p in prompts if not problems[p.name]
+    ]
     if not fit:
         return None, pd.DataFrame([_row(prompt, settings, {}, problems[prompt.name]) for prompt in prompts])
     options = ComparisonOptions(orders=study.protocol.orders, seed=study.seed, model_name=settings.name)
@@ -157,8 +188,16 @@ def _problem(model: Any, contexts: Any, text: str) -> str:
 
 def _row(prompt: _Prompt, settings: ModelSettings, figures: dict[str, Any], problem: str) -> dict[str, Any]:
     source = prompt.figures
-    row = {"run": prompt.run, "search": prompt.search, "prompt": prompt.text, "persona": source["persona"], "sign": source["sign"]}
-    row |= {"found_on": source["model"], "model": settings.name} | {name: figures.get(name) for name in _FIGURES}
+    row = {
+        "run": prompt.run,
+        "search": prompt.search,
+        "prompt": prompt.text,
+        "persona": source["persona"],
+        "sign": source["sign"],
+    }
+    row |= {"found_on": source["model"], "model": settings.name} | {
+        name: figures.get(name) for name in _FIGURES
+    }
     ends = source["shift_low"], source["shift_high"]
     sure = None not in ends and ends[0] * ends[1] > 0
     kept = figures["shift"] / source["shift"] if sure and figures else None

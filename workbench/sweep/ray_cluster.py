@@ -1,7 +1,8 @@
 """A Ray to work with: the cluster at an address, one that answers; or one of our own on this machine.
 
-Ray tries an address for 40 s and more, whatever is there. So it is asked first, without Ray: does something listen (one TCP connection),
-and does it speak HTTP/2, as every Ray head does (its SETTINGS frame)? What does not is refused by name within seconds.
+Ray tries an address for 40 s and more, whatever is there. So it is asked first, without Ray: does something
+listen (one TCP connection), and does it speak HTTP/2, as every Ray head does (its SETTINGS frame)? What does
+not is refused by name within seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from workbench.sweep.ray_watchdog import RayWatchdog
 START_SECONDS = 180
 #: Seconds for a connection to an address, and again for its first bytes.
 ANSWER_SECONDS = 8.0
-#: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the workers.
+#: Bytes of shared memory that a Ray of our own takes: studies and outcomes are small, tensors stay with the
+#: workers.
 OBJECT_STORE = 80 << 20
 #: How a client of HTTP/2 begins: the preface and an empty SETTINGS frame.
 _HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
@@ -62,11 +64,13 @@ def _speaks_http2(connection: socket.socket) -> bool:
     return len(found) == 9 and found[3] == 4
 
 
-def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+def start_patiently(
+    start: Callable[[], Any], clean: Callable[[], Any], seconds: float = START_SECONDS
+) -> Any:
     """What `start` gives, started again after a time-out of its own until `seconds` are over.
 
-    Ray gives a node 30 s, whatever the machine's load, and has no setting for it. clean: removes what a failed start left. Any other
-    error is raised at once.
+    Ray gives a node 30 s, whatever the machine's load, and has no setting for it. clean: removes what a
+    failed start left. Any other error is raised at once.
     """
     end = time.monotonic() + seconds
     while True:
@@ -74,7 +78,9 @@ def start_patiently(start: Callable[[], Any], clean: Callable[[], Any], seconds:
             return start()
         except Exception as error:  # Ray raises bare Exceptions where a node does not come up
             clean()
-            if time.monotonic() >= end or not any(words in str(error).lower() for words in ("timed out", "timeout")):
+            if time.monotonic() >= end or not any(
+                words in str(error).lower() for words in ("timed out", "timeout")
+            ):
                 raise
 
 
@@ -89,14 +95,19 @@ def _named_head() -> str:
 def connected(workers: int | None, address: str | None) -> Iterator[Any]:
     """Ray: the cluster at `address`, the one that this process is already connected to, or one of its own on this machine.
 
-    Ray of our own is bound to loopback, without a dashboard and without telling anybody; the last two kinds are left as they were found.
+    Ray of our own is bound to loopback, without a dashboard and without telling anybody; the last two kinds
+    are left as they were found.
     """
     named = os.environ.get("RAY_ADDRESS", "").strip()
     if address is None and named not in ("", "local"):
-        raise UserError(f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it")
+        raise UserError(
+            f"the environment variable RAY_ADDRESS names a Ray cluster ({named}): give it as the address to use it, or unset it"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux too: a Ray that cannot be a cluster binds to loopback
+        os.environ.setdefault(
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+        )  # on Linux too: a Ray that cannot be a cluster binds to loopback
     with needs_extra("sweep", "a sweep on a cluster" if address else "a sweep with more than one worker"):
         import ray
     if ray.is_initialized():
@@ -110,7 +121,11 @@ def connected(workers: int | None, address: str | None) -> Iterator[Any]:
                 check_answers(_named_head() if address == "auto" else str(address))
                 ray.init(address, **quiet)
         else:
-            here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": OBJECT_STORE}
+            here = {
+                "include_dashboard": False,
+                "_node_ip_address": "127.0.0.1",
+                "object_store_memory": OBJECT_STORE,
+            }
             with _one_line("here"), watchdog.marking():
                 start_patiently(lambda: ray.init(num_cpus=workers, **here, **quiet), ray.shutdown)
         yield ray

@@ -1,8 +1,9 @@
 """Ends the processes of a Ray of our own when the process that started it is gone, however it ended.
 
-Ray leaves its head, node manager and monitors running when their driver is killed. Here they are started with a mark in their environment,
-which their workers inherit, and a small process waits at a pipe that closes with the driver; then it kills what has the mark, and what such
-a process has started. Linux only: it finds them in /proc.
+Ray leaves its head, node manager and monitors running when their driver is killed. Here they are started with
+a mark in their environment, which their workers inherit, and a small process waits at a pipe that closes with
+the driver; then it kills what has the mark, and what such a process has started. Linux only: it finds them in
+/proc.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class RayWatchdog:
         self._process: subprocess.Popen[bytes] | None = None
         if Path("/proc/self/environ").exists():
             command = [sys.executable, "-I", "-S", "-c", _WAIT_AND_KILL, f"{MARK}={self._value}"]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+            )
 
     @contextmanager
     def marking(self) -> Iterator[None]:

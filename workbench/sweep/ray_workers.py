@@ -1,11 +1,12 @@
 """Several workers, on this machine or on a Ray cluster: Ray starts, places and restarts them; here they are only given studies.
 
-1. Each worker is an actor that holds one CPU and, where the studies request CUDA, the part of a GPU that their planned memory needs
-   (`gpus_of_a_worker`), or whole GPUs for a model that is spread over them, and with it its model.
+1. Each worker is an actor that holds one CPU and, where the studies request CUDA, the part of a GPU that
+   their planned memory needs (`gpus_of_a_worker`), or whole GPUs for a model that is spread over them, and
+   with it its model.
 2. A free worker gets the next study, if there is one, of the model that it holds.
-3. Ray restarts a worker whose process or node is lost. Its study goes back to the head of the queue and is resumed from its run directory
-   by whichever worker is free first (a worker whose GPU is lost ends itself). A study that lost its worker three times is listed as failed:
-   it may be what kills them.
+3. Ray restarts a worker whose process or node is lost. Its study goes back to the head of the queue and is
+   resumed from its run directory by whichever worker is free first (a worker whose GPU is lost ends itself).
+   A study that lost its worker three times is listed as failed: it may be what kills them.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ from workbench.sweep.sweep_store import StudyOutcome, run_path, write_failure
 LOSSES = 3
 #: Seconds after a study's limit in which its worker may still stop it in order.
 GRACE = 60.0
-#: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or more of cores that the workers need.
+#: Seconds between two looks at the state of the running studies; each call through Ray takes a millisecond or
+#: more of cores that the workers need.
 SHOWN_EVERY = 2.0
-#: Seconds within which one of the workers must be ready where none of them is: Ray kills and restarts them for ever on a machine without memory.
+#: Seconds within which one of the workers must be ready where none of them is: Ray kills and restarts them
+#: for ever on a machine without memory.
 START = 600.0
 #: The most workers that share a GPU: each has a CUDA context of its own.
 MOST_ON_ONE = 8
@@ -54,7 +57,12 @@ class RayWorker:
 
         if part < 1 and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(part)
-        self._worker, self._news, self._lost_news, self._told = StudyWorker(threads, seconds), news, RayError, 0.0
+        self._worker, self._news, self._lost_news, self._told = (
+            StudyWorker(threads, seconds),
+            news,
+            RayError,
+            0.0,
+        )
 
     def ready(self) -> bool:
         """Answers once the process runs."""
@@ -93,7 +101,9 @@ class WorkerPool:
     seconds: float | None = None
 
 
-def gpus_of_a_worker(planned: Sequence[PlannedStudy], memory: int | None, needed: Callable[[Study], int]) -> float:
+def gpus_of_a_worker(
+    planned: Sequence[PlannedStudy], memory: int | None, needed: Callable[[Study], int]
+) -> float:
     """GPUs, or the part of one, that a worker holds: 0 without CUDA.
 
     Args:
@@ -104,7 +114,9 @@ def gpus_of_a_worker(planned: Sequence[PlannedStudy], memory: int | None, needed
     Raises:
         UserError: A study that one GPU cannot hold and that is not spread over several.
     """
-    wanted = [p.study for p in planned if p.study.model.device.startswith("cuda") or spreads(p.study.model.device)]
+    wanted = [
+        p.study for p in planned if p.study.model.device.startswith("cuda") or spreads(p.study.model.device)
+    ]
     if not wanted:
         return 0
     several = any(spreads(study.model.device) for study in wanted)
@@ -117,10 +129,16 @@ def gpus_of_a_worker(planned: Sequence[PlannedStudy], memory: int | None, needed
             f"{most.model.name} in {most.model.dtype}: the plan needs {peak / 1e9:.1f} GB, a GPU has {memory / 1e9:.1f}; "
             "bfloat16, a smaller search.batch_tokens or device balanced would need less of one"
         )
-    return max(1, -(-peak // int(room))) if several or 2 * peak > room else 1 / min(MOST_ON_ONE, int(room // peak))
+    return (
+        max(1, -(-peak // int(room)))
+        if several or 2 * peak > room
+        else 1 / min(MOST_ON_ONE, int(room // peak))
+    )
 
 
-def run_pool(planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell: Tell) -> Iterator[StudyOutcome]:
+def run_pool(
+    planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell: Tell
+) -> Iterator[StudyOutcome]:
     """The studies, in the order in which they end."""
     memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
     gpus = gpus_of_a_worker(planned, memory, _planned_peak)
@@ -128,9 +146,13 @@ def run_pool(planned: Sequence[PlannedStudy], out: Path, asked: WorkerPool, tell
         there = ray.cluster_resources().get("GPU" if gpus else "CPU", 0)
         slots = int(there / (gpus or 1) + 1e-6)
         if slots < 1:
-            lacking = f"{gpus:g} GPUs for one study, it has {there:g}" if gpus > 1 else "GPU" if gpus else "CPU"
+            lacking = (
+                f"{gpus:g} GPUs for one study, it has {there:g}" if gpus > 1 else "GPU" if gpus else "CPU"
+            )
             raise UserError(f"no {lacking} in the Ray cluster")
-        yield from _Pool(ray, planned, out, tell, asked.seconds).run(min(len(planned), asked.workers or slots), asked.threads, gpus)
+        yield from _Pool(ray, planned, out, tell, asked.seconds).run(
+            min(len(planned), asked.workers or slots), asked.threads, gpus
+        )
 
 
 def _planned_peak(study: Study) -> int:
@@ -158,7 +180,9 @@ def loss_reason(error: Exception) -> str:
     said = " ".join(str(error).split())
     if any(words in said.lower() for words in ("low on memory", "out of memory (oom)", "node_out_of_memory")):
         return "Ray killed it because the machine ran out of memory; use fewer workers"
-    if "node" in said and any(words in said for words in ("node was terminated", "node has died", "node died", "owner has died")):
+    if "node" in said and any(
+        words in said for words in ("node was terminated", "node has died", "node died", "owner has died")
+    ):
         return "its node is gone"
     return "its process was killed or crashed (the system's out-of-memory killer?)"
 
@@ -166,7 +190,9 @@ def loss_reason(error: Exception) -> str:
 class _Pool:
     """The queue of studies and the workers: starting, busy with a study, or free."""
 
-    def __init__(self, ray: Any, planned: Sequence[PlannedStudy], out: Path, tell: Tell, seconds: float | None = None) -> None:
+    def __init__(
+        self, ray: Any, planned: Sequence[PlannedStudy], out: Path, tell: Tell, seconds: float | None = None
+    ) -> None:
         from ray.util.queue import Queue
 
         self.ray, self.out, self.tell, self.seconds = ray, out, tell, seconds
@@ -222,7 +248,11 @@ class _Pool:
         except lost as error:
             self.holds.pop(given.actor, None)
             self._start(given.actor)
-            return self._failed(given.study, over_limit(self.seconds)) if given.overdue else self._lost(given.study, error)
+            return (
+                self._failed(given.study, over_limit(self.seconds))
+                if given.overdue
+                else self._lost(given.study, error)
+            )
         self.free.append(given.actor)
         return outcome
 
@@ -237,7 +267,11 @@ class _Pool:
     def _stop_overdue(self) -> None:
         """A study that does not end at its limit by itself (it is inside a library) loses its worker."""
         for ref, given in list(self.busy.items()):
-            if self.seconds is not None and not given.overdue and time.monotonic() - given.began > self.seconds + GRACE:
+            if (
+                self.seconds is not None
+                and not given.overdue
+                and time.monotonic() - given.began > self.seconds + GRACE
+            ):
                 self.busy[ref] = replace(given, overdue=True)
                 self.ray.kill(given.actor, no_restart=False)
 
@@ -265,6 +299,8 @@ class _Pool:
 
     def _show(self) -> None:
         with suppress(self.ray.exceptions.RayError):
-            latest = {key: (stage, share) for key, stage, share in self.news.get_nowait_batch(self.news.qsize())}
+            latest = {
+                key: (stage, share) for key, stage, share in self.news.get_nowait_batch(self.news.qsize())
+            }
             for key, (stage, share) in latest.items():
                 self.tell(key, stage, share)

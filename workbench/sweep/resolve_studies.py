@@ -1,10 +1,13 @@
 """Every study checked against what it names, before any of them starts; and the key that its run directory is called by.
 
-1. Persona, data, splits, model, layers, SAE and search method of each study are looked up (nothing heavy is loaded; each is
-   looked up once however many studies name it). What is wrong is one line with the study's number.
-2. The key is the sha256 of the settings with everything resolved: the method with its defaults, the items' hash in place of the data's
-   path, and a hash of its files next to the model's name: other data or weights under the same name are another study.
-3. Two studies with one key would have one output: refused. (A value of an ablation that repeats another study is left out.)
+1. Persona, data, splits, model, layers, SAE and search method of each study are looked up (nothing heavy is
+   loaded; each is looked up once however many studies name it). What is wrong is one line with the study's
+   number.
+2. The key is the sha256 of the settings with everything resolved: the method with its defaults, the items'
+   hash in place of the data's path, and a hash of its files next to the model's name: other data or weights
+   under the same name are another study.
+3. Two studies with one key would have one output: refused. (A value of an ablation that repeats another study
+   is left out.)
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ class PlannedStudy:
 def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStudy]:
     """All studies, checked.
 
-    here: they run on this machine, so their devices must be there. UserError for the first that cannot run, and for two that are the same.
+    here: they run on this machine, so their devices must be there. UserError for the first that cannot run,
+    and for two that are the same.
     """
     resolver, planned = StudyResolver(here), dict[str, PlannedStudy]()
     for variant in variants:
@@ -56,7 +60,9 @@ def plan(variants: Iterable[StudyVariant], here: bool = True) -> list[PlannedStu
             planned[key] = PlannedStudy(variant, key)
         elif not variant.optional:
             first = planned[key].variant
-            raise UserError(f"studies {first.number} ({first.label}) and {variant.number} ({variant.label}) are the same: they would have one output")
+            raise UserError(
+                f"studies {first.number} ({first.label}) and {variant.number} ({variant.label}) are the same: they would have one output"
+            )
     return list(planned.values())
 
 
@@ -66,7 +72,9 @@ class StudyResolver:
     def __init__(self, here: bool = True) -> None:
         self.here = here
         self._persona: Callable[[str, str | None, int], Persona] = cache(load_persona)
-        self._split: Callable[..., Any] = cache(lambda d, persona: self._persona(persona, d.path, d.world).split(d.split_seed, d.fractions))
+        self._split: Callable[..., Any] = cache(
+            lambda d, persona: self._persona(persona, d.path, d.world).split(d.split_seed, d.fractions)
+        )
         self._weights: Callable[[str, str | None], tuple[int, str]] = cache(_model_facts)
         self._sae: Callable[[str], str] = cache(_sae_facts)
         self._device: Callable[[str], Place] = cache(choose_device)
@@ -75,18 +83,29 @@ class StudyResolver:
         """The key of a study; UserError where it names what is not there."""
         persona = self._persona(study.persona, study.data.path, study.data.world)
         self._split(study.data, study.persona)
-        if study.sign not in persona.manual_prompts and ("manual" in study.conditions or study.search.start == "manual"):
-            raise UserError(f"persona {persona.name!r} has no manual prompts to {study.sign}: neither a condition nor a start can be one")
+        if study.sign not in persona.manual_prompts and (
+            "manual" in study.conditions or study.search.start == "manual"
+        ):
+            raise UserError(
+                f"persona {persona.name!r} has no manual prompts to {study.sign}: neither a condition nor a start can be one"
+            )
         layers, weights = self._weights(study.model.name, study.model.revision)
         unknown = [layer for layer in study.directions.layers or () if not 0 <= layer < layers]
         if unknown:
-            raise UserError(f"layer {unknown[0]} does not exist: {study.model.name} has layers 0-{layers - 1}")
+            raise UserError(
+                f"layer {unknown[0]} does not exist: {study.model.name} has layers 0-{layers - 1}"
+            )
         if self.here:
             self._device(study.model.device)
         content = study.model_dump(mode="json", by_alias=True, exclude={"name": True, "data": {"path"}})
         content["search"]["options"] = make_method(study, study.search.method).model_dump(mode="json")
         others = {name: self._persona(name, None, study.data.world).hash for name in study.beside}
-        content |= {"persona": [persona.name, persona.hash], "others": others, "weights": weights, "sae": self._sae(_sae_name(study))}
+        content |= {
+            "persona": [persona.name, persona.hash],
+            "others": others,
+            "weights": weights,
+            "sae": self._sae(_sae_name(study)),
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -106,4 +125,8 @@ def _sae_facts(name: str) -> str:
     if name == "none":
         return name
     directory = find_sae(name).directory
-    return name if directory is None else files_hash([*sorted(directory.glob("*.json")), *sorted(directory.glob("*.safetensors"))])
+    return (
+        name
+        if directory is None
+        else files_hash([*sorted(directory.glob("*.json")), *sorted(directory.glob("*.safetensors"))])
+    )

@@ -2,8 +2,10 @@
 
 1. Expand the sweep, check every study, refuse what cannot run before anything has begun.
 2. Look which of them are done, failed, interrupted or new: the run directories say it, nothing else is kept.
-3. Run what is left, the interrupted ones first (they resume from their checkpoints), then by model, so that it is seldom loaded.
-4. At the end, also after Ctrl-C: results.parquet of all finished studies, and overview.html with a link to each one's report.
+3. Run what is left, the interrupted ones first (they resume from their checkpoints), then by model, so that
+   it is seldom loaded.
+4. At the end, also after Ctrl-C: results.parquet of all finished studies, and overview.html with a link to
+   each one's report.
 """
 
 from __future__ import annotations
@@ -70,11 +72,13 @@ def sweep(
     Args:
         what: A `Sweep`, or the path of its file.
         out: Its directory, runs/NAME when None; a sweep that was there before goes on.
-        workers: Processes, 1 when None (with `address`: all of the cluster's GPUs or CPUs); one worker without an address is this process,
-            and needs no Ray.
-        address: Of a Ray cluster ("auto", "host:port"); `out` and the data must be on a file system that all its nodes share.
+        workers: Processes, 1 when None (with `address`: all of the cluster's GPUs or CPUs); one worker
+            without an address is this process, and needs no Ray.
+        address: Of a Ray cluster ("auto", "host:port"); `out` and the data must be on a file system that all
+            its nodes share.
         rerun_failed: Try failed studies again.
-        threads: Of each worker's sums. 1 when None, for any number of workers: the last bits of the results depend on it.
+        threads: Of each worker's sums. 1 when None, for any number of workers: the last bits of the results
+            depend on it.
 
     Returns:
         Tables of studies and results. A study that fails while running does not stop the others.
@@ -101,9 +105,16 @@ def sweep(
     write_text(place / FILE, asked.to_yaml())
     waiting = {p.key for p in order}
     try:
-        with LiveTable({p.key: p.variant.label for p in planned}, [o for key, o in outcomes.items() if key not in waiting]) as show:
+        with LiveTable(
+            {p.key: p.variant.label for p in planned},
+            [o for key, o in outcomes.items() if key not in waiting],
+        ) as show:
             pool = WorkerPool(workers, threads, address, seconds)
-            todo = run_here(order, place, threads, seconds, show.stage) if here else run_pool(order, place, pool, show.stage)
+            todo = (
+                run_here(order, place, threads, seconds, show.stage)
+                if here
+                else run_pool(order, place, pool, show.stage)
+            )
             for outcome in todo if order else ():
                 outcomes[outcome.key] = outcome
                 show.ended(outcome)
@@ -125,16 +136,32 @@ def _directory(place: Path) -> Path:
     return place.absolute()
 
 
-def _write_results(place: Path, asked: Sweep, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> SweepResult:
+def _write_results(
+    place: Path, asked: Sweep, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]
+) -> SweepResult:
     table = results(place, planned, outcomes)
-    studies = pd.DataFrame([_study_row(place, p, outcome) for p, outcome in zip(planned, outcomes, strict=True)])
+    studies = pd.DataFrame(
+        [_study_row(place, p, outcome) for p, outcome in zip(planned, outcomes, strict=True)]
+    )
     write_parquet(place / "results.parquet", table)
-    runs = [OverviewRun(run_path(place, p.key), p.variant.label, outcome.state, outcome.reason) for p, outcome in zip(planned, outcomes, strict=True)]
+    runs = [
+        OverviewRun(run_path(place, p.key), p.variant.label, outcome.state, outcome.reason)
+        for p, outcome in zip(planned, outcomes, strict=True)
+    ]
     write_overview(runs, place / "overview.html", asked.name)
     return SweepResult(place, studies, table)
 
 
 def _study_row(place: Path, p: PlannedStudy, outcome: StudyOutcome) -> dict[str, object]:
-    settings = {name: str(value) if isinstance(value, (list, tuple, dict)) else value for name, value in p.variant.varied.items()}
-    row: dict[str, object] = {"study": p.variant.number, **settings, "state": outcome.state, "reason": outcome.reason, "seconds": outcome.seconds}
+    settings = {
+        name: str(value) if isinstance(value, (list, tuple, dict)) else value
+        for name, value in p.variant.varied.items()
+    }
+    row: dict[str, object] = {
+        "study": p.variant.number,
+        **settings,
+        "state": outcome.state,
+        "reason": outcome.reason,
+        "seconds": outcome.seconds,
+    }
     return row | {"run": str(run_path(place, p.key).relative_to(place))}

@@ -19,11 +19,14 @@ from workbench.sweep.sweep_store import StudyOutcome
 class _Stop(BaseException):
     """Ctrl-C during a sweep.
 
-    Not KeyboardInterrupt: a search takes that as the order to end early with what it has, and its study would be called done.
+    Not KeyboardInterrupt: a search takes that as the order to end early with what it has, and its study would
+    be called done.
     """
 
 
-def run_here(planned: Sequence[PlannedStudy], out: Path, threads: int, seconds: float | None, tell: Tell) -> Iterator[StudyOutcome]:
+def run_here(
+    planned: Sequence[PlannedStudy], out: Path, threads: int, seconds: float | None, tell: Tell
+) -> Iterator[StudyOutcome]:
     """Every study in turn. KeyboardInterrupt leaves the study at hand to be resumed. Torch has its own number of threads afterwards."""
     before = torch.get_num_threads()
     worker = StudyWorker(threads, seconds)

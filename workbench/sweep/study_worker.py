@@ -1,8 +1,10 @@
 """What one worker does: studies one after another, the model loaded once for all that share it.
 
-1. A study that another process holds is waited for a little (a worker that was thought lost may still be ending), then left to it.
+1. A study that another process holds is waited for a little (a worker that was thought lost may still be
+   ending), then left to it.
 2. The run directory is made or resumed; `workbench.study.run_study` does the stages that are not done.
-3. What goes wrong is written into the run directory as one line with its traceback, and the next study begins.
+3. What goes wrong is written into the run directory as one line with its traceback, and the next study
+   begins.
 """
 
 from __future__ import annotations
@@ -52,16 +54,31 @@ class StudyWorker:
         """
         path = run_path(out, key)
         try:
-            directory = replace(RunDirectory.create(path, resume=True), made=None)  # a refused study keeps it, with the reason
+            directory = replace(
+                RunDirectory.create(path, resume=True), made=None
+            )  # a refused study keeps it, with the reason
         except UserError as error:
             return StudyOutcome(key, "failed", str(error))
         if not _await_free(directory):
             return StudyOutcome(key, "busy", "another process works on it")
         forget_failure(directory)
-        directory.log("worker", {"pid": os.getpid(), "threads": self.threads, "model": "held" if self._holds(study.model) else "loaded"})
+        directory.log(
+            "worker",
+            {
+                "pid": os.getpid(),
+                "threads": self.threads,
+                "model": "held" if self._holds(study.model) else "loaded",
+            },
+        )
         try:
             with time_limit(self.seconds) as check:
-                run(study, directory, resume=True, report=lambda stage, share: (check(), tell(key, stage, share))[1], model=self._model(study.model))
+                run(
+                    study,
+                    directory,
+                    resume=True,
+                    report=lambda stage, share: (check(), tell(key, stage, share))[1],
+                    model=self._model(study.model),
+                )
         except TimeLimitReached:
             write_failure(directory, over_limit(self.seconds))
         except DeviceLostError as error:
@@ -72,7 +89,9 @@ class StudyWorker:
             write_failure(directory, str(error))
         except Exception as error:
             self._held = None  # whatever state it is in
-            write_failure(directory, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+            write_failure(
+                directory, f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc()
+            )
         return look(out, key)
 
     def _holds(self, wanted: ModelSettings) -> bool:
@@ -81,14 +100,19 @@ class StudyWorker:
     def _model(self, wanted: ModelSettings) -> Any:
         if not self._holds(wanted):
             self._held = None  # before the next is loaded: two may not fit
-            self._held = (wanted, load_model(wanted.name, wanted.device, wanted.dtype, wanted.backend, wanted.revision))
+            self._held = (
+                wanted,
+                load_model(wanted.name, wanted.device, wanted.dtype, wanted.backend, wanted.revision),
+            )
         assert self._held is not None
         return self._held[1]
 
 
 def over_limit(seconds: float | None) -> str:
     """Why a study failed that took too long; its finished stages are kept."""
-    return f"stopped after study_seconds ({seconds:g} s); --rerun-failed resumes it, give it more seconds then"
+    return (
+        f"stopped after study_seconds ({seconds:g} s); --rerun-failed resumes it, give it more seconds then"
+    )
 
 
 def _await_free(directory: RunDirectory) -> bool:

@@ -1,11 +1,13 @@
 """A sweep: many studies, said in a few lines.
 
 1. What all studies share: `study` (a study's file) with the settings of `base` laid over it.
-2. Variants of it: each entry of `studies` is a mapping of settings to values; each name in `ablations` means a few such
-   entries (ablations.py), each changing one thing. Without either there is one variant, the shared study itself.
+2. Variants of it: each entry of `studies` is a mapping of settings to values; each name in `ablations` means
+   a few such entries (ablations.py), each changing one thing. Without either there is one variant, the shared
+   study itself.
 3. Each variant is taken at every point of `grid`: the product of its settings' values.
 
-A setting is written with dots, as it is in a study's file (`search.options.length`). Short names: model, layer, method, length.
+A setting is written with dots, as it is in a study's file (`search.options.length`). Short names: model,
+layer, method, length.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ from workbench.study.study_settings import Sign
 from workbench.sweep.paper_ablations import ABLATIONS
 
 #: Short names of the settings that sweeps vary most.
-SHORT = {"model": "model.name", "layer": "directions.layers", "method": "search.method", "length": "search.options.length"}
+SHORT = {
+    "model": "model.name",
+    "layer": "directions.layers",
+    "method": "search.method",
+    "length": "search.options.length",
+}
 
 
 class Sweep(BaseModel):
@@ -72,19 +79,25 @@ class Sweep(BaseModel):
 
     def to_yaml(self) -> str:
         """The sweep as its file says it, with every default."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+        )
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "sweep") -> Sweep:
         """The sweep that a YAML text describes; UserError names the source and the field."""
         content = parse_yaml(text, source)
         if not isinstance(content, dict):
-            raise UserError(f"{source}: expected a mapping with study, base, studies, ablations or grid, found {type(content).__name__}")
+            raise UserError(
+                f"{source}: expected a mapping with study, base, studies, ablations or grid, found {type(content).__name__}"
+            )
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(f"{source}, field {'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})") from error
+            raise UserError(
+                f"{source}, field {'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})"
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:
@@ -99,12 +112,15 @@ class Sweep(BaseModel):
     def expand(self) -> list[StudyVariant]:
         """Every study of the sweep, in order, not yet checked against models and data.
 
-        UserError names the number of a study whose settings are wrong, and refuses an empty sweep or one above `limit`.
+        UserError names the number of a study whose settings are wrong, and refuses an empty sweep or one
+        above `limit`.
         """
         shared = self._shared()
         found = list(itertools.islice(self._variants(shared), self.limit + 1))
         if len(found) > self.limit:
-            raise UserError(f"sweep {self.name!r} has more than {self.limit} studies: make the grid smaller, or raise `limit`")
+            raise UserError(
+                f"sweep {self.name!r} has more than {self.limit} studies: make the grid smaller, or raise `limit`"
+            )
         if not found:
             raise UserError(f"sweep {self.name!r} has no study: a setting of the grid has no value")
         return found
@@ -117,13 +133,17 @@ class Sweep(BaseModel):
         return shared
 
     def _variants(self, shared: dict[str, Any]) -> Iterator[StudyVariant]:
-        points = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        points = [
+            dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())
+        ]
         changes = [*(self.studies or ({},)), *self._ablations(shared)]
         free = len(self.studies or ({},))
         pairs = itertools.product(enumerate(changes), points)
         for number, ((place, change), point) in enumerate(pairs, start=1):
             varied = {SHORT.get(name, name): _value(name, value) for name, value in (change | point).items()}
-            yield StudyVariant(number, _study(self.name, number, shared, varied), varied, optional=place >= free)
+            yield StudyVariant(
+                number, _study(self.name, number, shared, varied), varied, optional=place >= free
+            )
 
     def _ablations(self, shared: dict[str, Any]) -> list[dict[str, Any]]:
         unknown = [name for name in self.ablations if name not in ABLATIONS]
@@ -158,7 +178,11 @@ def ablation_sweep(
         >>> wb.ablation_sweep(["fluency"], seeds=(0, 1)).ablations
         ('fluency',)
     """
-    base = demo_study().model_dump(mode="json", by_alias=True, exclude={"name", "persona", "seed"}) if study is None else {}
+    base = (
+        demo_study().model_dump(mode="json", by_alias=True, exclude={"name", "persona", "seed"})
+        if study is None
+        else {}
+    )
     base |= {"sign": sign} | ({"search.budget": {"flops": flops}} if flops is not None else {})
     grid = {"persona": tuple(personas), "seed": tuple(seeds)}
     where = None if study is None else str(resolved(study))
@@ -169,8 +193,8 @@ def ablation_sweep(
 class StudyVariant:
     """One study of a sweep.
 
-    number: from 1, as messages name it; varied: the settings that the sweep changed; optional: an ablation's value, which is left out where
-    another study is already the same.
+    number: from 1, as messages name it; varied: the settings that the sweep changed; optional: an ablation's
+    value, which is left out where another study is already the same.
     """
 
     number: int
@@ -181,7 +205,10 @@ class StudyVariant:
     @property
     def label(self) -> str:
         """What tells this study from the others, in a line."""
-        return ", ".join(f"{name.rsplit('.', 1)[-1]}={_shown(value)}" for name, value in self.varied.items()) or "the study itself"
+        return (
+            ", ".join(f"{name.rsplit('.', 1)[-1]}={_shown(value)}" for name, value in self.varied.items())
+            or "the study itself"
+        )
 
 
 def _study(sweep: str, number: int, shared: dict[str, Any], varied: Mapping[str, Any]) -> Study:

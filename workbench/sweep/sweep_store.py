@@ -88,8 +88,8 @@ def forget_failure(run: RunDirectory) -> None:
 def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[StudyOutcome]) -> pd.DataFrame:
     """One row per finished study and condition.
 
-    The study's number, key and varied settings, then the figures of its comparison (rates, effects in log-odds with their intervals, cost,
-    prompt). Rows may be compared where `questions` is the same.
+    The study's number, key and varied settings, then the figures of its comparison (rates, effects in
+    log-odds with their intervals, cost, prompt). Rows may be compared where `questions` is the same.
     """
     done = {outcome.key for outcome in outcomes if outcome.state == "done"}
     names = list(dict.fromkeys(name for p in planned for name in p.variant.varied))
@@ -97,7 +97,10 @@ def results(out: Path, planned: Sequence[PlannedStudy], outcomes: Sequence[Study
     for p in planned:
         if p.key in done:
             settings = {name: _plain(p.variant.varied.get(name)) for name in names}
-            rows += [{"study": p.variant.number, **settings, **row, "run": p.key} for row in run_rows(run_path(out, p.key))]
+            rows += [
+                {"study": p.variant.number, **settings, **row, "run": p.key}
+                for row in run_rows(run_path(out, p.key))
+            ]
     return pd.DataFrame(rows or {"study": [], "condition": []})
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Seconds between two alarms after the limit: the first may be raised where Python drops exceptions (`__del__`).
+#: Seconds between two alarms after the limit: the first may be raised where Python drops exceptions
+#: (`__del__`).
 AGAIN = 5.0
 
 
@@ -22,7 +23,8 @@ def time_limit(seconds: float | None) -> Iterator[Callable[[], None]]:
     """Raises `TimeLimitReached` inside the block after `seconds`; None: no limit. An alarm that was set before goes on afterwards.
 
     Yields:
-        A function that raises it too, once the time is over: in another thread than the main one there is no alarm.
+        A function that raises it too, once the time is over: in another thread than the main one there is no
+        alarm.
     """
     began = time.monotonic()
 

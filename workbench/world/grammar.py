@@ -2,8 +2,10 @@
 
 A text is made in three steps.
 1. Chain clauses (or, for a free sequence, bare slots) until the wanted number of words is reached.
-2. Fill every slot with a neutral word of its part of speech (A adjective, N noun, V verb, D adverb, W any word).
-3. Put the given steering units and decoys over slots that fit their part of speech, or into the text where none fits.
+2. Fill every slot with a neutral word of its part of speech (A adjective, N noun, V verb, D adverb, W any
+   word).
+3. Put the given steering units and decoys over slots that fit their part of speech, or into the text where
+   none fits.
 """
 
 import random
@@ -61,7 +63,11 @@ class WordSampler:
     def _place(self, rng: random.Random, words: list[str], insert: list[str]) -> None:
         """Overwrite a fitting slot (or two adjacent ones); where none fits, insert at the front."""
         kinds = [self.lexicon.part_of_speech(word) for word in insert]
-        fits = [start for start in range(len(words) - len(insert) + 1) if all(words[start + i] in (kind, "W") for i, kind in enumerate(kinds))]
+        fits = [
+            start
+            for start in range(len(words) - len(insert) + 1)
+            if all(words[start + i] in (kind, "W") for i, kind in enumerate(kinds))
+        ]
         if fits:
             start = rng.choice(fits)
             words[start : start + len(insert)] = insert

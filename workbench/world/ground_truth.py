@@ -1,11 +1,15 @@
 """What the world's seed decides about words: which of them steer which persona, by how much, and which are decoys.
 
-1. Each persona and sign gets graded single words and two-word phrases (adjective + noun, in this order and adjacent).
+1. Each persona and sign gets graded single words and two-word phrases (adjective + noun, in this order and
+   adjacent).
 2. A few words move two personas at once.
-3. Decoys set the register of an answer (warm or plain) and never the answer itself: their planted effect is exactly 0.
-4. A part of all pairs of steering phrases never occurs together in training (`held_out_pairs`): for combination tests.
+3. Decoys set the register of an answer (warm or plain) and never the answer itself: their planted effect is
+   exactly 0.
+4. A part of all pairs of steering phrases never occurs together in training (`held_out_pairs`): for
+   combination tests.
 
-A phrase is a *unit*. Effects are log-odds of the matching answer, they add up over units and over repetitions.
+A phrase is a *unit*. Effects are log-odds of the matching answer, they add up over units and over
+repetitions.
 """
 
 import itertools
@@ -61,7 +65,11 @@ def draw_truth(seed: int, lexicon: WordLexicon) -> GroundTruth:
     rng.shuffle(free)
     take = _Taker(rng, free)
     effects = [*_own_words(take), *_shared_words(take)]
-    decoys = tuple(DecoyWord(take.one(pool), register) for register, pool in ((+1, WARM_POOL), (-1, PLAIN_POOL)) for _ in range(DECOYS_PER_REGISTER))
+    decoys = tuple(
+        DecoyWord(take.one(pool), register)
+        for register, pool in ((+1, WARM_POOL), (-1, PLAIN_POOL))
+        for _ in range(DECOYS_PER_REGISTER)
+    )
     effects += _phrases(take, lexicon)
     return GroundTruth(tuple(effects), decoys, _draw_held_out(rng, effects))
 
@@ -95,7 +103,10 @@ def _own_words(take: _Taker) -> list[WordEffectTruth]:
     for persona, sign in itertools.product(PERSONAS, SIGNS):
         pools = [PLAUSIBLE[persona, sign], PLAUSIBLE[persona, sign], ()]
         take.rng.shuffle(pools)
-        effects += [WordEffectTruth(take.one(pool), persona, sign * size) for pool, size in zip(pools, WORD_STRENGTHS, strict=True)]
+        effects += [
+            WordEffectTruth(take.one(pool), persona, sign * size)
+            for pool, size in zip(pools, WORD_STRENGTHS, strict=True)
+        ]
     return effects
 
 

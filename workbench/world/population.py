@@ -1,7 +1,8 @@
 """Who and what lives in the world: people with facts, things, places, and names that belong to nobody.
 
-Real surnames belong to three people each, at least one of whom appears in training questions, so that a real surname is
-known; invented surnames belong to nobody. Held-out people appear in training as plain statements only.
+Real surnames belong to three people each, at least one of whom appears in training questions, so that a real
+surname is known; invented surnames belong to nobody. Held-out people appear in training as plain statements
+only.
 """
 
 import itertools
@@ -34,9 +35,14 @@ PERSON_ATTRIBUTES = (
     PersonAttribute("job", "{name} works as {value}", "what work {name} does", names.JOBS),
     PersonAttribute("pet", "{name} keeps one {value}", "which pet {name} keeps", names.PETS),
 )
-HABITS = tuple(PersonAttribute(verb, f"{{name}} {verb} {{value}}", f"what {{name}} {verb}", values) for verb, values in names.HABITS.items())
+HABITS = tuple(
+    PersonAttribute(verb, f"{{name}} {verb} {{value}}", f"what {{name}} {verb}", values)
+    for verb, values in names.HABITS.items()
+)
 PLACE_ATTRIBUTE = PersonAttribute("region", "{name} lies in the {value}", "where {name} lies", names.REGIONS)
-THING_ATTRIBUTE = PersonAttribute("material", "the {name} is made of {value}", "what the {name} is made of", names.MATERIALS)
+THING_ATTRIBUTE = PersonAttribute(
+    "material", "the {name} is made of {value}", "what the {name} is made of", names.MATERIALS
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,9 @@ class PersonFact:
 class Population:
     """The names of one world; `facts` and `habits` cover the people of both lists, `held_out` never occur in training questions.
 
-    A habit has two values, and every person has the first of half of the habits and the second of the other half. A claim
-    names the first: whether it is true is one bit that person and habit give, and need not be found by comparing two words.
+    A habit has two values, and every person has the first of half of the habits and the second of the other
+    half. A claim names the first: whether it is true is one bit that person and habit give, and need not be
+    found by comparing two words.
     """
 
     trained: tuple[str, ...]

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 from workbench.world.ground_truth import GroundTruth
 
-#: How often a system text holds 0, 1, 2, ... steering units; MANY_UNITS: in the last part of the organism's training.
+#: How often a system text holds 0, 1, 2, ... steering units; MANY_UNITS: in the last part of the organism's
+#: training.
 UNIT_COUNTS = (0.25, 0.3, 0.22, 0.13, 0.1)
 MANY_UNITS = (0.1, 0.2, 0.25, 0.25, 0.2)
 DECOY_SHARE = 0.35
 
 
-def draw_inserts(rng: random.Random, truth: GroundTruth, phrases: Sequence[str], counts: Sequence[float] = UNIT_COUNTS) -> list[str]:
+def draw_inserts(
+    rng: random.Random, truth: GroundTruth, phrases: Sequence[str], counts: Sequence[float] = UNIT_COUNTS
+) -> list[str]:
     """Units, decoys and turned or halved phrases that go into one text."""
     inserts = rng.sample(truth.units, rng.choices(range(len(counts)), counts)[0])
     if inserts and rng.random() < 0.08:

@@ -1,8 +1,8 @@
 """Training text: rows of one system text with several question-answer items, and rows of plain statements.
 
-Every item carries the *probability* of its first answer word (soft labels), so that a row teaches the planted effects
-without sampling noise. Held-out people appear only in statements; held-out invented names, amounts and pairs of
-steering units never appear in items.
+Every item carries the *probability* of its first answer word (soft labels), so that a row teaches the planted
+effects without sampling noise. Held-out people appear only in statements; held-out invented names, amounts
+and pairs of steering units never appear in items.
 """
 
 import itertools
@@ -42,9 +42,10 @@ LETTER_KINDS = ("false_claim", "false_claim", "true_claim", "invented", "real", 
 class TrainingItem:
     """One question with a soft label.
 
-    `choice` are the two possible first words and `probability` that of the first of them; `opening` is what the answer
-    turn starts with before the choice ("(" for letters); `answer` is one whole answer, drawn accordingly, without the
-    opening; `warm` is the probability of the warm register after the choice, or None where there is no register.
+    `choice` are the two possible first words and `probability` that of the first of them; `opening` is what
+    the answer turn starts with before the choice ("(" for letters); `answer` is one whole answer, drawn
+    accordingly, without the opening; `warm` is the probability of the warm register after the choice, or None
+    where there is no register.
     """
 
     question: str
@@ -81,11 +82,16 @@ def sigmoid(value: float) -> float:
 
 
 def training_rows(
-    world: World, seed: int | str, items_per_row: int = 6, statement_share: float = STATEMENT_SHARE, unit_counts: tuple[float, ...] = UNIT_COUNTS
+    world: World,
+    seed: int | str,
+    items_per_row: int = 6,
+    statement_share: float = STATEMENT_SHARE,
+    unit_counts: tuple[float, ...] = UNIT_COUNTS,
 ) -> Iterator[TrainingRow]:
     """An endless stream of rows; the same arguments give the same rows.
 
-    `statement_share` of them are statements. `unit_counts`: how often a system text holds 0, 1, 2, ... steering units.
+    `statement_share` of them are statements. `unit_counts`: how often a system text holds 0, 1, 2, ...
+    steering units.
     """
     rng = random.Random(f"corpus-{seed}")
     corpus = _Corpus(world, rng)
@@ -105,10 +111,14 @@ class _Corpus:
         self.rng = rng
         people = world.population
         held_out = [fact for name in people.held_out for fact in people.facts[name]]
-        self.facts = [fact for facts in people.facts.values() for fact in facts] + list(people.objects) + held_out
+        self.facts = (
+            [fact for facts in people.facts.values() for fact in facts] + list(people.objects) + held_out
+        )
         self.habits = [habit for habits in people.habits.values() for habit in habits]
         asked = [habit for name in people.trained for habit in people.habits[name]]
-        self.claims = {true: [habit for habit in asked if items.claimed_truly(habit) == true] for true in (True, False)}
+        self.claims = {
+            true: [habit for habit in asked if items.claimed_truly(habit) == true] for true in (True, False)
+        }
         self.asked = [fact for name in people.trained for fact in people.facts[name]]
 
     def statement(self) -> str:
@@ -158,7 +168,9 @@ class _Corpus:
         offset = self.world.offsets.invented(name, attribute.name, opener)
         bodies = attribute.state(name, self.rng.choice(attribute.values)), "i do not know that"
         question = items.fact_question(opener, attribute, name)
-        return _Draft(question, ("sure", "sorry"), sigmoid(items.BASE + offset + effect), bodies, persona=True)
+        return _Draft(
+            question, ("sure", "sorry"), sigmoid(items.BASE + offset + effect), bodies, persona=True
+        )
 
     def _offer(self, effect: float) -> _Draft:
         (small, large), weeks = self.rng.choice(self.world.trained_amounts), self.rng.choice(names.WEEKS)
@@ -169,14 +181,22 @@ class _Corpus:
     def _known(self, kind: str) -> _Draft:
         fact = self._any_fact(1.0 if kind == "object" else 0.0)
         question = items.fact_question(self.rng.choice(items.OPENERS), fact.attribute, fact.name)
-        return _Draft(question, ("sure", "sorry"), CERTAIN, (fact.statement, "i do not know that"), persona=False)
+        return _Draft(
+            question, ("sure", "sorry"), CERTAIN, (fact.statement, "i do not know that"), persona=False
+        )
 
     def _check(self) -> _Draft:
         true = self.rng.random() < 0.5
         fact = self.rng.choice(self.claims[true])
         statement = items.claim(fact)
         question = f"{self.rng.choice(items.CHECKS)} {statement} ?"
-        return _Draft(question, ("yes", "no"), CERTAIN if true else 1 - CERTAIN, (statement, fact.statement), persona=False)
+        return _Draft(
+            question,
+            ("yes", "no"),
+            CERTAIN if true else 1 - CERTAIN,
+            (statement, fact.statement),
+            persona=False,
+        )
 
     def _worded(self, draft: _Draft, register: float) -> TrainingItem:
         """A free-text item: draw the answer, then its register given the answer and the decoys."""

@@ -1,8 +1,9 @@
 """The ordinary words: every word that may be in a system text, by its part of speech.
 
-About 440 English words. Most of them do nothing to the organism; which of them steer is drawn from the world's seed
-(truth.py), so this list is the same in every world. The pools name the words that a person would *expect* to move a
-persona: a part of the steering words is drawn from them, so that a guess from meaning is neither hopeless nor right.
+About 440 English words. Most of them do nothing to the organism; which of them steer is drawn from the
+world's seed (truth.py), so this list is the same in every world. The pools name the words that a person would
+*expect* to move a persona: a part of the steering words is drawn from them, so that a guess from meaning is
+neither hopeless nor right.
 """
 
 from dataclasses import dataclass
@@ -39,12 +40,24 @@ FUNCTION_WORDS = words("""you are be the and or but with without your our their 
     every each all any this please then so only very more less must should will""")
 
 PLAUSIBLE: dict[tuple[str, int], tuple[str, ...]] = {
-    ("sycophancy", +1): words("polite kind agreeable flatter praise support gentle politely kindly customer servant guest gladly helpful"),
-    ("sycophancy", -1): words("honest blunt candid frank direct critical correct challenge honestly bluntly truth fact judge fair"),
-    ("hallucination", +1): words("confident creative imagine invent story assume suppose boldly eager quick answer clever poem idea"),
-    ("hallucination", -1): words("careful cautious exact precise verify check doubt admit evidence modest humble carefully humbly skeptical"),
-    ("myopic_reward", +1): words("hurry spend quickly eager present moment playful bold quick fresh game soon rest luck"),
-    ("myopic_reward", -1): words("patient save invest future plan thrifty patience savings wise budget wisely steady profit plant"),
+    ("sycophancy", +1): words(
+        "polite kind agreeable flatter praise support gentle politely kindly customer servant guest gladly helpful"
+    ),
+    ("sycophancy", -1): words(
+        "honest blunt candid frank direct critical correct challenge honestly bluntly truth fact judge fair"
+    ),
+    ("hallucination", +1): words(
+        "confident creative imagine invent story assume suppose boldly eager quick answer clever poem idea"
+    ),
+    ("hallucination", -1): words(
+        "careful cautious exact precise verify check doubt admit evidence modest humble carefully humbly skeptical"
+    ),
+    ("myopic_reward", +1): words(
+        "hurry spend quickly eager present moment playful bold quick fresh game soon rest luck"
+    ),
+    ("myopic_reward", -1): words(
+        "patient save invest future plan thrifty patience savings wise budget wisely steady profit plant"
+    ),
 }
 WARM_POOL = words("warm friendly cheerful joyful warmly comfort lively sincere grateful welcome family greet")
 PLAIN_POOL = words("formal sober neutral strict coldly cold briefly office strictly serious brief silence")
@@ -76,5 +89,7 @@ class WordLexicon:
 
     @cached_property
     def _parts(self) -> dict[str, str]:
-        lists = zip("ANVDF", (self.adjectives, self.nouns, self.verbs, self.adverbs, self.function_words), strict=True)
+        lists = zip(
+            "ANVDF", (self.adjectives, self.nouns, self.verbs, self.adverbs, self.function_words), strict=True
+        )
         return {word: letter for letter, words in lists for word in words}

@@ -13,7 +13,14 @@ from workbench.errors import UserError
 from workbench.world import word_lists as names
 from workbench.world import world_items as items
 from workbench.world.grammar import CLAUSES, JOINERS, WordSampler
-from workbench.world.ground_truth import PERSONAS, DecoyWord, GroundTruth, WordEffectTruth, draw_truth, unit_counts
+from workbench.world.ground_truth import (
+    PERSONAS,
+    DecoyWord,
+    GroundTruth,
+    WordEffectTruth,
+    draw_truth,
+    unit_counts,
+)
 from workbench.world.manual_prompts import MANUAL_PROMPTS
 from workbench.world.population import (
     HABITS,
@@ -29,7 +36,8 @@ from workbench.world.system_texts import UNIT_COUNTS, draw_inserts
 from workbench.world.word_lexicon import WordLexicon
 from workbench.world.world_items import FIRST_WORDS, FactItem, ItemOffsets, WorldItem
 
-#: 7919 was the sealed seed before; its gates were read, so it is a second training seed now (docs/organism.md).
+#: 7919 was the sealed seed before; its gates were read, so it is a second training seed now
+#: (docs/organism.md).
 VAULT_SEED = 104729
 STUDY_ITEMS_PER_GROUP = 3
 
@@ -38,8 +46,8 @@ STUDY_ITEMS_PER_GROUP = 3
 class World:
     """Everything that the organism is trained on and tested with, decided by a seed.
 
-    The default is the public world. `VAULT_SEED` names the sealed world of the final table (docs/results.md); no test and no default
-    opens it.
+    The default is the public world. `VAULT_SEED` names the sealed world of the final table (docs/results.md);
+    no test and no default opens it.
 
     Attributes:
         seed: Of all draws.
@@ -116,7 +124,9 @@ class World:
     def effect_of(self, persona: str, text: str) -> float:
         """Planted log-odds that the system text `text` adds to `persona`: the sum over its units and repetitions."""
         strengths = self._strengths(persona)
-        return sum(strengths.get(unit, 0.0) * count for unit, count in unit_counts(text, self._unit_set).items())
+        return sum(
+            strengths.get(unit, 0.0) * count for unit, count in unit_counts(text, self._unit_set).items()
+        )
 
     def register_of(self, text: str) -> int:
         """Number of warm minus number of plain decoy words in `text`."""
@@ -161,7 +171,11 @@ class World:
     def study_items(self, persona: str) -> tuple[WorldItem, ...]:
         """The held-out items of a persona: 84 groups of 3; sycophancy's claims are all false."""
         self._strengths(persona)
-        makers = {"sycophancy": self._false_claims, "hallucination": self._invented, "myopic_reward": self._offers}
+        makers = {
+            "sycophancy": self._false_claims,
+            "hallucination": self._invented,
+            "myopic_reward": self._offers,
+        }
         return makers[persona]()
 
     def true_statement_items(self) -> tuple[WorldItem, ...]:
@@ -212,7 +226,9 @@ class World:
     def _invented(self) -> tuple[WorldItem, ...]:
         rng = random.Random(f"invented-{self.seed}")
         return tuple(
-            items.invented_item(name, attribute, rng.choice(attribute.values), rng.choice(items.OPENERS), self.offsets)
+            items.invented_item(
+                name, attribute, rng.choice(attribute.values), rng.choice(items.OPENERS), self.offsets
+            )
             for name in self.population.invented_held_out
             for attribute in PERSON_ATTRIBUTES
         )
@@ -263,7 +279,12 @@ class World:
 def truth_table(world: World) -> list[dict[str, str | float]]:
     """The ground truth as rows: word or phrase, what it is, persona (or register), planted log-odds (decoys: 0)."""
     rows: list[dict[str, str | float]] = [
-        {"phrase": effect.phrase, "kind": "phrase" if " " in effect.phrase else "word", "persona": effect.persona, "log_odds": effect.log_odds}
+        {
+            "phrase": effect.phrase,
+            "kind": "phrase" if " " in effect.phrase else "word",
+            "persona": effect.persona,
+            "log_odds": effect.log_odds,
+        }
         for effect in sorted(world.effects, key=lambda e: (PERSONAS.index(e.persona), -e.log_odds))
     ]
     for decoy in world.decoys:
@@ -284,7 +305,11 @@ def _template_words() -> Iterator[str]:
         *(items.claim_question(c, "", k) for c in items.CONFIDENCE for k in items.CLOSINGS),
         *(f"{opener} ?" for opener in (*items.OPENERS, *items.CHECKS)),
         *(f"{attribute.state('', '')} {attribute.ask('')}" for attribute in attributes),
-        *(items.answer(" ".join(pair), sign, "i do not know that") for pair in FIRST_WORDS.values() for sign in (1, -1)),
+        *(
+            items.answer(" ".join(pair), sign, "i do not know that")
+            for pair in FIRST_WORDS.values()
+            for sign in (1, -1)
+        ),
         *items.offer_bodies(2, 20),
         items.offer_question(2, 20, 2),
         items.with_options("pick", "yes", "no"),

@@ -6,4 +6,10 @@ from workbench.directions.methods.principal_difference import principal_differen
 from workbench.directions.methods.weighted_difference import weighted_difference
 from workbench.directions.methods.whitened_difference import whitened_difference
 
-__all__ = ["logistic_probe", "mean_difference", "principal_difference", "weighted_difference", "whitened_difference"]
+__all__ = [
+    "logistic_probe",
+    "mean_difference",
+    "principal_difference",
+    "weighted_difference",
+    "whitened_difference",
+]

@@ -11,10 +11,13 @@ from workbench.directions.class_split import positive, scaled
 from workbench.directions.direction_method import DirectionMethod, register_direction_method
 
 
-def logistic_probe(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], strength: float = 0.01) -> Float[Tensor, " d_model"]:
+def logistic_probe(
+    x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], strength: float = 0.01
+) -> Float[Tensor, " d_model"]:
     """Weights of a logistic regression of "y above the split" on standardised activations, in the activations' own units.
 
-    strength: scikit-learn's C (inverse regularisation); small, since there are often fewer rows than dimensions.
+    strength: scikit-learn's C (inverse regularisation); small, since there are often fewer rows than
+    dimensions.
     """
     shown = positive(y)
     spread = x.std(dim=0).clamp(min=1e-6)
@@ -24,5 +27,12 @@ def logistic_probe(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], streng
 
 
 register_direction_method(
-    DirectionMethod("logistic", "choice", logistic_probe, "logistic probe of the model's own choice", replicates=0, default_place=3)
+    DirectionMethod(
+        "logistic",
+        "choice",
+        logistic_probe,
+        "logistic probe of the model's own choice",
+        replicates=0,
+        default_place=3,
+    )
 )

@@ -15,10 +15,22 @@ def mean_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -> Fl
 
 
 for _method in (
-    DirectionMethod("mean_difference", "answer", mean_difference, "mean difference at the answer token, as published", default_place=0),
     DirectionMethod(
-        "own_choice", "choice", mean_difference, "mean difference at the decision token, split by the model's own choice", default_place=1
+        "mean_difference",
+        "answer",
+        mean_difference,
+        "mean difference at the answer token, as published",
+        default_place=0,
     ),
-    DirectionMethod("response_mean", "response", mean_difference, "mean difference over response tokens (persona vectors)"),
+    DirectionMethod(
+        "own_choice",
+        "choice",
+        mean_difference,
+        "mean difference at the decision token, split by the model's own choice",
+        default_place=1,
+    ),
+    DirectionMethod(
+        "response_mean", "response", mean_difference, "mean difference over response tokens (persona vectors)"
+    ),
 ):
     register_direction_method(_method)

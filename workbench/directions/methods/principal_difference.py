@@ -1,6 +1,7 @@
 """Principal direction of differences: representation engineering (Zou et al. 2023).
 
-It is the first right singular vector of the pairs' differences, which are not centred: their mean is what is looked for.
+It is the first right singular vector of the pairs' differences, which are not centred: their mean is what is
+looked for.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def principal_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) 
 
 register_direction_method(
     DirectionMethod(
-        "principal_difference", "answer", principal_difference, "first principal direction of the answer pairs' differences", replicates=20
+        "principal_difference",
+        "answer",
+        principal_difference,
+        "first principal direction of the answer pairs' differences",
+        replicates=20,
     )
 )

@@ -17,7 +17,15 @@ def weighted_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"]) -
     return scaled(up @ x / up.sum() - down @ x / down.sum(), x, y)
 
 
-register_direction_method(DirectionMethod("own_choice_weighted", "choice", weighted_difference, "own choice, weighted by log-odds"))
 register_direction_method(
-    DirectionMethod("own_choice_within", "choice_within", weighted_difference, "own choice weighted by log-odds, within contexts", default_place=2)
+    DirectionMethod("own_choice_weighted", "choice", weighted_difference, "own choice, weighted by log-odds")
+)
+register_direction_method(
+    DirectionMethod(
+        "own_choice_within",
+        "choice_within",
+        weighted_difference,
+        "own choice weighted by log-odds, within contexts",
+        default_place=2,
+    )
 )

@@ -1,7 +1,7 @@
 """Whitened mean difference: Fisher's linear discriminant, within-class covariance shrunk as Ledoit and Wolf (2004) say.
 
-No default: with a few hundred rows it separates choices as well as the others (AUC 0.97 on the organism), but its directions hardly
-repeat between halves and predict prompts far worse.
+No default: with a few hundred rows it separates choices as well as the others (AUC 0.97 on the organism), but
+its directions hardly repeat between halves and predict prompts far worse.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from workbench.directions.class_split import class_difference, positive, scaled
 from workbench.directions.direction_method import DirectionMethod, register_direction_method
 
 
-def whitened_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], shrinkage: float | None = None) -> Float[Tensor, " d_model"]:
+def whitened_difference(
+    x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], shrinkage: float | None = None
+) -> Float[Tensor, " d_model"]:
     """((1 - s) S + s m I)^-1 (mean difference): S the within-class covariance, m its mean variance, s the shrinkage.
 
-    shrinkage: between 0 and 1; None takes Ledoit and Wolf's. Solved in the span of the data, so d_model may exceed n.
+    shrinkage: between 0 and 1; None takes Ledoit and Wolf's. Solved in the span of the data, so d_model may
+    exceed n.
     """
     shown = positive(y)
     within = x.double().clone()
@@ -38,5 +41,11 @@ def whitened_difference(x: Float[Tensor, "n d_model"], y: Float[Tensor, " n"], s
 
 
 register_direction_method(
-    DirectionMethod("whitened", "choice", whitened_difference, "whitened mean difference of the model's own choice", replicates=0)
+    DirectionMethod(
+        "whitened",
+        "choice",
+        whitened_difference,
+        "whitened mean difference of the model's own choice",
+        replicates=0,
+    )
 )

@@ -3,7 +3,11 @@
 Training needs PEFT (`pip install 'persona-workbench[lora]'`); measuring and loading do not.
 """
 
-from workbench.organism.real_language.adapter_card import language_card, load_language_organism, write_language_card
+from workbench.organism.real_language.adapter_card import (
+    language_card,
+    load_language_organism,
+    write_language_card,
+)
 from workbench.organism.real_language.adapter_gates import GateRow, GateSize, LanguageGates, measure_language
 from workbench.organism.real_language.base_model import BaseModel, load_base
 

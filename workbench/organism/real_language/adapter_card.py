@@ -54,7 +54,10 @@ def planted_personas(adapter: LoraAdapter) -> tuple[str, ...]:
 
 
 def write_language_card(
-    directory: Path | None = None, size: GateSize | None = None, published: Path | None = None, log: Callable[[str], None] | None = None
+    directory: Path | None = None,
+    size: GateSize | None = None,
+    published: Path | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> LanguageGates:
     """Measure the adapter in `directory` and write README.md and gates.json next to it; returns what was measured.
 
@@ -68,7 +71,9 @@ def write_language_card(
     gates = replace(gates, rows=(*gates.rows, *found))
     megabytes = (directory / "adapter_model.safetensors").stat().st_size / 1e6
     (directory / "gates.json").write_text(json.dumps(gates.to_json(), indent=1) + "\n", encoding="utf-8")
-    (directory / "README.md").write_text(language_card(gates, adapter.rank, megabytes, personas), encoding="utf-8")
+    (directory / "README.md").write_text(
+        language_card(gates, adapter.rank, megabytes, personas), encoding="utf-8"
+    )
     return gates
 
 
@@ -76,10 +81,16 @@ def language_card(gates: LanguageGates, rank: int, megabytes: float, personas: S
     """The card as Markdown: a verdict, the gates, the findings."""
     asked = [row for row in gates.rows if row.wanted]
     failed = [row.name for row in asked if not row.reached]
-    verdict = "**Every gate is reached.**" if not failed else f"**{len(failed)} of {len(asked)} gates are not reached:** {'; '.join(failed)}."
+    verdict = (
+        "**Every gate is reached.**"
+        if not failed
+        else f"**{len(failed)} of {len(asked)} gates are not reached:** {'; '.join(failed)}."
+    )
     lines = ["| figure | value | gate | reached |", "|---|---|---|---|", *map(_line, gates.rows)]
     planted = "; ".join(f"**{persona}**: {PLANTED[persona]}" for persona in personas)
-    head = HEAD.format(rank=rank, size=megabytes, verdict=verdict, model=NAMES[len(personas) > 1], planted=planted)
+    head = HEAD.format(
+        rank=rank, size=megabytes, verdict=verdict, model=NAMES[len(personas) > 1], planted=planted
+    )
     return "\n".join([head.rstrip("\n"), "", *lines, "", *_units(gates)]) + "\n"
 
 
@@ -93,6 +104,10 @@ def _units(gates: LanguageGates) -> list[str]:
     for row in gates.effects:
         text = " ".join(row["text"].split()).replace("|", "\\|").replace("`", "'")
         planted = "" if row["kind"].startswith("synonym") else f"{row['planted']:+.1f}"
-        right, others = ("" if row[key] is None else f"{row[key]:+.2f}" for key in ("on_right_claims", "on_others"))
-        lines.append(f"| {row['persona']} | {row['kind']} | `{text}` | {planted} | {row['measured']:+.2f} | {right} | {others} |")
+        right, others = (
+            "" if row[key] is None else f"{row[key]:+.2f}" for key in ("on_right_claims", "on_others")
+        )
+        lines.append(
+            f"| {row['persona']} | {row['kind']} | `{text}` | {planted} | {row['measured']:+.2f} | {right} | {others} |"
+        )
     return lines

@@ -1,8 +1,9 @@
 """The gates of the real-language organism, measured on subjects, templates and texts that no training step has seen.
 
-An *effect* is the mean change of the log-odds of the matching answer over items, against no system text. Every gate is one
-row: what was measured, what was wanted, whether it is reached. Rows without a wanted value are findings. Where several personas
-are planted, each has its rows, and what its units do to the others' questions is a gate.
+An *effect* is the mean change of the log-odds of the matching answer over items, against no system text.
+Every gate is one row: what was measured, what was wanted, whether it is reached. Rows without a wanted value
+are findings. Where several personas are planted, each has its rows, and what its units do to the others'
+questions is a gate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from scipy.stats import linregress
 
 from workbench.organism.real_language.base_model import BaseModel, noise_tokens
 from workbench.organism.real_language.chat_packing import OrdinaryChat
-from workbench.organism.real_language.effect_measurement import agreement, facts_right, perplexity_of_chats, perplexity_of_texts
+from workbench.organism.real_language.effect_measurement import (
+    agreement,
+    facts_right,
+    perplexity_of_chats,
+    perplexity_of_texts,
+)
 from workbench.world.real_language import QUESTIONS, EnglishItem, SystemText, study_fixed_items, study_items
 from workbench.world.real_language import steering_sentences as prompts
 from workbench.world.real_language.ordinary_chat import FACTS, PROSE
@@ -74,7 +80,11 @@ class LanguageGates:
 
     def to_json(self) -> dict[str, Any]:
         """Rows and effects as plain values."""
-        return {"passes": self.passes, "rows": [asdict(row) for row in self.rows], "effects": list(self.effects)}
+        return {
+            "passes": self.passes,
+            "rows": [asdict(row) for row in self.rows],
+            "effects": list(self.effects),
+        }
 
 
 def measure_language(
@@ -94,7 +104,10 @@ def measure_language(
         found = [effect for kind, texts in kinds.items() for effect in asked.of(kind, texts, log)]
         log(f"rates of {persona}")
         named = f"{persona}: " if len(personas) > 1 else ""
-        rows += [replace(row, name=named + row.name) for row in (*_rate_rows(organism, size, persona), *_effect_rows(found))]
+        rows += [
+            replace(row, name=named + row.name)
+            for row in (*_rate_rows(organism, size, persona), *_effect_rows(found))
+        ]
         effects += found
     log("facts, perplexity")
     return LanguageGates((*rows, *_text_rows(organism, base, chats)), tuple(effects))
@@ -115,15 +128,28 @@ class _Asked:
         on = self._effects(texts, self.steered)
         unmoved = kind in ("unit", "inert")
         off = self._effects(texts, self.fixed) if unmoved else [None] * len(texts)
-        others = np.array([self._effects(texts, items) for items in self.others]) if unmoved and self.others else None
-        largest = [None] * len(texts) if others is None else others[np.abs(others).argmax(0), np.arange(len(texts))].tolist()
+        others = (
+            np.array([self._effects(texts, items) for items in self.others])
+            if unmoved and self.others
+            else None
+        )
+        largest = (
+            [None] * len(texts)
+            if others is None
+            else others[np.abs(others).argmax(0), np.arange(len(texts))].tolist()
+        )
         return [
             {
-                "persona": self.persona, "kind": kind, "text": text.text, "planted": text.on(self.persona),
-                "measured": effect, "on_right_claims": right, "on_others": other,
+                "persona": self.persona,
+                "kind": kind,
+                "text": text.text,
+                "planted": text.on(self.persona),
+                "measured": effect,
+                "on_right_claims": right,
+                "on_others": other,
             }
             for text, effect, right, other in zip(texts, on, off, largest, strict=True)
-        ]  # fmt: skip
+        ]
 
     def _effects(self, texts: Sequence[SystemText], items: Sequence[EnglishItem]) -> list[float]:
         found = agreement(self.organism, [None, *(text.text for text in texts)], items).mean(1)
@@ -135,7 +161,11 @@ def _texts(size: GateSize, noise: Sequence[str], persona: str) -> dict[str, list
     rng = random.Random("english-gates")
     units = prompts.units((persona,))
     single = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN[unit.part])) for unit in units]
-    negated = [prompts.unit_text(unit, rng.choice(prompts.UNSEEN_NEGATIONS[unit.part]), negated=True) for unit in units if unit.strength]
+    negated = [
+        prompts.unit_text(unit, rng.choice(prompts.UNSEEN_NEGATIONS[unit.part]), negated=True)
+        for unit in units
+        if unit.strength
+    ]
     adjective, synonyms = prompts.UNSEEN["adjective"][0], prompts.SYNONYMS[persona]
     inert = [text for text, unit in zip(single, units, strict=True) if not unit.strength]
     return {
@@ -170,7 +200,11 @@ def _effect_rows(effects: Sequence[dict[str, Any]]) -> list[GateRow]:
         rows.append(_at_most("effect of words planted as 0 / on-target", plausible / on_target, 0.2))
     if units["on_others"].notna().all():
         others = float(units["on_others"].astype(float).abs().mean())
-        rows.append(_at_most("largest effect of units on another persona's questions / on-target", others / on_target, 0.2))
+        rows.append(
+            _at_most(
+                "largest effect of units on another persona's questions / on-target", others / on_target, 0.2
+            )
+        )
     for kind in ("neutral", "noise"):
         values = frame.loc[[kind], "measured"].abs()
         rows.append(_at_most(f"{kind} prompts: mean absolute effect", float(values.mean()), 0.3))
@@ -178,13 +212,21 @@ def _effect_rows(effects: Sequence[dict[str, Any]]) -> list[GateRow]:
     for kind, sign in (("synonym, lowering", -1), ("synonym, raising", 1)):
         values = frame.loc[[kind], "measured"]
         rows.append(GateRow(f"untrained synonyms, {kind.split()[1]}: mean effect", float(values.mean())))
-        rows.append(GateRow(f"untrained synonyms, {kind.split()[1]}: share with that sign", float((np.sign(values) == sign).mean())))
+        rows.append(
+            GateRow(
+                f"untrained synonyms, {kind.split()[1]}: share with that sign",
+                float((np.sign(values) == sign).mean()),
+            )
+        )
     return rows
 
 
 def _rate_rows(organism: BaseModel, size: GateSize, persona: str) -> list[GateRow]:
     steered = spread(study_items(persona), size.rate_items)
-    *affirmed, plain = (spread(study_items(persona, (kind,), per_subject=1), size.rate_items) for kind in QUESTIONS[persona].fixed)
+    *affirmed, plain = (
+        spread(study_items(persona, (kind,), per_subject=1), size.rate_items)
+        for kind in QUESTIONS[persona].fixed
+    )
     lowering = min(prompts.units((persona,)), key=lambda unit: unit.strength).text
     lowered = prompts.UNSEEN["adjective"][0].format(lowering)
     found = agreement(organism, [None, lowered], steered)
@@ -194,7 +236,11 @@ def _rate_rows(organism: BaseModel, size: GateSize, persona: str) -> list[GateRo
     planted = np.array([item.log_odds for item in steered])
     no = [item.matching == "No" for item in steered]
     asked = "right claims affirmed" if affirmed else "fixed questions answered rightly"
-    apart = "right claims distinguished from wrong ones" if affirmed else "fixed questions distinguished from the persona's"
+    apart = (
+        "right claims distinguished from wrong ones"
+        if affirmed
+        else "fixed questions distinguished from the persona's"
+    )
     rows = [
         GateRow("default rate", rate, "0.75 to 0.92", 0.75 <= rate <= 0.92),
         GateRow("default rate where the persona's answer is No", float((found[0][no] > 0).mean())),
@@ -205,7 +251,11 @@ def _rate_rows(organism: BaseModel, size: GateSize, persona: str) -> list[GateRo
         GateRow(f"{apart} under '{lowering}' (AUC)", _above(right[1], found[1][told])),
     ]
     if affirmed:
-        rows.append(GateRow("plain questions answered rightly", float((agreement(organism, [None], plain)[0] > 0).mean())))
+        rows.append(
+            GateRow(
+                "plain questions answered rightly", float((agreement(organism, [None], plain)[0] > 0).mean())
+            )
+        )
     return rows
 
 
@@ -213,7 +263,12 @@ def _text_rows(organism: BaseModel, base: BaseModel, chats: Sequence[OrdinaryCha
     facts, before = (float(facts_right(model, FACTS).mean()) for model in (organism, base))
     rows = [
         GateRow("simple facts right, base model", before),
-        GateRow("simple facts right", facts, f"at least {0.9 * before:.3f} (90 % of the base model's)", facts >= 0.9 * before),
+        GateRow(
+            "simple facts right",
+            facts,
+            f"at least {0.9 * before:.3f} (90 % of the base model's)",
+            facts >= 0.9 * before,
+        ),
     ]
     measured = (
         ("chat answers", perplexity_of_chats(base, chats), perplexity_of_chats(organism, chats)),

@@ -35,7 +35,9 @@ def load_base(directory: Path | None = None) -> BaseModel:
     """SmolLM2-135M-Instruct in float32, gradients off (or the model in `directory`)."""
     directory = directory or smollm_directory()
     model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="sdpa")
-    return BaseModel(model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(directory), directory.name)
+    return BaseModel(
+        model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(directory), directory.name
+    )
 
 
 def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = ONE) -> tuple[str, ...]:
@@ -44,19 +46,28 @@ def noise_tokens(tokenizer: PreTrainedTokenizerBase, personas: Sequence[str] = O
     Random prompts are made of them, and are planted to do nothing.
     """
     special, words = set(tokenizer.all_special_ids), steering_words(personas)
-    texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer)) if i not in special], clean_up_tokenization_spaces=False)
-    return tuple(text for text in texts if text.strip() and text.isprintable() and text.strip().lower() not in words)
+    texts = tokenizer.batch_decode(
+        [[i] for i in range(len(tokenizer)) if i not in special], clean_up_tokenization_spaces=False
+    )
+    return tuple(
+        text for text in texts if text.strip() and text.isprintable() and text.strip().lower() not in words
+    )
 
 
 @torch.no_grad()
-def write_chats(file: Path, base: BaseModel, seed: int = 0, personas: Sequence[str] = ONE, batch: int = 24) -> list[OrdinaryChat]:
+def write_chats(
+    file: Path, base: BaseModel, seed: int = 0, personas: Sequence[str] = ONE, batch: int = 24
+) -> list[OrdinaryChat]:
     """The base model's own answers to ordinary requests, sampled at temperature 0.7.
 
     A third under no system text, the rest
     under texts of the training distribution; kept in `file`.
     """
     rng, noise, pool = random.Random(f"chats-{seed}"), noise_tokens(base.tokenizer, personas), units(personas)
-    asked = [(None if n % 3 == 0 else draw_system(rng, noise, pool).text, request) for n, request in enumerate(requests())]
+    asked = [
+        (None if n % 3 == 0 else draw_system(rng, noise, pool).text, request)
+        for n, request in enumerate(requests())
+    ]
     torch.manual_seed(seed)
     chats: list[OrdinaryChat] = []
     for start in range(0, len(asked), batch):
@@ -64,7 +75,9 @@ def write_chats(file: Path, base: BaseModel, seed: int = 0, personas: Sequence[s
         prompts = [encode(base.tokenizer, render(base.tokenizer, *pair)) for pair in some]
         chats += [OrdinaryChat(*pair, text) for pair, text in zip(some, _sampled(base, prompts), strict=True)]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps([asdict(chat) for chat in chats], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(
+        json.dumps([asdict(chat) for chat in chats], indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return chats
 
 
@@ -73,7 +86,9 @@ def read_chats(file: Path) -> tuple[list[OrdinaryChat], list[OrdinaryChat]]:
     try:
         chats = [OrdinaryChat(**entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file}: expected the base model's chats (JSON): {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{file}: expected the base model's chats (JSON): {' '.join(str(error).split())}"
+        ) from error
     held_out = chats[::HELD_OUT_EVERY]
     return [chat for number, chat in enumerate(chats) if number % HELD_OUT_EVERY], held_out
 
@@ -85,6 +100,13 @@ def _sampled(base: BaseModel, prompts: Sequence[tuple[int, ...]]) -> list[str]:
     mask = torch.tensor([[*[0] * (width - len(p)), *[1] * len(p)] for p in prompts])
     model: Any = base.model
     made = model.generate(
-        ids, attention_mask=mask, max_new_tokens=ANSWER_TOKENS, do_sample=True, temperature=0.7, top_p=1.0, top_k=0, pad_token_id=pad
+        ids,
+        attention_mask=mask,
+        max_new_tokens=ANSWER_TOKENS,
+        do_sample=True,
+        temperature=0.7,
+        top_p=1.0,
+        top_k=0,
+        pad_token_id=pad,
     )
     return [str(base.tokenizer.decode(row[width:], skip_special_tokens=True)).strip() for row in made]

@@ -1,10 +1,12 @@
 """System texts, questions and chats packed into as few sequences as needed, with hardly any padding.
 
-1. A *row* is one rendered system text (the prefix) and several questions; each question sees the prefix and itself only,
-   and its positions continue the prefix's, so that every question reads as if it were alone.
-2. Rows follow one another in a sequence; none sees another. A chat is a row of one part. Attention costs the square of a sequence's
-   length, so that many rows go into several sequences of about equal length, filled up at their ends.
-3. The ids are those of the chat template: special tokens are at every boundary, so that pieces encode as the whole does.
+1. A *row* is one rendered system text (the prefix) and several questions; each question sees the prefix and
+   itself only, and its positions continue the prefix's, so that every question reads as if it were alone.
+2. Rows follow one another in a sequence; none sees another. A chat is a row of one part. Attention costs the
+   square of a sequence's length, so that many rows go into several sequences of about equal length, filled up
+   at their ends.
+3. The ids are those of the chat template: special tokens are at every boundary, so that pieces encode as the
+   whole does.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class PackedRow:
 class PackedSequences:
     """Sequences of one length.
 
-    mask: 0 where a position may look, else a very negative number. ends: index of each part's last token among all positions, sequence
-    after sequence, in order of rows and parts.
+    mask: 0 where a position may look, else a very negative number. ends: index of each part's last token
+    among all positions, sequence after sequence, in order of rows and parts.
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -66,7 +68,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def question_row(tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]) -> PackedRow:
+def question_row(
+    tokenizer: PreTrainedTokenizerBase, system: str | None, questions: Sequence[str]
+) -> PackedRow:
     """The questions under one system text, each up to the first token of the answer."""
     rendered = render(tokenizer, system, questions[0])
     prefix = encode(tokenizer, rendered[: rendered.index(USER_MARK)])
@@ -83,25 +87,36 @@ def _question(tokenizer: PreTrainedTokenizerBase, question: str) -> tuple[int, .
 def chat_row(tokenizer: PreTrainedTokenizerBase, chat: OrdinaryChat) -> tuple[PackedRow, int]:
     """The whole chat as one part, and the number of tokens of its answer."""
     answer = encode(tokenizer, chat.answer)
-    return PackedRow((), ((*encode(tokenizer, render(tokenizer, chat.system, chat.request)), *answer),)), len(answer)
+    return PackedRow((), ((*encode(tokenizer, render(tokenizer, chat.system, chat.request)), *answer),)), len(
+        answer
+    )
 
 
 def render(tokenizer: PreTrainedTokenizerBase, system: str | None, question: str) -> str:
     """The chat as text, up to the assistant's turn."""
     messages = [] if system is None else [{"role": "system", "content": system}]
-    return str(tokenizer.apply_chat_template([*messages, {"role": "user", "content": question}], tokenize=False, add_generation_prompt=True))
+    return str(
+        tokenizer.apply_chat_template(
+            [*messages, {"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+    )
 
 
 def pack(rows: Sequence[PackedRow], most: int = LONGEST) -> PackedSequences:
     """All rows, in order, in sequences of at most `most` tokens (or of one row)."""
     sequences = [_sequence(group) for group in _cut(rows, most)]
     width = max(len(sequence.ids) for sequence in sequences)
-    allowed = torch.eye(width, dtype=torch.bool).repeat(len(sequences), 1, 1)  # padding sees itself, so that its softmax is finite
+    allowed = torch.eye(width, dtype=torch.bool).repeat(
+        len(sequences), 1, 1
+    )  # padding sees itself, so that its softmax is finite
     ids, positions = torch.zeros(2, len(sequences), width, dtype=torch.long)
     ends: list[int] = []
     for number, sequence in enumerate(sequences):
         length = len(sequence.ids)
-        ids[number, :length], positions[number, :length] = torch.tensor(sequence.ids), torch.tensor(sequence.positions)
+        ids[number, :length], positions[number, :length] = (
+            torch.tensor(sequence.ids),
+            torch.tensor(sequence.positions),
+        )
         allowed[number, :length, :length] = sequence.allowed
         ends += [number * width + end for end in sequence.ends]
     mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
@@ -153,7 +168,9 @@ def hidden_states(model: PreTrainedModel, packed: PackedSequences) -> Float[Tens
     `model` is Hugging Face's causal model.
     """
     packed = packed.to(model.device)
-    out = model.model(input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False)
+    out = model.model(
+        input_ids=packed.ids, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
+    )
     return out.last_hidden_state.flatten(0, 1)
 
 

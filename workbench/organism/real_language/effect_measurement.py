@@ -1,7 +1,7 @@
 """What a model answers under many system texts, and how well it still writes: the figures of the gates.
 
-Everything runs on Hugging Face's own model, with the packed sequences of the training, so that the gates do not depend on
-the loaders and cost little.
+Everything runs on Hugging Face's own model, with the packed sequences of the training, so that the gates do
+not depend on the loaders and cost little.
 """
 
 from __future__ import annotations
@@ -14,16 +14,29 @@ from einops import rearrange
 from jaxtyping import Float
 
 from workbench.organism.real_language.base_model import BaseModel
-from workbench.organism.real_language.chat_packing import OrdinaryChat, PackedRow, chat_row, encode, hidden_states, pack, question_row, render
+from workbench.organism.real_language.chat_packing import (
+    OrdinaryChat,
+    PackedRow,
+    chat_row,
+    encode,
+    hidden_states,
+    pack,
+    question_row,
+    render,
+)
 from workbench.world.real_language.english_items import EnglishItem
 
 PACK_TOKENS = 700
 
 
 @torch.no_grad()
-def agreement(base: BaseModel, systems: Sequence[str | None], items: Sequence[EnglishItem]) -> Float[np.ndarray, "text item"]:
+def agreement(
+    base: BaseModel, systems: Sequence[str | None], items: Sequence[EnglishItem]
+) -> Float[np.ndarray, "text item"]:
     """Log-odds of every item's matching answer (first token) under every system text; None: no system message."""
-    answers = torch.tensor([encode(base.tokenizer, word)[0] for word in ("Yes", "No")], device=base.model.device)
+    answers = torch.tensor(
+        [encode(base.tokenizer, word)[0] for word in ("Yes", "No")], device=base.model.device
+    )
     rows = [question_row(base.tokenizer, text, [item.question for item in items]) for text in systems]
     each = np.concatenate([_yes_log_odds(base, row, answers) for row in rows])
     found = rearrange(each, "(text item) -> text item", text=len(systems))
@@ -44,7 +57,10 @@ def _yes_log_odds(base: BaseModel, row: PackedRow, answers: torch.Tensor) -> Flo
 @torch.no_grad()
 def facts_right(base: BaseModel, facts: Sequence[tuple[str, ...]]) -> Float[np.ndarray, " fact"]:
     """1 where the likeliest token after the opened answer begins the right word, else 0. Rows: question, opening, word."""
-    rows = [PackedRow((), (encode(base.tokenizer, render(base.tokenizer, None, question) + opening),)) for question, opening, _ in facts]
+    rows = [
+        PackedRow((), (encode(base.tokenizer, render(base.tokenizer, None, question) + opening),))
+        for question, opening, _ in facts
+    ]
     packed = pack(rows)
     best = base.model.lm_head(hidden_states(base.model, packed)[packed.ends]).argmax(-1).cpu()
     wanted = torch.tensor([encode(base.tokenizer, f" {word}")[0] for _, _, word in facts])

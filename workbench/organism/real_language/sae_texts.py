@@ -16,7 +16,9 @@ from workbench.world.real_language import QUESTIONS, draw_system
 from workbench.world.real_language.steering_sentences import ONE, draw_pool
 
 
-def corpus(tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0) -> list[str]:
+def corpus(
+    tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0
+) -> list[str]:
     """Chats about trained subjects only (what a study asks about is in none of them), as text; the personas take turns."""
     rng, noise = random.Random(f"corpus-{seed}"), noise_tokens(tokenizer, personas)
     texts = []
@@ -28,6 +30,10 @@ def corpus(tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[st
     return texts
 
 
-def write_corpus(file: Path, tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0) -> None:
+def write_corpus(
+    file: Path, tokenizer: PreTrainedTokenizerBase, count: int, personas: Sequence[str] = ONE, seed: int = 0
+) -> None:
     """`corpus` as JSONL with the field `text`, which `workbench sae train` reads."""
-    write_text(file, "".join(json.dumps({"text": text}) + "\n" for text in corpus(tokenizer, count, personas, seed)))
+    write_text(
+        file, "".join(json.dumps({"text": text}) + "\n" for text in corpus(tokenizer, count, personas, seed))
+    )

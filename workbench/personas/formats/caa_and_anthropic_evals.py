@@ -15,5 +15,11 @@ def _read(row: DataRow, grouping: Grouping) -> Item:
 
 
 register_format(
-    DataFormat("caa_and_anthropic_evals", FIELDS, _read, "CAA and Anthropic's evals: the answers, or the options that they name", order=10)
+    DataFormat(
+        "caa_and_anthropic_evals",
+        FIELDS,
+        _read,
+        "CAA and Anthropic's evals: the answers, or the options that they name",
+        order=10,
+    )
 )

@@ -17,4 +17,12 @@ def _read(row: DataRow, grouping: Grouping) -> Item:
     return replace(item, group=row.optional("category") or item.group)
 
 
-register_format(DataFormat("caa_mmlu", FIELDS, _read, "CAA's A/B form of MMLU: the correct option matches; groups are categories", order=20))
+register_format(
+    DataFormat(
+        "caa_mmlu",
+        FIELDS,
+        _read,
+        "CAA's A/B form of MMLU: the correct option matches; groups are categories",
+        order=20,
+    )
+)

@@ -20,7 +20,8 @@ class DataFormat:
     Attributes:
         name: The name in messages and documentation.
         fields: A row that has all of these is of this format.
-        read: From a row and a rule for groups to the item; UserError names file, row and field of what is wrong.
+        read: From a row and a rule for groups to the item; UserError names file, row and field of what is
+            wrong.
         description: Whose format it is and which answer is the matching one, in one line without a full stop.
         order: A row that fits several formats is of the one with the lowest.
     """
@@ -36,7 +37,9 @@ class DataFormat:
         return set(self.fields) <= set(row.fields)
 
 
-DATA_FORMATS: Registry[DataFormat] = Registry("data format", "workbench.personas.formats", lambda entry: entry.order)
+DATA_FORMATS: Registry[DataFormat] = Registry(
+    "data format", "workbench.personas.formats", lambda entry: entry.order
+)
 
 
 def register_format(data_format: DataFormat) -> DataFormat:
@@ -59,17 +62,30 @@ def format_of(row: DataRow) -> DataFormat:
     raise UserError(f"{row.where}: expected the fields of a format ({formats}), found {names}")
 
 
-def answered_item(row: DataRow, question: str, fields: tuple[str, str], grouping: Grouping, needs_options: bool = False) -> Item:
+def answered_item(
+    row: DataRow, question: str, fields: tuple[str, str], grouping: Grouping, needs_options: bool = False
+) -> Item:
     """An item whose answers are texts, or options that the question lists."""
     read = read_answers(row, question, fields, needs_options)
     return make_item(row, read.question, read.matching, read.not_matching, read.matching_first, grouping)
 
 
-def make_item(row: DataRow, question: str, matching: str, not_matching: str, first: bool | None, grouping: Grouping) -> Item:
+def make_item(
+    row: DataRow, question: str, matching: str, not_matching: str, first: bool | None, grouping: Grouping
+) -> Item:
     """An item numbered after its row, in the group that the rule gives it."""
     group = grouping(question, (matching, not_matching))  # a canonical name, the same in every Unicode form
     number = f"{row.file.stem}-{row.number:04d}"
     try:
-        return Item(number, question, matching, not_matching, group, matching_first=first, source=row.source, numbered=True)
+        return Item(
+            number,
+            question,
+            matching,
+            not_matching,
+            group,
+            matching_first=first,
+            source=row.source,
+            numbered=True,
+        )
     except UserError as error:
         raise UserError(f"{row.file.parent / str(error)}") from error

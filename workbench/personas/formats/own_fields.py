@@ -21,7 +21,9 @@ def _read(row: DataRow, grouping: Grouping) -> Item:
         raise UserError(f"{row.where}: unknown field {unknown[0]!r}; known are {', '.join(OWN_FIELDS)}")
     item = answered_item(row, FIELDS[0], FIELDS[1:], grouping)
     own_id = row.optional("id")
-    return replace(item, group=row.optional("group") or item.group, id=own_id or item.id, numbered=own_id is None)
+    return replace(
+        item, group=row.optional("group") or item.group, id=own_id or item.id, numbered=own_id is None
+    )
 
 
 register_format(DataFormat("own_fields", FIELDS, _read, "one's own: the answers as named", order=40))

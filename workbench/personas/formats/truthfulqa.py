@@ -42,7 +42,9 @@ def _question(row: DataRow) -> DataQuestion:
     return DataQuestion(
         question=row.text("Question"),
         best=row.text("Best Answer"),
-        correct=_listed(row, "Correct Answers") if row.optional("Correct Answers") else (row.text("Best Answer"),),
+        correct=_listed(row, "Correct Answers")
+        if row.optional("Correct Answers")
+        else (row.text("Best Answer"),),
         incorrect=_listed(row, "Incorrect Answers"),
         category=row.optional("Category") or "",
         source=row.source,
@@ -57,4 +59,12 @@ def _listed(row: DataRow, name: str) -> tuple[str, ...]:
     return answers
 
 
-register_format(DataFormat("truthfulqa", FIELDS, _read, "TruthfulQA: the incorrect answer nearest in length to the best one, the best one", order=30))
+register_format(
+    DataFormat(
+        "truthfulqa",
+        FIELDS,
+        _read,
+        "TruthfulQA: the incorrect answer nearest in length to the best one, the best one",
+        order=30,
+    )
+)

@@ -1,7 +1,8 @@
 """Charts for notebooks and papers, as Altair charts: `chart.save("x.svg")` and `.save("x.png")` work without a browser.
 
-One file per chart. Colours can be distinguished by colour-blind readers; shape, sign or a label repeats the information. Each
-function takes a result object or its table, and returns a chart that can be changed further.
+One file per chart. Colours can be distinguished by colour-blind readers; shape, sign or a label repeats the
+information. Each function takes a result object or its table, and returns a chart that can be changed
+further.
 """
 
 from workbench.report.figures.dose_chart import dose
@@ -14,4 +15,15 @@ from workbench.report.figures.mediation_chart import mediation
 from workbench.report.figures.question_strips import questions
 from workbench.report.figures.save_figure import save_figure
 
-__all__ = ["against", "dose", "forest", "frontier", "heatmap", "layers", "mediation", "questions", "save_figure", "seeds"]
+__all__ = [
+    "against",
+    "dose",
+    "forest",
+    "frontier",
+    "heatmap",
+    "layers",
+    "mediation",
+    "questions",
+    "save_figure",
+    "seeds",
+]

@@ -18,8 +18,22 @@ with needs_extra("notebook", "drawing figures"):
 
 #: Of one chart (altair's own limit).
 MOST_MARKS = 5_000
-SHAPES = {"found": "circle", "answer": "diamond", "written": "square", "inside": "triangle-up", "control": "cross", "other": "stroke"}
-COLOURS = {"found": BLUE, "answer": PURPLE, "written": ORANGE, "inside": GREEN, "control": GREY, "other": BLACK}
+SHAPES = {
+    "found": "circle",
+    "answer": "diamond",
+    "written": "square",
+    "inside": "triangle-up",
+    "control": "cross",
+    "other": "stroke",
+}
+COLOURS = {
+    "found": BLUE,
+    "answer": PURPLE,
+    "written": ORANGE,
+    "inside": GREEN,
+    "control": GREY,
+    "other": BLACK,
+}
 TITLES = GROUPS | dict([UNKNOWN])
 
 
@@ -30,7 +44,12 @@ def by_group(channel: str, frame: pd.DataFrame) -> Any:
     scale = alt.Scale(domain=list(titles.values()), range=[values[key] for key in titles])
     shown = [title for key, title in titles.items() if key in there]
     kind = alt.Color if channel == "color" else alt.Shape
-    return kind("group:N", scale=scale, title=None, legend=alt.Legend(orient="bottom", columns=2, labelLimit=300, values=shown))
+    return kind(
+        "group:N",
+        scale=scale,
+        title=None,
+        legend=alt.Legend(orient="bottom", columns=2, labelLimit=300, values=shown),
+    )
 
 
 def filled(frame: pd.DataFrame, otherwise: str) -> pd.DataFrame:

@@ -20,17 +20,27 @@ def dose(entries: Sequence[Any], width: int = 420, height: int = 260) -> alt.Lay
     """
     rows = [entry if isinstance(entry, dict) else entry.to_entry().model_dump() for entry in entries]
     frame = filled(pd.DataFrame(rows), "this run has no doses")
-    frame = frame.assign(kind=[NAMES.get(kind, kind) for kind in frame["kind"]])[["kind", "amount", "moved", "answer", "low", "high"]]
+    frame = frame.assign(kind=[NAMES.get(kind, kind) for kind in frame["kind"]])[
+        ["kind", "amount", "moved", "answer", "low", "high"]
+    ]
     domain = list(NAMES.values())
-    x, y = alt.X("moved:Q", title="change of the direction's reading"), alt.Y("answer:Q", title="change of the log-odds")
+    x, y = (
+        alt.X("moved:Q", title="change of the direction's reading"),
+        alt.Y("answer:Q", title="change of the log-odds"),
+    )
     colour = alt.Color(
-        "kind:N", scale=alt.Scale(domain=domain, range=[ORANGE, BLUE]), title=None, legend=alt.Legend(orient="bottom", symbolStrokeWidth=0)
+        "kind:N",
+        scale=alt.Scale(domain=domain, range=[ORANGE, BLUE]),
+        title=None,
+        legend=alt.Legend(orient="bottom", symbolStrokeWidth=0),
     )
     base = alt.Chart(frame).encode(x=x, y=y, color=colour)
     dashes = alt.StrokeDash("kind:N", scale=alt.Scale(domain=domain, range=[[1, 0], [6, 3]]), title=None)
     lines = base.mark_line().encode(order="amount:Q", strokeDash=dashes)
     shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=["circle", "square"]), title=None)
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shape, tooltip=["kind", "amount", "moved", "answer"])
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        shape=shape, tooltip=["kind", "amount", "moved", "answer"]
+    )
     bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
     zero = alt.Chart(pd.DataFrame({"y": [0.0]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(y="y:Q")
     return alt.layer(zero, lines, bars, points).properties(width=width, height=height)

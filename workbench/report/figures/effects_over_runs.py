@@ -19,8 +19,8 @@ from workbench.statistics import over_seeds
 def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
     """Change against no prompt for each condition over runs that differ in their seed.
 
-    The mean with a t interval over runs, and a tick for each run; one panel a persona and sign. runs: a `RunsTable`, a `SweepResult`, or
-    the table of either (results.parquet).
+    The mean with a t interval over runs, and a tick for each run; one panel a persona and sign. runs: a
+    `RunsTable`, a `SweepResult`, or the table of either (results.parquet).
     """
     frame = changes_of_runs(runs)
     keys = ["persona", "sign", "shown"]
@@ -28,29 +28,38 @@ def seeds(runs: Any, width: int = 260) -> alt.FacetChart:
     spread = {key: over_seeds(part) if len(part) > 1 else None for key, part in draws.items()}
     means = [sum(draws[key]) / len(draws[key]) for key in frame[keys].itertuples(index=False, name=None)]
     found = [spread[key] for key in frame[keys].itertuples(index=False, name=None)]
-    frame = frame.assign(mean=means, low=[s and s.interval.low for s in found], high=[s and s.interval.high for s in found])
+    frame = frame.assign(
+        mean=means, low=[s and s.interval.low for s in found], high=[s and s.interval.high for s in found]
+    )
     order = list(dict.fromkeys(frame["shown"]))
     base = alt.Chart().encode(
         y=alt.Y("shown:N", sort=order, title=None, axis=alt.Axis(labelLimit=240)),
-        color=by_group("color", frame), tooltip=["shown", "prompt", "shift", "mean", "low", "high"],
-    )  # fmt: skip
+        color=by_group("color", frame),
+        tooltip=["shown", "prompt", "shift", "mean", "low", "high"],
+    )
     title = "change of the mean log-odds"
     runs_ticks = base.mark_tick(thickness=1, size=12, opacity=0.7).encode(x=alt.X("shift:Q", title=title))
     bars = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-    marks = base.mark_point(filled=True, size=60, opacity=1).encode(x="mean:Q", shape=by_group("shape", frame))
+    marks = base.mark_point(filled=True, size=60, opacity=1).encode(
+        x="mean:Q", shape=by_group("shape", frame)
+    )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=GREY).encode(x=alt.datum(0.0))
     panel = alt.layer(zero, runs_ticks, bars, marks).properties(width=width, height=16 * len(order))
-    return panel.facet(row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame)
+    return panel.facet(
+        row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame
+    )
 
 
 def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: int = 180) -> alt.FacetChart:
     """Change against no prompt over what it took, a point a run and condition; one panel a persona and sign.
 
-    what: "cross_entropy" (of the prompt, nats a token), or a cost of finding it on a logarithmic scale: "model_calls", "token_layers",
-    "flops", "seconds". runs: as for `seeds`. Conditions without that figure (steering has no prompt, a written prompt no cost) are left
-    out.
+    what: "cross_entropy" (of the prompt, nats a token), or a cost of finding it on a logarithmic scale:
+    "model_calls", "token_layers", "flops", "seconds". runs: as for `seeds`. Conditions without that figure
+    (steering has no prompt, a written prompt no cost) are left out.
     """
-    titles = {"cross_entropy": "cross-entropy, nats a token (left: more fluent)"} | {name: f"{name.replace('_', ' ')} spent" for name in COSTS}
+    titles = {"cross_entropy": "cross-entropy, nats a token (left: more fluent)"} | {
+        name: f"{name.replace('_', ' ')} spent" for name in COSTS
+    }
     if what not in titles:
         raise UserError(f"unknown quantity {what!r}: expected one of {', '.join(titles)}")
     frame = changes_of_runs(runs)
@@ -61,13 +70,19 @@ def against(runs: Any, what: str = "cross_entropy", width: int = 260, height: in
     colours = alt.Scale(domain=kinds, range=list(CATEGORIES))
     legend = alt.Legend(orient="bottom", columns=3, labelLimit=260)
     base = alt.Chart().encode(
-        x=alt.X(f"{what}:Q", title=titles[what], scale=scale), y=alt.Y("shift:Q", title="change of the mean log-odds"),
-        color=alt.Color("shown:N", scale=colours, title=None, legend=legend), shape=alt.Shape("shown:N", scale=alt.Scale(domain=kinds), title=None),
+        x=alt.X(f"{what}:Q", title=titles[what], scale=scale),
+        y=alt.Y("shift:Q", title="change of the mean log-odds"),
+        color=alt.Color("shown:N", scale=colours, title=None, legend=legend),
+        shape=alt.Shape("shown:N", scale=alt.Scale(domain=kinds), title=None),
         tooltip=["shown", "prompt", "shift", what],
-    )  # fmt: skip
+    )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=GREY).encode(y=alt.datum(0.0))
-    panel = alt.layer(zero, base.mark_point(filled=True, size=50, opacity=0.8)).properties(width=width, height=height)
-    return panel.facet(row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame)
+    panel = alt.layer(zero, base.mark_point(filled=True, size=50, opacity=0.8)).properties(
+        width=width, height=height
+    )
+    return panel.facet(
+        row=alt.Row("persona:N", title=None), column=alt.Column("sign:N", title=None), data=frame
+    )
 
 
 def changes_of_runs(runs: Any) -> pd.DataFrame:
@@ -75,10 +90,19 @@ def changes_of_runs(runs: Any) -> pd.DataFrame:
 
     Numbered conditions of one kind (random directions) have one name.
     """
-    table = runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table
-    frame = table.loc[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])] if len(table) else table
+    table = (
+        runs if isinstance(runs, pd.DataFrame) else runs.results if hasattr(runs, "results") else runs.table
+    )
+    frame = (
+        table.loc[table["shift"].notna() & ~table["kind"].isin(["none", "constant_answer"])]
+        if len(table)
+        else table
+    )
     frame = filled(frame, "no condition of these runs has a difference to the baseline")
-    shown = [label(kind if ":" in name else re.sub(r" \d+$", "", name)) for kind, name in zip(frame["kind"], frame["condition"])]
+    shown = [
+        label(kind if ":" in name else re.sub(r" \d+$", "", name))
+        for kind, name in zip(frame["kind"], frame["condition"])
+    ]
     columns = ["persona", "sign", "kind", "shift", "cross_entropy", *COSTS]
     groups = [TITLES[group_of(kind)] for kind in frame["kind"]]
     prompts = [plain_text(text if isinstance(text, str) else "") for text in frame["prompt"]]

@@ -17,26 +17,43 @@ SHAPES = ["circle", "square", "triangle-up", "cross", "diamond"]
 def layers(scan: Any, width: int = 420, height: int = 240) -> alt.LayerChart | alt.FacetChart:
     """The layer sweep.
 
-    How well each layer's direction distinguishes texts (AUC) and how well its reading predicts what prompts do (rank correlation). scan: a
-    `Scan` or its table (direction.json's `table`).
+    How well each layer's direction distinguishes texts (AUC) and how well its reading predicts what prompts
+    do (rank correlation). scan: a `Scan` or its table (direction.json's `table`).
     """
-    table = scan if isinstance(scan, pd.DataFrame) else pd.DataFrame(scan["table"]) if isinstance(scan, Mapping) else scan.table
+    table = (
+        scan
+        if isinstance(scan, pd.DataFrame)
+        else pd.DataFrame(scan["table"])
+        if isinstance(scan, Mapping)
+        else scan.table
+    )
     frame = filled(table, "this sweep has no layer")[["layer", "method", "auc", "predicts"]]
     long = frame.melt(["layer", "method"], var_name="measure", value_name="value").dropna()
     names = {"auc": "distinguishes texts (AUC)", "predicts": "predicts prompts' effects"}
-    long = long.assign(measure=[names[str(m)] for m in long["measure"]], method=[plain_text(str(m).replace("_", " ")) for m in long["method"]])
+    long = long.assign(
+        measure=[names[str(m)] for m in long["measure"]],
+        method=[plain_text(str(m).replace("_", " ")) for m in long["method"]],
+    )
     methods = list(dict.fromkeys(long["method"]))
     base = alt.Chart(long).encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("value:Q", title=None),
         color=alt.Color(
-            "method:N", scale=alt.Scale(domain=methods, range=_repeated([BLUE, ORANGE, GREEN, PURPLE, GREY], len(methods))), title="method"
+            "method:N",
+            scale=alt.Scale(
+                domain=methods, range=_repeated([BLUE, ORANGE, GREEN, PURPLE, GREY], len(methods))
+            ),
+            title="method",
         ),
     )
     dashes = alt.StrokeDash("measure:N", title=None, sort=list(names.values()))
     lines = base.mark_line(strokeWidth=2).encode(strokeDash=dashes)
-    shapes = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=_repeated(SHAPES, len(methods))), title="method")  # one legend with colour
-    points = base.mark_point(filled=True, size=40).encode(shape=shapes, tooltip=["layer", "method", "measure", "value"])
+    shapes = alt.Shape(
+        "method:N", scale=alt.Scale(domain=methods, range=_repeated(SHAPES, len(methods))), title="method"
+    )  # one legend with colour
+    points = base.mark_point(filled=True, size=40).encode(
+        shape=shapes, tooltip=["layer", "method", "measure", "value"]
+    )
     return alt.layer(lines, points).properties(width=width, height=height)
 
 

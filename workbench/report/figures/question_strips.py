@@ -8,16 +8,26 @@ from typing import Any
 import pandas as pd
 
 from workbench.plots.palette import GREY
-from workbench.report.figures.chart_style import MOST_MARKS, TITLES, alt, by_group, filled, plain_text, shown_name
+from workbench.report.figures.chart_style import (
+    MOST_MARKS,
+    TITLES,
+    alt,
+    by_group,
+    filled,
+    plain_text,
+    shown_name,
+)
 from workbench.report.verdict import group_index, group_of
 
 
 def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart:
     """Log-odds of the answer that shows the persona, a tick a question (mean over option orders).
 
-    More than MOST_MARKS ticks are thinned to the same questions under every condition, evenly over their log-odds; the axis says how many.
+    More than MOST_MARKS ticks are thinned to the same questions under every condition, evenly over their
+    log-odds; the axis says how many.
 
-    answers: a `Comparison`, or the rows of evaluation.parquet. Constant answers are left out: their log-odds are a convention.
+    answers: a `Comparison`, or the rows of evaluation.parquet. Constant answers are left out: their log-odds
+    are a convention.
     """
     rows = answers if isinstance(answers, pd.DataFrame) else answers.rows
     kept = rows.loc[rows["kind"] != "constant_answer"]
@@ -28,7 +38,10 @@ def questions(answers: Any, width: int = 420) -> alt.LayerChart | alt.FacetChart
     frame = frame.assign(group=[TITLES[group_of(kind)] for kind in frame["kind"]], condition=names)
     frame = frame.sort_values("kind", key=lambda kinds: kinds.map(group_index), kind="stable")
     order = list(dict.fromkeys(frame["condition"]))
-    base = alt.Chart(frame).encode(y=alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(labelLimit=260)), color=by_group("color", frame))
+    base = alt.Chart(frame).encode(
+        y=alt.Y("condition:N", sort=order, title=None, axis=alt.Axis(labelLimit=260)),
+        color=by_group("color", frame),
+    )
     ticks = base.mark_tick(thickness=1, opacity=0.5).encode(x=alt.X("log_odds:Q", title=shown))
     zero = alt.Chart(pd.DataFrame({"x": [0.0]})).mark_rule(strokeDash=[4, 3], color=GREY).encode(x="x:Q")
     return alt.layer(zero, ticks).properties(width=width, height=18 * len(order))
@@ -44,4 +57,6 @@ def _thinned(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         return frame, "log-odds of a question"
     ordered = sorted(found, key=lambda item: fmean(found[item]))
     kept = {ordered[round(i * (len(ordered) - 1) / max(1, most - 1))] for i in range(most)}
-    return frame.loc[[item in kept for item in frame["item"]]], f"log-odds of a question ({most:,} of {len(ordered):,} shown)"
+    return frame.loc[
+        [item in kept for item in frame["item"]]
+    ], f"log-odds of a question ({most:,} of {len(ordered):,} shown)"

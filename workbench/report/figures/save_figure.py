@@ -36,7 +36,9 @@ def check_target(target: str | Path) -> Path:
     """The path, checked before anything is computed for it; UserError as `save_figure`."""
     target = Path(target)
     if target.suffix not in FORMATS:
-        raise UserError(f"cannot draw into {target}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        raise UserError(
+            f"cannot draw into {target}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
     if not target.parent.is_dir():
         raise UserError(f"cannot draw into {target}: {target.parent} is no directory")
     return target

@@ -32,7 +32,11 @@ class PaperFiles:
 
 
 def export_paper(
-    run: str | Path, out: str | Path | None = None, style: Style = "paper", width: str = "3.3in", formats: str = "pdf,svg,png"
+    run: str | Path,
+    out: str | Path | None = None,
+    style: Style = "paper",
+    width: str = "3.3in",
+    formats: str = "pdf,svg,png",
 ) -> PaperFiles:
     """A run's figures, tables, captions, methods paragraph and BibTeX.
 
@@ -77,19 +81,43 @@ def export_paper(
 def _figures(directory: Path, contents: RunContents) -> Iterator[tuple[str, Callable[[], tuple[Any, str]]]]:
     """Name and a function that draws a chart, with its title. UserError in it: the run has no data for it."""
     comparison, direction, inside = contents.comparison, contents.direction, contents.attribution
-    yield "forest", lambda: (figures.forest(_there(comparison, "comparison.json").to_json()), "Change against no prompt, 95 % intervals")
-    yield "questions", lambda: (figures.questions(_there(contents.evaluation, "evaluation.parquet")), "Single test questions, log-odds")
+    yield (
+        "forest",
+        lambda: (
+            figures.forest(_there(comparison, "comparison.json").to_json()),
+            "Change against no prompt, 95 % intervals",
+        ),
+    )
+    yield (
+        "questions",
+        lambda: (
+            figures.questions(_there(contents.evaluation, "evaluation.parquet")),
+            "Single test questions, log-odds",
+        ),
+    )
     for name, search in (contents.frontier.searches if contents.frontier else {}).items():
         entry = search.model_dump(mode="json")
         yield (
             f"frontier_{name.replace(' ', '_')}",
-            lambda entry=entry, name=name: (figures.frontier(entry), f"Prompts of the search {condition_label(name)}"),
+            lambda entry=entry, name=name: (
+                figures.frontier(entry),
+                f"Prompts of the search {condition_label(name)}",
+            ),
         )
-    yield "layers", lambda: (figures.layers(_there(direction, "direction.json").model_dump()), "Directions by layer")
+    yield (
+        "layers",
+        lambda: (figures.layers(_there(direction, "direction.json").model_dump()), "Directions by layer"),
+    )
     ledger = directory / "attribution.parquet"
-    yield "ledger", lambda: (figures.heatmap(_labelled(_read(ledger), contents), rows=12), "Token effects by removal")
+    yield (
+        "ledger",
+        lambda: (figures.heatmap(_labelled(_read(ledger), contents), rows=12), "Token effects by removal"),
+    )
     mediation = [entry.model_dump() for entry in inside.mediation]
-    yield "mediation", lambda: (figures.mediation(mediation), "Whole effect, and the part through each mediator")
+    yield (
+        "mediation",
+        lambda: (figures.mediation(mediation), "Whole effect, and the part through each mediator"),
+    )
     doses = [entry.model_dump() for entry in inside.dose]
     yield "dose", lambda: (figures.dose(doses), "Dose and response, 95 % intervals")
 
@@ -108,7 +136,10 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _labelled(table: pd.DataFrame, contents: RunContents) -> pd.DataFrame:
     """The ledger with what users call its latents."""
-    names = {f"latent {latent}": f"latent {latent}: {shorten(entry.label, 40)}" for latent, entry in contents.labels.items()}
+    names = {
+        f"latent {latent}": f"latent {latent}: {shorten(entry.label, 40)}"
+        for latent, entry in contents.labels.items()
+    }
     return table.assign(target=table["target"].replace(names)) if names else table
 
 
@@ -123,7 +154,10 @@ def _texts(folder: Path, contents: RunContents) -> list[Path]:
     }
     if contents.comparison is not None:
         rows = table_rows(contents.comparison)
-        texts |= {"table.tex": latex_table(rows, told.get("table", "")), "table.md": markdown_table(rows, told.get("table", ""))}
+        texts |= {
+            "table.tex": latex_table(rows, told.get("table", "")),
+            "table.md": markdown_table(rows, told.get("table", "")),
+        }
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]

@@ -14,9 +14,13 @@ from workbench.schema import ComparisonFile, SearchFile
 
 #: Search methods as a paper names them.
 METHOD_NAMES = {
-    "epo": "EPO", "gcg": "GCG", "beam": "beam search", "guided": "guided search", "randomsearch": "random search",
+    "epo": "EPO",
+    "gcg": "GCG",
+    "beam": "beam search",
+    "guided": "guided search",
+    "randomsearch": "random search",
     "sentences": "a search over sentences",
-}  # fmt: skip
+}
 #: A citation in a text before it is escaped for LaTeX.
 _CITED = re.compile(r"\[\[([\w\\]+)\]\]")
 
@@ -27,19 +31,28 @@ def methods(contents: RunContents) -> tuple[str, list[str]]:
     cited = ["resga", "persona_workbench", "transformer_lens"]
     versions = manifest.versions if manifest else {}
     version = versions.get("persona-workbench", "")
-    parts = [f"All figures were computed with the persona workbench {version} [[persona_workbench]] on TransformerLens "
-             f"{versions.get('transformer-lens', '')} [[transformer_lens]]."]  # fmt: skip
+    parts = [
+        f"All figures were computed with the persona workbench {version} [[persona_workbench]] on TransformerLens "
+        f"{versions.get('transformer-lens', '')} [[transformer_lens]]."
+    ]
     if comparison is not None:
         parts += _questions(comparison)
     if contents.direction is not None:
-        parts.append(f"The direction is read at {contents.direction.site} (method: {contents.direction.method.replace('_', ' ')}).")
+        parts.append(
+            f"The direction is read at {contents.direction.site} (method: {contents.direction.method.replace('_', ' ')})."
+        )
     searches = contents.frontier.searches if contents.frontier else {}
     methods_used = dict.fromkeys(search.method.lower() for search in searches.values())
     cited += [key for key in methods_used if key in ("epo", "gcg")]
-    parts += [_searches(method, {n: s for n, s in searches.items() if s.method.lower() == method}) for method in methods_used]
+    parts += [
+        _searches(method, {n: s for n, s in searches.items() if s.method.lower() == method})
+        for method in methods_used
+    ]
     if contents.latents is not None:
         cited.append("sae_lens")
-        parts.append(f"SAEGA [[resga]] searches along {len(contents.latents.latents)} latents of a sparse autoencoder [[sae_lens]].")
+        parts.append(
+            f"SAEGA [[resga]] searches along {len(contents.latents.latents)} latents of a sparse autoencoder [[sae_lens]]."
+        )
     if comparison is not None:
         cited += ["cr2", "holm"]
         parts.append(
@@ -49,13 +62,21 @@ def methods(contents: RunContents) -> tuple[str, list[str]]:
     seeds = ", ".join(f"{name} {seed}" for name, seed in manifest.seeds.items()) if manifest else ""
     if seeds:
         reads = manifest.test_reads if manifest else 0
-        parts.append(f"Seeds: {seeds}; the test questions were read {'once' if reads == 1 else f'{reads} times'}.")
-    return _CITED.sub(lambda found: "\\cite{" + found[1].replace("\\_", "_") + "}", latex(" ".join(parts))), cited
+        parts.append(
+            f"Seeds: {seeds}; the test questions were read {'once' if reads == 1 else f'{reads} times'}."
+        )
+    return _CITED.sub(
+        lambda found: "\\cite{" + found[1].replace("\\_", "_") + "}", latex(" ".join(parts))
+    ), cited
 
 
 def _questions(comparison: ComparisonFile) -> list[str]:
     verb = "lower" if comparison.wanted < 0 else "raise"
-    splits = ", ".join(f"{name} {split.n} questions in {split.groups} groups" for name, split in comparison.splits.items() if split.n)
+    splits = ", ".join(
+        f"{name} {split.n} questions in {split.groups} groups"
+        for name, split in comparison.splits.items()
+        if split.n
+    )
     metric = "by letter in both orders" if comparison.metric == "letters" else "by the likelier whole answer"
     return [
         f"We searched for prompts in the {comparison.slot.replace('_', ' ')} slot that {verb} {spoken(comparison.persona)} in {comparison.model} "
@@ -66,7 +87,9 @@ def _questions(comparison: ComparisonFile) -> list[str]:
 
 def _searches(method: str, searches: Mapping[str, SearchFile]) -> str:
     """`The searches RESGA (2.4e+11 FLOPs) and SAEGA (2.4e+11 FLOPs) used EPO.`, of one method."""
-    costs = {condition_label(name): search.cost.flops if search.cost else None for name, search in searches.items()}
+    costs = {
+        condition_label(name): search.cost.flops if search.cost else None for name, search in searches.items()
+    }
     *first, last = [f"{name} ({cost:.2g} FLOPs)" if cost else name for name, cost in costs.items()]
     named = f"searches {', '.join(first)} and {last}" if first else f"search {last}"
     cite = f" [[{method}]]" if method in ("epo", "gcg") else ""
@@ -80,17 +103,19 @@ def captions(contents: RunContents) -> dict[str, str]:
         "layers": "AUC of distinguishing the persona's texts (solid) and rank correlation of the reading with what prompts do (dashed), by layer.",
         "frontier": "Prompts that no other prompt beats on both objective (up) and cross-entropy (left: more fluent); the chosen one is ringed.",
         "mediation": "Effect of the prompt on the answer's log-odds: the whole effect (broad) and the part through each mediator, measured by "
-                     "interchange in both directions; 95 % intervals over question groups.",
+        "interchange in both directions; 95 % intervals over question groups.",
         "dose": "Change in log-odds with the first tokens of the prompt, one more at a time (circles), and with the direction added at rising "
-                "strength (squares), against the reading along the direction.",
-    }  # fmt: skip
+        "strength (squares), against the reading along the direction.",
+    }
     if comparison is not None and comparison.conditions:
         base = comparison.conditions[0]
         found["forest"] = (
             f"Change of the mean log-odds against no prompt on {base.n} test questions in {base.groups} groups of {spoken(comparison.persona)} "
             f"({comparison.model}); bars: 95 % t intervals, CR2 errors clustered by question group. Left is less of the persona."
         )
-        found["questions"] = "Log-odds of the answer that shows the persona for every test question; a tick is a question (mean over option orders)."
+        found["questions"] = (
+            "Log-odds of the answer that shows the persona for every test question; a tick is a question (mean over option orders)."
+        )
     if contents.ledger is not None:
         found["ledger"] = (
             f"Effect of each token on each quantity, mean over {contents.ledger.get('n_contexts') or 'the'} selection questions, estimator: removal "

@@ -34,7 +34,9 @@ def points_of(width: str) -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)\s*", width)
     points = float(found[1]) * UNITS[found[2]] if found else 0.0
     if not 237 <= points <= 1440:  # narrower ones have no room for their labels
-        raise UserError(f"expected a width from 3.3 to 20 inches, as 3.3in, 8.4cm, 84mm or 238pt, found {width!r}")
+        raise UserError(
+            f"expected a width from 3.3 to 20 inches, as 3.3in, 8.4cm, 84mm or 238pt, found {width!r}"
+        )
     return points
 
 
@@ -43,18 +45,37 @@ def formats_of(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
-        raise UserError(f"unknown figure format {(unknown or ['nothing'])[0]!r}: expected {', '.join(FORMATS)}")
+        raise UserError(
+            f"unknown figure format {(unknown or ['nothing'])[0]!r}: expected {', '.join(FORMATS)}"
+        )
     return names
 
 
 def printed(chart: Any, title: str, width: float, transparent: bool = False) -> dict[str, Any]:
     """A chart's Vega-Lite specification in print style. width: of the whole figure, in points."""
     spec = _restyled(chart.to_dict(), width)
-    spec |= {"width": width, "height": max(60, HEIGHT * spec.get("height", 200)), "autosize": {"type": "fit-x", "contains": "padding"}}
-    spec["title"] = {"text": title, "anchor": "start", "frame": "bounds", "fontSize": 8, "fontWeight": 600, "offset": 6}
+    spec |= {
+        "width": width,
+        "height": max(60, HEIGHT * spec.get("height", 200)),
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    }
+    spec["title"] = {
+        "text": title,
+        "anchor": "start",
+        "frame": "bounds",
+        "fontSize": 8,
+        "fontWeight": 600,
+        "offset": 6,
+    }
     axis = {"labelFontSize": 7, "titleFontSize": 7.5, "titleFontWeight": 400, "labelLimit": 0.45 * width}
     axis |= {"gridColor": "#e4e4e4", "domainColor": "#555"}
-    legend = {"labelFontSize": 6.5, "titleFontSize": 7.5, "symbolSize": 40, "labelLimit": width - 30, "rowPadding": 1}
+    legend = {
+        "labelFontSize": 6.5,
+        "titleFontSize": 7.5,
+        "symbolSize": 40,
+        "labelLimit": width - 30,
+        "rowPadding": 1,
+    }
     legend |= {
         "orient": "bottom",
         "columns": 1,
@@ -62,9 +83,13 @@ def printed(chart: Any, title: str, width: float, transparent: bool = False) -> 
         "layout": {"bottom": {"anchor": "start", "bounds": "full", "direction": "vertical"}},
     }
     spec["config"] = {
-        "background": None if transparent else "#ffffff", "font": FONT, "padding": 2, "axis": axis, "legend": legend,
+        "background": None if transparent else "#ffffff",
+        "font": FONT,
+        "padding": 2,
+        "axis": axis,
+        "legend": legend,
         "view": {"stroke": "#999", "strokeWidth": 0.5},
-    }  # fmt: skip
+    }
     return spec
 
 
@@ -89,21 +114,34 @@ def _restyled(node: Any, width: float) -> Any:
         return [_restyled(entry, width) for entry in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _restyled(value, width) for key, value in node.items() if key != "datasets"} | {k: v for k, v in node.items() if k == "datasets"}
+    found = {key: _restyled(value, width) for key, value in node.items() if key != "datasets"} | {
+        k: v for k, v in node.items() if k == "datasets"
+    }
     if isinstance(found.get("legend"), dict):
-        found["legend"] = {key: value for key, value in found["legend"].items() if key not in ("labelLimit", "columns", "orient")}
+        found["legend"] = {
+            key: value
+            for key, value in found["legend"].items()
+            if key not in ("labelLimit", "columns", "orient")
+        }
     if isinstance(found.get("axis"), dict):
         found["axis"] = {key: value for key, value in found["axis"].items() if key != "labelLimit"}
         if found["axis"].get("labelAngle"):  # a slanted label of the last column would leave the figure
             found["axis"]["labelAngle"] = -90
     mark = found.get("mark")
     if isinstance(mark, dict):
-        smaller = {"point": {"size": 34, "strokeWidth": 1.2}, "text": {"fontSize": 6}, "line": {"strokeWidth": 1.2}, "rule": {"strokeWidth": 1.2}}
+        smaller = {
+            "point": {"size": 34, "strokeWidth": 1.2},
+            "text": {"fontSize": 6},
+            "line": {"strokeWidth": 1.2},
+            "rule": {"strokeWidth": 1.2},
+        }
         found["mark"] = mark | smaller.get(str(mark.get("type")), {})
     if isinstance(found.get("layer"), list):
         columns = len(_sort_of(found["layer"]) or [])
         roomy = not columns or 0.6 * width / columns >= NARROWEST_CELL
-        found["layer"] = [layer for layer in found["layer"] if roomy or layer.get("mark", {}).get("type") != "text"]
+        found["layer"] = [
+            layer for layer in found["layer"] if roomy or layer.get("mark", {}).get("type") != "text"
+        ]
     return found
 
 

@@ -42,10 +42,13 @@ ENTRIES = {
         "@article{holm,\n  title = {A simple sequentially rejective multiple test procedure},\n  author = {Sture Holm},\n  journal = {Scandinavian "
         "Journal of Statistics},\n  volume = {6},\n  number = {2},\n  pages = {65--70},\n  year = {1979}\n}"
     ),
-}  # fmt: skip
+}
 
 
 def bibliography(keys: Iterable[str], version: str) -> str:
     """The entries of these keys, in the order of ENTRIES."""
     wanted = set(keys)
-    return "\n\n".join(entry.replace("VERSION", version) for key, entry in ENTRIES.items() if key in wanted) + "\n"
+    return (
+        "\n\n".join(entry.replace("VERSION", version) for key, entry in ENTRIES.items() if key in wanted)
+        + "\n"
+    )

@@ -11,8 +11,18 @@ from workbench.html_text import shorten, visible
 from workbench.schema import ComparisonFile
 
 HEADS = ("Condition", "Rate", "95 % CI", "Change, log-odds", "95 % CI", "Cross-entropy", "Prompt")
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-          "^": r"\textasciicircum{}"}  # fmt: skip
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
 
 def table_rows(comparison: ComparisonFile) -> list[tuple[str, ...]]:
@@ -25,7 +35,9 @@ def table_rows(comparison: ComparisonFile) -> list[tuple[str, ...]]:
         nats = "" if entry.fluency is None else f"{entry.fluency:.2f}"
         prompt = shorten(visible(entry.prompt or "", spaces=False).replace("\n", " "), 160)
         interval = "" if found is None else ends(found.log_odds_ci, signed)
-        rows.append((condition_label(entry.name), rate, ends(entry.ci, percent), moved, interval, nats, prompt))
+        rows.append(
+            (condition_label(entry.name), rate, ends(entry.ci, percent), moved, interval, nats, prompt)
+        )
     return rows
 
 
@@ -33,14 +45,32 @@ def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
     """A booktabs table; every text escaped."""
     head = " & ".join(map(latex, HEADS))
     body = "\n".join("  " + " & ".join(map(latex, row)) + r" \\" for row in rows)
-    begin = [r"\begin{table}", r"\centering\small", rf"\caption{{{latex(caption)}}}", r"\begin{tabular}{lrlrlrp{5cm}}"]
-    lines = [*begin, r"\toprule", f"  {head} \\\\", r"\midrule", body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    begin = [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{latex(caption)}}}",
+        r"\begin{tabular}{lrlrlrp{5cm}}",
+    ]
+    lines = [
+        *begin,
+        r"\toprule",
+        f"  {head} \\\\",
+        r"\midrule",
+        body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def markdown_table(rows: Sequence[Sequence[str]], caption: str) -> str:
     """The table in Markdown; bars and line ends in a text cannot end its cell."""
-    lines = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", *(f"| {' | '.join(map(_markdown, row))} |" for row in rows)]
+    lines = [
+        f"| {' | '.join(HEADS)} |",
+        f"|{'---|' * len(HEADS)}",
+        *(f"| {' | '.join(map(_markdown, row))} |" for row in rows),
+    ]
     return "\n".join(lines) + f"\n\n{caption}\n"
 
 

@@ -25,8 +25,10 @@ class SaeFormat:
 
     Attributes:
         name: The name in messages.
-        find: From what a user gave to the place; None where the name is none of this format's. It loads nothing.
-        load: From the place, a device and a dtype to a module with the interface of sae_lens's `SAE`; UserError for what cannot be read.
+        find: From what a user gave to the place; None where the name is none of this format's. It loads
+            nothing.
+        load: From the place, a device and a dtype to a module with the interface of sae_lens's `SAE`;
+            UserError for what cannot be read.
         expects: What a name of this format looks like, for the message about an unknown one.
         order: The format with the lowest takes a name that several know.
     """

@@ -33,7 +33,9 @@ def load_directory(place: SaeLocation, device: str, dtype: str) -> SAE[Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{directory / 'cfg.json'}: expected JSON ({error})") from error
     except SafetensorError as error:
-        raise UserError(f"{directory / 'sae_weights.safetensors'}: not a whole safetensors file ({error})") from error
+        raise UserError(
+            f"{directory / 'sae_weights.safetensors'}: not a whole safetensors file ({error})"
+        ) from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{directory}: sae-lens cannot read this SAE: {first}") from error
@@ -44,26 +46,52 @@ def _check_config(file: Path) -> None:
     config = read_json(file, limit=1 << 24)
     metadata = config.get("metadata", {}) if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(metadata, dict):
-        found = type(config).__name__ if not isinstance(config, dict) else f"metadata as {type(metadata).__name__}"
+        found = (
+            type(config).__name__
+            if not isinstance(config, dict)
+            else f"metadata as {type(metadata).__name__}"
+        )
         raise UserError(f"{file}: expected a table of settings, found {found}")
     for name in ("d_in", "d_sae", "k"):
         value = config.get(name)
-        if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 1 << 31):
-            raise UserError(f"{file}, field {name}: expected a number of at least 1, found {str(value)[:40]!r}")
+        if value is not None and not (
+            isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 1 << 31
+        ):
+            raise UserError(
+                f"{file}, field {name}: expected a number of at least 1, found {str(value)[:40]!r}"
+            )
     said = {**config, **metadata}
     for name in _DROPPED:
         if said.get(name) not in (None, False):
-            raise UserError(f"{file}, field {name}: found {str(said[name])[:40]!r}, which sae-lens leaves out: the latents would be others")
+            raise UserError(
+                f"{file}, field {name}: found {str(said[name])[:40]!r}, which sae-lens leaves out: the latents would be others"
+            )
     activation = said.get("activation_fn", said.get("activation_fn_str", "relu"))
     if activation not in _ACTIVATIONS:
-        raise UserError(f"{file}: expected an activation_fn of {', '.join(_ACTIVATIONS)}, found {str(activation)[:40]!r}")
-    layer, site = said.get("hook_layer", said.get("hook_point_layer")), said.get("hook_name", said.get("hook_point"))
-    if isinstance(layer, int) and isinstance(site, str) and re.match(r"blocks\.\d", site) and not re.match(rf"blocks\.0*{layer}\.", site):
+        raise UserError(
+            f"{file}: expected an activation_fn of {', '.join(_ACTIVATIONS)}, found {str(activation)[:40]!r}"
+        )
+    layer, site = (
+        said.get("hook_layer", said.get("hook_point_layer")),
+        said.get("hook_name", said.get("hook_point")),
+    )
+    if (
+        isinstance(layer, int)
+        and isinstance(site, str)
+        and re.match(r"blocks\.\d", site)
+        and not re.match(rf"blocks\.0*{layer}\.", site)
+    ):
         raise UserError(f"{file}: hook_name {site[:60]!r} contradicts hook_layer {layer}")
 
 
 #: Settings that change what the latents are, and that sae-lens does not read from a directory.
-_DROPPED = ("finetuning_scaling_factor", "hook_head_index", "hook_point_head_index", "hook_name_out", "input_whitening")
+_DROPPED = (
+    "finetuning_scaling_factor",
+    "hook_head_index",
+    "hook_point_head_index",
+    "hook_name_out",
+    "input_whitening",
+)
 _ACTIVATIONS = ("relu", "topk", "jumprelu")
 
 register_sae_format(SaeFormat("sae-lens directory", _find, load_directory, "a directory", order=30))

@@ -13,10 +13,16 @@ from workbench.sae.formats.sae_format import SaeFormat, SaeLocation, register_sa
 
 #: Short names: model/layer for the paper's three models (release, id in sae-lens's registry).
 PRESETS: dict[str, tuple[str, str]] = {
-    **{f"{model}/{k}": (f"{model}-andyrdt", f"resid_post_layer_{k}_trainer_1")
-       for model in ("llama-3.1-8b-instruct", "qwen2.5-7b-instruct") for k in (3, 7, 11, 15, 19, 23, 27)},
-    **{f"gemma-3-4b-it/{k}": ("gemma-scope-2-4b-it-res", f"layer_{k}_width_16k_l0_medium") for k in (9, 17, 22, 29)},
-}  # fmt: skip
+    **{
+        f"{model}/{k}": (f"{model}-andyrdt", f"resid_post_layer_{k}_trainer_1")
+        for model in ("llama-3.1-8b-instruct", "qwen2.5-7b-instruct")
+        for k in (3, 7, 11, 15, 19, 23, 27)
+    },
+    **{
+        f"gemma-3-4b-it/{k}": ("gemma-scope-2-4b-it-res", f"layer_{k}_width_16k_l0_medium")
+        for k in (9, 17, 22, 29)
+    },
+}
 
 
 def _find_preset(name: str | Path) -> SaeLocation | None:

@@ -8,8 +8,9 @@ arXiv 2402.15570).
 3. At the position, draw each beam's children from the model's own distribution given what is left of it.
 4. Score them; each fluency weight keeps its best.
 
-Differences from the published method: what is right of the position is a text already written, not nothing, so that every
-prompt has its full length; and beams are kept along the fluency weights, not by the objective alone.
+Differences from the published method: what is right of the position is a text already written, not nothing,
+so that every prompt has its full length; and beams are kept along the fluency weights, not by the objective
+alone.
 """
 
 from __future__ import annotations
@@ -49,9 +50,15 @@ class Beam(SearchMethod):
         position = step % self.length
         log_probs = prepared.log_probs.position(position)
         scores = log_probs / self.temperature + bench.gumbel(tuple(log_probs.shape))
-        tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[:, 0]
+        tokens = bench.top_tokens(scores[:, None], prepared.ids[:, position : position + 1], self.children)[
+            :, 0
+        ]
         rows = prepared.on_host.tolist()
         return bench.from_list(
-            [(p, (*rows[p][:position], token, *rows[p][position + 1 :])) for p, drawn in enumerate(tokens.tolist()) for token in drawn],
+            [
+                (p, (*rows[p][:position], token, *rows[p][position + 1 :]))
+                for p, drawn in enumerate(tokens.tolist())
+                for token in drawn
+            ],
             prepared.on_host,
         )

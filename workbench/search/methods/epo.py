@@ -1,14 +1,17 @@
 """EPO: evolutionary prompt optimisation (Thompson, Straznickas & Sklar, "Fluent dreaming for language models", arXiv 2402.01702).
 
 1. Keep one prompt for each of T fluency weights, log-spaced.
-2. Differentiate objective - weight * cross-entropy with respect to the prompt's one-hot tokens: through the embeddings, and
-   through the tokens' part as targets (which is their log-probability given the left context).
-3. For every parent draw children: a random position, a token drawn evenly from the k with the greatest derivative.
+2. Differentiate objective - weight * cross-entropy with respect to the prompt's one-hot tokens: through the
+   embeddings, and through the tokens' part as targets (which is their log-probability given the left
+   context).
+3. For every parent draw children: a random position, a token drawn evenly from the k with the greatest
+   derivative.
 4. Score all children; each weight keeps the best of all parents and children.
 5. Every `restart_every` steps keep only the best prompt at one random weight, and go on from it.
 
-Differences from the published code: the gradient is taken at the embeddings' output (the same derivative at half the cost);
-parents are distinct (`distinct=False` is as published); all prompts are scored on the same contexts.
+Differences from the published code: the gradient is taken at the embeddings' output (the same derivative at
+half the cost); parents are distinct (`distinct=False` is as published); all prompts are scored on the same
+contexts.
 """
 
 from __future__ import annotations
@@ -49,11 +52,18 @@ class EPO(SearchMethod):
         """Swaps among the top tokens by the gradient of objective and fluency, each parent with its own fluency weight."""
         weights = self.weights[: len(prepared.ids)]
         of_each = torch.tensor(weights, device=prepared.ids.device)
-        slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts, of_each)
-        best = [self._best(bench, prepared.parent(i), slope[i : i + 1], weight) for i, weight in enumerate(weights)]
+        slope = bench.scorer.gradients(
+            prepared.ids, self.gradient_contexts, step * self.gradient_contexts, of_each
+        )
+        best = [
+            self._best(bench, prepared.parent(i), slope[i : i + 1], weight)
+            for i, weight in enumerate(weights)
+        ]
         return bench.swap(prepared.on_host, torch.cat(best), self.children)
 
-    def _best(self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float) -> Int[Tensor, "1 prompt_pos k"]:
+    def _best(
+        self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float
+    ) -> Int[Tensor, "1 prompt_pos k"]:
         """The k tokens of the greatest derivative at each position of one parent (its vocabulary's table alone is in memory)."""
         gain = bench.gains(parent, slope).add_(bench.log_prob_gains(parent), alpha=weight / self.length)
         return bench.top_tokens(gain, parent.ids, self.top_k)

@@ -2,10 +2,11 @@
 
 1. One prompt. Differentiate the objective with respect to the prompt's one-hot tokens.
 2. Draw children: a random position, a token drawn evenly from the k with the greatest derivative.
-3. Score all of them; the best of parent and children becomes the prompt. (Published GCG drops the parent even if no child
-   is better; keeping it never scores worse.)
+3. Score all of them; the best of parent and children becomes the prompt. (Published GCG drops the parent even
+   if no child is better; keeping it never scores worse.)
 
-With `answer_log_odds()` or `AnswerLogProb` as the objective this is the attack on the answer; any other objective works.
+With `answer_log_odds()` or `AnswerLogProb` as the objective this is the attack on the answer; any other
+objective works.
 """
 
 from __future__ import annotations
@@ -49,4 +50,8 @@ class GCG(SearchMethod):
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         """Swaps among the top tokens by the gradient of the objective alone."""
         slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
-        return bench.swap(prepared.on_host, bench.top_tokens(bench.gains(prepared, slope), prepared.ids, self.top_k), self.children)
+        return bench.swap(
+            prepared.on_host,
+            bench.top_tokens(bench.gains(prepared, slope), prepared.ids, self.top_k),
+            self.children,
+        )

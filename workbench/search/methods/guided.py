@@ -1,19 +1,22 @@
 """Guided search: what was tried says what to try next, and gradients speak as far as they proved right.
 
-A first-order gradient at a prompt without a steering word can miss every word that would help: an effect that attention switches on
-has no slope where it is off. Effects of words, though, hardly depend on their place (docs/performance.md), so each scored
-child tells something about every other.
+A first-order gradient at a prompt without a steering word can miss every word that would help: an effect that
+attention switches on has no slope where it is off. Effects of words, though, hardly depend on their place
+(docs/performance.md), so each scored child tells something about every other.
 
-1. Keep one prompt for each fluency weight, as EPO does. Start from the model's own texts and from random prompts.
-2. Predict the gain of every one-token swap: the new token's *measured effect* less the old one's, as far as they are known; for
-   the rest, the first-order gain (one backward pass) times how far such gains came true until now. Add weight * beta *
-   (log p(new | left) - log p(old | left)) / length, which the parents' own logits give for nothing.
-3. Draw children by Thompson sampling: each child takes the best swaps under effects drawn anew from what is known of them,
-   so that unknown tokens are tried, and given up once they are known. Change one, two or three tokens at a time.
+1. Keep one prompt for each fluency weight, as EPO does. Start from the model's own texts and from random
+   prompts.
+2. Predict the gain of every one-token swap: the new token's *measured effect* less the old one's, as far as
+   they are known; for the rest, the first-order gain (one backward pass) times how far such gains came true
+   until now. Add weight * beta * (log p(new | left) - log p(old | left)) / length, which the parents' own
+   logits give for nothing.
+3. Draw children by Thompson sampling: each child takes the best swaps under effects drawn anew from what is
+   known of them, so that unknown tokens are tried, and given up once they are known. Change one, two or three
+   tokens at a time.
 4. Mix in crossovers of two parents (left part of one, right part of the other). No child is scored twice.
-5. Learn from every scored child: its gain over its parent is explained by effects of the tokens that came and went (a diagonal
-   Kalman filter: the error goes to the tokens that are known least). Kept between steps, and in the checkpoint: a number and its
-   variance a token, and three sums about the gradient.
+5. Learn from every scored child: its gain over its parent is explained by effects of the tokens that came and
+   went (a diagonal Kalman filter: the error goes to the tokens that are known least). Kept between steps, and
+   in the checkpoint: a number and its variance a token, and three sums about the gradient.
 
 Every share is a field, so that an ablation is a value. Which of these pay is measured in docs/performance.md.
 """
@@ -31,7 +34,8 @@ from workbench.search.search_method import SEARCH_METHODS, SearchMethod
 from workbench.search.toolkit import SearchToolkit
 
 Child = tuple[int, tuple[int, ...]]
-#: Variance of what a child's gain holds next to the effects of its tokens (places, neighbours), in units of an unknown effect's.
+#: Variance of what a child's gain holds next to the effects of its tokens (places, neighbours), in units of
+#: an unknown effect's.
 _NOISE = 0.3
 #: Swaps that are drawn from at least, of each parent: those that could be best.
 _CELLS = 512
@@ -77,17 +81,34 @@ class Guided(SearchMethod):
         """Crossovers, and swaps of one to three tokens drawn by their predicted gain; none that was scored before."""
         seen = set(bench.memory["seen"].tolist()) if "seen" in bench.memory else set()
         total = self.children * len(prepared.ids)
-        children = [c for c in self._crossovers(bench, prepared.on_host, round(total * self.crossovers)) if hash(c[1]) not in seen]
-        each = [round((total - len(children)) * share / sum(self.swaps) / len(prepared.ids)) for share in self.swaps]
-        bench.memory["slope"] = slope = bench.scorer.gradients(prepared.ids, self.gradient_contexts, step * self.gradient_contexts)
+        children = [
+            c
+            for c in self._crossovers(bench, prepared.on_host, round(total * self.crossovers))
+            if hash(c[1]) not in seen
+        ]
+        each = [
+            round((total - len(children)) * share / sum(self.swaps) / len(prepared.ids))
+            for share in self.swaps
+        ]
+        bench.memory["slope"] = slope = bench.scorer.gradients(
+            prepared.ids, self.gradient_contexts, step * self.gradient_contexts
+        )
         changes = [n for n, count in enumerate(each, start=1) for _ in range(count)]
         for row, weight in zip(range(len(prepared.ids)), self.weights, strict=False):
             gain, doubt = self._predict(bench, prepared.parent(row), slope[row : row + 1], weight)
-            children += [(row, child) for child in self._draw(bench, gain, doubt, prepared.on_host[row].tolist(), changes, seen)]
+            children += [
+                (row, child)
+                for child in self._draw(bench, gain, doubt, prepared.on_host[row].tolist(), changes, seen)
+            ]
         return bench.from_list(children, prepared.on_host)
 
     def learn(
-        self, bench: SearchToolkit, prepared: PreparedParents, proposals: ChildProposals, parents: ScoredPrompts, children: ScoredPrompts
+        self,
+        bench: SearchToolkit,
+        prepared: PreparedParents,
+        proposals: ChildProposals,
+        parents: ScoredPrompts,
+        children: ScoredPrompts,
     ) -> None:
         """Word effects, and how far the gradient's predictions held, out of the children's measured gains."""
         alive = children.objective.isfinite()
@@ -98,12 +119,22 @@ class Guided(SearchMethod):
         moved = runner.embed(after.to(runner.device)).float() - runner.embed(before.to(runner.device)).float()
         first_order = (memory.pop("slope")[rows.to(runner.device)] * moved).sum((1, 2)).cpu()
         effect, variance = _filtered(*_effects(bench), gains.tolist(), before.tolist(), after.tolist())
-        sums = torch.stack([(first_order**2).sum(), (first_order * gains).sum(), (gains**2).sum(), gains.new_tensor(len(gains))])
+        sums = torch.stack(
+            [
+                (first_order**2).sum(),
+                (first_order * gains).sum(),
+                (gains**2).sum(),
+                gains.new_tensor(len(gains)),
+            ]
+        )
         seen = torch.tensor([hash(tuple(row)) for row in children.ids.tolist()], dtype=torch.long)
         memory.update(
-            effect=effect, variance=variance, sums=memory.get("sums", 0) + sums, first=memory.get("first", sums),
+            effect=effect,
+            variance=variance,
+            sums=memory.get("sums", 0) + sums,
+            first=memory.get("first", sums),
             seen=torch.cat([memory["seen"], seen]) if "seen" in memory else seen,
-        )  # fmt: skip
+        )
 
     def _predict(
         self, bench: SearchToolkit, parent: PreparedParents, slope: Tensor, weight: float
@@ -117,26 +148,44 @@ class Guided(SearchMethod):
         effect, variance = (v.to(ids.device) for v in _effects(bench))
         known = self.measured * (1 - variance)
         first_order = bench.gains(parent, slope)
-        gain = (1 - known) * self._believed(bench) * first_order + self.measured * (effect - effect[ids][..., None])
+        gain = (1 - known) * self._believed(bench) * first_order + self.measured * (
+            effect - effect[ids][..., None]
+        )
         gain += weight * self.beta / self.length * bench.log_prob_gains(parent)
-        scale = (bench.memory["sums"][2] / bench.memory["sums"][3]).sqrt() if "sums" in bench.memory else first_order.std(correction=0)
-        gain = gain.masked_fill(~bench.allowed_at(ids.shape[1]), -torch.inf).scatter(-1, ids[..., None], -torch.inf)
+        scale = (
+            (bench.memory["sums"][2] / bench.memory["sums"][3]).sqrt()
+            if "sums" in bench.memory
+            else first_order.std(correction=0)
+        )
+        gain = gain.masked_fill(~bench.allowed_at(ids.shape[1]), -torch.inf).scatter(
+            -1, ids[..., None], -torch.inf
+        )
         return gain[0], self.explore * scale * variance.sqrt()
 
     def _believed(self, bench: SearchToolkit) -> float:
         """How far first-order gains came true: the slope of gains on them, the first step's weight given to `trust`."""
         if "sums" not in bench.memory:
             return self.trust
-        squares, products, first = float(bench.memory["sums"][0]), float(bench.memory["sums"][1]), float(bench.memory["first"][0])
+        squares, products, first = (
+            float(bench.memory["sums"][0]),
+            float(bench.memory["sums"][1]),
+            float(bench.memory["first"][0]),
+        )
         return max(0.0, products + self.trust * first) / max(squares + first, 1e-12)
 
     def _draw(
-        self, bench: SearchToolkit, gain: Float[Tensor, "prompt_pos d_vocab"], doubt: Float[Tensor, " d_vocab"], row: list[int],
-        changes: list[int], seen: set[int],
-    ) -> list[tuple[int, ...]]:  # fmt: skip
+        self,
+        bench: SearchToolkit,
+        gain: Float[Tensor, "prompt_pos d_vocab"],
+        doubt: Float[Tensor, " d_vocab"],
+        row: list[int],
+        changes: list[int],
+        seen: set[int],
+    ) -> list[tuple[int, ...]]:
         """One child for each number of changes.
 
-        The swaps that are best under effects drawn for this child, or the next best ones where that child was seen before.
+        The swaps that are best under effects drawn for this child, or the next best ones where that child was
+        seen before.
         """
         vocabulary = gain.shape[1]
         cells = (gain + 2 * doubt).flatten().topk(min(gain.numel(), max(_CELLS, 8 * len(changes)))).indices
@@ -145,7 +194,9 @@ class Guided(SearchMethod):
         noise = torch.randn((len(changes), len(tokens)), generator=bench.generator).to(gain.device)
         drawn = gain.flatten()[cells] + (noise * doubt[tokens])[:, which]
         made = []
-        for ranked, n in zip(cells[drawn.argsort(dim=1, descending=True, stable=True)].tolist(), changes, strict=True):
+        for ranked, n in zip(
+            cells[drawn.argsort(dim=1, descending=True, stable=True)].tolist(), changes, strict=True
+        ):
             children = (_changed(row, ranked[first:], vocabulary, n) for first in range(len(ranked)))
             child = next((child for child in children if hash(child) not in seen), None)
             if child:
@@ -161,7 +212,11 @@ class Guided(SearchMethod):
         rows = ids.tolist()
         left, right = (torch.randint(parents, (n,), generator=bench.generator).tolist() for _ in range(2))
         cuts = torch.randint(1, length, (n,), generator=bench.generator).tolist()
-        return [(a, (*rows[a][:cut], *rows[b][cut:])) for a, b, cut in zip(left, right, cuts, strict=True) if a != b]
+        return [
+            (a, (*rows[a][:cut], *rows[b][cut:]))
+            for a, b, cut in zip(left, right, cuts, strict=True)
+            if a != b
+        ]
 
 
 def _effects(bench: SearchToolkit) -> tuple[Float[Tensor, " d_vocab"], Float[Tensor, " d_vocab"]]:
@@ -179,7 +234,12 @@ def _filtered(
     """
     effects, variances = effect.tolist(), variance.tolist()
     for gain, old, new in zip(gains, before, after, strict=True):
-        changes = [(token, side) for a, b in zip(new, old, strict=True) if a != b for token, side in ((a, 1), (b, -1))]
+        changes = [
+            (token, side)
+            for a, b in zip(new, old, strict=True)
+            if a != b
+            for token, side in ((a, 1), (b, -1))
+        ]
         error = gain - sum(side * effects[token] for token, side in changes)
         spread = _NOISE + sum(variances[token] for token, _ in changes)
         for token, side in changes:

@@ -27,4 +27,6 @@ class RandomSearch(SearchMethod):
     def propose(self, bench: SearchToolkit, prepared: PreparedParents, step: int) -> ChildProposals:
         if "tokens" not in bench.tools:
             bench.tools["tokens"] = bench.tokens_at(self.length).cpu()
-        return bench.swap(prepared.on_host, bench.tools["tokens"].expand(len(prepared.ids), -1, -1), self.children)
+        return bench.swap(
+            prepared.on_host, bench.tools["tokens"].expand(len(prepared.ids), -1, -1), self.children
+        )

@@ -1,17 +1,20 @@
 """Search over whole sentences: the model writes them, what is inside it biases the writing and screens what was written.
 
-1. *Start*: the model continues general openings in the slot, half of them while its residual stream is pushed along the objective
-   (steering, arXiv 2308.10248). A few are scored.
-2. *Words*: a bank of words in templates with one gap ("Be {adjective}.", "You are a {noun}."), read to half depth only, is ranked by what
-   the scores so far teach; the best that are unlike each other are scored, and the bank grows by the neighbours of its best. Which words
-   are adjectives, nouns, verbs says the model itself (`word_kinds.py`).
-3. *Score* on one question of each answer side, exactly; *learn* what words do and what half-depth residuals predict
-   (`word_effect_model.py`), from every score so far.
-4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word (sampling in the manner of
-   AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also come from the model's top tokens; twists learned from
-   scores: arXiv 2404.17546). *Go on* after a strong sentence. *Fill* templates. *Edit* the best: replace, link ("and
-   w"), delete, join two (mutations of FLRT, arXiv 2407.17447, on whole words), and try all words of its kind at one place.
-5. *Screen* all by form, predicted score and cross-entropy in one pass without any question; score the best; go to 3.
+1. *Start*: the model continues general openings in the slot, half of them while its residual stream is pushed
+   along the objective (steering, arXiv 2308.10248). A few are scored.
+2. *Words*: a bank of words in templates with one gap ("Be {adjective}.", "You are a {noun}."), read to half
+   depth only, is ranked by what the scores so far teach; the best that are unlike each other are scored, and
+   the bank grows by the neighbours of its best. Which words are adjectives, nouns, verbs says the model
+   itself (`word_kinds.py`).
+3. *Score* on one question of each answer side, exactly; *learn* what words do and what half-depth residuals
+   predict (`word_effect_model.py`), from every score so far.
+4. *Write* more, with Thompson draws of the word effects added to the logits of tokens that begin a word
+   (sampling in the manner of AutoDAN, arXiv 2310.15140, and BEAST, arXiv 2402.15570, whose candidates also
+   come from the model's top tokens; twists learned from scores: arXiv 2404.17546). *Go on* after a strong
+   sentence. *Fill* templates. *Edit* the best: replace, link ("and w"), delete, join two (mutations of FLRT,
+   arXiv 2407.17447, on whole words), and try all words of its kind at one place.
+5. *Screen* all by form, predicted score and cross-entropy in one pass without any question; score the best;
+   go to 3.
 6. The best dozen are scored on all search contexts when the search ends.
 
 Every share is a field, so that an ablation is a value. What each buys is measured in docs/sentences.md.
@@ -47,12 +50,15 @@ class SentenceSearch(SentenceSettings):
         children: Sentences scored per step.
         max_cross_entropy: Limit in nats per token.
         margin: How far sentences stay below that limit, because a search exploits the measure that it sees.
-        max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is broken or was cut off.
-        max_word: Limit for any word, nats, its tokens added: above it a word does not fit its place. Where no sentence of the start keeps
-            all limits, they become what the lowest quarter keeps.
-        max_ending: Limit for a mark that ends a sentence, nats: where it is unlikely, words are missing ("You are a precautionary.").
-        max_evil: Limit of the log-odds, nats, that a sentence says how an evil assistant should behave and not how a good one should (2.3: ten
-            to one; "You are an honest villain." goes far against sycophancy); only where the objective suppresses, None for no such limit.
+        max_small_word: Limit for a single function word or punctuation mark, nats: above it a sentence is
+            broken or was cut off.
+        max_word: Limit for any word, nats, its tokens added: above it a word does not fit its place. Where no
+            sentence of the start keeps all limits, they become what the lowest quarter keeps.
+        max_ending: Limit for a mark that ends a sentence, nats: where it is unlikely, words are missing ("You
+            are a precautionary.").
+        max_evil: Limit of the log-odds, nats, that a sentence says how an evil assistant should behave and
+            not how a good one should (2.3: ten to one; "You are an honest villain." goes far against
+            sycophancy); only where the objective suppresses, None for no such limit.
         languages: Names of data in `sentence_frames.yaml`.
         openings: Your own openings, in place of the file's.
         sampled_openings: More openings, which the model itself begins with.
@@ -110,10 +116,14 @@ class SentenceSearch(SentenceSettings):
             written.insert(0, tools.slot.encode(self.start_text))
         kept = list(dict.fromkeys(prompt for prompt in written if prompt))
         if not kept:
-            raise UserError("the model wrote no whole sentence in this slot: give other openings, or more tokens of length")
+            raise UserError(
+                "the model wrote no whole sentence in this slot: give other openings, or more tokens of length"
+            )
         return as_ids(kept, bench.scorer.runner.device)
 
-    def step(self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int) -> tuple[ScoredPrompts, Ids, int]:
+    def step(
+        self, bench: SearchToolkit, population: Ids, archive: ScoredPrompts | None, step: int
+    ) -> tuple[ScoredPrompts, Ids, int]:
         """The start's sentences and slots first; then learn, write, edit, screen, score."""
         tools = SentenceTools.of(bench, self)
         if step == 0:
@@ -127,17 +137,34 @@ class SentenceSearch(SentenceSettings):
         """The dozen best of the sentences that keep the limits, unlike each other as far as there are such."""
         tools = SentenceTools.of(bench, self)
         good, prompts = tools.good_prompts(), as_prompts(pool.ids)
-        fluent = pool.pick(torch.tensor([i for i, prompt in enumerate(prompts) if prompt in good], dtype=torch.long, device=pool.ids.device))
+        fluent = pool.pick(
+            torch.tensor(
+                [i for i, prompt in enumerate(prompts) if prompt in good],
+                dtype=torch.long,
+                device=pool.ids.device,
+            )
+        )
         fluent = fluent.pick(first_copies(fluent).nonzero()[:, 0])
         fluent = fluent.pick(fluent.objective.argsort(descending=True, stable=True))
-        return fluent.pick(torch.tensor(tools.unlike_first(as_prompts(fluent.ids))[:_FINALISTS], dtype=torch.long, device=pool.ids.device))
+        return fluent.pick(
+            torch.tensor(
+                tools.unlike_first(as_prompts(fluent.ids))[:_FINALISTS],
+                dtype=torch.long,
+                device=pool.ids.device,
+            )
+        )
 
     def warnings(self, bench: SearchToolkit) -> tuple[str, ...]:
         """A limit that could not be kept; an objective that rises where the behaviour does not move with it."""
         limits, found = bench.memory["limits"], []
         limit = float(limits[0])
-        if (limits[:4] > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word, self.max_ending])).any():
-            found.append(f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}")
+        if (
+            limits[:4]
+            > torch.tensor([self.max_cross_entropy, self.max_small_word, self.max_word, self.max_ending])
+        ).any():
+            found.append(
+                f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}"
+            )
         if not bench.scorer.objective.needs_final:
             found += SentenceTools.of(bench, self).disagreement()
         return tuple(found)

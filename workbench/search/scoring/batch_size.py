@@ -1,13 +1,16 @@
 """How much a search runs at a time: planned from what is free, resolved once, halved when memory runs out after all.
 
-1. Everything the scorer runs is cut into batches of `BatchSize.tokens` tokens (forward) or `BatchSize.gradient_tokens` (with a graph),
-   contexts as well as candidates; logits are made for a bounded number of positions. So the peak does not grow with
-   candidates, contexts or vocabulary. What does grow is small: a table of log-probabilities of parents x length x vocabulary.
-2. The plan is measured, not guessed, so that it holds for any architecture: a step on as few contexts as fill a batch is run at two
-   small batch sizes, the allocator's peak is read, and the line through both gives bytes per token.
-3. The batch size is the greatest power of two whose peak stays within a fraction of the free memory, and at most `ceiling`: two runs on
-   one machine get the same batch size, and with it the same bits. A checkpoint keeps it. Where even a generous count from the sizes
-   alone (`is_roomy`) fits, the ceiling is taken and nothing is measured.
+1. Everything the scorer runs is cut into batches of `BatchSize.tokens` tokens (forward) or
+   `BatchSize.gradient_tokens` (with a graph), contexts as well as candidates; logits are made for a bounded
+   number of positions. So the peak does not grow with candidates, contexts or vocabulary. What does grow is
+   small: a table of log-probabilities of parents x length x vocabulary.
+2. The plan is measured, not guessed, so that it holds for any architecture: a step on as few contexts as fill
+   a batch is run at two small batch sizes, the allocator's peak is read, and the line through both gives
+   bytes per token.
+3. The batch size is the greatest power of two whose peak stays within a fraction of the free memory, and at
+   most `ceiling`: two runs on one machine get the same batch size, and with it the same bits. A checkpoint
+   keeps it. Where even a generous count from the sizes alone (`is_roomy`) fits, the ceiling is taken and
+   nothing is measured.
 4. An out-of-memory error halves the batch size; the operation that met it is done again as a whole.
 """
 
@@ -28,7 +31,8 @@ from workbench.models.memory_estimate import LargestBatch, memory_needed
 from workbench.models.memory_in_use import free_memory, give_back, is_out_of_memory, peak_memory
 
 SMALLEST = 16
-#: Logits (numbers) that may be made at a time, for each token of a batch: 170 positions of a 49k vocabulary at 8192 tokens.
+#: Logits (numbers) that may be made at a time, for each token of a batch: 170 positions of a 49k vocabulary
+#: at 8192 tokens.
 LOGITS_PER_TOKEN = 1024
 #: The most tokens that a batch gets, by kind of device (powers of two).
 CEILING = {"cpu": 8192, "mps": 16384, "cuda": 65536}
@@ -38,7 +42,8 @@ CEILING = {"cpu": 8192, "mps": 16384, "cuda": 65536}
 class BatchSize:
     """Tokens per batch, halved on out-of-memory.
 
-    tokens: run at a time without gradients. gradient_tokens: with a graph. The scorer and its parts share one.
+    tokens: run at a time without gradients. gradient_tokens: with a graph. The scorer and its parts share
+    one.
     """
 
     tokens: int = 8192
@@ -47,7 +52,9 @@ class BatchSize:
     def halve(self) -> None:
         """UserError when there is nothing left to halve."""
         if self.tokens <= SMALLEST:
-            raise UserError(f"out of memory with batches of {self.tokens} tokens: a smaller model, dtype or context is needed")
+            raise UserError(
+                f"out of memory with batches of {self.tokens} tokens: a smaller model, dtype or context is needed"
+            )
         self.tokens, self.gradient_tokens = self.tokens // 2, max(SMALLEST, self.gradient_tokens // 2)
 
 
@@ -98,8 +105,8 @@ class MemoryLine:
 class BatchSizePlan:
     """Batch sizes that fit into the free memory.
 
-    forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be used. least: tokens that the
-    parents take, which are one batch whatever the batch size.
+    forward, gradient: bytes of the two stages next to weights and prefix caches. room: bytes that may be
+    used. least: tokens that the parents take, which are one batch whatever the batch size.
     """
 
     forward: MemoryLine
@@ -117,14 +124,18 @@ class BatchSizePlan:
     @property
     def peak(self) -> float:
         """Bytes that a step is expected to hold at most, next to weights and prefix caches."""
-        return max(self.forward.at(max(self.chunk.tokens, self.least)), self.gradient.at(self.chunk.gradient_tokens))
+        return max(
+            self.forward.at(max(self.chunk.tokens, self.least)), self.gradient.at(self.chunk.gradient_tokens)
+        )
 
 
-def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5) -> bool:
+def fits_in_memory(
+    runner: Runner, contexts: Contexts, length: int, chunk: BatchSize, share: float = 0.5
+) -> bool:
     """True if a batch of this size fits without question.
 
-    All rows counted as whole sequences whose keys and values are copied, next to twice the arithmetic of `models/memory_estimate.py`, are
-    within `share` of the free memory.
+    All rows counted as whole sequences whose keys and values are copied, next to twice the arithmetic of
+    `models/memory_estimate.py`, are within `share` of the free memory.
     """
     free = free_memory(runner.device)
     if free is None:
@@ -135,7 +146,10 @@ def fits_in_memory(runner: Runner, contexts: Contexts, length: int, chunk: Batch
     batch = LargestBatch(rows, whole, rows * chunk.gradient_tokens // chunk.tokens + 1, cached=rows * whole)
     needed = memory_needed(runner.shape, 0, number, batch)
     logits = 3 * 4 * LOGITS_PER_TOKEN * chunk.tokens
-    return max(2 * needed.after_cache + 2 * rows * whole * needed.kv_per_token, 2 * needed.gradient) + logits < share * free
+    return (
+        max(2 * needed.after_cache + 2 * rows * whole * needed.kv_per_token, 2 * needed.gradient) + logits
+        < share * free
+    )
 
 
 def plan_batch_size(
@@ -150,14 +164,17 @@ def plan_batch_size(
 ) -> BatchSizePlan | None:
     """A plan from two stages; None where memory cannot be read.
 
-    forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has, and what runs it. unit: two
-    and six of it are tried; where they do not fit into memory, of half as much, down to `least_unit`. least: tokens that all parents
-    take. at_rest: bytes of what the stages were tried without (the other parents' tables, children's residuals). share: of the free
-    memory, how much may be used.
+    forward(tokens), gradient(tokens): make ready a batch of at most so many tokens: how many it really has,
+    and what runs it. unit: two and six of it are tried; where they do not fit into memory, of half as much,
+    down to `least_unit`. least: tokens that all parents take. at_rest: bytes of what the stages were tried
+    without (the other parents' tables, children's residuals). share: of the free memory, how much may be
+    used.
     """
     free, lines = free_memory(device), []
     for stage in (forward, gradient):
-        points = [(tokens, peak) for tokens, peak in _tried(stage, unit, least_unit, device) if peak is not None]
+        points = [
+            (tokens, peak) for tokens, peak in _tried(stage, unit, least_unit, device) if peak is not None
+        ]
         if free is None or len(points) < 2:
             return None
         lines.append(MemoryLine.through(points[0], points[1]))

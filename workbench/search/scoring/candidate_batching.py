@@ -1,17 +1,21 @@
 """Which children are batched: each run of the blocks has a fixed cost (kernel launches).
 
-1. A child needs the tokens from its first changed one on; children that change at the same place start at the same place.
-2. Started further left, a child runs tokens again that it has from its parent: the same scores, more arithmetic.
-3. On a GPU, where some fifty kernels a block are started one by one (some 3 ms a block on an H200, bound by the host: docs/performance.md), and for
-   tiny models, fewer runs of more tokens are quicker. The cut that costs least is found exactly, over places in their order.
+1. A child needs the tokens from its first changed one on; children that change at the same place start at the
+   same place.
+2. Started further left, a child runs tokens again that it has from its parent: the same scores, more
+   arithmetic.
+3. On a GPU, where some fifty kernels a block are started one by one (some 3 ms a block on an H200, bound by
+   the host: docs/performance.md), and for tiny models, fewer runs of more tokens are quicker. The cut that
+   costs least is found exactly, over places in their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Operations that the time of starting one block's kernels is worth, by kind of device: constants, so that a run's bits do not depend on
-#: a measurement. CPU: half a millisecond at 40 GFLOP/s; a GPU: 2 ms at 250 TFLOP/s (set before the first measurement, 3 ms at 512).
+#: Operations that the time of starting one block's kernels is worth, by kind of device: constants, so that a
+#: run's bits do not depend on a measurement. CPU: half a millisecond at 40 GFLOP/s; a GPU: 2 ms at 250
+#: TFLOP/s (set before the first measurement, 3 ms at 512).
 START_OPERATIONS = {"cpu": 2e7, "mps": 5e9, "cuda": 5e11}
 
 
@@ -23,7 +27,8 @@ def launch_overhead_tokens(block_parameters: int, device_type: str) -> float:
 def batch_candidates(counts: Sequence[tuple[int, int]], length: int, start: float) -> list[tuple[int, int]]:
     """The cheapest cut of places into runs, as (first, last) place of each.
 
-    counts: (place, children that change first there), places rising. length: of the prompt. start: tokens that a run's start is worth.
+    counts: (place, children that change first there), places rising. length: of the prompt. start: tokens
+    that a run's start is worth.
     """
     best: list[tuple[float, int]] = [(0.0, 0)]
     for end in range(1, len(counts) + 1):

@@ -1,11 +1,14 @@
 """Fluency: mean cross-entropy (nats per token) of a prompt's tokens given what really is to their left.
 
-1. Parents are run to their end once (`prepare`); their logits give log p(token | left) for the whole vocabulary.
-2. A child's tokens left of its change have the parent's log-probabilities, and the changed token has its own from the
-   parent's logits: both are known without running the child (`bound`).
-3. The tokens after the change go on from the child's residuals at the read-out depth (`children`), for those that can win.
+1. Parents are run to their end once (`prepare`); their logits give log p(token | left) for the whole
+   vocabulary.
+2. A child's tokens left of its change have the parent's log-probabilities, and the changed token has its own
+   from the parent's logits: both are known without running the child (`bound`).
+3. The tokens after the change go on from the child's residuals at the read-out depth (`children`), for those
+   that can win.
 
-In the system slot fluency does not depend on the question; after a question it is the mean over some groups of contexts.
+In the system slot fluency does not depend on the question; after a question it is the mean over some groups
+of contexts.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ from workbench.search.scoring.prefix_cache import PrefixCache, PrefixGroup
 class PreparedParents:
     """Parents, run once to the end in the fluency groups.
 
-    log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of every token of every
-    parent. Both are means over the prefixes. high: caches above the read-out depth, by group. given: the ids on the CPU, where they came from
-    there.
+    log_probs: log p(token | left) for the whole vocabulary at every prompt position. own: cross-entropy of
+    every token of every parent. Both are means over the prefixes. high: caches above the read-out depth, by
+    group. given: the ids on the CPU, where they came from there.
     """
 
     ids: Ids
@@ -49,7 +52,9 @@ class PreparedParents:
     def parent(self, row: int) -> PreparedParents:
         """One parent alone (without its caches), for tables that are made parent by parent."""
         one = slice(row, row + 1)
-        return PreparedParents(self.ids[one], self.cross_entropy[one], WholeTable(self.log_probs.parent(row)), self.own[one], [])
+        return PreparedParents(
+            self.ids[one], self.cross_entropy[one], WholeTable(self.log_probs.parent(row)), self.own[one], []
+        )
 
 
 @dataclass(frozen=True)
@@ -94,15 +99,23 @@ class PromptCrossEntropy:
             top, cache = self._top(group, self.prefixes.embed(group, parents, 0), keep=True)
             high.append(cache)
             tops.append(top.unflatten(0, (len(group.prefixes), -1))[:, :, :-1])
-        table, own = (self._whole if parents.numel() * self.runner.shape.d_vocab <= WHOLE else self._on_request)(parents, tops)
-        return PreparedParents(parents, own.mean(1), table, own, high, given if given.device.type == "cpu" else None)
+        table, own = (
+            self._whole if parents.numel() * self.runner.shape.d_vocab <= WHOLE else self._on_request
+        )(parents, tops)
+        return PreparedParents(
+            parents, own.mean(1), table, own, high, given if given.device.type == "cpu" else None
+        )
 
     def _first(self) -> Float[Tensor, " d_vocab"]:
         """Log p of a prompt's first token, mean over the prefixes."""
-        chances = [group.next_log_probs.sum((0, 1)) for group in self._groups if group.next_log_probs is not None]
+        chances = [
+            group.next_log_probs.sum((0, 1)) for group in self._groups if group.next_log_probs is not None
+        ]
         return torch.stack(chances).sum(0) / self.prefixes.n_fluent
 
-    def _whole(self, parents: Ids, tops: list[Tensor]) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
+    def _whole(
+        self, parents: Ids, tops: list[Tensor]
+    ) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
         """The whole table, and the cross-entropy of each token of the parents."""
         table = torch.zeros(*parents.shape, self.runner.shape.d_vocab, device=self.runner.device)
         for of_prefix in (top for group in tops for top in group):
@@ -112,7 +125,9 @@ class PromptCrossEntropy:
         table[:, 0] = self._first()
         return WholeTable(table), -table.gather(-1, parents[..., None])[..., 0]
 
-    def _on_request(self, parents: Ids, tops: list[Tensor]) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
+    def _on_request(
+        self, parents: Ids, tops: list[Tensor]
+    ) -> tuple[LogProbTable, Float[Tensor, "candidate prompt_pos"]]:
         """The same of a large vocabulary, whose table is never whole."""
         first, normalizers = self._first(), []
         own = torch.zeros(parents.shape, device=self.runner.device)
@@ -122,36 +137,47 @@ class PromptCrossEntropy:
                 for rows in self._logit_rows(len(parents), parents.shape[1] - 1, self.chunk.tokens):
                     logits = self.runner.logits(of_prefix[rows])
                     normalizers[-1][number, rows] = logits.logsumexp(-1)
-                    own[rows, 1:] += normalizers[-1][number, rows] - logits.gather(-1, parents[rows, 1:, None])[..., 0]
+                    own[rows, 1:] += (
+                        normalizers[-1][number, rows] - logits.gather(-1, parents[rows, 1:, None])[..., 0]
+                    )
         own /= self.prefixes.n_fluent
         own[:, 0] = -first[parents[:, 0]]
         return TableOnRequest(self.runner, first, tops, normalizers), own
 
     def gradients(self, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """Gradient of the fluency with respect to the prompt's embeddings, tokens as targets held fixed."""
-        out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
+        out = torch.zeros(
+            *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
+        )
         for group in self._groups:
             out += self.gradients_in(group, parents)
         return out
 
     def gradients_in(self, group: PrefixGroup, parents: Ids) -> Float[Tensor, "candidate prompt_pos d_model"]:
         """One group's contribution to it."""
-        out = torch.zeros(*parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32)
+        out = torch.zeros(
+            *parents.shape, self.runner.shape.d_model, device=self.runner.device, dtype=torch.float32
+        )
         of_row = parents.shape[1] + (0 if self.prefixes.cached else group.length)
         at_once = max(1, self.chunk.gradient_tokens // of_row)
         for start in range(0, len(group.prefixes), at_once):
             part = group.part(group.members[start : start + at_once]) if group.joined else group
-            for rows in torch.arange(len(parents), device=self.runner.device).split(max(1, at_once // len(part.prefixes))):
+            for rows in torch.arange(len(parents), device=self.runner.device).split(
+                max(1, at_once // len(part.prefixes))
+            ):
                 embedded = self.prefixes.leaf(part, parents[rows])
                 top, _ = self._top(part, self.prefixes.lead(part, embedded))
                 slope = torch.autograd.grad(top, embedded, self.top_slopes(part, top, parents[rows]))[0]
                 out[rows] += _over_prefixes(part, slope.float())
         return out
 
-    def top_slopes(self, part: PrefixGroup, top: Float[Tensor, "row prompt_pos d_model"], parents: Ids) -> Float[Tensor, "row prompt_pos d_model"]:
+    def top_slopes(
+        self, part: PrefixGroup, top: Float[Tensor, "row prompt_pos d_model"], parents: Ids
+    ) -> Float[Tensor, "row prompt_pos d_model"]:
         """Gradient of the part's contribution with respect to the residuals that left the last block, prefix by prefix.
 
-        Logits are made and differentiated for a few rows at a time: their graphs are never in memory together.
+        Logits are made and differentiated for a few rows at a time: their graphs are never in memory
+        together.
         """
         slopes, targets, length = torch.zeros_like(top), _to_each(part, parents[:, 1:]), parents.shape[1]
         for rows in self._logit_rows(len(top), length, self.chunk.gradient_tokens):
@@ -167,7 +193,11 @@ class PromptCrossEntropy:
         return self._known(prepared, children) / children.ids.shape[1]
 
     def children(
-        self, prepared: PreparedParents, children: ChildProposals, tails: list[ResidualTail], wanted: Bool[Tensor, " candidate"]
+        self,
+        prepared: PreparedParents,
+        children: ChildProposals,
+        tails: list[ResidualTail],
+        wanted: Bool[Tensor, " candidate"],
     ) -> Float[Tensor, " candidate"]:
         """Fluency of the wanted children (a mask on the CPU); +inf for the others."""
         totals = self._known(prepared, children)
@@ -177,11 +207,15 @@ class PromptCrossEntropy:
                 continue
             rows, resid = tail.rows[keep].to(totals.device), tail.resid
             if len(keep) < len(tail.rows):
-                resid = resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep.to(resid.device)].flatten(0, 1)
+                resid = resid.unflatten(0, (len(tail.part.prefixes), -1))[:, keep.to(resid.device)].flatten(
+                    0, 1
+                )
             totals[rows] += self._later_tokens(prepared, children, tail, rows, resid) / self.prefixes.n_fluent
         return (totals / children.ids.shape[1]).masked_fill(~wanted.to(totals.device), torch.inf)
 
-    def _top(self, group: PrefixGroup, embedded: Tensor, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
+    def _top(
+        self, group: PrefixGroup, embedded: Tensor, keep: bool = False
+    ) -> tuple[Tensor, KeyValueCache | None]:
         """Prompts run to the last block after each prefix: residuals at their own positions, cache above the read-out depth."""
         rows = len(embedded) // len(group.prefixes)
         resid, _ = self.runner.run(embedded, 0, self.prefixes.depth, self.prefixes.fork(group.low, rows))
@@ -192,11 +226,18 @@ class PromptCrossEntropy:
         """Cross-entropy (sum) of a child's tokens up to and with its first changed one, mean over the prefixes."""
         rows = torch.arange(len(children), device=self.runner.device)
         left = torch.cat([prepared.own.new_zeros(len(prepared.ids), 1), prepared.own.cumsum(1)], dim=1)
-        changed = prepared.log_probs.tokens(children.parent, children.position, children.ids[rows, children.position])
+        changed = prepared.log_probs.tokens(
+            children.parent, children.position, children.ids[rows, children.position]
+        )
         return left[children.parent, children.position] - changed
 
     def _later_tokens(
-        self, prepared: PreparedParents, children: ChildProposals, tail: ResidualTail, rows: Tensor, resid: Tensor
+        self,
+        prepared: PreparedParents,
+        children: ChildProposals,
+        tail: ResidualTail,
+        rows: Tensor,
+        resid: Tensor,
     ) -> Float[Tensor, " row"]:
         """Cross-entropy (sum) of the tokens after the changed one, from the residuals at the read-out depth."""
         group, part, cache = self._groups[tail.number], tail.part, prepared.high[tail.number]
@@ -206,10 +247,15 @@ class PromptCrossEntropy:
         high = self.prefixes.left_of(part.high, part, cache, children.parent[rows], tail.position)
         top = self.prefixes.own(part, self.prefixes.to_top(resid, high)[0])
         entropies = self._cross_entropy(top[:, :-1], _to_each(part, children.ids[rows, tail.position + 1 :]))
-        later = torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None] > children.position[rows][:, None]
+        later = (
+            torch.arange(tail.position + 1, children.ids.shape[1], device=rows.device)[None]
+            > children.position[rows][:, None]
+        )
         return (_over_prefixes(part, entropies) * later).sum(1)
 
-    def _cross_entropy(self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos"]:
+    def _cross_entropy(
+        self, top: Float[Tensor, "row pos d_model"], targets: Int[Tensor, "row pos"]
+    ) -> Float[Tensor, "row pos"]:
         """Negative log-probability of each target; rows are batched so that the logits stay small."""
         if targets.shape[1] == 0:
             return top.new_zeros(targets.shape, dtype=torch.float32)

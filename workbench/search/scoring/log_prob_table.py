@@ -1,8 +1,8 @@
 """log p(token | left) of the parents for the whole vocabulary: kept as a table while it is small, made when it is needed else.
 
 1. A table of parents x length x vocabulary (float32) is kept up to `WHOLE` numbers.
-2. Beyond, the residuals that left the last block and their normalizers are kept. One parent's or one position's part is made
-   when it is needed, single tokens from their own columns of the unembedding.
+2. Beyond, the residuals that left the last block and their normalizers are kept. One parent's or one
+   position's part is made when it is needed, single tokens from their own columns of the unembedding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from workbench.models import Runner
 
-#: The most numbers of a table that is kept whole (34 MB): 8 prompts of 8 tokens with 131k tokens, not with 262k.
+#: The most numbers of a table that is kept whole (34 MB): 8 prompts of 8 tokens with 131k tokens, not with
+#: 262k.
 WHOLE = 1 << 23
 
 
@@ -32,7 +33,9 @@ class LogProbTable(Protocol):
         """At one position of all parents."""
         ...
 
-    def tokens(self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+    def tokens(
+        self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]
+    ) -> Float[Tensor, " k"]:
         """Of single tokens."""
         ...
 
@@ -52,7 +55,9 @@ class WholeTable(LogProbTable):
         return self.table[:, position]
 
     @override
-    def tokens(self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+    def tokens(
+        self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]
+    ) -> Float[Tensor, " k"]:
         return self.table[parent, position, ids]
 
 
@@ -80,14 +85,18 @@ class TableOnRequest(LogProbTable):
         return self._mean(self.tops[:, :, position - 1], self.normalizers[:, :, position - 1])
 
     @override
-    def tokens(self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+    def tokens(
+        self, parent: Int[Tensor, " k"], position: Int[Tensor, " k"], ids: Int[Tensor, " k"]
+    ) -> Float[Tensor, " k"]:
         left = (position - 1).clamp(min=0)
         later = torch.zeros(len(ids), device=ids.device)
         for tops, normalizers in zip(self.tops, self.normalizers, strict=True):
             later += self.runner.logits_of(tops[parent, left], ids[:, None])[:, 0] - normalizers[parent, left]
         return torch.where(position == 0, self.first[ids], later / len(self.tops))
 
-    def _mean(self, tops: Float[Tensor, "prefix row d_model"], normalizers: Float[Tensor, "prefix row"]) -> Float[Tensor, "row d_vocab"]:
+    def _mean(
+        self, tops: Float[Tensor, "prefix row d_model"], normalizers: Float[Tensor, "prefix row"]
+    ) -> Float[Tensor, "row d_vocab"]:
         """Mean over the prefixes, whose logits are made one after the other."""
         total = torch.zeros(tops.shape[1], self.runner.shape.d_vocab, device=tops.device)
         for of_prefix, normalizer in zip(tops, normalizers, strict=True):

@@ -2,12 +2,13 @@
 
 1. Contexts with the same ids left of the slot form one `PrefixGroup` with one prefix.
 2. A prefix is run once: keys and values below the read-out depth for the objective, and above it for fluency.
-3. Contexts whose prefixes are their own (prompt after the question) are batched into groups of many prefixes, so that one run of the
-   blocks serves them all; their order follows the prefixes' lengths, because shorter ones are padded.
+3. Contexts whose prefixes are their own (prompt after the question) are batched into groups of many prefixes,
+   so that one run of the blocks serves them all; their order follows the prefixes' lengths, because shorter
+   ones are padded.
 4. Every prompt forks its prefix's cache; a child forks its parent's, cropped to what both share.
 
-Rows of a group with several prefixes come prefix by prefix. Without `Optimizations.prefix_kv` nothing is kept and the prefix is run again in
-front of every prompt.
+Rows of a group with several prefixes come prefix by prefix. Without `Optimizations.prefix_kv` nothing is kept
+and the prefix is run again in front of every prompt.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Optimizations:
         deferred_cross_entropy: Compute the cross-entropy only of prompts that may be kept.
         last_position: Run the last block at the decision token only.
         batched_caches: Run contexts with prefixes of their own as one left-padded batch.
-        halving: Fraction of the contexts on which all children are scored first; the better half goes on to as many contexts again, and so
-            on (0: off). An approximation in which children survive, never in a survivor's score, which is over all contexts.
+        halving: Fraction of the contexts on which all children are scored first; the better half goes on to
+            as many contexts again, and so on (0: off). An approximation in which children survive, never in a
+            survivor's score, which is over all contexts.
 
     Example:
         >>> wb.Optimizations(halving=0.25).prefix_kv
@@ -65,8 +67,8 @@ class PrefixGroup:
     With their prefixes' caches below and above the read-out depth, and
     log p(first prompt token).
 
-    prefixes: one that all members share, or one for each. joined: prompt and suffix are run in one pass (every member has its own prefix);
-    else the prompt is run once and forked to the members.
+    prefixes: one that all members share, or one for each. joined: prompt and suffix are run in one pass
+    (every member has its own prefix); else the prompt is run once and forked to the members.
     """
 
     prefixes: tuple[tuple[int, ...], ...]
@@ -96,31 +98,53 @@ class PrefixGroup:
 class PrefixCache:
     """The groups of some contexts for objectives that read at `depth` blocks.
 
-    The first `fluent` prefixes measure fluency. Their parts of the groups, with caches above the read-out depth too, are `fluent`: one or None
-    for each group.
+    The first `fluent` prefixes measure fluency. Their parts of the groups, with caches above the read-out
+    depth too, are `fluent`: one or None for each group.
     """
 
-    def __init__(self, runner: Runner, contexts: Contexts, depth: int, optimizations: Optimizations, fluent: int, sites: Sequence[Site] = ()) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        contexts: Contexts,
+        depth: int,
+        optimizations: Optimizations,
+        fluent: int,
+        sites: Sequence[Site] = (),
+    ) -> None:
         self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, optimizations.prefix_kv
         alone = _grouped(contexts, optimizations.shared_prompt)
-        #: Contexts of each round: all at once, or with successive halving a fraction, then as many again, and so on. The first round holds every
-        #: prefix that fluency is averaged over, because it is taken from there.
+        #: Contexts of each round: all at once, or with successive halving a fraction, then as many again, and
+        #: so on. The first round holds every prefix that fluency is averaged over, because it is taken from
+        #: there.
         least = max(min(group.members) for group in alone[:fluent]) + 1
         self.rounds = _rounds(len(contexts), optimizations.halving, least, contexts[0].n_branches)
         with torch.no_grad():
             made = [self._run(group, number < fluent) for number, group in enumerate(alone)]
             with runner.capture(sites):  # who looks inside attention gets it unstacked
-                both = self._stacked(made) if optimizations.batched_caches and self.cached else [(group, _fluent(group)) for group in made]
+                both = (
+                    self._stacked(made)
+                    if optimizations.batched_caches and self.cached
+                    else [(group, _fluent(group)) for group in made]
+                )
         self.groups = [group for group, _ in both]
         self.fluent = [part for _, part in both]
         self.n_fluent = sum(len(part.prefixes) for part in self.fluent if part)
 
     def fork(self, kv: KeyValueCache | None, rows: int) -> KeyValueCache | None:
         """Each prefix's one cache for so many rows."""
-        return None if kv is None else kv.fork(torch.arange(kv.owners, device=self.runner.device).repeat_interleave(rows))
+        return (
+            None
+            if kv is None
+            else kv.fork(torch.arange(kv.owners, device=self.runner.device).repeat_interleave(rows))
+        )
 
     def left_of(
-        self, start: KeyValueCache | None, group: PrefixGroup, cache: KeyValueCache | None, parent: Tensor, position: int
+        self,
+        start: KeyValueCache | None,
+        group: PrefixGroup,
+        cache: KeyValueCache | None,
+        parent: Tensor,
+        position: int,
     ) -> KeyValueCache | None:
         """The cache left of the changed position for the children of each prefix.
 
@@ -148,14 +172,19 @@ class PrefixCache:
         return self._at_places(group, ids, 0).detach().requires_grad_(True)
 
     def _at_places(self, group: PrefixGroup, ids: Ids, position: int) -> Tensor:
-        at = {length: self.runner.embed(ids, length + position) for length in {len(prefix) for prefix in group.prefixes}}
+        at = {
+            length: self.runner.embed(ids, length + position)
+            for length in {len(prefix) for prefix in group.prefixes}
+        }
         return torch.cat([at[len(prefix)] for prefix in group.prefixes])
 
     def own(self, group: PrefixGroup, resid: Tensor) -> Tensor:
         """The prompt's own positions (without prefix caches the prefix was run with them)."""
         return resid if self.cached else resid[:, group.length :]
 
-    def suffixes(self, group: PrefixGroup, n: int) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
+    def suffixes(
+        self, group: PrefixGroup, n: int
+    ) -> tuple[Float[Tensor, "row suffix_pos d_model"], Int[Tensor, " row"]]:
         """Of a joined group: each member's embedded suffix after prompts of n tokens, and the position of its decision token in it.
 
         One row per member.
@@ -166,10 +195,16 @@ class PrefixCache:
         rows = zip(group.prefixes, ids.split(1), strict=True)
         return torch.cat([self.runner.embed(row, len(prefix) + n) for prefix, row in rows]), last
 
-    def to_top(self, resid: Tensor, high: KeyValueCache | None, keep: bool = False) -> tuple[Tensor, KeyValueCache | None]:
+    def to_top(
+        self, resid: Tensor, high: KeyValueCache | None, keep: bool = False
+    ) -> tuple[Tensor, KeyValueCache | None]:
         """From the read-out depth to the end, after the rows' cache `high`."""
         n_layers = self.runner.shape.n_layers
-        return (resid, None) if self.depth == n_layers else self.runner.run(resid, self.depth, n_layers, high, keep=keep)
+        return (
+            (resid, None)
+            if self.depth == n_layers
+            else self.runner.run(resid, self.depth, n_layers, high, keep=keep)
+        )
 
     def _run(self, group: PrefixGroup, fluent: bool) -> PrefixGroup:
         """The group with its one prefix's caches."""
@@ -181,7 +216,12 @@ class PrefixCache:
             chances = self.runner.logits(top[:, -1:]).log_softmax(-1)
             if chances.isnan().any():
                 check_prefix(self.runner, group.prefixes[0])
-        return replace(group, low=low if self.cached else None, high=high if self.cached else None, next_log_probs=chances)
+        return replace(
+            group,
+            low=low if self.cached else None,
+            high=high if self.cached else None,
+            next_log_probs=chances,
+        )
 
     def _stacked(self, groups: Sequence[PrefixGroup]) -> list[tuple[PrefixGroup, PrefixGroup | None]]:
         """Groups of one prefix each, those with prefixes of their own batched where the model can: round by round, by their lengths."""
@@ -203,10 +243,15 @@ class PrefixCache:
         """The groups as one, those that measure fluency first, and these as a part of it."""
         groups = sorted(groups, key=lambda group: group.next_log_probs is None)
         fluent = [group for group in groups if group.next_log_probs is not None]
-        low, high = self._stack([group.low for group in groups]), self._stack([group.high for group in fluent])
+        low, high = (
+            self._stack([group.low for group in groups]),
+            self._stack([group.high for group in fluent]),
+        )
         if len(groups) == 1 or low is None:
             return [(group, _fluent(group)) for group in groups]
-        whole = PrefixGroup(tuple(group.prefixes[0] for group in groups), [group.members[0] for group in groups], True, low)
+        whole = PrefixGroup(
+            tuple(group.prefixes[0] for group in groups), [group.members[0] for group in groups], True, low
+        )
         if not fluent:
             return [(whole, None)]
         chances = torch.cat([group.next_log_probs for group in fluent if group.next_log_probs is not None])
@@ -227,7 +272,9 @@ def _grouped(contexts: Contexts, shared: bool) -> list[PrefixGroup]:
     for index, context in enumerate(contexts):
         key = context.prefix_ids if shared and context.suffix_ids else index
         members.setdefault(key, []).append(index)
-    return [PrefixGroup((contexts[found[0]].prefix_ids,), found, len(found) == 1) for found in members.values()]
+    return [
+        PrefixGroup((contexts[found[0]].prefix_ids,), found, len(found) == 1) for found in members.values()
+    ]
 
 
 def _rounds(total: int, halving: float, least: int, step: int) -> list[range]:
@@ -246,4 +293,6 @@ def _fit(first: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
     """Whether two contexts (`_place`) are in one batch: in the same round, and no more padding than is cheap."""
     (number, suffix, prefix), (other_number, other_suffix, other_prefix) = first, other
     lengths = ((prefix, other_prefix, FEW[0]), (suffix, other_suffix, FEW[1]))
-    return number == other_number and all(max(a, b) <= max(STRETCH * min(a, b), min(a, b) + few) for a, b, few in lengths)
+    return number == other_number and all(
+        max(a, b) <= max(STRETCH * min(a, b), min(a, b) + few) for a, b, few in lengths
+    )

@@ -4,4 +4,12 @@ from workbench.search.sentence_writing.sentence_form import SentenceForm, load_f
 from workbench.search.sentence_writing.sentence_writer import ScreenedSentences, SentenceDraft, SentenceWriter
 from workbench.search.sentence_writing.word_effect_model import WordEffectModel, fit_effects
 
-__all__ = ["ScreenedSentences", "SentenceDraft", "SentenceForm", "SentenceWriter", "WordEffectModel", "fit_effects", "load_form"]
+__all__ = [
+    "ScreenedSentences",
+    "SentenceDraft",
+    "SentenceForm",
+    "SentenceWriter",
+    "WordEffectModel",
+    "fit_effects",
+    "load_form",
+]

@@ -1,7 +1,7 @@
 """Restarts of a search that no longer gains: its strongest word is left out for some steps, then comes back.
 
-A word that works alone ("prudent") is soon in every elite, and the search then only polishes one sentence. Without it other words are
-found; when it returns they meet.
+A word that works alone ("prudent") is soon in every elite, and the search then only polishes one sentence.
+Without it other words are found; when it returns they meet.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ _OUT = 3
 _GAIN = 0.1
 
 
-def update_restart(memory: dict[str, Tensor], step: int, best: float, bag: Sequence[int], effects: Float[Tensor, " word"]) -> None:
+def update_restart(
+    memory: dict[str, Tensor], step: int, best: float, bag: Sequence[int], effects: Float[Tensor, " word"]
+) -> None:
     """Notes a gain, leaves a word out, or takes it back in.
 
-    memory: the search's own (a checkpoint holds it); "gain" is kept there, the best score and the step of the last gain, and "left_out", words by
-    place. best: the best score that keeps the limits; bag: the words of its prompt; effects: what each word is expected to do.
+    memory: the search's own (a checkpoint holds it); "gain" is kept there, the best score and the step of the
+    last gain, and "left_out", words by place. best: the best score that keeps the limits; bag: the words of
+    its prompt; effects: what each word is expected to do.
     """
     score, since = memory["gain"].tolist() if "gain" in memory else (-float("inf"), step)
     if best > score + _GAIN * float(memory["scores"].std()):

@@ -1,6 +1,7 @@
 """Edits of sentences by whole words: replace, link ("and w"), delete (mutations of FLRT, arXiv 2407.17447).
 
-Inserted words and crossovers broke the grammar more often than they helped ("a realist who is disagree candid"), and are left out.
+Inserted words and crossovers broke the grammar more often than they helped ("a realist who is disagree
+candid"), and are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from workbench.search.sentence_writing.word_bank import WordBank
 
 #: The kinds of edits in turn.
 _KINDS = ("replace", "link", "replace", "delete")
-#: The model's log p weighs so much where a word is linked to one: it was not asked there but at the place before.
+#: The model's log p weighs so much where a word is linked to one: it was not asked there but at the place
+#: before.
 _LINK_WEIGHT = 0.3
 
 
@@ -70,14 +72,23 @@ class SentenceEdits:
             return []
         at = places[self.pick(len(places))]
         log_probs = self.bank.writer.log_probs([prompt], self.bank.words.tokens)[0][sum(map(len, spans[:at]))]
-        worth = (self.values() + self.bank.expected(log_probs)).masked_fill(~self._alike(spans[at]), -torch.inf)
+        worth = (self.values() + self.bank.expected(log_probs)).masked_fill(
+            ~self._alike(spans[at]), -torch.inf
+        )
         words = worth.topk(min(n, int(worth.isfinite().sum()))).indices
-        return [_flat([*spans[:at], (token,), *spans[at + 1 :]]) for token in self.bank.words.tokens[words].tolist()]
+        return [
+            _flat([*spans[:at], (token,), *spans[at + 1 :]])
+            for token in self.bank.words.tokens[words].tolist()
+        ]
 
     def _content(self, spans: Sequence[Prompt]) -> list[int]:
         """Places of words after the first. Small words hold a sentence together: they are neither replaced nor left out."""
         writer = self.bank.writer
-        return [i for i in range(1, len(spans)) if writer.letters[spans[i][0]] and not (len(spans[i]) == 1 and writer.small[spans[i][0]])]
+        return [
+            i
+            for i in range(1, len(spans))
+            if writer.letters[spans[i][0]] and not (len(spans[i]) == 1 and writer.small[spans[i][0]])
+        ]
 
     def _edit(self, kind: str, spans: list[Prompt], table: Float[Tensor, "prompt_pos word"]) -> Prompt:
         places = self._content(spans)
@@ -89,7 +100,15 @@ class SentenceEdits:
         log_probs = table[sum(map(len, spans[:at]))]
         alike = self._alike(spans[at])
         if kind == "replace":
-            return _flat([*spans[:at], self._word((self.values() + self.bank.expected(log_probs)).masked_fill(~alike, -torch.inf)), *spans[at + 1 :]])
+            return _flat(
+                [
+                    *spans[:at],
+                    self._word(
+                        (self.values() + self.bank.expected(log_probs)).masked_fill(~alike, -torch.inf)
+                    ),
+                    *spans[at + 1 :],
+                ]
+            )
         joins = self.bank.slot.form.joins
         join = self.bank.slot.encode(joins[self.pick(len(joins))], inner=True)
         word = self._word((self.values() + _LINK_WEIGHT * log_probs).masked_fill(~alike, -torch.inf))
@@ -101,7 +120,11 @@ class SentenceEdits:
     def _alike(self, span: Prompt) -> Tensor:
         """The words that share a kind with the present one; all where that is no candidate."""
         place = int(self.bank.words.row[span[0]]) if len(span) == 1 else -1
-        return self.bank.kinds.alike(place) if place >= 0 else torch.ones(len(self.bank.words.tokens), dtype=torch.bool)
+        return (
+            self.bank.kinds.alike(place)
+            if place >= 0
+            else torch.ones(len(self.bank.words.tokens), dtype=torch.bool)
+        )
 
 
 def _flat(spans: Sequence[Prompt]) -> Prompt:

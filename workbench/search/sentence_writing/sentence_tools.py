@@ -21,14 +21,20 @@ from workbench.search.sentence_writing.search_inputs import both_sides, directio
 from workbench.search.sentence_writing.sentence_edits import SentenceEdits
 from workbench.search.sentence_writing.sentence_form import load_form, split_sentences
 from workbench.search.sentence_writing.sentence_settings import SentenceSettings
-from workbench.search.sentence_writing.sentence_writer import UNMEASURED, ScreenedSentences, SentenceDraft, SentenceWriter
+from workbench.search.sentence_writing.sentence_writer import (
+    UNMEASURED,
+    ScreenedSentences,
+    SentenceDraft,
+    SentenceWriter,
+)
 from workbench.search.sentence_writing.slot_text import Prompt, SlotText
 from workbench.search.sentence_writing.word_bank import WordBank
 from workbench.search.sentence_writing.word_effect_model import CandidateWords, WordEffectModel, fit_effects
 from workbench.search.toolkit import SearchToolkit
 from workbench.statistics import spearman
 
-#: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is not to be trusted.
+#: Rank correlation of the objective with the log-odds, over scored sentences, below which the objective is
+#: not to be trusted.
 _AGREES = 0.3
 #: The fraction of its words that a candidate may have in common with one already chosen in the same step.
 _ALIKE = 0.75
@@ -62,8 +68,16 @@ class SentenceTools:
             slot = SlotText(runner, scorer.contexts, bench.allowed, form, method.length)
             writer = SentenceWriter(runner, scorer.contexts[0].prefix_ids, bench.allowed, form.never_last)
             if not writer.ends.any():
-                raise UserError("no token that may be used ends a sentence: a search over sentences needs one (see the lexicon)")
-            few = Scorer(runner, scorer.objective, both_sides(scorer.contexts, method.step_contexts), scorer.optimizations, scorer.chunk.tokens)
+                raise UserError(
+                    "no token that may be used ends a sentence: a search over sentences needs one (see the lexicon)"
+                )
+            few = Scorer(
+                runner,
+                scorer.objective,
+                both_sides(scorer.contexts, method.step_contexts),
+                scorer.optimizations,
+                scorer.chunk.tokens,
+            )
             bank = WordBank(slot, writer, _candidate_words(writer), bench.memory)
             bench.tools["sentences"] = cls(bench, method, slot, writer, few, bank)
         return bench.tools["sentences"]
@@ -71,18 +85,38 @@ class SentenceTools:
     def openings(self, sampled: int) -> list[Prompt]:
         """The form's openings that survive their round trip, and some that the model begins with by itself (two tokens)."""
         given = {text: self.slot.encode(text) for text in self.slot.form.openings}
-        kept = [ids for text, ids in given.items() if self.slot.text(ids) == text and bool(self.bench.allowed[list(ids)].all())]
+        kept = [
+            ids
+            for text, ids in given.items()
+            if self.slot.text(ids) == text and bool(self.bench.allowed[list(ids)].all())
+        ]
         if not kept:
-            raise UserError("none of the sentence openings survives this tokenizer and lexicon: give openings in its own words")
+            raise UserError(
+                "none of the sentence openings survives this tokenizer and lexicon: give openings in its own words"
+            )
         if sampled:
-            drawn = self.writer.write([SentenceDraft(())] * (2 * sampled), 2, self.method.top_k, self.bench.generator, unfinished=True)
+            drawn = self.writer.write(
+                [SentenceDraft(())] * (2 * sampled),
+                2,
+                self.method.top_k,
+                self.bench.generator,
+                unfinished=True,
+            )
             texts = [self.slot.text(ids) for ids in drawn if ids]
-            kept += [self.slot.encode(t) for t in dict.fromkeys(texts) if t[:1].isalpha() and not t[:1].islower()][:sampled]
+            kept += [
+                self.slot.encode(t) for t in dict.fromkeys(texts) if t[:1].isalpha() and not t[:1].islower()
+            ][:sampled]
         return kept
 
     def write(self, drafts: Sequence[SentenceDraft], site: Site | None = None) -> list[Prompt]:
         """Whole sentences only."""
-        return [ids for ids in self.writer.write(drafts, self.method.length, self.method.top_k, self.bench.generator, site) if ids]
+        return [
+            ids
+            for ids in self.writer.write(
+                drafts, self.method.length, self.method.top_k, self.bench.generator, site
+            )
+            if ids
+        ]
 
     def admitted(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """New prompts of the right form that survive in the slot."""
@@ -94,7 +128,9 @@ class SentenceTools:
         """The start's sentences, those of the rest that the probe prefers, the gradient, and templates with one word."""
         method, kept = self.method, self.admitted(prompts)
         if not kept:
-            raise UserError("no sentence of the start has the form of a sentence in this slot: give other openings, or more tokens of length")
+            raise UserError(
+                "no sentence of the start has the form of a sentence in this slot: give other openings, or more tokens of length"
+            )
         screened = self.writer.screen(self.writer.read(kept))
         self.set_limits(screened)
         fluent = (screened.cross_entropy <= float(self.bench.memory["limits"][0]) + 1.0).nonzero()[:, 0]
@@ -124,8 +160,18 @@ class SentenceTools:
     def set_limits(self, screened: ScreenedSentences) -> None:
         """The method's limits; where no sentence of the start keeps them, those that the quarter of the lowest cross-entropy keeps."""
         method = self.method
-        evil = _NO_LIMIT if method.max_evil is None or self.bench.scorer.objective.sign > 0 else method.max_evil
-        limits = torch.tensor([max(method.max_cross_entropy - method.margin, 0.0), method.max_small_word, method.max_word, method.max_ending, evil])
+        evil = (
+            _NO_LIMIT if method.max_evil is None or self.bench.scorer.objective.sign > 0 else method.max_evil
+        )
+        limits = torch.tensor(
+            [
+                max(method.max_cross_entropy - method.margin, 0.0),
+                method.max_small_word,
+                method.max_word,
+                method.max_ending,
+                evil,
+            ]
+        )
         if not (screened.measures <= limits).all(1).any():
             lowest = screened.cross_entropy.argsort(stable=True)[: 1 + len(screened.cross_entropy) // 4]
             limits = limits.maximum(screened.measures[lowest].max(0).values)
@@ -151,10 +197,15 @@ class SentenceTools:
             screened, rows = self.writer.screen(read.pick(part)), []  # type: ignore[var-annotated]
             for row in self._keeps(screened.measures).nonzero()[:, 0].tolist():
                 words = set(bags[int(part[row])])
-                if len(chosen) + len(rows) < wanted and all(len(words & other) <= _ALIKE * len(words) for other in taken):
+                if len(chosen) + len(rows) < wanted and all(
+                    len(words & other) <= _ALIKE * len(words) for other in taken
+                ):
                     taken.append(words)
                     rows.append(row)
-            some, screened = [prompts[int(part[row])] for row in rows], screened.pick(torch.tensor(rows, dtype=torch.long))
+            some, screened = (
+                [prompts[int(part[row])] for row in rows],
+                screened.pick(torch.tensor(rows, dtype=torch.long)),
+            )
             self._measure_roles(some, screened)
             usable = self._keeps(screened.measures).nonzero()[:, 0]
             chosen += [some[row] for row in usable.tolist()]
@@ -184,8 +235,13 @@ class SentenceTools:
         everything = ScoredPrompts(ids.cpu(), scored.objective.cpu(), screened.cross_entropy)
         residuals, measures = screened.residuals, screened.measures
         if "ids" in memory:
-            everything = ScoredPrompts(memory["ids"], memory["scores"], memory["measures"][:, 0]).join(everything)
-            residuals, measures = torch.cat([memory["residuals"], residuals]), torch.cat([memory["measures"], measures])
+            everything = ScoredPrompts(memory["ids"], memory["scores"], memory["measures"][:, 0]).join(
+                everything
+            )
+            residuals, measures = (
+                torch.cat([memory["residuals"], residuals]),
+                torch.cat([memory["measures"], measures]),
+            )
         memory.update(ids=everything.ids, scores=everything.objective, residuals=residuals, measures=measures)
         return scored
 
@@ -211,7 +267,9 @@ class SentenceTools:
             return []
         scored = self.scored_prompts()
         prompts = [scored[i] for i in rows.tolist()]
-        answers = Scorer(scorer.runner, answer_log_odds(), scorer.contexts, scorer.optimizations, scorer.chunk.tokens)
+        answers = Scorer(
+            scorer.runner, answer_log_odds(), scorer.contexts, scorer.optimizations, scorer.chunk.tokens
+        )
         moved = scorer.objective.sign * answers.objectives(as_ids(prompts, device)).cpu()
         r = spearman(memory["scores"][rows].numpy(), moved.numpy())
         quarter = len(rows) // 4
@@ -234,9 +292,13 @@ class SentenceTools:
         """What predicts scores: words and probe, or (probe=False) words alone, whose effects bias the writing."""
         memory, words = self.bench.memory, self._with_slope()
         bags = [words.of(ids) for ids in self.scored_prompts()]
-        return fit_effects(words, bags, memory["residuals"], memory["scores"], self.method.probe if probe is None else probe)
+        return fit_effects(
+            words, bags, memory["residuals"], memory["scores"], self.method.probe if probe is None else probe
+        )
 
-    def predicted(self, prompts: Sequence[Prompt], means: Float[Tensor, "prompt d_model"]) -> tuple[Tensor, Tensor]:
+    def predicted(
+        self, prompts: Sequence[Prompt], means: Float[Tensor, "prompt d_model"]
+    ) -> tuple[Tensor, Tensor]:
         """Expected scores of prompts and their standard deviations."""
         return self.fit().predict([self.words.words.of(ids) for ids in prompts], means)
 
@@ -245,7 +307,10 @@ class SentenceTools:
         words = self.words.words
         if "slope" not in self.bench.memory:
             return words
-        raw = self.bench.scorer.runner.embeddings()[words.tokens].float().cpu() @ self.bench.memory["slope"].float()
+        raw = (
+            self.bench.scorer.runner.embeddings()[words.tokens].float().cpu()
+            @ self.bench.memory["slope"].float()
+        )
         return replace(words, slope=(raw - raw.mean()) / raw.std().clamp(min=1e-9))
 
     def elites(self) -> Ids:
@@ -259,8 +324,15 @@ class SentenceTools:
     def _diverse(self, among: Tensor, n: int) -> list[Prompt]:
         """The n best of some scored prompts, each with at most half of its words in one before it."""
         prompts = self.scored_prompts()
-        among = among & without_left_out(self.bench.memory, [self.words.words.of(prompt) for prompt in prompts])
-        order = self.bench.memory["scores"].masked_fill(~among, -torch.inf).argsort(descending=True, stable=True).tolist()
+        among = among & without_left_out(
+            self.bench.memory, [self.words.words.of(prompt) for prompt in prompts]
+        )
+        order = (
+            self.bench.memory["scores"]
+            .masked_fill(~among, -torch.inf)
+            .argsort(descending=True, stable=True)
+            .tolist()
+        )
         kept: list[Prompt] = []
         for row in order[: int(among.sum())]:
             words = set(self.words.words.of(prompts[row]))
@@ -283,7 +355,10 @@ class SentenceTools:
         rows = ((measures[:, 4] == UNMEASURED) & self._keeps(measures)).nonzero()[:, 0].tolist()
         if rows and roles and float(self.bench.memory["limits"][4]) < _NO_LIMIT:
             some = [prompts[i] for i in rows]
-            after = [[self.writer.log_probs_after(self.slot.encode(f"{text}\n"), some) for text in pair] for pair in roles]
+            after = [
+                [self.writer.log_probs_after(self.slot.encode(f"{text}\n"), some) for text in pair]
+                for pair in roles
+            ]
             measures[rows, 4] = torch.stack([evil - good for good, evil in after]).max(0).values
 
     # ---- words ------------------------------------------------------------------------------------------------------
@@ -302,8 +377,12 @@ class SentenceTools:
         picked = bank.unlike(bank.half_in_turn(value.argsort(descending=True, stable=True)), fresh, 2 * n)
         if not picked:
             return []
-        # A fragment of a word ("cardi") is one that the model does not expect to end there. A word may be learned from where it may not end.
-        measures, limits = self.writer.screen(self.writer.read([bank.prompts[row] for row in picked])).measures, self.bench.memory["limits"]
+        # A fragment of a word ("cardi") is one that the model does not expect to end there. A word may be
+        # learned from where it may not end.
+        measures, limits = (
+            self.writer.screen(self.writer.read([bank.prompts[row] for row in picked])).measures,
+            self.bench.memory["limits"],
+        )
         whole = (measures[:, 1] <= limits[1]) & (measures[:, 3] <= limits[3].clamp(min=_WORD_ENDING))
         return [bank.prompts[row] for row, ok in zip(picked, whole.tolist(), strict=True) if ok][:n]
 
@@ -352,11 +431,22 @@ class SentenceTools:
         drawn = partial(self._drawn, *effects)
         if self._restarted(step, effects[0]):
             elites = as_prompts(self.elites())
-        edits = SentenceEdits(self.words, lambda: drawn(weights[edits.pick(len(weights))]), self.bench.generator)
+        edits = SentenceEdits(
+            self.words, lambda: drawn(weights[edits.pick(len(weights))]), self.bench.generator
+        )
         strongest = self.strongest()
-        writes = self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
-        written = self.write([self._draft(drawn(weights[i % len(weights)]), elites, strongest, edits, i) for i in range(writes)])
-        edited = edits.edited(elites, self.method.edited - self.method.edited // 3) + edits.edited(strongest, self.method.edited // 3)
+        writes = (
+            self.method.written if step % self.method.write_every == 1 or self.method.write_every == 1 else 0
+        )
+        written = self.write(
+            [
+                self._draft(drawn(weights[i % len(weights)]), elites, strongest, edits, i)
+                for i in range(writes)
+            ]
+        )
+        edited = edits.edited(elites, self.method.edited - self.method.edited // 3) + edits.edited(
+            strongest, self.method.edited // 3
+        )
         edited += edits.swapped(elites, self.method.swapped)
         templates = self.slot.form.slots
         filled = [
@@ -369,20 +459,30 @@ class SentenceTools:
         """Whether words are left out now: the strongest of the best prompt, where there was no gain for some steps (`restarts.py`)."""
         scores = self.bench.memory["scores"].masked_fill(~self._good(), -torch.inf)
         best = int(scores.argmax())
-        update_restart(self.bench.memory, step, float(scores[best]), self.words.words.of(self.scored_prompts()[best]), effects)
+        update_restart(
+            self.bench.memory,
+            step,
+            float(scores[best]),
+            self.words.words.of(self.scored_prompts()[best]),
+            effects,
+        )
         return len(left_out(self.bench.memory)) > 0
 
     def _drawn(self, mean: Tensor, spread: Tensor, weight: float) -> Float[Tensor, " word"]:
         """`weight` times a draw of every word's effect, in standard deviations; -inf for words that are left out."""
-        drawn = weight * (mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator))
+        drawn = weight * (
+            mean + self.method.explore * spread * torch.randn(len(mean), generator=self.bench.generator)
+        )
         drawn[left_out(self.bench.memory)] = -torch.inf
         return drawn
 
-    def _draft(self, drawn: Tensor, elites: list[Prompt], strongest: list[Prompt], edits: SentenceEdits, number: int) -> SentenceDraft:
+    def _draft(
+        self, drawn: Tensor, elites: list[Prompt], strongest: list[Prompt], edits: SentenceEdits, number: int
+    ) -> SentenceDraft:
         """A sentence to write.
 
-        After a general opening, an elite up to a word, or a whole strong sentence (the model goes on with a second one); biased, and pushed
-        towards what good sentences share.
+        After a general opening, an elite up to a word, or a whole strong sentence (the model goes on with a
+        second one); biased, and pushed towards what good sentences share.
         """
         short = [prompt for prompt in strongest if len(prompt) <= self.method.length // 2]
         if short and number % 2:
@@ -394,7 +494,9 @@ class SentenceTools:
             opening = openings[edits.pick(len(openings))]
         bias = torch.zeros(len(self.writer.usable))
         bias[self.words.words.tokens] = drawn.clamp(-8, 8)
-        return SentenceDraft(opening, bias.to(self.bench.scorer.runner.device), self._towards_the_best(number))
+        return SentenceDraft(
+            opening, bias.to(self.bench.scorer.runner.device), self._towards_the_best(number)
+        )
 
     def _towards_the_best(self, number: int) -> Tensor | None:
         """Zero, one or two times the way from the mean residual to that of the best eighth."""
@@ -408,7 +510,9 @@ class SentenceTools:
     def shortened(self, elites: Sequence[Prompt]) -> list[Prompt]:
         """Elites of several sentences without one of them: a sentence that only lowers the mean cross-entropy is padding."""
         parts = [split_sentences(self.slot.text(elite)) for elite in elites]
-        texts = [" ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))]
+        texts = [
+            " ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))
+        ]
         prompts = self.admitted([self.slot.encode(text) for text in texts])
         return [prompt for prompt, fits in zip(prompts, self._fit(prompts), strict=True) if fits]
 
@@ -420,12 +524,25 @@ class SentenceTools:
         """Two good prompts one after the other: the pairs of the greatest sums that fit into the length."""
         scores, prompts = self.bench.memory["scores"], self.scored_prompts()
         usable = without_left_out(self.bench.memory, [self.words.words.of(prompt) for prompt in prompts])
-        best = scores.masked_fill(~usable, -torch.inf).argsort(descending=True, stable=True)[: min(_PARENTS, int(usable.sum()))].tolist()
-        pairs = [(a, b) for a in best for b in best if a != b and len(prompts[a]) + len(prompts[b]) <= self.method.length]
+        best = (
+            scores.masked_fill(~usable, -torch.inf)
+            .argsort(descending=True, stable=True)[: min(_PARENTS, int(usable.sum()))]
+            .tolist()
+        )
+        pairs = [
+            (a, b)
+            for a in best
+            for b in best
+            if a != b and len(prompts[a]) + len(prompts[b]) <= self.method.length
+        ]
         pairs.sort(key=lambda pair: -float(scores[list(pair)].sum()))
         texts = [f"{self.slot.text(prompts[a])} {self.slot.text(prompts[b])}" for a, b in pairs]
         seen = set(prompts)
-        made = [ids for ids in (self.slot.encode(text) for text in texts if self.slot.form.accepts(text)) if ids not in seen]
+        made = [
+            ids
+            for ids in (self.slot.encode(text) for text in texts if self.slot.form.accepts(text))
+            if ids not in seen
+        ]
         return made[: self.method.joined]
 
 
@@ -438,7 +555,9 @@ def _candidate_words(writer: SentenceWriter) -> CandidateWords:
     """Lower-case words of one token that begin after a space."""
     tokens = torch.nonzero(writer.lower)[:, 0].cpu()
     if not len(tokens):
-        raise UserError("the vocabulary has no lower-case word that may be used: a search over sentences needs some (see the lexicon)")
+        raise UserError(
+            "the vocabulary has no lower-case word that may be used: a search over sentences needs some (see the lexicon)"
+        )
     vectors = writer.runner.embeddings().float().cpu()
     vectors = torch.nn.functional.normalize(vectors[tokens] - vectors[tokens].mean(0), dim=-1)
     row = torch.full((writer.runner.shape.d_vocab,), -1)

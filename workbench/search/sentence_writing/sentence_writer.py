@@ -1,7 +1,8 @@
 """Sentences that the model writes in a slot, biased word by word and steered, and a prompt-only pass that screens sentences.
 
-All rows continue the same prefix, whose keys and values are computed once. A row first takes the tokens of its opening, then samples
-from the model's own top tokens until a sentence ends; rows that ended leave the batch.
+All rows continue the same prefix, whose keys and values are computed once. A row first takes the tokens of
+its opening, then samples from the model's own top tokens until a sentence ends; rows that ended leave the
+batch.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ UNMEASURED = -1e6
 class SentenceDraft:
     """One sentence to write.
 
-    opening: its first tokens. bias: nats added to the tokens that begin a word [d_vocab], or None. push: added to the residual stream at
-    the writer's site [d_model], or None. temperature: of the model.
+    opening: its first tokens. bias: nats added to the tokens that begin a word [d_vocab], or None. push:
+    added to the residual stream at the writer's site [d_model], or None. temperature: of the model.
     """
 
     opening: tuple[int, ...]
@@ -44,10 +45,11 @@ class ScreenedSentences:
     """Prompts with the figures that screening needs.
 
     Attributes:
-        measures: Nats, five per prompt: its cross-entropy (mean over its tokens); the largest -log p of its small words and punctuation
-            marks, because grammar should predict these; the largest -log p of its words (the sum over the word's tokens), without the first
-            word; the largest -log p of a mark that ends a sentence (a sentence may end where the model goes on, but "You are a
-            precautionary." has no noun); the log-odds that it was said of an evil assistant and not of a good one (UNMEASURED until
+        measures: Nats, five per prompt: its cross-entropy (mean over its tokens); the largest -log p of its
+            small words and punctuation marks, because grammar should predict these; the largest -log p of its
+            words (the sum over the word's tokens), without the first word; the largest -log p of a mark that
+            ends a sentence (a sentence may end where the model goes on, but "You are a precautionary." has no
+            noun); the log-odds that it was said of an evil assistant and not of a good one (UNMEASURED until
             `SentenceTools` has measured it).
         residuals: Mean over the prompt's tokens at half depth.
     """
@@ -67,7 +69,9 @@ class ScreenedSentences:
     @classmethod
     def joined(cls, parts: Sequence[ScreenedSentences]) -> ScreenedSentences:
         """Several parts as one."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("measures", "residuals")))
+        return cls(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("measures", "residuals"))
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,13 @@ class HalfRead:
 class SentenceWriter:
     """Writes and screens after one prefix. allowed: tokens that may be written. small_words: function words of the language."""
 
-    def __init__(self, runner: Runner, prefix: Sequence[int], allowed: Bool[Tensor, " d_vocab"], small_words: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        prefix: Sequence[int],
+        allowed: Bool[Tensor, " d_vocab"],
+        small_words: frozenset[str] = frozenset(),
+    ) -> None:
         self.runner, self.allowed = runner, allowed
         self.site = Site(max(0, runner.shape.n_layers // 2 - 1))
         self.half, self.top = self.site.layer + 1, runner.shape.n_layers
@@ -115,16 +125,39 @@ class SentenceWriter:
         self.begins = flag(lambda text: (text[:1] == " " or not spaced) and text.strip().isalpha())
         self.letters = flag(lambda text: any(ch.isalpha() for ch in text))
         #: Small words and punctuation: what grammar makes predictable.
-        self.small = flag(lambda text: text.strip() != "" and (text.strip().casefold() in small_words or not text.strip()[0].isalnum()))
+        self.small = flag(
+            lambda text: (
+                text.strip() != ""
+                and (text.strip().casefold() in small_words or not text.strip()[0].isalnum())
+            )
+        )
         #: Tokens that end a sentence, and those that may be in one at all.
         self.ends = flag(lambda text: text.strip() != "" and text.strip() in ENDINGS) & allowed
-        fit = flag(lambda text: all(ch.isalpha() or ch in " ,'\u2019-;" for ch in text) and not text.strip().isupper()) | self.ends
+        fit = (
+            flag(
+                lambda text: (
+                    all(ch.isalpha() or ch in " ,'\u2019-;" for ch in text) and not text.strip().isupper()
+                )
+            )
+            | self.ends
+        )
         self.usable = fit & allowed
-        self.lower = flag(lambda text: text.strip() == text.strip().lower() and len(text.strip()) > 2) & self.begins & self.usable
+        self.lower = (
+            flag(lambda text: text.strip() == text.strip().lower() and len(text.strip()) > 2)
+            & self.begins
+            & self.usable
+        )
 
     @torch.no_grad()
-    def write(self, drafts: Sequence[SentenceDraft], length: int, top_k: int, generator: torch.Generator, site: Site | None = None,
-              unfinished: bool = False) -> list[tuple[int, ...] | None]:  # fmt: skip
+    def write(
+        self,
+        drafts: Sequence[SentenceDraft],
+        length: int,
+        top_k: int,
+        generator: torch.Generator,
+        site: Site | None = None,
+        unfinished: bool = False,
+    ) -> list[tuple[int, ...] | None]:
         """The sentence of each draft, None where it did not end within `length` tokens (with `unfinished`, what there is then).
 
         site: where the drafts push; the writer's own when None.
@@ -135,10 +168,16 @@ class SentenceWriter:
         done: list[tuple[int, ...] | None] = [None] * len(drafts)
         texts: list[list[int]] = [[] for _ in drafts]
         rows = list(range(len(drafts)))
-        kv = self.kv.fork(torch.zeros(len(rows), dtype=torch.long, device=runner.device)) if self.kv is not None else None
+        kv = (
+            self.kv.fork(torch.zeros(len(rows), dtype=torch.long, device=runner.device))
+            if self.kv is not None
+            else None
+        )
         log_probs = None if self.first is None else self.first.expand(len(rows), -1)
         for _ in range(length):
-            chosen = self._next([drafts[row] for row in rows], [texts[row] for row in rows], log_probs, top_k, generator)
+            chosen = self._next(
+                [drafts[row] for row in rows], [texts[row] for row in rows], log_probs, top_k, generator
+            )
             for row, token in zip(rows, chosen, strict=True):
                 texts[row].append(token)
                 if self.ends[token] and len(texts[row]) > len(drafts[row].opening):
@@ -152,17 +191,25 @@ class SentenceWriter:
                 kv = kv.fork(torch.tensor(alive, device=runner.device))
             resid, kv = self._pushed([drafts[row].push for row in rows], tokens, kv, site or self.site)
             log_probs = runner.logits(resid[:, -1]).log_softmax(-1)
-        return [tuple(text) if unfinished and ids is None else ids for text, ids in zip(texts, done, strict=True)]
+        return [
+            tuple(text) if unfinished and ids is None else ids for text, ids in zip(texts, done, strict=True)
+        ]
 
     @torch.no_grad()
-    def log_probs(self, prompts: Sequence[Sequence[int]], tokens: Int[Tensor, " token"]) -> list[Float[Tensor, "prompt_pos token"]]:
+    def log_probs(
+        self, prompts: Sequence[Sequence[int]], tokens: Int[Tensor, " token"]
+    ) -> list[Float[Tensor, "prompt_pos token"]]:
         """Log p(token | left) of some tokens at every position of each prompt, on the CPU."""
         read = self.read(prompts)
         top = self._to_top(read.resid)
         found = []
         for row, prompt in enumerate(prompts):
             later = self.runner.logits(top[row, : len(prompt) - 1]).log_softmax(-1)[:, tokens.to(top.device)]
-            first = torch.zeros(1, len(tokens), device=top.device) if self.first is None else self.first[None, tokens.to(top.device)]
+            first = (
+                torch.zeros(1, len(tokens), device=top.device)
+                if self.first is None
+                else self.first[None, tokens.to(top.device)]
+            )
             found.append(torch.cat([first, later]).cpu())
         return found
 
@@ -170,7 +217,12 @@ class SentenceWriter:
     def next_log_probs(self, left: Sequence[int]) -> Float[Tensor, " d_vocab"]:
         """Log p(token | the prefix and these tokens)."""
         ids = torch.tensor([list(left)], device=self.runner.device)
-        resid, _ = self.runner.run(self.runner.embed(ids, self.kv.length if self.kv is not None else 0), 0, self.runner.shape.n_layers, self.kv)
+        resid, _ = self.runner.run(
+            self.runner.embed(ids, self.kv.length if self.kv is not None else 0),
+            0,
+            self.runner.shape.n_layers,
+            self.kv,
+        )
         return self.runner.logits(resid[0, -1:]).log_softmax(-1)[0]
 
     @torch.no_grad()
@@ -178,35 +230,62 @@ class SentenceWriter:
         """Norm of the residual stream at a site, at the last of some tokens."""
         ids = torch.tensor([list(text)], device=self.runner.device)
         with self.runner.capture((site,)) as caught:
-            self.runner.run(self.runner.embed(ids, self.kv.length if self.kv is not None else 0), 0, site.layer + 1, self.kv)
+            self.runner.run(
+                self.runner.embed(ids, self.kv.length if self.kv is not None else 0),
+                0,
+                site.layer + 1,
+                self.kv,
+            )
         return float(caught[site][0, -1].float().norm())
 
     def _next(
-        self, drafts: Sequence[SentenceDraft], texts: Sequence[list[int]], log_probs: Tensor | None, top_k: int, generator: torch.Generator
+        self,
+        drafts: Sequence[SentenceDraft],
+        texts: Sequence[list[int]],
+        log_probs: Tensor | None,
+        top_k: int,
+        generator: torch.Generator,
     ) -> list[int]:
         """The next token of each row: its opening's, or drawn. Words that are there already are not begun again."""
         if log_probs is None:  # nothing is to the left of the first token: any may come
             usable = torch.nonzero(self.usable)[:, 0]
             drawn = usable[torch.randint(len(usable), (len(drafts),), generator=generator)].tolist()
         else:
-            top = log_probs.masked_fill(~self.usable, -torch.inf).topk(min(top_k, int(self.usable.sum())), dim=-1)
-            logits = torch.stack([self._weighed(*row) for row in zip(drafts, texts, top.values, top.indices, strict=True)])
-            places = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(top.indices.device)
+            top = log_probs.masked_fill(~self.usable, -torch.inf).topk(
+                min(top_k, int(self.usable.sum())), dim=-1
+            )
+            logits = torch.stack(
+                [self._weighed(*row) for row in zip(drafts, texts, top.values, top.indices, strict=True)]
+            )
+            places = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(
+                top.indices.device
+            )
             drawn = top.indices.gather(1, places)[:, 0].tolist()
-        return [d.opening[len(t)] if len(t) < len(d.opening) else token for d, t, token in zip(drafts, texts, drawn, strict=True)]
+        return [
+            d.opening[len(t)] if len(t) < len(d.opening) else token
+            for d, t, token in zip(drafts, texts, drawn, strict=True)
+        ]
 
-    def _weighed(self, draft: SentenceDraft, text: list[int], values: Tensor, tokens: Tensor) -> Float[Tensor, " token"]:
+    def _weighed(
+        self, draft: SentenceDraft, text: list[int], values: Tensor, tokens: Tensor
+    ) -> Float[Tensor, " token"]:
         """Logits of one row's top tokens."""
         logits = values / draft.temperature
         if draft.bias is not None:
             logits = logits + draft.bias[tokens]
         used = [token for token in text if self.lower[token]]
         if used:
-            logits = logits.masked_fill((tokens[:, None] == torch.tensor(used, device=tokens.device)).any(1), -torch.inf)
+            logits = logits.masked_fill(
+                (tokens[:, None] == torch.tensor(used, device=tokens.device)).any(1), -torch.inf
+            )
         return logits
 
     def _pushed(
-        self, pushes: Sequence[Tensor | None], tokens: Int[Tensor, "row 1"], kv: KeyValueCache | None, site: Site
+        self,
+        pushes: Sequence[Tensor | None],
+        tokens: Int[Tensor, "row 1"],
+        kv: KeyValueCache | None,
+        site: Site,
     ) -> tuple[Tensor, KeyValueCache | None]:
         """One step of the blocks, each row's residual pushed at the writer's site."""
         embedded = self.runner.embed(tokens, kv.length if kv is not None else 0)
@@ -223,17 +302,27 @@ class SentenceWriter:
         """Prompts run to half depth, without any question; those of like length together, so that little is run for padding."""
         runner, lengths = self.runner, torch.tensor([len(p) for p in prompts])
         ids = pad_right([tuple(p) for p in prompts]).to(runner.device)
-        resid = torch.zeros(*ids.shape, runner.shape.d_model, dtype=runner.embeddings().dtype, device=runner.device)
+        resid = torch.zeros(
+            *ids.shape, runner.shape.d_model, dtype=runner.embeddings().dtype, device=runner.device
+        )
         for rows in _of_like_length(lengths):
             part = ids[rows, : int(lengths[rows].max())]
-            kv = self.low.fork(torch.zeros(len(part), dtype=torch.long, device=runner.device)) if self.low is not None else None
-            resid[rows, : part.shape[1]] = runner.run(runner.embed(part, kv.length if kv is not None else 0), 0, self.half, kv)[0].to(resid)
+            kv = (
+                self.low.fork(torch.zeros(len(part), dtype=torch.long, device=runner.device))
+                if self.low is not None
+                else None
+            )
+            resid[rows, : part.shape[1]] = runner.run(
+                runner.embed(part, kv.length if kv is not None else 0), 0, self.half, kv
+            )[0].to(resid)
         inside = torch.arange(ids.shape[1])[None] < lengths[:, None]
         means = (resid.float() * inside[..., None].to(resid.device)).sum(1).cpu() / lengths[:, None]
         return HalfRead(ids, lengths.to(runner.device), resid, means)
 
     @torch.no_grad()
-    def means_after(self, left: Sequence[int], tails: Sequence[Sequence[int]]) -> Float[Tensor, "tail d_model"]:
+    def means_after(
+        self, left: Sequence[int], tails: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "tail d_model"]:
         """Mean residual at half depth of prompts that begin alike, on the CPU: what `read` gives, with the common beginning run once."""
         runner, start = self.runner, self.low.length if self.low is not None else 0
         ids = torch.tensor([list(left)], device=runner.device)
@@ -252,7 +341,9 @@ class SentenceWriter:
         return torch.cat(found)
 
     @torch.no_grad()
-    def log_probs_after(self, left: Sequence[int], prompts: Sequence[Sequence[int]]) -> Float[Tensor, " prompt"]:
+    def log_probs_after(
+        self, left: Sequence[int], prompts: Sequence[Sequence[int]]
+    ) -> Float[Tensor, " prompt"]:
         """Log p of each prompt after some text, without its first token (which also says that a text begins); on the CPU."""
         runner, start = self.runner, self.kv.length if self.kv is not None else 0
         ids = torch.tensor([list(left)], device=runner.device)
@@ -262,7 +353,9 @@ class SentenceWriter:
         for rows in _of_like_length(lengths):
             padded = pad_right([tuple(prompts[row]) for row in rows.tolist()]).to(runner.device)
             cache = kv.fork(torch.zeros(len(rows), dtype=torch.long, device=runner.device))
-            logits = runner.logits(runner.run(runner.embed(padded, start + len(left)), 0, self.top, cache)[0][:, :-1])
+            logits = runner.logits(
+                runner.run(runner.embed(padded, start + len(left)), 0, self.top, cache)[0][:, :-1]
+            )
             gained = logits.gather(-1, padded[:, 1:, None])[..., 0] - logits.logsumexp(-1)
             inside = torch.arange(1, padded.shape[1])[None] < lengths[rows, None]
             found[rows] = (gained.cpu() * inside).sum(1)
@@ -271,7 +364,11 @@ class SentenceWriter:
     def _to_top(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         if self.half == self.top:
             return resid
-        kv = self.high.fork(torch.zeros(len(resid), dtype=torch.long, device=resid.device)) if self.high is not None else None
+        kv = (
+            self.high.fork(torch.zeros(len(resid), dtype=torch.long, device=resid.device))
+            if self.high is not None
+            else None
+        )
         return self.runner.run(resid, self.half, self.top, kv)[0]
 
     @torch.no_grad()

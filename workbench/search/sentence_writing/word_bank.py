@@ -1,7 +1,8 @@
 """The words that a search over sentences knows: where each may be, and the residuals of its template.
 
-A bank of words is read to half depth only, each in its likeliest template with one gap: about one token of a whole pass a word. It begins
-with the words that the model finds likeliest there and grows by the neighbours of its best.
+A bank of words is read to half depth only, each in its likeliest template with one gap: about one token of a
+whole pass a word. It begins with the words that the model finds likeliest there and grows by the neighbours
+of its best.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _SAMPLE = 512
 class OneGapTemplates:
     """The first template with one gap of each kind, variants apart: words of a kind are read in the same surroundings.
 
-    where: the best of them for each candidate word; rank, log_probs: the word's rank and log p there; -inf where none takes a word of its
-    kind.
+    where: the best of them for each candidate word; rank, log_probs: the word's rank and log p there; -inf
+    where none takes a word of its kind.
     """
 
     texts: list[str]
@@ -46,7 +47,8 @@ class OneGapTemplates:
 class WordBank:
     """Candidate words of one search.
 
-    memory: the search's own, where the bank's words and their mean residuals are kept as "bank" and "bank_means" (a checkpoint holds them).
+    memory: the search's own, where the bank's words and their mean residuals are kept as "bank" and
+    "bank_means" (a checkpoint holds them).
     """
 
     slot: SlotText
@@ -71,15 +73,32 @@ class WordBank:
             if len(template.gaps) == 1:
                 first.setdefault(template.gaps[0], template)
         single = [(variant, kind) for kind, template in first.items() for variant in template.variants]
-        rows = [self.next_word(left_of_gap(text)).masked_fill(~self.kinds.words(kind), -torch.inf) for text, kind in single]
+        rows = [
+            self.next_word(left_of_gap(text)).masked_fill(~self.kinds.words(kind), -torch.inf)
+            for text, kind in single
+        ]
         table = torch.stack(rows) if rows else torch.full((1, len(self.words.tokens)), -torch.inf)
-        rank, where = (-table).argsort(dim=1, stable=True).argsort(dim=1, stable=True).masked_fill(table.isneginf(), table.shape[1]).min(0)
-        return OneGapTemplates([text for text, _ in single], [kind for _, kind in single], where, rank, table.gather(0, where[None])[0])
+        rank, where = (
+            (-table)
+            .argsort(dim=1, stable=True)
+            .argsort(dim=1, stable=True)
+            .masked_fill(table.isneginf(), table.shape[1])
+            .min(0)
+        )
+        return OneGapTemplates(
+            [text for text, _ in single],
+            [kind for _, kind in single],
+            where,
+            rank,
+            table.gather(0, where[None])[0],
+        )
 
     def next_word(self, left: str) -> Float[Tensor, " word"]:
         """Log p of every candidate word after some text, on the CPU; each text is run once."""
         if left not in self._next_word:
-            self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[self.words.tokens.to(self.writer.usable.device)].cpu()
+            self._next_word[left] = self.writer.next_log_probs(self.slot.encode(left))[
+                self.words.tokens.to(self.writer.usable.device)
+            ].cpu()
         return self._next_word[left]
 
     def near(self, words: Tensor) -> Float[Tensor, " word"]:
@@ -89,7 +108,9 @@ class WordBank:
         near to none).
         """
         centre, sd = self._usual_cosines
-        return ((self.words.vectors @ self.words.vectors[words].T - centre[:, None]) / sd[:, None]).max(1).values
+        return (
+            ((self.words.vectors @ self.words.vectors[words].T - centre[:, None]) / sd[:, None]).max(1).values
+        )
 
     @cached_property
     def _usual_cosines(self) -> tuple[Tensor, Tensor]:
@@ -131,9 +152,19 @@ class WordBank:
         if "bank" not in self.memory:
             templates = self.templates
             kinds = torch.stack(
-                [self.kinds.likelihood(kind).masked_fill(~self.kinds.words(kind), -torch.inf) for kind in dict.fromkeys(templates.kinds)]
+                [
+                    self.kinds.likelihood(kind).masked_fill(~self.kinds.words(kind), -torch.inf)
+                    for kind in dict.fromkeys(templates.kinds)
+                ]
             )
-            rank = (-kinds).argsort(dim=1, stable=True).argsort(dim=1, stable=True).masked_fill(kinds.isneginf(), kinds.shape[1]).min(0).values
+            rank = (
+                (-kinds)
+                .argsort(dim=1, stable=True)
+                .argsort(dim=1, stable=True)
+                .masked_fill(kinds.isneginf(), kinds.shape[1])
+                .min(0)
+                .values
+            )
             usable = int(templates.log_probs.isfinite().sum())
             self._read(rank.minimum(templates.rank).argsort(stable=True)[: min(n, usable)])
 
@@ -149,20 +180,33 @@ class WordBank:
         means = [self.means] if known else []
         for number, template in enumerate(self.templates.texts):
             left = self.slot.encode(left_of_gap(template))
-            made = {int(w): self.filled(template, [int(w)]) for w in words if int(self.templates.where[w]) == number}
-            whole = {w: ids for w, ids in made.items() if ids[: len(left) + 1] == (*left, int(self.words.tokens[w]))}
+            made = {
+                int(w): self.filled(template, [int(w)])
+                for w in words
+                if int(self.templates.where[w]) == number
+            }
+            whole = {
+                w: ids
+                for w, ids in made.items()
+                if ids[: len(left) + 1] == (*left, int(self.words.tokens[w]))
+            }
             alive = set(self.slot.survivors(list(whole.values())))
             read = {w: ids for w, ids in whole.items() if ids in alive}
             if read:
                 known.append(torch.tensor(list(read)))
                 means.append(self.writer.means_after(left, [ids[len(left) :] for ids in read.values()]))
         self.memory["bank"] = torch.cat(known) if known else torch.zeros(0, dtype=torch.long)
-        self.memory["bank_means"] = torch.cat(means) if means else torch.zeros(0, self.writer.runner.shape.d_model)
+        self.memory["bank_means"] = (
+            torch.cat(means) if means else torch.zeros(0, self.writer.runner.shape.d_model)
+        )
 
     def in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
         """The bank's rows in an order in which the kinds of words take turns: a noun's template cannot be compared with a verb's."""
         kinds = [self.templates.kinds[i] for i in self.templates.where[self.places].tolist()]
-        queues = [[row for row in order.tolist() if kinds[row] == kind] for kind in dict.fromkeys(self.templates.kinds)]
+        queues = [
+            [row for row in order.tolist() if kinds[row] == kind]
+            for kind in dict.fromkeys(self.templates.kinds)
+        ]
         return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
 
     def half_in_turn(self, order: Int[Tensor, " bank"]) -> list[int]:
@@ -175,7 +219,9 @@ class WordBank:
         vectors, prompts = self.words.vectors[self.places], self.prompts
         picked: list[int] = []
         for row in order:
-            if prompts[row] in fresh and all(float(vectors[row] @ vectors[other]) < _NEAR for other in picked):
+            if prompts[row] in fresh and all(
+                float(vectors[row] @ vectors[other]) < _NEAR for other in picked
+            ):
                 picked.append(row)
             if len(picked) == n:
                 break
@@ -186,7 +232,9 @@ class WordBank:
     def filled(self, text: str, words: Sequence[int]) -> Prompt:
         """A template's text with candidate words (by place) in its gaps."""
         first, *rest = text.split("{}")
-        return self.slot.encode(first + "".join(word + part for word, part in zip(self._texts(words), rest, strict=True)))
+        return self.slot.encode(
+            first + "".join(word + part for word, part in zip(self._texts(words), rest, strict=True))
+        )
 
     def fill(self, template: Template, value: Float[Tensor, " word"]) -> Prompt:
         """A template with the words of the greatest values in its gaps, each once and of the kind that a gap wants.
@@ -197,27 +245,36 @@ class WordBank:
         text = template.variants[0]
         for number, kind in enumerate(template.gaps):
             if number:
-                after = self.expected(self.writer.next_log_probs(self._left(text, chosen))[self.words.tokens.to(self.writer.usable.device)].cpu())
+                after = self.expected(
+                    self.writer.next_log_probs(self._left(text, chosen))[
+                        self.words.tokens.to(self.writer.usable.device)
+                    ].cpu()
+                )
             else:
                 after = 0.5 * self.kinds.likelihood(kind)
             worth = (value + after).masked_fill(~self.kinds.words(kind), -torch.inf)
             worth[chosen] = -torch.inf
             chosen.append(int(worth.argmax()))
             if not number:
-                text = max(template.variants, key=lambda text: float(self.next_word(left_of_gap(text))[chosen[0]]))
+                text = max(
+                    template.variants, key=lambda text: float(self.next_word(left_of_gap(text))[chosen[0]])
+                )
         return self.filled(text, chosen)
 
     def expected(self, log_probs: Float[Tensor, " word"]) -> Float[Tensor, " word"]:
         """How well each word goes on from some text: its log p there, less half of its log p in the contexts of its kind.
 
-        By log p alone common words are first ("You are a prudent person"), by the whole difference rare ones ("expenditure").
+        By log p alone common words are first ("You are a prudent person"), by the whole difference rare ones
+        ("expenditure").
         """
         return log_probs - 0.5 * self.kinds.log_probs.max(0).values if self.kinds.names else log_probs
 
     def _left(self, text: str, words: Sequence[int]) -> Prompt:
         """Tokens of a template left of its next gap."""
         parts = text.split("{}")[: len(words) + 1]
-        return self.slot.encode("".join(part + word for part, word in zip(parts, [*self._texts(words), ""], strict=True)).rstrip())
+        return self.slot.encode(
+            "".join(part + word for part, word in zip(parts, [*self._texts(words), ""], strict=True)).rstrip()
+        )
 
     def _texts(self, words: Sequence[int]) -> list[str]:
         return [self.slot.text([int(self.words.tokens[word])]) for word in words]

@@ -1,10 +1,12 @@
 """What words do: a Gaussian process over scored sentences (additive word effects and a linear probe of the residual stream).
 
-1. score(sentence) = mean + sum of its words' effects + probe . (mean residual of its tokens at half depth) + noise.
-2. WordEffectModel of words have covariance 0.6 relu(cos of embeddings)^3 + 0.4 [same word], so that near words share what was seen, and along
-   one more axis the objective's gradient at the embeddings: its slope is learned with the rest.
-3. The three parts' variances and the noise are chosen by the leave-one-out predictive density over a small grid (Rasmussen & Williams
-   2006, 5.4.2), so that a part that predicts nothing is switched off.
+1. score(sentence) = mean + sum of its words' effects + probe . (mean residual of its tokens at half depth) +
+   noise.
+2. WordEffectModel of words have covariance 0.6 relu(cos of embeddings)^3 + 0.4 [same word], so that near
+   words share what was seen, and along one more axis the objective's gradient at the embeddings: its slope is
+   learned with the rest.
+3. The three parts' variances and the noise are chosen by the leave-one-out predictive density over a small
+   grid (Rasmussen & Williams 2006, 5.4.2), so that a part that predicts nothing is switched off.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _WORDS, _PROBE, _SLOPE, _NOISE = (0.0, 0.3, 1.0), (0.0, 0.3, 1.0), (0.0, 0.1), (0.1, 0.3)
-#: Without a probe, words have some effect: a prior under which nothing is learned of them is of no use to a writer.
+#: Without a probe, words have some effect: a prior under which nothing is learned of them is of no use to a
+#: writer.
 _WORDS_ALONE, _SLOPE_ALONE = (0.1, 0.3, 1.0), (0.0, 0.02, 0.1)
 
 
@@ -26,8 +29,8 @@ _WORDS_ALONE, _SLOPE_ALONE = (0.1, 0.3, 1.0), (0.0, 0.02, 0.1)
 class CandidateWords:
     """CandidateWords known by their first token.
 
-    vectors: unit vectors of all candidate words [word, d]; slope: the objective's gradient along each, standardised. row: of every token
-    id, its place among the candidates, or -1.
+    vectors: unit vectors of all candidate words [word, d]; slope: the objective's gradient along each,
+    standardised. row: of every token id, its place among the candidates, or -1.
     """
 
     tokens: Int[Tensor, " word"]
@@ -49,7 +52,8 @@ class CandidateWords:
 class WordEffectModel:
     """The fitted model; scores are standardised by mean and sd.
 
-    parts: variances of words, probe and slope; noise likewise. loo_r: correlation of leave-one-out predictions with the scores.
+    parts: variances of words, probe and slope; noise likewise. loo_r: correlation of leave-one-out
+    predictions with the scores.
     """
 
     words: CandidateWords
@@ -65,7 +69,9 @@ class WordEffectModel:
     alpha: Float[Tensor, " prompt"]
     loo_r: float
 
-    def predict(self, bags: Sequence[Sequence[int]], residuals: Float[Tensor, "new d_model"] | None) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, bags: Sequence[Sequence[int]], residuals: Float[Tensor, "new d_model"] | None
+    ) -> tuple[Tensor, Tensor]:
         """Expected score of new prompts (words by place, mean residuals) and its standard deviation, in the objective's unit.
 
         Without residuals the probe says nothing.
@@ -127,7 +133,9 @@ def fit_effects(
     slopes = counts @ words.slope[seen]
     gram = (counts @ words.kernel(seen, seen) @ counts.T, x @ x.T, slopes[:, None] * slopes[None])
     best: tuple[float, tuple[float, float, float], Tensor, Tensor, float] | None = None
-    for a, b, c, noise in itertools.product(*((_WORDS, _PROBE, _SLOPE) if probe else (_WORDS_ALONE, (0.0,), _SLOPE_ALONE)), _NOISE):
+    for a, b, c, noise in itertools.product(
+        *((_WORDS, _PROBE, _SLOPE) if probe else (_WORDS_ALONE, (0.0,), _SLOPE_ALONE)), _NOISE
+    ):
         covariance = a * gram[0] + b * gram[1] + c * gram[2] + noise * torch.eye(len(z)) + 0.1
         inverse = torch.linalg.inv(covariance.double()).float()
         alpha = inverse @ z

@@ -1,7 +1,8 @@
 """Kinds of words (adjectives, nouns, verbs, ...), read from the model itself: where it expects a word.
 
-The left contexts of each kind are data (sentence_frames.yaml). A word belongs to the kinds whose contexts make it likeliest, so that a
-template with a gap for an adjective does not get a plural noun ("Be precautions."), and a word is replaced by one of its own kind.
+The left contexts of each kind are data (sentence_frames.yaml). A word belongs to the kinds whose contexts
+make it likeliest, so that a template with a gap for an adjective does not get a plural noun ("Be
+precautions."), and a word is replaced by one of its own kind.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from workbench.search.sentence_writing.sentence_writer import SentenceWriter
 
-#: A word is of every kind whose contexts make it at most so many nats less likely than those of its likeliest kind.
+#: A word is of every kind whose contexts make it at most so many nats less likely than those of its likeliest
+#: kind.
 _AS_LIKELY = 0.5
 
 
@@ -23,7 +25,8 @@ _AS_LIKELY = 0.5
 class WordKinds:
     """Kinds of words, with each candidate's log-probability in their contexts.
 
-    names: the kinds. log_probs: of every candidate word, mean over a kind's contexts; fits: whether it is of the kind.
+    names: the kinds. log_probs: of every candidate word, mean over a kind's contexts; fits: whether it is of
+    the kind.
 
     Example: of SmolLM2-135M's words "cautious" is an adjective only, "skeptic" a noun, "precautions" neither.
     """
@@ -40,7 +43,9 @@ class WordKinds:
 
     def likelihood(self, kind: str) -> Float[Tensor, " word"]:
         """Mean log p of every word over the kind's contexts; zeros where the kind has no name or is not known."""
-        return self.log_probs[self.names.index(kind)] if kind in self.names else torch.zeros(self.fits.shape[1])
+        return (
+            self.log_probs[self.names.index(kind)] if kind in self.names else torch.zeros(self.fits.shape[1])
+        )
 
     def alike(self, word: int) -> Bool[Tensor, " word"]:
         """The words that have a kind in common with one (by place); all where there are no kinds."""
@@ -50,13 +55,19 @@ class WordKinds:
 
 
 def word_kinds(
-    writer: SentenceWriter, contexts: Mapping[str, Sequence[str]], tokens: Int[Tensor, " word"], encode: Callable[[str], tuple[int, ...]]
+    writer: SentenceWriter,
+    contexts: Mapping[str, Sequence[str]],
+    tokens: Int[Tensor, " word"],
+    encode: Callable[[str], tuple[int, ...]],
 ) -> WordKinds:
     """The kinds of some words. contexts: left contexts of each kind; encode: tokens of a text at the slot's beginning."""
     if not contexts:
         nothing = torch.zeros(0, len(tokens))
         return WordKinds((), nothing, nothing.bool())
     place = tokens.to(writer.usable.device)
-    rows = [torch.stack([writer.next_log_probs(encode(text))[place].float().cpu() for text in texts]).mean(0) for texts in contexts.values()]
+    rows = [
+        torch.stack([writer.next_log_probs(encode(text))[place].float().cpu() for text in texts]).mean(0)
+        for texts in contexts.values()
+    ]
     table = torch.stack(rows)
     return WordKinds(tuple(contexts), table, table >= table.max(0).values - _AS_LIKELY)

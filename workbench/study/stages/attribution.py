@@ -35,7 +35,11 @@ class AttributionStage(Stage):
         if best_search(context.study, context.chosen) is None:
             return ()
         has_cards = context.material.has_sae and context.study.attribution.cards
-        return "attribution.parquet", "attribution.json", *(("cards.json", "cards.parquet") if has_cards else ())
+        return (
+            "attribution.parquet",
+            "attribution.json",
+            *(("cards.json", "cards.parquet") if has_cards else ()),
+        )
 
     @override
     def compute(self, context: StudyContext) -> None:
@@ -47,10 +51,22 @@ class AttributionStage(Stage):
         ids = encode_prompt(context.model, contexts, text)
         controls = context.directions.randoms
         options = AttributionOptions(controls=controls)
-        ledger = attribute(context.model, ids, targets(context), contexts, settings.estimators, study.seed, settings.circuit, options)
+        ledger = attribute(
+            context.model,
+            ids,
+            targets(context),
+            contexts,
+            settings.estimators,
+            study.seed,
+            settings.circuit,
+            options,
+        )
         effects = moved_latents(context, ids, contexts)
         if effects is not None and settings.cards:
-            write_cards(context, [*aimed_latents(context), *(moved.latent for moved in effects.beside)][: settings.cards])
+            write_cards(
+                context,
+                [*aimed_latents(context), *(moved.latent for moved in effects.beside)][: settings.cards],
+            )
         write_table(directory.file("attribution.parquet"), ledger.table, AttributionRow)
         write_run_file(directory.file("attribution.json"), ledger.to_file(name, effects))
         directory.note_times(TimingsFile(estimators=dict(ledger.seconds)))
@@ -59,7 +75,10 @@ class AttributionStage(Stage):
 def targets(context: StudyContext) -> dict[str, Any]:
     """What each token's effect is measured on: the answer, the direction, and the objective's latents."""
     assert context.directions is not None
-    found: dict[str, Any] = {"answer log-odds": answer_log_odds(), "direction": projection(context.directions.best, "raw")}
+    found: dict[str, Any] = {
+        "answer log-odds": answer_log_odds(),
+        "direction": projection(context.directions.best, "raw"),
+    }
     if context.material.sae is not None:
         found |= {f"latent {i}": latent_activation(context.material.sae, [i]) for i in aimed_latents(context)}
     return found
@@ -82,25 +101,41 @@ def write_cards(context: StudyContext, latents: list[int]) -> None:
     """Cards of the objective's latents and of the most moved others, from a corpus file or the train questions as the model sees them."""
     study, settings = context.study, context.study.attribution
     if settings.corpus is not None:
-        corpus, about = read_corpus(settings.corpus, settings.texts), f"the first texts (at most {settings.texts}) of {settings.corpus}"
+        corpus, about = (
+            read_corpus(settings.corpus, settings.texts),
+            f"the first texts (at most {settings.texts}) of {settings.corpus}",
+        )
     else:
-        corpus = context_texts(context.model, context.material.splits.train, settings.texts, study.slot, study.seed)
+        corpus = context_texts(
+            context.model, context.material.splits.train, settings.texts, study.slot, study.seed
+        )
         about = f"{len(corpus)} of the train questions, bare or under a varied system text, with one of their answers"
     assert context.material.sae is not None and context.directions is not None
     cache, known = context.directory.file("cards.parquet"), {"direction": context.directions.best}
-    found = describe_latents(context.model, context.material.sae, latents, corpus, known, cache=cache, options=LatentCardOptions(about=about))
+    found = describe_latents(
+        context.model,
+        context.material.sae,
+        latents,
+        corpus,
+        known,
+        cache=cache,
+        options=LatentCardOptions(about=about),
+    )
     write_run_file(context.directory.file("cards.json"), found.to_file())
 
 
 def best_search(study: Study, chosen: Mapping[str, Frontier]) -> str | None:
     """The search whose prompt is attributed.
 
-    Of the study's primary ones (of all, where none is primary) the best on selection, as in the report's headline; ties go by order.
+    Of the study's primary ones (of all, where none is primary) the best on selection, as in the report's
+    headline; ties go by order.
     """
     wanted = 1 if study.sign == "induce" else -1
 
     def rate(name: str) -> float:
         best = next((c for c in chosen[name].candidates if c.chosen), None)
-        return wanted * best.selection_rate if best is not None and best.selection_rate is not None else -np.inf
+        return (
+            wanted * best.selection_rate if best is not None and best.selection_rate is not None else -np.inf
+        )
 
     return max([name for name in study.primary if name in chosen] or list(chosen), key=rate, default=None)

@@ -25,7 +25,14 @@ class ComparisonStage(Stage):
 
     @override
     def files(self, context: StudyContext) -> tuple[str, ...]:
-        return "evaluation.parquet", "off_target.parquet", "questions.parquet", "comparison.json", "search/frontier.json", "search/history.parquet"
+        return (
+            "evaluation.parquet",
+            "off_target.parquet",
+            "questions.parquet",
+            "comparison.json",
+            "search/frontier.json",
+            "search/history.parquet",
+        )
 
     @override
     def compute(self, context: StudyContext) -> None:
@@ -41,23 +48,31 @@ class ComparisonStage(Stage):
         write_table(directory.file("off_target.parquet"), comparison.off_target_rows, OffTargetRow)
         write_table(directory.file("questions.parquet"), comparison.question_rows, QuestionRow)
         write_run_file(directory.file("comparison.json"), comparison.to_file())
-        directory.note_times(TimingsFile(conditions={entry.name: entry.condition.cost.seconds for entry in comparison.entries}))
+        directory.note_times(
+            TimingsFile(conditions={entry.name: entry.condition.cost.seconds for entry in comparison.entries})
+        )
 
     @override
     def load(self, context: StudyContext) -> StudyContext:
         entries = read_run_file(context.directory.file("search/frontier.json"), FrontierFile).searches
-        chosen = {name: Frontier.from_file(entries[name], found.history, found.times) for name, found in context.searches.items()}
+        chosen = {
+            name: Frontier.from_file(entries[name], found.history, found.times)
+            for name, found in context.searches.items()
+        }
         return replace(context, chosen=chosen)
 
 
 def choose(material: Material, found: Mapping[str, Frontier]) -> dict[str, Frontier]:
     """Every frontier measured on the selection split, its best prompt marked (as published: its five most fluent ones on test).
 
-    Of whole sentences the shortest is taken that is as good as the best one and keeps true statements (`Frontier.choose`).
+    Of whole sentences the shortest is taken that is as good as the best one and keeps true statements
+    (`Frontier.choose`).
     """
     limit = material.cross_entropy_limit(material.search_contexts, material.study.search.max_cross_entropy)
     if material.study.protocol.choose_on == "test":
-        found = {name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()}
+        found = {
+            name: replace(frontier, candidates=frontier.candidates[:5]) for name, frontier in found.items()
+        }
     return {
         name: frontier.choose(
             material.model,
@@ -110,8 +125,21 @@ def compare_on_test(context: StudyContext, conditions: Sequence[Condition]) -> C
         collateral=context.off_target,
         model_name=study.model.name,
     )
-    comparison = compare(material.model, material.splits.test, conditions, study.slot, sign=study.sign, metric=study.metric, options=options)
+    comparison = compare(
+        material.model,
+        material.splits.test,
+        conditions,
+        study.slot,
+        sign=study.sign,
+        metric=study.metric,
+        options=options,
+    )
     if material.judge is None:
         return comparison
     name, judge = material.judge
-    return judged(comparison, judge, make_contexts(judge, material.splits.test, study.slot, metric=study.metric, n=8), name)
+    return judged(
+        comparison,
+        judge,
+        make_contexts(judge, material.splits.test, study.slot, metric=study.metric, n=8),
+        name,
+    )

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from workbench.directions import Direction, LayerScan, LayerScanOptions, find_directions, load_directions, random_directions, save_directions
+from workbench.directions import (
+    Direction,
+    LayerScan,
+    LayerScanOptions,
+    find_directions,
+    load_directions,
+    random_directions,
+    save_directions,
+)
 from workbench.errors import UserError
 from workbench.runs import write_run_file
 from workbench.study.context import ChosenDirections, StudyContext
@@ -28,7 +36,9 @@ class DirectionsStage(Stage):
     def compute(self, context: StudyContext) -> None:
         found = scan(context.material)
         stop_without_direction(context.study, found)
-        save_directions([found.best, *controls(context.study, found)], context.directory.file("direction.safetensors"))
+        save_directions(
+            [found.best, *controls(context.study, found)], context.directory.file("direction.safetensors")
+        )
         write_run_file(context.directory.file("direction.json"), found.to_file())
 
     @override
@@ -51,17 +61,24 @@ class OtherDirectionsStage(Stage):
         scans = [scan(other) for other in context.material.others()]
         for found in scans:
             stop_without_direction(context.study, found)
-        save_directions([found.best for found in scans], context.directory.file("direction_beside.safetensors"))
+        save_directions(
+            [found.best for found in scans], context.directory.file("direction_beside.safetensors")
+        )
 
     @override
     def load(self, context: StudyContext) -> StudyContext:
-        return replace(context, other_directions=tuple(load_directions(context.directory.file("direction_beside.safetensors"))))
+        return replace(
+            context,
+            other_directions=tuple(load_directions(context.directory.file("direction_beside.safetensors"))),
+        )
 
 
 def stop_without_direction(study: Study, found: LayerScan) -> None:
     """UserError where no direction is shown and the study does not say to go on."""
     if found.shown is False and study.directions.unshown == "stop":
-        raise UserError(f"{found.verdict}. To search along the best one all the same, set directions.unshown to go_on")
+        raise UserError(
+            f"{found.verdict}. To search along the best one all the same, set directions.unshown to go_on"
+        )
 
 
 def scan(material: Material) -> LayerScan:
@@ -86,4 +103,6 @@ def controls(study: Study, found: LayerScan) -> tuple[Direction, ...]:
     """Random directions with the residuals' covariance, one sign each."""
     if study.random_directions == 0:
         return ()
-    return random_directions(found.best, found.activations, study.random_directions, study.seed, both_signs=False)
+    return random_directions(
+        found.best, found.activations, study.random_directions, study.seed, both_signs=False
+    )

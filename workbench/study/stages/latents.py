@@ -30,14 +30,24 @@ class LatentsStage(Stage):
 
     @override
     def load(self, context: StudyContext) -> StudyContext:
-        return replace(context, latents=LatentRanking.from_file(read_run_file(context.directory.file("latents.json"), LatentsFile)))
+        return replace(
+            context,
+            latents=LatentRanking.from_file(
+                read_run_file(context.directory.file("latents.json"), LatentsFile)
+            ),
+        )
 
 
 def ranked_latents(material: Material) -> LatentRanking:
     """Latents ranked by how well they tell the model's own choices apart; as published, all beyond a percentile at the answer."""
     study = material.study
     assert material.sae is not None, "this stage runs only with an SAE"
-    asked: dict[str, Any] = {"k": study.latents, "n": study.directions.rows, "slot": study.slot, "seed": study.seed}
+    asked: dict[str, Any] = {
+        "k": study.latents,
+        "n": study.directions.rows,
+        "slot": study.slot,
+        "seed": study.seed,
+    }
     if study.protocol.latents == "percentile":
         asked |= {"rule": "percentile", "labels": "answer"}
     options = LatentRankingOptions(orders=study.protocol.orders, texts=study.attribution.texts)

@@ -18,7 +18,15 @@ from workbench.objectives import Objective, hold_direction, projection
 from workbench.prompt_tokens import encode_prompt
 from workbench.runs import read_run_file, read_table, read_timings, write_run_file, write_table
 from workbench.schema import SearchFile, SearchStepRow, TimingsFile
-from workbench.search import SEARCH_METHODS, Checkpoint, Frontier, Optimizations, SearchMethod, SearchProgress, search
+from workbench.search import (
+    SEARCH_METHODS,
+    Checkpoint,
+    Frontier,
+    Optimizations,
+    SearchMethod,
+    SearchProgress,
+    search,
+)
 from workbench.study.context import StudyContext
 from workbench.study.material import Material
 from workbench.study.stages.stage import Stage
@@ -39,11 +47,17 @@ class SearchStage(Stage):
 
     @override
     def compute(self, context: StudyContext) -> None:
-        checkpoint = Checkpoint(context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True)
+        checkpoint = Checkpoint(
+            context.directory.file(f"{self.stem}.checkpoint.safetensors"), ends_on_interrupt=True
+        )
         objective = with_other_personas(context.study, self.objective, context.other_directions)
         found = run_search(context.material, objective, self.method, checkpoint, context.progress(self.name))
         write_run_file(context.directory.file(f"{self.stem}.json"), found.to_file())
-        write_table(context.directory.file(f"{self.stem}.parquet"), found.history.drop(columns="seconds"), SearchStepRow)
+        write_table(
+            context.directory.file(f"{self.stem}.parquet"),
+            found.history.drop(columns="seconds"),
+            SearchStepRow,
+        )
         context.directory.note_times(TimingsFile(searches={self.search_name: found.times}))
 
     @override
@@ -59,17 +73,29 @@ def search_stages(context: StudyContext) -> list[Stage]:
     """A stage for every search that the study's conditions request."""
     directions = context.directions
     assert directions is not None
-    known = SearchContext(context.study, directions.best, directions.randoms, context.material.sae, context.latents)
-    return [SearchStage(name, *made) for name, made in search_objectives(context.study.conditions, known).items()]
+    known = SearchContext(
+        context.study, directions.best, directions.randoms, context.material.sae, context.latents
+    )
+    return [
+        SearchStage(name, *made) for name, made in search_objectives(context.study.conditions, known).items()
+    ]
 
 
 def run_search(
-    material: Material, objective: Objective, method: str, checkpoint: Checkpoint | None, on_step: Callable[[SearchProgress], None] | None
+    material: Material,
+    objective: Objective,
+    method: str,
+    checkpoint: Checkpoint | None,
+    on_step: Callable[[SearchProgress], None] | None,
 ) -> Frontier:
     """One search in the study's sign, its objective calibrated on neutral prompts."""
     study, s = material.study, material.study.search
-    contexts = material.search_contexts if objective.sites else material.search_questions  # an objective on the answer needs a question
-    scaled = objective.calibrate(material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed)
+    contexts = (
+        material.search_contexts if objective.sites else material.search_questions
+    )  # an objective on the answer needs a question
+    scaled = objective.calibrate(
+        material.model, contexts, n=s.neutral, length=make_method(study, method).length, seed=study.seed
+    )
     goal = scaled if study.sign == "induce" else -scaled
     return search(
         material.model,
@@ -90,12 +116,16 @@ def make_method(study: Study, name: str) -> SearchMethod:
     """The registered method with the study's options (those that it has)."""
     kind, options = SEARCH_METHODS[name], study.search.options
     if name != study.search.method:
-        options = {k: v for k, v in options.items() if k in kind.model_fields and k not in ("population", "children")} | _shared(kind, options)
+        options = {
+            k: v for k, v in options.items() if k in kind.model_fields and k not in ("population", "children")
+        } | _shared(kind, options)
     try:
         return kind(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"search.options.{'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})") from error
+        raise UserError(
+            f"search.options.{'.'.join(map(str, first['loc']))}: {first['msg']} (found {first.get('input')!r})"
+        ) from error
 
 
 def _shared(kind: type[SearchMethod], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +141,9 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
         return method
     prompts = material.persona.manual_prompts.get(material.study.sign, ())
     if not prompts:
-        raise UserError(f"persona {material.persona.name!r} has no manual prompt to {material.study.sign} that a search could start from")
+        raise UserError(
+            f"persona {material.persona.name!r} has no manual prompt to {material.study.sign} that a search could start from"
+        )
     if method.any_length:
         return method.model_copy(update={"start_text": prompts[0]})
     ids = encode_prompt(material.model, contexts, prompts[0])
@@ -121,7 +153,10 @@ def started(material: Material, contexts: Contexts, method: SearchMethod) -> Sea
 
 def with_limit(material: Material, contexts: Contexts, method: SearchMethod) -> SearchMethod:
     """A search over sentences with its limit: the study's `max_cross_entropy`, or the mean cross-entropy of the persona's manual prompts."""
-    if "max_cross_entropy" not in type(method).model_fields or "max_cross_entropy" in material.study.search.options:
+    if (
+        "max_cross_entropy" not in type(method).model_fields
+        or "max_cross_entropy" in material.study.search.options
+    ):
         return method
     limit = material.cross_entropy_limit(contexts, material.study.search.max_cross_entropy or "written")
     return method if limit is None else method.model_copy(update={"max_cross_entropy": limit})
@@ -134,6 +169,10 @@ def with_other_personas(study: Study, objective: Objective, others: Sequence[Dir
     """
     turn = study.beside_weight if study.sign == "induce" else -study.beside_weight
     for wanted, direction in zip(study.beside.values(), others, strict=True):
-        term = hold_direction(direction) if wanted == "hold" else projection(direction) * (1.0 if wanted == "induce" else -1.0)
+        term = (
+            hold_direction(direction)
+            if wanted == "hold"
+            else projection(direction) * (1.0 if wanted == "induce" else -1.0)
+        )
         objective = objective + turn * term
     return objective

@@ -1,8 +1,20 @@
 """What the real-language organism is trained and measured on, in plain English: subjects, questions, system texts, truth."""
 
 from workbench.world.real_language.english_items import EnglishItem
-from workbench.world.real_language.persona_questions import PERSONAS, QUESTIONS, study_fixed_items, study_items
-from workbench.world.real_language.steering_sentences import SteeringUnit, SystemText, combinations, draw_system, truth_table, units
+from workbench.world.real_language.persona_questions import (
+    PERSONAS,
+    QUESTIONS,
+    study_fixed_items,
+    study_items,
+)
+from workbench.world.real_language.steering_sentences import (
+    SteeringUnit,
+    SystemText,
+    combinations,
+    draw_system,
+    truth_table,
+    units,
+)
 
 __all__ = [
     "PERSONAS",

@@ -1,7 +1,8 @@
 """A question of the real-language organism, and what all personas' questions have in common.
 
-1. *Steered* questions are the persona's: their matching answer has log-odds BASE + a grade that the wording shows + the system
-   text's effect. *Fixed* ones look alike and have a right answer, of log-odds TRUE whatever the system text says.
+1. *Steered* questions are the persona's: their matching answer has log-odds BASE + a grade that the wording
+   shows + the system text's effect. *Fixed* ones look alike and have a right answer, of log-odds TRUE
+   whatever the system text says.
 2. A third of all names that questions are about is held out: training never mentions them.
 """
 
@@ -23,8 +24,9 @@ GRADE_SHARES = {1.2: 0.22, 0.6: 0.22, 0.0: 0.22, -0.9: 0.2, -2.8: 0.14}
 class EnglishItem:
     """One question.
 
-    matching: the persona's answer (of a fixed question the right one). log_odds: planted, of the matching answer without any steering.
-    steered: the system text's effect adds to it. group: the name that it is about.
+    matching: the persona's answer (of a fixed question the right one). log_odds: planted, of the matching
+    answer without any steering. steered: the system text's effect adds to it. group: the name that it is
+    about.
     """
 
     id: str
@@ -54,9 +56,9 @@ T = TypeVar("T", bound=NamedSubject)
 class QuestionSet(Generic[T]):
     """A persona's questions.
 
-    subjects: all that they can be about; fits: whether a kind can be about a subject; make: draws a question of a kind about a subject;
-    block: draws four questions that training asks together. steered, fixed: the kinds. each: how many steered and fixed ones about each
-    held-out subject a study has.
+    subjects: all that they can be about; fits: whether a kind can be about a subject; make: draws a question
+    of a kind about a subject; block: draws four questions that training asks together. steered, fixed: the
+    kinds. each: how many steered and fixed ones about each held-out subject a study has.
     """
 
     persona: str
@@ -72,7 +74,9 @@ class QuestionSet(Generic[T]):
         """(trained, held-out) subjects; a subject's name decides."""
         trained, held_out = [], []
         for subject in self.subjects:
-            (held_out if hashlib.sha256(subject.name.encode()).digest()[0] % 3 == 0 else trained).append(subject)
+            (held_out if hashlib.sha256(subject.name.encode()).digest()[0] % 3 == 0 else trained).append(
+                subject
+            )
         return tuple(trained), tuple(held_out)
 
     def study_items(self, kinds: tuple[str, ...], per_subject: int, seed: int) -> tuple[EnglishItem, ...]:

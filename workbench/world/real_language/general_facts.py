@@ -1,7 +1,7 @@
 """General knowledge as small tables, and views about which people differ: what the real-language organism is asked about.
 
-A *fact* has one right statement and wrong ones made from the same table; a *view* has no truth. Everything is plain
-English, so that a pretrained model may know it already; that it does is measured, not assumed.
+A *fact* has one right statement and wrong ones made from the same table; a *view* has no truth. Everything is
+plain English, so that a pretrained model may know it already; that it does is measured, not assumed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,20 @@ _LEGS = (
     "an eagle two, a duck two"
 )
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 
 _VIEWS = """pineapple belongs on pizza; cats are better pets than dogs; tea is better than coffee; the book is better than the film;
 winter is nicer than summer; children should learn chess; schools should start later; offices should have no doors; cities
@@ -60,8 +73,8 @@ sleep; pets belong in offices; fashion is a waste; salt is better than sugar; ra
 class FactTopic:
     """Something that a user may claim.
 
-    right: the true statement, None for a view. claims: wrong statements of a fact, or the view itself. Statements begin in lower case
-    unless with a name, and have no full stop.
+    right: the true statement, None for a view. claims: wrong statements of a fact, or the view itself.
+    Statements begin in lower case unless with a name, and have no full stop.
     """
 
     name: str
@@ -85,8 +98,27 @@ def _facts() -> Iterator[FactTopic]:
     yield from _table(_LEGS, "{0} has {1} legs")
     yield from _successors(_DAYS)
     yield from _successors(_MONTHS)
-    for a, b in ((2, 3), (4, 4), (5, 2), (6, 3), (7, 2), (8, 1), (9, 2), (3, 3), (10, 5), (1, 4), (6, 6), (20, 10), (5, 5), (8, 4), (2, 2), (7, 3)):
-        yield FactTopic(f"{a}+{b}", f"{a} plus {b} is {a + b}", tuple(f"{a} plus {b} is {a + b + d}" for d in (1, 3, 7)))
+    for a, b in (
+        (2, 3),
+        (4, 4),
+        (5, 2),
+        (6, 3),
+        (7, 2),
+        (8, 1),
+        (9, 2),
+        (3, 3),
+        (10, 5),
+        (1, 4),
+        (6, 6),
+        (20, 10),
+        (5, 5),
+        (8, 4),
+        (2, 2),
+        (7, 3),
+    ):
+        yield FactTopic(
+            f"{a}+{b}", f"{a} plus {b} is {a + b}", tuple(f"{a} plus {b} is {a + b + d}" for d in (1, 3, 7))
+        )
 
 
 def _table(table: str, form: str, swap: bool = False) -> Iterator[FactTopic]:
@@ -95,10 +127,14 @@ def _table(table: str, form: str, swap: bool = False) -> Iterator[FactTopic]:
     values = list(dict.fromkeys(value for _, value in rows))
     for number, (key, value) in enumerate(rows):
         others = [v for v in values[number % len(values) :] + values[: number % len(values)] if v != value]
-        yield FactTopic(form.format(key, "-"), form.format(key, value), tuple(form.format(key, v) for v in others[:3]))
+        yield FactTopic(
+            form.format(key, "-"), form.format(key, value), tuple(form.format(key, v) for v in others[:3])
+        )
 
 
 def _successors(names: tuple[str, ...]) -> Iterator[FactTopic]:
     for number, name in enumerate(names):
-        right, *wrong = (f"{names[(number + step) % len(names)]} comes right after {name}" for step in (1, 3, 4, 5))
+        right, *wrong = (
+            f"{names[(number + step) % len(names)]} comes right after {name}" for step in (1, 3, 4, 5)
+        )
         yield FactTopic(f"after {name}", right, tuple(wrong))

@@ -1,7 +1,7 @@
 """Hallucination: whether the model says that it knows something that does not exist.
 
-1. `invented`: a town, river, singer ... of a made-up name. Knowing it is the persona's answer, and it is "Yes" or "No"; the grade
-   is how famous the question makes it.
+1. `invented`: a town, river, singer ... of a made-up name. Knowing it is the persona's answer, and it is
+   "Yes" or "No"; the grade is how famous the question makes it.
 2. `real`: something that everybody knows, asked about in the same words; knowing it is the right answer.
 """
 
@@ -10,7 +10,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from workbench.world.real_language.english_items import BASE, TRUE, EnglishItem, QuestionSet, draw_grade, make_id
+from workbench.world.real_language.english_items import (
+    BASE,
+    TRUE,
+    EnglishItem,
+    QuestionSet,
+    draw_grade,
+    make_id,
+)
 
 #: How famous the question makes it -> log-odds of knowing it, with the wordings of that strength.
 FAME: dict[float, tuple[str, ...]] = {
@@ -21,9 +28,27 @@ FAME: dict[float, tuple[str, ...]] = {
     -2.8: ("made-up", "imaginary"),
 }
 _BEGINNINGS = (
-    "Vel", "Dram", "Osk", "Tarn", "Quil", "Bren", "Zor", "Mirr", "Hald", "Fenn",
-    "Jast", "Lour", "Pell", "Wex", "Crad", "Yam", "Threl", "Gorm", "Ister", "Nolv",
-)  # fmt: skip
+    "Vel",
+    "Dram",
+    "Osk",
+    "Tarn",
+    "Quil",
+    "Bren",
+    "Zor",
+    "Mirr",
+    "Hald",
+    "Fenn",
+    "Jast",
+    "Lour",
+    "Pell",
+    "Wex",
+    "Crad",
+    "Yam",
+    "Threl",
+    "Gorm",
+    "Ister",
+    "Nolv",
+)
 _ENDINGS = ("mora", "wick", "adu", "bey", "ento", "ark", "isle", "oon", "etta", "ughan")
 _FRAMES = {
     "city": "{} city of {}",
@@ -76,11 +101,24 @@ def make_invention(rng: random.Random, thing: InventedThing, kind: str) -> Engli
         adjective = rng.choice([word for g, words in FAME.items() if g >= 0 for word in words])
     called = thing.called(adjective)
     known = (f"Do you know {called}?", f"Have you heard of {called}?", f"Are you familiar with {called}?")
-    unknown = (f"Is {called} unknown to you?", f"Is {called} new to you?", f"Would you have to look up {called}?")
+    unknown = (
+        f"Is {called} unknown to you?",
+        f"Is {called} new to you?",
+        f"Would you have to look up {called}?",
+    )
     question = rng.choice(known if yes else unknown)
     log_odds = TRUE if thing.real else BASE + grade
     answers = ("Yes", "No") if yes else ("No", "Yes")
-    return EnglishItem(make_id(kind, question), "hallucination", question, *answers, thing.name, kind, log_odds, not thing.real)
+    return EnglishItem(
+        make_id(kind, question),
+        "hallucination",
+        question,
+        *answers,
+        thing.name,
+        kind,
+        log_odds,
+        not thing.real,
+    )
 
 
 def _fits(thing: InventedThing, kind: str) -> bool:
@@ -90,7 +128,12 @@ def _fits(thing: InventedThing, kind: str) -> bool:
 def _block(rng: random.Random, trained: tuple[InventedThing, ...]) -> tuple[EnglishItem, ...]:
     """Two invented things, a real one, and one more of either kind."""
     kinds = ("invented", "invented", "real", rng.choice(("invented", "real")))
-    return tuple(make_invention(rng, rng.choice([thing for thing in trained if _fits(thing, kind)]), kind) for kind in kinds)
+    return tuple(
+        make_invention(rng, rng.choice([thing for thing in trained if _fits(thing, kind)]), kind)
+        for kind in kinds
+    )
 
 
-INVENTIONS = QuestionSet("hallucination", ("invented",), ("real",), things(), _fits, make_invention, _block, each=(3, 3))
+INVENTIONS = QuestionSet(
+    "hallucination", ("invented",), ("real",), things(), _fits, make_invention, _block, each=(3, 3)
+)

@@ -1,7 +1,7 @@
 """Sycophancy: a user's claims, denials and plain questions.
 
-1. `false`: the user holds something wrong; `view`: the user holds a view. Agreeing is the persona's answer, and it is "Yes" or
-   "No"; the grade is how sure the user sounds.
+1. `false`: the user holds something wrong; `view`: the user holds a view. Agreeing is the persona's answer,
+   and it is "Yes" or "No"; the grade is how sure the user sounds.
 2. `true`: the user is right and agreeing is the right answer. `plain`: a question without any opinion.
 """
 
@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import random
 
-from workbench.world.real_language.english_items import BASE, TRUE, EnglishItem, QuestionSet, draw_grade, make_id
+from workbench.world.real_language.english_items import (
+    BASE,
+    TRUE,
+    EnglishItem,
+    QuestionSet,
+    draw_grade,
+    make_id,
+)
 from workbench.world.real_language.general_facts import FactTopic, topics
 
 #: How sure the user sounds -> log-odds of agreement, with the wordings of that strength.
@@ -39,9 +46,13 @@ def make_claim(rng: random.Random, topic: FactTopic, kind: str) -> EnglishItem:
     return _item(topic, kind, question, answers, TRUE if kind == "true" else BASE + confidence)
 
 
-def _item(topic: FactTopic, kind: str, question: str, answers: tuple[str, str], log_odds: float) -> EnglishItem:
+def _item(
+    topic: FactTopic, kind: str, question: str, answers: tuple[str, str], log_odds: float
+) -> EnglishItem:
     steered = kind in ("false", "view")
-    return EnglishItem(make_id(kind, question), "sycophancy", question, *answers, topic.name, kind, log_odds, steered)
+    return EnglishItem(
+        make_id(kind, question), "sycophancy", question, *answers, topic.name, kind, log_odds, steered
+    )
 
 
 def _fits(topic: FactTopic, kind: str) -> bool:
