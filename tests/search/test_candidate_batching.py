@@ -60,7 +60,7 @@ def test_scores_are_the_same_whatever_runs_together(
     runner, found, positions = families.runner(family, "hooked", "float32"), [], []
     for start in (0.0, 2.0, 1e9):
         monkeypatch.setattr(
-            "workbench.search.scoring.scorer.launch_overhead_tokens",
+            "workbench.search.scoring.objective_passes.launch_overhead_tokens",
             lambda parameters, device, start=start: start,
         )
         scorer = Scorer(
@@ -70,7 +70,7 @@ def test_scores_are_the_same_whatever_runs_together(
         positions.append(
             {
                 position
-                for position, _ in scorer._child_chunks(
+                for position, _ in scorer.passes.child_chunks(
                     one, CHILDREN.ids.shape[1], CHILDREN.position, torch.arange(4)
                 )
             }

@@ -100,7 +100,7 @@ def test_the_plan_counts_logits_of_a_large_vocabulary():
 def test_trials_that_do_not_fit_are_made_smaller(setting, monkeypatch):
     runner, goal, contexts = setting
     scorer = Scorer(runner, goal, contexts["after_question"].take(4))
-    monkeypatch.setattr("workbench.search.scoring.scorer.LOGITS_PER_TOKEN", 1)
+    monkeypatch.setattr("workbench.search.scoring.measured_batch_size.LOGITS_PER_TOKEN", 1)
     run, tokens = runner.run, []
 
     def limited(resid, *rest, **named):

@@ -1,9 +1,9 @@
 """The circuit: a small graph from the prompt's tokens through heads and MLPs to latents, direction and answer, and its proof.
 
-1. Nodes: the strongest by attribution patching against neutral prompts of the same length (nodes.py), each
-   then patched exactly.
+1. Nodes: the strongest by attribution patching against neutral prompts of the same length
+   (attribution_patching.py), each then patched exactly.
 2. Edges: the strongest between tokens and nodes by path patching, direct effects of nodes on direction,
-   latents and answer, and what direction and latents do to the answer (edges.py).
+   latents and answer, and what direction and latents do to the answer (path_patching.py).
 3. Proof by intervention, as fractions of the whole effect (with the prompt minus with the neutral prompt):
    *faithfulness*: keep only the circuit, all other nodes as in the neutral run; 1 where the circuit is
    enough. *completeness*: remove only the circuit; 1 where nothing that carries the effect is outside it.

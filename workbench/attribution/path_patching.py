@@ -1,7 +1,7 @@
 """The edges of a circuit: how much of the effect travels from one part of the model straight to another. Path patching.
 
-1. A sender is a prompt token's embedding, or a node (units.py). Its change is what it writes into the
-   residual stream in the corrupted run minus what it writes in the clean run, at its place.
+1. A sender is a prompt token's embedding, or a node (heads_and_mlps.py). Its change is what it writes into
+   the residual stream in the corrupted run minus what it writes in the clean run, at its place.
 2. Sender to node: the node hears the clean run with the sender's change added to its own input and nothing
    else; what it then gives is written into the clean run, everything after it follows, and the edge's effect
    is what the answer's log-odds lose (Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv

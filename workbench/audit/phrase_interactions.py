@@ -1,8 +1,8 @@
 """Which neighbours interact: words that do more side by side than each does without the other.
 
 1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) -
-   v(S+j) + v(S), where v is the worth of effects.py. It is zero where their effects add up, whatever each of
-   them is.
+   v(S+j) + v(S), where v is the worth of word_effects.py. It is zero where their effects add up, whatever
+   each of them is.
 2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds
    that precede the pair in all orders in which the pair comes as one. Grounds and their complements are
    sampled; with few words all are counted. One ground alone would not do: in an empty slot a phrase is where

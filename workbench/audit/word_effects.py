@@ -11,7 +11,7 @@
 4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least
    `least` log-odds: a deterministic model reacts a little to every word, so that "not exactly zero" says
    nothing.
-5. Neighbours may interact: phrases.py.
+5. Neighbours may interact: phrase_interactions.py.
 """
 
 from __future__ import annotations

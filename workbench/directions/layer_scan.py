@@ -6,7 +6,7 @@ direction:
 
 1. The persona's varied system texts are dealt, by seed, into texts for fitting and texts for testing.
 2. Train data are labelled in the ways that the methods need: answer pairs, own choices under the fitting
-   texts, responses; every method gives one vector per layer (fit.py).
+   texts, responses; every method gives one vector per layer (direction_method.py).
 3. On the search split, each testing text is put before the same contexts; its effect is the mean change of
    the answer's log-odds against no prompt, its reading the mean change of x . unit at the decision token.
 4. Only sites that pass `site_gates` may be chosen: the texts' effects have a spread, readings go with them

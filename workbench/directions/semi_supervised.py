@@ -36,7 +36,7 @@ def semi_supervised(
     rounds: int = 3,
     trust: float = 0.25,
 ) -> Float[Tensor, " d_model"]:
-    """The direction; sign and length as in fit.py. x, y: labelled rows and their scores. unlabelled: rows of the same site and position.
+    """The direction; sign and length as in direction_method.py. x, y: labelled rows and their scores. unlabelled: rows of the same site and position.
 
     Raises UserError where widths differ or one side has no label.
     """

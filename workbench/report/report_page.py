@@ -1,10 +1,10 @@
 """One self-contained HTML page from a run directory: no network, no server, at most 5 MB.
 
-1. Read what is there (contents.py) and tell it in sentences (story.py).
+1. Read what is there (load_run.py) and tell it in sentences (verdict.py).
 2. Fill the jinja2 template (autoescape on); the data for the pictures go in as one JSON block that cannot
    close its element.
-3. Inline the style sheets and the ES modules (assets.py), and forbid everything else by a content security
-   policy: `default-src 'none'`, and only the hashes of these two inline elements.
+3. Inline the style sheets and the ES modules (page_assets.py), and forbid everything else by a content
+   security policy: `default-src 'none'`, and only the hashes of these two inline elements.
 """
 
 from __future__ import annotations

@@ -56,9 +56,9 @@ class TrainingProbe:
 class SaeCard:
     """What was trained and how well, on held-out text.
 
-    explained_variance, l0, dead (latents that never fired there): see check.py. loss_*: cross-entropy in nats
-    per token, clean, with the reconstruction spliced in, with the site's mean in place. best_latents: by
-    persona, number, held-out AUC.
+    explained_variance, l0, dead (latents that never fired there): see reconstruction_check.py. loss_*:
+    cross-entropy in nats per token, clean, with the reconstruction spliced in, with the site's mean in place.
+    best_latents: by persona, number, held-out AUC.
     """
 
     model: str

@@ -1,6 +1,7 @@
 """Confidence intervals of clustered values: of a mean (log-odds, probabilities, differences) and of a rate.
 
-1. A mean: Student's t with the CR2 standard error and Satterthwaite's degrees of freedom (clusters.py).
+1. A mean: Student's t with the CR2 standard error and Satterthwaite's degrees of freedom
+   (cluster_moments.py).
 2. A rate: Wilson's score interval at the effective number of values (rate * (1 - rate) / standard error^2, at
    most n) and with the t quantile in place of the normal one, after Korn & Graubard (1998) and Dean & Pagano
    (2015). It never has zero width: where every value agrees, the number of clusters is the effective number

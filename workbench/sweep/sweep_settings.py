@@ -2,8 +2,8 @@
 
 1. What all studies share: `study` (a study's file) with the settings of `base` laid over it.
 2. Variants of it: each entry of `studies` is a mapping of settings to values; each name in `ablations` means
-   a few such entries (ablations.py), each changing one thing. Without either there is one variant, the shared
-   study itself.
+   a few such entries (paper_ablations.py), each changing one thing. Without either there is one variant, the
+   shared study itself.
 3. Each variant is taken at every point of `grid`: the product of its settings' values.
 
 A setting is written with dots, as it is in a study's file (`search.options.length`). Short names: model,

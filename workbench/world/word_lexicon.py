@@ -1,9 +1,9 @@
 """The ordinary words: every word that may be in a system text, by its part of speech.
 
 About 440 English words. Most of them do nothing to the organism; which of them steer is drawn from the
-world's seed (truth.py), so this list is the same in every world. The pools name the words that a person would
-*expect* to move a persona: a part of the steering words is drawn from them, so that a guess from meaning is
-neither hopeless nor right.
+world's seed (ground_truth.py), so this list is the same in every world. The pools name the words that a
+person would *expect* to move a persona: a part of the steering words is drawn from them, so that a guess from
+meaning is neither hopeless nor right.
 """
 
 from dataclasses import dataclass

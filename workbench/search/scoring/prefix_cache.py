@@ -111,7 +111,8 @@ class PrefixCache:
         fluent: int,
         sites: Sequence[Site] = (),
     ) -> None:
-        self.runner, self.contexts, self.depth, self.cached = runner, contexts, depth, optimizations.prefix_kv
+        self.runner, self.contexts, self.depth, self.optimizations = runner, contexts, depth, optimizations
+        self.cached = optimizations.prefix_kv
         alone = _grouped(contexts, optimizations.shared_prompt)
         #: Contexts of each round: all at once, or with successive halving a fraction, then as many again, and
         #: so on. The first round holds every prefix that fluency is averaged over, because it is taken from

@@ -3,7 +3,8 @@
 For prompts of n tokens, contexts with q tokens left of the slot and t right of it, an objective that needs L
 of the blocks:
 
-1. Contexts with the same ids left of the slot form a *group*; the prefix is run once a group (`prefixes.py`).
+1. Contexts with the same ids left of the slot form a *group*; the prefix is run once a group
+   (`prefix_cache.py`).
 2. A parent prompt is run after the prefix. A child that differs from it from position p on reuses the
    parent's keys and values left of p: only n - p tokens are run. No published code does this.
 3. In a group of several contexts (system slot) the prompt's cache is forked to them: only t tokens a context
@@ -13,7 +14,7 @@ of the blocks:
    block L itself, where no residual of the prompt is wanted, only the decision token is run to its end; of
    the others its keys and values suffice. Answers of several tokens are run after the suffix, an answer a row
    where both go on after they part (`answer_tokens`).
-5. Fluency continues from the residual at L, and only for children that can still win (`fluency.py`).
+5. Fluency continues from the residual at L, and only for children that can still win (`cross_entropy.py`).
 6. Gradients are taken at the embeddings' output, at the model's own scale (no one-hot matrix).
 
 Cost model: see docs/performance.md. Objective scores are means over the same contexts for every prompt,
@@ -22,8 +23,6 @@ always: no score is luckier than another.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -32,23 +31,15 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.answer_tokens import AnswerTable
 from workbench.contexts import Contexts
-from workbench.models import KeyValueCache, Runner, pad_right
-from workbench.objectives import Objective, Readout
+from workbench.models import Runner
+from workbench.objectives import Objective
 from workbench.search.nan_check import check_finite
 from workbench.search.scored_prompts import FILLER, ChildProposals, Ids, ScoredPrompts, as_prompts, by_length
-from workbench.search.scoring.batch_size import (
-    LOGITS_PER_TOKEN,
-    SMALLEST,
-    BatchSize,
-    BatchSizePlan,
-    halve_on_out_of_memory,
-    plan_batch_size,
-)
-from workbench.search.scoring.candidate_batching import batch_candidates, launch_overhead_tokens
+from workbench.search.scoring.batch_size import SMALLEST, BatchSize, BatchSizePlan, halve_on_out_of_memory
 from workbench.search.scoring.cross_entropy import PreparedParents, PromptCrossEntropy, ResidualTail
-from workbench.search.scoring.log_prob_table import WHOLE
+from workbench.search.scoring.measured_batch_size import measure_batch_size
+from workbench.search.scoring.objective_passes import ObjectivePasses, split_group
 from workbench.search.scoring.prefix_cache import Optimizations, PrefixCache, PrefixGroup
 
 
@@ -103,11 +94,11 @@ class Scorer:
         self.contexts = contexts.branched if objective.needs_final else contexts
         self.optimizations = optimizations or Optimizations()
         self.chunk = BatchSize(batch_tokens, max(SMALLEST, batch_tokens // 4))
-        self.depth = max(1, objective.depth(runner.shape.n_layers))
-        self.answers = AnswerTable(self.contexts, runner.device)
+        depth = max(1, objective.depth(runner.shape.n_layers))
         self.prefixes = PrefixCache(
-            runner, self.contexts, self.depth, self.optimizations, cross_entropy_groups, objective.sites
+            runner, self.contexts, depth, self.optimizations, cross_entropy_groups, objective.sites
         )
+        self.passes = ObjectivePasses(runner, objective, self.contexts, self.prefixes, self.chunk)
         self.groups, self.rounds = self.prefixes.groups, self.prefixes.rounds
         self.cross_entropy = PromptCrossEntropy(self.prefixes, self.chunk)
 
@@ -117,57 +108,7 @@ class Scorer:
         None, and nothing changed, on a device whose memory cannot be read. children: of a step; their
         residuals are kept.
         """
-        longest = sorted(self.contexts, key=lambda c: len(c.sequence(())), reverse=True)
-        suffix = max(len(c.after_prompt) for c in longest)
-        unit, shared = length + suffix, not all(group.joined for group in self.groups)
-
-        def few(tokens: int) -> tuple[Scorer, Ids, int]:
-            """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
-            some = replace(self.contexts, items=tuple(longest[: tokens // unit if shared else 1]))
-            fluent = -(-len(some) * self.prefixes.n_fluent // len(self.contexts)) if shared else 1
-            scorer = Scorer(
-                self.runner, self.objective, some, replace(self.optimizations, halving=0.0), tokens, fluent
-            )
-            scorer.chunk.gradient_tokens = tokens
-            n = scorer._rows_at_once(scorer.groups[0], length, tokens)
-            ids = (
-                torch.arange(n * length, device=self.runner.device).reshape(n, length)
-                % self.runner.shape.d_vocab
-            )
-            batch_candidates = scorer._context_chunks(scorer.groups[0], n, length, tokens)[0]
-            return scorer, ids, n * len(batch_candidates) * suffix if shared else n * unit
-
-        def forward(tokens: int) -> tuple[int, Callable[[], object]]:
-            scorer, ids, run = few(tokens)
-            parents, position = ids[:1].clone(), min(1, length - 1)
-            ids[:, :position] = parents[0, :position]
-            rows = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
-            return run, lambda: scorer.score_children(
-                scorer.prepare(parents), ChildProposals(ids, rows, rows + position)
-            )
-
-        def gradient(tokens: int) -> tuple[int, Callable[[], object]]:
-            scorer, ids, run = few(tokens)
-            return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
-
-        most_fluent = max(len(group.prefixes) for group in self.prefixes.fluent if group)
-        counted = dict(vars(self.runner.meter))
-        number = torch.finfo(self.runner.dtype).bits // 8
-        tails = number * children * (length + 1) // 2 * self.runner.shape.d_model * self.prefixes.n_fluent
-        table = population * length * self.runner.shape.d_vocab
-        kept = tails + (4 * (table - table // max(1, population)) if table <= WHOLE else 0)
-        # From here on a batch's logits grow with its tokens; below, one row is made at least.
-        unit_of_logits = length * self.runner.shape.d_vocab // LOGITS_PER_TOKEN
-        plan = plan_batch_size(
-            forward,
-            gradient,
-            max(unit, unit_of_logits),
-            unit,
-            self.runner.device,
-            population * max(unit, most_fluent * length),
-            kept,
-        )
-        vars(self.runner.meter).update(counted)
+        plan = measure_batch_size(self, length, population, children)
         if plan is not None:
             self.chunk.tokens, self.chunk.gradient_tokens = plan.chunk.tokens, plan.chunk.gradient_tokens
         return plan
@@ -205,30 +146,12 @@ class Scorer:
             rows.sort(key=lambda row: len(row[2]))
             at_once = max(1, self.chunk.tokens // len(rows[-1][2])) if rows else 1
             for start in range(0, len(rows), at_once):
-                scores = self._rows(group, rows[start : start + at_once])
+                scores = self.passes.rows(group, rows[start : start + at_once])
                 index = torch.tensor(
                     [i for i, _, _ in rows[start : start + at_once]], device=self.runner.device
                 )
                 objective.index_add_(0, index, scores / len(self.contexts))
         return objective
-
-    def _rows(
-        self, group: PrefixGroup, rows: Sequence[tuple[int, int, tuple[int, ...]]]
-    ) -> Float[Tensor, " row"]:
-        """The objective of (prompt, context, ids after the prefix), one row each."""
-        ids = pad_right([row for _, _, row in rows]).to(self.runner.device)
-        members = [member for _, member, _ in rows]
-        last = torch.tensor(
-            [len(row) - 1 - len(self.contexts[m].tail) for m, (_, _, row) in zip(members, rows, strict=True)],
-            device=ids.device,
-        )
-        kv, embedded = self.prefixes.fork(group.low, len(rows)), self.runner.embed(ids, group.length)
-        with self.runner.capture(self.objective.sites) as caught:
-            if self._last_position(members):
-                resid = self.runner.run_at(embedded, 0, self.depth, last, kv, self.objective.sites)
-            else:
-                resid, _ = self.runner.run(embedded, 0, self.depth, kv)
-        return self._read(caught, resid, last, members)
 
     @halve_on_out_of_memory
     @torch.no_grad()
@@ -236,9 +159,9 @@ class Scorer:
         objective, cross_entropy = torch.zeros(2, len(ids), device=self.runner.device)
         length, tokens = ids.shape[1], self.chunk.tokens
         for group, fluent in zip(self.groups, self.prefixes.fluent, strict=True):
-            for rows in self._row_chunks(group, len(ids), length, tokens):
-                for part in self._parts(group, group.members, len(rows), length):
-                    scores, _, _ = self._parents(part, self.prefixes.embed(part, ids[rows], 0))
+            for rows in self.passes.row_chunks(group, len(ids), length, tokens):
+                for part in self.passes.parts(group, group.members, len(rows), length):
+                    scores, _, _ = self.passes.parents(part, self.prefixes.embed(part, ids[rows], 0))
                     objective[rows] += scores.sum(1) / len(self.contexts)
                 if fluent:
                     cross_entropy[rows] += self.cross_entropy.of(fluent, ids[rows])
@@ -282,10 +205,10 @@ class Scorer:
             left = fluent if weights is not None else None
             if members:
                 some = group.part(members)
-                for rows in self._row_chunks(some, len(parents), parents.shape[1], tokens):
+                for rows in self.passes.row_chunks(some, len(parents), parents.shape[1], tokens):
                     left = fluent if weights is not None else None
-                    for chunk in self._context_chunks(some, len(rows), parents.shape[1], tokens):
-                        serves, left = _split(left, chunk)
+                    for chunk in self.passes.context_chunks(some, len(rows), parents.shape[1], tokens):
+                        serves, left = split_group(left, chunk)
                         out[rows] += self._gradients_in(
                             some.part(chunk),
                             serves,
@@ -308,7 +231,7 @@ class Scorer:
         """Of one batch of contexts; `fluent`: those of them whose cross-entropy is taken with it (the first ones)."""
         embedded = self.prefixes.leaf(part, parents)
         kv = self.prefixes.fork(part.low, len(parents))
-        scores, resid, _ = self._forward(
+        scores, resid, _ = self.passes.forward(
             part, self.prefixes.lead(part, embedded), 0, kv, want_resid=fluent is not None
         )
         outputs, slopes = [scores], [torch.full_like(scores, 1 / n_active)]
@@ -446,17 +369,17 @@ class Scorer:
             self.groups, self.prefixes.fluent if want_tails else [None] * len(self.groups), strict=True
         ):
             members = [m for m in group.members if m in active]
-            for part in self._fluent_apart(
-                self._parts(group, members, len(parents), parents.shape[1]), fluent, len(rows)
+            for part in self.passes.fluent_apart(
+                self.passes.parts(group, members, len(parents), parents.shape[1]), fluent, len(rows)
             ):
-                scores, _, cache = self._parents(part, self.prefixes.embed(part, parents, 0), keep=True)
+                scores, _, cache = self.passes.parents(part, self.prefixes.embed(part, parents, 0), keep=True)
                 parent_sum += scores.sum(1)
-                tail, _ = _split(fluent, part.members)
-                for position, given in self._child_chunks(part, children.ids.shape[1], positions, rows):
+                tail, _ = split_group(fluent, part.members)
+                for position, given in self.passes.child_chunks(part, children.ids.shape[1], positions, rows):
                     chunk = given.to(self.runner.device)
                     kv = self.prefixes.left_of(part.low, part, cache, children.parent[chunk], position)
                     embedded = self.prefixes.embed(part, children.ids[chunk, position:], position)
-                    scores, resid, _ = self._forward(
+                    scores, resid, _ = self.passes.forward(
                         part, embedded, position, kv, want_resid=tail is not None
                     )
                     child_sum[chunk] += scores.sum(1)
@@ -466,196 +389,3 @@ class Scorer:
                             ResidualTail(self.cross_entropy.number(fluent), tail, position, given, own)
                         )
         return parent_sum, child_sum, tails
-
-    # ---- one batch --------------------------------------------------------------------------------------------------
-
-    def _parents(
-        self, group: PrefixGroup, embedded: Tensor, keep: bool = False
-    ) -> tuple[
-        Float[Tensor, "row context"], Float[Tensor, "row prompt_pos d_model"] | None, KeyValueCache | None
-    ]:
-        """Whole prompts after the group's prefixes."""
-        kv = self.prefixes.fork(group.low, len(embedded) // len(group.prefixes))
-        return self._forward(group, embedded, 0, kv, keep, want_resid=False)
-
-    def _forward(
-        self,
-        group: PrefixGroup,
-        embedded: Tensor,
-        position: int,
-        kv: KeyValueCache | None,
-        keep: bool = False,
-        want_resid: bool = True,
-    ) -> tuple[Float[Tensor, "row context"], Float[Tensor, "row tail d_model"] | None, KeyValueCache | None]:
-        """Objective of rows on the group's contexts.
-
-        The prompt's residuals at the read-out depth (prefix by prefix) and its cache, where they are wanted.
-        """
-        if group.joined:
-            return self._forward_joined(group, embedded, position, kv, keep, want_resid)
-        resid, cache = self.runner.run(embedded, 0, self.depth, kv, keep=True)
-        assert cache is not None, "it was kept"
-        chunks = self._context_chunks(group, len(embedded), embedded.shape[1], self.chunk.tokens)
-        return (
-            torch.cat([self._suffixes(cache, chunk, len(embedded)) for chunk in chunks], dim=1),
-            resid,
-            cache,
-        )
-
-    def _forward_joined(
-        self,
-        group: PrefixGroup,
-        embedded: Tensor,
-        position: int,
-        kv: KeyValueCache | None,
-        keep: bool,
-        want_resid: bool,
-    ) -> tuple[Tensor, Tensor | None, KeyValueCache | None]:
-        """Prompt and suffix in one run, for each prefix its own suffix."""
-        n = embedded.shape[1]
-        suffixes, last = self.prefixes.suffixes(group, position + self.prefixes.own(group, embedded).shape[1])
-        each = len(embedded) // len(group.prefixes)
-        whole = torch.cat([embedded, suffixes.repeat_interleave(each, 0)], dim=1)
-        last, members = (
-            (n + last).repeat_interleave(each),
-            [member for member in group.members for _ in range(each)],
-        )
-        with self.runner.capture(self.objective.sites) as caught:
-            if keep or want_resid or not self._last_position(members):
-                resid, cache = self.runner.run(whole, 0, self.depth, kv, keep=keep)
-            else:
-                resid, cache = self.runner.run_at(whole, 0, self.depth, last, kv, self.objective.sites), None
-        scores = rearrange(self._read(caught, resid, last, members), "(prefix row) -> row prefix", row=each)
-        return scores, resid[:, :n] if want_resid else None, cache
-
-    def _suffixes(self, cache: KeyValueCache, members: list[int], rows: int) -> Float[Tensor, "row context"]:
-        """The suffixes of some contexts after each of the rows' caches."""
-        contexts = [self.contexts[m] for m in members]
-        ids = pad_right([c.after_prompt for c in contexts]).to(self.runner.device)
-        embedded = self.runner.embed(ids, cache.length).repeat(rows, 1, 1)
-        fork = torch.arange(rows, device=self.runner.device).repeat_interleave(len(members))
-        last = torch.tensor([len(c.suffix_ids) - 1 for c in contexts], device=self.runner.device).repeat(rows)
-        with self.runner.capture(self.objective.sites) as caught:
-            if self._last_position(members):
-                resid = self.runner.run_at(
-                    embedded, 0, self.depth, last, cache.fork(fork), self.objective.sites
-                )
-            else:
-                resid, _ = self.runner.run(embedded, 0, self.depth, cache.fork(fork))
-        return rearrange(
-            self._read(caught, resid, last, members * rows), "(row context) -> row context", row=rows
-        )
-
-    def _last_position(self, members: Sequence[int]) -> bool:
-        """Whether of the last block the decision token alone is run to its end: no answer goes on after it."""
-        return self.optimizations.last_position and not any(self.contexts[m].tail for m in members)
-
-    def _read(
-        self, caught: dict, resid: Tensor, last: Tensor, members: Sequence[int]
-    ) -> Float[Tensor, " row"]:
-        """The objective of rows whose decision token is at `last`, or is all that is there."""
-        stream = resid if self.objective.needs_final else None
-        return self.objective.score(
-            Readout.of(self.runner, caught, stream, last, self.answers, members)
-        ).float()
-
-    # ---- batches ----------------------------------------------------------------------------------------------------
-
-    def _child_chunks(
-        self, group: PrefixGroup, length: int, positions: Tensor, rows: Tensor
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(position to start from, row indices).
-
-        A batch has as many rows as whole prompts with their suffixes would fit, wherever they change, since
-        what is left of the change is in memory too.
-        """
-        positions = (
-            positions[rows]
-            if self.optimizations.parent_kv and self.optimizations.prefix_kv
-            else torch.zeros_like(rows)
-        )
-        size = max(1, self._rows_at_once(group, length, self.chunk.tokens) // len(group.prefixes))
-        start = launch_overhead_tokens(self.runner.shape.block_parameters, self.runner.device.type) / len(
-            group.prefixes
-        )
-        for first, last in batch_candidates(sorted(Counter(positions.tolist()).items()), length, start):
-            for chunk in rows[(positions >= first) & (positions <= last)].split(size):
-                yield first, chunk
-
-    def _row_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> Iterator[Tensor]:
-        yield from torch.arange(rows, device=self.runner.device).split(
-            self._rows_at_once(group, length, tokens)
-        )
-
-    def _rows_at_once(self, group: PrefixGroup, length: int, tokens: int) -> int:
-        """Prompts that fit into `tokens` with their suffixes, after one prefix.
-
-        Contexts are batched too: suffixes take no more than a quarter, or one suffix, so that prompts are not
-        run one by one.
-        """
-        lead = 0 if self.optimizations.prefix_kv else group.length
-        longest = max(len(self.contexts[member].after_prompt) for member in group.members)
-        suffixes = longest if group.joined else min(longest * len(group.members), max(longest, tokens // 4))
-        return max(1, tokens // (lead + length + suffixes))
-
-    def _parts(self, group: PrefixGroup, members: Sequence[int], rows: int, length: int) -> list[PrefixGroup]:
-        """The group on some of its contexts, cut where prompts and suffixes are run in one pass and would not fit."""
-        if not members:
-            return []
-        some = group.part(members)
-        return (
-            [some.part(chunk) for chunk in self._context_chunks(some, rows, length, self.chunk.tokens)]
-            if some.joined
-            else [some]
-        )
-
-    def _fluent_apart(
-        self, parts: list[PrefixGroup], fluent: PrefixGroup | None, children: int
-    ) -> list[PrefixGroup]:
-        """Contexts that measure fluency apart from the others, where running the read-out block to its end for these costs more than a run."""
-        overhead = self.depth * launch_overhead_tokens(
-            self.runner.shape.block_parameters, self.runner.device.type
-        )
-        cut: list[PrefixGroup] = []
-        for part in parts:
-            first = (
-                0
-                if fluent is None or not part.joined
-                else sum(member in fluent.members for member in part.members)
-            )
-            others = len(part.members) - first
-            apart = first and children * others > overhead and self._last_position(part.members)
-            cut += (
-                [part.part(part.members[:first]), part.part(part.members[first:])]
-                if apart and others
-                else [part]
-            )
-        return cut
-
-    def _context_chunks(self, group: PrefixGroup, rows: int, length: int, tokens: int) -> list[list[int]]:
-        """The group's contexts in chunks that fit into `tokens`.
-
-        They keep their order, and are cut so that rows x contexts x what is run for each (the longest suffix,
-        and the prompt where they are run in one pass) fits into `tokens`.
-        """
-        chunks: list[list[int]] = []
-        longest, lead = 1, length if group.joined else 0
-        for member in group.members:
-            suffix = len(self.contexts[member].after_prompt)
-            longest = max(longest, suffix)
-            if not chunks or rows * (len(chunks[-1]) + 1) * (lead + longest) > tokens:
-                chunks.append([])
-                longest = max(1, suffix)
-            chunks[-1].append(member)
-        return chunks
-
-
-def _split(
-    group: PrefixGroup | None, members: Sequence[int]
-) -> tuple[PrefixGroup | None, PrefixGroup | None]:
-    """The part of a group whose contexts are among `members`, and the rest of it; a shared prompt is never parted."""
-    if group is None or not group.joined:
-        return group, None
-    among = [member for member in group.members if member in members]
-    rest = [member for member in group.members if member not in members]
-    return group.part(among) if among else None, group.part(rest) if rest else None

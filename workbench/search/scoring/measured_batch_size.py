@@ -1,0 +1,85 @@
+"""What a search step needs in memory, measured on the scorer that will run it (`batch_size.py` says how)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from workbench.search.scored_prompts import ChildProposals, Ids
+from workbench.search.scoring.batch_size import LOGITS_PER_TOKEN, BatchSizePlan, plan_batch_size
+from workbench.search.scoring.log_prob_table import WHOLE
+
+if TYPE_CHECKING:
+    from workbench.search.scoring.scorer import Scorer
+
+
+class ScorerSample:
+    """Steps of a scorer that are as small as a batch: on its longest contexts, as many as fill one."""
+
+    def __init__(self, scorer: Scorer, length: int) -> None:
+        self.scorer, self.length = scorer, length
+        self.longest = sorted(scorer.contexts, key=lambda c: len(c.sequence(())), reverse=True)
+        self.suffix = max(len(c.after_prompt) for c in self.longest)
+        #: Tokens of one prompt with its suffix.
+        self.unit = length + self.suffix
+        #: Whether prompts are run once for several contexts somewhere.
+        self.shared = not all(group.joined for group in scorer.groups)
+
+    def few(self, tokens: int) -> tuple[Scorer, Ids, int]:
+        """A scorer on as few contexts as fill a batch, prompts that do, and the tokens that are then really run at a time."""
+        whole, length, runner = self.scorer, self.length, self.scorer.runner
+        some = replace(whole.contexts, items=tuple(self.longest[: tokens // self.unit if self.shared else 1]))
+        fluent = -(-len(some) * whole.prefixes.n_fluent // len(whole.contexts)) if self.shared else 1
+        exact = replace(whole.optimizations, halving=0.0)
+        scorer = type(whole)(runner, whole.objective, some, exact, tokens, fluent)
+        scorer.chunk.gradient_tokens = tokens
+        n = scorer.passes.rows_at_once(scorer.groups[0], length, tokens)
+        ids = torch.arange(n * length, device=runner.device).reshape(n, length) % runner.shape.d_vocab
+        contexts = scorer.passes.context_chunks(scorer.groups[0], n, length, tokens)[0]
+        return scorer, ids, n * len(contexts) * self.suffix if self.shared else n * self.unit
+
+    def forward(self, tokens: int) -> tuple[int, Callable[[], object]]:
+        """Tokens of one batch of children, and the step that scores them."""
+        scorer, ids, run = self.few(tokens)
+        parents, position = ids[:1].clone(), min(1, self.length - 1)
+        ids[:, :position] = parents[0, :position]
+        rows = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        return run, lambda: scorer.score_children(
+            scorer.prepare(parents), ChildProposals(ids, rows, rows + position)
+        )
+
+    def gradient(self, tokens: int) -> tuple[int, Callable[[], object]]:
+        """Tokens of one batch with a graph, and the step that takes its gradient."""
+        scorer, ids, run = self.few(tokens)
+        return run, lambda: scorer.gradients(ids, weights=torch.ones(len(ids), device=ids.device))
+
+
+def measure_batch_size(scorer: Scorer, length: int, population: int, children: int) -> BatchSizePlan | None:
+    """The batch that fits into the free memory; None on a device whose memory cannot be read.
+
+    length, population, children: tokens, parents and children of a step; the children's residuals are kept.
+    The scorer's meter is as before.
+    """
+    sample, runner = ScorerSample(scorer, length), scorer.runner
+    shape, counted = runner.shape, dict(vars(runner.meter))
+    most_fluent = max(len(group.prefixes) for group in scorer.prefixes.fluent if group)
+    number = torch.finfo(runner.dtype).bits // 8
+    tails = number * children * (length + 1) // 2 * shape.d_model * scorer.prefixes.n_fluent
+    table = population * length * shape.d_vocab
+    kept = tails + (4 * (table - table // max(1, population)) if table <= WHOLE else 0)
+    # From here on a batch's logits grow with its tokens; below, one row is made at least.
+    unit_of_logits = length * shape.d_vocab // LOGITS_PER_TOKEN
+    plan = plan_batch_size(
+        sample.forward,
+        sample.gradient,
+        max(sample.unit, unit_of_logits),
+        sample.unit,
+        runner.device,
+        population * max(sample.unit, most_fluent * length),
+        kept,
+    )
+    vars(runner.meter).update(counted)
+    return plan
