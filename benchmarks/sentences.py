@@ -81,16 +81,16 @@ class BestOfN(SentenceSearch):
         tools = SentenceTools.of(bench, self)
         if step == 0:
             scored = tools.first_scores(as_prompts(population))
-            return scored, tools.elites(), len(scored)
+            return scored, tools.learned.elites(), len(scored)
         openings = tools.openings(0)
         drawn = torch.randint(len(openings), (24,), generator=bench.generator).tolist()
         fresh = tools.admitted(tools.write([SentenceDraft(openings[i]) for i in drawn]))
         if not fresh:
             return tools.score([], None), population, 0
         screened = tools.writer.screen(tools.writer.read(fresh))
-        rows = tools._keeps(screened.measures).nonzero()[:, 0]
+        rows = tools.learned.keeps(screened.measures).nonzero()[:, 0]
         scored = tools.score([fresh[i] for i in rows.tolist()], screened.pick(rows))
-        return scored, tools.elites(), len(scored)
+        return scored, tools.learned.elites(), len(scored)
 
 
 class Cell:

@@ -488,7 +488,7 @@ def test_a_sentence_for_an_evil_assistant_is_refused_where_the_objective_suppres
         screened.measures[:, :4] = 1.0
         tools.set_limits(screened)
         tools._measure_roles([(8, 11), (9, 11)], screened)
-        assert tools._keeps(screened.measures).tolist() == kept
+        assert tools.learned.keeps(screened.measures).tolist() == kept
 
 
 # ---- the search -------------------------------------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_a_prompt_of_two_sentences_is_also_tried_without_each(setting):
     tools = SentenceTools.of(bench, method)
     bench.memory["limits"] = torch.tensor([30.0, 30.0, 30.0, 30.0, 1e6])
     two, one = tools.slot.encode("Be calm. You are kind."), tools.slot.encode("Be calm.")
-    made = {tools.slot.text(ids) for ids in tools.shortened([two, one])}
+    made = {tools.slot.text(ids) for ids in tools.proposals.shortened([two, one])}
     assert "Be calm." in made and made <= {"Be calm.", "You are kind."}
 
 

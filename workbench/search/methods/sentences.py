@@ -108,7 +108,7 @@ class SentenceSearch(SentenceSettings):
         """Sentences that the model writes after general openings; scored in the first step."""
         tools = SentenceTools.of(bench, self)
         openings = tools.openings(self.sampled_openings)
-        pushes = tools.pushes(openings[0], self.first // 2) if self.steering else []
+        pushes = tools.proposals.pushes(openings[0], self.first // 2) if self.steering else []
         pushed = [pushes[i // 2] if i % 2 and i // 2 < len(pushes) else None for i in range(self.first)]
         drafts = [SentenceDraft(openings[i % len(openings)], push=push) for i, push in enumerate(pushed)]
         written = tools.write(drafts, bench.tools.get("push_site"))
@@ -130,13 +130,13 @@ class SentenceSearch(SentenceSettings):
             scored = tools.first_scores(as_prompts(population))
         else:
             scored = tools.scored_step(as_prompts(population), step)
-        elites = tools.elites()
+        elites = tools.learned.elites()
         return scored, elites, len(scored)
 
     def archive(self, bench: SearchToolkit, pool: ScoredPrompts) -> ScoredPrompts:
         """The dozen best of the sentences that keep the limits, unlike each other as far as there are such."""
         tools = SentenceTools.of(bench, self)
-        good, prompts = tools.good_prompts(), as_prompts(pool.ids)
+        good, prompts = tools.learned.good_prompts(), as_prompts(pool.ids)
         fluent = pool.pick(
             torch.tensor(
                 [i for i, prompt in enumerate(prompts) if prompt in good],
@@ -148,7 +148,7 @@ class SentenceSearch(SentenceSettings):
         fluent = fluent.pick(fluent.objective.argsort(descending=True, stable=True))
         return fluent.pick(
             torch.tensor(
-                tools.unlike_first(as_prompts(fluent.ids))[:_FINALISTS],
+                tools.learned.unlike_first(as_prompts(fluent.ids))[:_FINALISTS],
                 dtype=torch.long,
                 device=pool.ids.device,
             )
@@ -166,5 +166,5 @@ class SentenceSearch(SentenceSettings):
                 f"no sentence of the start kept the limit of {self.max_cross_entropy:.2f} nats a token: the limit was {limit:.2f}"
             )
         if not bench.scorer.objective.needs_final:
-            found += SentenceTools.of(bench, self).disagreement()
+            found += SentenceTools.of(bench, self).learned.disagreement()
         return tuple(found)

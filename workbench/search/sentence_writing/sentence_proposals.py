@@ -1,0 +1,179 @@
+"""What a step of the search over sentences proposes: newly written sentences, edits, filled templates, pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.search.scored_prompts import as_prompts
+from workbench.search.sentence_writing.restarts import left_out, update_restart, without_left_out
+from workbench.search.sentence_writing.search_inputs import direction_of
+from workbench.search.sentence_writing.sentence_edits import SentenceEdits
+from workbench.search.sentence_writing.sentence_form import split_sentences
+from workbench.search.sentence_writing.sentence_writer import SentenceDraft
+from workbench.search.sentence_writing.slot_text import Prompt
+
+if TYPE_CHECKING:
+    from workbench.search.sentence_writing.sentence_tools import SentenceTools
+
+#: The best prompts among which pairs are joined.
+_PARENTS = 24
+
+
+@dataclass(frozen=True)
+class SentenceProposals:
+    """Candidates of a step, biased by what `tools.learned` knows of the words and pushed towards the best sentences."""
+
+    tools: SentenceTools
+
+    def pushes(self, opening: Prompt, n: int) -> list[Tensor]:
+        """`n` pushes along the objective's own direction, in strengths 1 to 3 (tenths of the residual's usual norm).
+
+        None where the objective has no direction.
+        """
+        found = direction_of(self.tools.bench.scorer.objective)
+        if found is None:
+            return []
+        site, vector = found
+        self.tools.bench.tools["push_site"] = site
+        scale = 0.1 * self.tools.writer.norm(opening, site)
+        return [(1 + i % 3) * scale * vector / vector.norm() for i in range(n)]
+
+    def candidates(self, elites: list[Prompt], step: int) -> list[Prompt]:
+        """Newly written sentences (every `write_every` steps), edits, filled templates, and pairs."""
+        effects, weights = self.tools.learned.word_effects(), self.tools.method.bias
+        drawn = partial(self._drawn, *effects)
+        if self._restarted(step, effects[0]):
+            elites = as_prompts(self.tools.learned.elites())
+        edits = SentenceEdits(
+            self.tools.words, lambda: drawn(weights[edits.pick(len(weights))]), self.tools.bench.generator
+        )
+        strongest = self.tools.learned.strongest()
+        writes = (
+            self.tools.method.written
+            if step % self.tools.method.write_every == 1 or self.tools.method.write_every == 1
+            else 0
+        )
+        written = self.tools.write(
+            [
+                self._draft(drawn(weights[i % len(weights)]), elites, strongest, edits, i)
+                for i in range(writes)
+            ]
+        )
+        edited = edits.edited(
+            elites, self.tools.method.edited - self.tools.method.edited // 3
+        ) + edits.edited(strongest, self.tools.method.edited // 3)
+        edited += edits.swapped(elites, self.tools.method.swapped)
+        templates = self.tools.slot.form.slots
+        filled = [
+            self.tools.words.fill(templates[(step + i) % len(templates)], drawn(weights[i % len(weights)]))
+            for i in range(self.tools.method.filled if templates else 0)
+        ]
+        return written + edited + filled + (self._joined() if self.tools.method.joins else [])
+
+    def _restarted(self, step: int, effects: Float[Tensor, " word"]) -> bool:
+        """Whether words are left out now: the strongest of the best prompt, where there was no gain for some steps (`restarts.py`)."""
+        scores = self.tools.bench.memory["scores"].masked_fill(~self.tools.learned.good(), -torch.inf)
+        best = int(scores.argmax())
+        update_restart(
+            self.tools.bench.memory,
+            step,
+            float(scores[best]),
+            self.tools.words.words.of(self.tools.learned.prompts()[best]),
+            effects,
+        )
+        return len(left_out(self.tools.bench.memory)) > 0
+
+    def _drawn(self, mean: Tensor, spread: Tensor, weight: float) -> Float[Tensor, " word"]:
+        """`weight` times a draw of every word's effect, in standard deviations; -inf for words that are left out."""
+        drawn = weight * (
+            mean
+            + self.tools.method.explore
+            * spread
+            * torch.randn(len(mean), generator=self.tools.bench.generator)
+        )
+        drawn[left_out(self.tools.bench.memory)] = -torch.inf
+        return drawn
+
+    def _draft(
+        self, drawn: Tensor, elites: list[Prompt], strongest: list[Prompt], edits: SentenceEdits, number: int
+    ) -> SentenceDraft:
+        """A sentence to write.
+
+        After a general opening, an elite up to a word, or a whole strong sentence (the model goes on with a
+        second one); biased, and pushed towards what good sentences share.
+        """
+        short = [prompt for prompt in strongest if len(prompt) <= self.tools.method.length // 2]
+        if short and number % 2:
+            opening = short[edits.pick(len(short))]
+        elif elites and number % 4:
+            opening = edits.beginning(elites[edits.pick(len(elites))])
+        else:
+            openings = [self.tools.slot.encode(text) for text in self.tools.slot.form.openings]
+            opening = openings[edits.pick(len(openings))]
+        bias = torch.zeros(len(self.tools.writer.usable))
+        bias[self.tools.words.words.tokens] = drawn.clamp(-8, 8)
+        return SentenceDraft(
+            opening, bias.to(self.tools.bench.scorer.runner.device), self._towards_the_best(number)
+        )
+
+    def _towards_the_best(self, number: int) -> Tensor | None:
+        """Zero, one or two times the way from the mean residual to that of the best eighth."""
+        times = number % 3
+        if not self.tools.method.steering or not times:
+            return None
+        scores, residuals = self.tools.bench.memory["scores"], self.tools.bench.memory["residuals"]
+        best = scores.topk(max(1, len(scores) // 8)).indices
+        return times * (residuals[best].mean(0) - residuals.mean(0))
+
+    def shortened(self, elites: Sequence[Prompt]) -> list[Prompt]:
+        """Elites of several sentences without one of them: a sentence that only lowers the mean cross-entropy is padding."""
+        parts = [split_sentences(self.tools.slot.text(elite)) for elite in elites]
+        texts = [
+            " ".join(part[:i] + part[i + 1 :]) for part in parts if len(part) > 1 for i in range(len(part))
+        ]
+        prompts = self.tools.admitted([self.tools.slot.encode(text) for text in texts])
+        return [prompt for prompt, fits in zip(prompts, self._fit(prompts), strict=True) if fits]
+
+    def _fit(self, prompts: Sequence[Prompt]) -> list[bool]:
+        """Which prompts keep the limits."""
+        return (
+            self.tools.learned.keeps(
+                self.tools.writer.screen(self.tools.writer.read(prompts)).measures
+            ).tolist()
+            if prompts
+            else []
+        )
+
+    def _joined(self) -> list[Prompt]:
+        """Two good prompts one after the other: the pairs of the greatest sums that fit into the length."""
+        scores, prompts = self.tools.bench.memory["scores"], self.tools.learned.prompts()
+        usable = without_left_out(
+            self.tools.bench.memory, [self.tools.words.words.of(prompt) for prompt in prompts]
+        )
+        best = (
+            scores.masked_fill(~usable, -torch.inf)
+            .argsort(descending=True, stable=True)[: min(_PARENTS, int(usable.sum()))]
+            .tolist()
+        )
+        pairs = [
+            (a, b)
+            for a in best
+            for b in best
+            if a != b and len(prompts[a]) + len(prompts[b]) <= self.tools.method.length
+        ]
+        pairs.sort(key=lambda pair: -float(scores[list(pair)].sum()))
+        texts = [f"{self.tools.slot.text(prompts[a])} {self.tools.slot.text(prompts[b])}" for a, b in pairs]
+        seen = set(prompts)
+        made = [
+            ids
+            for ids in (self.tools.slot.encode(text) for text in texts if self.tools.slot.form.accepts(text))
+            if ids not in seen
+        ]
+        return made[: self.tools.method.joined]
