@@ -1,9 +1,9 @@
-"""A workbench for persona directions, SAE latents, fluent prompt search, honest comparison and attribution.
+"""A workbench for persona directions, SAE latents, fluent prompt search, comparison and attribution.
 
-Axes of tensors, the same words in jaxtyping annotations and einops strings:
-`batch pos d_model d_vocab d_sae layer head context candidate prompt_pos`.
+Tensor axes have the same names in jaxtyping annotations and einops strings: `batch pos d_model d_vocab d_sae
+layer head context candidate prompt_pos`.
 
-The names below are loaded on first use, so that `import workbench` costs nothing.
+The public names are loaded on first use, so that `import workbench` is fast.
 """
 
 from importlib import import_module

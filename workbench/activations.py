@@ -1,12 +1,12 @@
-"""Activations: what the model holds at chosen sites and positions, for many sequences, and a stream of them for training.
+"""Read activations at chosen sites and positions, for many sequences or as a stream for SAE training.
 
-1. Sequences are sorted by length and cut into batches of at most `batch_tokens` tokens, padded on the right;
-   there is no attention mask, because a causal model never looks to the right.
-2. Blocks are run up to the highest site and no further; only the requested positions are kept, as float32 on
-   the CPU. Outputs of blocks (`resid_post`) need no hook; every other site is read through one that is
-   checked to have fired.
-3. Its position rule says what a site reads; `positions` says where that is in each sequence: one token, or a
-   stretch of tokens whose mean is taken.
+1. Sequences are sorted by length and cut into batches of at most `batch_tokens` tokens, padded on the right.
+   No attention mask is needed, because a causal model never attends to positions on the right.
+2. Only the blocks up to the highest site are run, and only the requested positions are kept, as float32 on
+   the CPU. Outputs of blocks (`resid_post`) need no hook; every other site is read through a hook, and an
+   error says so if the hook did not fire.
+3. `positions` says which token of each sequence is read at a site: one token, or a stretch of tokens whose
+   mean is taken. Sites with different position rules can have different positions.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ def collect(
     positions: Positions = None,
     batch_tokens: int = 8192,
 ) -> dict[Site, Float[Tensor, "n d_model"]]:
-    """Read activations at sites and positions.
+    """Read the model's activations at the given sites, one vector per sequence and site.
 
     Args:
         model: A loaded model or its runner.
-        sequences: Token ids.
-        sites: Where to read (`Site`).
-        positions: One entry per sequence, an index or a (start, stop) stretch whose mean is taken; a mapping
-            from a site's position rule ("decision", "answer", "response_mean") to such a list where the sites
-            differ; None: the last token.
-        batch_tokens: Tokens per batch.
+        sequences: Token ids of each sequence.
+        sites: Where in the model to read (`Site`).
+        positions: Which token of each sequence to read. A list has one entry per sequence: an index, or a
+            (start, stop) stretch whose mean is taken. If the sites read at different positions, give a
+            mapping from a site's position rule ("decision", "answer" or "response_mean") to such a list.
+            None: the last token.
+        batch_tokens: Most tokens in one batch, padding included.
 
     Returns:
-        float32 [sequence, d_model] on the CPU for each site, in the order of the sequences. `z` sites keep
-        their head axis.
+        For each site, float32 [sequence, d_model] on the CPU, in the order of the sequences. `z` sites
+        (outputs of attention heads) keep their head axis.
 
     Raises:
-        UserError: A site or position that does not exist, or a sequence that does not fit into the context.
+        UserError: A site or position does not exist, or a sequence is longer than the model's context.
 
     Example:
         >>> site = wb.Site(2)
@@ -83,7 +84,17 @@ def collect(
 def check_states(
     runner: Runner, sequences: Sequence[Sequence[int]], states: Mapping[Site, Float[Tensor, "n ..."]]
 ) -> None:
-    """UserError where an activation is no finite number: it names the site, and the block where the values began to be none."""
+    """Raise an error if an activation is not a finite number.
+
+    Args:
+        runner: The model's runner.
+        sequences: Token ids of the sequences that were run.
+        states: Activations of each site, one row per sequence.
+
+    Raises:
+        UserError: An activation is NaN or infinite. The message names the site and the first block whose
+            output is not finite.
+    """
     for site, x in states.items():
         bad = (~x.isfinite().flatten(1).all(1)).nonzero()
         if len(bad):
@@ -98,10 +109,19 @@ def read_all(
     sites: Sequence[Site],
     last: Sequence[int] | None = None,
 ) -> dict[Site, Float[Tensor, "batch pos d_model"]]:
-    """Activations at all positions of one right-padded batch, in the model's dtype (padding positions hold nonsense).
+    """Run one right-padded batch and return its activations at all positions, in the model's dtype.
 
-    last: the one position a row that is wanted of the highest site, a block's output; it then has one
-    position, and that block's output projection and MLP need not run on the others.
+    Args:
+        runner: The model's runner.
+        sequences: Token ids of each row.
+        sites: Where in the model to read.
+        last: One position per row, for the highest site, which must be the output of a block. Only this
+            position is then computed there: the block's output projection and MLP skip the others. None: all
+            positions.
+
+    Returns:
+        For each site, [batch, pos, d_model] ([batch, 1, d_model] at the highest site with `last`). Values at
+        padding positions are meaningless.
     """
     ids = pad_right(sequences).to(runner.device)
     found: dict[Site, Tensor] = {}
@@ -122,7 +142,16 @@ def read_all(
 
 
 def length_batches(sequences: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of the sequences, shortest first, cut so that rows x longest row stays within batch_tokens (one row at least)."""
+    """Yield batches of indices of the sequences, the shortest sequences first.
+
+    Args:
+        sequences: Token ids of each sequence.
+        batch_tokens: Most tokens in a batch: number of rows x length of its longest row. A longer sequence is
+            a batch alone.
+
+    Yields:
+        Indices of the sequences of one batch.
+    """
     batch: list[int] = []
     for i in sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i)):
         if batch and (len(batch) + 1) * len(sequences[i]) > batch_tokens:
@@ -137,11 +166,12 @@ def length_batches(sequences: Sequence[Sequence[int]], batch_tokens: int) -> Ite
 class ActivationStore:
     """An endless, shuffled stream of activation vectors at one site, for training an SAE.
 
-    The stream is cut into chunks of about `chunk_tokens` vectors; which sequences a chunk holds and the order
-    of its vectors depend on the seed and the chunk's number alone, so a resumed stream (`batches(start)`)
-    goes on with the very same vectors. If all vectors fit into `keep_bytes`, the text is run once and they
-    are kept. Position 0 is left out: without a BOS token it is an attention sink hundreds of times as long as
-    the rest.
+    The stream is cut into chunks of about `chunk_tokens` vectors. Which sequences are in a chunk, and the
+    order of its vectors, depend only on the seed and the number of the chunk, so a resumed stream
+    (`batches(start)`) continues with exactly the same vectors. If all vectors fit into `keep_bytes`, the
+    model is run over the text only once and the vectors are kept in memory. Position 0 of each sequence is
+    left out: without a BOS token it is an attention sink, whose activations are hundreds of times as long as
+    the others.
     """
 
     model: Any
@@ -164,11 +194,18 @@ class ActivationStore:
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Vectors in one pass over the sequences."""
+        """Number of activation vectors in one pass over the sequences (all tokens but the first of each)."""
         return sum(max(len(s) - 1, 0) for s in self.sequences)
 
     def batches(self, start: int = 0) -> Iterator[Float[Tensor, "batch d_model"]]:
-        """Batches from number `start` on, without end; what is skipped is not computed."""
+        """Yield batches of activation vectors without end, beginning with batch number `start`.
+
+        Args:
+            start: Number of the first batch to yield. Chunks before this batch are not computed.
+
+        Yields:
+            float32 [batch_size, d_model].
+        """
         skip = start
         for number, members in enumerate(self._chunks()):
             n_batches = sum(len(self.sequences[i]) - 1 for i in members) // self.batch_size
@@ -180,7 +217,7 @@ class ActivationStore:
             skip = 0
 
     def _chunks(self) -> Iterator[list[int]]:
-        """Which sequences make up each chunk: epochs of all sequences in a new order each, cut by their number of tokens."""
+        """Yield the indices of the sequences of each chunk; every epoch has all sequences in a new order."""
         usable = [i for i, s in enumerate(self.sequences) if len(s) > 1]
         epoch, chunk, size = 0, [], 0
         while True:
@@ -200,7 +237,7 @@ class ActivationStore:
 
     @property
     def _fits(self) -> bool:
-        """Whether all vectors of the text may be kept, so that it is run only once."""
+        """Whether all vectors of the text fit into `keep_bytes`, so that the model runs over it only once."""
         return self.tokens_per_epoch * runner_for(self.model).shape.d_model * 4 <= self.keep_bytes
 
     @cached_property
@@ -208,7 +245,7 @@ class ActivationStore:
         return self._run(range(len(self.sequences)))
 
     def _run(self, members: Sequence[int]) -> list[Float[Tensor, "n d_model"]]:
-        """Vectors of some sequences, one entry each, in the order given."""
+        """Compute the vectors of the given sequences: one tensor per sequence, in the order given."""
         runner, texts = runner_for(self.model), [self.sequences[i] for i in members]
         made: list[Tensor] = [torch.empty(0)] * len(texts)
         for batch in length_batches(texts, self.batch_tokens):
@@ -229,7 +266,11 @@ def _keeper(found: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]
 
 
 def _single(spans: Mapping[Site, Sequence[tuple[int, int]]], layer: int) -> list[int] | None:
-    """The position in each sequence, where the only site of this layer is its output, read at one token."""
+    """Return the one position to read in each sequence at this layer, or None if more are needed.
+
+    One is enough if the output of the block (`resid_post`) is the only site of the layer and is read at one
+    token.
+    """
     top = [site for site in spans if site.layer == layer]
     if len(top) > 1 or top[0].hook != "resid_post" or any(stop - start > 1 for start, stop in spans[top[0]]):
         return None

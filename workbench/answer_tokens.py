@@ -1,16 +1,16 @@
-"""Two answers after a question, token by token: which sequences must be run to score them whole, and how the score is read.
+"""Score two whole answers after a question: which token sequences must be run, and how the score is read.
 
 1. An answer's score is the sum of its tokens' log-probabilities, each given all tokens to its left (teacher
-   forcing), times a weight that `Normalization` names; the log-odds are the matching answer's score minus the
-   other's.
-2. A token's log-probability is its logit minus the log-normalizer of its position. Where both answers part,
-   one position gives both tokens and with equal weights the normalizers cancel: for one-token answers the
-   score is a difference of two logits, nothing else.
-3. Tokens that both answers share are run once. Two sequences (*branches*) are needed where both answers go on
-   after they part, else one.
-4. Every branch reads a part of the score, multiplied by the number of branches: the mean over branches is the
-   score. So whatever takes means over contexts takes them over branches (`Contexts.branched`), and no search,
-   gradient or patch needs to know of answers.
+   forcing), times a weight that `Normalization` defines. The log-odds are the score of the matching answer
+   (the one that shows the persona) minus the score of the other answer.
+2. A token's log-probability is its logit minus the log-normalizer at its position. At the first token that
+   differs, one position predicts both tokens, so with equal weights the normalizers cancel. For one-token
+   answers the log-odds are therefore the difference of two logits.
+3. Tokens that both answers share are run once. Two sequences (*branches*) are needed if both answers continue
+   after the first token that differs, otherwise one.
+4. Every branch gives a part of the score, multiplied by the number of branches, so that the mean over
+   branches is the score. Code that averages over contexts averages over branches instead
+   (`Contexts.branched`), and searches, gradients and patches need no code for answers of several tokens.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from torch import Tensor
 from workbench.errors import UserError
 from workbench.models import Runner, pad_right
 
-#: What a side's score counts for: the log-odds, and either answer's own score.
+#: Factors of the (matching, other) answer's score: log-odds, or the score of one answer alone.
 LOG_ODDS, MATCHING, OTHER = (1.0, -1.0), (1.0, 0.0), (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class AnswerBranch:
-    """One sequence that answers are read from.
+    """One token sequence from which the scores of two answers are read.
 
-    tail: tokens that are run after the decision token. reads: (positions after the decision token, token
-    predicted there, weight in the matching answer's score, weight in the other's).
+    Attributes:
+        tail: Ids of the tokens that are run after the decision token (the last token before the answer).
+        reads: One entry per token that is read: (position relative to the decision token, id of the token
+            predicted there, its weight in the score of the matching answer, its weight in the score of the
+            other).
     """
 
     tail: tuple[int, ...] = ()
@@ -45,7 +48,15 @@ class AnswerBranch:
 def answer_branches(
     answers: tuple[Sequence[int], Sequence[int]], weights: tuple[float, float]
 ) -> tuple[AnswerBranch, ...]:
-    """One or two sequences that score two answers, neither of which is a prefix of the other. weights: of each answer's tokens."""
+    """Return the one or two token sequences from which two answers are scored.
+
+    Args:
+        answers: Token ids of the matching and of the other answer; neither is a prefix of the other.
+        weights: Weight of each token of the matching answer, and of each token of the other.
+
+    Returns:
+        One branch, or two if both answers continue after the first token that differs.
+    """
     (a, b), (mine, other) = answers, weights
     part = next(k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     shared = [(k, token, mine, other) for k, token in enumerate(a[:part])]
@@ -59,39 +70,48 @@ def answer_branches(
 
 
 class HasAnswers(Protocol):
-    """The answers of a context (`contexts.Context`)."""
+    """The answers of one question as `AnswerTable` needs them; `contexts.Context` implements this protocol."""
 
     @property
     def answers(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Token ids of the matching and of the other answer."""
+        """Token ids of the matching answer and of the other answer."""
         ...
 
     @property
     def one_token(self) -> bool:
-        """Whether each answer is one token, with no weight and no offset."""
+        """Whether the log-odds are the difference of two logits (one-token answers, weight 1, offset 0)."""
         ...
 
     @property
     def reads(self) -> tuple[tuple[int, int, float, float], ...]:
-        """(offset from the decision token, id, weight in the matching answer's score, weight in the other's) of each token read."""
+        """The tokens whose log-probabilities are summed to the two answers' scores.
+
+        Each entry is (position relative to the decision token, token id, weight in the score of the matching
+        answer, weight in the score of the other answer).
+        """
         ...
 
     @property
     def offsets(self) -> tuple[float, float]:
-        """Added to both answers' scores, nats (minus their prior log-probabilities under the rule `pmi`)."""
+        """Numbers in nats added to the two answers' scores (rule `pmi`: minus their prior log-probability)."""
         ...
 
     @property
     def n_branches(self) -> int:
-        """Sequences that are needed to score both answers: 1 or 2."""
+        """Number of token sequences needed to score both answers: 1 or 2."""
         ...
 
 
 class AnswerTable:
-    """The answers of some (branched) contexts as padded tables, one row per context.
+    """The answers of some contexts as padded tensors, one row per context, to score many answers at once.
 
-    first: first tokens of both answers. one_token: the score is the difference of two logits at the decision
-    token.
+    Contexts with two branches must be given branch by branch (`Contexts.branched`).
+
+    Attributes:
+        one_token: Whether every score is the difference of two logits at the decision token (the last token
+            before the answer). The padded tensors are then not built.
+        first: Ids of the first token of both answers, [context, 2].
+        n_branches: Largest number of branches of a context, 1 or 2.
     """
 
     def __init__(self, contexts: Sequence[HasAnswers], device: torch.device | str) -> None:
@@ -114,14 +134,18 @@ class AnswerTable:
         members: Sequence[int] | Int[Tensor, " row"],
         sides: tuple[float, float] = LOG_ODDS,
     ) -> Float[Tensor, " row"]:
-        """Float32 scores (nats, normalised as the contexts say), differentiable.
+        """Compute the scores of answers from residual streams: float32, in nats, differentiable.
 
         Args:
-            runner: whose unembedding is read.
-            stream: residuals after the last block.
-            decision: each row's position of the decision token.
-            members: each row's context.
-            sides: what the matching and the other answer count.
+            runner: The model's runner, whose unembedding gives the logits.
+            stream: Residual stream after the last block.
+            decision: Position of the decision token in each row (the last token before the answer).
+            members: Index of each row's context in this table.
+            sides: Factors of the matching and of the other answer's score: (1, -1) gives log-odds, (1, 0) and
+                (0, 1) the score of one answer.
+
+        Returns:
+            One score per row, normalised as the contexts say.
         """
         members, sign = torch.as_tensor(members).cpu(), torch.tensor(sides)
         tokens = _chosen(self.weight[members] @ sign)
@@ -141,14 +165,14 @@ class AnswerTable:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The entries of a padded table that count: row, column, and by how much."""
+    """The nonzero entries of a padded table of weights: row, column and weight of each."""
 
     row: Int[Tensor, " entry"]
     column: Int[Tensor, " entry"]
     weight: Float[Tensor, " entry"]
 
     def summed(self, values: Float[Tensor, " entry"], rows: int) -> Float[Tensor, " row"]:
-        """Weighted sum of each row's entries (as a padded sum, which has the same bits every time)."""
+        """Sum each row's weighted entries; a padded sum, so that repeated runs give equal bits."""
         width = int(self.column.max()) + 1 if len(self.column) else 1
         table = values.new_zeros(rows, width)
         where = (self.row.to(values.device), self.column.to(values.device))
@@ -163,7 +187,10 @@ def _chosen(weight: Float[Tensor, "row column"]) -> _Chosen:
 def _at(
     stream: Tensor, decision: Tensor, chosen: _Chosen, place: Int[Tensor, "row column"]
 ) -> tuple[Tensor, Tensor]:
-    """Index of the residuals that predict the chosen entries; where a run gave one position a row, that is the decision token."""
+    """Return the index (row, position) of the residuals that predict the chosen entries.
+
+    If a run returned one position per row, that position is the decision token.
+    """
     row = chosen.row.to(stream.device)
     if stream.shape[1] == 1:
         return row, torch.zeros_like(row)
@@ -171,7 +198,7 @@ def _at(
 
 
 def _by_place(reads: Sequence[tuple[int, int, float, float]]) -> list[tuple[int, int, float, float]]:
-    """The weights of all tokens that one position predicts, added up."""
+    """Add up the weights of all tokens that are predicted at the same position."""
     summed: dict[int, tuple[float, float]] = {}
     for place, _, mine, other in reads:
         before = summed.get(place, (0.0, 0.0))
@@ -180,7 +207,7 @@ def _by_place(reads: Sequence[tuple[int, int, float, float]]) -> list[tuple[int,
 
 
 def _padded(rows: Sequence[Sequence[tuple[int, int, float, float]]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Places, tokens and weights of rows of unequal length; the weight of what is filled up is 0."""
+    """Pad rows of unequal length to tensors of positions, tokens and weights; padding has weight 0."""
     width = max(1, max(map(len, rows)))
     filled = [[*row, *([(0, 0, 0.0, 0.0)] * (width - len(row)))] for row in rows]
     place, token = (torch.tensor([[entry[k] for entry in row] for row in filled]) for k in (0, 1))
@@ -191,7 +218,16 @@ def _padded(rows: Sequence[Sequence[tuple[int, int, float, float]]]) -> tuple[Te
 def answer_log_probs(
     runner: Runner, rows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], batch_tokens: int = 8192
 ) -> list[float]:
-    """Sum of the log-probabilities (nats) of the second ids after the first, for each pair, by plain passes."""
+    """Compute the log-probability of each continuation after its context, with plain forward passes.
+
+    Args:
+        runner: The model's runner.
+        rows: Pairs of token ids: a context and its continuation.
+        batch_tokens: Most tokens in one batch.
+
+    Returns:
+        For each pair, the sum of the log-probabilities of the continuation's tokens, in nats.
+    """
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     size = (
@@ -212,17 +248,32 @@ def answer_log_probs(
 
 
 class AnswersNotComparable(UserError):
-    """Two answers between which no choice can be read: equal token by token, or one the beginning of the other."""
+    """Two answers cannot be compared: they are the same tokens, or one is the beginning of the other."""
 
 
 def encode_answers(
     runner: Runner, text: str, left: tuple[int, ...], answers: tuple[str, str]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(left, ids after left up to where the answers begin, answer ids): the context ends where text and both answers part.
+    """Encode two answers in context, and find where the context ends and the answers begin.
 
-    The answers follow without a space after white space, brackets and special tokens, otherwise with one.
-    Where both then begin with the same token, the other way is tried for answers that are one token by it (a
-    letter).
+    The context ends at the last token that it has in common with both continued texts. The answers follow
+    without a space after white space, brackets and special tokens, otherwise after a space. If both answers
+    then begin with the same token, the other spacing is tried, and used if each answer is a single token with
+    it (a letter).
+
+    Args:
+        runner: The model's runner.
+        text: The whole text before the answers.
+        left: Token ids of the beginning of the text, which must stay as they are.
+        answers: Text of the matching and of the other answer.
+
+    Returns:
+        `left`, the ids after it up to the decision token (the last token before the answer), and the ids of
+        both answers.
+
+    Raises:
+        AnswersNotComparable: One answer is the beginning of the other, or the tokenizer merges them with the
+            prompt.
     """
     plain = tuple(runner.encode(text))
     tight = not text or text[-1].isspace() or text[-1] in "([{\"'>"
@@ -247,7 +298,7 @@ def encode_answers(
 def _continued(
     runner: Runner, text: str, plain: tuple[int, ...], answers: tuple[str, str]
 ) -> tuple[int, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Where the text's own ids end and the answers' begin, and theirs."""
+    """Return how many ids the text shares with both continued texts, and both answers' ids after these."""
     joined = [tuple(runner.encode(text + answer)) for answer in answers]
     end = min(_common(plain, ids) for ids in joined)
     return end, (joined[0][end:], joined[1][end:])

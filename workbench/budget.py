@@ -1,8 +1,8 @@
-"""What a computation may cost, and what it did cost.
+"""Limits for the cost of a computation, and counters of what it has cost.
 
-Cost is counted in *token-layers* (tokens run x blocks run, forward and backward apart), in floating point
-operations and in seconds. A *model call* is one full-depth forward pass of one sequence, or its equal in
-token-layers.
+Cost is counted in *token-layers* (tokens run x blocks run; forward and backward passes are counted
+separately), in floating point operations and in seconds. A *model call* is one full-depth forward pass of one
+sequence, or the same number of token-layers.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from dataclasses import asdict, dataclass, fields
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-#: What the cost of a condition is counted in, in comparison.json and in the tables of runs.
+#: Units in which comparison.json and the tables of runs give the cost of a condition.
 COSTS = ("model_calls", "token_layers", "flops", "seconds")
 
 
 class Budget(BaseModel):
-    """Limits of a search; the first that is reached ends it. At least one must be given.
+    """Limits of a search; the search ends when the first one is reached. At least one must be given.
 
     Attributes:
-        seconds: Wall-clock time.
-        model_calls: Whole forward passes of one context with its prompt, or as much work as that.
+        seconds: Wall-clock time in seconds.
+        model_calls: Full-depth forward passes of one context with its prompt, or the same number of
+            token-layers (tokens x blocks).
         flops: Floating point operations of the model's blocks and unembedding.
         steps: Steps of the search.
 
@@ -51,7 +52,12 @@ class Budget(BaseModel):
         return self
 
     def used(self, cost: Cost, steps: int) -> float:
-        """Fraction of the tightest limit that is used up; 1 or more means: stop."""
+        """Return the largest fraction of a limit that is used up; at 1 or more the search must stop.
+
+        Args:
+            cost: Cost of the search so far.
+            steps: Number of steps so far.
+        """
         pairs = [
             (cost.seconds, self.seconds),
             (cost.model_calls, self.model_calls),
@@ -63,17 +69,17 @@ class Budget(BaseModel):
 
 @dataclass(frozen=True)
 class Cost:
-    """What was spent. Costs add.
+    """Cost of a computation; two costs can be added and subtracted.
 
     Attributes:
         forward: Token-layers run forward: one token through one block is 1.
         backward: Token-layers run backward.
-        unembedded: Positions whose logits were computed.
+        unembedded: Number of positions whose logits were computed.
         flops: Floating point operations.
-        model_calls: Token-layers over those of one context with its prompt.
-        seconds: Wall-clock time.
-        repeated: Token-layers that a resumed search ran a second time to go on (its prefixes); not among the
-            others.
+        model_calls: Token-layers divided by those of one full pass over one context with its prompt.
+        seconds: Wall-clock time in seconds.
+        repeated: Token-layers that a resumed search had to run a second time (the prefixes of its contexts).
+            The other fields do not contain them.
 
     Example:
         >>> (wb.Cost(forward=10, seconds=1) + wb.Cost(forward=5)).forward
@@ -95,9 +101,11 @@ class Cost:
         return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
 
     def to_json(self) -> dict[str, float]:
-        """The entry `cost` of comparison.json.
+        """Return the entry `cost` of comparison.json as a dictionary.
 
-        token_layers (forward + backward) and how many of them are backward, flops, model_calls, seconds.
+        Returns:
+            `token_layers` (forward + backward), `token_layers_backward`, `flops`, `model_calls` and
+            `seconds`; for a resumed search also `token_layers_repeated`.
         """
         entry = asdict(self)
         layers = {
@@ -109,7 +117,7 @@ class Cost:
 
 
 class Meter:
-    """Running counters of one model, whole numbers; a runner counts into its own. `cost(sequence_tokens)` reads them."""
+    """Integer counters of the work that one model does; `cost` turns them into a `Cost`. Each runner has one."""
 
     def __init__(self) -> None:
         self.forward = 0
@@ -119,7 +127,11 @@ class Meter:
         self._began = time.perf_counter()
 
     def cost(self, full_sequence: float) -> Cost:
-        """Everything counted since the meter began. full_sequence: token-layers of one model call (tokens x blocks)."""
+        """Return the cost of everything counted since the meter was made.
+
+        Args:
+            full_sequence: Token-layers of one model call: tokens of one sequence x number of blocks.
+        """
         seconds = time.perf_counter() - self._began
         calls = (self.forward + self.backward) / full_sequence
         return Cost(self.forward, self.backward, self.unembedded, self.flops, calls, seconds)

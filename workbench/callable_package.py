@@ -1,4 +1,4 @@
-"""Packages that can be called: `wb.search(...)` stays the function after `workbench.search` was imported as a package."""
+"""Packages that can be called: `wb.search(...)` works before and after `import workbench.search`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 
 def make_callable(package: str, function: Callable[..., Any]) -> None:
-    """Calling the imported package calls the function: importing any part of a package binds its name in the parent package.
+    """Make an imported package callable: a call of the package calls the function.
+
+    Importing a part of a package binds the package's name in its parent, where it would hide a function of
+    the same name (`wb.search`).
 
     Args:
-        package: the package's `__name__`.
-        function: what a call of the package does.
+        package: The package's `__name__`.
+        function: The function that a call of the package runs.
 
     Example:
         >>> make_callable(__name__, search)  # doctest: +SKIP

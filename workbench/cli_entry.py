@@ -1,7 +1,8 @@
-"""The door of the command line: the overview loads no command; everything else goes on to `cli`.
+"""Entry point of the command line: prints the overview of commands without importing them, else starts `cli`.
 
-The commands' parser and its tables take 0.4 s to import. `workbench --help` needs neither: names, groups and
-first lines of the docstrings are read from the source of `cli/`, so that there is no second list to keep.
+The parser of the commands and its tables take 0.4 s to import. `workbench --help` needs neither: names,
+groups and first docstring lines are read from the source of `cli/`, so that no second list must be kept up to
+date.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MODULES = (
 
 
 def main() -> None:
-    """Entry point of `workbench`."""
+    """Run the `workbench` command with the arguments of the process."""
     replace_closed_streams()
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print(overview())
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def overview() -> str:
-    """Every command with the first line of its docstring."""
+    """Return the text of `workbench --help`: every command with the first line of its docstring."""
     body = [
         node
         for name in MODULES
@@ -61,7 +62,7 @@ def overview() -> str:
 
 
 def _groups(body: list[ast.stmt]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Variable -> (name, help) of each `variable = App(name=..., help=...)`."""
+    """Yield (variable, (name, help)) for each assignment `variable = App(name=..., help=...)`."""
     for node in body:
         if (
             isinstance(node, ast.Assign)
@@ -75,7 +76,7 @@ def _groups(body: list[ast.stmt]) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def _commands(body: list[ast.stmt], groups: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """(command as typed, first line of its docstring) of each function under `@group.command`."""
+    """Yield (command as typed, first docstring line) for each function decorated with `@group.command`."""
     for node in body:
         for decorator in getattr(node, "decorator_list", ()):
             call = decorator if isinstance(decorator, ast.Call) else None

@@ -1,14 +1,15 @@
-"""A chat template with a slot: what is around the prompt, rendered once, with its token ids.
+"""Render questions in the model's chat template, with a slot: the place in the chat where the prompt goes.
 
-1. The messages of a question are rendered with a mark where the prompt goes; the text left and right of the
-   mark is kept.
-2. A one-token probe is put in; encoding the whole text tells the ids left and right as they really fall in
-   context.
+1. The messages of a question are rendered with a mark in the slot; the text left and right of the mark is
+   kept.
+2. A one-token probe replaces the mark. Encoding the whole text gives the token ids left and right of the slot
+   as they really are in context.
 3. The two answers are appended and encoded in context too. If the tokenizer merges the last token of the
    context with the answer (as `(` and `A` into `(A`), the context ends before that token: the decision token
-   is the last one that both share.
-4. Where the text before the slot ends in a space, that space is left to the prompt's first token if the
-   tokenizer wants it so. Which prompts keep their tokens in the slot is asked of `prompt_tokens`.
+   is the last token that the context shares with both answered texts.
+4. If the text before the slot ends in a space that most tokenizers make part of the next word's token, that
+   space belongs to the first token of the prompt. `prompt_tokens` checks whether a prompt keeps its tokens in
+   the slot.
 """
 
 from __future__ import annotations
@@ -38,24 +39,28 @@ def make_contexts(
     seed: int = 0,
     normalization: Normalization | None = None,
 ) -> Contexts:
-    """Contexts for the items of a split (with letters: each item in both orders, so that the letter cancels).
+    """Render the questions of a split in the model's chat template, with a slot for a prompt.
+
+    With lettered answers each question is rendered in both orders of its options, so that a preference for a
+    letter cancels.
 
     Args:
         model: A loaded model or its runner.
         split: The questions.
-        slot: Where the prompt is put: "system", "before_question", "after_question" or "answer_opening".
-        metric: "letters" or "text"; the persona's own when None.
-        orders: Of the options: "both"; "original" (as published); "random" (one per item).
-        n: At most so many items, drawn by seed; None: all.
-        seed: Of the draw.
-        normalization: Of text answers; the persona's own when None.
+        slot: Where the prompt goes: "system", "before_question", "after_question" or "answer_opening".
+        metric: "letters" (answers are option letters) or "text" (answers are whole texts). None: as the
+            persona says.
+        orders: Order of the two options: "both", "original" (as published) or "random" (one per question).
+        n: Number of questions drawn from the split. None: all.
+        seed: Seed of the drawing of questions and of random orders.
+        normalization: How the scores of text answers are normalised for length. None: as the persona says.
 
     Returns:
-        One context per item and order.
+        One context per question and order.
 
     Raises:
-        UserError: An unknown slot, a template that cannot hold it, answers that cannot be compared
-            (`AnswersNotComparable`), or a question that leaves no room in the model's context.
+        UserError: The slot is unknown, the template cannot hold it, two answers cannot be compared
+            (`AnswersNotComparable`), or a question leaves no room for a prompt in the model's context.
 
     Example:
         >>> contexts = wb.make_contexts(model, data.search, slot="system", n=4)
@@ -88,7 +93,19 @@ def make_contexts(
 def user_text(
     persona: Persona, item: Item, metric: Metric, matching_first: bool
 ) -> tuple[str, str, tuple[str, str]]:
-    """What the user says, the opening of the assistant's turn, and the two answers (matching, not matching) as text."""
+    """Return the texts of one question in the chat.
+
+    Args:
+        persona: The persona whose question it is.
+        item: The question with its two answers.
+        metric: "letters" or "text".
+        matching_first: Whether the matching answer (the one that shows the persona) is option A. Ignored by
+            "text".
+
+    Returns:
+        The user's message, the opening of the assistant's turn ("" for "text"), and the two answers
+        (matching, not matching).
+    """
     if metric == "text":
         return item.question, "", (item.matching, item.not_matching)
     assert persona.letters is not None, "a persona with the letters metric has them"
@@ -140,7 +157,7 @@ def _context(
 def _weights(
     normalization: Normalization, answers: tuple[str, str], ids: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> tuple[float, float]:
-    """What each token counts, for the two answers."""
+    """Return the weight of each token of the matching answer and of the other answer in its score."""
     if normalization == "mean":
         return 1 / len(ids[0]), 1 / len(ids[1])
     return (
@@ -151,7 +168,7 @@ def _weights(
 
 
 def _without_prior(runner: Runner, contexts: list[Context]) -> list[Context]:
-    """The contexts with offsets that take off each answer's log-probability after an empty question."""
+    """Return the contexts with offsets that subtract each answer's log-probability after an empty question."""
     text = runner.render([{"role": "user", "content": ""}])
     pairs = {c.answers: (c.item.matching, c.item.not_matching) for c in contexts}
     rows = []
@@ -187,14 +204,11 @@ def _split_at_slot(text: str, slot: Slot) -> tuple[str, str]:
 def _encode_around(
     runner: Runner, prefix_text: str, suffix_text: str, answers: tuple[str, str]
 ) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Token ids around the slot.
+    """Encode the text around the slot, with a one-token probe in it.
 
-    What of the white space left of the slot belongs to the prompt's first token, and the ids left of the
-    slot, right of it, and of both answers, as they fall around a one-token probe.
-
-    Where the text before the slot ends in a space, most tokenizers make it the beginning of the next word's
-    token: the way in which most probes keep their boundaries is taken, without such a lead where both are
-    equal.
+    Returns:
+        The white space left of the slot that belongs to the prompt's first token, the ids left of the slot,
+        the ids right of it, and the ids of both answers.
     """
     lead, left, whole = lead_in(runner, prefix_text, suffix_text)
     _, suffix_ids, answer_ids = encode_answers(runner, whole, left, answers)
@@ -202,13 +216,22 @@ def _encode_around(
 
 
 def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tuple[int, ...], str]:
-    """White space, ids and text around the slot, found with a one-token probe.
+    """Find the white space and the token ids left of the slot with one-token probes.
 
-    The white space left of a slot that belongs to the prompt's first token, the ids left of the slot and of a
-    probe that keeps its boundaries there, and the whole text with that probe.
+    If the text before the slot ends in a space, most tokenizers make it the beginning of the next word's
+    token. The space is given to the prompt if more probes keep their boundaries with it than without it.
+
+    Args:
+        runner: The model's runner.
+        prefix_text: Text left of the slot.
+        suffix_text: Text right of the slot.
+
+    Returns:
+        The white space that belongs to the prompt's first token (often ""), the ids left of the slot and of a
+        probe that keeps its boundaries there, and the whole text with that probe.
 
     Raises:
-        UserError: No token keeps its boundaries there.
+        UserError: No token keeps its boundaries in the slot.
 
     Example:
         >>> lead_in(runner, "Be honest. ", "")[0]  # doctest: +SKIP
@@ -224,14 +247,22 @@ def lead_in(runner: Runner, prefix_text: str, suffix_text: str) -> tuple[str, tu
 
 
 def _leads(prefix_text: str) -> tuple[str, ...]:
-    """Nothing, or the space before the slot; at the very start of a text, the space that a SentencePiece tokenizer puts there."""
+    """Return the white space that may belong to the prompt's first token: none, or one space.
+
+    A space is possible if the text before the slot ends in one, or is empty: a SentencePiece tokenizer puts a
+    space before the first word of a text.
+    """
     return ("", " ") if prefix_text.endswith(" ") or not prefix_text else ("",)
 
 
 def _standing(
     runner: Runner, prefix_text: str, suffix_text: str, lead: str
 ) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
-    """The probes that begin with the lead and keep their boundaries: ids left of the slot and the probe, and the whole text."""
+    """Find the one-token probes that begin with the lead and keep their boundaries in the slot.
+
+    Returns:
+        The lead; and for each such probe the ids left of the slot with the probe, and the whole text.
+    """
     start = prefix_text[: len(prefix_text) - len(lead)]
     prefix_ids, found = tuple(runner.encode(start)), []
     for probe in probes(runner, lead):

@@ -1,19 +1,19 @@
-"""The one exception that means "the user can correct this"."""
+"""`UserError`, the one exception for mistakes that the user can correct, and the cleaning of its message."""
 
 from __future__ import annotations
 
 import unicodedata
 
-#: Characters of a message; what is longer is cut in its middle.
+#: Most characters of a message; a longer one is cut in its middle.
 LONGEST_MESSAGE = 500
 
 
 class UserError(ValueError):
-    """A mistake of the user's, told in one line: what was expected, what was found, and where.
+    """A mistake that the user can correct, in one line: what was expected, what was found, and where.
 
-    The command line prints the line and exits with code 2, without a traceback. The message is made fit for
-    that, whatever a file put into it: no line ends or control characters (`visible_line`), at most
-    LONGEST_MESSAGE characters.
+    The command line prints the line and exits with code 2, without a traceback. Parts of the message may come
+    from a file, so line ends and control characters are replaced (`visible_line`) and a message longer than
+    LONGEST_MESSAGE characters is cut in its middle.
 
     Example:
         >>> wb.load_persona("no such persona")
@@ -29,7 +29,7 @@ class UserError(ValueError):
 
 
 def visible_line(text: str) -> str:
-    r"""The text in one line: a space for line ends and tabs, an escape for what a terminal would obey or not show.
+    r"""Return the text as one line: spaces for line ends, escapes for control and invisible characters.
 
     Example:
         >>> visible_line("a\\nb\\x1b[31m\\u202e")
@@ -41,7 +41,7 @@ def visible_line(text: str) -> str:
 
 
 def cut_middle(text: str, longest: int) -> str:
-    """The text, or its beginning and end with an ellipsis between."""
+    """Shorten a text to `longest` characters with an ellipsis in its middle; shorter texts are unchanged."""
     end = longest // 3
     return text if len(text) <= longest else f"{text[: longest - end - 5]} ... {text[-end:]}"
 

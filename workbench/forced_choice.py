@@ -1,13 +1,14 @@
 """Forced choice: which of two answers the model finds likelier, and by how much.
 
-1. Every context is run with the prompt in its slot (or bare), padded on the right, in batches of similar
-   length.
+1. The model is run on every context with the prompt in its slot (the place in the chat where the prompt
+   goes), or without a prompt, padded on the right, in batches of similar length.
 2. Each answer is scored whole, teacher-forced: the sum of its tokens' log-probabilities, normalised as the
-   persona says (`answer_tokens`, `Normalization`), so that answers may be of any length and begin alike.
-3. log-odds = score of the matching answer - score of the other; the model chooses the matching answer where
-   they are above 0.
+   persona says (`answer_tokens`, `Normalization`). Answers may have any length and begin with the same
+   tokens.
+3. log-odds = score of the matching answer (the one that shows the persona) - score of the other answer. The
+   model chooses the matching answer if the log-odds are above 0.
 
-Published metrics for comparison: CAA (Rimsky et al. 2024) reports p(A)/(p(A)+p(B)), which is `p` here.
+CAA (Rimsky et al. 2024) reports the probability p(A)/(p(A)+p(B)); `Answers.p` is the same quantity.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from workbench.prompt_tokens import encode_prompt
 
 @dataclass(frozen=True, repr=False)
 class Answers:
-    """Log-odds of the matching answer, one entry per context.
+    """Log-odds of the matching answer (the one that shows the persona), one entry per context.
 
     Attributes:
         log_odds: float64, log p(matching) - log p(not matching) in nats, of whole answers (normalised as the
-            persona says); plus = shows the persona.
+            persona says). Above 0 the model prefers the answer that shows the persona.
         matching_first: Whether the matching option was shown first.
-        group: Question group of each context.
-        item_id: Item of each context.
+        group: Question group of each context (questions that belong together and are resampled together).
+        item_id: Id of the question of each context.
 
     Example:
         >>> answers = wb.answer(model, contexts)
@@ -54,26 +55,29 @@ class Answers:
 
     @property
     def p(self) -> Float[np.ndarray, " context"]:
-        """Probability of the matching answer among the two, 0 to 1."""
+        """Probability of the matching answer among the two answers, 0 to 1, for each context."""
         return 1 / (1 + np.exp(-self.log_odds))
 
     @property
     def chose_matching(self) -> np.ndarray:
-        """True where the matching answer is the likelier one."""
+        """Whether the model finds the matching answer likelier than the other, for each context."""
         return self.log_odds > 0
 
     @property
     def rate(self) -> float:
-        """Fraction of contexts in which the matching answer is the likelier one (the paper's metric)."""
+        """Fraction of contexts in which the matching answer is the likelier one (the metric of the paper)."""
         return float(self.chose_matching.mean())
 
     @property
     def letter_a_share(self) -> float:
-        """Fraction of contexts in which the option shown first is chosen; with both orders 0.5 means no letter bias."""
+        """Fraction of contexts in which the model chooses the option shown first.
+
+        If each question is asked in both orders, 0.5 means no bias to a letter.
+        """
         return float((self.chose_matching == self.matching_first).mean())
 
     def frame(self) -> pd.DataFrame:
-        """One row per context: item, group, matching_first, log_odds, p."""
+        """Return a table with one row per context: item, group, matching_first, log_odds and p."""
         columns = {
             "item": self.item_id,
             "group": self.group,
@@ -98,18 +102,19 @@ class Answers:
 def answer(
     model: Any, contexts: Contexts, prompt: str | Sequence[int] | None = None, batch_tokens: int = 8192
 ) -> Answers:
-    """Log-odds of the two answers in every context, with a prompt in the slot or without any.
+    """Compute the log-odds of the two answers in every context, with or without a prompt.
 
-    Hooks set by `Runner.edit` act, and find the batch's layout in `Runner.layout`.
+    Hooks that were set with `Runner.edit` are active, and find the token layout of the batch in
+    `Runner.layout`.
 
     Args:
         model: A loaded model or its runner.
-        contexts: Questions in their template (`make_contexts`).
-        prompt: Text or token ids; None: the bare question, rendered without the slot.
-        batch_tokens: Tokens per batch.
+        contexts: Questions rendered with a slot, the place where the prompt goes (`make_contexts`).
+        prompt: Text or token ids of the prompt. None: no prompt, the question is rendered without the slot.
+        batch_tokens: Most tokens in one batch, padding included.
 
     Returns:
-        One entry per context, in order.
+        The log-odds of every context, in the order of the contexts; plus = the persona's answer is likelier.
 
     Raises:
         UserError: The prompt's text does not keep its tokens in the slot.
@@ -130,10 +135,20 @@ def answer(
 def answer_prompts(
     model: Any, contexts: Contexts, prompts: Sequence[str | Sequence[int]], batch_tokens: int = 8192
 ) -> list[Answers]:
-    """`answer` for each of several prompts, to rounding.
+    """Compute `answer` for each of several prompts; log-odds equal those of single calls up to rounding.
 
-    Where contexts differ left of the slot (a prompt after the question), what is left of it is run once for
-    all prompts. Hooks then see prompts and suffixes apart from what is left of them.
+    If the contexts differ left of the slot (a prompt after the question), the text left of the slot is run
+    once and its key-value cache is used for all prompts. Hooks then see the prompt and the text after it
+    without the text before them.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions rendered with a slot (`make_contexts`).
+        prompts: Text or token ids of each prompt.
+        batch_tokens: Most tokens in one batch.
+
+    Returns:
+        The answers with each prompt, in the order of the prompts.
     """
     runner = runner_for(model)
     ids = [
@@ -151,7 +166,7 @@ def answer_prompts(
 def _after_prefix(
     runner: Runner, context: Context, prompts: Sequence[tuple[int, ...]], batch_tokens: int
 ) -> Float[np.ndarray, " prompt"]:
-    """Log-odds of a context's answers with each prompt, after the one run of what is left of the slot."""
+    """Compute the log-odds of one context with each prompt, after one run of the text left of the slot."""
     top, kv = runner.shape.n_layers, None
     if context.prefix_ids:
         _, kv = runner.run(
@@ -189,7 +204,15 @@ def _after_prefix(
 
 
 def own_branches(context: Context) -> list[Context]:
-    """The sequences that a context's answers are read from: itself where they are single tokens."""
+    """Return the token sequences (branches) from which a context's answers are scored.
+
+    Args:
+        context: One rendered question.
+
+    Returns:
+        The context itself if its answers are single tokens or it is a branch already, else one or two
+        branches.
+    """
     if context.one_token or context.branch is not None:
         return [context]
     n = len(context.branches)
@@ -197,7 +220,12 @@ def own_branches(context: Context) -> list[Context]:
 
 
 def package(contexts: Contexts, log_odds: np.ndarray) -> Answers:
-    """Answers from log-odds that were computed elsewhere, in the order of the contexts."""
+    """Make `Answers` from log-odds that were computed elsewhere.
+
+    Args:
+        contexts: The questions.
+        log_odds: One number per context in nats, in the order of the contexts.
+    """
     first = np.array([c.matching_first for c in contexts])
     return Answers(
         np.asarray(log_odds, dtype=np.float64), first, contexts.groups, tuple(c.item.id for c in contexts)
@@ -210,7 +238,21 @@ def answer_each(
     prompts: Sequence[tuple[int, ...] | None],
     batch_tokens: int = 8192,
 ) -> Float[np.ndarray, " context"]:
-    """Log-odds where every context has a prompt of its own (context i with prompts[i])."""
+    """Compute the log-odds of each context with a different prompt for each (context i with prompts[i]).
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions rendered with a slot.
+        prompts: Token ids of the prompt of each context. None: no prompt.
+        batch_tokens: Most tokens in one batch.
+
+    Returns:
+        float64 [context], log p(matching) - log p(not matching) in nats.
+
+    Raises:
+        UserError: A question with its prompt and answer does not fit into the model's context, or a log-odds
+            is not a finite number.
+    """
     runner = runner_for(model)
     rows = [
         _Row(i, branch, p)
@@ -234,7 +276,17 @@ def answer_each(
 def check_answers(
     runner: Runner, asked: Sequence[tuple[Context, tuple[int, ...] | None]], log_odds: Float[np.ndarray, ...]
 ) -> None:
-    """UserError where a log-odds is no finite number: it names the question, and the block where the values began to be none."""
+    """Raise an error if a log-odds is not a finite number.
+
+    Args:
+        runner: The model's runner.
+        asked: The context and the prompt's ids of each log-odds (None: no prompt).
+        log_odds: The log-odds to check, in the same order.
+
+    Raises:
+        UserError: A log-odds is NaN or infinite. The message names the question and the first block whose
+            output is not finite.
+    """
     bad = np.flatnonzero(~np.isfinite(log_odds.reshape(-1)))
     if len(bad):
         context, prompt = asked[int(bad[0])]
@@ -246,7 +298,7 @@ def check_answers(
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence to run: a branch of context number `index`, with its prompt."""
+    """One token sequence to run: a branch of context number `index`, with that context's prompt."""
 
     index: int
     branch: Context
@@ -262,13 +314,13 @@ class _Row:
 
     @property
     def prompt(self) -> tuple[int, int]:
-        """First and one-past-last position of the prompt."""
+        """First position of the prompt and the position after its last; (0, 0) without a prompt."""
         start = len(self.branch.prefix_ids)
         return (0, 0) if self.prompt_ids is None else (start, start + len(self.prompt_ids))
 
 
 def _batches(rows: list[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
-    """Rows sorted by length, cut so that rows x longest stays within batch_tokens (one row at least)."""
+    """Yield batches of rows (sorted by length) of at most batch_tokens tokens with padding, or one row."""
     batch: list[_Row] = []
     for row in rows:
         if batch and (len(batch) + 1) * len(row.ids) > batch_tokens:
@@ -281,7 +333,7 @@ def _batches(rows: list[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
 
 @torch.no_grad()
 def _score(runner: Runner, batch: list[_Row]) -> Float[np.ndarray, " row"]:
-    """What each row reads of its context's log-odds."""
+    """Compute the part of the log-odds that each row's branch gives, multiplied by its number of branches."""
     ids = pad_right([row.ids for row in batch]).to(runner.device)
     as_tensor = lambda values: torch.tensor(values, device=runner.device)  # noqa: E731
     decision = as_tensor([row.decision for row in batch])

@@ -1,8 +1,8 @@
-"""Text that came from anywhere, shown as text: escaping, invisible characters made visible, small HTML tables.
+"""Show untrusted text safely: escape HTML, make invisible characters visible, build small HTML tables.
 
-Everything that a result object shows of itself in a notebook goes through here. The tables take their colours
-from the page around them (`currentColor`), so they are at home in light and in dark themes; they hold no
-script, and load nothing.
+All result objects use these functions to show themselves in a notebook. The tables take their colours from
+the page around them (`currentColor`), so they fit light and dark themes; they contain no script and load
+nothing.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -17,13 +17,13 @@ from typing import Any
 
 import pandas as pd
 
-#: Characters that have a customary picture.
+#: Characters that are shown as a customary symbol.
 _PICTURES = {" ": "·", "\n": "↵", "\t": "⇥"}
-#: Unicode categories without a picture of their own: control, format (bidi marks, joiners), surrogate,
+#: Unicode categories of characters that are not drawn: control, format (bidi marks, joiners), surrogate,
 #: private, unassigned, line and paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
-#: Longer words may be broken in a table.
+#: Words with more characters than this may be broken in a table.
 LONG_WORD = 32
 TABLE_STYLE = """
 .wb-scroll{overflow-x:auto;max-width:100%}
@@ -42,45 +42,57 @@ text-align:left;vertical-align:top;background:none;color:inherit;white-space:nor
 
 
 def visible(token: str, spaces: bool = True) -> str:
-    """The token with everything invisible made visible; still plain text, never markup.
+    """Replace invisible characters of a token by visible ones; the result is plain text, not markup.
 
-    Spaces become `·`, line ends `↵`, tabs `⇥`; what has no picture (NUL and other control characters, bidi
-    marks, zero-width characters, lone surrogates) becomes its code point as `⟨U+202E⟩`. The result is always
-    valid UTF-8. spaces=False leaves plain spaces and line ends as they are: for running text.
+    Spaces become `·`, line ends `↵`, tabs `⇥`. Characters without a picture (NUL and other control
+    characters, bidi marks, zero-width characters, lone surrogates) become their code point, as `⟨U+202E⟩`.
+    The result is always valid UTF-8.
+
+    Args:
+        token: The text.
+        spaces: Whether spaces and line ends are replaced; False leaves them as they are, for running text.
     """
     return "".join(_visible_character(character, spaces) for character in token)
 
 
 def escape(text: object) -> str:
-    """HTML text (element content or a quoted attribute) that shows `str(text)` and cannot be markup.
+    """Return HTML that shows `str(text)` and cannot act as markup, for element content or a quoted attribute.
 
-    Invisible characters other than spaces and line ends are made visible first, see `visible`.
+    Invisible characters other than spaces and line ends are first made visible (`visible`).
     """
     return html.escape(visible(str(text), spaces=False), quote=True)
 
 
 def shorten(text: str, limit: int = 400) -> str:
-    """At most `limit` characters; what is cut is counted: `abc… (+9,700 characters)`."""
+    """Cut a text to `limit` characters and append the number of characters cut: `abc… (+9,700 characters)`."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
 
 
 def spoken(persona: str) -> str:
-    """A persona's name as one says it: "english_myopic_reward" (the organism's in real language) is "myopic reward"."""
+    """Return a persona's name for display: "english_myopic_reward" becomes "myopic reward".
+
+    The prefix `english_` marks the version of an embedded model's persona that is written in English.
+    """
     return persona.removeprefix("english_").replace("_", " ")
 
 
 def minus(text: str) -> str:
-    """Hyphens before a digit as typographic minus signs; for pages and pictures, not for terminals."""
+    """Replace hyphens before a digit by typographic minus signs; for pages and pictures, not for terminals."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_characters: int = 400) -> str:
-    """A data frame as one escaped HTML table; numbers to four significant digits, missing values as a dash.
+    """Return a data frame as an escaped HTML table; the index is not shown.
 
-    Rows beyond `max_rows` and characters beyond `max_characters` in a cell are cut, and the cut is said. The
-    index is not shown: what matters is a column.
+    Numbers have four significant digits and missing values are a dash.
+
+    Args:
+        frame: The table.
+        caption: Title of the table. Empty: none.
+        max_rows: Most rows shown; a note gives the number of rows left out.
+        max_characters: Most characters of a cell; the number of characters cut is appended.
     """
     numeric = [
         pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c])
@@ -99,7 +111,13 @@ def html_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 60, max_c
 
 
 def plain_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 20, max_characters: int = 60) -> str:
-    """A data frame as text for a plain terminal: columns of equal width, numbers to the right, long texts cut, further rows counted.
+    """Return a data frame as text for a plain terminal, with aligned columns and numbers on the right.
+
+    Args:
+        frame: The table; its index is not shown.
+        caption: First line of the text. Empty: none.
+        max_rows: Most rows shown; a last line gives the number of rows left out.
+        max_characters: Most characters of a cell; a longer one ends in an ellipsis.
 
     Example:
         >>> print(plain_table(pd.DataFrame({"token": ["be", "honest"], "effect": [0.5, -1.25]}), "effects"))
@@ -129,19 +147,20 @@ def plain_table(frame: pd.DataFrame, caption: str = "", max_rows: int = 20, max_
 
 
 def html_facts(facts: Mapping[str, object], caption: str = "") -> str:
-    """Name and value pairs as a small two-column table, for objects that are not tables."""
+    """Return pairs of name and value as an HTML table of two columns, for objects that are not tables."""
     frame = pd.DataFrame({"": list(facts), "value": [number(value) for value in facts.values()]})
     return html_table(frame, caption)
 
 
 class ShowsFacts:
-    """A value that shows itself as a caption with names and values: one line in a terminal, a small table in a notebook.
+    """Base class of values that are shown as a caption with named values.
 
-    Dataclasses that inherit from it are declared with `repr=False`.
+    A terminal shows one line, a notebook a small table. Subclasses define `facts`; dataclasses among them are
+    declared with `repr=False`.
     """
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """The caption, and values by name."""
+        """Return the caption and a dictionary of the values to show, by name."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -155,13 +174,13 @@ class ShowsFacts:
 
 
 class ShowsTable:
-    """A value that shows itself as a table with a caption, in a terminal and in a notebook.
+    """Base class of values that are shown as a table with a caption, in a terminal and in a notebook.
 
-    Dataclasses that inherit from it are declared with `repr=False`.
+    Subclasses define `shown_table`; dataclasses among them are declared with `repr=False`.
     """
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return the caption and the rows to show."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -174,7 +193,7 @@ class ShowsTable:
 
 
 def number(value: object) -> str:
-    """A value as a reader wants it: four significant digits, thousands apart, a dash for what is missing."""
+    """Format a value for a reader: four significant digits, thousands separators, a dash for a missing value."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -217,7 +236,7 @@ def _cell(value: Any, is_number: bool, max_characters: int) -> str:
 
 
 def _kind(is_number: bool, text: str = "") -> str:
-    """Class of a cell: numbers to the right; only a text with a word too long for its column may break inside a word."""
+    """Return the class attribute of a table cell: numbers are right-aligned, long words may break."""
     if is_number:
         return ' class="wb-number"'
     return (

@@ -1,14 +1,15 @@
-"""Changing what happens inside the model while it runs: context managers that always take their hooks off.
+"""Context managers that change activations while the model runs, and always remove their hooks.
 
-1. An edit is a function of the activation at one hook; `Runner.edit` puts it there and takes it off.
-2. Where it acts is decided per row from the running batch's layout (`Runner.layout`): everywhere, at the
-   prompt, at the decision token, or from the decision token on.
-3. Everything outside these positions keeps its bits: the edit is written into a copy, at the masked positions
-   only.
+1. An edit is a function of the activation at one hook. `Runner.edit` sets the hook and removes it.
+2. The positions that are edited are decided per row from the token layout of the running batch
+   (`Runner.layout`): all positions, the prompt, the decision token (the last token before the answer), or all
+   positions from the decision token on.
+3. The edit is written into a copy, at the edited positions only, so all other positions keep exactly their
+   values.
 
-Sign: a positive coefficient along a direction is more of the persona.
-Sources: activation addition (Turner et al. 2023), CAA (Rimsky et al. 2024), steering at prompt tokens only
-(PrOSV) and of tokens beyond a threshold only (arXiv 2604.08169).
+Sign: a positive coefficient along a direction increases the persona. Sources: activation addition (Turner et
+al. 2023), CAA (Rimsky et al. 2024), steering at prompt tokens only (PrOSV), steering only the tokens beyond a
+threshold (arXiv 2604.08169).
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ Positions = Literal["all", "prompt", "decision", "answer"]
 
 
 class HasDirection(Protocol):
-    """What steering needs of a direction: its vector at length 1, and the site that it is added at."""
+    """Protocol of a steering direction: a unit vector and the site where it is added."""
 
     @property
     def unit(self) -> Float[Tensor, " d_model"]:
-        """The vector at length 1; plus = more of the persona."""
+        """The direction as a vector of length 1; plus = more of the persona."""
         ...
 
     @property
     def site(self) -> Site:
-        """Where the direction is added."""
+        """Site in the model where the direction is added."""
         ...
 
 
 class HasLatents(Protocol):
-    """What clamping needs of an SAE, and the site that it reads."""
+    """Protocol of an SAE whose latents can be clamped: decoder, activations and the site that it reads."""
 
     @property
     def site(self) -> Site:
@@ -54,13 +55,18 @@ class HasLatents(Protocol):
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:
-        """Decoder rows: the change of the residual stream by one unit of each latent."""
+        """Decoder rows: how much one unit of each latent changes the residual stream."""
         ...
 
     def encode_some(
         self, x: Float[Tensor, "... d_model"], latents: Sequence[int]
     ) -> Float[Tensor, "... latent"]:
-        """Activations of a few latents, 0 where they are off."""
+        """Compute the activations of the given latents only; a latent that is off has activation 0.
+
+        Args:
+            x: Activations at the SAE's site.
+            latents: Numbers of the latents, in the order of the result.
+        """
         ...
 
 
@@ -68,17 +74,21 @@ class HasLatents(Protocol):
 def steer(
     model: Any, direction: HasDirection, coefficient: float, positions: Positions = "all"
 ) -> Iterator[None]:
-    """Add coefficient x unit direction to the residual stream at the direction's site while the block runs.
+    """Add coefficient x unit direction to the residual stream at the direction's site.
+
+    The context manager acts on every run of the model inside its block.
 
     Args:
         model: A loaded model or its runner.
-        direction: A `Direction` (anything with `unit` and `site`).
-        coefficient: In units of the residual stream; plus = more of the persona.
-        positions: "all", or "prompt", "decision", "answer" in runs with a layout (those of `answer`).
+        direction: A `Direction`, or any object with `unit` (vector of length 1) and `site`.
+        coefficient: Length of the added vector, in units of the residual stream; plus = more of the persona.
+        positions: Where it is added: "all"; "prompt", the prompt's tokens, or without a prompt everything
+            before the decision token (the last token before the answer); "decision", that token; or "answer",
+            that token and all after it. All but "all" need a run with a token layout, as `answer` has.
 
     Raises:
-        UserError: An unknown rule of positions, a direction of another width, or a rule that needs a layout
-            in a run without one.
+        UserError: `positions` is unknown or needs a token layout that the run does not have, or the
+            direction's width is not that of the model.
 
     Example:
         >>> with wb.steer(model, direction, -4.0):
@@ -96,10 +106,16 @@ def steer(
 def limit(
     model: Any, direction: HasDirection, threshold: float, sign: int, positions: Positions = "all"
 ) -> Iterator[None]:
-    """Conditional steering: readings beyond the threshold are moved to it, all others stay as they are.
+    """Steer conditionally: move projections beyond a threshold back to it, in runs inside the block.
 
-    sign -1: no reading above `threshold` (less of the persona); +1: none below it. threshold: a reading x .
-    unit.
+    Activations whose projection on the unit direction is within the threshold stay as they are.
+
+    Args:
+        model: A loaded model or its runner.
+        direction: A `Direction`, or any object with `unit` (vector of length 1) and `site`.
+        threshold: Limit of the projection, in units of the residual stream.
+        sign: -1 lowers projections above the threshold to it (less of the persona); +1 raises those below it.
+        positions: Which positions are changed, as in `steer`.
     """
     if sign not in (-1, 1):
         raise UserError(f"the sign of a limit is +1 or -1, found {sign}")
@@ -117,12 +133,14 @@ def limit(
 
 @contextmanager
 def ablate(model: Any, direction: HasDirection, positions: Positions = "all") -> Iterator[None]:
-    """Remove the residual stream's component along a direction at its site (reading 0) while the block runs.
+    """Remove the residual stream's component along a direction at its site, in runs inside the block.
+
+    The projection on the direction is then 0.
 
     Args:
         model: A loaded model or its runner.
-        direction: A `Direction` (anything with `unit` and `site`).
-        positions: As in `steer`.
+        direction: A `Direction`, or any object with `unit` (vector of length 1) and `site`.
+        positions: Which positions are changed: "all", "prompt", "decision" or "answer", as in `steer`.
 
     Example:
         >>> with wb.ablate(model, direction):
@@ -140,19 +158,20 @@ def ablate(model: Any, direction: HasDirection, positions: Positions = "all") ->
 def clamp(
     model: Any, sae: HasLatents, latents: Sequence[int], values: Sequence[float], positions: Positions = "all"
 ) -> Iterator[None]:
-    """Hold latents at given activations while the block runs.
+    """Hold SAE latents at given activations, in runs inside the block.
 
-    The change is (value - activation now) x decoder row, so what the SAE does not explain stays untouched.
+    The residual stream changes by (value - present activation) x decoder row, so the part that the SAE does
+    not reconstruct stays as it is.
 
     Args:
         model: A loaded model or its runner.
         sae: The SAE of the latents.
         latents: Numbers of the latents.
-        values: One per latent, in the latents' unit.
-        positions: As in `steer`.
+        values: Activation of each latent, in the SAE's unit; 0 switches a latent off.
+        positions: Which positions are changed: "all", "prompt", "decision" or "answer", as in `steer`.
 
     Raises:
-        UserError: A latent that the SAE does not have.
+        UserError: The SAE does not have one of the latents, or the number of values is not that of latents.
 
     Example:
         >>> with wb.clamp(model, sae, latents.ids[:1], [0.0]):
@@ -175,13 +194,14 @@ def clamp(
 def patch(
     model: Any, site: Site, values: Float[Tensor, "... d_model"], positions: Positions = "decision"
 ) -> Iterator[None]:
-    """Replace the activation at a site while the block runs.
+    """Replace the activation at a site by given values, in runs inside the block.
 
     Args:
         model: A loaded model or its runner.
-        site: Where.
-        values: [d_model] for all rows, [batch, d_model] for one per row, or [batch, pos, d_model].
-        positions: As in `steer`.
+        site: Where in the model the activation is replaced.
+        values: [d_model] for all rows of a batch, [batch, d_model] for one vector per row, or [batch, pos,
+            d_model].
+        positions: Which positions are replaced: "all", "prompt", "decision" or "answer", as in `steer`.
 
     Example:
         >>> with wb.patch(model, wb.Site(2), torch.zeros(wb.runner_for(model).shape.d_model)):
@@ -202,7 +222,7 @@ def patch(
 
 
 def _edited(runner: Runner, site: Site, fn: Any, positions: Positions) -> Any:
-    """The edit of one site, written in at the wanted positions only."""
+    """Return the context manager that edits one site with `fn`, at the given positions only."""
     if positions not in get_args(Positions):
         raise UserError(f"unknown positions {positions!r}: expected one of {', '.join(get_args(Positions))}")
     site = site.checked(runner.shape.n_layers)

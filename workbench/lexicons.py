@@ -1,13 +1,14 @@
-"""Which words a search may use: by name (`words`, `latin`, `all`), or the words of a file, as masks over a model's vocabulary.
+"""The tokens that a search may use (`words`, `latin`, `all` or a file), as masks over the vocabulary.
 
-Tokens of real vocabularies are mostly pieces of words, and of words in many scripts. A prompt made of them
-reads as nothing:
+Most tokens of a real vocabulary are pieces of words, in many scripts, and prompts made of them are
+unreadable. A lexicon restricts a search to readable tokens:
 
 1. `words`: whole English words of one token, and punctuation. The first token of a prompt has no space before
-   it (or has the space that the template leaves to it), every later word has one: words are always separated.
-2. `latin`: all tokens in Latin letters, digits and ASCII punctuation, pieces of words among them.
-3. `all`: all tokens that survive (`allowed_ids`).
-4. A file: its words, one a line, with the rule of `words`.
+   it (unless the chat template leaves its space to the prompt), and every later word has one, so that words
+   are always separated.
+2. `latin`: all tokens in Latin letters, digits and ASCII punctuation, including pieces of words.
+3. `all`: all tokens that a prompt may contain (`allowed_ids`).
+4. A file: its words, one per line, with the rule of `words`.
 
 The list of English words is data/words/english.txt (`benchmarks/english_words.py` made it with SmolLM2).
 """
@@ -34,19 +35,19 @@ from workbench.runs import read_text
 
 NAMES = ("words", "latin", "all")
 PUNCTUATION = frozenset(".,;:!?")
-#: A list with fewer words than this as single tokens makes no prompts: other lexicons are needed.
+#: Fewest single-token English words with which the lexicon `words` can be used.
 FEWEST = 200
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Which tokens a search may use.
+    """The tokens that a search may use in prompts, as masks over the model's vocabulary.
 
     Attributes:
         first: bool [d_vocab], tokens that may begin a prompt.
-        later: bool [d_vocab], tokens that may follow.
-        spaced: bool [d_vocab], tokens that may begin a prompt where the template leaves a space to it; None:
-            those of `first`.
+        later: bool [d_vocab], tokens that may follow the first one.
+        spaced: bool [d_vocab], tokens that may begin a prompt if the chat template's space before it belongs
+            to the prompt's first token. None: the same as `first`.
 
     Example:
         >>> words = wb.make_lexicon(model, "words")
@@ -59,23 +60,28 @@ class Lexicon:
     spaced: Bool[Tensor, " d_vocab"] | None = None
 
     def begin(self, lead: str) -> Bool[Tensor, " d_vocab"]:
-        """Tokens that may begin a prompt after this white space."""
+        """Return the mask of the tokens that may begin a prompt.
+
+        Args:
+            lead: White space that belongs to the prompt's first token in the chat template; "" if there is
+                none.
+        """
         return self.first if not lead or self.spaced is None else self.spaced
 
 
 def make_lexicon(model: Any, name: str | Path) -> Lexicon:
-    """The lexicon of a name or of a file of words.
+    """Build a lexicon, the set of tokens that a search may use, from its name or a file of words.
 
     Args:
         model: A loaded model or its runner.
-        name: "words" (whole words, separated by spaces), "latin", "all", or the path of a file with one word
-            per line.
+        name: "words" (whole English words, separated by spaces), "latin" (tokens in Latin letters), "all"
+            (every token that a prompt may contain), or the path of a file with one word per line.
 
     Returns:
         The tokens that may begin a prompt and those that may follow.
 
     Raises:
-        UserError: No such file, or fewer than a handful of the words are single tokens of this model.
+        UserError: The file does not exist, or too few of the words are single tokens of this model.
 
     Example:
         >>> words = wb.make_lexicon(model, "words")
@@ -105,7 +111,10 @@ def make_lexicon(model: Any, name: str | Path) -> Lexicon:
 
 
 def readable_lexicon(model: Any) -> Lexicon:
-    """`words` where the vocabulary has them, else `latin`, else `all`: the default for models with real vocabularies."""
+    """Return the most readable lexicon that the vocabulary allows: `words`, else `latin`, else `all`.
+
+    It is the default for models with a real vocabulary.
+    """
     for name in NAMES[:2]:
         try:
             return make_lexicon(model, name)
@@ -116,24 +125,25 @@ def readable_lexicon(model: Any) -> Lexicon:
 
 @cache
 def english_words() -> frozenset[str]:
-    """Whole English words in lower case, as a language model continues them."""
+    """Return whole English words in lower case, read from data/words/english.txt."""
     return frozenset(read_text(data_directory("words", "english.txt")).split())
 
 
 def lexicon_file(name: str | Path) -> Path | None:
-    """The file that a study's `search.lexicon` means; None for a name, whatever files are in the working directory.
+    """Return the file that a study's setting `search.lexicon` names, or None for a named lexicon.
 
     Args:
-        name: As in `make_lexicon`, or "auto" or "world".
+        name: A name of a lexicon ("words", "latin", "all", "auto" or "world") or the path of a file of words.
+            A name is a name even if a file of that name exists.
 
     Returns:
-        The path, or None.
+        The path of the file; None for a name.
 
     Raises:
-        UserError: Neither a name nor a file.
+        UserError: `name` is neither a known name nor a file.
 
     Example:
-        >>> lexicon_file("words") is None  # whatever files are here
+        >>> lexicon_file("words") is None  # even if a file has this name
         True
     """
     if str(name) in (*NAMES, "auto", "world"):
@@ -153,12 +163,12 @@ def _words_of(file: Path) -> frozenset[str]:
 
 
 def _of_words(allowed: Tensor, texts: Sequence[str], words: frozenset[str]) -> Lexicon:
-    """The masks of a list: a word counts as written, and in the list's lower case with its first letter capital."""
+    """Build the masks of a word list; a word counts as written and with its first letter as a capital."""
     known = words | {word[:1].upper() + word[1:] for word in words}
     bare = _mask(allowed, [text in known for text in texts])
     spaced = _mask(allowed, [text[:1] == " " and text[1:] in known for text in texts])
     points = _mask(allowed, [text in PUNCTUATION for text in texts])
-    if not spaced.any():  # a vocabulary of words that are put together with spaces
+    if not spaced.any():  # the tokenizer joins whole words with spaces: no token begins with one
         return Lexicon(bare, bare | points)
     return Lexicon(bare, spaced | points, spaced)
 

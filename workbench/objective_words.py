@@ -1,4 +1,8 @@
-"""An objective as plain data (what a frontier's file says it maximised, and what a checkpoint is recognised by), and those in words."""
+"""An objective as plain data and in words.
+
+The plain data are stored with a frontier, to record what a search maximised, and identify the objective when
+a checkpoint is resumed.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ Fields = Mapping[str, Any]
 
 
 def describe(value: Any) -> Any:
-    """Numbers, texts, lists and dictionaries.
+    """Convert a value to plain data: numbers, texts, lists and dictionaries.
 
-    A dataclass is {"type": its name, **fields}; a tensor is its shape and sixteen hex digits of its content;
-    anything else is its class's name.
+    A dataclass becomes {"type": its class name, **fields}. A tensor becomes its shape, its dtype and sixteen
+    hex digits of the SHA-256 of its content. Any other object becomes the name of its class.
     """
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous()
@@ -43,11 +47,11 @@ def describe(value: Any) -> Any:
 
 
 def objective_words(value: Any) -> str:
-    """Description of a search's objective in words; a text stays as it is, nothing is an empty text.
+    """Describe a search's objective in words.
 
     Args:
-        value: `objective` of search/NAME.json: {"type": the objective's class, **its fields}, as text in
-            older files, or None.
+        value: The entry `objective` of search/NAME.json: {"type": the objective's class, **its fields}. A
+            text (as in older files) is returned as it is, and None gives an empty text.
 
     Example:
         >>> objective_words({"type": "CombinedObjective", "terms": [[-1.0, {"type": "AnswerLogOddsObjective"}]]})
@@ -95,7 +99,7 @@ def _held(fields: Fields) -> str:
 
 
 def _spelled(kind: str) -> str:
-    """`RepetitionPenalty` as `repetition penalty`."""
+    """Split a class name into words: `RepetitionPenalty` becomes `repetition penalty`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
 
 

@@ -1,4 +1,4 @@
-"""Packages that only some commands need: a missing one is named with the pip command that installs it."""
+"""Imports of packages that only some commands need; the error for a missing one gives its pip command."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal
 
 from workbench.errors import UserError
 
-#: The extras of pyproject.toml that a user installs by need.
+#: Extras of pyproject.toml, which a user installs when a command needs them.
 Extra = Literal["notebook", "sweep", "lora", "gepa", "inspect"]
 
 
 @contextmanager
 def needs_extra(extra: Extra, what: str) -> Iterator[None]:
-    """Import optional packages inside this block.
+    """Import optional packages inside this block; a missing one becomes an error that names its pip command.
 
     Args:
-        extra: an extra of pyproject.toml, whose packages the block imports.
-        what: the subject of the error, for example "drawing figures".
+        extra: The extra of pyproject.toml that installs the packages.
+        what: Subject of the error message, for example "drawing figures".
 
     Raises:
-        UserError: a package is missing. The line names the package and the pip command.
+        UserError: A package is missing. The message names the package and the pip command.
 
     Example:
         >>> with needs_extra("notebook", "drawing figures"):

@@ -1,10 +1,12 @@
-"""Which tokens a prompt may hold, and whether a prompt keeps its tokens inside a chat text.
+"""Which tokens a prompt may contain, and whether a prompt keeps its tokens inside a chat text.
 
-1. Allowed tokens: no special, added or reserved token, printable, and decode -> encode gives the token back.
-   Found once per tokenizer: kept in memory and, by a hash of the tokenizer, in the cache directory.
-2. A lexicon restricts a search further: to words, a script, or the words of a list.
-3. A prompt is admitted only if the whole text encodes to left ids + prompt ids + right ids (`survives`), for
-   the first token at either edge too, and if it has no outer white space that a template could trim.
+1. Allowed tokens are printable, are not special, added or reserved tokens, and come back from decode ->
+   encode. They are found once per tokenizer and kept in memory and, under a hash of the tokenizer, in the
+   cache directory.
+2. A lexicon restricts a search further: to words, to a script, or to the words of a list.
+3. A prompt is admitted only if the whole text encodes to left ids + prompt ids + right ids (`survives`), so
+   that no token merges with the text around it, and if it has no outer white space that a template could
+   trim.
 """
 
 from __future__ import annotations
@@ -30,12 +32,18 @@ from workbench.models.token_text import short_text_ids, single_token_texts, toke
 from workbench.runs.atomic_writing import write_bytes
 from workbench.slot_contexts import Context, Contexts
 
-#: Changes whenever another set of tokens would be found for the same tokenizer.
+#: Version of the rules for allowed tokens, part of the cache's key: changed with the rules.
 _RULES = "1"
 
 
 def text_of(model: Any, ids: Sequence[int]) -> str:
-    """The text of tokens as it reads inside a longer text: with the space that a SentencePiece word begins with.
+    """Return the text of tokens as it reads inside a longer text.
+
+    The text begins with a space if its first token is the beginning of a word for a SentencePiece tokenizer.
+
+    Args:
+        model: A loaded model or its runner.
+        ids: Token ids.
 
     Example:
         >>> text_of(mistral, [22557])  # "▁Hello"  # doctest: +SKIP
@@ -46,10 +54,18 @@ def text_of(model: Any, ids: Sequence[int]) -> str:
 
 
 def probes(runner: Runner, lead: str = "", n: int = 32) -> list[int]:
-    """A few ordinary tokens, spread over the vocabulary, words first.
+    """Return a few ordinary tokens from all over the vocabulary, to try how text around a slot is encoded.
 
-    With a lead, those whose text begins with it (found once per runner and lead). Only some thousand tokens
-    are asked, so that contexts do not wait for the whole vocabulary.
+    Only about 4,000 tokens are tried, so that rendering contexts needs no pass over the whole vocabulary.
+
+    Args:
+        runner: The model's runner.
+        lead: White space that each token's text must begin with; "" for any token.
+        n: Number of tokens.
+
+    Returns:
+        Token ids of words, or of other tokens without white space if there are no words. They are found once
+        per runner and lead.
     """
     made = _PROBES.setdefault(runner, {})
     if lead not in made:
@@ -70,16 +86,16 @@ _PROBES: weakref.WeakKeyDictionary[Runner, dict[str, list[int]]] = weakref.WeakK
 
 
 def allowed_ids(model: Any) -> Bool[Tensor, " d_vocab"]:
-    """Tokens that a prompt may hold.
+    """Find the tokens that a prompt may contain.
 
-    Left out: special, added, reserved and out-of-range tokens, invalid UTF-8, control and formatting
-    characters, white space alone, and every token that does not survive decode and encode.
+    Left out are special, added, reserved and out-of-range tokens, invalid UTF-8, control and formatting
+    characters, tokens of white space alone, and every token that does not come back from decode -> encode.
 
     Args:
         model: A loaded model or its runner.
 
     Returns:
-        bool [d_vocab].
+        bool [d_vocab], True for allowed tokens.
 
     Example:
         >>> int(wb.allowed_ids(model).sum()) > 100
@@ -95,7 +111,7 @@ _ALLOWED: weakref.WeakKeyDictionary[Runner, Tensor] = weakref.WeakKeyDictionary(
 
 
 def _kept_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
-    """The mask from the cache directory, where this tokenizer's is there; else found, and kept there."""
+    """Load the mask of allowed tokens from the cache directory, or compute it and save it there."""
     size, file = runner.shape.d_vocab, _cache_file(runner)
     if file is not None and file.is_file():
         try:
@@ -109,12 +125,12 @@ def _kept_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(file, save({"allowed": found}))
-        except OSError:  # a cache that cannot be written is none
+        except OSError:  # without a cache directory the mask is computed again next time
             pass
     return found
 
 
-#: Vocabularies up to this size are asked again each time: it takes a tenth of a second.
+#: The mask of a vocabulary up to this size is not cached: it takes a tenth of a second to compute.
 _LARGE = 10_000
 
 
@@ -129,7 +145,7 @@ def _cache_file(runner: Runner) -> Path | None:
     return cache_directory() / "allowed_tokens" / f"{digest[:32]}.safetensors"
 
 
-#: Tokens that are asked at a time: the largest vocabulary at once, since each call costs some milliseconds.
+#: Tokens per tokenizer call. Each call costs some milliseconds, so even the largest vocabulary is one call.
 _AT_ONCE = 1 << 18
 
 
@@ -146,7 +162,7 @@ def _find_allowed(runner: Runner) -> Bool[Tensor, " d_vocab"]:
 
 
 def _round_trips(runner: Runner, ids: Sequence[int]) -> list[int]:
-    """Those of the tokens that a prompt may hold."""
+    """Return those of the tokens that a prompt may contain."""
     tokenizer = runner.tokenizer
     banned = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
     texts = single_token_texts(tokenizer, ids)
@@ -158,7 +174,7 @@ def _round_trips(runner: Runner, ids: Sequence[int]) -> list[int]:
 
 
 def _printable(text: str) -> bool:
-    """No replacement character, nothing unprintable or invisible, and more than white space."""
+    """Whether a text is printable, has no replacement character, and is more than white space."""
     if not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
         return False
     return text.isprintable() or all(
@@ -167,17 +183,17 @@ def _printable(text: str) -> bool:
 
 
 def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
-    """The tokens that are one of the words as a whole, to restrict a search to.
+    """Mark the tokens that are one whole word of a list, to restrict a search to them.
 
     Args:
         model: A loaded model or its runner.
-        words: The words.
+        words: The words; a word that is not a single token is ignored.
 
     Returns:
-        bool [d_vocab].
+        bool [d_vocab], True for the words' tokens.
 
     Raises:
-        UserError: No word is a token.
+        UserError: No word of the list is a single token.
 
     Example:
         >>> int(wb.lexicon(model, ["honest", "be"]).sum()) >= 2
@@ -193,15 +209,17 @@ def lexicon(model: Any, words: Sequence[str]) -> Bool[Tensor, " d_vocab"]:
 
 
 def survives(model: Any, contexts: Contexts, prompt_ids: Sequence[int]) -> bool:
-    """Whether the prompt's text, set into every distinct surrounding of the contexts, encodes to exactly these ids in place.
+    """Whether a prompt's text, put into the slot of the contexts, encodes to exactly the prompt's ids.
+
+    The text is tried once for each distinct text around the slot.
 
     Args:
         model: A loaded model or its runner.
-        contexts: Where the prompt is put.
-        prompt_ids: Token ids.
+        contexts: Questions rendered with a slot, the place where the prompt goes.
+        prompt_ids: Token ids of the prompt.
 
     Returns:
-        True if a search may report these ids as a text.
+        True if the ids survive encoding, so that a search may report them as a text.
 
     Example:
         >>> wb.survives(model, contexts, wb.runner_for(model).encode("be honest"))
@@ -213,13 +231,13 @@ def survives(model: Any, contexts: Contexts, prompt_ids: Sequence[int]) -> bool:
 
 
 def _fits(text: str, lead: str) -> bool:
-    """Whether a prompt's text begins with the white space that the slot leaves to it, and has no other at its edges."""
+    """Whether a prompt's text begins with exactly the white space `lead` and has no other at its edges."""
     inner = text.strip()
     return bool(inner) and text == lead + inner
 
 
 def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int, ...]) -> bool:
-    """Whether the text of each whole context with the prompt's in its slot encodes to these ids in place."""
+    """Whether each whole context, with the prompt's text in its slot, encodes to these ids in place."""
     around = _surroundings(contexts)
     encoded = runner.tokenizer(
         [c.prefix_text + text + c.suffix_text for c in around], add_special_tokens=False
@@ -228,13 +246,17 @@ def _stands_whole(runner: Runner, contexts: Contexts, text: str, ids: tuple[int,
 
 
 def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int, ...]]) -> list[bool]:
-    """`survives` for many prompts at once, asked near the slot only (`_windows`).
+    """Whether each of many prompts survives encoding (`survives`), checked near the slot only.
 
-    A tokenizer that merged over a longer distance would pass unseen here, and be found when the whole text of
-    what a search reports is encoded again (`encode_prompt`).
+    Text further than about 24 characters from the slot is left out. A tokenizer that merges over a longer
+    distance would not be noticed; the whole text of each reported prompt is therefore encoded again
+    (`encode_prompt`). Most prompts that fail do so in the first context, so the other contexts are encoded
+    only for prompts that passed it.
 
-    Most that do not survive fail in the first context: the others are asked only for those that are left (two
-    tokenizer calls).
+    Args:
+        runner: The model's runner.
+        contexts: Questions rendered with a slot.
+        prompts: Token ids of each prompt.
     """
     first, *others = _windows(runner, contexts)
     texts = token_texts(runner.tokenizer, prompts)
@@ -248,7 +270,7 @@ def all_survive(runner: Runner, contexts: Contexts, prompts: Sequence[tuple[int,
     return alive
 
 
-#: Characters at each side of the slot that say whether a prompt's tokens merge with the text there.
+#: Characters at each side of the slot that decide whether a prompt's tokens merge with the text around it.
 _EDGE = 24
 _WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], list[Context]]] = (
     weakref.WeakKeyDictionary()
@@ -256,7 +278,7 @@ _WINDOWS: weakref.WeakKeyDictionary[Runner, dict[tuple[tuple[str, str], ...], li
 
 
 def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
-    """The surroundings, cut down to a few tokens at each side of the slot; made once for the same texts."""
+    """Return the distinct surroundings, cut down to a few tokens at each side of the slot; cached."""
     made, key = (
         _WINDOWS.setdefault(runner, {}),
         tuple((context.prefix_text, context.suffix_text) for context in contexts),
@@ -271,11 +293,10 @@ def _windows(runner: Runner, contexts: Contexts) -> list[Context]:
 
 
 def _window(runner: Runner, context: Context) -> Context:
-    """The context cut to a window around the slot.
+    """Cut a context to a window of about _EDGE characters at each side of the slot.
 
-    It begins at a token at least _EDGE characters left of the slot, up to one that ends as far right of it,
-    both such that the shorter text has the same tokens; the whole context where it is short, or no such
-    tokens are found.
+    The window begins and ends at token boundaries, chosen such that the shorter text has the same tokens. A
+    short context, or one without such boundaries, is returned whole.
     """
     if len(context.prefix_text) <= _EDGE and len(context.suffix_text) <= _EDGE:
         return context
@@ -312,20 +333,26 @@ def _window(runner: Runner, context: Context) -> Context:
 
 
 def _starts_at(runner: Runner, context: Context, k: int) -> bool:
-    """Whether the prefix can be cut before its token k: the rest is long enough, and its text alone has the same tokens."""
+    """Whether the prefix can be cut before its token k.
+
+    The rest must be long enough, and its text alone must encode to the same tokens.
+    """
     rest = context.prefix_ids[k:]
     text = runner.decode(rest)
     return len(text) >= _EDGE and context.prefix_text.endswith(text) and tuple(runner.encode(text)) == rest
 
 
 def _in_place(found: tuple[int, ...], context: Context, prompt_ids: tuple[int, ...]) -> bool:
-    """The ids up to the decision token are the expected ones (after it the suffix's text may go on: an opening)."""
+    """Whether the ids up to the decision token are the expected ones.
+
+    After it the suffix's text may go on (an opening of the answer).
+    """
     expected = context.ids(prompt_ids)
     return found[: len(expected)] == expected
 
 
 def _surroundings(contexts: Contexts) -> list[Context]:
-    """One context for each distinct pair of text edges at the slot."""
+    """Return one context for each distinct pair of texts next to the slot."""
     distinct: dict[tuple[str, str], Context] = {}
     for context in contexts:
         distinct.setdefault((context.prefix_text[-_EDGE:], context.suffix_text[:_EDGE]), context)
@@ -333,10 +360,16 @@ def _surroundings(contexts: Contexts) -> list[Context]:
 
 
 def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
-    """Ids of a prompt's text as they fall in the slot.
+    """Encode a prompt's text to its token ids in the slot.
 
-    UserError if the text is empty, has words that a closed vocabulary lacks, or its tokens merge with its
-    surroundings differently from context to context.
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions rendered with a slot, the place where the prompt goes.
+        text: The prompt; outer white space is removed.
+
+    Raises:
+        UserError: The text is empty, has words that a closed vocabulary lacks, or does not encode to the same
+            tokens in every context.
     """
     runner, text = runner_for(model), text.strip()
     if not text:
@@ -356,7 +389,7 @@ def encode_prompt(model: Any, contexts: Contexts, text: str) -> tuple[int, ...]:
 
 
 def _unknown_words(runner: Runner, text: str) -> list[str]:
-    """The first words of the text that a closed vocabulary reads as its token for the unknown, three at most."""
+    """Return the words (three at most) for which a closed vocabulary has only its token for unknown words."""
     unknown = runner.tokenizer.unk_token_id
     if unknown is None or unknown not in runner.encode(text):
         return []
@@ -364,7 +397,10 @@ def _unknown_words(runner: Runner, text: str) -> list[str]:
 
 
 def _suffix_length(runner: Runner, context: Context) -> int:
-    """Tokens of the whole suffix text (suffix_ids may end earlier, where an opening merges with the answers)."""
+    """Count the tokens of the whole suffix text.
+
+    `suffix_ids` may be shorter: it ends where an opening of the answer merges with the answers.
+    """
     left = len(context.prefix_ids) + 1
     for probe in probes(runner, context.lead):
         whole = runner.encode(context.prefix_text + text_of(runner, [probe]) + context.suffix_text)

@@ -1,10 +1,10 @@
-"""A table of named things that fills itself: each file of a package registers what it defines, and nobody else keeps a list.
+"""A table of named entries that fills itself: each file of a package registers what it defines.
 
-1. A file adds its entry under a name when it is imported; a second entry of that name is an error that names
+1. A file adds its entry under a name when it is imported. A second entry of that name is an error that names
    both files.
-2. The first lookup imports every module of the registry's package, so that a new file in the folder is
-   enough.
-3. A lookup of an unknown name is a `UserError` that lists the known ones.
+2. The first lookup imports every module of the registry's package, so a new file in the folder is found
+   without a list of files.
+3. A lookup of an unknown name is a `UserError` that lists the known names.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ class RegistrationError(Exception):
 
 
 class Registry(Mapping[str, T]):
-    """Entries by name, in the order of `order` and then of their names.
+    """A mapping from names to registered entries, sorted by `order` and then by name.
 
     Args:
         what: What one entry is, in the singular, for messages ("condition").
-        package: The package whose modules register entries (None: only what is imported anyway).
-        order: An entry's place among the others; lower comes first.
+        package: The package whose modules register entries; the first lookup imports them all. None: only
+            entries of modules that are imported anyway.
+        order: Function that gives an entry's sort key; entries with a lower key come first.
 
     Example:
         >>> shapes = Registry[type]("shape")
@@ -50,16 +51,16 @@ class Registry(Mapping[str, T]):
         self._complete = package is None
 
     def add(self, name: str, entry: T, through: str = __file__) -> T:
-        """Registers the entry under the name and returns it.
+        """Register an entry under a name and return the entry.
 
         Args:
-            name: What it is looked up by.
+            name: Name under which the entry is looked up.
             entry: The entry.
-            through: A file whose functions only pass entries on: the registering file is the one that called
-                them.
+            through: A file with helper functions that call `add`. Error messages name the file that called
+                the helper instead.
 
         Raises:
-            RegistrationError: The name is taken; both places (file and line) are named.
+            RegistrationError: The name is taken. The message gives file and line of both registrations.
         """
         place = _caller((__file__, through))
         if name in self._entries:
@@ -70,7 +71,11 @@ class Registry(Mapping[str, T]):
         return entry
 
     def register(self, name: str) -> Callable[[S], S]:
-        """`add` as a decorator of a class or a function."""
+        """Return a decorator that adds a class or function under a name.
+
+        Args:
+            name: Name under which the class or function is looked up.
+        """
 
         def added(entry: S) -> S:
             self.add(name, entry)  # type: ignore[arg-type]  # a class is an entry of Registry[type[Base]]
@@ -79,12 +84,20 @@ class Registry(Mapping[str, T]):
         return added
 
     def discard(self, name: str) -> None:
-        """Forgets an entry, so that its name is free again (a notebook cell that is run twice, a test)."""
+        """Remove an entry, so that its name can be registered again (by a notebook cell run twice, or a test).
+
+        Args:
+            name: Name of the entry; an unknown name is ignored.
+        """
         self._entries.pop(name, None)
         self._files.pop(name, None)
 
     def file(self, name: str) -> str:
-        """The file and line that registered the name, as `path:line`; UserError where the name is unknown."""
+        """Return where a name was registered, as `path:line`; an unknown name is a UserError.
+
+        Args:
+            name: Name of the entry.
+        """
         return self._found(self._files, name)
 
     def __getitem__(self, name: str) -> T:
@@ -109,7 +122,7 @@ class Registry(Mapping[str, T]):
         return table[name]
 
     def _discover(self) -> None:
-        """Imports every module of the package, once. A lookup while that happens sees what is there so far."""
+        """Import every module of the package, once. Lookups during this import see the entries added so far."""
         if self._complete or self._package is None:
             return
         self._complete = True
@@ -122,13 +135,13 @@ class Registry(Mapping[str, T]):
 
 
 class UnknownName(UserError, KeyError):
-    """A name that a registry does not have; a KeyError too, so that `get` and other mapping methods work."""
+    """A name that a registry does not have. It is also a KeyError, so that `get` and other mapping methods work."""
 
     __str__ = UserError.__str__
 
 
 def _caller(skipped: tuple[str, ...]) -> str:
-    """File and line of the code outside the skipped files that is running."""
+    """Return file and line of the innermost running code outside the skipped files."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename in skipped:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""Questions rendered around a slot: the values that `contexts` makes and `prompt_tokens` checks prompts in."""
+"""Questions rendered around a slot, the place in the chat where the prompt goes; `contexts` makes them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ Orders = Literal["both", "original", "random"]
 
 @dataclass(frozen=True, repr=False)
 class Context(ShowsFacts):
-    """One question with everything around it. The ids of the whole are `prefix_ids` + prompt ids + `suffix_ids`.
+    """One question rendered in the chat template: `prefix_ids` + prompt ids + `suffix_ids` are its token ids.
 
     Attributes:
-        item: The question.
-        matching_first: The matching option is the first one shown.
-        prefix_text: Text left of the slot.
+        item: The question with its two answers.
+        matching_first: Whether the matching option (the answer that shows the persona) is shown first.
+        prefix_text: Text left of the slot, the place where the prompt goes.
         suffix_text: Text right of the slot.
-        prefix_ids: Ids left of the slot.
-        suffix_ids: Ids right of the slot; the last one is the decision token.
-        bare_ids: The same question rendered without the slot ("no prompt").
-        answers: Ids that follow the decision token, for the matching and the not matching answer.
-        weights: What each token of the two answers counts in the answer's score (1 unless a normalization
-            says otherwise).
-        offsets: Added to the two scores (0 unless a normalization says otherwise).
-        branch: Which of the sequences that its answers are read from (`answer_tokens`) this context is; None:
-            the context as a whole.
-        n_branches: How many such sequences there are.
+        prefix_ids: Token ids left of the slot.
+        suffix_ids: Token ids right of the slot; the last one is the decision token, after which the answer
+            begins.
+        bare_ids: Token ids of the same question rendered without the slot ("no prompt").
+        answers: Token ids after the decision token, of the matching and of the not matching answer.
+        weights: Weight of each token of the two answers in the answer's score (1 unless a normalization says
+            otherwise).
+        offsets: Numbers added to the two scores, in nats (0 unless a normalization says otherwise).
+        branch: Number of one of the sequences from which long answers are scored (`answer_tokens`), if this
+            context is only that sequence. None: the context as a whole.
+        n_branches: Number of such sequences of the question.
         lead: White space between `prefix_text` and the prompt that belongs to the prompt's first token, as
-            most tokenizers have it.
+            with most tokenizers.
 
     Example:
         >>> context = contexts[0]
@@ -63,7 +64,7 @@ class Context(ShowsFacts):
     lead: str = ""
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """The question, its answers and the text around the slot."""
+        """Return the values that are shown in a notebook: the question, its answers and the text around the slot."""
         asked = self.item
         item: dict[str, object] = {
             "question": asked.question,
@@ -74,12 +75,15 @@ class Context(ShowsFacts):
         return "Context", item | {"left of the prompt": self.prefix_text, "right of it": self.suffix_text}
 
     def around(self, prompt: str) -> str:
-        """The whole text with a prompt's text in the slot."""
+        """Return the whole text of the chat with a prompt's text in the slot."""
         return self.prefix_text + self.lead + prompt + self.suffix_text
 
     @property
     def one_token(self) -> bool:
-        """True where the log-odds are the difference of two logits at the decision token."""
+        """Whether the log-odds are the difference of two logits at the decision token.
+
+        This holds if both answers are single tokens, with weight 1 and offset 0.
+        """
         return (
             all(len(a) == 1 for a in self.answers)
             and self.weights == (1.0, 1.0)
@@ -88,17 +92,20 @@ class Context(ShowsFacts):
 
     @property
     def branches(self) -> tuple[AnswerBranch, ...]:
-        """The sequences that its answers are read from."""
+        """The one or two token sequences from which the scores of the two answers are read."""
         return answer_branches(self.answers, self.weights)
 
     @property
     def tail(self) -> tuple[int, ...]:
-        """Ids that are run after the decision token, to score the answers of this branch."""
+        """Token ids of this branch after the decision token; they are run to score the answers."""
         return self._own.tail
 
     @property
     def reads(self) -> tuple[tuple[int, int, float, float], ...]:
-        """What of the answers is read on this branch, multiplied by the number of branches (see `AnswerBranch`)."""
+        """Which tokens of the answers this branch scores, with which weights (entries as in `AnswerBranch`).
+
+        Weights are multiplied by the number of branches, so that the mean over branches is the log-odds.
+        """
         n = self.n_branches
         return tuple((place, token, n * mine, n * other) for place, token, mine, other in self._own.reads)
 
@@ -108,28 +115,28 @@ class Context(ShowsFacts):
         return found[self.branch] if self.branch is not None and self.branch < len(found) else AnswerBranch()
 
     def sequence(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
-        """`ids`, and after them the tail."""
+        """Return all token ids to run: `ids`, then the ids of this branch after the decision token."""
         return (*self.ids(prompt_ids), *self.tail)
 
     @property
     def after_prompt(self) -> tuple[int, ...]:
-        """All ids that are run after the prompt: the suffix and the tail."""
+        """All token ids that are run after the prompt: right of the slot, then this branch's answer tokens."""
         return (*self.suffix_ids, *self.tail)
 
     def ids(self, prompt_ids: Sequence[int] | None) -> tuple[int, ...]:
-        """Token ids up to and with the decision token; None means "no prompt"."""
+        """Return the token ids up to and including the decision token; without a prompt if prompt_ids is None."""
         return self.bare_ids if prompt_ids is None else (*self.prefix_ids, *prompt_ids, *self.suffix_ids)
 
 
 @dataclass(frozen=True, repr=False)
 class Contexts(ShowsTable, Sequence[Context]):
-    """Contexts of one split for one model, slot and metric; `make_contexts` makes them.
+    """The questions of one split, rendered for one model, slot and metric; `make_contexts` makes them.
 
     Attributes:
         items: The contexts.
-        slot: Where the prompt is put.
-        metric: "letters" or "text".
-        split_name: The split they come from.
+        slot: Where the prompt goes: "system", "before_question", "after_question" or "answer_opening".
+        metric: Kind of answers: "letters" or "text".
+        split_name: Name of the split that the questions come from.
 
     Example:
         >>> len(contexts) == len(contexts.groups)
@@ -150,7 +157,7 @@ class Contexts(ShowsTable, Sequence[Context]):
         return f"{kinds}: metric {self.metric}, prompt in the slot {self.slot}"
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The first five questions."""
+        """Return a caption and a table of the first five questions, to show in a notebook."""
         columns = ("question", "matching", "not_matching", "group")
         rows = pd.DataFrame([{name: getattr(c.item, name) for name in columns} for c in self.items[:5]])
         return f"{self._caption}; the first {min(5, len(self))}:", rows
@@ -163,19 +170,26 @@ class Contexts(ShowsTable, Sequence[Context]):
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The question group of each context: both orders of an item, and all items of a group, are one cluster."""
+        """The question group of each context, the unit of clustering in statistics.
+
+        All questions of a group, and both orders of a question's options, are one cluster.
+        """
         return tuple(context.item.group for context in self.items)
 
     @property
     def shared_prefix(self) -> bool:
-        """True where every context has the same ids left of the slot (the system slot): the prompt is then run once."""
+        """Whether all contexts have the same ids left of the slot (as in the system slot).
+
+        The prompt can then be run once for all contexts.
+        """
         return len({context.prefix_ids for context in self.items}) == 1
 
     @property
     def branched(self) -> Contexts:
-        """The contexts with each one's branches in its place, as many for all: a mean over them is the mean over the contexts.
+        """The contexts with each one replaced by its branches, the token sequences from which its answers are scored.
 
-        The contexts themselves where all answers are single tokens, or where they are branches already.
+        Each context gets the same number of branches, so a mean over branches is the mean over contexts. The
+        contexts are unchanged if all answers are single tokens or they are branches already.
         """
         if all(c.one_token or c.branch is not None for c in self.items):
             return self
@@ -185,7 +199,11 @@ class Contexts(ShowsTable, Sequence[Context]):
         )
 
     def take(self, n: int, seed: int = 0) -> Contexts:
-        """`n` contexts drawn without replacement (all of them when there are fewer), in their old order."""
+        """Draw `n` contexts without replacement, keeping their order; return all if there are not more than n.
+
+        If the answers are counterbalanced over the questions, each matching answer is drawn about equally
+        often.
+        """
         if n >= len(self):
             return self
         rng = np.random.default_rng(seed)
@@ -199,9 +217,10 @@ class Contexts(ShowsTable, Sequence[Context]):
         return replace(self, items=tuple(self.items[i] for i in chosen))
 
     def per_group(self, n_groups: int, seed: int = 0) -> Contexts:
-        """One context from each of n groups, so that few contexts still cover many groups.
+        """Draw one context from each of `n_groups` question groups, so that few contexts cover many groups.
 
-        Where answers are counterbalanced, each matching answer comes about as often.
+        If the answers are counterbalanced over the questions, each matching answer is drawn about equally
+        often.
         """
         rng = np.random.default_rng(seed)
         names = sorted(set(self.groups))
@@ -225,7 +244,7 @@ class Contexts(ShowsTable, Sequence[Context]):
 
 
 def _least_drawn(items: Sequence[Context], order: Sequence[int]) -> list[int]:
-    """The order, in which the next is always the first whose matching answer was drawn least."""
+    """Reorder the indices: the next is always the first one whose matching answer was drawn least so far."""
     drawn, left, found = Counter[str](), [int(i) for i in order], list[int]()
     while left:
         best = min(range(len(left)), key=lambda k: (drawn[items[left[k]].item.matching], k))

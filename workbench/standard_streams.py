@@ -1,4 +1,4 @@
-"""Input, output and error streams that were closed before the program began (`workbench models >&-`)."""
+"""Standard streams that were closed before the program began (`workbench models >&-`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def replace_closed_streams() -> None:
-    """Refuses a closed standard output; a closed input or error stream becomes the empty device.
+    """Replace a closed input or error stream by the null device; exit with code 2 if standard output is closed.
 
-    A closed descriptor is a trap: the next file that is opened gets its number, and is written to by whoever
-    prints.
+    Without this, the next file that is opened would get the closed stream's descriptor, and printed text
+    would be written into that file.
     """
     for number in (0, 2):
         if (sys.stdin, None, sys.stderr)[number] is None:

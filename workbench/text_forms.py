@@ -1,7 +1,7 @@
-"""One text in several forms: line ends, halves of surrogate pairs, and the form in which two texts are compared.
+"""Normal forms of a text: line ends, halves of surrogate pairs, and the form in which two texts are compared.
 
-Texts are asked as they were written; only line ends are unified (`unify_line_ends`), because a tokenizer
-gives a carriage return tokens of its own. Groups, duplicates and hashes compare texts in a canonical form, so
+Models get texts as they were written; only line ends are unified (`unify_line_ends`), because a tokenizer has
+separate tokens for a carriage return. Groups, duplicates and hashes compare texts in a canonical form, so
 that a file saved in another Unicode form is the same data: `canonical` (composed, without invisible
 characters) and `words_of` (Unicode's compatibility caseless match, words only).
 """
@@ -22,7 +22,7 @@ _DRAWN_FORMAT = frozenset(
 
 
 def unify_line_ends(text: str) -> str:
-    r"""The text with a line feed for every CR LF and every lone CR.
+    r"""Replace every CR LF and every lone CR by a line feed.
 
     Example:
         >>> unify_line_ends("a\\r\\nb\\rc")
@@ -32,7 +32,7 @@ def unify_line_ends(text: str) -> str:
 
 
 def join_surrogates(text: str) -> str:
-    """The text with each high and low surrogate that follow one another as the one character that they encode.
+    """Replace each high surrogate followed by a low surrogate by the one character that the two encode.
 
     JSON read as YAML, and some exports, write one emoji as two escapes.
     """
@@ -44,16 +44,20 @@ def join_surrogates(text: str) -> str:
 
 
 def lone_surrogate(text: str) -> str | None:
-    """The first half of a surrogate pair without its other half, as "U+D83D"; None for a whole text."""
+    """Return the first half of a surrogate pair without its other half, as "U+D83D"; None if there is none."""
     found = _SURROGATE.search(join_surrogates(text))
     return f"U+{ord(found[0]):04X}" if found else None
 
 
 def require_whole_text(text: str, where: str) -> str:
-    """The text, if every character is a whole one.
+    """Return the text unchanged if it has no half of a surrogate pair.
+
+    Args:
+        text: The text to check.
+        where: Place of the text (file and line, for example), for the error message.
 
     Raises:
-        UserError: half of a surrogate pair is in it; `where` names the text's place in the message.
+        UserError: The text contains half of a surrogate pair.
     """
     half = lone_surrogate(text)
     if half:
@@ -64,7 +68,7 @@ def require_whole_text(text: str, where: str) -> str:
 
 
 def canonical(text: str) -> str:
-    r"""The text composed (NFC), without invisible characters, and with one space for each run of white space.
+    r"""Return the text composed (NFC), without invisible characters, and with single spaces as white space.
 
     Two spellings of the same visible text have one canonical form: NFC and NFD, with and without soft
     hyphens, zero-width characters and byte order marks.
@@ -80,7 +84,9 @@ def canonical(text: str) -> str:
 
 
 def text_length(text: str) -> int:
-    r"""Length of a text in characters of its canonical form: the one meaning of length wherever two texts are compared by it.
+    r"""Return the number of characters of a text's canonical form.
+
+    Every comparison of texts by length uses this length.
 
     Example:
         >>> text_length("cafe\\u0301") == text_length("caf\\u00e9") == 4
@@ -90,9 +96,9 @@ def text_length(text: str) -> int:
 
 
 def words_of(text: str) -> list[str]:
-    r"""The words and numbers of a text as they are compared: case-folded, in compatibility form (NFKC), no punctuation.
+    r"""Return the words and numbers of a text for comparison: case-folded, in form NFKC, without punctuation.
 
-    A vowel sign or accent that is a character of its own belongs to its word.
+    A vowel sign or accent that is a separate character belongs to its word.
 
     Example:
         >>> words_of("Ou\\u0300 est-il, LE CAF\\u00c9?") == ["o\\u00f9", "est", "il", "le", "caf\\u00e9"]
