@@ -1,4 +1,7 @@
-"""The things that are compared, one file each, all under one interface (`Condition`) and in one registry (`CONDITION_KINDS`)."""
+"""What a comparison compares: one file per condition, with one interface (`Condition`).
+
+All conditions are in one registry (`CONDITION_KINDS`).
+"""
 
 from workbench.conditions.build_conditions import build_conditions, search_objectives
 from workbench.conditions.build_context import BuildContext, SearchContext

@@ -1,4 +1,7 @@
-"""The same search, aiming at the answer itself: what looking inside the model is compared with at equal cost."""
+"""Condition `answer_objective`: the same search as RESGA's, but it maximises the answer's log-odds.
+
+RESGA and SAEGA, which use the model's internals, are compared with it at equal cost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conditions and the searches of a study, from the names that it gives."""
+"""Build the conditions and the searches of a study from the condition names that its settings list."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ from workbench.objectives import Objective
 
 
 def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condition]:
-    """No prompt and every named condition, in the order of the names.
+    """Build the "no prompt" condition and every named condition, in the order of the names.
+
+    A name whose condition needs an SAE is skipped in a study without one.
+
+    Args:
+        names: Names of study conditions, keys of `STUDY_CONDITIONS`.
+        context: The model, data, directions and chosen prompts that the conditions are built from.
+
+    Returns:
+        The conditions; a name with several prompts or settings gives several.
 
     Raises:
-        UserError: A name is unknown, or what it needs is missing.
+        UserError: A name is unknown, or something that a condition needs is missing.
     """
     conditions: list[Condition] = [NoPrompt()]
     for name in names:
@@ -31,10 +40,15 @@ def build_conditions(names: Sequence[str], context: BuildContext) -> list[Condit
 
 
 def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str, tuple[Objective, str]]:
-    """The searches of the named conditions.
+    """Collect the searches that the named conditions need.
 
-    By the search's name its objective (plus = more of the persona, not yet calibrated) and the name of its
-    method.
+    Args:
+        names: Names of study conditions; a condition without a search adds nothing.
+        context: The study's settings, directions, SAE and latents.
+
+    Returns:
+        From the name of each search to its objective (plus = more of the persona, not yet calibrated) and the
+        name of its search method.
     """
     found: dict[str, tuple[Objective, str]] = {}
     for recipe in (STUDY_CONDITIONS[name].search for name in names):
@@ -45,7 +59,17 @@ def search_objectives(names: Sequence[str], context: SearchContext) -> dict[str,
 
 
 def found_prompts(context: BuildContext, name: str) -> list[Prompt]:
-    """The chosen prompts of one condition's searches, each with its rate on the questions that it was searched with."""
+    """Return the prompts that the searches of one condition found and that were chosen on selection data.
+
+    Each prompt has its rate on the search questions as `search_rate`.
+
+    Args:
+        context: The study's values with the searches' frontiers (`chosen`).
+        name: Name of the study condition, the first word of its searches' names.
+
+    Returns:
+        One prompt for each search of the condition.
+    """
     return [_found(context, search) for search in context.chosen if search.split()[0] == name]
 
 

@@ -1,4 +1,4 @@
-"""What a study hands to the conditions that it builds: the model, its questions, and what was found before."""
+"""The values from which a study builds its conditions: model, questions, and earlier results."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from workbench.search import Frontier
     from workbench.study.study_settings import Study
 
-#: Length of random and soft prompts where no search says one, tokens.
+#: Length of random and soft prompts in tokens, for studies without a search.
 _LENGTH = 8
 
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What objectives are made of.
+    """Values from which a study builds the objectives of its searches.
 
     Attributes:
         study: The study's settings.
-        direction: The chosen direction.
-        random_directions: Random ones with the residuals' covariance.
-        sae, latents: The SAE and its ranked latents, None where the study has none.
+        direction: The chosen direction of the persona.
+        random_directions: Random directions drawn with the covariance of the residuals.
+        sae, latents: The SAE and its ranked latents, or None in a study without an SAE.
     """
 
     study: Study
@@ -42,21 +42,22 @@ class SearchContext:
 
     @property
     def has_latents(self) -> bool:
-        """True where there is an SAE with ranked latents."""
+        """Whether the study has both an SAE and ranked latents."""
         return self.sae is not None and self.latents is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildContext(SearchContext):
-    """What conditions are made of. Nothing here sees the test split.
+    """Values from which a study builds its conditions; the test split is not among them.
 
     Attributes:
         model: The loaded model.
-        persona, splits: The persona and its limited splits.
-        search_questions: The search questions, one a group.
+        persona, splits: The persona and its splits, limited to the sizes in the study's settings.
+        search_questions: The search questions, one per group of related questions.
         selection_contexts: All contexts of the selection split.
-        guard: What steering may cost on selection data.
-        chosen: The searches' frontiers by name, the best prompt on selection marked.
+        guard: Limits on the side effects of steering, measured on selection data.
+        chosen: The frontier of each search by the search's name; the prompt that is best on selection data is
+            marked as chosen.
     """
 
     model: Any
@@ -69,32 +70,38 @@ class BuildContext(SearchContext):
 
     @property
     def sign(self) -> Sign:
-        """The wanted sign, `suppress` or `induce`."""
+        """Whether the study's prompts shall `suppress` or `induce` the persona."""
         return self.study.sign
 
     @property
     def slot(self) -> Slot:
-        """Where the study's prompts are."""
+        """The place in the chat where the study's prompts go, such as the system message."""
         return self.study.slot
 
     @property
     def seed(self) -> int:
-        """The study's seed."""
+        """The seed of the study."""
         return self.study.seed
 
     @property
     def random_seeds(self) -> tuple[int, ...]:
-        """One seed for each random prompt that the study requests; studies of different seeds share none."""
+        """Seeds of the study's random prompts, one each.
+
+        Studies with different seeds have none of these seeds in common.
+        """
         first = 1000 * self.study.seed
         return tuple(range(first, first + self.study.random_prompts))
 
     @property
     def manual_prompts(self) -> tuple[str, ...]:
-        """The persona's manual prompts in the study's sign."""
+        """The persona's manual prompts for the study's sign; empty if it has none."""
         return tuple(self.persona.manual_prompts.get(self.study.sign, ()))
 
     @property
     def prompt_length(self) -> int:
-        """The median length of the chosen prompts, tokens: what random prompts are matched to."""
+        """Median length of the prompts chosen by the searches, in tokens (8 if there was no search).
+
+        Random and soft prompts get this length.
+        """
         lengths = [len(c.ids) for frontier in self.chosen.values() for c in frontier.candidates if c.chosen]
         return int(np.median(lengths)) if lengths else _LENGTH

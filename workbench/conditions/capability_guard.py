@@ -1,12 +1,12 @@
-"""A guard against breaking the model: a strength counts only while the model still answers and still models plain text.
+"""Limit the side effects of an intervention: reject strengths at which the model no longer works.
 
-1. Answering: the probability of the two answers' first tokens together, mean over the contexts, keeps at
-   least `keep_mass` of what it is untouched. A model that no longer says either answer has no log-odds worth
-   reading.
-2. Plain text: the mean cross-entropy of the questions' own tokens rises by at most `text_rise` nats.
-3. Truth, where true statements are given: the fraction of them that the model agrees with falls by at most
-   `truth_fall`. Without it, a strong step against sycophancy ends as "always no" (on the embedded model: rate
-   0.94 to 0, and agreement with true statements 0.83 to 0), which the first two do not notice.
+1. Answers: the probability that the model begins with either of the two answers, averaged over the contexts,
+   must stay at least `keep_mass` of its value without the intervention. If the model gives neither answer,
+   its log-odds mean nothing.
+2. Plain text: the mean cross-entropy of the questions' own tokens may rise by at most `text_rise` nats.
+3. True statements, if given: the fraction that the model agrees with may fall by at most `truth_fall`. This
+   check finds what the first two miss: on the embedded model, strong steering against sycophancy ends in
+   "always no" (sycophancy rate 0.94 to 0, agreement with true statements 0.83 to 0).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from workbench.personas import Sign, Split
 
 
 class Edit(Protocol):
-    """What can be held while the model runs: a condition at one strength."""
+    """A condition at one strength whose intervention can be switched on for a block of code."""
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
-        """The change at this strength, in force while the manager is open."""
+        """Apply the intervention to the model's runs while the context manager is open."""
         ...
 
 
@@ -39,10 +39,12 @@ C = TypeVar("C", bound=Edit)
 
 @dataclass(frozen=True)
 class ModelVitals:
-    """Signs that an intervention leaves the model intact.
+    """Two figures that show whether a model still works under an intervention.
 
-    answer_mass: probability that the model gives one of the two answers' first tokens, 0 to 1. text: mean
-    cross-entropy of the questions' tokens, nats.
+    Attributes:
+        answer_mass: Probability that the model begins with the first token of either answer, 0 to 1, averaged
+            over contexts.
+        text: Mean cross-entropy of the questions' tokens, nats per token.
     """
 
     answer_mass: float
@@ -51,14 +53,15 @@ class ModelVitals:
 
 @dataclass(frozen=True)
 class CapabilityGuard:
-    """Limits of an intervention's side effects: the strongest setting that keeps all three limits is used.
+    """Limits on an intervention's side effects; only strengths that keep all three may be chosen.
 
     Attributes:
-        keep_mass: Fraction of the two answers' probability that must remain.
-        text_rise: Rise of the cross-entropy of unrelated text, nats per token, at most.
-        n_contexts: Contexts on which this is read.
-        truth: Questions whose matching answer agrees with what is true (`true_contexts`); None: not checked.
-        truth_fall: By how much their rate may fall.
+        keep_mass: Smallest fraction, 0 to 1, of the two answers' total probability that must remain.
+        text_rise: Largest allowed rise of the cross-entropy of the questions' tokens, nats per token.
+        n_contexts: Number of contexts on which the first two limits are measured.
+        truth: Questions whose matching answer agrees with a true statement (`true_contexts`); with None this
+            third limit is not checked.
+        truth_fall: Largest allowed fall of the agreement rate on `truth`.
 
     Example:
         >>> wb.CapabilityGuard(text_rise=0.2).keep_mass
@@ -78,24 +81,33 @@ class CapabilityGuard:
             )
 
     def watching(self, model: Any, contexts: Contexts) -> VitalsWatch:
-        """The guard with the untouched model's figures; call it outside of any edit."""
+        """Measure the model without interventions and return a watch that compares later states with it.
+
+        Call it outside of any edit.
+        """
         return VitalsWatch(self, model_vitals(model, contexts.take(self.n_contexts)), self._truth(model))
 
     def _truth(self, model: Any) -> float:
-        """Agreement with the true statements, 0 to 1; 1 where none were given."""
+        """Rate of agreement with the true statements, 0 to 1; 1 if the guard has none."""
         return 1.0 if self.truth is None else answer(model, self.truth).rate
 
 
 @dataclass(frozen=True)
 class VitalsWatch:
-    """A guard that knows how the model was before."""
+    """A guard together with the figures of the model before any intervention.
+
+    Attributes:
+        guard: The limits.
+        before: Answer mass and cross-entropy of the untouched model.
+        truth: Rate of agreement of the untouched model with the true statements, 0 to 1.
+    """
 
     guard: CapabilityGuard
     before: ModelVitals
     truth: float
 
     def holds(self, model: Any, contexts: Contexts) -> bool:
-        """True while the model as it is now passes all checks."""
+        """Whether the model, under the interventions that are active now, keeps all limits of the guard."""
         guard, now = self.guard, model_vitals(model, contexts.take(self.guard.n_contexts))
         answers = now.answer_mass >= guard.keep_mass * self.before.answer_mass
         return (
@@ -107,11 +119,21 @@ class VitalsWatch:
     def strongest(
         self, model: Any, contexts: Contexts, tried: Sequence[C], sign: Sign
     ) -> tuple[C, Answers, int]:
-        """The strongest edit that keeps the guard's limits, with its answers.
+        """Choose the edit with the largest effect among those that keep the guard's limits.
 
-        Of the edits under which the model holds, the one that moves the mean log-odds furthest in the sign's
-        direction (ties go to the earlier one), with its answers; and how many were dropped. UserError when
-        every one breaks the model.
+        The effect is the mean log-odds in the sign's direction; on ties the earlier edit is chosen.
+
+        Args:
+            model: A loaded model or its runner.
+            contexts: Questions on which limits and effect are measured.
+            tried: The edits to try.
+            sign: "suppress" or "induce".
+
+        Returns:
+            The chosen edit, its answers on the contexts, and the number of edits that broke a limit.
+
+        Raises:
+            UserError: Every edit breaks a limit.
         """
         kept: list[tuple[C, Answers]] = []
         for condition in tried:
@@ -125,10 +147,22 @@ class VitalsWatch:
 
 
 def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None = 60) -> Contexts:
-    """Questions on the persona's true statements, for `CapabilityGuard(truth=...)`.
+    """Make questions about true statements, for `CapabilityGuard(truth=...)`.
 
-    Those of the split's own groups where there are any (then selection and test never share one), otherwise
-    all. UserError where the persona has none.
+    The statements are those of the split's own groups, so that selection and test have none in common. If the
+    split's groups have no true statement, all of the persona's are used.
+
+    Args:
+        model: A loaded model or its runner.
+        split: The split whose groups are used.
+        slot: The place in the chat where a prompt goes.
+        n: Largest number of statements; None for all.
+
+    Returns:
+        The contexts, whose matching answer agrees with the statement.
+
+    Raises:
+        UserError: The persona has no true statements.
     """
     own = set(split.groups)
     items = tuple(item for item in split.persona.true_items if item.group in own) or split.persona.true_items
@@ -139,7 +173,7 @@ def true_contexts(model: Any, split: Split, slot: Slot = "system", n: int | None
 
 @torch.no_grad()
 def model_vitals(model: Any, contexts: Contexts, rows: int = 16) -> ModelVitals:
-    """Both figures on the bare questions, under whatever edits are on."""
+    """Measure answer mass and cross-entropy on the questions without a prompt, under the active edits."""
     runner = runner_for(model)
     masses: list[float] = []
     losses: list[torch.Tensor] = []

@@ -1,8 +1,8 @@
-"""What all conditions share: a name, a kind, a prompt if it has one, its cost, and answers on any contexts.
+"""The base class of all conditions, and how the cost of finding one is measured.
 
-A condition is a frozen value. Whatever is fitted or chosen (a prompt among several, a coefficient) is fitted
-or chosen by an explicit method that returns a new value; `answer` changes nothing and looks at nothing but
-the contexts it is given.
+A condition has a name, a kind, a prompt (if any), a cost, and answers on any contexts. It is a frozen value:
+an explicit method (`tune`, `fit`, `choose`, `run`) fits or chooses a prompt or a coefficient and returns a
+new condition, while `answer` changes nothing and depends on the given contexts alone.
 """
 
 from __future__ import annotations
@@ -24,12 +24,20 @@ from workbench.personas import Sign, Split
 
 
 class Condition(ABC):
-    """One thing that is compared.
+    """Base class of everything that a comparison compares: prompts, steering vectors, and reference points.
 
-    kind: a word of `CONDITION_KINDS`. method: what was done, in words. prompt: its text, None where it has
-    none. fluency: mean cross-entropy of the prompt's tokens in nats, where known. search_rate,
-    selection_rate: the rates on the questions that it was fitted to and on those that it was chosen by, where
-    it was: next to the test rate they show the optimism of choosing. cost: of finding it.
+    Comparing the rates on search, selection and test questions shows the optimism of fitting and choosing.
+
+    Attributes:
+        name: Name in tables and figures.
+        kind: A key of `CONDITION_KINDS`, such as "resga".
+        method: How it was made, in words.
+        prompt: Text of the prompt, or None for a condition without one.
+        cross_entropy: Mean cross-entropy of the prompt's tokens in nats per token, if known (lower is more
+            fluent).
+        search_rate: Rate on the questions that it was fitted to, if any.
+        selection_rate: Rate on the questions that it was chosen by, if any.
+        cost: What finding it cost.
     """
 
     name: str
@@ -47,7 +55,7 @@ class Condition(ABC):
 
 
 class SpendingMeter:
-    """Cost of a `spending` block: so far while it runs, in total once it has ended."""
+    """Cost of a `spending` block: the cost so far inside the block, the total after it."""
 
     def __init__(self, read: Callable[[], Cost], model_call: float = 1.0) -> None:
         self._read, self._before, self._model_call = read, read(), model_call
@@ -55,7 +63,7 @@ class SpendingMeter:
 
     @property
     def cost(self) -> Cost:
-        """Tokens, operations, model calls and seconds since the block began."""
+        """Tokens, operations, model calls and seconds spent since the block began."""
         if self._all is not None:
             return self._all
         spent = (
@@ -64,16 +72,22 @@ class SpendingMeter:
         return replace(spent, model_calls=(spent.forward + spent.backward) / self._model_call)
 
     def close(self) -> None:
-        """The cost stays as it is now."""
+        """Fix the cost at its present value; later runs of the model no longer count."""
         self._all = self.cost
 
 
 @contextmanager
 def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[SpendingMeter]:
-    """Measures what the block costs.
+    """Measure what the code inside the `with` block costs.
 
-    A model call is one full-depth run of a context of mean length. helpers: other models that run in it,
-    whose operations count too (their tokens do not: they are not this model's).
+    Args:
+        model: The model whose tokens, operations and calls are counted.
+        contexts: Questions that define one model call: a run of all layers on a context of mean length.
+        *helpers: Other models that run inside the block. Their operations (FLOPs) count too, their tokens do
+            not.
+
+    Yields:
+        A meter whose `cost` is the cost so far, and the total after the block.
     """
     runner = runner_for(model)
     others = {id(r): r for r in map(runner_for, helpers) if r is not runner}.values()
@@ -86,12 +100,16 @@ def spending(model: Any, contexts: Contexts, *helpers: Any) -> Iterator[Spending
 
 
 def as_contexts(model: Any, data: Split | Contexts, slot: Slot = "system") -> Contexts:
-    """Contexts as they are, or those of a split (both option orders)."""
+    """Return contexts unchanged, or make the contexts of a split (with letters, in both option orders)."""
     return data if isinstance(data, Contexts) else make_contexts(model, data, slot)
 
 
 def signed(sign: Sign) -> int:
-    """+1 for "induce", -1 for "suppress"; UserError for anything else."""
+    """Return +1 for "induce" and -1 for "suppress".
+
+    Raises:
+        UserError: Any other sign.
+    """
     if sign not in ("induce", "suppress"):
         raise UserError(f"sign is 'suppress' or 'induce', found {sign!r}")
     return 1 if sign == "induce" else -1

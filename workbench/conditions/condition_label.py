@@ -1,16 +1,16 @@
-"""A condition's or search's name as a reader sees it, the same in report, terminal and notebook."""
+"""Labels of conditions, searches and stages: the same in report, terminal and notebook."""
 
 from __future__ import annotations
 
 from workbench.conditions.condition_registry import kind_label
 from workbench.search import SEARCH_METHODS
 
-#: Stages whose name in the manifest is no word for a reader.
+#: Labels of stages whose name in the manifest would not be clear to a reader.
 STAGES = {"directions beside": "other directions"}
 
 
 def stage_label(name: str) -> str:
-    """A stage of a study as a reader sees it; a search is called by its condition.
+    """Return the label of a study's stage; the stage of a search gets the label of its condition.
 
     Example:
         >>> stage_label("search random_direction 1")
@@ -20,7 +20,9 @@ def stage_label(name: str) -> str:
 
 
 def condition_label(name: str) -> str:
-    """The name without underscores, kinds by their labels and search methods in capitals.
+    """Return the label of a condition or search.
+
+    Kinds have their registered labels, search methods are in capitals, and underscores become spaces.
 
     Example:
         >>> condition_label("resga"), condition_label("random_direction 2")

@@ -1,11 +1,11 @@
-"""What conditions there are: each file of this package registers its kind and, where a study can name it, how a study builds it.
+"""The registries of condition kinds and study conditions; each file of this package adds its own.
 
-1. A *kind* is the word of comparison.json. It belongs to a group, which reports colour it by, and may be a
-   control of some claims.
-2. A *study condition* is a name of a study's `conditions`; several names may be of one kind (steering
-   everywhere, at the prompt).
-3. A condition that is found by a search says which objectives it searches with; one that is made otherwise
-   says how.
+1. A *kind* is the value of `kind` in comparison.json. It belongs to a group, by which reports colour
+   conditions, and it may be the control of some claims.
+2. A *study condition* is a name that a study lists under `conditions`. Several names may have one kind:
+   steering at all positions and steering at the prompt's tokens have the kind "steering".
+3. A study condition has a search recipe if a search finds its prompts, otherwise a function that builds it
+   (or both).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.objectives import Objective
     from workbench.study.study_settings import Study
 
-#: The groups that reports list and colour conditions by, in that order, with their titles.
+#: Groups of conditions with their titles; reports list and colour conditions by group, in this order.
 GROUPS: dict[str, str] = {
     "found": "Prompts found by looking inside the model",
     "answer": "Prompts found by the answer alone",
@@ -32,8 +32,8 @@ GROUPS: dict[str, str] = {
 }
 Group = Literal["found", "answer", "written", "inside", "control"]
 
-#: What a run can show of its chosen prompt, in the order in which it is said (`comparison.claims` judges
-#: them).
+#: Claims that a run can support about its chosen prompt, in the order of reports; `comparison.claims` judges
+#: them.
 CLAIMS: dict[str, str] = {
     "works": "more than no prompt, random or neutral text",
     "optimizer_matters": "more than random tries at the same objective",
@@ -49,18 +49,18 @@ Claim = Literal[
 
 @dataclass(frozen=True)
 class ConditionKind:
-    """What every condition of one kind has in common.
+    """Properties that all conditions of one kind have in common.
 
     Attributes:
-        kind: The word of comparison.json.
-        group: The group that reports list and colour it by, a key of `GROUPS`.
-        description: What it is, in one line without a full stop.
-        label: How a reader sees the word; the word without underscores where empty.
-        control_of: Claims that are judged against it; empty for none.
-        same_search_as: Kinds whose search it repeats with one thing changed: it is their control and no
-            other's; empty: any kind's.
-        is_reference: True for what is shown to compare with and is neither tested nor a control (no prompt, a
-            constant answer).
+        kind: Value of `kind` in comparison.json, such as "random_text".
+        group: Group by which reports list and colour the kind, a key of `GROUPS`.
+        description: One line, without a full stop, that says what such a condition is.
+        label: Label for readers; if empty, `kind` without underscores.
+        control_of: Claims for which this kind is a control, that is, which the chosen prompt must outdo.
+        same_search_as: Kinds whose search this kind repeats with one thing changed. It is a control of these
+            kinds only; if empty, of all kinds.
+        is_reference: True for reference points, such as no prompt and constant answers, which are not tested
+            themselves and not counted among the controls.
     """
 
     kind: str
@@ -73,27 +73,32 @@ class ConditionKind:
 
     @property
     def is_control(self) -> bool:
-        """True for what is there to be outdone: in the group of controls, and no mere reference."""
+        """Whether the kind is a control: in the group "control" and not a mere reference point."""
         return self.group == "control" and not self.is_reference
 
     @property
     def is_tested(self) -> bool:
-        """True where it is meant to work: a comparison that names no primary conditions corrects over these."""
+        """Whether the kind is expected to have an effect, so that a comparison tests it.
+
+        That is every kind but controls and reference points. A comparison that names no primary conditions
+        corrects its p-values over these kinds.
+        """
         return not (self.is_control or self.is_reference)
 
 
 @dataclass(frozen=True)
 class SearchRecipe:
-    """How a study searches for a condition's prompts.
+    """How a study searches for the prompts of one condition.
 
     Attributes:
-        objectives: From a study's directions and latents to the objectives by the searches' names; plus =
-            more of the persona.
-        method: The search method's name; None for the study's own.
-        reads_answer: True where the objective is the answer: it runs the whole depth of the model and needs a
+        objectives: Function from the study's directions and latents to its objectives by name of the search
+            (plus = more of the persona).
+        method: Name of the search method; None for the method in the study's settings.
+        reads_answer: True if the objective is the answer itself, which needs all layers of the model and a
             question.
-        needs_sae: True where it needs an SAE; a study without one leaves the condition out.
-        names: The searches' names as far as the study's settings say (for the cost estimate).
+        needs_sae: True if the search needs an SAE; a study without one leaves the condition out.
+        names: Function from the study's settings to the names of the searches, for the cost estimate; with
+            None there is one search, named like the condition.
     """
 
     objectives: Callable[[SearchContext], Mapping[str, Objective]]
@@ -105,18 +110,19 @@ class SearchRecipe:
 
 @dataclass(frozen=True)
 class StudyCondition:
-    """A name that a study can list under `conditions`.
+    """A name that a study can list under `conditions`, and how the condition is made.
 
     Attributes:
-        name: The name; also the first word of its searches' names.
-        kind: The word of comparison.json, registered in `CONDITION_KINDS`.
-        description: What is done, in one line without a full stop.
-        build: From the study's values to conditions, fitted on train and search data and chosen on selection;
-            may be left out where there is a search (its chosen prompts are the conditions).
-        search: How its prompts are searched for, if they are.
-        is_default: True where a study that lists no conditions has it.
-        needs_sae: True where it needs an SAE; a study without one leaves the condition out.
-        order: Place among the names; lower comes first.
+        name: The name; also the first word of the names of its searches.
+        kind: Value of `kind` in comparison.json, a key of `CONDITION_KINDS`.
+        description: One line, without a full stop, that says what is done.
+        build: Function from the study's values to conditions. It fits them on train and search data and
+            chooses them on selection data. None if the prompts that the search chose are all of the
+            conditions.
+        search: How its prompts are searched for; None without a search.
+        is_default: True if a study that lists no conditions includes this one.
+        needs_sae: True if it needs an SAE; a study without one leaves the condition out.
+        order: Position among the names; lower comes first.
     """
 
     name: str
@@ -129,7 +135,7 @@ class StudyCondition:
     order: int = 100
 
     def searches(self, study: Study) -> tuple[str, ...]:
-        """Names of the searches that the study runs for it."""
+        """Return the names of the searches that a study with these settings runs for this condition."""
         if self.search is None:
             return ()
         return (self.name,) if self.search.names is None else tuple(self.search.names(study))
@@ -144,33 +150,36 @@ STUDY_CONDITIONS: Registry[StudyCondition] = Registry(
 
 
 def register_kind(kind: ConditionKind) -> ConditionKind:
-    """Registers a kind under its word."""
+    """Register a condition kind under its `kind` and return it."""
     return CONDITION_KINDS.add(kind.kind, kind, through=__file__)
 
 
 def register_study_condition(condition: StudyCondition) -> StudyCondition:
-    """Registers a name that studies can list."""
+    """Register a condition under the name that studies list, and return it."""
     return STUDY_CONDITIONS.add(condition.name, condition, through=__file__)
 
 
 def default_conditions() -> tuple[str, ...]:
-    """The conditions of a study that names none: what every comparison needs and what costs little."""
+    """Return the names of the conditions that a study includes if it lists none."""
     return tuple(name for name, condition in STUDY_CONDITIONS.items() if condition.is_default)
 
 
 def default_primary() -> tuple[str, ...]:
-    """The conditions that such a study is about: those found by looking inside the model."""
+    """Return the default conditions whose effect a study tests: prompts found by looking inside the model."""
     return tuple(
         name for name in default_conditions() if CONDITION_KINDS[STUDY_CONDITIONS[name].kind].group == "found"
     )
 
 
 def claim_label(claim: str) -> str:
-    """A claim as a reader sees it: "optimiser matters"."""
+    """Return the label of a claim: "optimizer_matters" gives "optimiser matters"."""
     return claim.replace("optimizer", "optimiser").replace("_", " ")
 
 
 def kind_label(word: str) -> str:
-    """A kind as a reader sees it: "RESGA", "random text"; any other word without underscores."""
+    """Return the label of a condition kind, such as "RESGA" or "random text".
+
+    A word that is no registered kind is returned with spaces instead of underscores.
+    """
     kind = CONDITION_KINDS.get(word)
     return kind.label if kind is not None and kind.label else word.replace("_", " ")

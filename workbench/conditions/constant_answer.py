@@ -1,9 +1,9 @@
-"""What a model that has collapsed would score: the same answer whatever is asked. No model is called.
+"""Conditions that always give the same answer: the scores of a model that ignores the question.
 
-On balanced data a constant letter scores exactly 50 % on the paper's metric (arXiv 2601.02896), the figure
-that it reads as "neutral"; two of its published prompts contain a letter. With text answers that always begin
-with the same word (`yes` is the sycophantic one, always), a constant word scores 0 or 100 %: only statements
-that deserve the other answer tell it apart.
+No model is run. On balanced data a constant letter scores exactly 50 % on the paper's metric (arXiv
+2601.02896), the rate that the paper reads as "neutral"; two of its published prompts contain a letter. With
+text answers that always begin with the same word (say, "yes" is always the sycophantic answer) a constant
+word scores 0 or 100 %, and only statements that deserve the other answer reveal it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from workbench.contexts import Context, Contexts
 from workbench.errors import UserError
 from workbench.forced_choice import Answers, package
 
-#: Log-odds of a collapsed model: p = 0.993 for its one answer. Both orders of an item cancel.
+#: Log-odds of a constant answer: p = 0.993. Over both option orders of an item they cancel.
 CERTAIN = 5.0
 
 
 @dataclass(frozen=True)
 class ConstantAnswer(Condition):
-    """Always the same answer. With letters: "A" is the option shown first, "B" the second. With text: a first word.
+    """A condition that gives the same answer to every question, without a model.
 
     Attributes:
-        constant: The answer.
-        name: In tables.
-        kind: "constant_answer".
-        method: How it was made.
+        constant: The answer. With letters, "A" is the option that is shown first and "B" the second; with
+            text, the first word of an answer.
+        name: Name in tables; "always ..." if empty.
+        kind: Kind of condition, "constant_answer".
+        method: How it was made, in words.
 
     Example:
         >>> wb.ConstantAnswer("yes").name
@@ -56,7 +57,10 @@ class ConstantAnswer(Condition):
             object.__setattr__(self, "name", f"always {self.constant}")
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """+5 where the constant is the matching answer, -5 where it is the other, 0 where it is neither (or both)."""
+        """Return log-odds of +5 where the constant is the matching answer and -5 where it is the other.
+
+        The log-odds are 0 where it is neither answer, or both.
+        """
         sides = [self._side(context, contexts.metric) for context in contexts]
         return package(contexts, CERTAIN * np.array(sides, dtype=np.float64))
 
@@ -73,10 +77,10 @@ class ConstantAnswer(Condition):
 
 
 def constant_answers(contexts: Contexts) -> tuple[ConstantAnswer, ...]:
-    """All constant answers that mean something here.
+    """Return every constant answer that is possible for the contexts.
 
-    A and B, or first words that begin an answer of every question (at most four, the commonest first). Empty
-    where text answers share no first word.
+    With letters these are A and B. With text these are first words that begin an answer of every question,
+    the first four in alphabetical order; the result is empty if no word does.
     """
     if contexts.metric == "letters":
         return ConstantAnswer("A"), ConstantAnswer("B")

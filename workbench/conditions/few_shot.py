@@ -1,4 +1,4 @@
-"""Few-shot examples: questions from *train* with the answer that is wanted, written into the slot (Brown et al. 2020)."""
+"""Few-shot examples as a prompt: answered questions of the train split in the slot (Brown et al. 2020)."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from workbench.prompt_tokens import encode_prompt
 def few_shot(
     model: Any, train: Split, contexts: Contexts, n: int = 3, sign: Sign = "suppress", seed: int = 0
 ) -> Prompt:
-    """Examples of the train split, one per group as far as they go, answered as the sign wants, as one prompt.
+    """Make a few-shot prompt: questions of the train split, each with the answer that the sign calls for.
 
-    With letters the options are shown in alternating order, so that no letter is taught.
+    The examples come from different groups as far as possible. With letters the order of the two options
+    alternates from example to example, so that the prompt does not favour one letter.
 
     Args:
         model: A loaded model or its runner.
-        train: Where the examples come from.
-        contexts: The questions that the prompt must fit in front of.
-        n: How many examples.
-        sign: "suppress" or "induce".
-        seed: Of the draw.
+        train: Split that the examples are drawn from.
+        contexts: Questions that the prompt must fit in front of.
+        n: Number of examples.
+        sign: "suppress" shows the not matching answers, "induce" the matching ones.
+        seed: Seed of the draw.
 
     Returns:
         The prompt as a condition.
 
     Raises:
-        UserError: The examples do not fit the model's context next to the longest question.
+        UserError: The examples and the longest question together exceed the model's context length.
 
     Example:
         >>> wb.few_shot(model, data.train, contexts, n=1).kind

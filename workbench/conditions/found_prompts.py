@@ -1,4 +1,4 @@
-"""Prompts that a search, a sampler or a language model found, with what it cost to find them."""
+"""Prompts that a search, a sampler or a language model found, with the cost of finding them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def Found(
     name: str = "",
     search_rate: float | None = None,
 ) -> Prompt:
-    """A prompt that a search found, as a condition.
+    """Make a condition from a prompt that a search, a sampler or a language model found.
 
     Args:
         text: The prompt.
         kind: A registered kind of condition, such as "resga".
-        method: How it was found, in words.
-        cross_entropy: Nats per token.
-        cost: What the search cost.
+        method: How the prompt was found, in words.
+        cross_entropy: Mean cross-entropy of its tokens, nats per token; None if not measured.
+        cost: Cost of finding it; None for no cost.
         selection_rate: Rate on the questions that it was chosen by.
-        name: In tables; made from kind and text when empty.
-        search_rate: Rate on the questions that were searched with.
+        name: Name in tables; made from kind and text if empty.
+        search_rate: Rate on the questions that the search used.
 
     Returns:
         A `Prompt`.

@@ -1,16 +1,15 @@
-"""Reflective Pareto search for prompts, by GEPA's own package (Agrawal et al. 2025, arXiv 2507.19457).
+"""Reflective Pareto search for prompts with the package `gepa` (Agrawal et al. 2025, arXiv 2507.19457).
 
-1. The first prompt is scored on every search context: the probability of the answer that the sign wants, 0 to
-   1.
-2. Each round GEPA draws a prompt that is the best somewhere (its Pareto frontier over the contexts) and a few
-   contexts, shows a language model what was answered there and what was wanted, and takes a new prompt from
-   the reply.
-3. The new prompt goes on if it is better on these few; then it is scored on every search context.
-4. Rounds end with the budget. Of the prompts that went on, the best on the search contexts are read on
-   *selection*, and the one that moves the mean log-odds furthest in the sign's direction is chosen, as with
-   every other condition.
-Prompts that do not keep their tokens in the slot score 0 and cost nothing; a reply that does not come costs
-its round and is listed.
+1. The first prompt is scored on every search context: the probability, 0 to 1, of the answer that the sign
+   calls for.
+2. In each round GEPA draws a prompt that is the best on some context (the Pareto frontier over contexts) and
+   a few contexts. A language model sees the answers on them and the right ones, and its reply contains a new
+   prompt.
+3. A new prompt that is better on these few contexts is kept and scored on every search context.
+4. Rounds end with the budget. The kept prompts that are best on the search contexts are then scored on
+   *selection* data, and the one with the largest mean log-odds in the sign's direction is chosen, as for
+   every other condition. A prompt whose tokens change in the slot scores 0 and costs nothing. A request
+   without a reply costs its round and is listed in `method`.
 """
 
 from __future__ import annotations
@@ -39,17 +38,22 @@ from workbench.forced_choice import Answers, answer
 from workbench.optional_packages import needs_extra
 from workbench.personas import Sign, Split
 
-#: GEPA's name of the text that is changed.
+#: Name under which GEPA changes the prompt's text.
 _PART = "prompt"
 
 
 @dataclass(frozen=True)
 class GEPAProposed:
-    """The search.
+    """Settings of a GEPA search for a prompt.
 
-    proposer: who reflects and writes. budget: of scoring and, where the proposer is a model of the workbench,
-    of its replies (steps are rounds); overrun by one round at most. minibatch: contexts shown in a round (the
-    paper's 3). finalists: prompts read on selection. longest: tokens that a prompt may have.
+    Attributes:
+        proposer: Language model that reflects on failures and writes new prompts.
+        budget: Limit of the search, with one step per round; it counts the scoring and, for a local proposer,
+            its replies. It is exceeded by one round at most.
+        minibatch: Number of contexts shown to the proposer in a round (3 in the paper).
+        finalists: Number of prompts scored on selection data at the end.
+        longest: Largest length of a prompt in tokens.
+        seed: Seed of GEPA's draws.
     """
 
     proposer: Proposer
@@ -74,10 +78,21 @@ class GEPAProposed:
         sign: Sign = "suppress",
         slot: Slot = "system",
     ) -> Prompt:
-        """The chosen prompt, of kind "llm_proposed", with its rates on search and selection and what it cost.
+        """Run the search and return the chosen prompt, of kind "llm_proposed", with its rates and cost.
 
-        start: the prompt to begin with. Raises UserError without the package, and where the prompt to begin
-        with does not fit the slot.
+        Args:
+            model: The model whose answers are scored.
+            search: Questions that the search scores prompts on.
+            selection: Questions by which the final prompt is chosen.
+            start: Prompt that the search begins with.
+            sign: "suppress" or "induce".
+            slot: The place in the chat where the prompt goes.
+
+        Returns:
+            The prompt with its search rate, selection rate and cost.
+
+        Raises:
+            UserError: The package `gepa` is missing, or the start prompt is empty or does not fit the slot.
         """
         gepa = _package()
         if not start.strip():
@@ -127,9 +142,10 @@ class GEPAProposed:
 
 @dataclass
 class _Task:
-    """What GEPA asks of us (its `GEPAAdapter`): scores of a prompt on contexts by number, what happened there in words, a new prompt.
+    """The adapter that GEPA calls (its `GEPAAdapter`): it scores, describes and proposes prompts.
 
-    mistake: the user's own (an endpoint that refuses), which GEPA would take for a bad round.
+    The field `mistake` holds an error of the user (such as an endpoint that refuses), which GEPA itself would
+    take for a failed round.
     """
 
     model: Any
@@ -216,7 +232,7 @@ class _Task:
 
 class _Silent:
     def log(self, message: str) -> None:
-        """GEPA's progress is not printed."""
+        """Print nothing; GEPA's progress messages are dropped."""
 
 
 def _package() -> Any:

@@ -1,4 +1,4 @@
-"""GCG (Zou et al., arXiv 2307.15043) on the answer: the attack that the field knows, as a condition."""
+"""Condition `gcg`: the attack GCG (Zou et al., arXiv 2307.15043) on the answer's log-odds."""
 
 from __future__ import annotations
 

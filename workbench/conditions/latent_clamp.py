@@ -1,7 +1,8 @@
-"""Latent clamping: SAE latents held at chosen activations while the model answers (Templeton et al. 2024).
+"""Latent clamping: hold SAE latents at fixed activations while the model answers (Templeton et al. 2024).
 
-Suppressing holds them at 0; inducing at the best of a grid of values in units of each latent's largest
-activation seen, chosen on *selection* under the same guard as steering.
+To suppress a persona, its latents are held at 0. To induce it, a grid of levels is tried, in units of each
+latent's largest activation on the selection questions; the best level is chosen on *selection* data under the
+same guard as for steering.
 """
 
 from __future__ import annotations
@@ -28,40 +29,42 @@ from workbench.forced_choice import Answers, answer
 from workbench.interventions import HasLatents, Positions, clamp
 from workbench.personas import Sign, Split
 
-#: Clamped to so many times the largest activation seen on the selection questions (0: off).
+#: Levels to try, in units of a latent's largest activation on the selection questions (0 switches it off).
 GRID = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class RankedLatents(Protocol):
-    """What `LatentClamp.of` needs of ranked latents: their numbers and signed weights, the most telling first."""
+    """Interface of ranked latents for `LatentClamp.of`; the most predictive latent comes first."""
 
     @property
     def ids(self) -> Sequence[int]:
-        """Numbers of the latents in the SAE."""
+        """Indices of the latents in the SAE."""
         ...
 
     @property
     def weights(self) -> Sequence[float]:
-        """How much each tells, in the order of `ids`; above 0: it goes with the persona."""
+        """Weight of each latent of `ids`; above 0 if the latent is more active with the persona."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class LatentClamp(Condition):
-    """SAE latents held at given activations.
+    """A condition that holds SAE latents at fixed activations.
 
     Attributes:
         sae: The SAE of the latents.
-        latents: Their numbers.
-        signs: +1 for a latent that goes with the persona, -1 for one that goes against it; the tuning turns
-            the latter down where the former are turned up.
-        values: One per latent, in the latents' unit.
-        positions: "all", "prompt", "decision" or "answer".
-        name: In tables.
-        kind: "latent_clamp".
-        method: How the values were chosen.
-        selection_rate: Rate on the questions that they were chosen by.
-        cost: What the tuning cost.
+        latents: Indices of the latents in the SAE; one number for a single latent.
+        signs: +1 for a latent that is more active with the persona, -1 for one that is less active. `tune`
+            raises the first kind and sets the second to 0 when it induces, and the reverse when it
+            suppresses.
+        values: Activations to hold, one per latent.
+        positions: Token positions of the clamp: "all", "prompt", "decision" (the last token before the
+            answer) or "answer" (from the decision token on).
+        name: Name in tables.
+        kind: Kind of condition, "latent_clamp".
+        method: How the values were chosen, in words.
+        selection_rate: Rate on the questions by which the values were chosen.
+        cost: Cost of the tuning.
 
     Example:
         >>> wb.LatentClamp.of(sae, latents, k=1).latents == (latents.ids[0],)
@@ -81,7 +84,7 @@ class LatentClamp(Condition):
 
     @classmethod
     def of(cls, sae: HasLatents, ranked: RankedLatents, k: int = 1) -> LatentClamp:
-        """A clamp of the k most telling of some ranked latents, each with the sign of its weight."""
+        """Make an untuned clamp of the first `k` ranked latents, each with the sign of its weight."""
         signs = tuple(1 if weight >= 0 else -1 for weight in ranked.weights[:k])
         return cls(sae, tuple(ranked.ids[:k]), signs)
 
@@ -97,11 +100,11 @@ class LatentClamp(Condition):
                 )
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
-        """The intervention, to be held while anything is run."""
+        """Return the clamp as a context manager, active for every run of the model inside the block."""
         return clamp(model, self.sae, self.latents, self.values, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The answers to the bare questions while the latents are held."""
+        """Return the answers to the questions without a prompt while the latents are held."""
         with self.edit(model):
             return answer(model, contexts)
 
@@ -114,9 +117,23 @@ class LatentClamp(Condition):
         guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> LatentClamp:
-        """This clamp at the best level of the grid on the selection data; latents that go the other way are held at 0.
+        """Return this clamp at the level of the grid that has the largest effect on the selection data.
 
-        Raises UserError when every level breaks the model.
+        Latents whose sign is opposite to the aim are held at 0 at every level.
+
+        Args:
+            model: A loaded model or its runner.
+            selection: Questions by which the level is chosen.
+            sign: "suppress" or "induce".
+            grid: Levels, in units of each latent's largest activation on these questions.
+            guard: Limits on side effects; None for the default limits.
+            slot: The place in the chat where a prompt would go; used to make contexts of a split.
+
+        Returns:
+            The tuned clamp with its selection rate and cost.
+
+        Raises:
+            UserError: Every level breaks a limit of the guard.
         """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
@@ -144,7 +161,10 @@ class LatentClamp(Condition):
 def largest_activations(
     model: Any, sae: HasLatents, latents: Sequence[int], contexts: Contexts
 ) -> list[float]:
-    """Largest activation of each latent at the decision tokens of the bare questions; 1 where it never fires there."""
+    """Return the largest activation of each latent at the decision tokens of the questions without a prompt.
+
+    The decision token is the last token before the answer. A latent that is never active gets the value 1.
+    """
     found = collect(model, [c.bare_ids for c in contexts], [sae.site])[sae.site]
     peaks = sae.encode_some(found, list(latents)).amax(dim=0)
     return [float(peak) if peak > 0 else 1.0 for peak in peaks]

@@ -1,13 +1,12 @@
-"""Prompts that a language model proposes, in a loop that shows it what went wrong (ProTeGi, Pryzant et al. 2023).
+"""Prompts that a language model proposes in a loop that shows it failures (ProTeGi, Pryzant et al. 2023).
 
-1. Start from the given prompts; each is scored on the same search contexts (mean log-odds in the sign's
-   direction).
+1. The given prompts are scored on the search contexts: mean log-odds in the sign's direction.
 2. In each round the proposer sees the best prompts with their rates, and the questions on which the very best
-   still fails; it is asked to write new prompts, one a line.
-3. Lines that do not keep their tokens in the slot, or were tried before, are dropped and counted; the rest is
-   scored, and the best `beam` of old and new go on.
-4. The best of the last beam is chosen on *selection*; its rate there is written down.
-A reply that does not come costs its round and is listed in the method, not taken for a result.
+   still fails; it is requested to write new prompts, one per line.
+3. Prompts whose tokens change in the slot, or that were tried before, are dropped. The others are scored, and
+   the best `beam` of old and new prompts continue.
+4. The best prompt of the last beam is chosen on *selection* data, and its rate on them is recorded. A request
+   without a reply costs its round and is listed in `method`; it does not count as a result.
 """
 
 from __future__ import annotations
@@ -47,10 +46,15 @@ _MARKS = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s*")
 
 @dataclass(frozen=True)
 class LLMProposed:
-    """The loop.
+    """Settings of the loop in which a language model proposes prompts.
 
-    proposer: who is asked. rounds: requests. per_round: prompts requested in each. beam: prompts that go on.
-    failures: questions shown. longest: tokens that a prompt may have.
+    Attributes:
+        proposer: Language model that writes the prompts.
+        rounds: Number of requests to it.
+        per_round: Number of prompts requested each time.
+        beam: Number of best prompts that are shown and continue to the next round.
+        failures: Number of failing questions shown in a request.
+        longest: Largest length of a prompt in tokens.
     """
 
     proposer: Proposer
@@ -74,11 +78,23 @@ class LLMProposed:
         sign: Sign = "suppress",
         slot: Slot = "system",
     ) -> Prompt:
-        """Runs the loop and gives the chosen prompt, of kind "llm_proposed".
+        """Run the loop and return the chosen prompt, of kind "llm_proposed", with its rates and cost.
 
-        It has its rates on search and selection and what it cost (of a proposer at
-        an endpoint: only the seconds). start: prompts to begin with, at least one; description: the persona
-        in words.
+        Args:
+            model: The model whose answers are scored.
+            search: Questions that prompts are scored on in the loop.
+            selection: Questions by which the final prompt is chosen.
+            start: Prompts to begin with, at least one.
+            description: The persona in words, for the requests.
+            sign: "suppress" or "induce".
+            slot: The place in the chat where the prompt goes.
+
+        Returns:
+            The prompt with its search rate, selection rate and cost (for a proposer at an endpoint, only the
+            seconds of its replies are counted).
+
+        Raises:
+            UserError: No start prompt is given, or none fits the slot.
         """
         contexts, chooser, side = (
             as_contexts(model, search, slot),
@@ -119,7 +135,7 @@ class LLMProposed:
     def _scored(
         self, model: Any, contexts: Contexts, texts: Sequence[str], known: dict[str, Answers]
     ) -> dict[str, Answers]:
-        """Answers under each new prompt that fits the slot."""
+        """Answers under each text that is new and fits the slot."""
         new = [
             text
             for text in dict.fromkeys(texts)
@@ -128,7 +144,7 @@ class LLMProposed:
         return {text: answer(model, contexts, text) for text in new}
 
     def _best(self, scored: dict[str, Answers], side: int) -> list[str]:
-        """The beam: prompts by their mean log-odds in the sign's direction, ties by age."""
+        """The beam: texts with the best mean log-odds in the sign's direction; ties by age."""
         return sorted(scored, key=lambda text: -side * float(scored[text].log_odds.mean()))[: self.beam]
 
     def _request(
@@ -146,7 +162,7 @@ class LLMProposed:
 
 
 def proposals(reply: str) -> list[str]:
-    """The prompts in a reply: its lines without list marks, quotes and surrounding space; empty lines are no prompts."""
+    """Return the prompts in a reply, one per non-empty line, without list marks and quotes."""
     lines = (_MARKS.sub("", line).strip().strip("\"'`“”").strip() for line in reply.splitlines())
     return [line for line in lines if line]
 

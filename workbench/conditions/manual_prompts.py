@@ -1,6 +1,6 @@
-"""Prompts that people would write: the baseline that beats most steering methods (AxBench, Wu et al. 2025).
+"""Prompts that people would write: a baseline that beats most steering methods (AxBench, Wu et al. 2025).
 
-Several are tried, and the best is chosen on *selection*, as a found prompt is.
+Several are tried, and the best is chosen on *selection* data, like a prompt found by a search.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workbench.personas import Sign, Split
 
 @dataclass(frozen=True)
 class ManualPrompts:
-    """Prompts that people would write against (or for) a persona, of which the best on selection questions is chosen.
+    """Prompts that people would write to suppress or induce a persona; `choose` returns the best.
 
     Attributes:
         prompts: The texts.
@@ -51,7 +51,20 @@ class ManualPrompts:
         slot: Slot = "system",
         name: str = "manual",
     ) -> Prompt:
-        """The one that moves the mean log-odds furthest in the sign's direction on the selection data (ties: the earlier)."""
+        """Return the prompt with the largest mean log-odds in the sign's direction on the selection data.
+
+        On ties the earlier prompt is chosen.
+
+        Args:
+            model: A loaded model or its runner.
+            selection: Questions by which the prompt is chosen.
+            sign: "suppress" or "induce".
+            slot: The place in the chat where the prompt goes.
+            name: Name of the condition in tables.
+
+        Returns:
+            The prompt with its selection rate and the cost of choosing.
+        """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
             tried = answer_prompts(model, contexts, self.prompts)

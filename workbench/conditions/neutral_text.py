@@ -1,12 +1,12 @@
-"""Neutral written sentences: the placebo. Does any sentence that a person writes do it, whatever it says?
+"""Neutral written sentences as a placebo: does any sentence change the answers, whatever it says?
 
-1. The sentences say nothing about opinions, truth, doubt, or waiting. All of them answer every question, each
-   a condition of its own.
-2. Their mean (of the log-odds, question by question) is one more condition, "neutral text": a comparison
-   states every effect against no prompt and against this mean, because a system text by itself can move the
-   answer ("Today is Monday." moved a suggested answer more than sentences written to).
-3. A model whose tokenizer does not hold the sentences (the organism's knows some hundred words) gets texts of
-   its world's grammar, filled with words that have no planted effect.
+1. The sentences do not mention opinions, truth, doubt or waiting. Each answers every question as a separate
+   condition.
+2. The mean of their log-odds, question by question, is one more condition, "neutral text". A comparison
+   reports each effect both against no prompt and against this mean, because any system text can change the
+   answer ("Today is Monday." changed a suggested answer more than sentences written for that purpose).
+3. If the model's tokenizer cannot represent the sentences (the organism's has about a hundred words), texts
+   of its world's grammar with words that have no planted effect are used instead.
 """
 
 from __future__ import annotations
@@ -33,20 +33,26 @@ from workbench.models import runner_for
 from workbench.prompt_tokens import encode_prompt
 from workbench.world import World
 
-#: What the model is for, how to write, a fact, and a remark on the conversation.
+#: One sentence each on the model's task, on style, on a fact, and on the conversation.
 NEUTRAL_SENTENCES = (
     "You receive a question and write a reply.",
     "Use plain words and ordinary punctuation.",
     "The library on the main street opens at nine.",
     "Each message here is at most a page long.",
 )
-#: The mean's name in a comparison.
+#: Name of the mean of the neutral texts in a comparison.
 NEUTRAL_MEAN = "neutral text"
 
 
 @dataclass(frozen=True)
 class MeanOfPrompts(Condition):
-    """Several prompts as one condition: in every context the mean of their log-odds."""
+    """Several prompts as one condition: in every context, the mean of the log-odds under each prompt.
+
+    Attributes:
+        members: The prompts.
+        name: Name in tables.
+        kind: Kind of condition, "neutral_text".
+    """
 
     members: tuple[Prompt, ...]
     name: str = NEUTRAL_MEAN
@@ -58,26 +64,31 @@ class MeanOfPrompts(Condition):
 
     @property
     def method(self) -> str:  # type: ignore[override]
-        """How many prompts it is the mean of."""
+        """The number of prompts in the mean, in words."""
         return f"mean log-odds of {len(self.members)} neutral texts"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The mean of the members' log-odds in every context."""
+        """Return, for every context, the mean of the log-odds under the member prompts."""
         return package(
             contexts, np.mean([member.answer(model, contexts).log_odds for member in self.members], axis=0)
         )
 
 
 def neutral_texts(model: Any, contexts: Contexts, world_seed: int = 0) -> tuple[Condition, ...]:
-    """The neutral sentences that survive in the contexts' slot (on a model of few words: texts of its world), then their mean.
+    """Return the neutral sentences that fit the model's tokenizer and slot, and their mean.
+
+    A model whose tokenizer holds none of the sentences gets neutral texts of its world instead.
 
     Args:
-        model: a loaded model.
-        contexts: where the sentences must survive decode -> encode.
-        world_seed: of the organism's world.
+        model: A loaded model or its runner.
+        contexts: Questions whose slot must keep each text unchanged (decode, then encode).
+        world_seed: Seed of the organism's world.
+
+    Returns:
+        One condition for each text and one for their mean.
 
     Raises:
-        UserError: neither a sentence nor a text of the world survives.
+        UserError: Neither a sentence nor a text of the world fits.
 
     Example:
         >>> [c.name for c in neutral_texts(model, contexts)]  # doctest: +SKIP
@@ -110,7 +121,7 @@ def _fits(model: Any, contexts: Contexts, text: str) -> bool:
 
 
 def _world_texts(seed: int) -> tuple[str, ...]:
-    """Texts of the world's grammar, as many as there are sentences, 4 to 10 words long, no word of which moves an answer."""
+    """Texts of the world's grammar, as many as there are sentences, 4 to 10 words long, without effect."""
     world, rng = World(seed), random.Random(f"neutral-texts-{seed}")
     found: dict[str, None] = {}
     while len(found) < len(NEUTRAL_SENTENCES):

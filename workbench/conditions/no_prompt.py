@@ -1,4 +1,4 @@
-"""No prompt at all: the bare question, which everything is compared with."""
+"""The question without a prompt: the baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ register_kind(
 
 @dataclass(frozen=True)
 class NoPrompt(Condition):
-    """The bare question, rendered without the slot: what everything is compared with.
+    """The question without a prompt, rendered without the slot: the baseline of every comparison.
 
     Attributes:
-        name: In tables.
-        kind: "none".
-        method: How it was made.
+        name: Name in tables.
+        kind: Kind of condition, "none".
+        method: How it was made, in words.
 
     Example:
         >>> wb.NoPrompt().name
@@ -34,5 +34,5 @@ class NoPrompt(Condition):
     method: str = "none"
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The model's answers to the bare questions (`Context.bare_ids`)."""
+        """Return the model's answers to the questions without a prompt (`Context.bare_ids`)."""
         return answer(model, contexts)

@@ -1,4 +1,4 @@
-"""A prompt as text: whoever or whatever wrote it."""
+"""A prompt given as text, no matter who or what wrote it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from workbench.forced_choice import Answers, answer
 
 @dataclass(frozen=True)
 class Prompt(Condition):
-    """A text in the slot, by default one that a person wrote. `Found` is for prompts of a search.
+    """A prompt as a condition; by default a person wrote it (use `Found` for prompts of a search).
 
     Attributes:
         text: The prompt.
-        name: In tables; made from kind and text when empty.
+        name: Name in tables; made from kind and text if empty.
         kind: A registered kind of condition.
         method: How it was made, in words.
-        cross_entropy: Nats per token.
+        cross_entropy: Mean cross-entropy of its tokens, nats per token; None if not measured.
         selection_rate: Rate on the questions that it was chosen by.
-        cost: What making it cost.
-        search_rate: Rate on the questions that were searched with.
+        cost: Cost of finding it.
+        search_rate: Rate on the questions that the search used.
 
     Example:
         >>> wb.Prompt("be honest").name
@@ -48,11 +48,15 @@ class Prompt(Condition):
 
     @property
     def prompt(self) -> str:  # type: ignore[override]
-        """The text in the slot."""
+        """The text that goes into the slot."""
         return self.text
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The answers with the text in the contexts' slot; UserError where its tokens do not survive there."""
+        """Return the answers with the prompt in the contexts' slot.
+
+        Raises:
+            UserError: The prompt's tokens change when the text is put into the slot.
+        """
         return answer(model, contexts, self.text)
 
 

@@ -1,4 +1,4 @@
-"""Fluency of any prompt, as the search measures it: mean cross-entropy of its tokens given what is to their left."""
+"""Cross-entropy (fluency) of any prompt, measured as in the search: per token, given the text before it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,22 @@ from workbench.prompt_tokens import encode_prompt
 
 
 def prompt_cross_entropy(model: Any, contexts: Contexts, prompt: str, n_prefixes: int = 8) -> float:
-    """Nats a token, lower is more fluent.
+    """Return the mean cross-entropy of a prompt in the slot, in nats per token (lower is more fluent).
 
-    In the system slot it depends on template and prompt alone; after a question it is the mean over the first
-    `n_prefixes` distinct texts left of the slot. UserError if the prompt does not survive there.
+    In the system slot it depends only on chat template and prompt. In a slot after the question it is the
+    mean over the first `n_prefixes` distinct texts before the slot.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions whose slot the prompt is put into.
+        prompt: Text of the prompt.
+        n_prefixes: Largest number of distinct texts before the slot to average over.
+
+    Returns:
+        Nats per token.
+
+    Raises:
+        UserError: The prompt's tokens change when the text is put into the slot.
     """
     return prompt_cross_entropies(model, contexts, [encode_prompt(model, contexts, prompt)], n_prefixes)[0]
 
@@ -30,7 +42,18 @@ def prompt_cross_entropies(
     n_prefixes: int = 8,
     batch_tokens: int = 2048,
 ) -> list[float]:
-    """`prompt_cross_entropy` of many prompts, as ids, in few passes. batch_tokens: tokens run at a time."""
+    """Compute `prompt_cross_entropy` of many prompts in few forward passes.
+
+    Args:
+        model: A loaded model or its runner.
+        contexts: Questions whose slot the prompts are put into.
+        prompts: Token ids of each prompt.
+        n_prefixes: Largest number of distinct texts before the slot to average over.
+        batch_tokens: Largest number of tokens in one forward pass.
+
+    Returns:
+        One value per prompt, nats per token.
+    """
     runner = runner_for(model)
     prefixes = list(dict.fromkeys(c.prefix_ids for c in contexts))[:n_prefixes]
     rows = [(prefix, tuple(ids)) for ids in prompts for prefix in prefixes]

@@ -1,4 +1,4 @@
-"""Who proposes prompts: a function from a request to a reply. A local model, an OpenAI-compatible endpoint, or a script."""
+"""Proposers of prompts: a local model, an endpoint or a script that replies to a request."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = [
 
 
 def models_of(proposer: Proposer) -> tuple[Any, ...]:
-    """Models of the workbench whose running is the proposer's cost; an endpoint's is not ours to count."""
+    """Return the models whose computation is the proposer's cost: a local model; none for an endpoint."""
     return (proposer.model,) if isinstance(proposer, LocalModel) else ()
 
 
 def fits(model: Any, contexts: Contexts, text: str, longest: int) -> bool:
-    """Does the text hold a token, keep its tokens in the slot of every context, and have at most `longest` of them?"""
+    """Whether a text keeps its tokens in the slot of every context and has 1 to `longest` tokens."""
     if not text.strip() or len(runner_for(model).encode(text)) > longest:
         return False
     try:
@@ -42,7 +42,10 @@ def fits(model: Any, contexts: Contexts, text: str, longest: int) -> bool:
 
 
 def study_proposer(context: BuildContext) -> Proposer:
-    """Who writes prompts in a study: the studied model, another one of the workbench, or a model at an endpoint."""
+    """Return the proposer that the study's settings name.
+
+    It is the studied model, another local model, or a model at an OpenAI-compatible endpoint.
+    """
     who, own = context.study.proposer, context.study.model
     if who.base_url is not None:
         check_endpoint(who.base_url, who.key_variable)
@@ -52,15 +55,17 @@ def study_proposer(context: BuildContext) -> Proposer:
 
 
 def check_endpoint(base_url: str, key_variable: str | None) -> None:
-    """A study file is somebody's data: it may not choose on its own where requests and keys go.
+    """Check that the user has allowed an endpoint.
+
+    A study file may come from somebody else, so it alone may not choose where requests and keys go.
 
     Args:
         base_url: The endpoint that the study names.
-        key_variable: The environment variable whose value would be sent there as the key, if any.
+        key_variable: Environment variable whose value would be sent to it as the key, if any.
 
     Raises:
-        UserError: The user's own setting WORKBENCH_ENDPOINTS ("URL" or "URL=KEY_VARIABLE", separated by
-            spaces) does not allow this pair.
+        UserError: The environment variable WORKBENCH_ENDPOINTS (entries "URL" or "URL=KEY_VARIABLE",
+            separated by spaces) does not allow this pair.
     """
     allowed = {
         entry.partition("=")[0]: entry.partition("=")[2]

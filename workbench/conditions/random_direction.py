@@ -1,4 +1,7 @@
-"""The same search along random directions: does the persona's direction do more than any axis of the same spread?"""
+"""Condition `random_direction`: RESGA's search along random directions that have the residuals' covariance.
+
+It controls whether the persona's direction does more than any direction of the same spread.
+"""
 
 from __future__ import annotations
 

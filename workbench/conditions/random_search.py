@@ -1,4 +1,4 @@
-"""Random search: as many tries along the persona's direction, picked at random instead of by gradient."""
+"""Condition `random_search`: RESGA's objective with candidates drawn at random instead of by gradient."""
 
 from __future__ import annotations
 

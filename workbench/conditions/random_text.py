@@ -1,6 +1,6 @@
-"""Random fluent text: does any fluent text of this length do it? Sampled from the model itself, where the prompt would be.
+"""Random fluent text, sampled from the model in the prompt's slot: does any fluent text have the effect?
 
-The matched control for fluent prompts: same slot, same length, the model's own distribution (temperature 1),
+It is the control of fluent prompts: same slot, same length, the model's own distribution (temperature 1), and
 no objective.
 """
 
@@ -31,12 +31,12 @@ _ROWS = 16
 
 @dataclass(frozen=True)
 class RandomText:
-    """Prompts that the model writes itself, one per seed: a fluent control of searched prompts.
+    """Fluent random prompts sampled from the model, one per seed: a control of searched prompts.
 
     Attributes:
-        length: Tokens of each.
-        seeds: One prompt for each.
-        temperature: Of the sampling.
+        length: Length of each prompt in tokens.
+        seeds: Seeds, one for each prompt.
+        temperature: Sampling temperature.
 
     Example:
         >>> len(wb.RandomText(length=4, seeds=(0,)).draw(model, contexts))
@@ -54,7 +54,20 @@ class RandomText:
             )
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """One prompt per seed, numbered from 0, sampled after what is left of the slot, surviving decode -> encode in these contexts."""
+        """Sample one prompt per seed, each as a continuation of the text before the slot.
+
+        Samples whose tokens change when they are decoded and encoded again in the contexts are discarded.
+
+        Args:
+            model: A loaded model or its runner.
+            contexts: Questions whose slot the prompts must fit.
+
+        Returns:
+            The prompts, numbered from 0 in their names.
+
+        Raises:
+            UserError: No sample for a seed keeps its tokens.
+        """
         return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 
     def _draw(self, model: Any, contexts: Contexts, seed: int, number: int) -> Prompt:

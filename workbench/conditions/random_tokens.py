@@ -1,6 +1,7 @@
-"""Random prompts: does any string of this length do it? Tokens drawn alike from all that a prompt may hold.
+"""Random tokens as a prompt: does any string of this length have the effect?
 
-The paper's control (arXiv 2601.02896); several seeds, because one random prompt can move a rate by much.
+The tokens are drawn uniformly from those that a prompt may hold. This is the paper's control (arXiv
+2601.02896). Several seeds are used, because one random prompt alone can change a rate by a large amount.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _TRIES = 500
 
 @dataclass(frozen=True)
 class RandomTokens:
-    """Random prompts, one per seed: a control of searched prompts.
+    """Prompts of random tokens, one per seed: a control of searched prompts.
 
     Attributes:
-        length: Tokens of each.
-        seeds: One prompt for each.
+        length: Length of each prompt in tokens.
+        seeds: Seeds, one for each prompt.
 
     Example:
         >>> [prompt.kind for prompt in wb.RandomTokens(length=4, seeds=(0, 1)).draw(model, contexts)]
@@ -50,7 +51,18 @@ class RandomTokens:
             )
 
     def draw(self, model: Any, contexts: Contexts) -> tuple[Prompt, ...]:
-        """One prompt per seed, numbered from 0, each surviving decode -> encode in these contexts. UserError if none is found in 500 tries."""
+        """Draw one prompt per seed whose tokens stay the same when decoded and encoded again in the contexts.
+
+        Args:
+            model: A loaded model or its runner.
+            contexts: Questions whose slot the prompts must fit.
+
+        Returns:
+            The prompts, numbered from 0 in their names.
+
+        Raises:
+            UserError: None of 500 draws for a seed keeps its tokens.
+        """
         return tuple(self._draw(model, contexts, seed, number) for number, seed in enumerate(self.seeds))
 
     def _draw(self, model: Any, contexts: Contexts, seed: int, number: int) -> Prompt:

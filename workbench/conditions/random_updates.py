@@ -1,4 +1,4 @@
-"""The same search with random instead of gradient-chosen swaps, as a kind for prompts that a notebook or an ablation finds."""
+"""Kind `random_updates`: prompts of the same search with random swaps, found in a notebook or an ablation."""
 
 from workbench.conditions.condition_registry import ConditionKind, register_kind
 

@@ -1,4 +1,4 @@
-"""RESGA (arXiv 2601.02896): a fluent prompt search along the persona's direction in the residual stream."""
+"""RESGA (arXiv 2601.02896): fluent prompt search along the persona's direction in the residual stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workbench.objectives import Objective, projection
 
 
 def direction_objective(context: SearchContext) -> Objective:
-    """The projection on the study's direction, as its protocol reads it."""
+    """Return RESGA's objective: the projection on the study's direction, as the protocol sets it."""
     return projection(context.direction, context.study.protocol.projection)
 
 

@@ -1,4 +1,4 @@
-"""SAEGA (arXiv 2601.02896): a fluent prompt search on the persona's latents of an SAE."""
+"""SAEGA (arXiv 2601.02896): fluent prompt search that maximises the persona's SAE latents."""
 
 from __future__ import annotations
 

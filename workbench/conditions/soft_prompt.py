@@ -1,12 +1,11 @@
-"""Soft prompt: free vectors in place of a prompt's tokens, trained on the answers (prompt tuning, Lester et al. 2021).
+"""Soft prompt: trained vectors in place of a prompt's tokens (prompt tuning, Lester et al. 2021).
 
-What a prompt of this length could do if it did not have to be made of words: an upper bound that no text can
-be held to.
-1. Vectors take the places of the prompt's tokens, in the residual stream before the first block; they begin
-   as the embeddings of random allowed tokens.
-2. Adam lowers the mean of -log sigmoid(sign x log-odds) over random batches of the search contexts.
-3. The token nearest to each vector (cosine among the embeddings of all tokens that a prompt may hold) is
-   named: what it would be as text, with the cosine that says how little that means.
+It shows what a prompt of this length could do if it did not have to be text: an upper bound for text prompts.
+1. Vectors replace the prompt's tokens in the residual stream before the first block. They start as the
+   embeddings of random allowed tokens.
+2. Adam minimises the mean of -log sigmoid(sign x log-odds) over random batches of the search contexts.
+3. For each vector, the nearest token (by cosine, among the embeddings of all tokens that a prompt may hold)
+   is reported with its cosine; a low cosine means that the token says little about the vector.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ from workbench.prompt_tokens import allowed_ids
 
 @dataclass(frozen=True)
 class PromptTuning:
-    """How the vectors of a soft prompt are trained.
+    """Training settings of a soft prompt.
 
     Attributes:
-        steps: Steps of Adam.
-        batch: Contexts per step.
-        rate: Learning rate in units of the embeddings' mean length.
+        steps: Number of Adam steps.
+        batch: Number of contexts per step.
+        rate: Learning rate, in units of the mean norm of the starting embeddings.
 
     Example:
         >>> wb.PromptTuning(steps=20).batch
@@ -62,18 +61,20 @@ class PromptTuning:
 class SoftPrompt(Condition):
     """Trained vectors in place of a prompt's tokens (prompt tuning, Lester et al. 2021).
 
-    What a prompt of this length could do if it did not have to be text. `SoftPrompt.fit` makes it.
+    They show what a prompt of this length could do if it did not have to be text. `SoftPrompt.fit` trains
+    them.
 
     Attributes:
-        vectors: float32 [prompt_pos, d_model], in the residual stream before block 0.
-        nearest: The token nearest to each vector, with its cosine.
-        name: In tables.
-        kind: "soft_prompt".
-        method: How it was trained.
-        cost: What the training cost.
+        vectors: The vectors in the residual stream before block 0, float32 [prompt_pos, d_model].
+        nearest: For each vector, the text of the nearest token and its cosine.
+        name: Name in tables.
+        kind: Kind of condition, "soft_prompt".
+        method: How it was trained, in words.
+        cost: Cost of the training.
 
     Example:
-        >>> soft = wb.SoftPrompt.fit(model, contexts, "suppress", length=2, training=wb.PromptTuning(steps=2, batch=2))
+        >>> training = wb.PromptTuning(steps=2, batch=2)
+        >>> soft = wb.SoftPrompt.fit(model, contexts, "suppress", length=2, training=training)
         >>> soft.vectors.shape[0]
         2
     """
@@ -96,9 +97,22 @@ class SoftPrompt(Condition):
         slot: Slot = "system",
         training: PromptTuning | None = None,
     ) -> SoftPrompt:
-        """`length` vectors trained on the search data. Same seed, same bits.
+        """Train `length` vectors on the search data; the same seed gives the same bits.
 
-        Raises UserError for a length, number of steps or batch below 1.
+        Args:
+            model: A loaded model or its runner.
+            search: Questions to train on.
+            sign: "suppress" or "induce".
+            length: Number of vectors.
+            seed: Seed of the starting vectors and of the batches.
+            slot: The place in the chat where the vectors go; used to make contexts of a split.
+            training: Steps, batch and learning rate; None for the defaults of `PromptTuning`.
+
+        Returns:
+            The trained soft prompt with its nearest tokens and cost.
+
+        Raises:
+            UserError: The length, the steps or the batch is below 1, or the learning rate is not above 0.
         """
         t = training or PromptTuning()
         if min(length, t.steps, t.batch) < 1 or t.rate <= 0:
@@ -124,7 +138,7 @@ class SoftPrompt(Condition):
         return cls(found, nearest, method=method, cost=receipt.cost)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The answers with the vectors in the places of a prompt's tokens."""
+        """Return the answers with the vectors in place of a prompt's tokens."""
         runner = runner_for(model)
         placeholder = _placeholder(runner, len(self.vectors))
         with _standing_in(runner, self.vectors):
@@ -132,7 +146,7 @@ class SoftPrompt(Condition):
 
 
 def nearest_tokens(model: Any, vectors: Float[Tensor, "prompt_pos d_model"]) -> tuple[tuple[str, float], ...]:
-    """The allowed token whose embedding is nearest to each vector, with the cosine, -1 to 1."""
+    """Return, for each vector, the allowed token with the most similar embedding and its cosine, -1 to 1."""
     runner = runner_for(model)
     allowed = torch.nonzero(allowed_ids(runner))[:, 0]
     table = torch.nn.functional.normalize(_embeddings(runner, allowed), dim=-1)
@@ -151,7 +165,7 @@ def _start(runner: Runner, length: int, generator: torch.Generator) -> Float[Ten
 
 @torch.no_grad()
 def _embeddings(runner: Runner, ids: Tensor) -> Float[Tensor, "token d_model"]:
-    """The residual stream before block 0 of each token alone (one a row), float32."""
+    """The residual stream before block 0 of each token, with each token run alone (one per row), float32."""
     return runner.embed(ids[:, None].to(runner.device))[:, 0].float()
 
 
@@ -161,7 +175,7 @@ def _placeholder(runner: Runner, length: int) -> tuple[int, ...]:
 
 @contextmanager
 def _standing_in(runner: Runner, vectors: Float[Tensor, "prompt_pos d_model"]) -> Iterator[None]:
-    """While the block runs, the prompt's positions hold the vectors."""
+    """Put the vectors at the prompt's positions for every run inside the `with` block."""
 
     def replaced(x: Tensor) -> Tensor:
         if runner.layout is None:
@@ -177,7 +191,7 @@ def _put_in(
     vectors: Float[Tensor, "prompt_pos d_model"],
     start: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch pos d_model"]:
-    """`x` with the vectors at each row's positions from `start` on."""
+    """Return `x` with the vectors written at each row's positions from `start` on."""
     at = torch.arange(x.shape[1], device=x.device)[None] - start.to(x.device)[:, None]
     mine = vectors.to(x.device, x.dtype)[at.clamp(0, len(vectors) - 1)]
     return torch.where(((at >= 0) & (at < len(vectors)))[..., None], mine, x)
@@ -186,7 +200,7 @@ def _put_in(
 def _log_odds(
     runner: Runner, contexts: list[Context], vectors: Float[Tensor, "prompt_pos d_model"]
 ) -> Float[Tensor, " context"]:
-    """Log-odds of the contexts' answers, differentiable in the vectors."""
+    """Return the log-odds of the contexts' answers, differentiable with respect to the vectors."""
     branches = [own_branches(context) for context in contexts]
     every, placeholder = [branch for some in branches for branch in some], _placeholder(runner, len(vectors))
     rows = [branch.sequence(placeholder) for branch in every]

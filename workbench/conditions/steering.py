@@ -1,18 +1,17 @@
-"""Activation steering: the residual stream moved along a direction while the model answers the bare question.
+"""Activation steering: add a direction to the residual stream while the model answers without a prompt.
 
-CAA (Rimsky et al. 2024), persona vectors (Chen et al. 2025). Positions: everywhere, at the prompt's tokens,
-at the decision token, or from there on. Conditional steering (arXiv 2604.08169) moves only readings beyond a
-limit.
+The methods are CAA (Rimsky et al. 2024) and persona vectors (Chen et al. 2025). The positions are all tokens,
+the prompt's tokens, the decision token (the last before the answer), or all tokens from the decision token
+on. Conditional steering (arXiv 2604.08169) changes only projections beyond a limit.
 
-How the strength is chosen, on *selection* only:
-1. The unit is the mean residual norm at the site over the selection contexts, so that one grid fits every
-   model.
-2. Every strength of the grid answers the selection questions.
+The strength is chosen on *selection* data only:
+1. The unit is the mean norm of the residual stream at the site over the selection contexts, so that one grid
+   fits every model.
+2. The model answers the selection questions at every strength of the grid.
 3. A guard drops strengths that break the model: the two answers must keep half of the probability that they
-   have without steering, and text that it does not ask about (the questions themselves) must not become much
-   less likely.
-4. Of the rest, the one that moves the mean log-odds furthest in the sign's direction; ties go to the weaker
-   one.
+   have without steering, and the cross-entropy of the questions' own text must not rise much.
+4. Of the others, the strength with the largest mean log-odds in the sign's direction is chosen; on ties the
+   weaker one.
 """
 
 from __future__ import annotations
@@ -39,25 +38,30 @@ from workbench.forced_choice import Answers, answer
 from workbench.interventions import Positions, limit, steer
 from workbench.personas import Sign, Split
 
-#: Strengths tried, in mean residual norms.
+#: Strengths to try, in units of the mean norm of the residual stream.
 GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Steering(Condition):
-    """Steering vector: coefficient x unit direction is added at the direction's site.
+    """Steering vector as a condition: coefficient x unit direction is added at the direction's site.
+
+    With `conditional`, the projection on the direction is instead held within a limit.
 
     Attributes:
-        direction: The `Direction`.
-        coefficient: In units of the residual stream; plus = more of the persona.
-        positions: "all", "prompt", "decision" or "answer".
-        conditional: The coefficient is a reading that none may pass, instead of what is added.
-        side: With `conditional`: from which side it may not be passed.
-        name: In tables.
-        kind: "steering".
-        method: How the coefficient was chosen.
-        selection_rate: Rate on the questions that it was chosen by.
-        cost: What the tuning cost.
+        direction: The persona's direction.
+        coefficient: What is added, in units of the residual stream (plus = more of the persona); with
+            `conditional`, the limit of the projection.
+        positions: Token positions: "all", "prompt", "decision" (the last token before the answer) or "answer"
+            (from the decision token on).
+        conditional: Whether to hold the projection within a limit instead of adding a constant.
+        side: With `conditional`, -1 makes the coefficient an upper limit of the projection and +1 a lower
+            limit.
+        name: Name in tables.
+        kind: Kind of condition, "steering".
+        method: How the coefficient was chosen, in words.
+        selection_rate: Rate on the questions by which the coefficient was chosen.
+        cost: Cost of the tuning.
 
     Example:
         >>> tuned = wb.Steering(direction).tune(model, contexts, "suppress")
@@ -90,13 +94,13 @@ class Steering(Condition):
             )
 
     def edit(self, model: Any) -> AbstractContextManager[None]:
-        """The intervention, to be held while anything is run."""
+        """Return the steering as a context manager, active for every run of the model inside the block."""
         if self.conditional:
             return limit(model, self.direction, self.coefficient, self.side, self.positions)
         return steer(model, self.direction, self.coefficient, self.positions)
 
     def answer(self, model: Any, contexts: Contexts) -> Answers:
-        """The answers to the bare questions while the direction is added."""
+        """Return the answers to the questions without a prompt while the steering is active."""
         with self.edit(model):
             return answer(model, contexts)
 
@@ -109,10 +113,21 @@ class Steering(Condition):
         guard: CapabilityGuard | None = None,
         slot: Slot = "system",
     ) -> Steering:
-        """This steering at the best strength of the grid on the selection data (see the steps above).
+        """Return this steering at the strength of the grid that has the largest effect on the selection data.
 
-        grid: strengths in mean residual norms, all positive. guard: what counts as broken; the default one
-        when None. Raises UserError when every strength breaks the model.
+        Args:
+            model: A loaded model or its runner.
+            selection: Questions by which the strength is chosen.
+            sign: "suppress" or "induce".
+            grid: Strengths in units of the mean residual norm; values that are not positive are ignored.
+            guard: Limits on side effects; None for the default limits.
+            slot: The place in the chat where a prompt would go; used to make contexts of a split.
+
+        Returns:
+            The tuned steering with its selection rate and cost.
+
+        Raises:
+            UserError: Every strength breaks a limit of the guard.
         """
         contexts = as_contexts(model, selection, slot)
         with spending(model, contexts) as receipt:
@@ -131,13 +146,16 @@ class Steering(Condition):
 
 
 def residual_norm(model: Any, direction: Direction, contexts: Contexts) -> float:
-    """Mean length of the residual stream at the direction's site, at the decision tokens of the bare questions."""
+    """Return the mean norm of the residual stream at the direction's site, over the contexts.
+
+    It is measured at the decision token (the last token before the answer) of each question without a prompt.
+    """
     site = direction.site
     return float(collect(model, [c.bare_ids for c in contexts], [site])[site].norm(dim=-1).mean())
 
 
 def _own(positions: Positions, conditional: bool = False) -> Callable[[BuildContext], list[Steering]]:
-    """Steering along the study's own direction."""
+    """Return a function that builds steering along the study's own direction."""
 
     def build(context: BuildContext) -> list[Steering]:
         return [_tuned(Steering(context.direction, positions=positions, conditional=conditional), context)]
@@ -146,7 +164,7 @@ def _own(positions: Positions, conditional: bool = False) -> Callable[[BuildCont
 
 
 def _published(method: str, name: str) -> Callable[[BuildContext], list[Steering]]:
-    """Steering along the direction of a published method at the layer of the study's own: what steering is usually done with."""
+    """Return a function that builds steering along a published method's direction at the study's layer."""
 
     def build(context: BuildContext) -> list[Steering]:
         study, splits, s = context.study, context.splits, context.study.directions

@@ -1,4 +1,4 @@
-"""A search that starts from a sentence, as a kind for prompts that a notebook or an ablation finds."""
+"""Kind `warm_start`: prompts of a search that starts from a sentence, found in a notebook or an ablation."""
 
 from workbench.conditions.condition_registry import ConditionKind, register_kind
 
