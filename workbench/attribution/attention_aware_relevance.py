@@ -1,12 +1,12 @@
 """Attention-aware relevance: gradient x input of the model with its attention patterns and norms held fixed.
 
-1. Run the prompt once; keep every attention pattern and every norm's scale as a constant.
-2. What is left between attention and MLPs is linear in the residual stream, so gradient x input no longer
-   loses relevance where a softmax or a norm saturates (Ali et al. 2022, arXiv 2202.07304; the rules for
-   attention and norms of AttnLRP, arXiv 2402.05602).
+1. Run the prompt once; treat every attention pattern and every norm's scale as a constant.
+2. The remaining function between attention and MLPs is linear in the residual stream, so gradient x input no
+   longer loses relevance where a softmax or a norm saturates (Ali et al. 2022, arXiv 2202.07304; the rules
+   for attention and norms of AttnLRP, arXiv 2402.05602).
 3. Effect of position i = (e_i - b_i) . gradient, with the baseline b of gradient x input.
 
-It costs what gradient x input costs. MLPs keep their true gradient.
+The cost is that of gradient x input. MLPs keep their true gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workbench.attribution.attribution_problem import AttributionProblem
 from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 from workbench.attribution.gradient_x_input import GradientXInput
 
-#: Hooks whose activation is a weight that others are multiplied by.
+#: Hooks whose activation multiplies other activations; their gradient is dropped.
 CONSTANTS = (
     "attn.hook_pattern",
     "ln1.hook_scale",
@@ -33,16 +33,18 @@ CONSTANTS = (
 @ESTIMATORS.register("relevance")
 @dataclass(frozen=True)
 class AttentionAwareRelevance:
-    """Gradient x input with attention patterns held fixed.
+    """Estimator: gradient x input with attention patterns and norm scales held fixed.
 
-    baseline: a token id, or None for the mean embedding.
+    Attributes:
+        baseline: Token whose embedding is the baseline at every position; None for the mean embedding.
+        name: Name in tables and files.
     """
 
     baseline: int | None = None
     name: str = "relevance"
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """One forward pass and one backward pass per target for each context."""
+        """Estimate all effects with one forward pass and one backward pass per target for each context."""
         runner = problem.runner
         depth = problem.targets.depth(runner.shape.n_layers)
         wanted = [f"blocks.{layer}.{hook}" for layer in range(depth) for hook in CONSTANTS]

@@ -1,4 +1,4 @@
-"""`attribute`: which token of a prompt does what to the direction, the latents and the answer."""
+"""`attribute`: the effect of each token of a prompt on directions, latents and the answer."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from workbench.errors import UserError
 from workbench.models import runner_for
 from workbench.prompt_tokens import encode_prompt
 
-#: The circuit's many patches are made on so many contexts at most.
+#: Largest number of contexts for the circuit, which needs many patched forward passes per context.
 CIRCUIT_CONTEXTS = 8
 
 
 @dataclass(frozen=True)
 class AttributionOptions:
-    """What else `attribute` measures, and how.
+    """Options of `attribute`: which analyses are run next to the token effects.
 
     Attributes:
-        pairs: Interactions are measured among so many strongest tokens; 0: none.
-        mediation: Also split the whole effect on the answer into what goes through each direction, through
-            all latents together, and around them, and compare the prompt's doses with those of steering along
-            the first direction.
-        nodes: The so many heads and MLPs that carry the effect, patched exactly; 0: none.
-        controls: Random directions that are mediated through as well, since in a small model much goes
-            through any axis of large spread.
-        batch_tokens: Tokens per batch.
+        pairs: Interactions are measured between all pairs of this many strongest tokens; 0 for none.
+        mediation: Whether to split the prompt's effect on the answer into the part that goes through each
+            direction, the part through all latents together, and the rest. Also compares the first k prompt
+            tokens with steering along the first direction (dose-response curves).
+        nodes: Number of heads and MLPs that carry the effect, to be found and patched exactly; 0 for none.
+        controls: Random directions for the mediation, as a control: in a small model much of the effect can
+            go through any axis with a large spread.
+        batch_tokens: Largest number of tokens in one forward pass.
 
     Example:
         >>> wb.AttributionOptions(pairs=0, nodes=0).mediation
@@ -62,29 +62,30 @@ def attribute(
     circuit: int = 0,
     options: AttributionOptions | None = None,
 ) -> Ledger:
-    """Each token's effect on each target, over all contexts, by each estimator.
+    """Measure the effect of each prompt token on each target, in all contexts, with each estimator.
 
     Args:
         model: A loaded model or its runner.
-        prompt: Text, token ids, or what a search or comparison calls a prompt (with `.ids` or `.prompt`).
-        targets: Directions, objectives, or a mapping of names to them; the answer's log-odds always come
-            first (of whole answers, as the comparison counts them).
-        contexts: Questions in their template.
-        estimators: Names of ESTIMATORS or values such as `ShapleyValues(pairs=20)`; exact removal is always
-            run, because it judges the others.
-        seed: Of sampled estimators.
-        circuit: A graph of so many heads and MLPs with its faithfulness (0: none), on at most
-            CIRCUIT_CONTEXTS contexts.
-        options: Everything else.
+        prompt: Text, token ids, or a result of a search or comparison that has `.ids` or `.prompt`.
+        targets: Directions, objectives, or a mapping of names to them. The answer's log-odds are added as the
+            first target if they are missing; they are of whole answers, as in the comparison.
+        contexts: Questions in their chat template.
+        estimators: Names from ESTIMATORS or values such as `ShapleyValues(pairs=20)`. Exact removal is always
+            run, because the other estimators are compared with it.
+        seed: Seed of the estimators that sample.
+        circuit: Number of heads and MLPs in the circuit, which is also evaluated for faithfulness, on at most
+            CIRCUIT_CONTEXTS contexts; 0 for no circuit.
+        options: Other analyses; None for the defaults of `AttributionOptions`.
 
     Returns:
-        The ledger. Sign: plus means that the token raises the target.
+        The ledger: effects by token, target and estimator. Positive means that the token raises the target.
 
     Raises:
-        UserError: An empty or too long prompt, unknown estimators or targets.
+        UserError: The prompt is empty or too long for the model, or an estimator or a target is unknown.
 
     Example:
-        >>> ledger = wb.attribute(model, "be blunt", [direction], contexts, options=wb.AttributionOptions(pairs=0, nodes=0))
+        >>> quick = wb.AttributionOptions(pairs=0, nodes=0)
+        >>> ledger = wb.attribute(model, "be blunt", [direction], contexts, options=quick)
         >>> ledger.tokens
         ('be', 'blunt')
     """

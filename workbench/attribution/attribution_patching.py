@@ -1,16 +1,16 @@
-"""The path: which heads and MLPs, at which token, carry a prompt's effect to the answer. Attribution patching, then exact patches.
+"""Find the heads and MLPs that carry a prompt's effect to the answer, by attribution patching.
 
-1. Clean run: the prompt. Corrupted run: neutral tokens of the same number in its place, everything else
-   equal.
-2. A node is a head's output (z) or an MLP's output in one layer, at one place: a prompt token, the question,
-   the decision token.
-3. Estimate of a node = (clean activation - corrupted activation) . d answer / d activation in the clean run:
-   what the answer would lose, to first order, if this node alone were as in the corrupted run (Nanda 2023;
-   Kramar et al. 2024, AtP*).
-4. The strongest nodes are patched for real; their exact effects, and the rank correlation of estimate and
-   exact, are next to it.
+1. The clean run has the prompt; the corrupted run has the same number of neutral tokens in its place and is
+   otherwise equal.
+2. A node is the output of one attention head (z) or one MLP at one place: a prompt token, the rest of the
+   question, or the decision token (the last token before the answer).
+3. Estimate of a node = (clean activation - corrupted activation) . d answer / d activation in the clean run.
+   To first order, this is how much log-odds the answer would lose if only this node were as in the corrupted
+   run (Nanda 2023; Kramar et al. 2024, AtP*).
+4. The nodes with the strongest estimates are patched; the result has their exact effects and the rank
+   correlation between estimate and exact effect.
 
-Effects of nodes do not add up to the whole: nodes are not independent.
+Effects of nodes do not add up to the whole effect, because nodes are not independent.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ from workbench.statistics import spearman
 
 @dataclass(frozen=True)
 class CircuitNode:
-    """One part of the model at one place.
+    """An attention head or MLP at one place of the text, with its effect on the answer.
 
-    head: None for an MLP. place: index of the prompt token, or -2 for the rest of the question, -1 for the
-    decision token. estimate, exact: mean effect on the answer's log-odds; exact is None where not patched.
+    Attributes:
+        site: Layer and hook at which the node's output is read.
+        head: Index of the head; None for an MLP.
+        place: Index of the prompt token; -2 for the rest of the question, -1 for the decision token.
+        estimate: Effect on the answer's log-odds by attribution patching, mean over contexts.
+        exact: Effect on the answer's log-odds by exact patching, mean over contexts; None if not patched.
     """
 
     site: Site
@@ -49,20 +53,27 @@ class CircuitNode:
 
     @property
     def name(self) -> str:
-        """Its name, such as `head 3 of layer 2` or `MLP of layer 2`."""
+        """Name of the node, such as `head 3 of layer 2` or `MLP of layer 2`."""
         return f"{'MLP' if self.head is None else f'head {self.head}'} of layer {self.site.layer}"
 
 
 @dataclass(frozen=True, repr=False)
 class PromptPath(ShowsTable):
-    """The strongest nodes, by exact effect. agreement: rank correlation of estimate and exact over them (None below 3)."""
+    """The heads and MLPs that carry most of a prompt's effect, strongest exact effect first.
+
+    Attributes:
+        nodes: The nodes.
+        tokens: The prompt's tokens as text.
+        agreement: Rank correlation of estimated and exact effects over the nodes; None for fewer than 3
+            nodes.
+    """
 
     nodes: tuple[CircuitNode, ...]
     tokens: tuple[str, ...]
     agreement: float | None
 
     def to_entries(self) -> list[PatchedNodeEntry]:
-        """The entries of attribution.json's `nodes`."""
+        """Convert the nodes to the entries of `nodes` in attribution.json."""
         places = {-2: "the question", -1: "the decision token"}
         named = [(n, places.get(n.place) or self.tokens[n.place]) for n in self.nodes]
         return [
@@ -71,7 +82,7 @@ class PromptPath(ShowsTable):
         ]
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The parts with their effects."""
+        """Return a caption and a table with one row per node: name, token, estimated and exact effect."""
         agreement = (
             ""
             if self.agreement is None
@@ -82,10 +93,18 @@ class PromptPath(ShowsTable):
 
 
 def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> PromptPath:
-    """The `top` nodes by estimate, patched exactly.
+    """Find the nodes with the strongest estimated effects and patch each of them exactly.
 
-    corrupted: neutral prompts that are averaged over. Costs one backward pass and `corrupted` forward passes
-    a context, and top x corrupted forward passes a context for the exact effects.
+    The cost per context is one backward pass and `corrupted` forward passes for the estimates, and
+    top x corrupted forward passes for the exact effects.
+
+    Args:
+        problem: Model, prompt and contexts; effects are measured on the answer's log-odds.
+        top: Number of nodes.
+        corrupted: Number of neutral prompts to average over.
+
+    Returns:
+        The nodes, strongest exact effect first.
     """
     answer = about_answer(problem)
     neutral = neutral_prompts(problem.runner, problem.contexts, corrupted, len(problem.prompt), problem.seed)
@@ -102,14 +121,22 @@ def path(problem: AttributionProblem, top: int = 8, corrupted: int = 2) -> Promp
 
 
 def about_answer(problem: AttributionProblem) -> AttributionProblem:
-    """The problem scored on the answer's log-odds alone, with a row for every branch of the answers."""
+    """Return the problem with the answer's log-odds as its only target and one row per answer branch."""
     return replace(
         problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()),))
     ).branched
 
 
 def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "layer unit place"]:
-    """Attribution patching: each node's estimated effect on the first target, mean over contexts; `other` is the neutral prompt."""
+    """Estimate the effect of every node on the first target by attribution patching, as a mean over contexts.
+
+    Args:
+        problem: Model, prompt and contexts.
+        other: Token ids of the neutral prompt of the corrupted run, as many as the prompt has.
+
+    Returns:
+        Loss of the target when the node alone is as in the corrupted run, to first order.
+    """
     heads = problem.runner.shape.n_heads
     found = np.zeros(units.grid_shape(problem))
     for pair in units.pairs(problem, other):
@@ -126,14 +153,26 @@ def estimate(problem: AttributionProblem, other: Ids) -> Float[np.ndarray, "laye
 
 
 def strongest(estimates: Float[np.ndarray, "layer unit place"], top: int) -> list[Key]:
-    """The `top` nodes of the largest size, those of size 0 left out; ties by the lower index."""
+    """Return the `top` nodes with the largest absolute estimates; ties go to the lower index.
+
+    Nodes whose estimate is exactly 0 are left out.
+    """
     order = np.argsort(-np.abs(estimates), axis=None, kind="stable")[:top]
     kept = [np.unravel_index(flat, estimates.shape) for flat in order if estimates.flat[flat] != 0]
     return [(int(layer), int(unit), int(place)) for layer, unit, place in kept]
 
 
 def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> list[float]:
-    """Loss of the first target when one node at a time is as in the corrupted run, mean over contexts."""
+    """Measure the loss of the first target when one node at a time is patched from the corrupted run.
+
+    Args:
+        problem: Model, prompt and contexts.
+        other: Token ids of the neutral prompt of the corrupted run.
+        keys: Nodes to patch, one at a time.
+
+    Returns:
+        One mean loss over contexts per node, in the target's unit.
+    """
     lost = np.zeros(len(keys))
     for pair in units.pairs(problem, other):
         donors = units.activations(problem, pair.corrupted)
@@ -146,7 +185,10 @@ def exact_effects(problem: AttributionProblem, other: Ids, keys: list[Key]) -> l
 
 
 def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
-    """Rank correlation of estimated and exact effects; None with fewer than 3 nodes, or where one of them does not vary."""
+    """Return the rank correlation of estimated and exact effects over the nodes.
+
+    None for fewer than 3 nodes, or if all estimates or all exact effects are equal.
+    """
     estimates, exact = [n.estimate for n in nodes], [n.exact or 0.0 for n in nodes]
     if len(nodes) < 3 or np.ptp(exact) == 0 or np.ptp(estimates) == 0:
         return None
@@ -156,7 +198,7 @@ def agreement_of(nodes: Sequence[CircuitNode]) -> float | None:
 def make_node(
     problem: AttributionProblem, key: Key, estimated: float, exact: float | None = None
 ) -> CircuitNode:
-    """The node of a key."""
+    """Build the `CircuitNode` of a (layer, unit, place) key with its estimated and exact effect."""
     _, unit, place = key
     heads, prompt = problem.runner.shape.n_heads, len(problem.prompt)
     return CircuitNode(

@@ -1,9 +1,10 @@
-"""One attribution problem: a model, a prompt, contexts, targets; and the two ways to score prompts on it.
+"""An attribution problem: a model, a prompt, contexts and targets, with two ways to score prompts.
 
-1. `scores`: any number of token sequences in the slot, exactly, without a graph.
-2. `embedded`: the prompt given as embeddings, with a graph, for the gradient estimators.
-Both run plain passes padded on the right, only as deep as the targets need, and read at each context's
-decision token; answers of several tokens are read whole, at the positions that predict them.
+1. `scores` takes any number of prompts as token ids. It is exact and keeps no autograd graph.
+2. `embedded` takes the prompt as embeddings and keeps the graph, for the estimators that use gradients.
+Both run right-padded forward passes, only as deep as the targets need, and read the targets at each context's
+decision token (the last token before the answer). Answers of several tokens are scored on all their tokens,
+at the positions that predict them.
 """
 
 from __future__ import annotations
@@ -31,10 +32,15 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Sequences ready to run.
+    """A right-padded batch of token sequences, ready for a forward pass.
 
-    Ids padded on the right, where each one's decision token and prompt are, their answers, and how long each
-    is (after the decision token: answer tokens).
+    Attributes:
+        ids: Token ids, padded on the right.
+        layout: Positions of the prompt and of the decision token (the last one before the answer) in each
+            row.
+        answers: Token ids of each row's two answers.
+        length: Length of each row without padding, in tokens. Tokens after the decision token are the
+            answer's.
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -45,7 +51,16 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class AttributionProblem:
-    """What every estimator is given. batch_tokens: tokens run at a time."""
+    """The input of every estimator: model, prompt, contexts and targets.
+
+    Attributes:
+        runner: The model.
+        prompt: Token ids of the prompt whose tokens are attributed to.
+        contexts: Questions in their chat template, each with a slot for the prompt.
+        targets: Quantities that effects are measured on.
+        seed: Seed of the estimators that sample.
+        batch_tokens: Largest number of tokens in one forward pass.
+    """
 
     runner: Runner
     prompt: Ids
@@ -56,25 +71,36 @@ class AttributionProblem:
 
     @cached_property
     def with_prompt(self) -> Float[np.ndarray, "context target"]:
-        """Scores with the whole prompt."""
+        """Scores of every target in every context with the whole prompt."""
         return self.scores([self.prompt])[0]
 
     @cached_property
     def without_prompt(self) -> Float[np.ndarray, "context target"]:
-        """Scores of the bare questions: no prompt and no slot."""
+        """Scores of every target in every context on the bare question: no prompt, no empty slot."""
         return self.scores([None])[0]
 
     @cached_property
     def branched(self) -> AttributionProblem:
-        """The problem with each context's answer branches in its place where the targets need them (`answer_tokens`).
+        """The same problem with one context per answer branch, if a target needs the end of the model.
 
-        Means over them are means over the contexts, and every row reads its part of the answer. For
-        estimators that look at rows.
+        Without such a target, it is the problem itself. An answer of several tokens is scored on branches:
+        sequences that each read a part of the score (`answer_tokens`). The mean over a context's branches is
+        the context's score. Estimators that work on single rows use this problem.
         """
         return replace(self, contexts=self.contexts.branched) if self.targets.needs_final else self
 
     def scores(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Float64 scores of every prompt in every context; None is "no prompt". An empty prompt leaves an empty slot."""
+        """Score every prompt in every context with an exact forward pass.
+
+        Args:
+            prompts: Prompts as token ids. None means the bare question; an empty prompt leaves an empty slot.
+
+        Returns:
+            Float64 scores, each in its target's unit.
+
+        Raises:
+            UserError: A score is not finite.
+        """
         contexts = self.branched.contexts
         jobs = [(p, c) for p in range(len(prompts)) for c in range(len(contexts))]
         lengths = [len(contexts[c].sequence(prompts[p])) for p, c in jobs]
@@ -91,7 +117,17 @@ class AttributionProblem:
     def over_branches(
         self, found: Float[np.ndarray, "prompt branch target"]
     ) -> Float[np.ndarray, "prompt context target"]:
-        """Scores of the contexts from those of their branches; UserError where one is no finite number."""
+        """Average the scores of each context's answer branches into one score per context.
+
+        Args:
+            found: Scores of every branch; the branches of one context follow each other.
+
+        Returns:
+            Scores of the contexts.
+
+        Raises:
+            UserError: A score is not finite.
+        """
         bad = np.argwhere(~np.isfinite(found))
         if len(bad):
             context = self.branched.contexts[int(bad[0][1])]
@@ -109,7 +145,16 @@ class AttributionProblem:
     def embedded(
         self, members: Sequence[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]
     ) -> Float[Tensor, "batch target"]:
-        """Scores with the prompt given as what it adds to the residual stream, for the contexts with these indices."""
+        """Score the prompt, given as embeddings, in some of the contexts; the result is differentiable.
+
+        Args:
+            members: Indices of the contexts.
+            embeddings: Vectors that replace the prompt tokens' embeddings in the residual stream, one row per
+                index in `members`.
+
+        Returns:
+            Scores, each in its target's unit.
+        """
         each = len(self.branched.contexts) // len(self.contexts)
         contexts = [self.branched.contexts[each * i + k] for i in members for k in range(each)]
         rows = self.rows(contexts, [self.prompt] * len(contexts))
@@ -125,9 +170,17 @@ class AttributionProblem:
     def run(
         self, rows: ScoredRows, resid: Float[Tensor, "batch pos d_model"], start: int = 0
     ) -> Float[Tensor, "batch target"]:
-        """Scores of rows that start from these residuals before block `start`, after which all targets must be read.
+        """Run the blocks from `start` on and compute the targets.
 
-        Edits that are set act and find the layout.
+        Edits that are set on the runner (such as patches or steering) apply in this pass.
+
+        Args:
+            rows: Layout and answers of the batch.
+            resid: Residual stream before block `start`.
+            start: Index of the first block to run; the targets' sites must be at this block or later ones.
+
+        Returns:
+            Scores, each in its target's unit.
         """
         with self.runner.placed(rows.layout), self.runner.capture(self.targets.sites) as caught:
             last, _ = self.runner.run(resid, start, self.targets.depth(self.runner.shape.n_layers))
@@ -137,7 +190,7 @@ class AttributionProblem:
         )
 
     def rows(self, contexts: Sequence[Context], prompts: Sequence[Ids | None]) -> ScoredRows:
-        """Contexts, each with a prompt of its own in the slot."""
+        """Build the padded batch in which context i has prompt i in its slot (None: the bare question)."""
         device = self.runner.device
         sequences = [c.sequence(p) for c, p in zip(contexts, prompts, strict=True)]
         start = torch.tensor(
@@ -157,7 +210,12 @@ class AttributionProblem:
         )
 
     def context_batches(self, copies: int = 1) -> Iterator[list[int]]:
-        """Indices of contexts for a gradient, in batches that stay within a quarter of batch_tokens when each is run `copies` times."""
+        """Yield batches of context indices for forward passes with gradients.
+
+        Args:
+            copies: How many times each context is run at once. A batch has at most a quarter of
+                `batch_tokens` tokens, copies included.
+        """
         contexts = self.branched.contexts
         each = len(contexts) // len(self.contexts)
         yield from self._batches(
@@ -165,7 +223,7 @@ class AttributionProblem:
         )
 
     def prompt_embeddings(self) -> Float[Tensor, "context prompt_pos d_model"]:
-        """Embeddings of the prompt's tokens in the residual stream, at their true positions in each context."""
+        """Return the embeddings of the prompt's tokens at their true positions in each context."""
         embedded = []
         for context in self.contexts:
             ids = torch.tensor([self.prompt], device=self.runner.device)
@@ -174,7 +232,12 @@ class AttributionProblem:
         return torch.stack(embedded)
 
     def baseline_embeddings(self, token: int | None = None) -> Float[Tensor, "context prompt_pos d_model"]:
-        """The prompt's positions filled with one token's embedding, or with the mean embedding of all tokens that a prompt may hold."""
+        """Return the embeddings of a neutral baseline prompt, of the same length and at the same positions.
+
+        Args:
+            token: Token whose embedding is used at every position. None: the mean embedding of all tokens
+                that a prompt may contain.
+        """
         table = self.runner.embeddings().detach()
         neutral = (
             table[token].float()
@@ -185,7 +248,12 @@ class AttributionProblem:
         return self.prompt_embeddings() - own + neutral
 
     def read(self, site: Site, prompts: Sequence[Ids | None]) -> Float[Tensor, "context d_model"]:
-        """Float32 activations at the decision token, context i with prompts[i], in the order of the contexts."""
+        """Return the float32 activations at a site at the decision token, for context i with prompt i.
+
+        Args:
+            site: Where to read.
+            prompts: One prompt per context as token ids; None is the bare question.
+        """
         found: list[Tensor | None] = [None] * len(self.contexts)
         for batch in self._batches([len(c.ids(p)) for c, p in zip(self.contexts, prompts, strict=True)]):
             rows = self.rows([self.contexts[i] for i in batch], [prompts[i] for i in batch])
@@ -195,7 +263,10 @@ class AttributionProblem:
         return torch.stack([activation for activation in found if activation is not None])
 
     def _batches(self, lengths: Sequence[int], share: int = 1) -> Iterator[list[int]]:
-        """Indices sorted by length, cut so that rows x longest stays within batch_tokens / share (one row at least)."""
+        """Yield indices sorted by length, in batches of at most batch_tokens / share padded tokens.
+
+        A batch has at least one row, even if that row is longer.
+        """
         batch: list[int] = []
         at_most = self.runner.at_most(self.batch_tokens) // share
         for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
@@ -208,7 +279,10 @@ class AttributionProblem:
 
 
 def _mean_row(table: Float[Tensor, "token d_model"], rows: Int[Tensor, " row"]) -> Float[Tensor, " d_model"]:
-    """Float32 mean of some rows, a few thousand at a time: a vocabulary of 152k tokens would take a gigabyte at once."""
+    """Return the float32 mean of some rows of an embedding table, without copying all rows at once.
+
+    A vocabulary of 152k tokens would take a gigabyte in one copy.
+    """
     total = torch.zeros(table.shape[1], dtype=torch.float64, device="cpu")
     for some in rows.split(8192):
         total += table[some.to(table.device)].float().sum(dim=0).cpu().double()

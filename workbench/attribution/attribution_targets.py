@@ -1,7 +1,7 @@
-"""What a prompt token's effect is measured on: a direction's reading, a latent's activation, the answer's log-odds.
+"""Quantities that a prompt token's effect is measured on: a direction, an SAE latent, the answer's log-odds.
 
-A target is a named objective in its raw unit. Many latents of one SAE are encoded in one call, so that two
-hundred of them cost little more than one.
+A target is a named objective in its raw unit. All latents of one SAE are encoded in one call, so that two
+hundred latents cost little more than one.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from workbench.objectives import (
 )
 
 Kind = Literal["answer", "direction", "latent", "objective"]
-#: The name that the answer's log-odds have as a target.
+#: Name of the target that is the answer's log-odds.
 ANSWER = "answer log-odds"
 
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """One quantity at the decision token.
+    """A named quantity that is read at the decision token (the last token before the answer).
 
-    objective: how it is read, differentiable; its unit is the target's unit. label: what a user calls a
-    latent.
+    Attributes:
+        name: Name in tables and files; each name occurs once among the targets.
+        objective: Differentiable objective that computes the quantity; the target has the objective's unit.
+        label: A user's description of a latent, such as "says no"; empty if there is none.
     """
 
     name: str
@@ -47,18 +49,18 @@ class AttributionTarget:
 
     @property
     def shown_name(self) -> str:
-        """The name, and what a user calls it: `latent 80: says no`."""
+        """Name of the target, followed by its label if it has one: `latent 80: says no`."""
         return f"{self.name}: {self.label}" if self.label else self.name
 
     @property
     def latent(self) -> int | None:
-        """The latent's number, where the quantity is the activation of a single one."""
+        """Index of the SAE latent if the target is the activation of exactly one latent, otherwise None."""
         latents = self.objective.latents if isinstance(self.objective, LatentActivationObjective) else ()
         return latents[0] if len(latents) == 1 else None
 
     @property
     def kind(self) -> Kind:
-        """What sort of quantity it is, for grouping and for the report."""
+        """Kind of the target: "answer", "direction", "latent" or "objective" (any other objective)."""
         if isinstance(self.objective, AnswerLogOddsObjective):
             return "answer"
         if isinstance(self.objective, ProjectionObjective):
@@ -67,32 +69,44 @@ class AttributionTarget:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Where the model is read for it."""
+        """Sites of the model at which the target's activations are read."""
         return self.objective.sites
 
 
 @dataclass(frozen=True)
 class AttributionTargets:
-    """Targets that are scored together from one readout."""
+    """Several targets that are computed from the activations of one forward pass.
+
+    Attributes:
+        items: The targets, in the order of the last axis of all scores.
+    """
 
     items: tuple[AttributionTarget, ...]
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """All sites, each once."""
+        """Sites of all targets, without duplicates."""
         return tuple(dict.fromkeys(site for target in self.items for site in target.sites))
 
     @property
     def needs_final(self) -> bool:
-        """True if one of them needs the end of the model."""
+        """Whether a target needs the output of the last block, as the answer's log-odds do."""
         return any(target.objective.needs_final for target in self.items)
 
     def depth(self, n_layers: int) -> int:
-        """How many blocks must be run."""
+        """Return how many blocks a forward pass must run so that every target can be read."""
         return max(target.objective.depth(n_layers) for target in self.items)
 
     def score(self, readout: Readout) -> Float[Tensor, "batch target"]:
-        """Float32 scores, differentiable: a latent that is off has gradient 0, as its activation does."""
+        """Compute every target from the activations in `readout`.
+
+        Args:
+            readout: Activations at the decision tokens of a batch.
+
+        Returns:
+            Float32 scores, each in its target's unit. They are differentiable. A latent that is not active
+            has the score 0 and the gradient 0.
+        """
         columns: dict[int, Tensor] = {}
         for members in self._plain_latents().values():
             latents = [cast(LatentActivationObjective, self.items[i].objective) for i in members]
@@ -106,7 +120,7 @@ class AttributionTargets:
         return torch.stack([columns[i].float() for i in range(len(self.items))], dim=1)
 
     def _plain_latents(self) -> dict[int, list[int]]:
-        """Indices of single, unscaled latents by their SAE."""
+        """Return the indices of the targets that are one unscaled latent each, by the id of their SAE."""
         found: dict[int, list[int]] = {}
         for i, target in enumerate(self.items):
             objective = target.objective
@@ -120,11 +134,19 @@ class AttributionTargets:
 
 
 def as_targets(given: Any) -> AttributionTargets:
-    """Targets from what a user has.
+    """Convert a user's description of what to measure into targets.
 
-    A mapping of names to objectives or directions, or a sequence of `AttributionTarget`s, directions, ranked
-    latents and objectives. The answer's log-odds are put first where they are missing. UserError for anything
-    else, and for a name that occurs twice.
+    The answer's log-odds are inserted as the first target if they are missing.
+
+    Args:
+        given: `AttributionTargets`; a mapping of names to directions or objectives; or a list or a single
+            value of `AttributionTarget`, direction, ranked latent or objective.
+
+    Returns:
+        The targets in the given order.
+
+    Raises:
+        UserError: An item is of another type, or a name occurs twice.
     """
     pairs = list(given.items()) if isinstance(given, Mapping) else [(None, item) for item in _sequence(given)]
     items = [_target(name, item, number) for number, (name, item) in enumerate(pairs)]

@@ -1,13 +1,13 @@
-"""The circuit: a small graph from the prompt's tokens through heads and MLPs to latents, direction and answer, and its proof.
+"""The circuit: a graph from the prompt's tokens through heads and MLPs to latents, direction and answer.
 
 1. Nodes: the strongest by attribution patching against neutral prompts of the same length
    (attribution_patching.py), each then patched exactly.
 2. Edges: the strongest between tokens and nodes by path patching, direct effects of nodes on direction,
-   latents and answer, and what direction and latents do to the answer (path_patching.py).
-3. Proof by intervention, as fractions of the whole effect (with the prompt minus with the neutral prompt):
-   *faithfulness*: keep only the circuit, all other nodes as in the neutral run; 1 where the circuit is
-   enough. *completeness*: remove only the circuit; 1 where nothing that carries the effect is outside it.
-   (Wang et al. 2022, arXiv 2211.00593; Marks et al. 2024, arXiv 2403.19647.)
+   latents and answer, and effects of direction and latents on the answer (path_patching.py).
+3. Evaluation by intervention, as fractions of the whole effect (with the prompt minus with the neutral
+   prompt). *Faithfulness*: keep only the circuit, with all other nodes as in the neutral run; it is 1 if the
+   circuit is sufficient. *Completeness*: remove only the circuit; it is 1 if no node outside the circuit
+   carries any of the effect (Wang et al. 2022, arXiv 2211.00593; Marks et al. 2024, arXiv 2403.19647).
 4. Control: random graphs with as many nodes at each place of the text as the circuit has.
 """
 
@@ -38,18 +38,24 @@ from workbench.plots.svg import circuit_svg
 from workbench.schema import CircuitEdgeEntry, CircuitEndEntry, CircuitEntry, CircuitNodeEntry
 from workbench.statistics import Interval, cluster_interval
 
-#: Latents that are drawn: those through which most of the effect goes.
+#: Largest number of latents in the graph: those through which most of the effect goes.
 MOST_LATENTS = 5
 
 
 @dataclass(frozen=True)
 class CircuitEdge:
-    """An edge from `source` to `target` (ids as in `Circuit.to_entry`).
+    """An edge of the circuit, from `source` to `target`.
 
-    effect: what the receiver loses without the edge: the answer's log-odds for kinds "path" (into a node) and
-    "through" (of a direction or latent), the receiver's own unit for kind "direct". share: effect over the
-    whole change of that quantity, None where that may be zero. estimate: of path edges, before they were
-    patched.
+    Attributes:
+        source: Id of the sender, as in `Circuit.to_entry`.
+        target: Id of the receiver.
+        kind: "path": from a token or node into a node. "direct": from a node or latent to a target.
+            "through": from a direction or latent to the answer.
+        effect: Loss without the edge; positive means that the edge raises the quantity. For "path" and
+            "through" the quantity is the answer's log-odds; for "direct" it is the receiver, in the
+            receiver's unit.
+        share: Effect as a fraction of the whole change of that quantity; None if the change may be zero.
+        estimate: Estimated effect of a path edge before it was patched; None for other kinds.
     """
 
     source: str
@@ -62,12 +68,20 @@ class CircuitEdge:
 
 @dataclass(frozen=True, repr=False)
 class Circuit:
-    """Heads and MLPs between the prompt's tokens and the answer, with edges, controls and a faithfulness evaluation.
+    """Heads and MLPs between the prompt's tokens and the answer, with edges and a faithfulness evaluation.
 
-    nodes: with estimated and exact effect. total: effect of the prompt against neutral prompts of its length,
-    in log-odds. proof: None where that effect may be zero. targets: directions and latents drawn: (name,
-    kind, change). attention: of each head in the circuit, where it looks from its place (mean weights: before
-    the prompt, each token, the question, the decision token).
+    Attributes:
+        tokens: The prompt's tokens as text.
+        nodes: Heads and MLPs with their estimated and exact effects.
+        edges: Edges between tokens, nodes, directions, latents and the answer.
+        targets: Directions, latents and the answer as (name, kind, change). The change is against neutral
+            prompts of the same length.
+        total: Effect of the prompt on the answer's log-odds, against neutral prompts of the same length.
+        proof: Faithfulness evaluation; None if the total effect may be zero.
+        agreement: Rank correlation of the nodes' estimated and exact effects.
+        attention: Mean attention weights of each head in the circuit, from its place to: everything before
+            the prompt, each prompt token, the question, the decision token (the last token before the
+            answer).
     """
 
     tokens: tuple[str, ...]
@@ -81,7 +95,7 @@ class Circuit:
 
     @property
     def verdict(self) -> str:
-        """One sentence that the figures support."""
+        """Summary of the evaluation in one or two sentences."""
         if self.proof is None:
             return f"Against neutral prompts of the same length the prompt may do nothing ({self.total} log-odds): there is no circuit to show."
         p = self.proof
@@ -97,13 +111,13 @@ class Circuit:
 
     @property
     def path(self) -> PromptPath:
-        """The nodes alone, the strongest first."""
+        """The circuit's nodes without edges, strongest exact effect first."""
         return PromptPath(
             tuple(sorted(self.nodes, key=lambda node: -abs(node.exact or 0.0))), self.tokens, self.agreement
         )
 
     def to_entry(self) -> CircuitEntry:
-        """The `circuit` of attribution.json."""
+        """Convert the circuit to the `circuit` entry of attribution.json."""
         nodes = [
             CircuitNodeEntry(
                 id=_node_id(n),
@@ -132,7 +146,7 @@ class Circuit:
         )
 
     def svg(self) -> str:
-        """The graph as a picture of its own, for light and dark pages."""
+        """Draw the graph as an SVG picture that suits light and dark pages."""
         return circuit_svg(self.to_entry().model_dump())
 
     def __repr__(self) -> str:
@@ -147,11 +161,19 @@ class Circuit:
 def circuit(
     problem: AttributionProblem, size: int = 12, n_edges: int = 10, graphs: int = 8, corrupted: int = 2
 ) -> Circuit:
-    """The circuit of `size` nodes.
+    """Find the circuit of `size` nodes and evaluate its faithfulness.
 
-    n_edges: path edges from tokens, and as many between nodes, that are patched exactly. graphs: random
-    graphs next to it. corrupted: neutral prompts that are averaged over. Costs about corrupted x (size + 3 x
-    n_edges + 2 x graphs + 20) forward passes a context.
+    The cost per context is about corrupted x (size + 3 x n_edges + 2 x graphs + 20) forward passes.
+
+    Args:
+        problem: Model, prompt, contexts and targets.
+        size: Number of heads and MLPs.
+        n_edges: Number of edges from tokens to nodes, and as many between nodes, that are patched exactly.
+        graphs: Number of random graphs for the control.
+        corrupted: Number of neutral prompts to average over.
+
+    Returns:
+        The circuit.
     """
     problem = problem.branched
     answer = nodes.about_answer(problem)
@@ -185,7 +207,7 @@ def _edges(
     n_edges: int,
     total: float | None,
 ) -> tuple[tuple[CircuitEdge, ...], tuple[tuple[str, str, float], ...]]:
-    """All edges, and the directions and latents that they lead to with their change."""
+    """Return all edges, and the directions, latents and answer in the graph with their changes."""
     read = AttributionTargets(
         tuple(
             t
@@ -245,7 +267,10 @@ def _into_directions(
     changes: dict[str, float],
     n: int,
 ) -> list[CircuitEdge]:
-    """Contribution of a latent's change to the reading of each direction at its layer or a later one."""
+    """Return the edges from a latent to each direction at its layer or a later one.
+
+    The effect is the contribution of the latent's change to the direction's projection.
+    """
     if latent.kind != "latent":
         return []
     downstream = [
@@ -260,7 +285,10 @@ def _into_directions(
 
 
 def _attention(problem: AttributionProblem, heads: list[CircuitNode]) -> dict[str, tuple[float, ...]]:
-    """Mean attention of each head from its place to everything before the prompt, each token, the question, the decision token."""
+    """Compute each head's mean attention from its place to four kinds of places.
+
+    They are: everything before the prompt, each prompt token, the question, and the decision token.
+    """
     sites = sorted({Site(node.site.layer, "pattern") for node in heads})
     if not sites or any(site.name not in problem.runner.hook_names() for site in sites):
         return {}

@@ -1,10 +1,10 @@
-"""Does the prompt act as steering does? Dose and response of both, on the same direction at the same place.
+"""Dose-response curves of a prompt and of steering along the same direction at the same place.
 
-1. The prompt's doses: its first k tokens, k = 1 to all. Each moves the direction's reading at the decision
-   token and the answer.
-2. Steering's doses: the bare question, the direction added at the decision token so that its reading moves by
-   a fraction of what the whole prompt does to it.
-3. If the prompt works through the direction alone, both answer curves coincide.
+1. The prompt's doses are its first k tokens, k = 1 to all. Each dose changes the direction's projection at
+   the decision token (the last token before the answer), and the answer.
+2. Steering's doses: on the bare question, the direction is added at the decision token, so that the
+   projection changes by a fraction of the whole prompt's change.
+3. If the prompt works through the direction alone, both curves of the answer coincide.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5)
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """One point of a dose-response curve.
+    """One point of the dose-response curve of a prompt or of steering.
 
-    amount: tokens of the prompt, or the fraction of the whole prompt's change of reading that is added.
-    moved: mean change of the reading at the decision token, in units of the residual stream. answer: change
-    of the answer's log-odds against the bare question.
+    Attributes:
+        kind: "prompt" or "steering".
+        amount: For a prompt, the number of its first tokens that are used. For steering, the change of the
+            projection as a fraction of the whole prompt's change.
+        moved: Mean change of the direction's projection at the decision token (the last token before the
+            answer), in units of the residual stream.
+        answer: Change of the answer's log-odds against the bare question, with its interval.
     """
 
     kind: Literal["prompt", "steering"]
@@ -40,7 +44,7 @@ class DoseResponse:
     answer: Interval
 
     def to_entry(self) -> DoseEntry:
-        """One entry of attribution.json's `dose`."""
+        """Convert the point to an entry of `dose` in attribution.json."""
         low, high = self.answer.to_json()
         return DoseEntry(
             kind=self.kind,
@@ -55,7 +59,18 @@ class DoseResponse:
 def dose_response(
     problem: AttributionProblem, direction: AttributionTarget, shares: tuple[float, ...] = SHARES
 ) -> tuple[DoseResponse, ...]:
-    """Both curves. direction: a target of kind "direction". One forward pass a token and share and context."""
+    """Measure the dose-response curves of the prompt and of steering along one direction.
+
+    The cost per context is one forward pass for each prompt token and for each share.
+
+    Args:
+        problem: Model, prompt and contexts.
+        direction: A target of kind "direction".
+        shares: Steering doses, as fractions of the whole prompt's change of the projection.
+
+    Returns:
+        The points of the prompt's curve, then those of steering's curve.
+    """
     both = replace(
         problem, targets=AttributionTargets((AttributionTarget(ANSWER, answer_log_odds()), direction))
     )
@@ -80,7 +95,11 @@ def dose_response(
 
 
 def dose_verdict(doses: tuple[DoseResponse, ...]) -> str:
-    """What steering by as much as the prompt moves the reading does to the answer, next to what the prompt does. Empty without doses."""
+    """Compare in one sentence what the prompt and equally strong steering do to the answer.
+
+    The steering dose is the one that changes the projection as much as the whole prompt does. Empty if there
+    are no doses.
+    """
     whole = [dose for dose in doses if dose.kind == "prompt"][-1:]
     same = [dose for dose in doses if dose.kind == "steering" and dose.amount == 1.0]
     if not whole or not same:

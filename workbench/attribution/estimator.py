@@ -1,4 +1,4 @@
-"""What an estimator is, and what it gives: one interface for exact and approximate ways to blame a prompt's tokens."""
+"""Interface of all estimators of token effects, exact and approximate, and the registry of their names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from workbench.registry import Registry
 class EffectEstimate:
     """Estimated effects of the prompt's tokens.
 
-    values: what each prompt token adds to each target in each context, in the target's unit; plus = the token
-    raises it. sampling_error: standard error of the mean over contexts that comes from drawing at random
-    (None for exact arithmetic). missing: by target, how far the tokens' values, added up, fall short of the
-    effect that they should add up to, as a mean over contexts (for estimators that promise completeness).
+    Attributes:
+        values: Effect of each prompt token on each target in each context, in the target's unit; positive
+            means that the token raises the target.
+        sampling_error: Standard error of the mean over contexts that comes from random sampling; None for
+            estimators that do not sample.
+        missing: By target, the total effect minus the sum of the tokens' effects, as a mean over contexts.
+            Only for estimators whose effects should add up to a total (completeness).
     """
 
     values: Float[np.ndarray, "context prompt_pos target"]
@@ -28,17 +31,17 @@ class EffectEstimate:
 
 
 class Estimator(Protocol):
-    """A way to estimate each token's effect."""
+    """An algorithm that estimates the effect of each prompt token on each target."""
 
     @property
     def name(self) -> str:
-        """Name in tables and files."""
+        """Name of the estimator in tables and files."""
         ...
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Effects of the problem's prompt tokens on its targets."""
+        """Estimate the effects of the problem's prompt tokens on its targets."""
         ...
 
 
-#: Estimators by the names that study files use; each file registers its own class, which needs no argument.
+#: Estimators by their names in study files. Each module registers its class, which needs no arguments.
 ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", "workbench.attribution")

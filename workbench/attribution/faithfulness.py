@@ -1,13 +1,13 @@
-"""How much of a prompt's effect a set of heads and MLPs keeps (faithfulness) and how much is lost without it (completeness).
+"""Faithfulness and completeness of a set of heads and MLPs: how much of a prompt's effect the set carries.
 
-Both are fractions of the whole effect, with the prompt minus with a neutral prompt of the same length,
-measured by intervention: *faithfulness*: every node outside the set as in the neutral run; *completeness*:
-every node in the set as in the neutral run (Wang et al. 2022, arXiv 2211.00593). The control are random sets
-with as many nodes at each place of the text.
+Both are fractions of the whole effect: the score with the prompt minus the score with a neutral prompt of the
+same length. They are measured by intervention. *Faithfulness*: every node outside the set is as in the
+neutral run. *Completeness*: every node in the set is as in the neutral run, and the loss is counted (Wang et
+al. 2022, arXiv 2211.00593). The control is random sets with as many nodes at each place of the text.
 
-On a model of a few layers a dozen nodes keep most of an effect. On a language model of thirty layers they
-keep none of it, although the effect is lost without them: what carries it is spread over hundreds of nodes.
-`faithfulness_curve` says how many.
+On a model of a few layers, a dozen nodes keep most of an effect. On a language model of thirty layers they
+keep none of the effect, although the effect is lost without them: it is spread over hundreds of nodes.
+`faithfulness_curve` measures how many.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ from workbench.objectives import neutral_prompts
 from workbench.schema import FaithfulnessEntry, MeanEntry
 from workbench.statistics import Interval, cluster_interval
 
-#: Sizes of the strongest nodes' curve; those beyond the number of nodes are left out.
+#: Numbers of strongest nodes for which the curve is measured, up to the number of nodes there are.
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 @dataclass(frozen=True)
 class FaithfulnessEvaluation:
-    """How much of the prompt's effect a circuit keeps, and how much is lost without it.
+    """Faithfulness and completeness of a circuit, next to random graphs of the same size.
 
-    faithfulness, completeness: fractions of the whole effect with intervals over contexts. random_*: mean,
-    least and most over the `graphs` random graphs. curve: (nodes, faithfulness, completeness) of the
-    strongest so many nodes.
+    Attributes:
+        faithfulness: Fraction of the prompt's effect that the circuit alone keeps, with its interval over
+            contexts.
+        completeness: Fraction of the effect that is lost without the circuit, with its interval.
+        random_faithfulness: Mean, minimum and maximum of the faithfulness over the random graphs.
+        random_completeness: Mean, minimum and maximum of the completeness over the random graphs.
+        graphs: Number of random graphs.
+        curve: (number of nodes, faithfulness, completeness) for growing sets of the strongest nodes.
     """
 
     faithfulness: Interval
@@ -48,7 +53,7 @@ class FaithfulnessEvaluation:
     curve: tuple[tuple[int, float, float], ...]
 
     def to_entry(self) -> FaithfulnessEntry:
-        """The circuit's `proof` in attribution.json."""
+        """Convert the evaluation to the circuit's `proof` in attribution.json."""
         fields: dict[str, Any] = asdict(self)
         fields.update(faithfulness=mean_entry(self.faithfulness), completeness=mean_entry(self.completeness))
         return FaithfulnessEntry(**fields)
@@ -56,16 +61,17 @@ class FaithfulnessEvaluation:
 
 @dataclass(frozen=True)
 class FaithfulnessPoint:
-    """The `size` strongest nodes by attribution patching, next to random sets of the same size and places.
+    """Faithfulness of the `size` strongest nodes by attribution patching, next to that of random sets.
 
     Attributes:
         size: Number of nodes.
-        of: Nodes whose estimate is not 0.
-        faithfulness: Fraction of the effect that these nodes alone keep, with its 95 % interval over question
-            groups.
-        completeness: Fraction that is lost without them.
-        random_faithfulness: Mean, least and most over the random sets.
-        random_completeness: The same.
+        of: Number of nodes whose estimate is not 0.
+        faithfulness: Fraction of the prompt's effect that these nodes alone keep, with its 95 % interval over
+            question groups.
+        completeness: Fraction of the effect that is lost without these nodes, with its 95 % interval.
+        random_faithfulness: Mean, minimum and maximum of the faithfulness over random sets with as many nodes
+            at each place of the text.
+        random_completeness: Mean, minimum and maximum of the completeness over the same random sets.
     """
 
     size: int
@@ -79,19 +85,19 @@ class FaithfulnessPoint:
 def faithfulness_curve(
     problem: AttributionProblem, sizes: Sequence[int] = SIZES, graphs: int = 3, corrupted: int = 2
 ) -> list[FaithfulnessPoint]:
-    """How many nodes a circuit needs: faithfulness and completeness of the strongest ones by size, against random sets.
+    """Measure how many nodes a circuit needs: faithfulness and completeness by the number of strongest nodes.
 
-    Nodes are ordered by attribution patching alone, none is patched by itself: about corrupted x sizes x 2 (1
-    + graphs) forward passes a context.
+    Nodes are ordered by attribution patching alone; no node is patched individually. The cost per context is
+    about corrupted x sizes x 2 (1 + graphs) forward passes.
 
     Args:
-        problem: The prompt, contexts and model.
-        sizes: Numbers of nodes; those beyond the number of nodes are left out.
-        graphs: Random sets for each size.
-        corrupted: Neutral prompts that are averaged over.
+        problem: Model, prompt and contexts.
+        sizes: Numbers of nodes; numbers beyond the nodes that there are, are left out.
+        graphs: Number of random sets for each size.
+        corrupted: Number of neutral prompts to average over.
 
     Returns:
-        A point for each size. Empty where the whole effect may be zero, against neutral prompts.
+        One point for each size. Empty if the prompt's whole effect against neutral prompts may be zero.
 
     Example:
         >>> curve = faithfulness_curve(problem)                                      # doctest: +SKIP
@@ -118,7 +124,10 @@ def faithfulness_curve(
 
 
 def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.ndarray, "2 context"]:
-    """The answer's log-odds with the prompt, and with all nodes as in the neutral run; mean over the neutral prompts."""
+    """Return the answer's log-odds with the prompt (row 0) and with all nodes as in the neutral run (row 1).
+
+    Both are means over the neutral prompts; their difference is the whole effect.
+    """
     nothing = units.only(answer)
     return np.mean([many_scores(answer, other, [nothing, ~nothing]) for other in neutral], axis=0)
 
@@ -126,7 +135,16 @@ def whole_effect(answer: AttributionProblem, neutral: list[Ids]) -> Float[np.nda
 def many_scores(
     answer: AttributionProblem, other: Ids, sets: list[Nodes]
 ) -> Float[np.ndarray, "set context"]:
-    """The answer's log-odds of the prompt with each set's nodes as in the neutral run."""
+    """Score the prompt once per node set, with the nodes of the set patched from the neutral run.
+
+    Args:
+        answer: The problem with the answer's log-odds as its first target.
+        other: Token ids of the neutral prompt.
+        sets: Node sets to patch.
+
+    Returns:
+        The answer's log-odds.
+    """
     found = np.zeros((len(sets), len(answer.contexts)))
     for pair in units.pairs(answer, other):
         donors = units.activations(answer, pair.corrupted)
@@ -144,19 +162,19 @@ def evaluate_circuit(
     graphs: int,
     sizes: Sequence[int] = SIZES,
 ) -> FaithfulnessEvaluation:
-    """Faithfulness and completeness of these nodes, of `graphs` random sets, and of the strongest nodes by size.
+    """Measure faithfulness and completeness of a circuit, random graphs, and growing sets of strong nodes.
 
     Args:
         answer: The problem scored on the answer alone (`about_answer`).
         neutral: Neutral prompts as token ids.
-        estimates: Attribution patching, mean over the neutral prompts.
-        keys: The nodes.
-        ends: `whole_effect`.
-        graphs: Random sets.
-        sizes: Of the curve.
+        estimates: Effect of each node by attribution patching, mean over the neutral prompts.
+        keys: The circuit's nodes as (layer, unit, place).
+        ends: Result of `whole_effect`.
+        graphs: Number of random graphs.
+        sizes: Numbers of nodes for the curve.
 
     Returns:
-        The evaluation; its curve has the strongest nodes by `estimates`, whatever `keys` are.
+        The evaluation. Its curve is of the strongest nodes by `estimates`, independent of `keys`.
     """
     sizes = [n for n in sizes if n <= np.count_nonzero(estimates)]
     strongest = [units.only(answer, *nodes.strongest(estimates, n)) for n in sizes]
@@ -188,7 +206,7 @@ def evaluate_circuit(
 
 
 def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Generator) -> Nodes:
-    """A random graph: as many nodes at each place as the circuit has, of any layer and unit."""
+    """Draw as many random nodes (of any layer and unit) at each place as the circuit has at that place."""
     found = units.only(answer)
     layers, width, _ = units.grid_shape(answer)
     for place in sorted({key[2] for key in keys}):
@@ -201,12 +219,12 @@ def _random_graph(answer: AttributionProblem, keys: list[Key], rng: np.random.Ge
 def share_interval(
     part: Float[np.ndarray, " context"], whole: Float[np.ndarray, " context"], groups: tuple[str, ...]
 ) -> Interval:
-    """mean(part) / mean(whole) with its interval, by linearising the ratio (delta method)."""
+    """Estimate mean(part) / mean(whole) with its interval, by linearising the ratio (delta method)."""
     share = part.mean() / whole.mean()
     return cluster_interval(share + (part - share * whole) / whole.mean(), groups)
 
 
 def mean_entry(interval: Interval) -> MeanEntry:
-    """As a run's files have it."""
+    """Convert an interval to the entry with mean, low and high that result files use."""
     low, high = interval.to_json()
     return MeanEntry(mean=interval.estimate, low=low, high=high)

@@ -1,12 +1,12 @@
-"""Gradient x input: a first-order guess of what a token does, from one backward pass per target.
+"""Gradient x input: a first-order estimate of each token's effect, from one backward pass per target.
 
-1. Take the prompt's embeddings e and a baseline b: the mean embedding of the tokens that a prompt may hold,
-   or one token's.
+1. Take the prompt's embeddings e and a baseline b: the mean embedding of the tokens that a prompt may
+   contain, or one token's embedding.
 2. Effect of position i = (e_i - b_i) . d score / d e_i.
 
-Against a zero baseline the product would depend on where the embeddings happen to have their origin
-(Shrikumar et al. 2016, "Not just a black box", for the plain product). A latent that is off has no gradient,
-hence effect 0.
+The baseline matters: with a zero baseline the product would depend on the arbitrary origin of the embedding
+space (the plain product is from Shrikumar et al. 2016, "Not just a black box"). A latent that is not active
+has no gradient, hence effect 0.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from workbench.attribution.estimator import ESTIMATORS, EffectEstimate
 @ESTIMATORS.register("gradient_x_input")
 @dataclass(frozen=True)
 class GradientXInput:
-    """Gradient of the target at each token, times the token's embedding minus a baseline.
+    """Estimator: gradient of the target at each token, times the token's embedding minus a baseline.
 
-    baseline: a token id, or None for the mean embedding.
+    Attributes:
+        baseline: Token whose embedding is the baseline at every position; None for the mean embedding.
+        name: Name in tables and files.
     """
 
     baseline: int | None = None
     name: str = "gradient_x_input"
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """One forward pass and one backward pass per target for each context."""
+        """Estimate all effects with one forward pass and one backward pass per target for each context."""
         embeddings = problem.prompt_embeddings()
         step = embeddings - problem.baseline_embeddings(self.baseline)
         values = np.zeros((len(problem.contexts), len(problem.prompt), len(problem.targets.items)))
@@ -47,7 +49,13 @@ class GradientXInput:
 def gradients_at(
     problem: AttributionProblem, members: list[int], embeddings: Float[Tensor, "batch prompt_pos d_model"]
 ) -> Float[Tensor, "target batch prompt_pos d_model"]:
-    """Gradient of each target's score in each of these contexts with respect to the prompt's embeddings."""
+    """Compute the gradient of each target in each context with respect to the prompt's embeddings.
+
+    Args:
+        problem: Model, prompt, contexts and targets.
+        members: Indices of the contexts.
+        embeddings: Embeddings of the prompt at which the gradient is taken.
+    """
     leaf = embeddings.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         scores = problem.embedded(members, leaf)

@@ -1,12 +1,12 @@
-"""Heads and MLPs at places of the text: the grid that the path and the circuit are made of, and how a part of it is patched.
+"""The grid of heads and MLPs at places of the text, and how a set of them is patched.
 
 1. A unit is an attention head (read at z) or an MLP (read at its output) of one layer. A place is one prompt
-   token, the rest of the question, or the decision token (with the answer's tokens after it, where answers
-   have several). A node is a unit at a place.
-2. A clean run has the prompt in the slot; a corrupted run has neutral tokens of the same number, everything
-   else equal. Left of the prompt both runs are the same, so nodes there would carry nothing and are left out.
-3. Patching a set of nodes: in the clean run each of them gives what it gave in the corrupted run; everything
-   after it follows. With all nodes patched the decision token's residual, and so the score, is that of the
+   token, the rest of the question, or the decision token (the last token before the answer, together with the
+   answer's tokens if there are several). A node is a unit at a place.
+2. The clean run has the prompt in its slot; the corrupted run has the same number of neutral tokens and is
+   otherwise equal. Before the prompt both runs are the same, so there are no nodes there.
+3. Patching a set of nodes: the clean run is repeated, but each of these nodes outputs what it did in the
+   corrupted run, and everything after it is recomputed. With all nodes patched, the score is that of the
    corrupted run.
 """
 
@@ -26,15 +26,22 @@ from workbench.attribution.attribution_problem import AttributionProblem, Ids, S
 from workbench.models import Site
 
 Activations = dict[Site, Float[Tensor, "batch pos head width"]]
-#: (layer, unit, place). unit: heads, then the MLP. place: prompt tokens, then the question, then the decision
-#: token.
+#: A node as (layer, unit, place). Units: the heads, then the MLP. Places: the prompt tokens, then the
+#: question, then the decision token.
 Key = tuple[int, int, int]
 Nodes = Bool[np.ndarray, "layer unit place"]
 
 
 @dataclass(frozen=True)
 class PromptPair:
-    """A batch of contexts in both runs. members: their indices. places: which positions belong to each place (the same in both)."""
+    """A batch of contexts in the clean run (with the prompt) and the corrupted run (with neutral tokens).
+
+    Attributes:
+        members: Indices of the contexts.
+        clean: Rows with the prompt.
+        corrupted: Rows with the neutral tokens.
+        places: Which positions belong to each place of the text; the same in both runs.
+    """
 
     members: list[int]
     clean: ScoredRows
@@ -43,18 +50,18 @@ class PromptPair:
 
 
 def grid_shape(problem: AttributionProblem) -> Key:
-    """Layers, heads and one MLP, prompt tokens and two more places."""
+    """Return the grid's shape: layers, units (heads and one MLP), places (prompt tokens and two more)."""
     shape = problem.runner.shape
     return shape.n_layers, shape.n_heads + 1, len(problem.prompt) + 2
 
 
 def site_of(problem: AttributionProblem, key: Key) -> Site:
-    """Where a node's unit is read."""
+    """Return the site at which a node's unit is read."""
     return Site(key[0], "z" if key[1] < problem.runner.shape.n_heads else "mlp_out")
 
 
 def pairs(problem: AttributionProblem, other: Ids) -> Iterator[PromptPair]:
-    """All contexts with the prompt and with `other` (as many tokens) in the slot, in batches."""
+    """Yield all contexts in batches, with the prompt and with as many neutral tokens (`other`)."""
     for members in problem.context_batches(copies=2):
         contexts = [problem.contexts[i] for i in members]
         clean, corrupted = (problem.rows(contexts, [p] * len(members)) for p in (problem.prompt, other))
@@ -63,7 +70,7 @@ def pairs(problem: AttributionProblem, other: Ids) -> Iterator[PromptPair]:
 
 @torch.no_grad()
 def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
-    """What every unit gives at every position; a model without MLPs leaves theirs out."""
+    """Return the output of every unit at every position; MLP outputs are missing if the model has no MLPs."""
     sites = [Site(layer, hook) for layer in range(problem.runner.shape.n_layers) for hook in ("z", "mlp_out")]
     with problem.runner.capture(sites) as caught:
         problem.run(rows, problem.runner.embed(rows.ids))
@@ -71,10 +78,10 @@ def activations(problem: AttributionProblem, rows: ScoredRows) -> Activations:
 
 
 def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations) -> Activations:
-    """Gradient of the summed first target with respect to every unit's output.
+    """Compute the gradient of the first target, summed over the batch, with respect to every unit's output.
 
-    Of a zero that is added there, because a bridge hands its heads to the hook as a copy on which the answer
-    does not depend.
+    The gradient is taken at a zero tensor that is added to each output. A bridge passes the head outputs to
+    the hook as a copy on which the answer does not depend, so their own gradient would be missing.
     """
     added: dict[Site, Tensor] = {}
 
@@ -97,7 +104,17 @@ def gradients(problem: AttributionProblem, rows: ScoredRows, found: Activations)
 def patched(
     problem: AttributionProblem, pair: PromptPair, donors: Activations, nodes: Nodes
 ) -> Float[Tensor, "batch target"]:
-    """Scores of the clean run in which these nodes give what they gave in the donors' run."""
+    """Score the clean run with some nodes' outputs replaced by those of another run.
+
+    Args:
+        problem: Model, prompt, contexts and targets.
+        pair: The batch.
+        donors: Outputs of all units in the other run.
+        nodes: The nodes to replace.
+
+    Returns:
+        Scores, each in its target's unit.
+    """
     with ExitStack() as edits:
         for site, donor in donors.items():
             mask = _mask(problem, pair, site, nodes)
@@ -109,7 +126,7 @@ def patched(
 def swap(
     problem: AttributionProblem, site: Site, donor: Tensor, mask: Bool[Tensor, "batch pos head"]
 ) -> Callable[[Tensor], Tensor]:
-    """The edit that writes the donor's activation where the mask says so."""
+    """Build the edit that replaces an activation by the donor's wherever `mask` is True."""
 
     def edit(activation: Tensor) -> Tensor:
         now = split(problem, site, activation)
@@ -121,7 +138,7 @@ def swap(
 def split(
     problem: AttributionProblem, site: Site, activation: Tensor
 ) -> Float[Tensor, "batch pos head width"]:
-    """Heads on an axis of their own; an MLP counts as one head."""
+    """Reshape an activation so that the heads have their own axis; an MLP counts as one head."""
     if site.hook == "z" and activation.ndim == 4:
         return activation
     return rearrange(
@@ -132,7 +149,7 @@ def split(
 
 
 def only(problem: AttributionProblem, *keys: Key) -> Nodes:
-    """The set of these nodes."""
+    """Build the node set that contains exactly these nodes."""
     found = np.zeros(grid_shape(problem), dtype=bool)
     for key in keys:
         found[key] = True

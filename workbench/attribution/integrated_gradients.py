@@ -1,10 +1,12 @@
-"""Integrated gradients (Sundararajan et al. 2017): gradient x input, averaged along the path from a baseline to the prompt.
+"""Integrated gradients: gradient x input, averaged along the path from a baseline to the prompt.
 
-1. Baseline b as in gradient x input, for all prompt positions at once.
-2. Gradients at b + a (e - b) for the Gauss-Legendre nodes a of [0, 1], averaged with their weights.
+The method is from Sundararajan et al. 2017.
+
+1. Use the baseline b of gradient x input at all prompt positions at once.
+2. Average the gradients at b + a (e - b) over the Gauss-Legendre nodes a of [0, 1], with their weights.
 3. Effect of position i = (e_i - b_i) . averaged gradient.
-4. Over positions the effects add up to score(e) - score(b); what is missing from that sum is the completeness
-   error.
+4. Summed over positions, the effects equal score(e) - score(b) up to the integration error, which is reported
+   as the completeness error.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ from workbench.errors import UserError
 @ESTIMATORS.register("integrated_gradients")
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """Gradients averaged along the path from a baseline to the prompt's embeddings.
+    """Estimator: gradients averaged along the straight path from a baseline to the prompt's embeddings.
 
-    steps: nodes along the path. baseline: a token id, or None for the mean embedding.
+    Attributes:
+        steps: Number of points on the path.
+        baseline: Token whose embedding is the baseline at every position; None for the mean embedding.
+        name: Name in tables and files.
     """
 
     steps: int = 12
@@ -37,7 +42,7 @@ class IntegratedGradients:
             raise UserError(f"integrated gradients need at least 1 step, found {self.steps}")
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """`steps` times the cost of gradient x input."""
+        """Estimate all effects and the completeness error; costs `steps` times gradient x input."""
         end, start = problem.prompt_embeddings(), problem.baseline_embeddings(self.baseline)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         values = np.zeros((len(problem.contexts), len(problem.prompt), len(problem.targets.items)))
@@ -54,7 +59,7 @@ class IntegratedGradients:
 def _missing(
     problem: AttributionProblem, values: np.ndarray, start: torch.Tensor, end: torch.Tensor
 ) -> dict[str, float]:
-    """Per target: mean over contexts of (score(e) - score(b)) - sum of effects."""
+    """Compute the mean completeness error per target: score(e) - score(b) - sum of effects."""
     promised = np.zeros((len(problem.contexts), len(problem.targets.items)))
     with torch.no_grad():
         for members in problem.context_batches():

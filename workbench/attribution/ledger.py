@@ -1,9 +1,9 @@
-"""The ledger: prompt token x target, by several estimators over many contexts, with exact removal as the judge.
+"""The ledger: effects by prompt token and target, from several estimators, over many contexts.
 
-1. Every estimator gives an effect per context, token and target; a cell is its mean, standard deviation and
-   interval over contexts, clustered by question group.
-2. Each estimator is held against exact removal: the rank correlation of the tokens' mean effects, and how
-   many of removal's strongest tokens it names among its own.
+1. Every estimator gives an effect per context, token and target. A cell of the ledger is the mean, standard
+   deviation and interval over contexts, clustered by question group.
+2. Each estimator is compared with exact removal: the rank correlation of the tokens' mean effects, and how
+   many of removal's strongest tokens are among its own strongest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,16 @@ TOP = 3
 
 @dataclass(frozen=True)
 class TokenPair:
-    """Two tokens together: what they do beyond the sum of what each does alone, in the target's unit, with its interval."""
+    """Interaction of two tokens: their joint effect minus the sum of their single effects.
+
+    Attributes:
+        target: Name of the target.
+        first: Position of one token in the prompt.
+        second: Position of the other token.
+        mean: Mean interaction over contexts, in the target's unit.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+    """
 
     target: str
     first: int
@@ -51,26 +60,27 @@ class TokenPair:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The effects of a prompt's tokens. Sign: plus means that the token raises the target.
+    """Effects of a prompt's tokens on each target. Positive means that the token raises the target.
 
     Attributes:
-        prompt_ids: The prompt.
-        tokens: The same as text.
-        text: The same in one piece.
-        targets: What was measured.
-        estimates: By estimator.
+        prompt_ids: Token ids of the prompt.
+        tokens: The prompt's tokens as text.
+        text: The prompt as one text.
+        targets: Quantities that effects were measured on.
+        estimates: Effects by the name of the estimator.
         groups: Question group of each context.
-        total: [context, target], score with the prompt minus score of the bare question.
-        pairs: Interactions of tokens.
-        seconds: Spent on each estimator.
-        caution: What a reader must know of the answer's row.
-        mediation: What goes through directions and latents.
+        total: Score with the prompt minus score of the bare question, [context, target].
+        pairs: Interactions of pairs of tokens.
+        seconds: Run time of each estimator in seconds.
+        caution: Warning about the answer's row that every reader should see; empty for none.
+        mediation: How much of the effect on the answer goes through directions and latents.
         path: The heads and MLPs that carry the effect.
-        circuit: Their graph.
-        dose: Effects of parts of the prompt and of steering.
+        circuit: Graph of heads and MLPs with its faithfulness; None if it was not computed.
+        dose: Dose-response curves of the prompt's first tokens and of steering.
 
     Example:
-        >>> ledger = wb.attribute(model, "be blunt", [direction], contexts, options=wb.AttributionOptions(pairs=0, nodes=0))
+        >>> quick = wb.AttributionOptions(pairs=0, nodes=0)
+        >>> ledger = wb.attribute(model, "be blunt", [direction], contexts, options=quick)
         >>> ledger.total.shape == (len(contexts), 2)      # the answer and the direction
         True
     """
@@ -97,11 +107,15 @@ class Ledger:
 
     @property
     def shown_names(self) -> tuple[str, ...]:
-        """Names of the targets, latents with the label that a user gave them: `latent 80: says no`."""
+        """Names of the targets, with a user's label for each labelled latent: `latent 80: says no`."""
         return tuple(target.shown_name for target in self.targets.items)
 
     def labelled(self, labels: Mapping[int, str]) -> Ledger:
-        """The same ledger with what a user calls its latents (`wb.latent_labels`), by number."""
+        """Return the same ledger with a user's labels of its latents.
+
+        Args:
+            labels: Label by the latent's index, as from `wb.latent_labels`.
+        """
         items = [
             replace(t, label=labels.get(t.latent, t.label) if t.latent is not None else t.label)
             for t in self.targets.items
@@ -109,10 +123,15 @@ class Ledger:
         return replace(self, targets=AttributionTargets(tuple(items)))
 
     def to_tensor(self, estimator: str = JUDGE) -> Float[Tensor, "context prompt_pos target"]:
-        """Each token's effect on each target in each context, float64; its axes are `groups`, `tokens` and `names`.
+        """Return each token's effect on each target in each context as a float64 tensor.
+
+        The entries of the axes are in `groups`, `tokens` and `names`.
+
+        Args:
+            estimator: Name of the estimator.
 
         Raises:
-            UserError: For an estimator that was not run.
+            UserError: The estimator was not run.
         """
         self.means(estimator)
         return torch.from_numpy(self.estimates[estimator].values.astype(np.float64))
@@ -128,21 +147,22 @@ class Ledger:
         prompt_ids: Sequence[int] | None = None,
         estimator: str = JUDGE,
     ) -> Ledger:
-        """A ledger of effects that were computed elsewhere, for the workbench's tables, intervals and reports.
+        """Build a ledger from effects that were computed elsewhere, for tables, intervals and reports.
 
         Args:
-            effects: What each prompt token adds to each target in each context, in the target's unit; plus
-                raises it.
+            effects: Effect of each prompt token on each target in each context, in the target's unit;
+                positive means that the token raises the target.
             tokens: The prompt's tokens as text.
-            targets: What the last axis is, in order: as `attribute` takes them, the answer's log-odds
-                included.
-            total: Score with the prompt minus score without it; the sum over tokens when None.
-            groups: Question group of each context; every context its own when None.
-            prompt_ids: The tokens' ids; -1 each when None.
-            estimator: Whose effects they are. `removal`: exact, the reference for others.
+            targets: Targets in the order of the last axis, in any form that `attribute` takes, including the
+                answer's log-odds.
+            total: Score with the prompt minus score without it; None for the sum over tokens.
+            groups: Question group of each context; None for one group per context.
+            prompt_ids: Ids of the tokens; None for -1 each.
+            estimator: Name of the estimator that computed the effects. `removal` is the exact reference that
+                others are compared with.
 
         Raises:
-            UserError: Where shapes and names do not fit each other, or a number is not finite.
+            UserError: Shapes and names do not fit each other, or a number is not finite.
         """
         values = torch.as_tensor(effects).detach().double().cpu().numpy()
         named = (
@@ -180,19 +200,21 @@ class Ledger:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per cell.
+        """Table with one row per prompt token, target and estimator.
 
-        Position, token_id, token, target, kind, estimator, mean, sd (over contexts), low, high (95 % interval
-        of the mean), sampling_error (of estimators that draw at random), n (contexts).
+        Columns: position, token_id, token, target, kind, estimator, mean, sd (standard deviation over
+        contexts), low and high (95 % interval of the mean), sampling_error (of estimators that sample), n
+        (number of contexts).
         """
         return pd.DataFrame([row for name in self.estimates for row in self._rows(name)])
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
-        """One row per estimator and target.
+        """Table that compares each estimator with exact removal, one row per estimator and target.
 
-        rank_correlation with exact removal over tokens (nan where one is constant or there are fewer than 3
-        tokens), and top: fraction of removal's 3 strongest tokens among the estimator's 3 strongest.
+        rank_correlation is over tokens; it is nan if the effects of one estimator are constant or there are
+        fewer than 3 tokens. top is the fraction of removal's 3 strongest tokens that are among the
+        estimator's 3 strongest.
         """
         judge = self.means(JUDGE)
         rows = []
@@ -211,13 +233,29 @@ class Ledger:
         return pd.DataFrame(rows, columns=["estimator", "target", "rank_correlation", "top"])
 
     def means(self, estimator: str = JUDGE) -> Float[np.ndarray, "prompt_pos target"]:
-        """Mean effects over contexts. UserError for an estimator that was not run."""
+        """Return the mean effects over contexts of one estimator.
+
+        Args:
+            estimator: Name of the estimator.
+
+        Raises:
+            UserError: The estimator was not run.
+        """
         if estimator not in self.estimates:
             raise UserError(f"no estimator {estimator!r} in this ledger: it has {', '.join(self.estimates)}")
         return self.estimates[estimator].values.mean(axis=0)
 
     def cell(self, position: int, target: str, estimator: str = JUDGE) -> dict[str, Any]:
-        """One row of the table."""
+        """Return the row of the table for one token, target and estimator, as a dictionary.
+
+        Args:
+            position: Position of the token in the prompt.
+            target: Name of the target.
+            estimator: Name of the estimator.
+
+        Raises:
+            UserError: The token, target or estimator is not in the ledger.
+        """
         if target not in self.names or not 0 <= position < len(self.tokens):
             raise UserError(
                 f"no cell for token {position} and target {target!r}: {len(self.tokens)} tokens, targets {', '.join(self.names)}"
@@ -232,7 +270,12 @@ class Ledger:
         return chosen.iloc[0].to_dict()
 
     def to_file(self, search: str = "", side_effects: SideEffects | None = None) -> AttributionFile:
-        """attribution.json: everything but the cells. search: the search that found the prompt; side_effects: of the same prompt."""
+        """Convert the ledger to the contents of attribution.json: everything except the table of cells.
+
+        Args:
+            search: Name of the search that found the prompt.
+            side_effects: Side effects of the same prompt on latents.
+        """
         by_estimator = list(self.agreement.groupby("estimator", sort=False))
         return AttributionFile(
             search=search,
@@ -319,7 +362,7 @@ class Ledger:
         ]
 
     def _short_of(self, estimate: EffectEstimate, target: int) -> float:
-        """The gap between the sum of the tokens' effects and the effect of the whole prompt, as a fraction of the latter."""
+        """Return the completeness error as a fraction of the whole prompt's effect."""
         gap = estimate.missing[self.names[target]]
         whole = float(estimate.values[:, :, target].sum(axis=1).mean()) + gap
         return abs(gap / whole) if whole else 0.0

@@ -1,4 +1,4 @@
-"""Effects of tokens as a notebook shows them: a small matrix of coloured, signed figures, everything escaped."""
+"""Notebook view of token effects: a matrix of coloured, signed numbers as escaped HTML."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from workbench.html_text import TABLE_STYLE, escape, number, shorten, visible
 
 MAX_ROWS = 16
 MAX_TOKENS = 60
-#: Characters of a token or a row's name that are shown.
+#: Largest number of characters of a token or a row's name; longer text is shortened.
 LONGEST = 60
-#: Orange for plus, blue for minus: colour-blind readers can distinguish them; the sign is in every cell as
-#: well.
+#: Orange for plus, blue for minus: colour-blind readers can distinguish these. Every cell also has its sign.
 _PLUS, _MINUS = "230,110,20", "20,120,200"
 
 
@@ -26,7 +25,18 @@ def matrix_html(
     caption: str,
     lines: Sequence[str] = (),
 ) -> str:
-    """A matrix of effects as one escaped table, what is cut said below it, with `lines` as notes."""
+    """Render a matrix of effects (rows: targets, columns: tokens) as one escaped HTML table.
+
+    Args:
+        tokens: The prompt's tokens; at most MAX_TOKENS are shown, and a note gives the number of the others.
+        names: Names of the targets; at most MAX_ROWS are shown.
+        means: Effects in each target's unit.
+        caption: Caption of the table.
+        lines: Notes below the table.
+
+    Returns:
+        HTML with its style.
+    """
     head = "".join(
         f'<th scope="col">{escape(shorten(visible(token), LONGEST))}</th>' for token in tokens[:MAX_TOKENS]
     )
@@ -53,7 +63,11 @@ def _cell(value: float, most: float) -> str:
 
 
 def agreement_lines(agreement: pd.DataFrame) -> list[str]:
-    """How well each estimator orders the tokens as removal does. agreement: `Ledger.agreement`."""
+    """Describe how well each estimator orders the tokens, compared with exact removal, in one line each.
+
+    Args:
+        agreement: The table `Ledger.agreement`.
+    """
     lines = []
     for name, part in agreement.groupby("estimator", sort=False):
         known = part["rank_correlation"].dropna()

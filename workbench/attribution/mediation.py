@@ -1,17 +1,17 @@
-"""Mediation: how much of the prompt's effect on the answer goes through a direction, or through some latents.
+"""Mediation: how much of the prompt's effect on the answer goes through a direction or through some latents.
 
-1. Run every context with the prompt and bare; keep the residual stream at the mediator's site.
-2. The mediator's component of a residual: its projection on the direction, or what the latents' activations
-   decode to.
-3. *Into*: run bare, but with the prompted run's component at the read positions. What the answer then gains
-   is mediated.
-4. *Out of*: run with the prompt, but with the bare run's component. What the answer then loses is mediated,
-   the other way round.
-5. mediated = mean of both ways; direct = total - mediated, what bypasses the mediator.
+1. Run every context with the prompt and without it; keep the residual stream at the mediator's site.
+2. The mediator's component of a residual is its projection on the direction, or the decoded activations of
+   the latents.
+3. *Into*: run without the prompt, but with the prompted run's component at the read positions. The gain of
+   the answer's log-odds is mediated.
+4. *Out of*: run with the prompt, but with the unprompted run's component. The loss of the answer's log-odds
+   is mediated, measured in the opposite direction.
+5. mediated = mean of both; direct = total - mediated, which bypasses the mediator.
 
 Natural direct and indirect effects (Pearl 2001; in language models Vig et al. 2020), by interchange
-interventions on a subspace (Geiger et al. 2021). Positions: the decision token alone, or all tokens after the
-slot, aligned from the right.
+interventions on a subspace (Geiger et al. 2021). Read positions: the decision token (the last token before
+the answer) alone, or all tokens after the slot of the prompt, aligned from the right.
 """
 
 from __future__ import annotations
@@ -40,10 +40,14 @@ Component = Callable[[Float[Tensor, "... d_model"]], Float[Tensor, "... d_model"
 
 @dataclass(frozen=True)
 class Mediator:
-    """A part of the residual stream at a site.
+    """A component of the residual stream at one site, through which an effect can go.
 
-    component: that part of a residual, in the residual stream's units. unit: the axis of a part that has but
-    one. control: a part without a meaning, to hold the others against.
+    Attributes:
+        name: Name in tables and sentences.
+        site: Where the component is read and replaced.
+        component: Function that computes the component of a residual, in units of the residual stream.
+        unit: Unit vector of a one-dimensional component; None otherwise.
+        control: Whether the component is meaningless (a random direction) and serves for comparison.
     """
 
     name: str
@@ -55,11 +59,21 @@ class Mediator:
 
 @dataclass(frozen=True, repr=False)
 class MediationResult(ShowsFacts):
-    """One mediator's share, in log-odds, means over contexts with intervals.
+    """How much of the prompt's effect on the answer goes through one mediator, in log-odds.
 
-    moved: mean change of the component at the decision token from the bare to the prompted run, in units of
-    the residual stream: along a direction with its sign, else (along is False) its length. into, out_of: the
-    two ways. control: of a random direction.
+    All intervals are of means over contexts.
+
+    Attributes:
+        name: Name of the mediator.
+        total: Whole effect of the prompt on the answer's log-odds.
+        mediated: Part that goes through the mediator, mean of `into` and `out_of`.
+        direct: Part that bypasses the mediator: total - mediated.
+        into: Gain without the prompt when the component is as with the prompt.
+        out_of: Loss with the prompt when the component is as without the prompt.
+        moved: Mean change of the component at the decision token from the bare to the prompted run, in units
+            of the residual stream. For a direction it has a sign; otherwise it is a length.
+        along: Whether `moved` is a signed change along one direction.
+        control: Whether the mediator is a random direction.
     """
 
     name: str
@@ -74,14 +88,14 @@ class MediationResult(ShowsFacts):
 
     @property
     def share(self) -> float | None:
-        """Mediated / total; None where the total's interval holds zero, so that there is nothing to share."""
+        """Mediated effect as a fraction of the total; None if the total's interval contains zero."""
         if self.total.low <= 0 <= self.total.high:
             return None
         return self.mediated.estimate / self.total.estimate
 
     @property
     def verdict(self) -> str:
-        """One sentence that the figures support."""
+        """Result in one sentence: how much of the prompt's effect goes through the mediator."""
         if self.share is None:
             return f"The prompt's effect on the answer may be zero ({self.total}), so nothing can be said to go through the {self.name}."
         return (
@@ -109,7 +123,7 @@ class MediationResult(ShowsFacts):
         )
 
     def facts(self) -> tuple[str, dict[str, object]]:
-        """The two parts of the effect, log-odds."""
+        """Return the verdict and the whole, mediated and direct effects in log-odds as text."""
         return self.verdict, {
             "whole effect": str(self.total),
             "through it": str(self.mediated),
@@ -117,7 +131,7 @@ class MediationResult(ShowsFacts):
         }
 
     def to_entry(self) -> MediationEntry:
-        """One entry of attribution.json's `mediation`."""
+        """Convert the result to an entry of `mediation` in attribution.json."""
         parts = {name: getattr(self, name) for name in ("mediated", "direct", "into", "out_of")}
         ends = {
             f"{name}_{side}": end
@@ -139,9 +153,21 @@ class MediationResult(ShowsFacts):
 def mediate(
     problem: AttributionProblem, through: Sequence[Mediator], positions: Positions = "decision"
 ) -> tuple[MediationResult, ...]:
-    """Each mediator's fraction of the prompt's effect on the answer's log-odds.
+    """Measure how much of the prompt's effect on the answer's log-odds goes through each mediator.
 
-    Four forward passes a context and mediator. Raises UserError for unknown positions.
+    The cost is four forward passes per context and mediator.
+
+    Args:
+        problem: Model, prompt and contexts.
+        through: The mediators.
+        positions: Where components are exchanged: "decision" for the decision token (the last token before
+            the answer) alone, "question" for all tokens after the slot of the prompt.
+
+    Returns:
+        One result per mediator.
+
+    Raises:
+        UserError: `positions` is unknown.
     """
     if positions not in ("decision", "question"):
         raise UserError(f"unknown positions {positions!r}: expected 'decision' or 'question'")
@@ -152,7 +178,7 @@ def mediate(
 
 
 def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
-    """One for each direction among the targets, and one for all single latents of an SAE together."""
+    """Build one mediator for each direction among the targets, and one for all latents of each SAE."""
     found = [
         as_mediator(target.name, target.objective) for target in targets.items if target.kind == "direction"
     ]
@@ -168,7 +194,10 @@ def mediators(targets: AttributionTargets) -> tuple[Mediator, ...]:
 
 
 def controls_verdict(found: Sequence[MediationResult]) -> str:
-    """The fractions of the effect through random directions, in a sentence; empty where none were run or there is no effect."""
+    """Describe in one sentence how much of the effect goes through random directions.
+
+    Empty if there were no random directions or the prompt has no effect.
+    """
     shares = [m.share for m in found if m.control and m.share is not None]
     if not shares:
         return ""
@@ -180,7 +209,18 @@ def controls_verdict(found: Sequence[MediationResult]) -> str:
 
 
 def as_mediator(name: str, given: Any) -> Mediator:
-    """The mediator of a direction, a projection or a latent objective. UserError for anything else."""
+    """Build the mediator of a direction, a projection objective or a latent objective.
+
+    Args:
+        name: Name in tables and sentences.
+        given: The direction or objective.
+
+    Returns:
+        The mediator.
+
+    Raises:
+        UserError: `given` is of another type.
+    """
     objective = (
         projection(given, "raw")
         if hasattr(given, "vector") and not isinstance(given, ProjectionObjective)
@@ -234,7 +274,7 @@ def _mediate(problem: AttributionProblem, mediator: Mediator, positions: Positio
 def _state(
     problem: AttributionProblem, site: Site, rows: ScoredRows
 ) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
-    """The residual stream at the site, and the answer's log-odds."""
+    """Return the residual stream at the site, and the answer's log-odds."""
     with problem.runner.capture([site]) as caught:
         scores = problem.run(rows, problem.runner.embed(rows.ids))[:, 0]
     return caught[site].float(), scores
@@ -248,7 +288,7 @@ def _swapped(
     change: Float[Tensor, "batch back d_model"],
     width: Bool[Tensor, "batch back"],
 ) -> Float[Tensor, " batch"]:
-    """The answer's log-odds with `change` added at the aligned positions."""
+    """Return the answer's log-odds when `change` is added to the residual stream at the aligned positions."""
     batch, places = _places(rows, width)
 
     def edit(activation: Tensor) -> Tensor:
@@ -261,7 +301,10 @@ def _swapped(
 
 
 def _shared(rows: Mapping[str, ScoredRows], most: int) -> Bool[Tensor, "batch back"]:
-    """Which positions, counted back from the decision token, hold the same tokens in both runs; at most `most`."""
+    """Return which positions, counted back from the decision token, have the same tokens in both runs.
+
+    The decision token itself always counts; at most `most` positions are considered.
+    """
     everywhere = torch.ones(len(rows["bare"].ids), most, dtype=torch.bool)
     both = [_gather(part.ids, *_places(part, everywhere)) for part in rows.values()]
     inside = torch.stack(

@@ -1,20 +1,20 @@
-"""The edges of a circuit: how much of the effect travels from one part of the model straight to another. Path patching.
+"""Path patching: how much of the effect goes along each edge of a circuit.
 
-1. A sender is a prompt token's embedding, or a node (heads_and_mlps.py). Its change is what it writes into
-   the residual stream in the corrupted run minus what it writes in the clean run, at its place.
-2. Sender to node: the node hears the clean run with the sender's change added to its own input and nothing
-   else; what it then gives is written into the clean run, everything after it follows, and the edge's effect
-   is what the answer's log-odds lose (Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv
-   2304.05969).
-3. All such edges are first estimated: minus the change times the gradient of what the node's output does to
-   the answer, taken at the node's input (Syed et al. 2023, arXiv 2310.10348). The strongest are patched
-   exactly.
-4. Node to direction, latent or answer: their reading without and with the node's change at the decision
-   token, everything between them unchanged (direct effect; the final norm is taken along).
-5. Direction or latent to answer: its part of the residual stream at the decision token as in the corrupted
-   run, everything after it follows. Latent to direction: the change of that part, read by the direction.
+1. A sender is a prompt token's embedding or a node (heads_and_mlps.py). Its change is its write to the
+   residual stream in the corrupted run minus that in the clean run, at its place.
+2. Sender to node: the node's input is the clean run's plus the sender's change. The node's resulting output
+   is patched into the clean run, and everything after it is recomputed. The edge's effect is the loss of the
+   answer's log-odds (Wang et al. 2022, arXiv 2211.00593; Goldowsky-Dill et al. 2023, arXiv 2304.05969).
+3. All such edges are first estimated: minus the change times the gradient, at the node's input, of the node's
+   effect on the answer (Syed et al. 2023, arXiv 2310.10348). The strongest are patched exactly.
+4. Node to direction, latent or answer: the receiver's value without and with the node's change at the
+   decision token (the last token before the answer), everything between them unchanged (direct effect; the
+   final norm is recomputed).
+5. Direction or latent to answer: its component of the residual stream at the decision token is replaced by
+   that of the corrupted run, and everything after it is recomputed. Latent to direction: the projection of
+   that component's change on the direction.
 
-Sign: effect = clean - changed, so plus means that the prompt raises the receiver by this way.
+Sign: effect = clean - changed, so positive means that the prompt raises the receiver through this edge.
 """
 
 from __future__ import annotations
@@ -41,10 +41,17 @@ Change = Float[Tensor, "batch pos d_model"]
 
 @dataclass(frozen=True)
 class PatchingGround:
-    """One batch in both runs, with everything that edges are measured from.
+    """Activations of one batch in the clean and the corrupted run, from which all edges are measured.
 
-    before: the clean residual stream ahead of each block, and after the last. parts: the residual stream at
-    the decision token after each block, clean and corrupted.
+    Attributes:
+        problem: The problem with the answer's log-odds as its only target.
+        pair: The batch with the prompt (clean) and with neutral tokens (corrupted).
+        clean: Outputs of all units (heads and MLPs) in the clean run.
+        donors: Outputs of all units in the corrupted run.
+        slopes: Gradient of the answer's log-odds with respect to every unit's output in the clean run.
+        before: Residual stream of the clean run before each block, and after the last block.
+        parts: Residual stream at the decision token after each block, as (clean, corrupted).
+        plain: The answer's log-odds in the clean run.
     """
 
     problem: AttributionProblem
@@ -58,7 +65,12 @@ class PatchingGround:
 
 
 def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
-    """Both runs of a batch. answer: the problem with the answer's log-odds as its only target."""
+    """Run both members of a pair of batches and collect the activations that edges are measured from.
+
+    Args:
+        answer: The problem with the answer's log-odds as its only target.
+        pair: The batch in both runs.
+    """
     layers = range(answer.runner.shape.n_layers)
     clean, donors = units.activations(answer, pair.clean), units.activations(answer, pair.corrupted)
     states = [_residuals(answer, rows) for rows in (pair.clean, pair.corrupted)]
@@ -82,7 +94,11 @@ def ground(answer: AttributionProblem, pair: PromptPair) -> PatchingGround:
 def possible(
     problem: AttributionProblem, senders: list[Sender], nodes: list[Key]
 ) -> list[tuple[Sender, Key]]:
-    """The edges that a causal model can have: from an earlier part, at the node's place for an MLP, up to its place for a head."""
+    """Return the edges that a causal model can have, as (sender, receiving node).
+
+    The sender must be earlier in the model. Its place must be the receiver's place for an MLP, and the same
+    place or an earlier one for a head.
+    """
     heads = problem.runner.shape.n_heads
     found: list[tuple[Sender, Key]] = []
     for sender in senders:
@@ -96,7 +112,7 @@ def possible(
 
 @torch.no_grad()
 def change_of(g: PatchingGround, sender: Sender) -> Change:
-    """Output of the sender in the corrupted run minus its output in the clean run."""
+    """Return the sender's write to the residual stream in the corrupted run minus that in the clean run."""
     runner = g.problem.runner
     if isinstance(sender, int):
         moved = runner.embed(g.pair.corrupted.ids) - runner.embed(g.pair.clean.ids)
@@ -113,7 +129,11 @@ def change_of(g: PatchingGround, sender: Sender) -> Change:
 
 
 def listening(g: PatchingGround, node: Key) -> Change:
-    """Gradient of (the node's output times what that output does to the answer) with respect to the residual stream that it reads."""
+    """Compute the gradient of the node's effect on the answer with respect to the node's input.
+
+    The node's effect is its output times the gradient of the answer with respect to that output. Its input is
+    the residual stream before its block.
+    """
     site = units.site_of(g.problem, node)
     with torch.enable_grad():
         added = torch.zeros_like(g.before[node[0]], requires_grad=True)
@@ -125,7 +145,7 @@ def listening(g: PatchingGround, node: Key) -> Change:
 
 @torch.no_grad()
 def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, " batch"]:
-    """Loss of the answer's log-odds when only this node receives the sender's change."""
+    """Return the loss of the answer's log-odds when only this node receives the sender's change."""
     site = units.site_of(g.problem, node)
     mask = torch.zeros(g.clean[site].shape[:3], dtype=torch.bool, device=change.device)
     mask[:, :, _index(site, node)] = g.pair.places[node[2]]
@@ -137,7 +157,10 @@ def path_effect(g: PatchingGround, change: Change, node: Key) -> Float[Tensor, "
 def direct_effects(
     g: PatchingGround, targets: AttributionTargets, sender: Key, change: Change
 ) -> Float[Tensor, "batch target"]:
-    """What each target loses by the sender's change alone, read at its site; 0 where the sender writes after the target's site."""
+    """Return each target's loss when only the sender's change is added at the target's site.
+
+    The loss is 0 if the sender writes after the target's site.
+    """
     at = g.pair.clean.layout.decision
     here = change[torch.arange(len(at), device=at.device), at].float()
     plain = {site: g.parts[site][0] for site in targets.sites}
@@ -159,9 +182,10 @@ def direct_effects(
 def through(
     g: PatchingGround, target: AttributionTarget
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch d_model"]]:
-    """Loss of the answer's log-odds when the target's part of the residual stream at the decision token is as in the corrupted run.
+    """Replace the target's component of the residual stream at the decision token by the corrupted run's.
 
-    And the change of that part.
+    Returns:
+        The loss of the answer's log-odds, and the change of the component.
     """
     mediator = as_mediator(target.name, target.objective)
     clean, corrupted = g.parts[mediator.site]
@@ -175,9 +199,16 @@ def through(
 def strongest_paths(
     answer: AttributionProblem, grounds: list[PatchingGround], nodes: list[Key], top: int
 ) -> list[tuple[Sender, Key, float, float]]:
-    """The strongest edges into the nodes by estimate, `top` from tokens and `top` from nodes.
+    """Find the strongest edges into the nodes by estimate, and patch them exactly.
 
-    (sender, node, estimate, exact effect), means over contexts and grounds.
+    Args:
+        answer: The problem with the answer's log-odds as its only target.
+        grounds: Activations of all batches.
+        nodes: Receiving nodes, which are also senders.
+        top: Number of edges from tokens, and number of edges from nodes.
+
+    Returns:
+        (sender, node, estimate, exact effect) per edge, in log-odds, means over contexts and batches.
     """
     wanted = possible(answer, [*range(len(answer.prompt)), *nodes], nodes)
     n = sum(len(g.pair.members) for g in grounds)
@@ -206,7 +237,7 @@ def strongest_paths(
 
 
 def _heard(g: PatchingGround, node: Key, change: Change) -> Float[Tensor, "batch pos head width"]:
-    """The output of the node's unit when its input is the clean run's with the change added."""
+    """Return the output of the node's unit when `change` is added to its clean input."""
     site = units.site_of(g.problem, node)
     if site.hook == "z":
         return units.split(g.problem, site, _block(g, node[0], site, change).float())
@@ -215,7 +246,7 @@ def _heard(g: PatchingGround, node: Key, change: Change) -> Float[Tensor, "batch
 
 
 def _block(g: PatchingGround, layer: int, site: Site, change: Change | None = None) -> Tensor:
-    """The activation at a site of one block that runs on the clean residual stream, with a change added ahead of it."""
+    """Run one block on the clean residual stream plus `change`, and return the activation at `site`."""
     resid = g.before[layer] if change is None else g.before[layer] + change.to(g.before[layer].dtype)
     with g.problem.runner.placed(g.pair.clean.layout), g.problem.runner.capture([site]) as caught:
         g.problem.runner.run(resid, layer, layer + 1)

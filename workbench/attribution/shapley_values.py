@@ -1,11 +1,13 @@
-"""Shapley values (1953) of a prompt's tokens, by sampled orders (Castro et al. 2009): what a token adds, whichever came before.
+"""Shapley values of a prompt's tokens: each token's contribution, averaged over orders of adding tokens.
+
+Shapley 1953, estimated by sampling orders (Castro et al. 2009).
 
 1. A coalition is a set of positions; its worth is the score of the prompt with only these tokens, in their
    order.
-2. Draw an order of the positions and its reverse (antithetic pairs have less variance); add the tokens one by
-   one; each token is credited with the change it makes.
-3. Effect = mean credit over orders; standard error from the spread between antithetic pairs.
-4. With few tokens all orders are taken through all 2^n coalitions: exact.
+2. Draw an order of the positions and its reverse (antithetic pairs reduce the variance). Add the tokens one
+   by one; each token is credited with the change of the score.
+3. Effect = mean credit over orders; its standard error is from the spread between antithetic pairs.
+4. Short prompts are computed exactly from all 2^n coalitions.
 
 In each order the credits add up to score(prompt) - score(empty slot), so the effects do too.
 """
@@ -28,9 +30,12 @@ Coalition = frozenset[int]
 @ESTIMATORS.register("shapley")
 @dataclass(frozen=True)
 class ShapleyValues:
-    """Shapley values of the tokens, over orders in which they are added.
+    """Estimator: Shapley values of the tokens, over orders in which they are added.
 
-    pairs: antithetic pairs of orders. exact_up_to: prompts of at most so many tokens are done exactly.
+    Attributes:
+        pairs: Number of antithetic pairs (an order and its reverse) that are sampled.
+        exact_up_to: Prompts of at most this many tokens are computed exactly.
+        name: Name in tables and files.
     """
 
     pairs: int = 12
@@ -44,7 +49,10 @@ class ShapleyValues:
             )
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """At most 2 x pairs x tokens forward passes a context; a coalition that occurs twice is run once."""
+        """Estimate all effects; costs at most 2 x pairs x tokens forward passes per context.
+
+        A coalition that occurs twice is run once.
+        """
         if len(problem.prompt) <= self.exact_up_to:
             return EffectEstimate(_exact(problem))
         n, rng = len(problem.prompt), np.random.default_rng(problem.seed)
@@ -62,14 +70,14 @@ def _growing(order: np.ndarray) -> list[Coalition]:
 
 
 def _worths(problem: AttributionProblem, coalitions: list[Coalition]) -> dict[Coalition, np.ndarray]:
-    """Score of each distinct coalition, [context target]."""
+    """Return the score of each distinct coalition, [context target]."""
     distinct = sorted(set(coalitions), key=lambda c: (len(c), sorted(c)))
     prompts = [tuple(problem.prompt[i] for i in sorted(coalition)) for coalition in distinct]
     return dict(zip(distinct, problem.scores(prompts), strict=True))
 
 
 def _credits(order: np.ndarray, worth: dict[Coalition, np.ndarray]) -> np.ndarray:
-    """[context prompt_pos target]: what each token adds in this order."""
+    """Return what each token adds in this order, [context prompt_pos target]."""
     sets = _growing(order)
     credits = np.zeros((worth[sets[0]].shape[0], len(order), worth[sets[0]].shape[1]))
     for k, position in enumerate(order):

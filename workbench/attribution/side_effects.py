@@ -1,12 +1,12 @@
-"""Side effects: which latents a prompt moves that nobody asked it to move, and how many are active with and without it.
+"""Side effects of a prompt on SAE latents: which unintended latents it changes, and how many are active.
 
-1. The SAE encodes the decision token of every context: bare, under the prompt, and under a prompt that a
-   person wrote.
-2. A latent's change is its mean activation under the prompt minus bare; its size is |change| x the length of
-   its decoder row, which is how far it moves the residual stream.
-3. The largest changes outside the objective's latents are listed, with the manual prompt's change of the same
-   latents next to them; L0 is the number of active latents (the paper, arXiv 2601.02896, finds 50-60 under
-   prompts and above 150 under dense steering).
+1. The SAE encodes the decision token (the last token before the answer) of every context: without a prompt,
+   under the prompt, and under a prompt that a person wrote.
+2. A latent's change is its mean activation under the prompt minus that without a prompt. Its size is |change|
+   x the norm of its decoder row, which is how far it moves the residual stream.
+3. The largest changes outside the objective's latents are listed, next to the manual prompt's change of the
+   same latents. L0 is the number of active latents (the paper, arXiv 2601.02896, finds 50-60 under prompts
+   and above 150 under dense steering).
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ from workbench.statistics import Interval, cluster_interval
 
 @dataclass(frozen=True)
 class MovedLatent:
-    """One latent.
+    """Change of one latent's activation at the decision token (the last token before the answer) by a prompt.
 
-    before: mean activation on bare questions. change: under the prompt, with its interval over contexts;
-    manual: under the manual prompt (None without one). size: |change| in units of the residual stream.
+    Attributes:
+        latent: Index of the latent.
+        before: Mean activation on bare questions.
+        change: Mean activation under the prompt minus `before`, with its interval over contexts.
+        size: |change| times the norm of the latent's decoder row, in units of the residual stream.
+        manual: Mean activation under the manual prompt minus `before`; None without a manual prompt.
     """
 
     latent: int
@@ -48,10 +52,17 @@ class MovedLatent:
 
 @dataclass(frozen=True, repr=False)
 class SideEffects(ShowsTable):
-    """beside: latents outside the objective, the most moved first.
+    """Latents that a prompt moves, inside and outside its objective, and the number of active latents.
 
-    inside: those of the objective. aimed: fraction of all latents' summed size that the objective's hold.
-    active: L0 by condition ("no prompt", "prompt", "manual prompt").
+    Attributes:
+        site: Site of the SAE.
+        sae: Name of the SAE.
+        manual: The manual prompt that is compared; None without one.
+        beside: Latents outside the objective, the most moved first.
+        inside: Latents of the objective.
+        aimed: Sum of the sizes of the objective's latents, as a fraction of the sum over all latents; None if
+            the objective has no latents or nothing moved.
+        active: Number of active latents (L0) by condition: "no prompt", "prompt", "manual prompt".
     """
 
     site: str
@@ -64,7 +75,7 @@ class SideEffects(ShowsTable):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per latent, those outside the objective first."""
+        """Table with one row per latent, those outside the objective first."""
         rows = [
             {
                 "latent": m.latent,
@@ -83,7 +94,7 @@ class SideEffects(ShowsTable):
 
     @property
     def verdict(self) -> str:
-        """The finding in one or two sentences."""
+        """Result in one or two sentences: number of active latents, and intended part of the change."""
         counts = ", ".join(f"{interval.estimate:.1f} under {name}" for name, interval in self.active.items())
         aimed = (
             ""
@@ -93,7 +104,7 @@ class SideEffects(ShowsTable):
         return f"Active latents at the decision token: {counts}.{aimed}"
 
     def to_entry(self) -> SideEffectsEntry:
-        """The `side_effects` of attribution.json."""
+        """Convert the result to the `side_effects` entry of attribution.json."""
         ends = {name: interval.to_json() for name, interval in self.active.items()}
         return SideEffectsEntry(
             site=self.site,
@@ -110,7 +121,7 @@ class SideEffects(ShowsTable):
         )
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The most moved latents."""
+        """Return a caption with the verdict, and the table of latents."""
         return f"Latents that the prompt moves ({self.verdict})", self.table
 
 
@@ -123,16 +134,16 @@ def side_effects(
     manual: str | None = None,
     top: int = 10,
 ) -> SideEffects:
-    """Changes of all latents of an SAE by a prompt.
+    """Measure how a prompt changes the activations of all latents of an SAE at the decision token.
 
     Args:
         model: A loaded model or its runner.
         sae: The SAE.
         prompt: Text or token ids.
-        contexts: Questions in their template.
-        objective: The latents that the prompt was made for.
-        manual: A prompt to compare with.
-        top: How many other latents are listed.
+        contexts: Questions in their chat template.
+        objective: Indices of the latents that the prompt was optimized for.
+        manual: A prompt to compare with, usually written by a person; None for no comparison.
+        top: Number of latents outside the objective to list.
 
     Returns:
         The latents that moved most, each with its interval.

@@ -1,8 +1,8 @@
-"""Pairs of tokens: do two of them do more together than each alone?
+"""Interactions of pairs of tokens: whether their joint effect differs from the sum of their single effects.
 
 1. Take the tokens with the strongest effects by removal on a target.
-2. Interaction of i and j = score(all) - score(without i) - score(without j) + score(without both):
-   zero where effects add, against their sign where the tokens are redundant.
+2. Interaction of i and j = score(all) - score(without i) - score(without j) + score(without both). It is zero
+   if the effects add. Its sign is opposite to theirs if the tokens are redundant.
 """
 
 from __future__ import annotations
@@ -24,10 +24,18 @@ def interactions(
     kinds: Sequence[str] = ("answer", "direction"),
     top: int = 4,
 ) -> tuple[TokenPair, ...]:
-    """Interactions among the `top` tokens of each target of these kinds, by target and then strongest first.
+    """Measure the interactions of all pairs among the `top` strongest tokens of each target.
 
-    removal: effects of exact removal, [context prompt_pos target]. Costs at most top x (top - 1) / 2 forward
-    passes a target and context.
+    The cost per context is at most top x (top - 1) / 2 forward passes for each target.
+
+    Args:
+        problem: Model, prompt, contexts and targets.
+        removal: Effects by exact removal, [context prompt_pos target].
+        kinds: Kinds of targets that are considered.
+        top: Number of strongest tokens by removal.
+
+    Returns:
+        The pairs, by target, the strongest interaction first.
     """
     wanted: dict[tuple[int, int], list[int]] = {}
     for t, target in enumerate(problem.targets.items):

@@ -1,12 +1,13 @@
-"""Replacement: what a token does beyond what another token would do in its place.
+"""Replacement: a token's effect relative to other tokens in its place.
 
-1. For each position draw n other tokens: "fluent" from the model's own distribution after the text to the
-   left, without the token itself; "neutral" evenly from all tokens that a prompt may hold.
-2. Score the prompt with each of them in place.
-3. Effect = score of the prompt - mean score over the drawn tokens. Its sampling error: standard deviation
-   between drawn tokens (of means over contexts) / sqrt(n).
+1. For each position draw n other tokens. "fluent" draws from the model's own distribution after the text
+   before the position, without the token itself. "neutral" draws uniformly from all tokens that a prompt may
+   contain.
+2. Score the prompt with each drawn token in place.
+3. Effect = score of the prompt - mean score over the drawn tokens. Its sampling error is the standard
+   deviation between drawn tokens (of means over contexts) / sqrt(n).
 
-Deletion shortens the prompt, which by itself may change the answer; replacement keeps its length.
+Deletion shortens the prompt, which alone may change the answer; replacement keeps its length.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ from workbench.prompt_tokens import allowed_ids
 @ESTIMATORS.register("replacement")
 @dataclass(frozen=True)
 class TokenReplacement:
-    """Effect of each token against random substitutes.
+    """Estimator: effect of each token relative to random substitutes.
 
-    draws: tokens per position. source: where they come from. temperature: of the model's distribution
-    ("fluent").
+    Attributes:
+        draws: Number of substitutes per position.
+        source: "fluent": drawn from the model's next-token distribution. "neutral": drawn uniformly from all
+            tokens that a prompt may contain.
+        temperature: Temperature of the model's distribution, for "fluent" only.
+        name: Name in tables and files.
     """
 
     draws: int = 8
@@ -47,7 +52,7 @@ class TokenReplacement:
             )
 
     def estimate(self, problem: AttributionProblem) -> EffectEstimate:
-        """Mean effect of each token over random substitutes; costs `draws` forward passes per token and context."""
+        """Estimate all effects; costs `draws` forward passes per token and context."""
         drawn = self._draw(problem)
         prompts = [_swap(problem.prompt, i, int(token)) for i, tokens in enumerate(drawn) for token in tokens]
         scored = rearrange(
@@ -74,10 +79,9 @@ class TokenReplacement:
 
     @torch.no_grad()
     def _fluent(self, problem: AttributionProblem) -> Tensor:
-        """Probabilities of the next token at each prompt position.
+        """Return the next-token probabilities at each prompt position, after the first context's prefix.
 
-        After the first context's text (even ones where nothing
-        is to the left).
+        Uniform at the first position if there is no text before it.
         """
         runner, left = problem.runner, problem.contexts[0].prefix_ids
         ids = torch.tensor([[*left, *problem.prompt]], device=runner.device)

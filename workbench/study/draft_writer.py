@@ -1,4 +1,4 @@
-"""A model asked for the parts of a persona draft (`persona_draft.py`), and each part checked before it is kept."""
+"""Prompt a model for the parts of a persona draft (`persona_draft.py`), and check each part."""
 
 from __future__ import annotations
 
