@@ -1,29 +1,30 @@
-"""`Runner` for `TransformerBridge`: any decoder that the bridge wraps, run in parts without knowing its architecture.
+"""Run any decoder that `TransformerBridge` wraps block by block, without knowing its architecture.
 
-The Hugging Face model itself says how its blocks are to be called. Its layer list is swapped for stand-ins
-while one of its own forward passes runs:
+The Hugging Face model decides how its blocks are called. To learn that, its list of layers is replaced by
+stand-in modules while one of the model's own forward passes runs:
 
-1. `embed`: the first stand-in catches what block 0 would get: scaled, with position embeddings if the model
-   has them.
-2. block arguments: stand-ins note what each block is handed for `length` positions after `offset` others:
-   causal and sliding masks, rotary tables of its layer type. They do not depend on the activations, so they
-   are kept.
-3. `run`: the bridge's blocks, one after the other, with these arguments.
+1. `embed`: the first stand-in catches the input of block 0 (scaled, with position embeddings if the model has
+   them).
+2. Block arguments: stand-ins record which arguments each block gets for `length` positions after `offset`
+   earlier ones (causal and sliding masks, rotary tables of its layer type). These arguments do not depend on
+   the activations, so they are cached.
+3. `run`: the bridge's blocks run one after the other with these arguments.
 4. `logits`: a single stand-in returns the given residuals; final norm, head, soft-cap and scales are the
    model's own.
-5. Under a device map each block is given what it needs on its own device, and its keys and values stay there;
-   residuals and logits come back to the device of the embedding, so that nothing outside knows of the others.
+5. Device maps: each block gets its arguments on its own device, and its keys and values stay there. Residuals
+   and logits come back to the device of the embedding, so callers see one device.
 
-Keys and values: the bridge's attention hands every new pair to `_update_kv_cache`; for the length of a run
-that method is ours and joins them to the cache's. (Its own reads the argument `past_key_values`, which
-transformers 5.24 renamed, and would silently attend to nothing after it.) Where an attention never reads
-them, the cache holds residuals and the prefix is run again: slow, but right. Which of the two holds is
-measured when the runner is made, and so is that running in parts gives the model's own logits.
+Keys and values: the bridge's attention passes each new pair to its method `_update_kv_cache`. During a run
+that method is replaced by one that joins the pair to the cache. (The bridge's own method reads the argument
+`past_key_values`, which transformers 5.24 renamed; it would silently attend to no cached position.) If an
+attention never calls the method, the cache holds residuals instead and the prefix runs again, which is slow
+but exact. When the runner is made, a short probe measures which case applies, and that running block by block
+gives the model's own logits.
 
-Caches of prefixes of unequal length run as one batch (`batch_caches`): shorter ones are padded on the left,
-and the model's own pass is called once for the arguments of such a batch (an attention mask that leaves the
-padding out, each row's own positions). Whether that gives the numbers of each prefix alone is measured at the
-first such batch; where it does not, contexts run one at a time.
+Caches of prefixes of unequal length can run as one batch (`batch_caches`): shorter prefixes are padded on the
+left, and the model's own pass gives the arguments for such a batch (an attention mask that hides the padding,
+and each row's own positions). At the first such batch the result is compared with each prefix alone; if they
+differ, contexts run one at a time.
 """
 
 from __future__ import annotations
@@ -54,10 +55,16 @@ _PROBE_LENGTH = 6
 
 @dataclass(frozen=True)
 class BridgeKeyValueCache(KeyValueCache):
-    """Per block from `start` on: keys (rotated) and values [batch kv_head pos d_head].
+    """Keys (rotated) and values [batch kv_head pos d_head] of each block from block `start` on.
 
-    padding: positions on the left, one number an owner, that nobody may look at; the rows of an owner are
-    neighbours, as many to each.
+    An owner is one of the caches that were batched (`Runner.batch_caches`); its rows are neighbours, and
+    every owner has the same number of rows.
+
+    Attributes:
+        start: First block in the cache.
+        keys: Keys, one tensor per block.
+        values: Values, one tensor per block.
+        padding: Number of padding positions on the left, one per owner; attention never sees them.
     """
 
     start: int
@@ -103,7 +110,14 @@ class BridgeKeyValueCache(KeyValueCache):
 
 @dataclass(frozen=True)
 class ResidualCache(KeyValueCache):
-    """Stands for keys and values that cannot be had: the residuals before block `start`, run again each time."""
+    """Residuals before block `start`, for models whose keys and values cannot be cached.
+
+    The cached positions run again at every call.
+
+    Attributes:
+        start: Block whose input is cached.
+        resid: The residual stream before that block.
+    """
 
     start: int
     resid: Float[Tensor, "batch pos d_model"]
@@ -130,7 +144,11 @@ class ResidualCache(KeyValueCache):
 
 
 class BridgeRunner(Runner):
-    """A TransformerBridge as a `Runner`. `caches`: keys and values are kept (else the prefix is run again)."""
+    """Run a `TransformerBridge` through the interface of `Runner`.
+
+    Attributes:
+        caches: Whether keys and values are cached; if False, the prefix runs again at each call.
+    """
 
     def __init__(self, model: TransformerBridge) -> None:
         self._whole = model.original_model
@@ -191,7 +209,7 @@ class BridgeRunner(Runner):
 
     @cached_property
     def _batches_exactly(self) -> bool:
-        """Whether two prefixes of unequal length, run as one batch, give what each gives alone."""
+        """Whether two prefixes of unequal length give the same residuals in one batch as each alone."""
         ids, lengths, top = (
             torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab,
             (2, 4),
@@ -280,7 +298,7 @@ class BridgeRunner(Runner):
     def _joined(
         self, start: int, stop: int, kv: BridgeKeyValueCache | None
     ) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-        """While the blocks run, their new keys and values are joined to the cache's; gives the joined ones by block."""
+        """Join new keys and values to the cache's while the `with` block runs; yield them by block."""
         joined: dict[int, tuple[Tensor, Tensor]] = {}
 
         def joiner(layer: int) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -305,7 +323,10 @@ class BridgeRunner(Runner):
     def _block_arguments(
         self, length: int, offset: int, like: Tensor, padding: tuple[int, ...]
     ) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """What the model's own forward gives each block next to the residuals (a row per owner; one owner's row broadcasts)."""
+        """Arguments that the model's own forward pass gives each block in addition to the residuals.
+
+        Tensors have one row per owner; a single owner's row broadcasts over the batch.
+        """
         key = (length, offset, like.dtype, like.device, padding)
         if key not in self._arguments:
             while len(self._arguments) >= _KEPT_ARGUMENTS:
@@ -341,7 +362,7 @@ class BridgeRunner(Runner):
 
     @contextmanager
     def _stand_ins(self, modules: Sequence[nn.Module]) -> Iterator[None]:
-        """The decoder's layer list is these modules while the block runs."""
+        """Replace the decoder's list of layers by these modules while the `with` block runs."""
         own = getattr(self._decoder, self._list_name)
         setattr(self._decoder, self._list_name, nn.ModuleList(modules))
         try:
@@ -354,7 +375,11 @@ class BridgeRunner(Runner):
 
     @torch.no_grad()
     def _probe(self) -> None:
-        """Parts, with and without a cache, against the model's own pass; falls back to running the prefix again."""
+        """Compare a pass in parts, with and without a cache, with the model's own pass on a few tokens.
+
+        If the cached pass differs, the runner falls back to running the prefix again. UserError if that
+        differs too.
+        """
         ids = torch.arange(_PROBE_LENGTH, device=self.device)[None] % self.shape.d_vocab
         whole = self._whole(input_ids=ids, use_cache=False).logits.float()
         if self.caches:
@@ -384,14 +409,14 @@ class _Caught(Exception):
 
 
 class _Catcher(nn.Module):
-    """Stops the pass at the first block and carries out what it was given."""
+    """Stop the forward pass at the first block and raise `_Caught` with that block's input."""
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         raise _Caught(hidden_states)
 
 
 class _Giver(nn.Module):
-    """A block that gives these residuals, whatever it gets."""
+    """Stand-in block that returns the given residuals and ignores its input."""
 
     def __init__(self, resid: Tensor) -> None:
         super().__init__()
@@ -402,7 +427,7 @@ class _Giver(nn.Module):
 
 
 class _Noter(nn.Module):
-    """A block that changes nothing and notes its arguments."""
+    """Stand-in block that returns its input unchanged and records its other arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -413,7 +438,7 @@ class _Noter(nn.Module):
         return hidden_states
 
     def without(self, cache: DynamicCache, place: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments, without the cache, on the device of the block that they are for."""
+        """Return the recorded arguments without the cache, moved to the device of their block."""
         positional, named = self.noted
         return (
             tuple(None if a is cache else _placed(a, place) for a in positional),
@@ -428,7 +453,14 @@ def _placed(argument: Any, place: torch.device) -> Any:
 
 
 def _for_rows(argument: Any, owners: int, of_one: int, repeated: dict[int, Tensor]) -> Any:
-    """A block's argument with a row for each owner, with one for each of its rows. repeated: what was made so far, by the argument's id."""
+    """Repeat a block's argument from one row per owner to one row per batch row.
+
+    Args:
+        argument: A tensor, a tuple of them, or another value, which is returned as it is.
+        owners: Number of owners.
+        of_one: Batch rows of each owner.
+        repeated: Results so far by the argument's id, so that all blocks share one copy.
+    """
     if isinstance(argument, tuple):
         return tuple(_for_rows(part, owners, of_one, repeated) for part in argument)
     if not isinstance(argument, Tensor) or argument.ndim < 2 or len(argument) != owners:
@@ -439,7 +471,7 @@ def _for_rows(argument: Any, owners: int, of_one: int, repeated: dict[int, Tenso
 
 
 def _one_batch(caches: Sequence[KeyValueCache]) -> BridgeKeyValueCache:
-    """Caches of one row each, the shorter ones padded on the left."""
+    """Join caches of one row each into one batch, the shorter ones padded on the left."""
     held = [kv for kv in caches if isinstance(kv, BridgeKeyValueCache) and kv.batch == 1]
     assert len(held) == len(caches), "only caches of one row are stacked"
     longest = max(kv.length for kv in held)
@@ -463,7 +495,10 @@ def _columns(
 
 
 def _shape(model: TransformerBridge, blocks: str) -> ModelShape:
-    """Sizes. blocks: where the list of blocks is in the wrapped model. The bridge's own copies of joint weights are not counted."""
+    """Sizes of the wrapped model; `blocks` is the path of its list of blocks.
+
+    The bridge's own copies of joint weights are not counted.
+    """
     whole: Any = model.original_model
     embedding, head = whole.get_input_embeddings(), whole.get_output_embeddings()
     tied = embedding.weight.data_ptr() == head.weight.data_ptr()

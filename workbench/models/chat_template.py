@@ -1,14 +1,14 @@
-"""A chat template as the workbench uses it: checked, today's date pinned, an open thought closed, and the tokens that end a reply.
+"""Render chat templates reproducibly, and find the tokens that end a reply.
 
-1. A template that writes today's date (`strftime_now`) gives other log-odds every day: the date is pinned to
-   PINNED_DATE, the day that Llama 3.1's own template falls back to.
-2. A template that opens a thought at the end of the generation prompt would have the choice read inside the
-   thought: the thought is closed, empty, as Qwen 3's template does with `enable_thinking=False`. Where nobody
-   knows how it is closed, it is refused.
-3. A template that leaves out what the messages say is refused; one that does not end, or writes without end,
-   too (`template_limits`).
-4. A reply ends at the tokenizer's end of sequence, at those of generation_config.json (as Hugging Face's
-   generate does), and at the token that the template puts after what the assistant said.
+1. A template that writes today's date (`strftime_now`) would give other log-odds every day: the date is
+   pinned to PINNED_DATE, the day that Llama 3.1's own template falls back to.
+2. A template that opens a thought at the end of the generation prompt would make the workbench read the
+   answer inside the thought. The thought is closed, empty, as Qwen 3's template does with
+   `enable_thinking=False`. If the closing tag is unknown, the template is refused.
+3. A template that leaves out the text of a message is refused, and so is one that does not end or writes
+   without end (`template_limits`).
+4. Tokens that end a reply: the tokenizer's end of sequence, those of generation_config.json (as in Hugging
+   Face's generate), and the token that the template puts after the assistant's text.
 """
 
 from __future__ import annotations
@@ -55,10 +55,20 @@ _BROKEN = (
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
-    r"""Messages as chat text up to where the assistant's answer begins.
+    r"""Render messages as chat text that ends where the assistant's answer begins.
 
-    UserError when the template refuses the roles. A tokenizer without a template gets `Question: ... Answer:`
-    after its BOS token.
+    A tokenizer without a template gets `Question: ... Answer:` after its BOS token. A thought that the
+    template opens is closed.
+
+    Args:
+        tokenizer: The model's tokenizer, with or without a chat template.
+        messages: The chat so far; each message has `role` and `content`.
+
+    Returns:
+        The chat text, special tokens included.
+
+    Raises:
+        UserError: The template refuses the roles, changes the text of a message, or is broken.
 
     Example:
         >>> render_chat(tokenizer, [{"role": "user", "content": "Hello"}])  # doctest: +SKIP
@@ -78,10 +88,13 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str,
 
 
 def closing_thought(text: str) -> str:
-    """What closes the thought that a text after the last message leaves open; empty for other texts.
+    """Return the text that closes a thought left open in `text`, or an empty text if none is open.
+
+    Args:
+        text: The chat text after the last message.
 
     Raises:
-        UserError: a thought is open that is closed in an unknown way.
+        UserError: A thought is open and its closing tag is unknown.
     """
     for pattern, closing in _THOUGHTS:
         opened = list(re.finditer(pattern, text, re.IGNORECASE))
@@ -99,12 +112,12 @@ def closing_thought(text: str) -> str:
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template uses today's date."""
+    """Whether the tokenizer's chat template uses today's date (`strftime_now`)."""
     return "strftime_now" in _template(tokenizer)
 
 
 def opens_thought(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether an answer would begin inside a thought."""
+    """Whether the chat template opens a thought, so that an answer would begin inside it."""
     try:
         after = _applied(tokenizer, [{"role": "user", "content": _MARK}], True).rpartition(_MARK)[2]
         return bool(_template(tokenizer)) and bool(closing_thought(after))
@@ -115,13 +128,25 @@ def opens_thought(tokenizer: PreTrainedTokenizerBase) -> bool:
 def reply_ends(
     tokenizer: PreTrainedTokenizerBase, configured: int | Iterable[int] | None = None
 ) -> frozenset[int]:
-    """Ids of the tokens that end a reply. configured: `eos_token_id` of the model's generation config."""
+    """Return the ids of the tokens that end a reply.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        configured: `eos_token_id` of the model's generation config, which is added; None if it has none.
+    """
     listed = end_ids(configured)
     return frozenset(i for i in (*listed, tokenizer.eos_token_id, _turn_end(tokenizer)) if isinstance(i, int))
 
 
 def end_ids(configured: Any) -> tuple[int, ...]:
-    """The ids of a generation config's `eos_token_id`: a number, a list of them, or nothing. UserError for anything else."""
+    """Return the token ids in a generation config's `eos_token_id` as a tuple.
+
+    Args:
+        configured: An id, a list of ids, or None.
+
+    Raises:
+        UserError: An entry is not an id.
+    """
     listed = list(configured) if isinstance(configured, list | tuple | set | frozenset) else [configured]
     strange = [entry for entry in listed if entry is not None and type(entry) is not int]
     if strange:
@@ -132,7 +157,7 @@ def end_ids(configured: Any) -> tuple[int, ...]:
 
 
 def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the template puts after the assistant's words; None where there is none."""
+    """Id of the special token that the template puts after the assistant's text; None if there is none."""
     if not _template(tokenizer):
         return None
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": _MARK}]
@@ -148,7 +173,7 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def _applied(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], generation_prompt: bool
 ) -> str:
-    """The template's text. UserError where the template refuses the messages, is broken, or goes on too long."""
+    """Return the template's text. UserError if it refuses the messages, is broken, or exceeds a limit."""
     roles = ", ".join(m["role"] for m in messages)
     try:
         own = _with_limits(_template(tokenizer))
@@ -168,10 +193,11 @@ def _applied(
 
 
 def _with_limits(template: str) -> str | None:
-    """The template with the clock and random numbers replaced.
+    """Return the template with its clock pinned and its random numbers refused.
 
-    A first line makes it another template for transformers' table of compiled templates, where the clock and
-    the numbers that it is given are replaced. None for a tokenizer that chooses its template itself.
+    A comment is added as first line, so that transformers compiles and caches it as another template; the
+    functions are replaced in that compiled copy only. None if the tokenizer has no template of its own in
+    this form.
     """
     if not template:
         return None

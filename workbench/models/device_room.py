@@ -1,4 +1,4 @@
-"""Whether a model fits into a GPU's memory, before its weights are read."""
+"""Check that a model fits into a GPU's memory before its weights are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USABLE = 0.95
 
 
 def weight_numbers(checkpoint: ModelDirectory) -> int:
-    """Numbers in the weight files, from their headers."""
+    """Count the numbers in a checkpoint's weight files; only the files' headers are read."""
     total = 0
     for shard in checkpoint.shards:
         with safe_open(shard, framework="pt") as file:
@@ -23,7 +23,16 @@ def weight_numbers(checkpoint: ModelDirectory) -> int:
 
 
 def refuse_too_large(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place, name: str) -> None:
-    """UserError where the weights do not fit into what is free on the one GPU that they are to be on, with what would fit."""
+    """Raise UserError if the weights do not fit into the GPU's free memory, with what would fit.
+
+    CPUs and device maps over several GPUs are not checked.
+
+    Args:
+        checkpoint: The checked model directory.
+        dtype: Dtype in which the weights are loaded.
+        device: Target device or device map.
+        name: The model's name, for the message.
+    """
     if spreads(device) or not str(device).startswith("cuda"):
         return
     free = free_memory(torch.device(str(device)))

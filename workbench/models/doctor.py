@@ -1,18 +1,16 @@
-"""What is right and what is wrong with a model, in words: the checks of `workbench doctor`.
+"""The checks of `workbench doctor`: is a model loaded and run correctly, and what are its properties?
 
-1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; which revision
-   they are.
-2. logits: Hugging Face's own pass is taken first (the bridge then works on the same weights), then ours; on
-   random ids, and on a chat text that is longer than the sliding window, where values of a short dtype
-   overflow first.
-3. log-odds resolution: how far a log-odds moves where every block's output is rounded the other way now and
-   then.
-4. parts: a pass that continues a cached prefix against the whole pass.
+1. files: the directory passes `open_model_directory`, its weights load, its tokenizer fits; its revision.
+2. logits: Hugging Face's own pass (taken first, since the bridge then works on the same weights) is compared
+   with ours, on random ids and on a chat text longer than the sliding window, where a short dtype overflows
+   first.
+3. log-odds resolution: how far a log-odds moves if the outputs of all blocks are rounded differently.
+4. parts: a pass that continues a cached prefix is compared with the whole pass.
 5. hooks: every canonical hook fires at the lowest and the highest block.
-6. template, system role, BOS: what a chat text of this model looks like, and how often BOS stands in it.
-7. tokens: which fraction of the vocabulary survives decode -> encode alone; the rest can never be part of a
-   prompt.
-8. memory: the arithmetic of memory.py, for the requested dtype.
+6. template, system role, BOS: the form of a chat text of this model, and whether BOS is doubled in it.
+7. tokens: the fraction of the vocabulary that survives decode -> encode one token at a time; other tokens can
+   never be part of a prompt.
+8. memory: the estimate of `memory_estimate` for the requested dtype.
 """
 
 from __future__ import annotations
@@ -56,7 +54,13 @@ _LENGTH, _CHAT = 24, 96
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """One check. ok: True, False, or None for a fact that is neither right nor wrong."""
+    """Result of one check of a model.
+
+    Attributes:
+        check: Name of the check.
+        ok: True if it passed, False if it failed, None for a fact that is neither right nor wrong.
+        detail: The measured figures, in words.
+    """
 
     check: str
     ok: bool | None
@@ -65,25 +69,32 @@ class DoctorFinding:
 
 @dataclass(frozen=True, repr=False)
 class ModelDiagnosis:
-    """All findings about a model, in the order of the checks; what could not be checked after a failure is left out."""
+    """All findings about a model, in the order of the checks.
+
+    If a check raises an error, the checks after it are missing.
+
+    Attributes:
+        model: The model's name as given by the user.
+        rows: One finding per check.
+    """
 
     model: str
     rows: tuple[DoctorFinding, ...]
 
     @property
     def ok(self) -> bool:
-        """No check failed."""
+        """Whether no check failed."""
         return all(row.ok is not False for row in self.rows)
 
     def frame(self) -> pd.DataFrame:
-        """Columns check, ok (yes, NO or empty), detail."""
+        """Return a table of one row per check: check, ok ("yes", "NO" or empty) and detail."""
         words = {True: "yes", False: "NO", None: ""}
         return pd.DataFrame(
             [{**asdict(row), "ok": words[row.ok]} for row in self.rows], columns=["check", "ok", "detail"]
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Model, overall verdict and the rows."""
+        """Return a dictionary with the model's name, the overall verdict `ok` and the list `rows`."""
         return {"model": self.model, "ok": self.ok, "rows": [asdict(row) for row in self.rows]}
 
     def __repr__(self) -> str:
@@ -107,22 +118,23 @@ def diagnose(
     backend: Backend = "auto",
     revision: str | None = None,
 ) -> ModelDiagnosis:
-    """Loads a model as `load_model` does and checks it. What is wrong with the model is a row of the result and no error.
+    """Load a model as `load_model` does and check it.
 
-    It takes a few passes over 24 tokens, and one decode and encode of every token.
+    A fault of the model becomes a failed row of the result, not an error. The checks take a few passes over
+    24 tokens, and one decode and encode of every token.
 
     Args:
-        name: As in `load_model`.
-        device: As in `load_model`.
-        dtype: As in `load_model`.
-        backend: As in `load_model`.
-        revision: As in `load_model`.
+        name: Model name, directory or GGUF file, as in `load_model`.
+        device: Device or device map, as in `load_model`.
+        dtype: Dtype of the weights, as in `load_model`.
+        backend: `auto`, `hooked` or `bridge`, as in `load_model`.
+        revision: Branch, tag or commit of a hub repository, as in `load_model`.
 
     Returns:
         One row per check: passed, failed or not applicable, with a sentence.
 
     Raises:
-        UserError: An unknown device, dtype or backend.
+        UserError: The device, dtype or backend is unknown.
 
     Example:
         >>> wb.diagnose("organism").ok
@@ -225,7 +237,7 @@ def _logits(runner: Runner, ids: Tensor, wanted: Tensor) -> DoctorFinding:
 
 
 def _long_chat(tokenizer: PreTrainedTokenizerBase, config: Any) -> Tensor:
-    """Ids of a chat text that is a little longer than the sliding window, where there is one and the context holds it."""
+    """Ids of a chat text slightly longer than the model's sliding window, if its context allows it."""
     text_config = getattr(config, "text_config", config)
     window = getattr(text_config, "sliding_window", None) or 0
     room = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", _CHAT)
@@ -240,7 +252,10 @@ def _long_chat(tokenizer: PreTrainedTokenizerBase, config: Any) -> Tensor:
 
 @torch.no_grad()
 def _at_end_of_chat(runner: Runner, chat: Tensor, wanted: Tensor) -> DoctorFinding:
-    """Logits after a long chat text, against Hugging Face's; where they are no finite numbers, the block and dtype that they begin at."""
+    """Compare the logits after a long chat text with Hugging Face's.
+
+    If they are not finite, name the first block at which values are not finite, and the dtype.
+    """
     name, length = "logits after a chat text", f"{chat.shape[1]} tokens; "
     resid, _ = runner.run(runner.embed(chat.to(runner.device)), 0, runner.shape.n_layers)
     found = runner.logits(resid[:, -1])
@@ -258,7 +273,10 @@ def _at_end_of_chat(runner: Runner, chat: Tensor, wanted: Tensor) -> DoctorFindi
 
 @torch.no_grad()
 def _resolution(runner: Runner, chat: Tensor, repeats: int = 4) -> DoctorFinding:
-    """Standard deviation of the log-odds of the two likeliest tokens (mean over positions) under rounding errors of the residual stream."""
+    """Measure how much rounding of the residual stream moves the log-odds of the two likeliest tokens.
+
+    The figure is the root mean square change in nats over positions and repeats.
+    """
     ids = chat[:, -_CHAT:].to(runner.device)
     generator = torch.Generator().manual_seed(0)
 
@@ -281,7 +299,10 @@ def _resolution(runner: Runner, chat: Tensor, repeats: int = 4) -> DoctorFinding
 
 
 def _rounded_otherwise(x: Tensor, generator: torch.Generator) -> Tensor:
-    """`x` with one number in six moved to a neighbouring one of its dtype: the variance, 1/6 of a squared step, is that of two roundings."""
+    """Move one number in six of `x` to a neighbouring number of its dtype.
+
+    The variance of the change, 1/6 of a squared step, is that of two roundings.
+    """
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     draw = torch.rand(x.shape, generator=generator).to(x.device)
     step = ((draw < 1 / 12).to(integer) - (draw > 11 / 12).to(integer)) * (x != 0)
@@ -419,7 +440,11 @@ def _text(runner: Runner) -> DoctorFinding:
 
 
 def lost_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids whose text alone encodes to something else: bytes of a character, merged words, normalised spaces."""
+    """Return the ids whose text, encoded alone, gives other ids.
+
+    Examples are single bytes of a character, merged words and normalised spaces. Such tokens can never be
+    part of a prompt that is written as text.
+    """
     ids = sorted(tokenizer.get_vocab().values())
     again = token_ids(tokenizer, token_texts(tokenizer, [[i] for i in ids]))
     return [i for i, back in zip(ids, again, strict=True) if back != [i]]

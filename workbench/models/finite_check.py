@@ -1,4 +1,4 @@
-"""The first block of a model after which values are not finite."""
+"""Find the first block of a model after which values are not finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from workbench.models.runner import Runner
 
 @torch.no_grad()
 def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
-    """The first place, from the embedding up, whose values are not finite: the embedding, a block, the logits; None if all are."""
+    """Name the first stage of a pass over `ids` whose values are not finite, with the dtype and advice.
+
+    Stages are the embedding, each block and the logits.
+
+    Args:
+        runner: The model's runner.
+        ids: Token ids of one sequence.
+
+    Returns:
+        Half a sentence for an error message, or None if all values are finite.
+    """
     resid = runner.embed(torch.tensor([list(ids)], device=runner.device))
     name = "the embedding"
     for block in range(runner.shape.n_layers + 1):
@@ -27,5 +37,5 @@ def first_not_finite(runner: Runner, ids: Sequence[int]) -> str | None:
 
 
 def not_finite(runner: Runner, ids: Sequence[int]) -> str:
-    """`first_not_finite`, or that the model's values are all finite."""
+    """Return `first_not_finite`'s message, or the sentence that the model's values are all finite."""
     return first_not_finite(runner, ids) or "the model's own values are all finite"

@@ -1,14 +1,14 @@
-"""A Hugging Face config from the metadata of a GGUF file, for the families that the workbench runs.
+"""Make a Hugging Face config from the metadata of a GGUF file, for the families that the workbench runs.
 
 | GGUF | config | what llama.cpp's converter changed in the weights, undone here |
 |---|---|---|
-| llama (and Mistral, which llama.cpp calls llama) | LlamaConfig | rows of q and k reordered for its rotary embedding |
-| mistral | MistralConfig | the same |
+| llama (Mistral files too) | LlamaConfig | rows of q and k reordered for its rotary embedding |
+| mistral | MistralConfig | rows of q and k reordered for its rotary embedding |
 | qwen2, qwen3 | Qwen2Config, Qwen3Config | nothing |
 | gemma2, gemma3 | Gemma2Config, Gemma3TextConfig | norms stored as weight + 1 |
 
-Where the file says more than transformers' own reading takes from it, the file is followed: frequency factors
-of Llama 3.1 (`rope_freqs.weight`), linear and YaRN scaling of positions, soft-caps, windows, biases. What is
+transformers' own GGUF reader ignores some metadata that is used here: frequency factors of Llama 3.1
+(`rope_freqs.weight`), linear and YaRN scaling of positions, soft-caps, windows and biases. Metadata that is
 not understood is refused.
 """
 
@@ -39,10 +39,12 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """How one family of GGUF files is read.
+    """How the GGUF files of one model family are read.
 
-    rotated: rows of q and k are in llama.cpp's rotary order; norm_offset: what the file's norms have beyond
-    Hugging Face's.
+    Attributes:
+        config: The Hugging Face config class.
+        rotated: Whether the rows of q and k are in llama.cpp's rotary order.
+        norm_offset: Constant that the file's norm weights have in addition to Hugging Face's.
     """
 
     config: Callable[..., PreTrainedConfig]
@@ -86,7 +88,7 @@ _NAME = re.compile(r"(?:blk\.(?P<block>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bi
 
 
 def weight_name(header: GgufHeader, name: str) -> str | None:
-    """Hugging Face's name of a tensor; None where the family has no such tensor."""
+    """Translate a GGUF tensor name to Hugging Face's; None if the family has no such tensor."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -97,10 +99,14 @@ def weight_name(header: GgufHeader, name: str) -> str | None:
 
 
 def make_config(header: GgufHeader, rope_factors: Array | None = None) -> PreTrainedConfig:
-    """The config of the file's model. rope_factors: the values of `rope_freqs.weight` where the file has it.
+    """Make the Hugging Face config of a GGUF file's model.
 
-    UserError for metadata that is missing or specifies something that the family's Hugging Face model does
-    not do.
+    Args:
+        header: The file's header.
+        rope_factors: Values of the tensor `rope_freqs.weight`; None if the file has none.
+
+    Raises:
+        UserError: Metadata is missing, or describes something that the family's Hugging Face model cannot do.
     """
     family, shapes = FAMILIES[header.architecture], {tensor.name: tensor.shape for tensor in header.tensors}
     if header.of_family("expert_count"):
@@ -151,10 +157,10 @@ def _needed(header: GgufHeader, key: str) -> Any:
 
 
 def _gemma(header: GgufHeader, heads: int, d_model: int) -> dict[str, Any]:
-    """Window, soft-caps and the scale of attention.
+    """Config fields that Gemma has in addition: sliding window, layer types, soft-caps and attention scale.
 
-    The head size, but model width / heads in both 27B models (their numbers of blocks are how llama.cpp tells
-    them, too).
+    The attention scale is the head size, except in both 27B models, where it is d_model / heads. The 27B
+    models are recognised by their numbers of blocks, as in llama.cpp.
     """
     fields: dict[str, Any] = {"sliding_window": _needed(header, "attention.sliding_window")}
     if (header.architecture, header.of_family("block_count")) in (("gemma2", 46), ("gemma3", 62)):
@@ -174,7 +180,10 @@ def _gemma(header: GgufHeader, heads: int, d_model: int) -> dict[str, Any]:
 
 
 def _positions(header: GgufHeader, factors: Array | None, d_head: int) -> dict[str, Any]:
-    """The config's `rope_parameters`: base frequency and scaling, for both kinds of blocks where the family has two."""
+    """Return the config's `rope_parameters`: base frequency and scaling.
+
+    Gemma 3 has one set for blocks with full attention and one for blocks with a sliding window.
+    """
     theta = header.of_family("rope.freq_base", 10_000.0)
     if header.of_family("rope.dimension_count", d_head) != d_head:
         raise UserError(f"{header.file}: rotary embeddings of a part of each head are not supported")
@@ -208,11 +217,11 @@ def _scaling(header: GgufHeader) -> dict[str, Any]:
 
 
 def _llama3(header: GgufHeader, factors: Array, theta: float, d_head: int) -> dict[str, Any]:
-    """The parameters of Llama 3.1's scaling whose frequency factors the file holds (the file has the factors alone).
+    """Recover the parameters of Llama 3.1's RoPE scaling from the frequency factors in the file.
 
-    A frequency of wavelength w is divided by 1 where w < original / 4, by `factor` where w > original, and
-    between them by a blend that is linear in original / w. `original` is a power of two in every published
-    config.
+    A frequency of wavelength w is divided by 1 if w < original / 4, by `factor` if w > original, and between
+    them by a blend that is linear in original / w. `original` is a power of two in every published config, so
+    the powers of two are tried.
     """
     factor = float(factors.max())
     wavelengths = 2 * math.pi * theta ** (np.arange(0, d_head, 2, dtype=np.float64) / d_head)

@@ -1,8 +1,8 @@
-"""The header of a GGUF file, read with every length checked against the file's size: metadata and table of tensors.
+"""Read a GGUF file's header (metadata, table of tensors); check every length against the file's size.
 
 The format (version 2 and 3): magic, version, counts; `count` key-value pairs; `count` tensor infos; the data,
-aligned. A damaged or hostile file gives one UserError; nothing is allocated because the file claims a large
-count. Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+aligned. A damaged or hostile file gives one UserError, and a large count in the file never allocates memory.
+Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ _STRING, _ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor of the file. shape: in torch's order (last axis contiguous); start, n_bytes: place in the file."""
+    """Entry of one tensor in the header of a GGUF file.
+
+    Attributes:
+        name: The tensor's name in llama.cpp.
+        shape: Shape in torch's order (last axis contiguous).
+        kind: The quantisation.
+        start: First byte in the file.
+        n_bytes: Number of bytes in the file.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -36,7 +44,13 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says about itself. metadata: key -> number, text or list; tensors: in the file's order."""
+    """Metadata and table of tensors of a GGUF file.
+
+    Attributes:
+        file: The GGUF file.
+        metadata: Key -> number, text or list.
+        tensors: The tensors in the file's order.
+    """
 
     file: Path
     metadata: dict[str, Any]
@@ -44,16 +58,25 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name of the model family, as `llama`; empty where the file states none."""
+        """Name of the model family in llama.cpp, such as `llama`; empty if the file states none."""
         return str(self.metadata.get("general.architecture", ""))
 
     def of_family(self, key: str, default: Any = None) -> Any:
-        """A value under the family's own prefix, as `block_count` for `llama.block_count`."""
+        """Return a metadata value under the family's prefix, such as `llama.block_count` for `block_count`.
+
+        Args:
+            key: The key without the prefix.
+            default: Result if the key is missing.
+        """
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
 
 def read_header(file: Path) -> GgufHeader:
-    """Metadata and tensor table of a file, no weights. UserError for what is no GGUF file, is damaged or cut short."""
+    """Read metadata and tensor table of a GGUF file, but no weights.
+
+    Raises:
+        UserError: The file is not GGUF, is damaged, or is cut short.
+    """
     try:
         with file.open("rb") as handle:
             if handle.read(4) != MAGIC:
@@ -69,12 +92,12 @@ def read_header(file: Path) -> GgufHeader:
 
 
 def _joining(file: Path) -> str:
-    """What to do where a file may be one piece of a larger one."""
+    """Advice for a file that may be one piece of a larger one."""
     return f"; if {file.name} is one of several pieces, join all of them in order first (cat PIECE1 PIECE2 ... > MODEL.gguf)"
 
 
 class _Cursor:
-    """Reads little-endian values from a buffer; every read past the end raises struct.error."""
+    """Read little-endian values from a buffer; every read past the end raises struct.error."""
 
     def __init__(self, data: mmap.mmap, at: int) -> None:
         self.data, self.at = data, at

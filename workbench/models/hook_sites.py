@@ -1,4 +1,4 @@
-"""Where in a model something is read: hook, layer and position rule."""
+"""Sites at which activations are read: a hook, a layer and a token position."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HOOKS = {
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """Where activations are read: a block, a hook point and a position.
+    """Place where activations are read: a block, a hook point and a token position.
 
     Attributes:
         layer: Block index, from 0.
         hook: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, `z` or `pattern`.
-        position: Which token of the sequence is read. `decision`: the last token before the answer; `answer`:
+        position: Token of the sequence that is read. `decision`: the last token before the answer; `answer`:
             the first token of the answer; `response_mean`: the mean over the answer.
 
     Example:
@@ -42,11 +42,11 @@ class Site:
 
     @property
     def name(self) -> str:
-        """TransformerLens's hook name, as `blocks.5.hook_resid_post`."""
+        """Name of the hook point in TransformerLens, such as `blocks.5.hook_resid_post`."""
         return HOOKS[self.hook].format(layer=self.layer)
 
     def checked(self, n_layers: int) -> Site:
-        """The site itself; UserError when the model has no such layer or the hook is unknown."""
+        """Return the site, or raise UserError if the model has no such layer or the hook is unknown."""
         if self.hook not in HOOKS:
             raise UserError(f"unknown hook {self.hook!r}: expected one of {', '.join(HOOKS)}")
         if not 0 <= self.layer < n_layers:
@@ -55,7 +55,15 @@ class Site:
 
     @classmethod
     def parse(cls, name: str, position: Position = "decision") -> Site:
-        """The site of a TransformerLens hook name. UserError when the name is none of HOOKS."""
+        """Make a site from a TransformerLens hook name.
+
+        Args:
+            name: A hook name, such as `blocks.5.hook_resid_post`.
+            position: Token position of the site.
+
+        Raises:
+            UserError: The name does not belong to a hook in `HOOKS`.
+        """
         for hook, pattern in HOOKS.items():
             head, tail = pattern.split("{layer}")
             middle = name.removeprefix(head).removesuffix(tail)

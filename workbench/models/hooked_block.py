@@ -1,23 +1,24 @@
-"""A TransformerLens block whose attention does not copy what its rows share, in as few kernel launches as that takes.
+"""A TransformerLens block whose attention does not copy shared keys, in few kernel launches.
 
-TransformerLens joins a cache to the new keys for every row, turns all of them and repeats them for every
-query head. Here:
+TransformerLens joins the cache to the new keys in every row, rotates all of them and repeats them for every
+query head. In this module:
 
-1. Keys that several neighbouring rows share are multiplied once with the queries of all of them (a few large
-   products), those of each row with the row's own queries. The scores are joined, one softmax is taken, and
-   the values are mixed piece by piece.
-2. Keys are turned when they are made, by their own positions, and cached so; queries are scaled by the same
-   product that turns them.
-3. What depends on positions only (rotations, masks) is made once a run for all blocks (`RunPlaces`).
-4. Hook points are passed over where nothing listens.
+1. Keys that several neighbouring rows share are multiplied once with the queries of all these rows (a few
+   large products); keys of a single row are multiplied with that row's queries. The scores are joined, one
+   softmax is taken, and the values are mixed piece by piece.
+2. Keys are rotated once, when they are computed, to their own positions, and are cached in that form. Queries
+   are scaled in the same product that rotates them.
+3. Rotations and masks, which depend on positions only, are computed once per run for all blocks
+   (`RunPlaces`).
+4. Hook points without hooks are skipped.
 
-The same numbers to rounding. A soft-cap bends the scores before they are masked. With a sliding window, keys
-that no query reaches are not multiplied at all: positions are counted in the padded batch, in which a query
-and its keys move alike.
+The results equal TransformerLens's up to rounding. A soft-cap is applied to the scores before they are
+masked. With a sliding window, keys that no query reaches are not multiplied. Positions are counted in the
+padded batch, where a query and its keys move alike.
 
-All hooks fire that are set (ln1 once instead of three times). Whoever looks at scores or pattern, or sets one
-of TransformerLens's switches for split inputs and results, gets TransformerLens's own block: `is_plain` says
-when.
+All hooks that are set fire (ln1's once instead of three times). A block with a hook on scores or pattern, or
+with one of TransformerLens's switches for split inputs and results, runs in TransformerLens's own code;
+`is_plain` decides this.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Pair = tuple[Float[Tensor, "owner row kv_head pos d_head"], Float[Tensor, "owner
 
 
 def is_plain(block: Any) -> bool:
-    """True if this block's attention is what `run_block` computes and nobody looks inside it."""
+    """Whether `run_block` can compute this block, and no hook is set on its scores or pattern."""
     cfg, attn = block.cfg, block.attn
     switches = (
         "use_attn_in",
@@ -72,12 +73,18 @@ def is_plain(block: Any) -> bool:
 
 
 class RunPlaces:
-    """Where the rows of one run are: rotations and masks, made once for all of its blocks.
+    """Positions of the rows of one run, with rotations and masks that are computed once for all blocks.
 
-    owners: caches that the rows continue, each for as many neighbouring rows. shared, own: cached positions
-    that an owner's rows share, and that each row has for itself, to the left of the n that are run. padding:
-    positions of each owner's cache that nobody may look at, on its left. positions: of each row, the one
-    query that is wanted.
+    An owner is one of the caches that the rows continue; its rows are neighbours.
+
+    Args:
+        shape: Number of rows, and number n of positions that run.
+        owners: Number of owners, each with the same number of rows.
+        shared: Cached positions on the left that an owner's rows share.
+        own: Cached positions of each row separately, between the shared ones and the n that run.
+        padding: Positions on the left of each owner's cache that attention must not see; None if there are
+            none.
+        positions: The one query position per row that is needed; None for all n.
     """
 
     def __init__(
@@ -100,18 +107,22 @@ class RunPlaces:
         self._made: dict[object, Any] = {}
 
     def once(self, key: object, make: Callable[[], Any]) -> Any:
-        """What was made under this key in this run."""
+        """Return the value of `make()`, which is computed at the first call with this key."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
     @property
     def left(self) -> int:
-        """Positions to the left of those that are run, padding counted."""
+        """Number of positions to the left of those that run, padding included."""
         return self.shared + self.own
 
     def turn(self, attn: Any, x: Float[Tensor, "row pos head d_head"], scale: float = 1.0) -> Tensor:
-        """Rotated to the positions of the run (of `positions`, where there is one a row), times `scale`."""
+        """Rotate queries or keys to the positions of the run, and multiply them by `scale`.
+
+        If `x` has one position per row, it is rotated to `positions`. Without rotary embeddings only the
+        scale is applied.
+        """
         if attn.cfg.positional_embedding_type != "rotary":
             return x if scale == 1.0 else x * scale
         some = x.shape[1] < self.n
@@ -122,7 +133,7 @@ class RunPlaces:
         return _rotated(attn, x.unflatten(0, (len(cos), -1)), cos, sin, scale).flatten(0, 1)
 
     def turned_back(self, attn: Any, keys: Float[Tensor, "row pos head d_head"]) -> Tensor:
-        """Cached keys as they were before their rotation (without padding)."""
+        """Undo the rotation of cached keys (of caches without padding)."""
         if attn.cfg.positional_embedding_type != "rotary":
             return keys
         cos, sin = _rotation(attn, torch.arange(self.left, device=keys.device)[None, None], self.left)
@@ -130,7 +141,7 @@ class RunPlaces:
         return _rotated(attn, keys[None], cos / length, -sin / length)[0]
 
     def _places(self, attn: Any, some: bool) -> Int[Tensor, "group row pos"]:
-        """Position of each token in its own sequence: one row for all, or for all of an owner where owners are padded."""
+        """Position of each token in its sequence: one row for all, or one per owner if caches are padded."""
         device = attn.rotary_cos.device
         if self.positions is not None and some:
             at = self.left + self.positions.view(self.owners, -1, 1)
@@ -141,7 +152,14 @@ class RunPlaces:
     def own_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """-inf where a key of the row's own is to the right of its query or beyond its window. groups: query heads of a key head."""
+        """Mask (-inf) for keys of a row's own that are right of the query or beyond its sliding window.
+
+        Args:
+            window: Size of the sliding window; None for full attention.
+            skip: Number of the row's own positions left out on the left.
+            groups: Query heads per key head.
+            like: Tensor with the dtype, device and head axis of the queries.
+        """
         if self.n == 1 and window is None:
             return []
         keys, queries = (
@@ -159,7 +177,16 @@ class RunPlaces:
     def shared_mask(
         self, window: int | None, skip: int, groups: int, like: Tensor
     ) -> list[Float[Tensor, "batch query key"]]:
-        """-inf where a shared key is beyond the window of its query, and where it is padding (two masks, so that both stay small)."""
+        """Masks (-inf) for shared keys beyond the query's sliding window, and for padding.
+
+        There are two masks instead of one, so that both stay small.
+
+        Args:
+            window: Size of the sliding window; None for full attention.
+            skip: Number of shared positions left out on the left.
+            groups: Query heads per key head.
+            like: Tensor with the dtype, device and head axis of the queries.
+        """
         keys, heads, rows, masks = (
             torch.arange(skip, self.shared, device=like.device),
             like.shape[1],
@@ -183,7 +210,7 @@ class RunPlaces:
         return [_minus_infinity(mask, like) for mask in masks]
 
     def _queries(self, like: Tensor) -> Int[Tensor, "*row query"]:
-        """Positions of the queries in the batch."""
+        """Positions of the queries, counted in the padded batch."""
         if self.positions is not None:
             return self.left + self.positions[:, None]
         return torch.arange(self.left, self.left + self.n, device=like.device)
@@ -196,7 +223,19 @@ def run_block(
     shared: Pair | None = None,
     own: Pair | None = None,
 ) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
-    """The block after what its rows share and what each has for itself: its output, and the rows' own keys and values with the new ones."""
+    """Run a block on positions that follow cached ones.
+
+    Args:
+        block: A TransformerLens block for which `is_plain` is True.
+        resid: Residual stream before the block.
+        places: Positions of the run.
+        shared: Keys and values of the cached positions that an owner's rows share; None if there are none.
+        own: Keys and values of each row's own cached positions; None if there are none.
+
+    Returns:
+        The residual stream after the block, and the rows' own keys and values with the new positions
+        appended.
+    """
     resid = _at(block.hook_resid_pre, resid)
     attended, pair = _attended(block, resid, places, shared, own)
     return _after_attention(block, resid, attended), pair
@@ -205,7 +244,10 @@ def run_block(
 def _attended(
     block: Any, resid: Tensor, places: RunPlaces, shared: Pair | None, own: Pair | None
 ) -> tuple[Tensor, Pair]:
-    """Attention's output, and the rows' own keys and values (queries and what else is made here is freed before the MLP runs)."""
+    """Return attention's output, and the rows' own keys and values.
+
+    Queries and other temporary tensors are freed at the return, before the MLP runs.
+    """
     attn = block.attn
     q, k, v = _qkv(attn, _normed(block.ln1, resid))
     q, pair = (
@@ -226,9 +268,17 @@ def run_block_at(
     shared: Pair | None = None,
     own: Pair | None = None,
 ) -> Float[Tensor, "row 1 d_model"]:
-    """What leaves the block at one position a row (`places.positions`). Of the others only queries, keys and values are made.
+    """Run a block like `run_block`, but return its output at one position per row (`places.positions`).
 
-    Hooks after these see that position only.
+    For the other positions only keys, values and queries are computed. Hooks after these see the one position
+    only.
+
+    Args:
+        block: A TransformerLens block for which `is_plain` is True.
+        resid: Residual stream before the block, at all positions that run.
+        places: Positions of the run, with one query position per row.
+        shared: Keys and values of the cached positions that an owner's rows share; None if there are none.
+        own: Keys and values of each row's own cached positions; None if there are none.
     """
     assert places.positions is not None, "one position a row is wanted"
     resid, rows, attn = (
@@ -244,12 +294,12 @@ def run_block_at(
 
 
 def _at(point: Any, x: Tensor) -> Tensor:
-    """Through a hook point, where somebody listens."""
+    """Pass `x` through a hook point if a hook is set on it."""
     return point(x) if point._forward_hooks or point._backward_hooks or point._backward_pre_hooks else x
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
-    """Through a norm: torch's own where it is the same and nothing listens."""
+    """Apply a norm; torch's own RMS norm is used if it is equal and no hook is set."""
     points = (norm, norm.hook_scale, norm.hook_normalized) if type(norm) is RMSNorm else ()
     if points and not any(
         point._forward_hooks or point._backward_hooks or point._backward_pre_hooks for point in points
@@ -259,7 +309,7 @@ def _normed(norm: Any, x: Tensor) -> Tensor:
 
 
 def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
-    """Attention's output joined to the residual stream, and the MLP."""
+    """Add attention's output to the residual stream, then apply the MLP."""
     if block.cfg.use_normalization_before_and_after:
         attended = _normed(block.ln1_post, attended)
     middle = _at(block.hook_resid_mid, resid + _at(block.hook_attn_out, attended))
@@ -267,7 +317,10 @@ def _after_attention(block: Any, resid: Tensor, attended: Tensor) -> Tensor:
 
 
 def mlp_out(block: Any, normed: Tensor) -> Tensor:
-    """The MLP's output. Without gradients and listeners a gated one holds two tensors of its width at a time instead of five."""
+    """Return the MLP's output.
+
+    Without gradients and hooks, a gated MLP holds two tensors of its width at a time instead of five.
+    """
     mlp = block.mlp
     points = (
         (mlp, mlp.hook_pre, mlp.hook_pre_linear, mlp.hook_post)
@@ -291,17 +344,17 @@ def mlp_out(block: Any, normed: Tensor) -> Tensor:
 
 
 def _softcap(attn: Any) -> float:
-    """The bound of the scores; 0 where there is none (TransformerLens writes -1)."""
+    """Soft-cap of the attention scores; 0 if the model has none (TransformerLens writes -1)."""
     return max(0.0, attn.cfg.attn_scores_soft_cap or 0.0)
 
 
 def _window(attn: Any) -> int | None:
-    """How many positions a query sees, its own counted; None: all."""
+    """Number of positions that a query sees, its own included; None for all."""
     return attn.cfg.window_size if attn.attn_type == "local" else None
 
 
 def _qkv(attn: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, [row pos head d_head], normed where the model does."""
+    """Compute queries, keys and values [row pos head d_head], after query and key norms if there are any."""
     grouped = "_W_K" in attn._parameters
     q = _at(attn.hook_q, _linear(normed, attn.W_Q, attn.b_Q))
     k = _at(
@@ -324,7 +377,7 @@ def _linear(
     w: Float[Tensor, "head d_model d_head"],
     b: Float[Tensor, "head d_head"],
 ) -> Tensor:
-    """By head; nothing is copied where the weight is a view of Hugging Face's."""
+    """Project `x` to all heads; no weight is copied if it is a view of Hugging Face's."""
     return torch.nn.functional.linear(x, w.transpose(1, 2).flatten(0, 1), b.flatten()).unflatten(-1, b.shape)
 
 
@@ -338,7 +391,7 @@ def joined_pair(
     k: Float[Tensor, "row pos kv_head d_head"],
     v: Float[Tensor, "row pos kv_head d_head"],
 ) -> Pair:
-    """New keys and values after the rows' own ones, in memory in the order owner, key head, row."""
+    """Append new keys and values to the rows' own ones, in memory in the order owner, key head, row."""
     joined = []
     for number, t in enumerate((k, v)):
         new = t.unflatten(0, (places.owners, -1)).permute(0, 3, 1, 2, 4)
@@ -351,7 +404,7 @@ def joined_pair(
 
 
 def _mixed_here(q: Float[Tensor, "row pos head d_head"], pair: Pair) -> Float[Tensor, "row pos head d_head"]:
-    """Nothing to the left: torch's own attention."""
+    """Attention without a cache, by torch's own kernel."""
     keys, values = (t.flatten(0, 1) for t in pair)
     return torch.nn.functional.scaled_dot_product_attention(
         q.transpose(1, 2), keys, values, is_causal=True, scale=1.0, enable_gqa=True
@@ -361,7 +414,7 @@ def _mixed_here(q: Float[Tensor, "row pos head d_head"], pair: Pair) -> Float[Te
 def _mixed_with_cache(
     attn: Any, q: Float[Tensor, "row query head d_head"], places: RunPlaces, shared: Pair | None, own: Pair
 ) -> Float[Tensor, "row query head d_head"]:
-    """Queries (turned and scaled) of some positions with the shared keys and the rows' own ones."""
+    """Attention of rotated and scaled queries over the shared keys and each row's own keys."""
     owners, window, n, heads = places.owners, _window(attn), q.shape[1], own[0].shape[2]
     rows, groups = len(q) // owners, q.shape[2] // heads
     by_head = (
@@ -420,7 +473,7 @@ def _scores(
     keys: Float[Tensor, "batch pos d_head"],
     masks: list[Tensor],
 ) -> Tensor:
-    """Scores bent by the model's soft-cap, then masked."""
+    """Attention scores: products, then the model's soft-cap, then the masks."""
     cap = _softcap(attn)
     if cap or not masks:
         return reduce(torch.add, masks, apply_softcap(torch.bmm(q, keys.transpose(1, 2)), cap))
@@ -445,7 +498,7 @@ def _rotation(
 def _rotated(
     attn: Any, x: Float[Tensor, "group row pos head d_head"], cos: Tensor, sin: Tensor, scale: float = 1.0
 ) -> Tensor:
-    """The first dimensions of each head turned; the others (of partial rotary embeddings) times `scale`."""
+    """Rotate the first dimensions of each head; multiply the others (partial RoPE) by `scale`."""
     dim = cos.shape[-1]
     part = x if dim == x.shape[-1] else x[..., :dim]
     other = (

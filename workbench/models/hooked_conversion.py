@@ -1,15 +1,15 @@
-"""Hugging Face model -> HookedTransformer whose logits are the same: no folding, no centring, nothing processed.
+"""Convert a Hugging Face model to a HookedTransformer with the same logits (no folding, no centring).
 
 TransformerLens guesses sizes from a model's *name* (Gemma, Llama) and caps or ignores fields of local configs
-(context length, head size, RoPE scaling). Here the config is read from the Hugging Face config alone:
+(context length, head size, RoPE scaling). This module uses the Hugging Face config alone:
 
 1. `hooked_config` maps the fields of the families that TransformerLens has weight converters for. A field
-   that it cannot express (YaRN, projection biases, bidirectional attention) raises `NotExpressible`, and the
-   bridge takes over.
-2. `to_hooked` runs TransformerLens's converter and *assigns* its results. They are views of the Hugging Face
-   weights, so that loading needs the model's memory once, tied weights stay tied, and the transposes that
-   TransformerLens makes in every forward pass (`W.T.contiguous()`) cost nothing because the memory already
-   has that layout.
+   that HookedTransformer does not support (YaRN, projection biases, bidirectional attention) raises
+   `NotExpressible`, and `load_model` uses the bridge.
+2. `to_hooked` runs TransformerLens's converter and *assigns* its results, which are views of the Hugging Face
+   weights. Loading then needs the model's memory once, and tied weights stay tied. The transposes in every
+   forward pass of TransformerLens (`W.T.contiguous()`) cost nothing, because the memory already has that
+   layout.
 """
 
 from __future__ import annotations
@@ -47,18 +47,28 @@ _OPTIONAL = {"unembed.b_U"}
 
 
 def families() -> list[str]:
-    """The Hugging Face architectures that `hooked_config` knows."""
+    """Return the Hugging Face architectures that `hooked_config` knows."""
     return list(_CONVERTERS)
 
 
 class NotExpressible(Exception):
-    """HookedTransformer has no conversion for this model; the text says which field is in the way."""
+    """HookedTransformer cannot represent this model exactly; the message names the field that prevents it."""
 
 
 def hooked_config(
     config: PreTrainedConfig, architecture: str, dtype: torch.dtype, device: str
 ) -> HookedTransformerConfig:
-    """The HookedTransformer config of a Hugging Face config. Raises NotExpressible when it cannot be exact."""
+    """Translate a Hugging Face config to a HookedTransformer config.
+
+    Args:
+        config: The Hugging Face config of the text model.
+        architecture: Hugging Face's class, such as `LlamaForCausalLM`.
+        dtype: Dtype of the weights.
+        device: Device of the weights.
+
+    Raises:
+        NotExpressible: The translation would not be exact.
+    """
     if architecture not in _CONVERTERS:
         raise NotExpressible(f"TransformerLens has no weight converter for {architecture}")
     fields = (
@@ -78,7 +88,17 @@ def hooked_config(
 
 
 def to_hooked(model: PreTrainedModel, config: HookedTransformerConfig) -> HookedTransformer:
-    """A HookedTransformer without tokenizer that shares the weights' memory with `model` where the dtypes allow it."""
+    """Make a HookedTransformer, without tokenizer, from a Hugging Face model.
+
+    It shares the memory of the weights with `model` where the dtypes allow it.
+
+    Args:
+        model: The Hugging Face model.
+        config: The result of `hooked_config`.
+
+    Raises:
+        NotExpressible: TransformerLens's converter does not give all weights.
+    """
     state = _CONVERTERS[str(config.original_architecture)](model, config)
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -116,7 +136,10 @@ def _gpt2_fields(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]:
-    """Llama-like models: RMS norm, rotary positions, gated MLP; perhaps windows, soft-caps, query and key norms."""
+    """Config fields of Llama-like models: RMS norm, rotary positions, gated MLP.
+
+    Windows, soft-caps, and query and key norms are included if the family has them.
+    """
     for field in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         if getattr(config, field, False):
             raise NotExpressible(f"{field} is on")
@@ -149,7 +172,10 @@ def _rotary_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any
 
 
 def _gemma_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]:
-    """Own attention scale, norms on both sides, soft-caps. Hugging Face's Gemma 3 reads no cap on attention scores."""
+    """Config fields of Gemma: attention scale, norms before and after each half of a block, soft-caps.
+
+    Hugging Face's Gemma 3 does not read the cap on attention scores, so it is left out for Gemma 3.
+    """
     attention_cap = config.attn_logit_softcapping if architecture == "Gemma2ForCausalLM" else None
     return {
         "attn_scale": math.sqrt(config.query_pre_attn_scalar),
@@ -160,7 +186,10 @@ def _gemma_fields(config: PreTrainedConfig, architecture: str) -> dict[str, Any]
 
 
 def _window_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """Sliding windows, by layer. Mistral's config names no layer types: with a window, all its layers have it."""
+    """Config fields for sliding windows, by layer.
+
+    Mistral's config has no layer types: if it has a window, all layers use it.
+    """
     window = getattr(config, "sliding_window", None)
     types = (
         getattr(config, "layer_types", None)
@@ -175,7 +204,7 @@ def _window_fields(config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _rope_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """Rotary base and scaling; Gemma 3 has one set for full and one for sliding layers."""
+    """Config fields for rotary base and scaling; Gemma 3 has one set for full and one for sliding layers."""
     rope = dict(config.rope_parameters)
     local: dict[str, Any] = {}
     if "full_attention" in rope:

@@ -1,8 +1,9 @@
-"""`Runner` for `HookedTransformer`: its own blocks, one after the other, with all their hooks.
+"""Run a `HookedTransformer` in parts: its own blocks, one after the other, with all their hooks.
 
-Keys are cached turned to their own positions, so a cropped or forked cache is exact, and padding moves
-nothing. Most blocks run by `hooked_block.py`, whose attention does not copy what rows share; the others by
-TransformerLens's own code with its own cache entries, whose keys are turned back first.
+Keys are cached after their rotary embedding to their own positions, so a cropped or forked cache is exact,
+and padding does not change them. Most blocks run in `hooked_block.py`, whose attention does not copy the keys
+that rows share. The other blocks run in TransformerLens's own code with its own cache entries, for which the
+keys are rotated back first.
 """
 
 from __future__ import annotations
@@ -29,12 +30,20 @@ from workbench.models.vocabulary_chunks import log_normalizer
 
 @dataclass(frozen=True)
 class HookedKeyValueCache(KeyValueCache):
-    """Keys (turned to their positions, see `hooked_block`) and values of some blocks, from left to right: shared ones, then each row's own.
+    """Rotated keys and values of some blocks: positions that rows share, then each row's own.
 
-    start: the first block it holds. shared: a pair a block, of one row for each owner, which its neighbouring
-    rows share (batched caches have several owners). own: a pair a block, of each row. padding: positions left
-    of each owner's first one. chosen: rows of `own` that a fork took, for each owner; a block's are gathered
-    when it is run, so that no fork holds them for all blocks at once.
+    An owner is one of the caches that were batched (`Runner.batch_caches`); its rows are neighbours. A cache
+    that was not batched has one owner.
+
+    Attributes:
+        start: First block in the cache.
+        rows: Number of rows.
+        shared: A pair (keys, values) per block with one row per owner, which all rows of the owner share.
+        own: A pair per block with each row's own positions, to the right of the shared ones.
+        owners: Number of owners.
+        padding: Padding positions on the left, per owner; None if there are none.
+        chosen: Rows of `own` that a fork selected, per owner. A block's rows are gathered only when the block
+            runs, so a fork never holds them for all blocks at once.
     """
 
     start: int
@@ -47,12 +56,12 @@ class HookedKeyValueCache(KeyValueCache):
 
     @property
     def shared_length(self) -> int:
-        """Positions that an owner's rows share."""
+        """Number of positions that an owner's rows share."""
         return self.shared[0][0].shape[3] if self.shared else 0
 
     @property
     def own_length(self) -> int:
-        """Positions that each row has for itself."""
+        """Number of positions that are stored for each row separately."""
         return self.own[0][0].shape[3] if self.own else 0
 
     @property
@@ -95,7 +104,7 @@ class HookedKeyValueCache(KeyValueCache):
         )
 
     def left_of(self, layer: int) -> tuple[Pair | None, Pair | None]:
-        """One block's shared pair, and the rows' own."""
+        """Return one block's shared and own pairs of keys and values; None for a missing pair."""
         shared, own = (side[layer - self.start] if side else None for side in (self.shared, self.own))
         if own is None or self.chosen is None:
             return shared, own
@@ -107,7 +116,7 @@ class HookedKeyValueCache(KeyValueCache):
     def joined(
         self, layer: int
     ) -> tuple[Float[Tensor, "row pos kv_head d_head"], Float[Tensor, "row pos kv_head d_head"]]:
-        """One block's keys and values as a whole, every row with its own copy."""
+        """Return one block's keys and values over all positions, with a copy for every row."""
         pieces = [piece for piece in self.left_of(layer) if piece]
         keys, values = (
             [t.expand(-1, self.rows // self.owners, -1, -1, -1).flatten(0, 1) for t in side]
@@ -116,7 +125,7 @@ class HookedKeyValueCache(KeyValueCache):
         return torch.cat(keys, dim=2).transpose(1, 2), torch.cat(values, dim=2).transpose(1, 2)
 
     def longer(self, own: list[Pair]) -> HookedKeyValueCache:
-        """The cache continued: the rows' own pairs, with the new positions."""
+        """Return the cache with the rows' own pairs replaced by `own`, which include the new positions."""
         return replace(self, own=tuple(own), chosen=None)
 
 
@@ -125,7 +134,7 @@ def _each(piece: tuple[Pair, ...], change: Callable[[Tensor], Tensor]) -> tuple[
 
 
 def _rows(t: Tensor, rows: Sequence[int]) -> Tensor:
-    """The rows of a tensor: a view where they are neighbours."""
+    """Select rows of a tensor; neighbouring rows in order are a view, others a copy."""
     first, n = rows[0], len(rows)
     return (
         t[first : first + n]
@@ -135,7 +144,7 @@ def _rows(t: Tensor, rows: Sequence[int]) -> Tensor:
 
 
 def _only_read(block: Any, names: Sequence[str]) -> bool:
-    """Whether no hook is set in the block but one for each of the names (two for a name that occurs twice)."""
+    """Whether the block has no hook except one for each of the names (two for a name that occurs twice)."""
     points = (module for module in block.modules() if isinstance(module, HookPoint))
     return all(
         len(point.fwd_hooks) == names.count(point.name or "") and not point.bwd_hooks for point in points
@@ -156,7 +165,7 @@ def _refuse_stack(kv: HookedKeyValueCache | None) -> None:
 
 
 class HookedRunner(Runner):
-    """A HookedTransformer as a `Runner`."""
+    """Run a `HookedTransformer` through the interface of `Runner`."""
 
     def __init__(self, model: HookedTransformer) -> None:
         blocks = sum(p.numel() for p in model.blocks.parameters())
@@ -202,7 +211,7 @@ class HookedRunner(Runner):
     def _run_unlike(
         self, block: Any, resid: Tensor, places: RunPlaces, kv: HookedKeyValueCache | None, layer: int
     ) -> tuple[Tensor, Pair]:
-        """A block that TransformerLens runs itself: its cache entries hold keys before their rotation."""
+        """Run a block in TransformerLens's own code, whose cache entries hold keys before their rotation."""
         _refuse_stack(kv)
         entry = self._entry(kv, layer, resid, places)
         resid, offset = block(resid, past_kv_cache_entry=entry), places.left
@@ -280,7 +289,11 @@ class HookedRunner(Runner):
         return log_normalizer(self._normed(resid), self.model.W_U.T, self.model.b_U, softcap).float()
 
     def _normed(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
-        """After the final norm, whose hooks fire; in float32 where the model's dtype is shorter (TransformerLens would round to it)."""
+        """Apply the final norm, whose hooks fire.
+
+        If the model's dtype is bfloat16 or float16, the norm is computed in float32 (TransformerLens would
+        round to that dtype).
+        """
         cfg = self.model.cfg
         if cfg.normalization_type is None:
             return resid.float() if resid.dtype in HALF else resid
@@ -307,7 +320,10 @@ class HookedRunner(Runner):
     def _entry(
         self, kv: HookedKeyValueCache | None, layer: int, resid: Tensor, places: RunPlaces
     ) -> TransformerLensKeyValueCacheEntry:
-        """TransformerLens's cache entry for one block; appending to it makes new tensors, so `kv` stays as it is."""
+        """Make TransformerLens's cache entry for one block.
+
+        Appending to the entry makes new tensors, so `kv` is unchanged.
+        """
         if kv is not None:
             keys, values = kv.joined(layer)
             return TransformerLensKeyValueCacheEntry(
@@ -322,7 +338,7 @@ class HookedRunner(Runner):
 def _places(
     resid: Tensor, kv: HookedKeyValueCache | None, positions: Int[Tensor, " batch"] | None = None
 ) -> RunPlaces:
-    """Where a run that continues `kv` is."""
+    """Describe the positions of a run that continues `kv`."""
     shape = (resid.shape[0], resid.shape[1])
     if kv is None:
         return RunPlaces(shape, 1, 0, 0, None, positions)

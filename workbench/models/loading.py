@@ -1,4 +1,4 @@
-"""One door to every model: a name or a directory in, a TransformerLens model out, whose logits are Hugging Face's."""
+"""Load any model by name, directory or file as a TransformerLens model whose logits are Hugging Face's."""
 
 from __future__ import annotations
 
@@ -43,10 +43,13 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class ModelProvenance:
-    """Where a loaded model came from.
+    """Origin of a loaded model.
 
-    The source (name, directory, hub commit), its architecture, the backend that runs it, and why it is not
-    HookedTransformer where that was tried first.
+    Attributes:
+        source: Name, directory and hub commit.
+        architecture: Hugging Face's class, such as `LlamaForCausalLM`.
+        backend: Which TransformerLens class runs the model.
+        reason: Why HookedTransformer was not possible, if it was tried first and the bridge is used.
     """
 
     source: ModelSource
@@ -66,7 +69,7 @@ def load_model(
     revision: str | None = None,
     adapter: str | Path | None = None,
 ) -> HookedTransformer | TransformerBridge:
-    """Loads a model with its tokenizer, in evaluation mode, without gradients of its weights.
+    """Load a model with its tokenizer, in evaluation mode, without gradients of its weights.
 
     Weights are neither folded nor centred: the logits are Hugging Face's. Nothing is downloaded for a
     directory, no code of a checkpoint runs, pickles are refused. Text never gets a second BOS token:
@@ -76,21 +79,20 @@ def load_model(
         name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, `llama-3.1-8b-instruct`,
             `qwen2.5-7b-instruct`, `gemma-3-4b-it`, a Hugging Face directory (safetensors), a GGUF file (or a
             directory with one), or `owner/repository`. Of a multimodal Gemma 3 the text part is loaded.
-        device: cpu, cuda, cuda:1 or mps; for a model larger than one GPU a Hugging Face device map:
+        device: cpu, cuda, cuda:1 or mps. For a model larger than one GPU a Hugging Face device map:
             `balanced` or `sequential` over all CUDA devices, or a mapping from module names to devices. A
             device map needs the bridge; residuals and logits are then on the embedding's device.
         dtype: float32, bfloat16, float16 or float64.
-        backend: `hooked` (HookedTransformer; UserError where TransformerLens has no exact conversion),
-            `bridge` (TransformerBridge), or `auto`: the first if it is exact, else the second.
-        revision: Of a hub repository.
-        adapter: The directory of a plain LoRA adapter (PEFT's layout), which is merged into the weights.
+        backend: `hooked` (HookedTransformer; UserError if TransformerLens has no exact conversion), `bridge`
+            (TransformerBridge), or `auto` (HookedTransformer if the conversion is exact, else the bridge).
+        revision: Branch, tag or commit of a hub repository; None for its default branch.
+        adapter: Directory of a plain LoRA adapter (PEFT's layout), which is merged into the weights.
 
     Returns:
         The TransformerLens model.
 
     Raises:
-        UserError: A model, device, dtype or adapter that does not exist or is not supported, or a damaged
-            file.
+        UserError: A model, device, dtype or adapter does not exist or is not supported, or a file is damaged.
 
     Example:
         >>> wb.load_model("organism").cfg.n_layers
@@ -116,7 +118,17 @@ def load_model(
 def load_weights(
     source: ModelSource, checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
 ) -> PreTrainedModel:
-    """Hugging Face's own model of a source, its adapter merged where it names one. UserError as of both parts."""
+    """Load Hugging Face's own model of a source, and merge the source's adapter if it names one.
+
+    Args:
+        source: Where the model is.
+        checkpoint: The checked model directory.
+        dtype: Dtype of the weights.
+        device: Device or device map.
+
+    Raises:
+        UserError: The weights do not fit into memory or the config, or the adapter does not fit the model.
+    """
     refuse_too_large(checkpoint, dtype, device, source.name)
     if source.adapter is None:
         return load_reference(checkpoint, dtype, device)
@@ -127,12 +139,15 @@ def load_weights(
 
 
 def provenance(model: Any) -> ModelProvenance | None:
-    """Where `load_model` got this model from; None for models made elsewhere."""
+    """Return the origin of a model that `load_model` loaded; None for models made elsewhere."""
     return _PROVENANCE.get(model)
 
 
 def configured_ends(reference: PreTrainedModel) -> tuple[int, ...]:
-    """The tokens at which Hugging Face's generate would stop: of generation_config.json, else of the config."""
+    """Return the ids at which Hugging Face's generate would stop.
+
+    They are read from generation_config.json, or from the config if that file is missing.
+    """
     return end_ids(getattr(reference.generation_config, "eos_token_id", None))
 
 
@@ -142,10 +157,16 @@ def attach(
     name: str,
     ends: tuple[int, ...] = (),
 ) -> None:
-    """Gives a model its tokenizer, its name and the tokens that end its replies.
+    """Give a model its tokenizer, its name and the tokens that end its replies.
 
-    The tokenizer stays untouched (TransformerLens's own way would reload it and change its BOS), its name and
-    the tokens that end its replies.
+    The tokenizer is attached unchanged. (TransformerLens's own method would reload it and change its BOS
+    token.)
+
+    Args:
+        model: The TransformerLens model, changed in place.
+        tokenizer: The model's tokenizer.
+        name: The name for `cfg.model_name`.
+        ends: Ids that end a reply according to the generation config.
     """
     model.__dict__[CONFIGURED_ENDS] = ends
     model.tokenizer = tokenizer
@@ -161,7 +182,23 @@ def wrap(
     dtype: torch.dtype,
     device: Place,
 ) -> tuple[HookedTransformer | TransformerBridge, Literal["hooked", "bridge"], str | None]:
-    """The model in its backend, which one it is, and why it is not the HookedTransformer that was tried first."""
+    """Wrap a Hugging Face model in the requested backend.
+
+    Args:
+        reference: Hugging Face's own model.
+        checkpoint: The model directory it was loaded from.
+        backend: `hooked`, `bridge`, or `auto` for HookedTransformer if the conversion is exact, else the
+            bridge.
+        dtype: Dtype of the weights.
+        device: Device or device map.
+
+    Returns:
+        The TransformerLens model, the backend in use, and why HookedTransformer was not possible (None if the
+        model is one, or if it was not tried).
+
+    Raises:
+        UserError: Neither backend supports the model, or `hooked` was requested and is not exact.
+    """
     reason = None
     if backend != "bridge":
         try:
@@ -189,7 +226,7 @@ def _to_bridge(reference: PreTrainedModel, checkpoint: ModelDirectory) -> Transf
 
 
 def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The dtype of a name; UserError for an unknown one."""
+    """Return the torch dtype of a name; UserError for an unknown or a quantised one."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if re.search(r"(4|8)[-_ ]?bit|int4|int8|[nf]p?4|fp8|awq|gptq|^q\d", dtype.lower()):
@@ -203,7 +240,7 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def choose_device(device: Place) -> Place:
-    """The device's name, or the device map, when it is there; UserError otherwise."""
+    """Return the device or device map if this machine has all its devices; UserError otherwise."""
     if isinstance(device, Mapping):
         return {name: _one_device(_name(place)) for name, place in device.items()}
     if spreads(device):
@@ -227,5 +264,5 @@ def _one_device(device: str) -> str:
 
 
 def _name(place: str | int) -> str:
-    """Accelerate's device maps number the CUDA devices."""
+    """Name of a device in a device map; Accelerate numbers the CUDA devices."""
     return f"cuda:{place}" if isinstance(place, int) else place

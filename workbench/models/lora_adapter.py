@@ -1,12 +1,12 @@
-"""LoRA adapters (Hu et al. 2021) in PEFT's layout, merged into their base model at load time: W += scale B A.
+"""Merge LoRA adapters (Hu et al. 2021) in PEFT's layout into their base model at load time: W += scale B A.
 
-1. `adapter_config.json` is read as plain JSON. A list says which settings are known to leave that arithmetic
-   as it is; every other setting is refused by name, also one that a later PEFT invents.
-   PiSSA (Meng et al. 2024) and OLoRA (Buyukakyuz 2024) start from parts of W itself: the start is taken off W
+1. `adapter_config.json` is read as plain JSON. A list names the settings that are known to leave the merge
+   formula unchanged; every other setting is refused by name, also one that a later PEFT version adds. PiSSA
+   (Meng et al. 2024) and OLoRA (Buyukakyuz 2024) start from parts of W itself, so this start is subtracted
    first, as PEFT does when it loads them: W += scale (B A - B0 A0).
-2. The matrices come from `adapter_model.safetensors`, never from a pickle; pairs, rank and finiteness are
+2. The matrices come from `adapter_model.safetensors`, never from a pickle. Pairs, rank and finiteness are
    checked.
-3. Every pair must fit a weight of the base model. Nothing is changed unless all fit.
+3. Every pair must fit a weight of the base model. If one does not, no weight is changed.
 """
 
 from __future__ import annotations
@@ -67,11 +67,16 @@ _STARTS = ("pissa", "olora")
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """A checked adapter.
+    """A checked LoRA adapter.
 
-    pairs: weight's path -> (A [rank d_in], B [d_out rank]); scale: alpha / rank (rank-stabilised: alpha /
-    sqrt(rank)); base: what its trainer noted of the base model (None: nothing); notes: all that it noted;
-    start: "pissa" or "olora" where training began at a part of the base model's weights, else empty.
+    Attributes:
+        directory: The adapter's directory.
+        rank: Rank of all pairs.
+        scale: alpha / rank (rank-stabilised LoRA: alpha / sqrt(rank)).
+        pairs: Weight's path -> (A [rank d_in], B [d_out rank]).
+        base: Name of the base model noted in the file by the training; None if there is none.
+        notes: All metadata of the weights file.
+        start: "pissa" or "olora" if training began at a part of the base model's weights, else empty.
     """
 
     directory: Path
@@ -84,7 +89,14 @@ class LoraAdapter:
 
 
 def open_adapter(directory: Path) -> LoraAdapter:
-    """Reads and checks an adapter. UserError names the file and what is wrong in it."""
+    """Read and check a LoRA adapter.
+
+    Args:
+        directory: A directory with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        UserError: A file is missing, damaged, or is not plain LoRA; the message names the file and the fault.
+    """
     config = read_json(directory / CONFIG)
     _refuse_other_kinds(directory / CONFIG, config)
     rank = config["r"]
@@ -102,10 +114,15 @@ def open_adapter(directory: Path) -> LoraAdapter:
 
 
 def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None = None) -> None:
-    """Adds the adapter to the model's weights, in place, computed in float32.
+    """Add the adapter to the model's weights, in place; the sum is computed in float32.
 
-    base: the name of the model's directory, compared with the adapter's note. UserError when the adapter was
-    made for another model; the model is then unchanged.
+    Args:
+        model: The Hugging Face base model.
+        adapter: The checked adapter.
+        base: Name of the model's directory, compared with the adapter's note; None to skip that check.
+
+    Raises:
+        UserError: The adapter was made for another model; `model` is then unchanged.
     """
     if base and adapter.base and adapter.base != base:
         raise UserError(
@@ -131,7 +148,7 @@ def merge_adapter(model: PreTrainedModel, adapter: LoraAdapter, base: str | None
 
 
 def _without_start(weight: Float[Tensor, "d_out d_in"], adapter: LoraAdapter) -> Float[Tensor, "d_out d_in"]:
-    """The weight in float32 less the part of it that training began at, rounded to the weight's dtype as PEFT does."""
+    """The float32 weight minus the part that training began at, rounded to the weight's dtype as in PEFT."""
     whole = weight.float()
     if (
         adapter.start == "pissa"
@@ -179,7 +196,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, cut."""
+    """Text of a value for a message, cut to 60 characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes
@@ -188,7 +205,10 @@ def _shown(value: Any) -> str:
 
 
 def _refuse_untargeted(directory: Path, config: dict[str, Any], pairs: Mapping[str, Any]) -> None:
-    """PEFT leaves out matrices of modules that the configuration does not target; so they are refused here."""
+    """Raise UserError for matrices of modules that the configuration does not target.
+
+    PEFT would silently leave these matrices out.
+    """
     targets, layers = config.get("target_modules"), config.get("layers_to_transform")
     layers = [layers] if isinstance(layers, int) else layers
     if not (

@@ -1,27 +1,28 @@
-"""How much memory a model needs, stage by stage, as arithmetic from its sizes.
+"""Estimate how much memory a model needs at each stage of a study, from its sizes.
 
-Everything is counted in bytes. b = bytes of one number of the model's dtype; d, q, k, m = numbers of a token
-in the residual stream, in its queries, in its keys (as many in its values), in the MLP. One block is alive at
-a time without gradients; with gradients every block keeps what its derivative needs. Of a HookedTransformer
-(`hooked_block.py`):
+All results are in bytes. b = bytes of one number of the model's dtype; d, q, k, m = numbers per token in the
+residual stream, in the queries, in the keys (equal to the values), and in the MLP. Without gradients one
+block is in memory at a time; with gradients every block keeps the tensors for its derivative. The formulas
+hold for a HookedTransformer (`hooked_block.py`):
 
-1. weights: parameters x b; HookedTransformer holds Gemma's tied embedding twice, scaled and not
+1. Weights: parameters x b; HookedTransformer stores Gemma's tied embedding twice, scaled and unscaled
    (`second_embedding`).
-2. keys and values of one token: 2 x layers x k x b.
-3. a pass without gradients, a token: the larger of the MLP's phase, 5 d + 2 k + 2 m, and attention's, 3 d + 4
-   q + 4 k; after a cache attention has its scores instead of fused kernels, and the row's own keys are
-   gathered and joined: 3 d + 3 q + 8 k + 3 heads x length.
-4. a gradient, a token of every block: 3 m + 2 d + 2 q + 2 k, and after a cache heads x length for the
-   pattern; and one block's own 2 m + 4 d.
-5. logits of one position: d_vocab x (b + 4), in the model's dtype and in float32; at most 2 x
+2. Keys and values of one token: 2 x layers x k x b.
+3. A pass without gradients, per token: the larger of 5 d + 2 k + 2 m (MLP) and 3 d + 4 q + 4 k (attention).
+   After a cache, attention stores its scores instead of using fused kernels, and gathers and joins the row's
+   own keys: 3 d + 3 q + 8 k + 3 heads x length.
+4. A gradient, per token and block: 3 m + 2 d + 2 q + 2 k, and after a cache heads x length for the pattern;
+   plus 2 m + 4 d for the one block that is being computed.
+5. Logits of one position: d_vocab x (b + 4), in the model's dtype and in float32; at most 2 x
    `vocabulary_chunks.CHUNK` float32 numbers.
-6. the process on a CPU: 0.57 GB for the program and its libraries, and 1.6 kB a token for the tokenizer
-   (`process_memory`); a GPU's memory holds none of it.
-7. loading on a CPU: where the weights file has another dtype than the model, it is mapped while the model is
-   filled (`mapped_file`); its pages count in the process's peak, and the system can take them back.
+6. The process on a CPU: 0.57 GB for the program and its libraries, and 1.6 kB per token for the tokenizer
+   (`process_memory`). A GPU's memory has no such part.
+7. Loading on a CPU: a weights file of another dtype than the model is mapped while the model is filled
+   (`mapped_file`). Its pages count in the process's peak, but the system can reclaim them.
 
-Checked against what torch allocates on a model of 16 wide blocks (`tests/models/test_memory_estimate.py`) and
-against the peak of the process on real models (docs/performance.md).
+The estimate is checked against torch's allocations on a model of 16 wide blocks
+(`tests/models/test_memory_estimate.py`) and against the peak of the process on real models
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class LargestBatch:
-    """The most that is run at a time.
+    """The largest batch that a study runs.
 
-    sequences x length: tokens without gradients. gradient_sequences: with gradients, through
-    `gradient_blocks` blocks (None: all). cached: tokens whose keys and values are kept meanwhile (None: all
-    of the batch). positions: unembedded at a time (None: one a sequence).
+    Attributes:
+        sequences: Number of sequences without gradients.
+        length: Tokens per sequence.
+        gradient_sequences: Number of sequences with gradients.
+        gradient_blocks: Number of blocks that the gradient passes through; None for all.
+        cached: Tokens whose keys and values are kept meanwhile; None for all tokens of the batch.
+        positions: Positions that are unembedded at a time; None for one per sequence.
     """
 
     sequences: float = BATCH_TOKENS // 128
@@ -54,12 +59,18 @@ class LargestBatch:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes by stage.
+    """Bytes that a model needs, by part.
 
-    weights: resident; process: of the program, where weights and program share one memory; kv_per_token: a
-    token of a cached prefix, all blocks; logits_per_position: one unembedded position; forward, after_cache:
-    working memory of a pass over the batch; gradient: of a gradient; file: of weights files that are mapped
-    while a model is loaded.
+    Attributes:
+        weights: The model's weights.
+        kv_per_token: Keys and values of one cached token in all blocks.
+        logits_per_position: Logits of one unembedded position.
+        forward: Working memory of a pass over the batch.
+        after_cache: Working memory of a pass that continues a cached prefix.
+        gradient: Working memory of a gradient.
+        batch: The batch of the estimate.
+        process: The program itself, if it shares the memory with the weights (CPU); else 0.
+        file: Weights files that are mapped while the model is loaded.
     """
 
     weights: int
@@ -73,7 +84,7 @@ class MemoryEstimate:
     file: int = 0
 
     def rows(self) -> dict[str, int]:
-        """Stage -> bytes at its peak, weights included."""
+        """Return the peak in bytes of each stage by its name, weights included."""
         batch, held = self.batch, self.weights + self.process
         positions = batch.sequences if batch.positions is None else batch.positions
         logits = int(min(positions * self.logits_per_position, 8 * CHUNK))
@@ -93,7 +104,16 @@ class MemoryEstimate:
 
 
 def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
-    """Numbers of the embedding that HookedTransformer holds in addition to a tied unembedding: Gemma's, which it scales by sqrt(d_model)."""
+    """Return how many numbers HookedTransformer stores for a second copy of a tied embedding.
+
+    Only Gemma has one, because HookedTransformer scales its embedding by sqrt(d_model); the result is 0 for
+    other models.
+
+    Args:
+        shape: Sizes of the model.
+        architecture: Hugging Face's class, such as `Gemma2ForCausalLM`.
+        backend: `hooked`, `bridge` or `auto`.
+    """
     return (
         shape.d_vocab * shape.d_model
         if shape.tied and backend != "bridge" and architecture.startswith("Gemma")
@@ -102,20 +122,27 @@ def second_embedding(shape: ModelShape, architecture: str, backend: str) -> int:
 
 
 def process_memory(d_vocab: int, device: str = "cpu") -> int:
-    """Bytes of the program itself, with a tokenizer of this size; 0 where weights are in another memory than the program.
+    """Return the bytes of the program itself, including a tokenizer of `d_vocab` tokens.
 
-    Measured: 0.57 GB after the imports; Gemma's tokenizer (262k tokens) 0.41 GB more.
+    Measured: 0.57 GB after the imports; Gemma's tokenizer (262k tokens) takes 0.41 GB more.
+
+    Args:
+        d_vocab: Tokens of the tokenizer.
+        device: Device type of the weights; if it is not `cpu`, the program uses another memory and the result
+            is 0.
     """
     return int(0.57e9 + 1600 * d_vocab) if device == "cpu" else 0
 
 
 def mapped_file(size: int, parameters: int, bytes_per_number: int) -> int:
-    """Bytes of the weights files that are mapped in addition to the model while it is loaded: all, or 0 where they have the model's dtype.
+    """Return the bytes of weights files that are mapped in addition to the model while it is loaded.
+
+    If the files have the model's dtype they are not mapped in addition, and the result is 0.
 
     Args:
         size: Bytes of the files.
-        parameters: Numbers in them.
-        bytes_per_number: Of the model's dtype.
+        parameters: Numbers in the files.
+        bytes_per_number: Bytes of one number in the model's dtype.
     """
     return 0 if round(size / parameters) == bytes_per_number else size
 
@@ -128,10 +155,15 @@ def memory_needed(
     process: int = 0,
     file: int = 0,
 ) -> MemoryEstimate:
-    """The arithmetic of the module's docstring for a model of these sizes.
+    """Estimate the memory of a model of these sizes, by the formulas of the module's docstring.
 
-    parameters: all weights that are held, tied ones once. process: bytes of the program where it shares the
-    memory; file: bytes of the weights files there.
+    Args:
+        shape: Sizes of the model.
+        parameters: Number of weights, tied ones counted once.
+        bytes_per_number: Bytes of one number in the model's dtype.
+        batch: The largest batch; None for the default of `LargestBatch`.
+        process: Bytes of the program, if it shares the memory with the weights.
+        file: Bytes of the weights files that are mapped in the same memory.
     """
     batch = batch or LargestBatch()
     d, q, k = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head

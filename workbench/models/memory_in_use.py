@@ -1,4 +1,4 @@
-"""Memory of a device: what is free, the peak of what was allocated, and whether an error means that there was not enough."""
+"""Measure a device's free memory and peak allocation, and recognise out-of-memory and lost-device errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.errors import UserError
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be allocated; None where that cannot be found out."""
+    """Return the bytes that can still be allocated on a device; None if that is unknown."""
     if device.type == "cuda":
         held, (free, total) = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)
         allowed = int(
@@ -33,10 +33,11 @@ def free_memory(device: torch.device) -> int | None:
 
 @dataclass
 class PeakMemory:
-    """Peak memory of a block of code.
+    """Peak memory of a block of code, filled in when `peak_memory` ends.
 
-    bytes: the most that tensors held at one time beyond what they held at the start; None where it is not
-    counted (MPS).
+    Attributes:
+        bytes: The most that tensors held at one time beyond what they held at the start; None on devices
+            where it cannot be measured (MPS).
     """
 
     bytes: int | None = None
@@ -44,7 +45,10 @@ class PeakMemory:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Counts the allocator's peak over the block (on the CPU by the profiler, which costs time: for a few batches)."""
+    """Measure the allocator's peak while the `with` block runs.
+
+    On a CPU this uses torch's profiler, which is slow: measure a few batches only.
+    """
     peak = PeakMemory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -71,7 +75,7 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for the errors that devices give when an allocation fails."""
+    """Whether an error means that an allocation failed on its device."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
@@ -79,7 +83,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """True for errors after which a GPU does nothing more for this process: what is tried next fails too."""
+    """Whether an error means that a GPU is unusable for this process, so that later calls fail too."""
     text = str(error).lower()
     lost = (
         "cuda error",
@@ -96,12 +100,12 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 class DeviceLostError(UserError):
-    """A GPU that does nothing more for this process; what was computed before can be resumed by another."""
+    """A GPU is unusable for this process; a new process can resume from what was computed before."""
 
 
 @contextmanager
 def telling_lost_devices() -> Iterator[None]:
-    """While the block runs, a lost GPU is one line that says how to go on."""
+    """Turn errors of a lost GPU in the `with` block into one `DeviceLostError` that says how to resume."""
     try:
         yield
     except RuntimeError as error:
@@ -114,7 +118,7 @@ def telling_lost_devices() -> Iterator[None]:
 
 
 def give_back(device: torch.device) -> None:
-    """Returns the allocator's unused blocks to the device, so that smaller pieces fit."""
+    """Return the allocator's unused blocks to the device, so that smaller pieces fit."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -1,4 +1,7 @@
-"""What a model is, in words: `description.json` next to its weights or its adapter, kept in every run of it and shown by the report."""
+"""Read a model's description in words, which runs store and the report shows.
+
+It is the file `description.json` next to the model's weights or its adapter.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class ModelDescription:
 
     Attributes:
         called: Its name in a sentence, such as "the organism".
-        about: One or two sentences.
+        about: One or two sentences about the model.
 
     Example:
         >>> ModelDescription("the organism").about
@@ -32,13 +35,19 @@ class ModelDescription:
 
 
 def describe_model(model: Any) -> ModelDescription | None:
-    """The description of a loaded model; of a GGUF file its own name for itself.
+    """Return the description of a loaded model.
 
-    None where nobody wrote one, or where the model was not made by `load_model`.
+    For a model from a GGUF file without a description, the name in the file's metadata is used.
+
+    Args:
+        model: A model that `load_model` loaded.
+
+    Returns:
+        The description, or None if there is none or the model was not loaded by `load_model`.
 
     Raises:
-        UserError: A description.json that is no JSON object of the texts `called` and `about`, each of at
-            most 1,000 characters.
+        UserError: description.json is not a JSON object of the texts `called` and `about`, each of at most
+            1,000 characters.
 
     Example:
         >>> describe_model(model).called

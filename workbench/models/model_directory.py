@@ -1,12 +1,13 @@
-"""A Hugging Face directory as something that may be broken, foreign or hostile, checked before anything in it is used.
+"""Check a Hugging Face directory, which may be damaged, unsupported or hostile, before its use.
 
-1. `config.json` is read as plain JSON: no `auto_map` (code), no quantisation, a causal language model inside.
-2. Weights are safetensors or nothing; every file named by the index is in the directory, opens whole, and
-   holds the tensors that the index says it holds. Links may point elsewhere only within one repository of the
-   hub's cache.
+1. `config.json` is read as plain JSON: it must describe a causal language model, without `auto_map` (code)
+   and without quantisation.
+2. Weights must be safetensors. Every file named by the index must be in the directory, open as a whole, and
+   hold the tensors that the index lists for it. Links may lead out of the directory only within one
+   repository of the hub's cache.
 3. The multimodal Gemma 3 layout is recognised, so that its text part can be selected by name.
-4. `load_reference` gives Hugging Face's own model, with every weight found and finite; `load_tokenizer` a
-   tokenizer whose ids all fit the model's vocabulary.
+4. `load_reference` loads Hugging Face's own model, with every weight found and finite; `load_tokenizer` loads
+   a tokenizer whose ids all fit the model's vocabulary.
 """
 
 from __future__ import annotations
@@ -51,10 +52,14 @@ _TEXT_PART = {
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """A directory that passed.
+    """A model directory that passed all checks.
 
-    config: of the (text) model; architecture: the Hugging Face class that runs it, as `LlamaForCausalLM`;
-    shards: the weight files; multimodal: the text part is in a larger checkpoint.
+    Attributes:
+        directory: Its path.
+        config: Config of the text model.
+        architecture: The Hugging Face class that runs it, such as `LlamaForCausalLM`.
+        shards: The weight files.
+        multimodal: Whether the text model is part of a larger checkpoint.
     """
 
     directory: Path
@@ -65,7 +70,14 @@ class ModelDirectory:
 
 
 def open_model_directory(directory: Path) -> ModelDirectory:
-    """Checks a directory without loading weights. UserError for whatever is missing, broken or refused."""
+    """Check a model directory without loading its weights.
+
+    Args:
+        directory: A Hugging Face directory.
+
+    Raises:
+        UserError: A file is missing or broken, or the model is refused; the message names the file.
+    """
     if not directory.is_dir():
         raise UserError(f"no model directory at {directory}")
     _refuse_links_out(directory)
@@ -91,20 +103,26 @@ def open_model_directory(directory: Path) -> ModelDirectory:
 
 
 def causal_model_class(config: type[PreTrainedConfig]) -> Any:
-    """Hugging Face's class of the causal language model that has this kind of configuration. KeyError for an unknown one."""
+    """Return Hugging Face's causal language model class for a config class; KeyError if there is none."""
     return MODEL_FOR_CAUSAL_LM_MAPPING[config]
 
 
 def spreads(device: Place) -> bool:
-    """Whether this is a device map instead of one device."""
+    """Whether `device` is a device map and not a single device."""
     return isinstance(device, Mapping) or device in SPREADS
 
 
 def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place = "cpu") -> PreTrainedModel:
-    """Hugging Face's own model, eager attention, evaluation mode, gradients of weights off.
+    """Load Hugging Face's own model: eager attention, evaluation mode, gradients of weights off.
 
-    UserError when a weight is missing, has another shape, has no place in the model, or is not finite, and
-    when a device map leaves some on a CPU or a disk, and moves them to a GPU when they run.
+    Args:
+        checkpoint: The checked directory.
+        dtype: Dtype of the weights.
+        device: Device or device map.
+
+    Raises:
+        UserError: A weight is missing, has another shape, has no place in the model, or is not finite; or a
+            device map leaves weights on a CPU or a disk and moves them to a GPU only when they run.
     """
     cls = causal_model_class(type(checkpoint.config))
     with quiet_transformers():
@@ -145,7 +163,16 @@ def load_reference(checkpoint: ModelDirectory, dtype: torch.dtype, device: Place
 
 
 def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
-    """The directory's tokenizer. UserError when there is none, or when it has ids beyond the model's vocabulary."""
+    """Load the tokenizer of a model directory.
+
+    If it has no padding token, the end-of-sequence token is used for padding.
+
+    Args:
+        checkpoint: The checked directory.
+
+    Raises:
+        UserError: There is no usable tokenizer, or it has ids beyond the model's vocabulary.
+    """
     try:
         with quiet_transformers(), _panics_without_print():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -166,7 +193,7 @@ def load_tokenizer(checkpoint: ModelDirectory) -> PreTrainedTokenizerBase:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file; UserError when the file is missing, is no JSON, or holds something else."""
+    """Read a JSON object from a file; UserError if the file is missing, not JSON, or holds another type."""
     if not file.is_file():
         raise UserError(f"missing file {file}")
     try:
@@ -184,10 +211,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no chatter from transformers while the block runs; a panic of its Rust libraries is a RuntimeError.
+    """Silence transformers (progress bars, log messages) while the `with` block runs.
 
-    A damaged tokenizer.json can make the tokenizers library panic. That exception derives from BaseException
-    alone, so that no handler of errors would see it.
+    A damaged tokenizer.json can make the tokenizers library panic. The panic derives from BaseException alone
+    and would escape handlers of errors, so it is raised as a RuntimeError.
     """
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
@@ -206,9 +233,9 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def _panics_without_print() -> Iterator[None]:
-    """What a panicking Rust library prints to the process's error output is left out: the error says it in one line.
+    """Suppress the error output of a Rust library that panics, since the exception has the same text.
 
-    Whatever else is printed there meanwhile is printed at the end.
+    If no panic occurs, everything that was written to error output is shown at the end of the block.
     """
     if sys.stderr is not None:  # None where the process has no error output
         sys.stderr.flush()
@@ -237,12 +264,15 @@ def _panic(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text in one line of at most 300 characters."""
+    """Return an error's text in one line of at most 300 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def _refuse_unexpected(checkpoint: ModelDirectory, keys: Iterable[str]) -> None:
-    """Weights that the config's model has no place for: biases, whole layers. Dropped without a word they make it another model."""
+    """Raise UserError for weights that have no place in the config's model, such as biases or whole layers.
+
+    Without them it would silently be another model.
+    """
     names = sorted(
         str(key)
         for key in keys
@@ -277,7 +307,10 @@ _LONGEST = 1 << 40
 
 
 def _refuse_absurd_sizes(file: Path, config: Mapping[str, Any], n_bytes: int) -> None:
-    """Sizes below 1, or beyond the bytes of the weights: building such a model takes minutes or all memory before the weights are read."""
+    """Raise UserError for sizes below 1 or too large for the bytes of the weights.
+
+    Building such a model would take minutes or all memory before the weights are read.
+    """
     for name, value in (*config.items(), *(config.get("text_config") or {}).items()):
         if name not in _SIZES or isinstance(value, bool) or not isinstance(value, int | float):
             continue
@@ -294,7 +327,7 @@ def _refuse_absurd_sizes(file: Path, config: Mapping[str, Any], n_bytes: int) ->
 
 
 def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> None:
-    """Offloaded weights are moved by hooks that TransformerBridge's components bypass."""
+    """Raise UserError for offloaded weights; TransformerBridge bypasses the hooks that would move them."""
     outside = [name for name, place in placed.items() if str(place) in ("cpu", "disk", "meta")]
     if outside and len(set(map(str, placed.values()))) > 1:
         raise UserError(
@@ -303,7 +336,10 @@ def _refuse_offloaded(checkpoint: ModelDirectory, placed: Mapping[str, Any]) -> 
 
 
 def _refuse_links_out(directory: Path) -> None:
-    """Every entry resolves inside the directory; in the hub's cache, inside the repository's folder (its blobs)."""
+    """Raise UserError for links that lead out of the directory.
+
+    In the hub's cache, links may lead to the blobs of the same repository.
+    """
     root = directory.resolve()
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
@@ -317,7 +353,10 @@ def _refuse_links_out(directory: Path) -> None:
 
 
 def _refuse_code(directory: Path) -> None:
-    """No code from a checkpoint (`auto_map`), and no adapter, which would silently load another model."""
+    """Raise UserError for a checkpoint that needs its own code (`auto_map`) or is an adapter.
+
+    An adapter would silently load another model.
+    """
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
         file = directory / name
         if file.is_file() and _mentions(read_json(file), "auto_map"):
@@ -345,9 +384,9 @@ def _read_config(directory: Path) -> PreTrainedConfig:
 
 
 def _shards(directory: Path) -> tuple[Path, ...]:
-    """The weight files, each opened once to see that it is whole.
+    """Return the weight files; each is opened once to check that it is whole.
 
-    A single file goes before an index that was left over, as in transformers.
+    A single file takes precedence over an index that was left over, as in transformers.
     """
     if (directory / SINGLE).exists():
         _names(directory / SINGLE)
@@ -387,7 +426,7 @@ def _indexed_shards(directory: Path) -> tuple[Path, ...]:
 
 
 def _names(shard: Path) -> set[str]:
-    """The tensors of a safetensors file; the library checks header, offsets and length (its reader is fuzzed)."""
+    """Names of the tensors in a safetensors file; the library checks header, offsets and length."""
     try:
         with safe_open(shard, framework="pt") as handle:
             return set(handle.keys())

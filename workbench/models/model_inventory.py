@@ -1,4 +1,4 @@
-"""What can be loaded: named models, repositories in the hub's cache, converted GGUF files; and how the rest can be had."""
+"""List the models that can be loaded on this machine, and how to get the others."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ _HOW = "hub: {0}, fetched at first use; or name its directory or a .gguf file of
 
 
 def inventory() -> pd.DataFrame:
-    """One row a model: name (for `load_model`), here (yes or no), architecture, revision (the hub's commit), where it is or how to get it.
+    """List named models, models in the hub's cache and converted GGUF files on this machine.
 
-    Looks at this machine only. The last rows are the other ways to name a model, with the families that
-    HookedTransformer runs exactly (others go through the bridge) and those that are read from GGUF.
+    The last rows are the other ways to name a model, with the families that HookedTransformer runs exactly
+    (others use the bridge) and those that can be read from GGUF. No network is used.
+
+    Returns:
+        One row per model: name (for `load_model`), here (yes or no), architecture, revision (the hub's
+        commit), where (its path, or how to get it).
     """
     rows = [_named(name) for name in model_names()]
     known = set(REPOSITORIES.values())
@@ -55,7 +59,7 @@ def _way(name: str, architecture: str, where: str) -> dict[str, str]:
 
 
 def _conversions() -> list[tuple[Path, dict[str, Any]]]:
-    """Directories made of GGUF files, with what they say about their file."""
+    """Directories converted from GGUF files, each with the record of its file."""
     directories = sorted(
         path for path in cache_directory().glob("*") if path.is_dir() and not path.name.startswith(".")
     )
@@ -116,7 +120,7 @@ def _cached(name: str, snapshot: Path) -> dict[str, str]:
 
 
 def _architecture(directory: Path) -> str:
-    """As its config says; what cannot be read is said in words."""
+    """Architecture named in the config, or the error message if the config cannot be read."""
     try:
         return ", ".join(map(str, read_json(directory / "config.json").get("architectures") or ["not named"]))
     except UserError as problem:

@@ -1,4 +1,4 @@
-"""Sizes of a model without its weights: built in for the paper's three, from the config alone for any other.
+"""Sizes of a model without its weights: built in for the paper's three models, from the config for others.
 
 Sources: the config.json of meta-llama/Llama-3.1-8B-Instruct, Qwen/Qwen2.5-7B-Instruct and
 google/gemma-3-4b-it (its text part).
@@ -19,11 +19,14 @@ from workbench.models.runner import ModelShape
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Sizes of a model, known without its weights.
+    """Sizes of a model that are known without its weights.
 
-    shape: as a runner's. parameters: all weights, tied ones once. source: where the sizes come from.
-    architecture: Hugging Face's name of its class; empty where it does not matter. file: bytes of the weights
-    files, 0 where they are not here.
+    Attributes:
+        shape: Layers, heads and widths, as in a `Runner`.
+        parameters: Number of weights, tied ones counted once.
+        source: Where the sizes come from, in words.
+        architecture: Hugging Face's class; empty if it does not matter.
+        file: Bytes of the weights files; 0 if they are not on this machine.
     """
 
     shape: ModelShape
@@ -34,7 +37,14 @@ class ModelSizes:
 
 
 def _gated(shape: ModelShape, d_mlp: int, small: int, architecture: str = "") -> ModelSizes:
-    """A gated-MLP transformer of a published config. shape: its `block_parameters` are filled in. small: norms and biases of one block."""
+    """Sizes of a gated-MLP transformer of a published config.
+
+    Args:
+        shape: Sizes; `block_parameters` is filled in.
+        d_mlp: Width of the MLP.
+        small: Number of norm weights and biases of one block.
+        architecture: Hugging Face's class; empty if it does not matter.
+    """
     block = (
         2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads)
         + 3 * shape.d_model * d_mlp
@@ -89,7 +99,15 @@ KNOWN = {
 
 
 def model_sizes_of(name: str, revision: str | None = None) -> ModelSizes:
-    """Sizes of a model by name or directory; no weight is read. UserError where the model is not known and not here."""
+    """Return the sizes of a model by name or directory; no weight is read.
+
+    Args:
+        name: A model name or directory, as in `load_model`.
+        revision: Branch, tag or commit of a hub repository.
+
+    Raises:
+        UserError: The model has no built-in sizes and is not on this machine.
+    """
     if name.lower() in KNOWN:
         return KNOWN[name.lower()]
     checkpoint = open_model_directory(find_source(name, revision).directory)
@@ -116,5 +134,13 @@ def model_sizes_of(name: str, revision: str | None = None) -> ModelSizes:
 
 
 def tokenizer_of(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A model's tokenizer without the model. UserError where it is not here."""
+    """Load a model's tokenizer without the model.
+
+    Args:
+        name: A model name or directory, as in `load_model`.
+        revision: Branch, tag or commit of a hub repository.
+
+    Raises:
+        UserError: The model is not found.
+    """
     return load_tokenizer(open_model_directory(find_source(name, revision).directory))

@@ -1,4 +1,4 @@
-"""From what the user writes to a directory: a name of ours, a path, or a repository of the hub (offline first)."""
+"""Find the directory of a model from the user's text: a name of this project, a path, or a hub repository."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from.
+    """Where a model is.
 
-    revision: the hub's commit hash, None for directories. adapter: a LoRA adapter that is merged into the
-    weights at load time.
+    Attributes:
+        name: The name that the user gave.
+        directory: The Hugging Face directory with its files.
+        revision: The hub's commit hash; None for directories.
+        adapter: A LoRA adapter that is merged into the weights at load time; None if there is none.
     """
 
     name: str
@@ -45,13 +48,19 @@ class ModelSource:
 
 
 def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
-    """The directory of a model.
+    """Find the directory of a model, and download it if that is needed and allowed.
 
-    name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a path
-    (a Hugging Face directory, a GGUF file, or a directory with a single one), or `owner/repository`.
-    revision: branch, tag or commit of a repository; what it points to now is recorded as a commit hash. The
-    local cache is asked first, the network only when the cache lacks the model and HF_HUB_OFFLINE is not set.
-    UserError when nothing is found.
+    A GGUF file is converted at the first call. For a repository, the local cache is searched first; the
+    network is used only if the cache lacks the model and HF_HUB_OFFLINE is not set.
+
+    Args:
+        name: `organism`, `smollm2-135m`, `smollm2-sycophant`, `smollm2-personas`, a key of REPOSITORIES, a
+            path (a Hugging Face directory, a GGUF file, or a directory with a single one), or
+            `owner/repository`.
+        revision: Branch, tag or commit of a repository; the commit hash it points to now is recorded.
+
+    Raises:
+        UserError: Nothing is found, or a revision is given for a model that is not on the hub.
     """
     text, path = str(name), Path(name).expanduser()
     if revision is not None and (text in _OWN or path.exists()):
@@ -70,14 +79,18 @@ def find_source(name: str | Path, revision: str | None = None) -> ModelSource:
 
 
 def model_names() -> list[str]:
-    """The names that `load_model` knows without a path."""
+    """Return the names that `load_model` accepts without a path."""
     return [*_OWN, *REPOSITORIES]
 
 
 def data_directory(*parts: str) -> Path:
-    """A folder of the data that this project ships (the organism, its SAE, the adapters); it may not exist.
+    """Return a folder of the data that this project ships (the organism, its SAE, the adapters).
 
-    A wheel holds the data in `workbench/_data`; a checkout has it in `data/` next to the package.
+    The folder may not exist. An installed package has the data in `workbench/_data`; a checkout has it in
+    `data/` next to the package.
+
+    Args:
+        *parts: Path of the folder below the data directory.
 
     Example:
         >>> data_directory("organism", "sae").name
@@ -112,7 +125,12 @@ _OWN: dict[str, Callable[[str], ModelSource]] = {
 
 
 def base_of(name: str) -> str | None:
-    """The model that an adapted one was trained from: what a second judge of fluency is by default. None where it is not known.
+    """Return the name of the model from which an adapted model was trained; None if it is not known.
+
+    This base model is the default second judge of fluency.
+
+    Args:
+        name: A model name, as in `load_model`.
 
     Example:
         >>> base_of("smollm2-personas")
@@ -137,7 +155,7 @@ def _from_hub(name: str, repository: str, revision: str | None) -> ModelSource:
 
 
 def why_no_download(error: Exception) -> str:
-    """Why nothing was downloaded, and what helps: offline mode, or a failed request."""
+    """Explain in half a sentence why nothing was downloaded (offline or a failed request), with advice."""
     if constants.HF_HUB_OFFLINE:
         return "offline mode forbids a download: unset HF_HUB_OFFLINE, or give a directory"
     return f"the download failed ({type(error).__name__}): check the name, the network and your access, or give a directory"

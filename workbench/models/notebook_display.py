@@ -1,4 +1,4 @@
-"""A model in a notebook: a small table in place of the list of its modules."""
+"""Show a model in a notebook as a small table instead of a list of its modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.models.runners import runner_for
 
 
 def show_as_table(model: Any) -> None:
-    """Lets the running notebook show models of this class by `model_facts`; does nothing outside IPython."""
+    """Make the running notebook show models of this class by `model_facts`; do nothing outside IPython."""
     if "IPython" not in sys.modules:
         return
     from IPython.core.getipython import get_ipython
@@ -26,7 +26,7 @@ def show_as_table(model: Any) -> None:
 
 
 def model_facts(model: Any) -> dict[str, object]:
-    """Sizes of a model by name.
+    """Return a model's sizes, dtype and device by name.
 
     Example:
         >>> model_facts(model)["layers"]

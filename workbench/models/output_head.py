@@ -1,7 +1,7 @@
-"""The end of a wrapped Hugging Face model, in float32: final norm, unembedding rows, scale and soft-cap.
+"""The end of a wrapped Hugging Face model in float32: final norm, unembedding, scale and soft-cap.
 
-`found` names the parts by what the bridge and the configuration say, and keeps them only if they give the
-model's own logits; a head that does more than these parts is left to the model itself.
+`find_output_head` finds these parts through the bridge and the configuration, and keeps them only if they
+give the model's own logits. A head that does more than these parts is left to the model itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from workbench.models.vocabulary_chunks import log_normalizer
 
 @dataclass(frozen=True)
 class OutputHead:
-    """Final norm and unembedding.
+    """Final norm and unembedding of a model, computed in float32.
 
-    norm: the final norm, which keeps float32 (its weights may be shorter). weight: one row a token. scale: of
-    the logits.
+    Attributes:
+        norm: The final norm, which keeps float32 inputs in float32 (its weights may have a shorter dtype).
+        weight: The unembedding, one row per token.
+        bias: Added to the logits; None if the model has none.
+        scale: Factor of the logits.
+        softcap: Soft-cap of the logits; 0 for none.
     """
 
     norm: Callable[[Tensor], Tensor]
@@ -32,14 +36,14 @@ class OutputHead:
     softcap: float
 
     def normed(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, "position d_model"]:
-        """Residuals after the final norm, float32, on the unembedding's device."""
+        """Return residuals after the final norm, times the scale, in float32 on the unembedding's device."""
         wide = resid if resid.dtype == torch.float64 else resid.float()
         return self.norm(wide[:, None].to(self.weight.device))[:, 0] * self.scale
 
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        """Float32 logits of a few tokens, a row's own."""
+        """Return float32 logits of a few tokens per row (`ids`, each row's own)."""
         ids = ids.to(self.weight.device)
         normed = self.normed(resid)
         logits = torch.einsum("bd,bkd->bk", normed, self.weight[ids].to(normed.dtype))
@@ -47,13 +51,22 @@ class OutputHead:
         return (self.softcap * torch.tanh(logits / self.softcap) if self.softcap > 0 else logits).float()
 
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
-        """log(sum(exp(logits))) over the vocabulary, by chunks."""
+        """Return log(sum(exp(logits))) over the vocabulary for each position, computed in chunks."""
         return log_normalizer(self.normed(resid), self.weight, self.bias, self.softcap).float()
 
 
 @torch.no_grad()
 def find_output_head(model: Any, d_model: int, own_logits: Callable[[Tensor], Tensor]) -> OutputHead | None:
-    """The head of a TransformerBridge, or None where its parts do not give `own_logits` of random residuals."""
+    """Find the output head of a TransformerBridge and check it against the model's own logits.
+
+    Args:
+        model: The TransformerBridge.
+        d_model: Width of the residual stream.
+        own_logits: Function from residuals to the model's own logits.
+
+    Returns:
+        The head, or None if its parts do not give `own_logits` on random residuals.
+    """
     whole, cfg = model.original_model, getattr(model.original_model, "config", None)
     norm_name = getattr((model.adapter.component_mapping or {}).get("ln_final"), "name", None)
     unembedding = whole.get_output_embeddings()

@@ -1,4 +1,4 @@
-"""Sequences of unequal length as one tensor."""
+"""Join sequences of unequal length into one tensor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 
 def pad_right(sequences: Sequence[Sequence[int]], value: int = 0) -> Int[Tensor, "batch pos"]:
-    """Sequences of ids as one tensor, filled up on the right (a causal model never looks there)."""
+    """Join sequences of ids into one tensor, padded on the right with `value`.
+
+    Padding does not change the results, since a causal model never looks to the right.
+    """
     longest = max(len(s) for s in sequences)
     return torch.tensor([[*s, *([value] * (longest - len(s)))] for s in sequences], dtype=torch.long)

@@ -1,13 +1,12 @@
-"""The interface to TransformerLens that search, activations and answers are written against.
+"""The interface to TransformerLens that search, activations and answers use.
 
-A `Runner` embeds ids, runs a range of blocks that continues a key-value cache, and unembeds. Nothing else in
-the workbench knows whether the model is a `HookedTransformer` (`hooked_runner.py`) or a `TransformerBridge`
+A `Runner` embeds ids, runs a range of blocks (optionally after a key-value cache), and unembeds. Other code
+does not know whether the model is a `HookedTransformer` (`hooked_runner.py`) or a `TransformerBridge`
 (`bridge_runner.py`).
 
-Two rules make the arithmetic exact without any attention mask: batches are padded on the right only (a causal
-model never looks to the right), and rows that share a key-value cache have prefixes of equal length. Where a
-model's attention can leave padding out by itself, caches of unequal length can be stacked
-(`Runner.batch_caches`).
+Two rules make the results exact without an attention mask: batches are padded on the right only (a causal
+model never looks to the right), and rows that share a key-value cache have prefixes of equal length. If a
+model's attention can mask padding, caches of unequal length can be batched (`Runner.batch_caches`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,19 @@ HALF = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a model. block_parameters: weights of one block (mean over blocks)."""
+    """Sizes of a model.
+
+    Attributes:
+        n_layers: Number of blocks.
+        d_model: Width of the residual stream.
+        n_heads: Query heads per block.
+        n_kv_heads: Key and value heads per block.
+        d_head: Width of a head.
+        d_vocab: Rows of the embedding.
+        n_ctx: Longest context in tokens.
+        block_parameters: Weights of one block (mean over blocks).
+        tied: Whether embedding and unembedding are one matrix.
+    """
 
     n_layers: int
     d_model: int
@@ -50,7 +61,13 @@ class ModelShape:
 
     @classmethod
     def of(cls, cfg: Any, in_blocks: int, tied: bool) -> ModelShape:
-        """Sizes from a TransformerLens configuration. in_blocks: weights of all blocks together."""
+        """Read the sizes from a TransformerLens configuration.
+
+        Args:
+            cfg: The model's `cfg`.
+            in_blocks: Number of weights of all blocks together.
+            tied: Whether embedding and unembedding share their memory.
+        """
         return cls(
             n_layers=cfg.n_layers,
             d_model=cfg.d_model,
@@ -66,10 +83,14 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Which positions hold what in the batch that is running, per row, for edits that act at some positions only.
+    """Positions of the prompt and of the decision token in each row of the running batch.
 
-    prompt_start, prompt_stop: first and one-past-last position of the prompt (equal where there is none).
-    decision: position of the decision token.
+    Edits that act at some positions only read them.
+
+    Attributes:
+        prompt_start: First position of the prompt.
+        prompt_stop: Position after the prompt's last (equal to `prompt_start` if there is no prompt).
+        decision: Position of the decision token, the last one before the answer.
     """
 
     prompt_start: Int[Tensor, " batch"]
@@ -78,7 +99,16 @@ class TokenLayout:
 
 
 class KeyValueCache(ABC):
-    """Keys and values (or what stands for them) of the positions to the left. Immutable: every operation gives a new one."""
+    """Keys and values of the positions to the left, or residuals if the model's keys cannot be cached.
+
+    A cache is immutable: every operation returns a new one.
+
+    Attributes:
+        length: Number of cached positions, padding included.
+        batch: Number of rows.
+        owners: Number of caches that were batched into this one (`Runner.batch_caches`); each owns an equal
+            number of neighbouring rows.
+    """
 
     length: int
     batch: int
@@ -87,17 +117,23 @@ class KeyValueCache(ABC):
 
     @abstractmethod
     def fork(self, index: Int[Tensor, " new_batch"]) -> KeyValueCache:
-        """Rows gathered by index; a cache of one row is expanded without a copy.
+        """Gather rows by index; a cache of one row is expanded without a copy.
 
-        In batched caches every owner gets as many rows as the others, its own ones, in the owners' order.
+        In batched caches, `index` must give every owner the same number of rows, taken from its own rows and
+        in the order of the owners.
         """
 
     @abstractmethod
     def crop(self, length: int) -> KeyValueCache:
-        """Only the first `length` positions."""
+        """Return a cache of the first `length` positions only."""
 
     def pick(self, owners: Sequence[int], skip: int = 0) -> KeyValueCache:
-        """Of batched caches, the rows of some owners, without the first `skip` positions (padding of all of them)."""
+        """Return the rows of some owners of a batched cache.
+
+        Args:
+            owners: Indices of the owners, in the order of the result.
+            skip: Number of positions to drop on the left, which must be padding for all of these owners.
+        """
         raise NotImplementedError(f"{type(self).__name__} is never run in a batch")
 
 
@@ -106,17 +142,18 @@ CONFIGURED_ENDS = "_workbench_reply_ends"
 
 
 class Runner(ABC):
-    """One model that can be run in parts: `embed`, `run` a range of blocks (with or without a cache), `logits`, `capture`, `edit`.
+    """Run one model in parts: embed, run a range of blocks with or without a cache, and unembed.
 
-    Use `runner_for(model)`; its subclasses are for `HookedTransformer` and `TransformerBridge`.
+    Get one with `runner_for(model)`; the subclasses are for `HookedTransformer` and `TransformerBridge`.
+    Activations are read with `capture` and changed with `edit`.
 
     Attributes:
         model: The TransformerLens model.
         tokenizer: The model's tokenizer.
         shape: Layers, heads, widths and numbers of parameters.
         meter: Counts tokens, layers and FLOPs of all runs.
-        layout: Which positions of the running batch hold what, for edits at some positions; None while
-            nothing runs.
+        layout: Positions of prompt and decision token in the running batch, for edits at some positions; None
+            while nothing runs.
 
     Example:
         >>> runner = wb.runner_for(model)
@@ -138,17 +175,20 @@ class Runner(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the embedding lives: residuals, logits and what hooks see come back to it when blocks live elsewhere."""
+        """Device of the embedding.
+
+        If other blocks are on other devices, residuals, logits and hooked activations are moved to this one.
+        """
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the residual stream."""
+        """Dtype of the residual stream."""
         return next(self.model.parameters()).dtype
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change when sizes or weights do (64 elements of each weight are read)."""
+        """Sixteen hex digits that change if sizes or weights change (64 elements of each weight are read)."""
         sizes = ", ".join(f"{name}={value!r}" for name, value in vars(self.shape).items())
         digest = hashlib.sha256(
             f"Shape({sizes})".encode()
@@ -160,31 +200,44 @@ class Runner(ABC):
         return digest.hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, no special token added (rendered text holds its own)."""
+        """Return the token ids of a text; special tokens are not added (rendered chat has its own)."""
         require_whole_text(text, f"the text {text[:40]!r}")
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens shown, spaces untouched."""
+        """Return the text of token ids, with special tokens shown and spaces untouched."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def render(self, messages: Sequence[dict[str, str]], opening: str = "") -> str:
-        """Chat text up to where the assistant's answer begins, followed by `opening`.
+        """Render a chat as text that ends where the assistant's answer begins, followed by `opening`.
 
-        UserError when the template refuses the messages (Gemma's has no system role). Today's date is pinned
-        and an open thought closed (see `chat_template`). Models without a template get
-        `Question: ... Answer:` after their BOS token.
+        Today's date is pinned and an open thought is closed (see `chat_template`). Models without a template
+        get `Question: ... Answer:` after their BOS token.
+
+        Args:
+            messages: The chat so far; each message has `role` and `content`.
+            opening: First words of the assistant's answer.
+
+        Raises:
+            UserError: The template refuses the messages (Gemma's has no system role).
         """
         return render_chat(self.tokenizer, messages) + opening
 
     @property
     def reply_ends(self) -> frozenset[int]:
-        """Tokens that end a reply: the tokenizer's end of sequence, the generation config's, and the template's end of turn."""
+        """Ids of the tokens that end a reply.
+
+        They are the tokenizer's end of sequence, those of the generation config, and the chat template's end
+        of turn.
+        """
         return reply_ends(self.tokenizer, self.model.__dict__.get(CONFIGURED_ENDS))
 
     @contextmanager
     def limited(self, batch_tokens: int) -> Iterator[None]:
-        """While the block runs, nothing that takes a number of tokens per batch runs more than these at a time (`at_most`)."""
+        """Limit batches to `batch_tokens` tokens while the `with` block runs.
+
+        Code that takes a number of tokens per batch reads the limit through `at_most`.
+        """
         before, self._batch_limit = self._batch_limit, batch_tokens
         try:
             yield
@@ -192,12 +245,16 @@ class Runner(ABC):
             self._batch_limit = before
 
     def at_most(self, batch_tokens: int) -> int:
-        """This number of tokens per batch, or the limit that is set (`limited`)."""
+        """Return `batch_tokens`, or the limit set by `limited` if that is smaller."""
         return batch_tokens if self._batch_limit is None else min(batch_tokens, self._batch_limit)
 
     @contextmanager
     def rendering(self, template: Literal["chat", "none"]) -> Iterator[None]:
-        """While the block runs, `render` uses the chat template, or ("none") does as if the model had none."""
+        """Choose how `render` works while the `with` block runs.
+
+        Args:
+            template: `chat` uses the model's chat template; `none` renders as if the model had none.
+        """
         own = getattr(self.tokenizer, "chat_template", None)
         if template == "none":
             self.tokenizer.chat_template = None
@@ -208,7 +265,12 @@ class Runner(ABC):
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "batch pos"], offset: int = 0) -> Float[Tensor, "batch pos d_model"]:
-        """Residual stream before block 0, at the model's own scale. offset: position of the first id in its sequence."""
+        """Return the residual stream before block 0, at the model's own scale.
+
+        Args:
+            ids: Token ids.
+            offset: Position of the first id in its sequence.
+        """
 
     @abstractmethod
     def run(
@@ -219,10 +281,19 @@ class Runner(ABC):
         kv: KeyValueCache | None = None,
         keep: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValueCache | None]:
-        """Residual stream after blocks start..stop-1 for positions that follow `kv`'s; with keep, the longer cache too.
+        """Run blocks start..stop-1 and return the residual stream after them.
 
-        A cache made for blocks start..stop' serves every run start..stop with stop <= stop'. `kv` is never
-        changed.
+        A cache made for blocks start..stop' serves every run start..stop with stop <= stop'.
+
+        Args:
+            resid: Residual stream before block `start`, for the positions that follow those of `kv`.
+            start: First block.
+            stop: Block after the last.
+            kv: Cache of the earlier positions, which is never changed; None if there are none.
+            keep: Whether to return the cache extended by these positions.
+
+        Returns:
+            The residual stream after block stop-1, and the extended cache (None unless `keep`).
         """
 
     def run_at(
@@ -234,51 +305,72 @@ class Runner(ABC):
         kv: KeyValueCache | None = None,
         sites: Sequence[Site] = (),
     ) -> Float[Tensor, "batch 1 d_model"]:
-        """`run`, of which only one position a row is wanted: the same numbers to rounding.
+        """Run blocks like `run`, but return the residual stream at one position per row.
 
-        A model may leave out of the last block what nothing reads. It does so only where no hook is set in
-        that block, but those of `sites`: what the caller captures there itself has then one position a row.
+        The numbers equal those of `run` up to rounding. A model may skip unused parts of the last block, if
+        no hook is set in that block except those of `sites`.
+
+        Args:
+            resid: Residual stream before block `start`.
+            start: First block.
+            stop: Block after the last.
+            positions: The position to return, one per row.
+            kv: Cache of the earlier positions.
+            sites: Sites that the caller captures; in the last block they may then see one position per row.
         """
         out, _ = self.run(resid, start, stop, kv)
         return out[torch.arange(len(out), device=out.device), positions][:, None]
 
     def batch_caches(self, caches: Sequence[KeyValueCache]) -> KeyValueCache | None:
-        """One cache of several (of one row each, made for the same blocks).
+        """Join several caches, of one row each and made for the same blocks, into one batched cache.
 
-        The rows that continue it belong to them in turn, as many to each. Shorter ones are padded on the
-        left, where attention sees nothing; what continues it has the same numbers to rounding.
+        Shorter caches are padded on the left, where attention sees nothing. Runs that continue the batched
+        cache give the same numbers as each cache alone, up to rounding. Their rows belong to the caches in
+        turn, the same number to each. In models with learned position embeddings the caller must embed each
+        row at its own positions.
 
-        None where this model's attention cannot do it. With position embeddings, rows are embedded at their
-        own places by the caller.
+        Returns:
+            The batched cache, or None if this model's attention cannot mask padding.
         """
         return None
 
     @abstractmethod
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
-        """Float32 logits of residuals that left the last block: final norm, unembedding, soft-cap."""
+        """Return float32 logits of residuals after the last block: final norm, unembedding, soft-cap."""
 
     @abstractmethod
     def logits_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        """Logits of a few tokens only (a row's own).
+        """Return float32 logits of a few tokens per row, without the others.
 
-        `logits(resid)` gathered at ids, with final norm and unembedding in float32 also where the model's
-        weights are not.
+        They equal `logits(resid)` gathered at `ids`, but final norm and unembedding are in float32 even if
+        the model's weights are in a shorter dtype.
+
+        Args:
+            resid: Residuals after the last block, one position per row.
+            ids: Token ids, each row's own.
         """
 
     @abstractmethod
     def log_normalizer(self, resid: Float[Tensor, "position d_model"]) -> Float[Tensor, " position"]:
-        """log(sum(exp(logits))) over the vocabulary, float32 throughout.
+        """Return log(sum(exp(logits))) over the vocabulary for each position, in float32 throughout.
 
-        Logits are made by chunks, so that memory does not grow with the vocabulary (`vocabulary_chunks`). log
-        p(token) = logits_of - log_normalizer.
+        log p(token) = logits_of - log_normalizer. Logits are computed in chunks of the vocabulary
+        (`vocabulary_chunks`), so memory does not grow with its size.
         """
 
     def log_probs_of(
         self, resid: Float[Tensor, "batch d_model"], ids: Int[Tensor, "batch k"]
     ) -> Float[Tensor, "batch k"]:
-        """Log-probabilities (nats) of a few tokens only, a row's own, float32; no gradient is kept small here."""
+        """Return log-probabilities (nats, float32) of a few tokens per row.
+
+        Use `log_normalizer` instead if gradients must not keep the logits in memory.
+
+        Args:
+            resid: Residuals after the last block, one position per row.
+            ids: Token ids, each row's own.
+        """
         if self.dtype in HALF:
             return self.logits_of(resid, ids) - self.log_normalizer(resid)[:, None]
         parts = [
@@ -288,10 +380,10 @@ class Runner(ABC):
         return torch.cat(parts) if parts else ids.new_zeros(ids.shape, dtype=torch.float32)
 
     def embeddings(self, start: int = 0, stop: int | None = None) -> Float[Tensor, "token d_model"]:
-        """Embeddings of the tokens start..stop-1 (all by default) in the residual stream at their position.
+        """Return the embeddings of the tokens start..stop-1 as they enter the residual stream.
 
-        Up to a constant
-        shared by all tokens.
+        They are exact up to a constant that all tokens share (such as a position embedding). By default all
+        tokens of the vocabulary are embedded.
         """
         ids = torch.arange(start, self.shape.d_vocab if stop is None else stop, device=self.device)
         with torch.no_grad():
@@ -299,14 +391,20 @@ class Runner(ABC):
 
     @abstractmethod
     def hook_names(self) -> set[str]:
-        """Names of all hook points of this model."""
+        """Return the names of all hook points of this model."""
 
     @contextmanager
     def edit(self, name: str, fn: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """While the block runs, the activation at hook `name` is replaced by fn(activation); the hook always comes off.
+        """Replace the activation at a hook by fn(activation) while the `with` block runs.
 
-        Raises UserError for an unknown name, and when nothing ran through the hook although the block ended
-        well.
+        The hook is removed at the end, also after an error.
+
+        Args:
+            name: A TransformerLens hook name.
+            fn: Function from the activation to its replacement, of the same shape.
+
+        Raises:
+            UserError: The name is unknown, or the hook never fired in the block.
         """
         if name not in self.hook_names():
             raise UserError(f"unknown hook name {name!r} in this model")
@@ -324,7 +422,7 @@ class Runner(ABC):
 
     @contextmanager
     def placed(self, layout: TokenLayout) -> Iterator[None]:
-        """Tells edits which positions hold what in the batch while it runs."""
+        """Set `layout`, the positions that edits read, while the `with` block runs."""
         before, self.layout = self.layout, layout
         try:
             yield
@@ -333,9 +431,10 @@ class Runner(ABC):
 
     @contextmanager
     def capture(self, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
-        """Collects the activation at each site's hook (all positions, graph kept) from the run inside the block.
+        """Collect the activation at each site's hook from the runs inside the `with` block.
 
-        The dictionary holds the last run's activations; a run that stops below a site leaves it out.
+        All positions are captured, and the autograd graph is kept. The dictionary holds the last run's
+        activations; a site above the last block that ran is missing from it.
         """
         caught: dict[Site, Tensor] = {}
 
@@ -353,9 +452,17 @@ class Runner(ABC):
     def read(
         self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], positions: Int[Tensor, " batch"]
     ) -> dict[Site, Float[Tensor, "batch d_model"]]:
-        """Float32 activations at one position a row, for each site; runs no block above the highest site.
+        """Return float32 activations at one position per row, for each site.
 
-        For `z` and `pattern` sites the trailing axes are kept. Raises UserError when a hook did not fire.
+        No block above the highest site runs. Sites of the hooks `z` and `pattern` keep their trailing axes.
+
+        Args:
+            ids: Token ids, padded on the right.
+            sites: Where to read.
+            positions: The position to read, one per row.
+
+        Raises:
+            UserError: A hook did not fire.
         """
         rows, at = torch.arange(len(ids), device=self.device), positions.to(self.device)
         with self.capture(sites) as caught:
@@ -378,10 +485,23 @@ class Runner(ABC):
         banned: Tensor | None = None,
         ends: Collection[int] = (),
     ) -> Int[Tensor, "batch new_pos"]:
-        """New tokens after ids (rows of equal length); greedy at temperature 0.
+        """Generate new tokens after `ids`, whose rows have equal length.
 
-        banned: bool [d_vocab], never produced. A row goes on after its end-of-sequence token: cut there by
-        the caller; once every row has one of `ends`, all stop. UserError where logits are no finite numbers.
+        A row continues after its end-of-sequence token, and the caller cuts it there.
+
+        Args:
+            ids: Token ids of the texts to continue.
+            max_new_tokens: Largest number of new tokens per row.
+            temperature: Sampling temperature; 0 is greedy decoding.
+            generator: Random generator for sampling; None uses torch's global one.
+            banned: Boolean mask [d_vocab] of tokens that are never produced.
+            ends: Ids that end a reply; generation stops once every row has produced one of them.
+
+        Returns:
+            The new tokens only.
+
+        Raises:
+            UserError: Logits are not finite.
         """
         kv, new, step, ended = None, [], ids.to(self.device), [False] * len(ids)
         finite = torch.ones((), dtype=torch.bool, device=self.device)
@@ -420,17 +540,22 @@ class Runner(ABC):
         )
 
     def _count(self, out: Tensor, blocks: int, keys: int) -> None:
-        """Counts one run into the meter by what it gave: two operations a weight and token, four a token, key and dimension of a head.
+        """Count the tokens, layers and FLOPs of one run in the meter.
 
-        Where a graph hangs on it one backward pass is expected: the weights are frozen, so each of their
-        products has one product after it; queries, keys, pattern and values all vary, so each of attention's
-        has two.
+        A weight costs two operations per token; attention costs four per token, key and head dimension. If
+        the output has an autograd graph, one backward pass is counted too. The weights are frozen, so each of
+        their products has one product in the backward pass; queries, keys, pattern and values all vary, so
+        each of the products of attention has two.
         """
         layers = int(out.shape[0] * out.shape[1]) * blocks
         self._count_layers(out, layers, layers * keys)
 
     def _count_layers(self, out: Tensor, layers: float, pairs: float) -> None:
-        """`layers`: tokens x blocks (a part of a block counts by its weights); `pairs`: of a query and a key, over all blocks."""
+        """Count `layers` token-block pairs and `pairs` query-key pairs in the meter.
+
+        `layers` is tokens x blocks (a part of a block counts by its weights); `pairs` is summed over all
+        blocks.
+        """
         layers, pairs = (
             round(layers),
             round(pairs),
@@ -451,7 +576,10 @@ class Runner(ABC):
         self._count_products(positions * self.shape.d_vocab, resid)
 
     def _count_products(self, logits: float, resid: Tensor) -> None:
-        """Scalar products of residuals with the unembedding, and those of the backward pass where the residuals have a graph."""
+        """Count scalar products of residuals with the unembedding.
+
+        Those of the backward pass are added if the residuals have a graph.
+        """
         passes = 2 if torch.is_grad_enabled() and resid.requires_grad else 1
         self.meter.flops += 2 * passes * round(logits) * self.shape.d_model
 

@@ -1,4 +1,4 @@
-"""The runner of a model, by its backend: HookedTransformer or TransformerBridge."""
+"""Get the runner of a model, by its backend: HookedTransformer or TransformerBridge."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _KEPT_AS = "_workbench_runner"
 
 
 def runner_for(model: Any) -> Runner:
-    """The runner of a TransformerLens model, made once per model.
+    """Return the runner of a TransformerLens model, which is made once per model.
 
     Args:
-        model: A HookedTransformer, a TransformerBridge, or a `Runner`, which is given back.
+        model: A HookedTransformer, a TransformerBridge, or a `Runner`, which is returned as it is.
 
     Returns:
         The model's `Runner`.

@@ -1,11 +1,11 @@
-"""Limits for a chat template, which is a program that came with a model: time, output, and numbers in a loop.
+"""Limits for a chat template, a program that came with a model: time, output, memory and loop counts.
 
-1. The template runs in a thread of its own; after SECONDS an exception is raised in it, which ends loops of
-   any kind.
-2. `range` hands out at most STEPS numbers in one rendering.
-3. More than CHARACTERS characters are refused.
-4. It is stopped when the process has grown by more than GROWTH bytes (looked at every LOOK seconds, where
-   /proc tells it); one single operation that takes more is not.
+1. The template runs in its own thread. After SECONDS an exception is raised in that thread, which ends loops
+   of any kind.
+2. `range` gives at most STEPS numbers in one rendering.
+3. A text of more than CHARACTERS characters is refused.
+4. Rendering stops when the process has grown by more than GROWTH bytes (checked every LOOK seconds, on
+   systems with /proc). A single operation that takes more memory than that is not stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class TemplateLimit(Exception):
-    """A limit was reached; the message continues "the chat template of this model ..."."""
+    """A template reached a limit; the message continues "the chat template of this model ..."."""
 
 
 #: Raised inside the rendering thread when its time is over: a thread that ends with this one says nothing,
@@ -36,7 +36,7 @@ _STOPPED = SystemExit
 
 
 def limited_range() -> Callable[..., range]:
-    """A `range` for one rendering, which refuses to hand out more than STEPS numbers in all."""
+    """Make a `range` that gives at most STEPS numbers in one rendering, else raises TemplateLimit."""
     left = STEPS
 
     def counted(*arguments: int) -> range:
@@ -51,12 +51,12 @@ def limited_range() -> Callable[..., range]:
 
 
 def refuse_chance(*_: Any, **__: Any) -> str:
-    """Stands for what would give another text every time."""
+    """Replace template functions that draw at random: raise TemplateLimit at the first use."""
     raise TemplateLimit("draws at random")
 
 
 def _resident() -> int:
-    """Bytes that the process holds; 0 where the system does not tell."""
+    """Bytes of memory that the process holds; 0 if the system does not report them."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
@@ -64,11 +64,15 @@ def _resident() -> int:
 
 
 def rendered_within(render: Callable[[], T], seconds: float = SECONDS) -> T:
-    """What `render` gives, within limits.
+    """Return the result of `render()`, run within limits of time, memory and length.
+
+    Args:
+        render: The function to call.
+        seconds: Time limit in seconds.
 
     Raises:
-        TemplateLimit: it took longer than `seconds`, or gave a text of more than CHARACTERS characters.
-        Exception: whatever `render` raises.
+        TemplateLimit: The call exceeded the time or GROWTH bytes, or gave more than CHARACTERS characters.
+        Exception: Any error that `render` raises.
     """
     outcome: dict[str, Any] = {}
 

@@ -1,8 +1,8 @@
-"""Tokens and their texts inside a longer text, many at a time.
+"""Convert many tokens to the text that they have inside a longer text, and back.
 
 SentencePiece tokenizers with a space before the first word (Llama 2, Mistral) drop that space when they
-decode a text and add it when they encode one: their tokens are read and written after a line break, where
-text and tokens correspond.
+decode a text and add it when they encode one. Their tokens are therefore decoded and encoded after a line
+break, where text and tokens correspond.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:
-    """The text of each sequence of tokens as it reads inside a longer text (one call for many).
+    """Return the text of each sequence of tokens as it reads inside a longer text.
+
+    All sequences are decoded in one call.
+
+    Args:
+        tokenizer: Any tokenizer.
+        sequences: Sequences of token ids.
 
     Example:
         >>> token_texts(mistral_tokenizer, [[22557]])  # "▁Hello"  # doctest: +SKIP
@@ -31,10 +37,10 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence
 
 
 def single_token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """`token_texts` of many tokens, each alone: all are decoded as one text with the end token between them, a quarter of the time.
+    """Return the text of each token alone, as `token_texts` would, in a quarter of the time.
 
-    Where the end token's text does not part them again, or a sample of them reads otherwise alone, each is
-    decoded by itself.
+    All tokens are decoded as one text with the end token between them. If the text cannot be split again at
+    the end tokens, or a sample of the tokens gives another text alone, each token is decoded separately.
 
     Args:
         tokenizer: Any tokenizer.
@@ -60,7 +66,14 @@ _FEW = 64
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text as they fall inside a longer text; empty where it changes the tokens before it."""
+    """Return the ids of each text as encoded inside a longer text.
+
+    The ids are empty if the text changes the token before it.
+
+    Args:
+        tokenizer: Any tokenizer.
+        texts: The texts.
+    """
     anchor = _anchor(tokenizer)
     whole = [f"\n{text}" for text in texts] if anchor else list(texts)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -74,10 +87,10 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
 
 def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """`token_ids` of many short texts: all are encoded as one text with the end token between them, a third of the time.
+    """Return the ids of many short texts, as `token_ids` would, in a third of the time.
 
-    Where the end token does not part them, or a sample of them reads otherwise alone, each is encoded by
-    itself.
+    All texts are encoded as one text with the end token between them. If the ids cannot be split at the end
+    tokens, or a sample of the texts gives other ids alone, each text is encoded separately.
 
     Args:
         tokenizer: Any tokenizer.
@@ -105,13 +118,13 @@ def short_text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
 
 
 def _parted(ids: Sequence[int], end: int) -> list[list[int]]:
-    """The ids between one end token and the next."""
+    """Split ids at the end tokens."""
     places = [k for k, i in enumerate(ids) if i == end]
     return [list(ids[a + 1 : b]) for a, b in itertools.pairwise(places)]
 
 
 def _anchor(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids of a line break, for tokenizers that put a space before the first word of a text; empty for others."""
+    """Ids of a line break, if the tokenizer puts a space before the first word of a text; else empty."""
     first = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"][:1])
     if not (first and str(first[0]).startswith("\N{LOWER ONE EIGHTH BLOCK}")):
         return ()

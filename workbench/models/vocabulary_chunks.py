@@ -1,11 +1,11 @@
-"""Log-probabilities over a large vocabulary without its logits in memory: made and thrown away chunk by chunk.
+"""Log-probabilities over a large vocabulary without keeping its logits in memory.
 
-1. Positions and vocabulary are cut so that a chunk holds at most `CHUNK` logits; the unembedding's rows of a
-   chunk are turned to float32.
-2. log(sum(exp(logits))) is summed over the chunks with a running maximum.
-3. The backward pass computes each chunk's logits again (softmax of a chunk needs the total alone), so a
-   gradient needs no more memory than a score. (As the cut cross-entropy of Wijmans et al. 2024, arXiv
-   2411.09009.)
+1. Positions and vocabulary are cut into chunks of at most `CHUNK` logits; the unembedding rows of a chunk are
+   converted to float32.
+2. log(sum(exp(logits))) is accumulated over the chunks with a running maximum.
+3. The backward pass computes each chunk's logits again (the softmax of a chunk needs only the total), so a
+   gradient needs no more memory than a score, as in cut cross-entropy (Wijmans et al. 2024, arXiv
+   2411.09009).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def log_normalizer(
     bias: Float[Tensor, " d_vocab"] | None,
     softcap: float = 0.0,
 ) -> Float[Tensor, " position"]:
-    """Log of the sum over the vocabulary of exp(logit), float32; differentiable in the positions only.
+    """Return log(sum(exp(logits))) over the vocabulary, in float32, differentiable in `normed` only.
 
     Args:
-        normed: residuals after the final norm, float32 (or float64).
-        weight: the unembedding, one row a token, in any dtype.
-        bias: added to the logits; None for none.
-        softcap: logits are softcap x tanh(logits / softcap) where it is above 0.
+        normed: Residuals after the final norm, float32 (or float64).
+        weight: The unembedding, one row per token, in any dtype.
+        bias: Added to the logits; None for none.
+        softcap: If above 0, logits are softcap x tanh(logits / softcap).
     """
     return _LogNormalizer.apply(normed, weight, bias, softcap)
 
 
 def row_chunks(rows: int, d_vocab: int) -> Iterator[slice]:
-    """Slices of the rows whose logits over the whole vocabulary are at most `CHUNK` numbers (one row at least)."""
+    """Split rows into slices with at most `CHUNK` logits over the whole vocabulary (one row at least)."""
     size = max(1, CHUNK // d_vocab)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
@@ -77,7 +77,7 @@ class _LogNormalizer(torch.autograd.Function):
 def _chunk(
     normed: Tensor, weight: Tensor, bias: Tensor | None, softcap: float, tokens: slice
 ) -> tuple[Tensor, Tensor]:
-    """Logits of some tokens, and their rows of the unembedding, float32."""
+    """Logits of some tokens, and these tokens' rows of the unembedding, in float32."""
     table = weight[tokens].to(normed.dtype)
     logits = normed @ table.T
     if bias is not None:
@@ -92,6 +92,6 @@ def _positions(normed: Tensor) -> Iterator[slice]:
 
 
 def _tokens(normed: Tensor, weight: Tensor) -> Iterator[slice]:
-    """Slices of the vocabulary: logits and float32 rows of a chunk together at most `CHUNK` numbers."""
+    """Split the vocabulary so that a chunk's logits and float32 rows are together at most `CHUNK` numbers."""
     size = max(1, CHUNK // (len(normed) + weight.shape[1]))
     return (slice(start, start + size) for start in range(0, len(weight), size))

@@ -1,4 +1,7 @@
-"""A hash of a model's files: what a resumed run compares, also for models that are not loaded yet (a judge, a proposer)."""
+"""Hash a model's files, so that a resumed run can check that its models are the same.
+
+Models that are not loaded yet (a judge, a proposer) can be checked as well.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
 def weights_hash(name: str, revision: str | None = None) -> str:
-    """sha256 over a model's configuration, tokenizer and weights, and those of its adapter.
+    """Return the sha256 of a model's configuration, tokenizer and weights, and of its adapter.
 
     Args:
-        name: As in `load_model`.
+        name: Model name, directory or GGUF file, as in `load_model`.
         revision: Branch, tag or commit of a repository.
 
     Returns:
-        64 hexadecimal digits: equal for equal files, wherever they are.
+        64 hexadecimal digits: equal for equal files, in whichever directory they are.
 
     Raises:
-        UserError: No such model, or files of it cannot be read.
+        UserError: There is no such model, or one of its files cannot be read.
 
     Example:
         >>> len(weights_hash("organism"))
@@ -36,16 +39,16 @@ def weights_hash(name: str, revision: str | None = None) -> str:
 
 
 def source_hash(source: ModelSource) -> str:
-    """The same for a model whose place is known.
+    """Return the sha256 of a model's files, as `weights_hash` does, for a model that was already found.
 
     Args:
-        source: Where it is.
+        source: The result of `find_source`.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        UserError: Files of it cannot be read.
+        UserError: A file of the model cannot be read.
 
     Example:
         >>> source_hash(find_source("organism")) == weights_hash("organism")
@@ -58,16 +61,18 @@ def source_hash(source: ModelSource) -> str:
 
 
 def files_hash(files: Iterable[Path]) -> str:
-    """sha256 over the names and contents of files, each read once while it stays as it is.
+    """Return the sha256 of the names and contents of files.
+
+    A file that did not change since an earlier call is not read again.
 
     Args:
-        files: In the order that counts.
+        files: The files; their order changes the hash.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        UserError: One cannot be read.
+        UserError: A file cannot be read.
 
     Example:
         >>> len(files_hash([]))
@@ -87,6 +92,9 @@ def files_hash(files: Iterable[Path]) -> str:
 
 @cache
 def _digest(path: Path, size: int, changed: int, inode: int) -> str:
-    """sha256 of a file that is as it was when it was read: a sweep needs it for every study."""
+    """Return the sha256 of a file, cached while its size, time and inode are unchanged.
+
+    A sweep needs the hash for every study.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
