@@ -1,4 +1,4 @@
-"""The audit of your own prompt: which words cause the persona, and the smallest edit that removes it."""
+"""Audit of a prompt: which words cause the persona, and the smallest edit that removes the effect."""
 
 from workbench.audit.added_sentence import AddedSentence, add_sentence
 from workbench.audit.audit import audit, inside, offer_sentence

@@ -1,9 +1,11 @@
-"""A sentence to add after your own prompt, where no small edit removes its effect.
+"""Search for a sentence that removes a prompt's effect when it is added after the prompt.
 
-1. The prompt stays as it is: its tokens become part of the text before the slot, so that the search
-   (`SentenceSearch`) writes, screens and scores sentences as they will be read, after the prompt.
-2. The search sees *search* questions; the sentence that moves the persona furthest the wanted way on
-   *selection* questions and harms nothing there is chosen; *test* questions are read once, for that one.
+Used where no small edit suffices.
+
+1. The prompt stays unchanged: its tokens become part of the text before the slot, so that the search
+   (`SentenceSearch`) writes, filters and scores sentences as they will be read, after the prompt.
+2. The search uses *search* questions. On *selection* questions, the sentence that moves the persona furthest
+   in the intended direction and harms nothing is chosen. *Test* questions are used once, for that sentence.
 """
 
 from __future__ import annotations
@@ -26,25 +28,26 @@ from workbench.search import SentenceSearch, search
 from workbench.search.sentence_writing.search_inputs import both_sides
 from workbench.statistics import Interval, cluster_interval
 
-#: Questions that the search scores on, and sentences that are asked whether they harm.
+#: Number of questions that the search scores on, and of sentences that are checked for harm.
 _CONTEXTS, _FINALISTS = 4, 4
 
 
 @dataclass(frozen=True)
 class AddedSentence:
-    """A sentence after the audited prompt, measured on test questions.
+    """A sentence to add after the audited prompt, with its effects on test questions.
 
     Attributes:
-        sentence: What to add.
+        sentence: The sentence to add.
         text: The whole new prompt.
-        remaining: Effect of the new prompt against no prompt, log-odds.
-        change: New prompt minus the old one, paired, log-odds.
-        cross_entropy: Nats a token of the old and the new prompt in the slot.
-        collateral: What else it does; the first harmless sentence on selection was taken where there is one.
-        harmless: False where every sentence tried on selection harmed something.
+        remaining: Effect of the new prompt against no prompt, in log-odds.
+        change: Score with the new prompt minus score with the old one, paired by question, in log-odds.
+        cross_entropy: Cross-entropy of the old and of the new prompt in the slot, nats per token.
+        collateral: Side effects of the new prompt.
+        harmless: False if every sentence that was checked on selection questions harmed something; the one
+            that moves the persona furthest was taken then.
         model_calls: Cost of the search in forward passes of one question.
-        seconds: Its time.
-        warnings: What the search has to say of its own result.
+        seconds: Run time of the search in seconds.
+        warnings: Warnings of the search about its result.
     """
 
     sentence: str
@@ -68,26 +71,27 @@ def add_sentence(
     seed: int = 0,
     method: SentenceSearch | None = None,
 ) -> AddedSentence | None:
-    """Searches a sentence to add after a prompt.
+    """Search for a sentence to add after a prompt.
 
     Args:
         problems: The prompt on search, selection and test questions.
-        guards: What must not be harmed, on selection and on test.
-        tolerance: What another persona may move, log-odds.
-        sign: "suppress" or "induce".
+        guards: Questions on which harm is looked for, for selection and for test.
+        tolerance: Largest allowed increase of the effect on another persona, in log-odds.
+        sign: Intended effect on the persona: "suppress" or "induce".
         calls: Budget of the search in model calls.
-        seed: Of the search.
-        method: The search; one sentence at most when None.
+        seed: Seed of the search.
+        method: The search; None for a `SentenceSearch` of at most one sentence.
 
     Returns:
-        The sentence, or None where none survives after the prompt.
+        The sentence with its effects on test questions, or None if no sentence survives after the prompt.
 
     Raises:
         UserError: The budget is too small for one step, or the model writes no sentence in this slot (see
             `SentenceSearch`).
 
     Example:
-        >>> add_sentence((on_search, on_selection, on_test), (EditGuard(), EditGuard()), 0.5, "suppress", 500)  # doctest: +SKIP
+        >>> problems, guards = (on_search, on_selection, on_test), (EditGuard(), EditGuard())  # doctest: +SKIP
+        >>> add_sentence(problems, guards, 0.5, "suppress", 500)  # doctest: +SKIP
     """
     asked, selection, test = problems
     runner, prompt = asked.runner, asked.words.edited({})
@@ -122,7 +126,7 @@ def add_sentence(
 
 
 def contexts_after(runner: Runner, contexts: Contexts, prompt: str) -> Contexts:
-    """The contexts with a prompt's text left of the slot, so that what is put there follows it after a space."""
+    """Return the contexts with a prompt before the slot, so that text in the slot follows after a space."""
     ids = encode_prompt(runner, contexts, prompt)
     first = contexts[0]
     before = first.prefix_text + first.lead + prompt + " "

@@ -1,8 +1,9 @@
-"""`audit`: which words of your own prompt cause the persona, through what, and the smallest edit that removes it.
+"""`audit`: which words of your own prompt cause the persona, and the smallest edit that removes their effect.
 
 The prompt's *effect* is the change of the answer's log-odds against no prompt (the bare question without the
-slot); plus is more of the persona. Word effects and the minimal edit's effect are read on *test* questions; a
-direction, where one is fitted, comes from train and search, the minimal edit from search and selection.
+slot); positive means more of the persona. Effects of words and of the minimal edit are measured on *test*
+questions. A direction, where one is fitted, comes from the train and search splits, the minimal edit from
+search and selection.
 """
 
 from __future__ import annotations
@@ -45,30 +46,31 @@ def audit(
     tolerance: float = 0.5,
     seed: int = 0,
 ) -> Audit:
-    """Which words of a prompt cause the persona, and the smallest fluent edit that removes the effect.
+    """Measure which words of a prompt cause the persona, and find the smallest edit that removes the effect.
 
     Args:
         model: A loaded model or its runner.
-        prompt: Your prompt.
+        prompt: Text of the prompt.
         persona: A `Persona`, or the name of one.
-        max_edits: Words that may be deleted or exchanged; 0: no edit is sought.
-        sign: What is wanted of the persona: "suppress" makes a prompt that raises it the fault, "induce" one
-            that lowers it.
-        targets: Directions, ranked latents or objectives whose change by each word is wanted (see `inside`).
-        others: Personas that the edit must not move; for a persona of the organism its other ones unless
-            given.
-        slot: Where the prompt is put.
-        questions: Items of each split that are used.
-        tolerance: Log-odds within which a prompt's effect counts as none; a word needs half of it to be
-            named.
-        seed: Of the splits, the questions and the sampled orders.
+        max_edits: Largest number of words that may be deleted or exchanged; 0 for no search for an edit.
+        sign: Intended effect on the persona. "suppress": a prompt that raises the persona needs an edit.
+            "induce": a prompt that lowers the persona needs one.
+        targets: Directions, ranked latents or objectives on which each word's effect is measured as well (see
+            `inside`).
+        others: Personas that the edit must not move. None: for a persona of the organism its other personas,
+            otherwise none.
+        slot: Place of the prompt in the chat template, such as "system".
+        questions: Number of questions that are used from each split.
+        tolerance: An effect within +-tolerance log-odds counts as none; a word needs at least half of it to
+            be named as a cause.
+        seed: Seed of the splits, of the choice of questions and of the sampled orders.
 
     Returns:
-        The effect of the whole prompt and of each word, whether an edit is needed, and the edit.
+        The effect of the whole prompt and of each word, whether an edit is needed, and a fluent edit.
 
     Raises:
-        UserError: An empty or too long prompt, an unknown persona, a max_edits below 0 or a tolerance that is
-            not positive.
+        UserError: The prompt is empty or too long, the persona is unknown, max_edits is below 0, the
+            tolerance is not positive, or questions is below 2.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
@@ -132,25 +134,28 @@ def offer_sentence(
     others: Sequence[Persona] | None = None,
     questions: int = 16,
 ) -> Audit:
-    """An audit with a sentence to add after the prompt, where an edit was needed and none suffices (else the audit as it is).
+    """Add to an audit a sentence that can be put after the prompt, if an edit is needed and none suffices.
+
+    Otherwise the audit is returned unchanged.
 
     Args:
         model: The model that was audited.
         found: The audit.
-        persona: Its persona.
-        calls: Budget of the search in model calls; on a model of 135 million parameters about 0.15 s each on
-            one core.
-        others: Personas that the sentence must not move; as in `audit` when None.
-        questions: Items of each split that are asked, as in `audit`.
+        persona: The persona of the audit.
+        calls: Budget of the search in model calls; on a model of 135 million parameters, one call takes about
+            0.15 s on one core.
+        others: Personas that the sentence must not move; None for the default of `audit`.
+        questions: Number of questions that are used from each split, as in `audit`.
 
     Returns:
         The audit with `sentence` set.
 
     Raises:
-        UserError: Another persona than the audit's, or a search that cannot begin (see `SentenceSearch`).
+        UserError: The persona is not the audit's, or the search cannot begin (see `SentenceSearch`).
 
     Example:
-        >>> offer_sentence(model, wb.audit(model, "Always agree.", persona), persona, calls=500)  # doctest: +SKIP
+        >>> found = wb.audit(model, "Always agree.", persona)  # doctest: +SKIP
+        >>> offer_sentence(model, found, persona, calls=500).sentence  # doctest: +SKIP
     """
     persona = load_persona(persona) if isinstance(persona, str) else persona
     if persona.name != found.persona:
@@ -178,11 +183,22 @@ def offer_sentence(
 def inside(
     model: Any, splits: Splits, sae: Sae | None = None, k: int = 8, slot: Slot = "system", seed: int = 0
 ) -> dict[str, Any]:
-    """Targets for `audit`.
+    """Find quantities inside the model for the `targets` of `audit`: a direction and, with an SAE, latents.
 
-    The direction that predicts prompts best (from train and search) where one is shown (`site_gates`), and
-    the k latents of an SAE that distinguish the persona (from train). Errors as `find_directions` and
-    `rank_latents`.
+    The direction is the one that predicts prompts best (fitted on train, chosen on search); it is left out if
+    none is shown to work (`site_gates`). The latents are the `k` that best distinguish the persona on train.
+    Errors are those of `find_directions` and `rank_latents`.
+
+    Args:
+        model: A loaded model or its runner.
+        splits: Splits of the persona's questions.
+        sae: SAE of the latents; None for no latents.
+        k: Number of latents.
+        slot: Place of the prompt in the chat template.
+        seed: Seed of the choice of questions.
+
+    Returns:
+        Directions and latents by name.
     """
     scan = find_directions(model, splits.train, splits.search, n=192, slot=slot, seed=seed)
     found: dict[str, Any] = (
@@ -197,7 +213,7 @@ def inside(
 
 
 def _targets(given: Any) -> AttributionTargets:
-    """Targets with the answer first."""
+    """Convert the given targets, with the answer's log-odds first."""
     items = as_targets(given).items
     return AttributionTargets(tuple(sorted(items, key=lambda target: target.kind != "answer")))
 
@@ -228,7 +244,10 @@ def _need(selection: WordProblem, sign: Sign, tolerance: float) -> Need:
 def _edit_guards(
     runner: Runner, persona: Persona, others: Sequence[Persona], slot: Slot, questions: int, seed: int
 ) -> tuple[EditGuard, EditGuard]:
-    """For selection and for test: halves of the true statements by group, and the other personas' own splits."""
+    """Build the harm checks for selection and for test.
+
+    The true statements are divided into halves by question group; the other personas have their own splits.
+    """
     ask = lambda split: make_contexts(runner, split, slot, n=questions, seed=seed)  # noqa: E731
     made = []
     for name, half in zip(("selection", "test"), _halves(persona.true_items, seed), strict=True):
@@ -244,7 +263,7 @@ def _halves(items: Sequence[Item], seed: int) -> tuple[tuple[Item, ...], tuple[I
 
 
 def _others(persona: Persona) -> list[Persona]:
-    """The organism's other personas where this is one of its own."""
+    """Return the organism's other personas if this persona is one of them, otherwise none."""
     if any(item.source != "world" for item in persona.items):
         return []
     return [load_persona(name) for name in World().personas if name != persona.name]

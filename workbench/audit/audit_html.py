@@ -1,7 +1,8 @@
-"""An audit as HTML: one fragment, which a notebook shows and which the page holds; everything escaped, no script, nothing loaded.
+"""HTML of an audit: one fragment that notebooks show and pages contain.
 
-Old words are struck through and named "deleted" to a screen reader, new ones underlined and named "inserted";
-the direction of an effect is shown as a sign and an arrow. Colour only repeats it.
+All text is escaped. There are no scripts, and nothing is loaded from the network. Deleted words are struck
+through and called "deleted" for screen readers, new words are underlined and called "inserted". The sign of
+an effect is shown as a sign and an arrow; colour only repeats it.
 """
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -27,7 +28,15 @@ _CLOSE = {"old": "</del>", "new": "</ins>", "kept": "</span>"}
 
 
 def write_page(audit: Audit, path: str | Path) -> None:
-    """The page in the report's looks. UserError where it cannot be written."""
+    """Write the audit as a page in the report's style.
+
+    Args:
+        audit: The audit.
+        path: The file.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
     style = "".join(_asset("workbench.report", name) for name in ("shared.css", "report.css")) + _asset(
         "workbench.audit", "audit.css"
     )
@@ -45,12 +54,12 @@ def write_page(audit: Audit, path: str | Path) -> None:
 
 
 def notebook_html(audit: Audit) -> str:
-    """The fragment with its own small style."""
+    """Return the audit's HTML fragment with its style, for a notebook."""
     return f"<style>{_asset('workbench.audit', 'audit.css')}</style>{fragment(audit)}"
 
 
 def fragment(audit: Audit) -> str:
-    """Verdict, tracked changes, words, side effects, notes."""
+    """Return the audit's HTML fragment: verdict, tracked changes, table of words, side effects, notes."""
     lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
     verdict = "".join(f"<p>{escape(line)}</p>" for line in lines)
     notes = [*(entry.verdict for entry in audit.mediation), *audit.notes]
@@ -118,7 +127,7 @@ def _row(audit: Audit, index: int, reach: float, inside: bool) -> str:
 
 
 def _bar(interval: Interval, reach: float) -> str:
-    """The interval as a small picture round zero; its ends are below it as text."""
+    """Draw an interval as a small picture around zero; its ends are given below it as text."""
     x = lambda value: 60 + 56 * max(-1.0, min(1.0, value / reach))  # noqa: E731
     hue = "wb-plus" if interval.estimate > 0 else "wb-minus"
     return (

@@ -1,4 +1,4 @@
-"""An audit as plain JSON values."""
+"""Conversion of an audit to plain JSON values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from workbench.statistics import Interval
 
 
 def to_json(audit: Audit) -> dict[str, Any]:
-    """Schema 1; an interval is {estimate, low, high}, an end that is not finite is null."""
+    """Convert an audit to JSON values of schema 1.
+
+    An interval is {estimate, low, high}; a value that is not finite is null.
+    """
     facts = (
         "prompt",
         "persona",

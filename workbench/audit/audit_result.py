@@ -1,4 +1,4 @@
-"""What an audit gives back: a value, whose pictures and files are made by `audit_html` and `audit_json`."""
+"""The result of an audit as a value. `audit_html` and `audit_json` make its pages and files."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ Need = Literal["edit", "none", "helps", "unclear"]
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """The result of an audit.
+    """The result of an audit: effects of a prompt and its words on a persona, and the edit that removes them.
 
     Attributes:
-        prompt: What was audited.
+        prompt: The audited prompt.
         persona: Name of the persona.
         model: Name of the model.
-        sign: What is wanted of the persona.
-        slot: Where the prompt was put.
-        tolerance: Log-odds within which an effect counts as none.
-        max_edits: Words that could be edited.
-        seed: Of the draws.
-        questions: Number of test contexts.
-        groups: Number of their question groups.
+        sign: Intended effect on the persona: "suppress" or "induce".
+        slot: Place of the prompt in the chat template.
+        tolerance: An effect within +-tolerance log-odds counts as none.
+        max_edits: Largest number of words that could be edited.
+        seed: Seed of all random draws.
+        questions: Number of test questions.
+        groups: Number of groups of the test questions.
         words: The prompt, cut into words.
-        effects: Of the whole prompt and of each word, on test questions.
-        need: "edit": the prompt moves the persona the unwanted way on selection questions; "none": its effect
-            is shown to be within +-tolerance; "helps": it moves it the wanted way; "unclear": the interval
-            holds zero but is too wide for "none".
-        minimal_edit: None unless needed and found.
-        mediation: What of the whole effect goes through the direction and the latents.
-        notes: What a reader must know, one line each.
-        sentence: A sentence to add after the prompt; None unless `offer_sentence` was called and one was
-            needed.
+        effects: Effects of the whole prompt and of each word, on test questions.
+        need: Whether an edit is needed, on selection questions. "edit": the prompt moves the persona against
+            the intended direction. "none": the effect is shown to be within +-tolerance. "helps": the prompt
+            moves the persona in the intended direction. "unclear": the interval contains zero but is too wide
+            for "none".
+        minimal_edit: The edit; None if none was needed or found.
+        mediation: How much of the whole effect goes through the direction and through the latents.
+        notes: Warnings for the reader, one line each.
+        sentence: A sentence to add after the prompt; None unless `offer_sentence` was called and a sentence
+            was needed.
 
     Example:
         >>> found = wb.audit(model, "be blunt", persona, max_edits=0, questions=4, others=())
@@ -71,15 +72,15 @@ class Audit:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The words that have an effect, the strongest first, as they are in the prompt."""
+        """Words that are named as causes, as written in the prompt, strongest effect first."""
         return tuple(self.effects.words[i].word for i in self.effects.named)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per word.
+        """Table with one row per word of the prompt.
 
-        Word, effect (log-odds, plus = more of the persona), low, high, p (Holm), named, then what it does to
-        each direction and latent.
+        Columns: word, effect (log-odds; positive means more of the persona), low and high (95 % interval), p
+        (Holm), named, and the effect on each direction and latent in its own unit.
         """
         rows = []
         for word in self.effects.words:
@@ -95,13 +96,20 @@ class Audit:
         return pd.DataFrame(rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: schema, what was asked, whole, words, phrases, minimal_edit, mediation, notes."""
+        """Convert the audit to plain JSON values.
+
+        Keys: schema, the inputs, whole, words, phrases, minimal_edit, sentence, mediation, notes.
+        """
         from workbench.audit.audit_json import to_json
 
         return to_json(self)
 
     def save_html(self, path: Any) -> None:
-        """One self-contained page that opens without a network; written whole or not at all."""
+        """Write the audit as one self-contained HTML page that opens without a network.
+
+        Args:
+            path: The file. It is written completely or not at all.
+        """
         from workbench.audit.audit_html import write_page
 
         write_page(self, path)

@@ -1,4 +1,7 @@
-"""An audit in the terminal: sentences, tracked changes with wdiff's marks (they work without colour too), the words."""
+"""Terminal view of an audit: sentences, tracked changes with wdiff's marks, and the table of words.
+
+The marks make deletions and insertions visible without colour.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _MARKS = {"kept": "{}", "old": "[-{}-]", "new": "{{+{}+}}"}
 
 
 def render(audit: Audit) -> RenderableType:
-    """Something that a rich console prints; all text is shown as text."""
+    """Build the terminal view of an audit for a rich console; markup in the audit's text is shown as text."""
     lines = [story.whole(audit), story.causes(audit), *story.phrases(audit)]
     paragraphs = [
         story.minimal_edit_sentence(audit),
@@ -41,7 +44,10 @@ def render(audit: Audit) -> RenderableType:
 
 
 def _text(line: str) -> Text:
-    """A sentence of the findings, whose typographic minus signs are for pages: a terminal's figures are copied into programs."""
+    """Convert a sentence of the findings to terminal text with ASCII minus signs.
+
+    Pages use typographic minus signs, but numbers in a terminal are copied into programs.
+    """
     return Text(re.sub(r"\N{MINUS SIGN}(?=\d)", "-", visible(line, spaces=False)))
 
 

@@ -1,4 +1,4 @@
-"""What an audit found, in sentences that the figures support: the same ones in the terminal, the notebook and the page."""
+"""Sentences about an audit's findings, the same in the terminal, the notebook and the page."""
 # ruff: noqa: RUF001  (typographic signs are meant)
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ LONGEST_WORD = 60
 
 
 def question(audit: Audit) -> str:
-    """The page's title."""
+    """Return the title of the audit's page, as a question."""
     return f"Which words of this prompt move {_persona(audit)} in {audit.model}?"
 
 
 def signed(value: float) -> str:
-    """A change in log-odds, with its sign."""
+    """Format a change in log-odds with its sign and two decimals."""
     return f"{value:+.2f}".replace("-", "−")
 
 
 def span(interval: Interval) -> str:
-    """Estimate and 95 % interval, where the questions are of more than one group."""
+    """Format an estimate with its 95 % interval, or say that one group of questions gives no interval."""
     if not math.isfinite(interval.low):
         return f"{signed(interval.estimate)} (one group of questions: no interval)"
     return f"{signed(interval.estimate)} [{signed(interval.low)}, {signed(interval.high)}]"
 
 
 def ends(interval: Interval) -> str:
-    """The two ends of an interval; a dash where there is none."""
+    """Format the two ends of an interval, or a dash if there is no interval."""
     return f"{signed(interval.low)} to {signed(interval.high)}" if math.isfinite(interval.low) else "–"
 
 
 def word(audit: Audit, index: int) -> str:
-    """A word as it is in the prompt; a very long one is cut, and the cut is counted."""
+    """Return a word as written in the prompt; a very long one is cut, with the number of cut characters."""
     return shorten(audit.words.texts[index], LONGEST_WORD)
 
 
 def whole(audit: Audit) -> str:
-    """Effect of the whole prompt, in the words of every report, and the limits of an audit."""
+    """Describe the whole prompt's effect as all reports do, and the claims that an audit leaves open."""
     found, rate = audit.effects, audit.effects.rate
     low, high = (end if math.isfinite(end) else None for end in (found.whole.low, found.whole.high))
     change, ci = (
@@ -68,7 +68,7 @@ def whole(audit: Audit) -> str:
 
 
 def causes(audit: Audit) -> str:
-    """Which words do it."""
+    """Name the words that raise and lower the persona, with their effects."""
     named = [(word(audit, i), audit.effects.words[i].interval) for i in audit.effects.named]
     if not named:
         return f"No single word has an effect of {audit.tolerance / 2:g} log-odds or more that holds up after correction for the number of words."
@@ -84,7 +84,7 @@ def causes(audit: Audit) -> str:
 
 
 def phrases(audit: Audit) -> tuple[str, ...]:
-    """Neighbours that interact, and what each of them does without the other."""
+    """Describe each pair of neighbouring words that interact, with each word's effect without the other."""
     return tuple(
         _phrase(phrase, word(audit, phrase.first), word(audit, phrase.first + 1), audit.tolerance / 2)
         for phrase in audit.effects.phrases
@@ -99,7 +99,7 @@ def _phrase(phrase: PhraseInteraction, left: str, right: str, least: float) -> s
 
 
 def minimal_edit_sentence(audit: Audit) -> str:
-    """Effect of the minimal edit, or the reason why there is none."""
+    """Describe the effect of the minimal edit, or give the reason why there is none."""
     minimal_edit = audit.minimal_edit
     if minimal_edit is None:
         return (
@@ -124,7 +124,7 @@ def minimal_edit_sentence(audit: Audit) -> str:
 
 
 def sentence_offer(audit: Audit) -> tuple[str, ...]:
-    """Effect, side effects and cost of the added sentence; empty where none was sought."""
+    """Describe the effect, cost and side effects of the added sentence; empty if none was searched."""
     added = audit.sentence
     if added is None:
         return ()
@@ -136,7 +136,7 @@ def sentence_offer(audit: Audit) -> tuple[str, ...]:
 
 
 def collateral(entry: OffTargetChange) -> str:
-    """One side effect, before and after."""
+    """Describe one side effect before and after the edit."""
     if entry.kind == "truth":
         ends = [
             f"{100 * i.estimate:.0f} % [{100 * i.low:.0f} %, {100 * i.high:.0f} %]"
@@ -149,7 +149,7 @@ def collateral(entry: OffTargetChange) -> str:
 
 
 def passage(audit: Audit, index: int) -> str:
-    """Changes inside the model by a word: directions, and the two latents with the largest clear change."""
+    """List the changes of directions by a word, and of the two latents with the largest clear change."""
     through = [t for t in audit.effects.words[index].through if t.clear]
     latents = sorted((t for t in through if t.kind == "latent"), key=lambda t: -abs(t.interval.estimate))[:2]
     return ", ".join(

@@ -1,19 +1,18 @@
-"""The smallest fluent edit that removes a prompt's effect and harms nothing else.
+"""Search for the smallest fluent edit that removes a prompt's effect and harms nothing else.
 
 1. On *search* questions: delete each word, or exchange it for one of the words that the model finds likeliest
-   after the text on its left. An exchange must leave what deleting the same words leaves, within half of the
-   tolerance: a new word that pushes the other way would hide the cause, not remove it. Candidates whose
-   fluency is worse than the prompt's by more than `FLUENCY_RISE` nats per token are passed over. The
-   `BEAM` sets of words whose edits leave least of the effect are extended by a second word, and so on up to
-   max_edits.
-2. On *selection* questions the best of each size are held against the rule, the smallest size first: the
-   remaining effect is shown to be within +-tolerance of no prompt (two one-sided tests, alpha 0.05),
-   agreement with true statements is at most `TRUTH_FALL` below that without a prompt, and no other persona is
-   further from no prompt than the old prompt had it, by more than the tolerance.
-3. The most fluent edit of the first size at which one passes is the minimal edit. If none passes, the
-   harmless edit that leaves least is given, and `suffices` is False.
-4. *Test* questions are read once, for that edit alone: an edit chosen among many looks a little better on
-   selection than it is.
+   after the text before it. An exchange must leave the same effect as deleting the same words, within half of
+   the tolerance: a new word with the opposite effect would hide the cause, not remove it. Candidates whose
+   cross-entropy exceeds the prompt's by more than `FLUENCY_RISE` nats per token are dropped. The `BEAM` sets
+   of words whose edits leave the smallest effect are extended by a second word, and so on up to max_edits.
+2. On *selection* questions the best edits of each size are tested, the smallest size first. The remaining
+   effect must be within +-tolerance of no prompt (two one-sided tests, alpha 0.05). Agreement with true
+   statements must not fall by more than `TRUTH_FALL` below that without a prompt. The effect on every other
+   persona must not exceed that of the old prompt, in absolute size, by more than the tolerance.
+3. The most fluent passing edit of the smallest size is the minimal edit. If none passes, the harmless edit
+   with the smallest remaining effect is returned, and `suffices` is False.
+4. *Test* questions are used once, for that edit alone, because an edit that is chosen from many looks
+   slightly better on selection questions than it is.
 """
 
 from __future__ import annotations
@@ -36,20 +35,26 @@ from workbench.statistics import EquivalenceTest, Interval, cluster_interval, ra
 
 Edits = tuple[tuple[int, str | None], ...]
 BEAM = 4
-#: Words at which an exchange is tried (those whose deletion leaves least), likeliest words tried there, edits
-#: of a size that selection sees.
+#: Number of words at which an exchange is tried (those whose deletion leaves the smallest effect), of likely
+#: words tried at each, and of edits of each size that are tested on selection questions.
 PLACES, SWAPS, FINALISTS = 6, 10, 6
-#: A longer word is not put in where the prompt has it already.
+#: A longer word is not inserted if the prompt already contains it elsewhere.
 LONGEST_REPEATED = 3
 TRUTH_FALL, FLUENCY_RISE = 0.1, 0.5
 
 
 @dataclass(frozen=True)
 class OffTargetChange:
-    """A side effect of the prompt.
+    """A side effect of a prompt before and after an edit.
 
-    A fraction of true statements agreed with (kind "truth"), or another persona's effect in log-odds (kind
-    "persona"). bare: without a prompt (0 for an effect). harmed: beyond what the rule allows.
+    Attributes:
+        name: What is measured.
+        kind: "truth": fraction of true statements that the model agrees with. "persona": effect on another
+            persona, in log-odds.
+        bare: Value without a prompt; 0 for an effect.
+        before: Value under the old prompt.
+        after: Value under the edited prompt.
+        harmed: Whether the change exceeds what the rule allows (`EditRule`).
     """
 
     name: str
@@ -62,11 +67,19 @@ class OffTargetChange:
 
 @dataclass(frozen=True)
 class MinimalEdit:
-    """An edit with its effect on test questions.
+    """An edit of a prompt, with its effects on test questions.
 
-    changes: (word index, new core or None for deleted). remaining: effect of the edited prompt against no
-    prompt. change: edited minus old, paired. suffices: it passed the rule on selection; equivalence: the same
-    test on test questions. fluency: nats per token, before and after. tried: edits scored.
+    Attributes:
+        changes: (index of the word, its new core or None if deleted) for each edited word.
+        text: The edited prompt.
+        pieces: The text with tracked changes.
+        remaining: Effect of the edited prompt against no prompt, in log-odds.
+        change: Score with the edited prompt minus score with the old one, paired by question, in log-odds.
+        equivalence: Equivalence test of the remaining effect on test questions.
+        suffices: Whether the edit passed all criteria on selection questions.
+        cross_entropy: Cross-entropy of the prompt before and after the edit, nats per token.
+        collateral: Side effects of the edited prompt.
+        tried: Number of edits that were scored.
     """
 
     changes: Edits
@@ -83,7 +96,12 @@ class MinimalEdit:
 
 @dataclass(frozen=True)
 class EditGuard:
-    """Questions on which harm is looked for: true statements, and other personas by name."""
+    """Questions on which an edit is checked for harm.
+
+    Attributes:
+        truth: True statements; None for no check.
+        others: Questions of other personas by name.
+    """
 
     truth: Contexts | None = None
     others: Mapping[str, Contexts] = field(default_factory=dict)
@@ -106,10 +124,18 @@ def find_minimal_edit(
     max_edits: int,
     tolerance: float,
 ) -> MinimalEdit | None:
-    """The minimal edit of a prompt: searched, selected and tested on one split's questions each.
+    """Find the minimal edit of a prompt.
 
-    guards: for selection and for test. None where no edit is left to try (a one-word prompt with nothing
-    fluent to put in its place).
+    Args:
+        search: The prompt on the questions that edits are searched on.
+        selection: The prompt on the questions that the edit is chosen on.
+        test: The prompt on the questions that the chosen edit is measured on.
+        guards: Harm checks for selection and for test.
+        max_edits: Largest number of edited words.
+        tolerance: An effect within +-tolerance log-odds counts as none.
+
+    Returns:
+        The edit; None if there is no edit to try, such as for a one-word prompt without a fluent replacement.
     """
     cross_entropy = _cross_entropy(search, [search.plain.prompt])[0]
     rule = EditRule(selection, guards[0], tolerance)
@@ -137,10 +163,11 @@ def find_minimal_edit(
 def _sizes(
     search: WordProblem, max_edits: int, worst: float, slack: float
 ) -> Iterator[tuple[list[_Candidate], int]]:
-    """For one edit, two, ....
+    """Yield, for one edit, two edits and so on, the scored candidates and how many were scored.
 
-    The scored edits that are no less fluent than `worst` and whose new words do no more than `slack`
-    themselves, those that leave least first; and how many were scored. A size is scored on request.
+    The candidates have a cross-entropy of at most `worst`, and their new words alone have an effect of at
+    most `slack`. Those that leave the smallest effect come first. A size is only scored when the iterator is
+    advanced.
     """
     bare = search.without_prompt[:, 0].mean()
     beam: list[Edits] = [()]
@@ -166,7 +193,7 @@ def _sizes(
 
 
 def _beam(candidates: Sequence[_Candidate]) -> list[Edits]:
-    """The first BEAM candidates that change different sets of words."""
+    """Return the first BEAM candidates that change different sets of words."""
     distinct: dict[frozenset[int], Edits] = {}
     for candidate in candidates:
         distinct.setdefault(frozenset(i for i, _ in candidate.changes), candidate.changes)
@@ -210,9 +237,17 @@ def _exchanges(search: WordProblem, beam: Sequence[Edits], places: Sequence[int]
 
 @torch.no_grad()
 def likely_words(search: WordProblem, wanted: Sequence[tuple[dict[int, str | None], int]]) -> list[list[str]]:
-    """For each (changes, word index) the SWAPS words that the model finds likeliest there, given the edited text on the left.
+    """Find the SWAPS words that the model finds likeliest at each position, after the edited text before it.
 
-    Single tokens that begin a word, in letters, capitalised as the old word is, and not that word.
+    A word is a single token of letters that begins a word, is capitalised like the old word and differs from
+    it.
+
+    Args:
+        search: The prompt on search questions; the first one's prefix comes before the prompt.
+        wanted: (changes so far, index of the word to replace) for each position.
+
+    Returns:
+        Words for each position, the likeliest first.
     """
     if not wanted:
         return []
@@ -259,7 +294,7 @@ def _fitting(runner: Runner, row: Sequence[int], tokens: Sequence[int], left: st
 
 
 def _score(search: WordProblem, bare: float, edits: set[Edits]) -> list[_Candidate]:
-    """The edits that survive in place, with what they leave of the effect on the search questions; least first."""
+    """Score the edits that survive in the template by their remaining effect, smallest first."""
     candidates = [c for one in sorted(edits, key=str) if (c := _candidate(search, one)) is not None]
     if not candidates:
         return []
@@ -274,12 +309,12 @@ def _candidate(search: WordProblem, edits: Edits) -> _Candidate | None:
     text = search.words.edited(dict(edits))
     try:
         return _Candidate(edits, encode_prompt(search.runner, search.contexts, text), text)
-    except UserError:  # its tokens would merge with the template, or nothing is left
+    except UserError:  # the edit's tokens would merge with the template, or no text remains
         return None
 
 
 def _idle(search: WordProblem, bare: float, swapped: Sequence[_Candidate], slack: float) -> list[_Candidate]:
-    """The exchanges that leave what deleting the same words leaves, within +-slack."""
+    """Return the exchanges whose remaining effect is that of deleting the same words, within +-slack."""
     kept = [tuple(i for i in search.prompt if i not in dict(c.changes)) for c in swapped]
     distinct = list(dict.fromkeys(kept))
     without = dict(zip(distinct, search.scores(distinct)[:, :, 0].mean(axis=1) - bare, strict=True))
@@ -292,14 +327,21 @@ def _cross_entropy(search: WordProblem, prompts: Sequence[tuple[int, ...]]) -> l
 
 @dataclass(frozen=True)
 class EditRule:
-    """Side effects that an edit must not have, on one split's questions."""
+    """Criteria for an edit's remaining effect and side effects, on one split's questions.
+
+    Attributes:
+        problem: The prompt on the split's questions.
+        guard: Questions on which harm is looked for.
+        tolerance: Allowed remaining effect, and allowed increase of the effect on another persona, in
+            log-odds.
+    """
 
     problem: WordProblem
     guard: EditGuard
     tolerance: float
 
     def within(self, candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, EquivalenceTest]]:
-        """Each candidate with an equivalence test: is its remaining effect within +-tolerance?"""
+        """Test for each candidate whether its remaining effect is within +-tolerance of no prompt."""
         scores = self.problem.of_ids([c.ids for c in candidates])[:, :, 0] - self.problem.without_prompt[:, 0]
         groups = self.problem.contexts.groups
         return [
@@ -308,12 +350,16 @@ class EditRule:
         ]
 
     def collateral(self, ids: tuple[int, ...]) -> tuple[OffTargetChange, ...]:
-        """Truth first, then the other personas."""
+        """Measure a prompt's side effects: agreement with true statements first, then the other personas.
+
+        Args:
+            ids: Token ids of the prompt.
+        """
         found = [] if self.guard.truth is None else [self._truth(self.guard.truth, ids)]
         return (*found, *(self._other(name, contexts, ids) for name, contexts in self.guard.others.items()))
 
     def harmless(self, ids: tuple[int, ...]) -> bool:
-        """True where nothing is harmed."""
+        """Whether a prompt, given as token ids, harms none of the checked quantities."""
         return not any(entry.harmed for entry in self.collateral(ids))
 
     def _truth(self, contexts: Contexts, ids: tuple[int, ...]) -> OffTargetChange:
@@ -344,9 +390,10 @@ class EditRule:
 def _choose(
     rule: EditRule, sizes: Iterable[tuple[Sequence[_Candidate], int]]
 ) -> tuple[_Candidate | None, bool, int]:
-    """The most fluent edit of the smallest size that passes, and True.
+    """Choose the most fluent edit of the smallest size that passes all criteria.
 
-    Else the harmless one that leaves least, and False; and how many edits were scored.
+    If none passes, the harmless edit with the smallest remaining effect is chosen. Returns the edit, whether
+    it passed, and how many edits were scored.
     """
     rest: list[tuple[_Candidate, EquivalenceTest]] = []
     tried = 0

@@ -1,19 +1,18 @@
-"""Which neighbours interact: words that do more side by side than each does without the other.
+"""Interactions of neighbouring words: pairs whose joint effect is more than the sum of their single effects.
 
-1. Against a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) -
-   v(S+j) + v(S), where v is the worth of word_effects.py. It is zero where their effects add up, whatever
-   each of them is.
-2. The pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds
-   that precede the pair in all orders in which the pair comes as one. Grounds and their complements are
-   sampled; with few words all are counted. One ground alone would not do: in an empty slot a phrase is where
-   it never is, and in a full prompt another word may have used up its effect. For long prompts, whose words
-   have the effect of leaving them out, the ground is all other words.
-3. Interval as for words; p from sign flips of groups, by Holm's method over *all* neighbours of the prompt.
-   Only neighbours of which one is named are measured (the others count as p = 1), since an effect that no
-   word has is not of interest.
-4. They interact where that p is below 0.05, the interval leaves out zero, the interaction is at least `least`
-   log-odds, and it points the way in which both together move the answer. Redundant words interact against
-   it.
+1. Given a *ground* S (a set of the prompt's other words), two words i, j *interact* by v(S+i+j) - v(S+i) -
+   v(S+j) + v(S), where v is the worth of word_effects.py. The interaction is zero if their effects add up.
+2. A pair's figure is its Shapley interaction index (Grabisch & Roubens 1999): the mean over the grounds that
+   precede the pair in all orders in which the pair is kept together. Grounds and their complements are
+   sampled; with few words all are used. One ground alone is not enough: with an empty ground the phrase is
+   out of its context, and in a full prompt another word may be redundant with the phrase. For long prompts,
+   where a word's effect is that of leaving it out, the ground is all other words.
+3. The interval is computed as for words; p is from sign flips of groups, by Holm's method over *all*
+   neighbours of the prompt. Only neighbours of which one is named as a cause are measured, because an effect
+   that no word has is of no interest; the others count as p = 1.
+4. A pair is reported if that p is below 0.05, the interval excludes zero, the interaction is at least `least`
+   log-odds, and its sign is that of the joint effect. Redundant words have an interaction of the opposite
+   sign.
 """
 
 from __future__ import annotations
@@ -36,10 +35,14 @@ Ground = tuple[int, ...]
 
 @dataclass(frozen=True)
 class PhraseInteraction:
-    """Two neighbours that interact, in log-odds.
+    """Interaction of two neighbouring words of a prompt, in log-odds.
 
-    first: index of the left one. beyond: what they do more than the sum of each without the other (the
-    interaction). both: what they do together. alone: what the left and the right one do without the other.
+    Attributes:
+        first: Index of the left word.
+        beyond: The interaction: joint effect minus the sum of each word's effect without the other.
+        both: Joint effect of the two words.
+        alone: Effect of the left word without the right one, and of the right word without the left one.
+        p: P-value of the interaction, corrected by Holm's method.
     """
 
     first: int
@@ -49,17 +52,24 @@ class PhraseInteraction:
     p: float
 
     def inert(self, least: float) -> bool:
-        """True where each word without the other is shown to do less than `least`: all of the effect is the pair's."""
+        """Whether each word without the other is shown to have an effect of less than +-`least` log-odds."""
         return all(-least < interval.low and interval.high < least for interval in self.alone)
 
 
 def phrases(
     problem: AttributionProblem, named: Collection[int], least: float, orders: int = 4, sampled: bool = True
 ) -> tuple[PhraseInteraction, ...]:
-    """The neighbours that interact, from left to right.
+    """Find the neighbouring words that interact, from left to right.
 
-    problem: its positions are words and its first target the answer. named: words with an effect. orders:
-    antithetic pairs of grounds. sampled: False takes the ground of all other words (module text, 2).
+    Args:
+        problem: A problem whose positions are words and whose first target is the answer's log-odds.
+        named: Indices of the words that are named as causes.
+        least: Smallest interaction to report, in log-odds.
+        orders: Number of antithetic pairs of grounds (sets of other words) to sample.
+        sampled: False uses one ground only, all other words, as for long prompts.
+
+    Returns:
+        The pairs that interact.
     """
     n, groups = len(problem.prompt), problem.contexts.groups
     measured = [i for i in range(n - 1) if i in named or i + 1 in named]
@@ -79,11 +89,20 @@ def phrases(
 def pair_figures(
     problem: AttributionProblem, pairs: Sequence[int], orders: int = 4, sampled: bool = True
 ) -> list[tuple[Float[np.ndarray, "4 context"], list[float | None]]]:
-    """For the neighbours (i, i + 1), i in pairs.
+    """Estimate four effects of neighbouring words (i, i + 1), averaged over grounds (sets of other words).
 
-    Their interaction, what both do, what the left does without the right one, and the right without the left
-    one, each a mean over grounds; and the standard errors that sampling the grounds leaves in the mean over
-    contexts.
+    The four are: the interaction, the joint effect, the left word's effect without the right one, and the
+    right word's effect without the left one.
+
+    Args:
+        problem: A problem whose positions are words and whose first target is the answer's log-odds.
+        pairs: Index i of the left word of each pair.
+        orders: Number of antithetic pairs of grounds to sample.
+        sampled: False uses one ground only, all other words.
+
+    Returns:
+        For each pair, the four effects in each context, and the standard error that sampling grounds adds to
+        each effect's mean over contexts (None if nothing was sampled).
     """
     rng = np.random.default_rng(problem.seed)
     grounds = {
@@ -100,7 +119,13 @@ def _same_way(one: Interval, other: Interval) -> bool:
 
 @dataclass(frozen=True)
 class _Grounds:
-    """Grounds with their weights; antithetic: sampled, each followed by its complement."""
+    """Grounds (sets of other words) with their weights.
+
+    Attributes:
+        sets: The grounds.
+        weights: Weight of each ground in the mean.
+        antithetic: Whether they were sampled, each followed by its complement.
+    """
 
     sets: tuple[Ground, ...]
     weights: Float[np.ndarray, " ground"]
@@ -123,7 +148,7 @@ def _grounds(others: list[int], orders: int, rng: np.random.Generator, sampled: 
 
 
 def _four(i: int, ground: Ground) -> tuple[Ground, Ground, Ground, Ground]:
-    """The ground, and with the left word, the right one, both."""
+    """Return the ground, the ground with the left word, with the right word, and with both."""
     return (
         ground,
         tuple(sorted((*ground, i))),

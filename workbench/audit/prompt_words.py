@@ -1,12 +1,12 @@
-"""A prompt as words: what a person would delete or exchange, whatever the tokenizer makes of it.
+"""A prompt as words that a person would delete or exchange, independent of the tokenizer.
 
-1. A word is a run of characters without white space; a letter of a script that writes none (Han, kana) is a
-   word of its own.
-2. Its *core* leaves out punctuation at either end. An exchange puts another core between the same
-   punctuation; a deletion takes the word and the white space before it, and hands its full stop or comma to
-   the word on its left if that has none.
-3. Every edit is an edit of the text, which is then encoded in place: tokens are never moved about, so what is
-   measured is what a reader gets who makes the edit.
+1. A word is a run of characters without white space. A letter of a script without spaces (Han, kana) is one
+   word.
+2. The *core* of a word excludes punctuation at either end. An exchange puts another core between the same
+   punctuation. A deletion removes the word and the white space before it; its full stop or comma moves to the
+   word before if that has none.
+3. Every edit changes the text, which is then tokenized in place. So the measurement is of the text that a
+   person would get by making the edit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ _PARTS = re.compile(r"^(\W*)(.*?)(\W*)$", re.DOTALL)
 
 @dataclass(frozen=True)
 class PromptWord:
-    """One word. space: white space before it; head, core, tail: opening punctuation, what is exchanged, closing punctuation."""
+    """One word of a prompt.
+
+    Attributes:
+        space: White space before the word.
+        head: Opening punctuation.
+        core: The part that an edit exchanges.
+        tail: Closing punctuation.
+    """
 
     space: str
     head: str
@@ -36,18 +43,23 @@ class PromptWord:
 
     @property
     def text(self) -> str:
-        """Its text in the prompt."""
+        """The word with its punctuation, as in the prompt."""
         return self.head + self.core + self.tail
 
     @property
     def stop(self) -> str:
-        """The closing punctuation that ends a clause, without brackets and quotation marks."""
+        """Closing punctuation that ends a clause, without brackets and quotation marks."""
         return "".join(character for character in self.tail if character in _STOPS)
 
 
 @dataclass(frozen=True)
 class WordPiece:
-    """A stretch of a text with tracked changes: kept, removed (old) or inserted (new)."""
+    """A piece of a text with tracked changes.
+
+    Attributes:
+        kind: "kept", "old" (deleted) or "new" (inserted).
+        text: The text of the piece.
+    """
 
     kind: Literal["kept", "old", "new"]
     text: str
@@ -55,13 +67,21 @@ class WordPiece:
 
 @dataclass(frozen=True)
 class PromptWords:
-    """The words of a prompt, in order."""
+    """A prompt, cut into words.
+
+    Attributes:
+        items: The words in order.
+    """
 
     items: tuple[PromptWord, ...]
 
     @classmethod
     def of(cls, text: str) -> PromptWords:
-        """Cuts a text. UserError where it holds no word."""
+        """Cut a text into words.
+
+        Raises:
+            UserError: The text contains no word.
+        """
         text, end, found = text.strip(), 0, []
         for match in _WORD.finditer(text):
             parts = _PARTS.match(match.group())
@@ -77,15 +97,19 @@ class PromptWords:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Each word as it is in the prompt."""
+        """Each word with its punctuation, as in the prompt."""
         return tuple(word.text for word in self.items)
 
     def only(self, kept: Collection[int]) -> str:
-        """The text with only these words."""
+        """Return the text with only the words at these indices."""
         return self.edited({i: None for i in range(len(self)) if i not in kept})
 
     def edited(self, changes: Changes) -> str:
-        """The text with some cores exchanged, and the words deleted whose change is None."""
+        """Return the edited text.
+
+        Args:
+            changes: New core by the index of the word; None deletes the word.
+        """
         written: list[str] = []
         bare = False  # the last written word has no closing punctuation
         for i, word in enumerate(self.items):
@@ -100,7 +124,12 @@ class PromptWords:
         return "".join(written)
 
     def left_of(self, index: int, changes: Changes) -> str:
-        """The edited text left of a word, with the opening punctuation that touches it."""
+        """Return the edited text before a word, including the opening punctuation of that word.
+
+        Args:
+            index: Index of the word.
+            changes: Changes of the words before it, as in `edited`.
+        """
         shortened = PromptWords(self.items[:index]).edited(
             {i: change for i, change in changes.items() if i < index}
         )
@@ -108,7 +137,13 @@ class PromptWords:
         return shortened + (word.space + word.head if shortened and word.head else word.head)
 
     def tracked(self, changes: Changes) -> tuple[WordPiece, ...]:
-        """The text as pieces that are kept, removed or inserted; white space is kept, and neighbouring pieces of one kind are joined."""
+        """Return the text as pieces that are kept, deleted or inserted.
+
+        White space is kept, and neighbouring pieces of one kind are joined.
+
+        Args:
+            changes: Changes as in `edited`.
+        """
         pieces: list[WordPiece] = []
 
         def add(kind: Literal["kept", "old", "new"], text: str) -> None:

@@ -1,4 +1,4 @@
-"""Intervals of effects that are averaged over sampled orders of words."""
+"""Intervals of effects that are means over sampled orders of words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from workbench.statistics import Interval, cluster_interval
 def sampled_interval(
     values: Float[np.ndarray, " context"], groups: Sequence[Hashable], error: float | None
 ) -> Interval:
-    """Over questions clustered by group, widened by twice the standard error of the sampled orders (at right angles); None: no sampling."""
+    """Compute the interval of a mean effect over questions, widened by the error of sampling orders.
+
+    Twice the standard error of the sampling is added in quadrature to the half-width.
+
+    Args:
+        values: Effect in each context.
+        groups: Question group of each context; the interval is clustered by group.
+        error: Standard error from sampling the orders; None if no orders were sampled.
+    """
     found = cluster_interval(values, groups)
     if error is None or not math.isfinite(found.low):
         return found

@@ -1,10 +1,10 @@
-"""Many prompts of different wording, each in all contexts, where the contexts share what is left of the slot.
+"""Scores of many prompts in contexts that share the text before the slot, with cached keys and values.
 
-1. Prompts of equal length are run once after the shared prefix, and their keys and values kept.
-2. Every context forks them, and runs only what is right of the slot, padded on the right.
+1. Prompts of equal length are run once after the shared prefix, and their keys and values are kept.
+2. Every context continues from these caches and runs only its text after the slot, padded on the right.
 
-Exact: the same scores as `AttributionProblem.scores`, for about (prompt + contexts x suffix) tokens instead
-of contexts x (prompt + suffix).
+The scores are exactly those of `AttributionProblem.scores`. The cost is about (prompt + contexts x suffix)
+tokens instead of contexts x (prompt + suffix).
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from workbench.objectives import Readout
 
 
 def shares(contexts: Contexts) -> bool:
-    """True where prompts can be run once for all contexts: something on either side of the slot, and the same on its left."""
+    """Whether prompts can be run once for all contexts.
+
+    That needs text before and after the slot, and the same text before the slot in all contexts.
+    """
     return (
         contexts.shared_prefix
         and bool(contexts[0].prefix_ids)
@@ -36,7 +39,15 @@ def shares(contexts: Contexts) -> bool:
 def shared_prefix_scores(
     problem: AttributionProblem, prompts: Sequence[Ids | None]
 ) -> Float[np.ndarray, "prompt context target"]:
-    """Float64 scores as `AttributionProblem.scores` gives them; None is "no prompt"."""
+    """Compute the scores of `AttributionProblem.scores` with prompts cached across contexts.
+
+    Args:
+        problem: Model, contexts and targets; the contexts share the text before the slot (`shares`).
+        prompts: Prompts as token ids; None means the bare question.
+
+    Returns:
+        Float64 scores, each in its target's unit.
+    """
     branched, each = problem.branched, len(problem.branched.contexts) // len(problem.contexts)
     found = np.zeros((len(prompts), len(branched.contexts), len(problem.targets.items)))
     bare = [p for p, ids in enumerate(prompts) if ids is None]
@@ -53,7 +64,7 @@ def shared_prefix_scores(
 
 
 def _equal_lengths(problem: AttributionProblem, prompts: Sequence[Ids | None]) -> Iterator[list[int]]:
-    """Indices of prompts of the same length, at most batch_tokens tokens at a time."""
+    """Yield indices of prompts of the same length, in batches of at most batch_tokens tokens."""
     by_length: dict[int, list[int]] = {}
     for p, ids in enumerate(prompts):
         if ids is not None:
@@ -66,7 +77,7 @@ def _equal_lengths(problem: AttributionProblem, prompts: Sequence[Ids | None]) -
 def _suffixes(
     problem: AttributionProblem, kv: KeyValueCache, n_prompts: int
 ) -> Float[np.ndarray, "prompt context target"]:
-    """Scores of all contexts after these prompts."""
+    """Score all contexts as continuations of the cached prompts."""
     runner, contexts, targets = problem.runner, problem.contexts, problem.targets
     found, table = (
         np.zeros((n_prompts, len(contexts), len(targets.items))),

@@ -1,17 +1,16 @@
-"""What each word of a prompt does to the answer, and what it moves inside the model.
+"""Effects of each word of a prompt on the answer and on quantities inside the model.
 
-1. A coalition is a set of words, its worth the mean log-odds of the persona's answer with the text of these
-   words in the slot.
-2. A word's effect is its Shapley value (attribution/shapley_values.py, on words instead of tokens): what it
-   adds, on average over orders in which the words might have come. Leaving one word out would miss redundant
-   words ("always agree, and agree with everything"), and a two-word phrase whose effect another word has used
-   up. Beyond `EXACT_ORDERS` words, where that is too dear, the effect is that of leaving the word out.
-3. Its interval is over questions, clustered by group, and widened by the error that comes from sampling the
-   orders. p is from sign flips of groups, corrected over the words by Holm's method.
-4. A word is *named* where that p is below 0.05, the interval leaves out zero, and the effect is at least
-   `least` log-odds: a deterministic model reacts a little to every word, so that "not exactly zero" says
-   nothing.
-5. Neighbours may interact: phrase_interactions.py.
+1. A coalition is a set of words. Its worth is the mean log-odds of the persona's answer with the text of
+   these words in the slot.
+2. A word's effect is its Shapley value (attribution/shapley_values.py, on words instead of tokens): its
+   contribution, averaged over orders in which the words are added. Leaving one word out would miss redundant
+   words ("always agree, and agree with everything"). Prompts of more than `EXACT_ORDERS` words would cost too
+   much, so there the effect is that of leaving the word out.
+3. The interval is over questions, clustered by group, and widened by the error of sampling orders. p is from
+   sign flips of groups, corrected over the words by Holm's method.
+4. A word is *named* as a cause if p is below 0.05, the interval excludes zero, and the effect is at least
+   `least` log-odds. The last criterion is needed because a deterministic model reacts slightly to every word.
+5. Interactions of neighbouring words are in phrase_interactions.py.
 """
 
 from __future__ import annotations
@@ -47,13 +46,19 @@ from workbench.statistics import (
     sign_flip_p,
 )
 
-#: Prompts of at most so many words have Shapley values.
+#: Largest number of words for which Shapley values are computed; longer prompts use removal.
 EXACT_ORDERS = 32
 
 
 @dataclass(frozen=True)
 class MediatedEffect:
-    """Effect of a word on a direction's reading or a latent's activation, in its own unit."""
+    """Effect of a word on a direction's projection or a latent's activation, in that quantity's unit.
+
+    Attributes:
+        name: Name of the direction or latent.
+        kind: Kind of the target: "direction", "latent" or "objective".
+        interval: The effect with its interval over contexts.
+    """
 
     name: str
     kind: str
@@ -61,13 +66,21 @@ class MediatedEffect:
 
     @property
     def clear(self) -> bool:
-        """True where the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.interval.low > 0 or self.interval.high < 0
 
 
 @dataclass(frozen=True)
 class WordEffect:
-    """A word's effect on the answer in log-odds (plus = more of the persona), p after Holm, whether it is named, and what it moves."""
+    """Effect of one word of a prompt.
+
+    Attributes:
+        word: The word as in the prompt.
+        interval: Effect on the answer in log-odds; positive means more of the persona.
+        p: P-value, corrected over the words by Holm's method.
+        named: Whether the word is named as a cause.
+        through: Effects on directions and latents.
+    """
 
     word: str
     interval: Interval
@@ -78,11 +91,19 @@ class WordEffect:
 
 @dataclass(frozen=True)
 class PromptEffects:
-    """Effects of a whole prompt and of its words.
+    """Effects of a whole prompt and of its words on the answer, in log-odds.
 
-    whole: the prompt against no prompt. slot: an empty slot against no prompt (what the template alone does);
-    None for long prompts. words: in the prompt's order. estimator: "shapley" or "removal". before, after,
-    rate: the rates of the matching answer without and with the prompt, and their paired difference.
+    Attributes:
+        whole: Effect of the prompt against no prompt.
+        slot: Effect of an empty slot against no prompt, which is due to the template alone; None for long
+            prompts.
+        words: Effects of the words, in the prompt's order.
+        phrases: Neighbouring words that interact.
+        estimator: "shapley" or "removal" (long prompts).
+        before: Fraction of questions with the matching answer (the answer that shows the persona) without
+            prompt.
+        after: The same fraction with the prompt.
+        rate: Paired difference of the two fractions.
     """
 
     whole: Interval
@@ -96,16 +117,20 @@ class PromptEffects:
 
     @property
     def named(self) -> tuple[int, ...]:
-        """Indices of the named words, the strongest first."""
+        """Indices of the words that are named as causes, strongest effect first."""
         found = [i for i, word in enumerate(self.words) if word.named]
         return tuple(sorted(found, key=lambda i: -abs(self.words[i].interval.estimate)))
 
 
 @dataclass(frozen=True)
 class WordProblem(AttributionProblem):
-    """An attribution problem whose positions are words: a "prompt" is a tuple of word indices, scored as the text of these words.
+    """An attribution problem whose positions are words instead of tokens.
 
-    The answer's log-odds are the first target.
+    A "prompt" is a tuple of word indices and is scored as the text of these words. The answer's log-odds are
+    the first target.
+
+    Attributes:
+        words: The words of the whole prompt.
     """
 
     words: PromptWords = PromptWords(())  # noqa: RUF009 (frozen)
@@ -119,21 +144,28 @@ class WordProblem(AttributionProblem):
         targets: AttributionTargets,
         seed: int = 0,
     ) -> WordProblem:
-        """The whole prompt's problem."""
+        """Build the problem of the whole prompt."""
         return cls(runner, tuple(range(len(words))), contexts, targets, seed, words=words)
 
     @cached_property
     def plain(self) -> AttributionProblem:
-        """The problem on token ids."""
+        """The same problem with token ids instead of word indices."""
         ids = encode_prompt(self.runner, self.contexts, self.words.only(self.prompt))
         return AttributionProblem(self.runner, ids, self.contexts, self.targets, self.seed, self.batch_tokens)
 
     def scores(self, prompts: Sequence[tuple[int, ...] | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Scores of sets of words; the empty set is an empty slot, None is "no prompt"."""
+        """Score sets of words given by their indices.
+
+        Args:
+            prompts: Sets of words. The empty set means an empty slot, None the bare question.
+
+        Returns:
+            Scores, each in its target's unit.
+        """
         return self.of_ids([self._ids(chosen) for chosen in prompts])
 
     def of_ids(self, prompts: Sequence[Ids | None]) -> Float[np.ndarray, "prompt context target"]:
-        """Scores of token sequences."""
+        """Score prompts given as token ids; None means the bare question."""
         return (
             shared_prefix_scores(self.plain, prompts) if shares(self.contexts) else self.plain.scores(prompts)
         )
@@ -149,7 +181,7 @@ class WordProblem(AttributionProblem):
 
     @cached_property
     def _tokens_after(self) -> int:
-        """Tokens after the slot in the first context."""
+        """Number of tokens after the slot in the first context."""
         return (
             len(self._whole(self.words.only(self.prompt)))
             - len(self.contexts[0].prefix_ids)
@@ -158,10 +190,15 @@ class WordProblem(AttributionProblem):
 
 
 def word_effects(problem: WordProblem, least: float, orders: int = 4) -> PromptEffects:
-    """Effects of all words on the problem's questions.
+    """Measure the effects of the whole prompt and of all words on the problem's questions.
 
-    least: smallest effect worth naming, log-odds. orders: antithetic pairs of orders that the Shapley values
-    are sampled by.
+    Args:
+        problem: The prompt as words.
+        least: Smallest effect of a word that is named as a cause, in log-odds.
+        orders: Number of antithetic pairs of orders that Shapley values are sampled from.
+
+    Returns:
+        The effects, with interactions of neighbouring words.
     """
     short = len(problem.words) <= EXACT_ORDERS
     estimator = ShapleyValues(pairs=orders) if short else TokenRemoval()
