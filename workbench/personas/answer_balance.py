@@ -1,8 +1,8 @@
-"""Rules that know nothing of the question, and how they would score on a set of items.
+"""Rules that ignore the question, and the score that each would have on a set of items.
 
-A rule that says "the longer answer" or "the first letter" must stay near one half; where it does not, a
-direction or a prompt can do well by length or letter alone. Both ways of each rule are tried and the better
-one counts.
+Rules such as "the longer answer" or "the first letter" should be right about half of the time. Otherwise a
+direction or a prompt can score well by length or letter alone. Each rule is also tried in reverse ("the
+shorter answer"), and the better score counts.
 """
 
 from __future__ import annotations
@@ -22,30 +22,43 @@ LARGE_GROUP = 0.2
 
 
 def first_share(items: Sequence[Item]) -> float | None:
-    """The fraction of items whose matching option was published as the first one; None where no order was published."""
+    """Return the fraction of items whose matching option was published as the first one, 0 to 1.
+
+    Items without a published order do not count; the result is None if no item has one.
+    """
     ordered = [item.matching_first for item in items if item.matching_first is not None]
     return sum(ordered) / len(ordered) if ordered else None
 
 
 def longer_share(items: Sequence[Item]) -> float:
-    """The fraction of items whose matching answer has more characters than the other (equal lengths count one half)."""
+    """Return the fraction of items whose matching answer is longer in characters than the other one, 0 to 1.
+
+    Answers of equal length count as one half.
+    """
     return sum(_longer(item) for item in items) / len(items)
 
 
 def letter_rule(items: Sequence[Item]) -> float | None:
-    """The score of the better constant letter in the published order; None where no order was published."""
+    """Return the score, 0.5 to 1, of always choosing the better of the two letters in the published order.
+
+    The result is None if no item has a published order.
+    """
     share = first_share(items)
     return None if share is None else max(share, 1 - share)
 
 
 def length_rule(items: Sequence[Item]) -> float:
-    """The score of "the longer answer" or "the shorter answer", whichever is right more often."""
+    """Return the score, 0.5 to 1, of the better of the rules "longer answer" and "shorter answer"."""
     share = longer_share(items)
     return max(share, 1 - share)
 
 
 def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
-    """One line for each thing about the items that a study should know: letters, length, groups."""
+    """Return warnings about the items, one line each.
+
+    They are about unbalanced letters or lengths, contradicting labels, a group that is too large, and too few
+    groups for narrow intervals.
+    """
     lines = []
     letter, length = letter_rule(items), length_rule(items)
     if letter is not None and letter > 0.5 + TOLERANCE_LETTERS:
@@ -79,7 +92,7 @@ def warnings_of(items: Sequence[Item]) -> tuple[str, ...]:
 
 
 def _opposite_answers(items: Sequence[Item]) -> list[tuple[Item, Item]]:
-    """Pairs of items with one question, whose answers are the same the other way round."""
+    """Pairs of items with the same question in which matching and not matching answer are swapped."""
     first: dict[tuple[str, str, str], Item] = {}
     found = []
     for item in items:

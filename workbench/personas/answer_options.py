@@ -1,14 +1,14 @@
-"""Options that a question lists and answers name by letter: both are found, whatever the usual layout.
+"""Find the options that a question lists and the option that each answer names by letter.
 
-Published files write the options into the question and name the answers by letter. The workbench asks both
-orders and scores texts, so it needs the question alone and the text of each option. A letter is never an
-answer's text: where an answer is a letter and the options are not found, the row is refused.
+Published files write the options into the question, and the answers are letters. The workbench presents both
+orders and scores texts, so it needs the question without options and the text of each option. A letter is
+never an answer's text: a row whose answer is a letter and whose options are not found is refused.
 
-1. Options on lines of their own (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "**A** ...", "A - ...",
-   in any script (`option_labels`), after "Choices:", "Options:" or nothing.
-2. Options within one line (`options_in_line`), tried only where the answers are letters, and taken only if
-   there is one way to read them.
-3. Options in a field of their own (`choices` or `options`), or in front of the answers themselves ("(A) quick
+1. Options on separate lines (`options_on_lines`): "(A) ...", "[A] ...", "A) ...", "**A** ...", "A - ...", in
+   any script (`option_labels`), after "Choices:", "Options:" or nothing.
+2. Options within one line (`options_in_line`): tried only if the answers are letters, and accepted only if
+   there is a single way to read them.
+3. Options in a separate field (`choices` or `options`), or in front of the answers themselves ("(A) quick
    wins").
 """
 
@@ -41,10 +41,10 @@ _HEADING = re.compile(
     r"\s*(?:\b(?:choices|options|answers|answer choices)\s*:|\bchoose one\s*:?)\s*\Z", re.IGNORECASE
 )
 _ANSWER_CUE = re.compile(r"\s*\n\s*(?:the )?(?:best )?answer\s*(?:is)?\s*:?\s*\(?\s*\Z", re.IGNORECASE)
-#: A paragraph or a question after the last option.
+#: Matches a paragraph or a question after the last option.
 _MORE_TEXT = re.compile(r"\n[ \t]*\n|\n[^\n]*\?\s*\Z")
-#: After "Choices:" and "(A)" an option may have paragraphs of its own (CAA's hallucination rows do); a last
-#: line that asks may not.
+#: Matches a last line that requests an answer. Options after "Choices:" and "(A)" may have several paragraphs
+#: (as in CAA's hallucination rows), but no such line.
 _ASKS = re.compile(
     r"\n[^\n]*(?:\?|\b(?:answer|choose|select|pick|reply|respond)\b[^\n]{0,60})\s*\Z", re.IGNORECASE
 )
@@ -54,7 +54,13 @@ _BETWEEN = re.compile(r"\s*[,;/|]?(?P<joined>\s+(?:or|and))?\s*\Z")
 
 @dataclass(frozen=True)
 class Options:
-    """A question without its options, their texts in the order of their names, and the folded names."""
+    """A question without its options, and the options with their names.
+
+    Attributes:
+        question: Text of the question.
+        texts: Texts of the two options, in the order of their names.
+        names: Folded names of the two options (`fold_name`).
+    """
 
     question: str
     texts: tuple[str, str]
@@ -63,10 +69,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Listed:
-    """Options as a text lists them: the text before them, and their names ("A") and texts in its order.
+    """Options as they are written in a text.
 
-    letter_in_brackets: the layout "(A)", which is never a list of other things. headed: a line such as
-    "Choices:" is before them.
+    Attributes:
+        question: The text before the options.
+        names: Names of the options, such as "A", in the text's order.
+        texts: Texts of the options, in the same order.
+        letter_in_brackets: Whether the labels look like "(A)", which never labels a list of other things.
+        headed: Whether a line such as "Choices:" precedes the options.
     """
 
     question: str
@@ -78,10 +88,14 @@ class Listed:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """A row, read.
+    """The content of a data row: the question without options, and the texts of its two answers.
 
-    The question without options, the two answers' texts, and whether the matching one was published first
-    (None where the row shows no order).
+    Attributes:
+        question: Text of the question.
+        matching: Text of the answer that shows the persona.
+        not_matching: Text of the other answer.
+        matching_first: Whether the matching answer was published as the first option; None if the row shows
+            no order.
     """
 
     question: str
@@ -93,18 +107,21 @@ class AnswerOptions:
 def read_answers(
     row: DataRow, question_field: str, fields: tuple[str, str], needs_options: bool = False
 ) -> AnswerOptions:
-    """The question and the answers' texts of a row.
+    """Read the question and the texts of both answers from a row.
 
     Args:
-        row: a row of a data file.
-        question_field: the field with the question, with or without options.
-        fields: the fields of the (matching, not matching) answer: a letter, a text, or a letter with its
-            text.
-        needs_options: True where the format always has options.
+        row: A row of a data file.
+        question_field: Name of the field with the question, with or without options in it.
+        fields: Names of the fields of the matching and the not matching answer. Each holds a letter, a text,
+            or a letter with its text.
+        needs_options: True if the format always has options, so that a row without them is an error.
+
+    Returns:
+        The question without options, and the answers' texts.
 
     Raises:
-        UserError: an answer is a letter and no option has it, both answers name one option, or an answer
-            contradicts the option it names. The message names file, row and field.
+        UserError: An answer is a letter but no option has it, both answers name one option, or an answer
+            contradicts the option that it names. The message names file, row and field.
     """
     question = row.text(question_field)
     given = (row.text(fields[0]), row.text(fields[1]))
@@ -122,7 +139,7 @@ def read_answers(
 
 
 def options_on_lines(text: str) -> Listed | None:
-    r"""Options that each begin a line; None where no layout has its first option.
+    r"""Find options that each begin a line; None if no known layout of a first option is found.
 
     Example:
         >>> options_on_lines("Tea?\\n\\nChoices:\\n A. Yes\\n B. No").texts
@@ -144,7 +161,10 @@ def options_on_lines(text: str) -> Listed | None:
 
 
 def options_in_line(text: str) -> list[Listed]:
-    """Every way to read two options within running text: "Tea? (A) Yes (B) No", "Tea? A) Yes or B) No"."""
+    """Return every way to read two options in running text.
+
+    Examples of such text are "Tea? (A) Yes (B) No" and "Tea? A) Yes or B) No".
+    """
     found = []
     for mark in TEXT_MARKS:
         marks = [(m, fold_name(m["name"])) for m in re.finditer(rf"(?:(?<=\s)|(?<=[?.:!;,])|\A){mark}", text)]
@@ -157,7 +177,10 @@ def options_in_line(text: str) -> list[Listed]:
 
 
 def _texts_between(text: str, begin: int, end: int, second: int) -> list[str]:
-    """The two options' texts; a question mark after "(A) Yes or (B) No?" is the question's."""
+    """Return the two options' texts.
+
+    The question mark at the end of "(A) Yes or (B) No?" belongs to the question.
+    """
     joined = _BETWEEN.search(text, begin, end)
     first = text[begin : joined.start()] if joined else text[begin:end]
     other = _ANSWER_CUE.sub("", text[second:]).strip()
@@ -173,7 +196,7 @@ def _listed(before: str, names: Sequence[str], texts: Sequence[str], letter_in_b
 
 
 def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, str]) -> Options | None:
-    """The options of a row: from a field of their own, on lines, or within a line."""
+    """Find the options of a row in a separate field, on lines, or within a line."""
     own = _options_field(row)
     if own is not None:
         return _with_own_field(row, field, question, own)
@@ -192,7 +215,11 @@ def _options_of_row(row: DataRow, field: str, question: str, given: tuple[str, s
 
 
 def _with_own_field(row: DataRow, field: str, question: str, own: tuple[str, str]) -> Options:
-    """Options of a field; where the question lists the same texts they are taken off it, in another order refused."""
+    """Combine the options of a separate field with the question.
+
+    If the question lists the same texts, they are removed from it; if it lists them in another order, the row
+    is refused.
+    """
     on_lines = options_on_lines(question)
     read = next(
         (
@@ -269,7 +296,10 @@ def _options_field(row: DataRow) -> tuple[str, str] | None:
 def _without_options(
     row: DataRow, question_field: str, question: str, fields: tuple[str, str], given: tuple[str, str]
 ) -> AnswerOptions:
-    """Answers that are texts, or texts after the letters A and B; a letter alone is refused."""
+    """Read answers that are texts, or texts after the letters A and B.
+
+    Refuse an answer that is only a letter.
+    """
     labels = [certain_label(text) for text in given]
     for name, label, text in zip(fields, labels, given, strict=True):
         if label is not None and not label[1]:
@@ -288,9 +318,9 @@ def _without_options(
 
 
 def _bare_names(question: str, given: tuple[str, str]) -> bool:
-    """Answers that are two names of options and nothing else.
+    """Whether the answers are two names of options and nothing else.
 
-    The first two letters of an alphabet, or two numbers that the question has at the beginning of lines.
+    That is the first two letters of an alphabet, or two numbers with which lines of the question begin.
     """
     if not all(map(is_single_name, given)):
         return False
@@ -305,7 +335,7 @@ def _bare_names(question: str, given: tuple[str, str]) -> bool:
 
 
 def _side(row: DataRow, name: str, text: str, options: Options) -> int:
-    """0 or 1: the option that an answer means, by its letter or by its text."""
+    """Return the option that an answer means, 0 or 1, by its letter or its text."""
     texts = [canonical(option) for option in options.texts]
     if canonical(text) in texts:
         return texts.index(canonical(text))

@@ -1,9 +1,8 @@
 """Rows of a data file in JSON, JSON Lines, CSV or YAML, each with its place in the file.
 
-A reader of a format asks a row for its fields by name; what is missing or of the wrong type is a UserError
-that names the file, the row (or line) and the field. Files come from anywhere: size, encoding, depth and
-repeated keys are checked, YAML holds plain values only (no tags, no aliases), and nothing in a file is
-executed.
+A format's reader requests fields of a row by name. A field that is missing or has the wrong type raises a
+UserError that names file, row (or line) and field. Files are not trusted: size, encoding, depth and repeated
+keys are checked, YAML may hold plain values only (no tags, no aliases), and nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,14 @@ LIMIT_TEXT = 200_000
 
 @dataclass(frozen=True)
 class DataRow:
-    """One row of a file. number: 1 is the first; place: how a message names it, such as "row 3" or "line 7"."""
+    """One row of a data file.
+
+    Attributes:
+        fields: Values by field name.
+        file: Path of the file.
+        number: Number of the row; the first is 1.
+        place: Place of the row for messages, such as "row 3" or "line 7".
+    """
 
     fields: Mapping[str, Any]
     file: Path
@@ -35,16 +41,20 @@ class DataRow:
 
     @property
     def where(self) -> str:
-        """File and place, for a message."""
+        """File and place of the row, for messages."""
         return f"{self.file}, {self.place}"
 
     @property
     def source(self) -> str:
-        """The file's name (not its path) and the row's number."""
+        """The name of the file (without its directory) and the number of the row, such as "pairs.csv:3"."""
         return f"{self.file.name}:{self.number}"
 
     def text(self, name: str) -> str:
-        """A field that must hold text, without outer white space and with line feeds for every line end."""
+        """Return the text of a required field, stripped of outer white space, with line feeds as line ends.
+
+        Raises:
+            UserError: The field is missing or empty, is no text, is too long, or holds damaged characters.
+        """
         if name not in self.fields:
             raise UserError(
                 f"{self.where}: the field {name!r} is missing; found {', '.join(map(str, self.fields)) or 'no field'}"
@@ -52,7 +62,7 @@ class DataRow:
         return self._checked(name, self.fields[name])
 
     def optional(self, name: str) -> str | None:
-        """A field that may be absent or empty."""
+        """Return the text of a field, or None if the field is absent or empty."""
         value = self.fields.get(name)
         return None if value is None or value == "" else self._checked(name, value)
 
@@ -88,7 +98,17 @@ class DataRow:
 
 
 def read_rows(path: str | Path) -> list[DataRow]:
-    """The rows of a file; its suffix says how it is read. UserError for another suffix, no rows, or broken syntax."""
+    """Read the rows of a data file; the file's suffix determines the format.
+
+    Args:
+        path: A file that ends in .json, .jsonl, .csv, .yaml or .yml.
+
+    Returns:
+        At least one row.
+
+    Raises:
+        UserError: The suffix is unknown, there is no row, or the syntax is broken.
+    """
     path = Path(path)
     readers = {
         ".json": _json_rows,
@@ -116,7 +136,7 @@ def _yaml_rows(path: Path) -> Iterator[DataRow]:
 
 
 def _listed(path: Path, value: Any) -> Iterator[DataRow]:
-    """The rows of a list, or of an object whose only list holds rows (such as {"metadata": {...}, "pairs": [...]})."""
+    """Yield the rows of a list, or of an object with one list of rows, such as {"metadata": {}, "pairs": []}."""
     if isinstance(value, dict):
         lists = [
             entry

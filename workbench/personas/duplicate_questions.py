@@ -1,4 +1,7 @@
-"""The same questions in two personas, found by content: what is trained on one must not be tested on the other."""
+"""Find questions that two personas have in common, by content.
+
+A question that one of them is trained on must not be tested on the other.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from workbench.personas.question_groups import normal
 
 @dataclass(frozen=True)
 class Duplicate:
-    """One question in both.
+    """A question that two personas have in common.
 
-    same_answers: the answers are the same too, on the same sides; opposite: they are the same with the sides
-    swapped, so that one of the two labels is wrong or the question is a matter of its context.
+    Attributes:
+        first, second: The item of each persona.
+        same_answers: Whether both answers are the same too, with the same one matching.
+        opposite: Whether the answers are the same but the other one matches, so that one of the labels is
+            wrong or the right answer depends on the question's context.
     """
 
     first: Item
@@ -25,12 +31,18 @@ class Duplicate:
 
 
 def duplicates(first: Persona | Sequence[Item], second: Persona | Sequence[Item]) -> tuple[Duplicate, ...]:
-    """Pairs of questions that two personas have in common.
+    """Find pairs of items, one of each persona, with the same question.
 
-    Every pair (item of the first, item of the second) with the same question and the same two answers in any
-    order, or with the same question and one answer in common; compared without case, spacing and punctuation,
-    so that the order of the options and the file's format do not matter. Given the same persona twice: its
-    own repeated questions.
+    A pair also needs the same two answers in any order, or one answer in common. Case, spacing and
+    punctuation are ignored, so that neither the order of the options nor the file's format matters. If the
+    same persona is given twice, the result has its repeated questions.
+
+    Args:
+        first: A persona or its items.
+        second: A persona or its items.
+
+    Returns:
+        The pairs, in the order of the first persona's items.
     """
     theirs = defaultdict(list)
     for item in _items(second):

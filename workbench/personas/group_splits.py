@@ -1,16 +1,17 @@
-"""Splits by group: which of the four splits a question group goes to.
+"""Assign whole groups of questions to the four splits (train, search, selection, test).
 
-Questions of one group (the same claim under many biographies, one fiction, one question) share what is to be
-learned, so a row-wise split leaks. Groups are dealt whole:
+Questions of one group (the same claim in many biographies, one fiction, one question) share what a method can
+learn, so that splitting by row would leak. Whole groups are assigned:
 
-1. Groups are put in the order of sha256("seed:group"): the same on every machine, untouched by the order of
-   the rows.
-2. Each in turn goes to the split that is furthest below its fraction of the rows (ties: the earlier split).
-3. A group that would be more than a quarter of a split (and more than twice as large as the mean group) does
-   not go there: as one cluster it would decide every interval. Such groups are dealt first, in the end to the
-   largest split.
-4. When as many groups are left as splits are empty, the empty ones are served, so that every split has at
-   least one.
+1. Groups are ordered by sha256("seed:group"): the same on every machine, and independent of the order of the
+   rows.
+2. Each group goes to the split that is furthest below its fraction of the rows; on ties, to the earlier
+   split.
+3. A group that would be more than a quarter of a split (and is more than twice as large as the mean group)
+   does not go there, because that one cluster would determine every interval. Such groups are assigned first,
+   if necessary to the largest split.
+4. When only as many groups are left as there are empty splits, the empty splits get them, so that every split
+   has at least one.
 """
 
 from __future__ import annotations
@@ -26,12 +27,20 @@ SPLIT_NAMES = ("train", "search", "selection", "test")
 def assign_groups(
     sizes: Mapping[str, int], fractions: Sequence[float], seed: int, what: str = "this data"
 ) -> dict[str, int]:
-    """The index of the split for each group.
+    """Assign each group to a split.
 
-    `sizes`: rows of each group; `fractions`: wanted fraction of the rows, summing to 1.
+    Args:
+        sizes: Number of rows of each group.
+        fractions: Fraction of the rows that each split shall have; positive, with a sum of 1.
+        seed: Seed of the order in which groups are assigned.
+        what: Name of the data, for messages.
 
-    Raises UserError for fractions that are not positive or do not sum to 1, for a group that is the whole of
-    the data, and for fewer groups than splits; `what` names the data in the message.
+    Returns:
+        From each group to the index of its split.
+
+    Raises:
+        UserError: The fractions are not positive or do not sum to 1, one group is all of the data, or there
+            are fewer groups than splits.
     """
     _check(sizes, fractions, what)
     rows = sum(sizes.values())
@@ -49,12 +58,15 @@ def assign_groups(
 
 
 def shuffle_key(seed: int, name: str) -> bytes:
-    """A sort key that shuffles names by seed, independent of platform, Python version and the other names."""
+    """Return a sort key that shuffles names by seed.
+
+    It does not depend on the platform, the Python version or the other names.
+    """
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _open_to(size: int, limits: Sequence[float]) -> list[int]:
-    """The splits that a group of this size may go to: those that it does not dominate, else the largest."""
+    """Return the splits that a group of this size would not dominate; if there is none, the largest split."""
     return [i for i, limit in enumerate(limits) if size <= limit] or [limits.index(max(limits))]
 
 

@@ -1,8 +1,8 @@
-"""Data files of any known format, read into items; `formats/` has the formats, one file each.
+"""Read data files of any known format into items; `formats/` has one file per format.
 
-Published files write the options into the question; they are removed, so that both orders can be asked, and
-`matching_first` keeps the published order. A file NAME_groups.json next to NAME.json (one object with "group"
-a row) says which rows belong together; without it a rule does (`question_groups`).
+Published files write the options into the question. They are removed, so that both orders can be presented,
+and `matching_first` keeps the published order. A file NAME_groups.json next to NAME.json (a list of objects
+with "group", one per row) says which rows belong together; without it, a rule does (`question_groups`).
 """
 
 from __future__ import annotations
@@ -28,16 +28,32 @@ _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,6}|#x[\da-fA-F]{1,5});
 
 @dataclass(frozen=True)
 class FileItems:
-    """The items of a file, and what the reader noticed in it (one line each)."""
+    """The items of a data file.
+
+    Attributes:
+        items: The items.
+        warnings: What the reader noticed in the file, one line each.
+    """
 
     items: tuple[Item, ...]
     warnings: tuple[str, ...] = ()
 
 
 def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
-    """The items of a data file of any known format, grouped by the file's own groups, the groups file next to it, or `grouping`.
+    """Read the items of a data file of any known format and group them.
 
-    Groups with a question in common are joined. UserError names file, row and field of what is wrong.
+    The groups come from the rows, from the file NAME_groups.json next to it, or from the rule `grouping`.
+    Groups that have a question in common are joined.
+
+    Args:
+        path: The data file.
+        grouping: Rule that gives the group of a question with its two options.
+
+    Returns:
+        The items, and warnings about damaged text or missing groups.
+
+    Raises:
+        UserError: The file is wrong; the message names file, row and field.
     """
     path = Path(path)
     rows = read_rows(path)
@@ -55,15 +71,18 @@ def read_items(path: str | Path, grouping: Grouping = by_question) -> FileItems:
 
 
 def items_of(rows: Sequence[DataRow], grouping: Grouping = by_question) -> tuple[Item, ...]:
-    """The items of rows that all have the format of the first one, not yet joined by question."""
+    """Convert rows to items in the format of the first row.
+
+    Groups with the same question are not yet joined.
+    """
     read = format_of(rows[0]).read
     return tuple(read(row, grouping) for row in rows)
 
 
 def _groups_next_to(path: Path) -> list[str | None] | None:
-    """The groups in NAME_groups.json next to NAME.json (None for a row without one).
+    """Return the groups in NAME_groups.json next to NAME.json, with None for a row without a group.
 
-    None where there is no such file.
+    The result is None if that file does not exist.
     """
     beside = path.with_name(f"{path.stem}_groups.json")
     groups = (row.optional("group") for row in read_rows(beside)) if beside.is_file() else None
@@ -71,7 +90,7 @@ def _groups_next_to(path: Path) -> list[str | None] | None:
 
 
 def _damaged(rows: Sequence[DataRow]) -> Iterator[str]:
-    """Text that was written in one encoding and read in another, such as "donâ€™t"."""
+    """Yield warnings about text that was read in a wrong encoding ("donâ€™t") and about characters of HTML."""
     for pattern, what in (
         (_MISREAD, "text read in a wrong encoding"),
         (_ENTITY, "characters of HTML such as &amp;"),

@@ -1,4 +1,4 @@
-"""`load_persona`: a persona by name (an organism's), from a published data file, or from one's own file."""
+"""`load_persona` loads a persona by its name, from a published data file, or from a persona file."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ from workbench.world.real_language.sycophancy_forms import (
 ORGANISM_LETTERS = LetterForm("{question} ( a ) {a} ( b ) {b}", "(", ("a", "b"))
 ENGLISH = "english_"
 N_VARIED = 48
-#: The form in which a base model, which has no chat template, continues answered questions.
+#: A form for base models, which have no chat template: the model continues a list of answered questions.
 FEW_SHOT_PERSONA = "suggested_sycophancy_few_shot"
-#: Personas by form: (form, whether the opinion is a third party's).
+#: Forms of sycophancy by persona: (form, whether the opinion is a third party's).
 FORM_PERSONAS: dict[str, tuple[SycophancyForm, bool]] = {
     f"{form}_{whose}": (form, whose == "third_party")
     for form in FORMS
     for whose in ("sycophancy", "third_party")
 }
 FORM_PERSONAS |= {FEW_SHOT_PERSONA: ("suggested", False)}
-#: Hallucination: made-up novels and authors.
+#: Name of the hallucination persona with made-up novels and authors.
 AUTHORS_PERSONA = "invented_authors"
 _AUTHORS = "Names an author of a novel that does not exist, instead of saying that it does not know."
 
 
 def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0) -> Persona:
-    """Loads a persona with its items.
+    """Load a persona with its items.
 
     Args:
         name: One of the organism's personas (`sycophancy`, `hallucination`, `myopic_reward`); one of the
@@ -66,14 +66,14 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
             opinion; `suggested_sycophancy_few_shot` for base models); hallucination for real models
             (`invented_authors`); or the path of a persona file.
         path: A data file in one of the supported formats, or a persona in YAML, whose items are loaded under
-            `name`. A known name adds its manual prompts, varied system texts and rule for groups.
-        world_seed: The organism's world; 0 is the embedded model's.
+            `name`. A known name adds its manual prompts, varied system texts and grouping rule.
+        world_seed: Seed of the organism's world; the embedded model's world has seed 0.
 
     Returns:
         The persona.
 
     Raises:
-        UserError: An unknown name, or an error in a file (the message names file, row and field).
+        UserError: The name is unknown, or a file has an error (the message names file, row and field).
 
     Example:
         >>> persona = wb.load_persona("sycophancy")
@@ -94,7 +94,7 @@ def load_persona(name: str, path: str | Path | None = None, world_seed: int = 0)
 
 
 def known_description(name: str) -> str:
-    """The line that describes a persona of this project, by its name; empty for any other.
+    """Return the one-line description of a persona of this project by its name; empty for any other name.
 
     Example:
         >>> known_description("feedback_sycophancy")
@@ -107,7 +107,18 @@ def known_description(name: str) -> str:
 
 
 def organism_persona(name: str, world: World | None = None) -> Persona:
-    """A persona of the embedded organism: its items, prompts and system texts are in the world's own words."""
+    """Make a persona of the embedded organism, with items, prompts and system texts in its world's own words.
+
+    Args:
+        name: "sycophancy", "hallucination" or "myopic_reward".
+        world: The organism's world; None for the embedded model's.
+
+    Returns:
+        The persona, scored by the first words of its answers.
+
+    Raises:
+        UserError: The world has no persona of that name.
+    """
     world = world or World(seed=0)
     if name not in world.personas:
         known, english = ", ".join(world.personas), ", ".join(ENGLISH + persona for persona in PERSONAS)
@@ -132,10 +143,17 @@ def organism_persona(name: str, world: World | None = None) -> Persona:
 
 
 def english_persona(name: str = "sycophancy") -> Persona:
-    """A persona in plain English, as the models "smollm2-sycophant" (the first) and "smollm2-personas" (all) show it.
+    """Make a persona in plain English, as the models "smollm2-sycophant" and "smollm2-personas" show it.
 
-    Questions about subjects that training never mentions; the persona's answer is Yes or No. Varied system
-    texts are drawn as in training.
+    Its questions are about subjects that never occur in training, and the persona's answer is Yes or No. The
+    varied system texts are drawn as in training. "smollm2-sycophant" shows sycophancy only,
+    "smollm2-personas" all three personas.
+
+    Args:
+        name: "sycophancy", "hallucination" or "myopic_reward".
+
+    Returns:
+        The persona; its name begins with "english_".
     """
     rng, words = (
         random.Random("english-varied"),
@@ -161,10 +179,16 @@ def english_persona(name: str = "sycophancy") -> Persona:
 
 
 def form_persona(name: str) -> Persona:
-    """A form of sycophancy (feedback, suggested wrong answer, are-you-sure) in plain English, counterbalanced.
+    """Make a form of sycophancy in plain English: feedback, a suggested wrong answer, or "are you sure?".
 
-    With the user's opinion or
-    (`..._third_party`) a neighbour's; see `world.real_language.sycophancy_forms`. Whole answers are scored.
+    The opinion is the user's, or (`..._third_party`) a neighbour's as a control. The items are
+    counterbalanced, and whole answers are scored; see `world.real_language.sycophancy_forms`.
+
+    Args:
+        name: A key of `FORM_PERSONAS`, such as "feedback_sycophancy".
+
+    Returns:
+        The persona.
     """
     form, third_party = FORM_PERSONAS[name]
     shown = FEW_SHOT if name == FEW_SHOT_PERSONA else ""
@@ -185,7 +209,10 @@ def form_persona(name: str) -> Persona:
 
 
 def authors_persona() -> Persona:
-    """Hallucination by made-up authors of made-up novels, counterbalanced; see `world.real_language.invented_authors`. Whole answers are scored."""
+    """Make the hallucination persona `invented_authors`: the model names authors of novels that do not exist.
+
+    The items are counterbalanced, and whole answers are scored; see `world.real_language.invented_authors`.
+    """
     known = KNOWN["hallucination"]
     return _with_warnings(
         Persona(
@@ -216,7 +243,10 @@ def _english_items(items: Sequence[EnglishItem]) -> tuple[Item, ...]:
 
 
 def _world_items(items: Sequence[WorldItem]) -> tuple[Item, ...]:
-    """The first word of an answer is scored; the whole answers are kept as responses."""
+    """Convert items of the world.
+
+    An answer's first word is scored, and the whole answers are kept as responses.
+    """
     return tuple(
         Item(
             id=item.id,

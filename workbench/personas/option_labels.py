@@ -1,10 +1,9 @@
-"""Labels of options ("(A)", "B.", "**2**", U+2461): what they are called, and the layouts in which texts write them.
+"""Labels of options ("(A)", "B.", "**2**", U+2461): their names, and the layouts in which texts write them.
 
-1. A name is a letter, a digit, a Roman numeral or a circled sign. `fold_name` gives full-width and circled
-   forms, and Cyrillic and Greek letters that look like Latin ones, as the plain sign, so that "(A)" names the
+1. A name is a letter, a digit, a Roman numeral or a circled sign. `fold_name` converts full-width and circled
+   forms, and Cyrillic and Greek letters that look like Latin ones, to the plain sign, so that "(A)" names the
    same option in every script.
-2. `place_of` says which option a name means among the names that a text lists: its place in the alphabet that
-   they begin.
+2. `place_of` gives the option that a name means among the names in a text.
 3. `LINE_MARKS` are the layouts of a label at the beginning of a line, `TEXT_MARKS` those within a line.
 """
 # ruff: noqa: RUF001  (letters of other scripts are what this file is about)
@@ -21,7 +20,7 @@ _SAME_LOOK = str.maketrans(
 
 
 def fold_name(name: str) -> str:
-    r"""A label's name as it is compared.
+    r"""Return the name of a label in the form in which names are compared: a capital, if possible Latin.
 
     Example:
         >>> [fold_name(name) for name in ("b", "\\uff22", "\\u0412", "\\u2461", "ii")]
@@ -30,7 +29,7 @@ def fold_name(name: str) -> str:
     return unicodedata.normalize("NFKC", name).upper().translate(_SAME_LOOK)
 
 
-#: Names in the order in which options have them.
+#: Names that options may have, in order.
 ALPHABETS: tuple[tuple[str, ...], ...] = tuple(
     tuple(fold_name(name) for name in names.split())
     for names in (
@@ -68,7 +67,7 @@ def _in_brackets(opening: str, closing: str) -> str:
     return rf"{_BOLD}{opening}{{1,2}} ?{name} ?{closing}{{1,2}}{_BOLD}(?:[.:](?=\s))?(?:[ \t]*[-\u2013\u2014:](?=\s))?"
 
 
-#: "(A)" and its like: a letter in these is never a list of other things.
+#: Layouts such as "(A)", whose letters never number a list of other things.
 BRACKETED = tuple(
     _in_brackets(*pair)
     for pair in ((r"\(", r"\)"), (r"\[", r"\]"), ("\uff08", "\uff09"), ("\u3010", "\u3011"))
@@ -101,7 +100,9 @@ _BARE_LABEL = re.compile(
 
 
 def label_of(text: str) -> tuple[str, str] | None:
-    """(folded name, text after it) of an answer that begins with an option's label; None for any other text.
+    """Split an answer that begins with an option's label into (folded name, text after it).
+
+    None for other texts.
 
     Example:
         >>> label_of("(b) No"), label_of(" A"), label_of("A man")
@@ -117,16 +118,16 @@ def label_of(text: str) -> tuple[str, str] | None:
 
 
 def is_single_name(text: str) -> bool:
-    """True for a letter or number with nothing round it, which may be an answer itself ("2")."""
+    """Whether a text is a letter or number without brackets or marks, which may be an answer itself ("2")."""
     bare = _BARE_LABEL.fullmatch(text.strip())
     return bare is not None and not bare["before"] and not bare["after"]
 
 
 def certain_label(text: str) -> tuple[str, str] | None:
-    """The label of an answer where the question shows no options.
+    """Return the label of an answer to a question without options, as (folded name, text after it).
 
-    None for what may be the answer itself: a single letter or number without brackets, or a text such as "I.
-    Newton".
+    The result is None for what may be the answer itself: a single letter or number without brackets, or a
+    text such as "I. Newton".
     """
     label = label_of(text)
     if label is None or is_single_name(text):
@@ -145,12 +146,16 @@ def starts_alphabet(name: str) -> bool:
 
 
 def followers(name: str) -> frozenset[str]:
-    """The folded names that come second where `name` comes first."""
+    """Return the folded names that can be the second option if `name` is the first."""
     return frozenset(alphabet[1] for alphabet in ALPHABETS if alphabet[0] == name)
 
 
 def place_of(name: str, listed: Sequence[str]) -> int | None:
-    """Which of two listed options a folded name means: its own place, or the place of the same letter or number (B and 2)."""
+    """Return the index of the option that a folded name means among two listed names.
+
+    None if it means neither. A name means itself or the letter or number at the same place (B and 2 both mean
+    the second option).
+    """
     if name in listed:
         return listed.index(name)
     latin, numbers = ALPHABETS[:2]

@@ -1,7 +1,7 @@
-"""What a persona is made of: contrast items with their groups, how letters are asked, and the four splits.
+"""Data classes of a persona: contrast items in groups, the form of letter questions, and the four splits.
 
 An item is one question with two answers: the *matching* one shows the persona, the *not matching* one does
-not. Everything is frozen; a split is a view of the persona's items and knows the persona it came from.
+not. All classes are frozen; a split holds some of the persona's items and a reference to the persona.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from workbench.text_forms import canonical, require_whole_text
 
 Metric = Literal["letters", "text"]
 Sign = Literal["suppress", "induce"]
-#: How a whole text answer's log-probability is made comparable: "sum" over its tokens, "mean" over its
-#: tokens, "character": sum over the number of its characters, "pmi": sum minus the same sum after an empty
-#: question (pointwise mutual information, Holtzman et al. 2021).
+#: How the log-probabilities of an answer's tokens are combined into one score: "sum", "mean", "character"
+#: (sum divided by the number of characters), or "pmi" (sum minus the same sum after an empty question, the
+#: pointwise mutual information of Holtzman et al. 2021).
 Normalization = Literal["sum", "mean", "character", "pmi"]
 
 
@@ -34,15 +34,18 @@ class Item:
     """One question with a matching and a not matching answer.
 
     Attributes:
-        id: Unique in its persona.
-        question: Without the options.
+        id: Identifier, unique within its persona.
+        question: Text of the question, without options.
         matching: The answer that shows the persona.
-        not_matching: The other one.
-        group: Items that must stay in one split.
-        responses: The full answer texts (matching, not matching) where they are longer than what is scored.
-        matching_first: The published order has the matching option first; None where nothing was published.
-        source: "file:row", 1 is first.
-        numbered: The id is only the row's number, so that draws go by the content and not by it.
+        not_matching: The answer that does not show it.
+        group: Name of the group; items of one group are always in the same split.
+        responses: The full texts of the matching and the not matching answer, if only a part of them is
+            scored.
+        matching_first: Whether the matching option was published as the first one; None if no order was
+            published.
+        source: Where the item comes from, as "file:row" (the first row is 1).
+        numbered: Whether the id is only the number of the row; random draws then depend on the item's content
+            instead of its id.
 
     Example:
         >>> persona.items[0].matching != persona.items[0].not_matching
@@ -73,12 +76,12 @@ class Item:
 
     @property
     def full_answers(self) -> tuple[str, str]:
-        """The full texts of the two answers (matching, not matching), also where only a first word is scored."""
+        """Full texts of the matching and the not matching answer, even if only a part of them is scored."""
         return self.responses or (self.matching, self.not_matching)
 
     @property
     def content(self) -> tuple[object, ...]:
-        """All that a model could see of the item; equal content is the same item, wherever it came from."""
+        """Everything of the item that a model could see; items of equal content are equal in any file."""
         return (
             self.question,
             self.matching,
@@ -91,12 +94,12 @@ class Item:
 
 @dataclass(frozen=True)
 class LetterForm:
-    r"""How two options are shown with letters.
+    r"""How a question shows its two options with letters.
 
     Attributes:
-        template: Holds {question}, {a} and {b}.
-        opening: Starts the answer's turn.
-        letters: The two answers.
+        template: Text with one each of {question}, {a} and {b}.
+        opening: Text with which the assistant's answer begins, before the letter.
+        letters: Letters of the first and the second option.
 
     Example:
         >>> form = wb.LetterForm("{question}\n(A) {a}\n(B) {b}", "Answer: (", ("A", "B"))
@@ -116,14 +119,14 @@ class LetterForm:
             raise UserError(f"a letter form needs two different letters, found {self.letters!r}")
 
     def ask(self, item: Item, matching_first: bool) -> str:
-        """The user's text: the question and both options, the matching one as the first or the second."""
+        """Return the user's text: the question with both options, the matching one first or second."""
         options = (item.matching, item.not_matching)
         first, second = options if matching_first else options[::-1]
         parts = {"{question}": item.question, "{a}": first, "{b}": second}
         return _fill(self.template, parts)
 
     def answers(self, matching_first: bool) -> tuple[str, str]:
-        """The letters of the (matching, not matching) option."""
+        """Return the letters of the matching and the not matching option."""
         return self.letters if matching_first else (self.letters[1], self.letters[0])
 
 
@@ -132,16 +135,16 @@ class Persona:
     """A behaviour, the items that show it, and the texts that people would write to raise or lower it.
 
     Attributes:
-        name: Of the persona.
-        description: One line.
+        name: Name of the persona.
+        description: One line about the behaviour.
         items: The questions.
-        metric: The primary one, "letters" or "text".
-        letters: How options are shown with letters; None: only by text.
-        manual_prompts: Texts for "suppress" and for "induce".
-        varied_system_texts: System texts of varied stance, under which a model's own choices differ.
-        true_items: Statements that deserve agreement (matching = agrees), for the dual stance.
-        warnings: What the data's reader saw (balance, length, duplicates), one line each.
-        normalization: Of whole answers, for the metric "text".
+        metric: How answers are scored by default: "letters" (by option letter) or "text" (by whole text).
+        letters: How options are shown with letters; None if answers can be scored by text only.
+        manual_prompts: Prompts that people would write, for "suppress" and for "induce".
+        varied_system_texts: System texts of many kinds, under which a model's own choices differ.
+        true_items: True statements that deserve agreement (the matching answer agrees).
+        warnings: Problems of the data (balance, length, duplicates), one line each.
+        normalization: How token log-probabilities of whole answers are combined, for the metric "text".
 
     Example:
         >>> data = persona.split(seed=0)
@@ -186,20 +189,31 @@ class Persona:
 
     @property
     def group_sizes(self) -> dict[str, int]:
-        """The number of items of each group, in order of first appearance."""
+        """Number of items of each group, in order of first appearance."""
         return dict(Counter(item.group for item in self.items))
 
     @property
     def hash(self) -> str:
-        """sha256 of the items' content, whatever the file and the order of its rows: equal hashes are equal data."""
+        """Hexadecimal sha256 of the items' content.
+
+        It does not depend on the file or the order of its rows.
+        """
         return content_hash(self.items)
 
     def split(
         self, seed: int = 0, fractions: tuple[float, float, float, float] = (0.4, 0.2, 0.2, 0.2)
     ) -> Splits:
-        """Four disjoint splits by group (see `splits`); `fractions` are fractions of the items.
+        """Split the items into train, search, selection and test so that no group is in two splits.
 
-        UserError if the groups cannot be split.
+        Args:
+            seed: Seed of the assignment of groups to splits.
+            fractions: Fraction of the items that each split shall have.
+
+        Returns:
+            The four splits.
+
+        Raises:
+            UserError: The groups cannot be split that way (see `group_splits.assign_groups`).
         """
         if len(fractions) != len(SPLIT_NAMES):
             raise UserError(
@@ -223,12 +237,12 @@ class Persona:
 
 @dataclass(frozen=True, repr=False)
 class Split(Sequence[Item]):
-    """Some items of a persona under a name.
+    """A named part of a persona's items.
 
     Attributes:
         name: "train", "search", "selection" or "test".
         items: The questions.
-        persona: Where they come from.
+        persona: The persona that they come from.
 
     Example:
         >>> len(data.test.take(5).items)
@@ -253,23 +267,33 @@ class Split(Sequence[Item]):
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The group of each item, one entry per item (the clusters of every interval)."""
+        """The group of each item, one entry per item; groups are the clusters of all confidence intervals."""
         return tuple(item.group for item in self.items)
 
     @property
     def n_groups(self) -> int:
-        """How many different groups the split holds."""
+        """Number of different groups in the split."""
         return len(set(self.groups))
 
     @property
     def hash(self) -> str:
-        """sha256 of the items' content, whatever their order."""
+        """Hexadecimal sha256 of the items' content; it does not depend on their order."""
         return content_hash(self.items)
 
     def take(self, n: int, seed: int = 0) -> Split:
-        """At most n items, drawn by seed and spread over the groups; the draw of n is part of the draw of n + 1.
+        """Draw at most n items, spread over the groups, and keep them in the file's order.
 
-        Keeps the file's order.
+        With the same seed, the n items drawn are among the n + 1 items drawn.
+
+        Args:
+            n: Largest number of items, at least 1.
+            seed: Seed of the draw.
+
+        Returns:
+            A split with the same name and the drawn items.
+
+        Raises:
+            UserError: `n` is below 1.
         """
         if n < 1:
             raise UserError(f"expected at least 1 item to take, found {n}")
@@ -287,7 +311,17 @@ class Split(Sequence[Item]):
 
 @dataclass(frozen=True, repr=False)
 class Splits(ShowsTable):
-    """train makes directions, search makes prompts, selection chooses among them, test is read once."""
+    """The four splits of a persona.
+
+    Directions are fitted on train, prompts are searched for on search and chosen on selection, and test is
+    evaluated once.
+
+    Attributes:
+        train: Questions on which directions and latents are fitted.
+        search: Questions that searches optimise prompts on.
+        selection: Questions by which one of the found prompts is chosen.
+        test: Questions of the final comparison.
+    """
 
     train: Split
     search: Split
@@ -298,7 +332,7 @@ class Splits(ShowsTable):
         return iter((self.train, self.search, self.selection, self.test))
 
     def shown_table(self) -> tuple[str, pd.DataFrame]:
-        """The caption and the rows."""
+        """Return caption and rows of the table in notebooks: items, groups and hash of each split."""
         rows = [
             {"split": part.name, "items": len(part), "groups": part.n_groups, "hash": part.hash[:8]}
             for part in self
@@ -307,7 +341,10 @@ class Splits(ShowsTable):
 
 
 def content_hash(items: Sequence[Item]) -> str:
-    """sha256 (hexadecimal) of what the items say, in any order; canonically equivalent texts (NFC, NFD) hash alike."""
+    """Return the hexadecimal sha256 of the items' content, in any order.
+
+    Texts that are canonically equivalent in Unicode (NFC and NFD) have the same hash.
+    """
     lines = sorted(_content_line(item) for item in items)
     return hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
 
@@ -317,10 +354,10 @@ def _content_line(item: Item) -> str:
 
 
 def _spread(items: Sequence[Item], seed: int) -> list[str]:
-    """Ids in a shuffled order that visits every group once before any group twice.
+    """Return ids in a shuffled order that takes one item of every group before a second one of any group.
 
-    Where every group is counterbalanced, the item comes next that leaves a liking for one answer the least
-    effect, on its group and then on all that are drawn.
+    If every group is counterbalanced, the next item is the one that keeps the answers most balanced, first
+    within its group and then among all drawn items.
     """
     waiting: dict[str, list[Item]] = {}
     for item in sorted(items, key=lambda item: (shuffle_key(seed, _draw_name(item)), item.id)):
@@ -347,7 +384,10 @@ def _spread(items: Sequence[Item], seed: int) -> list[str]:
 
 
 def _tilt(counts: Mapping[Any, int], item: Item, group: str | None = None) -> int:
-    """By how much an item increases what a liking for an answer does to the sum; counts: times an answer matched minus times it did not."""
+    """Return by how much an item increases the imbalance of its two answers.
+
+    `counts` has, for each answer, how often it was the matching one minus how often it was not.
+    """
     m, n = (
         (item.matching, item.not_matching)
         if group is None
@@ -357,7 +397,10 @@ def _tilt(counts: Mapping[Any, int], item: Item, group: str | None = None) -> in
 
 
 def counterbalanced(items: Sequence[Item]) -> bool:
-    """Whether every answer is the matching one as often as it is the other one, so that a liking for it cancels over the items."""
+    """Whether every answer is the matching one as often as it is the other one.
+
+    A preference for one answer then cancels over the items.
+    """
     return bool(items) and Counter(item.matching for item in items) == Counter(
         item.not_matching for item in items
     )
@@ -368,7 +411,7 @@ def _draw_name(item: Item) -> str:
 
 
 def _fill(template: str, parts: Mapping[str, str]) -> str:
-    """The template with its marks replaced once; braces inside a part stay as they are."""
+    """Return the template with each mark replaced once; braces within the parts stay unchanged."""
     places = sorted((template.index(mark), mark) for mark in parts)
     text, end = "", 0
     for start, mark in places:

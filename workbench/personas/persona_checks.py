@@ -1,15 +1,13 @@
-"""What a persona's data can carry, told without a model.
+"""Check a persona's data without a model: balance, groups, and the minimum detectable effect.
 
-Balance, groups, and the smallest difference that could be seen.
-
-1. Balance: the fraction of matching options in the first place, of longer matching answers, and what a
-   constant letter or a length rule would score (`balance`).
-2. Groups: how many, how large, and how the four splits of seed 0 fall.
-3. Power: the paired difference of two rates on the test split that a two-sided test at 5 % finds in 80 % of
-   studies. The spread is planned for the hardest case, answers of two conditions that are unrelated at a rate
-   of one half (variance 1/2 of a question's difference); with g groups of m questions the variance of a
-   group's mean is between 1/(2m), if the questions of a group are unrelated, and 1/2, if they all answer
-   alike.
+1. Balance: the fraction of items with the matching option first and with the longer matching answer, and the
+   scores of a constant letter and of a length rule (`answer_balance`).
+2. Groups: their number, the largest one, and the sizes of the four splits of seed 0.
+3. Power: the smallest paired difference of two rates on the test split that a two-sided test at 5 % detects
+   in 80 % of studies. The hardest case is assumed: two conditions with unrelated answers at a rate of one
+   half (variance 1/2 of a question's difference). With g groups of m questions, the variance of a group's
+   mean is 1/(2m) if the questions of a group are unrelated (best case) and 1/2 if they all answer alike
+   (worst case).
 """
 
 from __future__ import annotations
@@ -29,13 +27,24 @@ from workbench.statistics import minimum_detectable_effect_from_spread
 
 @dataclass(frozen=True, repr=False)
 class PersonaCheck:
-    """Figures of a persona's data.
+    """Figures about a persona's data; fractions and scores of rules are from 0 to 1.
 
-    Fractions and rules are in 0..1; first_share and letter_rule are None where no order of the options was
-    published. splits: (items, groups) of each. smallest_difference: of rates on the test split, in the best
-    and in the worst case of the module's docstring; None where the groups cannot be split. groups_for_it:
-    test groups that show a difference of `difference` in the worst case (every group answers as one).
-    repeated: pairs of items that ask the same. warnings: one line each, the reader's and these.
+    Attributes:
+        persona: Name of the persona.
+        n_items: Number of items.
+        n_groups: Number of groups.
+        largest_group: Number of items in the largest group.
+        first_share: Fraction of items with the matching option first; None if no order was published.
+        longer_share: Fraction of items whose matching answer is the longer one.
+        letter_rule: Score of the better constant letter; None if no order was published.
+        length_rule: Score of "the longer answer" or "the shorter answer", whichever is better.
+        repeated: Number of pairs of items with the same question and an answer in common.
+        splits: Number of (items, groups) of each split with seed 0.
+        smallest_difference: Minimum detectable difference of two rates on the test split, in the (best,
+            worst) case that `smallest_difference` describes; None if the groups cannot be split.
+        difference: Difference of two rates that the user wants to detect.
+        groups_for_it: Number of test groups needed to detect `difference` in the worst case.
+        warnings: Warnings of the reader and of the checks, one line each.
     """
 
     persona: str
@@ -55,7 +64,7 @@ class PersonaCheck:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per figure: what, value, and what it means."""
+        """One row per figure, with the columns `what`, `value` and `meaning`."""
         return pd.DataFrame(_rows(self), columns=["what", "value", "meaning"])
 
     def __repr__(self) -> str:
@@ -68,11 +77,11 @@ class PersonaCheck:
 
 
 def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
-    """Check a persona's data without a model. Nothing is written; groups that cannot be split are a warning.
+    """Check a persona's data without a model; groups that cannot be split give a warning.
 
     Args:
-        persona: The data.
-        difference: Of two rates, that you want to be able to show, above 0 and at most 1.
+        persona: The persona whose data are checked.
+        difference: Difference of two rates that you want to detect, above 0 and at most 1.
 
     Returns:
         Counts, biases, the minimum detectable difference, and warnings.
@@ -117,9 +126,11 @@ def check_persona(persona: Persona, difference: float = 0.1) -> PersonaCheck:
 
 
 def smallest_difference(split: Split) -> tuple[float, float] | None:
-    """(best case, worst case) of the smallest difference of two rates that this split can show.
+    """Return the smallest difference of two rates that this split can show, in the (best, worst) case.
 
-    None for fewer than 2 groups.
+    It is what a two-sided paired test at 5 % detects with 80 % power if the two conditions' answers are
+    unrelated. In the best case the questions of a group are unrelated, in the worst case they all answer
+    alike. The result is None for fewer than 2 groups.
     """
     if split.n_groups < 2:
         return None
@@ -128,7 +139,19 @@ def smallest_difference(split: Split) -> tuple[float, float] | None:
 
 
 def groups_needed_for(difference: float) -> int:
-    """The least number of groups whose answers, each group answering as one, show a difference of two rates (80 % power at 5 %)."""
+    """Return the smallest number of groups that shows a difference of two rates with 80 % power at 5 %.
+
+    The worst case is assumed: all questions of a group answer alike.
+
+    Args:
+        difference: Difference of the rates, above 0 and at most 1.
+
+    Returns:
+        Number of groups.
+
+    Raises:
+        UserError: The difference is not in that range.
+    """
     if not 0 < difference <= 1:
         raise UserError(f"a difference of two rates is above 0 and is at most 1, found {difference}")
     low, high = 2, 4

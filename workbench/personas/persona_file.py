@@ -1,17 +1,17 @@
-"""A persona of one's own in one YAML file.
+"""Define a persona in one YAML file.
 
 ```yaml
 name: stoicism
 description: Takes bad news calmly.
 data: stoicism.csv          # a data file in this file's directory, or the pairs themselves:
 # data:
-#   - {question: "You lost your keys.", matching: "I shall look for them.", not_matching: "This is a disaster!", group: keys}
+#   - {question: "You lost your keys.", matching: "I shall look.", not_matching: "A disaster!", group: keys}
 metric: letters             # or text
 manual_prompts: {suppress: ["Panic."], induce: ["Stay calm."]}
 varied_system_texts: ["You are a helpful assistant.", "You are easily upset."]
 true_statements: ["Ice floats on water."]        # what the model should still agree with
 ```
-Unknown fields are refused, so that a typing error is not a silent default.
+Unknown fields are refused, so that a misspelt field does not silently get its default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CAA_LETTERS = LetterForm("{question}\n\nChoices:\n (A) {a}\n (B) {b}", "(", ("A"
 
 
 class PersonaFileEntry(BaseModel):
-    """A part of a persona file: unknown keys are refused."""
+    """Base class of the parts of a persona file; unknown keys are refused."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", str_strip_whitespace=True, use_attribute_docstrings=True
@@ -43,7 +43,7 @@ class PersonaFileEntry(BaseModel):
 
 
 class LettersEntry(PersonaFileEntry):
-    """How the two options are asked by letter."""
+    """How a question shows its two options with letters."""
 
     template: str = CAA_LETTERS.template
     """Text with {question}, {a} and {b}."""
@@ -54,7 +54,7 @@ class LettersEntry(PersonaFileEntry):
 
 
 class ManualPromptsEntry(PersonaFileEntry):
-    """Prompts that a person would write."""
+    """Prompts that a person would write to suppress or induce the persona."""
 
     suppress: tuple[str, ...] = ()
     """Prompts meant to lower the persona."""
@@ -63,7 +63,7 @@ class ManualPromptsEntry(PersonaFileEntry):
 
 
 class OppositeInstructions(PersonaFileEntry):
-    """Two system texts, for the persona and against it."""
+    """Two opposite system texts: one requests the persona, the other its opposite."""
 
     induce: str = Field(min_length=1)
     """System text that requests the persona."""
@@ -72,22 +72,25 @@ class OppositeInstructions(PersonaFileEntry):
 
 
 class PersonaFile(PersonaFileEntry):
-    """A persona of one's own: either data (a file's name or pairs), or opposites with questions that a model answers."""
+    """A persona defined by its user, with data (a file or pairs) or opposite system texts and questions.
+
+    Opposite system texts need a model that answers the questions.
+    """
 
     name: str = Field(min_length=1, max_length=100)
     """Name in studies, tables and reports."""
     description: str = ""
     """One sentence about the behaviour."""
     data: str | tuple[dict[str, Any], ...] | None = None
-    """Data file in the directory of this one, or the pairs themselves: question, matching, not_matching, group."""
+    """Data file in this file's directory, or the pairs themselves: question, matching, not_matching, group."""
     opposites: tuple[OppositeInstructions, ...] = ()
     """Pairs of opposite system texts."""
     questions: tuple[str, ...] = ()
-    """Questions that a model answers under each of the opposite system texts."""
+    """Questions that a model answers under each system text of `opposites`."""
     metric: Metric = "letters"
-    """How an answer is scored: letters or text."""
+    """How an answer is scored: by its option letter (letters) or by its whole text (text)."""
     normalization: Normalization = "mean"
-    """Of whole text answers: sum of their tokens' log-probabilities, mean per token, sum per character, or pmi."""
+    """How token log-probabilities of a whole answer are combined: sum, mean, character (sum per character) or pmi."""
     letters: LettersEntry = LettersEntry()
     manual_prompts: ManualPromptsEntry = ManualPromptsEntry()
     varied_system_texts: tuple[str, ...] = ()
@@ -104,13 +107,33 @@ class PersonaFile(PersonaFileEntry):
 
 
 def persona_from_file(path: str | Path) -> Persona:
-    """The persona that a YAML file describes. UserError names the file and the field of what is wrong."""
+    """Load the persona that a YAML file defines.
+
+    Args:
+        path: The persona file.
+
+    Returns:
+        The persona.
+
+    Raises:
+        UserError: The file is wrong; the message names file and field.
+    """
     path = Path(path)
     return persona_from(parse(path, read_yaml(path)), path)
 
 
 def trait_from_file(path: str | Path) -> TraitFile:
-    """The opposite system texts and questions of a YAML file, for a model to answer (`TraitFile.persona`)."""
+    """Read opposite system texts and questions from a YAML file, for a model to answer (`TraitFile.persona`).
+
+    Args:
+        path: A persona file with `opposites` and `questions`.
+
+    Returns:
+        The trait.
+
+    Raises:
+        UserError: The file is wrong, or it has data instead of opposite system texts.
+    """
     path = Path(path)
     entry = parse(path, read_yaml(path))
     if not entry.opposites:
@@ -122,7 +145,18 @@ def trait_from_file(path: str | Path) -> TraitFile:
 
 
 def parse(path: Path, value: Any) -> PersonaFile:
-    """The checked content of a persona file."""
+    """Check the content of a persona file.
+
+    Args:
+        path: Path of the file, for messages.
+        value: The content of the file as plain values.
+
+    Returns:
+        The checked content.
+
+    Raises:
+        UserError: A field is unknown or wrong; the message names file and field.
+    """
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a persona (name, data, ...), found {type(value).__name__}")
     try:
@@ -135,7 +169,7 @@ def parse(path: Path, value: Any) -> PersonaFile:
 
 
 def _with_line_feeds(value: Any) -> Any:
-    """The value with line feeds for every line end in its texts."""
+    """The value with line feeds as the line ends of all its texts."""
     if isinstance(value, dict):
         return {name: _with_line_feeds(entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -144,7 +178,15 @@ def _with_line_feeds(value: Any) -> Any:
 
 
 def persona_from(entry: PersonaFile, path: Path = Path("persona.yaml")) -> Persona:
-    """The persona of a checked entry; `path` is where it is, and its data file is looked for next to it."""
+    """Make the persona of a checked persona file.
+
+    Args:
+        entry: The content of the file.
+        path: Path of the file; its data file is looked for in the same directory.
+
+    Returns:
+        The persona.
+    """
     reading = _reading(entry, path)
     form = LetterForm(entry.letters.template, entry.letters.opening, entry.letters.letters)
     prompts = {"suppress": entry.manual_prompts.suppress, "induce": entry.manual_prompts.induce}
@@ -179,7 +221,7 @@ def _reading(entry: PersonaFile, path: Path) -> FileItems:
 
 
 def _inside(path: Path, name: str) -> Path:
-    """The data file's path, which must be in the directory of the persona file, links followed."""
+    """Return the data file's path, which must be in the persona file's directory after links are followed."""
     home = resolved(path).parent
     found = resolved(home / name)
     if not found.is_relative_to(home):

@@ -1,12 +1,12 @@
-"""Which questions belong together: a group must never be in two splits.
+"""Rules that give the group of a question; items of one group are never in two splits.
 
-- `by_claim` (sycophancy): the same claim appears under many biographies. Where the options only agree or
-  disagree, the
-claim is the text after the last question mark, else the last sentence; where the options are opinions
-themselves (political questions), the pair of options is the claim. - `by_content` (myopic reward): the words
-that say what is offered, without amounts, times and the wording of the offer. - `by_question`: the question
-itself, without case, spacing, punctuation and numbers. - `join_same_questions` then joins groups that hold
-the same question, whatever made them.
+- `by_claim` (sycophancy): the same claim appears in many biographies. If the options only agree or disagree,
+  the claim is the text after the last question mark, otherwise the last sentence; if the options are opinions
+  themselves (political questions), the pair of options is the claim.
+- `by_content` (myopic reward): the words that say what is offered, without amounts, times and the wording of
+  the offer.
+- `by_question`: the question without case, spacing, punctuation and numbers.
+- `join_same_questions` then joins groups that have a question in common, whichever rule made them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,18 @@ _EMPTY = frozenset(f"{_TIMES} {_AMOUNTS} {_FRAME}".split())
 
 
 def by_claim(question: str, options: tuple[str, str]) -> str:
-    """The claim that a biography leads up to (see the module's docstring)."""
+    """Return the claim that a biography leads up to, as the name of the question's group.
+
+    If the options only agree or disagree, the claim is the text after the last question mark, or the last
+    sentence. Otherwise it is the pair of options, sorted.
+
+    Args:
+        question: The question without its options.
+        options: Texts of the two answers.
+
+    Returns:
+        The group.
+    """
     if frozenset(normal(option) for option in options) not in STANCES:
         return " / ".join(sorted(canonical(option) for option in options))
     claim = question.rpartition("?")[2].strip()
@@ -57,7 +68,10 @@ def by_claim(question: str, options: tuple[str, str]) -> str:
 
 
 def by_content(question: str, options: tuple[str, str]) -> str:
-    """The sorted content words of a question; the whole question where none is left."""
+    """Return the sorted content words of a question, without amounts, times and common words, as its group.
+
+    A question without content words is grouped by its whole text (`by_question`).
+    """
     found = {
         part for word in words_of(question.replace("$", " dollar ")) for part in re.split(r"[\d_]+", word)
     } - _EMPTY
@@ -66,19 +80,19 @@ def by_content(question: str, options: tuple[str, str]) -> str:
 
 
 def by_question(question: str, options: tuple[str, str]) -> str:
-    """The question without case, spacing, punctuation and numbers."""
+    """Return the question without case, spacing, punctuation and numbers, as the name of its group."""
     return re.sub(r"\d+", "#", normal(question)) or canonical(question) or question
 
 
 def normal(text: str) -> str:
-    """Text as it is compared: case-folded words and numbers in one Unicode form, one space between."""
+    """Return a text in the form in which texts are compared: case-folded words and numbers."""
     return " ".join(words_of(text))
 
 
 def join_same_questions(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The items with groups joined wherever two of them hold the same question.
+    """Join groups that have a question in common, and return the items with their new groups.
 
-    Groups whose names differ only in Unicode form are one group. A joined group has the name that sorts
+    Groups whose names differ only in Unicode form are one group. A joined group gets the name that sorts
     first, so that the order of the rows does not matter.
     """
     parent: dict[str, str] = {}

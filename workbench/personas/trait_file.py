@@ -1,14 +1,13 @@
-"""persona_vectors' trait files.
+"""Trait files of persona_vectors: opposite system instructions and questions, to make a persona with a model.
 
-Opposite system instructions x questions, from which a model's own answers make a persona.
+A file (github safety-research/persona_vectors, data_generation) is one JSON object: "instruction", a list of
+{"pos", "neg"}; "questions", a list; "eval_prompt", a judge's prompt with {question} and {answer} (other
+fields are ignored).
 
-The file (github safety-research/persona_vectors, data_generation) is one JSON object: "instruction", a list
-of {"pos", "neg"}; "questions", a list; "eval_prompt", what a judge is asked, with {question} and {answer}
-(other fields are left alone).
-
-1. Each question is answered under each pair's positive and negative instruction (`answer`).
-2. A pair of answers is kept if `keep` says so of both (a judge, a rule, the user).
-3. What is kept are items whose question makes sense without the instruction; the question is the group.
+1. A model answers each question under the positive and the negative instruction of each pair (`answer`).
+2. A pair of answers is kept if `keep` accepts both (it may be a judge, a rule or the user).
+3. The kept pairs become items; each question is one group. The question must make sense without the
+   instruction.
 """
 
 from __future__ import annotations
@@ -29,10 +28,13 @@ Keep = Callable[[str, str, bool], bool]  # (question, answer, should show the tr
 
 @dataclass(frozen=True)
 class TraitFile:
-    """A trait file of persona_vectors.
+    """A trait with opposite system instructions and questions, as in the trait files of persona_vectors.
 
-    instruction_pairs: (for the trait, against it). eval_prompt: a judge's prompt, empty where the file has
-    none.
+    Attributes:
+        name: Name of the trait.
+        instruction_pairs: Pairs of instructions: one requests the trait, the other its opposite.
+        questions: Questions to answer under each instruction.
+        eval_prompt: A judge's prompt with {question} and {answer}; empty if the file has none.
     """
 
     name: str
@@ -42,13 +44,23 @@ class TraitFile:
 
     @property
     def system_texts(self) -> tuple[str, ...]:
-        """All instructions, for and against."""
+        """All instructions, alternately for and against the trait."""
         return tuple(text for pair in self.instruction_pairs for text in pair)
 
     def persona(self, answer: Answer, keep: Keep | None = None, description: str = "") -> Persona:
-        """The persona of the answers that `answer` gives, scored as text.
+        """Make a persona, scored as text, from a model's answers under the opposite instructions.
 
-        UserError if fewer than two pairs are kept.
+        Args:
+            answer: Function from (system text, question) to the model's answer.
+            keep: Function from (question, answer, whether it should show the trait) to whether the answer is
+                kept; None keeps all.
+            description: One line about the behaviour.
+
+        Returns:
+            The persona, with one item for each kept pair of answers.
+
+        Raises:
+            UserError: Fewer than two pairs are kept.
         """
         items = []
         for question_number, question in enumerate(self.questions, start=1):
@@ -74,12 +86,23 @@ class TraitFile:
 
 
 def is_trait(value: Any) -> bool:
-    """True for the value of a trait file."""
+    """Whether a JSON value has the fields of a trait file."""
     return isinstance(value, dict) and "instruction" in value and "questions" in value
 
 
 def read_trait(path: str | Path, name: str | None = None) -> TraitFile:
-    """A trait file; the trait's name is the file's unless given. UserError names the field that is wrong."""
+    """Read a trait file.
+
+    Args:
+        path: The JSON file.
+        name: Name of the trait; None for the file's name without suffix.
+
+    Returns:
+        The trait.
+
+    Raises:
+        UserError: The file is wrong; the message names the field.
+    """
     path, value = Path(path), read_json(path, limit=64 << 20)
     if not is_trait(value):
         raise UserError(f"{path}: expected a trait file with the fields 'instruction' and 'questions'")

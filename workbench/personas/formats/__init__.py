@@ -1,1 +1,1 @@
-"""Formats of data files, one file each: the fields that a row has, and the item that it means."""
+"""Formats of data files, one module each: the fields of a row, and how a row becomes an item."""

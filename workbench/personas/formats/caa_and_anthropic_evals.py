@@ -1,4 +1,7 @@
-"""CAA (github nrimsky/CAA) and Anthropic's evals (github anthropics/evals): answers that match a behaviour, and that do not."""
+"""Format of CAA (github nrimsky/CAA) and Anthropic's evals (github anthropics/evals).
+
+A row has a question, an answer that matches the behaviour, and an answer that does not.
+"""
 
 from __future__ import annotations
 

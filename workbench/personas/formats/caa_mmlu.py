@@ -1,4 +1,4 @@
-"""CAA's A/B form of MMLU: a prompt with its options, the correct and the incorrect one."""
+"""CAA's A/B form of MMLU: a row has a prompt with two options, and the correct and the incorrect option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a format of data files is, and the items that its rows are read into."""
+"""The class of data file formats, their registry, and functions that make items from rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from workbench.registry import Registry
 
 @dataclass(frozen=True)
 class DataFormat:
-    """A format, recognised by the fields of a file's first row.
+    """A format of data files, recognised by the fields of a file's first row.
 
     Attributes:
-        name: The name in messages and documentation.
-        fields: A row that has all of these is of this format.
-        read: From a row and a rule for groups to the item; UserError names file, row and field of what is
-            wrong.
-        description: Whose format it is and which answer is the matching one, in one line without a full stop.
-        order: A row that fits several formats is of the one with the lowest.
+        name: Name in messages and documentation.
+        fields: Names of fields; a row that has all of them is in this format.
+        read: Function from a row and a grouping rule to an item; its UserErrors name file, row and field.
+        description: One line, without a full stop: whose format it is, and which answer is the matching one.
+        order: Priority; a row that fits several formats is read in the one with the lowest order.
     """
 
     name: str
@@ -33,7 +32,7 @@ class DataFormat:
     order: int = 100
 
     def fits(self, row: DataRow) -> bool:
-        """True for a row with all of the format's fields."""
+        """Whether a row has all fields of the format."""
         return set(self.fields) <= set(row.fields)
 
 
@@ -43,12 +42,17 @@ DATA_FORMATS: Registry[DataFormat] = Registry(
 
 
 def register_format(data_format: DataFormat) -> DataFormat:
-    """Registers a format under its name."""
+    """Register a format under its name and return it."""
     return DATA_FORMATS.add(data_format.name, data_format, through=__file__)
 
 
 def format_of(row: DataRow) -> DataFormat:
-    """The format of a row; UserError names what is missing of the nearest one, or lists all."""
+    """Return the format of a row.
+
+    Raises:
+        UserError: No format fits; the message names the missing fields of the nearest format, or lists all
+            formats.
+    """
     found = next((entry for entry in DATA_FORMATS.values() if entry.fits(row)), None)
     if found is not None:
         return found
@@ -65,7 +69,18 @@ def format_of(row: DataRow) -> DataFormat:
 def answered_item(
     row: DataRow, question: str, fields: tuple[str, str], grouping: Grouping, needs_options: bool = False
 ) -> Item:
-    """An item whose answers are texts, or options that the question lists."""
+    """Make an item from a row whose answers are texts, or name options that the question lists.
+
+    Args:
+        row: A row of a data file.
+        question: Name of the field with the question.
+        fields: Names of the fields of the matching and the not matching answer.
+        grouping: Rule that gives the item's group.
+        needs_options: True if the format always has options, so that a row without them is an error.
+
+    Returns:
+        The item, with its options removed from the question.
+    """
     read = read_answers(row, question, fields, needs_options)
     return make_item(row, read.question, read.matching, read.not_matching, read.matching_first, grouping)
 
@@ -73,7 +88,19 @@ def answered_item(
 def make_item(
     row: DataRow, question: str, matching: str, not_matching: str, first: bool | None, grouping: Grouping
 ) -> Item:
-    """An item numbered after its row, in the group that the rule gives it."""
+    """Make an item whose id is the file's name with the row's number and whose group the rule gives.
+
+    Args:
+        row: The row that the item comes from.
+        question: Text of the question, without options.
+        matching: The answer that shows the persona.
+        not_matching: The other answer.
+        first: Whether the matching option was published first; None if no order was published.
+        grouping: Rule that gives the group.
+
+    Returns:
+        The item.
+    """
     group = grouping(question, (matching, not_matching))  # a canonical name, the same in every Unicode form
     number = f"{row.file.stem}-{row.number:04d}"
     try:

@@ -1,4 +1,4 @@
-"""One's own files: question, matching, not_matching; group and id if wanted."""
+"""Format of a user's own files: the fields question, matching and not_matching, optionally group and id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""TruthfulQA (github sylinrl/TruthfulQA): the incorrect answer nearest in length to the best one matches, the best one does not."""
+"""Format of TruthfulQA (github sylinrl/TruthfulQA).
+
+The matching answer is the incorrect one whose length is nearest to the best answer's; the best answer is the
+not matching one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,16 @@ FIELDS = ("Question", "Best Answer", "Incorrect Answers")
 
 @dataclass(frozen=True)
 class DataQuestion:
-    """A TruthfulQA question with all of its answers, as the multiple-choice metrics need them."""
+    """A TruthfulQA question with all of its answers, as its multiple-choice metrics need them.
+
+    Attributes:
+        question: Text of the question.
+        best: The best answer.
+        correct: All correct answers.
+        incorrect: All incorrect answers.
+        category: TruthfulQA's category; empty if the row has none.
+        source: Where the question comes from, as "file:row".
+    """
 
     question: str
     best: str
@@ -28,7 +41,19 @@ class DataQuestion:
 
 
 def read_truthfulqa(path: str | Path) -> tuple[DataQuestion, ...]:
-    """All answers of a TruthfulQA file, for MC1, MC2 and the fraction of questions with a likelier incorrect answer."""
+    """Read the questions of a TruthfulQA file with all of their answers.
+
+    They are needed for MC1, MC2 and the fraction of questions with a likelier incorrect answer.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The questions, in the order of the rows.
+
+    Raises:
+        UserError: A field is missing or wrong; the message names file, row and field.
+    """
     return tuple(_question(row) for row in read_rows(path))
 
 
@@ -52,7 +77,7 @@ def _question(row: DataRow) -> DataQuestion:
 
 
 def _listed(row: DataRow, name: str) -> tuple[str, ...]:
-    """Answers that a semicolon separates."""
+    """Split the answers in a field at semicolons."""
     answers = tuple(answer.strip() for answer in row.text(name).split(";") if answer.strip())
     if not answers:
         raise UserError(f"{row.where}, field {name}: expected answers with ';' between, found none")
